@@ -1,0 +1,84 @@
+//! The command line: the one source of the help text, the man page and the shell completions.
+
+#![allow(clippy::doc_markdown, reason = "these texts are shown in a terminal as they stand")]
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+mod balancer;
+mod get;
+mod manual;
+mod server;
+
+pub use balancer::BalancerArguments;
+pub use get::GetArguments;
+pub use manual::ManualArguments;
+pub use server::ServerArguments;
+
+/// A redirect load balancer for downloads.
+#[derive(Debug, Parser)]
+#[command(name = "fingerpost", version, about, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// Where logs go and how they look.
+    #[command(flatten)]
+    pub log: LogArguments,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How logs look; they always go to standard error.
+#[derive(Debug, Clone, Args)]
+pub struct LogArguments {
+    /// How log lines on standard error are written
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// The least important level that is logged: error, warn, info, debug or trace
+    #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
+    pub log_level: tracing::Level,
+}
+
+/// The format of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line of text for each event, coloured on a terminal.
+    Text,
+    /// One JSON object for each event.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Redirect each request to the best server of a list
+    Balancer(BalancerArguments),
+    /// Serve the files of a folder
+    Server(ServerArguments),
+    /// Download a file through a balancer or straight from a server
+    Get(GetArguments),
+    /// Print the man page or the completions of a shell
+    #[command(hide = true)]
+    Manual(ManualArguments),
+}
+
+/// A flag's value on its way into the settings: the key it overrides, and the value as the key would hold it.
+pub type Override = (&'static str, String);
+
+/// The flag that names a configuration file, which several commands have.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigArguments {
+    /// Read settings from this TOML file; docs/configuration.md lists the keys
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Turns the flags that were given into overrides, one `key => option` pair each.
+macro_rules! overrides {
+    ($($key:literal => $option:expr),* $(,)?) => {{
+        let mut list: Vec<$crate::cli::Override> = Vec::new();
+        $( if let Some(value) = &$option { list.push(($key, value.to_string())); } )*
+        list
+    }};
+}
+pub(crate) use overrides;

@@ -1,0 +1,44 @@
+//! The flags of `fingerpost server`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{ConfigArguments, Override, overrides};
+
+/// Flags of `fingerpost server`; each overrides the key of the same name under `[server]`.
+#[derive(Debug, Clone, Args)]
+pub struct ServerArguments {
+    /// The configuration file.
+    #[command(flatten)]
+    pub config: ConfigArguments,
+    /// The folder whose files are served [default: files]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// The address to listen on [default: all, IPv4 and IPv6]
+    #[arg(long, value_name = "H")]
+    pub host: Option<String>,
+    /// The port to listen on; 0 asks for a free one [default: 0]
+    #[arg(long, value_name = "P")]
+    pub port: Option<u16>,
+    /// A folder of error pages that replace the built-in ones, such as 404.html
+    #[arg(long, value_name = "DIR")]
+    pub pages: Option<PathBuf>,
+    /// HTTP worker threads; 0 means one for each processor [default: 0]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+}
+
+impl ServerArguments {
+    /// The settings these flags override.
+    #[must_use]
+    pub fn overrides(&self) -> Vec<Override> {
+        overrides! {
+            "server.root" => self.root.as_ref().map(|path| path.display().to_string()),
+            "server.host" => self.host,
+            "server.port" => self.port,
+            "server.pages" => self.pages.as_ref().map(|path| path.display().to_string()),
+            "server.workers" => self.workers,
+        }
+    }
+}

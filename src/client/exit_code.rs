@@ -1,0 +1,1 @@
+//! Exit codes of `fingerpost get`: the numbers of curl.

@@ -1,0 +1,3 @@
+//! What balancer and file server share: listeners, the connection, error pages.
+
+pub mod listener;

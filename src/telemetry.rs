@@ -1,0 +1,41 @@
+//! Logs: to standard error always, as text for a person or as JSON for a collector.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{LogArguments, LogFormat};
+
+/// Sends every log line of this process to standard error in the format and at the level asked for.
+///
+/// `FINGERPOST_LOG` (the syntax of `RUST_LOG`) wins over the flag. A second call does nothing.
+pub fn start(arguments: &LogArguments) {
+    let filter = EnvFilter::try_from_env("FINGERPOST_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("{},actix_server=warn", arguments.log_level)));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match arguments.log_format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
+    };
+    if let Err(error) = started {
+        tracing::debug!(%error, "logging was started before");
+    }
+}
+
+/// An error with all its causes in one line, each after a colon.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        // Some errors already repeat their cause; saying it twice helps nobody.
+        if !text.contains(&inner_text) {
+            let _ = write!(text, ": {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
