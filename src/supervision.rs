@@ -1,1 +1,455 @@
-//! Actors that come back: the guardian notices a dead actor and recreates it.
+//! Actors that come back.
+//!
+//! `actix::Supervisor` restarts an actor that stops itself, but not one that panics: its mailbox is closed and the
+//! actor is gone. So every long-lived actor here holds a [`Lifeline`]. It is dropped with the actor, in a panic too,
+//! and tells the [`Guardian`], which starts a new actor after a back-off, counts it, and gives up loudly when the
+//! same actor keeps dying. Others reach the actor through a [`Seat`], which outlives it.
+//!
+//! Invariant: `panic = "abort"` must stay off in every profile; it would take this away.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use actix::dev::ToEnvelope;
+use actix::{Actor, Addr, Handler, Message};
+use arc_swap::ArcSwapOption;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// The kinds of actors that are watched; a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum ActorKind {
+    /// Probes one backend.
+    Probe,
+    /// Folds probe results into routing tables.
+    Ranking,
+    /// Holds the routing table of one HTTP worker.
+    Redirect,
+}
+
+impl fmt::Display for ActorKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Probe => "ProbeActor",
+            Self::Ranking => "RankingActor",
+            Self::Redirect => "RedirectHandler",
+        })
+    }
+}
+
+/// How patient the guardian is.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// The wait before the first restart; it doubles with each further death within `window`.
+    pub first_delay: Duration,
+    /// The longest wait before a restart.
+    pub longest_delay: Duration,
+    /// Deaths of one actor within `window` after which the guardian gives up.
+    pub most_deaths: usize,
+    /// How long a death counts.
+    pub window: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            first_delay: Duration::from_millis(20),
+            longest_delay: Duration::from_secs(5),
+            most_deaths: 10,
+            window: Duration::from_mins(1),
+        }
+    }
+}
+
+impl Patience {
+    /// The wait before the restart that follows the `deaths`th death within the window; `None`: give up.
+    fn delay(&self, deaths: usize) -> Option<Duration> {
+        if deaths >= self.most_deaths {
+            return None;
+        }
+        let doublings = u32::try_from(deaths.saturating_sub(1)).unwrap_or(u32::MAX).min(20);
+        Some(self.first_delay.saturating_mul(1 << doublings).min(self.longest_delay))
+    }
+}
+
+/// One actor died too often; the process should end.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind} {name} died {deaths} times within {window:?}, the log above says why; giving up")]
+pub struct GaveUp {
+    /// What kind of actor it was.
+    pub kind: ActorKind,
+    /// Which one.
+    pub name: Arc<str>,
+    /// How often it died.
+    pub deaths: usize,
+    /// Within what time.
+    pub window: Duration,
+}
+
+/// The stable place of an actor that may be recreated: messages go to whoever sits there now.
+pub struct Seat<A: Actor> {
+    occupant: Arc<ArcSwapOption<Addr<A>>>,
+}
+
+impl<A: Actor> Clone for Seat<A> {
+    fn clone(&self) -> Self {
+        Self { occupant: Arc::clone(&self.occupant) }
+    }
+}
+
+impl<A: Actor> Default for Seat<A> {
+    fn default() -> Self {
+        Self { occupant: Arc::default() }
+    }
+}
+
+/// Why a message did not reach an actor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undelivered {
+    /// The actor is dead and not recreated yet.
+    Vacant,
+    /// Its mailbox is full.
+    Full,
+}
+
+impl<A: Actor> Seat<A> {
+    /// Seats a new actor; messages go to it from now on.
+    pub fn take(&self, address: Addr<A>) {
+        self.occupant.store(Some(Arc::new(address)));
+    }
+
+    /// Sends without waiting. The message is lost when the seat is vacant or the mailbox full.
+    pub fn try_send<M>(&self, message: M) -> Result<(), Undelivered>
+    where
+        M: Message + Send + 'static,
+        M::Result: Send,
+        A: Handler<M>,
+        A::Context: ToEnvelope<A, M>,
+    {
+        let occupant = self.occupant.load();
+        let address = occupant.as_ref().ok_or(Undelivered::Vacant)?;
+        address.try_send(message).map_err(|error| match error {
+            actix::prelude::SendError::Full(_) => Undelivered::Full,
+            actix::prelude::SendError::Closed(_) => Undelivered::Vacant,
+        })
+    }
+}
+
+/// Held by an actor; its end is the actor's end.
+#[derive(Debug)]
+pub struct Lifeline {
+    ward: WardId,
+    news: mpsc::UnboundedSender<News>,
+}
+
+impl Drop for Lifeline {
+    fn drop(&mut self) {
+        let end = if std::thread::panicking() { End::Panicked } else { End::Stopped };
+        // The guardian is gone only when the process ends.
+        let _ = self.news.send(News::Ended(self.ward, end));
+    }
+}
+
+type WardId = u64;
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Panicked,
+    Stopped,
+}
+
+enum News {
+    Watch(WardId, Ward),
+    Forget(WardId),
+    Ended(WardId, End),
+}
+
+/// An actor under watch.
+struct Ward {
+    kind: ActorKind,
+    name: Arc<str>,
+    start: Box<dyn FnMut(Lifeline) + Send>,
+    deaths: VecDeque<Instant>,
+}
+
+/// As long as it is held, the actor is recreated when it dies. Dropping it does not end the actor.
+#[derive(Debug)]
+#[must_use = "an actor whose leash is dropped is no longer recreated"]
+pub struct Leash {
+    ward: WardId,
+    news: mpsc::UnboundedSender<News>,
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        let _ = self.news.send(News::Forget(self.ward));
+    }
+}
+
+/// Counts what happened to actors.
+#[derive(Debug, Clone, Default)]
+pub struct SupervisionMetrics {
+    restarts: Family<ActorLabels, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ActorLabels {
+    actor: ActorKind,
+}
+
+impl SupervisionMetrics {
+    /// Metrics that `registry` shows.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        for actor in [ActorKind::Probe, ActorKind::Ranking, ActorKind::Redirect] {
+            drop(metrics.restarts.get_or_create(&ActorLabels { actor }));
+        }
+        registry.register(
+            "actor_restarts",
+            "Actors recreated after they died, by kind",
+            metrics.restarts.clone(),
+        );
+        metrics
+    }
+}
+
+/// Where actors are put under watch. The news queue holds one entry for each start, end and removal of an actor, so
+/// the number of backends bounds it.
+#[derive(Debug, Clone)]
+pub struct Guardian {
+    news: mpsc::UnboundedSender<News>,
+    next_ward: Arc<AtomicU64>,
+}
+
+impl Guardian {
+    /// A guardian and its work, which has to be polled for actors to come back; it resolves when it gives up.
+    pub fn new(
+        patience: Patience,
+        metrics: SupervisionMetrics,
+    ) -> (Self, impl Future<Output = GaveUp> + 'static) {
+        let (news, inbox) = mpsc::unbounded_channel();
+        let guardian = Self { news: news.clone(), next_ward: Arc::default() };
+        let watch = Watch { patience, metrics, news, wards: HashMap::new(), restarts: BTreeSet::new() };
+        (guardian, watch.until_it_gives_up(inbox))
+    }
+
+    /// Starts an actor, and starts it again whenever it has died.
+    ///
+    /// `start` must create the actor with the lifeline inside it. It runs on the guardian's thread and must not block.
+    /// An actor that cannot be started drops the lifeline, which counts as a death.
+    pub fn supervise(
+        &self,
+        kind: ActorKind,
+        name: Arc<str>,
+        start: impl FnMut(Lifeline) + Send + 'static,
+    ) -> Leash {
+        let ward = self.next_ward.fetch_add(1, Ordering::Relaxed);
+        let watched = Ward { kind, name, start: Box::new(start), deaths: VecDeque::new() };
+        let _ = self.news.send(News::Watch(ward, watched));
+        Leash { ward, news: self.news.clone() }
+    }
+}
+
+/// The guardian's work: waits for deaths and for restarts that are due.
+struct Watch {
+    patience: Patience,
+    metrics: SupervisionMetrics,
+    news: mpsc::UnboundedSender<News>,
+    wards: HashMap<WardId, Ward>,
+    restarts: BTreeSet<(Instant, WardId)>,
+}
+
+impl Watch {
+    async fn until_it_gives_up(mut self, mut inbox: mpsc::UnboundedReceiver<News>) -> GaveUp {
+        loop {
+            let next = self.restarts.first().copied();
+            let alarm = async {
+                match next {
+                    Some((at, _)) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // `self.news` keeps the queue open.
+                Some(news) = inbox.recv() => if let Some(end) = self.hear(news, Instant::now()) { return end },
+                () = alarm => if let Some(restart) = next { self.restart(restart) },
+            }
+        }
+    }
+
+    fn hear(&mut self, news: News, now: Instant) -> Option<GaveUp> {
+        match news {
+            News::Watch(id, mut ward) => {
+                (ward.start)(self.lifeline(id));
+                self.wards.insert(id, ward);
+                None
+            }
+            News::Forget(id) => {
+                self.wards.remove(&id);
+                None
+            }
+            News::Ended(id, end) => self.mourn(id, end, now),
+        }
+    }
+
+    fn mourn(&mut self, id: WardId, end: End, now: Instant) -> Option<GaveUp> {
+        let window = self.patience.window;
+        let ward = self.wards.get_mut(&id)?;
+        ward.deaths.push_back(now);
+        while ward.deaths.front().is_some_and(|&at| now.duration_since(at) > window) {
+            ward.deaths.pop_front();
+        }
+        let deaths = ward.deaths.len();
+        tracing::error!(actor = %ward.kind, name = %ward.name, ?end, deaths, "actor died");
+        match self.patience.delay(deaths) {
+            Some(delay) => {
+                self.restarts.insert((now + delay, id));
+                None
+            }
+            None => Some(GaveUp { kind: ward.kind, name: Arc::clone(&ward.name), deaths, window }),
+        }
+    }
+
+    fn restart(&mut self, restart: (Instant, WardId)) {
+        self.restarts.remove(&restart);
+        let lifeline = self.lifeline(restart.1);
+        if let Some(ward) = self.wards.get_mut(&restart.1) {
+            self.metrics.restarts.get_or_create(&ActorLabels { actor: ward.kind }).inc();
+            tracing::warn!(actor = %ward.kind, name = %ward.name, "actor restarted");
+            (ward.start)(lifeline);
+        }
+    }
+
+    fn lifeline(&self, ward: WardId) -> Lifeline {
+        Lifeline { ward, news: self.news.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix::{Context, System};
+
+    use super::*;
+
+    struct Fragile {
+        _lifeline: Lifeline,
+    }
+
+    impl Actor for Fragile {
+        type Context = Context<Self>;
+    }
+
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct Panic;
+
+    impl Handler<Panic> for Fragile {
+        type Result = ();
+        fn handle(&mut self, _: Panic, _: &mut Context<Self>) {
+            panic!("on purpose");
+        }
+    }
+
+    #[derive(Message)]
+    #[rtype(result = "u8")]
+    struct Ping;
+
+    impl Handler<Ping> for Fragile {
+        type Result = u8;
+        fn handle(&mut self, _: Ping, _: &mut Context<Self>) -> u8 {
+            1
+        }
+    }
+
+    /// A system whose clock jumps to the next timer as soon as nothing else is left to do.
+    fn in_virtual_time<F: Future>(future: F) -> F::Output {
+        let system = System::with_tokio_rt(|| {
+            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+        });
+        system.block_on(future)
+    }
+
+    fn supervised(guardian: &Guardian) -> (Seat<Fragile>, Leash) {
+        let seat = Seat::<Fragile>::default();
+        let own = seat.clone();
+        let leash = guardian.supervise(ActorKind::Probe, "fragile".into(), move |lifeline| {
+            own.take(Fragile { _lifeline: lifeline }.start());
+        });
+        (seat, leash)
+    }
+
+    async fn answers(seat: &Seat<Fragile>) -> bool {
+        let address = seat.occupant.load_full();
+        match address {
+            Some(address) => address.send(Ping).await.is_ok(),
+            None => false,
+        }
+    }
+
+    #[test]
+    fn an_actor_that_panicked_comes_back_and_is_counted() {
+        in_virtual_time(async {
+            let mut registry = Registry::default();
+            let metrics = SupervisionMetrics::register(&mut registry);
+            let (guardian, work) = Guardian::new(Patience::default(), metrics);
+            actix::spawn(work);
+            let (seat, _leash) = supervised(&guardian);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert!(answers(&seat).await);
+            seat.try_send(Panic).unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert!(!answers(&seat).await);
+            tokio::time::sleep(Patience::default().first_delay).await;
+            assert!(answers(&seat).await);
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            assert!(text.contains("actor_restarts_total{actor=\"Probe\"} 1"), "{text}");
+        });
+    }
+
+    #[test]
+    fn the_guardian_gives_up_on_an_actor_that_keeps_dying() {
+        in_virtual_time(async {
+            let (guardian, work) = Guardian::new(Patience::default(), SupervisionMetrics::default());
+            let work = actix::spawn(work);
+            let (seat, _leash) = supervised(&guardian);
+            let mut deaths = 0;
+            while !work.is_finished() {
+                deaths += usize::from(seat.try_send(Panic).is_ok());
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            assert_eq!(work.await.unwrap().deaths, Patience::default().most_deaths);
+            assert_eq!(deaths, Patience::default().most_deaths);
+        });
+    }
+
+    #[test]
+    fn an_actor_whose_leash_was_dropped_stays_dead() {
+        in_virtual_time(async {
+            let (guardian, work) = Guardian::new(Patience::default(), SupervisionMetrics::default());
+            actix::spawn(work);
+            let (seat, leash) = supervised(&guardian);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            drop(leash);
+            seat.try_send(Panic).unwrap();
+            tokio::time::sleep(Duration::from_mins(2)).await;
+            assert!(!answers(&seat).await);
+        });
+    }
+
+    #[test]
+    fn the_wait_doubles_up_to_the_longest() {
+        let patience = Patience::default();
+        let waits: Vec<_> = (1..patience.most_deaths).map(|deaths| patience.delay(deaths).unwrap()).collect();
+        assert!(waits.windows(2).all(|pair| pair[1] == (pair[0] * 2).min(patience.longest_delay)));
+        assert_eq!(patience.delay(patience.most_deaths), None);
+    }
+}
