@@ -1,5 +1,7 @@
 //! The balancer: knows which backends are usable and how fast they are, and redirects to the best.
 
+pub mod backends;
+pub mod redirect;
 pub mod settings;
 
 use crate::cli::BalancerArguments;

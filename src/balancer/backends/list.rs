@@ -1,0 +1,238 @@
+//! The list of servers as text: one backend a line.
+//!
+//! ```text
+//! # a comment
+//! 127.0.0.1:8081
+//! [2001:db8::7]:8081          weight=2
+//! https://mirror.example/pub  weight=4 tier=1 zone=eu   # port 443, files below /pub
+//! ```
+//!
+//! Parsing knows no files and cannot fail as a whole: every line is a backend, nothing, or a [`Problem`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Backend, BackendId, Scheme};
+
+mod address;
+
+/// Backends beyond this number are left out, and reported.
+pub const MAX_BACKENDS: usize = 100_000;
+/// The longest line that is read, in bytes, comment not counted.
+pub const MAX_LINE_BYTES: usize = 1024;
+/// Problems beyond this number are counted and not kept.
+pub const MAX_PROBLEMS: usize = 100;
+/// The largest `weight=`.
+pub const MAX_WEIGHT: u32 = 1000;
+/// The weight of a line without one.
+pub const DEFAULT_WEIGHT: u32 = 1;
+/// The tier of a line without one: the first to be used.
+pub const DEFAULT_TIER: u8 = 0;
+/// The longest `zone=`, in bytes.
+const MAX_ZONE_BYTES: usize = 64;
+/// How much of a bad word a message shows, in characters.
+const SHOWN_CHARACTERS: usize = 60;
+
+/// What a list says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct List {
+    /// The backends in the order of their lines; no two have the same identity.
+    pub backends: Vec<Backend>,
+    /// What is wrong, in the order of the lines; at most [`MAX_PROBLEMS`].
+    pub problems: Vec<Problem>,
+    /// How many problems there were beyond [`MAX_PROBLEMS`].
+    pub unlisted_problems: usize,
+}
+
+impl List {
+    /// Whether the text was something else than a list: lines, and not one of them right.
+    ///
+    /// A text without any line to read is an empty list, which is legal.
+    #[must_use]
+    pub fn is_garbage(&self) -> bool {
+        self.backends.is_empty() && !self.problems.is_empty()
+    }
+
+    fn report(&mut self, line: usize, reason: LineError) {
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(Problem { line, reason });
+        } else {
+            self.unlisted_problems += 1;
+        }
+    }
+}
+
+/// A line that is left out, or says something twice.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {reason}")]
+pub struct Problem {
+    /// The number of the line; the first is 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub reason: LineError,
+}
+
+/// What can be wrong with a line. Words of the line are quoted with everything but visible text escaped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what the variant is for")]
+pub enum LineError {
+    #[error("the file is UTF-16; save it as UTF-8")]
+    Utf16,
+    #[error("the line is not UTF-8 text; write names in ASCII (xn--...)")]
+    NotUtf8,
+    #[error("the line is {bytes} bytes long; at most {MAX_LINE_BYTES} are read")]
+    TooLong { bytes: usize },
+    #[error("{word}: no port; write host:port")]
+    NoPort { word: String },
+    #[error("{word}: the port must be a number from 1 to 65535")]
+    Port { word: String },
+    #[error("{word}: a server is spoken to over http:// or https://")]
+    UnknownScheme { word: String },
+    #[error("{word}: the host must be a name of letters, digits, '-', '_' and '.', or an address")]
+    Host { word: String },
+    #[error("{word}: an IPv6 address is written in brackets, as in [::1]:8081")]
+    NoBrackets { word: String },
+    #[error(
+        "{word}: clients cannot be sent to this address; write the one under which they reach the server"
+    )]
+    Unreachable { word: String },
+    #[error("{word}: the base path must be a plain path without '.', '..' or empty parts, query or fragment")]
+    BasePath { word: String },
+    #[error("{word}: after the server come attributes such as weight=2")]
+    NotAnAttribute { word: String },
+    #[error("{word}: there are the attributes weight, tier and zone")]
+    UnknownAttribute { word: String },
+    #[error("{word}: the attribute stands here twice")]
+    RepeatedAttribute { word: String },
+    #[error(
+        "{word}: a weight is a whole number from 1 to {MAX_WEIGHT}; to take a server out, remove its line"
+    )]
+    Weight { word: String },
+    #[error("{word}: a tier is a whole number from 0 to 255; the lowest is used first")]
+    Tier { word: String },
+    #[error("{word}: a zone is 1 to {MAX_ZONE_BYTES} letters, digits, '-', '_' and '.'")]
+    Zone { word: String },
+    #[error("{id} stands in line {first} already; that line counts")]
+    Duplicate { id: BackendId, first: usize },
+    #[error("there are {MAX_BACKENDS} servers already; this and {more} more are left out")]
+    TooMany { more: usize },
+}
+
+/// Reads a list. Any bytes are allowed; the time taken grows with their number alone.
+#[must_use]
+pub fn parse(text: &[u8]) -> List {
+    let mut list = List::default();
+    if text.starts_with(&[0xFF, 0xFE]) || text.starts_with(&[0xFE, 0xFF]) {
+        list.report(1, LineError::Utf16);
+        return list;
+    }
+    let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
+    let mut first_lines: HashMap<BackendId, usize> = HashMap::new();
+    let mut first_left_out = None;
+    let mut left_out: usize = 0;
+    for (line, bytes) in (1..).zip(text.split(|byte| *byte == b'\n')) {
+        match parse_line(bytes) {
+            Ok(None) => {}
+            Ok(Some(backend)) => {
+                if let Some(first) = first_lines.get(&backend.id) {
+                    list.report(line, LineError::Duplicate { id: backend.id, first: *first });
+                } else if list.backends.len() < MAX_BACKENDS {
+                    first_lines.insert(backend.id.clone(), line);
+                    list.backends.push(backend);
+                } else {
+                    first_left_out.get_or_insert(line);
+                    left_out += 1;
+                }
+            }
+            Err(reason) => list.report(line, reason),
+        }
+    }
+    if let Some(line) = first_left_out {
+        list.report(line, LineError::TooMany { more: left_out - 1 });
+    }
+    list
+}
+
+/// Reads one line without its line feed; `None` for a blank line or a comment.
+fn parse_line(bytes: &[u8]) -> Result<Option<Backend>, LineError> {
+    let content = bytes.split(|byte| *byte == b'#').next().unwrap_or_default().trim_ascii();
+    if content.is_empty() {
+        return Ok(None);
+    }
+    if content.len() > MAX_LINE_BYTES {
+        return Err(LineError::TooLong { bytes: content.len() });
+    }
+    let content = std::str::from_utf8(content).map_err(|_| LineError::NotUtf8)?;
+    let mut words = content.split_ascii_whitespace();
+    let Some(first) = words.next() else { return Ok(None) };
+    let (scheme, id) = address::parse(first)?;
+    let attributes = Attributes::parse(words)?;
+    Ok(Some(Backend {
+        id,
+        scheme,
+        weight: attributes.weight.unwrap_or(DEFAULT_WEIGHT),
+        tier: attributes.tier.unwrap_or(DEFAULT_TIER),
+        zone: attributes.zone,
+    }))
+}
+
+#[derive(Default)]
+struct Attributes {
+    weight: Option<u32>,
+    tier: Option<u8>,
+    zone: Option<Arc<str>>,
+}
+
+impl Attributes {
+    fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Result<Self, LineError> {
+        let mut attributes = Self::default();
+        for word in words {
+            let Some((key, value)) = word.split_once('=') else {
+                return Err(LineError::NotAnAttribute { word: shown(word) });
+            };
+            let is_new = match key {
+                "weight" => attributes.weight.replace(weight(word, value)?).is_none(),
+                "tier" => attributes.tier.replace(tier(word, value)?).is_none(),
+                "zone" => attributes.zone.replace(zone(word, value)?).is_none(),
+                _ => return Err(LineError::UnknownAttribute { word: shown(word) }),
+            };
+            if !is_new {
+                return Err(LineError::RepeatedAttribute { word: shown(word) });
+            }
+        }
+        Ok(attributes)
+    }
+}
+
+fn weight(word: &str, value: &str) -> Result<u32, LineError> {
+    number(value)
+        .filter(|weight| (1..=MAX_WEIGHT).contains(weight))
+        .ok_or_else(|| LineError::Weight { word: shown(word) })
+}
+
+fn tier(word: &str, value: &str) -> Result<u8, LineError> {
+    number(value).ok_or_else(|| LineError::Tier { word: shown(word) })
+}
+
+fn zone(word: &str, value: &str) -> Result<Arc<str>, LineError> {
+    let is_valid = (1..=MAX_ZONE_BYTES).contains(&value.len())
+        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if is_valid { Ok(value.into()) } else { Err(LineError::Zone { word: shown(word) }) }
+}
+
+/// A number of digits alone; `str::parse` would take a sign, too.
+fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+/// A word of the list as a message shows it: cut short, and nothing in it can disturb a terminal or a log.
+fn shown(word: &str) -> String {
+    let mut text: String = word.chars().take(SHOWN_CHARACTERS).flat_map(char::escape_default).collect();
+    if word.chars().nth(SHOWN_CHARACTERS).is_some() {
+        text.push_str("...");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! The first word of a line: where a backend is. What passes here ends up in a `Location` header.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::{BackendId, LineError, Scheme, number, shown};
+
+/// The longest name the DNS carries (RFC 1035, section 2.3.4).
+const MAX_NAME_BYTES: usize = 253;
+/// The longest part of a name between two dots.
+const MAX_LABEL_BYTES: usize = 63;
+
+/// Reads `host:port`, `[v6]:port` or a URL with an optional port and base path.
+pub(super) fn parse(word: &str) -> Result<(Scheme, BackendId), LineError> {
+    let (scheme, rest, is_port_optional) = match word.split_once("://") {
+        None => (Scheme::Http, word, false),
+        Some((name, rest)) if name.eq_ignore_ascii_case("http") => (Scheme::Http, rest, true),
+        Some((name, rest)) if name.eq_ignore_ascii_case("https") => (Scheme::Https, rest, true),
+        Some(_) => return Err(LineError::UnknownScheme { word: shown(word) }),
+    };
+    let (authority, base_path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+    let (host, port) = split_port(word, authority)?;
+    let port = match port {
+        Some(digits) => {
+            number(digits).filter(|port| *port != 0).ok_or_else(|| LineError::Port { word: shown(word) })?
+        }
+        None if is_port_optional => scheme.default_port(),
+        None => return Err(LineError::NoPort { word: shown(word) }),
+    };
+    let mut text = String::with_capacity(word.len() + "http://:65535".len());
+    text.push_str(scheme.prefix());
+    push_host(word, host, &mut text)?;
+    // Writing to a String does not fail.
+    let _ = write!(text, ":{port}");
+    push_base_path(word, base_path, &mut text)?;
+    Ok((scheme, BackendId(text.into())))
+}
+
+/// Host and port; the host keeps its brackets.
+fn split_port<'a>(word: &str, authority: &'a str) -> Result<(&'a str, Option<&'a str>), LineError> {
+    if authority.starts_with('[') {
+        let end = authority.find(']').ok_or_else(|| LineError::Host { word: shown(word) })?;
+        let (host, rest) = authority.split_at(end + 1);
+        return match rest.strip_prefix(':') {
+            Some(port) => Ok((host, Some(port))),
+            None if rest.is_empty() => Ok((host, None)),
+            None => Err(LineError::Host { word: shown(word) }),
+        };
+    }
+    match authority.rsplit_once(':') {
+        Some((host, _)) if host.contains(':') => Err(LineError::NoBrackets { word: shown(word) }),
+        Some((host, port)) => Ok((host, Some(port))),
+        None => Ok((authority, None)),
+    }
+}
+
+fn push_host(word: &str, host: &str, text: &mut String) -> Result<(), LineError> {
+    let invalid = || LineError::Host { word: shown(word) };
+    if let Some(inner) = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
+        // A zone index (`%eth0`) means something on one machine only; `Ipv6Addr` refuses it.
+        let address: Ipv6Addr = inner.parse().map_err(|_| invalid())?;
+        if address.is_unspecified() || address.is_multicast() {
+            return Err(LineError::Unreachable { word: shown(word) });
+        }
+        let _ = write!(text, "[{address}]");
+        return Ok(());
+    }
+    if ends_in_a_number(host) {
+        let address: Ipv4Addr = host.parse().map_err(|_| invalid())?;
+        if address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
+            return Err(LineError::Unreachable { word: shown(word) });
+        }
+        let _ = write!(text, "{address}");
+        return Ok(());
+    }
+    if host.len() > MAX_NAME_BYTES || !host.split('.').all(is_label) {
+        return Err(invalid());
+    }
+    text.extend(host.chars().map(|character| character.to_ascii_lowercase()));
+    Ok(())
+}
+
+/// Whether a URL parser takes this host for an IPv4 address (WHATWG URL, "ends in a number"). Such a host must be
+/// one in the usual form: `127.1` or `0x7f000001` mean different machines to different clients.
+fn ends_in_a_number(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or_default();
+    let is_decimal = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
+    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    is_decimal || hexadecimal.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+fn is_label(label: &str) -> bool {
+    (1..=MAX_LABEL_BYTES).contains(&label.len())
+        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+fn push_base_path(word: &str, base_path: &str, text: &mut String) -> Result<(), LineError> {
+    let base_path = base_path.strip_suffix('/').unwrap_or(base_path);
+    // The first part is the nothing before the leading slash.
+    for part in base_path.split('/').skip(1) {
+        if !is_path_part(part) {
+            return Err(LineError::BasePath { word: shown(word) });
+        }
+        text.push('/');
+        text.push_str(part);
+    }
+    Ok(())
+}
+
+/// Whether `part` is a path segment (RFC 3986, section 3.3) that no client resolves away.
+fn is_path_part(part: &str) -> bool {
+    let plain = part.to_ascii_lowercase().replace("%2e", ".");
+    if part.is_empty() || plain == "." || plain == ".." {
+        return false;
+    }
+    let mut bytes = part.bytes();
+    while let Some(byte) = bytes.next() {
+        let is_allowed = match byte {
+            b'%' => {
+                let is_digit = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_hexdigit());
+                is_digit(bytes.next()) && is_digit(bytes.next())
+            }
+            _ => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte),
+        };
+        if !is_allowed {
+            return false;
+        }
+    }
+    true
+}

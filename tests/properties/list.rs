@@ -1,0 +1,128 @@
+//! The list parser.
+
+use fingerpost::balancer::backends::list::{self, MAX_PROBLEMS};
+use proptest::prelude::*;
+
+/// A host as a person may write it: a name, an IPv4 or an IPv6 address.
+fn host() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,8}[a-zA-Z0-9_])?(\\.[a-z]([a-z0-9-]{0,8}[a-z0-9])?){0,3}"
+            .prop_filter("a last part of digits makes an address", |name| {
+                !name.rsplit('.').next().unwrap().starts_with(|first: char| first.is_ascii_digit())
+            }),
+        (1..224_u8, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| format!("{a}.{b}.{c}.{d}")),
+        (0x20..0x40_u8, any::<[u8; 16]>()).prop_map(|(first, mut bytes)| {
+            bytes[0] = first;
+            format!("[{}]", std::net::Ipv6Addr::from(bytes))
+        }),
+    ]
+}
+
+prop_compose! {
+    /// A right line.
+    fn line()(
+        host in host(),
+        port in 1..=u16::MAX,
+        place in prop_oneof![
+            Just(("", "")),
+            Just(("http://", "")),
+            Just(("https://", "/")),
+            Just(("http://", "/pub")),
+            Just(("https://", "/a/b%20c/")),
+        ],
+        weight in prop::option::of(1..=list::MAX_WEIGHT),
+        tier in prop::option::of(any::<u8>()),
+        zone in prop::option::of("[a-zA-Z0-9._-]{1,64}"),
+    ) -> String {
+        let (scheme, base_path) = place;
+        let mut line = format!("{scheme}{host}:{port}{base_path}");
+        line.extend(weight.map(|weight| format!(" weight={weight}")));
+        line.extend(tier.map(|tier| format!("\ttier={tier}")));
+        line.extend(zone.map(|zone| format!("  zone={zone}")));
+        line
+    }
+}
+
+/// Lines right and wrong, so that random text gets past the first character.
+fn text() -> impl Strategy<Value = Vec<u8>> {
+    let line = prop_oneof![
+        line().prop_map(String::into_bytes),
+        "[a-z0-9.:/#\\[\\]= %@-]{0,40}".prop_map(String::into_bytes),
+        prop::collection::vec(any::<u8>(), 0..40),
+    ];
+    let ending = prop_oneof![Just("\n"), Just("\r\n"), Just("\n\n")];
+    prop::collection::vec((line, ending), 0..30).prop_map(|lines| {
+        lines
+            .into_iter()
+            .flat_map(|(mut line, ending)| {
+                line.extend(ending.bytes());
+                line
+            })
+            .collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_right_line_gives_a_backend_and_no_problem(line in line()) {
+        let list = list::parse(line.as_bytes());
+        prop_assert_eq!(&list.problems, &[]);
+        prop_assert_eq!(list.backends.len(), 1);
+    }
+
+    #[test]
+    fn parse_print_parse_is_the_identity(text in text()) {
+        let backends = list::parse(&text).backends;
+        let printed: Vec<_> = backends.iter().map(ToString::to_string).collect();
+        let again = list::parse(printed.join("\n").as_bytes());
+        prop_assert_eq!(again.problems, &[]);
+        prop_assert_eq!(again.backends, backends);
+    }
+
+    #[test]
+    fn any_bytes_give_a_list_that_keeps_its_promises(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+        check(&bytes)?;
+    }
+
+    #[test]
+    fn nearly_right_text_gives_a_list_that_keeps_its_promises(text in text()) {
+        check(&text)?;
+    }
+
+    #[test]
+    fn wrong_lines_do_not_change_what_right_lines_mean(right in prop::collection::vec(line(), 1..8), wrong in "[!-/]{1,20}") {
+        prop_assume!(!wrong.starts_with('#'));
+        let mixed = [wrong.as_str(), &right.join(&format!("
+{wrong}
+"))].join("
+");
+        let list = list::parse(mixed.as_bytes());
+        prop_assert_eq!(list.backends, list::parse(right.join("\n").as_bytes()).backends);
+        prop_assert!(list.problems.len() >= right.len());
+    }
+}
+
+fn check(text: &[u8]) -> Result<(), TestCaseError> {
+    let list = list::parse(text);
+    let mut ids: Vec<_> = list.backends.iter().map(|backend| backend.id().clone()).collect();
+    for id in &ids {
+        let id = id.as_str();
+        prop_assert!(id.starts_with("http://") || id.starts_with("https://"));
+        prop_assert!(id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\'), "{}", id);
+        prop_assert!(!id.ends_with('/'));
+        let url = url::Url::parse(id).unwrap();
+        prop_assert!(url.has_host() && url.username().is_empty() && url.query().is_none());
+    }
+    ids.sort();
+    ids.dedup();
+    prop_assert_eq!(ids.len(), list.backends.len());
+    let lines = text.split(|byte| *byte == b'\n').count();
+    prop_assert!(list.backends.len() + list.problems.len() + list.unlisted_problems <= lines);
+    prop_assert!(list.problems.len() <= MAX_PROBLEMS);
+    for problem in &list.problems {
+        prop_assert!((1..=lines).contains(&problem.line));
+        let message = problem.to_string();
+        prop_assert!(message.len() < 1000 && !message.chars().any(char::is_control), "{}", message);
+    }
+    Ok(())
+}
