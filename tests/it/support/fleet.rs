@@ -1,0 +1,224 @@
+//! Several file servers and a balancer in front of them, all real processes.
+//!
+//! ```ignore
+//! let mut fleet = Fleet::start(3);
+//! fleet.kill(1);
+//! fleet.wait_for_state(1, "down");
+//! assert_eq!(fleet.redirects(100).to(&fleet.authority(1)), 0);
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::http::{self, Answer, Connection};
+use super::program::Program;
+use super::{wait_for, wait_until};
+
+/// Flags that make a balancer probe often, so that a story is told quickly.
+pub const QUICK_PROBES: [&str; 2] = ["--probe-interval", "200ms"];
+
+/// File servers 0, 1, 2 ... and a [`Balancer`] whose list names them.
+pub struct Fleet {
+    servers: Vec<Server>,
+    balancer: Balancer,
+}
+
+struct Server {
+    port: u16,
+    program: Program,
+}
+
+impl Fleet {
+    /// Starts this many file servers and a balancer that probes often, and waits until every server is in use.
+    pub fn start(servers: usize) -> Self {
+        Self::start_with(servers, &QUICK_PROBES)
+    }
+
+    /// The same with other flags of the balancer.
+    pub fn start_with(servers: usize, balancer_flags: &[&str]) -> Self {
+        let servers: Vec<_> = (0..servers).map(|_| Server::start(0)).collect();
+        let lines: Vec<_> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+        let balancer = Balancer::start_with(&lines.join("\n"), balancer_flags);
+        for line in &lines {
+            balancer.wait_for_state(line, "up");
+        }
+        Self { servers, balancer }
+    }
+
+    /// The balancer.
+    pub fn balancer(&self) -> &Balancer {
+        &self.balancer
+    }
+
+    /// The authority of a server, as it stands in the list and in a `Location`.
+    pub fn authority(&self, server: usize) -> String {
+        format!("127.0.0.1:{}", self.servers[server].port)
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self, server: usize) {
+        self.servers[server].program.kill();
+    }
+
+    /// Starts a killed server again, on the port it had.
+    pub fn restart(&mut self, server: usize) {
+        self.servers[server] = Server::start(self.servers[server].port);
+    }
+
+    /// Waits until the balancer says that a server is in this state.
+    pub fn wait_for_state(&self, server: usize, state: &str) {
+        self.balancer.wait_for_state(&self.authority(server), state);
+    }
+
+    /// Waits until a server, and until then any other, has been chosen.
+    pub fn wait_until_chosen(&self, server: usize) {
+        let authority = self.authority(server);
+        wait_until(&format!("a redirect to {authority}"), || self.balancer.redirects(10).to(&authority) > 0);
+    }
+}
+
+impl Server {
+    fn start(port: u16) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("files");
+        let port_flag = port.to_string();
+        let program = Program::start([
+            "server".as_ref(),
+            "--host".as_ref(),
+            "127.0.0.1".as_ref(),
+            "--port".as_ref(),
+            port_flag.as_ref(),
+            "--workers".as_ref(),
+            "1".as_ref(),
+            "--root".as_ref(),
+            root.as_os_str(),
+        ]);
+        Self { port: program.port(), program }
+    }
+}
+
+/// A real balancer with a list of its own in a folder of its own.
+pub struct Balancer {
+    folder: TempDir,
+    program: Program,
+}
+
+impl Balancer {
+    /// Starts a balancer with this list, probing often. It need not be ready to redirect yet.
+    pub fn start(list: &str) -> Self {
+        Self::start_with(list, &QUICK_PROBES)
+    }
+
+    /// The same with other flags.
+    pub fn start_with(list: &str, flags: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("servers.txt");
+        std::fs::write(&path, list).unwrap();
+        let mut arguments = vec!["balancer", "--host", "127.0.0.1", "--workers", "1", "--servers"];
+        arguments.push(path.to_str().unwrap());
+        arguments.extend(flags);
+        let program = Program::start(arguments);
+        program.port();
+        Self { folder, program }
+    }
+
+    /// The process.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// The process, to be waited for.
+    pub fn program_mut(&mut self) -> &mut Program {
+        &mut self.program
+    }
+
+    /// Where it redirects.
+    pub fn address(&self) -> SocketAddr {
+        self.program.address()
+    }
+
+    /// Where it serves metrics and its state.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.program.admin_address()
+    }
+
+    /// The file with its list.
+    pub fn list_path(&self) -> PathBuf {
+        self.folder.path().join("servers.txt")
+    }
+
+    /// One GET on a connection of its own.
+    #[track_caller]
+    pub fn get(&self, target: &str) -> Answer {
+        http::get(self.address(), target)
+    }
+
+    /// Asks this often, on one connection, and counts where it was sent.
+    ///
+    /// # Panics
+    /// When an answer is not a 301 to `http://` some authority and the path that was asked for.
+    #[track_caller]
+    pub fn redirects(&self, count: usize) -> Redirects {
+        let mut connection = Connection::open(self.address()).unwrap();
+        let mut redirects = Redirects::default();
+        for _ in 0..count {
+            redirects.add(&connection.get("/plshelp.txt").unwrap());
+        }
+        redirects
+    }
+
+    /// The state of a backend in the words of the status API; `None` when the API does not name it.
+    pub fn state(&self, authority: &str) -> Option<String> {
+        let answer = http::get(self.admin_address(), "/api/v1/backends");
+        let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        let backends = json.get("backends").unwrap_or(&json).as_array().unwrap();
+        let own = backends.iter().find(|backend| {
+            backend["address"].as_str().is_some_and(|address| address.ends_with(authority))
+        })?;
+        Some(own["state"].as_str().unwrap().to_owned())
+    }
+
+    /// Waits until the status API says that a backend is in this state.
+    #[track_caller]
+    pub fn wait_for_state(&self, authority: &str, state: &str) {
+        wait_until(&format!("{authority} to be {state}"), || self.state(authority).as_deref() == Some(state));
+    }
+
+    /// Waits until an answer to `GET /plshelp.txt` has this status, and gives it back.
+    #[track_caller]
+    pub fn wait_for_status(&self, status: u16) -> Answer {
+        wait_for(&format!("status {status}"), || {
+            Some(self.get("/plshelp.txt")).filter(|answer| answer.status == status)
+        })
+    }
+}
+
+/// How often each authority was named.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Redirects(BTreeMap<String, usize>);
+
+impl Redirects {
+    /// Counts an answer to `GET /plshelp.txt`.
+    #[track_caller]
+    pub fn add(&mut self, answer: &Answer) {
+        assert_eq!(answer.status, 301, "{answer:?}");
+        let authority = answer
+            .location()
+            .strip_prefix("http://")
+            .and_then(|rest| rest.strip_suffix("/plshelp.txt"))
+            .unwrap_or_else(|| panic!("{answer:?}"));
+        *self.0.entry(authority.to_owned()).or_default() += 1;
+    }
+
+    /// How many went to this authority.
+    pub fn to(&self, authority: &str) -> usize {
+        self.0.get(authority).copied().unwrap_or(0)
+    }
+
+    /// The authorities that were named.
+    pub fn authorities(&self) -> Vec<&str> {
+        self.0.keys().map(String::as_str).collect()
+    }
+}

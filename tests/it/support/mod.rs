@@ -1,0 +1,45 @@
+//! What the stories are told with: the real program, raw HTTP, fleets and misbehaving peers.
+//!
+//! - [`program`]: starts `fingerpost` and reads what it prints.
+//! - [`http`]: requests as bytes and answers taken apart, without an HTTP library that would repair either.
+//! - [`peer`]: a server with a named misbehaviour, for probes.
+//! - [`fleet`]: several file servers and a balancer in front of them.
+//!
+//! Every wait has a deadline and polls a condition; nothing sleeps and hopes. Everything ends on drop.
+
+#![allow(dead_code, reason = "each story takes the tools it needs")]
+
+use std::time::{Duration, Instant};
+
+pub mod fleet;
+pub mod http;
+pub mod peer;
+pub mod program;
+
+/// The longest any one wait may take. Far beyond what is needed, since machines that build are slow.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` gives a value, and gives it back.
+///
+/// # Panics
+/// After [`DEADLINE`], naming `what` was waited for.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Waits until `condition` is true.
+///
+/// # Panics
+/// After [`DEADLINE`], naming `what` was waited for.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    wait_for(what, || condition().then_some(()));
+}
