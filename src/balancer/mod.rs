@@ -1,6 +1,10 @@
 //! The balancer: knows which backends are usable and how fast they are, and redirects to the best.
 
 pub mod backends;
+pub mod health;
+pub mod load_report;
+pub mod policy;
+pub mod ranking;
 pub mod redirect;
 pub mod settings;
 

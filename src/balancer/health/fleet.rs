@@ -1,0 +1,271 @@
+//! Which backends are chosen from: a pure function of the health of all of them.
+//!
+//! In this order: the usable backends of the lowest tier that has any; else those under suspicion; else, before the
+//! first answers, those of which nothing is known; else none. A backend is usable when it is up and no outlier.
+//!
+//! Two rules guard against believing the probes too readily. Both speak only of backends that fell silent, never of
+//! those that refused a connection or gave a wrong answer, and only in a fleet of [`SMALL_FLEET`] or more:
+//! - More than 30 % fell silent within [`DOUBT_WINDOW`]: the prober's own network or processor is the likelier cause,
+//!   and all of them stay in with their whole weight.
+//! - Fewer than half of those that answered within [`PANIC_WINDOW`] are up: sending everything to the few would bring
+//!   them down too, so the silent ones get half of their weight.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::outcome::Evidence;
+use super::{Health, State, Thresholds};
+
+/// In a smaller fleet one or two backends are a large share, and their silence is believed at once.
+pub const SMALL_FLEET: usize = 10;
+
+/// How long after its last answer a backend stays in while the prober is doubted.
+pub const DOUBT_WINDOW: Duration = Duration::from_secs(15);
+
+/// How long after its last answer a backend counts as last known good in a panic.
+pub const PANIC_WINDOW: Duration = Duration::from_mins(1);
+
+/// The weight of a silent backend in a panic.
+const PANIC_WEIGHT: f64 = 0.5;
+
+/// A response time this many times the median makes an outlier ...
+const OUTLIER_FACTOR: u32 = 5;
+
+/// ... unless it is shorter than this: on a fast network a multiple of next to nothing is still nothing.
+const OUTLIER_FLOOR: Duration = Duration::from_millis(100);
+
+/// This share of failed probes makes an outlier of a backend that is up: it comes and goes.
+const OUTLIER_FAILURE_RATE: f32 = 0.3;
+
+/// At most one backend in so many is put aside as an outlier.
+const OUTLIERS_ONE_IN: usize = 10;
+
+/// What the selection needs to know of a backend.
+#[derive(Debug, Clone, Copy)]
+pub struct Member<'a> {
+    /// Its health.
+    pub health: &'a Health,
+    /// Its tier in the list; the lowest that has a usable backend takes all clients.
+    pub tier: u32,
+    /// Its response time, if it has answered.
+    pub response_time: Option<Duration>,
+}
+
+/// Whether and why a backend is chosen from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Standing {
+    /// Clients are sent there with this share of its weight.
+    Chosen(f64),
+    /// A lower tier takes all clients.
+    SpareTier,
+    /// It is up, but an outlier.
+    Ejected(Outlier),
+    /// Its health keeps it out.
+    Out,
+}
+
+/// What makes an outlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlier {
+    /// Its response time is many times the median.
+    Slow,
+    /// Too many of its probes fail.
+    Flapping,
+}
+
+/// Which rule made the selection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Backends that are up are chosen from.
+    Normal,
+    /// Too many fell silent at once: the prober is doubted and they stay in.
+    ProberDoubted,
+    /// Too few are left: the silent ones get half of their weight.
+    Panic,
+    /// None is up: those under suspicion are chosen from.
+    Suspects,
+    /// Nothing is known yet: all of which nothing is known are chosen from.
+    Start,
+    /// There is no backend to send clients to.
+    Nothing,
+}
+
+/// Which backends are chosen from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Selection {
+    /// Which rule made it.
+    pub mode: Mode,
+    /// One standing for each member, in their order.
+    pub standings: Vec<Standing>,
+}
+
+/// Selects the backends that are chosen from.
+#[must_use]
+pub fn select(members: &[Member<'_>], thresholds: &Thresholds, now: Instant) -> Selection {
+    let mut standings = vec![Standing::Out; members.len()];
+    eject_outliers(members, &mut standings);
+    let trust = Trust::judge(members, now);
+    let admitted = [
+        (trust.mode, Admission::Usable(trust.silence_forgiven)),
+        (Mode::Suspects, Admission::Only(State::Suspect)),
+        (Mode::Start, Admission::Only(State::Unknown)),
+    ]
+    .into_iter()
+    .find_map(|(mode, admission)| {
+        let admitted = |(member, standing): (&Member<'_>, &Standing)| {
+            (*standing == Standing::Out).then(|| admission.share(member.health, now)).flatten()
+        };
+        let tier = members
+            .iter()
+            .zip(&standings)
+            .filter(|&pair| admitted(pair).is_some())
+            .map(|(member, _)| member.tier)
+            .min()?;
+        Some((mode, admission, tier))
+    });
+    let Some((mode, admission, tier)) = admitted else {
+        return Selection { mode: Mode::Nothing, standings };
+    };
+    for (member, standing) in members.iter().zip(&mut standings) {
+        if *standing != Standing::Out {
+            continue;
+        }
+        if let Some(share) = admission.share(member.health, now) {
+            *standing = if member.tier == tier {
+                Standing::Chosen(share * member.health.warmth(thresholds, now))
+            } else {
+                Standing::SpareTier
+            };
+        }
+    }
+    Selection { mode, standings }
+}
+
+/// Whom a rule lets in.
+#[derive(Clone, Copy)]
+enum Admission {
+    /// Backends that are up, and silent ones as far as they are forgiven.
+    Usable(Option<Forgiveness>),
+    /// Backends in this state.
+    Only(State),
+}
+
+#[derive(Clone, Copy)]
+struct Forgiveness {
+    /// How long ago the last answer may lie.
+    window: Duration,
+    /// The share of its weight that a silent backend keeps.
+    share: f64,
+}
+
+impl Admission {
+    /// The share of its weight with which a backend is let in.
+    fn share(self, health: &Health, now: Instant) -> Option<f64> {
+        match self {
+            Self::Usable(_) if health.state == State::Up => Some(1.0),
+            Self::Usable(Some(forgiveness)) if fell_silent(health, forgiveness.window, now) => {
+                Some(forgiveness.share)
+            }
+            Self::Usable(_) => None,
+            Self::Only(state) => (health.state == state).then_some(1.0),
+        }
+    }
+}
+
+/// How far the probes are believed.
+struct Trust {
+    mode: Mode,
+    silence_forgiven: Option<Forgiveness>,
+}
+
+impl Trust {
+    fn judge(members: &[Member<'_>], now: Instant) -> Self {
+        let count = |matches: &dyn Fn(&Health) -> bool| {
+            members.iter().filter(|member| matches(member.health)).count()
+        };
+        let up = count(&|health| health.state == State::Up);
+        let doubted = count(&|health| fell_silent(health, DOUBT_WINDOW, now));
+        let lost = count(&|health| fell_silent(health, PANIC_WINDOW, now));
+        if up + lost < SMALL_FLEET {
+            Self { mode: Mode::Normal, silence_forgiven: None }
+        } else if doubted * 10 > (up + doubted) * 3 {
+            let forgiveness = Forgiveness { window: DOUBT_WINDOW, share: 1.0 };
+            Self { mode: Mode::ProberDoubted, silence_forgiven: Some(forgiveness) }
+        } else if up < lost {
+            let forgiveness = Forgiveness { window: PANIC_WINDOW, share: PANIC_WEIGHT };
+            Self { mode: Mode::Panic, silence_forgiven: Some(forgiveness) }
+        } else {
+            Self { mode: Mode::Normal, silence_forgiven: None }
+        }
+    }
+}
+
+/// Whether the backend answered within `window`, and nothing but silence came since.
+fn fell_silent(health: &Health, window: Duration, now: Instant) -> bool {
+    matches!(health.state, State::Suspect | State::Down)
+        && health.last_success.is_some_and(|at| now.saturating_duration_since(at) <= window)
+        && health.last_failure.as_ref().is_some_and(|failure| failure.kind.evidence() == Evidence::Doubtful)
+}
+
+/// Puts the worst outliers aside, within the limit.
+fn eject_outliers(members: &[Member<'_>], standings: &mut [Standing]) {
+    let most = members.len() / OUTLIERS_ONE_IN;
+    if most == 0 {
+        return;
+    }
+    let mut times: Vec<Duration> = members
+        .iter()
+        .filter(|member| member.health.state == State::Up)
+        .filter_map(|member| member.response_time)
+        .collect();
+    if times.is_empty() {
+        return;
+    }
+    let middle = times.len() / 2;
+    let median = *times.select_nth_unstable(middle).1;
+    let limit = median.saturating_mul(OUTLIER_FACTOR).max(OUTLIER_FLOOR);
+    let mut outliers: Vec<(f64, usize, Outlier)> = members
+        .iter()
+        .enumerate()
+        .filter(|(_, member)| member.health.state == State::Up)
+        .filter_map(|(index, member)| {
+            let health = member.health;
+            if health.failure_rate > OUTLIER_FAILURE_RATE {
+                // Worse than any slowness: a slow backend at least answers.
+                return Some((f64::INFINITY, index, Outlier::Flapping));
+            }
+            let time = member.response_time.filter(|time| *time > limit)?;
+            Some((time.as_secs_f64(), index, Outlier::Slow))
+        })
+        .collect();
+    outliers.sort_unstable_by(|left, right| right.0.total_cmp(&left.0));
+    for (_, index, outlier) in outliers.into_iter().take(most) {
+        if let Some(standing) = standings.get_mut(index) {
+            *standing = Standing::Ejected(outlier);
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Normal => "normal",
+            Self::ProberDoubted => "too many servers fell silent at once; this balancer's own network is doubted, and they stay in",
+            Self::Panic => "fewer than half of the servers are up; the silent ones stay in with half of their weight",
+            Self::Suspects => "no server is sure to be up; those whose last probe failed are used",
+            Self::Start => "no server has been probed yet; all are used",
+            Self::Nothing => "no server is usable",
+        })
+    }
+}
+
+impl fmt::Display for Outlier {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Slow => "put aside: its response time is more than five times the median",
+            Self::Flapping => "put aside: too many of its probes fail",
+        })
+    }
+}

@@ -1,0 +1,94 @@
+//! Drawing an index with probability proportional to its weight, in constant time.
+
+/// The alias table of Walker, built as Vose describes (IEEE Transactions on Software Engineering 17(9), 1991): each
+/// column holds its own index up to a threshold and one other above it.
+#[derive(Debug)]
+pub(super) struct AliasTable {
+    columns: Box<[Column]>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Column {
+    /// Of 2^32: draws below stay here.
+    threshold: u32,
+    alias: u32,
+}
+
+impl AliasTable {
+    /// Weights are finite and not negative; if all are 0, every index is equally likely.
+    pub(super) fn new(weights: &[f64]) -> Self {
+        let sum: f64 = weights.iter().sum();
+        let scale = if sum > 0.0 { weights.len() as f64 / sum } else { 0.0 };
+        let mut shares: Vec<f64> =
+            weights.iter().map(|weight| if scale > 0.0 { weight * scale } else { 1.0 }).collect();
+        let mut columns: Vec<Column> =
+            (0..weights.len()).map(|index| Column { threshold: u32::MAX, alias: index as u32 }).collect();
+        let (mut small, mut large): (Vec<usize>, Vec<usize>) =
+            (0..shares.len()).partition(|&index| shares.get(index).is_some_and(|share| *share < 1.0));
+        while let (Some(low), Some(&high)) = (small.pop(), large.last()) {
+            let Some(&share) = shares.get(low) else { break };
+            if let Some(column) = columns.get_mut(low) {
+                *column = Column { threshold: (share * 2f64.powi(32)) as u32, alias: high as u32 };
+            }
+            if let Some(rest) = shares.get_mut(high) {
+                *rest -= 1.0 - share;
+                if *rest < 1.0 {
+                    large.pop();
+                    small.push(high);
+                }
+            }
+        }
+        Self { columns: columns.into_boxed_slice() }
+    }
+
+    /// The index that a uniformly distributed number stands for; 0 when the table is empty.
+    ///
+    /// The high half chooses the column, the low half decides within it.
+    pub(super) fn index(&self, uniform: u64) -> usize {
+        let column = (((uniform >> 32) * self.columns.len() as u64) >> 32) as usize;
+        match self.columns.get(column) {
+            Some(entry) if uniform as u32 >= entry.threshold => entry.alias as usize,
+            _ => column,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The exact probability of each index: columns are equally likely, thresholds are out of 2^32.
+    fn probabilities(table: &AliasTable) -> Vec<f64> {
+        let mut shares = vec![0.0; table.columns.len()];
+        for (index, column) in table.columns.iter().enumerate() {
+            let own = f64::from(column.threshold) / 2f64.powi(32);
+            shares[index] += own / table.columns.len() as f64;
+            shares[column.alias as usize] += (1.0 - own) / table.columns.len() as f64;
+        }
+        shares
+    }
+
+    fn check(weights: &[f64]) {
+        let sum: f64 = weights.iter().sum();
+        for (share, weight) in probabilities(&AliasTable::new(weights)).iter().zip(weights) {
+            assert!((share - weight / sum).abs() < 1e-6, "{weights:?}: {share} for {weight}");
+        }
+    }
+
+    #[test]
+    fn each_index_has_the_probability_of_its_weight() {
+        check(&[1.0]);
+        check(&[1.0, 1.0, 1.0]);
+        check(&[3.0, 2.0, 1.0]);
+        check(&[1e-9, 1.0, 1e9]);
+        check(&[0.0, 5.0, 0.0, 5.0]);
+    }
+
+    #[test]
+    fn an_index_is_always_within_the_table() {
+        let table = AliasTable::new(&[1.0, 2.0, 3.0]);
+        for uniform in [0, u64::MAX, u64::MAX << 32, u64::from(u32::MAX)] {
+            assert!(table.index(uniform) < 3);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What is measured of one backend: how fast it answers and how much it can carry.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::balancer::health::ProbeOutcome;
+use crate::balancer::load_report::LoadReport;
+use crate::balancer::policy::Throughput;
+
+/// How long a measurement counts: after this time it weighs 1/e of what it did.
+const RESPONSE_TIME_MEMORY: Duration = Duration::from_secs(10);
+
+/// How long a load report counts.
+const CAPACITY_MEMORY: Duration = Duration::from_mins(1);
+
+/// All that is measured of one backend.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Estimate {
+    response_time: Option<ResponseTime>,
+    capacity: Option<Capacity>,
+}
+
+impl Estimate {
+    /// Takes in the outcome of a probe; a failure measures nothing.
+    pub fn observe(&mut self, outcome: &ProbeOutcome, now: Instant) -> Continuity {
+        let ProbeOutcome::Success { connect, total, report, .. } = outcome else { return Continuity::Same };
+        // Only some probes have to connect: counting it would make a server look slow now and then.
+        let measured = total.saturating_sub(*connect);
+        match &mut self.response_time {
+            Some(time) => time.observe(measured, now),
+            None => self.response_time = Some(ResponseTime::new(measured, now)),
+        }
+        let Some(report) = report else { return Continuity::Same };
+        match &mut self.capacity {
+            Some(capacity) => capacity.observe(report, now),
+            None => {
+                self.capacity = Some(Capacity::new(report, now));
+                Continuity::Same
+            }
+        }
+    }
+
+    /// How long it takes to answer a probe, connecting aside; `None` before the first answer.
+    #[must_use]
+    pub fn response_time(&self) -> Option<Duration> {
+        self.response_time.map(|time| time.get())
+    }
+
+    /// What it was seen to carry; `None` if it sends no load reports or had nothing to do yet.
+    #[must_use]
+    pub fn throughput(&self) -> Option<Throughput> {
+        let capacity = self.capacity?;
+        Some(Throughput {
+            requests_per_second: capacity.requests_per_second()?,
+            busy_seconds: capacity.busy_seconds(),
+        })
+    }
+}
+
+/// A moving average of response times that rises fast and falls slowly (peak EWMA), since a server that has become
+/// slow is believed sooner than one that has become fast.
+///
+/// It rises half of the way at once rather than the whole: one late answer on a busy machine does not throw the
+/// order of the backends over.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseTime {
+    estimate: Duration,
+    at: Instant,
+}
+
+impl ResponseTime {
+    /// Begins with a first measurement.
+    #[must_use]
+    pub fn new(measured: Duration, now: Instant) -> Self {
+        Self { estimate: measured, at: now }
+    }
+
+    /// Takes in a measurement.
+    pub fn observe(&mut self, measured: Duration, now: Instant) {
+        let passed = now.saturating_duration_since(self.at);
+        let (old, new) = (self.estimate.as_secs_f64(), measured.as_secs_f64());
+        let kept = if new > old { 0.5 } else { decay(passed, RESPONSE_TIME_MEMORY) };
+        self.estimate = Duration::from_secs_f64(old * kept + new * (1.0 - kept));
+        self.at = now;
+    }
+
+    /// The estimate. It does not change between measurements: silence makes nobody faster.
+    #[must_use]
+    pub fn get(&self) -> Duration {
+        self.estimate
+    }
+}
+
+/// How much a server carries, learnt from the counts of its load reports: requests and bytes done in the time during
+/// which it had something to do, both decaying with age.
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity {
+    last: LoadReport,
+    at: Instant,
+    busy_seconds: f64,
+    requests: f64,
+    bytes: f64,
+}
+
+/// Whether a report continues the count of the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Continuity {
+    /// It does.
+    Same,
+    /// Another server process answers now; what was learnt of the machine is kept, the counts start anew.
+    Restarted,
+}
+
+impl Capacity {
+    /// Begins with a first report, which only sets the marks from which later ones count.
+    #[must_use]
+    pub fn new(report: &LoadReport, now: Instant) -> Self {
+        Self { last: *report, at: now, busy_seconds: 0.0, requests: 0.0, bytes: 0.0 }
+    }
+
+    /// Takes in a report.
+    ///
+    /// What a server claims to have been busy beyond the time that has passed is not believed.
+    pub fn observe(&mut self, report: &LoadReport, now: Instant) -> Continuity {
+        let passed = now.saturating_duration_since(self.at);
+        let last = std::mem::replace(&mut self.last, *report);
+        self.at = now;
+        if last.boot != report.boot || report.completed < last.completed || report.busy < last.busy {
+            return Continuity::Restarted;
+        }
+        let kept = decay(passed, CAPACITY_MEMORY);
+        self.busy_seconds *= kept;
+        self.requests *= kept;
+        self.bytes *= kept;
+        if let (Some(before), Some(after)) = (last.busy, report.busy) {
+            self.busy_seconds += after.saturating_sub(before).min(passed).as_secs_f64();
+            self.requests += grown(last.completed, report.completed);
+            self.bytes += grown(last.sent_bytes, report.sent_bytes);
+        }
+        Continuity::Same
+    }
+
+    /// Seconds of work observed, decayed: how much the rates are to be trusted.
+    #[must_use]
+    pub fn busy_seconds(&self) -> f64 {
+        self.busy_seconds
+    }
+
+    /// Requests completed in a busy second; `None` before any work was observed.
+    #[must_use]
+    pub fn requests_per_second(&self) -> Option<f64> {
+        (self.busy_seconds > 0.0 && self.requests > 0.0).then(|| self.requests / self.busy_seconds)
+    }
+
+    /// Bytes sent in a busy second; `None` before any work was observed.
+    #[must_use]
+    pub fn bytes_per_second(&self) -> Option<f64> {
+        (self.busy_seconds > 0.0 && self.bytes > 0.0).then(|| self.bytes / self.busy_seconds)
+    }
+}
+
+/// How much weighs what is `passed` old.
+fn decay(passed: Duration, memory: Duration) -> f64 {
+    (-passed.as_secs_f64() / memory.as_secs_f64()).exp()
+}
+
+fn grown(before: Option<u64>, after: Option<u64>) -> f64 {
+    after.unwrap_or(0).saturating_sub(before.unwrap_or(0)) as f64
+}

@@ -1,0 +1,3 @@
+//! From probe outcomes to what the policies choose by.
+
+pub mod estimate;
