@@ -1,1 +1,63 @@
-//! Exit codes of `fingerpost get`: the numbers of curl.
+//! Exit codes of `fingerpost get`: the numbers of curl, and aria2's 32 for a wrong checksum.
+
+use std::process::ExitCode;
+
+/// How a download ended, as a script sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum GetCode {
+    /// The file is complete under its final name.
+    Complete = 0,
+    /// The address, or one that a server sent us to, has a scheme other than http and https.
+    UnsupportedProtocol = 1,
+    /// Flags that make no sense, alone or together.
+    Usage = 2,
+    /// The address has no scheme, no host or no file.
+    InvalidUrl = 3,
+    /// The name of the proxy cannot be resolved.
+    UnresolvedProxy = 5,
+    /// The name of the server cannot be resolved.
+    UnresolvedHost = 6,
+    /// No connection to the server could be made.
+    CannotConnect = 7,
+    /// The body ended before its announced length.
+    PartialFile = 18,
+    /// The server answered with an error (400 or above) or with a redirect that leads nowhere.
+    HttpError = 22,
+    /// The file cannot be written.
+    WriteError = 23,
+    /// Connecting, the answer or the whole download took too long.
+    Timeout = 28,
+    /// The file is complete but its checksum is not the one that was promised.
+    WrongChecksum = 32,
+    /// A server answered a range request with a range that makes no sense.
+    BadRange = 33,
+    /// TLS with the server failed for another reason than its certificate.
+    TlsHandshake = 35,
+    /// Another client is downloading to the same name, or the part file cannot be resumed.
+    CannotResume = 36,
+    /// More redirects than allowed, or redirects in a circle.
+    TooManyRedirects = 47,
+    /// The server closed the connection without an answer.
+    EmptyReply = 52,
+    /// The connection broke, or what came over it is not HTTP.
+    ReceiveError = 56,
+    /// The server's certificate cannot be trusted.
+    Certificate = 60,
+    /// The file of certificates to trust cannot be read.
+    CertificateFile = 77,
+}
+
+impl GetCode {
+    /// The number itself.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+}
+
+impl From<GetCode> for ExitCode {
+    fn from(code: GetCode) -> Self {
+        Self::from(code.number())
+    }
+}

@@ -11,5 +11,6 @@
 #![allow(clippy::disallowed_types, reason = "these tests wait for real processes in real time")]
 
 mod cli;
+mod client;
 mod support;
 mod support_works;

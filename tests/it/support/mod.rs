@@ -3,6 +3,7 @@
 //! - [`program`]: starts `fingerpost` and reads what it prints.
 //! - [`http`]: requests as bytes and answers taken apart, without an HTTP library that would repair either.
 //! - [`peer`]: a server with a named misbehaviour, for probes.
+//! - [`misbehaving`]: a file server with named misbehaviours, and [`downloads`]: the client that meets it.
 //! - [`fleet`]: several file servers and a balancer in front of them.
 //!
 //! Every wait has a deadline and polls a condition; nothing sleeps and hopes. Everything ends on drop.
@@ -11,8 +12,10 @@
 
 use std::time::{Duration, Instant};
 
+pub mod downloads;
 pub mod fleet;
 pub mod http;
+pub mod misbehaving;
 pub mod peer;
 pub mod program;
 

@@ -1,0 +1,115 @@
+//! Following redirects: where to go next, and when to refuse.
+
+use url::Url;
+
+/// The redirects that are followed unless the user says otherwise.
+pub const DEFAULT_MAX_REDIRECTS: usize = 10;
+
+/// Why a redirect is not followed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RedirectError {
+    /// There is no `Location`, or it is no address.
+    #[error("{from} redirects without a usable Location")]
+    NoLocation {
+        /// Who redirected.
+        from: String,
+    },
+    /// The scheme is neither http nor https.
+    #[error("refusing the redirect to {scheme}: only http and https are followed")]
+    Scheme {
+        /// The scheme of the new address.
+        scheme: String,
+    },
+    /// From an encrypted connection to an open one.
+    #[error("refusing the redirect from https to {to}: it would give up encryption")]
+    Downgrade {
+        /// The new address.
+        to: String,
+    },
+    /// The new address was visited before.
+    #[error("the redirects run in a circle: {at} was visited before")]
+    Circle {
+        /// The address.
+        at: String,
+    },
+    /// More redirects than allowed.
+    #[error("more than {max} redirects")]
+    TooMany {
+        /// The limit.
+        max: usize,
+    },
+}
+
+/// The addresses visited on the way to a file.
+#[derive(Debug, Clone)]
+pub struct Trail {
+    visited: Vec<Url>,
+    max: usize,
+}
+
+impl Trail {
+    /// A trail that starts at `url` and allows `max` redirects.
+    #[must_use]
+    pub fn new(mut url: Url, max: usize) -> Self {
+        url.set_fragment(None);
+        Self { visited: vec![url], max }
+    }
+
+    /// The redirects followed so far.
+    #[must_use]
+    pub fn hops(&self) -> usize {
+        self.visited.len().saturating_sub(1)
+    }
+
+    /// Takes the next step: `location` is what the last address answered, absolute or relative to it.
+    pub fn follow(&mut self, location: Option<&str>) -> Result<Url, RedirectError> {
+        let Some(from) = self.visited.last() else { return Err(RedirectError::TooMany { max: self.max }) };
+        let mut next = location
+            .and_then(|location| from.join(location).ok())
+            .ok_or_else(|| RedirectError::NoLocation { from: from.to_string() })?;
+        match (from.scheme(), next.scheme()) {
+            ("https", "http") => return Err(RedirectError::Downgrade { to: next.to_string() }),
+            (_, "http" | "https") => {}
+            (_, scheme) => return Err(RedirectError::Scheme { scheme: scheme.to_owned() }),
+        }
+        next.set_fragment(None);
+        if self.visited.contains(&next) {
+            return Err(RedirectError::Circle { at: next.to_string() });
+        }
+        if self.visited.len() > self.max {
+            return Err(RedirectError::TooMany { max: self.max });
+        }
+        self.visited.push(next.clone());
+        Ok(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn follow(from: &str, location: &str) -> Result<String, RedirectError> {
+        Trail::new(from.parse().unwrap(), 10).follow(Some(location)).map(|url| url.to_string())
+    }
+
+    #[test]
+    fn relative_and_absolute() {
+        assert_eq!(follow("http://a/x/y?q", "z").unwrap(), "http://a/x/z");
+        assert_eq!(follow("http://a/x", "//b/y").unwrap(), "http://b/y");
+        assert_eq!(follow("http://a/x", "https://b/y#f").unwrap(), "https://b/y");
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for scheme in ["file:///etc/passwd", "ftp://a/b", "javascript:alert(1)", "data:,x"] {
+            assert!(matches!(follow("http://a/x", scheme), Err(RedirectError::Scheme { .. })), "{scheme}");
+        }
+        assert!(matches!(follow("https://a/x", "http://a/x"), Err(RedirectError::Downgrade { .. })));
+        assert!(matches!(follow("http://a/x", "/x"), Err(RedirectError::Circle { .. })));
+        assert!(matches!(follow("http://a/x", "http://"), Err(RedirectError::NoLocation { .. })));
+        let mut trail = Trail::new("http://a/0".parse().unwrap(), 2);
+        assert!(trail.follow(None).is_err());
+        assert!(trail.follow(Some("/1")).is_ok() && trail.follow(Some("/2")).is_ok());
+        assert_eq!(trail.follow(Some("/3")), Err(RedirectError::TooMany { max: 2 }));
+    }
+}

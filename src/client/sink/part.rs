@@ -1,0 +1,180 @@
+//! The part file: locked against a second client, written at any position, renamed when complete.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+
+use super::SinkError;
+
+/// How often a part file that was renamed away under our hands is opened again.
+const MAX_OPENS: usize = 8;
+
+/// What happens to a file that has the target's name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It was there when the download began, and the download takes its place.
+    Replace,
+    /// There was none; one that appears meanwhile is left alone.
+    Keep,
+}
+
+/// `NAME.part`, open and locked.
+#[derive(Debug)]
+pub struct PartFile {
+    file: File,
+    path: PathBuf,
+    target: PathBuf,
+}
+
+impl PartFile {
+    /// Opens or creates the part file of `target` and locks it.
+    ///
+    /// What an earlier run left in it is kept: the caller knows from the journal whether it is of use.
+    pub fn open(target: &Path) -> Result<Self, SinkError> {
+        let path = with_suffix(target, ".part");
+        for _ in 0..MAX_OPENS {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                // A link planted under the name must not lead elsewhere.
+                .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+                .open(&path)
+                .map_err(|source| SinkError::Io { action: "create", path: path.clone(), source })?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(SinkError::Locked { path }),
+                Err(TryLockError::Error(source)) => {
+                    return Err(SinkError::Io { action: "lock", path, source });
+                }
+            }
+            // Between opening and locking, another client may have finished and renamed this very file.
+            let ours = file.metadata();
+            let named = std::fs::symlink_metadata(&path);
+            if let (Ok(ours), Ok(named)) = (ours, named)
+                && (ours.dev(), ours.ino()) == (named.dev(), named.ino())
+            {
+                return Ok(Self { file, path, target: target.to_owned() });
+            }
+        }
+        Err(SinkError::Locked { path })
+    }
+
+    /// The path of the part file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
+        self.file.write_all_at(bytes, offset).map_err(|source| self.failed("write", source))
+    }
+
+    /// Cuts or extends the file to `size` bytes.
+    pub fn set_size(&self, size: u64) -> Result<(), SinkError> {
+        self.file.set_len(size).map_err(|source| self.failed("resize", source))
+    }
+
+    /// Waits until everything written is on the disk.
+    pub fn sync(&self) -> Result<(), SinkError> {
+        self.file.sync_data().map_err(|source| self.failed("sync", source))
+    }
+
+    /// Gives the complete file its final name, and waits until both are on the disk.
+    pub fn finish(self, existing: Existing) -> Result<(), SinkError> {
+        self.sync()?;
+        let renamed = match existing {
+            Existing::Replace => std::fs::rename(&self.path, &self.target),
+            Existing::Keep => rename_without_replacing(&self.path, &self.target),
+        };
+        match renamed {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && existing == Existing::Keep => {
+                return Err(SinkError::Appeared { path: self.target, part: self.path });
+            }
+            Err(source) => return Err(SinkError::Io { action: "rename to", path: self.target, source }),
+        }
+        sync_folder(&self.target)
+    }
+
+    /// Removes the part file: there is nothing in it that a later run could use.
+    pub fn discard(self) -> Result<(), SinkError> {
+        std::fs::remove_file(&self.path).map_err(|source| self.failed("remove", source))
+    }
+
+    fn failed(&self, action: &'static str, source: io::Error) -> SinkError {
+        SinkError::Io { action, path: self.path.clone(), source }
+    }
+}
+
+/// `path` with `suffix` behind its name.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path.as_os_str());
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Some file systems cannot; a link does not replace anything either.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
+            std::fs::hard_link(from, to)?;
+            std::fs::remove_file(from)
+        }
+        result => Ok(result?),
+    }
+}
+
+fn sync_folder(path: &Path) -> Result<(), SinkError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| SinkError::Io {
+        action: "sync the folder",
+        path: folder.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_clients_cannot_write_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("file");
+        let first = PartFile::open(&target).unwrap();
+        assert!(matches!(PartFile::open(&target), Err(SinkError::Locked { .. })));
+        drop(first);
+        PartFile::open(&target).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_appeared_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("file");
+        let part = PartFile::open(&target).unwrap();
+        part.write_at(0, b"new").unwrap();
+        std::fs::write(&target, "other").unwrap();
+        assert!(matches!(part.finish(Existing::Keep), Err(SinkError::Appeared { .. })));
+        assert_eq!(std::fs::read(&target).unwrap(), b"other");
+        PartFile::open(&target).unwrap().finish(Existing::Replace).unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_planted_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(folder.path().join("elsewhere"), folder.path().join("file.part")).unwrap();
+        assert!(PartFile::open(&folder.path().join("file")).is_err());
+        assert!(!folder.path().join("elsewhere").exists());
+    }
+}

@@ -1,0 +1,169 @@
+//! Which requests go through a proxy: the environment variables that curl reads.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use url::{Host, Url};
+
+use super::TransportError;
+
+/// The proxies of this process's environment.
+#[derive(Debug, Clone, Default)]
+pub struct ProxyRules {
+    http: Option<String>,
+    https: Option<String>,
+    /// Hosts that are reached directly: names, with or without a leading dot, addresses, `*`.
+    except: Vec<String>,
+}
+
+/// A proxy that speaks HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Proxy {
+    pub(super) host: Host<String>,
+    pub(super) port: u16,
+    /// The value of `Proxy-Authorization`.
+    pub(super) authorization: Option<String>,
+}
+
+/// The way a request takes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// Straight to the server.
+    Direct,
+    /// The proxy is given the whole request.
+    Forward(Proxy),
+    /// The proxy is asked for a tunnel, in which TLS is spoken with the server.
+    Tunnel(Proxy),
+}
+
+impl ProxyRules {
+    /// No proxy at all.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// The rules in variables as `lookup` gives them: `http_proxy`, `https_proxy`, `all_proxy`, `no_proxy`, each also in
+    /// capitals.
+    ///
+    /// `HTTP_PROXY` is not believed where `REQUEST_METHOD` is set: a CGI server fills it from a request's `Proxy` header.
+    #[must_use]
+    pub fn from_variables(lookup: impl Fn(&str) -> Option<String>) -> Self {
+        let value = |name: &str| {
+            let from_cgi = name == "http_proxy" && lookup("REQUEST_METHOD").is_some();
+            lookup(name)
+                .or_else(|| if from_cgi { None } else { lookup(&name.to_ascii_uppercase()) })
+                .map(|text| text.trim().to_owned())
+                .filter(|text| !text.is_empty())
+        };
+        let all = value("all_proxy");
+        let except = value("no_proxy").unwrap_or_default();
+        Self {
+            http: value("http_proxy").or_else(|| all.clone()),
+            https: value("https_proxy").or(all),
+            except: except
+                .split([',', ' '])
+                .map(|rule| rule.trim().trim_start_matches('.').to_ascii_lowercase())
+                .filter(|rule| !rule.is_empty())
+                .collect(),
+        }
+    }
+
+    /// The way to `url`.
+    pub fn route(&self, url: &Url) -> Result<Route, TransportError> {
+        let proxy = if url.scheme() == "https" { &self.https } else { &self.http };
+        match proxy {
+            Some(_) if self.is_excepted(url) => Ok(Route::Direct),
+            Some(text) if url.scheme() == "https" => Ok(Route::Tunnel(Proxy::parse(text)?)),
+            Some(text) => Ok(Route::Forward(Proxy::parse(text)?)),
+            None => Ok(Route::Direct),
+        }
+    }
+
+    fn is_excepted(&self, url: &Url) -> bool {
+        let Some(host) = url.host_str() else { return true };
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let with_port = url.port_or_known_default().map(|port| format!("{host}:{port}"));
+        self.except.iter().any(|rule| {
+            let is_below = host.strip_suffix(rule.as_str()).is_some_and(|front| front.ends_with('.'));
+            rule == "*"
+                || *rule == host
+                || Some(rule) == with_port.as_ref()
+                // An address has no domain below which others are.
+                || (is_below && host.parse::<IpAddr>().is_err())
+        })
+    }
+}
+
+impl Proxy {
+    fn parse(text: &str) -> Result<Self, TransportError> {
+        let bad = || TransportError::Proxy(text.to_owned());
+        let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let url = Url::parse(&full).map_err(|_| bad())?;
+        if url.scheme() != "http" {
+            return Err(bad());
+        }
+        let host = url.host().ok_or_else(bad)?.to_owned();
+        // Without a port curl takes 1080; an explicit 80 is dropped by the URL's own rules.
+        let port = match url.port() {
+            Some(port) => port,
+            None if full.trim_end_matches('/').ends_with(":80") => 80,
+            None => 1080,
+        };
+        Ok(Self { host, port, authorization: basic_authorization(&url) })
+    }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.host, self.port)
+    }
+}
+
+/// The `Basic` credentials of the user name and password in `url`, if it has any (RFC 7617).
+pub(super) fn basic_authorization(url: &Url) -> Option<String> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let decoded = |text: &str| percent_encoding::percent_decode_str(text).collect::<Vec<u8>>();
+    let mut credentials = decoded(url.username());
+    credentials.push(b':');
+    credentials.extend(decoded(url.password().unwrap_or_default()));
+    Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(credentials)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(variables: &[(&str, &str)], url: &str) -> Route {
+        let rules = ProxyRules::from_variables(|name| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        });
+        rules.route(&url.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_environment_decides() {
+        let http =
+            [("HTTP_PROXY", "http://user:p%40ss@proxy:3128"), ("NO_PROXY", "inner.org, 10.0.0.1,.dot.de")];
+        let Route::Forward(proxy) = route(&http, "http://outer.org/file") else { panic!("no proxy") };
+        assert_eq!((proxy.to_string().as_str(), proxy.port), ("proxy:3128", 3128));
+        assert_eq!(proxy.authorization.as_deref(), Some("Basic dXNlcjpwQHNz"));
+        for direct in
+            ["http://inner.org/f", "http://a.inner.org/f", "http://10.0.0.1:81/f", "http://dot.de/f"]
+        {
+            assert_eq!(route(&http, direct), Route::Direct, "{direct}");
+        }
+        assert!(matches!(route(&http, "http://notinner.org/f"), Route::Forward(_)));
+        assert_eq!(route(&http, "https://outer.org/f"), Route::Direct);
+        assert!(matches!(route(&[("all_proxy", "p:80")], "https://outer.org/f"), Route::Tunnel(_)));
+    }
+
+    #[test]
+    fn a_cgi_request_cannot_name_a_proxy() {
+        let variables = [("HTTP_PROXY", "evil:1"), ("REQUEST_METHOD", "GET")];
+        assert_eq!(route(&variables, "http://outer.org/f"), Route::Direct);
+    }
+}

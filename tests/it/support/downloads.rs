@@ -1,0 +1,84 @@
+//! `fingerpost get`, run in a folder of its own.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+use super::program::fingerpost;
+
+/// A folder of its own in which `fingerpost get` is run.
+pub struct Downloads {
+    folder: TempDir,
+}
+
+impl Downloads {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// Runs `get` with these arguments to its end.
+    pub fn get(&self, arguments: &[&str]) -> Outcome {
+        let output = self.command(arguments).output().unwrap();
+        Outcome { output }
+    }
+
+    /// The command that [`get`](Self::get) runs.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = fingerpost();
+        command.arg("get").args(arguments).current_dir(self.folder.path());
+        for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// The names of all files there are, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(self.folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.folder.path().join(name)).unwrap()
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    output: Output,
+}
+
+impl Outcome {
+    pub fn code(&self) -> i32 {
+        self.output.status.code().unwrap_or(-1)
+    }
+
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
+    pub fn stdout_bytes(&self) -> &[u8] {
+        &self.output.stdout
+    }
+
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+
+    #[track_caller]
+    pub fn ended_with(&self, code: i32) -> &Self {
+        let (stdout, stderr) = (self.stdout(), self.stderr());
+        assert_eq!(self.code(), code, "stdout:\n{stdout}\nstderr:\n{stderr}");
+        self
+    }
+}

@@ -1,0 +1,485 @@
+//! A file server that does what it is told, misbehaviour included, and remembers what it was asked.
+//!
+//! ```ignore
+//! let server = Script::of(&content).closes_at(20_000).start();
+//! ```
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The bytes that are written at once: small enough that a fault hits where it should.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// What a server does.
+#[derive(Debug, Clone)]
+pub struct Script {
+    content: Arc<Vec<u8>>,
+    etag: Option<String>,
+    headers: Vec<String>,
+    framing: Framing,
+    ranges: Ranges,
+    bytes_per_second: Option<u64>,
+    faults: Vec<(Fault, Times)>,
+}
+
+/// How the end of a body is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    Length,
+    Chunked,
+    UntilClose,
+}
+
+/// What is made of `Range` and `If-Range`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ranges {
+    /// As RFC 9110 says.
+    Honoured,
+    /// Always a 200 with everything.
+    Ignored,
+    /// A range is served, whatever `If-Range` says.
+    IfRangeIgnored,
+    /// 412 to every request with `If-Range`.
+    IfRangeRefused,
+    /// 206 with this `Content-Range` and the right bytes.
+    Wrong(String),
+    /// 416 to every range.
+    Refused,
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The connection is closed after so many bytes of the body.
+    ClosesAt(usize),
+    /// The same with a reset.
+    ResetsAt(usize),
+    /// So many bytes of the body, then silence.
+    StallsAt(usize),
+    /// The byte at this place of the file is another one.
+    Corrupts(usize),
+    /// The request is taken and nothing answered.
+    Hangs,
+    /// The request is taken and the connection closed.
+    ClosesWithoutAnswer,
+    /// This status, with these header lines and a page.
+    Answers(u16, Vec<String>),
+    /// These bytes instead of an answer; then the connection is closed.
+    Sends(Vec<u8>),
+    /// These bytes once, and then these others again and again.
+    SendsForever(Vec<u8>, Vec<u8>),
+}
+
+/// How often a fault happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Times {
+    Always,
+    /// The next so many requests.
+    Next(usize),
+    /// Every request that asks for a range.
+    WithRange,
+}
+
+impl Script {
+    /// Serves `content` under every path, as it should be.
+    pub fn of(content: &[u8]) -> Self {
+        Self {
+            content: Arc::new(content.to_vec()),
+            etag: Some(format!("\"{:x}\"", checksum(content))),
+            headers: Vec::new(),
+            framing: Framing::Length,
+            ranges: Ranges::Honoured,
+            bytes_per_second: None,
+            faults: Vec::new(),
+        }
+    }
+
+    /// Answers every request with a 301 to `location`, and these further header lines.
+    pub fn redirect(location: &str, headers: &[&str]) -> Self {
+        let mut lines = vec![format!("Location: {location}")];
+        lines.extend(headers.iter().map(ToString::to_string));
+        Self::of(b"").answers(301, lines)
+    }
+
+    pub fn etag(mut self, etag: Option<&str>) -> Self {
+        self.etag = etag.map(ToOwned::to_owned);
+        self
+    }
+
+    pub fn header(mut self, line: impl Into<String>) -> Self {
+        self.headers.push(line.into());
+        self
+    }
+
+    pub fn framing(mut self, framing: Framing) -> Self {
+        self.framing = framing;
+        self
+    }
+
+    pub fn ranges(mut self, ranges: Ranges) -> Self {
+        self.ranges = ranges;
+        self
+    }
+
+    pub fn bytes_per_second(mut self, rate: u64) -> Self {
+        self.bytes_per_second = Some(rate);
+        self
+    }
+
+    pub fn fault(mut self, fault: Fault, times: Times) -> Self {
+        self.faults.push((fault, times));
+        self
+    }
+
+    pub fn closes_at(self, at: usize) -> Self {
+        self.fault(Fault::ClosesAt(at), Times::Always)
+    }
+
+    pub fn resets_at(self, at: usize) -> Self {
+        self.fault(Fault::ResetsAt(at), Times::Always)
+    }
+
+    pub fn stalls_at(self, at: usize) -> Self {
+        self.fault(Fault::StallsAt(at), Times::Always)
+    }
+
+    pub fn stalls_after_head(self) -> Self {
+        self.stalls_at(0)
+    }
+
+    pub fn corrupts(self, at: usize) -> Self {
+        self.fault(Fault::Corrupts(at), Times::Always)
+    }
+
+    pub fn hangs(self) -> Self {
+        self.fault(Fault::Hangs, Times::Always)
+    }
+
+    pub fn answers(self, status: u16, headers: Vec<String>) -> Self {
+        self.fault(Fault::Answers(status, headers), Times::Always)
+    }
+
+    pub fn sends(self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.fault(Fault::Sends(bytes.into()), Times::Always)
+    }
+
+    /// Starts the server on a free port.
+    pub fn start(self) -> FileServer {
+        FileServer::start(self)
+    }
+}
+
+/// A running [`Script`]. It ends on drop.
+pub struct FileServer {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    script: Mutex<Script>,
+    exchanges: Mutex<Vec<Exchange>>,
+    /// Open connections; `None` once the server is stopped.
+    connections: Mutex<Option<Vec<TcpStream>>>,
+}
+
+/// A request, and how much of a body it got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// The head as it came.
+    pub request: String,
+    /// Bytes of the body that were written.
+    pub sent: usize,
+}
+
+impl Exchange {
+    /// The value of a header of the request, whatever its case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.request.lines().find_map(|line| {
+            let (own, value) = line.split_once(':')?;
+            own.eq_ignore_ascii_case(name).then_some(value.trim())
+        })
+    }
+}
+
+impl FileServer {
+    fn start(script: Script) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            script: Mutex::new(script),
+            exchanges: Mutex::default(),
+            connections: Mutex::new(Some(Vec::new())),
+        });
+        let accepting = Arc::clone(&shared);
+        thread::spawn(move || accepting.accept(&listener));
+        Self { address, shared }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address of a file on it.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Does something else from the next request on.
+    pub fn becomes(&self, script: Script) {
+        *self.shared.script.lock().unwrap() = script;
+    }
+
+    /// Every request so far.
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        self.shared.exchanges.lock().unwrap().clone()
+    }
+
+    /// The bytes of bodies written so far.
+    pub fn sent(&self) -> usize {
+        self.exchanges().iter().map(|exchange| exchange.sent).sum()
+    }
+
+    /// Closes its connections and its port, as a killed process does.
+    pub fn kill(&self) {
+        let connections = self.shared.connections.lock().unwrap().take();
+        for connection in connections.into_iter().flatten() {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+        // Wakes the accepting thread, which then sees that the server is stopped and lets the port go.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+impl Drop for FileServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Shared {
+    fn accept(self: Arc<Self>, listener: &TcpListener) {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { return };
+            match (&mut *self.connections.lock().unwrap(), stream.try_clone()) {
+                (Some(connections), Ok(clone)) => connections.push(clone),
+                _ => return,
+            }
+            let shared = Arc::clone(&self);
+            thread::spawn(move || {
+                let _ = shared.serve(&stream);
+                // The clone kept for the end holds the socket open: close it for both.
+                let _ = stream.shutdown(Shutdown::Both);
+            });
+        }
+    }
+
+    fn serve(&self, mut stream: &TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        while let Some(request) = read_head(&mut stream)? {
+            let (script, fault) = self.next();
+            let index = {
+                let mut exchanges = self.exchanges.lock().unwrap();
+                exchanges.push(Exchange { request: request.clone(), sent: 0 });
+                exchanges.len() - 1
+            };
+            let exchange = Exchange { request, sent: 0 };
+            let fault =
+                fault.filter(|(_, times)| *times != Times::WithRange || exchange.header("Range").is_some());
+            let mut sent = |bytes: usize| self.exchanges.lock().unwrap()[index].sent += bytes;
+            if !script.answer(stream, &exchange, fault.as_ref().map(|(fault, _)| fault), &mut sent)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The script as it stands, and the fault of this request.
+    fn next(&self) -> (Script, Option<(Fault, Times)>) {
+        let mut script = self.script.lock().unwrap();
+        let mut found = None;
+        if let Some((fault, times)) = script.faults.first_mut() {
+            found = Some((fault.clone(), *times));
+            if let Times::Next(left) = times {
+                *left -= 1;
+                if *left == 0 {
+                    script.faults.remove(0);
+                }
+            }
+        }
+        (script.clone(), found)
+    }
+}
+
+impl Script {
+    /// Answers one request; whether the connection goes on after it.
+    fn answer(
+        &self,
+        mut stream: &TcpStream,
+        request: &Exchange,
+        fault: Option<&Fault>,
+        sent: &mut dyn FnMut(usize),
+    ) -> io::Result<bool> {
+        match fault {
+            Some(Fault::Hangs) => return until_closed(stream),
+            Some(Fault::ClosesWithoutAnswer) => return Ok(false),
+            Some(Fault::Sends(bytes)) => return stream.write_all(bytes).map(|()| false),
+            Some(Fault::SendsForever(once, again)) => {
+                stream.write_all(once)?;
+                loop {
+                    stream.write_all(again)?;
+                    sent(again.len());
+                }
+            }
+            Some(Fault::Answers(status, headers)) => {
+                let page = format!("<html><body>{status} page</body></html>\n");
+                let lines = headers.iter().fold(String::new(), |lines, line| lines + line + "\r\n");
+                let length = page.len();
+                let head = format!("HTTP/1.1 {status} Scripted\r\n{lines}Content-Length: {length}\r\n\r\n");
+                stream.write_all((head + &page).as_bytes())?;
+                return Ok(true);
+            }
+            _ => {}
+        }
+        let (status, mut lines, from, to) = self.select(request);
+        let mut body = self.content.get(from..to).unwrap_or_default().to_vec();
+        if let Some(&Fault::Corrupts(at)) = fault
+            && (from..to).contains(&at)
+        {
+            body[at - from] ^= 0xFF;
+        }
+        lines.extend(self.etag.iter().map(|etag| format!("ETag: {etag}")));
+        lines.extend(self.headers.iter().cloned());
+        match self.framing {
+            Framing::Length => lines.push(format!("Content-Length: {}", body.len())),
+            Framing::Chunked => lines.push("Transfer-Encoding: chunked".to_owned()),
+            Framing::UntilClose => lines.push("Connection: close".to_owned()),
+        }
+        let head = format!("HTTP/1.1 {status} Scripted\r\n{}\r\n\r\n", lines.join("\r\n"));
+        stream.write_all(head.as_bytes())?;
+        if request.request.starts_with("HEAD ") {
+            return Ok(true);
+        }
+        let (stop, ending) = match fault {
+            Some(&Fault::ClosesAt(at)) => (at, Some(Ending::Close)),
+            Some(&Fault::ResetsAt(at)) => (at, Some(Ending::Reset)),
+            Some(&Fault::StallsAt(at)) => (at, Some(Ending::Stall)),
+            _ => (body.len(), None),
+        };
+        let is_cut = stop < body.len();
+        body.truncate(stop);
+        self.write_body(stream, &body, sent)?;
+        match ending.filter(|_| is_cut) {
+            Some(Ending::Close) => return Ok(false),
+            Some(Ending::Reset) => {
+                socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
+                return Ok(false);
+            }
+            Some(Ending::Stall) => return until_closed(stream),
+            None => {}
+        }
+        if self.framing == Framing::Chunked {
+            stream.write_all(b"0\r\n\r\n")?;
+        }
+        Ok(self.framing != Framing::UntilClose)
+    }
+
+    fn write_body(&self, mut stream: &TcpStream, body: &[u8], sent: &mut dyn FnMut(usize)) -> io::Result<()> {
+        let started = Instant::now();
+        let mut written = 0;
+        for piece in body.chunks(PIECE_BYTES) {
+            if self.framing == Framing::Chunked {
+                stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes())?;
+            }
+            stream.write_all(piece)?;
+            if self.framing == Framing::Chunked {
+                stream.write_all(b"\r\n")?;
+            }
+            sent(piece.len());
+            written += piece.len();
+            if let Some(rate) = self.bytes_per_second {
+                let due = Duration::from_secs_f64(written as f64 / rate as f64);
+                thread::sleep(due.saturating_sub(started.elapsed()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Status, header lines, and the part of the content that answers a request.
+    fn select(&self, request: &Exchange) -> (u16, Vec<String>, usize, usize) {
+        let size = self.content.len();
+        let everything = (200, Vec::new(), 0, size);
+        let matches = |value: &str| Some(value) == self.etag.as_deref();
+        if request.header("If-None-Match").is_some_and(matches) {
+            return (304, Vec::new(), 0, 0);
+        }
+        let Some((from, to)) = request.header("Range").and_then(|value| range(value, size)) else {
+            return everything;
+        };
+        let if_range = request.header("If-Range");
+        match &self.ranges {
+            Ranges::Ignored => everything,
+            Ranges::Refused => (416, vec![format!("Content-Range: bytes */{size}")], 0, 0),
+            Ranges::IfRangeRefused if if_range.is_some() => (412, Vec::new(), 0, 0),
+            Ranges::Wrong(value) => (206, vec![format!("Content-Range: {value}")], from, to),
+            Ranges::Honoured if if_range.is_some_and(|value| !matches(value)) => everything,
+            _ if from >= size => (416, vec![format!("Content-Range: bytes */{size}")], 0, 0),
+            _ => (206, vec![format!("Content-Range: bytes {from}-{}/{size}", to - 1)], from, to),
+        }
+    }
+}
+
+enum Ending {
+    Close,
+    Reset,
+    Stall,
+}
+
+/// `bytes=FROM-[TO]` as a half-open range within `size` bytes.
+fn range(value: &str, size: usize) -> Option<(usize, usize)> {
+    let (from, to) = value.strip_prefix("bytes=")?.split_once('-')?;
+    let last = if to.is_empty() { size.checked_sub(1)? } else { to.parse().ok()? };
+    Some((from.parse().ok()?, (last + 1).min(size)))
+}
+
+/// Waits until the other side has had enough, or the server is stopped.
+fn until_closed(mut stream: &TcpStream) -> io::Result<bool> {
+    while stream.read(&mut [0; 1024])? > 0 {}
+    Ok(false)
+}
+
+/// The head of the next request; `None` when the other side has closed.
+fn read_head(stream: &mut impl Read) -> io::Result<Option<String>> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte)? == 0 {
+            return Ok(None);
+        }
+        head.push(byte[0]);
+    }
+    Ok(Some(String::from_utf8_lossy(&head).into_owned()))
+}
+
+/// Bytes of a file that repeat nowhere: each place tells by its content which it is.
+pub fn content(size: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes
+}
+
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
