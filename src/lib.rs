@@ -12,6 +12,7 @@
 //! - [`client`]: `fingerpost get`, which follows the 301 and downloads.
 //! - [`file_server`]: what the client is sent to.
 //! - [`http`]: what balancer and file server share: listeners, the connection, error pages.
+//! - [`check`]: `fingerpost check`, which looks at configuration and list without running anything.
 //! - [`settings`], [`cli`], [`supervision`], [`telemetry`]: what carries them.
 //!
 //! A *backend* is a server as the balancer sees it; *file server* is this project's own program.
@@ -19,6 +20,7 @@
 use std::process::ExitCode;
 
 pub mod balancer;
+pub mod check;
 pub mod cli;
 pub mod client;
 pub mod file_server;
@@ -40,6 +42,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Balancer(arguments) => exit(balancer::command(&arguments)),
         Command::Server(arguments) => exit(file_server::command(&arguments)),
         Command::Get(arguments) => client::command(&arguments),
+        Command::Check(arguments) => check::command(&arguments),
         Command::Manual(arguments) => exit(arguments.print()),
     }
 }

@@ -51,6 +51,17 @@ pub struct RawSettings {
     pub server: RawServerSettings,
 }
 
+/// The settings that a configuration file with this text gives by itself, without variables.
+pub fn from_text(text: &str, flags: Vec<Override>) -> Result<RawSettings, SettingsError> {
+    let mut builder = Config::builder()
+        .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
+        .add_source(File::from_str(text, FileFormat::Toml));
+    for (key, value) in flags {
+        builder = builder.set_override(key, value)?;
+    }
+    Ok(builder.build()?.try_deserialize()?)
+}
+
 /// Reads the layers. `file` is the one named by `--config`; `flags` win over everything.
 pub fn load(file: Option<&Path>, flags: Vec<Override>) -> Result<RawSettings, SettingsError> {
     let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));

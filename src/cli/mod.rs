@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod balancer;
+mod check;
 mod get;
 mod manual;
 mod server;
 
 pub use balancer::BalancerArguments;
+pub use check::CheckArguments;
 pub use get::GetArguments;
 pub use manual::ManualArguments;
 pub use server::ServerArguments;
@@ -57,6 +59,8 @@ pub enum Command {
     Server(ServerArguments),
     /// Download a file through a balancer or straight from a server
     Get(GetArguments),
+    /// Say what would run, and what is wrong with configuration and list
+    Check(CheckArguments),
     /// Print the man page or the completions of a shell
     #[command(hide = true)]
     Manual(ManualArguments),

@@ -1,9 +1,98 @@
 //! The command line as a person meets it.
 
+use std::path::Path;
+use std::process::Command;
+
 use super::support::program::fingerpost;
+
+/// What a command printed, and how it ended.
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn run(command: &mut Command) -> Ended {
+    let output = command.output().unwrap();
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn in_folder(folder: &Path, arguments: &[&str]) -> Ended {
+    run(fingerpost().current_dir(folder).args(arguments))
+}
 
 #[test]
 fn version() {
-    let output = fingerpost().arg("--version").output().unwrap();
-    assert!(String::from_utf8(output.stdout).unwrap().starts_with("fingerpost "));
+    assert!(run(fingerpost().arg("--version")).stdout.starts_with("fingerpost "));
+}
+
+#[test]
+fn a_wrong_flag_is_named_and_the_code_is_2() {
+    let ended = run(fingerpost().args(["balancer", "--prot", "80"]));
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("--prot") && ended.stderr.contains("--port"), "{}", ended.stderr);
+}
+
+#[test]
+fn check_says_what_would_run() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("balancer_server_list.txt"),
+        "127.0.0.1:8081 weight=2\r\n# none\n\n[::1]:82",
+    )
+    .unwrap();
+    let ended = in_folder(folder.path(), &["check"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
+    for line in
+        ["balancer_server_list.txt: 2 servers", "    127.0.0.1:8081 weight=2", "    [::1]:82", "No problems."]
+    {
+        assert!(ended.stdout.lines().any(|own| own == line), "no {line:?} in:\n{}", ended.stdout);
+    }
+}
+
+#[test]
+fn check_names_every_problem_with_file_and_line() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("list.txt"), "127.0.0.1:8081\nnonsense\n127.0.0.1:8081\n").unwrap();
+    std::fs::write(
+        folder.path().join("own.toml"),
+        "[balancer]\nservers = 'list.txt'\nprot = 1\nport = 'x'\n",
+    )
+    .unwrap();
+    let ended = in_folder(folder.path(), &["check", "--config", "own.toml"]);
+    assert_eq!(ended.code, Some(1));
+    for start in
+        ["own.toml:3: balancer.prot:", "own.toml:4: ", "list.txt:2: nonsense:", "list.txt:3: http://127"]
+    {
+        assert!(
+            ended.stdout.lines().any(|line| line.starts_with(start)),
+            "no {start:?} in:\n{}",
+            ended.stdout
+        );
+    }
+    assert!(ended.stdout.ends_with("\n4 problems.\n"), "{}", ended.stdout);
+}
+
+#[test]
+fn check_names_a_file_that_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let ended = in_folder(folder.path(), &["check"]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stdout.contains("balancer_server_list.txt: check that it exists"), "{}", ended.stdout);
+    let ended = in_folder(folder.path(), &["check", "--config", "own.toml"]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stdout.starts_with("own.toml: cannot read"), "{}", ended.stdout);
+}
+
+#[test]
+fn check_names_a_variable_that_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let ended =
+        run(fingerpost().current_dir(folder.path()).arg("check").env("FINGERPOST__BALANCER__PORT", "many"));
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stdout.contains("balancer.port"), "{}", ended.stdout);
 }
