@@ -1,12 +1,13 @@
 //! The backends: the servers this balancer may redirect to, as the list names them.
 //!
-//! [`list`] turns the text of a list into backends and problems. Whether a backend answers is not known here: that
-//! is the business of the probes.
+//! [`list`] turns the text of a list into backends and problems. [`watch`] follows the file while the balancer
+//! runs. Whether a backend answers is not known here: that is the business of the probes.
 
 use std::fmt;
 use std::sync::Arc;
 
 pub mod list;
+pub mod watch;
 
 /// Who a backend is: its scheme, authority and base path, such as `http://127.0.0.1:8081` or
 /// `https://mirror.example:443/pub`.

@@ -95,9 +95,8 @@ impl Program {
 
     /// Waits until standard error holds `words`, for instance a log line.
     pub fn wait_for_stderr(&self, words: &str) {
-        if self.stderr.wait(|text| text.contains(words).then_some(())).is_none() {
-            panic!("no {words:?} on standard error:\n{}", self.stderr());
-        }
+        let found = self.stderr.wait(|text| text.contains(words).then_some(()));
+        assert!(found.is_some(), "no {words:?} on standard error:\n{}", self.stderr());
     }
 
     /// Standard output so far.
