@@ -26,6 +26,7 @@ pub mod client;
 pub mod file_server;
 pub mod http;
 pub mod settings;
+pub mod shutdown;
 pub mod supervision;
 pub mod telemetry;
 

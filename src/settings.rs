@@ -78,6 +78,15 @@ pub fn load(file: Option<&Path>, flags: Vec<Override>) -> Result<RawSettings, Se
     Ok(builder.build()?.try_deserialize()?)
 }
 
+/// The number of worker threads that a setting asks for; 0 means one for each processor.
+#[must_use]
+pub fn worker_threads(setting: usize) -> usize {
+    match setting {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -43,6 +44,24 @@ impl fmt::Display for ActorKind {
         })
     }
 }
+
+impl FromStr for ActorKind {
+    type Err = UnknownActor;
+
+    fn from_str(name: &str) -> Result<Self, UnknownActor> {
+        match name {
+            "probe" => Ok(Self::Probe),
+            "ranking" => Ok(Self::Ranking),
+            "redirect" => Ok(Self::Redirect),
+            _ => Err(UnknownActor),
+        }
+    }
+}
+
+/// There is no kind of actor of that name.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no such actor; known are probe, ranking and redirect")]
+pub struct UnknownActor;
 
 /// How patient the guardian is.
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +140,7 @@ pub enum Undelivered {
 
 impl<A: Actor> Seat<A> {
     /// Seats a new actor; messages go to it from now on.
-    pub fn take(&self, address: Addr<A>) {
+    fn take(&self, address: Addr<A>) {
         self.occupant.store(Some(Arc::new(address)));
     }
 
@@ -139,6 +158,41 @@ impl<A: Actor> Seat<A> {
             actix::prelude::SendError::Full(_) => Undelivered::Full,
             actix::prelude::SendError::Closed(_) => Undelivered::Vacant,
         })
+    }
+}
+
+impl<A: Actor> Seat<A> {
+    /// This seat as an outlet for one kind of message.
+    #[must_use]
+    pub fn outlet<M>(&self) -> Outlet<M>
+    where
+        M: Message + Send + 'static,
+        M::Result: Send,
+        A: Handler<M>,
+        A::Context: ToEnvelope<A, M>,
+    {
+        let seat = self.clone();
+        Arc::new(move |message| seat.try_send(message))
+    }
+}
+
+/// Where a component sends its messages; tests put another end there than a [`Seat`].
+pub type Outlet<M> = Arc<dyn Fn(M) -> Result<(), Undelivered> + Send + Sync>;
+
+/// Makes an actor panic, so that an operator and the tests can see it come back.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Panic;
+
+impl Panic {
+    /// Says that somebody asked for it, and panics.
+    ///
+    /// # Panics
+    ///
+    /// Always.
+    #[expect(clippy::panic, reason = "a panic is what was asked for")]
+    pub fn now() -> ! {
+        panic!("asked to panic, to show that the actor comes back")
     }
 }
 
@@ -169,6 +223,7 @@ enum News {
     Watch(WardId, Ward),
     Forget(WardId),
     Ended(WardId, End),
+    Drill(ActorKind),
 }
 
 /// An actor under watch.
@@ -176,6 +231,7 @@ struct Ward {
     kind: ActorKind,
     name: Arc<str>,
     start: Box<dyn FnMut(Lifeline) + Send>,
+    drill: Outlet<Panic>,
     deaths: VecDeque<Instant>,
 }
 
@@ -241,20 +297,37 @@ impl Guardian {
         (guardian, watch.until_it_gives_up(inbox))
     }
 
-    /// Starts an actor, and starts it again whenever it has died.
+    /// Starts an actor, seats it, and does so again whenever it has died.
     ///
     /// `start` must create the actor with the lifeline inside it. It runs on the guardian's thread and must not block.
     /// An actor that cannot be started drops the lifeline, which counts as a death.
-    pub fn supervise(
+    pub fn supervise<A>(
         &self,
         kind: ActorKind,
         name: Arc<str>,
-        start: impl FnMut(Lifeline) + Send + 'static,
-    ) -> Leash {
-        let ward = self.next_ward.fetch_add(1, Ordering::Relaxed);
-        let watched = Ward { kind, name, start: Box::new(start), deaths: VecDeque::new() };
-        let _ = self.news.send(News::Watch(ward, watched));
-        Leash { ward, news: self.news.clone() }
+        seat: &Seat<A>,
+        mut start: impl FnMut(Lifeline) -> Addr<A> + Send + 'static,
+    ) -> Leash
+    where
+        A: Actor + Handler<Panic>,
+        A::Context: ToEnvelope<A, Panic>,
+    {
+        let id = self.next_ward.fetch_add(1, Ordering::Relaxed);
+        let occupant = seat.clone();
+        let ward = Ward {
+            kind,
+            name,
+            start: Box::new(move |lifeline| occupant.take(start(lifeline))),
+            drill: seat.outlet(),
+            deaths: VecDeque::new(),
+        };
+        let _ = self.news.send(News::Watch(id, ward));
+        Leash { ward: id, news: self.news.clone() }
+    }
+
+    /// Has every actor of this kind panic, so that its recovery can be watched.
+    pub fn drill(&self, kind: ActorKind) {
+        let _ = self.news.send(News::Drill(kind));
     }
 }
 
@@ -297,6 +370,13 @@ impl Watch {
                 None
             }
             News::Ended(id, end) => self.mourn(id, end, now),
+            News::Drill(kind) => {
+                for ward in self.wards.values().filter(|ward| ward.kind == kind) {
+                    // An actor that is dead already needs no drill.
+                    let _ = (ward.drill)(Panic);
+                }
+                None
+            }
         }
     }
 
@@ -347,14 +427,10 @@ mod tests {
         type Context = Context<Self>;
     }
 
-    #[derive(Message)]
-    #[rtype(result = "()")]
-    struct Panic;
-
     impl Handler<Panic> for Fragile {
         type Result = ();
         fn handle(&mut self, _: Panic, _: &mut Context<Self>) {
-            panic!("on purpose");
+            Panic::now();
         }
     }
 
@@ -379,9 +455,8 @@ mod tests {
 
     fn supervised(guardian: &Guardian) -> (Seat<Fragile>, Leash) {
         let seat = Seat::<Fragile>::default();
-        let own = seat.clone();
-        let leash = guardian.supervise(ActorKind::Probe, "fragile".into(), move |lifeline| {
-            own.take(Fragile { _lifeline: lifeline }.start());
+        let leash = guardian.supervise(ActorKind::Probe, "fragile".into(), &seat, |lifeline| {
+            Fragile { _lifeline: lifeline }.start()
         });
         (seat, leash)
     }

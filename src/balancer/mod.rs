@@ -1,18 +1,223 @@
 //! The balancer: knows which backends are usable and how fast they are, and redirects to the best.
+//!
+//! - [`backends`]: the list, and following it while the balancer runs.
+//! - [`roster`], [`probe`]: one `ProbeActor` for each backend of the list.
+//! - [`health`], [`load_report`], [`ranking`]: what probes and reports say, folded by `RankingActor` into tables.
+//! - [`policy`]: how one backend is chosen from a table.
+//! - [`redirect`]: the request path, and `RedirectHandler`, which holds the table of one HTTP worker.
+//! - [`admin`]: metrics, the status API, drills.
 
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use actix::{Actor, Arbiter};
+use actix_http::header::HeaderValue;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+pub mod admin;
 pub mod backends;
 pub mod health;
 pub mod load_report;
 pub mod policy;
+pub mod probe;
 pub mod ranking;
 pub mod redirect;
+pub mod roster;
 pub mod settings;
+pub mod workers;
 
 use crate::cli::BalancerArguments;
+use crate::http::listener::{self, ListenError};
+use crate::http::pages::Pages;
 use crate::settings::SettingsError;
+use crate::shutdown;
+use crate::supervision::{ActorKind, GaveUp, Guardian, Leash, Patience, Seat};
+use admin::Admin;
+use admin::metrics::BalancerMetrics;
+use backends::watch::{Follower, ListError};
+use probe::ProbePlan;
+use ranking::publication::Publication;
+use ranking::table::RoutingTable;
+use ranking::{Members, RankingActor, RankingPlan};
+use redirect::service::AnswerPlan;
+use roster::Roster;
+use settings::BalancerSettings;
+use workers::Workers;
+
+/// Why a balancer cannot run, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum BalancerError {
+    /// The settings make no sense.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The list cannot be read at start.
+    #[error(transparent)]
+    List(#[from] ListError),
+    /// A port cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The system gave no thread or no signals.
+    #[error("cannot start the balancer")]
+    System(#[from] std::io::Error),
+    /// An actor kept dying.
+    #[error(transparent)]
+    GaveUp(#[from] GaveUp),
+}
 
 /// Runs `fingerpost balancer` until it is told to stop.
-pub fn command(arguments: &BalancerArguments) -> Result<(), SettingsError> {
-    crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
-    Ok(())
+pub fn command(arguments: &BalancerArguments) -> Result<(), BalancerError> {
+    let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
+    let balancer = Balancer::build(raw.balancer.try_into()?)?;
+    actix::System::new().block_on(async {
+        let stop = async {
+            let heard = shutdown::requested().await;
+            shutdown::announce();
+            heard
+        };
+        balancer.run(Bound::announce, stop).await
+    })
+}
+
+/// A balancer that has its ports and its list, and answers once it is run.
+pub struct Balancer {
+    settings: BalancerSettings,
+    bound: Bound,
+    listener: TcpListener,
+    admin_listener: TcpListener,
+    follower: Follower,
+}
+
+/// Where a balancer can be reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound {
+    /// Where clients connect.
+    pub clients: SocketAddr,
+    /// Where the admin pages are.
+    pub admin: SocketAddr,
+}
+
+impl Bound {
+    /// Prints the ready lines that scripts wait for.
+    pub fn announce(&self) {
+        println!("Admin interface at http://{}/", self.admin);
+        println!("Will wait for client connections at port {}", self.clients.port());
+    }
+}
+
+impl Balancer {
+    /// Reads the list and binds both ports.
+    pub fn build(settings: BalancerSettings) -> Result<Self, BalancerError> {
+        let follower = Follower::open(settings.servers.clone())?;
+        let listener = listener::listen(&settings.host, settings.port)?;
+        let (host, port) = &settings.admin;
+        let admin_listener = listener::listen(host, *port)?;
+        let bound = Bound { clients: listener.local_addr()?, admin: admin_listener.local_addr()? };
+        Ok(Self { settings, bound, listener, admin_listener, follower })
+    }
+
+    /// Where it can be reached.
+    #[must_use]
+    pub fn bound(&self) -> Bound {
+        self.bound
+    }
+
+    /// Probes, ranks and redirects until `stop` resolves; then finishes what is being answered.
+    ///
+    /// `ready` is called once connections are accepted.
+    pub async fn run(
+        self,
+        ready: impl FnOnce(&Bound),
+        stop: impl Future<Output = std::io::Result<()>>,
+    ) -> Result<(), BalancerError> {
+        let Self { settings, bound, listener, admin_listener, mut follower } = self;
+        let backends = follower.backends();
+        let mut metrics = BalancerMetrics::default();
+        let empty = RoutingTable::empty(settings.policy, Instant::now(), &mut rand::rng());
+        let publication = Arc::new(Publication::new(empty, metrics.tables_lost.clone()));
+        metrics.observe(Arc::clone(&publication));
+        let metrics = Arc::new(metrics);
+        let (guardian, guarding) = Guardian::new(Patience::default(), metrics.supervision.clone());
+
+        let members = Members::default();
+        let arbiter = Arbiter::new();
+        let (ranking, _ranking_leash) = start_ranking(
+            &guardian,
+            &arbiter,
+            RankingPlan {
+                members: Arc::clone(&members),
+                publication: Arc::clone(&publication),
+                policy: settings.policy,
+                thresholds: settings.thresholds,
+                metrics: metrics.ranking.clone(),
+            },
+        );
+        let mut roster = Roster::new(
+            arbiter.handle(),
+            guardian.clone(),
+            Arc::new(ProbePlan {
+                path: settings.probe_path.clone(),
+                timeout: settings.probe_timeout,
+                thresholds: settings.thresholds,
+                budget: settings.probe_budget,
+                slots: Semaphore::new(settings.probe_concurrency),
+                backends: AtomicUsize::new(0),
+            }),
+            ranking,
+            members,
+            Arc::clone(&metrics),
+        );
+        roster.replace(&backends);
+
+        let workers = Workers {
+            plan: AnswerPlan {
+                status: settings.status,
+                alternates: settings.alternates,
+                retry_after: HeaderValue::from(settings.thresholds.interval.as_secs().max(1)),
+                pages: Pages::built_in(),
+                clock: policy::Clock::new(Instant::now()),
+            },
+            publication: Arc::clone(&publication),
+            guardian: guardian.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        let server = workers.serve(listener, &settings)?;
+        let admin = Admin { publication, metrics, guardian, fault_injection: settings.fault_injection };
+        let admin = admin::serve(admin_listener, admin)?;
+        let (server_handle, admin_handle) = (server.handle(), admin.handle());
+        actix::spawn(server);
+        actix::spawn(admin);
+        ready(&bound);
+
+        let follow = async {
+            loop {
+                let backends = follower.changed().await;
+                roster.replace(&backends);
+            }
+        };
+        let ended = tokio::select! {
+            stopped = stop => stopped.map_err(BalancerError::from),
+            gave_up = guarding => Err(gave_up.into()),
+            () = follow => Ok(()),
+        };
+        server_handle.stop(true).await;
+        admin_handle.stop(true).await;
+        arbiter.stop();
+        ended
+    }
+}
+
+fn start_ranking(guardian: &Guardian, arbiter: &Arbiter, plan: RankingPlan) -> (Seat<RankingActor>, Leash) {
+    let seat = Seat::<RankingActor>::default();
+    let handle = arbiter.handle();
+    let leash = guardian.supervise(ActorKind::Ranking, "ranking".into(), &seat, move |lifeline| {
+        let plan = plan.clone();
+        RankingActor::start_in_arbiter(&handle, move |_| {
+            RankingActor::new(plan, SmallRng::from_rng(&mut rand::rng()), lifeline)
+        })
+    });
+    (seat, leash)
 }

@@ -1,9 +1,18 @@
 //! `[balancer]`: raw as read, and validated.
 
+use std::fmt;
+use std::net::ToSocketAddrs;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
+
+use crate::balancer::health::Thresholds;
+use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
+use crate::balancer::probe::schedule::ProbeBudget;
+use crate::balancer::redirect::answer::RedirectStatus;
+use crate::settings::SettingsError;
 
 /// The keys of `[balancer]`; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
@@ -23,10 +32,137 @@ pub struct RawBalancerSettings {
     pub probe_timeout: Duration,
     pub probe_path: String,
     pub probe_concurrency: usize,
+    pub probe_budget: u32,
     pub fall: u32,
     pub rise: u32,
     #[serde(with = "humantime_serde")]
     pub probe_backoff_max: Duration,
     #[serde(with = "humantime_serde")]
+    pub slow_start: Duration,
+    #[serde(with = "humantime_serde")]
     pub shutdown_timeout: Duration,
+    pub alternates: usize,
+    pub fault_injection: bool,
+}
+
+/// Settings of a balancer that make sense.
+#[derive(Debug, Clone)]
+pub struct BalancerSettings {
+    /// The list of servers.
+    pub servers: PathBuf,
+    /// The address to listen on; `"::"` is every address.
+    pub host: String,
+    /// The port to listen on; 0 asks for a free one.
+    pub port: u16,
+    /// Where the admin listener listens, host and port.
+    pub admin: (String, u16),
+    /// HTTP worker threads, at least one.
+    pub workers: usize,
+    /// The status of a redirect.
+    pub status: RedirectStatus,
+    /// How a server is chosen.
+    pub policy: PolicyName,
+    /// The path that probes ask for, starting with a slash.
+    pub probe_path: String,
+    /// How long one probe may take in all.
+    pub probe_timeout: Duration,
+    /// Probes under way at once.
+    pub probe_concurrency: usize,
+    /// When a backend's state changes and how often it is looked at.
+    pub thresholds: Thresholds,
+    /// The probes a second that all backends share.
+    pub probe_budget: ProbeBudget,
+    /// How long a finished answer may take after a stop was asked for.
+    pub shutdown_timeout: Duration,
+    /// Runners-up that a redirect names in its `Link` header.
+    pub alternates: usize,
+    /// Whether the admin listener may be asked to make an actor panic.
+    pub fault_injection: FaultInjection,
+}
+
+/// Whether faults may be asked for from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultInjection {
+    /// The default: there is no way to ask.
+    Forbidden,
+    /// For tests and drills.
+    Allowed,
+}
+
+/// Intervals below this would measure little but the scheduler.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
+
+impl TryFrom<RawBalancerSettings> for BalancerSettings {
+    type Error = SettingsError;
+
+    fn try_from(raw: RawBalancerSettings) -> Result<Self, SettingsError> {
+        let at_least_one = |key, value: u64| {
+            if value == 0 { Err(wrong(key, value, "it must be at least 1")) } else { Ok(()) }
+        };
+        at_least_one("balancer.fall", raw.fall.into())?;
+        at_least_one("balancer.rise", raw.rise.into())?;
+        at_least_one("balancer.probe_concurrency", raw.probe_concurrency as u64)?;
+        at_least_one("balancer.probe_budget", raw.probe_budget.into())?;
+        if raw.probe_interval < SHORTEST_INTERVAL {
+            let value = humantime::format_duration(raw.probe_interval);
+            return Err(wrong("balancer.probe_interval", value, "it must be at least 20ms"));
+        }
+        if raw.probe_timeout.is_zero() {
+            return Err(wrong("balancer.probe_timeout", "0s", "a probe needs some time, such as 1s"));
+        }
+        if !is_probe_path(&raw.probe_path) {
+            let reason = "it must start with a slash and hold visible ASCII only, such as /files/plshelp.txt";
+            return Err(wrong("balancer.probe_path", raw.probe_path, reason));
+        }
+        if raw.alternates > MOST_ALTERNATES {
+            let reason = format!("a redirect names at most {MOST_ALTERNATES} other servers");
+            return Err(wrong("balancer.alternates", raw.alternates, reason));
+        }
+        Ok(Self {
+            admin: host_and_port("balancer.admin", &raw.admin)?,
+            status: RedirectStatus::try_from(raw.status)
+                .map_err(|reason| wrong("balancer.status", raw.status, reason))?,
+            policy: PolicyName::from_str(&raw.policy)
+                .map_err(|reason| wrong("balancer.policy", raw.policy, reason.to_string()))?,
+            probe_timeout: raw.probe_timeout.min(raw.probe_interval / 2),
+            thresholds: Thresholds {
+                fall: raw.fall,
+                rise: raw.rise,
+                interval: raw.probe_interval,
+                backoff_max: raw.probe_backoff_max,
+                slow_start: raw.slow_start,
+            },
+            probe_budget: ProbeBudget { per_second: raw.probe_budget },
+            servers: raw.servers,
+            host: raw.host,
+            port: raw.port,
+            workers: crate::settings::worker_threads(raw.workers),
+            probe_path: raw.probe_path,
+            probe_concurrency: raw.probe_concurrency,
+            shutdown_timeout: raw.shutdown_timeout,
+            alternates: raw.alternates,
+            fault_injection: if raw.fault_injection {
+                FaultInjection::Allowed
+            } else {
+                FaultInjection::Forbidden
+            },
+        })
+    }
+}
+
+fn wrong(key: &'static str, value: impl fmt::Display, reason: impl Into<String>) -> SettingsError {
+    SettingsError::Value { key, value: value.to_string(), reason: reason.into() }
+}
+
+fn is_probe_path(path: &str) -> bool {
+    path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Splits `host:port` or `[v6]:port`; the host has to resolve.
+fn host_and_port(key: &'static str, text: &str) -> Result<(String, u16), SettingsError> {
+    let reason = "it must be an address and a port, such as 127.0.0.1:9100";
+    let split = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let (host, port) = split.ok_or_else(|| wrong(key, text, reason))?;
+    text.to_socket_addrs().map_err(|error| wrong(key, text, format!("{reason} ({error})")))?;
+    Ok((host.to_owned(), port))
 }

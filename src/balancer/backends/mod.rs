@@ -29,6 +29,12 @@ impl BackendId {
         &self.0
     }
 
+    /// Whether it is spoken to over TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.0.starts_with(Scheme::Https.prefix())
+    }
+
     /// The authority: host and port, as in `127.0.0.1:8081` or `[::1]:8081`.
     #[must_use]
     pub fn authority(&self) -> &str {

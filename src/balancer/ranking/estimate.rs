@@ -24,24 +24,21 @@ pub struct Estimate {
 impl Estimate {
     /// Takes in the outcome of a probe; a failure measures nothing.
     pub fn observe(&mut self, outcome: &ProbeOutcome, now: Instant) -> Continuity {
-        let ProbeOutcome::Success { connect, total, report, .. } = outcome else { return Continuity::Same };
-        // Only some probes have to connect: counting it would make a server look slow now and then.
-        let measured = total.saturating_sub(*connect);
+        let ProbeOutcome::Success { total, report, .. } = outcome else { return Continuity::Same };
+        // Each probe opens a connection, as a new client would, so connecting counts.
         match &mut self.response_time {
-            Some(time) => time.observe(measured, now),
-            None => self.response_time = Some(ResponseTime::new(measured, now)),
+            Some(time) => time.observe(*total, now),
+            None => self.response_time = Some(ResponseTime::new(*total, now)),
         }
         let Some(report) = report else { return Continuity::Same };
-        match &mut self.capacity {
-            Some(capacity) => capacity.observe(report, now),
-            None => {
-                self.capacity = Some(Capacity::new(report, now));
-                Continuity::Same
-            }
+        if let Some(capacity) = &mut self.capacity {
+            return capacity.observe(report, now);
         }
+        self.capacity = Some(Capacity::new(report, now));
+        Continuity::Same
     }
 
-    /// How long it takes to answer a probe, connecting aside; `None` before the first answer.
+    /// How long it takes to answer a probe, connecting included; `None` before the first answer.
     #[must_use]
     pub fn response_time(&self) -> Option<Duration> {
         self.response_time.map(|time| time.get())

@@ -1,5 +1,7 @@
 //! Logs: to standard error always, as text for a person or as JSON for a collector.
 
+pub mod exposition;
+
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::IsTerminal;

@@ -1,0 +1,221 @@
+//! The balancer's metrics. Counters of the request path are kept by each HTTP worker for itself and added up here.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
+use tokio::time::Instant;
+
+use crate::balancer::health::{ProbeOutcome, State};
+use crate::balancer::ranking::publication::Publication;
+use crate::supervision::SupervisionMetrics;
+use crate::telemetry::exposition;
+
+/// Seconds, in a gauge.
+pub type SecondsGauge = Gauge<f64, AtomicU64>;
+
+/// The statuses the balancer answers with, in the order in which a worker counts them.
+const STATUSES: [u16; 10] = [301, 302, 307, 308, 400, 404, 500, 501, 503, 505];
+
+/// What one HTTP worker has answered. Each worker writes its own, so no cache line is shared on the request path.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerCounters {
+    answers: [AtomicU64; STATUSES.len()],
+}
+
+impl WorkerCounters {
+    /// Counts an answer.
+    pub fn answered(&self, status: u16) {
+        let counter = STATUSES.iter().position(|known| *known == status).and_then(|at| self.answers.get(at));
+        if let Some(counter) = counter {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// The metrics of the ranking.
+#[derive(Debug, Clone, Default)]
+pub struct RankingMetrics {
+    probes: Family<OutcomeLabels, Counter>,
+    /// How long the latest probe result waited in the mailbox.
+    pub mailbox_age: SecondsGauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+impl RankingMetrics {
+    /// Counts the end of a probe.
+    pub fn probed(&self, outcome: &ProbeOutcome) {
+        let outcome = match outcome {
+            ProbeOutcome::Success { .. } => "success",
+            ProbeOutcome::Failure(failure) => failure.kind.label(),
+        };
+        self.probes.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        drop(metrics.probes.get_or_create(&OutcomeLabels { outcome: "success" }));
+        registry.register("probes", "Probes that ended, by outcome", metrics.probes.clone());
+        registry.register(
+            "ranking_mailbox_age_seconds",
+            "How long the latest probe result waited to be taken in",
+            metrics.mailbox_age.clone(),
+        );
+        metrics
+    }
+}
+
+/// All metrics of a balancer.
+#[derive(Debug)]
+pub struct BalancerMetrics {
+    registry: Registry,
+    workers: Arc<ArcSwap<Vec<Arc<WorkerCounters>>>>,
+    /// Restarts of actors.
+    pub supervision: SupervisionMetrics,
+    /// Probes.
+    pub ranking: RankingMetrics,
+    /// Routing tables that a worker could not take in time.
+    pub tables_lost: Counter,
+    /// Probe results that the ranking could not take.
+    pub results_lost: Counter,
+    /// The time between two probes of one backend, stretched by the budget.
+    pub probe_interval: SecondsGauge,
+}
+
+impl Default for BalancerMetrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("fingerpost");
+        let supervision = SupervisionMetrics::register(&mut registry);
+        let ranking = RankingMetrics::register(&mut registry);
+        let (tables_lost, results_lost) = (Counter::default(), Counter::default());
+        let probe_interval = SecondsGauge::default();
+        registry.register(
+            "tables_lost",
+            "Routing tables that a worker's mailbox could not take; the next one heals it",
+            tables_lost.clone(),
+        );
+        registry.register(
+            "probe_results_lost",
+            "Probe results that the ranking's mailbox could not take",
+            results_lost.clone(),
+        );
+        registry.register(
+            "probe_interval_seconds",
+            "The time between two probes of one server, stretched where the budget asks for it",
+            probe_interval.clone(),
+        );
+        Self {
+            registry,
+            workers: Arc::default(),
+            supervision,
+            ranking,
+            tables_lost,
+            results_lost,
+            probe_interval,
+        }
+    }
+}
+
+impl BalancerMetrics {
+    /// Adds what is read off the latest table at each scrape.
+    pub fn observe(&mut self, publication: Arc<Publication>) {
+        let workers = Arc::clone(&self.workers);
+        self.registry.register_collector(Box::new(TableCollector { publication, workers }));
+    }
+
+    /// Counters for one more HTTP worker.
+    #[must_use]
+    pub fn worker(&self) -> Arc<WorkerCounters> {
+        let counters = Arc::new(WorkerCounters::default());
+        self.workers.rcu(|workers| {
+            let mut workers = Vec::clone(workers);
+            workers.push(Arc::clone(&counters));
+            workers
+        });
+        counters
+    }
+
+    /// All metrics as text.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        exposition::encode(&self.registry)
+    }
+}
+
+/// Reads the figures that stand elsewhere already.
+struct TableCollector {
+    publication: Arc<Publication>,
+    workers: Arc<ArcSwap<Vec<Arc<WorkerCounters>>>>,
+}
+
+impl fmt::Debug for TableCollector {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("TableCollector")
+    }
+}
+
+impl Collector for TableCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let table = self.publication.latest();
+
+        let counter = ConstCounter::new(0_u64);
+        let mut family =
+            encoder.encode_descriptor("answers", "Answers given, by status", None, counter.metric_type())?;
+        let workers = self.workers.load();
+        for (at, status) in STATUSES.iter().enumerate() {
+            let count: u64 = workers
+                .iter()
+                .filter_map(|worker| worker.answers.get(at))
+                .map(|counter| counter.load(Relaxed))
+                .sum();
+            if count > 0 || *status == 301 {
+                ConstCounter::new(count).encode(family.encode_family(&[("status", status.to_string())])?)?;
+            }
+        }
+
+        let mut family = encoder.encode_descriptor(
+            "redirects",
+            "Clients sent to each server",
+            None,
+            counter.metric_type(),
+        )?;
+        for entry in &table.entries {
+            let labels = [("backend", entry.member.backend.id().as_str())];
+            ConstCounter::new(entry.member.ledger.redirects()).encode(family.encode_family(&labels)?)?;
+        }
+
+        let gauge = ConstGauge::new(0_u64);
+        let mut family = encoder.encode_descriptor(
+            "backends",
+            "Servers of the list, by state",
+            None,
+            gauge.metric_type(),
+        )?;
+        for state in [State::Unknown, State::Up, State::Suspect, State::Down] {
+            let count = table.entries.iter().filter(|entry| entry.health.state() == state).count();
+            ConstGauge::new(count as u64).encode(family.encode_family(&[("state", state.to_string())])?)?;
+        }
+
+        let age = Instant::now().saturating_duration_since(table.built_at).as_secs_f64();
+        let age = ConstGauge::new(age);
+        let described = encoder.encode_descriptor(
+            "table_age_seconds",
+            "The age of the latest routing table",
+            None,
+            age.metric_type(),
+        )?;
+        age.encode(described)
+    }
+}

@@ -1,0 +1,90 @@
+//! What an operator and a monitoring system see of a running balancer. It has a listener of its own, so that no
+//! file name is shadowed.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::web::{self, Data, Json, Path};
+use actix_web::{App, HttpResponse, HttpServer};
+
+use crate::balancer::ranking::publication::Publication;
+use crate::balancer::settings::FaultInjection;
+use crate::supervision::{ActorKind, Guardian, UnknownActor};
+use crate::telemetry::exposition;
+
+pub mod metrics;
+pub mod status;
+
+use metrics::BalancerMetrics;
+use status::StatusReport;
+
+/// What the pages show.
+pub struct Admin {
+    /// The latest table.
+    pub publication: Arc<Publication>,
+    /// The counters.
+    pub metrics: Arc<BalancerMetrics>,
+    /// Makes actors panic, where that is allowed.
+    pub guardian: Guardian,
+    /// Whether it is.
+    pub fault_injection: FaultInjection,
+}
+
+/// Serves the admin pages on `listener`.
+///
+/// - `GET /metrics`: the metrics, as Prometheus reads them
+/// - `GET /healthz`: 200 as long as the process answers
+/// - `GET /readyz`: 200 once every backend of the list has been probed, else 503
+/// - `GET /api/v1/backends`: the table of backends as JSON
+/// - `POST /debug/panic/{actor}`: makes an actor panic, only with `fault_injection`
+pub fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<Server> {
+    let admin = Data::new(admin);
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(admin.clone())
+            .route("/metrics", web::get().to(show_metrics))
+            .route("/healthz", web::get().to(async || HttpResponse::Ok().body("ok\n")))
+            .route("/readyz", web::get().to(ready))
+            .route("/api/v1/backends", web::get().to(backends))
+            .route("/debug/panic/{actor}", web::post().to(panic_on_request))
+    })
+    // One scrape now and then; the cap keeps a forgotten poller from holding descriptors that downloads need.
+    .workers(1)
+    .max_connections(256)
+    .client_request_timeout(Duration::from_secs(5))
+    .shutdown_timeout(1)
+    .disable_signals();
+    Ok(server.listen(listener)?.run())
+}
+
+async fn show_metrics(admin: Data<Admin>) -> HttpResponse {
+    HttpResponse::Ok().content_type(exposition::CONTENT_TYPE).body(admin.metrics.encode())
+}
+
+async fn ready(admin: Data<Admin>) -> HttpResponse {
+    let table = admin.publication.latest();
+    if table.generation > 0 && table.is_first_round_in() {
+        HttpResponse::Ok().body("ready\n")
+    } else {
+        HttpResponse::ServiceUnavailable().body("not ready: the first round of probes is not in yet\n")
+    }
+}
+
+async fn backends(admin: Data<Admin>) -> Json<StatusReport> {
+    Json(StatusReport::of(&admin.publication.latest()))
+}
+
+async fn panic_on_request(admin: Data<Admin>, actor: Path<String>) -> HttpResponse {
+    if admin.fault_injection == FaultInjection::Forbidden {
+        return HttpResponse::Forbidden().body("fault_injection is off\n");
+    }
+    match actor.parse::<ActorKind>() {
+        Ok(kind) => {
+            admin.guardian.drill(kind);
+            HttpResponse::Accepted().body(format!("every {kind} is asked to panic\n"))
+        }
+        Err(error @ UnknownActor) => HttpResponse::NotFound().body(format!("{error}\n")),
+    }
+}

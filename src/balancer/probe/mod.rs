@@ -1,0 +1,159 @@
+//! `ProbeActor`: one for each backend. It owns the time between probes; what a probe is stands in [`prober`], when
+//! the next one is due in [`schedule`].
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use rand::rngs::SmallRng;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::balancer::backends::BackendId;
+use crate::balancer::health::{Health, ProbeOutcome, Thresholds, Traffic};
+use crate::balancer::policy::Ledger;
+use crate::balancer::ranking::table::Member;
+use crate::supervision::{Lifeline, Outlet, Panic};
+
+pub mod prober;
+pub mod schedule;
+
+use prober::Prober;
+use schedule::ProbeBudget;
+
+/// What all probes share.
+#[derive(Debug)]
+pub struct ProbePlan {
+    /// The path that is fetched, below each backend's base path.
+    pub path: String,
+    /// How long one probe may take in all.
+    pub timeout: Duration,
+    /// When a backend's state changes and how often it is looked at.
+    pub thresholds: Thresholds,
+    /// What all backends share; it can stretch the interval.
+    pub budget: ProbeBudget,
+    /// Bounds the probes under way at once, over all backends.
+    pub slots: Semaphore,
+    /// How many backends share the budget now.
+    pub backends: AtomicUsize,
+}
+
+/// The end of one probe, on its way to the ranking.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ProbeResult {
+    /// Which backend was probed.
+    pub backend: BackendId,
+    /// When the probe was sent: a report describes the server at about this time.
+    pub sent_at: Instant,
+    /// When it ended.
+    pub ended_at: Instant,
+    /// How it ended.
+    pub outcome: ProbeOutcome,
+}
+
+/// Ends a `ProbeActor`, for a backend that left the list.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Stop;
+
+/// Probes one backend for as long as it stands in the list.
+pub struct ProbeActor {
+    backend: BackendId,
+    plan: Arc<ProbePlan>,
+    prober: Rc<Prober>,
+    /// This actor's own view, for the pauses between probes; what clients see is decided by the ranking.
+    health: Health,
+    ledger: Arc<Ledger>,
+    redirects_seen: u64,
+    results: Outlet<ProbeResult>,
+    random: SmallRng,
+    _lifeline: Lifeline,
+}
+
+impl ProbeActor {
+    /// An actor that probes the member and sends each result to `results`.
+    ///
+    /// Must be called on the thread where it is to run, since its HTTP client stays there.
+    #[must_use]
+    pub fn new(
+        member: &Member,
+        plan: Arc<ProbePlan>,
+        results: Outlet<ProbeResult>,
+        random: SmallRng,
+        lifeline: Lifeline,
+    ) -> Self {
+        let prober = Rc::new(Prober::new(member.backend.id(), &plan));
+        Self {
+            backend: member.backend.id().clone(),
+            plan,
+            prober,
+            health: Health::new(Instant::now()),
+            redirects_seen: member.ledger.redirects(),
+            ledger: Arc::clone(&member.ledger),
+            results,
+            random,
+            _lifeline: lifeline,
+        }
+    }
+
+    fn probe(&mut self, ctx: &mut Context<Self>) {
+        let plan = Arc::clone(&self.plan);
+        let prober = Rc::clone(&self.prober);
+        let probing = async move {
+            // The semaphore is never closed; without a slot the probe would still be right, only not bounded.
+            let _slot = plan.slots.acquire().await;
+            let sent_at = Instant::now();
+            (sent_at, prober.probe().await)
+        };
+        ctx.spawn(probing.into_actor(self).map(|(sent_at, outcome), actor, ctx| {
+            actor.conclude(sent_at, outcome, ctx);
+        }));
+    }
+
+    fn conclude(&mut self, sent_at: Instant, outcome: ProbeOutcome, ctx: &mut Context<Self>) {
+        let backends = self.plan.backends.load(Ordering::Relaxed);
+        let plan = &self.plan;
+        let interval = plan.budget.stretched(plan.thresholds.interval, backends);
+        let thresholds = Thresholds { interval, ..plan.thresholds };
+        let ended_at = Instant::now();
+        self.health.observe(&outcome, &thresholds, ended_at);
+        let redirects = self.ledger.redirects();
+        let traffic = if redirects == self.redirects_seen { Traffic::Idle } else { Traffic::Active };
+        self.redirects_seen = redirects;
+        let pause = self.health.next_probe(&thresholds, traffic, &mut self.random);
+        let result = ProbeResult { backend: self.backend.clone(), sent_at, ended_at, outcome };
+        if let Err(reason) = (self.results)(result) {
+            // The next probe heals it; the ranking counts what it could not take.
+            tracing::debug!(backend = %self.backend, ?reason, "probe result lost");
+        }
+        ctx.run_later(pause, Self::probe);
+    }
+}
+
+impl Actor for ProbeActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let backends = self.plan.backends.load(Ordering::Relaxed);
+        ctx.run_later(self.plan.budget.first_pause(&self.backend, backends), Self::probe);
+    }
+}
+
+impl Handler<Stop> for ProbeActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) {
+        ctx.stop();
+    }
+}
+
+impl Handler<Panic> for ProbeActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Panic, _: &mut Context<Self>) {
+        Panic::now();
+    }
+}

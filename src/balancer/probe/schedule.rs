@@ -1,0 +1,65 @@
+//! How probes of many backends share a budget. Pure; when one backend is looked at again is said by its
+//! [`Health`](crate::balancer::health::Health).
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+/// The probes a second that all backends share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProbeBudget {
+    /// Probes a second; 0 counts as 1.
+    pub per_second: u32,
+}
+
+impl ProbeBudget {
+    /// The time one probe of each of `backends` takes at the budget.
+    #[must_use]
+    pub fn sweep(self, backends: usize) -> Duration {
+        Duration::from_secs_f64(backends as f64 / f64::from(self.per_second.max(1)))
+    }
+
+    /// The interval that keeps `backends` within the budget; never shorter than `interval`.
+    #[must_use]
+    pub fn stretched(self, interval: Duration, backends: usize) -> Duration {
+        interval.max(self.sweep(backends))
+    }
+
+    /// The pause before a backend's first probe: spread by its identity over one sweep, so that a start of thousands
+    /// is no burst, and a start of three is at once.
+    #[must_use]
+    pub fn first_pause(self, identity: &impl Hash, backends: usize) -> Duration {
+        self.sweep(backends).mul_f64(fraction(identity))
+    }
+}
+
+/// A number from 0 to 1 that belongs to the identity alone, the same in every run.
+fn fraction(identity: &impl Hash) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    identity.hash(&mut hasher);
+    hasher.finish() as f64 / u64::MAX as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUDGET: ProbeBudget = ProbeBudget { per_second: 2000 };
+
+    #[test]
+    fn many_backends_stretch_the_interval() {
+        let interval = Duration::from_secs(2);
+        assert_eq!(BUDGET.stretched(interval, 0), interval);
+        assert_eq!(BUDGET.stretched(interval, 4000), interval);
+        assert_eq!(BUDGET.stretched(interval, 10_000), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_start_of_thousands_is_spread_evenly_over_one_sweep() {
+        let mut of_second = [0_u32; 5];
+        for backend in 0..10_000 {
+            let pause = BUDGET.first_pause(&backend, 10_000);
+            of_second[usize::try_from(pause.as_secs()).unwrap()] += 1;
+        }
+        assert!(of_second.iter().all(|count| (1800..2200).contains(count)), "{of_second:?}");
+    }
+}

@@ -1,0 +1,152 @@
+//! The routing table: what every HTTP worker chooses from.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::time::Instant;
+
+use crate::balancer::backends::Backend;
+use crate::balancer::health::fleet::{self, Mode, Standing};
+use crate::balancer::health::{Health, ProbeOutcome, State, Thresholds, Transition};
+use crate::balancer::policy::{self, Candidate, Ledger, Policy, PolicyName};
+use crate::balancer::ranking::estimate::{Continuity, Estimate};
+
+/// A backend of the list, and the record of what it was sent, which lives as long as the backend stays in the list.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The line of the list.
+    pub backend: Backend,
+    /// What it was sent.
+    pub ledger: Arc<Ledger>,
+}
+
+/// All that is known of one backend.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Who it is.
+    pub member: Member,
+    /// How it is.
+    pub health: Health,
+    /// What is measured of it.
+    pub estimate: Estimate,
+    /// The latest successful probe, in its parts.
+    pub latest: Option<Timings>,
+    /// Whether it is chosen from, as of the latest table.
+    pub standing: Standing,
+}
+
+/// The parts of one probe, each from its start.
+#[derive(Debug, Clone, Copy)]
+pub struct Timings {
+    /// Until the connection stood.
+    pub connect: Duration,
+    /// Until the answer's head was there.
+    pub first_byte: Duration,
+    /// Until the last byte was there.
+    pub total: Duration,
+}
+
+impl Entry {
+    /// A backend of which nothing is known.
+    #[must_use]
+    pub fn new(member: Member, now: Instant) -> Self {
+        Self {
+            member,
+            health: Health::new(now),
+            estimate: Estimate::default(),
+            latest: None,
+            standing: Standing::Out,
+        }
+    }
+
+    /// Takes in the outcome of one probe; `Some` when the state changed.
+    pub fn observe(
+        &mut self,
+        outcome: &ProbeOutcome,
+        thresholds: &Thresholds,
+        now: Instant,
+    ) -> Option<Transition> {
+        let transition = self.health.observe(outcome, thresholds, now);
+        if let ProbeOutcome::Success { connect, first_byte, total, .. } = outcome {
+            self.latest = Some(Timings { connect: *connect, first_byte: *first_byte, total: *total });
+        }
+        if self.estimate.observe(outcome, now) == Continuity::Restarted {
+            self.health.restarted(now);
+        }
+        transition
+    }
+}
+
+/// Immutable, whole and idempotent: a worker that misses one is healed by the next.
+#[derive(Debug)]
+pub struct RoutingTable {
+    /// Grows with each table.
+    pub generation: u64,
+    /// When it was made.
+    pub built_at: Instant,
+    /// Which rule chose the candidates.
+    pub mode: Mode,
+    /// All backends of the list, in its order; a policy names them by their place here.
+    pub entries: Vec<Entry>,
+    /// Chooses among the candidates.
+    pub policy: Box<dyn Policy>,
+}
+
+impl RoutingTable {
+    /// The table before any list was read.
+    #[must_use]
+    pub fn empty(name: PolicyName, now: Instant, random: &mut dyn Rng) -> Self {
+        let policy = policy::build(name, Vec::new(), random);
+        Self { generation: 0, built_at: now, mode: Mode::Nothing, entries: Vec::new(), policy }
+    }
+
+    /// The table that follows from what is known now. It notes the standing of each entry in `entries` too.
+    #[must_use]
+    pub fn build(
+        generation: u64,
+        entries: &mut [Entry],
+        name: PolicyName,
+        thresholds: &Thresholds,
+        now: Instant,
+        random: &mut dyn Rng,
+    ) -> Self {
+        let members: Vec<fleet::Member<'_>> = entries
+            .iter()
+            .map(|entry| fleet::Member {
+                health: &entry.health,
+                tier: entry.member.backend.tier().into(),
+                response_time: entry.estimate.response_time(),
+            })
+            .collect();
+        let selection = fleet::select(&members, thresholds, now);
+        for (entry, standing) in entries.iter_mut().zip(selection.standings) {
+            entry.standing = standing;
+        }
+        let candidates = (0..).zip(entries.iter()).filter_map(candidate).collect();
+        Self {
+            generation,
+            built_at: now,
+            mode: selection.mode,
+            entries: entries.to_vec(),
+            policy: policy::build(name, candidates, random),
+        }
+    }
+
+    /// Whether every backend has been probed at least once.
+    #[must_use]
+    pub fn is_first_round_in(&self) -> bool {
+        self.entries.iter().all(|entry| entry.health.state() != State::Unknown)
+    }
+}
+
+fn candidate((place, entry): (u32, &Entry)) -> Option<Candidate> {
+    let Standing::Chosen(share) = entry.standing else { return None };
+    Some(Candidate {
+        backend: place,
+        weight: f64::from(entry.member.backend.weight()) * share,
+        response_time: entry.estimate.response_time(),
+        throughput: entry.estimate.throughput(),
+        ledger: Arc::clone(&entry.member.ledger),
+    })
+}

@@ -1,0 +1,279 @@
+//! The HTML pages of every answer that is not a file: errors, and redirects.
+//!
+//! All have one look, that of `pages/template.html`. A folder given at start replaces single pages by files
+//! named after their status, such as `404.html`; what the folder lacks stays as it is built in.
+//! A replaced redirect page may hold `{{location}}`, which becomes the address, escaped.
+//!
+//! ```
+//! use actix_http::StatusCode;
+//! use fingerpost::http::pages::Pages;
+//!
+//! let pages = Pages::built_in();
+//! let answer = pages.answer(StatusCode::SERVICE_UNAVAILABLE);
+//! assert_eq!(answer.headers().get("cache-control").unwrap(), "no-store");
+//! let page = pages.redirect(StatusCode::MOVED_PERMANENTLY, "http://127.0.0.1:8081/plshelp.txt");
+//! assert!(page.starts_with(b"<!DOCTYPE html>"));
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use actix_http::header::{self, HeaderValue};
+use actix_http::{Response, StatusCode};
+use bytes::{Bytes, BytesMut};
+
+const TEMPLATE: &str = include_str!("pages/template.html");
+
+/// Where a redirect page names the address.
+const LOCATION: &str = "{{location}}";
+
+/// The largest page that is read from a folder; each is held in memory for good.
+const PAGE_LIMIT: u64 = 1 << 20;
+
+/// Every status with a page, and what the page says.
+const TEXTS: [(u16, &str, &str); 16] = [
+    (301, "Moved", REDIRECT_TEXT),
+    (302, "Found", REDIRECT_TEXT),
+    (307, "Temporary Redirect", REDIRECT_TEXT),
+    (308, "Permanent Redirect", REDIRECT_TEXT),
+    (
+        400,
+        "Bad Request",
+        "The server did not understand the request. Check the address and the program that sent it.",
+    ),
+    (403, "Forbidden", "This may not be read."),
+    (404, "Not Found", "There is no file of this name here. Check the spelling, capital letters included."),
+    (408, "Request Timeout", "The request did not arrive in time. Send it again."),
+    (
+        412,
+        "Precondition Failed",
+        "The file is not in the state that the request asked for. It may have changed meanwhile.",
+    ),
+    (414, "URI Too Long", "The address is longer than this server reads."),
+    (
+        416,
+        "Range Not Satisfiable",
+        "The file does not have the part that was asked for. It may have become shorter.",
+    ),
+    (431, "Request Header Fields Too Large", "The request's header is larger than this server reads."),
+    (500, "Internal Server Error", "The server failed to answer this request. Its log says why."),
+    (501, "Not Implemented", "This server answers GET and HEAD only."),
+    (
+        503,
+        "Service Unavailable",
+        "No server can take this request at the moment. Please try again in a few seconds.",
+    ),
+    (505, "HTTP Version Not Supported", "This server speaks HTTP/1.1 and HTTP/1.0."),
+];
+
+const REDIRECT_TEXT: &str = "The file is at <a href=\"{{location}}\">{{location}}</a>.";
+
+/// Why a folder of pages cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PagesError {
+    /// The folder itself cannot be read.
+    #[error("cannot read the folder of error pages {}: check that it exists and may be read", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A page is there and cannot be read.
+    #[error("cannot read the error page {}: make it readable, or remove it to use the built-in one", path.display())]
+    Page {
+        /// The page.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A page is larger than is sensible to hold in memory.
+    #[error("the error page {} is larger than {PAGE_LIMIT} bytes: make it smaller, or remove it to use the built-in one", path.display())]
+    TooLarge {
+        /// The page.
+        path: PathBuf,
+    },
+}
+
+/// A page for each status; cheap to clone and to share between threads.
+#[derive(Debug, Clone)]
+pub struct Pages(Arc<[Page]>);
+
+#[derive(Debug)]
+struct Page {
+    status: u16,
+    html: Bytes,
+    /// The page cut at each place where the address belongs; one piece where there is no such place.
+    pieces: Vec<Bytes>,
+}
+
+impl Page {
+    fn new(status: u16, html: Bytes) -> Self {
+        let mut pieces = Vec::new();
+        let mut start = 0;
+        for found in memchr::memmem::find_iter(&html, LOCATION) {
+            pieces.push(html.slice(start..found));
+            start = found + LOCATION.len();
+        }
+        pieces.push(html.slice(start..));
+        Self { status, html, pieces }
+    }
+}
+
+impl Pages {
+    /// The pages that are part of the program.
+    #[must_use]
+    pub fn built_in() -> Self {
+        Self(
+            TEXTS
+                .iter()
+                .map(|(status, title, text)| Page::new(*status, render(*status, title, text)))
+                .collect(),
+        )
+    }
+
+    /// The pages of a folder, such as `404.html`, and the built-in ones where it has none.
+    pub fn load(folder: &Path) -> Result<Self, PagesError> {
+        std::fs::read_dir(folder).map_err(|source| PagesError::Folder { path: folder.to_owned(), source })?;
+        let mut pages = Vec::with_capacity(TEXTS.len());
+        for (status, title, text) in TEXTS {
+            let html = match read(&folder.join(format!("{status}.html")))? {
+                Some(own) => own,
+                None => render(status, title, text),
+            };
+            pages.push(Page::new(status, html));
+        }
+        Ok(Self(pages.into()))
+    }
+
+    /// The page of an error. A status without a page of its own gets that of 500, or of 400 below 500.
+    #[must_use]
+    pub fn html(&self, status: StatusCode) -> Bytes {
+        self.find(status).map(|page| page.html.clone()).unwrap_or_default()
+    }
+
+    /// The page of a redirect to `location`, which is escaped here.
+    ///
+    /// One allocation where the page names the address, none where it does not.
+    #[must_use]
+    pub fn redirect(&self, status: StatusCode, location: &str) -> Bytes {
+        let Some(page) = self.find(status) else { return Bytes::new() };
+        let Some((last, pieces)) = page.pieces.split_last() else { return page.html.clone() };
+        if pieces.is_empty() {
+            return page.html.clone();
+        }
+        let mut html = BytesMut::with_capacity(page.html.len() + pieces.len() * (location.len() + 16));
+        for piece in pieces {
+            html.extend_from_slice(piece);
+            escape(location, &mut html);
+        }
+        html.extend_from_slice(last);
+        html.freeze()
+    }
+
+    /// A whole answer with the page of an error: its type, `no-store` and `nosniff`.
+    ///
+    /// The answer to a HEAD request is the same; the connection leaves the page out and keeps its length.
+    #[must_use]
+    pub fn answer(&self, status: StatusCode) -> Response<Bytes> {
+        let mut answer = Response::with_body(status, self.html(status));
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        answer
+    }
+
+    fn find(&self, status: StatusCode) -> Option<&Page> {
+        let of = |code: u16| self.0.iter().find(|page| page.status == code);
+        of(status.as_u16()).or_else(|| of(if status.is_server_error() { 500 } else { 400 }))
+    }
+}
+
+/// Appends text with the characters escaped that mean something in HTML, quotes included.
+pub fn escape(text: &str, html: &mut BytesMut) {
+    let mut plain = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        let entity: &[u8] = match byte {
+            b'&' => b"&amp;",
+            b'<' => b"&lt;",
+            b'>' => b"&gt;",
+            b'"' => b"&quot;",
+            b'\'' => b"&#39;",
+            _ => continue,
+        };
+        html.extend_from_slice(text.as_bytes().get(plain..at).unwrap_or_default());
+        html.extend_from_slice(entity);
+        plain = at + 1;
+    }
+    html.extend_from_slice(text.as_bytes().get(plain..).unwrap_or_default());
+}
+
+fn render(status: u16, title: &str, text: &str) -> Bytes {
+    TEMPLATE
+        .replace("{{code}}", &status.to_string())
+        .replace("{{title}}", title)
+        .replace("{{text}}", text)
+        .into()
+}
+
+fn read(path: &Path) -> Result<Option<Bytes>, PagesError> {
+    let failed = |source| PagesError::Page { path: path.to_owned(), source };
+    let size = match std::fs::metadata(path) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    if size > PAGE_LIMIT {
+        return Err(PagesError::TooLarge { path: path.to_owned() });
+    }
+    std::fs::read(path).map(|page| Some(page.into())).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_names_its_status_and_leaves_no_placeholder() {
+        let pages = Pages::built_in();
+        for (code, title, _) in TEXTS {
+            let status = StatusCode::from_u16(code).unwrap();
+            let html = String::from_utf8(pages.redirect(status, "http://a/b").to_vec()).unwrap();
+            assert!(html.contains(&format!("<title>{code} {title}</title>")), "{html}");
+            assert!(!html.contains("{{"), "{html}");
+        }
+    }
+
+    #[test]
+    fn an_unavailable_service_asks_to_try_again() {
+        let html = Pages::built_in().html(StatusCode::SERVICE_UNAVAILABLE);
+        assert!(String::from_utf8(html.to_vec()).unwrap().contains("try again"));
+    }
+
+    #[test]
+    fn markup_in_an_address_stays_text() {
+        let html = Pages::built_in().redirect(StatusCode::MOVED_PERMANENTLY, "http://a/?\"><script>'&");
+        let html = String::from_utf8(html.to_vec()).unwrap();
+        assert!(html.contains("http://a/?&quot;&gt;&lt;script&gt;&#39;&amp;"), "{html}");
+        assert!(!html.contains("<script>"), "{html}");
+    }
+
+    #[test]
+    fn a_folder_replaces_single_pages() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("404.html"), "gone fishing").unwrap();
+        std::fs::write(folder.path().join("301.html"), "over there: {{location}}").unwrap();
+        let pages = Pages::load(folder.path()).unwrap();
+        assert_eq!(pages.html(StatusCode::NOT_FOUND), "gone fishing");
+        assert_eq!(pages.redirect(StatusCode::MOVED_PERMANENTLY, "http://a/"), "over there: http://a/");
+        assert_eq!(pages.html(StatusCode::BAD_REQUEST), Pages::built_in().html(StatusCode::BAD_REQUEST));
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let message = Pages::load(Path::new("/nowhere/at/all")).unwrap_err().to_string();
+        assert!(message.contains("/nowhere/at/all"), "{message}");
+    }
+}

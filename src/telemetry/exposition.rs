@@ -1,0 +1,69 @@
+//! Metrics as text that every Prometheus reads.
+//!
+//! `prometheus-client` writes the `OpenMetrics` format, where a counter's type line lacks the `_total` of its samples. Readers of
+//! the older text format, `promtool check metrics` among them, take such samples for metrics without a type. The
+//! text written here is right in both.
+
+use prometheus_client::registry::Registry;
+
+/// The media type of the text format.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All metrics of the registry in the text format, version 0.0.4.
+#[must_use]
+pub fn encode(registry: &Registry) -> String {
+    let mut open_metrics = String::new();
+    if prometheus_client::encoding::text::encode(&mut open_metrics, registry).is_err() {
+        // Writing to a string cannot fail; an encoder of ours that did leaves the page short.
+        tracing::error!("metrics could not be encoded");
+    }
+    to_text_format(&open_metrics)
+}
+
+fn to_text_format(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len() + 1024);
+    let mut help: Option<&str> = None;
+    for line in open_metrics.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = Some(rest);
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap_or((rest, "untyped"));
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            if let Some((_, words)) = help.take().and_then(|help| help.split_once(' ')) {
+                push(&mut text, &["# HELP ", name, suffix, " ", words]);
+            }
+            let kind = if kind == "unknown" { "untyped" } else { kind };
+            push(&mut text, &["# TYPE ", name, suffix, " ", kind]);
+        } else if !line.starts_with("# UNIT ") && line != "# EOF" {
+            push(&mut text, &[line]);
+        }
+    }
+    text
+}
+
+fn push(text: &mut String, parts: &[&str]) {
+    for part in parts {
+        text.push_str(part);
+    }
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+    use prometheus_client::metrics::gauge::Gauge;
+
+    use super::*;
+
+    #[test]
+    fn a_counter_and_its_samples_have_one_name() {
+        let mut registry = Registry::default();
+        registry.register("answers", "Answers given", Counter::<u64>::default());
+        registry.register("backends", "Backends known", Gauge::<i64>::default());
+        assert_eq!(
+            encode(&registry),
+            "# HELP answers_total Answers given.\n# TYPE answers_total counter\nanswers_total 0\n\
+             # HELP backends Backends known.\n# TYPE backends gauge\nbackends 0\n"
+        );
+    }
+}
