@@ -43,6 +43,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Balancer(arguments) => exit(balancer::command(&arguments)),
         Command::Server(arguments) => exit(file_server::command(&arguments)),
         Command::Get(arguments) => client::command(&arguments),
+        Command::Status(arguments) => exit(balancer::admin::query::command(&arguments)),
         Command::Check(arguments) => check::command(&arguments),
         Command::Manual(arguments) => exit(arguments.print()),
     }

@@ -11,12 +11,14 @@ mod check;
 mod get;
 mod manual;
 mod server;
+mod status;
 
 pub use balancer::BalancerArguments;
 pub use check::CheckArguments;
 pub use get::GetArguments;
 pub use manual::ManualArguments;
 pub use server::ServerArguments;
+pub use status::StatusArguments;
 
 /// A redirect load balancer for downloads.
 #[derive(Debug, Parser)]
@@ -59,6 +61,8 @@ pub enum Command {
     Server(ServerArguments),
     /// Download a file through a balancer or straight from a server
     Get(GetArguments),
+    /// Show the servers of a running balancer, and why each is where it is
+    Status(StatusArguments),
     /// Say what would run, and what is wrong with configuration and list
     Check(CheckArguments),
     /// Print the man page or the completions of a shell

@@ -15,6 +15,7 @@ use crate::supervision::{ActorKind, Guardian, UnknownActor};
 use crate::telemetry::exposition;
 
 pub mod metrics;
+pub mod query;
 pub mod status;
 
 use metrics::BalancerMetrics;

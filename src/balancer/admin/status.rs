@@ -128,7 +128,8 @@ impl fmt::Display for StatusReport {
                 response,
                 share,
                 backend.redirects,
-                backend.reason,
+                // Part of it may be a server's own words, which must not steer a terminal.
+                backend.reason.escape_debug(),
             )?;
             match backend.traffic.as_str() {
                 "yes" | "no" => writeln!(formatter)?,

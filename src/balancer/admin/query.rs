@@ -1,0 +1,88 @@
+//! `fingerpost status`: asks a running balancer for its table and prints it.
+
+use std::io::Write;
+use std::time::Duration;
+
+use crate::balancer::admin::status::StatusReport;
+use crate::cli::StatusArguments;
+use crate::settings::SettingsError;
+
+/// The table of 100 000 backends has about 40 MB; more is not from a balancer.
+const LARGEST_ANSWER: usize = 256 << 20;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why the table cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The settings make no sense.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The balancer's admin port is not known here.
+    #[error(
+        "balancer.admin has no fixed port: give the address that the balancer printed at its start, as in fingerpost status http://127.0.0.1:9100/"
+    )]
+    NoAddress,
+    /// Nobody answers there.
+    #[error(
+        "cannot ask the balancer at {url}: {reason}; check that it runs and that this is its admin address"
+    )]
+    Unreachable {
+        /// What was asked for.
+        url: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// What answers there is no balancer, or one of another version.
+    #[error(
+        "what answers at {url} is no table of servers: {reason}; give the admin address, not the one for clients"
+    )]
+    NotATable {
+        /// What was asked for.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The terminal or pipe is gone.
+    #[error("cannot write to standard output")]
+    Output(#[from] std::io::Error),
+}
+
+/// Runs `fingerpost status`.
+pub fn command(arguments: &StatusArguments) -> Result<(), QueryError> {
+    let admin = match &arguments.admin {
+        Some(given) => given.clone(),
+        None => crate::settings::load(arguments.config.config.as_deref(), Vec::new())?.balancer.admin,
+    };
+    if admin.ends_with(":0") {
+        return Err(QueryError::NoAddress);
+    }
+    let scheme = if admin.contains("://") { "" } else { "http://" };
+    let url = format!("{scheme}{}/api/v1/backends", admin.trim_end_matches('/'));
+    let body = actix::System::new().block_on(fetch(&url))?;
+    let report: StatusReport = serde_json::from_slice(&body)
+        .map_err(|error| QueryError::NotATable { url, reason: error.to_string() })?;
+    let mut output = std::io::stdout().lock();
+    if arguments.json {
+        output.write_all(&body)?;
+        writeln!(output)?;
+    } else {
+        write!(output, "{report}")?;
+    }
+    Ok(())
+}
+
+async fn fetch(url: &str) -> Result<bytes::Bytes, QueryError> {
+    let unreachable = |reason: String| QueryError::Unreachable { url: url.to_owned(), reason };
+    let client = awc::Client::builder().timeout(PATIENCE).disable_redirects().finish();
+    let mut response = client.get(url).send().await.map_err(|error| unreachable(error.to_string()))?;
+    if !response.status().is_success() {
+        let reason = format!("it answers {}", response.status());
+        return Err(QueryError::NotATable { url: url.to_owned(), reason });
+    }
+    let body = response.body().limit(LARGEST_ANSWER);
+    match tokio::time::timeout(PATIENCE, body).await {
+        Ok(body) => body.map_err(|error| unreachable(error.to_string())),
+        Err(_) => Err(unreachable("the answer does not end".to_owned())),
+    }
+}
