@@ -14,8 +14,9 @@ use crate::cli::{LogArguments, LogFormat};
 ///
 /// `FINGERPOST_LOG` (the syntax of `RUST_LOG`) wins over the flag. A second call does nothing.
 pub fn start(arguments: &LogArguments) {
-    let filter = EnvFilter::try_from_env("FINGERPOST_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("{},actix_server=warn", arguments.log_level)));
+    let filter = EnvFilter::try_from_env("FINGERPOST_LOG").unwrap_or_else(|_| {
+        EnvFilter::new(format!("{},actix_server=warn,actix_http=off", arguments.log_level))
+    });
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match arguments.log_format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

@@ -1,0 +1,116 @@
+//! How a program hears that it should stop, and how its servers do so.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+/// What a server has been asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Serve.
+    Running,
+    /// Accept connections still, close each after the answer under way, and let requests be told so.
+    Draining,
+    /// Accept nothing more, finish what is being answered for at most this long, and end.
+    Stopping(Duration),
+}
+
+/// Asks a server to stop; every clone speaks to the same one.
+///
+/// A phase never goes back, and a second [`StopHandle::stop`] with a shorter time is heeded.
+#[derive(Debug, Clone)]
+pub struct StopHandle(watch::Sender<Phase>);
+
+impl Default for StopHandle {
+    fn default() -> Self {
+        Self(watch::Sender::new(Phase::Running))
+    }
+}
+
+impl StopHandle {
+    /// Announces the stop: connections close after their answer, while new ones are still accepted.
+    pub fn drain(&self) {
+        self.0.send_if_modified(|phase| {
+            let changed = *phase == Phase::Running;
+            if changed {
+                *phase = Phase::Draining;
+            }
+            changed
+        });
+    }
+
+    /// Stops: nothing more is accepted, and answers under way have `grace` to finish. Zero ends them now.
+    pub fn stop(&self, grace: Duration) {
+        self.0.send_if_modified(|phase| {
+            let changed = !matches!(*phase, Phase::Stopping(earlier) if earlier <= grace);
+            if changed {
+                *phase = Phase::Stopping(grace);
+            }
+            changed
+        });
+    }
+
+    /// What has been asked for so far, and what will be.
+    #[must_use]
+    pub fn phases(&self) -> watch::Receiver<Phase> {
+        self.0.subscribe()
+    }
+}
+
+/// The signals that ask a program to stop: SIGINT (Ctrl-C) and SIGTERM.
+#[derive(Debug)]
+pub struct Interrupts {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Interrupts {
+    /// Takes the signals over: from now on they end the program only through [`Interrupts::next`].
+    pub fn listen() -> io::Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            Ok(Self {
+                interrupt: signal(SignalKind::interrupt())?,
+                terminate: signal(SignalKind::terminate())?,
+            })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// Waits for the next signal.
+    pub async fn next(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+        #[cfg(not(unix))]
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_never_goes_back() {
+        let handle = StopHandle::default();
+        let phases = handle.phases();
+        handle.drain();
+        assert_eq!(*phases.borrow(), Phase::Draining);
+        handle.stop(Duration::from_secs(5));
+        handle.drain();
+        handle.stop(Duration::from_secs(9));
+        assert_eq!(*phases.borrow(), Phase::Stopping(Duration::from_secs(5)));
+        handle.stop(Duration::ZERO);
+        assert_eq!(*phases.borrow(), Phase::Stopping(Duration::ZERO));
+    }
+}

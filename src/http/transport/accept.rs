@@ -1,0 +1,90 @@
+//! Takes accepted sockets in: counts them, refuses one too many, hands the others to the HTTP layer.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use actix_http::StatusCode;
+use actix_service::{Service, ServiceFactory};
+use futures_util::future::LocalBoxFuture;
+
+use super::admission::Admission;
+use super::connection::Connection;
+use super::link::Worker;
+use super::stream::Stream;
+
+/// A connection and the address of its other end, as the HTTP layer of actix takes them.
+type Accepted = (Connection, Option<SocketAddr>);
+
+/// Makes an [`Acceptor`] around the HTTP layer.
+pub(super) struct AcceptorFactory<H> {
+    pub(super) http: H,
+    pub(super) worker: Rc<Worker>,
+}
+
+impl<H, I> ServiceFactory<I> for AcceptorFactory<H>
+where
+    H: ServiceFactory<Accepted, Config = (), Response = ()>,
+    H::Future: 'static,
+    <H::Service as Service<Accepted>>::Future: 'static,
+    H::Error: std::fmt::Display + 'static,
+    I: Into<Stream>,
+{
+    type Response = ();
+    type Error = ();
+    type Config = ();
+    type Service = Acceptor<H::Service>;
+    type InitError = H::InitError;
+    type Future = LocalBoxFuture<'static, Result<Self::Service, Self::InitError>>;
+
+    fn new_service(&self, (): ()) -> Self::Future {
+        let http = self.http.new_service(());
+        let worker = Rc::clone(&self.worker);
+        Box::pin(async move { Ok(Acceptor { http: http.await?, worker }) })
+    }
+}
+
+/// Serves accepted sockets.
+pub(super) struct Acceptor<H> {
+    http: H,
+    worker: Rc<Worker>,
+}
+
+impl<H, I> Service<I> for Acceptor<H>
+where
+    H: Service<Accepted, Response = ()>,
+    H::Future: 'static,
+    H::Error: std::fmt::Display + 'static,
+    I: Into<Stream>,
+{
+    type Response = ();
+    type Error = ();
+    type Future = LocalBoxFuture<'static, Result<(), ()>>;
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        self.http.poll_ready(cx).map_err(|_| ())
+    }
+
+    fn call(&self, socket: I) -> Self::Future {
+        let stream: Stream = socket.into();
+        let peer = stream.peer();
+        let (place, admission) = self.worker.connections.enter(peer.map(|peer| peer.ip()));
+        let worker = Rc::clone(&self.worker);
+        if admission == Admission::TooMany {
+            return Box::pin(async move {
+                let _place = place;
+                // Whether the page still arrives is up to the client.
+                let _ = Connection::refuse(stream, worker, StatusCode::SERVICE_UNAVAILABLE).await;
+                Ok(())
+            });
+        }
+        let serving = self.http.call((Connection::new(stream, worker), peer));
+        Box::pin(async move {
+            let _place = place;
+            if let Err(error) = serving.await {
+                tracing::debug!(%error, "connection ended early");
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,182 @@
+//! How many connections a server has, in all and from one address, and which are one too many.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+/// Counters over addresses in each row. Two rows of them take 128 KiB, whatever the number of addresses.
+const SLOTS: usize = 1 << 14;
+
+/// The connections of one server over all its workers, and what became of them. Counters only grow.
+#[derive(Debug)]
+pub struct Connections {
+    limit: usize,
+    address_limit: u32,
+    live: AtomicUsize,
+    emptied: Notify,
+    rows: [Row; 2],
+    /// Connections accepted, those refused included.
+    pub accepted: AtomicU64,
+    /// Connections answered with the 503 page because there were too many.
+    pub refused: AtomicU64,
+    /// Request heads that did not arrive in time.
+    pub late_heads: AtomicU64,
+    /// Requests refused before they reached a handler: malformed, too large, another version.
+    pub bad_heads: AtomicU64,
+    /// Connections cut because the reader took too little.
+    pub stalled: AtomicU64,
+    /// Bytes written to connections that have ended, heads included.
+    pub sent: AtomicU64,
+}
+
+/// One row of a count-min sketch (Cormode and Muthukrishnan, 2005): an address counts in the slot it hashes
+/// to, and so does any that collides with it. The least count of its slots is never too low, and too high
+/// only where it collides in every row. The hashes are seeded, so nobody can choose to collide.
+#[derive(Debug)]
+struct Row {
+    hash: RandomState,
+    slots: Box<[AtomicU32]>,
+}
+
+impl Row {
+    fn new() -> Self {
+        Self { hash: RandomState::new(), slots: (0..SLOTS).map(|_| AtomicU32::new(0)).collect() }
+    }
+
+    fn slot(&self, address: Origin) -> Option<&AtomicU32> {
+        self.slots.get(self.hash.hash_one(address) as usize % SLOTS)
+    }
+}
+
+/// Whom a connection is counted for: an IPv4 address, or the /64 network that one IPv6 customer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Origin(u64);
+
+impl From<IpAddr> for Origin {
+    fn from(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V4(address) => u64::from(address.to_bits()),
+            IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
+        })
+    }
+}
+
+impl Connections {
+    /// No connections yet; `limit` in all, `address_limit` from one address.
+    pub(super) fn new(limit: usize, address_limit: u32) -> Self {
+        Self {
+            limit,
+            address_limit,
+            live: AtomicUsize::new(0),
+            emptied: Notify::new(),
+            rows: [Row::new(), Row::new()],
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            late_heads: AtomicU64::new(0),
+            bad_heads: AtomicU64::new(0),
+            stalled: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+        }
+    }
+
+    /// Connections that are open.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection until the returned place is dropped, and says whether it may be served.
+    pub(super) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> (Place, Admission) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        let live = self.live.fetch_add(1, Ordering::Relaxed);
+        let origin = address.map(Origin::from);
+        let from_there = origin
+            .into_iter()
+            .flat_map(|origin| self.rows.iter().filter_map(move |row| row.slot(origin)))
+            .map(|slot| slot.fetch_add(1, Ordering::Relaxed))
+            .min()
+            .unwrap_or(0);
+        let admission = if live >= self.limit || from_there >= self.address_limit {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            Admission::TooMany
+        } else {
+            Admission::Granted
+        };
+        (Place { connections: Arc::clone(self), origin }, admission)
+    }
+
+    /// Resolves once no connection is open.
+    pub(super) async fn emptied(&self) {
+        while self.live() > 0 {
+            self.emptied.notified().await;
+        }
+    }
+}
+
+/// Whether a connection may be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    Granted,
+    TooMany,
+}
+
+/// A counted connection.
+#[derive(Debug)]
+pub(super) struct Place {
+    connections: Arc<Connections>,
+    origin: Option<Origin>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(origin) = self.origin {
+            for slot in self.connections.rows.iter().filter_map(|row| row.slot(origin)) {
+                slot.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        if self.connections.live.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.connections.emptied.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_too_many_is_refused_until_another_leaves() {
+        let connections = Arc::new(Connections::new(2, 100));
+        let address = Some(IpAddr::from([127, 0, 0, 1]));
+        let (first, admission) = connections.enter(address);
+        assert_eq!(admission, Admission::Granted);
+        let second = connections.enter(None);
+        assert_eq!(connections.enter(address).1, Admission::TooMany);
+        drop(first);
+        assert_eq!(connections.enter(address).1, Admission::Granted);
+        drop(second);
+        assert_eq!(connections.live(), 0);
+    }
+
+    #[test]
+    fn one_address_cannot_take_every_place() {
+        let connections = Arc::new(Connections::new(100, 3));
+        let greedy = Some(IpAddr::from([10, 0, 0, 1]));
+        let held: Vec<_> = (0..3).map(|_| connections.enter(greedy)).collect();
+        assert_eq!(connections.enter(greedy).1, Admission::TooMany);
+        assert_eq!(connections.enter(Some(IpAddr::from([10, 0, 0, 2]))).1, Admission::Granted);
+        drop(held);
+        assert_eq!(connections.enter(greedy).1, Admission::Granted);
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_count_together() {
+        let origin = |text: &str| Origin::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(origin("2001:db8::1"), origin("2001:db8::ffff:2"));
+        assert_ne!(origin("2001:db8::1"), origin("2001:db8:0:1::1"));
+        assert_eq!(origin("::ffff:10.0.0.1"), origin("10.0.0.1"));
+    }
+}

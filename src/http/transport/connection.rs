@@ -1,0 +1,332 @@
+//! What the dispatcher of actix reads and writes in place of a socket.
+//!
+//! The dispatcher has no hook for the errors of its parser, for the time a later head takes, nor for readers
+//! that stall. All of these can be seen here, because every poll of the dispatcher reads first and flushes
+//! last, and a handler's call is announced by [`service`](super::service):
+//!
+//! - One head at a time goes to the parser; what a client pipelines waits here until its answer is out. So
+//!   bytes written while no handler has the request can only be the parser's own error, and its status is
+//!   all that is taken of it: the page goes out in its place.
+//! - A flush while a head is unfinished means that the head did not come whole: only then is time set for it.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use actix_http::StatusCode;
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::clock::{Clock, Purpose};
+use super::ending::{Body, Ending, LINGER};
+use super::head::{HeadScan, Scan};
+use super::link::{Link, Stage, Worker};
+use super::stall::{Reader, Stall, TICKS};
+use super::stream::Stream;
+
+/// An accepted connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: Stream,
+    link: Rc<Link>,
+    scan: HeadScan,
+    /// Whether the parser has been given a head to its end.
+    is_head_whole: bool,
+    /// What was read beyond the end of the head.
+    ahead: BytesMut,
+    /// Whether the kernel said that there is more to read, while nobody wanted it.
+    is_input_waiting: bool,
+    clock: Clock,
+    stall: Option<Stall>,
+    answers: u32,
+    ending: Option<Ending>,
+    /// The number under which the worker knows this connection's task.
+    task: Option<usize>,
+}
+
+impl Connection {
+    pub(super) fn new(stream: Stream, worker: Rc<Worker>) -> Self {
+        Self {
+            stream,
+            link: Rc::new(Link::new(worker)),
+            scan: HeadScan::default(),
+            is_head_whole: false,
+            ahead: BytesMut::new(),
+            is_input_waiting: false,
+            clock: Clock::default(),
+            stall: None,
+            answers: 0,
+            ending: None,
+            task: None,
+        }
+    }
+
+    /// A connection that gets the page of this status and no service.
+    pub(super) async fn refuse(stream: Stream, worker: Rc<Worker>, status: StatusCode) -> io::Result<()> {
+        let mut connection = Self::new(stream, worker);
+        let mut space = [0; 64];
+        let mut buf = ReadBuf::new(&mut space);
+        let first = std::future::poll_fn(|cx| connection.stream.poll_read(cx, &mut buf));
+        if let Ok(read) = tokio::time::timeout(LINGER, first).await {
+            read?;
+            // Only to know a HEAD request, whose answer has no body.
+            connection.scan.feed(buf.filled(), connection.link.worker.limits.head);
+        }
+        connection.end_with(status);
+        std::future::poll_fn(|cx| connection.poll_ending(cx)).await
+    }
+
+    pub(super) fn link(&self) -> &Rc<Link> {
+        &self.link
+    }
+
+    /// Reads nothing more, and answers with the page of this status.
+    fn end_with(&mut self, status: StatusCode) {
+        let body = if self.scan.is_head_request() { Body::None } else { Body::Page };
+        self.ending = Some(Ending::with_page(status, body, &self.link.worker.pages));
+        self.link.stage.set(Stage::Ended);
+        let connections = &self.link.worker.connections;
+        match status {
+            StatusCode::REQUEST_TIMEOUT => connections.late_heads.fetch_add(1, Ordering::Relaxed),
+            StatusCode::SERVICE_UNAVAILABLE => 0,
+            _ => connections.bad_heads.fetch_add(1, Ordering::Relaxed),
+        };
+    }
+
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let link = &self.link;
+        match &mut self.ending {
+            Some(ending) => {
+                ending.poll(&mut self.stream, &mut self.clock, cx, |written| link.count_sent(written))
+            }
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Acts on the timer; an error ends the connection at once.
+    fn check_clock(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(purpose) = self.clock.expired() else { return Ok(()) };
+        match (purpose, self.link.stage.get()) {
+            (Purpose::Idle { answers }, Stage::Idle) if answers == self.answers => {
+                self.link.stage.set(Stage::Ended);
+            }
+            (Purpose::Head, Stage::Head) => self.end_with(StatusCode::REQUEST_TIMEOUT),
+            (Purpose::Write { ticks }, _) => return self.check_reader(ticks + 1, cx),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Cuts a reader that took too little while the socket was full.
+    fn check_reader(&mut self, ticks: u32, cx: &mut Context<'_>) -> io::Result<()> {
+        let limits = &self.link.worker.limits;
+        let Some(stall) = &mut self.stall else { return Ok(()) };
+        let minimum = (limits.minimum_rate * limits.write_timeout.as_secs()).max(1);
+        match stall.tick(self.link.sent(), ticks, minimum) {
+            Reader::Keeps => {
+                self.clock.set(Purpose::Write { ticks }, limits.write_timeout / TICKS, cx);
+                Ok(())
+            }
+            Reader::Stalled => {
+                self.link.worker.connections.stalled.fetch_add(1, Ordering::Relaxed);
+                self.link.stage.set(Stage::Ended);
+                Err(io::ErrorKind::TimedOut.into())
+            }
+        }
+    }
+
+    /// The socket is full: the reader is watched from now on.
+    fn watch_reader(&mut self, cx: &mut Context<'_>) {
+        if self.stall.is_none() {
+            self.stall = Some(Stall::start(self.link.sent()));
+            self.clock.set(Purpose::Write { ticks: 0 }, self.link.worker.limits.write_timeout / TICKS, cx);
+        }
+    }
+
+    /// Reads some of the next head, never beyond its end.
+    fn poll_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let limits = self.link.worker.limits.head;
+        let scan = if self.ahead.is_empty() {
+            let before = buf.filled().len();
+            match self.stream.poll_read(cx, buf) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Pending if self.link.is_draining() && self.link.stage.get() == Stage::Idle => {
+                    self.link.stage.set(Stage::Ended);
+                    return Poll::Ready(Ok(()));
+                }
+                other => return other,
+            }
+            let read = buf.filled().get(before..).unwrap_or_default();
+            if read.is_empty() {
+                // Half a head and no more: malformed, where nothing at all is an ordinary end.
+                if self.link.stage.get() == Stage::Head {
+                    self.end_with(StatusCode::BAD_REQUEST);
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let scan = self.scan.feed(read, limits);
+            match scan {
+                Scan::Complete(end) if end < read.len() => {
+                    self.ahead.extend_from_slice(read.get(end..).unwrap_or_default());
+                    buf.set_filled(before + end);
+                }
+                Scan::Refused(_) => buf.set_filled(before),
+                Scan::Partial | Scan::Complete(_) => {}
+            }
+            scan
+        } else {
+            let length = self.ahead.len().min(buf.remaining());
+            let next = self.ahead.get(..length).unwrap_or_default();
+            let scan = self.scan.feed(next, limits);
+            let taken = match scan {
+                Scan::Complete(end) => end,
+                Scan::Partial => length,
+                Scan::Refused(_) => 0,
+            };
+            buf.put_slice(next.get(..taken).unwrap_or_default());
+            self.ahead.advance(taken);
+            scan
+        };
+        match scan {
+            Scan::Refused(status) => self.end_with(status),
+            Scan::Complete(_) | Scan::Partial => {
+                self.link.stage.set(Stage::Head);
+                self.is_head_whole = matches!(scan, Scan::Complete(_));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads a request's body, or what a client sends in its place, as it comes.
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return self.stream.poll_read(cx, buf);
+        }
+        let length = self.ahead.len().min(buf.remaining());
+        buf.put_slice(self.ahead.get(..length).unwrap_or_default());
+        self.ahead.advance(length);
+        Poll::Ready(Ok(()))
+    }
+
+    /// The answer is out: what came meanwhile is looked at now.
+    fn end_answer(&mut self, cx: &mut Context<'_>) {
+        self.answers = self.answers.wrapping_add(1);
+        self.stall = None;
+        self.is_head_whole = false;
+        self.scan = HeadScan::default();
+        if self.link.has_request_body.get() {
+            // What is left of the body cannot be told from a next request.
+            self.link.stage.set(Stage::Ended);
+            self.ending = Some(Ending::after_answer());
+            return;
+        }
+        self.link.stage.set(Stage::Idle);
+        if std::mem::take(&mut self.is_input_waiting) || !self.ahead.is_empty() || self.link.is_draining() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Sets the time for whatever the connection waits for, where it is not set yet.
+    fn set_clock(&mut self, cx: &mut Context<'_>) {
+        let limits = &self.link.worker.limits;
+        let (purpose, time) = match (self.link.stage.get(), self.clock.purpose()) {
+            (Stage::Idle, Some(Purpose::Idle { .. }))
+            | (Stage::Head, Some(Purpose::Head))
+            | (Stage::Answering | Stage::Ended, _) => return,
+            (Stage::Idle, _) if self.answers == 0 => (Purpose::Idle { answers: 0 }, limits.head_timeout),
+            (Stage::Idle, _) => (Purpose::Idle { answers: self.answers }, limits.keep_alive),
+            (Stage::Head, _) => (Purpose::Head, limits.head_timeout),
+        };
+        self.clock.set(purpose, time, cx);
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.task.is_none() {
+            this.task = Some(this.link.worker.register(cx.waker()));
+        }
+        this.check_clock(cx)?;
+        match this.link.stage.get() {
+            Stage::Ended => Poll::Ready(Ok(())),
+            Stage::Answering if this.link.has_request_body.get() => this.poll_body(cx, buf),
+            Stage::Idle | Stage::Head if !this.is_head_whole => this.poll_head(cx, buf),
+            Stage::Idle | Stage::Head | Stage::Answering => {
+                // The dispatcher returns here before the parser has seen the head, and again while an answer
+                // is sent. The next request stays where it is, but the task must hear of it.
+                if !this.is_input_waiting && this.stream.poll_readable(cx).is_ready() {
+                    this.is_input_waiting = true;
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.link.stage.get() == Stage::Head {
+            this.end_with(parser_status(bytes));
+        }
+        if this.ending.is_some() {
+            ready!(this.poll_ending(cx))?;
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = this.stream.poll_write(cx, bytes);
+        match &written {
+            Poll::Ready(Ok(written)) => this.link.count_sent(*written),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => this.watch_reader(cx),
+        }
+        written
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match this.link.stage.get() {
+            Stage::Answering if !this.link.is_body_open.get() => this.end_answer(cx),
+            // A body that came with its head waits here; the dispatcher must ask for it.
+            Stage::Answering if this.link.has_request_body.get() && !this.ahead.is_empty() => {
+                cx.waker().wake_by_ref();
+            }
+            // The parser does not take the head for whole, so it reads on.
+            Stage::Head if this.is_head_whole => {
+                this.is_head_whole = false;
+                cx.waker().wake_by_ref();
+            }
+            _ => {}
+        }
+        ready!(this.poll_ending(cx))?;
+        this.set_clock(cx);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_ending(cx))?;
+        this.stream.poll_shutdown(cx)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let worker = &self.link.worker;
+        if let Some(task) = self.task {
+            worker.forget(task);
+        }
+        worker.connections.sent.fetch_add(self.link.sent(), Ordering::Relaxed);
+    }
+}
+
+/// The status of an answer that the dispatcher made by itself, `HTTP/1.1 400 Bad Request` and so on.
+fn parser_status(answer: &[u8]) -> StatusCode {
+    answer
+        .get(9..12)
+        .and_then(|digits| StatusCode::from_bytes(digits).ok())
+        .filter(|status| status.is_client_error() || status.is_server_error())
+        .unwrap_or(StatusCode::BAD_REQUEST)
+}

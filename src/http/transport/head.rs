@@ -1,0 +1,236 @@
+//! Finds where a request head ends, and the heads that are refused before the parser sees them. Pure.
+//!
+//! The parser of actix remains the judge of everything else. The two agree on what ends a line and a head
+//! (RFC 9112, section 2.2: a bare LF counts as a line's end, empty lines before a request are skipped).
+
+use actix_http::StatusCode;
+
+/// How large a request head may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// The request line in bytes; a longer one gets 414.
+    pub line: usize,
+    /// The whole head in bytes; a larger one gets 431.
+    pub total: usize,
+}
+
+/// What is known after some more bytes of a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scan {
+    /// The head goes on.
+    Partial,
+    /// The head ends after this many of the bytes given last.
+    Complete(usize),
+    /// The head is refused with this status.
+    Refused(StatusCode),
+}
+
+/// The longest end of a request line that is kept, enough for ` HTTP/x.y` and a CR.
+const TAIL: usize = 16;
+const METHOD: usize = 5;
+
+/// One request head on its way in, in pieces of any size.
+#[derive(Debug, Default)]
+pub struct HeadScan {
+    part: Part,
+    /// Bytes of the current line in earlier pieces.
+    line: usize,
+    /// Whether the current line consists of one CR so far.
+    lone_cr: bool,
+    /// Bytes of this head in earlier pieces.
+    total: usize,
+    /// The end of the request line in earlier pieces.
+    tail: [u8; TAIL],
+    /// The first bytes of the request line.
+    method: [u8; METHOD],
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Empty lines may come before the request line.
+    #[default]
+    Before,
+    RequestLine,
+    Fields,
+}
+
+impl HeadScan {
+    /// Looks at the next bytes of the head. After [`Scan::Complete`] or a refusal a new scan is needed.
+    pub fn feed(&mut self, bytes: &[u8], limits: HeadLimits) -> Scan {
+        let mut at = 0;
+        if self.part == Part::Before {
+            at = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            if at == bytes.len() {
+                return self.more(bytes.len(), limits);
+            }
+            self.part = Part::RequestLine;
+        }
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let end = memchr::memchr(b'\n', rest);
+            let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+            if self.part == Part::RequestLine {
+                if self.line < METHOD {
+                    self.keep_method(line);
+                }
+                if self.line + line.len() > limits.line {
+                    return Scan::Refused(StatusCode::URI_TOO_LONG);
+                }
+            }
+            let Some(end) = end else {
+                self.keep_line(line);
+                return self.more(bytes.len(), limits);
+            };
+            at += end + 1;
+            match self.part {
+                Part::Fields if self.is_empty_line(line) => {
+                    return if self.total + at > limits.total {
+                        Scan::Refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+                    } else {
+                        Scan::Complete(at)
+                    };
+                }
+                Part::Fields => {}
+                Part::Before | Part::RequestLine => {
+                    if self.is_of_another_major_version(line) {
+                        return Scan::Refused(StatusCode::HTTP_VERSION_NOT_SUPPORTED);
+                    }
+                    self.part = Part::Fields;
+                }
+            }
+            self.line = 0;
+            self.lone_cr = false;
+        }
+    }
+
+    /// Whether the request is a HEAD, as far as its first bytes tell.
+    #[must_use]
+    pub fn is_head_request(&self) -> bool {
+        &self.method == b"HEAD "
+    }
+
+    fn more(&mut self, length: usize, limits: HeadLimits) -> Scan {
+        self.total += length;
+        if self.total > limits.total {
+            Scan::Refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+        } else {
+            Scan::Partial
+        }
+    }
+
+    fn is_empty_line(&self, line: &[u8]) -> bool {
+        match self.line {
+            0 => matches!(line, b"" | b"\r"),
+            1 => self.lone_cr && line.is_empty(),
+            _ => false,
+        }
+    }
+
+    fn keep_method(&mut self, line: &[u8]) {
+        for (kept, byte) in self.method.iter_mut().skip(self.line).zip(line) {
+            *kept = *byte;
+        }
+    }
+
+    /// Remembers what the end of this line needs when it comes in a later piece.
+    fn keep_line(&mut self, line: &[u8]) {
+        self.lone_cr = self.line == 0 && line == b"\r";
+        self.line += line.len();
+        if self.part == Part::RequestLine {
+            self.tail = self.tail_with(line);
+        }
+    }
+
+    fn tail_with(&self, line: &[u8]) -> [u8; TAIL] {
+        let mut tail = self.tail;
+        if let Some(chunk) = line.last_chunk::<TAIL>() {
+            return *chunk;
+        }
+        tail.rotate_left(line.len());
+        if let Some(end) = tail.get_mut(TAIL - line.len()..) {
+            end.copy_from_slice(line);
+        }
+        tail
+    }
+
+    /// Whether the request line ends in `HTTP/` and a number that is not 1, as that of HTTP/2 does.
+    fn is_of_another_major_version(&self, line: &[u8]) -> bool {
+        let tail = self.tail_with(line);
+        let tail = tail.strip_suffix(b"\r").unwrap_or(&tail);
+        let Some(space) = memchr::memrchr(b' ', tail) else { return false };
+        let Some(version) = tail.get(space + 1..).and_then(|word| word.strip_prefix(b"HTTP/")) else {
+            return false;
+        };
+        let mut numbers = version.split(|byte| *byte == b'.');
+        let major = numbers.next().unwrap_or_default();
+        let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+        is_number(major) && numbers.all(is_number) && major != b"1"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { line: 64, total: 256 };
+
+    /// The same bytes whole, and cut at every place, must come to the same end.
+    fn check(bytes: &[u8], expected: Scan) {
+        assert_eq!(HeadScan::default().feed(bytes, LIMITS), expected, "{}", bytes.escape_ascii());
+        for cut in 0..bytes.len() {
+            let (first, second) = bytes.split_at(cut);
+            let mut scan = HeadScan::default();
+            let mut found = scan.feed(first, LIMITS);
+            if found == Scan::Partial {
+                found = match scan.feed(second, LIMITS) {
+                    Scan::Complete(end) => Scan::Complete(end + cut),
+                    other => other,
+                };
+            }
+            assert_eq!(found, expected, "{} cut at {cut}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_head_ends_at_its_empty_line() {
+        check(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest", Scan::Complete(27));
+        check(b"GET / HTTP/1.0\n\nrest", Scan::Complete(16));
+        check(b"\r\n\r\nGET / HTTP/1.1\r\n\r\n", Scan::Complete(22));
+        check(b"GET / HTTP/1.1\r\nHost: a\r\n\r", Scan::Partial);
+        check(b"GET / HTTP/1.1\r\n\rX\n\n", Scan::Complete(20));
+        check(b"", Scan::Partial);
+    }
+
+    #[test]
+    fn another_major_version_is_refused() {
+        let refused = Scan::Refused(StatusCode::HTTP_VERSION_NOT_SUPPORTED);
+        check(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", refused);
+        check(b"GET / HTTP/3.0\r\n", refused);
+        check(b"GET / HTTP/2\n", refused);
+        check(b"GET / HTTP/0.9\r\n", refused);
+        check(b"GET / HTTP/x\r\n\r\n", Scan::Complete(16));
+        check(b"GET /\r\n\r\n", Scan::Complete(9));
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused() {
+        let line = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(80));
+        check(line.as_bytes(), Scan::Refused(StatusCode::URI_TOO_LONG));
+        let fields = format!("GET / HTTP/1.1\r\n{}\r\n\r\n", "A: b\r\n".repeat(80));
+        check(fields.as_bytes(), Scan::Refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+    }
+
+    #[test]
+    fn a_head_request_is_known_by_its_first_bytes() {
+        for cut in 0..=6 {
+            let (first, second) = b"HEAD / HTTP/1.1\r\n".split_at(cut);
+            let mut scan = HeadScan::default();
+            scan.feed(first, LIMITS);
+            scan.feed(second, LIMITS);
+            assert!(scan.is_head_request());
+        }
+        let mut scan = HeadScan::default();
+        scan.feed(b"HEADER / HTTP/1.1\r\n", LIMITS);
+        assert!(!scan.is_head_request());
+    }
+}

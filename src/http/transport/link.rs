@@ -1,0 +1,138 @@
+//! What a connection and the handler of its requests know of each other. Both run on one thread.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+
+use actix_http::Request;
+
+use super::admission::Connections;
+use super::{Limits, Pages};
+
+/// Where a connection is between two requests. At most one request is under way at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Nothing of the next request has come.
+    Idle,
+    /// Bytes of a head have gone to the parser, which has made no request of them yet.
+    Head,
+    /// A handler has the request, or its answer is being sent.
+    Answering,
+    /// Nothing more is read.
+    Ended,
+}
+
+/// One connection as its handlers see it; [`Link::of`] finds it.
+#[derive(Debug)]
+pub struct Link {
+    pub(super) stage: Cell<Stage>,
+    /// Whether the answer's body, or the answer itself, is still to come.
+    pub(super) is_body_open: Cell<bool>,
+    /// Whether the request has a body. It is not separated from the next request, so that is the last one.
+    pub(super) has_request_body: Cell<bool>,
+    pub(super) sent: Cell<u64>,
+    pub(super) worker: Rc<Worker>,
+}
+
+impl Link {
+    pub(super) fn new(worker: Rc<Worker>) -> Self {
+        Self {
+            stage: Cell::new(Stage::Idle),
+            is_body_open: Cell::new(false),
+            has_request_body: Cell::new(false),
+            sent: Cell::new(0),
+            worker,
+        }
+    }
+
+    /// The connection a request came in on; none where the request did not come through a
+    /// [`Transport`](super::Transport).
+    #[must_use]
+    pub fn of(request: &Request) -> Option<&Rc<Self>> {
+        request.conn_data::<Rc<Self>>()
+    }
+
+    /// Bytes written to this connection so far, heads included.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.get()
+    }
+
+    /// Whether the server has been asked to stop.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.worker.is_draining.get()
+    }
+
+    pub(super) fn count_sent(&self, bytes: usize) {
+        self.sent.set(self.sent.get() + bytes as u64);
+    }
+
+    /// A handler gets a request of this connection.
+    pub(super) fn begin_answer(&self, has_request_body: bool) {
+        self.stage.set(Stage::Answering);
+        self.is_body_open.set(true);
+        if has_request_body {
+            self.has_request_body.set(true);
+        }
+    }
+
+    /// Whether this answer is the last one of the connection.
+    pub(super) fn must_close(&self) -> bool {
+        self.has_request_body.get() || self.is_draining()
+    }
+}
+
+/// What the connections of one worker thread share.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) limits: Limits,
+    pub(super) pages: Pages,
+    pub(super) connections: Arc<Connections>,
+    pub(super) is_draining: Cell<bool>,
+    tasks: RefCell<Tasks>,
+}
+
+/// The tasks of the open connections, to be woken when the server is to stop.
+#[derive(Debug, Default)]
+struct Tasks {
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
+}
+
+impl Worker {
+    pub(super) fn new(limits: Limits, pages: Pages, connections: Arc<Connections>) -> Self {
+        Self { limits, pages, connections, is_draining: Cell::new(false), tasks: RefCell::default() }
+    }
+
+    /// Tells every connection that its current answer is its last.
+    pub(super) fn drain(&self) {
+        self.is_draining.set(true);
+        for waker in self.tasks.borrow().wakers.iter().flatten() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Remembers a connection's task until the number is given back with [`Worker::forget`].
+    pub(super) fn register(&self, waker: &Waker) -> usize {
+        let mut tasks = self.tasks.borrow_mut();
+        let waker = Some(waker.clone());
+        if let Some(number) = tasks.free.pop() {
+            if let Some(place) = tasks.wakers.get_mut(number) {
+                *place = waker;
+            }
+            return number;
+        }
+        tasks.wakers.push(waker);
+        tasks.wakers.len() - 1
+    }
+
+    pub(super) fn forget(&self, number: usize) {
+        let mut tasks = self.tasks.borrow_mut();
+        if let Some(place) = tasks.wakers.get_mut(number) {
+            *place = None;
+            tasks.free.push(number);
+        }
+    }
+}
