@@ -6,7 +6,8 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::settings;
+use crate::balancer::settings::BalancerSettings;
+use crate::settings::{self, RawSettings, SettingsError};
 use crate::telemetry::chain;
 
 /// What a file holds.
@@ -25,6 +26,11 @@ pub(super) struct Problem {
     pub(super) line: usize,
     /// What is wrong, and what would be right.
     pub(super) reason: String,
+}
+
+/// Makes of each section what its program would run on.
+pub(super) fn validate(raw: &RawSettings) -> Result<(), SettingsError> {
+    BalancerSettings::try_from(raw.balancer.clone()).map(drop)
 }
 
 /// Looks at every line of a configuration file.
@@ -70,8 +76,8 @@ fn check_key(
     }
     let Some(written) = text.get(value.span()) else { return };
     let line = format!("{section}.{name} = {written}\n");
-    match settings::from_text(&line, Vec::new()) {
-        Ok(_) => found.usable.push_str(&line),
+    match settings::from_text(&line, Vec::new()).and_then(|raw| validate(&raw)) {
+        Ok(()) => found.usable.push_str(&line),
         Err(error) => found.report(text, at, chain(&error)),
     }
 }
@@ -122,6 +128,15 @@ mod tests {
         assert!(text.starts_with("4: ") && text.contains("balancer.port"), "{text}");
         assert!(large.starts_with("8: ") && large.contains("server.port"), "{large}");
         assert!(section.starts_with("9: [sever]: there is no such section"), "{section}");
+    }
+
+    #[test]
+    fn a_value_that_makes_no_sense_is_named_by_its_line() {
+        let found = problems("[balancer]\nfall = 0\nstatus = 300\nprobe_interval = \"soon\"\n");
+        let [fall, status, interval] = found.as_slice() else { panic!("{found:?}") };
+        assert!(fall.starts_with("2: balancer.fall = 0: it must be at least 1"), "{fall}");
+        assert!(status.starts_with("3: balancer.status = 300: "), "{status}");
+        assert!(interval.starts_with("4: ") && interval.contains("probe_interval"), "{interval}");
     }
 
     #[test]

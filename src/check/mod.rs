@@ -76,7 +76,7 @@ fn check_settings(arguments: &CheckArguments, report: &mut Report) -> Option<Raw
     } else {
         settings::from_text(&found.usable, arguments.overrides())
     };
-    match loaded {
+    match loaded.and_then(|raw| configuration::validate(&raw).map(|()| raw)) {
         Ok(raw) => {
             if report.problems == 0 {
                 describe(&raw, report);

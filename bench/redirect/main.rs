@@ -1,0 +1,128 @@
+//! What a redirect costs: fingerpost beside nginx, `HAProxy`, Caddy and the floor, one processor each.
+//!
+//! ```text
+//! cargo bench --bench redirect -- [--rounds 5] [--seconds 5] [--connections 64] [--only NAME,NAME]
+//! ```
+//!
+//! Every server is pinned to processor 0 and asked for one path by `wrk` on processor 1, over connections that stay
+//! open. The rounds are interleaved, so that noise of the machine meets all alike, and the table shows medians. The
+//! cost is the server's processor time as the kernel accounts for it, divided by the answers. Peers that are not
+//! installed are left out and named (Debian packages nginx, haproxy, caddy; wrk is needed).
+//!
+//! The floor is a bare epoll loop that writes the very bytes that fingerpost answers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a failed bench may panic"
+)]
+#![allow(unreachable_pub, dead_code, reason = "the benches share modules, and each takes what it needs")]
+
+use std::io;
+
+use bench_support::{LOAD_CORE, SERVER_CORE, canned, median, process, wrk};
+
+#[path = "../support/mod.rs"]
+mod bench_support;
+mod contenders;
+
+/// The path that is asked for; long enough to be a download's.
+const TARGET: &str = "/pub/releases/image.iso?mirror=any";
+
+struct Options {
+    rounds: usize,
+    seconds: u32,
+    connections: u32,
+    /// Names of contenders; all where it is empty.
+    only: Vec<String>,
+}
+
+fn main() -> io::Result<()> {
+    let mut arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if arguments.first().is_some_and(|first| first == "serve-canned") {
+        return canned::serve(&std::fs::read(&arguments[1])?);
+    }
+    let options = Options::parse(&mut arguments);
+    if !process::is_installed("wrk") {
+        eprintln!("skipped: wrk is not installed (Debian package wrk)");
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let mut contenders = contenders::start_all(folder.path(), TARGET)?;
+    contenders.retain(|contender| {
+        options.only.is_empty() || options.only.iter().any(|name| name == contender.name)
+    });
+    let mut runs: Vec<Vec<Run>> = contenders.iter().map(|_| Vec::new()).collect();
+    for round in 1..=options.rounds {
+        eprintln!("round {round} of {}", options.rounds);
+        for (contender, runs) in contenders.iter().zip(&mut runs) {
+            let before = contender.process.cpu_seconds();
+            let load = wrk::run(LOAD_CORE, options.connections, options.seconds, contender.port, TARGET)?;
+            let cpu_seconds = contender.process.cpu_seconds() - before;
+            runs.push(Run { load, cpu_microseconds: cpu_seconds * 1e6 / load.answers.max(1.0) });
+        }
+    }
+    print_table(&options, &contenders, &runs);
+    Ok(())
+}
+
+struct Run {
+    load: wrk::Load,
+    /// Processor time of the server for each answer.
+    cpu_microseconds: f64,
+}
+
+fn print_table(options: &Options, contenders: &[contenders::Contender], runs: &[Vec<Run>]) {
+    println!(
+        "{} rounds of {} s, {} connections that stay open, medians\n",
+        options.rounds, options.seconds, options.connections
+    );
+    println!("| server | CPU us per answer | against the floor | answers/s | p99 ms | errors |");
+    println!("|---|---|---|---|---|---|");
+    let of = |runs: &[Run], figure: fn(&Run) -> f64| median(runs.iter().map(figure).collect());
+    let floor = contenders
+        .iter()
+        .zip(runs)
+        .find(|(contender, _)| contender.name == "floor")
+        .map(|(_, runs)| of(runs, |run| run.cpu_microseconds));
+    for (contender, runs) in contenders.iter().zip(runs) {
+        let cpu = of(runs, |run| run.cpu_microseconds);
+        println!(
+            "| {} | {cpu:.2} | {} | {:.0} | {:.2} | {} |",
+            contender.name,
+            floor.map_or_else(|| "-".to_owned(), |floor| format!("{:.2}", cpu / floor)),
+            of(runs, |run| run.load.per_second),
+            of(runs, |run| run.load.p99_milliseconds),
+            runs.iter().map(|run| run.load.errors).sum::<f64>(),
+        );
+    }
+}
+
+impl Options {
+    fn parse(arguments: &mut Vec<String>) -> Self {
+        let mut options = Self { rounds: 5, seconds: 5, connections: 64, only: Vec::new() };
+        let mut arguments = arguments.drain(..);
+        while let Some(name) = arguments.next() {
+            let value = arguments.next().unwrap_or_else(|| panic!("{name} needs a value"));
+            match name.as_str() {
+                "--rounds" => options.rounds = value.parse().expect("a number of rounds"),
+                "--seconds" => options.seconds = value.parse().expect("a number of seconds"),
+                "--connections" => options.connections = value.parse().expect("a number of connections"),
+                "--only" => options.only = value.split(',').map(str::to_owned).collect(),
+                _ => panic!("{name} is none of --rounds --seconds --connections --only"),
+            }
+        }
+        options
+    }
+}
+
+/// This program again, as a server of canned answers.
+fn canned_server(core: &str, answer: &std::path::Path) -> io::Result<process::Process> {
+    let program = std::env::current_exe()?;
+    process::Process::with_first_line(
+        core,
+        program.to_str().expect("a path in UTF-8"),
+        &["serve-canned", answer.to_str().expect("a path in UTF-8")],
+    )
+}

@@ -1,0 +1,79 @@
+//! A bare epoll loop that answers every request with the same bytes: the least that a server of one process can
+//! spend on an answer. It also stands for any number of backends, since it listens on all of 127.0.0.0/8.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+
+const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+const LISTENER: u64 = u64::MAX;
+/// The size of the buffer of actix's and nginx's connections, roughly.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+struct Connection {
+    stream: TcpStream,
+    /// How many bytes of [`END_OF_HEAD`] the last reading ended with.
+    matched: usize,
+}
+
+/// Prints its port and answers until it is killed.
+pub fn serve(answer: &[u8]) -> io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    listener.set_nonblocking(true)?;
+    println!("{}", listener.local_addr()?.port());
+    let poll = epoll::create(CreateFlags::CLOEXEC)?;
+    epoll::add(&poll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+    let mut connections: HashMap<u64, Connection> = HashMap::new();
+    let mut next: u64 = 0;
+    let mut events = Vec::with_capacity(512);
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut answers = Vec::new();
+    loop {
+        epoll::wait(&poll, spare_capacity(&mut events), None)?;
+        for event in events.drain(..) {
+            let token = event.data.u64();
+            if token == LISTENER {
+                while let Ok((stream, _)) = listener.accept() {
+                    stream.set_nonblocking(true)?;
+                    stream.set_nodelay(true)?;
+                    epoll::add(&poll, &stream, EventData::new_u64(next), EventFlags::IN)?;
+                    connections.insert(next, Connection { stream, matched: 0 });
+                    next += 1;
+                }
+            } else if let Some(connection) = connections.get_mut(&token)
+                && !connection.answer(&mut buffer, answer, &mut answers)
+            {
+                // Closing the stream takes it out of the poll.
+                connections.remove(&token);
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Answers every request that has arrived whole; false when the connection is to be closed.
+    fn answer(&mut self, buffer: &mut [u8], answer: &[u8], answers: &mut Vec<u8>) -> bool {
+        let read = match self.stream.read(buffer) {
+            Ok(0) => return false,
+            Ok(read) => read,
+            Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+        };
+        answers.clear();
+        for byte in &buffer[..read] {
+            self.matched = match *byte {
+                byte if byte == END_OF_HEAD[self.matched] => self.matched + 1,
+                b'\r' => 1,
+                _ => 0,
+            };
+            if self.matched == END_OF_HEAD.len() {
+                self.matched = 0;
+                answers.extend_from_slice(answer);
+            }
+        }
+        // A peer that does not read a few hundred bytes is none that this loop is for.
+        answers.is_empty() || self.stream.write(answers).is_ok_and(|written| written == answers.len())
+    }
+}

@@ -1,0 +1,19 @@
+//! What the comparisons of whole processes share: servers under test and what the operating system says they cost.
+
+pub mod canned;
+pub mod process;
+pub mod wrk;
+
+/// The processor that the measured server has for itself.
+pub const SERVER_CORE: &str = "0";
+/// The processor that load and everything else share.
+pub const LOAD_CORE: &str = "1";
+
+/// The middle one of some figures.
+///
+/// # Panics
+/// When there is none.
+pub fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
