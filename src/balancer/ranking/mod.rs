@@ -15,6 +15,7 @@ use crate::balancer::health::fleet::Mode;
 use crate::balancer::health::{State, Thresholds, Transition};
 use crate::balancer::policy::PolicyName;
 use crate::balancer::probe::ProbeResult;
+use crate::balancer::redirect::avoid::AuthorityIndex;
 use crate::supervision::{Lifeline, Panic};
 
 pub mod estimate;
@@ -66,6 +67,7 @@ pub struct RankingActor {
     listed: Arc<Vec<Member>>,
     entries: Vec<Entry>,
     places: HashMap<BackendId, usize>,
+    authorities: Arc<AuthorityIndex>,
     generation: u64,
     mode: Mode,
     published_at: Instant,
@@ -84,6 +86,7 @@ impl RankingActor {
             listed: Arc::default(),
             entries: latest.entries.clone(),
             places: HashMap::new(),
+            authorities: Arc::default(),
             generation: latest.generation,
             mode: latest.mode,
             published_at: latest.built_at,
@@ -98,6 +101,8 @@ impl RankingActor {
     fn index(&mut self) {
         let ids = self.entries.iter().map(|entry| entry.member.backend.id().clone());
         self.places = ids.zip(0..).collect();
+        let ids = self.entries.iter().map(|entry| entry.member.backend.id());
+        self.authorities = Arc::new(AuthorityIndex::new(ids));
     }
 
     /// Takes over the list in force if it is another one; what is known of backends that stay is kept.
@@ -138,6 +143,7 @@ impl RankingActor {
         let table = RoutingTable::build(
             self.generation,
             &mut self.entries,
+            Arc::clone(&self.authorities),
             self.plan.policy,
             &self.plan.thresholds,
             now,

@@ -11,6 +11,7 @@ use crate::balancer::health::fleet::{self, Mode, Standing};
 use crate::balancer::health::{Health, ProbeOutcome, State, Thresholds, Transition};
 use crate::balancer::policy::{self, Candidate, Ledger, Policy, PolicyName};
 use crate::balancer::ranking::estimate::{Continuity, Estimate};
+use crate::balancer::redirect::avoid::AuthorityIndex;
 
 /// A backend of the list, and the record of what it was sent, which lives as long as the backend stays in the list.
 #[derive(Debug, Clone)]
@@ -87,6 +88,8 @@ pub struct RoutingTable {
     pub built_at: Instant,
     /// Which rule chose the candidates.
     pub mode: Mode,
+    /// Finds entries by host and port.
+    pub authorities: Arc<AuthorityIndex>,
     /// All backends of the list, in its order; a policy names them by their place here.
     pub entries: Vec<Entry>,
     /// Chooses among the candidates.
@@ -98,7 +101,14 @@ impl RoutingTable {
     #[must_use]
     pub fn empty(name: PolicyName, now: Instant, random: &mut dyn Rng) -> Self {
         let policy = policy::build(name, Vec::new(), random);
-        Self { generation: 0, built_at: now, mode: Mode::Nothing, entries: Vec::new(), policy }
+        Self {
+            generation: 0,
+            built_at: now,
+            mode: Mode::Nothing,
+            authorities: Arc::default(),
+            entries: Vec::new(),
+            policy,
+        }
     }
 
     /// The table that follows from what is known now. It notes the standing of each entry in `entries` too.
@@ -106,6 +116,7 @@ impl RoutingTable {
     pub fn build(
         generation: u64,
         entries: &mut [Entry],
+        authorities: Arc<AuthorityIndex>,
         name: PolicyName,
         thresholds: &Thresholds,
         now: Instant,
@@ -128,6 +139,7 @@ impl RoutingTable {
             generation,
             built_at: now,
             mode: selection.mode,
+            authorities,
             entries: entries.to_vec(),
             policy: policy::build(name, candidates, random),
         }

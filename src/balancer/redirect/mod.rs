@@ -13,6 +13,7 @@ use crate::balancer::ranking::table::RoutingTable;
 use crate::supervision::{Lifeline, Panic};
 
 pub mod answer;
+pub mod avoid;
 pub mod location;
 pub mod service;
 

@@ -7,16 +7,17 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 use actix_http::header::{self, HeaderValue};
-use actix_http::{Method, Request, Response, StatusCode};
+use actix_http::{HttpMessage, Method, Request, Response, StatusCode};
 use bytes::{BufMut, Bytes, BytesMut};
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
 use super::CurrentTable;
 use super::answer::{self, RedirectStatus};
+use super::avoid;
 use super::location::Target;
 use crate::balancer::admin::metrics::WorkerCounters;
-use crate::balancer::policy::{self, Clock, Picks};
+use crate::balancer::policy::{self, Avoid, Clock, Picks};
 use crate::balancer::ranking::table::RoutingTable;
 use crate::http::pages::Pages;
 use crate::supervision::Leash;
@@ -76,7 +77,14 @@ impl RedirectService {
         };
         let table = self.table.load();
         let mut picks = Picks::new(self.plan.alternates);
-        let wanted = policy::Request { path_hash: hash(target.path()), ..policy::Request::default() };
+        let wanted = policy::Request {
+            path_hash: hash(target.path()),
+            avoid: if request.headers().contains_key(avoid::HEADER) {
+                table.authorities.avoided(request.headers())
+            } else {
+                Avoid::default()
+            },
+        };
         let now = self.plan.clock.tick(Instant::now());
         table.policy.pick(&wanted, now, &mut *self.random.borrow_mut(), &mut picks);
         let location = picks
