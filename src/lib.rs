@@ -26,7 +26,6 @@ pub mod client;
 pub mod file_server;
 pub mod http;
 pub mod settings;
-pub mod shutdown;
 pub mod supervision;
 pub mod telemetry;
 

@@ -33,8 +33,8 @@ pub mod workers;
 use crate::cli::BalancerArguments;
 use crate::http::listener::{self, ListenError};
 use crate::http::pages::Pages;
+use crate::http::stop::{Interrupts, StopHandle};
 use crate::settings::SettingsError;
-use crate::shutdown;
 use crate::supervision::{ActorKind, GaveUp, Guardian, Leash, Patience, Seat};
 use admin::Admin;
 use admin::metrics::BalancerMetrics;
@@ -71,13 +71,13 @@ pub enum BalancerError {
 /// Runs `fingerpost balancer` until it is told to stop.
 pub fn command(arguments: &BalancerArguments) -> Result<(), BalancerError> {
     let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
-    let balancer = Balancer::build(raw.balancer.try_into()?)?;
+    let settings = BalancerSettings::try_from(raw.balancer)?;
+    let grace = settings.shutdown_timeout;
+    let balancer = Balancer::build(settings)?;
     actix::System::new().block_on(async {
-        let stop = async {
-            let heard = shutdown::requested().await;
-            shutdown::announce();
-            heard
-        };
+        let stop = StopHandle::default();
+        let interrupts = Interrupts::listen()?;
+        actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
         balancer.run(Bound::announce, stop).await
     })
 }
@@ -125,14 +125,10 @@ impl Balancer {
         self.bound
     }
 
-    /// Probes, ranks and redirects until `stop` resolves; then finishes what is being answered.
+    /// Probes, ranks and redirects until `stop` asks to stop; then finishes what is being answered.
     ///
     /// `ready` is called once connections are accepted.
-    pub async fn run(
-        self,
-        ready: impl FnOnce(&Bound),
-        stop: impl Future<Output = std::io::Result<()>>,
-    ) -> Result<(), BalancerError> {
+    pub async fn run(self, ready: impl FnOnce(&Bound), stop: StopHandle) -> Result<(), BalancerError> {
         let Self { settings, bound, listener, admin_listener, mut follower } = self;
         let backends = follower.backends();
         let mut metrics = BalancerMetrics::default();
@@ -184,11 +180,10 @@ impl Balancer {
             guardian: guardian.clone(),
             metrics: Arc::clone(&metrics),
         };
-        let server = workers.serve(listener, &settings)?;
+        let serving = workers.serve(listener, &settings, stop)?;
         let admin = Admin { publication, metrics, guardian, fault_injection: settings.fault_injection };
         let admin = admin::serve(admin_listener, admin)?;
-        let (server_handle, admin_handle) = (server.handle(), admin.handle());
-        actix::spawn(server);
+        let admin_handle = admin.handle();
         actix::spawn(admin);
         ready(&bound);
 
@@ -199,11 +194,10 @@ impl Balancer {
             }
         };
         let ended = tokio::select! {
-            stopped = stop => stopped.map_err(BalancerError::from),
+            stopped = serving.run() => stopped.map_err(BalancerError::from),
             gave_up = guarding => Err(gave_up.into()),
             () = follow => Ok(()),
         };
-        server_handle.stop(true).await;
         admin_handle.stop(true).await;
         arbiter.stop();
         ended

@@ -24,6 +24,8 @@ pub struct RawBalancerSettings {
     pub port: u16,
     pub admin: String,
     pub workers: usize,
+    pub max_connections: usize,
+    pub max_connections_per_address: u32,
     pub status: u16,
     pub policy: String,
     #[serde(with = "humantime_serde")]
@@ -58,6 +60,10 @@ pub struct BalancerSettings {
     pub admin: (String, u16),
     /// HTTP worker threads, at least one.
     pub workers: usize,
+    /// Connections in all; one more gets the 503 page.
+    pub max_connections: usize,
+    /// Connections from one address; one more gets the 503 page.
+    pub max_connections_per_address: u32,
     /// The status of a redirect.
     pub status: RedirectStatus,
     /// How a server is chosen.
@@ -99,6 +105,8 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
         let at_least_one = |key, value: u64| {
             if value == 0 { Err(wrong(key, value, "it must be at least 1")) } else { Ok(()) }
         };
+        at_least_one("balancer.max_connections", raw.max_connections as u64)?;
+        at_least_one("balancer.max_connections_per_address", raw.max_connections_per_address.into())?;
         at_least_one("balancer.fall", raw.fall.into())?;
         at_least_one("balancer.rise", raw.rise.into())?;
         at_least_one("balancer.probe_concurrency", raw.probe_concurrency as u64)?;
@@ -136,6 +144,8 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             servers: raw.servers,
             host: raw.host,
             port: raw.port,
+            max_connections: raw.max_connections,
+            max_connections_per_address: raw.max_connections_per_address,
             workers: crate::settings::worker_threads(raw.workers),
             probe_path: raw.probe_path,
             probe_concurrency: raw.probe_concurrency,

@@ -1,12 +1,13 @@
 //! The HTTP workers: each has a `RedirectHandler`, which holds its table, and a service that reads it.
 
 use std::net::TcpListener;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, Arbiter};
-use actix_http::{HttpService, Request};
-use actix_server::Server;
-use actix_service::{fn_factory, fn_service};
+use actix_http::body::BoxBody;
+use actix_http::{Request, Response};
+use actix_service::fn_service;
 use arc_swap::ArcSwap;
 use futures_util::future::ready;
 use rand::SeedableRng;
@@ -17,6 +18,8 @@ use crate::balancer::ranking::publication::Publication;
 use crate::balancer::redirect::service::{AnswerPlan, RedirectService};
 use crate::balancer::redirect::{CurrentTable, RedirectHandler};
 use crate::balancer::settings::BalancerSettings;
+use crate::http::stop::StopHandle;
+use crate::http::transport::{Limits, Serving, Transport};
 use crate::supervision::{ActorKind, Guardian, Seat};
 
 /// What every HTTP worker is started with.
@@ -34,25 +37,28 @@ pub struct Workers {
 
 impl Workers {
     /// Serves redirects on `listener`.
-    pub fn serve(self, listener: TcpListener, settings: &BalancerSettings) -> std::io::Result<Server> {
-        let workers = self;
-        let server = Server::build()
-            .workers(settings.workers)
-            .shutdown_timeout(settings.shutdown_timeout.as_secs())
-            .disable_signals()
-            .listen("redirects", listener, move || {
-                let workers = workers.clone();
-                HttpService::build()
-                    .h1(fn_factory(move || {
-                        let service = std::rc::Rc::new(workers.start());
-                        ready(Ok::<_, ()>(fn_service(move |request: Request| {
-                            ready(Ok::<_, std::convert::Infallible>(service.answer(&request)))
-                        })))
-                    }))
-                    .tcp()
-            })?
-            .run();
-        Ok(server)
+    pub fn serve(
+        self,
+        listener: TcpListener,
+        settings: &BalancerSettings,
+        stop: StopHandle,
+    ) -> std::io::Result<Serving> {
+        let transport = Transport {
+            name: "redirects",
+            workers: settings.workers,
+            limits: Limits {
+                connections: settings.max_connections,
+                connections_per_address: settings.max_connections_per_address,
+                ..Limits::default()
+            },
+            pages: self.plan.pages.clone(),
+            stop,
+            ..Transport::default()
+        };
+        transport.serve(vec![listener.into()], move || {
+            let service = Rc::new(self.start());
+            fn_service(move |request: Request| ready(Ok::<_, Response<BoxBody>>(service.answer(&request))))
+        })
     }
 
     /// One worker's service; called on the worker's own thread.

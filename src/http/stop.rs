@@ -82,6 +82,17 @@ impl Interrupts {
         Ok(Self {})
     }
 
+    /// Asks `stop` to stop at the first signal, with `grace` for answers under way, and at once at the second.
+    ///
+    /// Says so on standard output, where people and scripts look for it.
+    pub async fn announce_and_stop(mut self, stop: StopHandle, grace: Duration) {
+        self.next().await;
+        println!("Interrupt received, shutting down ...");
+        stop.stop(grace);
+        self.next().await;
+        stop.stop(Duration::ZERO);
+    }
+
     /// Waits for the next signal.
     pub async fn next(&mut self) {
         #[cfg(unix)]

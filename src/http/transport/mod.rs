@@ -143,6 +143,8 @@ pub struct Transport {
     pub limits: Limits,
     /// What is answered where no handler is asked.
     pub pages: Pages,
+    /// Stops it; servers that share a handle stop together.
+    pub stop: StopHandle,
 }
 
 impl Default for Transport {
@@ -153,6 +155,7 @@ impl Default for Transport {
             blocking_threads: 1,
             limits: Limits::default(),
             pages: Pages::built_in(),
+            stop: StopHandle::default(),
         }
     }
 }
@@ -178,7 +181,7 @@ impl Transport {
     {
         let connections =
             Arc::new(Connections::new(self.limits.connections, self.limits.connections_per_address));
-        let stop = StopHandle::default();
+        let stop = self.stop;
         let phases = stop.phases();
         let workers = match self.workers {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
