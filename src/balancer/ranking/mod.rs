@@ -21,6 +21,8 @@ use crate::supervision::{Lifeline, Panic};
 pub mod estimate;
 pub mod publication;
 pub mod table;
+#[cfg(test)]
+mod tests;
 
 use publication::Publication;
 use table::{Entry, Member, RoutingTable};
