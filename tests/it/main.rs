@@ -10,7 +10,12 @@
 #![allow(unreachable_pub, reason = "nothing of a test program can be reached from outside")]
 #![allow(clippy::disallowed_types, reason = "these tests wait for real processes in real time")]
 
+mod actors;
 mod cli;
 mod client;
+mod live_list;
+mod probing;
+mod redirect;
+mod seed;
 mod support;
 mod support_works;

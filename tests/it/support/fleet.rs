@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::http::{self, Answer, Connection};
-use super::program::Program;
+use super::program::{Program, fingerpost};
 use super::{wait_for, wait_until};
 
 /// Flags that make a balancer probe often, so that a story is told quickly.
@@ -113,13 +113,23 @@ impl Balancer {
 
     /// The same with other flags.
     pub fn start_with(list: &str, flags: &[&str]) -> Self {
+        Self::spawn(list, flags, &[])
+    }
+
+    /// The same with keys of `[balancer]`, in upper case, set by variables.
+    pub fn start_with_keys(list: &str, keys: &[(&str, &str)]) -> Self {
+        Self::spawn(list, &[], keys)
+    }
+
+    fn spawn(list: &str, flags: &[&str], keys: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("servers.txt");
         std::fs::write(&path, list).unwrap();
         let mut arguments = vec!["balancer", "--host", "127.0.0.1", "--workers", "1", "--servers"];
         arguments.push(path.to_str().unwrap());
         arguments.extend(flags);
-        let program = Program::start(arguments);
+        let variables = keys.iter().map(|(key, value)| (format!("FINGERPOST__BALANCER__{key}"), value));
+        let program = Program::spawn(fingerpost().args(arguments).envs(variables));
         program.port();
         Self { folder, program }
     }
@@ -171,12 +181,8 @@ impl Balancer {
 
     /// The state of a backend in the words of the status API; `None` when the API does not name it.
     pub fn state(&self, authority: &str) -> Option<String> {
-        let answer = http::get(self.admin_address(), "/api/v1/backends");
-        let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-        let backends = json.get("backends").unwrap_or(&json).as_array().unwrap();
-        let own = backends.iter().find(|backend| {
-            backend["address"].as_str().is_some_and(|address| address.ends_with(authority))
-        })?;
+        let address = format!("http://{authority}");
+        let own = self.backends().into_iter().find(|backend| backend["address"] == address)?;
         Some(own["state"].as_str().unwrap().to_owned())
     }
 
@@ -184,6 +190,37 @@ impl Balancer {
     #[track_caller]
     pub fn wait_for_state(&self, authority: &str, state: &str) {
         wait_until(&format!("{authority} to be {state}"), || self.state(authority).as_deref() == Some(state));
+    }
+
+    /// Replaces the list by a rename, as careful programs do.
+    pub fn replace_list(&self, list: &str) {
+        let new = self.folder.path().join("servers.new");
+        std::fs::write(&new, list).unwrap();
+        std::fs::rename(&new, self.list_path()).unwrap();
+    }
+
+    /// Waits until the status API names exactly these backends.
+    #[track_caller]
+    pub fn wait_for_backends(&self, authorities: &[&str]) {
+        wait_until(&format!("the list to be {authorities:?}"), || {
+            let addresses: Vec<_> =
+                authorities.iter().map(|authority| format!("http://{authority}")).collect();
+            self.backends().iter().map(|backend| backend["address"].as_str().unwrap()).eq(&addresses)
+        });
+    }
+
+    /// The backends as the status API tells them.
+    pub fn backends(&self) -> Vec<serde_json::Value> {
+        let answer = http::get(self.admin_address(), "/api/v1/backends");
+        let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        json["backends"].as_array().unwrap().clone()
+    }
+
+    /// The value of a metric, its labels included in the name, as in `fingerpost_answers_total{status="301"}`.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let text = http::get(self.admin_address(), "/metrics").text();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        Some(value.parse().unwrap())
     }
 
     /// Waits until an answer to `GET /plshelp.txt` has this status, and gives it back.

@@ -1,12 +1,13 @@
 //! HTTP/1.1 by hand: a request is bytes, an answer is taken apart without being repaired.
 
+use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::DEADLINE;
 
 /// An answer as it came.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Answer {
     /// The first line, such as `HTTP/1.1 301 Moved Permanently`.
     pub status_line: String,
@@ -36,6 +37,16 @@ impl Answer {
     /// The body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(formatter, "{}", self.status_line)?;
+        for (name, value) in &self.headers {
+            writeln!(formatter, "{name}: {value:.200}")?;
+        }
+        write!(formatter, "\n{:.300}", self.text())
     }
 }
 

@@ -5,6 +5,8 @@
 //! - [`peer`]: a server with a named misbehaviour, for probes.
 //! - [`misbehaving`]: a file server with named misbehaviours, and [`downloads`]: the client that meets it.
 //! - [`fleet`]: several file servers and a balancer in front of them.
+//! - [`lone`]: a balancer with one server.
+//! - [`load`]: clients that ask all the while.
 //!
 //! Every wait has a deadline and polls a condition; nothing sleeps and hopes. Everything ends on drop.
 
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 pub mod downloads;
 pub mod fleet;
 pub mod http;
+pub mod load;
+pub mod lone;
 pub mod misbehaving;
 pub mod peer;
 pub mod program;

@@ -25,6 +25,7 @@ pub struct Program {
 /// A command that runs `fingerpost` with an environment of which nothing leaks into its settings.
 pub fn fingerpost() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fingerpost"));
+    command.env("RUST_BACKTRACE", "0");
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("FINGERPOST") {
             command.env_remove(name);

@@ -1,0 +1,52 @@
+//! Actors that panic come back, and clients notice nothing.
+
+use super::support::fleet::Balancer;
+use super::support::http;
+use super::support::load::Load;
+use super::support::peer::{Behaviour, Peer};
+use super::support::wait_until;
+
+#[test]
+fn each_actor_comes_back_from_a_panic_while_every_request_is_answered() {
+    let peers = [Peer::start(Behaviour::Prompt), Peer::start(Behaviour::Prompt)];
+    let list = peers.each_ref().map(Peer::authority).join("\n");
+    let balancer =
+        Balancer::start_with_keys(&list, &[("FAULT_INJECTION", "true"), ("PROBE_INTERVAL", "200ms")]);
+    for peer in &peers {
+        balancer.wait_for_state(&peer.authority(), "up");
+    }
+    let load = Load::start(&balancer);
+    for (actor, label) in [("probe", "Probe"), ("ranking", "Ranking"), ("redirect", "Redirect")] {
+        let restarts = format!("fingerpost_actor_restarts_total{{actor=\"{label}\"}}");
+        let before = balancer.metric(&restarts).unwrap_or(0.0);
+        let asked = http::request(
+            balancer.admin_address(),
+            format!("POST /debug/panic/{actor} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n"),
+        );
+        assert_eq!(asked.status, 202, "{asked:?}");
+        wait_until(&format!("{actor} to be started again"), || {
+            balancer.metric(&restarts).is_some_and(|restarts| restarts > before)
+        });
+        let count = load.count();
+        wait_until("load", || load.count() > count + 100);
+        // It does its work again: a server that fails now is found out, and found again.
+        peers[1].behave(Behaviour::Status(500));
+        balancer.wait_for_state(&peers[1].authority(), "down");
+        let count = load.count();
+        wait_until("load on the server that is left", || {
+            let latest = load.redirects_after(load.count().saturating_sub(50));
+            load.count() > count + 50 && latest.authorities() == [peers[0].authority()]
+        });
+        peers[1].behave(Behaviour::Prompt);
+        balancer.wait_for_state(&peers[1].authority(), "up");
+    }
+    load.stop();
+}
+
+#[test]
+fn without_leave_nobody_can_ask_an_actor_to_panic() {
+    let peer = Peer::start(Behaviour::Prompt);
+    let balancer = Balancer::start(&peer.authority());
+    let request = "POST /debug/panic/ranking HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(http::request(balancer.admin_address(), request).status, 403);
+}

@@ -1,0 +1,89 @@
+//! What probes find out, and what follows from it.
+
+use std::time::Duration;
+
+use super::support::fleet::Balancer;
+use super::support::peer::{Behaviour, Peer};
+use super::support::program::fingerpost;
+
+#[test]
+fn the_ranks_of_three_servers_share_10_000_redirects_as_3_to_2_to_1() {
+    let peers = [0, 50, 100].map(|delay| Peer::start(Behaviour::Delayed(Duration::from_millis(delay))));
+    let list = peers.each_ref().map(Peer::authority).join("\n");
+    let balancer = Balancer::start_with(&list, &["--policy", "ranked", "--probe-interval", "500ms"]);
+    for peer in &peers {
+        balancer.wait_for_state(&peer.authority(), "up");
+    }
+    let redirects = balancer.redirects(10_000);
+    for (peer, share) in peers.iter().zip([3.0, 2.0, 1.0]) {
+        let percent = redirects.to(&peer.authority()) as f64 / 100.0;
+        let expected = share / 6.0 * 100.0;
+        assert!((percent - expected).abs() < 2.0, "{percent} % instead of {expected} %: {redirects:?}");
+    }
+}
+
+#[test]
+fn whatever_a_server_answers_wrongly_it_gets_no_client_while_another_is_usable() {
+    let sound = Peer::start(Behaviour::Prompt);
+    let behaviours = [
+        Behaviour::Status(404),
+        Behaviour::Status(500),
+        Behaviour::RedirectsToItself,
+        Behaviour::HalfBody,
+        Behaviour::EndlessBody,
+        Behaviour::HugeBody,
+        Behaviour::Garbage,
+        Behaviour::Hangs,
+        Behaviour::HangsInTheHead,
+        Behaviour::ClosesWithoutAnswer,
+    ];
+    let wrong: Vec<_> = behaviours.into_iter().map(Peer::start).collect();
+    let lines: Vec<_> = wrong.iter().chain([&sound]).map(Peer::authority).collect();
+    let balancer = Balancer::start(&lines.join("\n"));
+    for peer in &wrong {
+        balancer.wait_for_state(&peer.authority(), "down");
+    }
+    balancer.wait_for_state(&sound.authority(), "up");
+    assert_eq!(balancer.redirects(200).authorities(), [sound.authority()]);
+}
+
+#[test]
+fn a_server_that_failed_one_probe_is_not_chosen_while_another_is_usable() {
+    let (steady, shaky) = (Peer::start(Behaviour::Prompt), Peer::start(Behaviour::Prompt));
+    let list = format!("{}\n{}", steady.authority(), shaky.authority());
+    // So many failures in a row that it stays under suspicion for the whole story.
+    let balancer = Balancer::start_with_keys(&list, &[("FALL", "1000"), ("PROBE_INTERVAL", "200ms")]);
+    for peer in [&steady, &shaky] {
+        balancer.wait_for_state(&peer.authority(), "up");
+    }
+    shaky.behave(Behaviour::Status(500));
+    balancer.wait_for_state(&shaky.authority(), "suspect");
+    assert_eq!(balancer.redirects(200).authorities(), [steady.authority()]);
+    // With nobody else left, one under suspicion is better than none.
+    steady.behave(Behaviour::Status(500));
+    balancer.wait_for_state(&steady.authority(), "suspect");
+    assert_eq!(balancer.redirects(200).authorities().len(), 2);
+}
+
+#[test]
+fn the_status_names_state_and_reason_of_each_server() {
+    let (sound, broken) = (Peer::start(Behaviour::Prompt), Peer::start(Behaviour::Status(500)));
+    let gone = Peer::start(Behaviour::Prompt).authority();
+    let list = format!("{}\n{}\n{gone}", sound.authority(), broken.authority());
+    let balancer = Balancer::start(&list);
+    balancer.wait_for_state(&sound.authority(), "up");
+    balancer.wait_for_state(&broken.authority(), "down");
+    balancer.wait_for_state(&gone, "down");
+    let admin = balancer.admin_address().to_string();
+    let output = fingerpost().args(["status", &admin]).output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for (authority, words) in [
+        (sound.authority(), ["up", "answers"]),
+        (broken.authority(), ["down", "500"]),
+        (gone, ["down", "refused"]),
+    ] {
+        let line = table.lines().find(|line| line.contains(&authority)).unwrap_or_else(|| panic!("{table}"));
+        assert!(words.iter().all(|word| line.contains(word)), "{words:?} not in {line:?}");
+    }
+}

@@ -1,0 +1,80 @@
+//! What a client that asks the balancer is answered.
+
+use super::support::http::{self, Connection, Expect};
+use super::support::lone::{Lone, assert_page};
+
+#[test]
+fn a_redirect_names_path_and_query_as_the_client_wrote_them_and_must_not_be_stored() {
+    let story = Lone::start();
+    for target in
+        ["/plshelp.txt", "/files/plshelp.txt", "/", "/a%20b//c;d?x=%2e%2e/../&y=/", "/sub%0d%0aX:1", "/%zz%"]
+    {
+        let answer = story.balancer.get(target);
+        assert_eq!(answer.status_line, "HTTP/1.1 301 Moved Permanently");
+        assert_eq!(answer.location(), story.location(target));
+        assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+        assert!(answer.text().contains("<html"), "{answer:?}");
+        assert_eq!((answer.header("ETag"), answer.header("Last-Modified")), (None, None));
+    }
+}
+
+#[test]
+fn the_status_of_a_redirect_can_be_chosen() {
+    for status in ["302", "307", "308"] {
+        let story = Lone::start_with(&["--status", status]);
+        let answer = story.balancer.get("/x");
+        assert_eq!(answer.status.to_string(), status);
+        assert_eq!(answer.location(), story.location("/x"));
+        assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+    }
+}
+
+#[test]
+fn head_is_answered_like_get_without_a_body() {
+    let story = Lone::start();
+    let mut connection = Connection::open(story.balancer.address()).unwrap();
+    let get = connection.get("/x").unwrap();
+    connection.send("HEAD /x HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let head = connection.answer(Expect::HeadOnly).unwrap();
+    assert_eq!((head.status, head.location()), (301, get.location()));
+    // Nothing of a body is left on the connection.
+    assert_eq!(connection.get("/y").unwrap().location(), story.location("/y"));
+}
+
+#[test]
+fn no_word_of_the_client_reaches_the_authority() {
+    let story = Lone::start();
+    for head in [
+        "GET /x HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        "GET /x HTTP/1.1\r\nHost: a\r\nX-Forwarded-Host: evil.example\r\nForwarded: host=evil.example\r\n\r\n",
+        "GET http://evil.example/x HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        "GET /x HTTP/1.0\r\n\r\n",
+    ] {
+        let answer = story.request(head);
+        assert_eq!(answer.location(), story.location("/x"), "{head:?}");
+        assert!(!answer.text().contains("evil"), "{head:?}: {answer:?}");
+    }
+}
+
+#[test]
+fn other_methods_get_the_501_page() {
+    let story = Lone::start();
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW"] {
+        let answer = story.request(format!("{method} /x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"));
+        assert_page(&answer, 501);
+    }
+    let mut connection = Connection::open(story.balancer.address()).unwrap();
+    connection.send("POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello").unwrap();
+    assert_page(&connection.answer(Expect::Body).unwrap(), 501);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let story = Lone::start();
+    let mut connection = Connection::open(story.balancer.address()).unwrap();
+    let targets: Vec<_> = (0..50).map(|number| format!("/{number}")).collect();
+    connection.send(targets.iter().map(|target| http::get_request(target)).collect::<String>()).unwrap();
+    for target in &targets {
+        assert_eq!(connection.answer(Expect::Body).unwrap().location(), story.location(target));
+    }
+}

@@ -1,0 +1,71 @@
+//! The counterparts of the seed system: its server behind our balancer, its client in front of our programs.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use super::support::fleet::Balancer;
+use super::support::peer::{BODY, Behaviour, Peer};
+use super::support::wait_until;
+
+#[test]
+fn a_server_with_one_connection_at_a_time_that_closes_without_saying_so_is_used_without_a_false_failure() {
+    let seed = Peer::start(Behaviour::SeedServer);
+    let balancer = Balancer::start_with(&seed.authority(), &["--probe-interval", "50ms"]);
+    balancer.wait_for_state(&seed.authority(), "up");
+    let probes = seed.requests().len();
+    wait_until("fifty more probes", || {
+        balancer.redirects(5);
+        seed.requests().len() > probes + 50
+    });
+    assert_eq!(balancer.state(&seed.authority()).as_deref(), Some("up"));
+    let stderr = balancer.program().stderr();
+    assert_eq!(stderr.matches("backend changed").count(), 1, "only from unknown to up:\n{stderr}");
+    // And a client of the seed's gets the file from it.
+    let page = SeedClient::get(balancer.address(), "/files/plshelp.txt");
+    assert_eq!(page.body, BODY);
+}
+
+/// The seed system's client: looks for `Location: ` and `Content-Length: ` letter by letter, reads as many bytes as
+/// the latter says and not one more, and opens a connection for each request.
+struct SeedClient {
+    status_line: String,
+    location: Option<String>,
+    body: Vec<u8>,
+}
+
+impl SeedClient {
+    /// Asks, follows one redirect, and gives what came from there.
+    fn get(balancer: SocketAddr, target: &str) -> Self {
+        let redirect = Self::ask(balancer, target);
+        assert_eq!(redirect.status_line, "HTTP/1.1 301 Moved Permanently");
+        assert!(!redirect.body.is_empty(), "the page of the redirect");
+        let location = redirect.location.expect("a header that starts with `Location: `");
+        let rest = location.strip_prefix("http://").expect("an address that starts with http://");
+        let (authority, file) = rest.split_once('/').expect("an address with a file");
+        let answer = Self::ask(authority.parse().expect("host:port"), &format!("/{file}"));
+        assert_eq!(answer.status_line, "HTTP/1.1 200 OK");
+        answer
+    }
+
+    fn ask(address: SocketAddr, target: &str) -> Self {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(super::support::DEADLINE)).unwrap();
+        write!(stream, "GET {target} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+        let mut reader = BufReader::new(stream);
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            let line = line.strip_suffix("\r\n").expect("a line").to_owned();
+            if line.is_empty() {
+                break;
+            }
+            lines.push(line);
+        }
+        let value = |name: &str| lines.iter().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        let length = value("Content-Length: ").expect("a header that starts with `Content-Length: `");
+        let mut body = vec![0; length.parse().unwrap()];
+        reader.read_exact(&mut body).unwrap();
+        Self { status_line: lines[0].clone(), location: value("Location: "), body }
+    }
+}

@@ -1,0 +1,70 @@
+//! Clients that ask a balancer all the while something else happens to it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::fleet::{Balancer, Redirects};
+use super::http::{Answer, Connection};
+
+/// The pause between an answer and the next request: about 500 requests a second.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// About 500 requests a second, on one connection, until it is stopped. Every answer must be a redirect.
+pub struct Load {
+    shared: Arc<Shared>,
+    client: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    answers: Mutex<Vec<Answer>>,
+    is_over: AtomicBool,
+}
+
+impl Load {
+    /// Begins to ask.
+    pub fn start(balancer: &Balancer) -> Self {
+        let shared = Arc::new(Shared::default());
+        let (address, told) = (balancer.address(), Arc::clone(&shared));
+        let client = thread::spawn(move || {
+            let mut connection = Connection::open(address).unwrap();
+            while !told.is_over.load(Ordering::Relaxed) {
+                let answer = connection.get("/plshelp.txt").unwrap();
+                assert_eq!(answer.status, 301, "{answer:?}");
+                told.answers.lock().unwrap().push(answer);
+                thread::sleep(PAUSE);
+            }
+        });
+        Self { shared, client }
+    }
+
+    /// How many answers have come.
+    ///
+    /// # Panics
+    /// When one was not a redirect, or none came.
+    #[track_caller]
+    pub fn count(&self) -> usize {
+        assert!(!self.client.is_finished(), "an answer was not a redirect");
+        self.shared.answers.lock().unwrap().len()
+    }
+
+    /// Where the answers after the first `count` led.
+    pub fn redirects_after(&self, count: usize) -> Redirects {
+        let mut redirects = Redirects::default();
+        for answer in &self.shared.answers.lock().unwrap()[count..] {
+            redirects.add(answer);
+        }
+        redirects
+    }
+
+    /// Ends it.
+    ///
+    /// # Panics
+    /// When one answer was not a redirect, or none came.
+    pub fn stop(self) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        self.client.join().unwrap();
+    }
+}
