@@ -123,7 +123,9 @@ impl ProbeActor {
         let redirects = self.ledger.redirects();
         let traffic = if redirects == self.redirects_seen { Traffic::Idle } else { Traffic::Active };
         self.redirects_seen = redirects;
-        let pause = self.health.next_probe(&thresholds, traffic, &mut self.random);
+        // Backends in use or in doubt are looked at more often, but never beyond the budget.
+        let pause =
+            self.health.next_probe(&thresholds, traffic, &mut self.random).max(plan.budget.sweep(backends));
         let result = ProbeResult { backend: self.backend.clone(), sent_at, ended_at, outcome };
         if let Err(reason) = (self.results)(result) {
             // The next probe heals it; the ranking counts what it could not take.
