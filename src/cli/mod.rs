@@ -15,7 +15,7 @@ mod status;
 
 pub use balancer::BalancerArguments;
 pub use check::CheckArguments;
-pub use get::GetArguments;
+pub use get::{GetArguments, ProgressMode};
 pub use manual::ManualArguments;
 pub use server::ServerArguments;
 pub use status::StatusArguments;
@@ -60,7 +60,7 @@ pub enum Command {
     /// Serve the files of a folder
     Server(ServerArguments),
     /// Download a file through a balancer or straight from a server
-    Get(GetArguments),
+    Get(Box<GetArguments>),
     /// Show the servers of a running balancer, and why each is where it is
     Status(StatusArguments),
     /// Say what would run, and what is wrong with configuration and list

@@ -1,6 +1,7 @@
 //! Why a download failed, and the exit code of each reason.
 
 use super::exit_code::GetCode;
+use super::identity::Sha256Digest;
 use super::redirect::RedirectError;
 use super::sink::SinkError;
 use super::transport::TransportError;
@@ -31,6 +32,53 @@ pub enum DownloadError {
         /// What failed.
         source: TransportError,
     },
+    /// A server answered with a part that was not asked for.
+    #[error("{url} sent an impossible part: Content-Range {value:?}")]
+    BadRange {
+        /// The address that was asked.
+        url: String,
+        /// The `Content-Range` of its answer.
+        value: String,
+    },
+    /// A source was silent for too long.
+    #[error("{url} was silent for {}", humantime::format_duration(*.after))]
+    Silent {
+        /// The address that was asked.
+        url: String,
+        /// The limit.
+        after: std::time::Duration,
+    },
+    /// The whole download took too long.
+    #[error("not complete within {}", humantime::format_duration(*.0))]
+    TooLong(std::time::Duration),
+    /// The file is complete but not the one that was promised.
+    #[error("{name} has the SHA-256 {found} instead of {promised}, and no other source has the right one")]
+    WrongChecksum {
+        /// What was downloaded.
+        name: String,
+        /// The digest of what came.
+        found: Sha256Digest,
+        /// The digest it should have had.
+        promised: Sha256Digest,
+    },
+    /// Sources have different versions of the file, and it kept changing.
+    #[error("the file changed again and again while it was downloaded")]
+    KeepsChanging,
+    /// A source has another version of the file.
+    #[error("{url} has another version of the file")]
+    OtherVersion {
+        /// The address that was asked.
+        url: String,
+    },
+    /// Nobody is left to ask.
+    #[error("no source is left")]
+    NoSource,
+    /// The user stopped it.
+    #[error("interrupted; run the same command again to go on")]
+    Interrupted,
+    /// Flags that make no sense, alone or together.
+    #[error("{0}")]
+    Usage(String),
     /// The file could not be written.
     #[error(transparent)]
     Sink(#[from] SinkError),
@@ -51,6 +99,13 @@ impl DownloadError {
             },
             Self::Refused { .. } => GetCode::HttpError,
             Self::Transport { source, .. } => transport_code(source),
+            Self::BadRange { .. } => GetCode::BadRange,
+            Self::Silent { .. } | Self::TooLong(_) => GetCode::Timeout,
+            Self::WrongChecksum { .. } => GetCode::WrongChecksum,
+            Self::KeepsChanging | Self::OtherVersion { .. } => GetCode::CannotResume,
+            Self::NoSource => GetCode::CannotConnect,
+            Self::Interrupted => GetCode::Interrupted,
+            Self::Usage(_) => GetCode::Usage,
             Self::Sink(error) => error.code(),
         }
     }

@@ -46,6 +46,8 @@ pub enum GetCode {
     Certificate = 60,
     /// The file of certificates to trust cannot be read.
     CertificateFile = 77,
+    /// Interrupted by Ctrl-C or SIGTERM; what came so far is kept.
+    Interrupted = 130,
 }
 
 impl GetCode {

@@ -1,73 +1,298 @@
-//! What a person sees: redirects and errors as they were received, and a progress bar on a terminal.
+//! What a person sees: redirects and errors as they were received, and how far each file is.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use bytesize::ByteSize;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::time::Instant;
 
+use super::download::{Job, Origin, Report};
 use super::event::{Event, Observer};
+use super::report;
+use super::settings::{Explanations, Reports, Show, Text};
+use crate::cli::ProgressMode;
 
-/// Where text for a person goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TextStream {
-    /// Standard output, where nothing else goes there.
-    Output,
-    /// Standard error, where standard output carries the file.
-    Error,
+/// How long at least between two plain lines of one file.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long at least between two JSON objects of one file.
+const JSON_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Rows for sources that are shown under one file.
+const MAX_ROWS: usize = 8;
+
+/// Shows all downloads of one run.
+#[derive(Debug)]
+pub(super) struct Screen {
+    show: Show,
+    mode: ProgressMode,
+    bars: MultiProgress,
+    /// How many files there are, and the bar that counts them.
+    all: Option<ProgressBar>,
+}
+
+impl Screen {
+    pub(super) fn new(show: Show, files: usize) -> Self {
+        let is_terminal = io::stderr().is_terminal();
+        let mode = match show.progress {
+            Some(ProgressMode::Bar) if !is_terminal => ProgressMode::Plain,
+            Some(mode) => mode,
+            None if is_terminal => ProgressMode::Bar,
+            None => ProgressMode::Plain,
+        };
+        let bars = MultiProgress::new();
+        let all = (mode == ProgressMode::Bar && files > 1).then(|| {
+            let bar = ProgressBar::new(files as u64);
+            bars.add(styled(bar, "{pos} of {len} files {wide_bar} {eta} left"))
+        });
+        Self { show, mode, bars, all }
+    }
+
+    /// The display of one file.
+    pub(super) fn file(&self, job: &Job) -> FileDisplay<'_> {
+        let name = match &job.origin {
+            Origin::Address(url) => super::naming::from_url(url),
+            Origin::Mirrors { urls, .. } => urls.first().map(super::naming::from_url).unwrap_or_default(),
+        };
+        FileDisplay {
+            screen: self,
+            name,
+            bar: RefCell::new(None),
+            rows: RefCell::default(),
+            received: Cell::new(0),
+            size: Cell::new(None),
+            done: Cell::new(0),
+            started: Instant::now(),
+            last_line: Cell::new(Instant::now()),
+            has_shown_redirect: Cell::new(false),
+        }
+    }
+
+    pub(super) fn reports(&self) -> Reports {
+        self.show.reports
+    }
+
+    pub(super) fn print_report(&self, report: &Report) {
+        let line = report::line(report) + "\n";
+        self.bars.suspend(|| {
+            // A reader that went away must not stop the downloads.
+            let _ = write(&mut io::stdout().lock(), &[line.as_bytes()]);
+        });
+    }
+
+    pub(super) fn print_error(&self, line: &str) {
+        self.bars.suspend(|| {
+            let _ = write(&mut io::stderr().lock(), &[line.as_bytes(), b"\n"]);
+        });
+    }
+
+    pub(super) fn close(&self) {
+        if let Some(all) = &self.all {
+            all.finish_and_clear();
+        }
+    }
+
+    fn print_text(&self, parts: &[&[u8]]) {
+        self.bars.suspend(|| {
+            let _ = match self.show.text {
+                Text::Output => write(&mut io::stdout().lock(), parts),
+                Text::Error => write(&mut io::stderr().lock(), parts),
+                Text::Nowhere => Ok(()),
+            };
+        });
+    }
 }
 
 /// Shows one download.
 #[derive(Debug)]
-pub struct Display {
-    text: TextStream,
-    bar: ProgressBar,
+pub(super) struct FileDisplay<'a> {
+    screen: &'a Screen,
+    name: String,
+    bar: RefCell<Option<ProgressBar>>,
+    /// A row for each source.
+    rows: RefCell<HashMap<usize, ProgressBar>>,
+    received: Cell<u64>,
+    size: Cell<Option<u64>>,
+    done: Cell<u64>,
+    started: Instant,
+    last_line: Cell<Instant>,
+    has_shown_redirect: Cell<bool>,
 }
 
-impl Display {
-    /// A display whose bar is drawn on standard error, and only where that is a terminal.
-    #[must_use]
-    pub fn new(text: TextStream) -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        Self { text, bar }
+impl FileDisplay<'_> {
+    fn explain(&self, line: &str) {
+        if self.screen.show.explanations == Explanations::Shown {
+            self.screen.print_error(&format!("* {line}"));
+        }
     }
 
-    fn print(&self, parts: &[&[u8]]) {
-        // A reader that went away must not stop the download.
-        let _ = match self.text {
-            TextStream::Output => write(&mut io::stdout().lock(), parts),
-            TextStream::Error => write(&mut io::stderr().lock(), parts),
+    fn begin(&self, size: Option<u64>, done: u64) {
+        self.size.set(size);
+        self.done.set(done);
+        if self.screen.mode != ProgressMode::Bar {
+            return;
+        }
+        let bar = match size {
+            Some(size) => styled(
+                ProgressBar::new(size),
+                "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left",
+            ),
+            None => styled(ProgressBar::new_spinner(), "{msg} {spinner} {bytes} {bytes_per_sec}"),
         };
+        let bar = self.screen.bars.add(bar.with_message(self.name.clone()));
+        bar.set_position(done);
+        bar.reset_eta();
+        *self.bar.borrow_mut() = Some(bar);
+    }
+
+    fn advance(&self, source: usize, bytes: u64) {
+        self.received.set(self.received.get().saturating_add(bytes));
+        match self.screen.mode {
+            ProgressMode::Bar => {
+                if let Some(bar) = &*self.bar.borrow() {
+                    bar.inc(bytes);
+                }
+                if let Some(row) = self.rows.borrow().get(&source) {
+                    row.inc(bytes);
+                }
+            }
+            ProgressMode::Plain if self.is_due(PLAIN_INTERVAL) => self.print_plain_line(),
+            ProgressMode::Json if self.is_due(JSON_INTERVAL) => {
+                let object = serde_json::json!({
+                    "file": self.name,
+                    "done": self.there(),
+                    "size": self.size.get(),
+                    "bytes_per_second": self.rate(),
+                });
+                self.screen.print_error(&object.to_string());
+            }
+            _ => {}
+        }
+    }
+
+    fn is_due(&self, interval: Duration) -> bool {
+        let now = Instant::now();
+        let is_due = now.duration_since(self.last_line.get()) >= interval;
+        if is_due {
+            self.last_line.set(now);
+        }
+        is_due
+    }
+
+    fn there(&self) -> u64 {
+        self.done.get().saturating_add(self.received.get())
+    }
+
+    fn rate(&self) -> u64 {
+        (self.received.get() as f64 / self.started.elapsed().as_secs_f64().max(0.001)) as u64
+    }
+
+    fn print_plain_line(&self) {
+        let (there, rate) = (self.there(), self.rate());
+        let mut line = format!("{}: {}", self.name, ByteSize(there));
+        if let Some(size) = self.size.get() {
+            let left = size.saturating_sub(there) / rate.max(1);
+            let _ = write!(line, " of {}, {}/s, {left} s left", ByteSize(size), ByteSize(rate));
+        }
+        self.screen.print_error(&line);
+    }
+
+    fn add_row(&self, source: usize, address: &str) {
+        let mut rows = self.rows.borrow_mut();
+        let Some(bar) = &*self.bar.borrow() else { return };
+        if rows.contains_key(&source) || rows.len() >= MAX_ROWS {
+            return;
+        }
+        let row = styled(ProgressBar::new_spinner(), "  {msg} {bytes} {bytes_per_sec}");
+        let row = self.screen.bars.insert_after(bar, row.with_message(address.to_owned()));
+        rows.insert(source, row);
+    }
+
+    fn clear(&self) {
+        for (_, row) in self.rows.borrow_mut().drain() {
+            row.finish_and_clear();
+        }
+        if let Some(bar) = self.bar.borrow_mut().take() {
+            bar.finish_and_clear();
+        }
     }
 }
 
-impl Observer for Display {
+impl Drop for FileDisplay<'_> {
+    fn drop(&mut self) {
+        self.clear();
+        if let Some(all) = &self.screen.all {
+            all.inc(1);
+        }
+    }
+}
+
+impl Observer for FileDisplay<'_> {
     fn notice(&self, event: &Event<'_>) {
         match event {
             Event::Redirected { head, page, to } => {
                 let line = format!("A new server address was received: {to}\n");
-                self.print(&[head, page, ending(page), line.as_bytes()]);
+                // A balancer's second answer is like its first.
+                if self.has_shown_redirect.replace(true) {
+                    self.screen.print_text(&[line.as_bytes()]);
+                } else {
+                    self.screen.print_text(&[head, page, ending(page), line.as_bytes()]);
+                }
             }
-            Event::Refused { head, page } => self.print(&[head, page, ending(page)]),
-            Event::Started { size, .. } => {
-                let template = match size {
-                    Some(_) => "{bar:30} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left",
-                    None => "{spinner} {bytes} {bytes_per_sec}",
+            Event::Refused { head, page } => self.screen.print_text(&[head, page, ending(page)]),
+            Event::Waiting { left } => {
+                self.screen
+                    .print_error(&format!("No server is available; asking again in {} s", left.as_secs()));
+            }
+            Event::Offered { source, url } => self.explain(&format!("server {source} offered: {url}")),
+            Event::Chosen { source, url, range } => {
+                let bytes = match range.end {
+                    u64::MAX => format!("from {}", range.start),
+                    end => format!("{} to {end}", range.start),
                 };
-                if let Ok(style) = ProgressStyle::with_template(template) {
-                    self.bar.set_style(style);
-                }
-                if let Some(size) = size {
-                    self.bar.set_length(*size);
-                }
+                self.explain(&format!("server {source} chosen for bytes {bytes}: {url}"));
+                self.add_row(*source, url.host_str().unwrap_or_default());
             }
-            Event::Received { bytes } => self.bar.inc(*bytes),
+            Event::Dropped { source, reason, .. } => {
+                self.explain(&format!("server {source} dropped: {reason}"));
+            }
+            Event::Started { size, done, .. } => {
+                if *done > 0 {
+                    self.explain(&format!("{done} bytes are there from an earlier run"));
+                }
+                self.begin(*size, *done);
+            }
+            Event::Received { source, bytes } => self.advance(*source, *bytes),
+            Event::Lost { bytes, reason } => {
+                self.received.set(self.received.get().saturating_sub(*bytes));
+                if let Some(bar) = &*self.bar.borrow() {
+                    bar.set_position(bar.position().saturating_sub(*bytes));
+                }
+                self.explain(&format!("{bytes} bytes are fetched again: {reason}"));
+            }
             Event::Finished { target, size } => {
-                self.bar.finish_and_clear();
+                self.clear();
                 if let Some(target) = target {
                     let line = format!("{} is complete, {size} bytes\n", target.display());
-                    self.print(&[line.as_bytes()]);
+                    self.screen.print_text(&[line.as_bytes()]);
                 }
             }
+            Event::AlreadyThere { target } => {
+                let line = format!("{} is there already\n", target.display());
+                self.screen.print_text(&[line.as_bytes()]);
+            }
         }
+    }
+}
+
+fn styled(bar: ProgressBar, template: &str) -> ProgressBar {
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
     }
 }
 

@@ -43,7 +43,9 @@ pub enum RedirectError {
 /// The addresses visited on the way to a file.
 #[derive(Debug, Clone)]
 pub struct Trail {
+    /// All but the last.
     visited: Vec<Url>,
+    end: Url,
     max: usize,
 }
 
@@ -52,34 +54,45 @@ impl Trail {
     #[must_use]
     pub fn new(mut url: Url, max: usize) -> Self {
         url.set_fragment(None);
-        Self { visited: vec![url], max }
+        Self { visited: Vec::new(), end: url, max }
     }
 
-    /// The redirects followed so far.
+    /// The address at its end: the next to be asked.
     #[must_use]
-    pub fn hops(&self) -> usize {
-        self.visited.len().saturating_sub(1)
+    pub fn end(&self) -> &Url {
+        &self.end
+    }
+
+    /// The address before it: who redirected here last. Without a redirect, the end itself.
+    #[must_use]
+    pub fn previous(&self) -> &Url {
+        self.visited.last().unwrap_or(&self.end)
+    }
+
+    /// The same way to another address, which the last one but one named beside its redirect.
+    #[must_use]
+    pub fn turned_to(&self, url: Url) -> Self {
+        Self { visited: self.visited.clone(), end: url, max: self.max }
     }
 
     /// Takes the next step: `location` is what the last address answered, absolute or relative to it.
     pub fn follow(&mut self, location: Option<&str>) -> Result<Url, RedirectError> {
-        let Some(from) = self.visited.last() else { return Err(RedirectError::TooMany { max: self.max }) };
         let mut next = location
-            .and_then(|location| from.join(location).ok())
-            .ok_or_else(|| RedirectError::NoLocation { from: from.to_string() })?;
-        match (from.scheme(), next.scheme()) {
+            .and_then(|location| self.end.join(location).ok())
+            .ok_or_else(|| RedirectError::NoLocation { from: self.end.to_string() })?;
+        match (self.end.scheme(), next.scheme()) {
             ("https", "http") => return Err(RedirectError::Downgrade { to: next.to_string() }),
             (_, "http" | "https") => {}
             (_, scheme) => return Err(RedirectError::Scheme { scheme: scheme.to_owned() }),
         }
         next.set_fragment(None);
-        if self.visited.contains(&next) {
+        if next == self.end || self.visited.contains(&next) {
             return Err(RedirectError::Circle { at: next.to_string() });
         }
-        if self.visited.len() > self.max {
+        if self.visited.len() >= self.max {
             return Err(RedirectError::TooMany { max: self.max });
         }
-        self.visited.push(next.clone());
+        self.visited.push(std::mem::replace(&mut self.end, next.clone()));
         Ok(next)
     }
 }

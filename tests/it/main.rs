@@ -13,10 +13,10 @@
 mod actors;
 mod cli;
 mod client;
+mod client_failover;
 mod live_list;
 mod probing;
 mod redirect;
 mod seed;
-mod server;
 mod support;
 mod support_works;

@@ -1,13 +1,25 @@
 //! Where the bytes go: a part file beside the target, given the target's name only when it is complete.
 
+pub mod digest;
+pub mod journal;
 mod part;
+mod store;
+mod writer;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-pub use part::{Existing, PartFile};
+pub use part::{Durability, Existing, PartFile};
+pub use store::{Hashing, Pieces, Store};
+pub use writer::Writer;
 
 use super::exit_code::GetCode;
+
+/// The part file of `target`.
+#[must_use]
+pub fn part_path(target: &Path) -> PathBuf {
+    part::with_suffix(target, ".part")
+}
 
 /// Why the file cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +48,22 @@ pub enum SinkError {
         /// The part file, complete.
         part: PathBuf,
     },
+    /// The disk is too small for the file.
+    #[error("{} does not fit: it needs {wanted} bytes and {free} are free", path.display())]
+    NoSpace {
+        /// The part file.
+        path: PathBuf,
+        /// Bytes still to be written.
+        wanted: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// A thread that writes came to an end of its own.
+    #[error("a thread that writes the file stopped")]
+    Worker(#[source] tokio::task::JoinError),
+    /// The file is no longer open, after a failure before.
+    #[error("the file was given up after a failure")]
+    Abandoned,
     /// Standard output cannot be written.
     #[error("cannot write to standard output")]
     StandardOutput(#[source] io::Error),
@@ -47,7 +75,12 @@ impl SinkError {
     pub fn code(&self) -> GetCode {
         match self {
             Self::Locked { .. } => GetCode::CannotResume,
-            Self::Io { .. } | Self::Appeared { .. } | Self::StandardOutput(_) => GetCode::WriteError,
+            Self::Io { .. }
+            | Self::Appeared { .. }
+            | Self::NoSpace { .. }
+            | Self::Worker(_)
+            | Self::Abandoned
+            | Self::StandardOutput(_) => GetCode::WriteError,
         }
     }
 }

@@ -22,6 +22,16 @@ pub enum Existing {
     Keep,
 }
 
+/// What a finished download survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// A power failure: the system is asked to write it to the disk.
+    #[default]
+    Synced,
+    /// The end of this process only: the system writes it when it likes.
+    Cached,
+}
+
 /// `NAME.part`, open and locked.
 #[derive(Debug)]
 pub struct PartFile {
@@ -81,14 +91,45 @@ impl PartFile {
         self.file.set_len(size).map_err(|source| self.failed("resize", source))
     }
 
+    /// Fills `buffer` with the bytes from `offset` on.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SinkError> {
+        self.file.read_exact_at(buffer, offset).map_err(|source| self.failed("read", source))
+    }
+
+    /// How long the file is now, in bytes.
+    pub fn size(&self) -> Result<u64, SinkError> {
+        self.file.metadata().map(|metadata| metadata.len()).map_err(|source| self.failed("inspect", source))
+    }
+
+    /// The free space for others than root where the file is, in bytes; `None` where the system does not say.
+    #[must_use]
+    pub fn free_space(&self) -> Option<u64> {
+        let space = rustix::fs::fstatvfs(&self.file).ok()?;
+        Some(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    /// Another handle, to wait for the disk while this one is written to.
+    pub fn second_handle(&self) -> Result<File, SinkError> {
+        self.file.try_clone().map_err(|source| self.failed("open again", source))
+    }
+
+    /// Sets the modification time; a failure of that is no failure of the download.
+    pub fn set_modified(&self, time: std::time::SystemTime) {
+        let _ = self.file.set_modified(time);
+    }
+
     /// Waits until everything written is on the disk.
     pub fn sync(&self) -> Result<(), SinkError> {
         self.file.sync_data().map_err(|source| self.failed("sync", source))
     }
 
     /// Gives the complete file its final name, and waits until both are on the disk.
-    pub fn finish(self, existing: Existing) -> Result<(), SinkError> {
-        self.sync()?;
+    ///
+    /// The part file stays under its own name where that fails.
+    pub fn finish(&self, existing: Existing, durability: Durability) -> Result<(), SinkError> {
+        if durability == Durability::Synced {
+            self.sync()?;
+        }
         let renamed = match existing {
             Existing::Replace => std::fs::rename(&self.path, &self.target),
             Existing::Keep => rename_without_replacing(&self.path, &self.target),
@@ -96,15 +137,20 @@ impl PartFile {
         match renamed {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && existing == Existing::Keep => {
-                return Err(SinkError::Appeared { path: self.target, part: self.path });
+                return Err(SinkError::Appeared { path: self.target.clone(), part: self.path.clone() });
             }
-            Err(source) => return Err(SinkError::Io { action: "rename to", path: self.target, source }),
+            Err(source) => {
+                return Err(SinkError::Io { action: "rename to", path: self.target.clone(), source });
+            }
         }
-        sync_folder(&self.target)
+        match durability {
+            Durability::Synced => sync_folder(&self.target),
+            Durability::Cached => Ok(()),
+        }
     }
 
     /// Removes the part file: there is nothing in it that a later run could use.
-    pub fn discard(self) -> Result<(), SinkError> {
+    pub fn discard(&self) -> Result<(), SinkError> {
         std::fs::remove_file(&self.path).map_err(|source| self.failed("remove", source))
     }
 
@@ -164,9 +210,9 @@ mod tests {
         let part = PartFile::open(&target).unwrap();
         part.write_at(0, b"new").unwrap();
         std::fs::write(&target, "other").unwrap();
-        assert!(matches!(part.finish(Existing::Keep), Err(SinkError::Appeared { .. })));
+        assert!(matches!(part.finish(Existing::Keep, Durability::Synced), Err(SinkError::Appeared { .. })));
         assert_eq!(std::fs::read(&target).unwrap(), b"other");
-        PartFile::open(&target).unwrap().finish(Existing::Replace).unwrap();
+        part.finish(Existing::Replace, Durability::Synced).unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
     }
 

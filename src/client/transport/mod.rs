@@ -25,7 +25,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 use url::Url;
@@ -46,10 +46,7 @@ use pool::Pool;
 use proxy::{ProxyRules, Route};
 pub use tls::{Trust, Verification};
 
-/// Room for one read from a connection whose body is long.
-const LARGE_READ_BYTES: usize = 256 * 1024;
-
-/// Room for one read of a head or of a short body.
+/// Room for one read of a head, or of a short body.
 const SMALL_READ_BYTES: usize = 16 * 1024;
 
 /// The most interim answers (100 to 199) that are skipped before one that counts.
@@ -80,6 +77,8 @@ pub struct TransportSettings {
     pub trust: Trust,
     /// How long an idle connection is kept for the next request.
     pub idle_timeout: Duration,
+    /// The most bytes of a body that are read at once.
+    pub read_size: usize,
 }
 
 impl Default for TransportSettings {
@@ -91,6 +90,7 @@ impl Default for TransportSettings {
             trust: Trust::default(),
             // Below the 5 s after which actix and others close.
             idle_timeout: Duration::from_secs(4),
+            read_size: 256 * 1024,
         }
     }
 }
@@ -174,6 +174,7 @@ struct Shared {
     proxies: ProxyRules,
     connector: Connector,
     pool: RefCell<Pool>,
+    read_size: usize,
 }
 
 impl Transport {
@@ -182,7 +183,8 @@ impl Transport {
     pub fn new(settings: TransportSettings) -> Self {
         let pool = RefCell::new(Pool::new(settings.idle_timeout));
         let proxies = settings.proxies.clone();
-        Self { shared: Rc::new(Shared { proxies, connector: Connector::new(settings), pool }) }
+        let read_size = settings.read_size.max(1);
+        Self { shared: Rc::new(Shared { proxies, connector: Connector::new(settings), pool, read_size }) }
     }
 
     /// Sends `request` and waits for the head of its answer, skipping interim ones.
@@ -327,10 +329,11 @@ impl Body {
                 Decoded::NeedMore => {
                     let Some(connection) = &mut self.connection else { return Ok(None) };
                     let wanted = usize::try_from(self.left.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-                    self.buffer.reserve(wanted.clamp(SMALL_READ_BYTES, LARGE_READ_BYTES));
+                    let most = self.shared.read_size;
+                    self.buffer.reserve(wanted.max(SMALL_READ_BYTES).min(most));
                     let read = connection
                         .stream
-                        .read_buf(&mut self.buffer)
+                        .read_buf(&mut (&mut self.buffer).limit(most))
                         .await
                         .map_err(TransportError::Receive)?;
                     if read == 0 {

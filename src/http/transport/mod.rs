@@ -64,7 +64,6 @@ mod connection;
 mod ending;
 pub mod head;
 mod link;
-mod sendfile;
 mod service;
 mod stall;
 mod stream;
@@ -72,8 +71,7 @@ mod stream;
 mod tests;
 
 pub use admission::Connections;
-pub use link::{AnswerEnd, Completion, Link};
-pub use sendfile::{SendFile, SendState};
+pub use link::Link;
 
 use self::accept::AcceptorFactory;
 use self::connection::Connection;

@@ -5,7 +5,11 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use super::program::fingerpost;
+use super::program::{Program, fingerpost};
+
+/// Waits scaled down.
+pub const QUICK: [&str; 8] =
+    ["--head-after", "0.1", "--hedge-after", "0.2", "--drop-after", "2", "--retry-delay", "0.02"];
 
 /// A folder of its own in which `fingerpost get` is run.
 pub struct Downloads {
@@ -21,6 +25,16 @@ impl Downloads {
     pub fn get(&self, arguments: &[&str]) -> Outcome {
         let output = self.command(arguments).output().unwrap();
         Outcome { output }
+    }
+
+    /// The same with patience scaled down: what takes seconds elsewhere takes tenths here.
+    pub fn get_quickly(&self, arguments: &[&str]) -> Outcome {
+        self.get(&[arguments, &QUICK].concat())
+    }
+
+    /// Runs `get` beside the test.
+    pub fn start(&self, arguments: &[&str]) -> Program {
+        Program::spawn(&mut self.command(arguments))
     }
 
     /// The command that [`get`](Self::get) runs.

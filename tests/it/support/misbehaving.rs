@@ -134,6 +134,12 @@ impl Script {
         self
     }
 
+    /// This fault comes before those that were named earlier.
+    pub fn before(mut self, fault: Fault, times: Times) -> Self {
+        self.faults.insert(0, (fault, times));
+        self
+    }
+
     pub fn closes_at(self, at: usize) -> Self {
         self.fault(Fault::ClosesAt(at), Times::Always)
     }
@@ -226,6 +232,11 @@ impl FileServer {
     /// The address of a file on it.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// The entity tag it has for its file now.
+    pub fn etag(&self) -> Option<String> {
+        self.shared.script.lock().unwrap().etag.clone()
     }
 
     /// Does something else from the next request on.

@@ -1,0 +1,119 @@
+//! Judging an answer: is it the same file, and does it bring what was asked for?
+
+use tokio::time::Instant;
+
+use super::super::error::DownloadError;
+use super::super::identity::{Observed, Verdict};
+use super::super::naming;
+use super::super::plan::{Failure, Parts, RunId, SourceId};
+use super::super::sink::{Store, Writer};
+use super::engine::Engine;
+use super::fetch::{Extent, Opened};
+use super::runs::Flow;
+use super::{Naming, Output};
+
+impl Engine<'_> {
+    /// Takes an answer in, or tells the plan why not.
+    pub(super) fn judge(&mut self, run: RunId, opened: Opened, now: Instant) -> Result<(), DownloadError> {
+        let Some(active) = self.runs.get(&run) else { return Ok(()) };
+        let (source, wanted, started) = (active.source, active.wanted.clone(), active.started);
+        let url = opened.url.to_string();
+        let own_etag = self.sources.get(source).and_then(|entry| entry.etag.clone());
+        if self.identity.compare(&opened.observed, own_etag.as_deref()) == Verdict::Different {
+            if !self.nothing_kept() || !self.could_be(&opened.observed) {
+                if self.could_be(&opened.observed) {
+                    self.other_versions.push(source);
+                }
+                self.fail(run, Failure::Final, DownloadError::OtherVersion { url }, None, now);
+                return Ok(());
+            }
+            // Nothing of the other version was kept: this one is as good.
+            self.identity = self.identity.reopened();
+        }
+        let knew_validator = self.sources.get(source).and_then(|entry| entry.validator.clone());
+        if let Some(entry) = self.sources.get_mut(source) {
+            entry.etag.clone_from(&opened.observed.etag);
+            entry.validator = opened.observed.validator().map(ToOwned::to_owned);
+            entry.first_byte = entry.first_byte.or_else(|| Some(now.duration_since(started)));
+            // The next request needs not take the redirects again.
+            if *entry.trail.end() != opened.url {
+                entry.trail = entry.trail.turned_to(opened.url.clone());
+            }
+        }
+        if opened.extent == Extent::Whole && wanted.range.start > 0 {
+            let was_other_tag =
+                knew_validator.is_none() && opened.observed.validator() != wanted.validator.as_deref();
+            if was_other_tag && opened.observed.validator().is_some() {
+                // The same file under a tag of its own: it is asked again, in its own terms.
+                self.runs.remove(&run);
+                self.plan.finished(run, now);
+            } else {
+                let value = "none, but the whole file".to_owned();
+                self.fail(run, Failure::NoRanges, DownloadError::BadRange { url, value }, None, now);
+            }
+            return Ok(());
+        }
+        self.accept(run, source, opened, now)
+    }
+
+    fn accept(
+        &mut self,
+        run: RunId,
+        source: SourceId,
+        opened: Opened,
+        now: Instant,
+    ) -> Result<(), DownloadError> {
+        self.identity.learn(&opened.observed);
+        if let (Some(size), None) = (self.identity.size, self.plan.size()) {
+            self.plan.size_is(size);
+        }
+        let refuses = opened
+            .answer
+            .head
+            .header("accept-ranges")
+            .is_some_and(|value| value.eq_ignore_ascii_case("none"));
+        let parts = if self.identity.can_be_resumed() { Parts::Allowed } else { Parts::Forbidden };
+        self.plan.allow_parts(parts);
+        if refuses {
+            self.plan.refuses_ranges(source);
+        }
+        self.plan.head_came(run, opened.start, now);
+        if let Some(active) = self.runs.get_mut(&run) {
+            active.offset = opened.start;
+        }
+        if self.writer.is_none() {
+            self.open_store(&opened)?;
+        }
+        self.announce();
+        self.read(run, Flow { url: opened.url, answer: opened.answer, extent: opened.extent });
+        Ok(())
+    }
+
+    fn open_store(&mut self, opened: &Opened) -> Result<(), DownloadError> {
+        if let (Naming::Server, Output::Folder(folder)) = (self.context.options.naming, &self.job.output)
+            && let Some(name) =
+                opened.answer.head.header("content-disposition").and_then(naming::from_content_disposition)
+        {
+            self.rename_target(folder.join(name));
+        }
+        let (mut store, target) = match &self.target {
+            Some(target) => (Store::open(target)?.0, target.clone()),
+            None => (Store::standard_output()?, std::path::PathBuf::new()),
+        };
+        let none = super::super::plan::RangeSet::new();
+        store.begin(&none, self.identity.size, self.hashing(), self.pieces())?;
+        self.writer = Some(Writer::new(&target, store, none));
+        Ok(())
+    }
+
+    /// Whether no byte of the file is there yet.
+    fn nothing_kept(&self) -> bool {
+        self.sources.remembered.is_empty()
+            && self.sources.ids().all(|id| self.sources.supplied_bytes(id) == 0)
+    }
+
+    /// Whether `observed` could be the file if all that is there were given up.
+    fn could_be(&self, observed: &Observed) -> bool {
+        self.identity.reopened().compare(observed, None) == Verdict::Same
+    }
+}

@@ -1,0 +1,167 @@
+//! Asking the address that the user gave: a balancer names servers, a server answers itself.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use rand::RngExt;
+use tokio::time::Instant;
+
+use super::super::error::DownloadError;
+use super::super::event::Event;
+use super::super::identity::{Authority, Sha256Digest};
+use super::super::link;
+use super::super::plan::{Failure, SourceId};
+use super::super::redirect::Trail;
+use super::engine::Engine;
+use super::fetch::{Hop, OpenError, Opened, Shown, Wanted};
+use super::{Origin, Unavailable};
+
+/// What a balancer is waited for where its 503 does not say how long.
+const DEFAULT_WAIT: Duration = Duration::from_secs(5);
+
+/// What came of asking.
+pub(super) enum AskOutcome {
+    Redirect {
+        trail: Trail,
+        mirrors: Vec<link::Mirror>,
+        digest: Option<Sha256Digest>,
+        shown: Shown,
+    },
+    Direct {
+        trail: Trail,
+        opened: Box<Opened>,
+        wanted: Wanted,
+        began: Instant,
+    },
+    Failed(OpenError),
+    Silent,
+    /// The wait after a 503 is over.
+    Waited,
+}
+
+impl Engine<'_> {
+    pub(super) fn ask(&mut self) {
+        let Origin::Address(url) = &self.job.origin else { return };
+        let mut trail = Trail::new(url.clone(), self.context.options.max_redirects);
+        let gap = self.plan.missing().iter().next();
+        let wanted = match gap {
+            Some(range) if range.start > 0 => Wanted {
+                range,
+                size: self.plan.size(),
+                validator: self.identity.validator().map(ToOwned::to_owned),
+            },
+            _ => Wanted::everything(),
+        };
+        let failed: Vec<SourceId> = self.sources.ids().filter(|id| !self.plan.is_trusted(*id)).collect();
+        let avoid = self.sources.authorities(failed.into_iter());
+        let headers = if avoid.is_empty() { Vec::new() } else { vec![("Fingerpost-Avoid", avoid)] };
+        let fetcher = self.fetcher.clone();
+        let patience = self.context.options.plan.drop_after;
+        self.asked = self.asked.saturating_add(1);
+        let asking = async move {
+            let began = Instant::now();
+            let hop = tokio::time::timeout(patience, fetcher.hop(&mut trail, &wanted, &headers)).await;
+            match hop {
+                Err(_) => AskOutcome::Silent,
+                Ok(Err(error)) => AskOutcome::Failed(error),
+                Ok(Ok(Hop::Opened(opened))) => AskOutcome::Direct { trail, opened, wanted, began },
+                Ok(Ok(Hop::Redirect(answer, shown))) => {
+                    let mirrors = link::mirrors(trail.previous(), answer.head.all("link"));
+                    let digest = Sha256Digest::of_target(&answer.head);
+                    answer.finish();
+                    AskOutcome::Redirect { trail, mirrors, digest, shown }
+                }
+            }
+        };
+        self.asking = Some(asking.boxed_local());
+    }
+
+    pub(super) fn take_answer(&mut self, outcome: AskOutcome) -> Result<(), DownloadError> {
+        let now = Instant::now();
+        match outcome {
+            AskOutcome::Redirect { trail, mirrors, digest, shown } => {
+                let to = trail.end();
+                self.observer.notice(&Event::Redirected { head: &shown.head, page: &shown.page, to });
+                if self.identity.digest.is_none() {
+                    self.identity.digest = digest.map(|digest| (digest, Authority::Given));
+                }
+                let others: Vec<Trail> =
+                    mirrors.into_iter().map(|mirror| trail.turned_to(mirror.url)).collect();
+                let before = self.sources.len();
+                self.add_source(trail);
+                for other in others {
+                    self.add_source(other);
+                }
+                let new = self.sources.len().saturating_sub(before);
+                self.plan.named(new, rand::rng().random(), now);
+            }
+            AskOutcome::Direct { trail, opened, wanted, began } => {
+                self.plan.is_without_balancer();
+                self.plan.asked(None, rand::rng().random(), now);
+                if self.sources.is_empty() {
+                    self.add_source(trail);
+                    let run = self.plan.adopt(SourceId(0), wanted.range, began);
+                    self.begin(run, SourceId(0), wanted, began);
+                    self.judge(run, *opened, now)?;
+                }
+            }
+            AskOutcome::Failed(error) => return self.asking_failed(error, now),
+            AskOutcome::Silent => {
+                let url = match &self.job.origin {
+                    Origin::Address(url) => url.to_string(),
+                    Origin::Mirrors { .. } => String::new(),
+                };
+                let error = DownloadError::Silent { url, after: self.context.options.plan.drop_after };
+                if self.sources.is_empty() && !self.context.options.retry_first {
+                    return Err(error);
+                }
+                self.last_error = Some((error, None));
+                self.plan.asked(None, rand::rng().random(), now);
+            }
+            AskOutcome::Waited => {
+                self.plan.keep_asking();
+                self.plan.asked(Some(Duration::ZERO), 0.0, now);
+            }
+        }
+        Ok(())
+    }
+
+    fn asking_failed(&mut self, error: OpenError, now: Instant) -> Result<(), DownloadError> {
+        let failure = error.failure();
+        let retry_after = match failure {
+            Failure::Passing { retry_after } => retry_after,
+            _ => None,
+        };
+        let is_unavailable = matches!(error, OpenError::Refused { status: 503, .. });
+        let (error, shown) = error.into_error();
+        if is_unavailable && self.context.options.unavailable == Unavailable::Wait {
+            if let Some(shown) = &shown {
+                self.observer.notice(&Event::Refused { head: &shown.head, page: &shown.page });
+            }
+            self.wait(retry_after.unwrap_or(DEFAULT_WAIT));
+            return Ok(());
+        }
+        let may_pass = matches!(failure, Failure::Passing { .. });
+        if self.sources.is_empty() && !(self.context.options.retry_first && may_pass) {
+            if let Some(shown) = &shown {
+                self.observer.notice(&Event::Refused { head: &shown.head, page: &shown.page });
+            }
+            return Err(error);
+        }
+        self.last_error.get_or_insert((error, shown));
+        self.plan.asked(retry_after, rand::rng().random(), now);
+        Ok(())
+    }
+
+    /// Counts down to the next asking.
+    fn wait(&mut self, wait: Duration) {
+        self.observer.notice(&Event::Waiting { left: wait });
+        self.asking = Some(
+            async move {
+                tokio::time::sleep(wait).await;
+                AskOutcome::Waited
+            }
+            .boxed_local(),
+        );
+    }
+}

@@ -1,0 +1,327 @@
+//! Does what the plan says, and tells it what happened.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use futures_util::StreamExt;
+use futures_util::future::{Abortable, LocalBoxFuture};
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use super::super::error::DownloadError;
+use super::super::event::{Event, Observer};
+use super::super::identity::Identity;
+use super::super::plan::{Balancer, Plan, RangeSet, RunId, SourceId, Standing};
+use super::super::redirect::Trail;
+use super::super::sink::{Existing, Hashing, Store, Writer};
+use super::asking::AskOutcome;
+use super::fetch::{Fetcher, Shown};
+use super::runs::{ActiveRun, Flow, Step};
+use super::sources::Sources;
+use super::{Completion, Context, Job, Origin, Report, Reporting, Resume, known};
+
+/// One download under way.
+pub(super) struct Engine<'a> {
+    pub(super) context: &'a Context,
+    pub(super) job: &'a Job,
+    pub(super) observer: &'a dyn Observer,
+    pub(super) fetcher: Fetcher,
+    pub(super) target: Option<PathBuf>,
+    pub(super) identity: Identity,
+    pub(super) plan: Plan,
+    pub(super) sources: Sources,
+    pub(super) runs: HashMap<RunId, ActiveRun>,
+    pub(super) steps: FuturesUnordered<Abortable<LocalBoxFuture<'static, Step>>>,
+    /// Answers that are not read on until the disk has caught up.
+    pub(super) held_back: Vec<(RunId, Flow)>,
+    pub(super) asking: Option<LocalBoxFuture<'static, AskOutcome>>,
+    pub(super) writer: Option<Writer>,
+    existing: Existing,
+    /// Sources that have another version of the file.
+    pub(super) other_versions: Vec<SourceId>,
+    pub(super) restarts: usize,
+    pub(super) repairs: usize,
+    /// Who was held to be wrong when the digest first was.
+    pub(super) suspect: Option<SourceId>,
+    /// Askings since the last restart.
+    pub(super) asked: usize,
+    pub(super) last_error: Option<(DownloadError, Option<Shown>)>,
+    pub(super) checksum_error: Option<DownloadError>,
+    digest: Option<super::Sha256Digest>,
+    started: Instant,
+    is_announced: bool,
+}
+
+impl<'a> Engine<'a> {
+    pub(super) fn new(
+        context: &'a Context,
+        job: &'a Job,
+        observer: &'a dyn Observer,
+        fetcher: Fetcher,
+        target: Option<PathBuf>,
+    ) -> Self {
+        let identity = known(job);
+        let balancer = match &job.origin {
+            Origin::Address(_) => Balancer::Present,
+            Origin::Mirrors { .. } => Balancer::Absent,
+        };
+        let existing = match &target {
+            Some(path) if path.symlink_metadata().is_ok() => Existing::Replace,
+            _ => Existing::Keep,
+        };
+        let plan = Plan::new(
+            Self::plan_settings(context, target.is_some()),
+            identity.size,
+            &RangeSet::new(),
+            balancer,
+        );
+        Self {
+            context,
+            job,
+            observer,
+            fetcher,
+            target,
+            identity,
+            plan,
+            sources: Sources::default(),
+            runs: HashMap::new(),
+            steps: FuturesUnordered::new(),
+            held_back: Vec::new(),
+            asking: None,
+            writer: None,
+            existing,
+            other_versions: Vec::new(),
+            restarts: 0,
+            repairs: 0,
+            suspect: None,
+            asked: 0,
+            last_error: None,
+            checksum_error: None,
+            digest: None,
+            started: Instant::now(),
+            is_announced: false,
+        }
+    }
+
+    fn plan_settings(context: &Context, has_positions: bool) -> super::PlanSettings {
+        let mut settings = context.options.plan.clone();
+        if !has_positions {
+            // Standard output takes bytes in order: one run at a time brings them so.
+            settings.max_sources = 1;
+        }
+        settings
+    }
+
+    /// Downloads until the file is complete, checked, and has its name.
+    pub(super) async fn run(&mut self) -> Result<Completion, DownloadError> {
+        self.remember()?;
+        if let Origin::Mirrors { urls, .. } = &self.job.origin {
+            for url in urls {
+                self.add_source(Trail::new(url.clone(), self.context.options.max_redirects));
+            }
+        }
+        let mut next_checkpoint = self.started + self.context.options.checkpoint_every;
+        let deadline = self.context.options.max_time.and_then(|time| self.started.checked_add(time));
+        let patience = self.context.options.retry_until.and_then(|time| self.started.checked_add(time));
+        let mut ending = self.context.stop.clone();
+        loop {
+            let now = Instant::now();
+            if patience.is_some_and(|at| at <= now) {
+                self.plan.lose_patience();
+            }
+            self.act(now);
+            if self.must_restart() {
+                self.restart().await?;
+                continue;
+            }
+            match self.plan.standing() {
+                Standing::Complete => {
+                    if self.is_right().await? {
+                        return Ok(Completion::Downloaded);
+                    }
+                    continue;
+                }
+                Standing::Stuck => return Err(self.final_error()),
+                Standing::Working => {}
+            }
+            let wake =
+                self.plan.next_wake(now).into_iter().chain(deadline).chain(patience.filter(|&at| at > now));
+            let wake = wake.min();
+            tokio::select! {
+                Some(step) = self.steps.next(), if !self.steps.is_empty() => {
+                    if let Ok(step) = step {
+                        self.take(step)?;
+                    }
+                }
+                outcome = async {
+                    match self.asking.as_mut() {
+                        Some(asking) => asking.await,
+                        None => std::future::pending().await,
+                    }
+                } => {
+                    self.asking = None;
+                    self.take_answer(outcome)?;
+                }
+                wrong = async {
+                    match self.writer.as_mut() {
+                        Some(writer) => writer.progress().await,
+                        None => std::future::pending().await,
+                    }
+                } => {
+                    let wrong = wrong?;
+                    self.reject_pieces(&wrong).await?;
+                    self.listen_again();
+                }
+                () = tokio::time::sleep_until(next_checkpoint) => {
+                    next_checkpoint = Instant::now() + self.context.options.checkpoint_every;
+                    self.checkpoint()?;
+                }
+                () = async {
+                    match wake {
+                        Some(at) => tokio::time::sleep_until(at).await,
+                        None => std::future::pending().await,
+                    }
+                } => {}
+                _ = ending.wait_for(|is_wanted| *is_wanted) => return Err(DownloadError::Interrupted),
+            }
+            if deadline.is_some_and(|at| at <= Instant::now()) {
+                return Err(DownloadError::TooLong(self.context.options.max_time.unwrap_or_default()));
+            }
+        }
+    }
+
+    /// Opens what an earlier run left, and plans with it.
+    fn remember(&mut self) -> Result<(), DownloadError> {
+        let Some(target) = &self.target else { return Ok(()) };
+        let part = super::super::sink::part_path(target);
+        if self.context.options.resume == Resume::No || part.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        let (mut store, remembered) = Store::open(target)?;
+        let Some(memory) = remembered else { return Ok(()) };
+        // What is promised now must not contradict what was promised then.
+        let promised = (known(self.job).digest, memory.identity.digest);
+        let contradicts = matches!(promised, (Some((now, _)), Some((then, _))) if now != then);
+        let resized = self.identity.size.is_some_and(|size| Some(size) != memory.identity.size);
+        if contradicts || resized || !memory.identity.can_be_resumed() {
+            return Ok(());
+        }
+        let digest = self.identity.digest.or(memory.identity.digest);
+        self.identity = Identity { digest, ..memory.identity };
+        let wrong = store.begin(&memory.done, self.identity.size, self.hashing(), self.pieces())?;
+        let mut done = memory.done;
+        for piece in &wrong {
+            done.remove(*piece);
+            store.forget(*piece);
+        }
+        self.sources.remembered = done.clone();
+        let balancer = match &self.job.origin {
+            Origin::Address(_) => Balancer::Present,
+            Origin::Mirrors { .. } => Balancer::Absent,
+        };
+        self.plan = Plan::new(Self::plan_settings(self.context, true), self.identity.size, &done, balancer);
+        self.plan.allow_parts(super::super::plan::Parts::Allowed);
+        self.writer = Some(Writer::new(target, store, done));
+        Ok(())
+    }
+
+    pub(super) fn hashing(&self) -> Hashing {
+        let is_wanted = self.identity.digest.is_some() || self.context.options.reporting == Reporting::Always;
+        if is_wanted { Hashing::On } else { Hashing::Off }
+    }
+
+    pub(super) fn pieces(&self) -> Option<super::Pieces> {
+        match &self.job.origin {
+            Origin::Mirrors { pieces, .. } => pieces.clone(),
+            Origin::Address(_) => None,
+        }
+    }
+
+    pub(super) fn add_source(&mut self, trail: Trail) {
+        let url = trail.end().clone();
+        if let Some(id) = self.sources.add(trail) {
+            self.plan.add_source();
+            self.observer.notice(&Event::Offered { source: id.0, url: &url });
+        }
+    }
+
+    fn checkpoint(&mut self) -> Result<(), DownloadError> {
+        if self.identity.size.is_none() || !self.identity.can_be_resumed() {
+            return Ok(());
+        }
+        if let Some(writer) = &mut self.writer {
+            writer.checkpoint(&self.identity, |index| self.sources.name(index))?;
+        }
+        Ok(())
+    }
+
+    /// The file begins to arrive: says so, once.
+    pub(super) fn announce(&mut self) {
+        if !std::mem::replace(&mut self.is_announced, true) {
+            self.observer.notice(&Event::Started {
+                target: self.target.as_deref(),
+                size: self.plan.size(),
+                done: self.sources.remembered.len(),
+            });
+        }
+    }
+
+    /// Gives a right file its name, and keeps or removes what came of a download that failed.
+    pub(super) async fn conclude(
+        &mut self,
+        outcome: Result<Completion, DownloadError>,
+    ) -> Result<Completion, DownloadError> {
+        let runs: Vec<RunId> = self.runs.keys().copied().collect();
+        for run in runs {
+            self.drop_run(run);
+        }
+        let Some(writer) = &mut self.writer else { return outcome };
+        match outcome {
+            Ok(completion) => {
+                let size = self.plan.size().unwrap_or_default();
+                let modified: Option<SystemTime> = self
+                    .identity
+                    .last_modified
+                    .as_deref()
+                    .and_then(|date| httpdate::parse_http_date(date).ok());
+                writer.finish(size, modified, self.existing, self.context.options.durability).await?;
+                self.observer.notice(&Event::Finished { target: self.target.as_deref(), size });
+                Ok(completion)
+            }
+            Err(error) => {
+                let is_of_use = self.identity.size.is_some()
+                    && self.identity.can_be_resumed()
+                    && !matches!(error, DownloadError::WrongChecksum { .. } | DownloadError::Sink(_));
+                // The first failure is the one to tell; a second one here changes nothing.
+                let _ = if is_of_use {
+                    writer.save_all(&self.identity, |index| self.sources.name(index)).await
+                } else if writer.has_journal() {
+                    // A full disk may have room again: what the journal says is true.
+                    Ok(())
+                } else {
+                    writer.discard().await
+                };
+                Err(error)
+            }
+        }
+    }
+
+    /// The server named the file.
+    pub(super) fn rename_target(&mut self, target: PathBuf) {
+        let is_there = target.symlink_metadata().is_ok();
+        self.existing = if is_there { Existing::Replace } else { Existing::Keep };
+        self.target = Some(target);
+    }
+
+    pub(super) fn set_digest(&mut self, digest: Option<super::Sha256Digest>) {
+        self.digest = digest;
+    }
+
+    pub(super) fn fill(&self, report: &mut Report) {
+        report.target.clone_from(&self.target);
+        report.size = self.plan.size();
+        report.digest = self.digest;
+        report.sources = self.sources.reports();
+    }
+}

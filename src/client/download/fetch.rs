@@ -1,0 +1,283 @@
+//! One request for a part of the file, or all of it: redirects followed, the head of the answer judged.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+use url::Url;
+
+use super::super::error::DownloadError;
+use super::super::identity::{ContentRange, Observed};
+use super::super::plan::{ByteRange, Failure};
+use super::super::redirect::{RedirectError, Trail};
+use super::super::transport::{Answer, Method, Request, Transport, TransportError};
+
+/// The longest page of a redirect or an error that is kept to be shown, in bytes.
+const MAX_PAGE_BYTES: usize = 64 * 1024;
+
+/// How long such a page may take.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    /// The bytes; the end is `u64::MAX` where it is not known.
+    pub(super) range: ByteRange,
+    /// The size of the file, where known.
+    pub(super) size: Option<u64>,
+    /// What the file must still be for a part to be sent.
+    pub(super) validator: Option<String>,
+}
+
+impl Wanted {
+    /// All of a file of which nothing is known.
+    pub(super) fn everything() -> Self {
+        Self { range: ByteRange::new(0, u64::MAX), size: None, validator: None }
+    }
+
+    fn is_part(&self) -> bool {
+        self.range.start > 0 || self.range.end < self.size.unwrap_or(u64::MAX)
+    }
+
+    /// Adds what asks for the part, in terms that a changed file is not mixed up with (RFC 9110, section 13.1.5).
+    fn apply(&self, request: Request) -> Request {
+        if !self.is_part() {
+            return request;
+        }
+        let start = self.range.start;
+        let is_open = self.range.end >= self.size.unwrap_or(u64::MAX);
+        let range = if is_open {
+            format!("bytes={start}-")
+        } else {
+            format!("bytes={start}-{}", self.range.end.saturating_sub(1))
+        };
+        let request = request.with("Range", range);
+        match &self.validator {
+            Some(validator) => request.with("If-Range", validator.clone()),
+            None => request,
+        }
+    }
+}
+
+/// An answer that brings the file, or a part of it.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// The address that answered, after all redirects.
+    pub(super) url: Url,
+    pub(super) answer: Answer,
+    /// The place in the file of the first byte that comes.
+    pub(super) start: u64,
+    pub(super) extent: Extent,
+    pub(super) observed: Observed,
+}
+
+/// How much of the file an answer brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    Whole,
+    Part,
+}
+
+/// An answer that is shown: a redirect or an error.
+#[derive(Debug, Clone)]
+pub(super) struct Shown {
+    pub(super) head: Bytes,
+    pub(super) page: Bytes,
+}
+
+/// Why a request brought nothing.
+#[derive(Debug)]
+pub(super) enum OpenError {
+    Transport { url: Box<Url>, source: TransportError },
+    Redirect { error: RedirectError, shown: Shown },
+    Refused { url: Box<Url>, status: u16, retry_after: Option<Duration>, shown: Shown },
+    BadRange { url: Box<Url>, value: String },
+}
+
+impl OpenError {
+    /// What it means for the plan.
+    pub(super) fn failure(&self) -> Failure {
+        match self {
+            Self::Transport { source, .. } => match source {
+                TransportError::Scheme { .. }
+                | TransportError::NoHost(_)
+                | TransportError::Proxy(_)
+                | TransportError::Roots(_)
+                | TransportError::Certificate { .. } => Failure::Final,
+                _ => Failure::Passing { retry_after: None },
+            },
+            Self::Refused { status: 408 | 429 | 500..=599, retry_after, .. } => {
+                Failure::Passing { retry_after: *retry_after }
+            }
+            Self::Redirect { .. } | Self::Refused { .. } => Failure::Final,
+            Self::BadRange { .. } => Failure::NoRanges,
+        }
+    }
+
+    /// What it means for the user.
+    pub(super) fn into_error(self) -> (DownloadError, Option<Shown>) {
+        match self {
+            Self::Transport { url, source } => {
+                (DownloadError::Transport { url: url.to_string(), source }, None)
+            }
+            Self::Redirect { error, shown } => (error.into(), Some(shown)),
+            Self::Refused { url, status, shown, .. } => {
+                (DownloadError::Refused { url: url.to_string(), status }, Some(shown))
+            }
+            Self::BadRange { url, value } => (DownloadError::BadRange { url: url.to_string(), value }, None),
+        }
+    }
+}
+
+/// Sends requests on behalf of one download.
+#[derive(Debug, Clone)]
+pub(super) struct Fetcher {
+    pub(super) transport: Transport,
+    /// The user's own header lines.
+    pub(super) headers: Vec<(String, String)>,
+    /// The host that the user named: credentials go to no other.
+    pub(super) home: Option<String>,
+}
+
+/// What one request, redirects not followed, was answered with.
+pub(super) enum Hop {
+    /// The trail has grown by it.
+    Redirect(Box<Answer>, Shown),
+    Opened(Box<Opened>),
+}
+
+impl Fetcher {
+    /// Asks for `wanted` along `trail`, following redirects.
+    pub(super) async fn open(&self, mut trail: Trail, wanted: Wanted) -> Result<Opened, OpenError> {
+        loop {
+            match self.hop(&mut trail, &wanted, &[]).await? {
+                Hop::Redirect(..) => {}
+                Hop::Opened(opened) => return Ok(*opened),
+            }
+        }
+    }
+
+    /// One request to the end of `trail`, with these further header lines.
+    pub(super) async fn hop(
+        &self,
+        trail: &mut Trail,
+        wanted: &Wanted,
+        headers: &[(&str, String)],
+    ) -> Result<Hop, OpenError> {
+        let url = trail.end().clone();
+        let mut request = wanted.apply(self.request(&url, Method::Get));
+        for (name, value) in headers {
+            request = request.with(name, value.clone());
+        }
+        let mut answer = self.send(&request).await?;
+        match answer.head.status {
+            200 => Ok(Hop::Opened(Box::new(whole(url, answer)))),
+            206 => part(url, answer, wanted).map(|opened| Hop::Opened(Box::new(opened))),
+            status => {
+                let shown = shown(&mut answer).await;
+                if !answer.head.is_redirect() {
+                    let retry_after = answer.head.header("retry-after").and_then(retry_after);
+                    return Err(OpenError::Refused { url: Box::new(url), status, retry_after, shown });
+                }
+                match trail.follow(answer.head.header("location")) {
+                    Ok(_) => Ok(Hop::Redirect(Box::new(answer), shown)),
+                    Err(error) => Err(OpenError::Redirect { error, shown }),
+                }
+            }
+        }
+    }
+
+    /// What a HEAD says of the file at the end of all redirects.
+    pub(super) async fn inspect(&self, mut trail: Trail) -> Result<Observed, OpenError> {
+        loop {
+            let url = trail.end().clone();
+            let answer = self.send(&self.request(&url, Method::Head)).await?;
+            if answer.head.is_redirect() {
+                let shown = Shown { head: Bytes::copy_from_slice(answer.head.raw()), page: Bytes::new() };
+                trail
+                    .follow(answer.head.header("location"))
+                    .map_err(|error| OpenError::Redirect { error, shown })?;
+                answer.finish();
+                continue;
+            }
+            let size = answer.head.content_length().ok().flatten().filter(|_| answer.head.status == 200);
+            let observed = Observed::from_head(&answer.head, size);
+            answer.finish();
+            return Ok(observed);
+        }
+    }
+
+    async fn send(&self, request: &Request) -> Result<Answer, OpenError> {
+        let failed = |source| OpenError::Transport { url: Box::new(request.url.clone()), source };
+        self.transport.send(request).await.map_err(failed)
+    }
+
+    fn request(&self, url: &Url, method: Method) -> Request {
+        let mut request = Request { method, url: url.clone(), headers: Vec::new() };
+        let given = |name: &str| self.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+        if !given("user-agent") {
+            request = request.with("User-Agent", super::super::USER_AGENT);
+        }
+        if !given("accept") {
+            request = request.with("Accept", "*/*");
+        }
+        request = request.with("Want-Repr-Digest", "sha-256=10");
+        let is_home = url.host_str() == self.home.as_deref();
+        for (name, value) in &self.headers {
+            let is_secret = ["authorization", "cookie"].iter().any(|own| name.eq_ignore_ascii_case(own));
+            if is_home || !is_secret {
+                request = request.with(name, value.clone());
+            }
+        }
+        request
+    }
+}
+
+fn whole(url: Url, answer: Answer) -> Opened {
+    let size = if answer.head.is_chunked().unwrap_or(false) {
+        None
+    } else {
+        answer.head.content_length().ok().flatten()
+    };
+    let observed = Observed::from_head(&answer.head, size);
+    Opened { url, answer, start: 0, extent: Extent::Whole, observed }
+}
+
+fn part(url: Url, answer: Answer, wanted: &Wanted) -> Result<Opened, OpenError> {
+    let value = answer.head.header("content-range").unwrap_or_default().to_owned();
+    let length = answer.head.content_length().ok().flatten();
+    let range = ContentRange::parse(&value).filter(|_| wanted.is_part()).and_then(|content| {
+        let range = content.range?;
+        let fits = range.start == wanted.range.start
+            && range.end <= wanted.range.end
+            && length.is_none_or(|length| length == range.len());
+        fits.then_some((range, content.size))
+    });
+    let Some((range, size)) = range else { return Err(OpenError::BadRange { url: Box::new(url), value }) };
+    let observed = Observed::from_head(&answer.head, size.or(wanted.size));
+    Ok(Opened { url, answer, start: range.start, extent: Extent::Part, observed })
+}
+
+/// The head and the page of an answer that is not the file; what came of it, where it breaks off or is endless.
+async fn shown(answer: &mut Answer) -> Shown {
+    let head = Bytes::copy_from_slice(answer.head.raw());
+    let deadline = Instant::now() + PAGE_TIMEOUT;
+    let mut page = BytesMut::new();
+    while let Ok(Ok(Some(bytes))) = tokio::time::timeout_at(deadline, answer.chunk()).await {
+        let room = MAX_PAGE_BYTES.saturating_sub(page.len());
+        page.extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
+        if page.len() >= MAX_PAGE_BYTES {
+            break;
+        }
+    }
+    Shown { head, page: page.freeze() }
+}
+
+/// `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).
+fn retry_after(value: &str) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = httpdate::parse_http_date(value).ok()?;
+    Some(at.duration_since(std::time::SystemTime::now()).unwrap_or_default())
+}

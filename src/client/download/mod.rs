@@ -1,0 +1,316 @@
+//! One file, from the address that was asked for to the name on the disk.
+//!
+//! The [`Plan`](super::plan::Plan) decides, the engine acts: it sends what the plan asks for, judges whether an answer is the same file,
+//! hands bytes to the [`Writer`](super::sink::Writer), and in the end compares the digest.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use url::Url;
+
+use super::error::DownloadError;
+use super::event::{Event, Observer};
+use super::identity::{Authority, Identity, Sha256Digest, Verdict};
+use super::limit::RateLimiter;
+use super::plan::PlanSettings;
+use super::redirect::Trail;
+use super::sink::{Durability, Pieces, digest};
+use super::transport::Transport;
+
+mod answers;
+mod asking;
+mod engine;
+mod fetch;
+mod repair;
+mod runs;
+mod sources;
+
+use engine::Engine;
+use fetch::Fetcher;
+pub use sources::SourceReport;
+
+/// Where the file goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// To this path, by way of a part file beside it.
+    File(PathBuf),
+    /// To this folder, under the name of the address, or of `Content-Disposition` where the options say so.
+    Folder(PathBuf),
+    /// To standard output, as it arrives.
+    StandardOutput,
+}
+
+/// Where the file comes from.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// A balancer or a server.
+    Address(Url),
+    /// Several servers that are known to have it, best first, and what is known of the file.
+    Mirrors {
+        /// Their addresses.
+        urls: Vec<Url>,
+        /// Size and digest, as far as they were told.
+        identity: Identity,
+        /// The digests of its pieces.
+        pieces: Option<Pieces>,
+    },
+}
+
+/// What is to be downloaded.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Where it goes.
+    pub output: Output,
+    /// The digest that the user says it has.
+    pub checksum: Option<Sha256Digest>,
+}
+
+/// Whether what an earlier run left is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Resume {
+    /// Where it is proven to be the same file.
+    #[default]
+    Yes,
+    /// Never.
+    No,
+}
+
+/// What is done where the file is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Clobber {
+    /// Another version takes its place, once complete.
+    #[default]
+    Replace,
+    /// It stays, and nothing is downloaded.
+    Never,
+}
+
+/// What is done while a balancer has no server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unavailable {
+    /// The download fails.
+    #[default]
+    Fail,
+    /// It waits as long as the balancer says, and asks again.
+    Wait,
+}
+
+/// Whether the SHA-256 is computed although nobody promised one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reporting {
+    /// Only to be compared.
+    #[default]
+    Compare,
+    /// Always: the report tells it.
+    Always,
+}
+
+/// How files are downloaded; the same for all of one run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// When sources are asked, helped and given up.
+    pub plan: PlanSettings,
+    /// How many redirects are followed.
+    pub max_redirects: usize,
+    /// Further header lines of every request.
+    pub headers: Vec<(String, String)>,
+    /// Whether what an earlier run left is used.
+    pub resume: Resume,
+    /// What is done where the file is there already.
+    pub clobber: Clobber,
+    /// What is done while a balancer has no server.
+    pub unavailable: Unavailable,
+    /// Whether even a first request is tried again after a failure that may pass.
+    pub retry_first: bool,
+    /// The time from which on nothing is tried again.
+    pub retry_until: Option<Duration>,
+    /// The time that the whole download may take.
+    pub max_time: Option<Duration>,
+    /// How often what came is synced and journalled.
+    pub checkpoint_every: Duration,
+    /// What a finished download survives.
+    pub durability: Durability,
+    /// Whether the digest is always computed.
+    pub reporting: Reporting,
+    /// Whether `Content-Disposition` names the file.
+    pub naming: Naming,
+}
+
+/// Who names the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Naming {
+    /// The address.
+    #[default]
+    Address,
+    /// `Content-Disposition`, made harmless, where the server sends it.
+    Server,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            plan: PlanSettings::default(),
+            max_redirects: super::redirect::DEFAULT_MAX_REDIRECTS,
+            headers: Vec::new(),
+            resume: Resume::Yes,
+            clobber: Clobber::Replace,
+            unavailable: Unavailable::Fail,
+            retry_first: false,
+            retry_until: None,
+            max_time: None,
+            checkpoint_every: Duration::from_secs(2),
+            durability: Durability::Synced,
+            reporting: Reporting::Compare,
+            naming: Naming::Address,
+        }
+    }
+}
+
+/// What downloads of one run share.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The connections.
+    pub transport: Transport,
+    /// How they are done.
+    pub options: Rc<Options>,
+    /// How fast they may be, all together.
+    pub limiter: Option<Rc<RefCell<RateLimiter>>>,
+    /// Becomes true when the user wants an end.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// What became of a download.
+#[derive(Debug)]
+pub struct Report {
+    /// The address that was asked for.
+    pub address: String,
+    /// The name of the file; `None` for standard output, or where none was found.
+    pub target: Option<PathBuf>,
+    /// Its size in bytes, where known.
+    pub size: Option<u64>,
+    /// Its digest, where it was computed.
+    pub digest: Option<Sha256Digest>,
+    /// Who was asked, and what each brought.
+    pub sources: Vec<SourceReport>,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// How it ended.
+    pub outcome: Result<Completion, DownloadError>,
+}
+
+/// How a download succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completion {
+    /// Bytes came.
+    Downloaded,
+    /// The file was complete before.
+    AlreadyThere,
+}
+
+/// Downloads one file.
+pub async fn run(context: &Context, job: &Job, observer: &dyn Observer) -> Report {
+    let started = Instant::now();
+    let (address, name) = match &job.origin {
+        Origin::Address(url) => (url.to_string(), Some(super::naming::from_url(url))),
+        Origin::Mirrors { urls, .. } => {
+            let first = urls.first();
+            (first.map(Url::to_string).unwrap_or_default(), first.map(super::naming::from_url))
+        }
+    };
+    let target = match &job.output {
+        Output::File(path) => Some(path.clone()),
+        Output::Folder(folder) => name.map(|name| folder.join(name)),
+        Output::StandardOutput => None,
+    };
+    let mut report = Report {
+        address,
+        target,
+        size: None,
+        digest: None,
+        sources: Vec::new(),
+        elapsed: Duration::ZERO,
+        outcome: Ok(Completion::AlreadyThere),
+    };
+    let home = match &job.origin {
+        Origin::Address(url) => url.host_str().map(ToOwned::to_owned),
+        Origin::Mirrors { .. } => None,
+    };
+    let fetcher =
+        Fetcher { transport: context.transport.clone(), headers: context.options.headers.clone(), home };
+    if let Some(path) = report.target.clone()
+        && path.is_file()
+        && is_complete(context, job, &fetcher, &path, &mut report).await
+    {
+        observer.notice(&Event::AlreadyThere { target: &path });
+    } else {
+        let mut engine = Engine::new(context, job, observer, fetcher, report.target.clone());
+        let outcome = engine.run().await;
+        report.outcome = engine.conclude(outcome).await;
+        engine.fill(&mut report);
+    }
+    report.elapsed = started.elapsed();
+    report
+}
+
+/// Whether the file at `path` is the one that would be downloaded, or is not to be touched.
+async fn is_complete(
+    context: &Context,
+    job: &Job,
+    fetcher: &Fetcher,
+    path: &Path,
+    report: &mut Report,
+) -> bool {
+    if context.options.clobber == Clobber::Never {
+        return true;
+    }
+    let Ok(metadata) = path.metadata() else { return false };
+    report.size = Some(metadata.len());
+    let own_digest = async || {
+        let path = path.to_owned();
+        tokio::task::spawn_blocking(move || digest::of_file(&path).ok()).await.ok().flatten()
+    };
+    let given = match &job.origin {
+        Origin::Mirrors { identity, .. } => identity.digest.map(|(digest, _)| digest),
+        Origin::Address(_) => None,
+    };
+    if let Some(promised) = job.checksum.or(given) {
+        report.digest = own_digest().await;
+        return report.digest == Some(promised);
+    }
+    let Origin::Address(url) = &job.origin else { return false };
+    if context.options.resume == Resume::No {
+        return false;
+    }
+    let trail = Trail::new(url.clone(), context.options.max_redirects);
+    let patience = context.options.plan.drop_after;
+    let Ok(Ok(observed)) = tokio::time::timeout(patience, fetcher.inspect(trail)).await else { return false };
+    if observed.size != Some(metadata.len()) {
+        return false;
+    }
+    if let Some(promised) = observed.digest {
+        report.digest = own_digest().await;
+        return report.digest == Some(promised);
+    }
+    // A finished file has the server's modification time: one that was touched since has another.
+    let modified = metadata.modified().ok().map(httpdate::fmt_http_date);
+    let own = Identity { size: Some(metadata.len()), last_modified: modified, ..Identity::default() };
+    observed.last_modified.is_some() && own.compare(&observed, None) == Verdict::Same
+}
+
+/// What is known of the file before anybody was asked.
+fn known(job: &Job) -> Identity {
+    let mut identity = match &job.origin {
+        Origin::Mirrors { identity, .. } => identity.clone(),
+        Origin::Address(_) => Identity::default(),
+    };
+    if let Some(digest) = job.checksum {
+        identity.digest = Some((digest, Authority::Given));
+    }
+    identity
+}

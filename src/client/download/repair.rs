@@ -1,0 +1,180 @@
+//! The end: is it the right file? And where not: who was wrong, what is fetched again, from whom.
+
+use super::super::error::DownloadError;
+use super::super::event::Event;
+use super::super::identity::Sha256Digest;
+use super::super::plan::{Balancer, ByteRange, Plan, RangeSet, SourceId};
+use super::super::sink::Hashing;
+use super::Origin;
+use super::engine::Engine;
+
+/// How often a file that changed under the download is begun anew.
+const MAX_RESTARTS: usize = 3;
+
+/// How often a file with a wrong digest is repaired.
+const MAX_REPAIRS: usize = 3;
+
+impl Engine<'_> {
+    /// Whether the complete file is right. Where not, the plan knows what to fetch again.
+    pub(super) async fn is_right(&mut self) -> Result<bool, DownloadError> {
+        if self.writer.is_none() {
+            // An empty file is announced by its head alone.
+            return Ok(true);
+        }
+        let wrong = match &mut self.writer {
+            Some(writer) => writer.flush().await?,
+            None => Vec::new(),
+        };
+        if !wrong.is_empty() {
+            self.reject_pieces(&wrong).await?;
+            return Ok(false);
+        }
+        if self.hashing() == Hashing::Off {
+            return Ok(true);
+        }
+        let found = match &mut self.writer {
+            Some(writer) => writer.digest().await?,
+            None => None,
+        };
+        self.set_digest(found);
+        match (self.identity.digest, found) {
+            (Some((promised, _)), Some(found)) if promised != found => {
+                self.repair(found, promised).await?;
+                Ok(false)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Pieces that do not have their digest: whoever sent one is out, and only they are fetched again.
+    pub(super) async fn reject_pieces(&mut self, wrong: &[ByteRange]) -> Result<(), DownloadError> {
+        for piece in wrong {
+            let suppliers = self.sources.suppliers(*piece);
+            // Of several, no one is known to be the one.
+            if let [source] = suppliers.as_slice() {
+                self.exclude(*source, "it sent a piece with a wrong digest");
+            }
+        }
+        self.lose(wrong, "pieces had a wrong digest").await
+    }
+
+    async fn lose(&mut self, ranges: &[ByteRange], reason: &str) -> Result<(), DownloadError> {
+        if ranges.is_empty() {
+            return Ok(());
+        }
+        let bytes = ranges.iter().map(ByteRange::len).sum();
+        self.observer.notice(&Event::Lost { bytes, reason });
+        for range in ranges {
+            self.sources.forget(*range);
+            self.plan.discard(*range);
+        }
+        if let Some(writer) = &mut self.writer {
+            writer.forget(ranges).await?;
+        }
+        Ok(())
+    }
+
+    fn exclude(&mut self, source: SourceId, reason: &str) {
+        self.plan.exclude(source);
+        if let Some(entry) = self.sources.get(source) {
+            self.observer.notice(&Event::Dropped { source: source.0, url: entry.trail.end(), reason });
+        }
+        self.sources.note_error(source, reason.to_owned());
+    }
+
+    /// The whole has a wrong digest. What an earlier run brought is suspected first; then who brought least, whose part the
+    /// others fetch again; then all others, and that one brings everything.
+    async fn repair(&mut self, found: Sha256Digest, promised: Sha256Digest) -> Result<(), DownloadError> {
+        let name = match &self.target {
+            Some(target) => target.display().to_string(),
+            None => "standard output".to_owned(),
+        };
+        self.repairs = self.repairs.saturating_add(1);
+        let size = self.plan.size().unwrap_or_default();
+        if self.repairs > MAX_REPAIRS || self.target.is_none() || size == 0 {
+            return Err(DownloadError::WrongChecksum { name, found, promised });
+        }
+        self.checksum_error = Some(DownloadError::WrongChecksum { name, found, promised });
+        let reason = "the file had a wrong digest";
+        if !self.sources.remembered.is_empty() {
+            let ranges: Vec<_> = self.sources.remembered.iter().collect();
+            return self.lose(&ranges, reason).await;
+        }
+        let mut suppliers: Vec<SourceId> =
+            self.sources.ids().filter(|id| self.sources.supplied_bytes(*id) > 0).collect();
+        suppliers.sort_by_key(|id| self.sources.supplied_bytes(*id));
+        let everything = [ByteRange::new(0, size)];
+        if let ([least, _, ..], 1) = (suppliers.as_slice(), self.repairs) {
+            let ranges = self.sources.supply(*least);
+            self.exclude(*least, reason);
+            self.suspect = Some(*least);
+            return self.lose(&ranges, reason).await;
+        }
+        for supplier in suppliers {
+            self.exclude(supplier, reason);
+        }
+        if let Some(suspect) = self.suspect.take() {
+            // The others were wrong: this one alone has not been heard.
+            self.plan.readmit(suspect);
+        }
+        self.lose(&everything, reason).await
+    }
+
+    /// Whether nobody is left who has this version, but somebody who has another.
+    pub(super) fn must_restart(&self) -> bool {
+        let was_asked = matches!(self.job.origin, Origin::Mirrors { .. }) || self.asked > 1;
+        !self.other_versions.is_empty()
+            && self.plan.is_deserted()
+            && self.asking.is_none()
+            && (was_asked || self.plan.has_no_balancer())
+    }
+
+    /// Gives up what is there and begins with the version that the servers have now.
+    pub(super) async fn restart(&mut self) -> Result<(), DownloadError> {
+        self.restarts = self.restarts.saturating_add(1);
+        if self.restarts > MAX_RESTARTS {
+            return Err(match self.last_error.take() {
+                Some((error @ DownloadError::Transport { .. }, _)) => error,
+                _ => DownloadError::KeepsChanging,
+            });
+        }
+        if self.target.is_none() && self.plan.has_received() {
+            // What standard output has taken cannot be taken back.
+            return Err(DownloadError::KeepsChanging);
+        }
+        let size = self.plan.size().unwrap_or(u64::MAX);
+        self.lose(&[ByteRange::new(0, size)], "the servers have another version now").await?;
+        self.identity = self.identity.reopened();
+        let balancer = if self.plan.has_no_balancer() { Balancer::Absent } else { Balancer::Present };
+        self.plan = Plan::new(self.plan.settings().clone(), None, &RangeSet::new(), balancer);
+        self.asked = 1;
+        let others = std::mem::take(&mut self.other_versions);
+        for id in self.sources.ids() {
+            self.plan.add_source();
+            if !others.contains(&id) {
+                self.plan.exclude(id);
+            }
+            if let Some(entry) = self.sources.get_mut(id) {
+                entry.etag = None;
+                entry.validator = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Why nobody is left: what was wrong with the bytes, or what the last one said.
+    pub(super) fn final_error(&mut self) -> DownloadError {
+        if let Some(error) = self.checksum_error.take() {
+            return error;
+        }
+        match self.last_error.take() {
+            Some((error, shown)) => {
+                if let Some(shown) = shown {
+                    self.observer.notice(&Event::Refused { head: &shown.head, page: &shown.page });
+                }
+                error
+            }
+            None => DownloadError::NoSource,
+        }
+    }
+}

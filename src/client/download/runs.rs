@@ -1,0 +1,224 @@
+//! Runs: started as the plan says, read chunk by chunk, ended, failed.
+
+use bytes::Bytes;
+use futures_util::future::{AbortHandle, Abortable, LocalBoxFuture};
+use rand::RngExt;
+use tokio::time::Instant;
+use url::Url;
+
+use super::super::error::DownloadError;
+use super::super::event::Event;
+use super::super::plan::{Action, ByteRange, Failure, RunId, SourceId};
+use super::super::sink::Writer;
+use super::super::transport::body::BodyError;
+use super::super::transport::{Answer, TransportError};
+use super::engine::Engine;
+use super::fetch::{Extent, OpenError, Opened, Shown, Wanted};
+
+/// A run that is under way.
+pub(super) struct ActiveRun {
+    pub(super) source: SourceId,
+    /// The place in the file of the next byte.
+    pub(super) offset: u64,
+    pub(super) started: Instant,
+    pub(super) wanted: Wanted,
+    abort: AbortHandle,
+}
+
+/// An answer being read.
+pub(super) struct Flow {
+    pub(super) url: Url,
+    pub(super) answer: Answer,
+    pub(super) extent: Extent,
+}
+
+pub(super) enum Step {
+    Opened { run: RunId, result: Result<Box<Opened>, OpenError> },
+    Chunk { run: RunId, flow: Flow, bytes: Bytes },
+    End { run: RunId, flow: Flow },
+    Broken { run: RunId, url: Url, error: TransportError },
+}
+
+impl Engine<'_> {
+    pub(super) fn act(&mut self, now: Instant) {
+        for action in self.plan.decide(now) {
+            match action {
+                Action::Start { run, source, range } => self.start(run, source, range, now),
+                // The plan takes no byte beyond the new end, and the run is over when it is reached.
+                Action::Shorten { .. } => {}
+                Action::Stop { run } => {
+                    self.drop_run(run);
+                }
+                Action::Drop { run } => {
+                    if let Some(active) = self.drop_run(run) {
+                        let url = self.sources.name(active.source.0);
+                        let after = self.context.options.plan.drop_after;
+                        self.note_failure(active.source, DownloadError::Silent { url, after }, None);
+                    }
+                }
+                Action::Ask => self.ask(),
+            }
+        }
+    }
+
+    pub(super) fn drop_run(&mut self, run: RunId) -> Option<ActiveRun> {
+        let active = self.runs.remove(&run)?;
+        active.abort.abort();
+        self.held_back.retain(|(held, _)| *held != run);
+        Some(active)
+    }
+
+    fn start(&mut self, run: RunId, source: SourceId, range: ByteRange, now: Instant) {
+        let Some(entry) = self.sources.get(source) else { return };
+        self.observer.notice(&Event::Chosen { source: source.0, url: entry.trail.end(), range });
+        let validator = entry.validator.as_deref().or(self.identity.validator()).map(ToOwned::to_owned);
+        let wanted = Wanted { range, size: self.plan.size(), validator };
+        let (fetcher, trail, asked) = (self.fetcher.clone(), entry.trail.clone(), wanted.clone());
+        let opening = async move {
+            let result = fetcher.open(trail, asked).await.map(Box::new);
+            Step::Opened { run, result }
+        };
+        self.begin(run, source, wanted, now);
+        self.step(run, Box::pin(opening));
+    }
+
+    pub(super) fn begin(&mut self, run: RunId, source: SourceId, wanted: Wanted, now: Instant) {
+        let (abort, _) = AbortHandle::new_pair();
+        let active = ActiveRun { source, offset: wanted.range.start, started: now, wanted, abort };
+        self.runs.insert(run, active);
+    }
+
+    fn step(&mut self, run: RunId, future: LocalBoxFuture<'static, Step>) {
+        let Some(active) = self.runs.get_mut(&run) else { return };
+        let (abort, registration) = AbortHandle::new_pair();
+        active.abort = abort;
+        self.steps.push(Abortable::new(future, registration));
+    }
+
+    /// Reads on, or not before the disk has caught up.
+    pub(super) fn read(&mut self, run: RunId, mut flow: Flow) {
+        if self.writer.as_ref().is_some_and(Writer::is_full) {
+            self.held_back.push((run, flow));
+            return;
+        }
+        let limiter = self.context.limiter.clone();
+        let reading = async move {
+            match flow.answer.chunk().await {
+                Ok(Some(bytes)) => {
+                    if let Some(limiter) = limiter {
+                        let until = limiter.borrow_mut().take(bytes.len() as u64, Instant::now());
+                        tokio::time::sleep_until(until).await;
+                    }
+                    Step::Chunk { run, flow, bytes }
+                }
+                Ok(None) => Step::End { run, flow },
+                Err(error) => Step::Broken { run, url: flow.url, error },
+            }
+        };
+        self.step(run, Box::pin(reading));
+    }
+
+    pub(super) fn listen_again(&mut self) {
+        if let Some(writer) = &mut self.writer {
+            writer.start();
+        }
+        if self.writer.as_ref().is_some_and(Writer::is_full) {
+            return;
+        }
+        let now = Instant::now();
+        for (run, flow) in std::mem::take(&mut self.held_back) {
+            self.plan.held_back(run, now);
+            self.read(run, flow);
+        }
+    }
+
+    pub(super) fn take(&mut self, step: Step) -> Result<(), DownloadError> {
+        let now = Instant::now();
+        match step {
+            Step::Opened { run, result: Ok(opened) } => self.judge(run, *opened, now)?,
+            Step::Opened { run, result: Err(error) } => {
+                let failure = error.failure();
+                let (error, shown) = error.into_error();
+                self.fail(run, failure, error, shown, now);
+            }
+            Step::Chunk { run, flow, bytes } => self.keep(run, flow, &bytes, now),
+            Step::End { run, flow } => self.end(run, flow, now),
+            Step::Broken { run, url, error } => {
+                let error = DownloadError::Transport { url: url.to_string(), source: error };
+                self.fail(run, Failure::Passing { retry_after: None }, error, None, now);
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, run: RunId, flow: Flow, bytes: &Bytes, now: Instant) {
+        let Some(active) = self.runs.get_mut(&run) else { return };
+        let (base, source) = (active.offset, active.source);
+        active.offset = base.saturating_add(bytes.len() as u64);
+        for fresh in self.plan.received(run, bytes.len() as u64, now) {
+            let from = usize::try_from(fresh.start.saturating_sub(base)).unwrap_or(usize::MAX);
+            let to = usize::try_from(fresh.end.saturating_sub(base)).unwrap_or(usize::MAX);
+            if from >= to || to > bytes.len() {
+                continue;
+            }
+            self.sources.note_supply(source, fresh);
+            self.observer.notice(&Event::Received { source: source.0, bytes: fresh.len() });
+            if let Some(writer) = &mut self.writer {
+                writer.push(fresh.start, bytes.slice(from..to), source.0);
+                writer.start();
+            }
+        }
+        if self.plan.is_running(run) {
+            self.read(run, flow);
+        } else {
+            self.runs.remove(&run);
+        }
+    }
+
+    /// The answer is complete. The plan may have wanted more of it.
+    fn end(&mut self, run: RunId, flow: Flow, now: Instant) {
+        let Some(active) = self.runs.get(&run) else { return };
+        match self.plan.size() {
+            Some(size) if flow.extent == Extent::Whole && active.offset < size => {
+                let missing = Some(size.saturating_sub(active.offset));
+                let source = BodyError::Short { missing }.into();
+                let error = DownloadError::Transport { url: flow.url.to_string(), source };
+                self.fail(run, Failure::Passing { retry_after: None }, error, None, now);
+            }
+            _ => {
+                self.runs.remove(&run);
+                self.plan.finished(run, now);
+                flow.answer.finish();
+            }
+        }
+    }
+
+    pub(super) fn fail(
+        &mut self,
+        run: RunId,
+        failure: Failure,
+        error: DownloadError,
+        shown: Option<Shown>,
+        now: Instant,
+    ) {
+        let Some(active) = self.runs.remove(&run) else { return };
+        self.plan.failed(run, failure, rand::rng().random(), now);
+        self.note_failure(active.source, error, shown);
+    }
+
+    pub(super) fn note_failure(&mut self, source: SourceId, error: DownloadError, shown: Option<Shown>) {
+        let reason = crate::telemetry::chain(&error);
+        if let Some(entry) = self.sources.get(source) {
+            self.observer.notice(&Event::Dropped {
+                source: source.0,
+                url: entry.trail.end(),
+                reason: &reason,
+            });
+        }
+        self.sources.note_error(source, reason);
+        // Another version is only the reason where nothing else went wrong.
+        if self.last_error.is_none() || !matches!(error, DownloadError::OtherVersion { .. }) {
+            self.last_error = Some((error, shown));
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Who was asked, what each brought, and how each failed.
+
+use std::time::Duration;
+
+use url::Url;
+
+use super::super::plan::{ByteRange, RangeSet, SourceId};
+use super::super::redirect::Trail;
+
+/// The most failures of one source that are told.
+const MAX_ERRORS: usize = 16;
+
+/// The most sources of one download.
+const MAX_SOURCES: usize = 128;
+
+/// What a source brought.
+#[derive(Debug, Clone)]
+pub struct SourceReport {
+    /// Its address.
+    pub url: Url,
+    /// Bytes of the file that came from it and were kept.
+    pub bytes: u64,
+    /// From the first request to the head of its first answer.
+    pub first_byte: Option<Duration>,
+    /// What went wrong, in order.
+    pub errors: Vec<String>,
+}
+
+/// A source as the engine knows it.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// The way to it; grows by the redirects that it answers.
+    pub(super) trail: Trail,
+    /// The strong tag under which it has the file.
+    pub(super) etag: Option<String>,
+    /// What goes into `If-Range`, once it has answered.
+    pub(super) validator: Option<String>,
+    pub(super) first_byte: Option<Duration>,
+    errors: Vec<String>,
+    supplied: RangeSet,
+}
+
+/// All sources of one download. Their places are the plan's numbers.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    list: Vec<Source>,
+    /// What came from an earlier run.
+    pub(super) remembered: RangeSet,
+}
+
+impl Sources {
+    /// Adds a source, unless it is known or there are too many.
+    pub(super) fn add(&mut self, trail: Trail) -> Option<SourceId> {
+        let known = self.list.iter().any(|source| source.trail.end() == trail.end());
+        if known || self.list.len() >= MAX_SOURCES {
+            return None;
+        }
+        self.list.push(Source {
+            trail,
+            etag: None,
+            validator: None,
+            first_byte: None,
+            errors: Vec::new(),
+            supplied: RangeSet::new(),
+        });
+        Some(SourceId(self.list.len().saturating_sub(1)))
+    }
+
+    pub(super) fn get(&self, id: SourceId) -> Option<&Source> {
+        self.list.get(id.0)
+    }
+
+    pub(super) fn get_mut(&mut self, id: SourceId) -> Option<&mut Source> {
+        self.list.get_mut(id.0)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = SourceId> + use<> {
+        (0..self.list.len()).map(SourceId)
+    }
+
+    pub(super) fn name(&self, index: usize) -> String {
+        self.list.get(index).map(|source| source.trail.end().to_string()).unwrap_or_default()
+    }
+
+    pub(super) fn note_error(&mut self, id: SourceId, error: String) {
+        if let Some(source) = self.list.get_mut(id.0)
+            && source.errors.len() < MAX_ERRORS
+        {
+            source.errors.push(error);
+        }
+    }
+
+    pub(super) fn note_supply(&mut self, id: SourceId, range: ByteRange) {
+        if let Some(source) = self.list.get_mut(id.0) {
+            source.supplied.insert(range);
+        }
+    }
+
+    /// These bytes are not kept after all.
+    pub(super) fn forget(&mut self, range: ByteRange) {
+        self.remembered.remove(range);
+        for source in &mut self.list {
+            source.supplied.remove(range);
+        }
+    }
+
+    /// Who supplied something of `range`.
+    pub(super) fn suppliers(&self, range: ByteRange) -> Vec<SourceId> {
+        self.ids()
+            .filter(|id| self.get(*id).is_some_and(|source| !source.supplied.within(range).is_empty()))
+            .collect()
+    }
+
+    /// What a source supplied.
+    pub(super) fn supply(&self, id: SourceId) -> Vec<ByteRange> {
+        self.get(id).map(|source| source.supplied.iter().collect()).unwrap_or_default()
+    }
+
+    /// Bytes that a source supplied.
+    pub(super) fn supplied_bytes(&self, id: SourceId) -> u64 {
+        self.get(id).map_or(0, |source| source.supplied.len())
+    }
+
+    /// The authorities of those of `ids`, for `Fingerpost-Avoid`.
+    pub(super) fn authorities(&self, ids: impl Iterator<Item = SourceId>) -> String {
+        let mut list: Vec<String> = Vec::new();
+        for id in ids {
+            let Some(url) = self.get(id).map(|source| source.trail.end()) else { continue };
+            let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { continue };
+            let authority = format!("{host}:{port}");
+            if !list.contains(&authority) {
+                list.push(authority);
+            }
+        }
+        list.join(", ")
+    }
+
+    pub(super) fn reports(&self) -> Vec<SourceReport> {
+        self.list
+            .iter()
+            .map(|source| SourceReport {
+                url: source.trail.end().clone(),
+                bytes: source.supplied.len(),
+                first_byte: source.first_byte,
+                errors: source.errors.clone(),
+            })
+            .collect()
+    }
+}

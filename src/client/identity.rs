@@ -1,0 +1,341 @@
+//! Which file it is: what must be the same on every server for their bytes to be mixed.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::plan::ByteRange;
+use super::transport::head::Head;
+
+/// A SHA-256 digest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Sha256Digest(pub [u8; 32]);
+
+impl Sha256Digest {
+    /// Reads 64 hexadecimal digits, or 44 characters of base64.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() == 64 {
+            let mut digest = [0; 32];
+            for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
+                let digits =
+                    std::str::from_utf8(pair).ok().filter(|_| pair.iter().all(u8::is_ascii_hexdigit))?;
+                *byte = u8::from_str_radix(digits, 16).ok()?;
+            }
+            return Some(Self(digest));
+        }
+        STANDARD.decode(text).ok()?.try_into().ok().map(Self)
+    }
+
+    /// The digest that `head` promises for the whole file: `Repr-Digest` (RFC 9530), or `Digest` (RFC 3230), which
+    /// mirrors still send.
+    #[must_use]
+    pub fn promised_by(head: &Head) -> Option<Self> {
+        let members = |name| head.all(name).flat_map(|value| value.split(','));
+        let current = members("repr-digest").find_map(|member| {
+            let (name, value) = member.trim().split_once('=')?;
+            let coded = value.trim().strip_prefix(':')?.strip_suffix(':')?;
+            name.eq_ignore_ascii_case("sha-256").then(|| Self::parse(coded)).flatten()
+        });
+        current.or_else(|| Self::of_target(head))
+    }
+
+    /// The digest that a redirect promises for the file it leads to (RFC 6249, section 6). A `Repr-Digest` would be that
+    /// of the redirect's own page.
+    #[must_use]
+    pub fn of_target(head: &Head) -> Option<Self> {
+        head.all("digest").flat_map(|value| value.split(',')).find_map(|member| {
+            let (name, value) = member.trim().split_once('=')?;
+            name.eq_ignore_ascii_case("sha-256").then(|| Self::parse(value.trim())).flatten()
+        })
+    }
+}
+
+impl fmt::Display for Sha256Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Sha256Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Sha256Digest({self})")
+    }
+}
+
+impl Serialize for Sha256Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Sha256Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not a SHA-256 digest"))
+    }
+}
+
+/// What one answer says about the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The size of the whole file.
+    pub size: Option<u64>,
+    /// The strong entity tag, quotes included. A weak one promises too little.
+    pub etag: Option<String>,
+    /// `Last-Modified`, as it was written.
+    pub last_modified: Option<String>,
+    /// The digest of the whole file.
+    pub digest: Option<Sha256Digest>,
+}
+
+impl Observed {
+    /// What an answer with a part of the file (206) or all of it says.
+    #[must_use]
+    pub fn from_head(head: &Head, size: Option<u64>) -> Self {
+        Self {
+            size,
+            etag: head
+                .header("etag")
+                .filter(|tag| tag.len() > 1 && tag.starts_with('"') && tag.ends_with('"'))
+                .map(ToOwned::to_owned),
+            last_modified: head.header("last-modified").map(ToOwned::to_owned),
+            digest: Sha256Digest::promised_by(head),
+        }
+    }
+
+    /// What goes into `If-Range` (RFC 9110, section 13.1.5).
+    #[must_use]
+    pub fn validator(&self) -> Option<&str> {
+        self.etag.as_deref().or(self.last_modified.as_deref())
+    }
+}
+
+/// Who vouches for the digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Authority {
+    /// The user, a metalink or the balancer: whatever any server says, the file has this digest.
+    Given,
+    /// A server that has the file.
+    Server,
+}
+
+/// The file that is being downloaded, as far as it is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its size in bytes.
+    pub size: Option<u64>,
+    /// Its digest and who vouches for it.
+    pub digest: Option<(Sha256Digest, Authority)>,
+    /// The strong entity tags under which servers have it.
+    pub etags: Vec<String>,
+    /// Its `Last-Modified`.
+    pub last_modified: Option<String>,
+}
+
+/// Whether a server has the file that is being downloaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has.
+    Same,
+    /// It has another, or nothing proves that it has not.
+    Different,
+}
+
+/// The most entity tags that are kept of one file.
+const MAX_ETAGS: usize = 64;
+
+impl Identity {
+    /// Whether `observed` is this file. `own_etag` is the tag under which this very server had it before.
+    ///
+    /// Without a digest that both have in common, sameness needs evidence: the same strong tag, or the same
+    /// modification time and size. Equal sizes alone are none: a stale copy often has the size of the new one.
+    #[must_use]
+    pub fn compare(&self, observed: &Observed, own_etag: Option<&str>) -> Verdict {
+        let verdict = |is_same| if is_same { Verdict::Same } else { Verdict::Different };
+        if let (Some(known), Some(seen)) = (self.size, observed.size)
+            && known != seen
+        {
+            return Verdict::Different;
+        }
+        if let (Some((known, _)), Some(seen)) = (self.digest, observed.digest) {
+            return verdict(known == seen);
+        }
+        if let (Some(own), Some(seen)) = (own_etag, &observed.etag) {
+            return verdict(own == seen);
+        }
+        if observed.etag.as_ref().is_some_and(|seen| self.etags.contains(seen)) {
+            return Verdict::Same;
+        }
+        if self.digest.is_some_and(|(_, authority)| authority == Authority::Given) {
+            // Whatever is put together is checked in the end.
+            return Verdict::Same;
+        }
+        match (&self.last_modified, &observed.last_modified) {
+            (Some(known), Some(seen)) => {
+                verdict(known == seen && self.size.is_some() && self.size == observed.size)
+            }
+            _ => verdict(self.is_open()),
+        }
+    }
+
+    /// Whether nothing yet tells this file from another.
+    fn is_open(&self) -> bool {
+        self.size.is_none() && self.etags.is_empty() && self.last_modified.is_none() && self.digest.is_none()
+    }
+
+    /// Learns from an answer that was found to be the same file.
+    pub fn learn(&mut self, observed: &Observed) {
+        self.size = self.size.or(observed.size);
+        self.digest = self.digest.or(observed.digest.map(|digest| (digest, Authority::Server)));
+        self.last_modified = self.last_modified.take().or_else(|| observed.last_modified.clone());
+        if let Some(etag) = &observed.etag
+            && !self.etags.contains(etag)
+            && self.etags.len() < MAX_ETAGS
+        {
+            self.etags.push(etag.clone());
+        }
+    }
+
+    /// Forgets everything but what was given from outside: the servers have another file now.
+    #[must_use]
+    pub fn reopened(&self) -> Self {
+        let digest = self.digest.filter(|(_, authority)| *authority == Authority::Given);
+        Self { digest, ..Self::default() }
+    }
+
+    /// What goes into `If-Range` to a server whose own validator is not known.
+    #[must_use]
+    pub fn validator(&self) -> Option<&str> {
+        self.etags.first().or(self.last_modified.as_ref()).map(String::as_str)
+    }
+
+    /// Whether parts of the file can be asked for one by one: only if a changed file would be noticed.
+    #[must_use]
+    pub fn can_be_resumed(&self) -> bool {
+        self.validator().is_some() || self.digest.is_some()
+    }
+}
+
+/// The value of a `Content-Range` header (RFC 9110, section 14.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContentRange {
+    /// The part that was sent; `None` in a 416.
+    pub range: Option<ByteRange>,
+    /// The size of the whole file, where told.
+    pub size: Option<u64>,
+}
+
+impl ContentRange {
+    /// Reads `bytes FIRST-LAST/SIZE`, with `*` for an unknown size, or `bytes */SIZE`. Impossible values are `None`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = |digits: &str| -> Option<u64> {
+            let is_plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            is_plain.then(|| digits.parse().ok()).flatten()
+        };
+        let (unit, rest) = text.trim().split_once(' ')?;
+        let (range, size) = rest.trim().split_once('/')?;
+        let size = if size == "*" { None } else { Some(number(size)?) };
+        if !unit.eq_ignore_ascii_case("bytes") {
+            return None;
+        }
+        if range == "*" {
+            return size.map(|_| Self { range: None, size });
+        }
+        let (first, last) = range.split_once('-')?;
+        let (start, end) = (number(first)?, number(last)?.checked_add(1)?);
+        if start >= end || size.is_some_and(|size| end > size) {
+            return None;
+        }
+        Some(Self { range: Some(ByteRange::new(start, end)), size })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn observed(size: u64, etag: Option<&str>, modified: Option<&str>) -> Observed {
+        Observed {
+            size: Some(size),
+            etag: etag.map(ToOwned::to_owned),
+            last_modified: modified.map(ToOwned::to_owned),
+            digest: None,
+        }
+    }
+
+    #[test]
+    fn sameness_needs_evidence() {
+        let mut identity = Identity::default();
+        let first = observed(10, Some("\"a\""), Some("Mon"));
+        assert_eq!(identity.compare(&first, None), Verdict::Same);
+        identity.learn(&first);
+        let cases = [
+            (observed(10, Some("\"a\""), None), None, Verdict::Same),
+            (observed(11, Some("\"a\""), Some("Mon")), None, Verdict::Different),
+            (observed(10, Some("\"b\""), Some("Mon")), None, Verdict::Same),
+            (observed(10, Some("\"b\""), Some("Mon")), Some("\"a\""), Verdict::Different),
+            (observed(10, Some("\"b\""), Some("Tue")), None, Verdict::Different),
+            (observed(10, Some("\"b\""), None), None, Verdict::Different),
+            (observed(10, None, None), None, Verdict::Different),
+        ];
+        for (seen, own, verdict) in cases {
+            assert_eq!(identity.compare(&seen, own), verdict, "{seen:?} {own:?}");
+        }
+    }
+
+    #[test]
+    fn a_digest_decides() {
+        let digest = |byte| Some(Sha256Digest([byte; 32]));
+        let mut identity =
+            Identity { digest: digest(1).map(|d| (d, Authority::Given)), ..Identity::default() };
+        identity.learn(&observed(10, Some("\"a\""), Some("Mon")));
+        let mut other = observed(10, Some("\"b\""), Some("Tue"));
+        assert_eq!(identity.compare(&other, None), Verdict::Same);
+        other.digest = digest(2);
+        assert_eq!(identity.compare(&other, None), Verdict::Different);
+        other.digest = digest(1);
+        assert_eq!(identity.compare(&other, None), Verdict::Same);
+    }
+
+    #[test]
+    fn content_ranges() {
+        let parse = ContentRange::parse;
+        let whole = ContentRange { range: Some(ByteRange::new(0, 10)), size: Some(10) };
+        assert_eq!(parse("bytes 0-9/10"), Some(whole));
+        assert_eq!(parse("bytes 0-9/*"), Some(ContentRange { size: None, ..whole }));
+        assert_eq!(parse("bytes */10"), Some(ContentRange { range: None, size: Some(10) }));
+        for bad in [
+            "bytes -1-9/10",
+            "bytes 9-0/10",
+            "bytes 0-10/10",
+            "bytes 0-18446744073709551615/*",
+            "bytes 0-99999999999999999999/*",
+            "lines 0-9/10",
+            "bytes */*",
+            "bytes 0-9",
+            "",
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn digests_in_headers() {
+        let head = |line: &str| {
+            let text = format!("HTTP/1.1 200 OK\r\n{line}\r\n\r\n");
+            Head::take(&mut bytes::BytesMut::from(text.as_str())).unwrap().unwrap()
+        };
+        let coded = STANDARD.encode([7; 32]);
+        let promised = |line: String| Sha256Digest::promised_by(&head(&line));
+        let digest = Some(Sha256Digest([7; 32]));
+        assert_eq!(promised(format!("Repr-Digest: sha-512=:AAAA:, sha-256=:{coded}:")), digest);
+        assert_eq!(promised(format!("Digest: MD5=x,SHA-256={coded}")), digest);
+        assert_eq!(promised(format!("Repr-Digest: sha-256={coded}")), None);
+        assert_eq!(promised("Repr-Digest: sha-256=:c2hvcnQ=:".to_owned()), None);
+        assert_eq!(Sha256Digest::parse(&Sha256Digest([7; 32]).to_string()), digest);
+    }
+}

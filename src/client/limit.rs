@@ -1,0 +1,52 @@
+//! `--limit-rate`: so many bytes a second over all connections.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Says how long to wait after each read. Pure.
+#[derive(Debug)]
+pub struct RateLimiter {
+    bytes_per_second: u64,
+    /// When everything that was read so far is paid for.
+    paid_at: Option<Instant>,
+}
+
+impl RateLimiter {
+    /// A limiter to `bytes_per_second`, at least 1.
+    #[must_use]
+    pub fn new(bytes_per_second: u64) -> Self {
+        Self { bytes_per_second: bytes_per_second.max(1), paid_at: None }
+    }
+
+    /// How much should be read at once for the rate to be even, in bytes.
+    #[must_use]
+    pub fn read_size(&self) -> usize {
+        usize::try_from(self.bytes_per_second / 16).unwrap_or(usize::MAX).max(512)
+    }
+
+    /// Notes that `bytes` were read at `now`; when the next may be.
+    pub fn take(&mut self, bytes: u64, now: Instant) -> Instant {
+        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+        // Time in which nothing was read is not saved up.
+        let from = self.paid_at.filter(|&at| at > now).unwrap_or(now);
+        let paid = from.checked_add(cost).unwrap_or(from);
+        self.paid_at = Some(paid);
+        paid
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_holds_and_idle_time_is_not_saved_up() {
+        let start = Instant::now();
+        let mut limiter = RateLimiter::new(1000);
+        assert_eq!(limiter.take(500, start), start + Duration::from_millis(500));
+        assert_eq!(limiter.take(500, start), start + Duration::from_secs(1));
+        let later = start + Duration::from_mins(1);
+        assert_eq!(limiter.take(100, later), later + Duration::from_millis(100));
+    }
+}

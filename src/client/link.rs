@@ -1,0 +1,133 @@
+//! `Link` headers (RFC 8288) and the mirrors in them (RFC 6249).
+
+use url::Url;
+
+/// The most mirrors that are taken from one answer.
+pub const MAX_MIRRORS: usize = 64;
+
+/// Another place where the same file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// Its address.
+    pub url: Url,
+    /// Its priority, 1 to 999 999: lower is better. Without one it comes last.
+    pub priority: u32,
+}
+
+/// The `rel=duplicate` links in the values of an answer's `Link` headers, best first, none twice.
+///
+/// Relative addresses are resolved against `base`. A malformed link is skipped, and only http and https count;
+/// where `base` is https, only https.
+pub fn mirrors<'a>(base: &Url, values: impl Iterator<Item = &'a str>) -> Vec<Mirror> {
+    let mut mirrors: Vec<Mirror> = Vec::new();
+    for value in values {
+        for link in links(value) {
+            let Some(mirror) = mirror(base, link) else { continue };
+            if !mirrors.iter().any(|known| known.url == mirror.url) {
+                mirrors.push(mirror);
+            }
+        }
+    }
+    mirrors.sort_by_key(|mirror| mirror.priority);
+    mirrors.truncate(MAX_MIRRORS);
+    mirrors
+}
+
+fn mirror(base: &Url, link: &str) -> Option<Mirror> {
+    let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+    let mut is_duplicate = false;
+    let mut priority = u32::MAX;
+    for parameter in split_outside_quotes(parameters, ';') {
+        let Some((name, value)) = parameter.split_once('=') else { continue };
+        let value = value.trim().trim_matches('"');
+        match name.trim().to_ascii_lowercase().as_str() {
+            "rel" => {
+                is_duplicate |=
+                    value.split_ascii_whitespace().any(|word| word.eq_ignore_ascii_case("duplicate"));
+            }
+            "pri" => priority = value.parse().unwrap_or(u32::MAX),
+            _ => {}
+        }
+    }
+    let mut url = base.join(target).ok().filter(|_| is_duplicate)?;
+    url.set_fragment(None);
+    match (base.scheme(), url.scheme()) {
+        (_, "https") | ("http", "http") => Some(Mirror { url, priority }),
+        _ => None,
+    }
+}
+
+/// The links of one header value: commas separate them, but not within `<>` or quotes.
+fn links(value: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let (mut start, mut in_target, mut in_quotes) = (0, false, false);
+    for (at, character) in value.char_indices() {
+        match character {
+            '<' if !in_quotes => in_target = true,
+            '>' if !in_quotes => in_target = false,
+            '"' if !in_target => in_quotes = !in_quotes,
+            ',' if !in_target && !in_quotes => {
+                parts.extend(value.get(start..at));
+                start = at.saturating_add(1);
+            }
+            _ => {}
+        }
+    }
+    parts.extend(value.get(start..));
+    parts
+}
+
+fn split_outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let mut in_quotes = false;
+    text.split(move |character| {
+        in_quotes ^= character == '"';
+        character == separator && !in_quotes
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn urls(values: &[&str]) -> Vec<String> {
+        let base = Url::parse("http://balancer/dir/file").unwrap();
+        mirrors(&base, values.iter().copied()).into_iter().map(|mirror| mirror.url.to_string()).collect()
+    }
+
+    #[test]
+    fn mirrors_in_order_of_priority() {
+        assert_eq!(
+            urls(&[
+                "<http://c/f>; rel=duplicate, <http://b/f?x=1,2>; rel=\"duplicate\"; pri=2; geo=de",
+                "<http://a/f>; pri=1; title=\"a; b, <c>\"; rel=\"other DUPLICATE\"",
+                "<http://a/f>; rel=duplicate; pri=9, <sig>; rel=describedby, <../x>; rel=duplicate;pri=3",
+            ]),
+            ["http://a/f", "http://b/f?x=1,2", "http://balancer/x", "http://c/f"]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_a_mirror_is_skipped() {
+        assert!(
+            urls(&[
+                "<ftp://a/f>; rel=duplicate, <file:///etc/passwd>; rel=duplicate, http://a; rel=duplicate",
+                "<"
+            ])
+            .is_empty()
+        );
+        let secure = Url::parse("https://balancer/f").unwrap();
+        assert!(mirrors(&secure, ["<http://a/f>; rel=duplicate"].into_iter()).is_empty());
+        let many: Vec<String> =
+            (0..1000).map(|index| format!("<http://h{index}/f>; rel=duplicate")).collect();
+        assert_eq!(urls(&[&many.join(",")]).len(), MAX_MIRRORS);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_harmless(text in "[<>;,=\"a-z:/ ]{0,80}") {
+            let _ = urls(&[&text]);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What is to be done now: silent runs are hedged, gaps filled, the balancer asked.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    Action, Availability, Balancer, ByteRange, Failure, Parts, Phase, Plan, Race, RangeSet, Ranges, Rival,
+    Run, RunId, Source, SourceId,
+};
+
+impl Plan {
+    /// What is to be done at `now`.
+    pub fn decide(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.settle_races(now, &mut actions);
+        self.watch_silence(now, &mut actions);
+        self.fill_gaps(now, &mut actions);
+        self.share(now, &mut actions);
+        self.ask_if_needed(now, &mut actions);
+        actions
+    }
+
+    /// When [`decide`](Self::decide) is to be called next, if nothing happens before.
+    #[must_use]
+    pub fn next_wake(&self, now: Instant) -> Option<Instant> {
+        let silences = self.runs.values().flat_map(|run| {
+            let hedge = run.heard.checked_add(self.hedge_limit(run)).filter(|_| run.rival.is_none());
+            let drop = run.heard.checked_add(self.settings.drop_after);
+            hedge.into_iter().chain(drop)
+        });
+        let rests = self.sources.iter().filter_map(|source| match source.availability {
+            Availability::Resting(until) => Some(until),
+            _ => None,
+        });
+        let ask = self.asking.not_before.filter(|_| self.may_ask() && !self.asking.under_way);
+        // Whether another source pays changes with the rates.
+        let share = now.checked_add(self.settings.sample_time).filter(|_| {
+            self.parts == Parts::Allowed
+                && self.runs.values().any(|run| run.phase == Phase::Streaming)
+                && self.sources.len() > 1
+        });
+        silences.chain(rests).chain(ask).chain(share).filter(|&at| at > now).min()
+    }
+
+    /// What no run under way will bring, in order.
+    pub(super) fn free(&self) -> RangeSet {
+        let mut free = self.missing.clone();
+        for run in self.runs.values() {
+            free.remove(ByteRange::new(run.next, run.end));
+        }
+        free
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        source: SourceId,
+        range: ByteRange,
+        rival: Option<Rival>,
+        now: Instant,
+    ) -> RunId {
+        let id = RunId(self.next_run);
+        self.next_run = self.next_run.saturating_add(1);
+        let run = Run {
+            source,
+            next: range.start,
+            end: range.end,
+            phase: Phase::Waiting,
+            started: now,
+            heard: now,
+            received: 0,
+            rival,
+        };
+        self.runs.insert(id, run);
+        id
+    }
+
+    /// Starts `source` on the same bytes as the run `beside`.
+    pub(super) fn begin_rival(
+        &mut self,
+        beside: RunId,
+        source: SourceId,
+        race: Race,
+        now: Instant,
+    ) -> Option<Action> {
+        let run = self.runs.get(&beside)?;
+        let range = ByteRange::new(run.next, run.end);
+        let id = self.begin(source, range, Some(Rival { run: beside, race }), now);
+        self.runs.get_mut(&beside)?.rival = Some(Rival { run: id, race });
+        Some(Action::Start { run: id, source, range })
+    }
+
+    /// The best source that has nothing to do: fewest failures, then fastest, then first named.
+    pub(super) fn idle_source(&self, range: ByteRange, now: Instant) -> Option<SourceId> {
+        let is_part = range.start > 0 || Some(range.end) != self.size.or(Some(u64::MAX));
+        let mut best: Option<(SourceId, &Source)> = None;
+        for (index, source) in self.sources.iter().enumerate() {
+            let id = SourceId(index);
+            let is_idle = source.is_ready(now) && self.runs.values().all(|run| run.source != id);
+            if !is_idle || (is_part && source.ranges == Ranges::Refused) {
+                continue;
+            }
+            let is_better = best.is_none_or(|(_, other)| {
+                let key = |source: &Source| (source.failures, source.rate().is_none());
+                let rates = (source.rate().unwrap_or(0.0), other.rate().unwrap_or(0.0));
+                key(source) < key(other) || (key(source) == key(other) && rates.0 > rates.1)
+            });
+            if is_better {
+                best = Some((id, source));
+            }
+        }
+        best.map(|(id, _)| id)
+    }
+
+    /// Races to speak that were won, and runs that have nothing left to bring.
+    fn settle_races(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let ids: Vec<RunId> = self.runs.keys().copied().collect();
+        for id in ids {
+            let Some(run) = self.runs.get(&id) else { continue };
+            let rest = ByteRange::new(run.next, run.end);
+            if self.missing.within(rest).is_empty() && self.size.is_some() {
+                self.stop(id, now, actions);
+                continue;
+            }
+            let Some(Rival { run: other, race }) = run.rival else { continue };
+            let Some(rival) = self.runs.get(&other) else {
+                // The rival is gone: this run may be hedged again.
+                if let Some(run) = self.runs.get_mut(&id) {
+                    run.rival = None;
+                }
+                continue;
+            };
+            let spoke_last = run.heard > rival.heard && run.phase == Phase::Streaming && run.received > 0;
+            if race == Race::ToSpeak && spoke_last {
+                let loser = rival.source;
+                self.stop(other, now, actions);
+                if let Some(source) = self.sources.get_mut(loser.0) {
+                    source.rest(self.settings.cool_down, now);
+                }
+            }
+        }
+    }
+
+    pub(super) fn stop(&mut self, id: RunId, now: Instant, actions: &mut Vec<Action>) {
+        if let Some(run) = self.runs.remove(&id) {
+            if let Some(source) = self.sources.get_mut(run.source.0) {
+                source.run_ended(now);
+            }
+            actions.push(Action::Stop { run: id });
+        }
+    }
+
+    fn hedge_limit(&self, run: &Run) -> Duration {
+        match run.phase {
+            Phase::Streaming => self.settings.hedge_after,
+            Phase::Waiting => self
+                .source(run.source)
+                .map_or(self.settings.head_after, |source| source.patience(&self.settings)),
+        }
+    }
+
+    /// A second source beside a silent one; the end of one that was silent for too long.
+    fn watch_silence(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let ids: Vec<RunId> = self.runs.keys().copied().collect();
+        for id in ids {
+            let Some(run) = self.runs.get(&id) else { continue };
+            let silence = now.duration_since(run.heard);
+            if silence >= self.settings.drop_after {
+                actions.push(Action::Drop { run: id });
+                self.failed(id, Failure::Passing { retry_after: None }, 1.0, now);
+            } else if silence >= self.hedge_limit(run) && run.rival.is_none() {
+                let range = ByteRange::new(run.next, run.end);
+                match self.idle_source(range, now) {
+                    Some(source) => actions.extend(self.begin_rival(id, source, Race::ToSpeak, now)),
+                    None => self.asking.wanted = true,
+                }
+            }
+        }
+    }
+
+    /// Free bytes go to idle sources.
+    fn fill_gaps(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        loop {
+            let Some(gap) = self.free().iter().next() else { return };
+            let is_alone = self.runs.is_empty();
+            if !is_alone && (self.parts == Parts::Forbidden || self.runs.len() >= self.settings.max_sources) {
+                return;
+            }
+            let whole = ByteRange::new(0, self.size.unwrap_or(u64::MAX));
+            let chosen = match (self.idle_source(gap, now), self.parts) {
+                (Some(source), Parts::Allowed) => Some((source, self.lease(source, gap))),
+                // Without a way to notice a change, or from one that sends only the whole, it begins at the beginning.
+                (Some(source), Parts::Forbidden) => Some((source, whole)),
+                (None, _) if is_alone => self.idle_source(whole, now).map(|source| (source, whole)),
+                (None, _) => None,
+            };
+            let Some((source, range)) = chosen else { return };
+            let run = self.begin(source, range, None, now);
+            actions.push(Action::Start { run, source, range });
+        }
+    }
+
+    /// Whether the balancer may be asked, now or after a rest.
+    pub(super) fn may_ask(&self) -> bool {
+        self.balancer == Balancer::Present && self.asking.fruitless < self.settings.max_failures
+    }
+
+    fn ask_if_needed(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let nobody_works = self.runs.is_empty() && !(self.size.is_some() && self.missing.is_empty());
+        let is_time = self.asking.not_before.is_none_or(|at| at <= now);
+        if (nobody_works || self.asking.wanted) && self.may_ask() && is_time && !self.asking.under_way {
+            self.asking.under_way = true;
+            actions.push(Action::Ask);
+        }
+    }
+}

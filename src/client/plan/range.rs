@@ -1,0 +1,182 @@
+//! Ranges of bytes, and sets of them.
+
+use std::collections::BTreeMap;
+
+/// The bytes from `start` up to, but without, `end`. Empty where they are equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ByteRange {
+    /// The first byte.
+    pub start: u64,
+    /// The byte after the last.
+    pub end: u64,
+}
+
+impl ByteRange {
+    /// The range from `start` up to `end`; empty where `end` comes first.
+    #[must_use]
+    pub fn new(start: u64, end: u64) -> Self {
+        Self { start, end: end.max(start) }
+    }
+
+    /// How many bytes it has.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.start >= self.end
+    }
+
+    /// What both ranges have in common; empty where that is nothing.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self::new(self.start.max(other.start), self.end.min(other.end))
+    }
+}
+
+/// A set of bytes as ordered ranges, none of which touch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RangeSet {
+    /// Start to end.
+    ranges: BTreeMap<u64, u64>,
+}
+
+impl RangeSet {
+    /// The set without bytes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The set of one range's bytes.
+    #[must_use]
+    pub fn of(range: ByteRange) -> Self {
+        let mut set = Self::new();
+        set.insert(range);
+        set
+    }
+
+    /// Adds the bytes of `range`.
+    pub fn insert(&mut self, range: ByteRange) {
+        if range.is_empty() {
+            return;
+        }
+        let (mut start, mut end) = (range.start, range.end);
+        // Whatever overlaps or touches is merged into one.
+        while let Some((&other_start, &other_end)) = self.ranges.range(..=end).next_back() {
+            if other_end < start {
+                break;
+            }
+            start = start.min(other_start);
+            end = end.max(other_end);
+            self.ranges.remove(&other_start);
+        }
+        self.ranges.insert(start, end);
+    }
+
+    /// Takes the bytes of `range` away.
+    pub fn remove(&mut self, range: ByteRange) {
+        if range.is_empty() {
+            return;
+        }
+        while let Some((&start, &end)) = self.ranges.range(..range.end).next_back() {
+            if end <= range.start {
+                break;
+            }
+            self.ranges.remove(&start);
+            if start < range.start {
+                self.ranges.insert(start, range.start);
+            }
+            if end > range.end {
+                self.ranges.insert(range.end, end);
+            }
+        }
+    }
+
+    /// The bytes of `range` that are in this set.
+    #[must_use]
+    pub fn within(&self, range: ByteRange) -> Vec<ByteRange> {
+        let first = self.ranges.range(..=range.start).next_back().map_or(range.start, |(&start, _)| start);
+        if range.is_empty() {
+            return Vec::new();
+        }
+        self.ranges
+            .range(first..range.end)
+            .map(|(&start, &end)| ByteRange::new(start, end).intersection(&range))
+            .filter(|part| !part.is_empty())
+            .collect()
+    }
+
+    /// The ranges in order.
+    pub fn iter(&self) -> impl Iterator<Item = ByteRange> + '_ {
+        self.ranges.iter().map(|(&start, &end)| ByteRange::new(start, end))
+    }
+
+    /// How many bytes are in it.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.iter().map(|range| range.len()).sum()
+    }
+
+    /// Whether no byte is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SIZE: u64 = 64;
+
+    #[derive(Debug, Clone)]
+    enum Operation {
+        Insert(u64, u64),
+        Remove(u64, u64),
+    }
+
+    fn operation() -> impl Strategy<Value = Operation> {
+        let bounds = (0..SIZE, 0..SIZE).prop_map(|(one, two)| (one.min(two), one.max(two)));
+        prop_oneof![
+            bounds.clone().prop_map(|(start, end)| Operation::Insert(start, end)),
+            bounds.prop_map(|(start, end)| Operation::Remove(start, end)),
+        ]
+    }
+
+    proptest! {
+        /// A set does what a table with one entry a byte does, and stays in its normal form.
+        #[test]
+        fn a_set_is_a_table_of_bytes(
+            operations in prop::collection::vec(operation(), 0..40),
+            window in (0..SIZE, 0..SIZE),
+        ) {
+            let mut set = RangeSet::new();
+            let mut table = [false; SIZE as usize];
+            for operation in operations {
+                let (range, value) = match operation {
+                    Operation::Insert(start, end) => (ByteRange::new(start, end), true),
+                    Operation::Remove(start, end) => (ByteRange::new(start, end), false),
+                };
+                if value { set.insert(range) } else { set.remove(range) }
+                table[range.start as usize..range.end as usize].fill(value);
+            }
+            prop_assert_eq!(set.len(), table.iter().filter(|&&is_in| is_in).count() as u64);
+            for range in set.iter() {
+                prop_assert!(table[range.start as usize..range.end as usize].iter().all(|&is_in| is_in));
+            }
+            let ranges: Vec<_> = set.iter().collect();
+            prop_assert!(ranges.windows(2).all(|pair| pair[0].end < pair[1].start));
+            let window = ByteRange::new(window.0, window.1);
+            let inside: u64 = set.within(window).iter().map(ByteRange::len).sum();
+            let expected = table[window.start as usize..window.end as usize].iter().filter(|&&is_in| is_in).count();
+            prop_assert_eq!(inside, expected as u64);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Several sources at once: who helps whom, with how much, and who is too slow to be kept.
+
+use tokio::time::Instant;
+
+use super::{Action, ByteRange, Parts, Phase, Plan, Race, Ranges, RunId, SourceId};
+
+/// A source below this part of the median rate is replaced by one that has not been tried.
+const TOO_SLOW: f64 = 0.15;
+
+/// A run is fetched twice where the second source would need less than this part of the time.
+const WORTH_TWICE: f64 = 0.5;
+
+impl Plan {
+    /// How much of `gap` a source is given: what it sends in the lease time, or the least where its rate is unknown.
+    ///
+    /// While nobody else could help, that is all of it: one request.
+    pub(super) fn lease(&self, source: SourceId, gap: ByteRange) -> ByteRange {
+        if !self.is_shared {
+            return gap;
+        }
+        ByteRange::new(gap.start, gap.end.min(gap.start.saturating_add(self.lease_bytes(source))))
+    }
+
+    fn lease_bytes(&self, source: SourceId) -> u64 {
+        let rate = self.source(source).and_then(super::Source::rate).unwrap_or(0.0);
+        ((rate * self.settings.lease_time.as_secs_f64()) as u64).max(self.settings.lease_min)
+    }
+
+    /// Idle sources help those that would take longest, where it pays.
+    pub(super) fn share(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.parts == Parts::Forbidden || self.size.is_none() {
+            return;
+        }
+        self.replace_the_slow(now, actions);
+        while self.runs.len() < self.settings.max_sources && self.free().is_empty() {
+            let Some(victim) = self.longest_run() else { return };
+            let Some(helper) = self.helper(victim, now) else { return };
+            if !self.is_shared && !self.pays(now) {
+                return;
+            }
+            if !self.help(victim, helper, now, actions) {
+                return;
+            }
+        }
+    }
+
+    fn helper(&self, victim: RunId, now: Instant) -> Option<SourceId> {
+        let end = self.runs.get(&victim)?.end;
+        // Any helper sends a part.
+        self.idle_source(ByteRange::new(end.saturating_sub(1).max(1), end), now)
+    }
+
+    /// Whether a second source saves enough time.
+    fn pays(&self, now: Instant) -> bool {
+        let rate: f64 = self.streaming().filter_map(|(_, run)| self.source(run.source)?.rate()).sum();
+        let sampled = self
+            .streaming()
+            .any(|(_, run)| now.duration_since(run.started) >= self.settings.sample_time && run.received > 0);
+        let is_large = self.size.is_some_and(|size| size > self.settings.parallel_size);
+        let least = if is_large { self.settings.parallel_time } else { self.settings.parallel_time_small };
+        sampled && rate > 0.0 && self.missing.len() as f64 / rate > least.as_secs_f64()
+    }
+
+    fn streaming(&self) -> impl Iterator<Item = (RunId, &super::Run)> {
+        self.runs.iter().filter(|(_, run)| run.phase == Phase::Streaming).map(|(&id, run)| (id, run))
+    }
+
+    /// The run with the most time to go, among those whose rate is known.
+    fn longest_run(&self) -> Option<RunId> {
+        let time_left = |run: &super::Run| {
+            let rate = self.source(run.source)?.rate()?;
+            Some(run.end.saturating_sub(run.next) as f64 / rate.max(1.0))
+        };
+        self.streaming()
+            .filter(|(_, run)| run.rival.is_none())
+            .filter_map(|(id, run)| Some((id, time_left(run)?)))
+            .max_by(|one, two| one.1.total_cmp(&two.1))
+            .map(|(id, _)| id)
+    }
+
+    /// Gives `helper` the tail of the run `victim`, or all of it to race for; whether it was worth it.
+    fn help(&mut self, victim: RunId, helper: SourceId, now: Instant, actions: &mut Vec<Action>) -> bool {
+        let Some(run) = self.runs.get(&victim) else { return false };
+        let (Some(own), Some(other)) = (self.source(run.source), self.source(helper)) else { return false };
+        let (next, end) = (run.next, run.end);
+        let left = end.saturating_sub(next) as f64;
+        let rate = own.rate().unwrap_or(1.0).max(1.0);
+        let helper_rate = other.rate().unwrap_or(rate).max(1.0);
+        let latency = other.latency().as_secs_f64();
+        let share = (left - rate * latency).max(0.0) * helper_rate / (rate + helper_rate);
+        let bytes = (share as u64).min(self.lease_bytes(helper));
+        if bytes >= self.settings.split_min {
+            let range = ByteRange::new(end.saturating_sub(bytes), end);
+            if let Some(run) = self.runs.get_mut(&victim) {
+                run.end = range.start;
+            }
+            self.is_shared = true;
+            actions.push(Action::Shorten { run: victim, end: range.start });
+            let id = self.begin(helper, range, None, now);
+            actions.push(Action::Start { run: id, source: helper, range });
+            return true;
+        }
+        let is_faster = latency + left / helper_rate < WORTH_TWICE * left / rate;
+        if is_faster && other.rate().is_some() {
+            actions.extend(self.begin_rival(victim, helper, Race::ToFinish, now));
+            return true;
+        }
+        false
+    }
+
+    /// Where every place is taken, one that is far slower than the others makes room for one that was not tried.
+    fn replace_the_slow(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.runs.len() < self.settings.max_sources || self.runs.len() < 2 {
+            return;
+        }
+        let untried = self.sources.iter().enumerate().any(|(index, source)| {
+            source.rate().is_none()
+                && source.is_ready(now)
+                && source.ranges == Ranges::Likely
+                && self.runs.values().all(|run| run.source != SourceId(index))
+        });
+        let mut rates: Vec<(f64, RunId)> = self
+            .streaming()
+            .filter(|(_, run)| now.duration_since(run.started) >= self.settings.parallel_time)
+            .filter_map(|(id, run)| Some((self.source(run.source)?.rate()?, id)))
+            .collect();
+        rates.sort_by(|one, two| one.0.total_cmp(&two.0));
+        let (Some(&(slowest, id)), Some(&(median, _))) = (rates.first(), rates.get(rates.len() / 2)) else {
+            return;
+        };
+        if !untried || slowest >= TOO_SLOW * median {
+            return;
+        }
+        let Some(source) = self.runs.get(&id).map(|run| run.source) else { return };
+        self.stop(id, now, actions);
+        if let Some(source) = self.sources.get_mut(source.0) {
+            source.rest(self.settings.cool_down, now);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The plan against simulated servers and a simulated clock.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::time::Instant;
+
+use super::*;
+
+const TICK: Duration = Duration::from_millis(5);
+
+/// A server: how fast, how far away, and at which byte of each answer it breaks off.
+#[derive(Debug, Clone)]
+struct Server {
+    rate: u64,
+    latency: Duration,
+    breaks_after: Option<u64>,
+    is_silent: bool,
+}
+
+impl Server {
+    fn new(rate: u64) -> Self {
+        Self { rate, latency: Duration::from_millis(10), breaks_after: None, is_silent: false }
+    }
+}
+
+struct Flow {
+    source: SourceId,
+    range: ByteRange,
+    asked: Instant,
+    has_head: bool,
+    sent: u64,
+    credit: f64,
+}
+
+struct Outcome {
+    took: Duration,
+    standing: Standing,
+    /// Bytes that were sent, whether of use or not.
+    sent: u64,
+    by_source: BTreeMap<usize, u64>,
+    requests: usize,
+}
+
+/// Runs a download of `size` bytes to its end, or for `limit`. Every byte must be accepted exactly once.
+fn simulate(size: u64, servers: &[Server], settings: PlanSettings, limit: Duration) -> Outcome {
+    let start = Instant::now();
+    let mut now = start;
+    let mut plan = Plan::new(settings, Some(size), &RangeSet::new(), Balancer::Absent);
+    plan.allow_parts(Parts::Allowed);
+    for _ in servers {
+        plan.add_source();
+    }
+    let mut flows: BTreeMap<RunId, Flow> = BTreeMap::new();
+    let mut accepted = RangeSet::new();
+    let mut outcome = Outcome {
+        took: limit,
+        standing: Standing::Working,
+        sent: 0,
+        by_source: BTreeMap::new(),
+        requests: 0,
+    };
+    while now.duration_since(start) < limit {
+        for action in plan.decide(now) {
+            match action {
+                Action::Start { run, source, range } => {
+                    assert!(flows.values().all(|flow| flow.source != source), "two runs on one source");
+                    outcome.requests += 1;
+                    let flow = Flow { source, range, asked: now, has_head: false, sent: 0, credit: 0.0 };
+                    flows.insert(run, flow);
+                }
+                Action::Shorten { run, end } => {
+                    let range = &mut flows.get_mut(&run).unwrap().range;
+                    assert!(end <= range.end);
+                    range.end = end;
+                }
+                Action::Stop { run } | Action::Drop { run } => {
+                    flows.remove(&run);
+                }
+                Action::Ask => panic!("there is no balancer"),
+            }
+        }
+        outcome.standing = plan.standing();
+        if outcome.standing != Standing::Working {
+            outcome.took = now.duration_since(start);
+            break;
+        }
+        now += TICK;
+        let runs: Vec<RunId> = flows.keys().copied().collect();
+        for run in runs {
+            let flow = flows.get_mut(&run).unwrap();
+            let server = &servers[flow.source.0];
+            if server.is_silent || now.duration_since(flow.asked) < server.latency {
+                continue;
+            }
+            if !flow.has_head {
+                flow.has_head = true;
+                plan.head_came(run, flow.range.start, now);
+            }
+            flow.credit += server.rate as f64 * TICK.as_secs_f64();
+            let left = flow.range.len() - flow.sent;
+            let until_break = server.breaks_after.map_or(u64::MAX, |at| at - flow.sent);
+            let count = (flow.credit as u64).min(left).min(until_break);
+            flow.credit -= count as f64;
+            flow.sent += count;
+            outcome.sent += count;
+            *outcome.by_source.entry(flow.source.0).or_default() += count;
+            for fresh in plan.received(run, count, now) {
+                assert!(accepted.within(fresh).is_empty(), "a byte was accepted twice");
+                accepted.insert(fresh);
+            }
+            if flow.sent == flow.range.len() {
+                flows.remove(&run);
+            } else if Some(flow.sent) == server.breaks_after {
+                flows.remove(&run);
+                plan.failed(run, Failure::Passing { retry_after: None }, 0.5, now);
+            }
+        }
+    }
+    if outcome.standing == Standing::Complete {
+        assert_eq!(accepted, RangeSet::of(ByteRange::new(0, size)));
+    }
+    outcome
+}
+
+fn default_run(size: u64, servers: &[Server]) -> Outcome {
+    let outcome = simulate(size, servers, PlanSettings::default(), Duration::from_mins(10));
+    assert_eq!(outcome.standing, Standing::Complete);
+    outcome
+}
+
+const MEGA: u64 = 1_000_000;
+
+#[test]
+fn a_small_file_takes_one_request() {
+    let outcome = default_run(MEGA, &[Server::new(20 * MEGA), Server::new(20 * MEGA)]);
+    assert_eq!(outcome.requests, 1);
+}
+
+#[test]
+fn a_fast_download_takes_one_request() {
+    let outcome = default_run(64 << 20, &[Server::new(500 * MEGA), Server::new(500 * MEGA)]);
+    assert_eq!(outcome.requests, 1);
+}
+
+#[test]
+fn a_fast_and_a_slow_server_are_nearly_as_fast_as_both() {
+    let ideal = f64::from(64 << 20) / 22e6;
+    for order in [[20, 2], [2, 20]] {
+        let servers = order.map(|rate| Server::new(rate * MEGA));
+        let outcome = default_run(64 << 20, &servers);
+        assert!(outcome.took.as_secs_f64() < 1.12 * ideal, "{order:?}: {:?}", outcome.took);
+        assert!(outcome.sent < (64 << 20) + (1 << 20), "{} sent", outcome.sent);
+    }
+}
+
+#[test]
+fn four_servers_are_nearly_four_times_as_fast() {
+    let outcome = default_run(64 << 20, &[20, 20, 20, 20].map(|rate| Server::new(rate * MEGA)));
+    let ideal = f64::from(64 << 20) / 80e6;
+    assert!(outcome.took.as_secs_f64() < 1.15 * ideal, "{:?}", outcome.took);
+}
+
+#[test]
+fn a_silent_first_server_costs_one_second() {
+    let mut silent = Server::new(MEGA);
+    silent.is_silent = true;
+    let outcome = default_run(MEGA, &[silent, Server::new(100 * MEGA)]);
+    assert!(outcome.took < Duration::from_millis(1200), "{:?}", outcome.took);
+}
+
+#[test]
+fn a_crawling_server_is_helped_at_the_end() {
+    // Starts first, and would need 1000 s alone.
+    let outcome = default_run(20 << 20, &[Server::new(20_000), Server::new(20 * MEGA)]);
+    assert!(outcome.took < Duration::from_secs(3), "{:?}", outcome.took);
+}
+
+#[test]
+fn the_slow_make_room_for_the_untried() {
+    let mut servers = vec![Server::new(MEGA); 4];
+    servers[3].rate = 20_000;
+    servers.push(Server::new(20 * MEGA));
+    let outcome = default_run(100 << 20, &servers);
+    assert!(outcome.by_source.contains_key(&4), "the fifth was never tried");
+}
+
+#[test]
+fn nobody_is_asked_for_ever() {
+    let mut broken = Server::new(MEGA);
+    broken.breaks_after = Some(0);
+    let outcome = simulate(MEGA, &[broken], PlanSettings::default(), Duration::from_mins(10));
+    assert_eq!(outcome.standing, Standing::Stuck);
+    assert!(outcome.took < Duration::from_mins(1));
+}
+
+fn any_server() -> impl Strategy<Value = Server> {
+    (1_u64..40, 0_u64..200, prop::option::weighted(0.3, 20_000_u64..4_000_000), prop::bool::weighted(0.1))
+        .prop_map(|(rate, latency, breaks_after, is_silent)| Server {
+            rate: rate * 500_000,
+            latency: Duration::from_millis(latency),
+            breaks_after,
+            is_silent,
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// With one honest server among any others, the file comes, each byte accepted once.
+    #[test]
+    fn one_honest_server_is_enough(
+        mut servers in prop::collection::vec(any_server(), 0..5),
+        place in 0_usize..5,
+        size in 1_u64..30_000_000,
+    ) {
+        servers.insert(place.min(servers.len()), Server::new(2_000_000));
+        let outcome = simulate(size, &servers, PlanSettings::default(), Duration::from_mins(5));
+        prop_assert_eq!(outcome.standing, Standing::Complete);
+        prop_assert!(outcome.sent <= 2 * size + 8_000_000, "{} sent for {}", outcome.sent, size);
+    }
+}

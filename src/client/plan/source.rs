@@ -1,0 +1,215 @@
+//! One source as planning sees it: how fast it is, whether it may be asked.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::PlanSettings;
+
+/// The weight of the past in a rate fades with this time constant.
+const RATE_MEMORY: Duration = Duration::from_secs(1);
+
+/// Bytes are counted this long before they make a sample of the rate.
+const RATE_SAMPLE: Duration = Duration::from_millis(40);
+
+/// A run that brought this many bytes was progress: failures before it are forgotten.
+const PROGRESS_BYTES: u64 = 16 * 1024;
+
+/// What is known before a source has answered once.
+const UNKNOWN_LATENCY: Duration = Duration::from_millis(50);
+
+/// Whether a source may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Availability {
+    /// Now.
+    Ready,
+    /// Not before this.
+    Resting(Instant),
+    /// Never again.
+    Out,
+}
+
+/// Whether a source sends parts of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ranges {
+    /// It has not been asked for one, or has sent one.
+    Likely,
+    /// It sent everything when it was asked for a part.
+    Refused,
+}
+
+/// How a run on a source failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// It may go better another time, not before `retry_after` where the server said so.
+    Passing {
+        /// The server's `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// It sent the whole file when asked for a part, and will do so again.
+    NoRanges,
+    /// The server has not got this file, or not in this version.
+    Final,
+}
+
+/// What planning knows of a source.
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub(super) availability: Availability,
+    pub(super) ranges: Ranges,
+    pub(super) failures: u32,
+    latency: Option<Duration>,
+    /// Bytes per second, faded.
+    rate: Option<f64>,
+    sample_bytes: u64,
+    sample_since: Option<Instant>,
+}
+
+impl Source {
+    pub(super) fn new() -> Self {
+        Self {
+            availability: Availability::Ready,
+            ranges: Ranges::Likely,
+            failures: 0,
+            latency: None,
+            rate: None,
+            sample_bytes: 0,
+            sample_since: None,
+        }
+    }
+
+    /// Whether it may be asked at `now`.
+    pub(super) fn is_ready(&self, now: Instant) -> bool {
+        match self.availability {
+            Availability::Ready => true,
+            Availability::Resting(until) => until <= now,
+            Availability::Out => false,
+        }
+    }
+
+    /// Bytes per second, where enough came to tell.
+    #[must_use]
+    pub fn rate(&self) -> Option<f64> {
+        self.rate
+    }
+
+    /// From asking to the head of the answer.
+    pub(super) fn latency(&self) -> Duration {
+        self.latency.unwrap_or(UNKNOWN_LATENCY)
+    }
+
+    /// How long its next head may take before it counts as hanging.
+    pub(super) fn patience(&self, settings: &PlanSettings) -> Duration {
+        settings.head_after.max(self.latency.unwrap_or_default().saturating_mul(3))
+    }
+
+    pub(super) fn head_came(&mut self, latency: Duration, now: Instant) {
+        self.latency = Some(latency);
+        self.sample_bytes = 0;
+        self.sample_since = Some(now);
+    }
+
+    pub(super) fn bytes_came(&mut self, count: u64, now: Instant) {
+        self.sample_bytes = self.sample_bytes.saturating_add(count);
+        if let Some(since) = self.sample_since
+            && now.duration_since(since) >= RATE_SAMPLE
+        {
+            self.take_sample(now);
+        }
+    }
+
+    /// A run came to its end: its last bytes are a sample, however short.
+    pub(super) fn run_ended(&mut self, now: Instant) {
+        if self.rate.is_none() && self.sample_bytes > PROGRESS_BYTES {
+            self.take_sample(now);
+        }
+        self.sample_since = None;
+    }
+
+    fn take_sample(&mut self, now: Instant) {
+        let Some(since) = self.sample_since.replace(now) else { return };
+        let elapsed = now.duration_since(since).as_secs_f64().max(0.000_1);
+        let sample = self.sample_bytes as f64 / elapsed;
+        self.sample_bytes = 0;
+        let weight = 1.0 - (-elapsed / RATE_MEMORY.as_secs_f64()).exp();
+        self.rate = Some(self.rate.map_or(sample, |rate| rate + weight * (sample - rate)));
+    }
+
+    /// Notes a failure after a run of `received` bytes; `jitter` in 0..1 spreads the rests of many clients.
+    pub(super) fn failed(
+        &mut self,
+        failure: Failure,
+        received: u64,
+        settings: &PlanSettings,
+        jitter: f64,
+        now: Instant,
+    ) {
+        let made_progress = received >= PROGRESS_BYTES;
+        self.failures = if made_progress { 1 } else { self.failures.saturating_add(1) };
+        self.availability = match failure {
+            Failure::Final => Availability::Out,
+            Failure::NoRanges if self.ranges == Ranges::Refused => Availability::Out,
+            Failure::NoRanges => {
+                self.ranges = Ranges::Refused;
+                Availability::Ready
+            }
+            Failure::Passing { .. } if self.failures > settings.max_failures => Availability::Out,
+            Failure::Passing { retry_after: Some(rest) } => resting(now, rest),
+            Failure::Passing { retry_after: None } if made_progress => Availability::Ready,
+            Failure::Passing { retry_after: None } => resting(now, backoff(settings, self.failures, jitter)),
+        };
+    }
+
+    /// It rests, without blame.
+    pub(super) fn rest(&mut self, rest: Duration, now: Instant) {
+        if self.availability != Availability::Out {
+            self.availability = resting(now, rest);
+        }
+    }
+}
+
+fn resting(now: Instant, rest: Duration) -> Availability {
+    // A rest beyond what the clock can count never ends.
+    now.checked_add(rest).map_or(Availability::Out, Availability::Resting)
+}
+
+/// The rest after so many failures: doubling, and between half of that and all of it.
+pub(super) fn backoff(settings: &PlanSettings, failures: u32, jitter: f64) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let full = settings.backoff_base.saturating_mul(1 << doublings).min(settings.backoff_max);
+    full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests_double_up_to_the_longest() {
+        let settings = PlanSettings::default();
+        assert_eq!(backoff(&settings, 1, 1.0), Duration::from_millis(500));
+        assert_eq!(backoff(&settings, 3, 1.0), Duration::from_secs(2));
+        assert_eq!(backoff(&settings, 3, 0.0), Duration::from_secs(1));
+        assert_eq!(backoff(&settings, 60, 1.0), settings.backoff_max);
+    }
+
+    #[test]
+    fn the_rate_follows_the_bytes() {
+        let start = Instant::now();
+        let mut source = Source::new();
+        source.head_came(Duration::from_millis(10), start);
+        for step in 1..=100 {
+            source.bytes_came(100_000, start + Duration::from_millis(50 * step));
+        }
+        let rate = source.rate().unwrap();
+        assert!((rate - 2e6).abs() < 1e3, "{rate}");
+    }
+
+    #[test]
+    fn an_absurd_retry_after_does_not_panic() {
+        let mut source = Source::new();
+        let failure = Failure::Passing { retry_after: Some(Duration::MAX) };
+        source.failed(failure, 0, &PlanSettings::default(), 0.5, Instant::now());
+        assert_eq!(source.availability, Availability::Out);
+    }
+}

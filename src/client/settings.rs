@@ -1,0 +1,265 @@
+//! From flags to what the client goes by: checked, in types that cannot say nonsense.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use url::Url;
+
+use super::download::{Clobber, Job, Naming, Options, Origin, Output, Reporting, Resume, Unavailable};
+use super::error::DownloadError;
+use super::identity::Sha256Digest;
+use super::limit::RateLimiter;
+use super::plan::PlanSettings;
+use super::redirect::RedirectError;
+use super::sink::Durability;
+use super::transport::proxy::ProxyRules;
+use super::transport::{Family, TransportSettings, Trust, Verification};
+use crate::cli::{GetArguments, ProgressMode};
+
+/// The longest list of addresses that is read, in bytes.
+const MAX_LIST_BYTES: u64 = 64 << 20;
+
+/// What one run of `fingerpost get` is to do.
+#[derive(Debug)]
+pub(super) struct Settings {
+    /// The addresses or Metalink files, in order, as they were written.
+    pub(super) inputs: Vec<String>,
+    /// Where they go.
+    pub(super) output: Output,
+    pub(super) checksum: Option<Sha256Digest>,
+    pub(super) options: Options,
+    pub(super) transport: TransportSettings,
+    pub(super) limit_rate: Option<u64>,
+    /// Files at a time.
+    pub(super) jobs: usize,
+    pub(super) show: Show,
+}
+
+/// What is shown, and where.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Show {
+    pub(super) progress: Option<ProgressMode>,
+    pub(super) text: Text,
+    pub(super) explanations: Explanations,
+    pub(super) reports: Reports,
+}
+
+/// Where redirects and error pages are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Text {
+    /// On standard output, where nothing else goes there.
+    Output,
+    /// On standard error, where standard output carries the file or reports.
+    Error,
+    /// Nowhere.
+    Nowhere,
+}
+
+/// Whether the choice of servers is explained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Explanations {
+    Shown,
+    Hidden,
+}
+
+/// Whether a JSON object tells how each file ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reports {
+    Json,
+    None,
+}
+
+impl Settings {
+    pub(super) fn new(arguments: &GetArguments) -> Result<Self, DownloadError> {
+        let mut inputs = arguments.urls.clone();
+        if let Some(path) = &arguments.input_file {
+            inputs.extend(addresses(&read_list(path)?));
+        }
+        let output = match (&arguments.output, &arguments.output_dir) {
+            (Some(_), _) if inputs.len() > 1 => {
+                return Err(usage("-o names one file, but there are several addresses: use --output-dir"));
+            }
+            (Some(path), _) if path == Path::new("-") => Output::StandardOutput,
+            (Some(path), _) => Output::File(path.clone()),
+            (None, folder) => Output::Folder(folder.clone().unwrap_or_default()),
+        };
+        if output == Output::StandardOutput && arguments.json {
+            return Err(usage("--json and -o - both want standard output"));
+        }
+        let checksum = arguments.checksum.as_deref().map(parse_checksum).transpose()?;
+        if checksum.is_some() && inputs.len() > 1 {
+            return Err(usage("--checksum is that of one file, but there are several addresses"));
+        }
+        let text = match output {
+            _ if arguments.silent || inputs.len() > 1 => Text::Nowhere,
+            Output::StandardOutput => Text::Error,
+            _ if arguments.json => Text::Error,
+            _ => Text::Output,
+        };
+        let limit_rate = arguments.limit_rate.map(|ByteSize(rate)| rate);
+        if limit_rate == Some(0) {
+            return Err(usage("--limit-rate must be above 0"));
+        }
+        Ok(Self {
+            inputs,
+            output,
+            checksum,
+            options: options(arguments)?,
+            transport: transport(arguments, limit_rate),
+            limit_rate,
+            jobs: usize::from(arguments.jobs),
+            show: Show {
+                progress: if arguments.silent { Some(ProgressMode::None) } else { arguments.progress },
+                text,
+                explanations: if arguments.explain { Explanations::Shown } else { Explanations::Hidden },
+                reports: if arguments.json { Reports::Json } else { Reports::None },
+            },
+        })
+    }
+
+    /// The download of one address.
+    pub(super) fn job(&self, url: Url) -> Job {
+        Job { origin: Origin::Address(url), output: self.output.clone(), checksum: self.checksum }
+    }
+}
+
+fn usage(text: &str) -> DownloadError {
+    DownloadError::Usage(text.to_owned())
+}
+
+fn options(arguments: &GetArguments) -> Result<Options, DownloadError> {
+    let defaults = PlanSettings::default();
+    let plan = PlanSettings {
+        max_sources: usize::from(arguments.sources),
+        parallel_size: arguments.parallel_size.as_u64(),
+        parallel_time: arguments.parallel_time,
+        head_after: arguments.head_after,
+        hedge_after: arguments.hedge_after,
+        drop_after: arguments.drop_after,
+        max_failures: arguments.retry.unwrap_or(defaults.max_failures),
+        backoff_base: arguments.retry_delay,
+        ..defaults
+    };
+    Ok(Options {
+        plan,
+        max_redirects: arguments.max_redirs,
+        headers: arguments.headers.iter().map(|line| parse_header(line)).collect::<Result<_, _>>()?,
+        resume: if arguments.no_resume { Resume::No } else { Resume::Yes },
+        clobber: if arguments.no_clobber { Clobber::Never } else { Clobber::Replace },
+        unavailable: if arguments.wait { Unavailable::Wait } else { Unavailable::Fail },
+        retry_first: arguments.retry.is_some_and(|retries| retries > 0),
+        retry_until: arguments.retry_max_time,
+        max_time: arguments.max_time,
+        checkpoint_every: arguments.checkpoint_interval.max(Duration::from_millis(1)),
+        durability: if arguments.no_sync { Durability::Cached } else { Durability::Synced },
+        reporting: if arguments.json { Reporting::Always } else { Reporting::Compare },
+        naming: if arguments.remote_header_name { Naming::Server } else { Naming::Address },
+    })
+}
+
+fn transport(arguments: &GetArguments, limit_rate: Option<u64>) -> TransportSettings {
+    let defaults = TransportSettings::default();
+    TransportSettings {
+        connect_timeout: arguments.connect_timeout,
+        family: match (arguments.ipv4, arguments.ipv6) {
+            (true, _) => Family::V4,
+            (_, true) => Family::V6,
+            _ => Family::Any,
+        },
+        proxies: ProxyRules::from_variables(|name| std::env::var(name).ok()),
+        trust: Trust {
+            authorities: arguments.cacert.clone(),
+            verification: if arguments.insecure { Verification::Unchecked } else { Verification::Checked },
+        },
+        read_size: limit_rate
+            .map_or(defaults.read_size, |rate| RateLimiter::new(rate).read_size().min(defaults.read_size)),
+        ..defaults
+    }
+}
+
+/// An address with a scheme, a host and a file.
+pub(super) fn parse_url(text: &str) -> Result<Url, DownloadError> {
+    let url = Url::parse(text).map_err(|_| DownloadError::InvalidUrl)?;
+    match url.scheme() {
+        "http" | "https" if url.has_host() && !url.path().ends_with('/') => Ok(url),
+        "http" | "https" => Err(DownloadError::InvalidUrl),
+        // `host:8080/file` reads as the scheme `host`.
+        _ if url.cannot_be_a_base() || !url.has_host() => Err(DownloadError::InvalidUrl),
+        scheme => Err(RedirectError::Scheme { scheme: scheme.to_owned() }.into()),
+    }
+}
+
+fn parse_checksum(text: &str) -> Result<Sha256Digest, DownloadError> {
+    text.split_once('=')
+        .filter(|(name, _)| name.eq_ignore_ascii_case("sha-256") || name.eq_ignore_ascii_case("sha256"))
+        .and_then(|(_, digest)| Sha256Digest::parse(digest))
+        .ok_or_else(|| usage("--checksum: expected sha-256= and 64 hexadecimal digits"))
+}
+
+/// A header line that cannot end another one or belong to the connection itself.
+fn parse_header(line: &str) -> Result<(String, String), DownloadError> {
+    const OURS: [&str; 7] =
+        ["host", "connection", "range", "if-range", "accept-encoding", "content-length", "transfer-encoding"];
+    let bad = |reason: &str| DownloadError::Usage(format!("-H {line:?}: {reason}"));
+    let (name, value) = line.split_once(':').ok_or_else(|| bad("expected NAME: VALUE"))?;
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_token) || value.chars().any(char::is_control) {
+        return Err(bad("expected NAME: VALUE without control characters"));
+    }
+    if OURS.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+        return Err(bad("the download itself sets this header"));
+    }
+    Ok((name.to_owned(), value.trim().to_owned()))
+}
+
+fn read_list(path: &PathBuf) -> Result<String, DownloadError> {
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().take(MAX_LIST_BYTES).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(MAX_LIST_BYTES).read_to_string(&mut text))
+    };
+    read.map_err(|error| DownloadError::Usage(format!("cannot read the list {}: {error}", path.display())))?;
+    Ok(text)
+}
+
+/// The lines that are neither blank nor comments.
+fn addresses(text: &str) -> impl Iterator<Item = String> {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(ToOwned::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exit_code::GetCode;
+    use super::*;
+
+    #[test]
+    fn an_address_needs_scheme_host_and_file() {
+        for bad in
+            ["127.0.0.1:80/f", "host:80/f", "h/f", "http://", "http://host", "http://host/", "", "file"]
+        {
+            assert!(matches!(parse_url(bad), Err(DownloadError::InvalidUrl)), "{bad}");
+        }
+        assert_eq!(parse_url("ftp://host/f").unwrap_err().code(), GetCode::UnsupportedProtocol);
+        parse_url("http://host:80/f").unwrap();
+    }
+
+    #[test]
+    fn header_lines_cannot_smuggle() {
+        parse_header("X-Token: abc").unwrap();
+        for bad in ["X", "X y: z", "X: a\r\nY: b", "Range: bytes=0-1", "HOST: h", ": x"] {
+            assert_eq!(parse_header(bad).unwrap_err().code(), GetCode::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_have_comments() {
+        let list: Vec<_> = addresses("# mirrors\n\nhttp://a/f\r\n  http://b/f  \n").collect();
+        assert_eq!(list, ["http://a/f", "http://b/f"]);
+    }
+}

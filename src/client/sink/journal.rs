@@ -1,0 +1,179 @@
+//! The journal beside the part file: which file it is, and which of its bytes are on the disk, from whom.
+//!
+//! One JSON object a line; the first names the file. A line is added only after the bytes it speaks of were
+//! synced, so whatever a crash leaves behind, what the journal says is true. A broken last line is as if it had
+//! not been written.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::identity::Identity;
+use super::super::plan::{ByteRange, RangeSet};
+
+/// The longest journal that is read, in bytes; a longer one is not ours.
+const MAX_JOURNAL_BYTES: u64 = 64 << 20;
+
+/// Lines after which a journal is written anew, in short.
+const MAX_LINES: usize = 4096;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FirstLine {
+    /// The version of this format.
+    fingerpost: u32,
+    file: Identity,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DoneLine {
+    start: u64,
+    end: u64,
+    /// Where the bytes came from.
+    from: String,
+}
+
+const VERSION: u32 = 1;
+
+/// What an earlier run left.
+#[derive(Debug, Clone)]
+pub struct Remembered {
+    /// Which file it was.
+    pub identity: Identity,
+    /// The bytes of it that are on the disk.
+    pub done: RangeSet,
+}
+
+/// A journal that is being written.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    lines: usize,
+    done: RangeSet,
+}
+
+impl Journal {
+    /// What the journal at `path` says; `None` where there is none, or none that makes sense.
+    #[must_use]
+    pub fn read(path: &Path) -> Option<Remembered> {
+        let file = File::open(path).ok().filter(|file| {
+            file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_JOURNAL_BYTES)
+        })?;
+        let mut lines = BufReader::new(file.take(MAX_JOURNAL_BYTES)).lines().map_while(Result::ok);
+        let first: FirstLine = serde_json::from_str(&lines.next()?).ok()?;
+        let size = first.file.size.filter(|_| first.fingerpost == VERSION)?;
+        let mut done = RangeSet::new();
+        for line in lines {
+            // What follows a broken line was written by nobody.
+            let Ok(line) = serde_json::from_str::<DoneLine>(&line) else { break };
+            if line.start > line.end || line.end > size {
+                return None;
+            }
+            done.insert(ByteRange::new(line.start, line.end));
+        }
+        Some(Remembered { identity: first.file, done })
+    }
+
+    /// Writes a new journal in the place of any that is there: `done` is on the disk already.
+    pub fn create(path: &Path, identity: &Identity, done: &RangeSet) -> io::Result<Self> {
+        let fresh = super::part::with_suffix(path, ".new");
+        let mut text = line(&FirstLine { fingerpost: VERSION, file: identity.clone() })?;
+        for range in done.iter() {
+            text.push_str(&line(&DoneLine { start: range.start, end: range.end, from: String::new() })?);
+        }
+        // A leftover, or a link planted under the name, is not written through.
+        match std::fs::remove_file(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().append(true).create_new(true).open(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_data()?;
+        std::fs::rename(&fresh, path)?;
+        let lines = done.iter().count();
+        Ok(Self { path: path.to_owned(), file, lines, done: done.clone() })
+    }
+
+    /// Adds bytes that were synced, and waits until the journal is on the disk too.
+    pub fn add(&mut self, identity: &Identity, runs: &[(ByteRange, String)]) -> io::Result<()> {
+        let mut text = String::new();
+        for (range, from) in runs {
+            self.done.insert(*range);
+            text.push_str(&line(&DoneLine { start: range.start, end: range.end, from: from.clone() })?);
+        }
+        self.lines = self.lines.saturating_add(runs.len());
+        if self.lines > MAX_LINES {
+            *self = Self::create(&self.path.clone(), identity, &self.done.clone())?;
+            return Ok(());
+        }
+        self.file.write_all(text.as_bytes())?;
+        self.file.sync_data()
+    }
+}
+
+fn line(value: &impl Serialize) -> io::Result<String> {
+    Ok(serde_json::to_string(value)? + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity { size: Some(1000), etags: vec!["\"tag\"".to_owned()], ..Identity::default() }
+    }
+
+    fn run(start: u64, end: u64) -> (ByteRange, String) {
+        (ByteRange::new(start, end), "http://a/f".to_owned())
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let mut journal = Journal::create(&path, &identity(), &RangeSet::new()).unwrap();
+        journal.add(&identity(), &[run(0, 10), run(500, 600)]).unwrap();
+        journal.add(&identity(), &[run(10, 20)]).unwrap();
+        let remembered = Journal::read(&path).unwrap();
+        assert_eq!(remembered.identity, identity());
+        assert_eq!(
+            remembered.done.iter().collect::<Vec<_>>(),
+            [ByteRange::new(0, 20), ByteRange::new(500, 600)]
+        );
+    }
+
+    #[test]
+    fn a_long_journal_is_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let mut journal = Journal::create(&path, &identity(), &RangeSet::new()).unwrap();
+        journal.add(&identity(), &vec![run(0, 10); MAX_LINES]).unwrap();
+        journal.add(&identity(), &[run(10, 20)]).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+        assert_eq!(Journal::read(&path).unwrap().done.len(), 20);
+    }
+
+    proptest! {
+        /// A crash may cut the journal anywhere, and a disk may hold anything.
+        #[test]
+        fn a_cut_journal_says_less_but_nothing_false(keep in 0_usize..300, tail in "[ -~\n]{0,20}") {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("journal");
+            let mut journal = Journal::create(&path, &identity(), &RangeSet::new()).unwrap();
+            journal.add(&identity(), &[run(0, 10), run(500, 600)]).unwrap();
+            let mut text = std::fs::read_to_string(&path).unwrap();
+            text.truncate(keep.min(text.len()));
+            std::fs::write(&path, text + &tail).unwrap();
+            if let Some(remembered) = Journal::read(&path) {
+                let written = [ByteRange::new(0, 10), ByteRange::new(500, 600)];
+                prop_assert!(remembered.done.iter().all(|range| written.contains(&range)));
+            }
+        }
+    }
+}

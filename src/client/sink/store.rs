@@ -1,0 +1,254 @@
+//! What is done with bytes on the disk's side: written, hashed, checked piece by piece, journalled, named.
+//!
+//! Everything here blocks; [`Writer`](super::Writer) runs it beside the network.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use super::super::identity::{Identity, Sha256Digest};
+use super::super::plan::{ByteRange, RangeSet};
+use super::digest::{self, RunningDigest};
+use super::journal::{Journal, Remembered};
+use super::part::with_suffix;
+use super::{Durability, Existing, PartFile, SinkError};
+
+/// How much is read back for the digest beside each batch of writes.
+const CATCH_UP_BYTES: u64 = 8 << 20;
+
+/// The digests of a file's pieces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pieces {
+    /// The size of each piece but the last, in bytes; at least 1.
+    pub length: u64,
+    /// The size of the file.
+    pub size: u64,
+    /// Their digests in order.
+    pub digests: Arc<[Sha256Digest]>,
+}
+
+/// Whether the digest of the whole is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hashing {
+    /// Something will be compared with it, or somebody told.
+    On,
+    /// Nobody asks for it.
+    Off,
+}
+
+/// The file being written.
+#[derive(Debug)]
+pub struct Store {
+    place: Place,
+    written: RangeSet,
+    digest: Option<RunningDigest>,
+    pieces: Option<Pieces>,
+    /// Pieces found right, by number.
+    checked: RangeSet,
+}
+
+#[derive(Debug)]
+enum Place {
+    Part(PartFile),
+    StandardOutput(File),
+}
+
+impl Store {
+    /// The part file of `target`, and what the journal beside it remembers.
+    pub fn open(target: &Path) -> Result<(Self, Option<Remembered>), SinkError> {
+        let part = PartFile::open(target)?;
+        let remembered = Journal::read(&journal_path(target));
+        let size = part.size()?;
+        // A journal may only speak of bytes that are there.
+        let remembered = remembered
+            .filter(|memory| memory.done.within(ByteRange::new(size, u64::MAX)).is_empty())
+            .filter(|memory| !memory.done.is_empty());
+        let store = Self::new(Place::Part(part));
+        Ok((store, remembered))
+    }
+
+    /// Standard output, which takes bytes in order only.
+    pub fn standard_output() -> Result<Self, SinkError> {
+        // Without the line buffer of the standard library's handle.
+        let descriptor = std::io::stdout().as_fd().try_clone_to_owned();
+        Ok(Self::new(Place::StandardOutput(descriptor.map_err(SinkError::StandardOutput)?.into())))
+    }
+
+    fn new(place: Place) -> Self {
+        Self { place, written: RangeSet::new(), digest: None, pieces: None, checked: RangeSet::new() }
+    }
+
+    /// Begins with what is there already; the pieces of it that turned out wrong.
+    pub fn begin(
+        &mut self,
+        done: &RangeSet,
+        size: Option<u64>,
+        hashing: Hashing,
+        pieces: Option<Pieces>,
+    ) -> Result<Vec<ByteRange>, SinkError> {
+        self.written = done.clone();
+        self.digest = (hashing == Hashing::On).then(RunningDigest::new);
+        self.pieces = pieces;
+        self.checked = RangeSet::new();
+        let Place::Part(part) = &self.place else { return Ok(Vec::new()) };
+        if done.is_empty() {
+            part.set_size(0)?;
+        }
+        let wanted = size.map(|size| size.saturating_sub(done.len()));
+        if let (Some(wanted), Some(free)) = (wanted, part.free_space())
+            && wanted > free
+        {
+            return Err(SinkError::NoSpace { path: part.path().to_owned(), wanted, free });
+        }
+        self.check_pieces(done.iter())
+    }
+
+    /// Writes `batch`; the pieces that turned out wrong.
+    pub fn write(&mut self, batch: &[(u64, Bytes)]) -> Result<Vec<ByteRange>, SinkError> {
+        for (offset, bytes) in batch {
+            match &mut self.place {
+                Place::Part(part) => part.write_at(*offset, bytes)?,
+                Place::StandardOutput(output) => {
+                    output.write_all(bytes).map_err(SinkError::StandardOutput)?;
+                }
+            }
+            self.written.insert(ByteRange::new(*offset, offset.saturating_add(bytes.len() as u64)));
+            if let Some(digest) = &mut self.digest {
+                digest.landed(*offset, bytes);
+            }
+        }
+        let Place::Part(part) = &self.place else { return Ok(Vec::new()) };
+        if let Some(digest) = &mut self.digest {
+            digest.catch_up(part, &self.written, CATCH_UP_BYTES)?;
+        }
+        let landed = batch
+            .iter()
+            .map(|(offset, bytes)| ByteRange::new(*offset, offset.saturating_add(bytes.len() as u64)));
+        self.check_pieces(landed)
+    }
+
+    /// Checks the pieces that touch `landed` and are whole now.
+    fn check_pieces(&mut self, landed: impl Iterator<Item = ByteRange>) -> Result<Vec<ByteRange>, SinkError> {
+        let (Some(pieces), Place::Part(part)) = (&self.pieces, &self.place) else { return Ok(Vec::new()) };
+        let mut wrong = Vec::new();
+        for range in landed.filter(|range| !range.is_empty()) {
+            let last = range.end.saturating_sub(1);
+            for number in range.start / pieces.length..=last / pieces.length {
+                let start = number.saturating_mul(pieces.length);
+                let piece = ByteRange::new(start, start.saturating_add(pieces.length).min(pieces.size));
+                let known = usize::try_from(number).ok().and_then(|number| pieces.digests.get(number));
+                let (Some(known), false) = (known, piece.is_empty()) else { continue };
+                let is_whole = self.written.within(piece).first() == Some(&piece);
+                if !is_whole || !self.checked.within(ByteRange::new(number, number + 1)).is_empty() {
+                    continue;
+                }
+                if digest::of_range(part, piece)? == *known {
+                    self.checked.insert(ByteRange::new(number, number + 1));
+                } else {
+                    wrong.push(piece);
+                }
+            }
+        }
+        for piece in &wrong {
+            self.forget(*piece);
+        }
+        Ok(wrong)
+    }
+
+    /// These bytes are wrong and will be written again.
+    pub fn forget(&mut self, range: ByteRange) {
+        self.written.remove(range);
+        if self.digest.is_some() {
+            // What was hashed may hold them: it begins anew.
+            self.digest = Some(RunningDigest::new());
+        }
+    }
+
+    /// The digest of all that was written; `None` for standard output where it was not asked for from the start.
+    pub fn digest(&mut self) -> Result<Option<Sha256Digest>, SinkError> {
+        let mut running = match (self.digest.take(), &self.place) {
+            (Some(running), _) => running,
+            // Promised late: all of it is read back.
+            (None, Place::Part(_)) => RunningDigest::new(),
+            (None, Place::StandardOutput(_)) => return Ok(None),
+        };
+        if let Place::Part(part) = &self.place {
+            running.catch_up(part, &self.written, u64::MAX)?;
+        }
+        // A repair begins again.
+        self.digest = Some(RunningDigest::new());
+        Ok(Some(running.finish()))
+    }
+
+    /// Gives the file its name; the journal goes.
+    pub fn finish(
+        &self,
+        target: &Path,
+        size: u64,
+        modified: Option<SystemTime>,
+        existing: Existing,
+        durability: Durability,
+    ) -> Result<(), SinkError> {
+        let Place::Part(part) = &self.place else { return Ok(()) };
+        if part.size()? != size {
+            part.set_size(size)?;
+        }
+        if let Some(modified) = modified {
+            part.set_modified(modified);
+        }
+        part.finish(existing, durability)?;
+        // A journal without its part file is ignored, so that it may stay where this fails.
+        let _ = std::fs::remove_file(journal_path(target));
+        Ok(())
+    }
+
+    /// Removes everything: no later run could use it.
+    pub fn discard(&self, target: &Path) -> Result<(), SinkError> {
+        let Place::Part(part) = &self.place else { return Ok(()) };
+        let _ = std::fs::remove_file(journal_path(target));
+        part.discard()
+    }
+
+    /// What was written and not found wrong.
+    pub(super) fn written(&self) -> &RangeSet {
+        &self.written
+    }
+
+    /// What a checkpoint needs; `None` for standard output.
+    pub(super) fn second_handle(&self) -> Option<Result<File, SinkError>> {
+        match &self.place {
+            Place::Part(part) => Some(part.second_handle()),
+            Place::StandardOutput(_) => None,
+        }
+    }
+}
+
+/// Where the journal of `target` is.
+pub(super) fn journal_path(target: &Path) -> std::path::PathBuf {
+    with_suffix(target, ".part.journal")
+}
+
+/// Makes what was written so far survive a crash, and says so in the journal.
+pub(super) fn checkpoint(
+    file: &File,
+    target: &Path,
+    journal: Option<Journal>,
+    identity: &Identity,
+    before: &RangeSet,
+    runs: &[(ByteRange, String)],
+) -> Result<Journal, SinkError> {
+    let path = journal_path(target);
+    let failed = |source| SinkError::Io { action: "write", path: path.clone(), source };
+    file.sync_data().map_err(failed)?;
+    let mut journal = match journal {
+        Some(journal) => journal,
+        None => Journal::create(&path, identity, before).map_err(failed)?,
+    };
+    journal.add(identity, runs).map_err(failed)?;
+    Ok(journal)
+}

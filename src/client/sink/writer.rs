@@ -1,0 +1,240 @@
+//! Writing beside the network: batches go to tokio's bounded pool of blocking threads, one at a time, and what comes meanwhile
+//! makes up the next.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use tokio::task::{JoinError, JoinHandle};
+
+use super::super::identity::{Identity, Sha256Digest};
+use super::super::plan::{ByteRange, RangeSet};
+use super::journal::Journal;
+use super::store::{self, Store};
+use super::{Durability, Existing, SinkError};
+
+/// Bytes that may wait for the disk; beyond that the network waits.
+const MAX_WAITING_BYTES: usize = 8 << 20;
+
+/// A store that comes back, and the pieces that turned out wrong.
+type Written = (Box<Store>, Result<Vec<ByteRange>, SinkError>);
+
+/// The writing side of one download.
+#[derive(Debug)]
+pub struct Writer {
+    target: PathBuf,
+    /// `None` while a batch is being written.
+    store: Option<Box<Store>>,
+    writing: Option<JoinHandle<Written>>,
+    batch: Vec<(u64, Bytes)>,
+    waiting: usize,
+    /// Written since the last checkpoint, with who sent it.
+    unsaved: Vec<(ByteRange, usize)>,
+    journal: JournalState,
+    /// What was on the disk when this run began.
+    before: RangeSet,
+}
+
+#[derive(Debug)]
+enum JournalState {
+    Idle(Option<Journal>),
+    Busy(JoinHandle<Result<Journal, SinkError>>),
+}
+
+impl Writer {
+    /// A writer to `store`, which was begun with `before`.
+    #[must_use]
+    pub fn new(target: &Path, store: Store, before: RangeSet) -> Self {
+        Self {
+            target: target.to_owned(),
+            store: Some(Box::new(store)),
+            writing: None,
+            batch: Vec::new(),
+            waiting: 0,
+            unsaved: Vec::new(),
+            journal: JournalState::Idle(None),
+            before,
+        }
+    }
+
+    /// Takes bytes that `source` sent.
+    pub fn push(&mut self, offset: u64, bytes: Bytes, source: usize) {
+        let range = ByteRange::new(offset, offset.saturating_add(bytes.len() as u64));
+        self.waiting = self.waiting.saturating_add(bytes.len());
+        match self.unsaved.last_mut() {
+            Some((last, from)) if last.end == range.start && *from == source => last.end = range.end,
+            _ => self.unsaved.push((range, source)),
+        }
+        self.batch.push((offset, bytes));
+    }
+
+    /// Whether the network has to wait.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.waiting >= MAX_WAITING_BYTES
+    }
+
+    /// Sends the batch on its way, if the last one arrived.
+    pub fn start(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let Some(mut store) = self.store.take() else { return };
+        let batch = std::mem::take(&mut self.batch);
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            let result = store.write(&batch);
+            (store, result)
+        }));
+    }
+
+    /// Whether a journal speaks of what was written.
+    #[must_use]
+    pub fn has_journal(&self) -> bool {
+        !self.before.is_empty() || !matches!(self.journal, JournalState::Idle(None))
+    }
+
+    /// Waits until a batch arrived, and gives the pieces that turned out wrong, or until a checkpoint was made. Never ends
+    /// where nothing is under way.
+    pub async fn progress(&mut self) -> Result<Vec<ByteRange>, SinkError> {
+        match (&mut self.writing, &mut self.journal) {
+            (Some(writing), JournalState::Busy(saving)) => tokio::select! {
+                joined = writing => self.batch_arrived(joined),
+                joined = saving => self.was_saved(joined).map(|()| Vec::new()),
+            },
+            (Some(writing), JournalState::Idle(_)) => {
+                let joined = writing.await;
+                self.batch_arrived(joined)
+            }
+            (None, JournalState::Busy(saving)) => {
+                let joined = saving.await;
+                self.was_saved(joined).map(|()| Vec::new())
+            }
+            (None, JournalState::Idle(_)) => std::future::pending().await,
+        }
+    }
+
+    fn batch_arrived(&mut self, joined: Result<Written, JoinError>) -> Result<Vec<ByteRange>, SinkError> {
+        self.writing = None;
+        let (store, result) = joined.map_err(SinkError::Worker)?;
+        self.store = Some(store);
+        self.waiting = self.batch.iter().map(|(_, bytes)| bytes.len()).sum();
+        result
+    }
+
+    fn was_saved(&mut self, joined: Result<Result<Journal, SinkError>, JoinError>) -> Result<(), SinkError> {
+        self.journal = JournalState::Idle(None);
+        self.journal = JournalState::Idle(Some(joined.map_err(SinkError::Worker)??));
+        Ok(())
+    }
+
+    /// Waits until everything is written; pieces that turned out wrong.
+    pub async fn flush(&mut self) -> Result<Vec<ByteRange>, SinkError> {
+        let mut wrong = Vec::new();
+        loop {
+            self.start();
+            let Some(writing) = &mut self.writing else { return Ok(wrong) };
+            let joined = writing.await;
+            wrong.extend(self.batch_arrived(joined)?);
+        }
+    }
+
+    /// Begins to make what was written so far survive a crash, unless that is under way or the store is busy.
+    pub fn checkpoint(
+        &mut self,
+        identity: &Identity,
+        name: impl Fn(usize) -> String,
+    ) -> Result<(), SinkError> {
+        let JournalState::Idle(journal) = &mut self.journal else { return Ok(()) };
+        let Some(store) = self.store.as_ref().filter(|_| self.batch.is_empty() && !self.unsaved.is_empty())
+        else {
+            return Ok(());
+        };
+        let Some(file) = store.second_handle() else { return Ok(()) };
+        let (file, journal, target) = (file?, journal.take(), self.target.clone());
+        let (identity, before) = (identity.clone(), self.before.clone());
+        let runs: Vec<_> = std::mem::take(&mut self.unsaved)
+            .into_iter()
+            .map(|(range, source)| (range, name(source)))
+            .collect();
+        self.journal = JournalState::Busy(tokio::task::spawn_blocking(move || {
+            store::checkpoint(&file, &target, journal, &identity, &before, &runs)
+        }));
+        Ok(())
+    }
+
+    /// Writes and saves everything there is, for another run to go on with.
+    pub async fn save_all(
+        &mut self,
+        identity: &Identity,
+        name: impl Fn(usize) -> String,
+    ) -> Result<(), SinkError> {
+        self.flush().await?;
+        self.settle().await?;
+        self.checkpoint(identity, name)?;
+        self.settle().await
+    }
+
+    async fn settle(&mut self) -> Result<(), SinkError> {
+        let JournalState::Busy(saving) = &mut self.journal else { return Ok(()) };
+        let joined = saving.await;
+        self.was_saved(joined)
+    }
+
+    /// Does something that blocks with the store, after everything was written and saved.
+    async fn with_store<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Store) -> T + Send + 'static,
+    ) -> Result<T, SinkError> {
+        self.settle().await?;
+        let mut store = self.store.take().ok_or(SinkError::Abandoned)?;
+        let (store, result) = tokio::task::spawn_blocking(move || {
+            let result = work(&mut store);
+            (store, result)
+        })
+        .await
+        .map_err(SinkError::Worker)?;
+        self.store = Some(store);
+        Ok(result)
+    }
+
+    /// These bytes are wrong and will come again. A journal that says otherwise goes.
+    pub async fn forget(&mut self, ranges: &[ByteRange]) -> Result<(), SinkError> {
+        self.flush().await?;
+        self.settle().await?;
+        self.journal = JournalState::Idle(None);
+        self.unsaved.clear();
+        // Where there is none, nothing says otherwise.
+        let _ = std::fs::remove_file(store::journal_path(&self.target));
+        if let Some(store) = &mut self.store {
+            for range in ranges {
+                store.forget(*range);
+            }
+            self.before = store.written().clone();
+        }
+        Ok(())
+    }
+
+    /// The digest of all that was written, where it was asked for.
+    pub async fn digest(&mut self) -> Result<Option<Sha256Digest>, SinkError> {
+        self.with_store(Store::digest).await?
+    }
+
+    /// Gives the file its name.
+    pub async fn finish(
+        &mut self,
+        size: u64,
+        modified: Option<SystemTime>,
+        existing: Existing,
+        durability: Durability,
+    ) -> Result<(), SinkError> {
+        let target = self.target.clone();
+        self.with_store(move |store| store.finish(&target, size, modified, existing, durability)).await?
+    }
+
+    /// Removes everything: no later run could use it.
+    pub async fn discard(&mut self) -> Result<(), SinkError> {
+        self.flush().await?;
+        let target = self.target.clone();
+        self.with_store(move |store| store.discard(&target)).await?
+    }
+}
