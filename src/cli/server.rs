@@ -27,6 +27,12 @@ pub struct ServerArguments {
     /// HTTP worker threads; 0 means one for each processor [default: 0]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
+    /// Memory for small files, such as 64MiB [default: 64MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub cache_bytes: Option<bytesize::ByteSize>,
+    /// How long downloads may go on after a stop was asked for [default: 30s]
+    #[arg(long, value_name = "D")]
+    pub drain_timeout: Option<humantime::Duration>,
 }
 
 impl ServerArguments {
@@ -39,6 +45,8 @@ impl ServerArguments {
             "server.port" => self.port,
             "server.pages" => self.pages.as_ref().map(|path| path.display().to_string()),
             "server.workers" => self.workers,
+            "server.cache_bytes" => self.cache_bytes.map(|size| size.as_u64()),
+            "server.drain_timeout" => self.drain_timeout,
         }
     }
 }

@@ -1,15 +1,143 @@
 //! `[server]`: raw as read, and validated.
 
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use actix_http::header::HeaderValue;
+use bytesize::ByteSize;
 use serde::Deserialize;
+
+use crate::http::transport::Limits;
+use crate::settings::SettingsError;
 
 /// The keys of `[server]`; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml has one comment for each key, and is their one source")]
 pub struct RawServerSettings {
-    pub root: std::path::PathBuf,
+    pub root: PathBuf,
     pub host: String,
     pub port: u16,
     pub pages: String,
     pub workers: usize,
+    pub cache_bytes: ByteSize,
+    pub cache_control: String,
+    pub max_connections: usize,
+    pub max_connections_per_address: u32,
+    #[serde(with = "humantime_serde")]
+    pub head_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub keep_alive: Duration,
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
+    pub minimum_rate: ByteSize,
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+}
+
+/// Settings of a file server that make sense.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// The folder whose files are served.
+    pub root: PathBuf,
+    /// The address to listen on; `"::"` is every address.
+    pub host: String,
+    /// The port to listen on; 0 asks for a free one.
+    pub port: u16,
+    /// A folder of pages that replace the built-in ones.
+    pub pages: Option<PathBuf>,
+    /// HTTP worker threads, at least one.
+    pub workers: usize,
+    /// Memory for small files, over all workers.
+    pub cache_bytes: u64,
+    /// Sent with every file but the probe file.
+    pub cache_control: Option<HeaderValue>,
+    /// What a client may take.
+    pub limits: Limits,
+    /// How long downloads may go on after a stop was asked for.
+    pub drain_timeout: Duration,
+}
+
+impl TryFrom<RawServerSettings> for ServerSettings {
+    type Error = SettingsError;
+
+    fn try_from(raw: RawServerSettings) -> Result<Self, SettingsError> {
+        for (key, time) in [
+            ("server.head_timeout", raw.head_timeout),
+            ("server.keep_alive", raw.keep_alive),
+            ("server.write_timeout", raw.write_timeout),
+        ] {
+            if time < Duration::from_millis(1) {
+                return Err(wrong(key, humantime::format_duration(time), "it must be at least 1ms"));
+            }
+        }
+        if raw.max_connections == 0 {
+            return Err(wrong("server.max_connections", 0, "a server without connections serves nobody"));
+        }
+        if raw.max_connections_per_address == 0 {
+            let reason = "no client could connect; for no limit, give that of max_connections";
+            return Err(wrong("server.max_connections_per_address", 0, reason));
+        }
+        let cache_control = match raw.cache_control.as_str() {
+            "" => None,
+            text => Some(HeaderValue::try_from(text).map_err(|_| {
+                wrong("server.cache_control", text, "it must hold visible characters, such as max-age=3600")
+            })?),
+        };
+        Ok(Self {
+            root: raw.root,
+            host: raw.host,
+            port: raw.port,
+            pages: Some(raw.pages).filter(|path| !path.is_empty()).map(PathBuf::from),
+            workers: crate::settings::worker_threads(raw.workers),
+            cache_bytes: raw.cache_bytes.as_u64(),
+            cache_control,
+            limits: Limits {
+                connections: raw.max_connections,
+                connections_per_address: raw.max_connections_per_address,
+                head_timeout: raw.head_timeout,
+                keep_alive: raw.keep_alive,
+                write_timeout: raw.write_timeout,
+                minimum_rate: raw.minimum_rate.as_u64(),
+                ..Limits::default()
+            },
+            drain_timeout: raw.drain_timeout,
+        })
+    }
+}
+
+fn wrong(key: &'static str, value: impl Display, reason: &str) -> SettingsError {
+    SettingsError::Value { key, value: format!("{value}"), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(key: &'static str, value: &str) -> Result<ServerSettings, SettingsError> {
+        crate::settings::load(None, vec![(key, value.to_owned())])?.server.try_into()
+    }
+
+    #[test]
+    fn the_defaults_make_sense() {
+        let settings: ServerSettings =
+            crate::settings::load(None, Vec::new()).unwrap().server.try_into().unwrap();
+        assert_eq!(settings.cache_bytes, 64 << 20);
+        assert!(settings.workers > 0 && settings.pages.is_none() && settings.cache_control.is_none());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        for (key, value) in [
+            ("server.head_timeout", "0s"),
+            ("server.max_connections", "0"),
+            ("server.max_connections_per_address", "0"),
+            ("server.cache_control", "a\nb"),
+            ("server.cache_bytes", "many"),
+        ] {
+            let message = load(key, value).unwrap_err().to_string();
+            assert!(message.contains(key.trim_start_matches("server.")), "{message}");
+        }
+    }
 }

@@ -18,5 +18,6 @@ mod live_list;
 mod probing;
 mod redirect;
 mod seed;
+mod server;
 mod support;
 mod support_works;

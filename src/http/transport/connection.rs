@@ -22,7 +22,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::clock::{Clock, Purpose};
 use super::ending::{Body, Ending, LINGER};
 use super::head::{HeadScan, Scan};
-use super::link::{Link, Stage, Worker};
+use super::link::{Completion, Link, Stage, Worker};
+#[cfg(target_os = "linux")]
+use super::sendfile::SendState;
 use super::stall::{Reader, Stall, TICKS};
 use super::stream::Stream;
 
@@ -210,9 +212,53 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
+    /// Sends the part of a file that the body has asked for, a turn at a time.
+    #[cfg(target_os = "linux")]
+    fn poll_file(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let link = Rc::clone(&self.link);
+        let sent = {
+            let mut file = link.file.borrow_mut();
+            let Some(part) = file.as_mut() else { return Poll::Ready(Ok(())) };
+            if part.length == 0 {
+                Poll::Ready(Ok(0))
+            } else {
+                self.stream.poll_send_file(cx, part, usize::MAX)
+            }
+        };
+        let left = link.file.borrow().as_ref().map_or(0, |part| part.length);
+        match sent {
+            Poll::Pending => {
+                self.watch_reader(cx);
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(0)) if left > 0 => link.end_file(SendState::Failed),
+            Poll::Ready(Ok(sent)) => {
+                link.count_sent(sent);
+                if left == 0 {
+                    link.end_file(SendState::Sent);
+                }
+            }
+            Poll::Ready(Err(error)) if is_of_socket(&error) => return Poll::Ready(Err(error)),
+            Poll::Ready(Err(error)) => {
+                tracing::warn!(%error, "a file could not be read while it was sent");
+                link.end_file(SendState::Failed);
+            }
+        }
+        // The body goes on, or the others have their turn before the next bytes.
+        cx.waker().wake_by_ref();
+        if link.file.borrow().is_some() { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Only a [`SendFile`](super::SendFile) makes files, and on this system there is none.
+    #[cfg(not(target_os = "linux"))]
+    fn poll_file(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
     /// The answer is out: what came meanwhile is looked at now.
     fn end_answer(&mut self, cx: &mut Context<'_>) {
         self.answers = self.answers.wrapping_add(1);
+        self.link.end_answer(Completion::Whole);
         self.stall = None;
         self.is_head_whole = false;
         self.scan = HeadScan::default();
@@ -287,6 +333,7 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_file(cx))?;
         match this.link.stage.get() {
             Stage::Answering if !this.link.is_body_open.get() => this.end_answer(cx),
             // A body that came with its head waits here; the dispatcher must ask for it.
@@ -314,12 +361,20 @@ impl AsyncWrite for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.link.end_answer(Completion::Aborted);
         let worker = &self.link.worker;
         if let Some(task) = self.task {
             worker.forget(task);
         }
         worker.connections.sent.fetch_add(self.link.sent(), Ordering::Relaxed);
     }
+}
+
+/// Whether the other end of a connection, and not the file, is why nothing can be sent.
+#[cfg(target_os = "linux")]
+fn is_of_socket(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, TimedOut};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | TimedOut)
 }
 
 /// The status of an answer that the dispatcher made by itself, `HTTP/1.1 400 Bad Request` and so on.

@@ -1,6 +1,7 @@
 //! What a connection and the handler of its requests know of each other. Both run on one thread.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -8,6 +9,7 @@ use std::task::Waker;
 use actix_http::Request;
 
 use super::admission::Connections;
+use super::sendfile::{SendFile, SendState};
 use super::{Limits, Pages};
 
 /// Where a connection is between two requests. At most one request is under way at a time.
@@ -24,7 +26,6 @@ pub(super) enum Stage {
 }
 
 /// One connection as its handlers see it; [`Link::of`] finds it.
-#[derive(Debug)]
 pub struct Link {
     pub(super) stage: Cell<Stage>,
     /// Whether the answer's body, or the answer itself, is still to come.
@@ -32,7 +33,39 @@ pub struct Link {
     /// Whether the request has a body. It is not separated from the next request, so that is the last one.
     pub(super) has_request_body: Cell<bool>,
     pub(super) sent: Cell<u64>,
+    /// What was sent before the current answer.
+    sent_before: Cell<u64>,
+    /// The part of a file that is being sent.
+    pub(super) file: RefCell<Option<SendFile>>,
+    file_state: Cell<SendState>,
+    on_end: RefCell<Option<OnEnd>>,
     pub(super) worker: Rc<Worker>,
+}
+
+type OnEnd = Box<dyn FnOnce(AnswerEnd)>;
+
+/// How an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerEnd {
+    /// Bytes that the kernel took of it, its head included.
+    pub sent: u64,
+    /// Whether that was all of it.
+    pub completion: Completion,
+}
+
+/// Whether all of an answer was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completion {
+    /// It was.
+    Whole,
+    /// The connection ended before.
+    Aborted,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("stage", &self.stage).field("sent", &self.sent).finish_non_exhaustive()
+    }
 }
 
 impl Link {
@@ -42,6 +75,10 @@ impl Link {
             is_body_open: Cell::new(false),
             has_request_body: Cell::new(false),
             sent: Cell::new(0),
+            sent_before: Cell::new(0),
+            file: RefCell::new(None),
+            file_state: Cell::new(SendState::Sent),
+            on_end: RefCell::new(None),
             worker,
         }
     }
@@ -63,6 +100,39 @@ impl Link {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.worker.is_draining.get()
+    }
+
+    /// Calls this once the answer to the current request has been sent, or the connection has ended before.
+    pub fn on_end(&self, call: impl FnOnce(AnswerEnd) + 'static) {
+        *self.on_end.borrow_mut() = Some(Box::new(call));
+    }
+
+    /// Sends a part of a file after what the body has given before. Only for a body of the current answer,
+    /// which is asked again once [`Link::file_state`] has changed.
+    pub fn send_file(&self, part: SendFile) {
+        self.file_state.set(SendState::Sending);
+        *self.file.borrow_mut() = Some(part);
+    }
+
+    /// How the last [`Link::send_file`] stands.
+    #[must_use]
+    pub fn file_state(&self) -> SendState {
+        self.file_state.get()
+    }
+
+    /// Nothing is left to do for the part of a file.
+    pub(super) fn end_file(&self, state: SendState) {
+        self.file_state.set(state);
+        *self.file.borrow_mut() = None;
+    }
+
+    /// The current answer is out, or will never be.
+    pub(super) fn end_answer(&self, completion: Completion) {
+        let sent = self.sent.get() - self.sent_before.replace(self.sent.get());
+        let call = self.on_end.borrow_mut().take();
+        if let Some(call) = call {
+            call(AnswerEnd { sent, completion });
+        }
     }
 
     pub(super) fn count_sent(&self, bytes: usize) {

@@ -64,6 +64,7 @@ mod connection;
 mod ending;
 pub mod head;
 mod link;
+mod sendfile;
 mod service;
 mod stall;
 mod stream;
@@ -71,7 +72,8 @@ mod stream;
 mod tests;
 
 pub use admission::Connections;
-pub use link::Link;
+pub use link::{AnswerEnd, Completion, Link};
+pub use sendfile::{SendFile, SendState};
 
 use self::accept::AcceptorFactory;
 use self::connection::Connection;

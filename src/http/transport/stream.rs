@@ -3,12 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use actix_rt::net::TcpStream;
 #[cfg(unix)]
 use actix_rt::net::UnixStream;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+
+use super::sendfile::SendFile;
 
 /// An accepted socket.
 #[derive(Debug)]
@@ -50,6 +52,25 @@ impl Stream {
 
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         either!(self, socket => Pin::new(socket).poll_write(cx, bytes))
+    }
+
+    /// Sends the next bytes of a file. Ready with 0 where the file has no more.
+    #[cfg(target_os = "linux")]
+    pub(super) fn poll_send_file(
+        &self,
+        cx: &mut Context<'_>,
+        part: &mut SendFile,
+        limit: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(either!(self, socket => socket.poll_write_ready(cx)))?;
+            let sent =
+                either!(self, socket => socket.try_io(Interest::WRITABLE, || part.advance(socket, limit)));
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
     }
 
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

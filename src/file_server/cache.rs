@@ -1,0 +1,121 @@
+//! Small files in memory, at most so many bytes of them.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::store::{Content, Found};
+
+/// What an entry takes beside the file's bytes: its path twice, headers, the maps. An estimate from above.
+const OVERHEAD: u64 = 1024;
+
+/// Files by path. When a new one does not fit, the clock's hand goes round and takes those out that were not
+/// asked for since it came by last (second chance, Corbató 1968).
+#[derive(Debug)]
+pub struct Cache {
+    limit: u64,
+    bytes: u64,
+    places: HashMap<Box<[u8]>, usize>,
+    ring: Vec<Option<Entry>>,
+    free: Vec<usize>,
+    hand: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    path: Box<[u8]>,
+    found: Found,
+    checked: Instant,
+    was_used: Cell<bool>,
+}
+
+impl Entry {
+    fn size(&self) -> u64 {
+        size(&self.path, &self.found)
+    }
+}
+
+fn size(path: &[u8], found: &Found) -> u64 {
+    let bytes = match &found.content {
+        Content::Memory(bytes) => bytes.len(),
+        Content::File(_) => 0,
+    };
+    OVERHEAD + 2 * path.len() as u64 + bytes as u64
+}
+
+impl Cache {
+    /// An empty cache of this many bytes; 0 keeps nothing.
+    #[must_use]
+    pub fn new(limit: u64) -> Self {
+        Self { limit, bytes: 0, places: HashMap::new(), ring: Vec::new(), free: Vec::new(), hand: 0 }
+    }
+
+    /// A file, and how long ago it was compared with the disk.
+    pub fn get(&mut self, path: &[u8], now: Instant) -> Option<(Found, Duration)> {
+        let entry = self.entry(path)?;
+        entry.was_used.set(true);
+        Some((entry.found.clone(), now.saturating_duration_since(entry.checked)))
+    }
+
+    /// The file is on the disk as it is here.
+    pub fn confirm(&mut self, path: &[u8], now: Instant) -> Option<Found> {
+        let entry = self.entry(path)?;
+        entry.checked = now;
+        Some(entry.found.clone())
+    }
+
+    /// Puts a file in, in place of an older state of it, and others out until there is room.
+    pub fn insert(&mut self, path: &[u8], found: Found, now: Instant) {
+        self.remove(path);
+        let size = size(path, &found);
+        if size > self.limit {
+            return;
+        }
+        while self.bytes + size > self.limit {
+            self.evict();
+        }
+        let entry = Entry { path: path.into(), found, checked: now, was_used: Cell::new(false) };
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.ring.push(None);
+            self.ring.len() - 1
+        });
+        if let Some(slot) = self.ring.get_mut(place) {
+            *slot = Some(entry);
+            self.places.insert(path.into(), place);
+            self.bytes += size;
+        }
+    }
+
+    /// Takes a file out.
+    pub fn remove(&mut self, path: &[u8]) {
+        if let Some(place) = self.places.remove(path) {
+            self.clear(place);
+        }
+    }
+
+    fn entry(&mut self, path: &[u8]) -> Option<&mut Entry> {
+        let place = *self.places.get(path)?;
+        self.ring.get_mut(place)?.as_mut()
+    }
+
+    fn evict(&mut self) {
+        let place = self.hand;
+        self.hand = if self.hand + 1 < self.ring.len() { self.hand + 1 } else { 0 };
+        let Some(Some(entry)) = self.ring.get(place) else { return };
+        if entry.was_used.replace(false) {
+            return;
+        }
+        let path = entry.path.clone();
+        self.places.remove(&path);
+        self.clear(place);
+    }
+
+    fn clear(&mut self, place: usize) {
+        if let Some(entry) = self.ring.get_mut(place).and_then(Option::take) {
+            self.bytes -= entry.size();
+            self.free.push(place);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Which file a request path names. Pure.
+//!
+//! A path is decoded once and split; nothing in it is resolved. What could mean another place than it says
+//! (dot segments, an encoded slash, an empty segment) names no file, and is answered like a file that is not
+//! there. `/files/name` names the same file as `/name`, since the clients of the seed system ask for that.
+
+use std::borrow::Cow;
+
+/// The folder name that a path may begin with and that is left out.
+const PREFIX: &[u8] = b"files";
+
+/// A path below the root: `/`-separated, without a leading slash, no segment empty or with a leading dot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePath<'a> {
+    /// The bytes of the path; empty for the root itself.
+    pub bytes: Cow<'a, [u8]>,
+    /// What it can only be.
+    pub kind: Kind,
+}
+
+/// Whether a path ends in a slash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It does not, so a file is meant.
+    File,
+    /// It does, or it is the root, so a folder is meant.
+    Folder,
+}
+
+/// Why a path names no file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathError {
+    /// It is not a path at all: a broken escape, a NUL, no leading slash.
+    Malformed,
+    /// It is a path that is never served: hidden, or not what it says.
+    Unserved,
+}
+
+/// Reads the path of a request target, without its query.
+pub fn parse(path: &str) -> Result<FilePath<'_>, PathError> {
+    let rest = path.as_bytes().strip_prefix(b"/").ok_or(PathError::Malformed)?;
+    if memchr::memchr_iter(b'%', rest).any(|at| matches!(rest.get(at..at + 3), Some(b"%2f" | b"%2F"))) {
+        decode(rest)?;
+        return Err(PathError::Unserved);
+    }
+    let mut bytes = decode(rest)?;
+    let kind = if bytes.is_empty() || bytes.ends_with(b"/") { Kind::Folder } else { Kind::File };
+    if kind == Kind::Folder {
+        bytes = keep(bytes, |all| all.strip_suffix(b"/").unwrap_or(all));
+    }
+    if is_below(&bytes, PREFIX) {
+        bytes = keep(bytes, |all| all.get(PREFIX.len() + 1..).unwrap_or_default());
+    } else if kind == Kind::Folder && *bytes == *PREFIX {
+        bytes = Cow::Borrowed(b"");
+    }
+    let is_served = |segment: &[u8]| {
+        segment.first().is_some_and(|first| *first != b'.') && !segment.iter().any(u8::is_ascii_control)
+    };
+    if !bytes.is_empty() && !bytes.split(|byte| *byte == b'/').all(is_served) {
+        return Err(PathError::Unserved);
+    }
+    Ok(FilePath { bytes, kind })
+}
+
+fn is_below(bytes: &[u8], folder: &[u8]) -> bool {
+    bytes.strip_prefix(folder).is_some_and(|rest| rest.first() == Some(&b'/'))
+}
+
+/// A part of the bytes, still borrowed where they were.
+fn keep(bytes: Cow<'_, [u8]>, part: impl Fn(&[u8]) -> &[u8]) -> Cow<'_, [u8]> {
+    match bytes {
+        Cow::Borrowed(bytes) => Cow::Borrowed(part(bytes)),
+        Cow::Owned(bytes) => Cow::Owned(part(&bytes).to_owned()),
+    }
+}
+
+/// Undoes percent-encoding, once. An escape that is none, and a NUL, are malformed.
+fn decode(encoded: &[u8]) -> Result<Cow<'_, [u8]>, PathError> {
+    if memchr::memchr2(b'%', 0, encoded).is_none() {
+        return Ok(Cow::Borrowed(encoded));
+    }
+    let mut decoded = Vec::with_capacity(encoded.len());
+    let mut bytes = encoded.iter().copied();
+    while let Some(byte) = bytes.next() {
+        let byte = if byte == b'%' {
+            let mut digit = || bytes.next().and_then(|digit| char::from(digit).to_digit(16));
+            match (digit(), digit()) {
+                (Some(high), Some(low)) => (high << 4 | low) as u8,
+                _ => return Err(PathError::Malformed),
+            }
+        } else {
+            byte
+        };
+        if byte == 0 {
+            return Err(PathError::Malformed);
+        }
+        decoded.push(byte);
+    }
+    Ok(Cow::Owned(decoded))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expected: Result<(&str, Kind), PathError>) {
+        let found = parse(path);
+        let found = found.as_ref().map(|found| (std::str::from_utf8(&found.bytes).unwrap(), found.kind));
+        assert_eq!(found, expected.as_ref().map(|expected| *expected), "{path}");
+    }
+
+    #[test]
+    fn plain_paths() {
+        check("/", Ok(("", Kind::Folder)));
+        check("/a.txt", Ok(("a.txt", Kind::File)));
+        check("/a/b%20c", Ok(("a/b c", Kind::File)));
+        check("/a/", Ok(("a", Kind::Folder)));
+        check("/a.txt/", Ok(("a.txt", Kind::Folder)));
+    }
+
+    #[test]
+    fn a_first_folder_called_files_is_left_out() {
+        check("/files/a.txt", Ok(("a.txt", Kind::File)));
+        check("/files/", Ok(("", Kind::Folder)));
+        check("/files/files/a", Ok(("files/a", Kind::File)));
+        check("/files", Ok(("files", Kind::File)));
+        check("/filesystem/a", Ok(("filesystem/a", Kind::File)));
+    }
+
+    #[test]
+    fn what_is_not_what_it_says_is_not_served() {
+        for path in [
+            "/../x",
+            "/%2e%2e/x",
+            "/%2e%2e%2fx",
+            "/..%5cx",
+            "/....//x",
+            "/a/./b",
+            "//evil/..",
+            "//a",
+            "/a//b",
+            "/.hidden",
+            "/.git/config",
+            "/a.txt%2f",
+            "/files/../x",
+            "/files//x",
+            "/sub%0d%0aX:1",
+        ] {
+            check(path, Err(PathError::Unserved));
+        }
+        assert_eq!(parse("/..%c0%afx"), Err(PathError::Unserved));
+    }
+
+    #[test]
+    fn a_path_is_decoded_once() {
+        check("/%252e%252e/x", Ok(("%2e%2e/x", Kind::File)));
+    }
+
+    #[test]
+    fn broken_escapes_are_malformed() {
+        for path in ["/%", "/%z", "/%zz", "/a%2", "/a.txt%00.html", "/%2f%zz", "", "*", "a"] {
+            check(path, Err(PathError::Malformed));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_leads_out_of_the_root(path in "/([a-z./%25\\\\]|%2e|%2F|%5c|\\.\\.){0,12}") {
+            if let Ok(found) = parse(&path) {
+                for segment in found.bytes.split(|byte| *byte == b'/') {
+                    prop_assert!(!segment.starts_with(b".") && !segment.contains(&0));
+                }
+                prop_assert!(!found.bytes.starts_with(b"/"));
+            }
+        }
+
+        #[test]
+        fn an_encoded_name_comes_back(name in "[^/.\\x00-\\x1f\\x7f][^/\\x00-\\x1f\\x7f]{0,20}") {
+            let path = name.bytes().fold(String::from("/"), |path, byte| path + &format!("%{byte:02x}"));
+            let found = parse(&path).unwrap();
+            prop_assert_eq!(&*found.bytes, name.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Files as they are answered: small ones in memory, large ones open. One store for each worker thread.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::IoSliceMut;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::header::HeaderValue;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::{LocalBoxFuture, Shared};
+use rustix::io::{Errno, ReadWriteFlags};
+use tokio::time::Instant;
+
+use super::cache::Cache;
+use super::conditions::Validators;
+use super::media;
+use super::root::{Identity, OpenError, Patience, Root};
+
+/// Files up to this size are answered from memory.
+pub const SMALL: u64 = 128 << 10;
+
+/// A file in memory is looked at again once this has passed: its answer is never staler than that.
+pub const FRESH: Duration = Duration::from_secs(1);
+
+/// What an answer says of a file.
+#[derive(Debug)]
+pub struct Meta {
+    /// The state it was in.
+    pub identity: Identity,
+    /// What tells that state from another.
+    pub validators: Validators,
+    /// Its type.
+    pub content_type: HeaderValue,
+}
+
+impl Meta {
+    fn new(path: &[u8], identity: Identity) -> Self {
+        Self {
+            identity,
+            validators: Validators::new(identity.modified, identity.length),
+            content_type: media::content_type(path),
+        }
+    }
+}
+
+/// A file that can be answered.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// What the answer says of it.
+    pub meta: Arc<Meta>,
+    /// Its bytes.
+    pub content: Content,
+}
+
+impl Found {
+    /// Bytes that are part of the program, under the name of a file.
+    #[must_use]
+    pub fn embedded(name: &[u8], bytes: Bytes) -> Self {
+        let identity = Identity::embedded(bytes.len() as u64);
+        Self { meta: Arc::new(Meta::new(name, identity)), content: Content::Memory(bytes) }
+    }
+}
+
+/// The bytes of a file.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// All of them, in memory.
+    Memory(Bytes),
+    /// To be read from here.
+    File(Arc<File>),
+}
+
+/// What a look at the disk came to.
+#[derive(Debug, Clone)]
+enum Loaded {
+    /// The file is as it was.
+    Same,
+    Found(Found),
+}
+
+type Loading = Shared<LocalBoxFuture<'static, Result<Loaded, OpenError>>>;
+
+/// Gives files by their path, from memory where they are small and were looked at a moment ago.
+pub struct Store {
+    root: Arc<Root>,
+    cache: RefCell<Cache>,
+    /// Files that are being read from a disk: one read for all who wait.
+    loading: RefCell<HashMap<Box<[u8]>, Loading>>,
+}
+
+impl Store {
+    /// A store that keeps at most this many bytes of small files in memory.
+    #[must_use]
+    pub fn new(root: Arc<Root>, cache_bytes: u64) -> Self {
+        Self { root, cache: RefCell::new(Cache::new(cache_bytes)), loading: RefCell::default() }
+    }
+
+    /// The file if it can be had without waiting for a disk; [`OpenError::WouldBlock`] if it cannot.
+    pub fn get(&self, path: &[u8], now: Instant) -> Result<Found, OpenError> {
+        let cached = self.cache.borrow_mut().get(path, now);
+        let known = match cached {
+            Some((found, age)) if age < FRESH => return Ok(found),
+            Some((found, _)) => Some(found.meta.identity),
+            None => None,
+        };
+        let loaded = load(&self.root, path, known, Patience::Cached);
+        self.settle(path, loaded, now)
+    }
+
+    /// The file, read by a thread that may wait for a disk.
+    pub async fn read(&self, path: &[u8]) -> Result<Found, OpenError> {
+        let loading = self.loading.borrow().get(path).cloned();
+        let (loading, is_first) = match loading {
+            Some(loading) => (loading, false),
+            None => (self.start(path), true),
+        };
+        let loaded = loading.await;
+        if is_first {
+            self.loading.borrow_mut().remove(path);
+        }
+        self.settle(path, loaded, Instant::now())
+    }
+
+    fn start(&self, path: &[u8]) -> Loading {
+        let (root, owned) = (Arc::clone(&self.root), path.to_owned());
+        let reading = actix_rt::task::spawn_blocking(move || load(&root, &owned, None, Patience::Disk));
+        // A task that panics has no result; the file counts as unreadable.
+        let reading = async move { reading.await.unwrap_or(Err(OpenError::Failed(Errno::IO))) };
+        let loading = reading.boxed_local().shared();
+        self.loading.borrow_mut().insert(path.into(), loading.clone());
+        loading
+    }
+
+    fn settle(
+        &self,
+        path: &[u8],
+        loaded: Result<Loaded, OpenError>,
+        now: Instant,
+    ) -> Result<Found, OpenError> {
+        let mut cache = self.cache.borrow_mut();
+        match loaded {
+            Ok(Loaded::Same) => cache.confirm(path, now).ok_or(OpenError::WouldBlock),
+            Ok(Loaded::Found(found)) => {
+                match &found.content {
+                    Content::Memory(_) => cache.insert(path, found.clone(), now),
+                    Content::File(_) => cache.remove(path),
+                }
+                Ok(found)
+            }
+            Err(error) => {
+                if error != OpenError::WouldBlock {
+                    cache.remove(path);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Looks at a file, and reads it when it is small and not `known`.
+fn load(root: &Root, path: &[u8], known: Option<Identity>, patience: Patience) -> Result<Loaded, OpenError> {
+    let (file, identity) = root.file(path, patience)?;
+    if known == Some(identity) {
+        return Ok(Loaded::Same);
+    }
+    let content = if identity.length <= SMALL {
+        Content::Memory(read_whole(&file, identity, patience)?)
+    } else {
+        Content::File(Arc::new(file))
+    };
+    Ok(Loaded::Found(Found { meta: Arc::new(Meta::new(path, identity)), content }))
+}
+
+/// All bytes of a file that is in this state before and after.
+fn read_whole(file: &File, identity: Identity, patience: Patience) -> Result<Bytes, OpenError> {
+    let flags = match patience {
+        Patience::Cached => ReadWriteFlags::NOWAIT,
+        Patience::Disk => ReadWriteFlags::empty(),
+    };
+    let mut bytes = vec![0; identity.length as usize];
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match read_at(file, rest, filled as u64, flags)? {
+            0 => return Err(OpenError::Failed(Errno::IO)),
+            read => filled += read,
+        }
+    }
+    // Whoever writes while we read would otherwise leave half of each state under one entity tag.
+    if Identity::of(file)? == identity { Ok(bytes.into()) } else { Err(OpenError::WouldBlock) }
+}
+
+/// Reads at a place; on systems that cannot say whether that waits for a disk, it may.
+fn read_at(file: &File, bytes: &mut [u8], at: u64, flags: ReadWriteFlags) -> Result<usize, OpenError> {
+    #[cfg(target_os = "linux")]
+    match rustix::io::preadv2(file, &mut [IoSliceMut::new(bytes)], at, flags) {
+        // The file system does not know how not to wait.
+        Err(Errno::OPNOTSUPP) => Err(OpenError::WouldBlock),
+        result => Ok(result?),
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = flags;
+        Ok(rustix::io::pread(file, bytes, at)?)
+    }
+}

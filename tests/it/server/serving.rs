@@ -1,0 +1,171 @@
+//! Files on their way to a client.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::{Server, pattern, request};
+use crate::support::http::Expect;
+use crate::support::program::fingerpost;
+
+#[test]
+fn it_says_its_port_and_stops_when_told() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut server = Server::start();
+        assert_eq!(server.get("/nothing").status, 404);
+        server.program_mut().signal(signal);
+        let status = server.program_mut().wait();
+        assert!(status.success(), "{signal:?}: {status}");
+        let stdout = server.program().stdout();
+        assert!(stdout.starts_with("Will wait for client connections at port "), "{stdout}");
+        assert!(stdout.ends_with("Interrupt received, shutting down ...\n"), "{stdout}");
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_served_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    let output = fingerpost().args(["server", "--root"]).arg(&missing).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr.starts_with("Error: cannot serve the folder") && stderr.contains("missing"), "{stderr}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn pages_of_ones_own_replace_single_ones() {
+    let pages = tempfile::tempdir().unwrap();
+    std::fs::write(pages.path().join("404.html"), "<title>404 gone fishing</title>").unwrap();
+    let server = Server::start_with(&["--pages", pages.path().to_str().unwrap()]);
+    assert_eq!(server.get("/nothing").text(), "<title>404 gone fishing</title>");
+    assert!(server.get("/%").text().contains("<title>400 Bad Request</title>"));
+}
+
+#[test]
+fn files_of_all_sizes_come_whole() {
+    let server = Server::start();
+    for size in [0, 1, 1000, 128 << 10, (128 << 10) + 1, 5_000_000] {
+        let bytes = pattern(size);
+        server.put(&format!("{size}.png"), &bytes);
+        let answer = server.get(&format!("/files/{size}.png"));
+        assert_eq!(answer.status, 200);
+        assert!(answer.body == bytes, "{size} bytes came as {}", answer.body.len());
+        assert_eq!(answer.header("Content-Type"), Some("image/png"));
+        assert_eq!(answer.header("Accept-Ranges"), Some("bytes"));
+        assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
+    }
+}
+
+#[test]
+fn one_connection_carries_many_answers_of_both_kinds() {
+    let server = Server::start();
+    let (small, large) = (pattern(1000), pattern(3_000_000));
+    server.put("small", &small);
+    server.put("large", &large);
+    let mut connection = server.connect();
+    for _ in 0..20 {
+        assert!(connection.get("/small").unwrap().body == small);
+        assert!(connection.get("/large").unwrap().body == large);
+        connection.send(request("HEAD", "/large", &[])).unwrap();
+        let head = connection.answer(Expect::HeadOnly).unwrap();
+        assert_eq!(head.header("Content-Length"), Some("3000000"));
+    }
+    for target in ["/large", "/small", "/large"] {
+        connection.send(request("GET", target, &[])).unwrap();
+    }
+    for expected in [&large, &small, &large] {
+        assert!(&connection.answer(Expect::Body).unwrap().body == expected);
+    }
+}
+
+#[test]
+fn head_says_what_get_says() {
+    let server = Server::start();
+    server.put("small", pattern(1000));
+    server.put("large", pattern(300_000));
+    for target in ["/small", "/large", "/nothing", "/plshelp.txt"] {
+        let get = server.get(target);
+        let head = server.ask("HEAD", target, &[]);
+        let told = |answer: &crate::support::http::Answer| {
+            let mut headers = answer.headers.clone();
+            headers.retain(|(name, _)| name != "Date" && name != "Endpoint-Load-Metrics");
+            headers.sort();
+            (answer.status, headers)
+        };
+        assert_eq!(told(&get), told(&head), "{target}");
+    }
+}
+
+#[test]
+fn parts_are_the_bytes_asked_for() {
+    let server = Server::start();
+    for size in [10_000, 500_000_usize] {
+        let bytes = pattern(size);
+        server.put(&format!("{size}"), &bytes);
+        let target = &format!("/{size}");
+        for (range, start, end) in
+            [("0-0", 0, 1), ("100-299", 100, 300), ("-50", size - 50, size), ("9000-", 9000, size)]
+        {
+            let answer = server.get_with(target, &[&format!("Range: bytes={range}")]);
+            assert_eq!(answer.status, 206);
+            assert!(answer.body == bytes[start..end], "{range}");
+            let content_range = format!("bytes {start}-{}/{size}", end - 1);
+            assert_eq!(answer.header("Content-Range"), Some(content_range.as_str()));
+        }
+        let answer = server.get_with(target, &["Range: bytes=5000-5009,0-9,9990-9999"]);
+        let kind = answer.header("Content-Type").unwrap();
+        let boundary = kind.strip_prefix("multipart/byteranges; boundary=").unwrap();
+        let mut expected = Vec::new();
+        for (start, end) in [(5000, 5010), (0, 10), (9990, 10_000)] {
+            let head = format!(
+                "\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\n\
+                 Content-Range: bytes {start}-{}/{size}\r\n\r\n",
+                end - 1
+            );
+            expected.extend_from_slice(head.as_bytes());
+            expected.extend_from_slice(&bytes[start..end]);
+        }
+        expected.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+        assert!(answer.body == expected, "{}", answer.text());
+        let answer = server.get_with(target, &["Range: bytes=999999999-"]);
+        assert_eq!(answer.header("Content-Range"), Some(format!("bytes */{size}").as_str()));
+    }
+}
+
+#[test]
+fn the_entity_tag_is_that_of_every_mirror() {
+    let server = Server::start();
+    server.put("file", "hello");
+    let time = std::time::UNIX_EPOCH + Duration::from_secs(0x2ebc_98a1);
+    std::fs::File::open(server.root().join("file")).unwrap().set_modified(time).unwrap();
+    let answer = server.get("/file");
+    assert_eq!(answer.header("Etag"), Some("\"2ebc98a1-5\""));
+    assert_eq!(answer.header("Last-Modified"), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
+    assert_eq!(server.get_with("/file", &["If-None-Match: \"2ebc98a1-5\""]).status, 304);
+}
+
+#[test]
+fn a_changed_file_is_seen_within_a_second() {
+    let server = Server::start();
+    server.put("file", "old");
+    assert_eq!(server.get("/file").text(), "old");
+    server.put("file", "brand new");
+    let began = std::time::Instant::now();
+    crate::support::wait_until("the new file", || server.get("/file").text() == "brand new");
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_probe_answer_tells_the_load() {
+    let server = Server::start();
+    let answer = server.get("/files/plshelp.txt");
+    let report = answer.header("Endpoint-Load-Metrics").unwrap();
+    let report = fingerpost::balancer::load_report::parse(report.as_bytes()).unwrap().report;
+    assert_eq!((report.in_flight, report.unsent_bytes), (1, Some(0)));
+    assert!(report.boot.is_some());
+    assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+    server.put("plshelp.txt", "my own");
+    assert_eq!(server.get("/plshelp.txt").text(), "my own");
+    assert_eq!(server.get("/nothing").header("Endpoint-Load-Metrics"), None);
+}
