@@ -39,13 +39,14 @@ use crate::supervision::{ActorKind, GaveUp, Guardian, Leash, Patience, Seat};
 use admin::Admin;
 use admin::metrics::BalancerMetrics;
 use backends::watch::{Follower, ListError};
+use policy::{PolicyName, SecondChance};
 use probe::ProbePlan;
 use ranking::publication::Publication;
 use ranking::table::RoutingTable;
 use ranking::{Members, RankingActor, RankingPlan};
 use redirect::service::AnswerPlan;
 use roster::Roster;
-use settings::BalancerSettings;
+use settings::{BalancerSettings, Returning};
 use workers::Workers;
 
 /// Why a balancer cannot run, or ended.
@@ -138,6 +139,7 @@ impl Balancer {
         let metrics = Arc::new(metrics);
         let (guardian, guarding) = Guardian::new(Patience::default(), metrics.supervision.clone());
 
+        let clock = policy::Clock::new(Instant::now());
         let members = Members::default();
         let arbiter = Arbiter::new();
         let (ranking, _ranking_leash) = start_ranking(
@@ -148,6 +150,7 @@ impl Balancer {
                 publication: Arc::clone(&publication),
                 policy: settings.policy,
                 thresholds: settings.thresholds,
+                clock,
                 metrics: metrics.ranking.clone(),
             },
         );
@@ -172,9 +175,10 @@ impl Balancer {
             plan: AnswerPlan {
                 status: settings.status,
                 alternates: settings.alternates,
+                second_chance: second_chance(&settings),
                 retry_after: HeaderValue::from(settings.thresholds.interval.as_secs().max(1)),
                 pages: Pages::built_in(),
-                clock: policy::Clock::new(Instant::now()),
+                clock,
             },
             publication: Arc::clone(&publication),
             guardian: guardian.clone(),
@@ -202,6 +206,12 @@ impl Balancer {
         arbiter.stop();
         ended
     }
+}
+
+/// Under `hash` a path belongs to one server, whoever asks for it again.
+fn second_chance(settings: &BalancerSettings) -> Option<Arc<SecondChance>> {
+    let given = settings.returning == Returning::Elsewhere && settings.policy != PolicyName::Hash;
+    given.then(Arc::default)
 }
 
 fn start_ranking(guardian: &Guardian, arbiter: &Arbiter, plan: RankingPlan) -> (Seat<RankingActor>, Leash) {

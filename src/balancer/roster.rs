@@ -10,7 +10,7 @@ use rand::rngs::SmallRng;
 
 use crate::balancer::admin::metrics::BalancerMetrics;
 use crate::balancer::backends::{Backend, BackendId};
-use crate::balancer::policy::Ledger;
+use crate::balancer::policy::{self, Ledger};
 use crate::balancer::probe::{ProbeActor, ProbePlan, ProbeResult, Stop};
 use crate::balancer::ranking::table::Member;
 use crate::balancer::ranking::{ListChanged, Members, RankingActor};
@@ -65,8 +65,10 @@ impl Roster {
         let mut newcomers = Vec::new();
         let mut members = Vec::with_capacity(backends.len());
         for backend in backends {
-            let ledger =
-                left.get(backend.id()).map_or_else(Arc::default, |listed| Arc::clone(&listed.ledger));
+            let ledger = left.get(backend.id()).map_or_else(
+                || Arc::new(Ledger::new(policy::identity(backend.id().authority()))),
+                |listed| Arc::clone(&listed.ledger),
+            );
             let member = Member { backend: backend.clone(), ledger };
             match left.remove(backend.id()) {
                 Some(listed) => drop(self.listed.insert(backend.id().clone(), listed)),

@@ -44,7 +44,17 @@ pub struct RawBalancerSettings {
     #[serde(with = "humantime_serde")]
     pub shutdown_timeout: Duration,
     pub alternates: usize,
+    pub second_chance: bool,
     pub fault_injection: bool,
+}
+
+/// Where a client is sent that comes back for the same file a little later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Returning {
+    /// To another server than before, which probably failed it.
+    Elsewhere,
+    /// Wherever the policy says, which under `hash` means to the same server.
+    Anywhere,
 }
 
 /// Settings of a balancer that make sense.
@@ -82,6 +92,8 @@ pub struct BalancerSettings {
     pub shutdown_timeout: Duration,
     /// Runners-up that a redirect names in its `Link` header.
     pub alternates: usize,
+    /// Where a client is sent that comes back for the same file.
+    pub returning: Returning,
     /// Whether the admin listener may be asked to make an actor panic.
     pub fault_injection: FaultInjection,
 }
@@ -151,6 +163,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             probe_concurrency: raw.probe_concurrency,
             shutdown_timeout: raw.shutdown_timeout,
             alternates: raw.alternates,
+            returning: if raw.second_chance { Returning::Elsewhere } else { Returning::Anywhere },
             fault_injection: if raw.fault_injection {
                 FaultInjection::Allowed
             } else {

@@ -1,5 +1,8 @@
 //! What holds for every input: properties of the pure modules, tried on random ones.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test may panic")]
 
+mod health;
 mod list;
+mod load_report;
 mod location;
+mod policies;

@@ -211,28 +211,23 @@ fn fell_silent(health: &Health, window: Duration, now: Instant) -> bool {
 
 /// Puts the worst outliers aside, within the limit.
 fn eject_outliers(members: &[Member<'_>], standings: &mut [Standing]) {
-    let most = members.len() / OUTLIERS_ONE_IN;
+    let up = || members.iter().enumerate().filter(|(_, member)| member.health.state == State::Up);
+    // Of those that are up, so that the last ones never go.
+    let most = up().count() / OUTLIERS_ONE_IN;
     if most == 0 {
         return;
     }
-    let mut times: Vec<Duration> = members
-        .iter()
-        .filter(|member| member.health.state == State::Up)
-        .filter_map(|member| member.response_time)
-        .collect();
-    if times.is_empty() {
-        return;
-    }
+    let mut times: Vec<Duration> = up().filter_map(|(_, member)| member.response_time).collect();
     let middle = times.len() / 2;
-    let median = *times.select_nth_unstable(middle).1;
-    let limit = median.saturating_mul(OUTLIER_FACTOR).max(OUTLIER_FLOOR);
-    let mut outliers: Vec<(f64, usize, Outlier)> = members
-        .iter()
-        .enumerate()
-        .filter(|(_, member)| member.health.state == State::Up)
+    let limit = if times.is_empty() {
+        Duration::MAX
+    } else {
+        let median = *times.select_nth_unstable(middle).1;
+        median.saturating_mul(OUTLIER_FACTOR).max(OUTLIER_FLOOR)
+    };
+    let mut outliers: Vec<(f64, usize, Outlier)> = up()
         .filter_map(|(index, member)| {
-            let health = member.health;
-            if health.failure_rate > OUTLIER_FAILURE_RATE {
+            if member.health.failure_rate > OUTLIER_FAILURE_RATE {
                 // Worse than any slowness: a slow backend at least answers.
                 return Some((f64::INFINITY, index, Outlier::Flapping));
             }

@@ -4,10 +4,17 @@
 //! the rebuild (what was sent where) lives in each backend's [`Ledger`]. A pick takes no lock, allocates nothing and
 //! reads neither clock nor random source of its own.
 
+mod adaptive;
 mod alias;
+mod digest;
 mod draw;
+mod hash;
 mod ledger;
+mod random;
 mod ranked;
+mod round_robin;
+mod second_chance;
+mod two_choices;
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,7 +23,9 @@ use std::time::Duration;
 
 use rand::Rng;
 
+pub use digest::{digest, identity};
 pub use ledger::{Clock, Ledger, Tick};
+pub use second_chance::{SecondChance, Visit};
 
 /// How many runners-up a pick can name besides the backend chosen.
 pub const MOST_ALTERNATES: usize = 3;
@@ -49,12 +58,14 @@ pub struct Candidate {
     pub ledger: Arc<Ledger>,
 }
 
-/// A server's capacity, as far as it was observed.
+/// What a server was seen to do, older observations counting less.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Throughput {
-    /// Requests completed in a second in which it was busy.
-    pub requests_per_second: f64,
-    /// How many such seconds were observed, older ones counting less: how much the rate is to be trusted.
+    /// Requests completed.
+    pub requests: f64,
+    /// Bytes of bodies sent; 0 if the server does not count them.
+    pub bytes: f64,
+    /// The seconds it took, those in which nothing was to be done left out.
     pub busy_seconds: f64,
 }
 
@@ -67,26 +78,26 @@ pub struct Request {
     pub avoid: Avoid,
 }
 
-/// A short list of backends, by their place in the routing table.
+/// A short list of backends, each by the number that [`identity`] gives its authority.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Avoid {
-    backends: [u32; MOST_AVOIDED],
+    identities: [u32; MOST_AVOIDED],
     len: usize,
 }
 
 impl Avoid {
     /// Adds a backend, if there is room.
-    pub fn add(&mut self, backend: u32) {
-        if let Some(slot) = self.backends.get_mut(self.len) {
-            *slot = backend;
+    pub fn add(&mut self, identity: u32) {
+        if let Some(slot) = self.identities.get_mut(self.len) {
+            *slot = identity;
             self.len += 1;
         }
     }
 
     /// Whether the backend is in it.
     #[must_use]
-    pub fn contains(&self, backend: u32) -> bool {
-        self.backends.iter().take(self.len).any(|avoided| *avoided == backend)
+    pub fn contains(&self, identity: u32) -> bool {
+        self.identities.iter().take(self.len).any(|avoided| *avoided == identity)
     }
 }
 
@@ -146,19 +157,35 @@ impl Picks {
 /// The name of a policy, as `--policy` takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PolicyName {
+    /// The least virtual finish time of a few, from load reports and what was sent since.
+    Adaptive,
     /// Weights 1 to n by rank, the fastest n; weighted random.
     Ranked,
+    /// Of two drawn at random, the one with fewer requests outstanding.
+    TwoChoices,
+    /// One after the other.
+    RoundRobin,
+    /// Weighted random.
+    Random,
+    /// The same path to the same backend.
+    Hash,
 }
 
 impl PolicyName {
     /// All of them, in the order in which help and errors list them.
-    pub const ALL: [Self; 1] = [Self::Ranked];
+    pub const ALL: [Self; 6] =
+        [Self::Adaptive, Self::Ranked, Self::TwoChoices, Self::RoundRobin, Self::Random, Self::Hash];
 
     /// The name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Adaptive => "adaptive",
             Self::Ranked => "ranked",
+            Self::TwoChoices => "two-choices",
+            Self::RoundRobin => "round-robin",
+            Self::Random => "random",
+            Self::Hash => "hash",
         }
     }
 }
@@ -187,6 +214,11 @@ impl FromStr for PolicyName {
 pub fn build(name: PolicyName, mut candidates: Vec<Candidate>, rng: &mut dyn Rng) -> Box<dyn Policy> {
     candidates.retain(|candidate| candidate.weight > 0.0 && candidate.weight.is_finite());
     match name {
+        PolicyName::Adaptive => Box::new(adaptive::Adaptive::new(candidates, rng)),
         PolicyName::Ranked => Box::new(ranked::Ranked::new(candidates, rng)),
+        PolicyName::TwoChoices => Box::new(two_choices::TwoChoices::new(candidates)),
+        PolicyName::RoundRobin => Box::new(round_robin::RoundRobin::new(candidates)),
+        PolicyName::Random => Box::new(random::Random::new(candidates)),
+        PolicyName::Hash => Box::new(hash::Hash::new(candidates)),
     }
 }

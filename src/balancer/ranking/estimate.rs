@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::balancer::health::ProbeOutcome;
 use crate::balancer::load_report::LoadReport;
-use crate::balancer::policy::Throughput;
+use crate::balancer::policy::{Clock, Ledger, Throughput};
 
 /// How long a measurement counts: after this time it weighs 1/e of what it did.
 const RESPONSE_TIME_MEMORY: Duration = Duration::from_secs(10);
@@ -22,20 +22,34 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Takes in the outcome of a probe; a failure measures nothing.
-    pub fn observe(&mut self, outcome: &ProbeOutcome, now: Instant) -> Continuity {
+    /// Takes in the outcome of a probe, and settles the ledger with what it says of the load. A failure measures
+    /// nothing.
+    pub fn observe(
+        &mut self,
+        outcome: &ProbeOutcome,
+        ledger: &Ledger,
+        clock: &Clock,
+        now: Instant,
+    ) -> Continuity {
         let ProbeOutcome::Success { total, report, .. } = outcome else { return Continuity::Same };
         // Each probe opens a connection, as a new client would, so connecting counts.
         match &mut self.response_time {
             Some(time) => time.observe(*total, now),
             None => self.response_time = Some(ResponseTime::new(*total, now)),
         }
-        let Some(report) = report else { return Continuity::Same };
-        if let Some(capacity) = &mut self.capacity {
-            return capacity.observe(report, now);
+        ledger.settle(report.map(|report| report.in_flight), *total, clock.tick(now));
+        match (report, &mut self.capacity) {
+            (Some(report), Some(capacity)) => capacity.observe(report, now),
+            (Some(report), None) => {
+                self.capacity = Some(Capacity::new(report, now));
+                Continuity::Same
+            }
+            // A server that has stopped telling is one that never did: what it said grows stale.
+            (None, _) => {
+                self.capacity = None;
+                Continuity::Same
+            }
         }
-        self.capacity = Some(Capacity::new(report, now));
-        Continuity::Same
     }
 
     /// How long it takes to answer a probe, connecting included; `None` before the first answer.
@@ -44,14 +58,16 @@ impl Estimate {
         self.response_time.map(|time| time.get())
     }
 
-    /// What it was seen to carry; `None` if it sends no load reports or had nothing to do yet.
+    /// What it was seen to carry; `None` if it sends no load reports, or they count no work.
     #[must_use]
     pub fn throughput(&self) -> Option<Throughput> {
-        let capacity = self.capacity?;
-        Some(Throughput {
-            requests_per_second: capacity.requests_per_second()?,
-            busy_seconds: capacity.busy_seconds(),
-        })
+        self.capacity.map(|capacity| capacity.throughput()).filter(|seen| seen.busy_seconds > 0.0)
+    }
+
+    /// What its latest load report said, if that answer carried one.
+    #[must_use]
+    pub fn report(&self) -> Option<&LoadReport> {
+        self.capacity.as_ref().map(|capacity| &capacity.last)
     }
 }
 
@@ -138,22 +154,10 @@ impl Capacity {
         Continuity::Same
     }
 
-    /// Seconds of work observed, decayed: how much the rates are to be trusted.
+    /// What was seen so far.
     #[must_use]
-    pub fn busy_seconds(&self) -> f64 {
-        self.busy_seconds
-    }
-
-    /// Requests completed in a busy second; `None` before any work was observed.
-    #[must_use]
-    pub fn requests_per_second(&self) -> Option<f64> {
-        (self.busy_seconds > 0.0 && self.requests > 0.0).then(|| self.requests / self.busy_seconds)
-    }
-
-    /// Bytes sent in a busy second; `None` before any work was observed.
-    #[must_use]
-    pub fn bytes_per_second(&self) -> Option<f64> {
-        (self.busy_seconds > 0.0 && self.bytes > 0.0).then(|| self.bytes / self.busy_seconds)
+    pub fn throughput(&self) -> Throughput {
+        Throughput { requests: self.requests, bytes: self.bytes, busy_seconds: self.busy_seconds }
     }
 }
 

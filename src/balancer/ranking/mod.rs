@@ -13,9 +13,8 @@ use crate::balancer::admin::metrics::RankingMetrics;
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::fleet::Mode;
 use crate::balancer::health::{State, Thresholds, Transition};
-use crate::balancer::policy::PolicyName;
+use crate::balancer::policy::{Clock, PolicyName};
 use crate::balancer::probe::ProbeResult;
-use crate::balancer::redirect::avoid::AuthorityIndex;
 use crate::supervision::{Lifeline, Panic};
 
 pub mod estimate;
@@ -58,6 +57,8 @@ pub struct RankingPlan {
     pub policy: PolicyName,
     /// When a backend's state changes.
     pub thresholds: Thresholds,
+    /// The clock of the ledgers, which the request path uses too.
+    pub clock: Clock,
     /// What is counted.
     pub metrics: RankingMetrics,
 }
@@ -69,7 +70,6 @@ pub struct RankingActor {
     listed: Arc<Vec<Member>>,
     entries: Vec<Entry>,
     places: HashMap<BackendId, usize>,
-    authorities: Arc<AuthorityIndex>,
     generation: u64,
     mode: Mode,
     published_at: Instant,
@@ -88,7 +88,6 @@ impl RankingActor {
             listed: Arc::default(),
             entries: latest.entries.clone(),
             places: HashMap::new(),
-            authorities: Arc::default(),
             generation: latest.generation,
             mode: latest.mode,
             published_at: latest.built_at,
@@ -103,8 +102,6 @@ impl RankingActor {
     fn index(&mut self) {
         let ids = self.entries.iter().map(|entry| entry.member.backend.id().clone());
         self.places = ids.zip(0..).collect();
-        let ids = self.entries.iter().map(|entry| entry.member.backend.id());
-        self.authorities = Arc::new(AuthorityIndex::new(ids));
     }
 
     /// Takes over the list in force if it is another one; what is known of backends that stay is kept.
@@ -145,7 +142,6 @@ impl RankingActor {
         let table = RoutingTable::build(
             self.generation,
             &mut self.entries,
-            Arc::clone(&self.authorities),
             self.plan.policy,
             &self.plan.thresholds,
             now,
@@ -193,7 +189,7 @@ impl Handler<ProbeResult> for RankingActor {
         else {
             return;
         };
-        let transition = entry.observe(&result.outcome, &self.plan.thresholds, now);
+        let transition = entry.observe(&result.outcome, &self.plan.thresholds, &self.plan.clock, now);
         if let Some(transition) = transition {
             log(entry, transition);
         }

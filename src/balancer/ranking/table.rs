@@ -9,9 +9,8 @@ use tokio::time::Instant;
 use crate::balancer::backends::Backend;
 use crate::balancer::health::fleet::{self, Mode, Standing};
 use crate::balancer::health::{Health, ProbeOutcome, State, Thresholds, Transition};
-use crate::balancer::policy::{self, Candidate, Ledger, Policy, PolicyName};
+use crate::balancer::policy::{self, Candidate, Clock, Ledger, Policy, PolicyName};
 use crate::balancer::ranking::estimate::{Continuity, Estimate};
-use crate::balancer::redirect::avoid::AuthorityIndex;
 
 /// A backend of the list, and the record of what it was sent, which lives as long as the backend stays in the list.
 #[derive(Debug, Clone)]
@@ -66,13 +65,14 @@ impl Entry {
         &mut self,
         outcome: &ProbeOutcome,
         thresholds: &Thresholds,
+        clock: &Clock,
         now: Instant,
     ) -> Option<Transition> {
         let transition = self.health.observe(outcome, thresholds, now);
         if let ProbeOutcome::Success { connect, first_byte, total, .. } = outcome {
             self.latest = Some(Timings { connect: *connect, first_byte: *first_byte, total: *total });
         }
-        if self.estimate.observe(outcome, now) == Continuity::Restarted {
+        if self.estimate.observe(outcome, &self.member.ledger, clock, now) == Continuity::Restarted {
             self.health.restarted(now);
         }
         transition
@@ -88,8 +88,6 @@ pub struct RoutingTable {
     pub built_at: Instant,
     /// Which rule chose the candidates.
     pub mode: Mode,
-    /// Finds entries by host and port.
-    pub authorities: Arc<AuthorityIndex>,
     /// All backends of the list, in its order; a policy names them by their place here.
     pub entries: Vec<Entry>,
     /// Chooses among the candidates.
@@ -101,14 +99,7 @@ impl RoutingTable {
     #[must_use]
     pub fn empty(name: PolicyName, now: Instant, random: &mut dyn Rng) -> Self {
         let policy = policy::build(name, Vec::new(), random);
-        Self {
-            generation: 0,
-            built_at: now,
-            mode: Mode::Nothing,
-            authorities: Arc::default(),
-            entries: Vec::new(),
-            policy,
-        }
+        Self { generation: 0, built_at: now, mode: Mode::Nothing, entries: Vec::new(), policy }
     }
 
     /// The table that follows from what is known now. It notes the standing of each entry in `entries` too.
@@ -116,7 +107,6 @@ impl RoutingTable {
     pub fn build(
         generation: u64,
         entries: &mut [Entry],
-        authorities: Arc<AuthorityIndex>,
         name: PolicyName,
         thresholds: &Thresholds,
         now: Instant,
@@ -139,7 +129,6 @@ impl RoutingTable {
             generation,
             built_at: now,
             mode: selection.mode,
-            authorities,
             entries: entries.to_vec(),
             policy: policy::build(name, candidates, random),
         }

@@ -3,8 +3,9 @@ use rand::SeedableRng;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::balancer::backends::list;
+use crate::balancer::backends::{Backend, list};
 use crate::balancer::health::{Failure, FailureKind, ProbeOutcome};
+use crate::balancer::policy::{Ledger, identity};
 use crate::supervision::{ActorKind, Guardian, Leash, Patience, Seat, SupervisionMetrics};
 
 /// A ranking with one subscriber, in virtual time.
@@ -41,6 +42,7 @@ impl Scene {
                 backoff_max: Duration::from_secs(30),
                 slow_start: Duration::from_secs(10),
             },
+            clock: Clock::new(now),
             metrics: RankingMetrics::default(),
         };
         let (guardian, work) = Guardian::new(Patience::default(), SupervisionMetrics::default());
@@ -78,7 +80,11 @@ impl Scene {
 
 fn members(list: &str) -> Vec<Member> {
     let backends = list::parse(list.as_bytes()).backends;
-    backends.into_iter().map(|backend| Member { backend, ledger: Arc::default() }).collect()
+    let member = |backend: Backend| {
+        let ledger = Arc::new(Ledger::new(identity(backend.id().authority())));
+        Member { backend, ledger }
+    };
+    backends.into_iter().map(member).collect()
 }
 
 fn success() -> ProbeOutcome {

@@ -3,7 +3,7 @@
 //! Nothing here waits for a mailbox, takes a lock or makes a system call.
 
 use std::cell::RefCell;
-use std::hash::{DefaultHasher, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use actix_http::header::{self, HeaderValue};
@@ -17,7 +17,7 @@ use super::answer::{self, RedirectStatus};
 use super::avoid;
 use super::location::Target;
 use crate::balancer::admin::metrics::WorkerCounters;
-use crate::balancer::policy::{self, Avoid, Clock, Picks};
+use crate::balancer::policy::{self, Clock, Picks, SecondChance, Tick, Visit};
 use crate::balancer::ranking::table::RoutingTable;
 use crate::http::pages::Pages;
 use crate::supervision::Leash;
@@ -33,6 +33,8 @@ pub struct AnswerPlan {
     pub retry_after: HeaderValue,
     /// The pages.
     pub pages: Pages,
+    /// What clients were sent where, if those that come back are sent elsewhere.
+    pub second_chance: Option<Arc<SecondChance>>,
     /// Tells the policies the time.
     pub clock: Clock,
 }
@@ -77,27 +79,35 @@ impl RedirectService {
         };
         let table = self.table.load();
         let mut picks = Picks::new(self.plan.alternates);
-        let wanted = policy::Request {
-            path_hash: hash(target.path()),
-            avoid: if request.headers().contains_key(avoid::HEADER) {
-                table.authorities.avoided(request.headers())
-            } else {
-                Avoid::default()
-            },
-        };
         let now = self.plan.clock.tick(Instant::now());
-        table.policy.pick(&wanted, now, &mut *self.random.borrow_mut(), &mut picks);
-        let location = picks
-            .chosen()
-            .and_then(|chosen| table.entries.get(chosen as usize))
-            .map(|entry| target.location(entry.member.backend.id()));
-        match location {
-            Some(location) => {
-                let link = link(&table, &picks, &target);
-                answer::redirect(&self.plan.pages, self.plan.status, location, link)
-            }
-            None => self.unavailable(),
+        let mut wanted = policy::Request {
+            path_hash: policy::digest(target.path()),
+            avoid: avoid::avoided(request.headers()),
+        };
+        let visit = self.visit(request, wanted.path_hash, now);
+        if let Some(failed) = visit.as_ref().and_then(|visit| visit.avoid) {
+            wanted.avoid.add(failed);
         }
+        table.policy.pick(&wanted, now, &mut *self.random.borrow_mut(), &mut picks);
+        let Some(entry) = picks.chosen().and_then(|chosen| table.entries.get(chosen as usize)) else {
+            return self.unavailable();
+        };
+        if let (Some(memory), Some(visit)) = (&self.plan.second_chance, &visit) {
+            memory.sent(visit, entry.member.ledger.identity());
+        }
+        let location = target.location(entry.member.backend.id());
+        let link = link(&table, &picks, &target);
+        answer::redirect(&self.plan.pages, self.plan.status, location, link)
+    }
+
+    /// Looks up whether this client was sent somewhere for this file before.
+    fn visit(&self, request: &Request, path_hash: u64, now: Tick) -> Option<Visit> {
+        let memory = self.plan.second_chance.as_ref()?;
+        let client = match request.peer_addr()?.ip() {
+            IpAddr::V4(address) => policy::digest(&address.octets()),
+            IpAddr::V6(address) => policy::digest(&address.octets()),
+        };
+        Some(memory.visit(client.rotate_left(1) ^ path_hash, now))
     }
 
     fn refuse(&self, status: StatusCode) -> Response<Bytes> {
@@ -145,11 +155,4 @@ fn put_without_brackets(value: &mut BytesMut, target: &[u8]) {
             _ => value.put_u8(*byte),
         }
     }
-}
-
-/// The same on every balancer of the same version: the hasher's keys are fixed.
-fn hash(path: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(path);
-    hasher.finish()
 }

@@ -1,0 +1,99 @@
+//! What one request costs each backend: measured where its load reports tell, guessed where they do not.
+
+use std::time::Duration;
+
+use crate::balancer::policy::{Candidate, Throughput};
+
+/// What is assumed of one request while no backend tells anything.
+const UNKNOWN_SERVICE: Duration = Duration::from_millis(1);
+
+/// This many requests at the usual rate are mixed into each measurement: little seen means little believed.
+const PRIOR_REQUESTS: f64 = 5.0;
+
+/// No measurement makes a backend this many times better or worse than usual.
+const MOST_UNLIKE: f64 = 32.0;
+
+/// The share of the measured rate that is planned with: a server that is believed a little slower than it is does
+/// well, one that is believed faster is flooded.
+const PRUDENCE: f64 = 0.8;
+
+/// A request takes at least this long and at most that long, whatever the reports say.
+const SERVICE_LIMITS: (Duration, Duration) = (Duration::from_micros(1), Duration::from_hours(1));
+
+/// What one request costs one backend.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cost {
+    /// Nanoseconds that one request takes on the idle server, with prudence.
+    pub(super) service: u64,
+    /// Nanoseconds by which it delays the virtual finish time: `service` by weight.
+    pub(super) delay: u64,
+}
+
+/// The cost for each candidate.
+pub(super) fn costs(candidates: &[Candidate]) -> Vec<Cost> {
+    let usual = Usual::of(candidates);
+    let cost = |candidate: &Candidate| {
+        let (rate, quickness) = match candidate.throughput {
+            Some(throughput) => (usual.rate(throughput), 1.0),
+            None => (usual.rate, usual.quickness(candidate)),
+        };
+        let (shortest, longest) = SERVICE_LIMITS;
+        let service = (1.0 / rate).clamp(shortest.as_secs_f64(), longest.as_secs_f64()) * 1e9 / PRUDENCE;
+        let share = candidate.weight * quickness;
+        Cost { service: service as u64, delay: (service / share).clamp(1.0, 1e15) as u64 }
+    };
+    candidates.iter().map(cost).collect()
+}
+
+/// What is usual among the candidates.
+struct Usual {
+    /// Requests a busy second, the median of those that report.
+    rate: f64,
+    /// Bytes a request, over all that report; 0 if none counts them.
+    size: f64,
+    /// The median of the response times of those that do not report.
+    time: Option<f64>,
+}
+
+impl Usual {
+    fn of(candidates: &[Candidate]) -> Self {
+        let reporting = || candidates.iter().filter_map(|candidate| candidate.throughput);
+        let bytes: f64 = reporting().map(|throughput| throughput.bytes).sum();
+        let requests: f64 = reporting().map(|throughput| throughput.requests).sum();
+        let size = if requests > 0.0 { bytes / requests } else { 0.0 };
+        let rate = median(reporting().map(|throughput| done(throughput, size) / throughput.busy_seconds));
+        let silent = candidates.iter().filter(|candidate| candidate.throughput.is_none());
+        let time = median(silent.filter_map(|candidate| Some(candidate.response_time?.as_secs_f64())));
+        Self { rate: rate.unwrap_or(1.0 / UNKNOWN_SERVICE.as_secs_f64()), size, time }
+    }
+
+    /// The rate to believe in: the measured one, drawn towards the usual one the more the less was seen.
+    fn rate(&self, measured: Throughput) -> f64 {
+        let rate = (done(measured, self.size) + PRIOR_REQUESTS)
+            / (measured.busy_seconds + PRIOR_REQUESTS / self.rate);
+        rate.clamp(self.rate / MOST_UNLIKE, self.rate * MOST_UNLIKE)
+    }
+
+    /// The share of a backend that tells nothing, by its response time: 1 at the usual one, never more than 2, less
+    /// in proportion for one that takes much longer.
+    ///
+    /// How long a probe takes says little about how long a download takes, and least so when it is short.
+    fn quickness(&self, candidate: &Candidate) -> f64 {
+        match (candidate.response_time, self.time) {
+            (Some(time), Some(usual)) => 2.0 * usual / (time.as_secs_f64() + usual),
+            _ => 1.0,
+        }
+    }
+}
+
+/// Requests done. Bytes, if they are counted, tell it sooner and more evenly than completed requests do: a request
+/// of the usual size counts as one.
+fn done(throughput: Throughput, size: f64) -> f64 {
+    if size > 0.0 && throughput.bytes > 0.0 { throughput.bytes / size } else { throughput.requests }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.filter(|value| value.is_finite() && *value > 0.0).collect();
+    let middle = values.len() / 2;
+    (!values.is_empty()).then(|| *values.select_nth_unstable_by(middle, f64::total_cmp).1)
+}

@@ -1,0 +1,257 @@
+//! The health machine under any sequence of outcomes, and the selection over any fleet.
+
+use std::time::Duration;
+
+use fingerpost::balancer::health::fleet::{self, Member, Mode, Standing};
+use fingerpost::balancer::health::{
+    Failure, FailureKind, Health, ProbeOutcome, State, Thresholds, Traffic, Transition,
+};
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::time::Instant;
+
+const THRESHOLDS: Thresholds = Thresholds {
+    fall: 3,
+    rise: 2,
+    interval: Duration::from_secs(2),
+    backoff_max: Duration::from_secs(30),
+    slow_start: Duration::from_secs(10),
+};
+
+fn success() -> ProbeOutcome {
+    let time = Duration::from_millis(1);
+    ProbeOutcome::Success { connect: time, first_byte: time, total: time, report: None }
+}
+
+fn failure(kind: FailureKind) -> ProbeOutcome {
+    ProbeOutcome::Failure(Failure { kind, detail: String::new() })
+}
+
+fn kinds() -> impl Strategy<Value = FailureKind> {
+    proptest::sample::select(vec![
+        FailureKind::Refused,
+        FailureKind::TimedOut,
+        FailureKind::Status(500),
+        FailureKind::WrongLength,
+        FailureKind::Unreachable,
+    ])
+}
+
+fn outcomes() -> impl Strategy<Value = Vec<Option<FailureKind>>> {
+    proptest::collection::vec(proptest::option::of(kinds()), 0..60)
+}
+
+fn outcome(failed: Option<FailureKind>) -> ProbeOutcome {
+    failed.map_or_else(success, failure)
+}
+
+/// Plays `outcomes`, a second apart, and calls `check` after each.
+fn play(
+    outcomes: &[Option<FailureKind>],
+    mut check: impl FnMut(&Health, &[Option<FailureKind>], Option<Transition>, Instant),
+) -> Health {
+    let start = Instant::now();
+    let mut health = Health::new(start);
+    for (index, failed) in outcomes.iter().enumerate() {
+        let now = start + Duration::from_secs(index as u64);
+        let transition = health.observe(&outcome(*failed), &THRESHOLDS, now);
+        check(&health, &outcomes[..=index], transition, now);
+    }
+    health
+}
+
+proptest! {
+    #[test]
+    fn the_state_follows_from_the_latest_outcomes(outcomes in outcomes()) {
+        let mut before = State::Unknown;
+        play(&outcomes, |health, seen, transition, now| {
+            let in_a_row = seen.iter().rev().take_while(|it| it.is_some()).count() as u32;
+            match health.state() {
+                State::Unknown => panic!("unknown after a probe"),
+                State::Up => assert_eq!(in_a_row, 0),
+                State::Suspect => assert!((1..THRESHOLDS.fall).contains(&in_a_row)),
+                State::Down => assert!(in_a_row == 0 || in_a_row >= THRESHOLDS.fall || before != State::Suspect),
+            }
+            assert_eq!(transition.is_some(), before != health.state());
+            if let Some(transition) = transition {
+                assert_eq!((transition.from, transition.to), (before, health.state()));
+                assert_eq!(health.since(), now);
+            }
+            before = health.state();
+        });
+    }
+
+    #[test]
+    fn rise_successes_in_a_row_bring_any_backend_up(outcomes in outcomes()) {
+        let mut health = play(&outcomes, |_, _, _, _| {});
+        for _ in 0..THRESHOLDS.rise {
+            health.observe(&success(), &THRESHOLDS, Instant::now());
+        }
+        prop_assert_eq!(health.state(), State::Up);
+    }
+
+    #[test]
+    fn fall_failures_in_a_row_bring_any_backend_down(outcomes in outcomes(), kind in kinds()) {
+        let mut health = play(&outcomes, |_, _, _, _| {});
+        for _ in 0..THRESHOLDS.fall {
+            health.observe(&failure(kind), &THRESHOLDS, Instant::now());
+        }
+        prop_assert_eq!(health.state(), State::Down);
+        prop_assert!(health.reason().to_string().contains("times in a row"));
+    }
+
+    #[test]
+    fn a_failure_of_the_prober_changes_nothing(outcomes in outcomes()) {
+        let mut health = play(&outcomes, |_, _, _, _| {});
+        let before = health.state();
+        prop_assert_eq!(health.observe(&failure(FailureKind::Prober), &THRESHOLDS, Instant::now()), None);
+        prop_assert_eq!(health.state(), before);
+    }
+
+    #[test]
+    fn the_next_probe_is_never_far_and_never_at_once(outcomes in outcomes(), seed in any::<u64>()) {
+        let health = play(&outcomes, |_, _, _, _| {});
+        let mut random = SmallRng::seed_from_u64(seed);
+        for traffic in [Traffic::Idle, Traffic::Active] {
+            let delay = health.next_probe(&THRESHOLDS, traffic, &mut random);
+            prop_assert!(delay >= THRESHOLDS.interval.mul_f64(0.9 / 4.0));
+            let longest = match health.state() {
+                State::Down => THRESHOLDS.backoff_max,
+                State::Suspect => THRESHOLDS.interval / 4,
+                State::Unknown | State::Up => THRESHOLDS.interval,
+            };
+            prop_assert!(delay <= longest.mul_f64(1.1));
+        }
+    }
+
+    #[test]
+    fn warmth_grows_to_one(outcomes in outcomes()) {
+        let health = play(&outcomes, |_, _, _, _| {});
+        let now = Instant::now() + Duration::from_secs(outcomes.len() as u64);
+        let mut last = 0.1;
+        for second in 0..12 {
+            let warmth = health.warmth(&THRESHOLDS, now + Duration::from_secs(second));
+            prop_assert!((last..=1.0).contains(&warmth));
+            last = warmth;
+        }
+        prop_assert!((last - 1.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn the_selection_is_of_the_lowest_tier_that_is_usable(
+        fleet in proptest::collection::vec((outcomes(), 0_u32..3, any::<Option<u16>>()), 0..40),
+    ) {
+        let healths: Vec<Health> = fleet.iter().map(|(outcomes, ..)| play(outcomes, |_, _, _, _| {})).collect();
+        let members: Vec<Member<'_>> = healths
+            .iter()
+            .zip(&fleet)
+            .map(|(health, (_, tier, milliseconds))| Member {
+                health,
+                tier: *tier,
+                response_time: milliseconds.map(|it| Duration::from_millis(it.into())),
+            })
+            .collect();
+        let now = Instant::now() + Duration::from_mins(1);
+        let selection = fleet::select(&members, &THRESHOLDS, now);
+        prop_assert_eq!(selection.standings.len(), members.len());
+        let tiers: Vec<u32> = selection
+            .standings
+            .iter()
+            .zip(&members)
+            .filter(|(standing, _)| matches!(standing, Standing::Chosen(_)))
+            .map(|(_, member)| member.tier)
+            .collect();
+        prop_assert!(tiers.windows(2).all(|pair| pair[0] == pair[1]), "one tier: {:?}", tiers);
+        prop_assert_eq!(tiers.is_empty(), selection.mode == Mode::Nothing);
+        let ejected = selection.standings.iter().filter(|it| matches!(it, Standing::Ejected(_))).count();
+        let has = |state: State| healths.iter().any(|health| health.state() == state);
+        let up = healths.iter().filter(|health| health.state() == State::Up).count();
+        prop_assert!(ejected <= up / 10);
+        if has(State::Up) {
+            prop_assert!(matches!(selection.mode, Mode::Normal | Mode::Panic | Mode::ProberDoubted));
+        } else if has(State::Suspect) {
+            prop_assert!(matches!(selection.mode, Mode::Suspects | Mode::Panic | Mode::ProberDoubted));
+        }
+        for (standing, member) in selection.standings.iter().zip(&members) {
+            let share = match standing {
+                Standing::Chosen(share) => *share,
+                _ => continue,
+            };
+            prop_assert!(share > 0.0 && share <= 1.0);
+            if selection.mode == Mode::Normal {
+                prop_assert_eq!(member.health.state(), State::Up);
+            }
+        }
+    }
+}
+
+/// A fleet of `up` backends that answer and `failed` that did until a second ago.
+fn fleet(up: usize, failed: usize, kind: FailureKind) -> (Vec<Health>, Instant) {
+    let start = Instant::now();
+    let now = start + Duration::from_secs(1);
+    let mut healths = vec![Health::new(start); up + failed];
+    for (index, health) in healths.iter_mut().enumerate() {
+        health.observe(&success(), &THRESHOLDS, start);
+        for _ in 0..THRESHOLDS.fall {
+            if index >= up {
+                health.observe(&failure(kind), &THRESHOLDS, now);
+            }
+        }
+    }
+    (healths, now)
+}
+
+#[track_caller]
+fn check(up: usize, failed: usize, kind: FailureKind, later: u64, mode: Mode, chosen: usize) {
+    let (healths, now) = fleet(up, failed, kind);
+    let members: Vec<Member<'_>> =
+        healths.iter().map(|health| Member { health, tier: 0, response_time: None }).collect();
+    let selection = fleet::select(&members, &THRESHOLDS, now + Duration::from_secs(later));
+    let count = selection.standings.iter().filter(|it| matches!(it, Standing::Chosen(_))).count();
+    assert_eq!((selection.mode, count), (mode, chosen), "{up} up, {failed} {kind}");
+}
+
+#[test]
+fn many_that_fall_silent_at_once_make_the_prober_doubted() {
+    check(13, 7, FailureKind::TimedOut, 0, Mode::ProberDoubted, 20);
+    check(0, 20, FailureKind::TimedOut, 0, Mode::ProberDoubted, 20);
+    check(14, 6, FailureKind::TimedOut, 0, Mode::Normal, 14);
+}
+
+#[test]
+fn the_doubt_ends_and_what_is_silent_still_is_out_or_panic_is() {
+    check(13, 7, FailureKind::TimedOut, 20, Mode::Normal, 13);
+    check(5, 15, FailureKind::TimedOut, 20, Mode::Panic, 20);
+    check(5, 15, FailureKind::TimedOut, 100, Mode::Normal, 5);
+    check(0, 20, FailureKind::TimedOut, 100, Mode::Nothing, 0);
+}
+
+#[test]
+fn what_is_plainly_down_is_out_whatever_its_number() {
+    check(10, 90, FailureKind::Refused, 0, Mode::Normal, 10);
+    check(0, 100, FailureKind::Status(500), 0, Mode::Nothing, 0);
+}
+
+#[test]
+fn in_a_small_fleet_silence_is_believed() {
+    check(2, 1, FailureKind::TimedOut, 0, Mode::Normal, 2);
+    check(0, 3, FailureKind::TimedOut, 0, Mode::Nothing, 0);
+}
+
+#[test]
+fn one_far_slower_than_the_rest_is_put_aside() {
+    let (healths, now) = fleet(20, 0, FailureKind::Refused);
+    let members: Vec<Member<'_>> = healths
+        .iter()
+        .zip(0..)
+        .map(|(health, index)| {
+            let milliseconds = if index < 3 { 900 + index } else { 30 };
+            Member { health, tier: 0, response_time: Some(Duration::from_millis(milliseconds)) }
+        })
+        .collect();
+    let standings = fleet::select(&members, &THRESHOLDS, now).standings;
+    let ejected: Vec<usize> =
+        (0..20).filter(|index| matches!(standings[*index], Standing::Ejected(_))).collect();
+    assert_eq!(ejected, [1, 2], "the worst two of three, since one in ten may go");
+}

@@ -1,0 +1,210 @@
+//! Every policy keeps the promises of the trait, honours weights, and `ranked` weighs as it says.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fingerpost::balancer::policy::{
+    self, Avoid, Candidate, Ledger, MOST_ALTERNATES, Picks, PolicyName, Request, Throughput, Tick, identity,
+};
+use proptest::prelude::*;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+fn candidate(backend: u32, weight: f64) -> Candidate {
+    Candidate {
+        backend,
+        weight,
+        response_time: Some(Duration::from_millis(10)),
+        throughput: None,
+        ledger: Arc::new(Ledger::new(identity(&format!("server{backend}:80")))),
+    }
+}
+
+fn names() -> impl Strategy<Value = PolicyName> {
+    proptest::sample::select(&PolicyName::ALL[..])
+}
+
+/// Candidates with any weight, even senseless ones, and any claim about throughput.
+fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
+    let throughput = (any::<f64>(), any::<f64>(), any::<f64>())
+        .prop_map(|(requests, bytes, busy_seconds)| Throughput { requests, bytes, busy_seconds });
+    let one = (any::<f64>(), any::<Option<u32>>(), proptest::option::of(throughput), any::<Option<u32>>());
+    proptest::collection::vec(one, 0..40).prop_map(|all| {
+        all.into_iter()
+            .zip(0..)
+            .map(|((weight, milliseconds, throughput, in_flight), backend)| {
+                let mut candidate = candidate(backend, weight);
+                candidate.response_time = milliseconds.map(|it| Duration::from_millis(it.into()));
+                candidate.throughput = throughput;
+                candidate.ledger.settle(in_flight, Duration::from_millis(1), Tick(5));
+                candidate
+            })
+            .collect()
+    })
+}
+
+/// How often each of `count` backends is chosen in `picks` picks, a millisecond apart.
+fn shares(name: PolicyName, candidates: Vec<Candidate>, picks: u32) -> Vec<f64> {
+    let mut counts = vec![0.0; candidates.len()];
+    let mut random = SmallRng::seed_from_u64(7);
+    let policy = policy::build(name, candidates, &mut random);
+    for pick in 0..picks {
+        let mut chosen = Picks::new(0);
+        let request = Request { path_hash: random.random(), avoid: Avoid::default() };
+        policy.pick(&request, Tick(u64::from(pick) * 1_000_000), &mut random, &mut chosen);
+        counts[chosen.chosen().unwrap() as usize] += 1.0 / f64::from(picks);
+    }
+    counts
+}
+
+proptest! {
+    #[test]
+    fn picks_are_different_candidates_and_not_the_avoided_ones(
+        name in names(),
+        candidates in candidates(),
+        avoided in proptest::collection::vec(0_u32..40, 0..8),
+        alternates in 0..6_usize,
+        ticks in proptest::collection::vec(any::<u64>(), 1..20),
+    ) {
+        let usable: HashSet<u32> = candidates
+            .iter()
+            .filter(|candidate| candidate.weight > 0.0 && candidate.weight.is_finite())
+            .map(|candidate| candidate.backend)
+            .collect();
+        let mut request = Request::default();
+        for backend in &avoided {
+            request.avoid.add(identity(&format!("server{backend}:80")));
+        }
+        let avoided: HashSet<u32> = avoided.into_iter().collect();
+        let mut random = SmallRng::seed_from_u64(1);
+        let policy = policy::build(name, candidates, &mut random);
+        for tick in ticks {
+            request.path_hash = tick;
+            let mut picks = Picks::new(alternates);
+            policy.pick(&request, Tick(tick), &mut random, &mut picks);
+            let all: Vec<u32> = picks.chosen().into_iter().chain(picks.alternates().iter().copied()).collect();
+            let wanted = 1 + alternates.min(MOST_ALTERNATES);
+            let left = usable.difference(&avoided).count();
+            if left > 0 {
+                prop_assert_eq!(all.len(), wanted.min(left), "{}", name);
+                prop_assert!(all.iter().all(|backend| !avoided.contains(backend)), "{}", name);
+            } else {
+                prop_assert_eq!(all.len(), usize::from(!usable.is_empty()), "{}", name);
+            }
+            prop_assert!(all.iter().all(|backend| usable.contains(backend)), "{}", name);
+            prop_assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len(), "{}", name);
+        }
+    }
+
+    #[test]
+    fn a_name_that_was_printed_is_parsed(name in names()) {
+        prop_assert_eq!(name.to_string().parse::<PolicyName>().unwrap(), name);
+    }
+
+    #[test]
+    fn no_name_but_those_is_parsed(name in "[a-z-]{0,12}") {
+        if let Err(error) = name.parse::<PolicyName>() {
+            prop_assert!(error.to_string().contains("adaptive, ranked"));
+        }
+    }
+}
+
+#[test]
+fn every_policy_honours_weights() {
+    for name in PolicyName::ALL {
+        let shares = shares(name, vec![candidate(0, 1.0), candidate(1, 3.0)], 4_000);
+        // Ranks, two choices and the ring bend the ratio; nothing may turn it round or ignore it.
+        let (least, most) = match name {
+            PolicyName::Ranked => (0.55, 0.9),
+            PolicyName::TwoChoices | PolicyName::Hash => (0.6, 0.95),
+            PolicyName::Adaptive | PolicyName::RoundRobin | PolicyName::Random => (0.72, 0.78),
+        };
+        assert!((least..most).contains(&shares[1]), "{name}: {shares:?}");
+    }
+}
+
+/// Pearson's statistic of what was drawn against what is due.
+fn chi_square(observed: &[f64], due: &[f64], draws: f64) -> f64 {
+    observed.iter().zip(due).map(|(share, due)| draws * (share - due).powi(2) / due).sum()
+}
+
+#[test]
+fn ranked_draws_in_proportion_to_the_rank() {
+    for count in [2_u32, 3, 10] {
+        let candidates = (0..count).map(|backend| {
+            let response_time = Some(Duration::from_millis(u64::from(1 + backend)));
+            Candidate { response_time, ..candidate(backend, 1.0) }
+        });
+        let observed = shares(PolicyName::Ranked, candidates.collect(), 20_000);
+        let sum = f64::from(count * (count + 1) / 2);
+        let due: Vec<f64> = (0..count).map(|backend| f64::from(count - backend) / sum).collect();
+        // Beyond this with a probability of one in a thousand at most; the random source is a fixed one.
+        let limit = [10.83, 13.82, 27.88][[2, 3, 10].iter().position(|it| *it == count).unwrap()];
+        let statistic = chi_square(&observed, &due, 20_000.0);
+        assert!(statistic < limit, "{count}: {statistic}, {observed:?}");
+    }
+}
+
+#[test]
+fn ranked_breaks_ties_anew_in_each_table() {
+    let mut random = SmallRng::seed_from_u64(3);
+    let mut firsts = HashSet::new();
+    for _ in 0..50 {
+        let candidates = (0..3).map(|backend| candidate(backend, 1.0)).collect();
+        let policy = policy::build(PolicyName::Ranked, candidates, &mut random);
+        let mut counts = [0; 3];
+        for _ in 0..300 {
+            let mut picks = Picks::new(0);
+            policy.pick(&Request::default(), Tick(0), &mut random, &mut picks);
+            counts[picks.chosen().unwrap() as usize] += 1;
+        }
+        firsts.insert((0..3).max_by_key(|backend| counts[*backend]).unwrap());
+    }
+    assert_eq!(firsts.len(), 3);
+}
+
+#[test]
+fn round_robin_goes_on_where_the_table_before_ended() {
+    let ledgers: Vec<_> = (0..3).map(|backend| candidate(backend, 1.0)).collect();
+    let mut random = SmallRng::seed_from_u64(3);
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        let policy = policy::build(PolicyName::RoundRobin, ledgers.clone(), &mut random);
+        for _ in 0..2 {
+            let mut picks = Picks::new(2);
+            policy.pick(&Request::default(), Tick(0), &mut random, &mut picks);
+            order.push(picks.chosen().unwrap());
+        }
+    }
+    assert_eq!(order, [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]);
+}
+
+#[test]
+fn hash_keeps_a_path_while_others_come_and_go() {
+    let choose = |count: u32, path: u64| {
+        let mut random = SmallRng::seed_from_u64(3);
+        let all = (0..count).map(|backend| candidate(backend, 1.0)).collect();
+        let policy = policy::build(PolicyName::Hash, all, &mut random);
+        let mut picks = Picks::new(0);
+        let request = Request { path_hash: path, avoid: Avoid::default() };
+        policy.pick(&request, Tick(0), &mut random, &mut picks);
+        picks.chosen().unwrap()
+    };
+    let moved: Vec<u32> =
+        (0..500).filter(|path| choose(10, *path) != choose(11, *path)).map(|path| choose(11, path)).collect();
+    assert!(moved.iter().all(|backend| *backend == 10), "only the new one takes paths: {moved:?}");
+    assert!((20..90).contains(&moved.len()), "about one in eleven: {}", moved.len());
+}
+
+#[test]
+fn hash_moves_a_path_on_when_its_backend_has_more_than_its_share() {
+    let candidates: Vec<_> = (0..4).map(|backend| candidate(backend, 1.0)).collect();
+    let mut random = SmallRng::seed_from_u64(3);
+    let policy = policy::build(PolicyName::Hash, candidates.clone(), &mut random);
+    for _ in 0..1_000 {
+        policy.pick(&Request::default(), Tick(0), &mut random, &mut Picks::new(0));
+    }
+    let most = candidates.iter().map(|candidate| candidate.ledger.redirects()).max().unwrap();
+    assert!((250..330).contains(&most), "a quarter more than its share of 1000: {most}");
+}
