@@ -15,6 +15,7 @@ mod cli;
 mod client;
 mod client_failover;
 mod live_list;
+mod malformed;
 mod probing;
 mod redirect;
 mod seed;
