@@ -5,57 +5,75 @@ use std::io;
 use std::path::Path;
 
 use super::process::{self, Process};
-use super::{LOAD_CORE, SERVER_CORE, canned_server};
+use super::{LOAD_CORE, SERVER_CORE, TARGET, canned_server};
 
-/// How many backends the larger list of fingerpost has.
-const MANY_BACKENDS: usize = 10_000;
-
-/// A server that runs and has answered.
+/// A server that can be compared.
 pub struct Contender {
+    /// Its name in the table.
     pub name: &'static str,
+    /// The program it needs, where it is not our own.
+    program: Option<&'static str>,
+    start: fn(&Path) -> io::Result<Running>,
+}
+
+/// A server that runs.
+pub struct Running {
+    /// Where it redirects.
     pub port: u16,
+    /// What is measured.
     pub process: Process,
     /// What its backends run in, if it has its own.
     _backends: Option<Process>,
 }
 
-/// Starts everything that is installed. What is not, is named on standard error.
-pub fn start_all(folder: &Path, target: &str) -> io::Result<Vec<Contender>> {
+/// The name of the one that the others are compared with.
+pub const FLOOR: &str = "floor";
+
+/// Everything that is installed. What is not, is named on standard error.
+pub fn all() -> Vec<Contender> {
+    let own = |name, start| Contender { name, program: None, start };
+    let other = |name, program, start| Contender { name, program: Some(program), start };
     let mut contenders = vec![
-        fingerpost("fingerpost, 10 backends", 10, folder)?,
-        fingerpost("fingerpost, 10 000 backends", MANY_BACKENDS, folder)?,
-        floor(folder, target)?,
+        own("fingerpost, 10 backends", |folder| fingerpost(10, folder)),
+        own("fingerpost, 10 000 backends", |folder| fingerpost(10_000, folder)),
+        own(FLOOR, floor),
+        other("nginx return 301", "nginx", nginx),
+        other("HAProxy http-request redirect", "haproxy", haproxy_redirect),
+        other("HAProxy server redir", "haproxy", haproxy_redir),
+        other("Caddy redir", "caddy", caddy),
     ];
-    for (program, start) in [
-        ("nginx", nginx as fn(&Path) -> io::Result<Contender>),
-        ("haproxy", haproxy_redirect),
-        ("haproxy", haproxy_redir),
-        ("caddy", caddy),
-    ] {
-        if process::is_installed(program) {
-            contenders.push(start(folder)?);
-        } else {
-            eprintln!("left out: {program} is not installed");
+    contenders.retain(|contender| {
+        let is_installed = contender.program.is_none_or(process::is_installed);
+        if !is_installed {
+            eprintln!("left out: {}, since it is not installed", contender.name);
         }
-    }
-    for contender in &contenders {
-        let answer = process::first_answer(contender.port, target)?;
-        assert!(answer.starts_with(b"HTTP/1.1 30"), "{}: {}", contender.name, answer.escape_ascii());
-    }
-    // The floor writes what the first contender answers, less the end of the connection that was asked for.
-    Ok(contenders)
+        is_installed
+    });
+    contenders
 }
 
-fn fingerpost(name: &'static str, backends: usize, folder: &Path) -> io::Result<Contender> {
+impl Contender {
+    /// Starts it with its files in `folder`, and waits for a redirect.
+    pub fn start(&self, folder: &Path) -> io::Result<Running> {
+        let running = (self.start)(folder)?;
+        let answer = process::first_answer(running.port, TARGET)?;
+        assert!(answer.starts_with(b"HTTP/1.1 30"), "{}: {}", self.name, answer.escape_ascii());
+        Ok(running)
+    }
+}
+
+fn fingerpost(backends: usize, folder: &Path) -> io::Result<Running> {
     let page = folder.join("backend-answer");
     fs::write(&page, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok")?;
-    let servers = canned_server(LOAD_CORE, &page)?;
-    let list = folder.join(format!("list-{backends}.txt"));
+    let (servers, servers_port) = canned_server(LOAD_CORE, &page)?;
+    // A balancer follows its list, so each has one of its own.
+    let list = folder.join(format!("list-{servers_port}.txt"));
     let lines: Vec<_> = (0..backends)
-        .map(|number| format!("127.1.{}.{}:{}", number / 200, number % 200 + 1, servers.port()))
+        .map(|number| format!("127.1.{}.{}:{servers_port}", number / 200, number % 200 + 1))
         .collect();
     fs::write(&list, lines.join("\n"))?;
-    let process = Process::with_first_line(
+    let admin = process::free_port()?;
+    let (process, port) = Process::start_ready(
         SERVER_CORE,
         env!("CARGO_BIN_EXE_fingerpost"),
         &[
@@ -66,26 +84,28 @@ fn fingerpost(name: &'static str, backends: usize, folder: &Path) -> io::Result<
             "1",
             "--log-level",
             "error",
+            "--admin",
+            &format!("127.0.0.1:{admin}"),
             "--servers",
             text(&list),
         ],
+        "Will wait for client connections at port ",
     )?;
-    Ok(Contender { name, port: process.port(), process, _backends: Some(servers) })
+    process::first_answer(admin, "/readyz")?;
+    Ok(Running { port, process, _backends: Some(servers) })
 }
 
-fn floor(folder: &Path, target: &str) -> io::Result<Contender> {
-    let model = fingerpost("model", 10, folder)?;
-    let answer = process::first_answer(model.port, target)?;
-    let answer = String::from_utf8_lossy(&answer)
-        .replace("Connection: close\r\n", "")
-        .replace("connection: close\r\n", "");
+/// Writes the very bytes that fingerpost answers.
+fn floor(folder: &Path) -> io::Result<Running> {
+    let model = fingerpost(10, folder)?;
+    let answer = process::first_answer(model.port, TARGET)?;
     let file = folder.join("floor-answer");
     fs::write(&file, answer)?;
-    let process = canned_server(SERVER_CORE, &file)?;
-    Ok(Contender { name: "floor", port: process.port(), process, _backends: None })
+    let (process, port) = canned_server(SERVER_CORE, &file)?;
+    Ok(Running { port, process, _backends: None })
 }
 
-fn nginx(folder: &Path) -> io::Result<Contender> {
+fn nginx(folder: &Path) -> io::Result<Running> {
     let port = process::free_port()?;
     let file = folder.join("nginx.conf");
     let folder = folder.display();
@@ -110,10 +130,10 @@ fn nginx(folder: &Path) -> io::Result<Contender> {
              }}"
         ),
     )?;
-    start("nginx return 301", port, "nginx", &["-c", text(&file)])
+    start(port, "nginx", &["-c", text(&file)])
 }
 
-fn haproxy_redirect(folder: &Path) -> io::Result<Contender> {
+fn haproxy_redirect(folder: &Path) -> io::Result<Running> {
     let port = process::free_port()?;
     let map = folder.join("haproxy.map");
     fs::write(&map, "0 127.1.0.1:8081\n1 127.1.0.2:8081\n2 127.1.0.3:8081\n")?;
@@ -125,10 +145,10 @@ fn haproxy_redirect(folder: &Path) -> io::Result<Contender> {
              http-after-response set-header Cache-Control no-store\n",
         map = map.display()
     );
-    haproxy("HAProxy http-request redirect", port, folder, &configuration)
+    haproxy(port, folder, &configuration)
 }
 
-fn haproxy_redir(folder: &Path) -> io::Result<Contender> {
+fn haproxy_redir(folder: &Path) -> io::Result<Running> {
     let port = process::free_port()?;
     let configuration = format!(
         "frontend redirects
@@ -140,10 +160,10 @@ fn haproxy_redir(folder: &Path) -> io::Result<Contender> {
              server s2 127.1.0.2:8081 redir http://127.1.0.2:8081
              server s3 127.1.0.3:8081 redir http://127.1.0.3:8081\n"
     );
-    haproxy("HAProxy server redir", port, folder, &configuration)
+    haproxy(port, folder, &configuration)
 }
 
-fn haproxy(name: &'static str, port: u16, folder: &Path, configuration: &str) -> io::Result<Contender> {
+fn haproxy(port: u16, folder: &Path, configuration: &str) -> io::Result<Running> {
     let file = folder.join(format!("haproxy-{port}.cfg"));
     fs::write(
         &file,
@@ -159,25 +179,25 @@ fn haproxy(name: &'static str, port: u16, folder: &Path, configuration: &str) ->
              {configuration}"
         ),
     )?;
-    start(name, port, "haproxy", &["-db", "-f", text(&file)])
+    start(port, "haproxy", &["-db", "-f", text(&file)])
 }
 
-fn caddy(folder: &Path) -> io::Result<Contender> {
+fn caddy(folder: &Path) -> io::Result<Running> {
     let port = process::free_port()?;
     let file = folder.join("Caddyfile");
     // Caddy has no random choice of its own; it always names the same backend.
     fs::write(
         &file,
         format!(
-            "{{\n admin off\n auto_https off\n persist_config off\n}}\nhttp://127.0.0.1:{port} {{\n header Cache-Control no-store\n redir http://127.1.0.1:8081{{uri}} 301\n}}\n"
+            "{{\n admin off\n auto_https off\n}}\nhttp://:{port} {{\n bind 127.0.0.1\n header Cache-Control no-store\n redir http://127.1.0.1:8081{{uri}} 301\n}}\n"
         ),
     )?;
-    start("Caddy redir", port, "caddy", &["run", "--adapter", "caddyfile", "--config", text(&file)])
+    start(port, "caddy", &["run", "--adapter", "caddyfile", "--config", text(&file)])
 }
 
-fn start(name: &'static str, port: u16, program: &str, arguments: &[&str]) -> io::Result<Contender> {
+fn start(port: u16, program: &str, arguments: &[&str]) -> io::Result<Running> {
     let process = Process::start(SERVER_CORE, program, arguments)?;
-    Ok(Contender { name, port, process, _backends: None })
+    Ok(Running { port, process, _backends: None })
 }
 
 fn text(path: &Path) -> &str {

@@ -1,12 +1,12 @@
 //! A process on a processor of its own, and what it has cost so far.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Clock ticks a second in `/proc/PID/stat`: fixed by the kernel's interface to 100 on every architecture of Rust's.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -16,37 +16,35 @@ const START_TRIES: u32 = 500;
 /// A process that is killed on drop.
 pub struct Process {
     child: Child,
-    /// The first line it printed, for a process started with [`Process::with_first_line`].
-    pub first_line: String,
 }
 
 impl Process {
     /// Starts a program on one processor, its output thrown away.
     pub fn start(core: &str, program: &str, arguments: &[&str]) -> io::Result<Self> {
         let child = pinned(core, program, arguments).stdout(Stdio::null()).spawn()?;
-        Ok(Self { child, first_line: String::new() })
+        Ok(Self { child })
     }
 
-    /// The same, and reads the first line of standard output.
-    pub fn with_first_line(core: &str, program: &str, arguments: &[&str]) -> io::Result<Self> {
-        let mut process = Self {
-            child: pinned(core, program, arguments).stdout(Stdio::piped()).spawn()?,
-            first_line: String::new(),
-        };
-        if let Some(stdout) = process.child.stdout.take() {
-            let mut reader = BufReader::new(stdout);
-            reader.read_line(&mut process.first_line)?;
-            thread::spawn(move || io::copy(&mut reader, &mut io::sink()));
+    /// The same, and waits for a line of standard output that starts with `prefix` and ends with a port.
+    pub fn start_ready(
+        core: &str,
+        program: &str,
+        arguments: &[&str],
+        prefix: &str,
+    ) -> io::Result<(Self, u16)> {
+        let mut child = pinned(core, program, arguments).stdout(Stdio::piped()).spawn()?;
+        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no standard output"))?;
+        let process = Self { child };
+        let mut reader = BufReader::new(stdout);
+        let mut line = String::new();
+        while reader.read_line(&mut line)? > 0 {
+            if let Some(port) = line.strip_prefix(prefix).and_then(|rest| rest.trim_end().parse().ok()) {
+                thread::spawn(move || io::copy(&mut reader, &mut io::sink()));
+                return Ok((process, port));
+            }
+            line.clear();
         }
-        Ok(process)
-    }
-
-    /// The number at the end of the first line.
-    pub fn port(&self) -> u16 {
-        let digits = self.first_line.trim_end().rsplit(|byte: char| !byte.is_ascii_digit()).next();
-        digits
-            .and_then(|digits| digits.parse().ok())
-            .unwrap_or_else(|| panic!("no port in {:?}", self.first_line))
+        Err(io::Error::other(format!("{program} ended without a line {prefix:?}")))
     }
 
     /// Processor time of all its threads, past ones included, in seconds.
@@ -57,6 +55,13 @@ impl Process {
         let ticks = |index: usize| fields[index].parse::<f64>().expect("a number of ticks");
         // User and system time are the fields 14 and 15; the state, field 3, is the first here.
         (ticks(11) + ticks(12)) / TICKS_PER_SECOND
+    }
+
+    /// The share of one processor that it takes over a while.
+    pub fn cpu_share_over(&self, window: Duration) -> f64 {
+        let (before, start) = (self.cpu_seconds(), Instant::now());
+        thread::sleep(window);
+        (self.cpu_seconds() - before) / start.elapsed().as_secs_f64()
     }
 
     /// Resident memory, in bytes.
@@ -114,15 +119,26 @@ pub fn first_answer(port: u16, target: &str) -> io::Result<Vec<u8>> {
     Err(last)
 }
 
-/// The bytes of an answer, to the end of the connection.
-pub fn answer(port: u16, target: &str) -> io::Result<Vec<u8>> {
+/// The bytes of one answer that has a Content-Length.
+fn answer(port: u16, target: &str) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port)))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    io::Write::write_all(
-        &mut stream,
-        format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes(),
-    )?;
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes)?;
-    Ok(bytes)
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let mut reader = BufReader::new(stream);
+    let mut answer = String::new();
+    let mut length = 0;
+    while !answer.ends_with("\r\n\r\n") {
+        let start = answer.len();
+        if reader.read_line(&mut answer)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some((name, value)) = answer[start..].split_once(':')
+            && name.eq_ignore_ascii_case("Content-Length")
+        {
+            length = value.trim().parse().map_err(io::Error::other)?;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    Ok([answer.into_bytes(), body].concat())
 }
