@@ -14,6 +14,8 @@ mod actors;
 mod cli;
 mod client;
 mod client_failover;
+mod documents;
+mod failover;
 mod live_list;
 mod malformed;
 mod probing;

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use super::support::fleet::Balancer;
+use super::support::fleet::{Balancer, Fleet};
 use super::support::peer::{BODY, Behaviour, Peer};
 use super::support::wait_until;
 
@@ -23,6 +23,15 @@ fn a_server_with_one_connection_at_a_time_that_closes_without_saying_so_is_used_
     // And a client of the seed's gets the file from it.
     let page = SeedClient::get(balancer.address(), "/files/plshelp.txt");
     assert_eq!(page.body, BODY);
+}
+
+#[test]
+fn the_seed_client_downloads_through_balancer_and_file_server() {
+    let fleet = Fleet::start(2);
+    let expected = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/files/plshelp.txt")).unwrap();
+    for target in ["/files/plshelp.txt", "/plshelp.txt"] {
+        assert_eq!(SeedClient::get(fleet.balancer().address(), target).body, expected);
+    }
 }
 
 /// The seed system's client: looks for `Location: ` and `Content-Length: ` letter by letter, reads as many bytes as

@@ -1,0 +1,68 @@
+//! Servers that fail and come back, and who is sent where meanwhile.
+
+use std::time::{Duration, Instant};
+
+use super::support::fleet::Fleet;
+use super::support::load::Load;
+use super::support::wait_until;
+
+/// The flags of a balancer with the probe times it has by default.
+const DEFAULTS: [&str; 0] = [];
+
+#[test]
+fn three_servers_all_get_traffic() {
+    let fleet = Fleet::start(3);
+    let redirects = fleet.balancer().redirects(300);
+    for server in 0..3 {
+        assert!(redirects.to(&fleet.authority(server)) > 0, "{redirects:?}");
+    }
+    assert_eq!(redirects.authorities().len(), 3);
+}
+
+#[test]
+fn a_server_killed_under_load_gets_no_client_after_three_seconds_and_some_again_once_it_is_back() {
+    let mut fleet = Fleet::start_with(3, &DEFAULTS);
+    let victim = fleet.authority(1);
+    let load = Load::start(fleet.balancer());
+    wait_until("some load", || load.count() > 100);
+
+    fleet.kill(1);
+    let killed = Instant::now();
+    wait_until("the time in which the failure may go unnoticed", || {
+        killed.elapsed() > Duration::from_secs(3)
+    });
+    let noticed = load.count();
+    wait_until("load on the servers that are left", || load.count() > noticed + 500);
+    assert_eq!(load.redirects_after(noticed).to(&victim), 0);
+
+    fleet.restart(1);
+    let before = load.count();
+    wait_until("the server to be chosen again", || load.redirects_after(before).to(&victim) > 0);
+    // The load itself asserts that every answer was a redirect.
+    load.stop();
+}
+
+#[test]
+fn without_any_server_there_is_a_page_and_with_one_again_a_redirect() {
+    let mut fleet = Fleet::start_with(2, &DEFAULTS);
+    fleet.kill(0);
+    fleet.kill(1);
+    let answer = fleet.balancer().wait_for_status(503);
+    let retry_after: u32 = answer.header("Retry-After").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&retry_after), "{retry_after}");
+    assert_eq!(answer.header("Content-Type").map(|value| value.starts_with("text/html")), Some(true));
+    assert!(answer.text().contains("503"), "{}", answer.text());
+    for _ in 0..50 {
+        assert_eq!(fleet.balancer().get("/plshelp.txt").status, 503);
+    }
+    let warnings = fleet.balancer().program().stderr().matches("no usable").count();
+    assert!(
+        warnings <= 1,
+        "a warning belongs to the transition, not to the request:\n{}",
+        fleet.balancer().program().stderr()
+    );
+
+    fleet.restart(0);
+    let answer = fleet.balancer().wait_for_status(301);
+    assert_eq!(answer.location(), format!("http://{}/plshelp.txt", fleet.authority(0)));
+}
