@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::balancer::settings::BalancerSettings;
+use crate::file_server::settings::ServerSettings;
 use crate::settings::{self, RawSettings, SettingsError};
 use crate::telemetry::chain;
 
@@ -30,7 +31,9 @@ pub(super) struct Problem {
 
 /// Makes of each section what its program would run on.
 pub(super) fn validate(raw: &RawSettings) -> Result<(), SettingsError> {
-    BalancerSettings::try_from(raw.balancer.clone()).map(drop)
+    BalancerSettings::try_from(raw.balancer.clone())?;
+    ServerSettings::try_from(raw.server.clone())?;
+    Ok(())
 }
 
 /// Looks at every line of a configuration file.
