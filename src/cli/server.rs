@@ -30,6 +30,9 @@ pub struct ServerArguments {
     /// Memory for small files, such as 64MiB [default: 64MiB]
     #[arg(long, value_name = "BYTES")]
     pub cache_bytes: Option<bytesize::ByteSize>,
+    /// Bytes a second that all clients have together, such as 10MiB; 0 for no limit [default: 0]
+    #[arg(long, value_name = "BYTES")]
+    pub limit_rate: Option<bytesize::ByteSize>,
     /// How long downloads may go on after a stop was asked for [default: 30s]
     #[arg(long, value_name = "D")]
     pub drain_timeout: Option<humantime::Duration>,
@@ -46,6 +49,7 @@ impl ServerArguments {
             "server.pages" => self.pages.as_ref().map(|path| path.display().to_string()),
             "server.workers" => self.workers,
             "server.cache_bytes" => self.cache_bytes.map(|size| size.as_u64()),
+            "server.limit_rate" => self.limit_rate.map(|size| size.as_u64()),
             "server.drain_timeout" => self.drain_timeout,
         }
     }

@@ -1,6 +1,7 @@
 //! `[server]`: raw as read, and validated.
 
 use std::fmt::Display;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ pub struct RawServerSettings {
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
     pub minimum_rate: ByteSize,
+    pub limit_rate: ByteSize,
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
 }
@@ -100,6 +102,7 @@ impl TryFrom<RawServerSettings> for ServerSettings {
                 keep_alive: raw.keep_alive,
                 write_timeout: raw.write_timeout,
                 minimum_rate: raw.minimum_rate.as_u64(),
+                rate: NonZeroU64::new(raw.limit_rate.as_u64()),
                 ..Limits::default()
             },
             drain_timeout: raw.drain_timeout,

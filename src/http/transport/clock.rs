@@ -15,6 +15,8 @@ pub(super) enum Purpose {
     Head,
     /// A tick in which the reader is to take something.
     Write { ticks: u32 },
+    /// The moment from which the server's rate allows these bytes.
+    Pace { bytes: usize },
     /// The end of a refused connection.
     Linger,
 }

@@ -18,6 +18,7 @@ use std::task::{Context, Poll, ready};
 use actix_http::StatusCode;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 use super::clock::{Clock, Purpose};
 use super::ending::{Body, Ending, LINGER};
@@ -42,6 +43,8 @@ pub(super) struct Connection {
     is_input_waiting: bool,
     clock: Clock,
     stall: Option<Stall>,
+    /// Bytes that the server's rate allows to be sent now.
+    allowed: usize,
     answers: u32,
     ending: Option<Ending>,
     /// The number under which the worker knows this connection's task.
@@ -59,6 +62,7 @@ impl Connection {
             is_input_waiting: false,
             clock: Clock::default(),
             stall: None,
+            allowed: 0,
             answers: 0,
             ending: None,
             task: None,
@@ -116,6 +120,7 @@ impl Connection {
             }
             (Purpose::Head, Stage::Head) => self.end_with(StatusCode::REQUEST_TIMEOUT),
             (Purpose::Write { ticks }, _) => return self.check_reader(ticks + 1, cx),
+            (Purpose::Pace { bytes }, _) => self.allowed = bytes,
             _ => {}
         }
         Ok(())
@@ -212,41 +217,69 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
+    /// How many of the next bytes may be sent now; pending until there are any.
+    fn poll_pace(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<usize> {
+        let Some(pace) = &self.link.worker.pace else { return Poll::Ready(wanted) };
+        if self.allowed == 0 {
+            if matches!(self.clock.purpose(), Some(Purpose::Pace { .. })) {
+                return Poll::Pending;
+            }
+            let leave = pace.ask(wanted, Instant::now());
+            if !leave.wait.is_zero() {
+                // It is not the reader who is slow.
+                self.stall = None;
+                self.clock.set(Purpose::Pace { bytes: leave.bytes }, leave.wait, cx);
+                return Poll::Pending;
+            }
+            self.allowed = leave.bytes;
+        }
+        Poll::Ready(wanted.min(self.allowed))
+    }
+
+    fn count_sent(&mut self, bytes: usize) {
+        self.link.count_sent(bytes);
+        self.allowed = self.allowed.saturating_sub(bytes);
+    }
+
     /// Sends the part of a file that the body has asked for, a turn at a time.
     #[cfg(target_os = "linux")]
     fn poll_file(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let link = Rc::clone(&self.link);
-        let sent = {
-            let mut file = link.file.borrow_mut();
-            let Some(part) = file.as_mut() else { return Poll::Ready(Ok(())) };
-            if part.length == 0 {
-                Poll::Ready(Ok(0))
-            } else {
-                self.stream.poll_send_file(cx, part, usize::MAX)
-            }
-        };
-        let left = link.file.borrow().as_ref().map_or(0, |part| part.length);
-        match sent {
-            Poll::Pending => {
-                self.watch_reader(cx);
-                return Poll::Pending;
-            }
-            Poll::Ready(Ok(0)) if left > 0 => link.end_file(SendState::Failed),
-            Poll::Ready(Ok(sent)) => {
-                link.count_sent(sent);
-                if left == 0 {
-                    link.end_file(SendState::Sent);
+        let Some(mut part) = self.link.file.take() else { return Poll::Ready(Ok(())) };
+        let sent = match self.poll_pace(cx, part.turn()) {
+            Poll::Ready(0) => Poll::Ready(Ok(0)),
+            Poll::Ready(limit) => match self.stream.poll_send_file(cx, &mut part, limit) {
+                Poll::Pending => {
+                    self.watch_reader(cx);
+                    Poll::Pending
                 }
+                sent @ Poll::Ready(_) => sent,
+            },
+            Poll::Pending => Poll::Pending,
+        };
+        let state = match sent {
+            Poll::Pending => {
+                self.link.send_file(part);
+                return Poll::Pending;
             }
             Poll::Ready(Err(error)) if is_of_socket(&error) => return Poll::Ready(Err(error)),
             Poll::Ready(Err(error)) => {
                 tracing::warn!(%error, "a file could not be read while it was sent");
-                link.end_file(SendState::Failed);
+                SendState::Failed
             }
-        }
+            Poll::Ready(Ok(0)) if part.length > 0 => SendState::Failed,
+            Poll::Ready(Ok(sent)) => {
+                self.count_sent(sent);
+                if part.length == 0 { SendState::Sent } else { SendState::Sending }
+            }
+        };
         // The body goes on, or the others have their turn before the next bytes.
         cx.waker().wake_by_ref();
-        if link.file.borrow().is_some() { Poll::Pending } else { Poll::Ready(Ok(())) }
+        if state == SendState::Sending {
+            self.link.send_file(part);
+            return Poll::Pending;
+        }
+        self.link.end_file(state);
+        Poll::Ready(Ok(()))
     }
 
     /// Only a [`SendFile`](super::SendFile) makes files, and on this system there is none.
@@ -315,6 +348,8 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        // Nothing is read any more once the client has closed its side.
+        this.check_clock(cx)?;
         if this.link.stage.get() == Stage::Head {
             this.end_with(parser_status(bytes));
         }
@@ -322,9 +357,10 @@ impl AsyncWrite for Connection {
             ready!(this.poll_ending(cx))?;
             return Poll::Ready(Ok(bytes.len()));
         }
-        let written = this.stream.poll_write(cx, bytes);
+        let limit = ready!(this.poll_pace(cx, bytes.len()));
+        let written = this.stream.poll_write(cx, bytes.get(..limit).unwrap_or(bytes));
         match &written {
-            Poll::Ready(Ok(written)) => this.link.count_sent(*written),
+            Poll::Ready(Ok(written)) => this.count_sent(*written),
             Poll::Ready(Err(_)) => {}
             Poll::Pending => this.watch_reader(cx),
         }
@@ -333,6 +369,7 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.check_clock(cx)?;
         ready!(this.poll_file(cx))?;
         match this.link.stage.get() {
             Stage::Answering if !this.link.is_body_open.get() => this.end_answer(cx),

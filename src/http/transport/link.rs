@@ -9,6 +9,7 @@ use std::task::Waker;
 use actix_http::Request;
 
 use super::admission::Connections;
+use super::pace::Pace;
 use super::sendfile::{SendFile, SendState};
 use super::{Limits, Pages};
 
@@ -123,7 +124,6 @@ impl Link {
     /// Nothing is left to do for the part of a file.
     pub(super) fn end_file(&self, state: SendState) {
         self.file_state.set(state);
-        *self.file.borrow_mut() = None;
     }
 
     /// The current answer is out, or will never be.
@@ -160,6 +160,7 @@ pub(super) struct Worker {
     pub(super) limits: Limits,
     pub(super) pages: Pages,
     pub(super) connections: Arc<Connections>,
+    pub(super) pace: Option<Arc<Pace>>,
     pub(super) is_draining: Cell<bool>,
     tasks: RefCell<Tasks>,
 }
@@ -172,8 +173,13 @@ struct Tasks {
 }
 
 impl Worker {
-    pub(super) fn new(limits: Limits, pages: Pages, connections: Arc<Connections>) -> Self {
-        Self { limits, pages, connections, is_draining: Cell::new(false), tasks: RefCell::default() }
+    pub(super) fn new(
+        limits: Limits,
+        pages: Pages,
+        connections: Arc<Connections>,
+        pace: Option<Arc<Pace>>,
+    ) -> Self {
+        Self { limits, pages, connections, pace, is_draining: Cell::new(false), tasks: RefCell::default() }
     }
 
     /// Tells every connection that its current answer is its last.

@@ -47,6 +47,7 @@
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +65,7 @@ mod connection;
 mod ending;
 pub mod head;
 mod link;
+mod pace;
 mod sendfile;
 mod service;
 mod stall;
@@ -79,6 +81,7 @@ use self::accept::AcceptorFactory;
 use self::connection::Connection;
 use self::head::HeadLimits;
 use self::link::Worker;
+use self::pace::Pace;
 use self::service::WatchedFactory;
 use super::pages::Pages;
 use super::stop::{Phase, StopHandle};
@@ -100,6 +103,8 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Bytes a second that a reader must take on average over one [`Limits::write_timeout`].
     pub minimum_rate: u64,
+    /// Bytes a second that all connections have together, heads included.
+    pub rate: Option<NonZeroU64>,
 }
 
 impl Default for Limits {
@@ -112,6 +117,7 @@ impl Default for Limits {
             keep_alive: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
             minimum_rate: 0,
+            rate: None,
         }
     }
 }
@@ -196,11 +202,13 @@ impl Transport {
             .max_concurrent_connections(usize::MAX >> 1)
             .disable_signals();
         let (limits, pages) = (self.limits, self.pages);
+        let pace = limits.rate.map(Pace::new).map(Arc::new);
         let service = {
             let connections = Arc::clone(&connections);
             let phases = phases.clone();
             move || {
-                let worker = Rc::new(Worker::new(limits.clone(), pages.clone(), Arc::clone(&connections)));
+                let (limits, pages) = (limits.clone(), pages.clone());
+                let worker = Rc::new(Worker::new(limits, pages, Arc::clone(&connections), pace.clone()));
                 actix_rt::spawn(drain_when_asked(Rc::clone(&worker), phases.clone()));
                 let http = HttpService::build()
                     // Each of these times is kept by the connection, without a timer for each request.

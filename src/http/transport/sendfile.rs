@@ -30,10 +30,16 @@ pub enum SendState {
 }
 
 impl SendFile {
-    /// Gives the kernel the next bytes and says how many it took, 0 where the file has no more.
+    /// How many bytes are sent in one turn.
+    #[cfg(target_os = "linux")]
+    pub(super) fn turn(&self) -> usize {
+        usize::try_from(self.length).unwrap_or(usize::MAX).min(TURN)
+    }
+
+    /// Gives the kernel the next bytes, at most `limit`, and says how many it took, 0 where the file has no more.
     #[cfg(target_os = "linux")]
     pub(super) fn advance(&mut self, socket: impl std::os::fd::AsFd, limit: usize) -> io::Result<usize> {
-        let count = usize::try_from(self.length).unwrap_or(usize::MAX).min(TURN).min(limit);
+        let count = self.turn().min(limit);
         let sent = rustix::fs::sendfile(socket, &*self.file, Some(&mut self.offset), count)?;
         self.length = self.length.saturating_sub(sent as u64);
         Ok(sent)

@@ -239,6 +239,31 @@ fn a_reader_that_stalls_is_cut_and_others_are_served() {
 }
 
 #[test]
+fn a_reader_that_has_closed_its_side_is_cut_too() {
+    let server = Server::start(short());
+    let mut stalled = server.connect();
+    stalled.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    stalled.shutdown(Shutdown::Write).unwrap();
+    let began = tokio::time::Instant::now();
+    while server.connections.live() > 0 {
+        assert!(began.elapsed() < PATIENCE);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_limited_rate_delays_and_loses_nothing() {
+    let rate = NonZeroU64::new(64 << 20);
+    let server = Server::start(Limits { rate, ..Limits::default() });
+    let mut stream = server.connect();
+    let request = "GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let said = read_to_end(&mut stream);
+    assert_eq!(said.matches('x').count(), LARGE);
+}
+
+#[test]
 fn one_connection_too_many_gets_503() {
     let server = Server::start(Limits { connections: 1, ..Limits::default() });
     let mut first = server.connect();

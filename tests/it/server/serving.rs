@@ -169,3 +169,18 @@ fn a_probe_answer_tells_the_load() {
     assert_eq!(server.get("/plshelp.txt").text(), "my own");
     assert_eq!(server.get("/nothing").header("Endpoint-Load-Metrics"), None);
 }
+
+#[test]
+fn a_limit_on_the_rate_holds_for_all_clients_together() {
+    let server = Server::start_with(&["--limit-rate", "4MiB"]);
+    let bytes = pattern(1 << 20);
+    server.put("file", &bytes);
+    let began = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert!(server.get("/file").body == bytes));
+        }
+    });
+    // Four MiB at four MiB a second; far more than the time without a limit, whatever the machine does.
+    assert!(began.elapsed() > Duration::from_millis(900), "{:?}", began.elapsed());
+}

@@ -1,0 +1,112 @@
+//! A limit on the bytes a second of a whole server, over all its connections and workers.
+
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The time one connection has the line for before another has its turn.
+const TURN: Duration = Duration::from_millis(10);
+
+/// The line's idle time that may be made up for.
+const BURST: Duration = Duration::from_millis(20);
+
+/// The least and the most bytes of one turn.
+const PORTION: std::ops::RangeInclusive<u64> = 2 << 10..=256 << 10;
+
+/// A token bucket as a virtual schedule (GCRA, ITU-T I.371): the line is free from some moment on, and who sends
+/// moves that moment on. Connections that wait for their moment have it in the order in which they asked.
+#[derive(Debug)]
+pub(super) struct Pace {
+    bytes_per_second: NonZeroU64,
+    started: Instant,
+    /// Nanoseconds after the start.
+    free_at: AtomicU64,
+}
+
+/// Leave to send so many bytes after some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Leave {
+    pub(super) bytes: usize,
+    pub(super) wait: Duration,
+}
+
+impl Pace {
+    pub(super) fn new(bytes_per_second: NonZeroU64) -> Self {
+        Self { bytes_per_second, started: Instant::now(), free_at: AtomicU64::new(0) }
+    }
+
+    /// Reserves the line for some of `wanted` bytes.
+    pub(super) fn ask(&self, wanted: usize, now: Instant) -> Leave {
+        let rate = u128::from(self.bytes_per_second.get());
+        let portion = (rate * TURN.as_nanos() / 1_000_000_000) as u64;
+        let bytes = portion.clamp(*PORTION.start(), *PORTION.end()).min(wanted as u64);
+        let cost = u64::try_from(u128::from(bytes) * 1_000_000_000 / rate).unwrap_or(u64::MAX);
+        let now = now.saturating_duration_since(self.started).as_nanos() as u64;
+        let earliest = now.saturating_sub(BURST.as_nanos() as u64);
+        let mut free_at = self.free_at.load(Ordering::Relaxed);
+        loop {
+            let next = free_at.max(earliest).saturating_add(cost);
+            match self.free_at.compare_exchange_weak(free_at, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(changed) => free_at = changed,
+            }
+        }
+        Leave { bytes: bytes as usize, wait: Duration::from_nanos(free_at.saturating_sub(now)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEBIBYTE: usize = 1 << 20;
+
+    /// Sends as one connection does, and gives the bytes that went in a time.
+    fn send_for(pace: &Pace, connections: usize, time: Duration) -> Vec<u64> {
+        let mut sent = vec![0; connections];
+        let mut ready = vec![pace.started; connections];
+        while let Some((index, now)) = ready.iter().copied().enumerate().min_by_key(|(_, at)| *at) {
+            if now >= pace.started + time {
+                break;
+            }
+            let leave = pace.ask(MEBIBYTE, now);
+            ready[index] = now + leave.wait + Duration::from_micros(1);
+            if ready[index] < pace.started + time {
+                sent[index] += leave.bytes as u64;
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn the_rate_is_kept_and_shared() {
+        for rate in [20_000, 1_000_000, 100_000_000] {
+            for connections in [1, 5] {
+                let pace = Pace::new(NonZeroU64::new(rate).unwrap());
+                let sent = send_for(&pace, connections, Duration::from_secs(10));
+                let all: u64 = sent.iter().sum();
+                let expected = rate * 10;
+                assert!(all.abs_diff(expected) * 20 < expected, "{all} of {expected}");
+                let share = all / connections as u64;
+                assert!(sent.iter().all(|sent| sent.abs_diff(share) * 4 < share), "{sent:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_idle_line_makes_up_for_little() {
+        let pace = Pace::new(NonZeroU64::new(1_000_000).unwrap());
+        let later = pace.started + Duration::from_mins(1);
+        let mut at_once = 0;
+        loop {
+            let leave = pace.ask(MEBIBYTE, later);
+            if !leave.wait.is_zero() {
+                break;
+            }
+            at_once += leave.bytes;
+        }
+        assert!(at_once <= 50_000, "{at_once}");
+    }
+}
