@@ -182,7 +182,8 @@ impl Identity {
     }
 
     /// Whether nothing yet tells this file from another.
-    fn is_open(&self) -> bool {
+    #[must_use]
+    pub fn is_open(&self) -> bool {
         self.size.is_none() && self.etags.is_empty() && self.last_modified.is_none() && self.digest.is_none()
     }
 

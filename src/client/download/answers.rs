@@ -19,7 +19,10 @@ impl Engine<'_> {
         let (source, wanted, started) = (active.source, active.wanted.clone(), active.started);
         let url = opened.url.to_string();
         let own_etag = self.sources.get(source).and_then(|entry| entry.etag.clone());
-        if self.identity.compare(&opened.observed, own_etag.as_deref()) == Verdict::Different {
+        // Where nothing tells one version from another, what is kept must not be added to.
+        let is_unprovable = self.identity.is_open() && !self.nothing_kept();
+        if is_unprovable || self.identity.compare(&opened.observed, own_etag.as_deref()) == Verdict::Different
+        {
             if !self.nothing_kept() || !self.could_be(&opened.observed) {
                 if self.could_be(&opened.observed) {
                     self.other_versions.push(source);
@@ -101,7 +104,11 @@ impl Engine<'_> {
             None => (Store::standard_output()?, std::path::PathBuf::new()),
         };
         let none = super::super::plan::RangeSet::new();
-        store.begin(&none, self.identity.size, self.hashing(), self.pieces())?;
+        if let Err(error) = store.begin(&none, self.identity.size, self.hashing(), self.pieces()) {
+            // Nothing is in the part file yet; the failure to tell is the first one.
+            let _ = store.discard(&target);
+            return Err(error.into());
+        }
         self.writer = Some(Writer::new(&target, store, none));
         Ok(())
     }

@@ -60,7 +60,14 @@ impl Engine<'_> {
         self.asked = self.asked.saturating_add(1);
         let asking = async move {
             let began = Instant::now();
-            let hop = tokio::time::timeout(patience, fetcher.hop(&mut trail, &wanted, &headers)).await;
+            let mut wanted = wanted;
+            let mut hop = tokio::time::timeout(patience, fetcher.hop(&mut trail, &wanted, &headers)).await;
+            let is_about_the_part =
+                matches!(&hop, Ok(Err(error)) if error.failure() == Failure::NoRanges) && wanted.is_part();
+            if is_about_the_part {
+                wanted = Wanted::everything();
+                hop = tokio::time::timeout(patience, fetcher.hop(&mut trail, &wanted, &headers)).await;
+            }
             match hop {
                 Err(_) => AskOutcome::Silent,
                 Ok(Err(error)) => AskOutcome::Failed(error),

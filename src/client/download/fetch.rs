@@ -35,7 +35,7 @@ impl Wanted {
         Self { range: ByteRange::new(0, u64::MAX), size: None, validator: None }
     }
 
-    fn is_part(&self) -> bool {
+    pub(super) fn is_part(&self) -> bool {
         self.range.start > 0 || self.range.end < self.size.unwrap_or(u64::MAX)
     }
 
@@ -109,8 +109,9 @@ impl OpenError {
             Self::Refused { status: 408 | 429 | 500..=599, retry_after, .. } => {
                 Failure::Passing { retry_after: *retry_after }
             }
+            // A plain request may still do.
+            Self::Refused { status: 412 | 416, .. } | Self::BadRange { .. } => Failure::NoRanges,
             Self::Redirect { .. } | Self::Refused { .. } => Failure::Final,
-            Self::BadRange { .. } => Failure::NoRanges,
         }
     }
 

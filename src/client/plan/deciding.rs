@@ -202,7 +202,7 @@ impl Plan {
 
     /// Whether the balancer may be asked, now or after a rest.
     pub(super) fn may_ask(&self) -> bool {
-        self.balancer == Balancer::Present && self.asking.fruitless < self.settings.max_failures
+        self.balancer == Balancer::Present && self.asking.fruitless < self.settings.max_failures.max(1)
     }
 
     fn ask_if_needed(&mut self, now: Instant, actions: &mut Vec<Action>) {

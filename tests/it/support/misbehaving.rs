@@ -61,6 +61,8 @@ pub enum Fault {
     StallsAt(usize),
     /// The byte at this place of the file is another one.
     Corrupts(usize),
+    /// Every byte is.
+    CorruptsEverywhere,
     /// The request is taken and nothing answered.
     Hangs,
     /// The request is taken and the connection closed.
@@ -158,6 +160,11 @@ impl Script {
 
     pub fn corrupts(self, at: usize) -> Self {
         self.fault(Fault::Corrupts(at), Times::Always)
+    }
+
+    /// Every byte of the file is another one.
+    pub fn corrupts_everywhere(self) -> Self {
+        self.fault(Fault::CorruptsEverywhere, Times::Always)
     }
 
     pub fn hangs(self) -> Self {
@@ -361,6 +368,11 @@ impl Script {
             && (from..to).contains(&at)
         {
             body[at - from] ^= 0xFF;
+        }
+        if fault == Some(&Fault::CorruptsEverywhere) {
+            for byte in &mut body {
+                *byte ^= 0xFF;
+            }
         }
         lines.extend(self.etag.iter().map(|etag| format!("ETag: {etag}")));
         lines.extend(self.headers.iter().cloned());

@@ -1,0 +1,154 @@
+//! `fingerpost get` for scripts and for many files: lists, names, reports, limits, proxies.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use super::support::downloads::Downloads;
+use super::support::misbehaving::{Script, content};
+
+#[test]
+fn several_files_at_once_each_with_its_report() {
+    let file = content(5000);
+    let server = Script::of(&file).start();
+    let downloads = Downloads::new();
+    let list: Vec<String> = (0..50).map(|index| server.url(&format!("/file{index}"))).collect();
+    std::fs::write(downloads.path().join("list"), format!("# fifty files\n\n{}\n", list.join("\n"))).unwrap();
+    let outcome = downloads.get(&["-i", "list", "-j", "8", "--json", "--output-dir", "."]);
+    let reports: Vec<serde_json::Value> =
+        outcome.ended_with(0).stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(reports.len(), 50);
+    for report in &reports {
+        assert_eq!((report["size"].as_u64(), report["exit"].as_u64()), (Some(5000), Some(0)), "{report}");
+        assert_eq!(report["sha256"].as_str().unwrap().len(), 64);
+        assert_eq!(report["servers"][0]["bytes"].as_u64(), Some(5000));
+        assert!(report["servers"][0]["ttfb"].as_f64().unwrap() < 5.0);
+    }
+    for index in 0..50 {
+        assert!(downloads.read(&format!("file{index}")) == file);
+    }
+}
+
+#[test]
+fn one_failure_does_not_stop_the_others_and_names_the_exit_code() {
+    let good = Script::of(b"I am a file.").start();
+    let missing = Script::of(b"").answers(404, vec![]).start();
+    let downloads = Downloads::new();
+    let outcome = downloads.get(&[&good.url("/a"), &missing.url("/b"), "nonsense", &good.url("/c")]);
+    let stderr = outcome.ended_with(22).stderr();
+    assert!(stderr.contains(&format!("Error: {}: ", missing.url("/b"))), "{stderr}");
+    assert!(stderr.contains("Error: nonsense: invalid URL"), "{stderr}");
+    assert_eq!(downloads.names(), ["a", "c"]);
+}
+
+#[test]
+fn two_files_of_one_name_are_not_written_over_each_other() {
+    let one = Script::of(b"one").start();
+    let two = Script::of(b"two").start();
+    let downloads = Downloads::new();
+    downloads.get(&[&one.url("/f"), &two.url("/f")]).ended_with(2);
+    assert_eq!(downloads.read("f"), b"one");
+}
+
+#[test]
+fn flags_that_contradict_each_other_end_with_2() {
+    let downloads = Downloads::new();
+    for flags in [
+        &["http://h/a", "http://h/b", "-o", "f"][..],
+        &["http://h/a", "-o", "-", "--json"],
+        &["http://h/a", "-H", "no colon"],
+        &["http://h/a", "-H", "Range: bytes=0-1"],
+        &["http://h/a", "-C", "5"],
+        &["http://h/a", "--limit-rate", "0"],
+        &["-i", "missing-list"],
+        &[],
+    ] {
+        downloads.get(flags).ended_with(2);
+    }
+}
+
+#[test]
+fn the_rate_is_limited() {
+    let server = Script::of(&content(300_000)).start();
+    let downloads = Downloads::new();
+    let began = Instant::now();
+    downloads.get(&[&server.url("/f"), "--limit-rate", "400KB"]).ended_with(0);
+    assert!(began.elapsed() > Duration::from_millis(600), "{:?}", began.elapsed());
+}
+
+#[test]
+fn the_time_is_limited() {
+    let server = Script::of(&content(300_000)).stalls_at(1000).start();
+    let downloads = Downloads::new();
+    let began = Instant::now();
+    downloads.get(&[&server.url("/f"), "--max-time", "0.3"]).ended_with(28);
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(!downloads.names().contains(&"f".to_owned()));
+}
+
+#[test]
+fn own_headers_are_sent_and_credentials_only_to_the_first_host() {
+    let server = Script::of(b"I am a file.").start();
+    // Another name for the same machine is another host.
+    let elsewhere = server.url("/f").replace("127.0.0.1", "localhost");
+    let balancer = Script::redirect(&elsewhere, &[]).start();
+    let downloads = Downloads::new();
+    downloads
+        .get(&[&balancer.url("/f"), "-4", "-H", "X-Own: 1", "-H", "Authorization: Bearer secret"])
+        .ended_with(0);
+    assert_eq!(balancer.exchanges()[0].header("Authorization"), Some("Bearer secret"));
+    assert_eq!(server.exchanges()[0].header("X-Own"), Some("1"));
+    assert_eq!(server.exchanges()[0].header("Authorization"), None);
+    assert_eq!(server.exchanges()[0].header("Accept-Encoding"), Some("identity"));
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_used() {
+    let file = content(2000);
+    let proxy = Script::of(&file).start();
+    let downloads = Downloads::new();
+    let authority = proxy.address().to_string();
+    let mut command = downloads.command(&["http://files.invalid/f"]);
+    let status = command.env("http_proxy", format!("http://user:pass@{authority}")).output().unwrap().status;
+    assert_eq!(status.code(), Some(0));
+    assert!(downloads.read("f") == file);
+    let request = &proxy.exchanges()[0];
+    assert!(request.request.starts_with("GET http://files.invalid/f HTTP/1.1\r\n"), "{request:?}");
+    assert_eq!(request.header("Proxy-Authorization"), Some("Basic dXNlcjpwYXNz"));
+    let mut command = downloads.command(&["http://files.invalid/g"]);
+    let direct = command.env("http_proxy", format!("http://{authority}")).env("NO_PROXY", "invalid");
+    assert_eq!(direct.output().unwrap().status.code(), Some(6));
+}
+
+#[test]
+fn choices_are_explained() {
+    let bad = Script::of(&content(1000)).closes_at(10).start();
+    let good = Script::of(&content(1000)).start();
+    let link = format!("Link: <{}>; rel=duplicate", good.url("/f"));
+    let balancer = Script::redirect(&bad.url("/f"), &[&link]).start();
+    let outcome = Downloads::new().get(&[&balancer.url("/f"), "--explain"]);
+    let stderr = outcome.ended_with(0).stderr();
+    for words in
+        ["server 0 offered", "server 1 offered", "server 0 chosen", "server 0 dropped", "server 1 chosen"]
+    {
+        assert!(stderr.contains(words), "{words:?} is missing:\n{stderr}");
+    }
+}
+
+#[test]
+fn dead_hosts_have_codes_of_their_own() {
+    let downloads = Downloads::new();
+    downloads.get(&["http://files.invalid/f"]).ended_with(6);
+    let dead = Script::of(b"").start();
+    let url = dead.url("/f");
+    dead.kill();
+    super::support::wait_until("the port to be free", || {
+        std::net::TcpStream::connect(dead.address()).is_err()
+    });
+    downloads.get(&[&url]).ended_with(7);
+    let plain = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/f", plain.local_addr().unwrap());
+    let answering =
+        std::thread::spawn(move || plain.accept().unwrap().0.write_all(b"HTTP/1.1 400 Bad\r\n\r\n"));
+    downloads.get(&[&url]).ended_with(35);
+    answering.join().unwrap().unwrap();
+}

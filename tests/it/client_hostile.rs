@@ -1,0 +1,172 @@
+//! `fingerpost get` against servers and disks that mean no good: bounded memory, nothing outside the folder, true exit
+//! codes.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::support::downloads::Downloads;
+use super::support::misbehaving::{Fault, Script, Times, content};
+use super::support::program::Program;
+use super::support::wait_until;
+
+fn sends(bytes: impl Into<Vec<u8>>) -> super::support::misbehaving::FileServer {
+    Script::of(b"").sends(bytes).start()
+}
+
+#[test]
+fn a_megabyte_of_headers_is_refused() {
+    let line = format!("X-Long: {}\r\n", "a".repeat(1 << 20));
+    for head in [
+        format!("HTTP/1.1 200 OK\r\n{line}\r\n"),
+        format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(300)),
+    ] {
+        let downloads = Downloads::new();
+        downloads.get(&[&sends(head).url("/f")]).ended_with(56);
+        assert_eq!(downloads.names(), [""; 0]);
+    }
+}
+
+#[test]
+fn impossible_lengths_are_refused() {
+    for length in ["-1", "18446744073709551616", "5, 6", "1e3"] {
+        let downloads = Downloads::new();
+        downloads
+            .get(&[&sends(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\nabc")).url("/f")])
+            .ended_with(56);
+        assert_eq!(downloads.names(), [""; 0]);
+    }
+    // More than any disk has.
+    let huge = sends("HTTP/1.1 200 OK\r\nETag: \"x\"\r\nContent-Length: 18446744073709551615\r\n\r\nabc");
+    let downloads = Downloads::new();
+    downloads.get(&[&huge.url("/f")]).ended_with(23);
+    assert_eq!(downloads.names(), [""; 0]);
+}
+
+#[test]
+fn gigabytes_announced_and_nothing_sent_take_no_room() {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000000\r\n\r\n".to_vec();
+    let server = sends(head);
+    let downloads = Downloads::new();
+    downloads.get_quickly(&[&server.url("/f"), "--retry", "1"]).ended_with(18);
+    assert_eq!(downloads.names(), [""; 0]);
+}
+
+#[test]
+fn an_endless_body_takes_no_memory() {
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    let chunk = [b"10000\r\n".as_slice(), vec![b'x'; 0x10000].as_slice(), b"\r\n"].concat();
+    let server = Script::of(b"").fault(Fault::SendsForever(head, chunk), Times::Always).start();
+    let mut running = Program::spawn(std::process::Command::new("sh").arg("-c").arg(format!(
+        "exec {} get {} -o - >/dev/null",
+        env!("CARGO_BIN_EXE_fingerpost"),
+        server.url("/f")
+    )));
+    wait_until("a lot to be sent", || server.sent() > 64 << 20);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kilobytes < 120_000, "{kilobytes} kB");
+    running.kill();
+}
+
+#[test]
+fn names_that_a_server_proposes_stay_in_the_folder() {
+    let cases = [
+        ("attachment; filename=\"../../x\"", "x"),
+        ("attachment; filename=\"/etc/cron.d/x\"", "x"),
+        ("attachment; filename=\"..\\\\..\\\\boot.ini\"", "boot.ini"),
+        ("attachment; filename=\".bashrc\"", "bashrc"),
+        ("attachment; filename*=UTF-8''..%2F..%2Fy", "y"),
+    ];
+    for (header, name) in cases {
+        let server = Script::of(b"I am a file.").header(format!("Content-Disposition: {header}")).start();
+        let downloads = Downloads::new();
+        downloads.get(&[&server.url("/f"), "-J"]).ended_with(0);
+        assert_eq!(downloads.names(), [name], "{header}");
+        // Without -J the server has no say.
+        let downloads = Downloads::new();
+        downloads.get(&[&server.url("/f")]).ended_with(0);
+        assert_eq!(downloads.names(), ["f"]);
+    }
+}
+
+#[test]
+fn names_of_addresses_stay_in_the_folder() {
+    let long = format!("/{}", "n".repeat(300));
+    let server = Script::of(b"I am a file.").start();
+    for path in ["/..%2f..%2fx", "/%2e%2e%5cy", "/%00z", "/nul", long.as_str()] {
+        let downloads = Downloads::new();
+        downloads.get(&[&server.url(path)]).ended_with(0);
+        assert_eq!(downloads.names().len(), 1, "{path}");
+    }
+}
+
+#[test]
+fn what_cannot_be_written_ends_with_23() {
+    let server = Script::of(&content(10_000)).start();
+    let downloads = Downloads::new();
+    let missing = downloads.path().join("missing/f");
+    downloads.get(&[&server.url("/f"), "-o", missing.to_str().unwrap()]).ended_with(23);
+    downloads.get(&[&server.url("/f"), "-o", &"n".repeat(300)]).ended_with(23);
+    assert_eq!(downloads.names(), [""; 0]);
+
+    // Root may write anywhere; another user may not.
+    if rustix::process::geteuid().is_root() {
+        return;
+    }
+    std::fs::set_permissions(downloads.path(), std::fs::Permissions::from_mode(0o555)).unwrap();
+    downloads.get(&[&server.url("/f")]).ended_with(23);
+    std::fs::set_permissions(downloads.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_disk_that_fills_up_ends_with_23() {
+    let file = content(4 << 20);
+    let server = Script::of(&file).framing(super::support::misbehaving::Framing::Chunked).start();
+    let downloads = Downloads::new();
+    // A limit on the size of files stands in for a full disk: writing fails in the same place.
+    let mut command = std::process::Command::new("sh");
+    command.current_dir(downloads.path()).arg("-c").arg(format!(
+        "trap '' XFSZ; ulimit -f 2048; exec {} get {}",
+        env!("CARGO_BIN_EXE_fingerpost"),
+        server.url("/f")
+    ));
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(23), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!downloads.names().contains(&"f".to_owned()));
+    downloads.get(&[&server.url("/f")]).ended_with(0);
+    assert!(downloads.read("f") == file);
+}
+
+#[test]
+fn an_endless_page_of_a_redirect_is_cut() {
+    let target = Script::of(b"I am a file.").start();
+    let head = format!(
+        "HTTP/1.1 301 Moved\r\nLocation: {}\r\nContent-Length: 99999999999\r\n\r\n",
+        target.url("/f")
+    );
+    let server = Script::of(b"")
+        .fault(Fault::SendsForever(head.into_bytes(), vec![b'x'; 4096]), Times::Always)
+        .start();
+    let downloads = Downloads::new();
+    let outcome = downloads.get(&[&server.url("/f")]);
+    assert!(outcome.ended_with(0).stdout().len() < 100_000);
+    assert_eq!(downloads.read("f"), b"I am a file.");
+}
+
+#[test]
+fn interim_answers_are_skipped_but_not_for_ever() {
+    let hint = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n";
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+    let downloads = Downloads::new();
+    downloads.get(&[&sends(format!("HTTP/1.1 100 Continue\r\n\r\n{hint}{answer}")).url("/f")]).ended_with(0);
+    assert_eq!(downloads.read("f"), b"abc");
+    downloads.get(&[&sends(hint.repeat(50)).url("/g")]).ended_with(56);
+}
+
+#[test]
+fn a_length_of_its_own_is_trusted_less_than_silence() {
+    // Neither length nor chunks: the end of the connection is the end of the file.
+    let downloads = Downloads::new();
+    downloads.get(&[&sends("HTTP/1.1 200 OK\r\n\r\nabc").url("/f")]).ended_with(0);
+    assert_eq!(downloads.read("f"), b"abc");
+}

@@ -1,0 +1,140 @@
+//! `fingerpost get` never ends with 0 and wrong bytes: digests promised, digests given, corrupt servers.
+
+use sha2::{Digest, Sha256};
+
+use super::support::downloads::Downloads;
+use super::support::misbehaving::{Fault, FileServer, Framing, Script, Times, content};
+
+const FILE: usize = 700_000;
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(Sha256::digest(bytes))
+}
+
+fn repr_digest(bytes: &[u8]) -> String {
+    format!("Repr-Digest: sha-256=:{}:", base64(bytes))
+}
+
+fn balancer(servers: &[&FileServer], header: &str) -> FileServer {
+    let links: Vec<String> =
+        servers.iter().map(|server| format!("<{}>; rel=duplicate", server.url("/f"))).collect();
+    Script::redirect(&servers[0].url("/f"), &[&format!("Link: {}", links.join(", ")), header]).start()
+}
+
+#[test]
+fn a_given_checksum_decides() {
+    let file = content(FILE);
+    let server = Script::of(&file).start();
+    let downloads = Downloads::new();
+    let right = format!("sha-256={}", hex(&file));
+    downloads.get(&[&server.url("/f"), "--checksum", &right]).ended_with(0);
+    // The file is there and right: nobody is asked.
+    let before = server.exchanges().len();
+    downloads.get(&[&server.url("/f"), "--checksum", &right]).ended_with(0);
+    assert_eq!(server.exchanges().len(), before);
+
+    let wrong = format!("sha-256={}", hex(b"another file"));
+    let outcome = downloads.get_quickly(&[&server.url("/f"), "--checksum", &wrong, "-o", "g"]);
+    assert!(outcome.ended_with(32).stderr().contains(&hex(&file)), "{}", outcome.stderr());
+    assert_eq!(downloads.names(), ["f"]);
+    downloads.get(&[&server.url("/f"), "--checksum", "md5=00"]).ended_with(2);
+}
+
+#[test]
+fn a_corrupt_server_is_found_out_by_its_own_digest() {
+    let file = content(FILE);
+    let corrupt = Script::of(&file).header(repr_digest(&file)).corrupts(300_000);
+    let alone = corrupt.clone().start();
+    let downloads = Downloads::new();
+    downloads.get_quickly(&[&alone.url("/f")]).ended_with(32);
+    assert_eq!(downloads.names(), [""; 0]);
+
+    let good = Script::of(&file).start();
+    let first = corrupt.start();
+    let balancer = balancer(&[&first, &good], "X-Nothing: 1");
+    downloads.get_quickly(&[&balancer.url("/f")]).ended_with(0);
+    assert!(downloads.read("f") == file);
+    assert!(first.sent() + good.sent() <= 2 * FILE);
+}
+
+#[test]
+fn a_balancers_digest_unmasks_a_corrupt_server() {
+    let file = content(FILE);
+    let corrupt = Script::of(&file).corrupts(10).start();
+    let good = Script::of(&file).start();
+    let digest = format!("Digest: SHA-256={}", base64(&file));
+    let downloads = Downloads::new();
+    let balancer = balancer(&[&corrupt, &good], &digest);
+    downloads.get_quickly(&[&balancer.url("/f")]).ended_with(0);
+    assert!(downloads.read("f") == file);
+}
+
+#[test]
+fn one_corrupt_server_of_two_that_share_a_file_is_found_out() {
+    let file = content(12 << 20);
+    for first_is_corrupt in [true, false] {
+        let make = |is_corrupt: bool| {
+            let script = Script::of(&file).bytes_per_second(20 << 20);
+            // Whatever part it sends is wrong.
+            if is_corrupt { script.corrupts_everywhere() } else { script }
+        };
+        let (first, second) = (make(first_is_corrupt).start(), make(!first_is_corrupt).start());
+        let digest = format!("Digest: SHA-256={}", base64(&file));
+        let downloads = Downloads::new();
+        let balancer = balancer(&[&first, &second], &digest);
+        downloads.get_quickly(&[&balancer.url("/f"), "--parallel-time", "0.1"]).ended_with(0);
+        assert!(downloads.read("f") == file, "corrupt first: {first_is_corrupt}");
+        let sent = first.sent() + second.sent();
+        assert!(sent <= file.len() * 5 / 2 + (2 << 20), "{sent} bytes were sent");
+    }
+}
+
+#[test]
+fn a_server_that_promises_another_file_is_not_used() {
+    let (file, mut other) = (content(FILE), content(FILE));
+    other.reverse();
+    let good = Script::of(&file).header(repr_digest(&file)).closes_at(FILE / 2).start();
+    // The same tag, the same size, another file.
+    let impostor = Script::of(&other).etag(good.etag().as_deref()).header(repr_digest(&other)).start();
+    let downloads = Downloads::new();
+    let balancer = balancer(&[&good, &impostor], "X-Nothing: 1");
+    downloads.get_quickly(&[&balancer.url("/f")]).ended_with(0);
+    assert!(downloads.read("f") == file);
+}
+
+#[test]
+fn a_short_body_is_no_file_however_it_ends() {
+    let file = content(FILE);
+    let endings = [Fault::ClosesAt(FILE / 3), Fault::ResetsAt(FILE / 3)];
+    for fault in endings {
+        for framing in [Framing::Length, Framing::Chunked] {
+            // Without anything to tell a changed file by, it cannot be put together either.
+            let script = Script::of(&file).etag(None).framing(framing).fault(fault.clone(), Times::Always);
+            let server = script.start();
+            let downloads = Downloads::new();
+            let code = downloads.get_quickly(&[&server.url("/f"), "--retry", "1"]).code();
+            assert!([18, 56].contains(&code), "{fault:?} {framing:?}: {code}");
+            assert_eq!(downloads.names(), [""; 0]);
+        }
+    }
+}
+
+#[test]
+fn chunks_and_closing_servers_are_downloaded() {
+    let file = content(FILE);
+    for framing in [Framing::Chunked, Framing::UntilClose] {
+        let server = Script::of(&file).framing(framing).start();
+        let downloads = Downloads::new();
+        downloads.get(&[&server.url("/f")]).ended_with(0);
+        assert!(downloads.read("f") == file, "{framing:?}");
+    }
+    let empty = Script::of(b"").start();
+    let downloads = Downloads::new();
+    downloads.get(&[&empty.url("/f")]).ended_with(0);
+    assert_eq!(downloads.read("f"), b"");
+}

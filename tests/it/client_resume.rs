@@ -1,0 +1,194 @@
+//! `fingerpost get` run again: after a kill, after a failure, on a complete file, on a file that changed.
+
+use std::time::Duration;
+
+use super::support::downloads::Downloads;
+use super::support::misbehaving::{FileServer, Ranges, Script, content};
+use super::support::wait_until;
+
+const FILE: usize = 1_000_000;
+
+/// A server that breaks off at `at` and is then not to be had, so that a first run ends there.
+fn half_a_download(downloads: &Downloads, script: &Script, at: usize) -> FileServer {
+    let server = script.clone().closes_at(at).start();
+    let outcome = downloads.get(&[&server.url("/f"), "--retry", "0"]);
+    outcome.ended_with(18);
+    assert_eq!(downloads.names(), ["f.part", "f.part.journal"]);
+    server
+}
+
+#[test]
+fn the_second_run_goes_on_where_the_first_stopped() {
+    let file = content(FILE);
+    let downloads = Downloads::new();
+    let server = half_a_download(&downloads, &Script::of(&file), FILE / 2);
+    server.becomes(Script::of(&file));
+    downloads.get(&[&server.url("/f")]).ended_with(0);
+    assert!(downloads.read("f") == file);
+    assert_eq!(downloads.names(), ["f"]);
+    let second = &server.exchanges()[1];
+    assert_eq!(second.header("Range"), Some(format!("bytes={}-", FILE / 2).as_str()));
+    assert_eq!(second.header("If-Range"), server.etag().as_deref());
+    assert_eq!(server.sent(), FILE);
+}
+
+#[test]
+fn a_file_that_changed_between_runs_is_fetched_whole() {
+    let (old, mut new) = (content(FILE), content(FILE));
+    new.reverse();
+    let changed: [(Script, &[u8]); 5] = [
+        (Script::of(&new), &new),
+        (Script::of(&new[..FILE / 4]), &new[..FILE / 4]),
+        // Servers that do not do as If-Range says.
+        (Script::of(&new).ranges(Ranges::IfRangeIgnored), &new),
+        (Script::of(&new).ranges(Ranges::IfRangeRefused), &new),
+        (Script::of(&new).etag(None), &new),
+    ];
+    for (script, expected) in changed {
+        let downloads = Downloads::new();
+        let server = half_a_download(&downloads, &Script::of(&old), FILE / 2);
+        server.becomes(script.clone());
+        downloads.get_quickly(&[&server.url("/f")]).ended_with(0);
+        assert!(downloads.read("f") == expected, "{script:?}");
+    }
+}
+
+#[test]
+fn a_file_that_changes_during_the_download_is_never_mixed() {
+    let (old, mut new) = (content(FILE), content(FILE));
+    new.reverse();
+    for ranges in [Ranges::Honoured, Ranges::IfRangeIgnored, Ranges::Ignored] {
+        let server = Script::of(&old).bytes_per_second(4_000_000).closes_at(FILE / 2).start();
+        let downloads = Downloads::new();
+        let mut running = downloads.start(&[&server.url("/f")]);
+        wait_until("the first bytes", || server.sent() > 0);
+        server.becomes(Script::of(&new).ranges(ranges.clone()));
+        assert_eq!(running.wait().code(), Some(0));
+        assert!(downloads.read("f") == new, "{ranges:?}");
+    }
+}
+
+#[test]
+fn a_stale_mirror_of_the_same_size_gives_no_byte() {
+    let (new, mut old) = (content(FILE), content(FILE));
+    old.reverse();
+    let fresh = Script::of(&new).closes_at(FILE / 3).start();
+    let stale = Script::of(&old).start();
+    let link = format!("Link: <{}>; rel=duplicate; pri=1", stale.url("/f"));
+    let balancer = Script::redirect(&fresh.url("/f"), &[&link]).start();
+    let downloads = Downloads::new();
+    downloads.get_quickly(&[&balancer.url("/f")]).ended_with(0);
+    assert!(downloads.read("f") == new);
+}
+
+#[test]
+fn a_complete_file_is_not_fetched_again() {
+    let file = content(FILE);
+    let date = "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT";
+    let server = Script::of(&file).header(date).start();
+    let downloads = Downloads::new();
+    downloads.get(&[&server.url("/f")]).ended_with(0);
+    let before = server.sent();
+    downloads.get(&[&server.url("/f")]).ended_with(0);
+    assert_eq!(server.sent(), before);
+    // Touched, and so perhaps changed: it is fetched.
+    std::fs::write(downloads.path().join("f"), vec![0; FILE]).unwrap();
+    downloads.get(&[&server.url("/f")]).ended_with(0);
+    assert!(downloads.read("f") == file);
+    // A new version takes the place of the old one, unless that is not wanted.
+    let newer = content(FILE / 2);
+    server.becomes(Script::of(&newer));
+    downloads.get(&[&server.url("/f"), "--no-clobber"]).ended_with(0);
+    assert!(downloads.read("f") == file);
+    downloads.get(&[&server.url("/f")]).ended_with(0);
+    assert!(downloads.read("f") == newer);
+}
+
+#[test]
+fn a_kill_at_any_time_never_leaves_a_wrong_file() {
+    let file = content(FILE);
+    let server = Script::of(&file).bytes_per_second(8_000_000).start();
+    let downloads = Downloads::new();
+    let url = server.url("/f");
+    let flags = [url.as_str(), "--checkpoint-interval", "0.005"];
+    let mut kills = 0;
+    for round in 0..50_u64 {
+        let mut running = downloads.start(&flags);
+        std::thread::sleep(Duration::from_millis(20 + (round * 37) % 90));
+        running.kill();
+        kills += 1;
+        match std::fs::read(downloads.path().join("f")) {
+            Ok(bytes) => {
+                assert!(bytes == file, "a wrong file after {kills} kills");
+                std::fs::remove_file(downloads.path().join("f")).unwrap();
+            }
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+        }
+    }
+    downloads.get(&flags).ended_with(0);
+    assert!(downloads.read("f") == file);
+    assert_eq!(downloads.names(), ["f"]);
+    // Something was gone on with, and always in terms of this very version.
+    let resumed: Vec<_> =
+        server.exchanges().into_iter().filter(|exchange| exchange.header("Range").is_some()).collect();
+    assert!(!resumed.is_empty(), "every run began anew");
+    assert!(resumed.iter().all(|exchange| exchange.header("If-Range").is_some()));
+}
+
+#[test]
+fn ctrl_c_keeps_what_came() {
+    let file = content(FILE);
+    let server = Script::of(&file).bytes_per_second(2_000_000).start();
+    let downloads = Downloads::new();
+    let mut running = downloads.start(&[&server.url("/f")]);
+    wait_until("some bytes", || server.sent() > FILE / 4);
+    running.signal(rustix::process::Signal::INT);
+    assert_eq!(running.wait().code(), Some(130));
+    assert_eq!(downloads.names(), ["f.part", "f.part.journal"]);
+    server.becomes(Script::of(&file));
+    downloads.get(&[&server.url("/f")]).ended_with(0);
+    assert!(downloads.read("f") == file);
+    assert!(server.exchanges().last().unwrap().header("Range").is_some());
+}
+
+#[test]
+fn two_clients_do_not_write_one_file() {
+    let file = content(FILE);
+    let server = Script::of(&file).bytes_per_second(1_000_000).start();
+    let downloads = Downloads::new();
+    let mut first = downloads.start(&[&server.url("/f")]);
+    wait_until("the part file", || downloads.names().contains(&"f.part".to_owned()));
+    downloads.get(&[&server.url("/f")]).ended_with(36);
+    assert_eq!(first.wait().code(), Some(0));
+    assert!(downloads.read("f") == file);
+}
+
+#[test]
+fn a_part_file_without_a_journal_is_not_believed() {
+    let file = content(FILE);
+    let server = Script::of(&file).start();
+    for journal in [
+        "",
+        "{}\n",
+        "not json",
+        "{\"fingerpost\":1,\"file\":{\"size\":1000000,\"etags\":[\"\\\"x\\\"\"]}}\n{\"start\":0,\"end\":99999999,\"from\":\"\"}\n",
+    ] {
+        let downloads = Downloads::new();
+        std::fs::write(downloads.path().join("f.part"), vec![7; FILE / 2]).unwrap();
+        std::fs::write(downloads.path().join("f.part.journal"), journal).unwrap();
+        downloads.get(&[&server.url("/f")]).ended_with(0);
+        assert!(downloads.read("f") == file);
+        assert_eq!(downloads.names(), ["f"]);
+    }
+}
+
+#[test]
+fn no_resume_begins_anew() {
+    let file = content(FILE);
+    let downloads = Downloads::new();
+    let server = half_a_download(&downloads, &Script::of(&file), FILE / 2);
+    server.becomes(Script::of(&file));
+    downloads.get(&[&server.url("/f"), "--no-resume"]).ended_with(0);
+    assert!(downloads.read("f") == file);
+    assert_eq!(server.exchanges()[1].header("Range"), None);
+}
