@@ -28,6 +28,7 @@ pub mod http;
 pub mod settings;
 pub mod supervision;
 pub mod telemetry;
+pub mod up;
 
 use cli::{Cli, Command};
 
@@ -39,6 +40,7 @@ use cli::{Cli, Command};
 pub fn run(cli: Cli) -> ExitCode {
     telemetry::start(&cli.log);
     match cli.command {
+        Command::Up(arguments) => exit(up::command(&arguments)),
         Command::Balancer(arguments) => exit(balancer::command(&arguments)),
         Command::Server(arguments) => exit(file_server::command(&arguments)),
         Command::Get(arguments) => client::command(&arguments),

@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicUsize;
 
 use actix::{Actor, Arbiter};
 use actix_http::header::HeaderValue;
+use arc_swap::ArcSwap;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::sync::Semaphore;
@@ -42,7 +43,7 @@ use backends::watch::{Follower, ListError};
 use policy::{PolicyName, SecondChance};
 use probe::ProbePlan;
 use ranking::publication::Publication;
-use ranking::table::RoutingTable;
+use ranking::table::{Member, RoutingTable};
 use ranking::{Members, RankingActor, RankingPlan};
 use redirect::service::AnswerPlan;
 use roster::Roster;
@@ -132,15 +133,23 @@ impl Balancer {
     pub async fn run(self, ready: impl FnOnce(&Bound), stop: StopHandle) -> Result<(), BalancerError> {
         let Self { settings, bound, listener, admin_listener, mut follower } = self;
         let backends = follower.backends();
+        let members: Vec<Member> = backends.iter().cloned().map(Member::new).collect();
+        let now = Instant::now();
+        let first = RoutingTable::first(
+            &members,
+            settings.policy,
+            &settings.thresholds,
+            now,
+            &mut SmallRng::from_rng(&mut rand::rng()),
+        );
+        let members: Members = Arc::new(ArcSwap::from_pointee(members));
         let mut metrics = BalancerMetrics::default();
-        let empty = RoutingTable::empty(settings.policy, Instant::now(), &mut rand::rng());
-        let publication = Arc::new(Publication::new(empty, metrics.tables_lost.clone()));
+        let publication = Arc::new(Publication::new(first, metrics.tables_lost.clone()));
         metrics.observe(Arc::clone(&publication));
         let metrics = Arc::new(metrics);
         let (guardian, guarding) = Guardian::new(Patience::default(), metrics.supervision.clone());
 
-        let clock = policy::Clock::new(Instant::now());
-        let members = Members::default();
+        let clock = policy::Clock::new(now);
         let arbiter = Arbiter::new();
         let (ranking, _ranking_leash) = start_ranking(
             &guardian,

@@ -10,8 +10,7 @@ use rand::rngs::SmallRng;
 
 use crate::balancer::admin::metrics::BalancerMetrics;
 use crate::balancer::backends::{Backend, BackendId};
-use crate::balancer::policy::{self, Ledger};
-use crate::balancer::probe::{ProbeActor, ProbePlan, ProbeResult, Stop};
+use crate::balancer::probe::{ProbeActor, ProbePlan, ProbeResult, Tenure};
 use crate::balancer::ranking::table::Member;
 use crate::balancer::ranking::{ListChanged, Members, RankingActor};
 use crate::supervision::{ActorKind, Guardian, Leash, Outlet, Seat};
@@ -28,15 +27,14 @@ pub struct Roster {
     listed: HashMap<BackendId, Listed>,
 }
 
-/// A backend of the list with its actor.
+/// What keeps the actor of a listed backend at work: first it must not be recreated, then it may end.
 struct Listed {
-    ledger: Arc<Ledger>,
-    actor: Seat<ProbeActor>,
-    leash: Leash,
+    _leash: Leash,
+    _tenure: Tenure,
 }
 
 impl Roster {
-    /// A roster without backends, whose actors will live on `arbiter`.
+    /// A roster without actors, which will live on `arbiter`; `members` is where the list in force stands.
     #[must_use]
     pub fn new(
         arbiter: ArbiterHandle,
@@ -61,32 +59,28 @@ impl Roster {
         let interval = self.plan.budget.stretched(self.plan.thresholds.interval, backends.len());
         self.metrics.probe_interval.set(interval.as_secs_f64());
 
-        let mut left = std::mem::take(&mut self.listed);
-        let mut newcomers = Vec::new();
-        let mut members = Vec::with_capacity(backends.len());
-        for backend in backends {
-            let ledger = left.get(backend.id()).map_or_else(
-                || Arc::new(Ledger::new(policy::identity(backend.id().authority()))),
-                |listed| Arc::clone(&listed.ledger),
-            );
-            let member = Member { backend: backend.clone(), ledger };
-            match left.remove(backend.id()) {
-                Some(listed) => drop(self.listed.insert(backend.id().clone(), listed)),
-                None => newcomers.push(member.clone()),
-            }
-            members.push(member);
-        }
+        let current = self.members.load();
+        let known: HashMap<&BackendId, &Member> =
+            current.iter().map(|member| (member.backend.id(), member)).collect();
+        let members: Vec<Member> = backends
+            .iter()
+            .map(|backend| match known.get(backend.id()) {
+                Some(member) => Member { backend: backend.clone(), ledger: Arc::clone(&member.ledger) },
+                None => Member::new(backend.clone()),
+            })
+            .collect();
+        let members = Arc::new(members);
         // The ranking should know a backend before its first result comes in. If it is not there to hear of it now,
         // it finds the list by itself a little later.
-        self.members.store(Arc::new(members));
+        self.members.store(Arc::clone(&members));
         let _ = self.ranking.try_send(ListChanged);
-        for member in newcomers {
-            self.start(member);
-        }
-        for Listed { actor, leash, .. } in left.into_values() {
-            drop(leash);
-            // One that is dead already needs no stop.
-            let _ = actor.try_send(Stop);
+        // Those that stay in `left` are no longer listed: dropping them ends their actors.
+        let mut left = std::mem::take(&mut self.listed);
+        for member in members.iter() {
+            match left.remove(member.backend.id()) {
+                Some(listed) => drop(self.listed.insert(member.backend.id().clone(), listed)),
+                None => self.start(member.clone()),
+            }
         }
     }
 
@@ -95,13 +89,15 @@ impl Roster {
         let actor = Seat::<ProbeActor>::default();
         let arbiter = self.arbiter.clone();
         let (plan, results) = (Arc::clone(&self.plan), Arc::clone(&self.results));
-        let ledger = Arc::clone(&member.ledger);
+        let tenure = Tenure::default();
+        let watched = tenure.watch();
         let leash = self.guardian.supervise(ActorKind::Probe, id.as_str().into(), &actor, move |lifeline| {
             let (member, plan, results) = (member.clone(), Arc::clone(&plan), Arc::clone(&results));
+            let (tenure, random) = (watched.clone(), SmallRng::from_rng(&mut rand::rng()));
             ProbeActor::start_in_arbiter(&arbiter, move |_| {
-                ProbeActor::new(&member, plan, results, SmallRng::from_rng(&mut rand::rng()), lifeline)
+                ProbeActor::new(&member, tenure, plan, results, random, lifeline)
             })
         });
-        self.listed.insert(id, Listed { ledger, actor, leash });
+        self.listed.insert(id, Listed { _tenure: tenure, _leash: leash });
     }
 }

@@ -12,6 +12,7 @@ mod get;
 mod manual;
 mod server;
 mod status;
+mod up;
 
 pub use balancer::BalancerArguments;
 pub use check::CheckArguments;
@@ -19,6 +20,7 @@ pub use get::{GetArguments, ProgressMode};
 pub use manual::ManualArguments;
 pub use server::ServerArguments;
 pub use status::StatusArguments;
+pub use up::UpArguments;
 
 /// A redirect load balancer for downloads.
 #[derive(Debug, Parser)]
@@ -55,6 +57,8 @@ pub enum LogFormat {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Start a balancer and three servers in this process, for a first look
+    Up(UpArguments),
     /// Redirect each request to the best server of a list
     Balancer(BalancerArguments),
     /// Serve the files of a folder

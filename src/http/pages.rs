@@ -25,6 +25,10 @@ use bytes::{Bytes, BytesMut};
 
 const TEMPLATE: &str = include_str!("pages/template.html");
 
+/// The same page without its dress.
+const PLAIN_TEMPLATE: &str =
+    "<!DOCTYPE html><html lang=\"en\"><title>{{code}} {{title}}</title><p>{{text}}</p>\n";
+
 /// Where a redirect page names the address.
 const LOCATION: &str = "{{location}}";
 
@@ -211,7 +215,9 @@ pub fn escape(text: &str, html: &mut BytesMut) {
 }
 
 fn render(status: u16, title: &str, text: &str) -> Bytes {
-    TEMPLATE
+    // Hardly anybody sees the page of a redirect, and every redirect carries it.
+    let template = if (300..400).contains(&status) { PLAIN_TEMPLATE } else { TEMPLATE };
+    template
         .replace("{{code}}", &status.to_string())
         .replace("{{title}}", title)
         .replace("{{text}}", text)

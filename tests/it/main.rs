@@ -28,3 +28,4 @@ mod seed;
 mod server;
 mod support;
 mod support_works;
+mod up;

@@ -2,8 +2,8 @@
 //! the next one is due in [`schedule`].
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
@@ -54,14 +54,23 @@ pub struct ProbeResult {
     pub outcome: ProbeOutcome,
 }
 
-/// Ends a `ProbeActor`, for a backend that left the list.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Stop;
+/// Kept by whoever keeps the list, for as long as a backend stands in it: once it is dropped, the backend's
+/// `ProbeActor` ends instead of probing again.
+#[derive(Debug, Default)]
+pub struct Tenure(Arc<()>);
+
+impl Tenure {
+    /// What the actor looks at.
+    #[must_use]
+    pub fn watch(&self) -> Weak<()> {
+        Arc::downgrade(&self.0)
+    }
+}
 
 /// Probes one backend for as long as it stands in the list.
 pub struct ProbeActor {
     backend: BackendId,
+    tenure: Weak<()>,
     plan: Arc<ProbePlan>,
     prober: Rc<Prober>,
     /// This actor's own view, for the pauses between probes; what clients see is decided by the ranking.
@@ -80,6 +89,7 @@ impl ProbeActor {
     #[must_use]
     pub fn new(
         member: &Member,
+        tenure: Weak<()>,
         plan: Arc<ProbePlan>,
         results: Outlet<ProbeResult>,
         random: SmallRng,
@@ -88,6 +98,7 @@ impl ProbeActor {
         let prober = Rc::new(Prober::new(member.backend.id(), &plan));
         Self {
             backend: member.backend.id().clone(),
+            tenure,
             plan,
             prober,
             health: Health::new(Instant::now()),
@@ -100,6 +111,10 @@ impl ProbeActor {
     }
 
     fn probe(&mut self, ctx: &mut Context<Self>) {
+        if self.tenure.strong_count() == 0 {
+            ctx.stop();
+            return;
+        }
         let plan = Arc::clone(&self.plan);
         let prober = Rc::clone(&self.prober);
         let probing = async move {
@@ -141,14 +156,6 @@ impl Actor for ProbeActor {
     fn started(&mut self, ctx: &mut Context<Self>) {
         let backends = self.plan.backends.load(Ordering::Relaxed);
         ctx.run_later(self.plan.budget.first_pause(&self.backend, backends), Self::probe);
-    }
-}
-
-impl Handler<Stop> for ProbeActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) {
-        ctx.stop();
     }
 }
 

@@ -21,6 +21,15 @@ pub struct Member {
     pub ledger: Arc<Ledger>,
 }
 
+impl Member {
+    /// A backend that was sent nothing yet.
+    #[must_use]
+    pub fn new(backend: Backend) -> Self {
+        let ledger = Arc::new(Ledger::new(policy::identity(backend.id().authority())));
+        Self { backend, ledger }
+    }
+}
+
 /// All that is known of one backend.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -95,11 +104,17 @@ pub struct RoutingTable {
 }
 
 impl RoutingTable {
-    /// The table before any list was read.
+    /// The table before the first probe: nothing is known of any member.
     #[must_use]
-    pub fn empty(name: PolicyName, now: Instant, random: &mut dyn Rng) -> Self {
-        let policy = policy::build(name, Vec::new(), random);
-        Self { generation: 0, built_at: now, mode: Mode::Nothing, entries: Vec::new(), policy }
+    pub fn first(
+        members: &[Member],
+        name: PolicyName,
+        thresholds: &Thresholds,
+        now: Instant,
+        random: &mut dyn Rng,
+    ) -> Self {
+        let mut entries: Vec<Entry> = members.iter().map(|member| Entry::new(member.clone(), now)).collect();
+        Self::build(0, &mut entries, name, thresholds, now, random)
     }
 
     /// The table that follows from what is known now. It notes the standing of each entry in `entries` too.

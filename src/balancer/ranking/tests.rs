@@ -3,9 +3,8 @@ use rand::SeedableRng;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::balancer::backends::{Backend, list};
+use crate::balancer::backends::list;
 use crate::balancer::health::{Failure, FailureKind, ProbeOutcome};
-use crate::balancer::policy::{Ledger, identity};
 use crate::supervision::{ActorKind, Guardian, Leash, Patience, Seat, SupervisionMetrics};
 
 /// A ranking with one subscriber, in virtual time.
@@ -20,10 +19,18 @@ struct Scene {
 impl Scene {
     async fn play<F: Future>(list: &str, story: impl FnOnce(Self) -> F) -> F::Output {
         let now = Instant::now();
+        let thresholds = Thresholds {
+            fall: 3,
+            rise: 2,
+            interval: Duration::from_secs(2),
+            backoff_max: Duration::from_secs(30),
+            slow_start: Duration::from_secs(10),
+        };
+        let members = members(list);
         let mut random = SmallRng::seed_from_u64(1);
-        let empty = RoutingTable::empty(PolicyName::Ranked, now, &mut random);
+        let first = RoutingTable::first(&members, PolicyName::Ranked, &thresholds, now, &mut random);
         let publication =
-            Arc::new(Publication::new(empty, prometheus_client::metrics::counter::Counter::default()));
+            Arc::new(Publication::new(first, prometheus_client::metrics::counter::Counter::default()));
         let (sender, published) = mpsc::unbounded_channel();
         publication.subscribe(
             &(Arc::new(move |publication::Publish(table)| {
@@ -32,16 +39,10 @@ impl Scene {
             }) as crate::supervision::Outlet<publication::Publish>),
         );
         let plan = RankingPlan {
-            members: Arc::new(ArcSwap::from_pointee(members(list))),
+            members: Arc::new(ArcSwap::from_pointee(members)),
             publication,
             policy: PolicyName::Ranked,
-            thresholds: Thresholds {
-                fall: 3,
-                rise: 2,
-                interval: Duration::from_secs(2),
-                backoff_max: Duration::from_secs(30),
-                slow_start: Duration::from_secs(10),
-            },
+            thresholds,
             clock: Clock::new(now),
             metrics: RankingMetrics::default(),
         };
@@ -80,11 +81,7 @@ impl Scene {
 
 fn members(list: &str) -> Vec<Member> {
     let backends = list::parse(list.as_bytes()).backends;
-    let member = |backend: Backend| {
-        let ledger = Arc::new(Ledger::new(identity(backend.id().authority())));
-        Member { backend, ledger }
-    };
-    backends.into_iter().map(member).collect()
+    backends.into_iter().map(Member::new).collect()
 }
 
 fn success() -> ProbeOutcome {

@@ -1,0 +1,120 @@
+//! `fingerpost up`: a balancer and some servers in one process, ready in one command. For a first look and for
+//! trying settings; it listens on 127.0.0.1 only.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use futures_util::future::{self, FutureExt};
+use tempfile::TempDir;
+
+use crate::balancer::settings::BalancerSettings;
+use crate::balancer::{Balancer, BalancerError};
+use crate::cli::UpArguments;
+use crate::file_server::settings::ServerSettings;
+use crate::file_server::{FileServer, ServerError};
+use crate::http::stop::{Interrupts, StopHandle};
+use crate::settings::SettingsError;
+
+const HOST: &str = "127.0.0.1";
+
+/// What is served where the working folder has no `files/`.
+const SAMPLES: [(&str, &[u8]); 2] = [
+    ("plshelp.txt", include_bytes!("../files/plshelp.txt")),
+    ("hello.txt", include_bytes!("../files/hello.txt")),
+];
+
+/// Why nothing is up.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    /// The settings make no sense.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// A server cannot run.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The balancer cannot run.
+    #[error(transparent)]
+    Balancer(#[from] BalancerError),
+    /// The list, or the samples, cannot be written.
+    #[error("cannot write the list of servers to the folder for temporary files")]
+    Scratch(#[source] io::Error),
+    /// The system gave no signals.
+    #[error("cannot listen for signals")]
+    Signals(#[source] io::Error),
+}
+
+/// Runs `fingerpost up` until it is told to stop.
+pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
+    let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
+    let scratch = tempfile::Builder::new().prefix("fingerpost-").tempdir().map_err(UpError::Scratch)?;
+
+    let mut server_settings = ServerSettings::try_from(raw.server)?;
+    HOST.clone_into(&mut server_settings.host);
+    server_settings.port = 0;
+    if arguments.root.is_none() && !server_settings.root.is_dir() {
+        server_settings.root = write_samples(&scratch).map_err(UpError::Scratch)?;
+    }
+    // All of them share the machine's processors.
+    server_settings.workers = 1;
+    let servers = (0..arguments.servers)
+        .map(|_| FileServer::build(server_settings.clone()))
+        .collect::<Result<Vec<_>, _>>()?;
+
+    let mut balancer_settings = BalancerSettings::try_from(raw.balancer)?;
+    HOST.clone_into(&mut balancer_settings.host);
+    balancer_settings.servers = write_list(&scratch, &servers).map_err(UpError::Scratch)?;
+    let balancer = Balancer::build(balancer_settings.clone())?;
+
+    actix::System::new().block_on(async {
+        let stop = StopHandle::default();
+        let interrupts = Interrupts::listen().map_err(UpError::Signals)?;
+        actix::spawn(interrupts.announce_and_stop(stop.clone(), balancer_settings.shutdown_timeout));
+        run(servers, balancer, &server_settings.root, &stop).await
+    })
+}
+
+async fn run(
+    servers: Vec<FileServer>,
+    balancer: Balancer,
+    root: &Path,
+    stop: &StopHandle,
+) -> Result<(), UpError> {
+    println!("Serving the folder {}", root.display());
+    let serving = servers.into_iter().zip(1..).map(|(server, number)| {
+        let ready = move |bound: &crate::file_server::Bound| {
+            println!("Server {number} at http://{}/", bound.clients);
+        };
+        server.run(ready, stop.clone()).map(|ended| ended.map_err(UpError::from)).boxed_local()
+    });
+    // The servers come first, so that they print their addresses and answer the balancer's first probes.
+    let mut all: Vec<_> = serving.collect();
+    let ready = |bound: &crate::balancer::Bound| {
+        println!("Balancer at http://{}/", bound.clients);
+        println!("To download through it: fingerpost get http://{}/plshelp.txt", bound.clients);
+        bound.announce();
+    };
+    all.push(balancer.run(ready, stop.clone()).map(|ended| ended.map_err(UpError::from)).boxed_local());
+    // One that ends with an error takes the others along; a stop ends all of them.
+    future::try_join_all(all).await.map(drop)
+}
+
+fn write_samples(scratch: &TempDir) -> io::Result<PathBuf> {
+    let folder = scratch.path().join("files");
+    std::fs::create_dir(&folder)?;
+    for (name, content) in SAMPLES {
+        std::fs::write(folder.join(name), content)?;
+    }
+    Ok(folder)
+}
+
+fn write_list(scratch: &TempDir, servers: &[FileServer]) -> io::Result<PathBuf> {
+    let mut list = String::from("# Written by fingerpost up, for as long as it runs.\n");
+    for server in servers {
+        // Writing to a string cannot fail.
+        let _ = writeln!(list, "{}", server.bound().clients);
+    }
+    let path = scratch.path().join("balancer_server_list.txt");
+    std::fs::write(&path, list)?;
+    Ok(path)
+}
