@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::process::{self, Process};
-use super::{LOAD_CORE, SERVER_CORE, TARGET, canned_server};
+use super::{LOAD_CORE, SERVER_CORE, TARGET};
 
 /// A server that can be compared.
 pub struct Contender {
@@ -65,13 +65,10 @@ impl Contender {
 fn fingerpost(backends: usize, folder: &Path) -> io::Result<Running> {
     let page = folder.join("backend-answer");
     fs::write(&page, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok")?;
-    let (servers, servers_port) = canned_server(LOAD_CORE, &page)?;
+    let (servers, servers_port) = process::canned_server(LOAD_CORE, &page)?;
     // A balancer follows its list, so each has one of its own.
     let list = folder.join(format!("list-{servers_port}.txt"));
-    let lines: Vec<_> = (0..backends)
-        .map(|number| format!("127.1.{}.{}:{servers_port}", number / 200, number % 200 + 1))
-        .collect();
-    fs::write(&list, lines.join("\n"))?;
+    fs::write(&list, process::loopback_list(backends, servers_port))?;
     let admin = process::free_port()?;
     let (process, port) = Process::start_ready(
         SERVER_CORE,
@@ -101,7 +98,7 @@ fn floor(folder: &Path) -> io::Result<Running> {
     let answer = process::first_answer(model.port, TARGET)?;
     let file = folder.join("floor-answer");
     fs::write(&file, answer)?;
-    let (process, port) = canned_server(SERVER_CORE, &file)?;
+    let (process, port) = process::canned_server(SERVER_CORE, &file)?;
     Ok(Running { port, process, _backends: None })
 }
 

@@ -133,14 +133,3 @@ impl Options {
         options
     }
 }
-
-/// This program again, as a server of canned answers, and its port.
-fn canned_server(core: &str, answer: &std::path::Path) -> io::Result<(process::Process, u16)> {
-    let program = std::env::current_exe()?;
-    process::Process::start_ready(
-        core,
-        program.to_str().expect("a path in UTF-8"),
-        &["serve-canned", answer.to_str().expect("a path in UTF-8")],
-        "",
-    )
-}

@@ -142,3 +142,20 @@ fn answer(port: u16, target: &str) -> io::Result<Vec<u8>> {
     reader.read_exact(&mut body)?;
     Ok([answer.into_bytes(), body].concat())
 }
+
+/// This program again, as a server of canned answers, and its port.
+pub fn canned_server(core: &str, answer: &Path) -> io::Result<(Process, u16)> {
+    let program = std::env::current_exe()?;
+    Process::start_ready(
+        core,
+        program.to_str().expect("a path in UTF-8"),
+        &["serve-canned", answer.to_str().expect("a path in UTF-8")],
+        "",
+    )
+}
+
+/// A list of so many backends, each an address of 127.0.0.0/8.
+pub fn loopback_list(backends: usize, port: u16) -> String {
+    let lines = (0..backends).map(|number| format!("127.1.{}.{}:{port}", number / 200, number % 200 + 1));
+    lines.collect::<Vec<_>>().join("\n")
+}
