@@ -20,6 +20,7 @@ mod client_integrity;
 mod client_resume;
 mod documents;
 mod failover;
+mod help;
 mod live_list;
 mod malformed;
 mod probing;

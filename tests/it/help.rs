@@ -1,0 +1,59 @@
+//! The help texts, pinned: they are a promise, and a change of one should be seen.
+//!
+//! After a change that is meant, `FINGERPOST_TEST_WRITE_HELP=1 cargo test --test it help` writes them anew.
+
+use std::path::Path;
+
+use super::support::program::fingerpost;
+
+#[test]
+fn every_help_text_is_as_it_is_written_down() {
+    let mut differing = Vec::new();
+    let top = help(&[]);
+    let mut pages = vec![("fingerpost".to_owned(), top.clone())];
+    for command in commands(&top) {
+        pages.push((format!("fingerpost-{command}"), help(&[&command])));
+    }
+    for (name, text) in pages {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/help/{name}.txt"));
+        if std::env::var_os("FINGERPOST_TEST_WRITE_HELP").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let pinned = std::fs::read_to_string(&path).unwrap_or_default();
+        if pinned != text {
+            differing.push(format!("{}:\n{text}", path.display()));
+        }
+    }
+    assert!(
+        differing.is_empty(),
+        "changed; if this is meant, write them anew with FINGERPOST_TEST_WRITE_HELP=1\n{}",
+        differing.join("\n")
+    );
+}
+
+#[test]
+fn the_man_page_and_the_completions_name_every_command() {
+    let commands = commands(&help(&[]));
+    assert!(commands.len() >= 5, "{commands:?}");
+    for page in ["man", "bash", "fish", "zsh"] {
+        let output = fingerpost().args(["manual", page]).output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        for command in &commands {
+            assert!(text.contains(command), "{command} is not in the {page} page");
+        }
+    }
+}
+
+fn help(command: &[&str]) -> String {
+    let output = fingerpost().args(command).arg("--help").output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The commands that the top help text lists.
+fn commands(top: &str) -> Vec<String> {
+    let listed = top.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names = listed.lines().filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
