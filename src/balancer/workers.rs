@@ -19,7 +19,7 @@ use crate::balancer::redirect::service::{AnswerPlan, RedirectService};
 use crate::balancer::redirect::{CurrentTable, RedirectHandler};
 use crate::balancer::settings::BalancerSettings;
 use crate::http::stop::StopHandle;
-use crate::http::transport::{Limits, Serving, Transport};
+use crate::http::transport::{Limits, Serving, Shortcut, Transport};
 use crate::supervision::{ActorKind, Guardian, Seat};
 
 /// What every HTTP worker is started with.
@@ -55,9 +55,13 @@ impl Workers {
             stop,
             ..Transport::default()
         };
-        transport.serve(vec![listener.into()], move || {
+        transport.serve_with_shortcut(vec![listener.into()], move || {
             let service = Rc::new(self.start());
-            fn_service(move |request: Request| ready(Ok::<_, Response<BoxBody>>(service.answer(&request))))
+            let shortcut: Rc<dyn Shortcut> = Rc::clone(&service) as _;
+            let long_way = fn_service(move |request: Request| {
+                ready(Ok::<_, Response<BoxBody>>(service.answer(&request)))
+            });
+            (long_way, Some(shortcut))
         })
     }
 

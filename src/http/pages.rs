@@ -158,22 +158,26 @@ impl Pages {
     }
 
     /// The page of a redirect to `location`, which is escaped here.
-    ///
-    /// One allocation where the page names the address, none where it does not.
     #[must_use]
     pub fn redirect(&self, status: StatusCode, location: &str) -> Bytes {
-        let Some(page) = self.find(status) else { return Bytes::new() };
-        let Some((last, pieces)) = page.pieces.split_last() else { return page.html.clone() };
-        if pieces.is_empty() {
-            return page.html.clone();
-        }
-        let mut html = BytesMut::with_capacity(page.html.len() + pieces.len() * (location.len() + 16));
+        let mut html = BytesMut::new();
+        self.put_redirect(status, location, &mut html);
+        html.freeze()
+    }
+
+    /// Appends the same page.
+    pub fn put_redirect(&self, status: StatusCode, location: &str, html: &mut BytesMut) {
+        let Some((last, pieces)) = self.find(status).and_then(|page| page.pieces.split_last()) else {
+            return;
+        };
+        html.reserve(
+            last.len() + pieces.iter().map(|piece| piece.len() + location.len() + 16).sum::<usize>(),
+        );
         for piece in pieces {
             html.extend_from_slice(piece);
-            escape(location, &mut html);
+            escape(location, html);
         }
         html.extend_from_slice(last);
-        html.freeze()
     }
 
     /// A whole answer with the page of an error: its type, `no-store` and `nosniff`.

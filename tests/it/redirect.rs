@@ -78,3 +78,44 @@ fn pipelined_requests_are_answered_in_order() {
         assert_eq!(connection.answer(Expect::Body).unwrap().location(), story.location(target));
     }
 }
+
+/// The head's lines without the time, sorted, and the body.
+fn comparable(answer: &http::Answer) -> (Vec<String>, String) {
+    let lines = answer.headers.iter().filter(|(name, _)| name != "Date");
+    let mut lines: Vec<String> = lines.map(|(name, value)| format!("{name}: {value}")).collect();
+    lines.sort();
+    lines.push(answer.status_line.clone());
+    (lines, answer.text())
+}
+
+#[test]
+fn a_plain_request_is_answered_the_short_way_as_it_is_the_long_way() {
+    let story = Lone::start();
+    for target in ["/", "/a%20b?c=d&e='f'", "/<b>\"x\"", "/%zz", "/a/../b", "//evil.example/", "/x#y", "/\\x"]
+    {
+        let ask = |line: &str| {
+            let mut connection = Connection::open(story.balancer.address()).unwrap();
+            connection.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{line}\r\n")).unwrap();
+            comparable(&connection.answer(Expect::Body).unwrap())
+        };
+        // A header that decides on the connection takes the long way.
+        assert_eq!(ask(""), ask("Connection: keep-alive\r\n"), "{target}");
+    }
+}
+
+#[test]
+fn a_thousand_requests_in_one_piece_get_a_thousand_answers_in_their_order() {
+    let story = Lone::start();
+    let mut connection = Connection::open(story.balancer.address()).unwrap();
+    let line = |number: usize| match number % 10 {
+        // Each tenth goes the long way, and the answers must not overtake each other.
+        0 => format!("GET /{number} HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"),
+        _ => format!("GET /{number} HTTP/1.1\r\nHost: x\r\n\r\n"),
+    };
+    let requests: String = (0..1000).map(line).collect();
+    connection.send(requests).unwrap();
+    for number in 0..1000 {
+        let answer = connection.answer(Expect::Body).unwrap();
+        assert_eq!(answer.location(), story.location(&format!("/{number}")));
+    }
+}

@@ -4,8 +4,12 @@ use std::fmt;
 
 use actix_http::header::{self, HeaderName, HeaderValue};
 use actix_http::{Response, StatusCode};
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
+use super::location::Target;
+use super::service::Choice;
+use crate::balancer::policy::Picks;
+use crate::balancer::ranking::table::RoutingTable;
 use crate::http::pages::Pages;
 
 /// The statuses a redirect may have (RFC 9110, sections 15.4.2 to 15.4.9).
@@ -32,6 +36,12 @@ impl RedirectStatus {
     pub fn code(self) -> u16 {
         self.0.as_u16()
     }
+
+    /// What stands behind the number in a status line.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        self.0.canonical_reason().unwrap_or_default()
+    }
 }
 
 impl fmt::Display for RedirectStatus {
@@ -43,47 +53,71 @@ impl fmt::Display for RedirectStatus {
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
-/// The answer that sends a client to `location`, with the runners-up as `link` if there are any (RFC 6249).
+/// The answer that sends a client where the choice says, with the runners-up as `Link` if there are any.
 ///
 /// `no-store` keeps caches from pinning a client to one backend: a bare 301 may be stored for ever
-/// (RFC 9111, section 4.2.2). `location` is visible ASCII, as [`Target::location`](super::location::Target::location)
-/// promises.
+/// (RFC 9111, section 4.2.2).
 #[must_use]
-pub fn redirect(
+pub(super) fn redirect(
     pages: &Pages,
     status: RedirectStatus,
-    location: Bytes,
-    link: Option<Bytes>,
+    table: &RoutingTable,
+    choice: &Choice<'_>,
+    target: &Target<'_>,
 ) -> Response<Bytes> {
-    let page = pages.redirect(status.0, std::str::from_utf8(&location).unwrap_or_default());
-    let mut response = Response::with_body(status.0, page);
-    let head = response.head_mut();
-    put(&mut head.headers, header::LOCATION, location);
-    if let Some(link) = link {
-        put(&mut head.headers, header::LINK, link);
+    let (mut location, mut page) = (BytesMut::new(), BytesMut::new());
+    target.put_location(choice.backend, &mut location);
+    put_page(pages, status, &location, &mut page);
+    let mut response = Response::with_body(status.0, page.freeze());
+    let headers = response.headers_mut();
+    put(headers, header::LOCATION, location.freeze());
+    if !choice.picks.alternates().is_empty() {
+        let mut link = BytesMut::new();
+        put_link(table, &choice.picks, target, &mut link);
+        put(headers, header::LINK, link.freeze());
     }
-    head.headers.insert(header::CACHE_CONTROL, NO_STORE);
-    head.headers.insert(header::CONTENT_TYPE, HTML);
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
+    headers.insert(header::CONTENT_TYPE, HTML);
     response
+}
+
+/// Appends the page of a redirect to `location`, which is visible ASCII, as a [`Target`] promises.
+pub(super) fn put_page(pages: &Pages, status: RedirectStatus, location: &[u8], page: &mut BytesMut) {
+    pages.put_redirect(status.0, std::str::from_utf8(location).unwrap_or_default(), page);
+}
+
+/// The runners-up in one `Link` header (RFC 6249, section 3): `<url>; rel=duplicate; pri=1, ...`.
+pub(super) fn put_link(table: &RoutingTable, picks: &Picks, target: &Target<'_>, value: &mut BytesMut) {
+    let alternates = picks.alternates().iter().filter_map(|place| table.entries.get(*place as usize));
+    for (priority, entry) in (b'1'..).zip(alternates) {
+        if priority > b'1' {
+            value.put_slice(b", ");
+        }
+        value.put_u8(b'<');
+        value.put_slice(entry.member.backend.id().as_str().as_bytes());
+        put_without_brackets(value, target.as_bytes());
+        value.put_slice(b">; rel=duplicate; pri=");
+        value.put_u8(priority);
+    }
+}
+
+/// Appends a target such that it cannot end the `<...>` around it.
+fn put_without_brackets(value: &mut BytesMut, target: &[u8]) {
+    if memchr::memchr2(b'<', b'>', target).is_none() {
+        return value.put_slice(target);
+    }
+    for byte in target {
+        match byte {
+            b'<' => value.put_slice(b"%3C"),
+            b'>' => value.put_slice(b"%3E"),
+            _ => value.put_u8(*byte),
+        }
+    }
 }
 
 fn put(headers: &mut header::HeaderMap, name: HeaderName, value: Bytes) {
     // Cannot fail for visible ASCII; were it wrong all the same, the header is left out rather than a worker lost.
     if let Ok(value) = HeaderValue::from_maybe_shared(value) {
         headers.insert(name, value);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_headers_are_those_that_keep_caches_away() {
-        let status = RedirectStatus::try_from(301).unwrap();
-        let response = redirect(&Pages::built_in(), status, Bytes::from_static(b"http://h:1/a?b"), None);
-        assert_eq!(response.headers().get("location").unwrap(), "http://h:1/a?b");
-        assert_eq!(response.headers().get("cache-control").unwrap(), "no-store");
-        assert!(response.headers().get("link").is_none());
     }
 }

@@ -70,11 +70,15 @@ impl<'a> Target<'a> {
     /// valid header value.
     #[must_use]
     pub fn location(&self, backend: &BackendId) -> Bytes {
-        let prefix = backend.as_str().as_bytes();
-        let mut url = BytesMut::with_capacity(prefix.len() + self.bytes.len());
-        url.put_slice(prefix);
-        url.put_slice(self.bytes);
+        let mut url = BytesMut::with_capacity(backend.as_str().len() + self.bytes.len());
+        self.put_location(backend, &mut url);
         url.freeze()
+    }
+
+    /// Appends the same URL.
+    pub fn put_location(&self, backend: &BackendId, url: &mut BytesMut) {
+        url.put_slice(backend.as_str().as_bytes());
+        url.put_slice(self.bytes);
     }
 }
 

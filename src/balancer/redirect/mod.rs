@@ -16,6 +16,7 @@ pub mod answer;
 pub mod avoid;
 pub mod location;
 pub mod service;
+pub mod shortcut;
 
 /// The table that one worker chooses from; written by its `RedirectHandler` alone.
 pub type CurrentTable = Arc<ArcSwap<RoutingTable>>;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use actix_http::header::{self, HeaderValue};
 use actix_http::{HttpMessage, Method, Request, Response, StatusCode};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
@@ -16,8 +16,10 @@ use super::CurrentTable;
 use super::answer::{self, RedirectStatus};
 use super::avoid;
 use super::location::Target;
+use super::shortcut::Workbench;
 use crate::balancer::admin::metrics::WorkerCounters;
-use crate::balancer::policy::{self, Clock, Picks, SecondChance, Tick, Visit};
+use crate::balancer::backends::BackendId;
+use crate::balancer::policy::{self, Avoid, Clock, Picks, SecondChance, Tick, Visit};
 use crate::balancer::ranking::table::RoutingTable;
 use crate::http::pages::Pages;
 use crate::supervision::Leash;
@@ -41,11 +43,19 @@ pub struct AnswerPlan {
 
 /// Answers the requests of one HTTP worker.
 pub struct RedirectService {
-    plan: AnswerPlan,
-    table: CurrentTable,
-    counters: Arc<WorkerCounters>,
+    pub(super) plan: AnswerPlan,
+    pub(super) table: CurrentTable,
+    pub(super) counters: Arc<WorkerCounters>,
+    pub(super) workbench: RefCell<Workbench>,
     random: RefCell<SmallRng>,
     _leash: Leash,
+}
+
+/// Where a client is sent.
+pub(super) struct Choice<'a> {
+    pub(super) backend: &'a BackendId,
+    /// The same backend, and the runners-up.
+    pub(super) picks: Picks,
 }
 
 impl RedirectService {
@@ -58,7 +68,14 @@ impl RedirectService {
         random: SmallRng,
         leash: Leash,
     ) -> Self {
-        Self { plan, table, counters, random: RefCell::new(random), _leash: leash }
+        Self {
+            plan,
+            table,
+            counters,
+            workbench: RefCell::default(),
+            random: RefCell::new(random),
+            _leash: leash,
+        }
     }
 
     /// The answer to one request: a redirect, or the page of an error.
@@ -78,32 +95,41 @@ impl RedirectService {
             return self.refuse(StatusCode::BAD_REQUEST);
         };
         let table = self.table.load();
-        let mut picks = Picks::new(self.plan.alternates);
         let now = self.plan.clock.tick(Instant::now());
-        let mut wanted = policy::Request {
-            path_hash: policy::digest(target.path()),
-            avoid: avoid::avoided(request.headers()),
-        };
-        let visit = self.visit(request, wanted.path_hash, now);
+        let client = request.peer_addr().map(|peer| peer.ip());
+        match self.choose(&table, &target, avoid::avoided(request.headers()), client, now) {
+            Some(choice) => answer::redirect(&self.plan.pages, self.plan.status, &table, &choice, &target),
+            None => self.unavailable(),
+        }
+    }
+
+    /// Chooses where this client is sent; `None` when no backend is usable.
+    pub(super) fn choose<'a>(
+        &self,
+        table: &'a RoutingTable,
+        target: &Target<'_>,
+        avoid: Avoid,
+        client: Option<IpAddr>,
+        now: Tick,
+    ) -> Option<Choice<'a>> {
+        let mut wanted = policy::Request { path_hash: policy::digest(target.path()), avoid };
+        let visit = self.visit(client, wanted.path_hash, now);
         if let Some(failed) = visit.as_ref().and_then(|visit| visit.avoid) {
             wanted.avoid.add(failed);
         }
+        let mut picks = Picks::new(self.plan.alternates);
         table.policy.pick(&wanted, now, &mut *self.random.borrow_mut(), &mut picks);
-        let Some(entry) = picks.chosen().and_then(|chosen| table.entries.get(chosen as usize)) else {
-            return self.unavailable();
-        };
+        let entry = table.entries.get(picks.chosen()? as usize)?;
         if let (Some(memory), Some(visit)) = (&self.plan.second_chance, &visit) {
             memory.sent(visit, entry.member.ledger.identity());
         }
-        let location = target.location(entry.member.backend.id());
-        let link = link(&table, &picks, &target);
-        answer::redirect(&self.plan.pages, self.plan.status, location, link)
+        Some(Choice { backend: entry.member.backend.id(), picks })
     }
 
     /// Looks up whether this client was sent somewhere for this file before.
-    fn visit(&self, request: &Request, path_hash: u64, now: Tick) -> Option<Visit> {
+    fn visit(&self, client: Option<IpAddr>, path_hash: u64, now: Tick) -> Option<Visit> {
         let memory = self.plan.second_chance.as_ref()?;
-        let client = match request.peer_addr()?.ip() {
+        let client = match client? {
             IpAddr::V4(address) => policy::digest(&address.octets()),
             IpAddr::V6(address) => policy::digest(&address.octets()),
         };
@@ -121,38 +147,5 @@ impl RedirectService {
         let mut response = self.plan.pages.answer(StatusCode::SERVICE_UNAVAILABLE);
         response.headers_mut().insert(header::RETRY_AFTER, self.plan.retry_after.clone());
         response
-    }
-}
-
-/// The runners-up in one `Link` header (RFC 6249, section 3): `<url>; rel=duplicate; pri=1, ...`.
-fn link(table: &RoutingTable, picks: &Picks, target: &Target<'_>) -> Option<Bytes> {
-    let alternates = || picks.alternates().iter().filter_map(|place| table.entries.get(*place as usize));
-    let first = alternates().next()?;
-    let each = first.member.backend.id().as_str().len() + target.as_bytes().len() + 48;
-    let mut value = BytesMut::with_capacity(each * picks.alternates().len());
-    for (priority, entry) in (b'1'..).zip(alternates()) {
-        if priority > b'1' {
-            value.put_slice(b", ");
-        }
-        value.put_u8(b'<');
-        value.put_slice(entry.member.backend.id().as_str().as_bytes());
-        put_without_brackets(&mut value, target.as_bytes());
-        value.put_slice(b">; rel=duplicate; pri=");
-        value.put_u8(priority);
-    }
-    Some(value.freeze())
-}
-
-/// Appends a target such that it cannot end the `<...>` around it.
-fn put_without_brackets(value: &mut BytesMut, target: &[u8]) {
-    if memchr::memchr2(b'<', b'>', target).is_none() {
-        return value.put_slice(target);
-    }
-    for byte in target {
-        match byte {
-            b'<' => value.put_slice(b"%3C"),
-            b'>' => value.put_slice(b"%3E"),
-            _ => value.put_u8(*byte),
-        }
     }
 }

@@ -78,7 +78,7 @@ where
                 Ok(())
             });
         }
-        let serving = self.http.call((Connection::new(stream, worker), peer));
+        let serving = self.http.call((Connection::new(stream, peer, worker), peer));
         Box::pin(async move {
             let _place = place;
             if let Err(error) = serving.await {

@@ -10,6 +10,7 @@
 //! - A flush while a head is unfinished means that the head did not come whole: only then is time set for it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -26,13 +27,20 @@ use super::head::{HeadScan, Scan};
 use super::link::{Completion, Link, Stage, Worker};
 #[cfg(target_os = "linux")]
 use super::sendfile::SendState;
+use super::shortcut::Offer;
 use super::stall::{Reader, Stall, TICKS};
 use super::stream::Stream;
+
+/// Requests answered the short way before other connections get their turn.
+const SHORT_ANSWERS_IN_TURN: usize = 16;
 
 /// An accepted connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Stream,
+    peer: Option<SocketAddr>,
+    /// An answer that came the short way and is not written yet.
+    unsent: BytesMut,
     link: Rc<Link>,
     scan: HeadScan,
     /// Whether the parser has been given a head to its end.
@@ -52,9 +60,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream, worker: Rc<Worker>) -> Self {
+    pub(super) fn new(stream: Stream, peer: Option<SocketAddr>, worker: Rc<Worker>) -> Self {
         Self {
             stream,
+            peer,
+            unsent: BytesMut::new(),
             link: Rc::new(Link::new(worker)),
             scan: HeadScan::default(),
             is_head_whole: false,
@@ -71,7 +81,7 @@ impl Connection {
 
     /// A connection that gets the page of this status and no service.
     pub(super) async fn refuse(stream: Stream, worker: Rc<Worker>, status: StatusCode) -> io::Result<()> {
-        let mut connection = Self::new(stream, worker);
+        let mut connection = Self::new(stream, None, worker);
         let mut space = [0; 64];
         let mut buf = ReadBuf::new(&mut space);
         let first = std::future::poll_fn(|cx| connection.stream.poll_read(cx, &mut buf));
@@ -153,7 +163,7 @@ impl Connection {
     }
 
     /// Reads some of the next head, never beyond its end.
-    fn poll_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<Head>> {
         let limits = self.link.worker.limits.head;
         let scan = if self.ahead.is_empty() {
             let before = buf.filled().len();
@@ -161,9 +171,10 @@ impl Connection {
                 Poll::Ready(Ok(())) => {}
                 Poll::Pending if self.link.is_draining() && self.link.stage.get() == Stage::Idle => {
                     self.link.stage.set(Stage::Ended);
-                    return Poll::Ready(Ok(()));
+                    return Poll::Ready(Ok(Head::ForParser));
                 }
-                other => return other,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
             }
             let read = buf.filled().get(before..).unwrap_or_default();
             if read.is_empty() {
@@ -171,9 +182,16 @@ impl Connection {
                 if self.link.stage.get() == Stage::Head {
                     self.end_with(StatusCode::BAD_REQUEST);
                 }
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(Head::ForParser));
             }
             let scan = self.scan.feed(read, limits);
+            if let Scan::Complete(end) = scan
+                && offer(&self.link, self.peer, read.get(..end), &mut self.unsent) == Offer::Answered
+            {
+                self.ahead.extend_from_slice(read.get(end..).unwrap_or_default());
+                buf.set_filled(before);
+                return Poll::Ready(Ok(Head::Answered));
+            }
             match scan {
                 Scan::Complete(end) if end < read.len() => {
                     self.ahead.extend_from_slice(read.get(end..).unwrap_or_default());
@@ -187,6 +205,12 @@ impl Connection {
             let length = self.ahead.len().min(buf.remaining());
             let next = self.ahead.get(..length).unwrap_or_default();
             let scan = self.scan.feed(next, limits);
+            if let Scan::Complete(end) = scan
+                && offer(&self.link, self.peer, next.get(..end), &mut self.unsent) == Offer::Answered
+            {
+                self.ahead.advance(end);
+                return Poll::Ready(Ok(Head::Answered));
+            }
             let taken = match scan {
                 Scan::Complete(end) => end,
                 Scan::Partial => length,
@@ -201,6 +225,48 @@ impl Connection {
             Scan::Complete(_) | Scan::Partial => {
                 self.link.stage.set(Stage::Head);
                 self.is_head_whole = matches!(scan, Scan::Complete(_));
+            }
+        }
+        Poll::Ready(Ok(Head::ForParser))
+    }
+
+    /// Reads heads, and answers those that can be answered the short way, until one is for the parser.
+    fn poll_heads(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        for _ in 0..SHORT_ANSWERS_IN_TURN {
+            // Answers go out in order, and what a client has not taken keeps it from asking for more.
+            ready!(self.poll_unsent(cx))?;
+            match ready!(self.poll_head(cx, buf))? {
+                Head::ForParser => return Poll::Ready(Ok(())),
+                Head::Answered => {
+                    self.answers = self.answers.wrapping_add(1);
+                    self.scan = HeadScan::default();
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Writes what came the short way.
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            match self.stream.poll_write(cx, &self.unsent) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    self.link.count_sent(written);
+                    self.stall = None;
+                    if written == self.unsent.len() {
+                        // Keeps the room for the next answer.
+                        self.unsent.clear();
+                    } else {
+                        self.unsent.advance(written);
+                    }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.watch_reader(cx);
+                    return Poll::Pending;
+                }
             }
         }
         Poll::Ready(Ok(()))
@@ -314,6 +380,8 @@ impl Connection {
             (Stage::Idle, Some(Purpose::Idle { .. }))
             | (Stage::Head, Some(Purpose::Head))
             | (Stage::Answering | Stage::Ended, _) => return,
+            // The reader has time of its own while it takes an answer.
+            (Stage::Idle, Some(Purpose::Write { .. })) if !self.unsent.is_empty() => return,
             (Stage::Idle, _) if self.answers == 0 => (Purpose::Idle { answers: 0 }, limits.head_timeout),
             (Stage::Idle, _) => (Purpose::Idle { answers: self.answers }, limits.keep_alive),
             (Stage::Head, _) => (Purpose::Head, limits.head_timeout),
@@ -332,7 +400,7 @@ impl AsyncRead for Connection {
         match this.link.stage.get() {
             Stage::Ended => Poll::Ready(Ok(())),
             Stage::Answering if this.link.has_request_body.get() => this.poll_body(cx, buf),
-            Stage::Idle | Stage::Head if !this.is_head_whole => this.poll_head(cx, buf),
+            Stage::Idle | Stage::Head if !this.is_head_whole => this.poll_heads(cx, buf),
             Stage::Idle | Stage::Head | Stage::Answering => {
                 // The dispatcher returns here before the parser has seen the head, and again while an answer
                 // is sent. The next request stays where it is, but the task must hear of it.
@@ -412,6 +480,27 @@ impl Drop for Connection {
 fn is_of_socket(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, TimedOut};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | TimedOut)
+}
+
+/// What became of a head, as far as it was read.
+enum Head {
+    /// The parser gets what was read, or the end.
+    ForParser,
+    /// It was whole, and its answer waits to be written.
+    Answered,
+}
+
+/// Offers a whole head to the program, unless more is to be said of its answer than the program knows.
+fn offer(link: &Link, peer: Option<SocketAddr>, head: Option<&[u8]>, answer: &mut BytesMut) -> Offer {
+    let worker = &link.worker;
+    match (&worker.shortcut, head) {
+        (Some(shortcut), Some(head))
+            if link.stage.get() == Stage::Idle && !worker.is_draining.get() && worker.pace.is_none() =>
+        {
+            shortcut.answer(head, peer.map(|peer| peer.ip()), answer)
+        }
+        _ => Offer::Declined,
+    }
 }
 
 /// The status of an answer that the dispatcher made by itself, `HTTP/1.1 400 Bad Request` and so on.

@@ -11,6 +11,7 @@ use actix_http::Request;
 use super::admission::Connections;
 use super::pace::Pace;
 use super::sendfile::{SendFile, SendState};
+use super::shortcut::Shortcut;
 use super::{Limits, Pages};
 
 /// Where a connection is between two requests. At most one request is under way at a time.
@@ -161,6 +162,7 @@ pub(super) struct Worker {
     pub(super) pages: Pages,
     pub(super) connections: Arc<Connections>,
     pub(super) pace: Option<Arc<Pace>>,
+    pub(super) shortcut: Option<Rc<dyn Shortcut>>,
     pub(super) is_draining: Cell<bool>,
     tasks: RefCell<Tasks>,
 }
@@ -178,8 +180,10 @@ impl Worker {
         pages: Pages,
         connections: Arc<Connections>,
         pace: Option<Arc<Pace>>,
+        shortcut: Option<Rc<dyn Shortcut>>,
     ) -> Self {
-        Self { limits, pages, connections, pace, is_draining: Cell::new(false), tasks: RefCell::default() }
+        let (is_draining, tasks) = (Cell::new(false), RefCell::default());
+        Self { limits, pages, connections, pace, shortcut, is_draining, tasks }
     }
 
     /// Tells every connection that its current answer is its last.

@@ -68,6 +68,7 @@ mod link;
 mod pace;
 mod sendfile;
 mod service;
+mod shortcut;
 mod stall;
 mod stream;
 #[cfg(test)]
@@ -76,6 +77,8 @@ mod tests;
 pub use admission::Connections;
 pub use link::{AnswerEnd, Completion, Link};
 pub use sendfile::{SendFile, SendState};
+
+pub use shortcut::{Offer, Shortcut};
 
 use self::accept::AcceptorFactory;
 use self::connection::Connection;
@@ -187,6 +190,25 @@ impl Transport {
         <S::Service as Service<Request>>::Future: 'static,
         B: MessageBody + 'static,
     {
+        self.serve_with_shortcut(listeners, move || (factory(), None))
+    }
+
+    /// The same for a program that answers plain requests itself.
+    ///
+    /// # Panics
+    /// Outside of an actix or tokio runtime.
+    pub fn serve_with_shortcut<F, I, S, B>(self, listeners: Vec<Listener>, factory: F) -> io::Result<Serving>
+    where
+        F: Fn() -> (I, Option<Rc<dyn Shortcut>>) + Send + Clone + 'static,
+        I: IntoServiceFactory<S, Request>,
+        S: ServiceFactory<Request, Config = ()> + 'static,
+        S::Error: Into<Response<BoxBody>> + 'static,
+        S::InitError: fmt::Debug,
+        S::Response: Into<Response<B>> + 'static,
+        S::Future: 'static,
+        <S::Service as Service<Request>>::Future: 'static,
+        B: MessageBody + 'static,
+    {
         let connections =
             Arc::new(Connections::new(self.limits.connections, self.limits.connections_per_address));
         let stop = self.stop;
@@ -208,7 +230,9 @@ impl Transport {
             let phases = phases.clone();
             move || {
                 let (limits, pages) = (limits.clone(), pages.clone());
-                let worker = Rc::new(Worker::new(limits, pages, Arc::clone(&connections), pace.clone()));
+                let (handler, shortcut) = factory();
+                let worker = Worker::new(limits, pages, Arc::clone(&connections), pace.clone(), shortcut);
+                let worker = Rc::new(worker);
                 actix_rt::spawn(drain_when_asked(Rc::clone(&worker), phases.clone()));
                 let http = HttpService::build()
                     // Each of these times is kept by the connection, without a timer for each request.
@@ -217,7 +241,7 @@ impl Transport {
                     .on_connect_ext(|connection: &Connection, data| {
                         data.insert(Rc::clone(connection.link()));
                     })
-                    .h1(WatchedFactory::new(factory().into_factory()));
+                    .h1(WatchedFactory::new(handler.into_factory()));
                 AcceptorFactory { http, worker }
             }
         };

@@ -1,0 +1,146 @@
+//! The short way from a plain request to its redirect: parsed in place, written as bytes, without the objects of the
+//! HTTP layer between.
+//!
+//! It takes the requests that make up nearly all of the traffic: `GET /path HTTP/1.1` with one `Host` and no header
+//! that means something for the connection. Everything else, and everything that is not answered by a redirect, is
+//! declined and goes the long way through [`RedirectService::answer`]. The two ways give the same answer, byte for
+//! byte but for the order of header lines.
+
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use bytes::{BufMut, BytesMut};
+use tokio::time::Instant;
+
+use super::answer;
+use super::location::Target;
+use super::service::RedirectService;
+use crate::balancer::policy::{Avoid, Tick};
+use crate::http::transport::{Offer, Shortcut};
+
+/// A request with more header lines goes the long way.
+const MOST_HEADERS: usize = 32;
+
+/// What a request must not hold to go the short way, in lower case: it changes the answer or the connection.
+const DECISIVE: [&str; 7] = [
+    "connection",
+    "content-length",
+    "expect",
+    "fingerpost-avoid",
+    "http2-settings",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Characters that may stand in a path and query (RFC 3986, sections 3.3 and 3.4). Whether others are taken is for
+/// the long way to say.
+const fn is_regular(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%' | b'/' | b'?')
+        || matches!(
+            byte,
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@'
+        )
+}
+
+/// What the short way keeps from one answer to the next, so that it allocates nothing.
+#[derive(Debug, Default)]
+pub(super) struct Workbench {
+    location: BytesMut,
+    page: BytesMut,
+    date: Date,
+}
+
+/// The value of `Date`, made anew twice a second.
+#[derive(Debug, Default)]
+struct Date {
+    made: Option<Tick>,
+    text: Vec<u8>,
+}
+
+impl Shortcut for RedirectService {
+    fn answer(&self, head: &[u8], client: Option<IpAddr>, answer: &mut BytesMut) -> Offer {
+        let mut headers = [const { MaybeUninit::uninit() }; MOST_HEADERS];
+        let Some(target) = plain_target(head, &mut headers) else { return Offer::Declined };
+        let Ok(target) = Target::parse(target.as_bytes()) else { return Offer::Declined };
+        let table = self.table.load();
+        let now = self.plan.clock.tick(Instant::now());
+        let Some(choice) = self.choose(&table, &target, Avoid::default(), client, now) else {
+            return Offer::Declined;
+        };
+
+        let mut workbench = self.workbench.borrow_mut();
+        let Workbench { location, page, date } = &mut *workbench;
+        location.clear();
+        target.put_location(choice.backend, location);
+        page.clear();
+        answer::put_page(&self.plan.pages, self.plan.status, location, page);
+
+        answer.put_slice(b"HTTP/1.1 ");
+        put_number(answer, self.plan.status.code().into());
+        answer.put_u8(b' ');
+        answer.put_slice(self.plan.status.reason().as_bytes());
+        answer.put_slice(b"\r\nContent-Length: ");
+        put_number(answer, page.len());
+        answer.put_slice(b"\r\nLocation: ");
+        answer.put_slice(location);
+        if !choice.picks.alternates().is_empty() {
+            answer.put_slice(b"\r\nLink: ");
+            answer::put_link(&table, &choice.picks, &target, answer);
+        }
+        answer.put_slice(b"\r\nCache-Control: no-store\r\nContent-Type: text/html; charset=utf-8\r\nDate: ");
+        answer.put_slice(date.text(now));
+        answer.put_slice(b"\r\n\r\n");
+        answer.put_slice(page);
+        self.counters.answered(self.plan.status.code());
+        Offer::Answered
+    }
+}
+
+/// The target of a request that may go the short way.
+fn plain_target<'a>(
+    head: &'a [u8],
+    headers: &mut [MaybeUninit<httparse::Header<'a>>; MOST_HEADERS],
+) -> Option<&'a str> {
+    let mut request = httparse::Request::new(&mut []);
+    let parsed = request.parse_with_uninit_headers(head, headers).ok()?;
+    if !parsed.is_complete() || request.method != Some("GET") || request.version != Some(1) {
+        return None;
+    }
+    let mut hosts = 0;
+    for header in request.headers.iter() {
+        if header.name.eq_ignore_ascii_case("host") {
+            hosts += 1;
+        } else if DECISIVE.iter().any(|name| header.name.eq_ignore_ascii_case(name)) {
+            return None;
+        }
+    }
+    // An absolute-form target names a host of its own; the long way knows what that means.
+    request.path.filter(|path| hosts == 1 && path.starts_with('/') && path.bytes().all(is_regular))
+}
+
+impl Date {
+    fn text(&mut self, now: Tick) -> &[u8] {
+        const FRESH: Duration = Duration::from_millis(500);
+        if self.made.is_none_or(|made| Duration::from_nanos(now.0.saturating_sub(made.0)) >= FRESH) {
+            self.made = Some(now);
+            self.text = httpdate::fmt_http_date(SystemTime::now()).into_bytes();
+        }
+        &self.text
+    }
+}
+
+fn put_number(buffer: &mut BytesMut, number: usize) {
+    let mut digits = [0; 20];
+    let mut rest = number;
+    let mut length = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        length += 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    buffer.put_slice(digits.get(digits.len() - length..).unwrap_or_default());
+}
