@@ -96,8 +96,10 @@ impl Avoid {
 
     /// Whether the backend is in it.
     #[must_use]
+    #[inline]
     pub fn contains(&self, identity: u32) -> bool {
-        self.identities.iter().take(self.len).any(|avoided| *avoided == identity)
+        // Nearly always there is nothing to look through.
+        self.len > 0 && self.identities.iter().take(self.len).any(|avoided| *avoided == identity)
     }
 }
 

@@ -20,6 +20,12 @@ const PRUDENCE: f64 = 0.8;
 /// A request takes at least this long and at most that long, whatever the reports say.
 const SERVICE_LIMITS: (Duration, Duration) = (Duration::from_micros(1), Duration::from_hours(1));
 
+/// No weight makes a request delay a backend longer, in nanoseconds: about two weeks.
+const LONGEST_DELAY: f64 = 1e15;
+
+/// No sum of a minute's or an hour's work comes near to this.
+const MOST_SEEN: f64 = 1e18;
+
 /// What one request costs one backend.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cost {
@@ -27,20 +33,23 @@ pub(super) struct Cost {
     pub(super) service: u64,
     /// Nanoseconds by which it delays the virtual finish time: `service` by weight.
     pub(super) delay: u64,
+    /// The inverse of `delay`.
+    pub(super) pace: f64,
 }
 
 /// The cost for each candidate.
 pub(super) fn costs(candidates: &[Candidate]) -> Vec<Cost> {
     let usual = Usual::of(candidates);
     let cost = |candidate: &Candidate| {
-        let (rate, quickness) = match candidate.throughput {
+        let (rate, quickness) = match reported(candidate) {
             Some(throughput) => (usual.rate(throughput), 1.0),
             None => (usual.rate, usual.quickness(candidate)),
         };
         let (shortest, longest) = SERVICE_LIMITS;
         let service = (1.0 / rate).clamp(shortest.as_secs_f64(), longest.as_secs_f64()) * 1e9 / PRUDENCE;
         let share = candidate.weight * quickness;
-        Cost { service: service as u64, delay: (service / share).clamp(1.0, 1e15) as u64 }
+        let delay = (service / share).clamp(1.0, LONGEST_DELAY);
+        Cost { service: service as u64, delay: delay as u64, pace: 1.0 / delay }
     };
     candidates.iter().map(cost).collect()
 }
@@ -49,7 +58,7 @@ pub(super) fn costs(candidates: &[Candidate]) -> Vec<Cost> {
 struct Usual {
     /// Requests a busy second, the median of those that report.
     rate: f64,
-    /// Bytes a request, over all that report; 0 if none counts them.
+    /// Bytes a request, the median of those that report; 0 if none counts them.
     size: f64,
     /// The median of the response times of those that do not report.
     time: Option<f64>,
@@ -57,12 +66,12 @@ struct Usual {
 
 impl Usual {
     fn of(candidates: &[Candidate]) -> Self {
-        let reporting = || candidates.iter().filter_map(|candidate| candidate.throughput);
-        let bytes: f64 = reporting().map(|throughput| throughput.bytes).sum();
-        let requests: f64 = reporting().map(|throughput| throughput.requests).sum();
-        let size = if requests > 0.0 { bytes / requests } else { 0.0 };
+        let reporting = || candidates.iter().filter_map(reported);
+        // Medians, since one that lies moves a mean as far as it likes.
+        let size =
+            median(reporting().map(|throughput| throughput.bytes / throughput.requests)).unwrap_or(0.0);
         let rate = median(reporting().map(|throughput| done(throughput, size) / throughput.busy_seconds));
-        let silent = candidates.iter().filter(|candidate| candidate.throughput.is_none());
+        let silent = candidates.iter().filter(|candidate| reported(candidate).is_none());
         let time = median(silent.filter_map(|candidate| Some(candidate.response_time?.as_secs_f64())));
         Self { rate: rate.unwrap_or(1.0 / UNKNOWN_SERVICE.as_secs_f64()), size, time }
     }
@@ -84,6 +93,15 @@ impl Usual {
             _ => 1.0,
         }
     }
+}
+
+/// What the candidate reported, if it makes sense.
+fn reported(candidate: &Candidate) -> Option<Throughput> {
+    candidate.throughput.filter(|throughput| {
+        let Throughput { requests, bytes, busy_seconds } = *throughput;
+        [requests, bytes, busy_seconds].into_iter().all(|figure| (0.0..MOST_SEEN).contains(&figure))
+            && busy_seconds > 0.0
+    })
 }
 
 /// Requests done. Bytes, if they are counted, tell it sooner and more evenly than completed requests do: a request

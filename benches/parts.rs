@@ -1,0 +1,115 @@
+//! What the parts around a pick cost: the list, the table, the load report, the Location.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use fingerpost::balancer::backends::{Backend, list};
+use fingerpost::balancer::health::{ProbeOutcome, Thresholds};
+use fingerpost::balancer::load_report::{self, LoadReport};
+use fingerpost::balancer::policy::{Clock, Ledger, PolicyName, identity};
+use fingerpost::balancer::ranking::table::{Entry, Member, RoutingTable};
+use fingerpost::balancer::redirect::location::Target;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::time::Instant;
+
+const COUNTS: [usize; 3] = [10, 1_000, 100_000];
+
+const THRESHOLDS: Thresholds = Thresholds {
+    fall: 3,
+    rise: 2,
+    interval: Duration::from_secs(2),
+    backoff_max: Duration::from_secs(30),
+    slow_start: Duration::from_secs(10),
+};
+
+fn lines(count: usize) -> String {
+    let lines: Vec<String> = (0..count).map(|line| format!("mirror{line}.example:8080 weight=2")).collect();
+    lines.join("\n")
+}
+
+fn parse_list(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("parse list");
+    for count in COUNTS {
+        let text = lines(count);
+        group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
+            bencher.iter(|| list::parse(black_box(text.as_bytes())));
+        });
+    }
+    group.finish();
+}
+
+/// Backends that have answered two probes with a report.
+fn entries(count: usize) -> Vec<Entry> {
+    let start = Instant::now();
+    let clock = Clock::new(start);
+    let entry = |(seconds, backend): (u64, Backend)| {
+        let ledger = Arc::new(Ledger::new(identity(backend.id().authority())));
+        let mut entry = Entry::new(Member { backend, ledger }, start);
+        for probe in 1..3 {
+            let time = Duration::from_micros(300 + seconds % 1000);
+            let done = probe * (50 + seconds % 50);
+            let report = LoadReport {
+                in_flight: 3,
+                completed: Some(done),
+                sent_bytes: Some(done * 1_000_000),
+                busy: Some(Duration::from_secs(probe)),
+                ..LoadReport::default()
+            };
+            let outcome =
+                ProbeOutcome::Success { connect: time, first_byte: time, total: time, report: Some(report) };
+            entry.observe(&outcome, &THRESHOLDS, &clock, start + Duration::from_secs(2 * probe));
+        }
+        entry
+    };
+    (0..).zip(list::parse(lines(count).as_bytes()).backends).map(entry).collect()
+}
+
+fn build_table(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("build table");
+    group.sample_size(20);
+    for count in [10, 1_000, 10_000] {
+        let entries = entries(count);
+        let mut random = SmallRng::seed_from_u64(1);
+        let now = Instant::now() + Duration::from_secs(10);
+        group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
+            bencher.iter_batched(
+                || entries.clone(),
+                |mut entries| {
+                    RoutingTable::build(1, &mut entries, PolicyName::Adaptive, &THRESHOLDS, now, &mut random)
+                },
+                BatchSize::LargeInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+fn parse_report(criterion: &mut Criterion) {
+    let report = LoadReport {
+        in_flight: 17,
+        unsent_bytes: Some(123_456_789),
+        completed: Some(98_765),
+        busy: Some(Duration::from_millis(123_456)),
+        sent_bytes: Some(9_876_543_210),
+        egress: Some(12_345_678),
+        boot: Some(1 << 50),
+    };
+    let text = report.to_string();
+    criterion.bench_function("parse load report", |bencher| {
+        bencher.iter(|| load_report::parse(black_box(text.as_bytes())));
+    });
+}
+
+fn location(criterion: &mut Criterion) {
+    let backend = list::parse(b"mirror.example:8080").backends.remove(0);
+    let target = b"/pub/releases/image.iso?mirror=any";
+    criterion.bench_function("location", |bencher| {
+        bencher.iter(|| Target::parse(black_box(target)).map(|target| target.location(backend.id())));
+    });
+}
+
+criterion_group!(benches, parse_list, build_table, parse_report, location);
+criterion_main!(benches);

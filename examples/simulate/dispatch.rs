@@ -1,0 +1,214 @@
+//! Who sends each job to a server: the balancer's own policies, and others to compare them with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fingerpost::balancer::health::ProbeOutcome;
+use fingerpost::balancer::load_report::LoadReport;
+use fingerpost::balancer::policy::{
+    self, Candidate, Clock, Ledger, Picks, Policy, PolicyName, Request, identity,
+};
+use fingerpost::balancer::ranking::estimate::Estimate;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use tokio::time::Instant;
+
+use crate::prequal::Prequal;
+use crate::scenario::Scenario;
+use crate::server::Server;
+
+/// Bytes of a job of mean size, for the reports.
+const BYTES: f64 = 1e6;
+
+/// The shortest time between two tables, as in the balancer.
+const TABLE_PACE: f64 = 0.25;
+
+/// What can be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contender {
+    /// One of the balancer's policies.
+    Ours(PolicyName),
+    /// Random, weighted by the inverse of the probes' response time.
+    InverseResponseTime,
+    /// Round robin with the true capacities as weights.
+    TrueWeights,
+    /// Prequal's rule with three probes for each job, which a redirect balancer could not afford.
+    Prequal,
+    /// Sees every queue as it is: (in flight + 1) / capacity, the least.
+    Oracle,
+}
+
+/// The order of the tables' columns.
+pub(crate) const CONTENDERS: [Contender; 9] = [
+    Contender::Ours(PolicyName::Random),
+    Contender::Ours(PolicyName::RoundRobin),
+    Contender::Ours(PolicyName::Ranked),
+    Contender::InverseResponseTime,
+    Contender::Ours(PolicyName::TwoChoices),
+    Contender::TrueWeights,
+    Contender::Ours(PolicyName::Adaptive),
+    Contender::Prequal,
+    Contender::Oracle,
+];
+
+impl Contender {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Ours(name) => name.as_str(),
+            Self::InverseResponseTime => "1/RTT",
+            Self::TrueWeights => "true weights",
+            Self::Prequal => "Prequal",
+            Self::Oracle => "oracle",
+        }
+    }
+
+    pub(crate) fn dispatcher(self, scenario: &Scenario, seed: u64) -> Dispatcher {
+        match self {
+            Self::Ours(name) => Dispatcher::Table(Table::new(name, Weighing::Equal, scenario, seed)),
+            Self::InverseResponseTime => Dispatcher::Table(Table::new(
+                PolicyName::Random,
+                Weighing::InverseResponseTime,
+                scenario,
+                seed,
+            )),
+            Self::TrueWeights => {
+                Dispatcher::Table(Table::new(PolicyName::RoundRobin, Weighing::Capacity, scenario, seed))
+            }
+            Self::Prequal => Dispatcher::Prequal(Prequal::new(seed)),
+            Self::Oracle => Dispatcher::Oracle { random: SmallRng::seed_from_u64(seed) },
+        }
+    }
+}
+
+/// One balancer.
+pub(crate) enum Dispatcher {
+    Table(Table),
+    Prequal(Prequal),
+    Oracle { random: SmallRng },
+}
+
+impl Dispatcher {
+    pub(crate) fn choose(&mut self, now: f64, servers: &[Server]) -> usize {
+        match self {
+            Self::Table(table) => table.choose(now),
+            Self::Prequal(prequal) => prequal.choose(now, servers),
+            Self::Oracle { random } => shortest(servers, random),
+        }
+    }
+
+    /// A probe of this server is answered.
+    pub(crate) fn probed(&mut self, now: f64, index: usize, server: &Server, scenario: &Scenario) {
+        if let Self::Table(table) = self {
+            table.probed(now, index, server, scenario);
+        }
+    }
+}
+
+/// Where one job more would get the largest share; ties at random.
+fn shortest(servers: &[Server], random: &mut SmallRng) -> usize {
+    let first = random.random_range(0..servers.len());
+    let order = (first..servers.len()).chain(0..first);
+    let load = |index: usize| (servers[index].in_flight() + 1) as f64 / servers[index].capacity;
+    order.min_by(|left, right| load(*left).total_cmp(&load(*right))).unwrap_or(first)
+}
+
+/// What a candidate's weight is.
+enum Weighing {
+    Equal,
+    InverseResponseTime,
+    Capacity,
+}
+
+/// A balancer with tables, as the real one.
+pub(crate) struct Table {
+    name: PolicyName,
+    weighing: Weighing,
+    capacities: Vec<f64>,
+    ledgers: Vec<Arc<Ledger>>,
+    estimates: Vec<Estimate>,
+    policy: Box<dyn Policy>,
+    origin: Instant,
+    clock: Clock,
+    built_at: f64,
+    stale: bool,
+    random: SmallRng,
+}
+
+impl Table {
+    fn new(name: PolicyName, weighing: Weighing, scenario: &Scenario, seed: u64) -> Self {
+        let origin = Instant::now();
+        let mut random = SmallRng::seed_from_u64(seed);
+        let ledgers: Vec<Arc<Ledger>> = (0..scenario.servers)
+            .map(|server| Arc::new(Ledger::new(identity(&format!("server{server}:80")))))
+            .collect();
+        let mut table = Self {
+            name,
+            weighing,
+            capacities: scenario.capacities(),
+            estimates: vec![Estimate::default(); scenario.servers],
+            ledgers,
+            policy: policy::build(name, Vec::new(), &mut random),
+            origin,
+            clock: Clock::new(origin),
+            built_at: 0.0,
+            stale: true,
+            random,
+        };
+        table.build();
+        table
+    }
+
+    fn instant(&self, now: f64) -> Instant {
+        self.origin + Duration::from_secs_f64(now)
+    }
+
+    fn build(&mut self) {
+        let candidates = self
+            .ledgers
+            .iter()
+            .zip(&self.estimates)
+            .zip(&self.capacities)
+            .zip(0..)
+            .map(|(((ledger, estimate), capacity), backend)| Candidate {
+                backend,
+                weight: match (&self.weighing, estimate.response_time()) {
+                    (Weighing::InverseResponseTime, Some(time)) => 1.0 / time.as_secs_f64(),
+                    (Weighing::Capacity, _) => *capacity,
+                    _ => 1.0,
+                },
+                response_time: estimate.response_time(),
+                throughput: estimate.throughput(),
+                ledger: Arc::clone(ledger),
+            })
+            .collect();
+        self.policy = policy::build(self.name, candidates, &mut self.random);
+        self.stale = false;
+    }
+
+    fn choose(&mut self, now: f64) -> usize {
+        if self.stale && now >= self.built_at + TABLE_PACE {
+            self.build();
+            self.built_at = now;
+        }
+        let mut picks = Picks::new(0);
+        let tick = self.clock.tick(self.instant(now));
+        self.policy.pick(&Request::default(), tick, &mut self.random, &mut picks);
+        picks.chosen().expect("there are always candidates") as usize
+    }
+
+    fn probed(&mut self, now: f64, index: usize, server: &Server, scenario: &Scenario) {
+        let share = (server.in_flight() + 1) as f64 / server.capacity;
+        let total = Duration::from_secs_f64(0.001 + 0.01 * scenario.service_time() * share);
+        let report = scenario.reports.then(|| LoadReport {
+            in_flight: server.in_flight() as u32 + 1,
+            completed: Some(server.completed),
+            busy: Some(Duration::from_secs_f64(server.busy_seconds)),
+            sent_bytes: Some((server.work_done / scenario.service_time() * BYTES) as u64),
+            ..LoadReport::default()
+        });
+        let outcome = ProbeOutcome::Success { connect: Duration::ZERO, first_byte: total, total, report };
+        let instant = self.instant(now);
+        self.estimates[index].observe(&outcome, &self.ledgers[index], &self.clock, instant);
+        self.stale = true;
+    }
+}

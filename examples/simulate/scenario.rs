@@ -1,0 +1,153 @@
+//! The cells of the grid: what servers there are, what comes in, how often probes look.
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+/// The time between two probes of one server, in seconds: the balancer's default.
+pub(crate) const PROBE_INTERVAL: f64 = 2.0;
+
+/// Which servers there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mix {
+    Equal,
+    /// One at a tenth of the speed.
+    OneSlow,
+    /// One at ten times the speed.
+    OneFast,
+    /// Half of them at a quarter of the speed.
+    HalfSlow,
+}
+
+impl Mix {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Equal => "equal",
+            Self::OneSlow => "one slow",
+            Self::OneFast => "one fast",
+            Self::HalfSlow => "half slow",
+        }
+    }
+
+    pub(crate) fn title(self, servers: usize) -> String {
+        let mix = match self {
+            Self::Equal => "equal",
+            Self::OneSlow => "one at a tenth of the speed",
+            Self::OneFast => "one at ten times the speed",
+            Self::HalfSlow => "half at a quarter of the speed",
+        };
+        format!("{servers} servers, {mix}")
+    }
+}
+
+/// How the sizes of downloads are distributed; their mean is always one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sizes {
+    Exponential,
+    /// Bounded Pareto, shape 1.5, the largest a thousand times the smallest.
+    Pareto,
+}
+
+/// When the servers are probed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Probes {
+    /// Each at its own moment.
+    Staggered,
+    /// All at once.
+    Synchronous,
+}
+
+/// One cell.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scenario {
+    pub(crate) servers: usize,
+    pub(crate) mix: Mix,
+    pub(crate) load: f64,
+    /// Probe interval in service times of a server of average speed.
+    pub(crate) interval: f64,
+    pub(crate) sizes: Sizes,
+    pub(crate) probes: Probes,
+    pub(crate) balancers: usize,
+    /// How many clients a server serves at their full speed: a client takes this part of its capacity at most.
+    pub(crate) slow_clients: f64,
+    /// Whether the servers report their load.
+    pub(crate) reports: bool,
+}
+
+impl Scenario {
+    pub(crate) fn new(servers: usize, mix: Mix, load: f64, interval: f64) -> Self {
+        Self {
+            servers,
+            mix,
+            load,
+            interval,
+            sizes: Sizes::Exponential,
+            probes: Probes::Staggered,
+            balancers: 1,
+            slow_clients: 1.0,
+            reports: true,
+        }
+    }
+
+    /// How many jobs are played: at least these, and enough for the probes to have looked at each server often.
+    fn count(&self) -> usize {
+        const FEWEST: usize = 30_000;
+        const PROBES: f64 = 30.0;
+        FEWEST.max((self.arrivals_per_second() * PROBES * PROBE_INTERVAL) as usize)
+    }
+
+    fn arrivals_per_second(&self) -> f64 {
+        self.load * self.servers as f64 / self.service_time()
+    }
+
+    /// The cell in words.
+    pub(crate) fn describe(&self) -> String {
+        let Self { load, interval, .. } = self;
+        format!("{}, load {load}, probes every {interval} service times", self.mix.title(self.servers))
+    }
+
+    /// Seconds that a job of mean size takes on an idle server of average speed.
+    pub(crate) fn service_time(&self) -> f64 {
+        PROBE_INTERVAL / self.interval
+    }
+
+    /// Work a second of each server; work is measured in seconds of an average server.
+    pub(crate) fn capacities(&self) -> Vec<f64> {
+        let relative: Vec<f64> = (0..self.servers)
+            .map(|server| match self.mix {
+                Mix::OneSlow if server == 0 => 0.1,
+                Mix::OneFast if server == 0 => 10.0,
+                Mix::HalfSlow if server % 2 == 0 => 0.25,
+                _ => 1.0,
+            })
+            .collect();
+        let mean = relative.iter().sum::<f64>() / self.servers as f64;
+        relative.into_iter().map(|speed| speed / mean).collect()
+    }
+
+    /// Arrival times and sizes, the same for every policy.
+    pub(crate) fn jobs(&self, seed: u64) -> Vec<(f64, f64)> {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let rate = self.arrivals_per_second();
+        let mut now = 0.0;
+        (0..self.count())
+            .map(|_| {
+                now += -(1.0 - rng.random::<f64>()).ln() / rate;
+                let uniform = 1.0 - rng.random::<f64>();
+                let size = match self.sizes {
+                    Sizes::Exponential => -uniform.ln(),
+                    Sizes::Pareto => bounded_pareto(uniform),
+                };
+                (now, size * self.service_time())
+            })
+            .collect()
+    }
+}
+
+/// Mean 1, shape 1.5, from `low` to a thousand times `low`.
+fn bounded_pareto(uniform: f64) -> f64 {
+    const SHAPE: f64 = 1.5;
+    const RANGE: f64 = 1000.0;
+    let tail = RANGE.powf(-SHAPE);
+    let mean = SHAPE / (SHAPE - 1.0) * (1.0 - RANGE.powf(1.0 - SHAPE)) / (1.0 - tail);
+    (1.0 - uniform * (1.0 - tail)).powf(-1.0 / SHAPE) / mean
+}

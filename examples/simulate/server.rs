@@ -1,0 +1,83 @@
+//! The servers of the simulation: processor sharing, as a server whose downloads share its line evenly.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::order::Ordered;
+
+/// One server. Every job gets an equal share of the capacity, and no job more than its client takes.
+pub(crate) struct Server {
+    /// Work a second.
+    pub(crate) capacity: f64,
+    /// Work a second that one client takes at most.
+    client_limit: f64,
+    /// The work that a job present since the beginning would have got.
+    attained: f64,
+    at: f64,
+    /// By the `attained` at which each job is done; the value is its arrival.
+    jobs: BinaryHeap<Reverse<(Ordered, Ordered)>>,
+    pub(crate) busy_seconds: f64,
+    pub(crate) work_done: f64,
+    pub(crate) completed: u64,
+    pub(crate) most_in_flight: usize,
+    /// Grows with each change, so that an event planned before can be told to be void.
+    pub(crate) version: u64,
+}
+
+impl Server {
+    pub(crate) fn new(capacity: f64, client_limit: f64) -> Self {
+        Self {
+            capacity,
+            client_limit,
+            attained: 0.0,
+            at: 0.0,
+            jobs: BinaryHeap::new(),
+            busy_seconds: 0.0,
+            work_done: 0.0,
+            completed: 0,
+            most_in_flight: 0,
+            version: 0,
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.jobs.len()
+    }
+
+    fn rate_of_one(&self) -> f64 {
+        (self.capacity / self.jobs.len() as f64).min(self.client_limit)
+    }
+
+    pub(crate) fn advance(&mut self, now: f64) {
+        if !self.jobs.is_empty() {
+            let passed = now - self.at;
+            let rate = self.rate_of_one();
+            self.attained += passed * rate;
+            self.work_done += passed * rate * self.jobs.len() as f64;
+            self.busy_seconds += passed;
+        }
+        self.at = now;
+    }
+
+    pub(crate) fn accept(&mut self, now: f64, size: f64) {
+        self.advance(now);
+        self.jobs.push(Reverse((Ordered(self.attained + size), Ordered(now))));
+        self.most_in_flight = self.most_in_flight.max(self.jobs.len());
+        self.version += 1;
+    }
+
+    /// Ends the job that is done first and gives its arrival.
+    pub(crate) fn finish(&mut self, now: f64) -> Option<f64> {
+        self.advance(now);
+        let Reverse((_, arrival)) = self.jobs.pop()?;
+        self.completed += 1;
+        self.version += 1;
+        Some(arrival.0)
+    }
+
+    /// When the next job is done, if no other comes before.
+    pub(crate) fn next_finish(&self) -> Option<f64> {
+        let Reverse((target, _)) = self.jobs.peek()?;
+        Some(self.at + ((target.0 - self.attained) / self.rate_of_one()).max(0.0))
+    }
+}

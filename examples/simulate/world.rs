@@ -1,0 +1,141 @@
+//! Plays one scenario with one contender.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::dispatch::{Contender, Dispatcher};
+use crate::order::Ordered;
+use crate::scenario::{PROBE_INTERVAL, Probes, Scenario};
+use crate::server::Server;
+
+/// The part of the jobs that only fills the servers and is not measured.
+const WARM_UP: f64 = 0.3;
+
+/// What came out of one run: times in service times of an average server.
+pub(crate) struct Outcome {
+    /// The sojourn time of each measured job.
+    pub(crate) times: Vec<f64>,
+    pub(crate) most_in_flight: usize,
+}
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    servers: Vec<Server>,
+    balancers: Vec<Dispatcher>,
+    finishes: BinaryHeap<Reverse<(Ordered, usize, u64)>>,
+    probes: BinaryHeap<Reverse<(Ordered, usize, usize)>>,
+    random: SmallRng,
+    times: Vec<f64>,
+    measured_from: f64,
+}
+
+pub(crate) fn play(scenario: &Scenario, contender: Contender, seed: u64) -> Outcome {
+    let jobs = scenario.jobs(seed);
+    let warm = (jobs.len() as f64 * WARM_UP) as usize;
+    let mut world = World::new(scenario, contender, seed, jobs[warm].0);
+    for (index, (now, size)) in jobs.iter().enumerate() {
+        world.run_until(*now);
+        let balancer = world.random.random_range(0..world.balancers.len());
+        let chosen = world.balancers[balancer].choose(*now, &world.servers);
+        world.servers[chosen].accept(*now, *size);
+        world.plan_finish(chosen);
+        // Jobs still running at the end would be missing: those that arrive late are not measured either, but
+        // arrivals go on until the last measured ones have had their time.
+        if index + 1 == jobs.len() {
+            world.run_until(f64::INFINITY);
+        }
+    }
+    let unit = scenario.service_time();
+    Outcome {
+        times: world.times.iter().map(|time| time / unit).collect(),
+        most_in_flight: world.servers.iter().map(|server| server.most_in_flight).max().unwrap_or(0),
+    }
+}
+
+impl<'a> World<'a> {
+    fn new(scenario: &'a Scenario, contender: Contender, seed: u64, measured_from: f64) -> Self {
+        let mut random = SmallRng::seed_from_u64(seed ^ 0x5EED);
+        let servers: Vec<Server> = scenario
+            .capacities()
+            .into_iter()
+            .map(|capacity| Server::new(capacity, capacity / scenario.slow_clients))
+            .collect();
+        let balancers =
+            (0..scenario.balancers).map(|number| contender.dispatcher(scenario, seed + 1000 * number as u64));
+        let mut probes = BinaryHeap::new();
+        for balancer in 0..scenario.balancers {
+            let phase = random.random::<f64>() * PROBE_INTERVAL;
+            for server in 0..scenario.servers {
+                let at = match scenario.probes {
+                    Probes::Staggered => random.random::<f64>() * PROBE_INTERVAL,
+                    Probes::Synchronous => phase,
+                };
+                probes.push(Reverse((Ordered(at), balancer, server)));
+            }
+        }
+        Self {
+            scenario,
+            balancers: balancers.collect(),
+            servers,
+            finishes: BinaryHeap::new(),
+            probes,
+            random,
+            times: Vec::new(),
+            measured_from,
+        }
+    }
+
+    /// Lets jobs end and probes be answered up to `until`; with no end, only what is running ends.
+    fn run_until(&mut self, until: f64) {
+        loop {
+            let finish = self.finishes.peek().map_or(f64::INFINITY, |Reverse((at, ..))| at.0);
+            let probe = match self.probes.peek() {
+                Some(Reverse((at, ..))) if until.is_finite() => at.0,
+                _ => f64::INFINITY,
+            };
+            if finish.min(probe) > until || finish.min(probe).is_infinite() {
+                return;
+            }
+            if finish <= probe {
+                self.finish();
+            } else {
+                self.probe();
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        let Some(Reverse((at, index, version))) = self.finishes.pop() else { return };
+        if self.servers[index].version != version {
+            return;
+        }
+        if let Some(arrival) = self.servers[index].finish(at.0)
+            && arrival >= self.measured_from
+        {
+            self.times.push(at.0 - arrival);
+        }
+        self.plan_finish(index);
+    }
+
+    fn probe(&mut self) {
+        let Some(Reverse((at, balancer, index))) = self.probes.pop() else { return };
+        self.servers[index].advance(at.0);
+        self.balancers[balancer].probed(at.0, index, &self.servers[index], self.scenario);
+        // Advancing moved the server's clock, not what it will do: the event planned stays right.
+        let jitter = match self.scenario.probes {
+            Probes::Staggered => 0.9 + 0.2 * self.random.random::<f64>(),
+            Probes::Synchronous => 1.0,
+        };
+        self.probes.push(Reverse((Ordered(at.0 + PROBE_INTERVAL * jitter), balancer, index)));
+    }
+
+    fn plan_finish(&mut self, index: usize) {
+        let server = &self.servers[index];
+        if let Some(at) = server.next_finish() {
+            self.finishes.push(Reverse((Ordered(at), index, server.version)));
+        }
+    }
+}
