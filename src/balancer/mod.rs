@@ -173,6 +173,7 @@ impl Balancer {
                 budget: settings.probe_budget,
                 slots: Semaphore::new(settings.probe_concurrency),
                 backends: AtomicUsize::new(0),
+                reports: metrics.reports.clone(),
             }),
             ranking,
             members,

@@ -77,6 +77,32 @@ impl RankingMetrics {
     }
 }
 
+/// What was wrong with load reports.
+#[derive(Debug, Clone, Default)]
+pub struct ReportMetrics {
+    /// Reports that could not be read and were left out.
+    pub unreadable: Counter,
+    /// Values that could not be true and were moved to the nearest limit.
+    pub clamped: Counter,
+}
+
+impl ReportMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "load_reports_unreadable",
+            "Load reports of servers that could not be read and were left out",
+            metrics.unreadable.clone(),
+        );
+        registry.register(
+            "load_report_values_clamped",
+            "Values in load reports that could not be true and were moved to the nearest limit",
+            metrics.clamped.clone(),
+        );
+        metrics
+    }
+}
+
 /// All metrics of a balancer.
 #[derive(Debug)]
 pub struct BalancerMetrics {
@@ -86,6 +112,8 @@ pub struct BalancerMetrics {
     pub supervision: SupervisionMetrics,
     /// Probes.
     pub ranking: RankingMetrics,
+    /// Load reports.
+    pub reports: ReportMetrics,
     /// Routing tables that a worker could not take in time.
     pub tables_lost: Counter,
     /// Probe results that the ranking could not take.
@@ -99,6 +127,7 @@ impl Default for BalancerMetrics {
         let mut registry = Registry::with_prefix("fingerpost");
         let supervision = SupervisionMetrics::register(&mut registry);
         let ranking = RankingMetrics::register(&mut registry);
+        let reports = ReportMetrics::register(&mut registry);
         let (tables_lost, results_lost) = (Counter::default(), Counter::default());
         let probe_interval = SecondsGauge::default();
         registry.register(
@@ -121,6 +150,7 @@ impl Default for BalancerMetrics {
             workers: Arc::default(),
             supervision,
             ranking,
+            reports,
             tables_lost,
             results_lost,
             probe_interval,

@@ -11,6 +11,7 @@ use rand::rngs::SmallRng;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::balancer::admin::metrics::ReportMetrics;
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::{Health, ProbeOutcome, Thresholds, Traffic};
 use crate::balancer::policy::Ledger;
@@ -38,6 +39,8 @@ pub struct ProbePlan {
     pub slots: Semaphore,
     /// How many backends share the budget now.
     pub backends: AtomicUsize,
+    /// What was wrong with load reports.
+    pub reports: ReportMetrics,
 }
 
 /// The end of one probe, on its way to the ranking.

@@ -16,6 +16,7 @@ use awc::{Client, ClientResponse, Connector};
 use futures_util::StreamExt;
 use tokio::time::{Instant, timeout};
 
+use crate::balancer::admin::metrics::ReportMetrics;
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::{Failure, FailureKind, ProbeOutcome};
 use crate::balancer::load_report::{self, LoadReport};
@@ -32,6 +33,7 @@ pub struct Prober {
     url: String,
     timeout: Duration,
     clock: ConnectClock,
+    reports: ReportMetrics,
 }
 
 /// How far a probe came; says where the time went when it runs out.
@@ -70,7 +72,7 @@ impl Prober {
             .add_default_header((header::USER_AGENT, concat!("fingerpost/", env!("CARGO_PKG_VERSION"))))
             .add_default_header((header::ACCEPT_ENCODING, "identity"))
             .finish();
-        Self { client, url: format!("{backend}{}", plan.path), timeout, clock }
+        Self { client, url: format!("{backend}{}", plan.path), timeout, clock, reports: plan.reports.clone() }
     }
 
     /// Fetches the probe file once. Only a 200 whose whole body arrived is a success.
@@ -98,7 +100,7 @@ impl Prober {
             self.client.get(&self.url).force_close().send().await.map_err(|error| refused(&error))?;
         let first_byte = started.elapsed();
         phase.set(Phase::Body);
-        let report = report_of(&response);
+        let report = self.report_of(&response);
         if response.status() != awc::http::StatusCode::OK {
             let status = response.status().as_u16();
             return Err(failure(FailureKind::Status(status), format!("answered {}", response.status())));
@@ -107,6 +109,21 @@ impl Prober {
         let total = started.elapsed();
         let connect = self.clock.took.get().unwrap_or(first_byte);
         Ok(ProbeOutcome::Success { connect, first_byte, total, report })
+    }
+
+    fn report_of<S>(&self, response: &ClientResponse<S>) -> Option<LoadReport> {
+        let value = response.headers().get(load_report::HEADER)?;
+        match load_report::parse(value.as_bytes()) {
+            Ok(parsed) => {
+                self.reports.clamped.inc_by(parsed.clamped.into());
+                Some(parsed.report)
+            }
+            Err(error) => {
+                self.reports.unreadable.inc();
+                tracing::debug!(url = self.url, %error, "load report left out");
+                None
+            }
+        }
     }
 }
 
@@ -133,17 +150,6 @@ where
             Err(failure(FailureKind::ClosedEarly, format!("closed after {read} of {length} bytes")))
         }
         _ => Ok(()),
-    }
-}
-
-fn report_of<S>(response: &ClientResponse<S>) -> Option<LoadReport> {
-    let value = response.headers().get(load_report::HEADER)?;
-    match load_report::parse(value.as_bytes()) {
-        Ok(parsed) => Some(parsed.report),
-        Err(error) => {
-            tracing::debug!(%error, "load report left out");
-            None
-        }
     }
 }
 
