@@ -182,7 +182,8 @@ fn is_probe_path(path: &str) -> bool {
 }
 
 /// Splits `host:port` or `[v6]:port`; the host has to resolve.
-fn host_and_port(key: &'static str, text: &str) -> Result<(String, u16), SettingsError> {
+/// Splits `host:port`.
+pub(crate) fn host_and_port(key: &'static str, text: &str) -> Result<(String, u16), SettingsError> {
     let reason = "it must be an address and a port, such as 127.0.0.1:9100";
     let split = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     let (host, port) = split.ok_or_else(|| wrong(key, text, reason))?;

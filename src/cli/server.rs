@@ -33,6 +33,12 @@ pub struct ServerArguments {
     /// Bytes a second that all clients have together, such as 10MiB; 0 for no limit [default: 0]
     #[arg(long, value_name = "BYTES")]
     pub limit_rate: Option<bytesize::ByteSize>,
+    /// Where metrics and health are served [default: nowhere]
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
+    /// A file that gets a line for each answer [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<PathBuf>,
     /// How long downloads may go on after a stop was asked for [default: 30s]
     #[arg(long, value_name = "D")]
     pub drain_timeout: Option<humantime::Duration>,
@@ -50,6 +56,8 @@ impl ServerArguments {
             "server.workers" => self.workers,
             "server.cache_bytes" => self.cache_bytes.map(|size| size.as_u64()),
             "server.limit_rate" => self.limit_rate.map(|size| size.as_u64()),
+            "server.admin" => self.admin,
+            "server.access_log" => self.access_log.as_ref().map(|path| path.display().to_string()),
             "server.drain_timeout" => self.drain_timeout,
         }
     }

@@ -16,7 +16,7 @@ use super::load::InFlight;
 use super::multipart::Piece;
 use super::range::Part;
 use super::root::Identity;
-use crate::http::transport::{Completion, Link, SendFile, SendState};
+use crate::http::transport::{Link, SendFile, SendState};
 
 /// The file is looked at once more before this many last bytes of a part are sent.
 const TAIL: u64 = 16 << 10;
@@ -78,23 +78,16 @@ pub struct FileBody {
 }
 
 impl FileBody {
-    /// These pieces of a file that was in this state when it was opened, to be sent on `link`.
+    /// These pieces of a file that was in this state when it was opened, to be sent on `link` and counted by
+    /// `in_flight`.
     #[must_use]
     pub fn new(
         file: Arc<File>,
         identity: Identity,
         pieces: VecDeque<Piece>,
         link: Rc<Link>,
-        in_flight: InFlight,
+        in_flight: Rc<RefCell<Option<InFlight>>>,
     ) -> Self {
-        let in_flight = Rc::new(RefCell::new(Some(in_flight)));
-        let ending = Rc::clone(&in_flight);
-        link.on_end(move |end| {
-            let in_flight = ending.borrow_mut().take();
-            if let Some(in_flight) = in_flight.filter(|_| end.completion == Completion::Whole) {
-                in_flight.complete();
-            }
-        });
         Self { file, identity, pieces, link, in_flight, sending: None }
     }
 

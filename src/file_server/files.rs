@@ -4,6 +4,7 @@
 //! segments, opens on the thread that serves, follows links out of the root, names the inode in the entity tag
 //! and sends one range only.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Ready, ready};
 use std::pin::Pin;
@@ -18,9 +19,11 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
 
+use super::access_log::AccessLog;
 use super::body::{Body, FileBody};
 use super::conditions::{self, Outcome};
-use super::load::{Load, Work};
+use super::load::{Flight, Load, Work};
+use super::metrics::WorkerCounters;
 use super::multipart::{self, Piece};
 use super::path::{self, FilePath, Kind, PathError};
 use super::range::{self, Part, Ranges};
@@ -28,7 +31,7 @@ use super::root::OpenError;
 use super::store::{Content, Found, Store};
 use crate::balancer::load_report;
 use crate::http::pages::Pages;
-use crate::http::transport::{Completion, Link};
+use crate::http::transport::Link;
 
 /// The file that balancers fetch to see whether a server answers.
 pub const PROBE: &[u8] = b"plshelp.txt";
@@ -54,9 +57,28 @@ pub struct AnswerPlan {
 
 /// Answers the requests of one HTTP worker.
 pub struct Files {
-    store: Store,
-    load: Arc<Load>,
-    plan: AnswerPlan,
+    /// Where the files come from.
+    pub store: Store,
+    /// What is in flight, over all workers.
+    pub load: Arc<Load>,
+    /// What this worker counts.
+    pub counters: Arc<WorkerCounters>,
+    /// Where answers are written down, if anywhere.
+    pub log: Option<Rc<AccessLog>>,
+    /// How it answers.
+    pub plan: AnswerPlan,
+}
+
+/// An answer, and what it counts for until it ends.
+struct Sent {
+    answer: Response<Body>,
+    flight: Flight,
+}
+
+impl From<Response<Body>> for Sent {
+    fn from(answer: Response<Body>) -> Self {
+        Self { answer, flight: Flight::None }
+    }
 }
 
 /// An answer that is there at once, or once a disk has been read.
@@ -79,43 +101,65 @@ impl Future for Answering {
 }
 
 impl Files {
-    /// Answers from this store.
-    #[must_use]
-    pub fn new(store: Store, load: Arc<Load>, plan: AnswerPlan) -> Self {
-        Self { store, load, plan }
-    }
-
     /// The answer to one request.
     pub fn answer(self: &Rc<Self>, request: Request) -> Answering {
-        let now = |answer| Answering::Now(ready(Ok(answer)));
+        if let Some(sent) = self.answer_now(&request) {
+            return Answering::Now(ready(Ok(self.finish(&request, sent))));
+        }
+        let files = Rc::clone(self);
+        Answering::Later(Box::pin(async move {
+            let sent = files.answer_from_disk(&request).await;
+            Ok(files.finish(&request, sent))
+        }))
+    }
+
+    /// Counts an answer, and has its end counted and written down.
+    fn finish(&self, request: &Request, sent: Sent) -> Response<Body> {
+        let Sent { answer, flight } = sent;
+        self.counters.answered(answer.status().as_u16());
+        let line = self.log.as_ref().map(|log| (Rc::clone(log), log.begin(request, answer.status())));
+        if let (Some(link), true) = (Link::of(request), line.is_some() || !matches!(flight, Flight::None)) {
+            link.on_end(move |end| {
+                flight.end(end.completion);
+                if let Some((log, entry)) = line {
+                    log.end(&entry, end);
+                }
+            });
+        }
+        answer
+    }
+
+    /// The answer to one request, unless a disk has to be waited for.
+    fn answer_now(&self, request: &Request) -> Option<Sent> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return now(self.refuse(StatusCode::NOT_IMPLEMENTED));
+            return Some(self.refuse(StatusCode::NOT_IMPLEMENTED).into());
         }
         let path = match path::parse(request.path()) {
             Ok(path) => path,
-            Err(PathError::Malformed) => return now(self.refuse(StatusCode::BAD_REQUEST)),
-            Err(PathError::Unserved) => return now(self.refuse(StatusCode::NOT_FOUND)),
+            Err(PathError::Malformed) => return Some(self.refuse(StatusCode::BAD_REQUEST).into()),
+            Err(PathError::Unserved) => return Some(self.refuse(StatusCode::NOT_FOUND).into()),
         };
-        if *path.bytes == *PROBE && Link::of(&request).is_some_and(|link| link.is_draining()) {
-            return now(self.refuse(StatusCode::SERVICE_UNAVAILABLE));
+        if *path.bytes == *PROBE && Link::of(request).is_some_and(|link| link.is_draining()) {
+            let mut answer = self.refuse(StatusCode::SERVICE_UNAVAILABLE);
+            answer.head_mut().reason = Some("Draining");
+            return Some(answer.into());
         }
-        let answered = match path.kind {
+        let found = match path.kind {
             Kind::File => self.store.get(&path.bytes, Instant::now()),
             Kind::Folder => self.store.get(&index_of(&path), Instant::now()),
         };
-        match answered {
-            Ok(found) => now(self.send(&request, &path, &found)),
-            Err(OpenError::WouldBlock | OpenError::Folder) => {
-                let files = Rc::clone(self);
-                Answering::Later(Box::pin(async move { Ok(files.answer_from_disk(&request).await) }))
-            }
-            Err(error) => now(self.fail(&request, &path, error)),
+        match found {
+            Ok(found) => Some(self.send(request, &path, &found)),
+            Err(OpenError::WouldBlock | OpenError::Folder) => None,
+            Err(error) => Some(self.fail(request, &path, error)),
         }
     }
 
     /// The answer to a request whose path was fine, from a thread that may wait for a disk.
-    async fn answer_from_disk(&self, request: &Request) -> Response<Body> {
-        let Ok(path) = path::parse(request.path()) else { return self.refuse(StatusCode::BAD_REQUEST) };
+    async fn answer_from_disk(&self, request: &Request) -> Sent {
+        let Ok(path) = path::parse(request.path()) else {
+            return self.refuse(StatusCode::BAD_REQUEST).into();
+        };
         let found = match path.kind {
             Kind::File => self.store.read(&path.bytes).await,
             Kind::Folder => self.store.read(&index_of(&path)).await,
@@ -123,7 +167,7 @@ impl Files {
         match found {
             Ok(found) => self.send(request, &path, &found),
             Err(OpenError::Folder) if self.store.read(&index_of(&path)).await.is_ok() => {
-                self.redirect_to_folder(request)
+                self.redirect_to_folder(request).into()
             }
             Err(error) => self.fail(request, &path, error),
         }
@@ -155,9 +199,11 @@ impl Files {
     }
 
     /// The answer where a file cannot be had.
-    fn fail(&self, request: &Request, path: &FilePath<'_>, error: OpenError) -> Response<Body> {
+    fn fail(&self, request: &Request, path: &FilePath<'_>, error: OpenError) -> Sent {
         match error {
-            OpenError::Missing if *path.bytes == *PROBE => self.send(request, path, &self.plan.probe_file),
+            OpenError::Missing if *path.bytes == *PROBE => {
+                return self.send(request, path, &self.plan.probe_file);
+            }
             OpenError::Missing | OpenError::Folder => self.refuse(StatusCode::NOT_FOUND),
             OpenError::Forbidden => self.refuse(StatusCode::FORBIDDEN),
             // It is being written at this moment.
@@ -171,10 +217,11 @@ impl Files {
                 self.refuse(StatusCode::INTERNAL_SERVER_ERROR)
             }
         }
+        .into()
     }
 
     /// The answer with a file, or with the word that the client has it, or parts of it.
-    fn send(&self, request: &Request, path: &FilePath<'_>, found: &Found) -> Response<Body> {
+    fn send(&self, request: &Request, path: &FilePath<'_>, found: &Found) -> Sent {
         let meta = &found.meta;
         let length = meta.identity.length;
         let headers = request.headers();
@@ -186,12 +233,12 @@ impl Files {
             _ => Ranges::Ignored,
         };
         let mut answer = match (outcome, &ranges) {
-            (Outcome::Failed, _) => return self.refuse(StatusCode::PRECONDITION_FAILED),
+            (Outcome::Failed, _) => return self.refuse(StatusCode::PRECONDITION_FAILED).into(),
             (Outcome::NotModified, _) => Response::with_body(StatusCode::NOT_MODIFIED, Body::Empty),
             (_, Ranges::Unsatisfiable) => {
                 let mut answer = self.refuse(StatusCode::RANGE_NOT_SATISFIABLE);
                 answer.headers_mut().insert(header::CONTENT_RANGE, visible(format!("bytes */{length}")));
-                return answer;
+                return answer.into();
             }
             (_, Ranges::Parts(_)) => Response::with_body(StatusCode::PARTIAL_CONTENT, Body::Empty),
             (_, Ranges::Ignored) => Response::with_body(StatusCode::OK, Body::Empty),
@@ -209,7 +256,7 @@ impl Files {
             fields.insert(LOAD_REPORT, visible(self.load.report().to_string()));
         }
         if outcome == Outcome::NotModified {
-            return answer;
+            return answer.into();
         }
         fields.insert(header::CONTENT_TYPE, meta.content_type.clone());
         fields.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
@@ -241,35 +288,29 @@ impl Files {
         found: &Found,
         work: Work,
         pieces: VecDeque<Piece>,
-    ) -> Response<Body> {
-        let link = Link::of(request);
+    ) -> Sent {
         let is_head = *request.method() == Method::HEAD;
         let bytes: u64 = pieces.iter().map(Piece::length).sum();
         let in_flight = self.load.begin(work, if is_head { 0 } else { bytes });
-        let body = match &found.content {
-            Content::Memory(file) => {
-                if let Some(link) = link {
-                    link.on_end(move |end| {
-                        if end.completion == Completion::Whole {
-                            in_flight.complete();
-                        }
-                    });
-                }
-                return answer.set_body(Body::Memory(multipart::gather(pieces, file)));
+        let (body, flight) = match (&found.content, Link::of(request)) {
+            (Content::Memory(file), _) => {
+                let body = Body::Memory(multipart::gather(pieces, file));
+                return Sent { answer: answer.set_body(body), flight: Flight::Own(in_flight) };
             }
-            Content::File(_) if is_head => Body::Announced,
-            Content::File(file) => match link {
-                Some(link) => {
-                    let identity = found.meta.identity;
-                    let body = FileBody::new(Arc::clone(file), identity, pieces, Rc::clone(link), in_flight);
-                    Body::File(Box::new(body))
-                }
-                None => return self.refuse(StatusCode::INTERNAL_SERVER_ERROR),
-            },
+            (Content::File(_), _) if is_head => (Body::Announced, Flight::Own(in_flight)),
+            (Content::File(file), Some(link)) => {
+                let in_flight = Rc::new(RefCell::new(Some(in_flight)));
+                let flight = Flight::Shared(Rc::clone(&in_flight));
+                let (file, identity) = (Arc::clone(file), found.meta.identity);
+                let body = FileBody::new(file, identity, pieces, Rc::clone(link), in_flight);
+                (Body::File(Box::new(body)), flight)
+            }
+            // Every connection of ours has a link.
+            (Content::File(_), None) => return self.refuse(StatusCode::INTERNAL_SERVER_ERROR).into(),
         };
         answer.head_mut().no_chunking(true);
         answer.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
-        answer.set_body(body)
+        Sent { answer: answer.set_body(body), flight }
     }
 }
 

@@ -1,12 +1,16 @@
 //! What the file server counts of its own load, over all its workers, and reports on each probe answer.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::balancer::load_report::{LoadReport, MOST_COUNTED};
+use crate::http::transport::Completion;
 
 /// The shortest time over which the rate of bytes is taken.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
@@ -25,6 +29,7 @@ pub struct Load {
     promised: AtomicU64,
     sent: AtomicU64,
     rate: Rate,
+    idle: Notify,
 }
 
 /// Bytes a second since a moment a little more than [`RATE_WINDOW`] ago.
@@ -59,6 +64,7 @@ impl Load {
             promised: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             rate: Rate::default(),
+            idle: Notify::new(),
         }
     }
 
@@ -76,6 +82,13 @@ impl Load {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Resolves once no client request is being answered.
+    pub async fn idle(&self) {
+        while self.in_flight() > 0 {
+            self.idle.notified().await;
+        }
     }
 
     /// Requests answered to their end, probes included.
@@ -165,6 +178,31 @@ impl InFlight {
     }
 }
 
+/// What a request in flight is known by until its answer ends.
+#[derive(Debug)]
+pub enum Flight {
+    /// An answer that is no work: a page.
+    None,
+    /// An answer that goes out at once.
+    Own(InFlight),
+    /// An answer whose body counts what it sends.
+    Shared(Rc<RefCell<Option<InFlight>>>),
+}
+
+impl Flight {
+    /// The answer has ended.
+    pub fn end(self, completion: Completion) {
+        let in_flight = match self {
+            Self::None => None,
+            Self::Own(in_flight) => Some(in_flight),
+            Self::Shared(in_flight) => in_flight.borrow_mut().take(),
+        };
+        if let Some(in_flight) = in_flight.filter(|_| completion == Completion::Whole) {
+            in_flight.complete();
+        }
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         let load = &self.load;
@@ -175,6 +213,7 @@ impl Drop for InFlight {
             let since = load.busy_since.load(Ordering::Relaxed);
             if load.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
                 load.busy.fetch_add(load.micros().saturating_sub(since), Ordering::Relaxed);
+                load.idle.notify_one();
             }
         }
     }

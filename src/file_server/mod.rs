@@ -5,20 +5,28 @@
 //! - [`files`]: from a request to its answer; [`conditions`], [`range`], [`multipart`] decide what is sent of a file.
 //! - [`body`]: how the bytes go out.
 //! - [`load`]: what the server reports of itself to balancers.
+//! - [`access_log`], [`metrics`], [`admin`]: what its operator sees.
 
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use actix_http::Request;
 use actix_service::fn_service;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
+pub mod access_log;
+pub mod admin;
 pub mod body;
 pub mod cache;
 pub mod conditions;
 pub mod files;
 pub mod load;
 pub mod media;
+pub mod metrics;
 pub mod multipart;
 pub mod path;
 pub mod range;
@@ -29,14 +37,19 @@ pub mod store;
 use crate::cli::ServerArguments;
 use crate::http::listener::{self, ListenError};
 use crate::http::pages::{Pages, PagesError};
-use crate::http::stop::{Interrupts, StopHandle};
+use crate::http::stop::{Interrupts, Phase, StopHandle};
 use crate::http::transport::Transport;
 use crate::settings::SettingsError;
+use access_log::{AccessLog, AccessLogError};
 use files::{AnswerPlan, Files};
 use load::Load;
+use metrics::{Figures, WorkerCounters};
 use root::{Root, RootError};
 use settings::ServerSettings;
 use store::{Found, Store};
+
+/// Once no download is under way, pages and other small answers have this long to go out.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Why a file server cannot run, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +66,9 @@ pub enum ServerError {
     /// The port cannot be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The access log cannot be written.
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
     /// The system gave no thread or no signals.
     #[error("cannot start the file server")]
     System(#[from] std::io::Error),
@@ -94,8 +110,10 @@ pub struct FileServer {
     settings: ServerSettings,
     bound: Bound,
     listener: TcpListener,
+    admin_listener: Option<TcpListener>,
     root: Arc<Root>,
     pages: Pages,
+    log: Option<AccessLog>,
 }
 
 /// Where a file server can be reached.
@@ -103,11 +121,16 @@ pub struct FileServer {
 pub struct Bound {
     /// Where clients connect.
     pub clients: SocketAddr,
+    /// Where the admin pages are, if there are any.
+    pub admin: Option<SocketAddr>,
 }
 
 impl Bound {
-    /// Prints the ready line that scripts wait for.
+    /// Prints the ready lines that scripts wait for.
     pub fn announce(&self) {
+        if let Some(admin) = self.admin {
+            println!("Admin interface at http://{admin}/");
+        }
         println!("Will wait for client connections at port {}", self.clients.port());
     }
 }
@@ -121,8 +144,17 @@ impl FileServer {
             None => Pages::built_in(),
         };
         let listener = listener::listen(&settings.host, settings.port)?;
-        let bound = Bound { clients: listener.local_addr()? };
-        Ok(Self { settings, bound, listener, root, pages })
+        let admin_listener = match &settings.admin {
+            Some((host, port)) => Some(listener::listen(host, *port)?),
+            None => None,
+        };
+        let admin = admin_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let bound = Bound { clients: listener.local_addr()?, admin };
+        let log = match &settings.access_log {
+            Some(path) => Some(AccessLog::open(path, settings.access_log_format)?),
+            None => None,
+        };
+        Ok(Self { settings, bound, listener, admin_listener, root, pages, log })
     }
 
     /// Where it can be reached.
@@ -131,32 +163,81 @@ impl FileServer {
         self.bound
     }
 
-    /// Serves until `stop` asks to stop; then finishes what is being sent.
+    /// Serves until `stop` asks to stop. From then on probes are told so, while downloads go on for as long as
+    /// the stop allows.
     ///
     /// `ready` is called once connections are accepted.
     pub async fn run(self, ready: impl FnOnce(&Bound), stop: StopHandle) -> Result<(), ServerError> {
-        let Self { settings, bound, listener, root, pages } = self;
+        let Self { settings, bound, listener, admin_listener, root, pages, log } = self;
+        let load = Arc::new(Load::new(rand::random()));
+        let transport_stop = StopHandle::default();
         let transport = Transport {
             name: "files",
             workers: settings.workers,
             blocking_threads: 4,
             limits: settings.limits,
             pages: pages.clone(),
-            stop,
+            stop: transport_stop.clone(),
         };
-        let load = Arc::new(Load::new(rand::random()));
         let plan = AnswerPlan {
             pages,
             cache_control: settings.cache_control,
             probe_file: Found::embedded(files::PROBE, files::embedded_probe()),
         };
+        let workers: Vec<_> = (0..settings.workers).map(|_| Arc::new(WorkerCounters::default())).collect();
+        let next_worker = Arc::new(AtomicUsize::new(0));
         let cache_bytes = settings.cache_bytes / settings.workers as u64;
-        let serving = transport.serve(vec![listener.into()], move || {
-            let store = Store::new(Arc::clone(&root), cache_bytes);
-            let files = Rc::new(Files::new(store, Arc::clone(&load), plan.clone()));
-            fn_service(move |request: Request| files.answer(request))
-        })?;
+        let log_lines_lost = log.as_ref().map(AccessLog::lost).unwrap_or_default();
+        let serving = {
+            let (workers, load) = (workers.clone(), Arc::clone(&load));
+            transport.serve(vec![listener.into()], move || {
+                // A worker that died and was started anew goes on where the other stopped counting.
+                let number = next_worker.fetch_add(1, Ordering::Relaxed) % workers.len().max(1);
+                let counters = workers.get(number).map(Arc::clone).unwrap_or_default();
+                let files = Rc::new(Files {
+                    store: Store::new(Arc::clone(&root), cache_bytes, Arc::clone(&counters)),
+                    load: Arc::clone(&load),
+                    counters,
+                    log: log.clone().map(Rc::new),
+                    plan: plan.clone(),
+                });
+                fn_service(move |request: Request| files.answer(request))
+            })?
+        };
+        if let Some(listener) = admin_listener {
+            let (load, connections) = (Arc::clone(&load), serving.connections());
+            let figures = Figures { workers, load, connections, log_lines_lost };
+            actix::spawn(admin::serve(listener, figures.registry(), stop.phases())?);
+        }
         ready(&bound);
-        Ok(serving.run().await?)
+        let served = serving.run();
+        let drained = drain(stop.phases(), transport_stop, &load);
+        let (served, ()) = futures_util::future::join(served, drained).await;
+        Ok(served?)
+    }
+}
+
+/// Waits until a stop is asked for, lets downloads end while probes are told of it, and stops the connections.
+async fn drain(mut phases: watch::Receiver<Phase>, transport: StopHandle, load: &Load) {
+    let Ok(asked) = phases.wait_for(|phase| *phase != Phase::Running).await.map(|phase| *phase) else {
+        return;
+    };
+    transport.drain();
+    let began = Instant::now();
+    let mut phase = asked;
+    loop {
+        let left = match phase {
+            Phase::Stopping(grace) => grace.saturating_sub(began.elapsed()),
+            Phase::Running | Phase::Draining => Duration::MAX,
+        };
+        let is_stopping = matches!(phase, Phase::Stopping(_));
+        tokio::select! {
+            () = load.idle(), if is_stopping => return transport.stop(left.min(LAST_WORDS)),
+            () = tokio::time::sleep(left), if is_stopping => return transport.stop(Duration::ZERO),
+            changed = phases.changed() => match changed {
+                Ok(()) => phase = *phases.borrow_and_update(),
+                Err(_) => return transport.stop(Duration::ZERO),
+            },
+        }
     }
 }

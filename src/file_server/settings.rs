@@ -9,6 +9,8 @@ use actix_http::header::HeaderValue;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
+use super::access_log::Format;
+use crate::balancer::settings::host_and_port;
 use crate::http::transport::Limits;
 use crate::settings::SettingsError;
 
@@ -36,6 +38,9 @@ pub struct RawServerSettings {
     pub limit_rate: ByteSize,
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
+    pub admin: String,
+    pub access_log: String,
+    pub access_log_format: Format,
 }
 
 /// Settings of a file server that make sense.
@@ -59,6 +64,12 @@ pub struct ServerSettings {
     pub limits: Limits,
     /// How long downloads may go on after a stop was asked for.
     pub drain_timeout: Duration,
+    /// Where the admin listener listens, host and port.
+    pub admin: Option<(String, u16)>,
+    /// The file that gets a line for each answer.
+    pub access_log: Option<PathBuf>,
+    /// How such a line looks.
+    pub access_log_format: Format,
 }
 
 impl TryFrom<RawServerSettings> for ServerSettings {
@@ -106,6 +117,12 @@ impl TryFrom<RawServerSettings> for ServerSettings {
                 ..Limits::default()
             },
             drain_timeout: raw.drain_timeout,
+            admin: match raw.admin.as_str() {
+                "" => None,
+                address => Some(host_and_port("server.admin", address)?),
+            },
+            access_log: Some(raw.access_log).filter(|path| !path.is_empty()).map(PathBuf::from),
+            access_log_format: raw.access_log_format,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::IoSliceMut;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_http::header::HeaderValue;
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 use super::cache::Cache;
 use super::conditions::Validators;
 use super::media;
+use super::metrics::WorkerCounters;
 use super::root::{Identity, OpenError, Patience, Root};
 
 /// Files up to this size are answered from memory.
@@ -87,6 +89,7 @@ type Loading = Shared<LocalBoxFuture<'static, Result<Loaded, OpenError>>>;
 pub struct Store {
     root: Arc<Root>,
     cache: RefCell<Cache>,
+    counters: Arc<WorkerCounters>,
     /// Files that are being read from a disk: one read for all who wait.
     loading: RefCell<HashMap<Box<[u8]>, Loading>>,
 }
@@ -94,18 +97,22 @@ pub struct Store {
 impl Store {
     /// A store that keeps at most this many bytes of small files in memory.
     #[must_use]
-    pub fn new(root: Arc<Root>, cache_bytes: u64) -> Self {
-        Self { root, cache: RefCell::new(Cache::new(cache_bytes)), loading: RefCell::default() }
+    pub fn new(root: Arc<Root>, cache_bytes: u64, counters: Arc<WorkerCounters>) -> Self {
+        Self { root, cache: RefCell::new(Cache::new(cache_bytes)), counters, loading: RefCell::default() }
     }
 
     /// The file if it can be had without waiting for a disk; [`OpenError::WouldBlock`] if it cannot.
     pub fn get(&self, path: &[u8], now: Instant) -> Result<Found, OpenError> {
         let cached = self.cache.borrow_mut().get(path, now);
         let known = match cached {
-            Some((found, age)) if age < FRESH => return Ok(found),
+            Some((found, age)) if age < FRESH => {
+                self.counters.cache_hits.fetch_add(1, Ordering::Relaxed);
+                return Ok(found);
+            }
             Some((found, _)) => Some(found.meta.identity),
             None => None,
         };
+        self.counters.cache_misses.fetch_add(1, Ordering::Relaxed);
         let loaded = load(&self.root, path, known, Patience::Cached);
         self.settle(path, loaded, now)
     }

@@ -162,6 +162,14 @@ impl Connection {
         }
     }
 
+    /// Whether the connection ends rather than wait for a request. One that has not asked for anything yet, and
+    /// may be a probe that is to hear of the drain, is waited for until the stop itself.
+    fn is_to_close(&self) -> bool {
+        let worker = &self.link.worker;
+        self.link.stage.get() == Stage::Idle
+            && (worker.is_stopping.get() || (worker.is_draining.get() && self.answers > 0))
+    }
+
     /// Reads some of the next head, never beyond its end.
     fn poll_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<Head>> {
         let limits = self.link.worker.limits.head;
@@ -169,7 +177,7 @@ impl Connection {
             let before = buf.filled().len();
             match self.stream.poll_read(cx, buf) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Pending if self.link.is_draining() && self.link.stage.get() == Stage::Idle => {
+                Poll::Pending if self.is_to_close() => {
                     self.link.stage.set(Stage::Ended);
                     return Poll::Ready(Ok(Head::ForParser));
                 }
@@ -425,6 +433,7 @@ impl AsyncWrite for Connection {
             ready!(this.poll_ending(cx))?;
             return Poll::Ready(Ok(bytes.len()));
         }
+        this.link.see_answer(bytes);
         let limit = ready!(this.poll_pace(cx, bytes.len()));
         let written = this.stream.poll_write(cx, bytes.get(..limit).unwrap_or(bytes));
         match &written {

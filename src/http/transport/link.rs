@@ -37,6 +37,8 @@ pub struct Link {
     pub(super) sent: Cell<u64>,
     /// What was sent before the current answer.
     sent_before: Cell<u64>,
+    /// The length of the current answer's head, once that is written.
+    head_length: Cell<u64>,
     /// The part of a file that is being sent.
     pub(super) file: RefCell<Option<SendFile>>,
     file_state: Cell<SendState>,
@@ -49,8 +51,8 @@ type OnEnd = Box<dyn FnOnce(AnswerEnd)>;
 /// How an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerEnd {
-    /// Bytes that the kernel took of it, its head included.
-    pub sent: u64,
+    /// Bytes of its body that the kernel took.
+    pub body_sent: u64,
     /// Whether that was all of it.
     pub completion: Completion,
 }
@@ -78,6 +80,7 @@ impl Link {
             has_request_body: Cell::new(false),
             sent: Cell::new(0),
             sent_before: Cell::new(0),
+            head_length: Cell::new(0),
             file: RefCell::new(None),
             file_state: Cell::new(SendState::Sent),
             on_end: RefCell::new(None),
@@ -129,10 +132,19 @@ impl Link {
 
     /// The current answer is out, or will never be.
     pub(super) fn end_answer(&self, completion: Completion) {
-        let sent = self.sent.get() - self.sent_before.replace(self.sent.get());
+        let sent = self.sent.get().saturating_sub(self.sent_before.replace(self.sent.get()));
+        let head = self.head_length.take();
         let call = self.on_end.borrow_mut().take();
         if let Some(call) = call {
-            call(AnswerEnd { sent, completion });
+            call(AnswerEnd { body_sent: sent.saturating_sub(head), completion });
+        }
+    }
+
+    /// Sees the bytes of the current answer before they are written, the first of which are its head.
+    pub(super) fn see_answer(&self, bytes: &[u8]) {
+        if self.head_length.get() == 0 && self.on_end.borrow().is_some() {
+            let end = memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |at| at + 4);
+            self.head_length.set(end as u64);
         }
     }
 
@@ -164,6 +176,8 @@ pub(super) struct Worker {
     pub(super) pace: Option<Arc<Pace>>,
     pub(super) shortcut: Option<Rc<dyn Shortcut>>,
     pub(super) is_draining: Cell<bool>,
+    /// Whether connections are not even waited for to ask a first time.
+    pub(super) is_stopping: Cell<bool>,
     tasks: RefCell<Tasks>,
 }
 
@@ -182,13 +196,24 @@ impl Worker {
         pace: Option<Arc<Pace>>,
         shortcut: Option<Rc<dyn Shortcut>>,
     ) -> Self {
-        let (is_draining, tasks) = (Cell::new(false), RefCell::default());
-        Self { limits, pages, connections, pace, shortcut, is_draining, tasks }
+        let (is_draining, is_stopping) = (Cell::new(false), Cell::new(false));
+        let tasks = RefCell::default();
+        Self { limits, pages, connections, pace, shortcut, is_draining, is_stopping, tasks }
     }
 
     /// Tells every connection that its current answer is its last.
     pub(super) fn drain(&self) {
         self.is_draining.set(true);
+        self.wake_all();
+    }
+
+    /// Tells those too that have not asked for anything yet.
+    pub(super) fn stop(&self) {
+        self.is_stopping.set(true);
+        self.drain();
+    }
+
+    fn wake_all(&self) {
         for waker in self.tasks.borrow().wakers.iter().flatten() {
             waker.wake_by_ref();
         }

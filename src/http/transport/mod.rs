@@ -313,4 +313,7 @@ async fn drain_when_asked(worker: Rc<Worker>, mut phases: watch::Receiver<Phase>
     if phases.wait_for(|phase| *phase != Phase::Running).await.is_ok() {
         worker.drain();
     }
+    if phases.wait_for(|phase| matches!(phase, Phase::Stopping(_))).await.is_ok() {
+        worker.stop();
+    }
 }

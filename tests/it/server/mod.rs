@@ -7,6 +7,9 @@ use tempfile::TempDir;
 use crate::support::http::{self, Answer, Connection, Expect};
 use crate::support::program::Program;
 
+mod clients;
+mod faults;
+mod operation;
 mod requests;
 mod serving;
 

@@ -1,0 +1,299 @@
+//! The access log: a line for each answer once it has ended, with the bytes that were truly sent.
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, SystemTime};
+
+use actix_http::header::{self, HeaderName};
+use actix_http::{HttpMessage as _, Request, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use crate::http::transport::{AnswerEnd, Completion};
+
+/// Lines that wait for the disk; one more is lost, and counted.
+const WAITING: usize = 8192;
+
+/// The longest text of a client that a line repeats.
+const LONGEST: usize = 2048;
+
+/// How a line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// The combined format of Apache and nginx.
+    Combined,
+    /// A JSON object.
+    Json,
+}
+
+/// Hands lines to a thread that writes them; no request waits for the disk.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    format: Format,
+    lines: SyncSender<String>,
+    lost: Arc<AtomicU64>,
+}
+
+/// The log cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the access log {}: check that its folder exists and may be written", path.display())]
+pub struct AccessLogError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl AccessLog {
+    /// Appends to this file, which is opened anew once it has been renamed or removed.
+    pub fn open(path: &Path, format: Format) -> Result<Self, AccessLogError> {
+        let failed = |source| AccessLogError { path: path.to_owned(), source };
+        let mut file = LogFile::open(path).map_err(failed)?;
+        let (lines, receiver) = sync_channel(WAITING);
+        let lost = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&lost);
+        std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || write_lines(&receiver, &mut file, &counter))
+            .map_err(failed)?;
+        Ok(Self { format, lines, lost })
+    }
+
+    /// Lines that were lost because the disk was too slow or full.
+    #[must_use]
+    pub fn lost(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.lost)
+    }
+
+    /// Keeps of a request what its line will say.
+    #[must_use]
+    pub fn begin(&self, request: &Request, status: StatusCode) -> Entry {
+        let field = |name: HeaderName| {
+            let value = request.headers().get(name)?;
+            Some(cut(&String::from_utf8_lossy(value.as_bytes())))
+        };
+        Entry {
+            client: request.peer_addr().map(|address| address.ip().to_canonical()),
+            method: cut(request.method().as_str()),
+            target: cut(&request.uri().to_string()),
+            version: format!("{:?}", request.version()),
+            status: status.as_u16(),
+            referer: field(header::REFERER),
+            user_agent: field(header::USER_AGENT),
+            range: field(header::RANGE),
+            began: tokio::time::Instant::now(),
+        }
+    }
+
+    /// Writes the line of an answer that has ended.
+    pub fn end(&self, entry: &Entry, end: AnswerEnd) {
+        let line = match self.format {
+            Format::Combined => entry.combined(end, SystemTime::now()),
+            Format::Json => entry.json(end, SystemTime::now()),
+        };
+        if self.lines.try_send(line).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(LONGEST).collect()
+}
+
+/// What a line says of a request.
+#[derive(Debug)]
+pub struct Entry {
+    client: Option<IpAddr>,
+    method: String,
+    target: String,
+    version: String,
+    status: u16,
+    referer: Option<String>,
+    user_agent: Option<String>,
+    range: Option<String>,
+    began: tokio::time::Instant,
+}
+
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    time: String,
+    client: Option<IpAddr>,
+    method: &'a str,
+    target: &'a str,
+    version: &'a str,
+    status: u16,
+    body_bytes: u64,
+    aborted: bool,
+    seconds: f64,
+    referer: Option<&'a str>,
+    user_agent: Option<&'a str>,
+    range: Option<&'a str>,
+}
+
+impl Entry {
+    fn combined(&self, end: AnswerEnd, now: SystemTime) -> String {
+        let mut line = match self.client {
+            Some(client) => client.to_string(),
+            None => "unix:".to_owned(),
+        };
+        let _ = write!(line, " - - [{}] \"", clf_time(now));
+        for (part, after) in [(&self.method, " "), (&self.target, " "), (&self.version, "\" ")] {
+            escape(part, &mut line);
+            line.push_str(after);
+        }
+        let _ = write!(line, "{} {} \"", self.status, end.body_sent);
+        escape(self.referer.as_deref().unwrap_or("-"), &mut line);
+        line.push_str("\" \"");
+        escape(self.user_agent.as_deref().unwrap_or("-"), &mut line);
+        line.push_str(match end.completion {
+            Completion::Whole => "\"\n",
+            Completion::Aborted => "\" aborted\n",
+        });
+        line
+    }
+
+    fn json(&self, end: AnswerEnd, now: SystemTime) -> String {
+        let line = JsonLine {
+            time: humantime::format_rfc3339_millis(now).to_string(),
+            client: self.client,
+            method: &self.method,
+            target: &self.target,
+            version: &self.version,
+            status: self.status,
+            body_bytes: end.body_sent,
+            aborted: end.completion == Completion::Aborted,
+            seconds: self.began.elapsed().as_secs_f64(),
+            referer: self.referer.as_deref(),
+            user_agent: self.user_agent.as_deref(),
+            range: self.range.as_deref(),
+        };
+        // Strings and numbers only, which cannot fail to be written.
+        serde_json::to_string(&line).unwrap_or_default() + "\n"
+    }
+}
+
+/// `22/Nov/2026:17:00:00 +0000`.
+fn clf_time(now: SystemTime) -> String {
+    let date = httpdate::fmt_http_date(now);
+    let part = |range: std::ops::Range<usize>| date.get(range).unwrap_or_default();
+    format!("{}/{}/{}:{} +0000", part(5..7), part(8..11), part(12..16), part(17..25))
+}
+
+/// Quotes, backslashes and whatever is no visible ASCII as `\xHH`, so that a line stays one line.
+fn escape(text: &str, line: &mut String) {
+    for byte in text.bytes() {
+        if matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\' {
+            line.push(char::from(byte));
+        } else {
+            let _ = write!(line, "\\x{byte:02X}");
+        }
+    }
+}
+
+struct LogFile {
+    path: PathBuf,
+    file: BufWriter<File>,
+    inode: u64,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let inode = file.metadata()?.ino();
+        Ok(Self { path: path.to_owned(), file: BufWriter::new(file), inode })
+    }
+
+    /// Follows a rotation: the file that has our name now is another one, or none.
+    fn reopen_if_moved(&mut self) -> io::Result<()> {
+        if std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode) {
+            return Ok(());
+        }
+        *self = Self::open(&self.path)?;
+        Ok(())
+    }
+}
+
+fn write_lines(lines: &Receiver<String>, log: &mut LogFile, lost: &AtomicU64) {
+    let mut looked = None;
+    while let Ok(first) = lines.recv() {
+        let mut written: u64 = 0;
+        let write = || {
+            let now = tokio::time::Instant::now();
+            if looked.is_none_or(|then| now.duration_since(then) > Duration::from_secs(1)) {
+                looked = Some(now);
+                log.reopen_if_moved()?;
+            }
+            for line in std::iter::once(first).chain(lines.try_iter().take(WAITING)) {
+                written += 1;
+                log.file.write_all(line.as_bytes())?;
+            }
+            log.file.flush()
+        };
+        if let Err(error) = write() {
+            // One line for a batch: a full disk must not fill another with messages.
+            tracing::warn!(%error, path = %log.path.display(), "the access log cannot be written");
+            lost.fetch_add(written, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry {
+        Entry {
+            client: Some(IpAddr::from([192, 0, 2, 1])),
+            method: "GET".to_owned(),
+            target: "/a\"\n%20".to_owned(),
+            version: "HTTP/1.1".to_owned(),
+            status: 206,
+            referer: None,
+            user_agent: Some("x\u{1b}[31m\u{e9}".to_owned()),
+            range: Some("bytes=0-1".to_owned()),
+            began: tokio::time::Instant::now(),
+        }
+    }
+
+    const END: AnswerEnd = AnswerEnd { body_sent: 2, completion: Completion::Aborted };
+
+    #[test]
+    fn a_line_stays_a_line() {
+        let line = entry().combined(END, SystemTime::UNIX_EPOCH);
+        assert_eq!(
+            line,
+            "192.0.2.1 - - [01/Jan/1970:00:00:00 +0000] \"GET /a\\x22\\x0A%20 HTTP/1.1\" 206 2 \"-\" \
+             \"x\\x1B[31m\\xC3\\xA9\" aborted\n",
+        );
+    }
+
+    #[test]
+    fn a_json_line_is_one_object() {
+        let line = entry().json(END, SystemTime::UNIX_EPOCH);
+        assert_eq!(line.matches('\n').count(), 1);
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["target"], "/a\"\n%20");
+        assert_eq!((&line["body_bytes"], &line["aborted"]), (&2.into(), &true.into()));
+        assert_eq!(line["time"], "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn a_renamed_log_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let mut log = LogFile::open(&path).unwrap();
+        log.file.write_all(b"old\n").unwrap();
+        log.file.flush().unwrap();
+        std::fs::rename(&path, folder.path().join("access.log.1")).unwrap();
+        log.reopen_if_moved().unwrap();
+        log.file.write_all(b"new\n").unwrap();
+        log.file.flush().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new\n");
+    }
+}

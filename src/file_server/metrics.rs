@@ -1,0 +1,123 @@
+//! What a file server counts, and how a monitoring system reads it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::load::Load;
+use crate::http::transport::Connections;
+
+/// The statuses a handler answers with, in the order in which a worker counts them.
+const STATUSES: [u16; 12] = [200, 206, 301, 304, 400, 403, 404, 412, 416, 500, 501, 503];
+
+/// What one HTTP worker counts. Each writes its own, so that no cache line is shared on the request path.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerCounters {
+    answers: [AtomicU64; STATUSES.len()],
+    /// Files answered from memory that needed no look at the disk.
+    pub cache_hits: AtomicU64,
+    /// Files that were looked for on the disk.
+    pub cache_misses: AtomicU64,
+}
+
+impl WorkerCounters {
+    /// Counts an answer.
+    pub fn answered(&self, status: u16) {
+        let at = STATUSES.iter().position(|known| *known == status);
+        if let Some(counter) = at.and_then(|at| self.answers.get(at)) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// All that is counted of a file server.
+#[derive(Debug, Clone)]
+pub struct Figures {
+    /// Of each worker.
+    pub workers: Vec<Arc<WorkerCounters>>,
+    /// Of the requests.
+    pub load: Arc<Load>,
+    /// Of the connections.
+    pub connections: Arc<Connections>,
+    /// Lines of the access log that were lost.
+    pub log_lines_lost: Arc<AtomicU64>,
+}
+
+impl Figures {
+    /// A registry that reads these figures at each scrape.
+    #[must_use]
+    pub fn registry(self) -> Registry {
+        let mut registry = Registry::with_prefix("fingerpost_server");
+        registry.register_collector(Box::new(self));
+        registry
+    }
+
+    fn sum(&self, of: impl Fn(&WorkerCounters) -> &AtomicU64) -> u64 {
+        self.workers.iter().map(|worker| of(worker).load(Relaxed)).sum()
+    }
+}
+
+impl Collector for Figures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let kind = ConstCounter::new(0_u64).metric_type();
+        let mut answers = encoder.encode_descriptor("answers", "Answers given, by status", None, kind)?;
+        for (at, status) in STATUSES.iter().enumerate() {
+            let count = self
+                .workers
+                .iter()
+                .filter_map(|worker| worker.answers.get(at))
+                .map(|counter| counter.load(Relaxed))
+                .sum::<u64>();
+            ConstCounter::new(count).encode(answers.encode_family(&[("status", status.to_string())])?)?;
+        }
+        let connections = &self.connections;
+        for (name, help, value) in [
+            ("completed", "Answers with a file that were sent whole", self.load.completed()),
+            (
+                "aborted",
+                "Answers with a file whose client left, or was cut, before their end",
+                self.load.aborted(),
+            ),
+            ("body_bytes", "Bytes of files given to the kernel", self.load.sent()),
+            (
+                "connection_bytes",
+                "Bytes written to connections that have ended",
+                connections.sent.load(Relaxed),
+            ),
+            ("connections_accepted", "Connections accepted", connections.accepted.load(Relaxed)),
+            (
+                "connections_refused",
+                "Connections beyond a limit, answered with 503",
+                connections.refused.load(Relaxed),
+            ),
+            ("late_heads", "Request heads that did not come in time", connections.late_heads.load(Relaxed)),
+            ("bad_heads", "Requests refused before a handler saw them", connections.bad_heads.load(Relaxed)),
+            (
+                "stalled_readers",
+                "Connections cut because the client took too little",
+                connections.stalled.load(Relaxed),
+            ),
+            ("cache_hits", "Files answered from memory", self.sum(|worker| &worker.cache_hits)),
+            ("cache_misses", "Files looked for on the disk", self.sum(|worker| &worker.cache_misses)),
+            ("access_log_lines_lost", "Lines the disk did not take", self.log_lines_lost.load(Relaxed)),
+        ] {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        for (name, help, value) in [
+            ("in_flight", "Downloads under way", u64::from(self.load.in_flight())),
+            ("connections", "Connections open", connections.live() as u64),
+        ] {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+}

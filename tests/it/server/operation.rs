@@ -1,0 +1,113 @@
+//! What an operator sees and does.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use rustix::process::Signal;
+
+use super::{Server, pattern};
+use crate::support::{http, wait_until};
+
+const LARGE: usize = 32 << 20;
+
+/// A download that has begun and is not read.
+fn begin_download(server: &Server) -> TcpStream {
+    let mut stream = TcpStream::connect(server.program().address()).unwrap();
+    stream.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    stream.read_exact(&mut [0; 12]).unwrap();
+    stream
+}
+
+#[test]
+fn a_drain_tells_probes_and_finishes_downloads() {
+    let mut server = Server::start_with(&["--drain-timeout", "60s", "--admin", "127.0.0.1:0"]);
+    server.put("large", pattern(LARGE));
+    let mut download = begin_download(&server);
+    let admin = server.program().admin_address();
+    assert_eq!(http::get(admin, "/healthz").status, 200);
+    server.program().signal(Signal::TERM);
+    wait_until("probes to be told", || server.get("/files/plshelp.txt").status == 503);
+    let probe = server.get("/files/plshelp.txt");
+    assert_eq!(probe.status_line, "HTTP/1.1 503 Draining");
+    assert!(probe.header("Retry-After").is_some());
+    assert_eq!(http::get(admin, "/healthz").status, 503);
+    let mut rest = Vec::new();
+    download.read_to_end(&mut rest).unwrap();
+    assert!(rest.ends_with(&pattern(LARGE)[LARGE - 1000..]) && rest.len() > LARGE);
+    assert!(server.program_mut().wait().success());
+}
+
+#[test]
+fn a_second_signal_stops_now() {
+    let mut server = Server::start_with(&["--drain-timeout", "60s"]);
+    server.put("large", pattern(LARGE));
+    let _download = begin_download(&server);
+    server.program().signal(Signal::INT);
+    wait_until("the drain", || server.get("/plshelp.txt").status == 503);
+    server.program().signal(Signal::INT);
+    assert!(server.program_mut().wait().success());
+}
+
+#[test]
+fn a_drain_ends_at_its_timeout() {
+    let mut server = Server::start_with(&["--drain-timeout", "300ms"]);
+    server.put("large", pattern(LARGE));
+    let _download = begin_download(&server);
+    server.program().signal(Signal::TERM);
+    assert!(server.program_mut().wait().success());
+}
+
+#[test]
+fn the_access_log_says_what_was_truly_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let server = Server::start_with(&["--access-log", path.to_str().unwrap()]);
+    server.put("a b.txt", "hello");
+    server.put("large", pattern(LARGE));
+    server.get_with("/a%20b.txt?q=1", &["User-Agent: me\"\t\\", "Referer: there"]);
+    server.get_with("/a%20b.txt", &["Range: bytes=1-2"]);
+    server.ask("HEAD", "/large", &[]);
+    server.get("/nothing");
+    server.get("/large");
+    drop(begin_download(&server));
+    let lines = || std::fs::read_to_string(&path).unwrap();
+    wait_until("six lines", || lines().lines().count() == 6);
+    let text = lines();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("127.0.0.1 - - ["), "{text}");
+    assert!(
+        lines[0].ends_with("\"GET /a%20b.txt?q=1 HTTP/1.1\" 200 5 \"there\" \"me\\x22\\x09\\x5C\""),
+        "{text}"
+    );
+    assert!(lines[1].contains("\" 206 2 \"-\""), "{text}");
+    assert!(lines[2].contains("\"HEAD /large HTTP/1.1\" 200 0 "), "{text}");
+    assert!(lines[3].contains("\" 404 "), "{text}");
+    assert!(lines[4].contains(&format!("\" 200 {LARGE} ")) && !lines[4].ends_with("aborted"), "{text}");
+    let sent: usize = lines[5].split_whitespace().nth(9).unwrap().parse().unwrap();
+    assert!(lines[5].ends_with(" aborted") && sent > 0 && sent < LARGE, "{text}");
+}
+
+#[test]
+fn metrics_count_what_happened() {
+    let server = Server::start_with(&["--admin", "127.0.0.1:0"]);
+    server.put("file", "hello");
+    server.get("/file");
+    server.get("/file");
+    server.get("/nothing");
+    let mut bad = server.connect();
+    bad.send("nonsense\r\n\r\n").unwrap();
+    assert!(bad.answer(http::Expect::Body).is_ok());
+    let metrics = || http::get(server.program().admin_address(), "/metrics").text();
+    wait_until("the counts", || metrics().contains("fingerpost_server_bad_heads_total 1\n"));
+    let text = metrics();
+    for line in [
+        "fingerpost_server_answers_total{status=\"200\"} 2",
+        "fingerpost_server_answers_total{status=\"404\"} 1",
+        "fingerpost_server_completed_total 2",
+        "fingerpost_server_body_bytes_total 10",
+        "fingerpost_server_cache_hits_total 1",
+        "fingerpost_server_in_flight 0",
+    ] {
+        assert!(text.lines().any(|own| own == line), "no {line} in\n{text}");
+    }
+}
