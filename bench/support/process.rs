@@ -85,10 +85,12 @@ impl Drop for Process {
     }
 }
 
-/// A command that runs on one processor. `taskset` replaces itself by the program, so the process is the program's.
+/// A command that runs on one processor and dies with this program. `setpriv` and `taskset` (util-linux) replace
+/// themselves by the program, so the process is the program's.
 fn pinned(core: &str, program: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["-c", core, program]).args(arguments).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "taskset", "-c", core, program]).args(arguments);
+    command.stdin(Stdio::null()).stderr(Stdio::null());
     command
 }
 
