@@ -8,60 +8,26 @@
 //! Invariant: `panic = "abort"` must stay off in every profile; it would take this away.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
-use arc_swap::ArcSwapOption;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// The kinds of actors that are watched; a metric label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum ActorKind {
-    /// Probes one backend.
-    Probe,
-    /// Folds probe results into routing tables.
-    Ranking,
-    /// Holds the routing table of one HTTP worker.
-    Redirect,
-}
+mod kind;
+mod seat;
+#[cfg(test)]
+mod tests;
 
-impl fmt::Display for ActorKind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Probe => "ProbeActor",
-            Self::Ranking => "RankingActor",
-            Self::Redirect => "RedirectHandler",
-        })
-    }
-}
-
-impl FromStr for ActorKind {
-    type Err = UnknownActor;
-
-    fn from_str(name: &str) -> Result<Self, UnknownActor> {
-        match name {
-            "probe" => Ok(Self::Probe),
-            "ranking" => Ok(Self::Ranking),
-            "redirect" => Ok(Self::Redirect),
-            _ => Err(UnknownActor),
-        }
-    }
-}
-
-/// There is no kind of actor of that name.
-#[derive(Debug, thiserror::Error)]
-#[error("there is no such actor; known are probe, ranking and redirect")]
-pub struct UnknownActor;
+pub use kind::{ActorKind, UnknownActor};
+pub use seat::{Outlet, Seat, Undelivered};
 
 /// How patient the guardian is.
 #[derive(Debug, Clone, Copy)]
@@ -111,73 +77,6 @@ pub struct GaveUp {
     /// Within what time.
     pub window: Duration,
 }
-
-/// The stable place of an actor that may be recreated: messages go to whoever sits there now.
-pub struct Seat<A: Actor> {
-    occupant: Arc<ArcSwapOption<Addr<A>>>,
-}
-
-impl<A: Actor> Clone for Seat<A> {
-    fn clone(&self) -> Self {
-        Self { occupant: Arc::clone(&self.occupant) }
-    }
-}
-
-impl<A: Actor> Default for Seat<A> {
-    fn default() -> Self {
-        Self { occupant: Arc::default() }
-    }
-}
-
-/// Why a message did not reach an actor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Undelivered {
-    /// The actor is dead and not recreated yet.
-    Vacant,
-    /// Its mailbox is full.
-    Full,
-}
-
-impl<A: Actor> Seat<A> {
-    /// Seats a new actor; messages go to it from now on.
-    fn take(&self, address: Addr<A>) {
-        self.occupant.store(Some(Arc::new(address)));
-    }
-
-    /// Sends without waiting. The message is lost when the seat is vacant or the mailbox full.
-    pub fn try_send<M>(&self, message: M) -> Result<(), Undelivered>
-    where
-        M: Message + Send + 'static,
-        M::Result: Send,
-        A: Handler<M>,
-        A::Context: ToEnvelope<A, M>,
-    {
-        let occupant = self.occupant.load();
-        let address = occupant.as_ref().ok_or(Undelivered::Vacant)?;
-        address.try_send(message).map_err(|error| match error {
-            actix::prelude::SendError::Full(_) => Undelivered::Full,
-            actix::prelude::SendError::Closed(_) => Undelivered::Vacant,
-        })
-    }
-}
-
-impl<A: Actor> Seat<A> {
-    /// This seat as an outlet for one kind of message.
-    #[must_use]
-    pub fn outlet<M>(&self) -> Outlet<M>
-    where
-        M: Message + Send + 'static,
-        M::Result: Send,
-        A: Handler<M>,
-        A::Context: ToEnvelope<A, M>,
-    {
-        let seat = self.clone();
-        Arc::new(move |message| seat.try_send(message))
-    }
-}
-
-/// Where a component sends its messages; tests put another end there than a [`Seat`].
-pub type Outlet<M> = Arc<dyn Fn(M) -> Result<(), Undelivered> + Send + Sync>;
 
 /// Makes an actor panic, so that an operator and the tests can see it come back.
 #[derive(Debug, Clone, Copy, Message)]
@@ -410,121 +309,5 @@ impl Watch {
 
     fn lifeline(&self, ward: WardId) -> Lifeline {
         Lifeline { ward, news: self.news.clone() }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use actix::{Context, System};
-
-    use super::*;
-
-    struct Fragile {
-        _lifeline: Lifeline,
-    }
-
-    impl Actor for Fragile {
-        type Context = Context<Self>;
-    }
-
-    impl Handler<Panic> for Fragile {
-        type Result = ();
-        fn handle(&mut self, _: Panic, _: &mut Context<Self>) {
-            Panic::now();
-        }
-    }
-
-    #[derive(Message)]
-    #[rtype(result = "u8")]
-    struct Ping;
-
-    impl Handler<Ping> for Fragile {
-        type Result = u8;
-        fn handle(&mut self, _: Ping, _: &mut Context<Self>) -> u8 {
-            1
-        }
-    }
-
-    /// A system whose clock jumps to the next timer as soon as nothing else is left to do.
-    fn in_virtual_time<F: Future>(future: F) -> F::Output {
-        let system = System::with_tokio_rt(|| {
-            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
-        });
-        system.block_on(future)
-    }
-
-    fn supervised(guardian: &Guardian) -> (Seat<Fragile>, Leash) {
-        let seat = Seat::<Fragile>::default();
-        let leash = guardian.supervise(ActorKind::Probe, "fragile".into(), &seat, |lifeline| {
-            Fragile { _lifeline: lifeline }.start()
-        });
-        (seat, leash)
-    }
-
-    async fn answers(seat: &Seat<Fragile>) -> bool {
-        let address = seat.occupant.load_full();
-        match address {
-            Some(address) => address.send(Ping).await.is_ok(),
-            None => false,
-        }
-    }
-
-    #[test]
-    fn an_actor_that_panicked_comes_back_and_is_counted() {
-        in_virtual_time(async {
-            let mut registry = Registry::default();
-            let metrics = SupervisionMetrics::register(&mut registry);
-            let (guardian, work) = Guardian::new(Patience::default(), metrics);
-            actix::spawn(work);
-            let (seat, _leash) = supervised(&guardian);
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            assert!(answers(&seat).await);
-            seat.try_send(Panic).unwrap();
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            assert!(!answers(&seat).await);
-            tokio::time::sleep(Patience::default().first_delay).await;
-            assert!(answers(&seat).await);
-            let mut text = String::new();
-            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-            assert!(text.contains("actor_restarts_total{actor=\"Probe\"} 1"), "{text}");
-        });
-    }
-
-    #[test]
-    fn the_guardian_gives_up_on_an_actor_that_keeps_dying() {
-        in_virtual_time(async {
-            let (guardian, work) = Guardian::new(Patience::default(), SupervisionMetrics::default());
-            let work = actix::spawn(work);
-            let (seat, _leash) = supervised(&guardian);
-            let mut deaths = 0;
-            while !work.is_finished() {
-                deaths += usize::from(seat.try_send(Panic).is_ok());
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            assert_eq!(work.await.unwrap().deaths, Patience::default().most_deaths);
-            assert_eq!(deaths, Patience::default().most_deaths);
-        });
-    }
-
-    #[test]
-    fn an_actor_whose_leash_was_dropped_stays_dead() {
-        in_virtual_time(async {
-            let (guardian, work) = Guardian::new(Patience::default(), SupervisionMetrics::default());
-            actix::spawn(work);
-            let (seat, leash) = supervised(&guardian);
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            drop(leash);
-            seat.try_send(Panic).unwrap();
-            tokio::time::sleep(Duration::from_mins(2)).await;
-            assert!(!answers(&seat).await);
-        });
-    }
-
-    #[test]
-    fn the_wait_doubles_up_to_the_longest() {
-        let patience = Patience::default();
-        let waits: Vec<_> = (1..patience.most_deaths).map(|deaths| patience.delay(deaths).unwrap()).collect();
-        assert!(waits.windows(2).all(|pair| pair[1] == (pair[0] * 2).min(patience.longest_delay)));
-        assert_eq!(patience.delay(patience.most_deaths), None);
     }
 }
