@@ -3,20 +3,24 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::download::{self, Context, Job, Origin, Output};
+use super::download::{self, Context, Job};
 use super::error::DownloadError;
 use super::exit_code::GetCode;
 use super::limit::RateLimiter;
-use super::naming;
+use super::metalink::{self, MetalinkError};
 use super::progress::Screen;
 use super::settings::{Reports, Settings, parse_url};
-use super::transport::Transport;
+use super::transport::{Request, Transport};
 use crate::telemetry;
+
+/// How long fetching a Metalink may take.
+const METALINK_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Downloads everything; the code of the first address that failed.
 pub(super) async fn run(settings: Settings) -> GetCode {
@@ -31,16 +35,11 @@ pub(super) async fn run(settings: Settings) -> GetCode {
     let is_one = jobs.len() == 1;
     let (context, screen) = (&context, &screen);
     let mut first_failure: Option<(usize, GetCode)> = None;
+    let settings = &settings;
     let mut finished = stream::iter(jobs.into_iter().enumerate())
         .map(|(index, (address, job))| async move {
             let outcome = match job {
-                Ok(job) => {
-                    let report = download::run(context, &job, &screen.file(&job)).await;
-                    if screen.reports() == Reports::Json {
-                        screen.print_report(&report);
-                    }
-                    report.outcome.map(|_| ())
-                }
+                Ok(job) => one(context, settings, &job, screen).await,
                 Err(error) => Err(error),
             };
             (index, address, outcome)
@@ -59,22 +58,72 @@ pub(super) async fn run(settings: Settings) -> GetCode {
     first_failure.map_or(GetCode::Complete, |(_, code)| code)
 }
 
+/// One download; where the address turns out to lead to a Metalink, those that it describes.
+async fn one(
+    context: &Context,
+    settings: &Settings,
+    job: &Job,
+    screen: &Screen,
+) -> Result<(), DownloadError> {
+    let report = download::run(context, job, &screen.file(job)).await;
+    let Err(DownloadError::IsMetalink { url }) = &report.outcome else {
+        if screen.reports() == Reports::Json {
+            screen.print_report(&report);
+        }
+        return report.outcome.map(|_| ());
+    };
+    let text = fetch_metalink(context, url).await?;
+    for job in settings.described_jobs(metalink::parse(&text)?)? {
+        let report = download::run(context, &job, &screen.file(&job)).await;
+        if screen.reports() == Reports::Json {
+            screen.print_report(&report);
+        }
+        report.outcome?;
+    }
+    Ok(())
+}
+
+async fn fetch_metalink(context: &Context, url: &str) -> Result<String, DownloadError> {
+    let failed = |source| DownloadError::Transport { url: url.to_owned(), source };
+    let request = Request::get(parse_url(url)?).with("User-Agent", super::USER_AGENT).with("Accept", "*/*");
+    let reading = async {
+        let mut answer = context.transport.send(&request).await.map_err(failed)?;
+        let mut text = Vec::new();
+        while let Some(bytes) = answer.chunk().await.map_err(failed)? {
+            text.extend_from_slice(&bytes);
+            if text.len() > metalink::MAX_BYTES {
+                return Err(MetalinkError::TooLarge.into());
+            }
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    };
+    let limit = METALINK_TIMEOUT;
+    tokio::time::timeout(limit, reading).await.unwrap_or(Err(DownloadError::TooLong(limit)))
+}
+
 /// What is to be downloaded, in order, with the address as it was written.
 fn jobs(settings: &Settings) -> Vec<(String, Result<Job, DownloadError>)> {
     let mut names = HashSet::new();
     let mut jobs = Vec::new();
     for input in &settings.inputs {
-        let job = parse_url(input).map(|url| settings.job(url)).and_then(|job| {
+        let described = match settings.jobs_of(input) {
+            Ok(described) => described,
+            Err(error) => {
+                jobs.push((input.clone(), Err(error)));
+                continue;
+            }
+        };
+        for job in described {
             // The second of two files with one name would take the place of the first.
-            match (&job.output, &job.origin) {
-                (Output::Folder(_), Origin::Address(url)) if !names.insert(naming::from_url(url)) => {
-                    let name = naming::from_url(url);
+            let job = match job.name() {
+                Some(name) if !names.insert(name.clone()) => {
+                    let name = name.display();
                     Err(DownloadError::Usage(format!("another file of this run is named {name} too")))
                 }
                 _ => Ok(job),
-            }
-        });
-        jobs.push((input.clone(), job));
+            };
+            jobs.push((input.clone(), job));
+        }
     }
     jobs
 }

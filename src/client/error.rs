@@ -76,6 +76,15 @@ pub enum DownloadError {
     /// The user stopped it.
     #[error("interrupted; run the same command again to go on")]
     Interrupted,
+    /// A Metalink cannot be used.
+    #[error(transparent)]
+    Metalink(#[from] super::metalink::MetalinkError),
+    /// The address leads to a Metalink instead of the file.
+    #[error("{url} is a Metalink")]
+    IsMetalink {
+        /// The address that sent it.
+        url: String,
+    },
     /// Flags that make no sense, alone or together.
     #[error("{0}")]
     Usage(String),
@@ -106,6 +115,7 @@ impl DownloadError {
             Self::NoSource => GetCode::CannotConnect,
             Self::Interrupted => GetCode::Interrupted,
             Self::Usage(_) => GetCode::Usage,
+            Self::Metalink(_) | Self::IsMetalink { .. } => GetCode::BadMetalink,
             Self::Sink(error) => error.code(),
         }
     }

@@ -46,6 +46,8 @@ pub enum GetCode {
     Certificate = 60,
     /// The file of certificates to trust cannot be read.
     CertificateFile = 77,
+    /// A Metalink that makes no sense.
+    BadMetalink = 82,
     /// Interrupted by Ctrl-C or SIGTERM; what came so far is kept.
     Interrupted = 130,
 }

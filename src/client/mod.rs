@@ -5,7 +5,7 @@
 //! - [`plan`]: who fetches which bytes. Pure, tested against simulated servers.
 //! - [`sink`]: the part file, its journal, the digest.
 //! - [`download`]: one file from address to final name: does what the plan says.
-//! - [`batch`]: several files at a time.
+//! - [`batch`]: several files at a time; [`metalink`]: files described by one.
 //! - [`naming`]: the file's name where the user gave none.
 //! - [`event`], [`progress`], [`report`]: what a person, or a script, sees of it.
 //! - [`error`], [`exit_code`]: how it ends.
@@ -18,6 +18,7 @@ pub mod exit_code;
 pub mod identity;
 pub mod limit;
 pub mod link;
+pub mod metalink;
 pub mod naming;
 pub mod plan;
 pub mod progress;

@@ -1,7 +1,7 @@
 //! From flags to what the client goes by: checked, in types that cannot say nonsense.
 
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -11,6 +11,7 @@ use super::download::{Clobber, Job, Naming, Options, Origin, Output, Reporting, 
 use super::error::DownloadError;
 use super::identity::Sha256Digest;
 use super::limit::RateLimiter;
+use super::metalink::{self, MetalinkFile};
 use super::plan::PlanSettings;
 use super::redirect::RedirectError;
 use super::sink::Durability;
@@ -119,9 +120,31 @@ impl Settings {
         })
     }
 
-    /// The download of one address.
-    pub(super) fn job(&self, url: Url) -> Job {
-        Job { origin: Origin::Address(url), output: self.output.clone(), checksum: self.checksum }
+    /// What one input stands for: a Metalink file for all that it describes, anything else for one download.
+    pub(super) fn jobs_of(&self, input: &str) -> Result<Vec<Job>, DownloadError> {
+        let is_metalink = [".meta4", ".metalink"].iter().any(|ending| input.ends_with(ending));
+        if is_metalink && !input.contains("://") {
+            let text = read_list(Path::new(input))?;
+            return self.described_jobs(metalink::parse(&text)?);
+        }
+        let origin = Origin::Address(parse_url(input)?);
+        Ok(vec![Job { origin, output: self.output.clone(), checksum: self.checksum }])
+    }
+
+    /// The downloads that a Metalink describes.
+    pub(super) fn described_jobs(&self, files: Vec<MetalinkFile>) -> Result<Vec<Job>, DownloadError> {
+        if files.len() > 1 && !matches!(self.output, Output::Folder(_)) {
+            return Err(usage("-o names one file, but the Metalink describes several: use --output-dir"));
+        }
+        let job = |file: MetalinkFile| Job {
+            output: match &self.output {
+                Output::Folder(folder) => Output::File(folder.join(&file.name)),
+                other => other.clone(),
+            },
+            origin: Origin::Mirrors { urls: file.urls, identity: file.identity, pieces: file.pieces },
+            checksum: self.checksum,
+        };
+        Ok(files.into_iter().map(job).collect())
     }
 }
 
@@ -214,7 +237,7 @@ fn parse_header(line: &str) -> Result<(String, String), DownloadError> {
     Ok((name.to_owned(), value.trim().to_owned()))
 }
 
-fn read_list(path: &PathBuf) -> Result<String, DownloadError> {
+fn read_list(path: &Path) -> Result<String, DownloadError> {
     let mut text = String::new();
     let read = if path == Path::new("-") {
         std::io::stdin().take(MAX_LIST_BYTES).read_to_string(&mut text)

@@ -138,3 +138,37 @@ fn chunks_and_closing_servers_are_downloaded() {
     downloads.get(&[&empty.url("/f")]).ended_with(0);
     assert_eq!(downloads.read("f"), b"");
 }
+
+#[test]
+fn a_metalink_repairs_the_pieces_of_a_corrupt_server() {
+    let file = content(4 << 20);
+    let piece = 256 * 1024;
+    let corrupt = Script::of(&file).corrupts(5 * piece + 7).start();
+    let good = Script::of(&file).start();
+    let hashes: Vec<String> =
+        file.chunks(piece).map(|bytes| format!("<hash>{}</hash>", hex(bytes))).collect();
+    let metalink = format!(
+        "<metalink xmlns=\"urn:ietf:params:xml:ns:metalink\"><file name=\"../f\"><size>{}</size>\
+         <hash type=\"sha-256\">{}</hash><pieces length=\"{piece}\" type=\"sha-256\">{}</pieces>\
+         <url priority=\"1\">{}</url><url priority=\"2\">{}</url></file></metalink>",
+        file.len(),
+        hex(&file),
+        hashes.concat(),
+        corrupt.url("/f"),
+        good.url("/f"),
+    );
+    let downloads = Downloads::new();
+    std::fs::write(downloads.path().join("f.meta4"), &metalink).unwrap();
+    downloads.get_quickly(&["f.meta4"]).ended_with(0);
+    assert!(downloads.read("f") == file);
+    // Only what was bad, and what had not come yet, was fetched from the good one.
+    assert!(corrupt.sent() + good.sent() < 2 * file.len(), "{} and {}", corrupt.sent(), good.sent());
+
+    // The same from an address that answers with a Metalink.
+    let catalogue = Script::of(metalink.as_bytes()).header("Content-Type: application/metalink4+xml").start();
+    let downloads = Downloads::new();
+    downloads.get_quickly(&[&catalogue.url("/download")]).ended_with(0);
+    assert!(downloads.read("f") == file);
+    let nonsense = Script::of(b"<a>").header("Content-Type: application/metalink4+xml").start();
+    downloads.get_quickly(&[&nonsense.url("/download")]).ended_with(82);
+}

@@ -4,18 +4,23 @@ use tokio::time::Instant;
 
 use super::super::error::DownloadError;
 use super::super::identity::{Observed, Verdict};
+use super::super::metalink::MEDIA_TYPE;
 use super::super::naming;
 use super::super::plan::{Failure, Parts, RunId, SourceId};
 use super::super::sink::{Store, Writer};
 use super::engine::Engine;
 use super::fetch::{Extent, Opened};
 use super::runs::Flow;
-use super::{Naming, Output};
+use super::{Naming, Origin, Output};
 
 impl Engine<'_> {
     /// Takes an answer in, or tells the plan why not.
     pub(super) fn judge(&mut self, run: RunId, opened: Opened, now: Instant) -> Result<(), DownloadError> {
         let Some(active) = self.runs.get(&run) else { return Ok(()) };
+        let is_metalink = opened.answer.head.header("content-type").is_some_and(is_metalink);
+        if is_metalink && matches!(self.job.origin, Origin::Address(_)) && self.job.checksum.is_none() {
+            return Err(DownloadError::IsMetalink { url: opened.url.to_string() });
+        }
         let (source, wanted, started) = (active.source, active.wanted.clone(), active.started);
         let url = opened.url.to_string();
         let own_etag = self.sources.get(source).and_then(|entry| entry.etag.clone());
@@ -123,4 +128,11 @@ impl Engine<'_> {
     fn could_be(&self, observed: &Observed) -> bool {
         self.identity.reopened().compare(observed, None) == Verdict::Same
     }
+}
+
+fn is_metalink(content_type: &str) -> bool {
+    content_type
+        .split(';')
+        .next()
+        .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(MEDIA_TYPE))
 }

@@ -71,6 +71,21 @@ pub struct Job {
     pub checksum: Option<Sha256Digest>,
 }
 
+impl Job {
+    /// The path of the file, as far as it is known before a server names it; `None` for standard output.
+    #[must_use]
+    pub fn name(&self) -> Option<PathBuf> {
+        match (&self.output, &self.origin) {
+            (Output::File(path), _) => Some(path.clone()),
+            (Output::Folder(folder), Origin::Address(url)) => Some(folder.join(super::naming::from_url(url))),
+            (Output::Folder(folder), Origin::Mirrors { urls, .. }) => {
+                urls.first().map(|url| folder.join(super::naming::from_url(url)))
+            }
+            (Output::StandardOutput, _) => None,
+        }
+    }
+}
+
 /// Whether what an earlier run left is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Resume {
@@ -216,18 +231,11 @@ pub enum Completion {
 /// Downloads one file.
 pub async fn run(context: &Context, job: &Job, observer: &dyn Observer) -> Report {
     let started = Instant::now();
-    let (address, name) = match &job.origin {
-        Origin::Address(url) => (url.to_string(), Some(super::naming::from_url(url))),
-        Origin::Mirrors { urls, .. } => {
-            let first = urls.first();
-            (first.map(Url::to_string).unwrap_or_default(), first.map(super::naming::from_url))
-        }
+    let address = match &job.origin {
+        Origin::Address(url) => url.to_string(),
+        Origin::Mirrors { urls, .. } => urls.first().map(Url::to_string).unwrap_or_default(),
     };
-    let target = match &job.output {
-        Output::File(path) => Some(path.clone()),
-        Output::Folder(folder) => name.map(|name| folder.join(name)),
-        Output::StandardOutput => None,
-    };
+    let target = job.name();
     let mut report = Report {
         address,
         target,

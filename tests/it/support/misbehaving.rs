@@ -5,7 +5,7 @@
 //! ```
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -181,7 +181,12 @@ impl Script {
 
     /// Starts the server on a free port.
     pub fn start(self) -> FileServer {
-        FileServer::start(self)
+        self.start_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The same on another address of this machine, which clients take for another machine.
+    pub fn start_at(self, address: Ipv4Addr) -> FileServer {
+        FileServer::start(self, address)
     }
 }
 
@@ -218,8 +223,8 @@ impl Exchange {
 }
 
 impl FileServer {
-    fn start(script: Script) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    fn start(script: Script, address: Ipv4Addr) -> Self {
+        let listener = TcpListener::bind((address, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             script: Mutex::new(script),

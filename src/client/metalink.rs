@@ -1,0 +1,208 @@
+//! Metalink 4 (RFC 5854): a file that names mirrors, sizes and digests.
+//!
+//! roxmltree reads the XML: it knows no external entities, and with document types refused none that multiply.
+
+use url::Url;
+
+use super::identity::{Authority, Identity, Sha256Digest};
+use super::naming;
+use super::sink::Pieces;
+
+/// The media type of a Metalink.
+pub const MEDIA_TYPE: &str = "application/metalink4+xml";
+
+/// The longest Metalink that is read, in bytes.
+pub const MAX_BYTES: usize = 16 << 20;
+
+/// The most XML nodes of one.
+const MAX_NODES: u32 = 1 << 20;
+
+/// The most mirrors of one file.
+const MAX_URLS: usize = 100;
+
+const NAMESPACE: &str = "urn:ietf:params:xml:ns:metalink";
+
+/// Why a text is no Metalink of use.
+#[derive(Debug, thiserror::Error)]
+pub enum MetalinkError {
+    /// It is not XML, or XML with more than a Metalink needs.
+    #[error("the Metalink is not well-formed: {0}")]
+    Xml(#[from] roxmltree::Error),
+    /// It is longer than any Metalink.
+    #[error("the Metalink is larger than {MAX_BYTES} bytes")]
+    TooLarge,
+    /// Its root is something else.
+    #[error("the document is no Metalink 4 (RFC 5854)")]
+    OtherDocument,
+    /// It names no file that could be downloaded.
+    #[error("the Metalink names no file with an http or https address")]
+    Empty,
+    /// A value makes no sense.
+    #[error("the Metalink's {element} {value:?} makes no sense")]
+    Value {
+        /// The element.
+        element: &'static str,
+        /// Its text.
+        value: String,
+    },
+}
+
+/// A file of a Metalink.
+#[derive(Debug, Clone)]
+pub struct MetalinkFile {
+    /// Its name, made harmless.
+    pub name: String,
+    /// Where it is, best first.
+    pub urls: Vec<Url>,
+    /// Size and digest, as far as they are told.
+    pub identity: Identity,
+    /// The digests of its pieces.
+    pub pieces: Option<Pieces>,
+}
+
+/// Reads a Metalink; the files of it that can be downloaded.
+pub fn parse(text: &str) -> Result<Vec<MetalinkFile>, MetalinkError> {
+    if text.len() > MAX_BYTES {
+        return Err(MetalinkError::TooLarge);
+    }
+    let options =
+        roxmltree::ParsingOptions { allow_dtd: false, nodes_limit: MAX_NODES, ..Default::default() };
+    let document = roxmltree::Document::parse_with_options(text, options)?;
+    let root = document.root_element();
+    if !root.has_tag_name((NAMESPACE, "metalink")) {
+        return Err(MetalinkError::OtherDocument);
+    }
+    let mut files = Vec::new();
+    for node in root.children().filter(|node| node.has_tag_name((NAMESPACE, "file"))) {
+        let file = file(node)?;
+        if !file.urls.is_empty() {
+            files.push(file);
+        }
+    }
+    if files.is_empty() { Err(MetalinkError::Empty) } else { Ok(files) }
+}
+
+fn file(node: roxmltree::Node<'_, '_>) -> Result<MetalinkFile, MetalinkError> {
+    let children =
+        |name: &'static str| node.children().filter(move |child| child.has_tag_name((NAMESPACE, name)));
+    let size = children("size").next().map(|child| number("size", text(child))).transpose()?;
+    let digest = children("hash")
+        .filter(|child| is_sha256(*child))
+        .map(|child| digest("hash", text(child)))
+        .next()
+        .transpose()?;
+    let mut urls: Vec<(u32, Url)> = children("url")
+        .filter_map(|child| {
+            let url = Url::parse(text(child)).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+            let priority =
+                child.attribute("priority").and_then(|value| value.parse().ok()).unwrap_or(u32::MAX);
+            Some((priority, url))
+        })
+        .collect();
+    urls.sort_by_key(|(priority, _)| *priority);
+    urls.truncate(MAX_URLS);
+    let pieces = match (children("pieces").find(|child| is_sha256(*child)), size) {
+        (Some(child), Some(size)) => Some(pieces(child, size)?),
+        _ => None,
+    };
+    Ok(MetalinkFile {
+        name: naming::safe(node.attribute("name").unwrap_or_default()),
+        urls: urls.into_iter().map(|(_, url)| url).collect(),
+        identity: Identity {
+            size,
+            digest: digest.map(|digest| (digest, Authority::Given)),
+            ..Identity::default()
+        },
+        pieces,
+    })
+}
+
+fn pieces(node: roxmltree::Node<'_, '_>, size: u64) -> Result<Pieces, MetalinkError> {
+    let length = number("pieces length", node.attribute("length").unwrap_or_default())?;
+    let digests: Vec<Sha256Digest> = node
+        .children()
+        .filter(|child| child.has_tag_name((NAMESPACE, "hash")))
+        .map(|child| digest("piece hash", text(child)))
+        .collect::<Result<_, _>>()?;
+    if length == 0 || size.div_ceil(length) != digests.len() as u64 {
+        let value = format!("{} pieces of {length} bytes for {size}", digests.len());
+        return Err(MetalinkError::Value { element: "pieces", value });
+    }
+    Ok(Pieces { length, size, digests: digests.into() })
+}
+
+fn is_sha256(node: roxmltree::Node<'_, '_>) -> bool {
+    node.attribute("type").is_some_and(|kind| kind.eq_ignore_ascii_case("sha-256"))
+}
+
+fn text<'a>(node: roxmltree::Node<'a, '_>) -> &'a str {
+    node.text().unwrap_or_default().trim()
+}
+
+fn number(element: &'static str, value: &str) -> Result<u64, MetalinkError> {
+    let is_plain = value.bytes().all(|byte| byte.is_ascii_digit());
+    value
+        .parse()
+        .ok()
+        .filter(|_| is_plain)
+        .ok_or_else(|| MetalinkError::Value { element, value: value.to_owned() })
+}
+
+fn digest(element: &'static str, value: &str) -> Result<Sha256Digest, MetalinkError> {
+    Sha256Digest::parse(value).ok_or_else(|| MetalinkError::Value { element, value: value.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn document(inner: &str) -> String {
+        format!("<?xml version=\"1.0\"?><metalink xmlns=\"{NAMESPACE}\">{inner}</metalink>")
+    }
+
+    #[test]
+    fn files_mirrors_and_digests() {
+        let hash = "ab".repeat(32);
+        let files = parse(&document(&format!(
+            "<file name=\"dir/../x.iso\"><size>5</size><hash type=\"md5\">00</hash><hash type=\"sha-256\">{hash}</hash>\
+             <pieces length=\"4\" type=\"sha-256\"><hash>{hash}</hash><hash>{hash}</hash></pieces>\
+             <url priority=\"2\">http://b/x</url><url priority=\"1\">https://a/x</url><url>ftp://c/x</url></file>\
+             <file name=\"nowhere\"/>"
+        )))
+        .unwrap();
+        assert_eq!(files.len(), 1);
+        assert_eq!(files[0].name, "x.iso");
+        assert_eq!(files[0].urls.iter().map(Url::as_str).collect::<Vec<_>>(), ["https://a/x", "http://b/x"]);
+        assert_eq!(files[0].identity.size, Some(5));
+        assert_eq!(files[0].pieces.as_ref().unwrap().digests.len(), 2);
+    }
+
+    #[test]
+    fn hostile_documents_are_harmless() {
+        let url = "<url>http://a/x</url>";
+        for bad in [
+            "<!DOCTYPE x [<!ENTITY a \"b\">]><x>&a;</x>".to_owned(),
+            "<a>".repeat(100_000),
+            document(&"<file>".repeat(100_000)),
+            document(&format!("<file name=\"x\"><size>-1</size>{url}</file>")),
+            document(&format!("<file name=\"x\"><size>99999999999999999999</size>{url}</file>")),
+            document(&format!(
+                "<file name=\"x\"><size>9</size><pieces length=\"0\" type=\"sha-256\"/>{url}</file>"
+            )),
+            document("<file name=\"x\"><url>file:///etc/passwd</url></file>"),
+            "<html/>".to_owned(),
+            String::new(),
+        ] {
+            assert!(parse(&bad).is_err(), "{}", bad.chars().take(80).collect::<String>());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_harmless(text in "[<>/a-z\"= !&;\\[\\]-]{0,120}") {
+            let _ = parse(&document(&text));
+        }
+    }
+}
