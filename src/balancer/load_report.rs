@@ -33,7 +33,7 @@ pub struct LoadReport {
     pub in_flight: u32,
     /// Bytes of the bodies being sent that are not yet handed to the kernel.
     pub unsent_bytes: Option<u64>,
-    /// Requests answered to their end.
+    /// Requests answered to their end; probes do not count.
     pub completed: Option<u64>,
     /// The time during which at least one request was in flight; probes do not count.
     pub busy: Option<Duration>,

@@ -25,6 +25,8 @@ pub struct Load {
     busy_since: AtomicU64,
     busy: AtomicU64,
     completed: AtomicU64,
+    /// Of `completed`, the probes: they would make the usual download look small.
+    probed: AtomicU64,
     aborted: AtomicU64,
     promised: AtomicU64,
     sent: AtomicU64,
@@ -60,6 +62,7 @@ impl Load {
             busy_since: AtomicU64::new(0),
             busy: AtomicU64::new(0),
             completed: AtomicU64::new(0),
+            probed: AtomicU64::new(0),
             aborted: AtomicU64::new(0),
             promised: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -121,7 +124,7 @@ impl Load {
         LoadReport {
             in_flight: in_flight.saturating_add(1),
             unsent_bytes: Some(self.promised.load(Ordering::Relaxed)),
-            completed: Some(self.completed()),
+            completed: Some(self.completed().saturating_sub(self.probed.load(Ordering::Relaxed))),
             busy: Some(Duration::from_micros(busy)),
             sent_bytes: Some(self.sent()),
             egress: Some(self.rate.take(now, self.sent())),
@@ -209,6 +212,9 @@ impl Drop for InFlight {
         load.promised.fetch_sub(self.unsent, Ordering::Relaxed);
         let ended = if self.is_complete { &load.completed } else { &load.aborted };
         ended.fetch_add(1, Ordering::Relaxed);
+        if self.work == Work::Probe && self.is_complete {
+            load.probed.fetch_add(1, Ordering::Relaxed);
+        }
         if self.work == Work::Client {
             let since = load.busy_since.load(Ordering::Relaxed);
             if load.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {

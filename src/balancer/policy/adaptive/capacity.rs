@@ -13,6 +13,12 @@ const PRIOR_REQUESTS: f64 = 5.0;
 /// No measurement makes a backend this many times better or worse than usual.
 const MOST_UNLIKE: f64 = 32.0;
 
+/// A backend that reports nothing and takes long to answer a probe gets at least this part of the usual share ...
+const LEAST_QUICK: f64 = 1.0 / 32.0;
+
+/// ... and one that answers at once at most so many times as much.
+const MOST_QUICK: f64 = 4.0;
+
 /// The share of the measured rate that is planned with: a server that is believed a little slower than it is does
 /// well, one that is believed faster is flooded.
 const PRUDENCE: f64 = 0.8;
@@ -83,13 +89,11 @@ impl Usual {
         rate.clamp(self.rate / MOST_UNLIKE, self.rate * MOST_UNLIKE)
     }
 
-    /// The share of a backend that tells nothing, by its response time: 1 at the usual one, never more than 2, less
-    /// in proportion for one that takes much longer.
-    ///
-    /// How long a probe takes says little about how long a download takes, and least so when it is short.
+    /// The share of a backend that tells nothing, by its response time: the inverse, within limits, since a short way
+    /// does not make a server as much stronger as it makes its answers faster.
     fn quickness(&self, candidate: &Candidate) -> f64 {
         match (candidate.response_time, self.time) {
-            (Some(time), Some(usual)) => 2.0 * usual / (time.as_secs_f64() + usual),
+            (Some(time), Some(usual)) => (usual / time.as_secs_f64()).clamp(LEAST_QUICK, MOST_QUICK),
             _ => 1.0,
         }
     }

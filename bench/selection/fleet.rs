@@ -1,0 +1,82 @@
+//! File servers with a limited rate, and a balancer in front of them.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// Processes that are killed on drop.
+pub(crate) struct Fleet {
+    processes: Vec<Child>,
+    balancer: u16,
+}
+
+impl Fleet {
+    /// A server for each of these rates in bytes a second, and a balancer that probes each second.
+    pub(crate) fn start(root: &Path, rates: &[u64], policy: &str) -> io::Result<Self> {
+        let mut fleet = Self { processes: Vec::new(), balancer: 0 };
+        let mut list = Vec::new();
+        for rate in rates {
+            let (root, rate) = (root.to_string_lossy(), rate.to_string());
+            let arguments =
+                ["server", "--host", "127.0.0.1", "--workers", "1", "--root", &root, "--limit-rate"];
+            let port = fleet.spawn(&[&arguments[..], &[&rate]].concat())?;
+            list.push(format!("127.0.0.1:{port}"));
+        }
+        let path = root.join("servers.txt");
+        fs::write(&path, list.join("\n"))?;
+        let path = path.to_string_lossy();
+        let arguments = [
+            "balancer",
+            "--host",
+            "127.0.0.1",
+            "--servers",
+            &path,
+            "--policy",
+            policy,
+            "--probe-interval",
+            "1s",
+        ];
+        fleet.balancer = fleet.spawn(&arguments)?;
+        Ok(fleet)
+    }
+
+    /// The balancer's port.
+    pub(crate) fn balancer(&self) -> u16 {
+        self.balancer
+    }
+
+    /// Starts the program and waits for the line that names its port.
+    fn spawn(&mut self, arguments: &[&str]) -> io::Result<u16> {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_fingerpost"))
+            .args(arguments)
+            // All clients have one address here, and would be taken for one that comes back.
+            .env("FINGERPOST__BALANCER__SECOND_CHANCE", "false")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = child.stdout.take();
+        self.processes.push(child);
+        let mut reader = BufReader::new(stdout.ok_or_else(|| io::Error::other("no standard output"))?);
+        let mut line = String::new();
+        while reader.read_line(&mut line)? > 0 {
+            let port = line.strip_prefix("Will wait for client connections at port ");
+            if let Some(port) = port.and_then(|port| port.trim_end().parse().ok()) {
+                std::thread::spawn(move || io::copy(&mut reader, &mut io::sink()));
+                return Ok(port);
+            }
+            line.clear();
+        }
+        Err(io::Error::other(format!("{arguments:?} ended before it was ready")))
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}

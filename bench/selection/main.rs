@@ -1,0 +1,149 @@
+//! Policies compared with real processes on loopback: file servers with a limited rate, the balancer, and clients that
+//! come whether or not earlier ones are done.
+//!
+//! ```text
+//! cargo bench --bench selection -- [--seconds 15] [--load 0.7] [--only POLICY,POLICY]
+//! ```
+//!
+//! One policy a pass, interleaved over the mixes. Each pass gets the same arrivals and sizes: downloads of about
+//! 200 kB on servers of about 1 MB/s, so that a probe each second is one in five service times. The time of a download
+//! is that of the redirect and of the download itself, until the last byte.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a failed bench may panic"
+)]
+#![allow(clippy::disallowed_types, reason = "a bench measures real time")]
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use fleet::Fleet;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+mod download;
+mod fleet;
+
+const SERVERS: usize = 10;
+
+/// Bytes a second of an average server.
+const RATE: f64 = 1e6;
+
+/// Bytes of an average download.
+const MEAN_SIZE: f64 = 200e3;
+
+/// Files, whose sizes are the quantiles of an exponential distribution.
+const FILES: usize = 64;
+
+/// What comes first is not measured.
+const WARM_UP: Duration = Duration::from_secs(5);
+
+/// The speed of each server against the others.
+type Speed = fn(usize) -> f64;
+
+const MIXES: [(&str, Speed); 4] = [
+    ("equal", |_| 1.0),
+    ("one at a tenth of the speed", |server| if server == 0 { 0.1 } else { 1.0 }),
+    ("one at ten times the speed", |server| if server == 0 { 10.0 } else { 1.0 }),
+    ("half at a quarter of the speed", |server| if server % 2 == 0 { 0.25 } else { 1.0 }),
+];
+
+struct Options {
+    seconds: u64,
+    load: f64,
+    policies: Vec<String>,
+}
+
+fn main() -> io::Result<()> {
+    let options = Options::parse();
+    let root = tempfile::tempdir()?;
+    write_files(root.path())?;
+    println!(
+        "load {}, {} s a pass, p50 / p99 in milliseconds, downloads that failed\n",
+        options.load, options.seconds
+    );
+    println!("| servers | {} |", options.policies.join(" | "));
+    println!("|{}", "---|".repeat(1 + options.policies.len()));
+    for (name, speed) in MIXES {
+        let speeds: Vec<f64> = (0..SERVERS).map(speed).collect();
+        let mean = speeds.iter().sum::<f64>() / SERVERS as f64;
+        let rates: Vec<u64> = speeds.iter().map(|speed| (RATE * speed / mean) as u64).collect();
+        let jobs = jobs(&options);
+        let mut cells = Vec::new();
+        for policy in &options.policies {
+            eprintln!("{name}, {policy}");
+            let fleet = Fleet::start(root.path(), &rates, policy)?;
+            cells.push(Figures::of(download::all(fleet.balancer(), &jobs, WARM_UP)).to_string());
+        }
+        println!("| {SERVERS}, {name} | {} |", cells.join(" | "));
+    }
+    Ok(())
+}
+
+impl Options {
+    fn parse() -> Self {
+        let policies = ["round-robin", "ranked", "two-choices", "adaptive"].map(str::to_owned).to_vec();
+        let mut options = Self { seconds: 15, load: 0.7, policies };
+        let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+        while let Some(name) = arguments.next() {
+            let value = arguments.next().unwrap_or_else(|| panic!("{name} needs a value"));
+            match name.as_str() {
+                "--seconds" => options.seconds = value.parse().expect("a number of seconds"),
+                "--load" => options.load = value.parse().expect("a share of the capacity"),
+                "--only" => options.policies = value.split(',').map(str::to_owned).collect(),
+                _ => panic!("{name} is none of --seconds --load --only"),
+            }
+        }
+        options
+    }
+}
+
+fn write_files(root: &Path) -> io::Result<()> {
+    for file in 0..FILES {
+        let quantile = (file as f64 + 0.5) / FILES as f64;
+        let size = -(1.0 - quantile).ln() * MEAN_SIZE;
+        fs::write(root.join(format!("{file}.bin")), vec![b'x'; size as usize])?;
+    }
+    Ok(())
+}
+
+/// When each download begins, and of which file; the same in every pass.
+fn jobs(options: &Options) -> Vec<(Duration, usize)> {
+    let mut random = SmallRng::seed_from_u64(1);
+    let per_second = options.load * SERVERS as f64 * RATE / MEAN_SIZE;
+    let end = WARM_UP.as_secs_f64() + options.seconds as f64;
+    let mut at = 0.0;
+    let mut jobs = Vec::new();
+    while at < end {
+        at += -(1.0 - random.random::<f64>()).ln() / per_second;
+        jobs.push((Duration::from_secs_f64(at), random.random_range(0..FILES)));
+    }
+    jobs
+}
+
+struct Figures {
+    p50: f64,
+    p99: f64,
+    failed: usize,
+}
+
+impl Figures {
+    fn of(results: Vec<Option<Duration>>) -> Self {
+        let failed = results.iter().filter(|result| result.is_none()).count();
+        let mut times: Vec<f64> =
+            results.into_iter().flatten().map(|time| time.as_secs_f64() * 1e3).collect();
+        times.sort_by(f64::total_cmp);
+        let quantile = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+        Self { p50: quantile(0.5), p99: quantile(0.99), failed }
+    }
+}
+
+impl std::fmt::Display for Figures {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{:.0} / **{:.0}**, {}", self.p50, self.p99, self.failed)
+    }
+}
