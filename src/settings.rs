@@ -90,10 +90,22 @@ pub fn worker_threads(setting: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balancer::settings::BalancerSettings;
+    use crate::file_server::settings::ServerSettings;
 
     #[test]
     fn the_defaults_are_valid_settings() {
         load(None, Vec::new()).unwrap();
+    }
+
+    #[test]
+    fn the_examples_are_valid_settings() {
+        for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/config/examples")).unwrap() {
+            let path = entry.unwrap().path();
+            let raw = load(Some(&path), Vec::new()).unwrap();
+            BalancerSettings::try_from(raw.balancer).unwrap();
+            ServerSettings::try_from(raw.server).unwrap();
+        }
     }
 
     #[test]
