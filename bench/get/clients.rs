@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,14 @@ pub enum Client {
     Wget2,
     Aria2,
     Aria2Tuned,
+}
+
+/// Another build of fingerpost than this bench's own.
+pub static PROGRAM: OnceLock<String> = OnceLock::new();
+
+/// The program that is measured, and serves.
+pub fn fingerpost() -> &'static str {
+    PROGRAM.get().map_or(env!("CARGO_BIN_EXE_fingerpost"), String::as_str)
 }
 
 /// How one download went.
@@ -61,7 +70,7 @@ impl Client {
 
     fn program(self) -> &'static str {
         match self {
-            Self::Fingerpost | Self::FingerpostNoSync => env!("CARGO_BIN_EXE_fingerpost"),
+            Self::Fingerpost | Self::FingerpostNoSync => fingerpost(),
             Self::Curl => "curl",
             Self::Wget => "wget",
             Self::Wget2 => "wget2",

@@ -1,14 +1,14 @@
 //! Downloads: `fingerpost get` beside curl, wget, wget2 and aria2.
 //!
 //! ```text
-//! cargo bench --bench get -- [--rounds 5] [--only NAME,NAME] [--folder DIR]
+//! cargo bench --bench get -- [--rounds 5] [--only NAME,NAME] [--folder DIR] [--program FILE]
 //! ```
 //!
 //! Every scenario runs its clients in turn, round after round, so that noise of the machine meets all alike; the
 //! table shows medians, and says `WRONG` where a client ended with 0 and other bytes. Mirrors are scripted servers in
 //! this process, each on a 127.0.0.N of its own, since clients count connections by address; the large file and the small ones
 //! come from `fingerpost server`. A client that is not done after 20 s is ended. Processor time is that of the
-//! client, as the kernel accounts for it. Clients that are not installed are left out and named.
+//! client, as the kernel accounts for it. `--program` measures another build of fingerpost. Clients that are not installed are left out and named.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -84,6 +84,7 @@ fn options() -> Options {
             "--rounds" => options.rounds = arguments.next().unwrap().parse().unwrap(),
             "--only" => options.only = arguments.next().unwrap().split(',').map(ToOwned::to_owned).collect(),
             "--folder" => options.folder = arguments.next().unwrap().into(),
+            "--program" => clients::PROGRAM.set(arguments.next().unwrap()).unwrap(),
             // cargo says so.
             "--bench" => {}
             other => panic!("unknown argument {other:?}"),

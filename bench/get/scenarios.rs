@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::clients::{Client, Measured, measure};
+use super::clients::{Client, Measured, fingerpost, measure};
 use super::misbehaving::{FileServer, Framing, Script, content};
 
 const MEGA: u64 = 1_000_000;
@@ -216,7 +216,7 @@ struct Server {
 
 impl Server {
     fn start(root: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_fingerpost"))
+        let mut child = Command::new(fingerpost())
             .args(["server", "--host", "127.0.0.1", "--root"])
             .arg(root)
             .stdout(Stdio::piped())

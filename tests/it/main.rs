@@ -18,6 +18,7 @@ mod client_files;
 mod client_hostile;
 mod client_integrity;
 mod client_resume;
+mod client_tls;
 mod documents;
 mod failover;
 mod help;

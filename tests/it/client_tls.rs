@@ -1,0 +1,78 @@
+//! `fingerpost get` over TLS: whom it trusts, and what it never gives up.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::support::downloads::Downloads;
+use super::support::misbehaving::Script;
+
+const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/tls/certificate.pem");
+const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/tls/key.pem");
+
+/// Answers so many connections with these bytes, under a certificate that it signed itself for localhost.
+fn tls_server(answer: String, connections: usize) -> (SocketAddr, thread::JoinHandle<()>) {
+    let certificate = CertificateDer::from_pem_file(CERTIFICATE).unwrap();
+    let key = PrivateKeyDer::from_pem_file(KEY).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = thread::spawn(move || {
+        for _ in 0..connections {
+            let (tcp, _) = listener.accept().unwrap();
+            let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = StreamOwned::new(connection, tcp);
+            // A client that does not trust us goes away here.
+            let mut request = [0; 4096];
+            if stream.read(&mut request).is_ok() && stream.write_all(answer.as_bytes()).is_ok() {
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        }
+    });
+    (address, serving)
+}
+
+#[test]
+fn a_certificate_is_believed_only_if_its_signer_is() {
+    let body = "I am a file.";
+    let answer =
+        format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let (address, serving) = tls_server(answer, 5);
+    let url = format!("https://{address}/f");
+    let downloads = Downloads::new();
+    downloads.get(&[&url]).ended_with(60);
+    assert_eq!(downloads.names(), [""; 0]);
+    downloads.get(&[&url, "--cacert", CERTIFICATE]).ended_with(0);
+    assert_eq!(downloads.read("f"), body.as_bytes());
+    downloads.get(&[&url, "-k", "-o", "g"]).ended_with(0);
+    downloads
+        .get(&[&url.replace("127.0.0.1", "localhost"), "-4", "--cacert", CERTIFICATE, "-o", "h"])
+        .ended_with(0);
+    downloads.get(&[&url, "--cacert", "/dev/null"]).ended_with(77);
+    serving.join().unwrap();
+}
+
+#[test]
+fn a_redirect_does_not_give_up_encryption() {
+    let open = Script::of(b"I am a file.").start();
+    let answer = format!(
+        "HTTP/1.1 301 Moved\r\nConnection: close\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n",
+        open.url("/f")
+    );
+    let (address, serving) = tls_server(answer, 1);
+    Downloads::new().get(&[&format!("https://{address}/f"), "-k"]).ended_with(1);
+    assert_eq!(open.exchanges().len(), 0);
+    serving.join().unwrap();
+}
