@@ -1,0 +1,258 @@
+#!/usr/bin/env python3
+"""Compares `fingerpost server` with nginx, lighttpd and Caddy on one core, in interleaved rounds.
+
+Server CPU time is read from /proc, so that what else the machine does matters little; latencies are wrk's, and
+do suffer from it. Needs wrk and a release build; a server that is not installed is left out and named.
+
+    cargo build --release && bench/files/run.py [--rounds 5] [--seconds 3]
+"""
+
+import argparse
+import math
+import os
+import pathlib
+import re
+import resource
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+SERVER_CORE, LOAD_CORE = "0", "1"
+TICK = os.sysconf("SC_CLK_TCK")
+SMALL_FILES = 10_000
+STALLED = 5_000
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def make_files(root):
+    for name, size in [("1K", 1 << 10), ("10K", 10 << 10), ("100K", 100 << 10), ("1M", 1 << 20), ("100M", 100 << 20)]:
+        (root / name).write_bytes(os.urandom(1 << 20) * (size >> 20) if size >> 20 else os.urandom(size))
+    many = root / "many"
+    many.mkdir()
+    for number in range(SMALL_FILES):
+        (many / str(number)).write_bytes(os.urandom(2048))
+
+
+def fingerpost(root, folder, port):
+    binary = REPOSITORY / "target/release/fingerpost"
+    return [binary, "server", "--root", root, "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+            "--config", write(folder / "own.toml", '[server]\nmax_connections_per_address = 10000\n'
+                                                   f'cache_bytes = "{CACHE}"\n')]
+
+
+CACHE = "8MiB"  # Holds the single files, and not half of the many.
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def nginx(root, folder, port):
+    return ["nginx", "-p", folder, "-c", write(folder / "nginx.conf", f"""
+        daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log; user root;
+        worker_rlimit_nofile 20000; events {{ worker_connections 12000; }}
+        http {{ access_log off; sendfile on; tcp_nopush on; tcp_nodelay on; keepalive_requests 100000000;
+            open_file_cache max=1000 inactive=20s; open_file_cache_valid 1s; send_timeout 300s;
+            server {{ listen 127.0.0.1:{port}; root {root}; }} }}""")]
+
+
+def lighttpd(root, folder, port):
+    return ["lighttpd", "-D", "-f", write(folder / "lighttpd.conf", f"""
+        server.document-root = "{root}"\nserver.port = {port}\nserver.bind = "127.0.0.1"
+        server.max-keep-alive-requests = 100000000\nserver.max-fds = 20000\nserver.max-connections = 10000
+        server.errorlog = "{folder}/error.log"\n""")]
+
+
+def caddy(root, folder, port):
+    return ["caddy", "run", "--adapter", "caddyfile", "--config", write(folder / "Caddyfile", f"""
+        {{\n admin off\n auto_https off\n}}\nhttp://127.0.0.1:{port} {{\n root * {root}\n file_server\n}}\n""")]
+
+
+class Server:
+    def __init__(self, name, command, root):
+        self.name, self.folder, self.port = name, pathlib.Path(tempfile.mkdtemp()), free_port()
+        environment = dict(os.environ, GOMAXPROCS="1", XDG_DATA_HOME=str(self.folder), XDG_CONFIG_HOME=str(self.folder))
+        self.process = subprocess.Popen(
+            ["taskset", "-c", SERVER_CORE, *map(str, command(root, self.folder, self.port))],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise SystemExit(f"{name} does not listen")
+
+    def processes(self):
+        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [self.process.pid, *map(int, children)]
+
+    def cpu(self):
+        total = 0
+        for pid in self.processes():
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
+        return total / TICK
+
+    def resident(self):
+        return sum(int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1])
+                   for pid in self.processes())
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Starved(Exception):
+    """The machine gave the server or its load no time; the round does not count."""
+
+
+UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
+TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1}
+
+
+def wrk(server, path, connections, seconds, script=None):
+    command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
+    if script:
+        command += ["-s", str(script)]
+    before = server.cpu()
+    output = subprocess.run([*command, f"http://127.0.0.1:{server.port}{path}"], capture_output=True, text=True).stdout
+    used = server.cpu() - before
+    found = re.search(r"(\d+) requests in [\d.]+\w+, ([\d.]+)(\w+) read", output)
+    requests, size, unit = int(found[1]), float(found[2]), found[3]
+    if "Non-2xx" in output:
+        raise SystemExit(f"{server.name} {path}:\n{output}")
+    if not size:
+        raise Starved(f"{server.name} answered nothing to {path} in {seconds} s")
+
+    def latency(percent):
+        value, unit = re.search(rf"{percent}%\s+([\d.]+)(us|ms|s)\b", output).groups()
+        return float(value) * TIMES[unit]
+
+    return {"cpu": used, "requests": requests, "bytes": size * UNITS[unit], "p50": latency(50), "p99": latency(99)}
+
+
+def per_request(path, connections=64, script=None):
+    def measure(server, seconds):
+        run = wrk(server, path, connections, seconds, script)
+        return run["cpu"] / run["requests"] * 1e6
+    return measure
+
+
+def per_gib(path):
+    def measure(server, seconds):
+        run = wrk(server, path, 8, seconds)
+        return run["cpu"] / run["bytes"] * (1 << 30)
+    return measure
+
+
+def p50_alone(server, seconds):
+    return wrk(server, "/1K", 1, seconds)["p50"] * 1e6
+
+
+def p99_beside_downloads(server, seconds):
+    downloads = subprocess.Popen(
+        ["taskset", "-c", LOAD_CORE, "wrk", "-t1", "-c100", f"-d{seconds + 2}s", "--timeout", "60s",
+         f"http://127.0.0.1:{server.port}/100M"], stdout=subprocess.DEVNULL)
+    time.sleep(1)
+    p99 = wrk(server, "/1K", 4, seconds)["p99"] * 1e3
+    downloads.wait()
+    return p99
+
+
+def stalled(server, _):
+    before, sockets = server.resident(), []
+    for _ in range(STALLED):
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(b"GET /100M HTTP/1.1\r\nHost: x\r\n\r\n")
+        sockets.append(client)
+    settled = time.monotonic() + 30
+    while time.monotonic() < settled:
+        used = server.cpu()
+        time.sleep(1)
+        if server.cpu() - used < 0.05 and server.resident() > before:
+            break
+    grown = (server.resident() - before) / STALLED
+    wrk(server, "/1K", 1, 1)
+    for client in sockets:
+        client.close()
+    time.sleep(1)
+    return grown
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--seconds", type=int, default=3)
+    arguments.add_argument("--only", help="a regular expression of rows")
+    arguments.add_argument("--servers", nargs="+", default=["fingerpost", "nginx", "lighttpd", "caddy"])
+    arguments = arguments.parse_args()
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    folder = pathlib.Path(tempfile.mkdtemp())
+    os.chmod(folder, 0o755)
+    root = folder / "root"
+    root.mkdir()
+    make_files(root)
+    script = write(folder / "many.lua", "math.randomseed(os.time())\nrequest = function() "
+                   f"return wrk.format('GET', '/many/' .. math.random(0, {SMALL_FILES - 1})) end\n")
+    rows = {
+        "1 KiB, us/request": per_request("/1K"),
+        "10 KiB, us/request": per_request("/10K"),
+        "100 KiB, us/request": per_request("/100K"),
+        "1 MiB, CPU s/GiB": per_gib("/1M"),
+        "100 MiB, CPU s/GiB": per_gib("/100M"),
+        "10 000 small files, us/request": per_request("/many/0", script=script),
+        "1 connection, p50 us": p50_alone,
+        "p99 ms beside 100 downloads": p99_beside_downloads,
+        "5 000 stalled, KiB each": stalled,
+    }
+    rows = {name: row for name, row in rows.items() if re.search(arguments.only or "", name)}
+    contenders = []
+    chosen = [server for server in (fingerpost, nginx, lighttpd, caddy) if server.__name__ in arguments.servers]
+    for command in chosen:
+        if command is not fingerpost and not shutil.which(command.__name__):
+            print(f"left out: {command.__name__}, since it is not installed", file=sys.stderr)
+            continue
+        contenders.append(Server(command.__name__, command, root))
+    try:
+        results = {name: {server.name: [] for server in contenders} for name in rows}
+        for _ in range(arguments.rounds):
+            for name, row in rows.items():
+                for server in contenders:
+                    try:
+                        results[name][server.name].append(row(server, arguments.seconds))
+                    except (Starved, ZeroDivisionError) as error:
+                        print(f"a round of {name} does not count: {error}", file=sys.stderr)
+        print("| what |", " | ".join(server.name for server in contenders), "| to nginx |")
+        print("|---" * (len(contenders) + 2) + "|")
+        for name, values in results.items():
+            medians = {server: statistics.median(found or [math.nan]) for server, found in values.items()}
+            ratio = f"{medians['fingerpost'] / medians['nginx']:.2f}" if medians.get("nginx") else "-"
+            print(f"| {name} |", " | ".join(f"{value:.3g}" for value in medians.values()), f"| {ratio} |")
+    finally:
+        for server in contenders:
+            server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+main()
