@@ -19,20 +19,19 @@ use std::task::{Context, Poll, ready};
 use actix_http::StatusCode;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
 
 use super::clock::{Clock, Purpose};
 use super::ending::{Body, Ending, LINGER};
 use super::head::{HeadScan, Scan};
 use super::link::{Completion, Link, Stage, Worker};
-#[cfg(target_os = "linux")]
-use super::sendfile::SendState;
 use super::shortcut::Offer;
-use super::stall::{Reader, Stall, TICKS};
+use super::stall::Stall;
 use super::stream::Stream;
 
 /// Requests answered the short way before other connections get their turn.
 const SHORT_ANSWERS_IN_TURN: usize = 16;
+
+mod sending;
 
 /// An accepted connection.
 #[derive(Debug)]
@@ -136,32 +135,6 @@ impl Connection {
         Ok(())
     }
 
-    /// Cuts a reader that took too little while the socket was full.
-    fn check_reader(&mut self, ticks: u32, cx: &mut Context<'_>) -> io::Result<()> {
-        let limits = &self.link.worker.limits;
-        let Some(stall) = &mut self.stall else { return Ok(()) };
-        let minimum = (limits.minimum_rate * limits.write_timeout.as_secs()).max(1);
-        match stall.tick(self.link.sent(), ticks, minimum) {
-            Reader::Keeps => {
-                self.clock.set(Purpose::Write { ticks }, limits.write_timeout / TICKS, cx);
-                Ok(())
-            }
-            Reader::Stalled => {
-                self.link.worker.connections.stalled.fetch_add(1, Ordering::Relaxed);
-                self.link.stage.set(Stage::Ended);
-                Err(io::ErrorKind::TimedOut.into())
-            }
-        }
-    }
-
-    /// The socket is full: the reader is watched from now on.
-    fn watch_reader(&mut self, cx: &mut Context<'_>) {
-        if self.stall.is_none() {
-            self.stall = Some(Stall::start(self.link.sent()));
-            self.clock.set(Purpose::Write { ticks: 0 }, self.link.worker.limits.write_timeout / TICKS, cx);
-        }
-    }
-
     /// Whether the connection ends rather than wait for a request. One that has not asked for anything yet, and
     /// may be a probe that is to hear of the drain, is waited for until the stop itself.
     fn is_to_close(&self) -> bool {
@@ -255,31 +228,6 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Writes what came the short way.
-    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.unsent.is_empty() {
-            match self.stream.poll_write(cx, &self.unsent) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(written)) => {
-                    self.link.count_sent(written);
-                    self.stall = None;
-                    if written == self.unsent.len() {
-                        // Keeps the room for the next answer.
-                        self.unsent.clear();
-                    } else {
-                        self.unsent.advance(written);
-                    }
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    self.watch_reader(cx);
-                    return Poll::Pending;
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
     /// Reads a request's body, or what a client sends in its place, as it comes.
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
@@ -288,77 +236,6 @@ impl Connection {
         let length = self.ahead.len().min(buf.remaining());
         buf.put_slice(self.ahead.get(..length).unwrap_or_default());
         self.ahead.advance(length);
-        Poll::Ready(Ok(()))
-    }
-
-    /// How many of the next bytes may be sent now; pending until there are any.
-    fn poll_pace(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<usize> {
-        let Some(pace) = &self.link.worker.pace else { return Poll::Ready(wanted) };
-        if self.allowed == 0 {
-            if matches!(self.clock.purpose(), Some(Purpose::Pace { .. })) {
-                return Poll::Pending;
-            }
-            let leave = pace.ask(wanted, Instant::now());
-            if !leave.wait.is_zero() {
-                // It is not the reader who is slow.
-                self.stall = None;
-                self.clock.set(Purpose::Pace { bytes: leave.bytes }, leave.wait, cx);
-                return Poll::Pending;
-            }
-            self.allowed = leave.bytes;
-        }
-        Poll::Ready(wanted.min(self.allowed))
-    }
-
-    fn count_sent(&mut self, bytes: usize) {
-        self.link.count_sent(bytes);
-        self.allowed = self.allowed.saturating_sub(bytes);
-    }
-
-    /// Sends the part of a file that the body has asked for, a turn at a time.
-    #[cfg(target_os = "linux")]
-    fn poll_file(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(mut part) = self.link.file.take() else { return Poll::Ready(Ok(())) };
-        let sent = match self.poll_pace(cx, part.turn()) {
-            Poll::Ready(0) => Poll::Ready(Ok(0)),
-            Poll::Ready(limit) => match self.stream.poll_send_file(cx, &mut part, limit) {
-                Poll::Pending => {
-                    self.watch_reader(cx);
-                    Poll::Pending
-                }
-                sent @ Poll::Ready(_) => sent,
-            },
-            Poll::Pending => Poll::Pending,
-        };
-        let state = match sent {
-            Poll::Pending => {
-                self.link.send_file(part);
-                return Poll::Pending;
-            }
-            Poll::Ready(Err(error)) if is_of_socket(&error) => return Poll::Ready(Err(error)),
-            Poll::Ready(Err(error)) => {
-                tracing::warn!(%error, "a file could not be read while it was sent");
-                SendState::Failed
-            }
-            Poll::Ready(Ok(0)) if part.length > 0 => SendState::Failed,
-            Poll::Ready(Ok(sent)) => {
-                self.count_sent(sent);
-                if part.length == 0 { SendState::Sent } else { SendState::Sending }
-            }
-        };
-        // The body goes on, or the others have their turn before the next bytes.
-        cx.waker().wake_by_ref();
-        if state == SendState::Sending {
-            self.link.send_file(part);
-            return Poll::Pending;
-        }
-        self.link.end_file(state);
-        Poll::Ready(Ok(()))
-    }
-
-    /// Only a [`SendFile`](super::SendFile) makes files, and on this system there is none.
-    #[cfg(not(target_os = "linux"))]
-    fn poll_file(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
@@ -482,13 +359,6 @@ impl Drop for Connection {
         }
         worker.connections.sent.fetch_add(self.link.sent(), Ordering::Relaxed);
     }
-}
-
-/// Whether the other end of a connection, and not the file, is why nothing can be sent.
-#[cfg(target_os = "linux")]
-fn is_of_socket(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, TimedOut};
-    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | TimedOut)
 }
 
 /// What became of a head, as far as it was read.
