@@ -10,6 +10,7 @@ use crate::dispatch::{CONTENDERS, Contender};
 use crate::results::Row;
 
 const SIZE: (u32, u32) = (760, 440);
+const LEGEND_WIDTH: i32 = 130;
 /// The p99 beyond which a curve leaves the plot.
 const HIGHEST: f64 = 200.0;
 const LOWEST: f64 = 2.0;
@@ -56,10 +57,10 @@ fn draw(
 ) -> Result<(), Box<dyn Error>> {
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&area)
+    let (left, right) = area.split_horizontally(SIZE.0.cast_signed() - LEGEND_WIDTH);
+    let mut chart = ChartBuilder::on(&left)
         .caption(title, ("sans-serif", 17))
         .margin(12)
-        .margin_right(130)
         .x_label_area_size(42)
         .y_label_area_size(56)
         .build_cartesian_2d(range, (LOWEST..HIGHEST).log_scale())?;
@@ -69,22 +70,16 @@ fn draw(
         .y_desc("p99 in service times")
         .light_line_style(TRANSPARENT)
         .draw()?;
-    for (contender, colour) in CONTENDERS.into_iter().zip(COLOURS) {
+    for ((contender, colour), line) in CONTENDERS.into_iter().zip(COLOURS).zip(0..) {
         let points: Vec<(f64, f64)> =
             rows.iter().map(|row| (place(row), row.p99(contender).min(HIGHEST))).collect();
         let style = colour.stroke_width(if is_ours(contender) { 3 } else { 1 });
-        chart
-            .draw_series(LineSeries::new(points.iter().copied(), style))?
-            .label(contender.label())
-            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], style));
+        chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
         chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, colour.filled())))?;
+        let height = 60 + 20 * line;
+        right.draw(&PathElement::new(vec![(4, height), (24, height)], style))?;
+        right.draw(&Text::new(contender.label(), (30, height - 6), ("sans-serif", 13)))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::Coordinate(562, 10))
-        .background_style(WHITE)
-        .border_style(BLACK)
-        .draw()?;
     area.present()?;
     Ok(())
 }
