@@ -3,8 +3,8 @@
 //! ```ignore
 //! let mut fleet = Fleet::start(3);
 //! fleet.kill(1);
-//! fleet.wait_for_state(1, "down");
-//! assert_eq!(fleet.redirects(100).to(&fleet.authority(1)), 0);
+//! fleet.balancer().wait_for_state(&fleet.authority(1), "down");
+//! assert_eq!(fleet.balancer().redirects(100).to(&fleet.authority(1)), 0);
 //! ```
 
 use std::collections::BTreeMap;
@@ -67,17 +67,6 @@ impl Fleet {
     pub fn restart(&mut self, server: usize) {
         self.servers[server] = Server::start(self.servers[server].port);
     }
-
-    /// Waits until the balancer says that a server is in this state.
-    pub fn wait_for_state(&self, server: usize, state: &str) {
-        self.balancer.wait_for_state(&self.authority(server), state);
-    }
-
-    /// Waits until a server, and until then any other, has been chosen.
-    pub fn wait_until_chosen(&self, server: usize) {
-        let authority = self.authority(server);
-        wait_until(&format!("a redirect to {authority}"), || self.balancer.redirects(10).to(&authority) > 0);
-    }
 }
 
 impl Server {
@@ -137,11 +126,6 @@ impl Balancer {
     /// The process.
     pub fn program(&self) -> &Program {
         &self.program
-    }
-
-    /// The process, to be waited for.
-    pub fn program_mut(&mut self) -> &mut Program {
-        &mut self.program
     }
 
     /// Where it redirects.

@@ -10,8 +10,6 @@
 //!
 //! Every wait has a deadline and polls a condition; nothing sleeps and hopes. Everything ends on drop.
 
-#![allow(dead_code, reason = "each story takes the tools it needs")]
-
 use std::time::{Duration, Instant};
 
 pub mod downloads;
@@ -19,6 +17,7 @@ pub mod fleet;
 pub mod http;
 pub mod load;
 pub mod lone;
+#[allow(dead_code, reason = "each story takes the misbehaviour it needs")]
 pub mod misbehaving;
 pub mod peer;
 pub mod program;
