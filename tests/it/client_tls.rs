@@ -15,8 +15,8 @@ use super::support::misbehaving::Script;
 const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/tls/certificate.pem");
 const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/tls/key.pem");
 
-/// Answers so many connections with these bytes, under a certificate that it signed itself for localhost.
-fn tls_server(answer: String, connections: usize) -> (SocketAddr, thread::JoinHandle<()>) {
+/// Answers every connection with these bytes until the tests end, under a certificate that it signed itself for localhost.
+fn tls_server(answer: String) -> SocketAddr {
     let certificate = CertificateDer::from_pem_file(CERTIFICATE).unwrap();
     let key = PrivateKeyDer::from_pem_file(KEY).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -28,9 +28,8 @@ fn tls_server(answer: String, connections: usize) -> (SocketAddr, thread::JoinHa
     let config = Arc::new(config);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let serving = thread::spawn(move || {
-        for _ in 0..connections {
-            let (tcp, _) = listener.accept().unwrap();
+    thread::spawn(move || {
+        while let Ok((tcp, _)) = listener.accept() {
             let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
             let mut stream = StreamOwned::new(connection, tcp);
             // A client that does not trust us goes away here.
@@ -38,10 +37,12 @@ fn tls_server(answer: String, connections: usize) -> (SocketAddr, thread::JoinHa
             if stream.read(&mut request).is_ok() && stream.write_all(answer.as_bytes()).is_ok() {
                 stream.conn.send_close_notify();
                 let _ = stream.flush();
+                // Closing with something unread would reset the connection, and the answer with it.
+                let _ = stream.sock.read(&mut request);
             }
         }
     });
-    (address, serving)
+    address
 }
 
 #[test]
@@ -49,7 +50,7 @@ fn a_certificate_is_believed_only_if_its_signer_is() {
     let body = "I am a file.";
     let answer =
         format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    let (address, serving) = tls_server(answer, 5);
+    let address = tls_server(answer);
     let url = format!("https://{address}/f");
     let downloads = Downloads::new();
     downloads.get(&[&url]).ended_with(60);
@@ -61,7 +62,6 @@ fn a_certificate_is_believed_only_if_its_signer_is() {
         .get(&[&url.replace("127.0.0.1", "localhost"), "-4", "--cacert", CERTIFICATE, "-o", "h"])
         .ended_with(0);
     downloads.get(&[&url, "--cacert", "/dev/null"]).ended_with(77);
-    serving.join().unwrap();
 }
 
 #[test]
@@ -71,8 +71,7 @@ fn a_redirect_does_not_give_up_encryption() {
         "HTTP/1.1 301 Moved\r\nConnection: close\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n",
         open.url("/f")
     );
-    let (address, serving) = tls_server(answer, 1);
+    let address = tls_server(answer);
     Downloads::new().get(&[&format!("https://{address}/f"), "-k"]).ended_with(1);
     assert_eq!(open.exchanges().len(), 0);
-    serving.join().unwrap();
 }
