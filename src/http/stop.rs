@@ -1,6 +1,6 @@
 //! How a program hears that it should stop, and how its servers do so.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -87,7 +87,8 @@ impl Interrupts {
     /// Says so on standard output, where people and scripts look for it.
     pub async fn announce_and_stop(mut self, stop: StopHandle, grace: Duration) {
         self.next().await;
-        println!("Interrupt received, shutting down ...");
+        // Whoever started the program may have closed its end of the pipe; `println!` would panic and stop nothing.
+        let _ = writeln!(io::stdout(), "Interrupt received, shutting down ...");
         stop.stop(grace);
         self.next().await;
         stop.stop(Duration::ZERO);
