@@ -15,6 +15,7 @@ use crate::file_server::settings::ServerSettings;
 use crate::file_server::{FileServer, ServerError};
 use crate::http::stop::{Interrupts, StopHandle};
 use crate::settings::SettingsError;
+use crate::telemetry::say;
 
 const HOST: &str = "127.0.0.1";
 
@@ -80,18 +81,18 @@ async fn run(
     root: &Path,
     stop: &StopHandle,
 ) -> Result<(), UpError> {
-    println!("Serving the folder {}", root.display());
+    say(format_args!("Serving the folder {}", root.display()));
     let serving = servers.into_iter().zip(1..).map(|(server, number)| {
         let ready = move |bound: &crate::file_server::Bound| {
-            println!("Server {number} at http://{}/", bound.clients);
+            say(format_args!("Server {number} at http://{}/", bound.clients));
         };
         server.run(ready, stop.clone()).map(|ended| ended.map_err(UpError::from)).boxed_local()
     });
     // The servers come first, so that they print their addresses and answer the balancer's first probes.
     let mut all: Vec<_> = serving.collect();
     let ready = |bound: &crate::balancer::Bound| {
-        println!("Balancer at http://{}/", bound.clients);
-        println!("To download through it: fingerpost get http://{}/plshelp.txt", bound.clients);
+        say(format_args!("Balancer at http://{}/", bound.clients));
+        say(format_args!("To download through it: fingerpost get http://{}/plshelp.txt", bound.clients));
         bound.announce();
     };
     all.push(balancer.run(ready, stop.clone()).map(|ended| ended.map_err(UpError::from)).boxed_local());

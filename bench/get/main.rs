@@ -21,7 +21,7 @@
 use std::path::{Path, PathBuf};
 
 mod clients;
-#[path = "../../tests/it/support/misbehaving.rs"]
+#[path = "../../tests/it/support/misbehaving/mod.rs"]
 mod misbehaving;
 mod scenarios;
 

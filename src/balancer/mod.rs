@@ -37,6 +37,7 @@ use crate::http::pages::Pages;
 use crate::http::stop::{Interrupts, StopHandle};
 use crate::settings::SettingsError;
 use crate::supervision::{ActorKind, GaveUp, Guardian, Leash, Patience, Seat};
+use crate::telemetry::say;
 use admin::Admin;
 use admin::metrics::BalancerMetrics;
 use backends::watch::{Follower, ListError};
@@ -105,8 +106,8 @@ pub struct Bound {
 impl Bound {
     /// Prints the ready lines that scripts wait for.
     pub fn announce(&self) {
-        println!("Admin interface at http://{}/", self.admin);
-        println!("Will wait for client connections at port {}", self.clients.port());
+        say(format_args!("Admin interface at http://{}/", self.admin));
+        say(format_args!("Will wait for client connections at port {}", self.clients.port()));
     }
 }
 

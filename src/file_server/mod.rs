@@ -40,6 +40,7 @@ use crate::http::pages::{Pages, PagesError};
 use crate::http::stop::{Interrupts, Phase, StopHandle};
 use crate::http::transport::Transport;
 use crate::settings::SettingsError;
+use crate::telemetry::say;
 use access_log::{AccessLog, AccessLogError};
 use files::{AnswerPlan, Files};
 use load::Load;
@@ -129,9 +130,9 @@ impl Bound {
     /// Prints the ready lines that scripts wait for.
     pub fn announce(&self) {
         if let Some(admin) = self.admin {
-            println!("Admin interface at http://{admin}/");
+            say(format_args!("Admin interface at http://{admin}/"));
         }
-        println!("Will wait for client connections at port {}", self.clients.port());
+        say(format_args!("Will wait for client connections at port {}", self.clients.port()));
     }
 }
 

@@ -1,9 +1,11 @@
 //! How a program hears that it should stop, and how its servers do so.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::time::Duration;
 
 use tokio::sync::watch;
+
+use crate::telemetry::say;
 
 /// What a server has been asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +89,7 @@ impl Interrupts {
     /// Says so on standard output, where people and scripts look for it.
     pub async fn announce_and_stop(mut self, stop: StopHandle, grace: Duration) {
         self.next().await;
-        // Whoever started the program may have closed its end of the pipe; `println!` would panic and stop nothing.
-        let _ = writeln!(io::stdout(), "Interrupt received, shutting down ...");
+        say("Interrupt received, shutting down ...");
         stop.stop(grace);
         self.next().await;
         stop.stop(Duration::ZERO);

@@ -3,8 +3,8 @@
 pub mod exposition;
 
 use std::error::Error;
-use std::fmt::Write as _;
-use std::io::IsTerminal;
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal, Write as _};
 
 use tracing_subscriber::EnvFilter;
 
@@ -25,6 +25,13 @@ pub fn start(arguments: &LogArguments) {
     if let Err(error) = started {
         tracing::debug!(%error, "logging was started before");
     }
+}
+
+/// Writes a line to standard output, for the person or script that waits for it.
+///
+/// Whoever started the program may have closed the other end of the pipe. That must not end it, as `println!` would.
+pub fn say(line: impl fmt::Display) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// An error with all its causes in one line, each after a colon.

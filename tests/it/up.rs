@@ -1,5 +1,8 @@
 //! `fingerpost up`: everything in one command.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use crate::support::http;
 use crate::support::program::{Program, fingerpost};
 
@@ -46,4 +49,19 @@ fn a_root_that_is_not_there_is_an_error_that_names_it() {
     let output = fingerpost().args(["up", "--root", "/nowhere/at/all"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/at/all"));
+}
+
+#[test]
+fn a_reader_that_has_gone_away_does_not_end_it_and_a_signal_still_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = fingerpost();
+    command.args(["up", "--servers", "1"]).current_dir(folder.path());
+    let mut up = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(up.stdout.take());
+    // The log goes on to say what happens: the first probe is in, so every ready line has been written to nobody.
+    let log = BufReader::new(up.stderr.take().unwrap());
+    assert!(log.lines().any(|line| line.unwrap().contains("to=up")));
+    let pid = rustix::process::Pid::from_child(&up);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(up.wait().unwrap().success());
 }

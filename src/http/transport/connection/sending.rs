@@ -22,8 +22,8 @@ impl Connection {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => {
                     self.link.count_sent(written);
-                    self.stall = None;
                     if written == self.unsent.len() {
+                        self.stall = None;
                         // Keeps the room for the next answer.
                         self.unsent.clear();
                     } else {
