@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 /// Bytes a connection sends before it lets the others of its thread have their turn.
-const TURN: usize = 256 << 10;
+const TURN: usize = 2 << 20;
 
 /// A part of a file to be sent.
 #[derive(Debug)]
