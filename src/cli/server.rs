@@ -30,6 +30,9 @@ pub struct ServerArguments {
     /// Memory for small files, such as 64MiB [default: 64MiB]
     #[arg(long, value_name = "BYTES")]
     pub cache_bytes: Option<bytesize::ByteSize>,
+    /// SHA-256 of every file, sent as Repr-Digest: off, memory, or the file that keeps them [default: memory]
+    #[arg(long, value_name = "FILE")]
+    pub digests: Option<String>,
     /// Bytes a second that all clients have together, such as 10MiB; 0 for no limit [default: 0]
     #[arg(long, value_name = "BYTES")]
     pub limit_rate: Option<bytesize::ByteSize>,
@@ -55,6 +58,7 @@ impl ServerArguments {
             "server.pages" => self.pages.as_ref().map(|path| path.display().to_string()),
             "server.workers" => self.workers,
             "server.cache_bytes" => self.cache_bytes.map(|size| size.as_u64()),
+            "server.digests" => self.digests,
             "server.limit_rate" => self.limit_rate.map(|size| size.as_u64()),
             "server.admin" => self.admin,
             "server.access_log" => self.access_log.as_ref().map(|path| path.display().to_string()),

@@ -1,11 +1,10 @@
-//! From a request to its answer: which file, under which conditions, which parts of it.
+//! From a request to its answer: which file it is, or why there is none. [`sending`](super::sending) goes on from there.
 //!
 //! actix-files knows the content types; its way from a path to an answer is not used, for it resolves dot
 //! segments, opens on the thread that serves, follows links out of the root, names the inode in the entity tag
 //! and sends one range only.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::borrow::Cow;
 use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,23 +12,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_http::body::BoxBody;
-use actix_http::header::{self, HeaderName, HeaderValue};
-use actix_http::{HttpMessage as _, Method, Request, Response, StatusCode};
+use actix_http::header::{self, HeaderValue};
+use actix_http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
 
 use super::access_log::AccessLog;
-use super::body::{Body, FileBody};
-use super::conditions::{self, Outcome};
-use super::load::{Flight, Load, Work};
+use super::body::Body;
+use super::digests::Digests;
+use super::load::{Flight, Load};
 use super::metrics::WorkerCounters;
-use super::multipart::{self, Piece};
 use super::path::{self, FilePath, Kind, PathError};
-use super::range::{self, Part, Ranges};
 use super::root::OpenError;
-use super::store::{Content, Found, Store};
-use crate::balancer::load_report;
+use super::sending::Sent;
+use super::store::{Found, Store};
 use crate::http::pages::Pages;
 use crate::http::transport::Link;
 
@@ -41,8 +38,6 @@ const INDEX: &[u8] = b"index.html";
 
 /// Seconds after which a client may come back that was turned away for lack of something.
 const RETRY_AFTER: u32 = 5;
-
-const LOAD_REPORT: HeaderName = HeaderName::from_static(load_report::HEADER);
 
 /// How all workers answer alike.
 #[derive(Debug, Clone)]
@@ -65,20 +60,10 @@ pub struct Files {
     pub counters: Arc<WorkerCounters>,
     /// Where answers are written down, if anywhere.
     pub log: Option<Rc<AccessLog>>,
+    /// The digests of the files, if they are made.
+    pub digests: Option<Arc<Digests>>,
     /// How it answers.
     pub plan: AnswerPlan,
-}
-
-/// An answer, and what it counts for until it ends.
-struct Sent {
-    answer: Response<Body>,
-    flight: Flight,
-}
-
-impl From<Response<Body>> for Sent {
-    fn from(answer: Response<Body>) -> Self {
-        Self { answer, flight: Flight::None }
-    }
 }
 
 /// An answer that is there at once, or once a disk has been read.
@@ -144,14 +129,11 @@ impl Files {
             answer.head_mut().reason = Some("Draining");
             return Some(answer.into());
         }
-        let found = match path.kind {
-            Kind::File => self.store.get(&path.bytes, Instant::now()),
-            Kind::Folder => self.store.get(&index_of(&path), Instant::now()),
-        };
-        match found {
-            Ok(found) => Some(self.send(request, &path, &found)),
+        let name = name_of(&path);
+        match self.store.get(&name, Instant::now()) {
+            Ok(found) => Some(self.send(request, &name, &found)),
             Err(OpenError::WouldBlock | OpenError::Folder) => None,
-            Err(error) => Some(self.fail(request, &path, error)),
+            Err(error) => Some(self.fail(request, &name, error)),
         }
     }
 
@@ -160,16 +142,13 @@ impl Files {
         let Ok(path) = path::parse(request.path()) else {
             return self.refuse(StatusCode::BAD_REQUEST).into();
         };
-        let found = match path.kind {
-            Kind::File => self.store.read(&path.bytes).await,
-            Kind::Folder => self.store.read(&index_of(&path)).await,
-        };
-        match found {
-            Ok(found) => self.send(request, &path, &found),
+        let name = name_of(&path);
+        match self.store.read(&name).await {
+            Ok(found) => self.send(request, &name, &found),
             Err(OpenError::Folder) if self.store.read(&index_of(&path)).await.is_ok() => {
                 self.redirect_to_folder(request).into()
             }
-            Err(error) => self.fail(request, &path, error),
+            Err(error) => self.fail(request, &name, error),
         }
     }
 
@@ -190,7 +169,7 @@ impl Files {
     }
 
     /// The page of a status.
-    fn refuse(&self, status: StatusCode) -> Response<Body> {
+    pub(super) fn refuse(&self, status: StatusCode) -> Response<Body> {
         let mut answer = self.plan.pages.answer(status).map_body(|_, page| Body::from(page));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
@@ -199,10 +178,10 @@ impl Files {
     }
 
     /// The answer where a file cannot be had.
-    fn fail(&self, request: &Request, path: &FilePath<'_>, error: OpenError) -> Sent {
+    fn fail(&self, request: &Request, name: &[u8], error: OpenError) -> Sent {
         match error {
-            OpenError::Missing if *path.bytes == *PROBE => {
-                return self.send(request, path, &self.plan.probe_file);
+            OpenError::Missing if name == PROBE => {
+                return self.send(request, name, &self.plan.probe_file);
             }
             OpenError::Missing | OpenError::Folder => self.refuse(StatusCode::NOT_FOUND),
             OpenError::Forbidden => self.refuse(StatusCode::FORBIDDEN),
@@ -213,115 +192,25 @@ impl Files {
                 self.refuse(StatusCode::SERVICE_UNAVAILABLE)
             }
             OpenError::Failed(errno) => {
-                tracing::error!(%errno, path = %path.bytes.escape_ascii(), "a file cannot be read");
+                tracing::error!(%errno, path = %name.escape_ascii(), "a file cannot be read");
                 self.refuse(StatusCode::INTERNAL_SERVER_ERROR)
             }
         }
         .into()
     }
+}
 
-    /// The answer with a file, or with the word that the client has it, or parts of it.
-    fn send(&self, request: &Request, path: &FilePath<'_>, found: &Found) -> Sent {
-        let meta = &found.meta;
-        let length = meta.identity.length;
-        let headers = request.headers();
-        let outcome = conditions::evaluate(headers, &meta.validators);
-        let ranges = match headers.get(header::RANGE) {
-            Some(ranges) if outcome == Outcome::Send && *request.method() == Method::GET => {
-                range::parse(ranges.as_bytes(), length)
-            }
-            _ => Ranges::Ignored,
-        };
-        let mut answer = match (outcome, &ranges) {
-            (Outcome::Failed, _) => return self.refuse(StatusCode::PRECONDITION_FAILED).into(),
-            (Outcome::NotModified, _) => Response::with_body(StatusCode::NOT_MODIFIED, Body::Empty),
-            (_, Ranges::Unsatisfiable) => {
-                let mut answer = self.refuse(StatusCode::RANGE_NOT_SATISFIABLE);
-                answer.headers_mut().insert(header::CONTENT_RANGE, visible(format!("bytes */{length}")));
-                return answer.into();
-            }
-            (_, Ranges::Parts(_)) => Response::with_body(StatusCode::PARTIAL_CONTENT, Body::Empty),
-            (_, Ranges::Ignored) => Response::with_body(StatusCode::OK, Body::Empty),
-        };
-        let fields = answer.headers_mut();
-        fields.insert(header::ETAG, meta.validators.etag.clone());
-        fields.insert(header::LAST_MODIFIED, meta.validators.last_modified.clone());
-        if let Some(cache_control) = &self.plan.cache_control {
-            fields.insert(header::CACHE_CONTROL, cache_control.clone());
-        }
-        let work = if *path.bytes == *PROBE { Work::Probe } else { Work::Client };
-        if work == Work::Probe {
-            // A stored probe answer would tell of a load, and of a health, that is gone.
-            fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            fields.insert(LOAD_REPORT, visible(self.load.report().to_string()));
-        }
-        if outcome == Outcome::NotModified {
-            return answer.into();
-        }
-        fields.insert(header::CONTENT_TYPE, meta.content_type.clone());
-        fields.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        fields.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        let pieces = match ranges {
-            Ranges::Parts(parts) => match parts.as_slice() {
-                [part] => {
-                    let range = format!("bytes {}-{}/{length}", part.start, part.end.saturating_sub(1));
-                    fields.insert(header::CONTENT_RANGE, visible(range));
-                    VecDeque::from([Piece::File(*part)])
-                }
-                parts => {
-                    let (content_type, pieces) = multipart::pieces(parts, &meta.content_type, length);
-                    fields.insert(header::CONTENT_TYPE, content_type);
-                    pieces
-                }
-            },
-            Ranges::Ignored | Ranges::Unsatisfiable => {
-                VecDeque::from([Piece::File(Part { start: 0, end: length })])
-            }
-        };
-        self.set_body(request, answer, found, work, pieces)
-    }
-
-    fn set_body(
-        &self,
-        request: &Request,
-        mut answer: Response<Body>,
-        found: &Found,
-        work: Work,
-        pieces: VecDeque<Piece>,
-    ) -> Sent {
-        let is_head = *request.method() == Method::HEAD;
-        let bytes: u64 = pieces.iter().map(Piece::length).sum();
-        let in_flight = self.load.begin(work, if is_head { 0 } else { bytes });
-        let (body, flight) = match (&found.content, Link::of(request)) {
-            (Content::Memory(file), _) => {
-                let body = Body::Memory(multipart::gather(pieces, file));
-                return Sent { answer: answer.set_body(body), flight: Flight::Own(in_flight) };
-            }
-            (Content::File(_), _) if is_head => (Body::Announced, Flight::Own(in_flight)),
-            (Content::File(file), Some(link)) => {
-                let in_flight = Rc::new(RefCell::new(Some(in_flight)));
-                let flight = Flight::Shared(Rc::clone(&in_flight));
-                let (file, identity) = (Arc::clone(file), found.meta.identity);
-                let body = FileBody::new(file, identity, pieces, Rc::clone(link), in_flight);
-                (Body::File(Box::new(body)), flight)
-            }
-            // Every connection of ours has a link.
-            (Content::File(_), None) => return self.refuse(StatusCode::INTERNAL_SERVER_ERROR).into(),
-        };
-        answer.head_mut().no_chunking(true);
-        answer.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
-        Sent { answer: answer.set_body(body), flight }
+/// The path of the file that a request names.
+fn name_of<'a>(path: &'a FilePath<'_>) -> Cow<'a, [u8]> {
+    match path.kind {
+        Kind::File => Cow::Borrowed(&path.bytes),
+        Kind::Folder => Cow::Owned(index_of(path)),
     }
 }
 
 /// The path of a folder's index.
 fn index_of(path: &FilePath<'_>) -> Vec<u8> {
     if path.bytes.is_empty() { INDEX.to_vec() } else { [&path.bytes, &b"/"[..], INDEX].concat() }
-}
-
-/// A header value of visible characters; what is none comes out empty.
-fn visible(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// The embedded probe file, for a folder that has none.

@@ -10,6 +10,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use super::digests::Table;
 use super::load::Load;
 use crate::http::transport::Connections;
 
@@ -48,6 +49,8 @@ pub struct Figures {
     pub connections: Arc<Connections>,
     /// Lines of the access log that were lost.
     pub log_lines_lost: Arc<AtomicU64>,
+    /// The digests, if they are made.
+    pub digests: Option<Arc<Table>>,
 }
 
 impl Figures {
@@ -118,6 +121,26 @@ impl Collector for Figures {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
-        Ok(())
+        self.digests.as_ref().map_or(Ok(()), |table| encode_digests(table, &mut encoder))
     }
+}
+
+fn encode_digests(table: &Table, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    for (name, help, value) in [
+        ("digest_bytes", "Bytes read to make digests", table.bytes.load(Relaxed)),
+        ("digest_failures", "Files whose digest could not be made", table.failures.load(Relaxed)),
+        ("digest_walks", "Times all files were looked at for their digests", table.walks.load(Relaxed)),
+        ("digests_left_out", "Digests not made because of a limit", table.left_out.load(Relaxed)),
+    ] {
+        let counter = ConstCounter::new(value);
+        counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+    }
+    for (name, help, value) in [
+        ("digests_known", "Digests known", table.known()),
+        ("digests_pending", "Files whose digest is being made", table.pending.load(Relaxed)),
+    ] {
+        let gauge = ConstGauge::new(value as u64);
+        gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+    }
+    Ok(())
 }

@@ -2,7 +2,9 @@
 //!
 //! - [`path`], [`root`]: which file a request path names, and opening it beneath the root.
 //! - [`store`], [`cache`]: files as they are answered, small ones from memory.
-//! - [`files`]: from a request to its answer; [`conditions`], [`range`], [`multipart`] decide what is sent of a file.
+//! - [`files`]: from a request to its file, and [`sending`]: from a file to its answer; [`conditions`], [`range`],
+//!   [`multipart`] decide what is sent of it.
+//! - [`digests`]: the SHA-256 of every file, made in the background.
 //! - [`body`]: how the bytes go out.
 //! - [`load`]: what the server reports of itself to balancers.
 //! - [`access_log`], [`metrics`], [`admin`]: what its operator sees.
@@ -23,6 +25,7 @@ pub mod admin;
 pub mod body;
 pub mod cache;
 pub mod conditions;
+pub mod digests;
 pub mod files;
 pub mod load;
 pub mod media;
@@ -31,6 +34,7 @@ pub mod multipart;
 pub mod path;
 pub mod range;
 pub mod root;
+pub mod sending;
 pub mod settings;
 pub mod store;
 
@@ -42,6 +46,7 @@ use crate::http::transport::Transport;
 use crate::settings::SettingsError;
 use crate::telemetry::say;
 use access_log::{AccessLog, AccessLogError};
+use digests::Hashing;
 use files::{AnswerPlan, Files};
 use load::Load;
 use metrics::{Figures, WorkerCounters};
@@ -185,6 +190,9 @@ impl FileServer {
             cache_control: settings.cache_control,
             probe_file: Found::embedded(files::PROBE, files::embedded_probe()),
         };
+        let hashing = settings.digests.map(|plan| Hashing::start(Arc::clone(&root), plan)).transpose()?;
+        let digests = hashing.as_ref().map(Hashing::digests);
+        let digest_table = digests.as_ref().map(|digests| digests.table());
         let workers: Vec<_> = (0..settings.workers).map(|_| Arc::new(WorkerCounters::default())).collect();
         let next_worker = Arc::new(AtomicUsize::new(0));
         let cache_bytes = settings.cache_bytes / settings.workers as u64;
@@ -200,6 +208,7 @@ impl FileServer {
                     load: Arc::clone(&load),
                     counters,
                     log: log.clone().map(Rc::new),
+                    digests: digests.clone(),
                     plan: plan.clone(),
                 });
                 fn_service(move |request: Request| files.answer(request))
@@ -207,13 +216,16 @@ impl FileServer {
         };
         if let Some(listener) = admin_listener {
             let (load, connections) = (Arc::clone(&load), serving.connections());
-            let figures = Figures { workers, load, connections, log_lines_lost };
+            let figures = Figures { workers, load, connections, log_lines_lost, digests: digest_table };
             actix::spawn(admin::serve(listener, figures.registry(), stop.phases())?);
         }
         ready(&bound);
         let served = serving.run();
         let drained = drain(stop.phases(), transport_stop, &load);
         let (served, ()) = futures_util::future::join(served, drained).await;
+        if let Some(hashing) = hashing {
+            hashing.stop().await;
+        }
         Ok(served?)
     }
 }

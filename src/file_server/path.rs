@@ -53,13 +53,16 @@ pub fn parse(path: &str) -> Result<FilePath<'_>, PathError> {
     } else if kind == Kind::Folder && *bytes == *PREFIX {
         bytes = Cow::Borrowed(b"");
     }
-    let is_served = |segment: &[u8]| {
-        segment.first().is_some_and(|first| *first != b'.') && !segment.iter().any(u8::is_ascii_control)
-    };
-    if !bytes.is_empty() && !bytes.split(|byte| *byte == b'/').all(is_served) {
+    if !bytes.is_empty() && !bytes.split(|byte| *byte == b'/').all(is_served_name) {
         return Err(PathError::Unserved);
     }
     Ok(FilePath { bytes, kind })
+}
+
+/// Whether a file or folder of this name is served at all: it is not hidden, and could stand in a line of a header.
+#[must_use]
+pub fn is_served_name(name: &[u8]) -> bool {
+    name.first().is_some_and(|first| *first != b'.') && !name.iter().any(u8::is_ascii_control)
 }
 
 fn is_below(bytes: &[u8], folder: &[u8]) -> bool {

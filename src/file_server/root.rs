@@ -68,8 +68,9 @@ impl From<Errno> for OpenError {
     }
 }
 
-/// One state of one file. Two that are equal have the same bytes, as far as the file system tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// One state of one file. Two that are equal have the same bytes, as far as the file system tells an open file: a name
+/// that was given to it or taken from it meanwhile changes nothing.
+#[derive(Debug, Clone, Copy)]
 pub struct Identity {
     /// Its length in bytes.
     pub length: u64,
@@ -78,6 +79,31 @@ pub struct Identity {
     nanoseconds: u32,
     inode: u64,
     device: u64,
+    changed: Time,
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        let of = |state: &Self| (state.length, state.modified, state.nanoseconds, state.inode, state.device);
+        of(self) == of(other)
+    }
+}
+
+impl Eq for Identity {}
+
+/// A moment as the file system notes it: seconds from 1970, and nanoseconds.
+pub type Time = (i64, u32);
+
+/// What one path must still have for its bytes to be those that were read once, be it before a restart. The time of
+/// the last change (ctime) is part of it: a program can set the time of the last modification as it likes, and many do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// The length in bytes.
+    pub length: u64,
+    /// The last modification.
+    pub modified: Time,
+    /// The last change of the file or of what is noted of it.
+    pub changed: Time,
 }
 
 impl Identity {
@@ -95,19 +121,21 @@ impl Identity {
             nanoseconds: stat.st_mtime_nsec as u32,
             inode: stat.st_ino,
             device: stat.st_dev,
+            changed: (stat.st_ctime, stat.st_ctime_nsec as u32),
         })
     }
 
     /// That of bytes which are no file, and never change.
     #[must_use]
     pub fn embedded(length: u64) -> Self {
-        Self { length, modified: 0, nanoseconds: 0, inode: 0, device: 0 }
+        Self { length, modified: 0, nanoseconds: 0, inode: 0, device: 0, changed: (0, 0) }
     }
 
-    /// The fraction of a second of its last modification.
+    /// What is kept beside something that was found out about the file's bytes.
     #[must_use]
-    pub fn nanoseconds(&self) -> u32 {
-        self.nanoseconds
+    pub fn stamp(&self) -> Stamp {
+        let modified = (i64::try_from(self.modified).unwrap_or(i64::MAX), self.nanoseconds);
+        Stamp { length: self.length, modified, changed: self.changed }
     }
 }
 

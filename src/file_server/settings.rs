@@ -10,6 +10,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use super::access_log::Format;
+use super::digests::DigestPlan;
 use crate::balancer::settings::host_and_port;
 use crate::http::transport::Limits;
 use crate::settings::SettingsError;
@@ -26,6 +27,8 @@ pub struct RawServerSettings {
     pub workers: usize,
     pub cache_bytes: ByteSize,
     pub cache_control: String,
+    pub digests: String,
+    pub digest_rate: ByteSize,
     pub max_connections: usize,
     pub max_connections_per_address: u32,
     #[serde(with = "humantime_serde")]
@@ -60,6 +63,8 @@ pub struct ServerSettings {
     pub cache_bytes: u64,
     /// Sent with every file but the probe file.
     pub cache_control: Option<HeaderValue>,
+    /// How digests of the files are made, if they are.
+    pub digests: Option<DigestPlan>,
     /// What a client may take.
     pub limits: Limits,
     /// How long downloads may go on after a stop was asked for.
@@ -106,6 +111,7 @@ impl TryFrom<RawServerSettings> for ServerSettings {
             workers: crate::settings::worker_threads(raw.workers),
             cache_bytes: raw.cache_bytes.as_u64(),
             cache_control,
+            digests: digest_plan(&raw.digests, raw.digest_rate)?,
             limits: Limits {
                 connections: raw.max_connections,
                 connections_per_address: raw.max_connections_per_address,
@@ -125,6 +131,16 @@ impl TryFrom<RawServerSettings> for ServerSettings {
             access_log_format: raw.access_log_format,
         })
     }
+}
+
+fn digest_plan(kept_in: &str, rate: ByteSize) -> Result<Option<DigestPlan>, SettingsError> {
+    let kept_in = match kept_in {
+        "off" => return Ok(None),
+        "memory" => None,
+        "" => return Err(wrong("server.digests", "\"\"", "give off, memory, or a file that keeps them")),
+        file => Some(PathBuf::from(file)),
+    };
+    Ok(Some(DigestPlan { kept_in, rate: NonZeroU64::new(rate.as_u64()) }))
 }
 
 fn wrong(key: &'static str, value: impl Display, reason: &str) -> SettingsError {
@@ -148,6 +164,15 @@ mod tests {
     }
 
     #[test]
+    fn digests_are_off_in_memory_or_in_a_file() {
+        let plan = |value| load("server.digests", value).unwrap().digests;
+        assert!(plan("off").is_none());
+        assert!(plan("memory").unwrap().kept_in.is_none());
+        assert_eq!(plan("./off").unwrap().kept_in, Some(PathBuf::from("./off")));
+        assert_eq!(load("server.digest_rate", "0").unwrap().digests.unwrap().rate, None);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_named() {
         for (key, value) in [
             ("server.head_timeout", "0s"),
@@ -155,6 +180,7 @@ mod tests {
             ("server.max_connections_per_address", "0"),
             ("server.cache_control", "a\nb"),
             ("server.cache_bytes", "many"),
+            ("server.digests", ""),
         ] {
             let message = load(key, value).unwrap_err().to_string();
             assert!(message.contains(key.trim_start_matches("server.")), "{message}");

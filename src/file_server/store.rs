@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::IoSliceMut;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix_http::header::HeaderValue;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::cache::Cache;
 use super::conditions::Validators;
+use super::digests;
 use super::media;
 use super::metrics::WorkerCounters;
 use super::root::{Identity, OpenError, Patience, Root};
@@ -36,6 +37,10 @@ pub struct Meta {
     pub validators: Validators,
     /// Its type.
     pub content_type: HeaderValue,
+    /// Its `Repr-Digest`, once that is known.
+    pub digest: OnceLock<HeaderValue>,
+    /// Whether somebody was asked to find the digest out.
+    pub is_digest_asked: AtomicBool,
 }
 
 impl Meta {
@@ -44,6 +49,8 @@ impl Meta {
             identity,
             validators: Validators::new(identity.modified, identity.length),
             content_type: media::content_type(path),
+            digest: OnceLock::new(),
+            is_digest_asked: AtomicBool::new(false),
         }
     }
 }
@@ -62,7 +69,8 @@ impl Found {
     #[must_use]
     pub fn embedded(name: &[u8], bytes: Bytes) -> Self {
         let identity = Identity::embedded(bytes.len() as u64);
-        Self { meta: Arc::new(Meta::new(name, identity)), content: Content::Memory(bytes) }
+        let meta = Meta { digest: digests::header_of(&bytes).into(), ..Meta::new(name, identity) };
+        Self { meta: Arc::new(meta), content: Content::Memory(bytes) }
     }
 }
 
@@ -170,7 +178,8 @@ impl Store {
 /// Looks at a file, and reads it when it is small and not `known`.
 fn load(root: &Root, path: &[u8], known: Option<Identity>, patience: Patience) -> Result<Loaded, OpenError> {
     let (file, identity) = root.file(path, patience)?;
-    if known == Some(identity) {
+    // A file that was replaced by one of the same size and time is another.
+    if known.is_some_and(|known| known == identity && known.stamp() == identity.stamp()) {
         return Ok(Loaded::Same);
     }
     let content = if identity.length <= SMALL {

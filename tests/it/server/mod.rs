@@ -8,6 +8,7 @@ use crate::support::http::{self, Answer, Connection, Expect};
 use crate::support::program::Program;
 
 mod clients;
+mod digests;
 mod faults;
 mod operation;
 mod requests;

@@ -1,0 +1,86 @@
+//! Reading that is not felt: at the lowest priority, so many bytes a second, without a trace in the page cache, where
+//! it would push out what clients ask for.
+
+use std::fs::File;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::time::Instant;
+
+/// How many bytes a second are read.
+#[derive(Debug)]
+pub(super) struct Pace {
+    rate: Option<NonZeroU64>,
+    free_at: Instant,
+}
+
+impl Pace {
+    pub(super) fn new(rate: Option<NonZeroU64>, now: Instant) -> Self {
+        Self { rate, free_at: now }
+    }
+
+    /// When the next bytes may be read after these.
+    pub(super) fn spend(&mut self, bytes: u64, now: Instant) -> Instant {
+        let took = self.rate.map_or(Duration::ZERO, |rate| {
+            Duration::from_nanos((u128::from(bytes) * 1_000_000_000 / u128::from(rate.get())) as u64)
+        });
+        self.free_at = self.free_at.max(now) + took;
+        self.free_at
+    }
+}
+
+/// On systems that do not let a single thread do so, its pace is all that holds it back.
+pub(super) fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    if let Err(errno) = rustix::process::setpriority_process(None, 19) {
+        tracing::debug!(%errno, "digests are made at the priority of all other work");
+    }
+}
+
+/// Bytes that were not asked for would lie in the page cache as if a client had wanted them.
+pub(super) fn do_not_read_ahead(file: &File) {
+    #[cfg(target_os = "linux")]
+    // Where it is not taken, more is read ahead.
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random);
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
+}
+
+/// Reads, and leaves the page cache as it was, where the file system can say what is in it.
+pub(super) fn read(file: &File, bytes: &mut [u8], at: u64) -> Result<usize, Errno> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{Advice, fadvise};
+        use rustix::io::{ReadWriteFlags, preadv2};
+
+        match preadv2(file, &mut [std::io::IoSliceMut::new(bytes)], at, ReadWriteFlags::NOWAIT) {
+            Err(Errno::AGAIN) => {
+                let read = rustix::io::pread(file, &mut *bytes, at)?;
+                // Where it is not taken, the bytes stay.
+                let _ = fadvise(file, at, NonZeroU64::new(read as u64), Advice::DontNeed);
+                return Ok(read);
+            }
+            Err(Errno::OPNOTSUPP) => {}
+            result => return result,
+        }
+    }
+    rustix::io::pread(file, bytes, at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_saves_up_no_time() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut pace = Pace::new(NonZeroU64::new(1000), now);
+        assert_eq!(pace.spend(500, now), now + second / 2);
+        assert_eq!(pace.spend(500, now), now + second);
+        assert_eq!(pace.spend(1000, now + 10 * second), now + 11 * second);
+        let mut free = Pace::new(None, now);
+        assert_eq!(free.spend(u64::MAX, now), now);
+    }
+}

@@ -1,0 +1,295 @@
+//! The file that keeps digests over restarts.
+//!
+//! Text, one file a line, with a SHA-256 of all that stands before it in the last line: what a crash, a full disk or
+//! another program made of it is told from what was written. It is only ever replaced as a whole. Servers that share a
+//! folder may share it: each replaces it by all that it knows, and takes nothing from it that is not right for the file
+//! as it is now.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use super::{Known, MOST_DIGESTS, Sha256Bytes, Stamp, Table};
+
+const FIRST_LINE: &[u8] = b"fingerpost digests 1\n";
+
+/// The last line begins with this; the digest of the lines before follows.
+const SEAL: &str = "all ";
+
+/// The longest line: an encoded path of the longest kind, and some numbers.
+const LONGEST_LINE: u64 = 4096;
+
+/// The largest file that is read.
+const LARGEST: u64 = 1 << 30;
+
+/// A part that was written to last so long ago belongs to no process any more.
+const OLD_PART: Duration = Duration::from_mins(10);
+
+const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
+
+/// Writing takes at most one part in so many of the time, and happens at most once in [`SHORTEST_PAUSE`].
+const PAUSE: u32 = 50;
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why the file is not used.
+#[derive(Debug, thiserror::Error)]
+enum KeptError {
+    #[error(transparent)]
+    System(#[from] io::Error),
+    #[error("it is damaged, or not a file of digests")]
+    Damaged,
+}
+
+/// A file of digests, and when it is to be written again.
+#[derive(Debug)]
+pub(super) struct KeptFile {
+    path: PathBuf,
+    due: Instant,
+    is_warned: bool,
+}
+
+impl KeptFile {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, due: Instant::now(), is_warned: false }
+    }
+
+    /// Takes over what the file says. One that cannot be used is only a warning: all of it can be found out anew.
+    pub(super) fn load(&mut self, table: &Table) {
+        remove_parts(&self.path);
+        match read(&self.path) {
+            Ok(entries) => {
+                let known = table.known.pin();
+                for (path, entry) in entries {
+                    known.insert(path, entry);
+                }
+            }
+            Err(KeptError::System(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(file = %self.path.display(), %error, "the digests of files are made anew");
+            }
+        }
+    }
+
+    /// When it may be written again.
+    pub(super) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Writes all digests, and says whether that was done. A failure goes to the log once.
+    pub(super) fn save(&mut self, table: &Table) -> bool {
+        let began = Instant::now();
+        let written = write(&self.path, table);
+        let is_saved = written.is_ok();
+        match written {
+            Ok(()) => self.is_warned = false,
+            Err(error) if !self.is_warned => {
+                self.is_warned = true;
+                let file = self.path.display();
+                tracing::warn!(%file, %error, "the digests of files cannot be kept; a restart makes them anew");
+            }
+            Err(_) => {}
+        }
+        let now = Instant::now();
+        self.due = now + SHORTEST_PAUSE.max(PAUSE * now.saturating_duration_since(began));
+        is_saved
+    }
+}
+
+/// The folder of a file, and how the names of its parts begin.
+fn place_of_parts(path: &Path) -> (&Path, String) {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    (folder, format!(".{name}.part-"))
+}
+
+/// Removes what a process that was killed while it wrote has left.
+fn remove_parts(path: &Path) {
+    let (folder, prefix) = place_of_parts(path);
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let age = entry.metadata().and_then(|data| data.modified()).map(|time| time.elapsed());
+        let is_old = matches!(age, Ok(Ok(age)) if age >= OLD_PART);
+        if is_old && entry.file_name().to_string_lossy().starts_with(&prefix) {
+            // If it cannot be removed, it disturbs nobody.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn write(path: &Path, table: &Table) -> io::Result<()> {
+    // A rename would put a file in the place of a device.
+    if path.metadata().is_ok_and(|data| !data.is_file()) {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let (folder, prefix) = place_of_parts(path);
+    // Beside it, under a name of its own: a crash leaves the old file, and two servers do not meet.
+    let part = tempfile::Builder::new().prefix(&prefix).tempfile_in(folder)?;
+    write_sealed(part.as_file(), table)?;
+    part.as_file().sync_data()?;
+    part.persist(path)?;
+    Ok(())
+}
+
+fn write_sealed(file: &File, table: &Table) -> io::Result<()> {
+    let mut sealed = Sealing { to: BufWriter::new(file), sum: Sha256::new() };
+    sealed.line(FIRST_LINE)?;
+    let known = table.known.pin();
+    for (path, entry) in known.iter().take(MOST_DIGESTS) {
+        let Stamp { length, modified, changed } = entry.stamp;
+        let path = percent_encode(path, ESCAPED);
+        let digest = hex(&entry.digest);
+        let ((modified, modified_nanos), (changed, changed_nanos)) = (modified, changed);
+        let line =
+            format!("{digest} {length} {modified} {modified_nanos} {changed} {changed_nanos} {path}\n");
+        sealed.line(line.as_bytes())?;
+    }
+    let Sealing { mut to, sum } = sealed;
+    to.write_all(format!("{SEAL}{}\n", hex(&sum.finalize().into())).as_bytes())?;
+    to.flush()
+}
+
+struct Sealing<W> {
+    to: W,
+    sum: Sha256,
+}
+
+impl<W: Write> Sealing<W> {
+    fn line(&mut self, line: &[u8]) -> io::Result<()> {
+        self.sum.update(line);
+        self.to.write_all(line)
+    }
+}
+
+type Entry = (Box<[u8]>, Known);
+
+fn read(path: &Path) -> Result<Vec<Entry>, KeptError> {
+    let mut lines = BufReader::new(File::open(path)?).take(LARGEST);
+    let mut entries = Vec::new();
+    let mut sum = Sha256::new();
+    let mut line = Vec::new();
+    (&mut lines).take(FIRST_LINE.len() as u64).read_to_end(&mut line)?;
+    if line != FIRST_LINE {
+        return Err(KeptError::Damaged);
+    }
+    loop {
+        sum.update(&line);
+        line.clear();
+        (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+        let text = std::str::from_utf8(&line).ok().and_then(|text| text.strip_suffix('\n'));
+        let text = text.ok_or(KeptError::Damaged)?;
+        if let Some(seal) = text.strip_prefix(SEAL) {
+            let is_right = seal == hex(&sum.finalize().into()) && lines.read(&mut [0])? == 0;
+            return if is_right { Ok(entries) } else { Err(KeptError::Damaged) };
+        }
+        entries.push(parse(text).ok_or(KeptError::Damaged)?);
+        if entries.len() > MOST_DIGESTS {
+            return Err(KeptError::Damaged);
+        }
+    }
+}
+
+fn parse(line: &str) -> Option<Entry> {
+    let mut words = line.split(' ');
+    let digest = unhex(words.next()?)?;
+    let length = words.next()?.parse().ok()?;
+    let mut time = || Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?));
+    let stamp = Stamp { length, modified: time()?, changed: time()? };
+    let path = percent_decode(words.next()?.as_bytes()).collect();
+    words.next().is_none().then_some((path, Known::new(stamp, digest)))
+}
+
+fn hex(bytes: &Sha256Bytes) -> String {
+    use std::fmt::Write as _;
+
+    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex(text: &str) -> Option<Sha256Bytes> {
+    let mut bytes = Sha256Bytes::default();
+    if text.len() != 2 * bytes.len() {
+        return None;
+    }
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let table = Table::default();
+        for (number, path) in
+            [&b"a.txt"[..], b"with space %41\xff", "grün/b".as_bytes()].into_iter().enumerate()
+        {
+            let stamp = Stamp { length: 7, modified: (-3, 5), changed: (i64::MAX, 999_999_999) };
+            table.known.pin().insert(path.into(), Known::new(stamp, [number as u8; 32]));
+        }
+        table
+    }
+
+    fn entries(table: &Table) -> Vec<(Box<[u8]>, Stamp, Sha256Bytes)> {
+        let mut entries: Vec<_> =
+            table.known.pin().iter().map(|(path, known)| (path.clone(), known.stamp, known.digest)).collect();
+        entries.sort_by(|(first, ..), (second, ..)| first.cmp(second));
+        entries
+    }
+
+    #[test]
+    fn what_is_written_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("digests");
+        let table = table();
+        for _ in 0..2 {
+            assert!(KeptFile::new(path.clone()).save(&table));
+            let loaded = Table::default();
+            KeptFile::new(path.clone()).load(&loaded);
+            assert_eq!(entries(&loaded), entries(&table));
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_with_any_other_byte_or_length_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("digests");
+        assert!(KeptFile::new(path.clone()).save(&table()));
+        let whole = std::fs::read(&path).unwrap();
+        let damaged = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            matches!(read(&path), Err(KeptError::Damaged))
+        };
+        assert!(!damaged(&whole));
+        for at in 0..whole.len() {
+            let mut other = whole.clone();
+            other[at] ^= 1;
+            assert!(damaged(&other), "byte {at}");
+            assert!(damaged(&whole[..at]), "length {at}");
+        }
+        assert!(damaged(&[&whole[..], b"x"].concat()));
+        assert!(damaged(&vec![b'a'; 100_000]));
+        assert!(damaged(&[&whole[..], &whole[..]].concat()));
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_or_read_changes_nothing() {
+        let table = table();
+        let before = entries(&table);
+        for path in ["/nowhere/at/all", "/", "/dev/null"] {
+            let mut kept = KeptFile::new(path.into());
+            kept.load(&table);
+            assert!(!kept.save(&table));
+            assert_eq!(entries(&table), before);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! `Repr-Digest`: made in the background, lost with a change, kept over a restart, and what it is good for.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256};
+
+use super::{Server, pattern, request};
+use crate::support::downloads::Downloads;
+use crate::support::http::{self, Expect};
+use crate::support::misbehaving::Script;
+use crate::support::program::Program;
+use crate::support::{wait_for, wait_until};
+
+const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
+
+fn header(bytes: &[u8]) -> String {
+    format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(bytes)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
+/// The digest of a file, waited for.
+fn digest(server: &Server, target: &str) -> String {
+    wait_for("the digest", || server.ask("HEAD", target, &[]).header("Repr-Digest").map(str::to_owned))
+}
+
+/// A metric of a program.
+fn metric(program: &Program, name: &str) -> u64 {
+    let text = http::get(program.admin_address(), "/metrics").text();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("fingerpost_server_{name} ")));
+    line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
+}
+
+/// A server on a folder that is there, with its digests in this file.
+fn serve(root: &Path, kept: &Path) -> Program {
+    let program = Program::start(
+        ["server", "--host", "127.0.0.1", "--workers", "1", "--admin", "127.0.0.1:0", "--root"]
+            .map(Path::new)
+            .into_iter()
+            .chain([root, Path::new("--digests"), kept]),
+    );
+    program.port();
+    program
+}
+
+/// A folder with files in it that have settled, a file of digests that holds those of all, and the server's last words.
+fn kept(files: &[(&str, &[u8])]) -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, kept) = (folder.path().join("root"), folder.path().join("digests"));
+    std::fs::create_dir(&root).unwrap();
+    for (name, bytes) in files {
+        std::fs::write(root.join(name), bytes).unwrap();
+    }
+    let mut program = serve(&root, &kept);
+    wait_until("all digests in the file", || {
+        std::fs::read_to_string(&kept).is_ok_and(|text| text.lines().count() == files.len() + 2)
+    });
+    program.kill();
+    (folder, root, kept)
+}
+
+#[test]
+fn files_have_their_digest_once_it_is_known() {
+    let server = Server::start_with(&ADMIN);
+    let (small, large) = (pattern(1000), pattern(3_000_000));
+    server.put("small", &small);
+    server.put("sub/large", &large);
+    server.put("sub/index.html", "hello");
+    for (target, bytes) in [("/small", &small[..]), ("/sub/large", &large), ("/sub/", b"hello")] {
+        assert_eq!(digest(&server, target), header(bytes), "{target}");
+        let whole = server.get(target);
+        assert_eq!(whole.header("Repr-Digest"), Some(header(bytes).as_str()), "{target}");
+        assert!(whole.body == bytes);
+        // That of the whole file, whatever part of it is sent.
+        let part = server.get_with(target, &["Range: bytes=1-2"]);
+        assert_eq!((part.status, part.header("Repr-Digest")), (206, Some(header(bytes).as_str())));
+        let etag = format!("If-None-Match: {}", whole.header("Etag").unwrap());
+        for (line, status) in [(etag.as_str(), 304), ("Range: bytes=9999999-", 416), ("If-Match: \"x\"", 412)]
+        {
+            let other = server.get_with(target, &[line]);
+            assert_eq!((other.status, other.header("Repr-Digest")), (status, None), "{line}");
+        }
+    }
+    let probe = server.get("/plshelp.txt");
+    assert_eq!(probe.header("Repr-Digest"), Some(header(&probe.body).as_str()));
+    let program = server.program();
+    wait_until("nothing to be pending", || metric(program, "digests_pending") == 0);
+    assert_eq!(metric(program, "digests_known"), 3);
+    assert_eq!(metric(program, "digest_failures_total"), 0);
+    assert!(metric(program, "digest_bytes_total") >= 3_001_005);
+}
+
+#[test]
+fn files_are_read_without_being_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, kept) = (folder.path().join("root"), folder.path().join("digests"));
+    std::fs::create_dir_all(root.join("sub/.git")).unwrap();
+    for name in ["a", "sub/b", "sub/.git/config", ".hidden"] {
+        std::fs::write(root.join(name), name).unwrap();
+    }
+    let program = serve(&root, &kept);
+    wait_until("the digests", || metric(&program, "digests_known") == 2);
+    assert_eq!(metric(&program, "digest_walks_total"), 1);
+    assert_eq!(http::get(program.address(), "/sub/b").header("Repr-Digest"), Some(header(b"sub/b").as_str()));
+}
+
+#[test]
+fn without_digests_there_are_none() {
+    let server = Server::start_with(&["--digests", "off", "--admin", "127.0.0.1:0"]);
+    server.put("a", "hello");
+    assert_eq!(server.get("/a").header("Repr-Digest"), None);
+    assert_eq!(server.get("/plshelp.txt").header("Repr-Digest"), None);
+    assert!(!http::get(server.program().admin_address(), "/metrics").text().contains("digest"));
+}
+
+#[test]
+fn a_changed_file_never_has_the_digest_of_another_state() {
+    let server = Server::start();
+    for (name, length) in [("small", 1000), ("large", 300_000)] {
+        let target = format!("/{name}");
+        server.put(name, pattern(length));
+        digest(&server, &target);
+        let path = server.root().join(name);
+        let modified = path.metadata().unwrap().modified().unwrap();
+        // The same size and the same time: only the change itself tells.
+        let mut other = pattern(length);
+        other.reverse();
+        server.put(name, &other);
+        std::fs::File::open(&path).unwrap().set_modified(modified).unwrap();
+        wait_until("the digest of the new file", || {
+            let answer = server.get(&target);
+            let told = answer.header("Repr-Digest");
+            assert!(told.is_none() || told == Some(header(&answer.body).as_str()), "{answer:?}");
+            told.is_some() && answer.body == other
+        });
+    }
+}
+
+#[test]
+fn digests_outlive_a_kill() {
+    let (_folder, root, kept) = kept(&[("a", b"hello"), ("b c", &pattern(300_000))]);
+    std::fs::write(root.join("b c"), "changed meanwhile").unwrap();
+    let program = serve(&root, &kept);
+    wait_until("the digest of a", || {
+        let answer = http::get(program.address(), "/a");
+        answer.header("Repr-Digest") == Some(header(b"hello").as_str())
+    });
+    let changed = |answer: http::Answer| answer.header("Repr-Digest").map(str::to_owned);
+    let told = wait_for("the digest of b c", || changed(http::get(program.address(), "/b%20c")));
+    assert_eq!(told, header(b"changed meanwhile"));
+    // Nothing but what had changed was read.
+    assert_eq!(metric(&program, "digest_bytes_total"), 17);
+}
+
+#[test]
+fn digests_that_are_damaged_are_made_anew() {
+    let (_folder, root, kept) = kept(&[("a", b"hello")]);
+    let whole = std::fs::read_to_string(&kept).unwrap();
+    let wrong = whole.replace(&hex(b"hello"), &hex(b"other"));
+    assert_ne!(wrong, whole);
+    for garbage in [wrong.as_bytes(), &whole.as_bytes()[..whole.len() / 2], b"", &pattern(1 << 20)] {
+        std::fs::write(&kept, garbage).unwrap();
+        let mut program = serve(&root, &kept);
+        program.wait_for_stderr("the digests of files are made anew");
+        wait_until("the file to be right again", || {
+            std::fs::read_to_string(&kept).is_ok_and(|text| text == whole)
+        });
+        program.kill();
+    }
+}
+
+#[test]
+fn a_file_of_digests_that_cannot_be_written_is_only_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a"), "hello").unwrap();
+    let mut program = serve(folder.path(), Path::new("/nowhere/digests"));
+    program.wait_for_stderr("the digests of files cannot be kept");
+    let answer = http::get(program.address(), "/a");
+    assert_eq!(answer.header("Repr-Digest"), Some(header(b"hello").as_str()));
+    program.signal(rustix::process::Signal::TERM);
+    assert!(program.wait().success());
+    assert_eq!(program.stderr().matches("cannot be kept").count(), 1, "{}", program.stderr());
+}
+
+#[test]
+fn a_stop_writes_down_what_is_known() {
+    let (_folder, root, kept) = kept(&[("a", b"hello")]);
+    let before = std::fs::read(&kept).unwrap();
+    std::fs::write(&kept, "").unwrap();
+    let mut program = serve(&root, &kept);
+    wait_until("the digest", || metric(&program, "digests_known") == 1);
+    program.signal(rustix::process::Signal::TERM);
+    assert!(program.wait().success());
+    assert_eq!(std::fs::read(&kept).unwrap(), before);
+}
+
+#[test]
+fn get_finds_out_a_mirror_whose_disk_rots() {
+    let good = pattern(700_000);
+    let mut rotten = good.clone();
+    rotten[400_000] ^= 1;
+    // No program can change a file without leaving a trace; a disk can. So it is the digest that is changed, and the
+    // file that says so is sealed again.
+    let (_folder, root, kept) = kept(&[("f", &rotten)]);
+    let text = std::fs::read_to_string(&kept).unwrap().replace(&hex(&rotten), &hex(&good));
+    let sealed = &text[..text.find("all ").unwrap()];
+    std::fs::write(&kept, format!("{sealed}all {}\n", hex(sealed.as_bytes()))).unwrap();
+    let bad_mirror = serve(&root, &kept);
+    let bad = format!("http://{}/f", bad_mirror.address());
+    wait_until("the digest", || {
+        http::get(bad_mirror.address(), "/f").header("Repr-Digest") == Some(header(&good).as_str())
+    });
+    let downloads = Downloads::new();
+    downloads.get_quickly(&[&bad]).ended_with(32);
+    assert_eq!(downloads.names(), [""; 0]);
+
+    let good_mirror = Server::start();
+    good_mirror.put("f", &good);
+    let modified = root.join("f").metadata().unwrap().modified().unwrap();
+    std::fs::File::open(good_mirror.root().join("f")).unwrap().set_modified(modified).unwrap();
+    let link = format!(
+        "Link: <{bad}>; rel=duplicate, <http://{}/f>; rel=duplicate",
+        good_mirror.program().address()
+    );
+    let balancer = Script::redirect(&bad, &[&link]).start();
+    downloads.get_quickly(&[&balancer.url("/f")]).ended_with(0);
+    assert!(downloads.read("f") == good);
+}
+
+#[test]
+fn a_head_and_its_get_agree_on_one_connection() {
+    let server = Server::start();
+    server.put("a", "hello");
+    digest(&server, "/a");
+    let mut connection = server.connect();
+    for (method, expect) in [("GET", Expect::Body), ("HEAD", Expect::HeadOnly)] {
+        connection.send(request(method, "/a", &["Want-Repr-Digest: sha-256=10"])).unwrap();
+        let answer = connection.answer(expect).unwrap();
+        assert_eq!(answer.header("Repr-Digest"), Some(header(b"hello").as_str()), "{method}");
+    }
+}
