@@ -10,12 +10,13 @@
 
 mod capacity;
 
+use std::array;
+use std::hint::select_unpredictable;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use rand::Rng;
 
-use self::capacity::Cost;
 use super::alias::AliasTable;
 use super::draw::{self, Choice};
 use super::{Candidate, Ledger, Picks, Policy, Request, Tick};
@@ -27,7 +28,7 @@ const DRAWN: usize = 4;
 /// a draw, and are worth more (Mitzenmacher, Prabhakar, Shah, "Load Balancing with Memory", 2002).
 const REMEMBERED: usize = 2;
 
-/// How many backends a pick compares; less than 8, as [`Rank`] has room for.
+/// How many backends a pick compares; less than 8, as [`Key`] has room for.
 const CHOICES: usize = DRAWN + REMEMBERED;
 
 /// 2^64 divided by the golden ratio: multiples of it, modulo 2^64, are spread as evenly as can be.
@@ -51,11 +52,14 @@ struct Hints {
     remembered: [AtomicU32; REMEMBERED],
 }
 
+/// Two to a cache line: with many backends, what a pick costs is waiting for memory.
 #[derive(Debug)]
+#[repr(align(32))]
 struct Slot {
     ledger: Arc<Ledger>,
+    service: u64,
+    pace: f64,
     backend: u32,
-    cost: Cost,
 }
 
 impl Choice for Slot {
@@ -68,30 +72,22 @@ impl Choice for Slot {
     }
 }
 
-/// A backend that was looked at.
-#[derive(Clone, Copy)]
-struct Sample<'a> {
-    slot: &'a Slot,
-    index: u32,
-    drained_at: Tick,
-}
-
-/// When a sample would have finished one request more, in nanoseconds from now, and below that its place among the
-/// samples: one number, since sorting numbers is most of what a pick does.
+/// A figure to compare by, and below it the place among the samples that it belongs to: one number, since what is
+/// looked at is in no order that a processor could foresee, and the smaller or larger of two numbers takes no branch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank(u64);
+struct Key(u64);
 
 const PLACE_BITS: u32 = 3;
 
-impl Rank {
+impl Key {
     /// Of a place where there is nothing to choose.
     const NONE: Self = Self(u64::MAX);
 
-    fn new(finish: u64, place: usize) -> Self {
-        Self((finish.min(u64::MAX >> (PLACE_BITS + 1)) << PLACE_BITS) | place as u64)
+    fn new(figure: u64, place: usize) -> Self {
+        Self((figure.min(u64::MAX >> (PLACE_BITS + 1)) << PLACE_BITS) | place as u64)
     }
 
-    fn finish(self) -> u64 {
+    fn figure(self) -> u64 {
         self.0 >> PLACE_BITS
     }
 
@@ -100,13 +96,12 @@ impl Rank {
     }
 }
 
-/// Sorts by a network of twelve exchanges, which need no branches: what is looked at is in no order that a processor
-/// could foresee.
+/// Sorts by a network of twelve exchanges.
 fn sorted(
-    [mut first, mut second, mut third, mut fourth, mut fifth, mut sixth]: [Rank; CHOICES],
-) -> [Rank; CHOICES] {
-    let exchange = |left: &mut Rank, right: &mut Rank| {
-        (*left, *right) = (Rank(left.0.min(right.0)), Rank(left.0.max(right.0)));
+    [mut first, mut second, mut third, mut fourth, mut fifth, mut sixth]: [Key; CHOICES],
+) -> [Key; CHOICES] {
+    let exchange = |left: &mut Key, right: &mut Key| {
+        (*left, *right) = (Key(left.0.min(right.0)), Key(left.0.max(right.0)));
     };
     exchange(&mut first, &mut sixth);
     exchange(&mut second, &mut fourth);
@@ -123,10 +118,14 @@ fn sorted(
     [first, second, third, fourth, fifth, sixth]
 }
 
-/// What a pick looks at, and in which order it would choose.
-struct Samples<'a> {
-    samples: [Option<Sample<'a>>; CHOICES],
-    ranks: [Rank; CHOICES],
+/// The backends that a pick looks at, each at its place.
+struct Samples {
+    /// Their slots.
+    indices: [u32; CHOICES],
+    /// When each would have finished one request more, in nanoseconds from now, the soonest first.
+    ranks: [Key; CHOICES],
+    /// How long each has waited for work, as [`Slot::outlook`] puts it.
+    waits: [u64; CHOICES],
 }
 
 impl Adaptive {
@@ -138,7 +137,8 @@ impl Adaptive {
             .zip(costs)
             .map(|(candidate, cost)| {
                 candidate.ledger.set_cost(cost.delay);
-                Slot { ledger: candidate.ledger, backend: candidate.backend, cost }
+                let Candidate { ledger, backend, .. } = candidate;
+                Slot { ledger, service: cost.service, pace: cost.pace, backend }
             })
             .collect();
         let hints = Hints { drawn: AtomicU64::new(rng.next_u64()), remembered: Default::default() };
@@ -158,62 +158,52 @@ impl Adaptive {
         self.draws.index(number.wrapping_mul(GOLDEN))
     }
 
-    /// The backends to compare, those avoided left out.
-    fn samples(&self, request: &Request, now: Tick) -> Samples<'_> {
+    /// The slots to look at.
+    fn indices(&self) -> [u32; CHOICES] {
         let first = self.advance(DRAWN);
-        let mut indices = [0; CHOICES];
-        let (drawn, remembered) = indices.split_at_mut(DRAWN);
-        for (index, number) in drawn.iter_mut().zip(0..) {
-            *index = self.draw(first.wrapping_add(number)) as u32;
-        }
-        for (index, hint) in remembered.iter_mut().zip(&self.hints.remembered) {
-            *index = hint.load(Relaxed);
-        }
-        let mut ranks = [Rank::NONE; CHOICES];
-        let mut samples = [None; CHOICES];
-        for (place, ((index, sample), rank)) in
-            indices.into_iter().zip(&mut samples).zip(&mut ranks).enumerate()
-        {
-            if let Some(slot) = self.slots.get(index as usize)
-                && !request.avoid.contains(slot.ledger.identity())
-            {
-                let found = Sample { slot, index, drained_at: slot.ledger.drained_at() };
-                *rank = Rank::new(found.finish(now), place);
-                *sample = Some(found);
+        let [one, two, three, four] = [0, 1, 2, 3].map(|nth| self.draw(first.wrapping_add(nth)) as u32);
+        let [five, six] = self.hints.remembered.each_ref().map(|hint| hint.load(Relaxed));
+        [one, two, three, four, five, six]
+    }
+
+    /// The backends to compare, those avoided left out.
+    fn samples(&self, request: &Request, now: Tick) -> Samples {
+        let indices = self.indices();
+        let outlooks: [(Key, u64); CHOICES] = array::from_fn(|place| {
+            let slot = indices.get(place).and_then(|index| self.slots.get(*index as usize));
+            match slot {
+                Some(slot) if !request.avoid.contains(slot.ledger.identity()) => slot.outlook(now, place),
+                _ => (Key::NONE, 0),
             }
-        }
-        Samples { samples, ranks: sorted(ranks) }
+        });
+        let (ranks, waits) = (outlooks.map(|(rank, _)| rank), outlooks.map(|(_, wait)| wait));
+        Samples { indices, ranks: sorted(ranks), waits }
     }
 
     /// Keeps the best of what was looked at and not chosen for the next pick.
-    fn remember(&self, samples: &Samples<'_>, chosen: u32) {
-        let mut last = chosen;
-        let mut hints = self.hints.remembered.iter();
-        for (_, sample) in samples.in_order() {
-            // The same backend has the same rank but for its place, so doubles are neighbours.
-            if sample.index != chosen && sample.index != last {
-                let Some(hint) = hints.next() else { return };
-                hint.store(sample.index, Relaxed);
-                last = sample.index;
-            }
+    fn remember(&self, others: &[u32]) {
+        for (hint, index) in self.hints.remembered.iter().zip(others) {
+            hint.store(*index, Relaxed);
         }
     }
 }
 
-impl Sample<'_> {
-    fn finish(&self, now: Tick) -> u64 {
-        let cost = self.slot.cost;
-        match self.drained_at.0.checked_sub(now.0) {
-            None | Some(0) => cost.service,
-            // Half a request more where there is work: that it goes on as believed is less sure than that an idle
-            // server is idle.
-            Some(backlog) => backlog.saturating_add(half_more(cost.delay)),
-        }
-    }
-
-    /// How long it has been idle, in requests that it could have answered.
-    fn waited(&self, now: Tick) -> f64 {
-        now.0.saturating_sub(self.drained_at.0) as f64 * self.slot.cost.pace
+impl Slot {
+    /// In how many nanoseconds it would have finished one request more, as the key of its place among the samples; and
+    /// a number that grows with the time it has been idle, in requests that it could have answered, 0 if it has work.
+    fn outlook(&self, now: Tick, place: usize) -> (Key, u64) {
+        let drained_at = self.ledger.drained_at();
+        let backlog = drained_at.0.saturating_sub(now.0);
+        let idle = now.0.saturating_sub(drained_at.0);
+        // Half a request more where there is work: that it goes on as believed is less sure than that an idle
+        // server is idle.
+        let finish = backlog.saturating_add(half_more(self.ledger.cost()));
+        // The bits of floats that are not negative are in the order of the floats. Signed numbers are converted to
+        // floats in one instruction.
+        let waited = (idle.cast_signed() as f64 * self.pace).to_bits() >> PLACE_BITS;
+        let busy = backlog > 0;
+        let finish = select_unpredictable(busy, finish, self.service);
+        (Key::new(finish, place), select_unpredictable(busy, 0, waited + 1))
     }
 }
 
@@ -221,32 +211,39 @@ fn half_more(time: u64) -> u64 {
     time.saturating_add(time / 2)
 }
 
-impl<'a> Samples<'a> {
-    /// From the best to the worst.
-    fn in_order(&self) -> impl Iterator<Item = (Rank, &Sample<'a>)> {
-        self.ranks.iter().map_while(|rank| Some((*rank, self.samples.get(rank.place())?.as_ref()?)))
+impl Samples {
+    /// The place of the sample that finishes soonest. If it is idle: of the idle ones that take no more than half as
+    /// long again, the one that has waited longest in proportion to what a request costs it. So those of about the
+    /// same capacity share what comes in by weight, and a much slower one is left alone until the faster have work to
+    /// do.
+    fn best(&self) -> Option<usize> {
+        let soonest = *self.ranks.first()?;
+        let idle = *self.waits.get(soonest.place())? > 0;
+        let limit = select_unpredictable(idle, half_more(soonest.figure()), soonest.figure());
+        let mut longest = Key::new(0, soonest.place());
+        for rank in self.ranks {
+            let wait = self.waits.get(rank.place()).copied().unwrap_or_default();
+            let key = Key::new(wait, rank.place());
+            longest = longest.max(select_unpredictable(rank.figure() <= limit, key, longest));
+        }
+        Some(longest.place())
     }
 
-    /// The sample that finishes soonest. If it is idle: of the idle ones that take no more than half as long again,
-    /// the one that has waited longest in proportion to what a request costs it. So those of about the same capacity
-    /// share what comes in by weight, and a much slower one is left alone until the faster have work to do.
-    fn best(&self, now: Tick) -> Option<Sample<'a>> {
-        let (soonest, mut best) = self.in_order().next()?;
-        if best.drained_at > now {
-            return Some(*best);
-        }
-        let limit = half_more(soonest.finish());
-        let mut longest = best.waited(now);
-        for (rank, sample) in self.in_order().skip(1) {
-            if rank.finish() > limit {
-                break;
+    /// The slots that were looked at but for the chosen one, from the best to the worst, most doubles left out; and how
+    /// many they are.
+    fn others(&self, chosen: u32) -> ([u32; CHOICES], usize) {
+        let (mut others, mut found) = ([u32::MAX; CHOICES], 0);
+        let mut last = chosen;
+        for rank in self.ranks {
+            let index = self.indices.get(rank.place()).copied().unwrap_or(chosen);
+            if let Some(other) = others.get_mut(found) {
+                *other = index;
             }
-            let waited = sample.waited(now);
-            if sample.drained_at <= now && waited > longest {
-                (longest, best) = (waited, sample);
-            }
+            // The same backend has the same rank but for its place, so doubles are neighbours, nearly always.
+            found += usize::from(index != chosen && index != last);
+            last = index;
         }
-        Some(*best)
+        (others, found)
     }
 }
 
@@ -254,22 +251,27 @@ impl Policy for Adaptive {
     fn pick(&self, request: &Request, now: Tick, _rng: &mut dyn Rng, picks: &mut Picks) {
         let samples = self.samples(request, now);
         let mut draw = || self.draw(self.advance(1));
-        let best = samples.best(now).or_else(|| {
+        let best = samples.best().and_then(|place| samples.indices.get(place).copied());
+        let (index, slot) = if let Some(index) = best {
+            (index, self.slots.get(index as usize))
+        } else {
             // All that were looked at are avoided: the next that is not, or whichever if all are.
             let first = draw();
             let slot = draw::acceptable(&self.slots, request, picks, first, &mut draw);
-            let slot = slot.or_else(|| self.slots.get(first))?;
-            Some(Sample { slot, index: u32::MAX, drained_at: slot.ledger.drained_at() })
-        });
-        let Some(best) = best else { return };
-        best.slot.ledger.delay(best.drained_at, best.slot.cost.delay, now);
-        best.slot.ledger.redirected();
-        picks.push(best.slot.backend);
-        self.remember(&samples, best.index);
+            (u32::MAX, slot.or_else(|| self.slots.get(first)))
+        };
+        let Some(slot) = slot else { return };
+        slot.ledger.delay(now);
+        slot.ledger.redirected();
+        picks.push(slot.backend);
+        let (others, found) = samples.others(index);
+        let others = others.get(..found).unwrap_or_default();
+        self.remember(others);
         if !picks.is_full() {
-            for (_, sample) in samples.in_order() {
-                if !picks.is_full() && !picks.contains(sample.slot.backend) {
-                    picks.push(sample.slot.backend);
+            for slot in others.iter().filter_map(|index| self.slots.get(*index as usize)) {
+                // Where several have the same rank, doubles are not always neighbours.
+                if !picks.is_full() && !picks.contains(slot.backend) {
+                    picks.push(slot.backend);
                 }
             }
             draw::fill_up(&self.slots, request, picks, draw);

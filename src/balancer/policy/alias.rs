@@ -1,5 +1,7 @@
 //! Drawing an index with probability proportional to its weight, in constant time.
 
+use std::hint::select_unpredictable;
+
 /// The alias table of Walker, built as Vose describes (IEEE Transactions on Software Engineering 17(9), 1991): each
 /// column holds its own index up to a threshold and one other above it.
 #[derive(Debug)]
@@ -46,10 +48,9 @@ impl AliasTable {
     /// The high half chooses the column, the low half decides within it.
     pub(super) fn index(&self, uniform: u64) -> usize {
         let column = (((uniform >> 32) * self.columns.len() as u64) >> 32) as usize;
-        match self.columns.get(column) {
-            Some(entry) if uniform as u32 >= entry.threshold => entry.alias as usize,
-            _ => column,
-        }
+        self.columns.get(column).map_or(column, |entry| {
+            select_unpredictable(uniform as u32 >= entry.threshold, entry.alias as usize, column)
+        })
     }
 }
 

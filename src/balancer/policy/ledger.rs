@@ -132,14 +132,19 @@ impl Ledger {
         Tick(self.drained_at.load(Relaxed))
     }
 
+    /// Nanoseconds by which one request delays [`Ledger::drained_at`].
+    pub(super) fn cost(&self) -> u64 {
+        self.cost.load(Relaxed)
+    }
+
     pub(super) fn set_cost(&self, nanoseconds: u64) {
         self.cost.store(nanoseconds, Relaxed);
     }
 
-    /// Puts one more request of `cost` nanoseconds behind the work known of. `seen` is what [`Ledger::drained_at`]
-    /// said; other workers may have sent something since.
-    pub(super) fn delay(&self, seen: Tick, cost: u64, now: Tick) {
-        let mut current = seen.0;
+    /// Puts one more request behind the work known of.
+    pub(super) fn delay(&self, now: Tick) {
+        let cost = self.cost();
+        let mut current = self.drained_at.load(Relaxed);
         // Each failed exchange means that another worker made one. After a few the exact start matters less than the
         // time lost.
         for _ in 0..3 {
