@@ -13,7 +13,7 @@
 //! - [`file_server`]: what the client is sent to.
 //! - [`http`]: what balancer and file server share: listeners, the connection, error pages.
 //! - [`check`]: `fingerpost check`, which looks at configuration and list without running anything.
-//! - [`settings`], [`cli`], [`supervision`], [`telemetry`]: what carries them.
+//! - [`settings`], [`cli`], [`supervision`], [`systemd`], [`telemetry`]: what carries them.
 //!
 //! A *backend* is a server as the balancer sees it; *file server* is this project's own program.
 
@@ -27,6 +27,7 @@ pub mod file_server;
 pub mod http;
 pub mod settings;
 pub mod supervision;
+pub mod systemd;
 pub mod telemetry;
 pub mod up;
 

@@ -15,6 +15,7 @@ use crate::file_server::settings::ServerSettings;
 use crate::file_server::{FileServer, ServerError};
 use crate::http::stop::{Interrupts, StopHandle};
 use crate::settings::SettingsError;
+use crate::systemd::PassedSockets;
 use crate::telemetry::say;
 
 const HOST: &str = "127.0.0.1";
@@ -47,25 +48,27 @@ pub enum UpError {
 
 /// Runs `fingerpost up` until it is told to stop.
 pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
-    let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
+    let mut raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
+    HOST.clone_into(&mut raw.server.host);
+    raw.server.port = 0;
+    raw.server.unix_socket = PathBuf::new();
+    HOST.clone_into(&mut raw.balancer.host);
+    raw.balancer.unix_socket = PathBuf::new();
     let scratch = tempfile::Builder::new().prefix("fingerpost-").tempdir().map_err(UpError::Scratch)?;
 
     let mut server_settings = ServerSettings::try_from(raw.server)?;
-    HOST.clone_into(&mut server_settings.host);
-    server_settings.port = 0;
     if arguments.root.is_none() && !server_settings.root.is_dir() {
         server_settings.root = write_samples(&scratch).map_err(UpError::Scratch)?;
     }
     // All of them share the machine's processors.
     server_settings.workers = 1;
     let servers = (0..arguments.servers)
-        .map(|_| FileServer::build(server_settings.clone()))
+        .map(|_| FileServer::build(server_settings.clone(), PassedSockets::default()))
         .collect::<Result<Vec<_>, _>>()?;
 
     let mut balancer_settings = BalancerSettings::try_from(raw.balancer)?;
-    HOST.clone_into(&mut balancer_settings.host);
     balancer_settings.servers = write_list(&scratch, &servers).map_err(UpError::Scratch)?;
-    let balancer = Balancer::build(balancer_settings.clone())?;
+    let balancer = Balancer::build(balancer_settings.clone(), PassedSockets::default())?;
 
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
@@ -84,15 +87,19 @@ async fn run(
     say(format_args!("Serving the folder {}", root.display()));
     let serving = servers.into_iter().zip(1..).map(|(server, number)| {
         let ready = move |bound: &crate::file_server::Bound| {
-            say(format_args!("Server {number} at http://{}/", bound.clients));
+            for address in &bound.clients {
+                say(format_args!("Server {number} at http://{address}/"));
+            }
         };
         server.run(ready, stop.clone()).map(|ended| ended.map_err(UpError::from)).boxed_local()
     });
     // The servers come first, so that they print their addresses and answer the balancer's first probes.
     let mut all: Vec<_> = serving.collect();
     let ready = |bound: &crate::balancer::Bound| {
-        say(format_args!("Balancer at http://{}/", bound.clients));
-        say(format_args!("To download through it: fingerpost get http://{}/plshelp.txt", bound.clients));
+        for address in &bound.clients {
+            say(format_args!("Balancer at http://{address}/"));
+            say(format_args!("To download through it: fingerpost get http://{address}/plshelp.txt"));
+        }
         bound.announce();
     };
     all.push(balancer.run(ready, stop.clone()).map(|ended| ended.map_err(UpError::from)).boxed_local());
@@ -111,9 +118,9 @@ fn write_samples(scratch: &TempDir) -> io::Result<PathBuf> {
 
 fn write_list(scratch: &TempDir, servers: &[FileServer]) -> io::Result<PathBuf> {
     let mut list = String::from("# Written by fingerpost up, for as long as it runs.\n");
-    for server in servers {
+    for address in servers.iter().flat_map(|server| &server.bound().clients) {
         // Writing to a string cannot fail.
-        let _ = writeln!(list, "{}", server.bound().clients);
+        let _ = writeln!(list, "{address}");
     }
     let path = scratch.path().join("balancer_server_list.txt");
     std::fs::write(&path, list)?;

@@ -32,11 +32,12 @@ pub mod settings;
 pub mod workers;
 
 use crate::cli::BalancerArguments;
-use crate::http::listener::{self, ListenError};
+use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::Pages;
 use crate::http::stop::{Interrupts, StopHandle};
 use crate::settings::SettingsError;
 use crate::supervision::{ActorKind, GaveUp, Guardian, Leash, Patience, Seat};
+use crate::systemd::{PassedError, PassedSockets, ServiceState};
 use crate::telemetry::say;
 use admin::Admin;
 use admin::metrics::BalancerMetrics;
@@ -63,6 +64,9 @@ pub enum BalancerError {
     /// A port cannot be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The service manager passed sockets that cannot be used.
+    #[error(transparent)]
+    Passed(#[from] PassedError),
     /// The system gave no thread or no signals.
     #[error("cannot start the balancer")]
     System(#[from] std::io::Error),
@@ -73,10 +77,12 @@ pub enum BalancerError {
 
 /// Runs `fingerpost balancer` until it is told to stop.
 pub fn command(arguments: &BalancerArguments) -> Result<(), BalancerError> {
+    // First of all, since it is about descriptors and the environment.
+    let passed = PassedSockets::take()?;
     let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
     let settings = BalancerSettings::try_from(raw.balancer)?;
     let grace = settings.shutdown_timeout;
-    let balancer = Balancer::build(settings)?;
+    let balancer = Balancer::build(settings, passed)?;
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
         let interrupts = Interrupts::listen()?;
@@ -89,50 +95,55 @@ pub fn command(arguments: &BalancerArguments) -> Result<(), BalancerError> {
 pub struct Balancer {
     settings: BalancerSettings,
     bound: Bound,
-    listener: TcpListener,
+    listening: Listening,
     admin_listener: TcpListener,
     follower: Follower,
 }
 
 /// Where a balancer can be reached.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Bound {
     /// Where clients connect.
-    pub clients: SocketAddr,
+    pub clients: Vec<Address>,
     /// Where the admin pages are.
     pub admin: SocketAddr,
 }
 
 impl Bound {
-    /// Prints the ready lines that scripts wait for.
+    /// Prints the ready lines that scripts wait for, and tells the service manager.
     pub fn announce(&self) {
         say(format_args!("Admin interface at http://{}/", self.admin));
-        say(format_args!("Will wait for client connections at port {}", self.clients.port()));
+        self.clients.iter().for_each(Address::announce);
+        crate::systemd::notify(ServiceState::Ready);
     }
 }
 
 impl Balancer {
-    /// Reads the list and binds both ports.
-    pub fn build(settings: BalancerSettings) -> Result<Self, BalancerError> {
+    /// Reads the list and binds both ports. Sockets that were `passed` go before those of the settings.
+    pub fn build(settings: BalancerSettings, passed: PassedSockets) -> Result<Self, BalancerError> {
         let follower = Follower::open(settings.servers.clone())?;
-        let listener = listener::listen(&settings.host, settings.port)?;
+        let listening = Listening::open(passed.clients, &settings.listen)?;
         let (host, port) = &settings.admin;
-        let admin_listener = listener::listen(host, *port)?;
-        let bound = Bound { clients: listener.local_addr()?, admin: admin_listener.local_addr()? };
-        Ok(Self { settings, bound, listener, admin_listener, follower })
+        let admin_listener = match passed.admin {
+            Some(listener) => listener,
+            None => listener::listen(host, *port)?,
+        };
+        let bound = Bound { clients: listening.addresses.clone(), admin: admin_listener.local_addr()? };
+        Ok(Self { settings, bound, listening, admin_listener, follower })
     }
 
     /// Where it can be reached.
     #[must_use]
-    pub fn bound(&self) -> Bound {
-        self.bound
+    pub fn bound(&self) -> &Bound {
+        &self.bound
     }
 
     /// Probes, ranks and redirects until `stop` asks to stop; then finishes what is being answered.
     ///
     /// `ready` is called once connections are accepted.
     pub async fn run(self, ready: impl FnOnce(&Bound), stop: StopHandle) -> Result<(), BalancerError> {
-        let Self { settings, bound, listener, admin_listener, mut follower } = self;
+        let Self { settings, bound, listening, admin_listener, mut follower } = self;
+        let Listening { listeners, file: _file, .. } = listening;
         let backends = follower.backends();
         let members: Vec<Member> = backends.iter().cloned().map(Member::new).collect();
         let now = Instant::now();
@@ -195,7 +206,7 @@ impl Balancer {
             guardian: guardian.clone(),
             metrics: Arc::clone(&metrics),
         };
-        let serving = workers.serve(listener, &settings, stop)?;
+        let serving = workers.serve(listeners, &settings, stop)?;
         let admin = Admin { publication, metrics, guardian, fault_injection: settings.fault_injection };
         let admin = admin::serve(admin_listener, admin)?;
         let admin_handle = admin.handle();

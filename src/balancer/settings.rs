@@ -12,6 +12,7 @@ use crate::balancer::health::Thresholds;
 use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::redirect::answer::RedirectStatus;
+use crate::http::listener::Place;
 use crate::settings::SettingsError;
 
 /// The keys of `[balancer]`; `config/default.toml` explains each.
@@ -22,6 +23,8 @@ pub struct RawBalancerSettings {
     pub servers: PathBuf,
     pub host: String,
     pub port: u16,
+    pub unix_socket: PathBuf,
+    pub unix_socket_mode: String,
     pub admin: String,
     pub workers: usize,
     pub max_connections: usize,
@@ -62,10 +65,8 @@ pub enum Returning {
 pub struct BalancerSettings {
     /// The list of servers.
     pub servers: PathBuf,
-    /// The address to listen on; `"::"` is every address.
-    pub host: String,
-    /// The port to listen on; 0 asks for a free one.
-    pub port: u16,
+    /// Where to listen.
+    pub listen: Place,
     /// Where the admin listener listens, host and port.
     pub admin: (String, u16),
     /// HTTP worker threads, at least one.
@@ -154,8 +155,8 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             },
             probe_budget: ProbeBudget { per_second: raw.probe_budget },
             servers: raw.servers,
-            host: raw.host,
-            port: raw.port,
+            listen: Place::new(raw.host, raw.port, raw.unix_socket, &raw.unix_socket_mode)
+                .map_err(|reason| wrong("balancer.unix_socket_mode", &raw.unix_socket_mode, reason))?,
             max_connections: raw.max_connections,
             max_connections_per_address: raw.max_connections_per_address,
             workers: crate::settings::worker_threads(raw.workers),
@@ -182,7 +183,6 @@ fn is_probe_path(path: &str) -> bool {
 }
 
 /// Splits `host:port` or `[v6]:port`; the host has to resolve.
-/// Splits `host:port`.
 pub(crate) fn host_and_port(key: &'static str, text: &str) -> Result<(String, u16), SettingsError> {
     let reason = "it must be an address and a port, such as 127.0.0.1:9100";
     let split = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));

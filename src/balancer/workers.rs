@@ -1,6 +1,5 @@
 //! The HTTP workers: each has a `RedirectHandler`, which holds its table, and a service that reads it.
 
-use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use crate::balancer::ranking::publication::Publication;
 use crate::balancer::redirect::service::{AnswerPlan, RedirectService};
 use crate::balancer::redirect::{CurrentTable, RedirectHandler};
 use crate::balancer::settings::BalancerSettings;
+use crate::http::listener::Listener;
 use crate::http::stop::StopHandle;
 use crate::http::transport::{Limits, Serving, Shortcut, Transport};
 use crate::supervision::{ActorKind, Guardian, Seat};
@@ -36,10 +36,10 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Serves redirects on `listener`.
+    /// Serves redirects on `listeners`.
     pub fn serve(
         self,
-        listener: TcpListener,
+        listeners: Vec<Listener>,
         settings: &BalancerSettings,
         stop: StopHandle,
     ) -> std::io::Result<Serving> {
@@ -55,7 +55,7 @@ impl Workers {
             stop,
             ..Transport::default()
         };
-        transport.serve_with_shortcut(vec![listener.into()], move || {
+        transport.serve_with_shortcut(listeners, move || {
             let service = Rc::new(self.start());
             let shortcut: Rc<dyn Shortcut> = Rc::clone(&service) as _;
             let long_way = fn_service(move |request: Request| {

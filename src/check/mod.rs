@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::balancer::backends::{list, watch};
 use crate::cli::CheckArguments;
+use crate::http::listener::Place;
 use crate::settings::{self, RawSettings};
 use crate::telemetry::chain;
 
@@ -95,7 +96,7 @@ fn describe(settings: &RawSettings, report: &mut Report) {
     let (balancer, server) = (&settings.balancer, &settings.server);
     report.say(format!(
         "balancer: listens on {}, answers {}, chooses by {}, probes {} every {}",
-        listens_on(&balancer.host, balancer.port),
+        place(&balancer.host, balancer.port, &balancer.unix_socket, &balancer.unix_socket_mode),
         balancer.status,
         balancer.policy,
         balancer.probe_path,
@@ -103,20 +104,14 @@ fn describe(settings: &RawSettings, report: &mut Report) {
     ));
     report.say(format!(
         "server: listens on {}, serves {}",
-        listens_on(&server.host, server.port),
+        place(&server.host, server.port, &server.unix_socket, &server.unix_socket_mode),
         server.root.display()
     ));
 }
 
-fn listens_on(host: &str, port: u16) -> String {
-    let host = match host {
-        "::" => "all addresses",
-        host => host,
-    };
-    match port {
-        0 => format!("{host}, a free port"),
-        port => format!("{host}, port {port}"),
-    }
+fn place(host: &str, port: u16, unix_socket: &Path, mode: &str) -> String {
+    let place = Place::new(host.to_owned(), port, unix_socket.to_owned(), mode);
+    place.map_or_else(str::to_owned, |place| place.to_string())
 }
 
 fn check_list(path: &Path, report: &mut Report) {

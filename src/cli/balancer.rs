@@ -21,6 +21,9 @@ pub struct BalancerArguments {
     /// The port to listen on; 0 asks for a free one [default: 0]
     #[arg(long, value_name = "P")]
     pub port: Option<u16>,
+    /// A Unix socket to listen on in place of host and port [default: none]
+    #[arg(long, value_name = "PATH")]
+    pub unix_socket: Option<PathBuf>,
     /// Where metrics and the status API are served [default: 127.0.0.1:0]
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<String>,
@@ -49,6 +52,7 @@ impl BalancerArguments {
             "balancer.servers" => self.servers.as_ref().map(|path| path.display().to_string()),
             "balancer.host" => self.host,
             "balancer.port" => self.port,
+            "balancer.unix_socket" => self.unix_socket.as_ref().map(|path| path.display().to_string()),
             "balancer.admin" => self.admin,
             "balancer.policy" => self.policy,
             "balancer.probe_interval" => self.probe_interval,

@@ -21,6 +21,9 @@ pub struct ServerArguments {
     /// The port to listen on; 0 asks for a free one [default: 0]
     #[arg(long, value_name = "P")]
     pub port: Option<u16>,
+    /// A Unix socket to listen on in place of host and port [default: none]
+    #[arg(long, value_name = "PATH")]
+    pub unix_socket: Option<PathBuf>,
     /// A folder of error pages that replace the built-in ones, such as 404.html
     #[arg(long, value_name = "DIR")]
     pub pages: Option<PathBuf>,
@@ -55,6 +58,7 @@ impl ServerArguments {
             "server.root" => self.root.as_ref().map(|path| path.display().to_string()),
             "server.host" => self.host,
             "server.port" => self.port,
+            "server.unix_socket" => self.unix_socket.as_ref().map(|path| path.display().to_string()),
             "server.pages" => self.pages.as_ref().map(|path| path.display().to_string()),
             "server.workers" => self.workers,
             "server.cache_bytes" => self.cache_bytes.map(|size| size.as_u64()),

@@ -39,11 +39,12 @@ pub mod settings;
 pub mod store;
 
 use crate::cli::ServerArguments;
-use crate::http::listener::{self, ListenError};
+use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::{Pages, PagesError};
 use crate::http::stop::{Interrupts, Phase, StopHandle};
 use crate::http::transport::Transport;
 use crate::settings::SettingsError;
+use crate::systemd::{PassedError, PassedSockets, ServiceState};
 use crate::telemetry::say;
 use access_log::{AccessLog, AccessLogError};
 use digests::Hashing;
@@ -72,6 +73,9 @@ pub enum ServerError {
     /// The port cannot be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The service manager passed sockets that cannot be used.
+    #[error(transparent)]
+    Passed(#[from] PassedError),
     /// The access log cannot be written.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
@@ -82,10 +86,12 @@ pub enum ServerError {
 
 /// Runs `fingerpost server` until it is told to stop.
 pub fn command(arguments: &ServerArguments) -> Result<(), ServerError> {
+    // First of all, since it is about descriptors and the environment.
+    let passed = PassedSockets::take()?;
     let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
     let settings = ServerSettings::try_from(raw.server)?;
     let grace = settings.drain_timeout;
-    let server = FileServer::build(settings)?;
+    let server = FileServer::build(settings, passed)?;
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
         let interrupts = Interrupts::listen()?;
@@ -99,13 +105,14 @@ pub fn command(arguments: &ServerArguments) -> Result<(), ServerError> {
 /// ```
 /// use fingerpost::file_server::FileServer;
 /// use fingerpost::http::stop::StopHandle;
+/// use fingerpost::systemd::PassedSockets;
 ///
 /// # let folder = tempfile::tempdir().unwrap();
 /// let mut raw = fingerpost::settings::load(None, Vec::new()).unwrap().server;
 /// # raw.root = folder.path().to_owned();
 /// raw.host = "127.0.0.1".to_owned();
-/// let server = FileServer::build(raw.try_into().unwrap()).unwrap();
-/// println!("will serve on {}", server.bound().clients);
+/// let server = FileServer::build(raw.try_into().unwrap(), PassedSockets::default()).unwrap();
+/// println!("will serve on {}", server.bound().clients[0]);
 /// # actix::System::new().block_on(async {
 /// let stop = StopHandle::default();
 /// stop.stop(std::time::Duration::ZERO); // From a signal, or from another task.
@@ -115,7 +122,7 @@ pub fn command(arguments: &ServerArguments) -> Result<(), ServerError> {
 pub struct FileServer {
     settings: ServerSettings,
     bound: Bound,
-    listener: TcpListener,
+    listening: Listening,
     admin_listener: Option<TcpListener>,
     root: Arc<Root>,
     pages: Pages,
@@ -123,50 +130,52 @@ pub struct FileServer {
 }
 
 /// Where a file server can be reached.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Bound {
     /// Where clients connect.
-    pub clients: SocketAddr,
+    pub clients: Vec<Address>,
     /// Where the admin pages are, if there are any.
     pub admin: Option<SocketAddr>,
 }
 
 impl Bound {
-    /// Prints the ready lines that scripts wait for.
+    /// Prints the ready lines that scripts wait for, and tells the service manager.
     pub fn announce(&self) {
         if let Some(admin) = self.admin {
             say(format_args!("Admin interface at http://{admin}/"));
         }
-        say(format_args!("Will wait for client connections at port {}", self.clients.port()));
+        self.clients.iter().for_each(Address::announce);
+        crate::systemd::notify(ServiceState::Ready);
     }
 }
 
 impl FileServer {
-    /// Opens the folder, reads the pages and binds the port.
-    pub fn build(settings: ServerSettings) -> Result<Self, ServerError> {
+    /// Opens the folder, reads the pages and binds the port. Sockets that were `passed` go before those of the settings.
+    pub fn build(settings: ServerSettings, passed: PassedSockets) -> Result<Self, ServerError> {
         let root = Arc::new(Root::open(&settings.root)?);
         let pages = match &settings.pages {
             Some(folder) => Pages::load(folder)?,
             None => Pages::built_in(),
         };
-        let listener = listener::listen(&settings.host, settings.port)?;
-        let admin_listener = match &settings.admin {
-            Some((host, port)) => Some(listener::listen(host, *port)?),
-            None => None,
+        let listening = Listening::open(passed.clients, &settings.listen)?;
+        let admin_listener = match (passed.admin, &settings.admin) {
+            (Some(listener), _) => Some(listener),
+            (None, Some((host, port))) => Some(listener::listen(host, *port)?),
+            (None, None) => None,
         };
         let admin = admin_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        let bound = Bound { clients: listener.local_addr()?, admin };
+        let bound = Bound { clients: listening.addresses.clone(), admin };
         let log = match &settings.access_log {
             Some(path) => Some(AccessLog::open(path, settings.access_log_format)?),
             None => None,
         };
-        Ok(Self { settings, bound, listener, admin_listener, root, pages, log })
+        Ok(Self { settings, bound, listening, admin_listener, root, pages, log })
     }
 
     /// Where it can be reached.
     #[must_use]
-    pub fn bound(&self) -> Bound {
-        self.bound
+    pub fn bound(&self) -> &Bound {
+        &self.bound
     }
 
     /// Serves until `stop` asks to stop. From then on probes are told so, while downloads go on for as long as
@@ -174,7 +183,8 @@ impl FileServer {
     ///
     /// `ready` is called once connections are accepted.
     pub async fn run(self, ready: impl FnOnce(&Bound), stop: StopHandle) -> Result<(), ServerError> {
-        let Self { settings, bound, listener, admin_listener, root, pages, log } = self;
+        let Self { settings, bound, listening, admin_listener, root, pages, log } = self;
+        let Listening { listeners, file: _file, .. } = listening;
         let load = Arc::new(Load::new(rand::random()));
         let transport_stop = StopHandle::default();
         let transport = Transport {
@@ -199,7 +209,7 @@ impl FileServer {
         let log_lines_lost = log.as_ref().map(AccessLog::lost).unwrap_or_default();
         let serving = {
             let (workers, load) = (workers.clone(), Arc::clone(&load));
-            transport.serve(vec![listener.into()], move || {
+            transport.serve(listeners, move || {
                 // A worker that died and was started anew goes on where the other stopped counting.
                 let number = next_worker.fetch_add(1, Ordering::Relaxed) % workers.len().max(1);
                 let counters = workers.get(number).map(Arc::clone).unwrap_or_default();

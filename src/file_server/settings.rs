@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::access_log::Format;
 use super::digests::DigestPlan;
 use crate::balancer::settings::host_and_port;
+use crate::http::listener::Place;
 use crate::http::transport::Limits;
 use crate::settings::SettingsError;
 
@@ -23,6 +24,8 @@ pub struct RawServerSettings {
     pub root: PathBuf,
     pub host: String,
     pub port: u16,
+    pub unix_socket: PathBuf,
+    pub unix_socket_mode: String,
     pub pages: String,
     pub workers: usize,
     pub cache_bytes: ByteSize,
@@ -51,10 +54,8 @@ pub struct RawServerSettings {
 pub struct ServerSettings {
     /// The folder whose files are served.
     pub root: PathBuf,
-    /// The address to listen on; `"::"` is every address.
-    pub host: String,
-    /// The port to listen on; 0 asks for a free one.
-    pub port: u16,
+    /// Where to listen.
+    pub listen: Place,
     /// A folder of pages that replace the built-in ones.
     pub pages: Option<PathBuf>,
     /// HTTP worker threads, at least one.
@@ -105,8 +106,8 @@ impl TryFrom<RawServerSettings> for ServerSettings {
         };
         Ok(Self {
             root: raw.root,
-            host: raw.host,
-            port: raw.port,
+            listen: Place::new(raw.host, raw.port, raw.unix_socket, &raw.unix_socket_mode)
+                .map_err(|reason| wrong("server.unix_socket_mode", &raw.unix_socket_mode, reason))?,
             pages: Some(raw.pages).filter(|path| !path.is_empty()).map(PathBuf::from),
             workers: crate::settings::worker_threads(raw.workers),
             cache_bytes: raw.cache_bytes.as_u64(),
@@ -181,6 +182,8 @@ mod tests {
             ("server.cache_control", "a\nb"),
             ("server.cache_bytes", "many"),
             ("server.digests", ""),
+            ("server.unix_socket_mode", "rw"),
+            ("server.unix_socket_mode", "1777"),
         ] {
             let message = load(key, value).unwrap_err().to_string();
             assert!(message.contains(key.trim_start_matches("server.")), "{message}");

@@ -1,9 +1,18 @@
-//! Listening sockets.
+//! Listening sockets: on an address, on a Unix socket, or passed by the service manager.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::telemetry::say;
+
+mod unix;
+
+pub use unix::SocketFile;
 
 /// Connections the kernel holds ready for us; more than actix's 1024 so that a burst is not refused.
 const BACKLOG: i32 = 4096;
@@ -27,6 +36,165 @@ pub enum ListenError {
         /// What the system said.
         source: io::Error,
     },
+    /// The system refused the path.
+    #[error(
+        "cannot listen on the Unix socket {}: check that its folder is there and may be written, and that the path \
+         has no more than 107 bytes",
+        path.display()
+    )]
+    UnixSocket {
+        /// The path that was asked for.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system does not say where a socket is.
+    #[error("cannot find out the address of a listening socket")]
+    Unknown(#[source] io::Error),
+    /// Somebody answers there.
+    #[error("cannot listen on the Unix socket {}: another program does; stop it, or choose another path", path.display())]
+    UnixSocketInUse {
+        /// The path that was asked for.
+        path: PathBuf,
+    },
+    /// There is a file of another kind.
+    #[error("cannot listen on {}: a file is there that is no socket; move it, or choose another path", path.display())]
+    NoSocket {
+        /// The path that was asked for.
+        path: PathBuf,
+    },
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub enum Listener {
+    /// On an address.
+    Tcp(TcpListener),
+    /// On a path.
+    Unix(UnixListener),
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl Listener {
+    fn address(&self) -> io::Result<Address> {
+        Ok(match self {
+            Self::Tcp(listener) => Address::Tcp(listener.local_addr()?),
+            Self::Unix(listener) => {
+                let path = listener.local_addr()?.as_pathname().map(PathBuf::from);
+                Address::Unix(path.unwrap_or_default())
+            }
+        })
+    }
+}
+
+/// Where clients connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// An address of this machine.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket; empty where the socket has none.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Prints the ready line that scripts wait for.
+    pub fn announce(&self) {
+        match self {
+            Self::Tcp(address) => say(format_args!("{READY} port {}", address.port())),
+            Self::Unix(_) => say(format_args!("{READY} {self}")),
+        }
+    }
+}
+
+const READY: &str = "Will wait for client connections at";
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(formatter),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Where a program is to listen for clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A host, `"::"` being every address, and a port, of which 0 asks for a free one.
+    Address {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// A Unix socket.
+    UnixSocket {
+        /// Its path.
+        path: PathBuf,
+        /// The mode of its file: who may write there may connect.
+        mode: u32,
+    },
+}
+
+impl Place {
+    /// A Unix socket where a path is given, else the host and port. The mode is octal; an error says what it should be.
+    pub fn new(host: String, port: u16, unix_socket: PathBuf, mode: &str) -> Result<Self, &'static str> {
+        let parsed = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777);
+        let mode = parsed.ok_or("it must be the octal mode of a file, such as 660")?;
+        Ok(if unix_socket.as_os_str().is_empty() {
+            Self::Address { host, port }
+        } else {
+            Self::UnixSocket { path: unix_socket, mode }
+        })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnixSocket { path, .. } => write!(formatter, "unix:{}", path.display()),
+            Self::Address { host, port } => {
+                formatter.write_str(if host == "::" { "all addresses" } else { host })?;
+                match port {
+                    0 => formatter.write_str(", a free port"),
+                    port => write!(formatter, ", port {port}"),
+                }
+            }
+        }
+    }
+}
+
+/// The sockets on which a program waits for clients.
+#[derive(Debug)]
+pub struct Listening {
+    /// The sockets.
+    pub listeners: Vec<Listener>,
+    /// Where each of them is.
+    pub addresses: Vec<Address>,
+    /// The file that goes once this is dropped, where the program made one.
+    pub file: Option<SocketFile>,
+}
+
+impl Listening {
+    /// Takes the sockets that were passed, or where there are none listens at `place`.
+    pub fn open(passed: Vec<Listener>, place: &Place) -> Result<Self, ListenError> {
+        let (listeners, file) = match place {
+            _ if !passed.is_empty() => (passed, None),
+            Place::Address { host, port } => (vec![listen(host, *port)?.into()], None),
+            Place::UnixSocket { path, mode } => {
+                let (listener, file) = unix::listen(path, *mode)?;
+                (vec![Listener::Unix(listener)], Some(file))
+            }
+        };
+        let addresses = listeners.iter().map(Listener::address).collect::<io::Result<_>>();
+        let addresses = addresses.map_err(ListenError::Unknown)?;
+        Ok(Self { listeners, addresses, file })
+    }
 }
 
 /// A listening, non-blocking socket on `host`; port 0 asks for a free one.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::systemd::ServiceState;
 use crate::telemetry::say;
 
 /// What a server has been asked to do.
@@ -86,10 +87,11 @@ impl Interrupts {
 
     /// Asks `stop` to stop at the first signal, with `grace` for answers under way, and at once at the second.
     ///
-    /// Says so on standard output, where people and scripts look for it.
+    /// Says so on standard output, where people and scripts look for it, and to the service manager.
     pub async fn announce_and_stop(mut self, stop: StopHandle, grace: Duration) {
         self.next().await;
         say("Interrupt received, shutting down ...");
+        crate::systemd::notify(ServiceState::Stopping);
         stop.stop(grace);
         self.next().await;
         stop.stop(Duration::ZERO);

@@ -28,6 +28,7 @@ mod probing;
 mod redirect;
 mod seed;
 mod server;
+mod sockets;
 mod support;
 mod support_works;
 mod up;

@@ -46,7 +46,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::TcpListener;
 use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -86,6 +85,7 @@ use self::head::HeadLimits;
 use self::link::Worker;
 use self::pace::Pace;
 use self::service::WatchedFactory;
+use super::listener::Listener;
 use super::pages::Pages;
 use super::stop::{Phase, StopHandle};
 
@@ -122,22 +122,6 @@ impl Default for Limits {
             minimum_rate: 0,
             rate: None,
         }
-    }
-}
-
-/// A listening socket.
-#[derive(Debug)]
-pub enum Listener {
-    /// On an address.
-    Tcp(TcpListener),
-    /// On a path.
-    #[cfg(unix)]
-    Unix(std::os::unix::net::UnixListener),
-}
-
-impl From<TcpListener> for Listener {
-    fn from(listener: TcpListener) -> Self {
-        Self::Tcp(listener)
     }
 }
 
@@ -248,7 +232,6 @@ impl Transport {
         for listener in listeners {
             builder = match listener {
                 Listener::Tcp(listener) => builder.listen(self.name, listener, service.clone())?,
-                #[cfg(unix)]
                 Listener::Unix(listener) => builder.listen_uds(self.name, listener, service.clone())?,
             };
         }

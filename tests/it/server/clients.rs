@@ -48,6 +48,21 @@ fn curl() {
 }
 
 #[test]
+fn curl_over_a_unix_socket() {
+    if !is_installed("curl") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("clients.sock");
+    let server = Server::start_on(&["--unix-socket", socket.to_str().unwrap()]);
+    let bytes = pattern(1_000_001);
+    server.put("large.iso", &bytes);
+    let url = "http://localhost/large.iso";
+    run(folder.path(), "curl", &["-sSfO", "--unix-socket", socket.to_str().unwrap(), url]);
+    assert!(std::fs::read(folder.path().join("large.iso")).unwrap() == bytes);
+}
+
+#[test]
 fn wget() {
     download("wget", &["-q", "URL"], &["-q", "-c", "URL"]);
 }

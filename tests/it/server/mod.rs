@@ -28,6 +28,13 @@ impl Server {
 
     /// The same with other flags.
     pub fn start_with(flags: &[&str]) -> Self {
+        let server = Self::start_on(flags);
+        server.program.port();
+        server
+    }
+
+    /// The same on whatever the flags say; it may have no port.
+    pub fn start_on(flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
         std::fs::create_dir(&root).unwrap();
@@ -35,7 +42,7 @@ impl Server {
             vec!["server", "--host", "127.0.0.1", "--workers", "1", "--root", root.to_str().unwrap()];
         arguments.extend(flags);
         let program = Program::start(arguments);
-        program.port();
+        program.stdout_after("Will wait for client connections at ");
         Self { folder, program }
     }
 

@@ -47,14 +47,20 @@ impl Program {
 
     /// Starts any command and collects its output.
     pub fn spawn(command: &mut Command) -> Self {
+        Self::spawn_as_it_is(command.stdin(Stdio::null()).stderr(Stdio::piped()))
+    }
+
+    /// The same with the input and the standard error that the command has.
+    pub fn spawn_as_it_is(command: &mut Command) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let stdout = Output::collect(child.stdout.take().unwrap());
-        let stderr = Output::collect(child.stderr.take().unwrap());
+        let stderr = match child.stderr.take() {
+            Some(stderr) => Output::collect(stderr),
+            None => Output::collect(std::io::empty()),
+        };
         Self { child, stdout, stderr }
     }
 

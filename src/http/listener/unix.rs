@@ -1,0 +1,120 @@
+//! Listening on a Unix socket: a file that outlives a program which dies, and must not outlive one that ends.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::{BACKLOG, ListenError};
+
+/// The file of a listening socket; dropping it removes the file, unless another has taken its place.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A listening, non-blocking socket at `path`, to which those can connect that may write to a file of this mode.
+///
+/// A socket that a dead program left there is replaced. One that is in use stays, as does a file of any other kind.
+pub(super) fn listen(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), ListenError> {
+    let failed = |source| ListenError::UnixSocket { path: path.to_owned(), source };
+    let socket = match bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            remove_stale(path)?;
+            bind(path).map_err(failed)?
+        }
+        result => result.map_err(failed)?,
+    };
+    let file = SocketFile { path: path.to_owned(), inode: inode(path).map_err(failed)? };
+    // Nobody can connect before the socket listens, whatever the mode it was made with.
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
+        .and_then(|()| socket.listen(BACKLOG))
+        .and_then(|()| socket.set_nonblocking(true))
+        .map_err(failed)?;
+    Ok((socket.into(), file))
+}
+
+fn bind(path: &Path) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    Ok(socket)
+}
+
+fn remove_stale(path: &Path) -> Result<(), ListenError> {
+    let failed = |source| ListenError::UnixSocket { path: path.to_owned(), source };
+    if !std::fs::symlink_metadata(path).map_err(failed)?.file_type().is_socket() {
+        return Err(ListenError::NoSocket { path: path.to_owned() });
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(failed)
+        }
+        Ok(_) => Err(ListenError::UnixSocketInUse { path: path.to_owned() }),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_has_its_mode_and_goes_with_its_listener() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let (_listener, file) = listen(&path, 0o620).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o620);
+        UnixStream::connect(&path).unwrap();
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_one_in_use_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        drop(UnixListener::bind(&path).unwrap());
+        let (_listener, _file) = listen(&path, 0o600).unwrap();
+        let message = listen(&path, 0o600).unwrap_err().to_string();
+        assert!(message.contains("another program") && message.contains("socket"), "{message}");
+        UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("precious"), folder.path().join("link"));
+        std::fs::write(&path, "bytes").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        for place in [&path, &link] {
+            assert!(matches!(listen(place, 0o600), Err(ListenError::NoSocket { .. })));
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), b"bytes");
+    }
+
+    #[test]
+    fn the_file_of_a_successor_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let (_listener, file) = listen(&path, 0o600).unwrap();
+        std::fs::rename(&path, folder.path().join("moved")).unwrap();
+        let _successor = listen(&path, 0o600).unwrap();
+        drop(file);
+        assert!(path.exists());
+    }
+}
