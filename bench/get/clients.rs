@@ -1,7 +1,7 @@
 //! The programs that download.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -124,20 +124,26 @@ pub fn measure(mut command: Command, folder: &Path) -> (Measured, Option<i32>) {
     let before = children_seconds();
     let started = Instant::now();
     let mut child = command.current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let code = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status.code();
-        }
-        if started.elapsed() > LIMIT {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            break None;
-        }
-        thread::sleep(Duration::from_millis(1));
-    };
+    let code = end_within(&mut child, LIMIT);
     let seconds = started.elapsed().as_secs_f64();
     let processor_seconds = children_seconds() - before;
     (Measured { seconds, processor_seconds, fetched: 0, outcome: String::new() }, code)
+}
+
+/// Waits for a client to end by itself; one that has not by then is ended, and has no exit code.
+pub fn end_within(child: &mut Child, limit: Duration) -> Option<i32> {
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        if started.elapsed() > limit {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return None;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Processor time of all children that ended, in seconds.

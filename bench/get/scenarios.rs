@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use super::clients::{Client, Measured, fingerpost, measure};
+use super::clients::{Client, LIMIT, Measured, end_within, fingerpost, measure};
 use super::misbehaving::{FileServer, Framing, Script, content};
 
 const MEGA: u64 = 1_000_000;
@@ -172,7 +172,9 @@ fn redirected(client: Client, folder: &Path, scripts: Vec<Script>, meanwhile: fn
 
 fn killed(client: Client, folder: &Path) -> Measured {
     redirected(client, folder, vec![paced(20 * MEGA); 3], |servers| {
-        while servers[0].sent() < SIZE / 3 && servers[1].sent() + servers[2].sent() < SIZE / 2 {
+        let started = Instant::now();
+        let is_early = || servers[0].sent() < SIZE / 3 && servers[1].sent() + servers[2].sent() < SIZE / 2;
+        while is_early() && started.elapsed() < LIMIT {
             thread::sleep(Duration::from_millis(2));
         }
         servers[0].kill();
@@ -194,14 +196,16 @@ fn changed(client: Client, folder: &Path) -> Measured {
     let server = Script::of(&FILE).stalls_at(SIZE / 2).start_at(address(0));
     let mut first = client.one(&server.url("/f"), &[]);
     let mut child = first.current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    while server.sent() < SIZE / 2 {
+    let started = Instant::now();
+    while server.sent() < SIZE / 2 && started.elapsed() < LIMIT {
         thread::sleep(Duration::from_millis(2));
     }
     // Time for what was sent to reach the disk; Ctrl-C, as a person ends it.
     thread::sleep(Duration::from_millis(500));
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
         .unwrap();
-    child.wait().unwrap();
+    // wget2 goes on for ever after it.
+    end_within(&mut child, Duration::from_secs(2));
     server.becomes(Script::of(&other));
     let before = server.sent();
     let measured = measure(client.one(&server.url("/f"), &[]), folder);
