@@ -136,6 +136,27 @@ fn a_kill_at_any_time_never_leaves_a_wrong_file() {
 }
 
 #[test]
+fn what_came_is_safe_before_its_time_where_it_is_much() {
+    let file = content(24 << 20);
+    let server = Script::of(&file).stalls_at(20 << 20).start();
+    let downloads = Downloads::new();
+    let url = server.url("/f");
+    let mut running = downloads.start(&[&url, "--checkpoint-interval", "3600"]);
+    wait_until("the journal", || downloads.names().contains(&"f.part.journal".to_owned()));
+    // Its first line is written before the rest.
+    wait_until("bytes in the journal", || {
+        downloads.read("f.part.journal").split(|&byte| byte == b'\n').count() > 2
+    });
+    running.kill();
+    server.becomes(Script::of(&file));
+    downloads.get(&[&url]).ended_with(0);
+    assert!(downloads.read("f") == file);
+    let range = server.exchanges().last().unwrap().header("Range").unwrap().to_owned();
+    let from: u64 = range["bytes=".len()..range.len() - 1].parse().unwrap();
+    assert!(from >= 16 << 20, "{range}");
+}
+
+#[test]
 fn ctrl_c_keeps_what_came() {
     let file = content(FILE);
     let server = Script::of(&file).bytes_per_second(2_000_000).start();

@@ -14,7 +14,7 @@ use super::super::event::{Event, Observer};
 use super::super::identity::Identity;
 use super::super::plan::{Balancer, Plan, RangeSet, RunId, SourceId, Standing};
 use super::super::redirect::Trail;
-use super::super::sink::{Existing, Hashing, Store, Writer};
+use super::super::sink::{Durability, Existing, Hashing, Store, Writer};
 use super::asking::AskOutcome;
 use super::fetch::{Fetcher, Shown};
 use super::runs::{ActiveRun, Flow, Step};
@@ -171,6 +171,7 @@ impl<'a> Engine<'a> {
                 } => {
                     let wrong = wrong?;
                     self.reject_pieces(&wrong).await?;
+                    self.checkpoint_early()?;
                     self.listen_again();
                 }
                 () = tokio::time::sleep_until(next_checkpoint) => {
@@ -252,6 +253,15 @@ impl<'a> Engine<'a> {
         }
         if let Some(writer) = &mut self.writer {
             writer.checkpoint(&self.identity, |index| self.sources.name(index))?;
+        }
+        Ok(())
+    }
+
+    /// Where the end waits for the disk, the disk begins before the end.
+    fn checkpoint_early(&mut self) -> Result<(), DownloadError> {
+        let is_due = self.writer.as_ref().is_some_and(Writer::is_checkpoint_due);
+        if is_due && self.context.options.durability == Durability::Synced {
+            self.checkpoint()?;
         }
         Ok(())
     }

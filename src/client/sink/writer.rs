@@ -16,6 +16,10 @@ use super::{Durability, Existing, SinkError};
 /// Bytes that may wait for the disk; beyond that the network waits.
 const MAX_WAITING_BYTES: usize = 8 << 20;
 
+/// Bytes that came since the last checkpoint, after which one is worth it before its time: the disk works while the rest
+/// still arrives, and little is left to wait for at the end.
+const EARLY_CHECKPOINT_BYTES: u64 = 16 << 20;
+
 /// A store that comes back, and the pieces that turned out wrong.
 type Written = (Box<Store>, Result<Vec<ByteRange>, SinkError>);
 
@@ -27,6 +31,9 @@ pub struct Writer {
     store: Option<Box<Store>>,
     writing: Option<JoinHandle<Written>>,
     batch: Vec<(u64, Bytes)>,
+    /// What is in the batch, and in the one that is being written, with who sent it.
+    batch_runs: Vec<(ByteRange, usize)>,
+    writing_runs: Vec<(ByteRange, usize)>,
     waiting: usize,
     /// Written since the last checkpoint, with who sent it.
     unsaved: Vec<(ByteRange, usize)>,
@@ -50,6 +57,8 @@ impl Writer {
             store: Some(Box::new(store)),
             writing: None,
             batch: Vec::new(),
+            batch_runs: Vec::new(),
+            writing_runs: Vec::new(),
             waiting: 0,
             unsaved: Vec::new(),
             journal: JournalState::Idle(None),
@@ -61,10 +70,7 @@ impl Writer {
     pub fn push(&mut self, offset: u64, bytes: Bytes, source: usize) {
         let range = ByteRange::new(offset, offset.saturating_add(bytes.len() as u64));
         self.waiting = self.waiting.saturating_add(bytes.len());
-        match self.unsaved.last_mut() {
-            Some((last, from)) if last.end == range.start && *from == source => last.end = range.end,
-            _ => self.unsaved.push((range, source)),
-        }
+        add_run(&mut self.batch_runs, range, source);
         self.batch.push((offset, bytes));
     }
 
@@ -81,6 +87,7 @@ impl Writer {
         }
         let Some(mut store) = self.store.take() else { return };
         let batch = std::mem::take(&mut self.batch);
+        self.writing_runs = std::mem::take(&mut self.batch_runs);
         self.writing = Some(tokio::task::spawn_blocking(move || {
             let result = store.write(&batch);
             (store, result)
@@ -118,7 +125,11 @@ impl Writer {
         let (store, result) = joined.map_err(SinkError::Worker)?;
         self.store = Some(store);
         self.waiting = self.batch.iter().map(|(_, bytes)| bytes.len()).sum();
-        result
+        let wrong = result?;
+        for (range, source) in std::mem::take(&mut self.writing_runs) {
+            add_run(&mut self.unsaved, range, source);
+        }
+        Ok(wrong)
     }
 
     fn was_saved(&mut self, joined: Result<Result<Journal, SinkError>, JoinError>) -> Result<(), SinkError> {
@@ -138,6 +149,13 @@ impl Writer {
         }
     }
 
+    /// Whether so much came since the last checkpoint that the next should not wait for its time.
+    #[must_use]
+    pub fn is_checkpoint_due(&self) -> bool {
+        matches!(self.journal, JournalState::Idle(_))
+            && self.unsaved.iter().map(|(range, _)| range.len()).sum::<u64>() >= EARLY_CHECKPOINT_BYTES
+    }
+
     /// Begins to make what was written so far survive a crash, unless that is under way or the store is busy.
     pub fn checkpoint(
         &mut self,
@@ -145,10 +163,7 @@ impl Writer {
         name: impl Fn(usize) -> String,
     ) -> Result<(), SinkError> {
         let JournalState::Idle(journal) = &mut self.journal else { return Ok(()) };
-        let Some(store) = self.store.as_ref().filter(|_| self.batch.is_empty() && !self.unsaved.is_empty())
-        else {
-            return Ok(());
-        };
+        let Some(store) = self.store.as_ref().filter(|_| !self.unsaved.is_empty()) else { return Ok(()) };
         let Some(file) = store.second_handle() else { return Ok(()) };
         let (file, journal, target) = (file?, journal.take(), self.target.clone());
         let (identity, before) = (identity.clone(), self.before.clone());
@@ -236,5 +251,13 @@ impl Writer {
         self.flush().await?;
         let target = self.target.clone();
         self.with_store(move |store| store.discard(&target)).await?
+    }
+}
+
+/// Notes that `range` came from `source`; what continues the last run makes it longer.
+fn add_run(runs: &mut Vec<(ByteRange, usize)>, range: ByteRange, source: usize) {
+    match runs.last_mut() {
+        Some((last, from)) if last.end == range.start && *from == source => last.end = range.end,
+        _ => runs.push((range, source)),
     }
 }
