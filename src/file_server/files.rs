@@ -19,7 +19,7 @@ use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
 
 use super::access_log::AccessLog;
-use super::body::Body;
+use super::body::{Body, Passage};
 use super::digests::Digests;
 use super::load::{Flight, Load};
 use super::metrics::WorkerCounters;
@@ -46,6 +46,8 @@ pub struct AnswerPlan {
     pub pages: Pages,
     /// Sent with every file, where there is one.
     pub cache_control: Option<HeaderValue>,
+    /// How the bytes of large files get to the socket.
+    pub passage: Passage,
     /// Answered for [`PROBE`] where the folder has no such file.
     pub probe_file: Found,
 }

@@ -26,6 +26,8 @@ pub struct WorkerCounters {
     pub cache_hits: AtomicU64,
     /// Files that were looked for on the disk.
     pub cache_misses: AtomicU64,
+    /// Parts of large files that were not in memory, and were read before they were sent.
+    pub cold_reads: AtomicU64,
 }
 
 impl WorkerCounters {
@@ -109,6 +111,11 @@ impl Collector for Figures {
             ),
             ("cache_hits", "Files answered from memory", self.sum(|worker| &worker.cache_hits)),
             ("cache_misses", "Files looked for on the disk", self.sum(|worker| &worker.cache_misses)),
+            (
+                "cold_reads",
+                "Parts of up to 1 MiB of large files that had to be read from a disk",
+                self.sum(|worker| &worker.cold_reads),
+            ),
             ("access_log_lines_lost", "Lines the disk did not take", self.log_lines_lost.load(Relaxed)),
         ] {
             let counter = ConstCounter::new(value);

@@ -5,7 +5,7 @@
 //! - [`files`]: from a request to its file, and [`sending`]: from a file to its answer; [`conditions`], [`range`],
 //!   [`multipart`] decide what is sent of it.
 //! - [`digests`]: the SHA-256 of every file, made in the background.
-//! - [`body`]: how the bytes go out.
+//! - [`body`], [`source`]: how the bytes go out.
 //! - [`load`]: what the server reports of itself to balancers.
 //! - [`access_log`], [`metrics`], [`admin`]: what its operator sees.
 
@@ -36,6 +36,7 @@ pub mod range;
 pub mod root;
 pub mod sending;
 pub mod settings;
+pub mod source;
 pub mod store;
 
 use crate::cli::ServerArguments;
@@ -198,6 +199,7 @@ impl FileServer {
         let plan = AnswerPlan {
             pages,
             cache_control: settings.cache_control,
+            passage: settings.passage,
             probe_file: Found::embedded(files::PROBE, files::embedded_probe()),
         };
         let hashing = settings.digests.map(|plan| Hashing::start(Arc::clone(&root), plan)).transpose()?;

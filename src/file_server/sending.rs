@@ -14,11 +14,15 @@ use super::files::{Files, PROBE};
 use super::load::{Flight, Work};
 use super::multipart::{self, Piece};
 use super::range::{self, Part, Ranges};
+use super::source::Source;
 use super::store::{Content, Found};
 use crate::balancer::load_report;
 use crate::http::transport::Link;
 
 const LOAD_REPORT: HeaderName = HeaderName::from_static(load_report::HEADER);
+
+/// From this size on, bytes in memory are written from where they are: below it, a copy costs less than that.
+const DIRECT: u64 = 8 << 10;
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
@@ -111,6 +115,10 @@ impl Files {
         let bytes: u64 = pieces.iter().map(Piece::length).sum();
         let in_flight = self.load.begin(work, if is_head { 0 } else { bytes });
         let (body, flight) = match (&found.content, Link::of(request)) {
+            (Content::Memory(file), Some(link)) if bytes >= DIRECT && !is_head => {
+                let body = Body::Direct(multipart::gather(pieces, file), Rc::clone(link));
+                (body, Flight::Own(in_flight))
+            }
             (Content::Memory(file), _) => {
                 let body = Body::Memory(multipart::gather(pieces, file));
                 return Sent { answer: answer.set_body(body), flight: Flight::Own(in_flight) };
@@ -119,8 +127,10 @@ impl Files {
             (Content::File(file), Some(link)) => {
                 let in_flight = Rc::new(RefCell::new(Some(in_flight)));
                 let flight = Flight::Shared(Rc::clone(&in_flight));
-                let (file, identity) = (Arc::clone(file), found.meta.identity);
-                let body = FileBody::new(file, identity, pieces, Rc::clone(link), in_flight);
+                let source = Source { file: Arc::clone(file), identity: found.meta.identity };
+                let counters = Arc::clone(&self.counters);
+                let passage = self.plan.passage;
+                let body = FileBody::new(source, passage, pieces, Rc::clone(link), in_flight, counters);
                 (Body::File(Box::new(body)), flight)
             }
             // Every connection of ours has a link.

@@ -10,6 +10,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use super::access_log::Format;
+use super::body::Passage;
 use super::digests::DigestPlan;
 use crate::balancer::settings::host_and_port;
 use crate::http::listener::Place;
@@ -45,6 +46,7 @@ pub struct RawServerSettings {
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
     pub admin: String,
+    pub sendfile: bool,
     pub access_log: String,
     pub access_log_format: Format,
 }
@@ -72,6 +74,8 @@ pub struct ServerSettings {
     pub drain_timeout: Duration,
     /// Where the admin listener listens, host and port.
     pub admin: Option<(String, u16)>,
+    /// How the bytes of large files get to the socket.
+    pub passage: Passage,
     /// The file that gets a line for each answer.
     pub access_log: Option<PathBuf>,
     /// How such a line looks.
@@ -128,6 +132,7 @@ impl TryFrom<RawServerSettings> for ServerSettings {
                 "" => None,
                 address => Some(host_and_port("server.admin", address)?),
             },
+            passage: if raw.sendfile { Passage::Kernel } else { Passage::Memory },
             access_log: Some(raw.access_log).filter(|path| !path.is_empty()).map(PathBuf::from),
             access_log_format: raw.access_log_format,
         })

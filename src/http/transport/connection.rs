@@ -311,20 +311,13 @@ impl AsyncWrite for Connection {
             return Poll::Ready(Ok(bytes.len()));
         }
         this.link.see_answer(bytes);
-        let limit = ready!(this.poll_pace(cx, bytes.len()));
-        let written = this.stream.poll_write(cx, bytes.get(..limit).unwrap_or(bytes));
-        match &written {
-            Poll::Ready(Ok(written)) => this.count_sent(*written),
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending => this.watch_reader(cx),
-        }
-        written
+        this.poll_write_answer(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.check_clock(cx)?;
-        ready!(this.poll_file(cx))?;
+        ready!(this.poll_outgoing(cx))?;
         match this.link.stage.get() {
             Stage::Answering if !this.link.is_body_open.get() => this.end_answer(cx),
             // A body that came with its head waits here; the dispatcher must ask for it.

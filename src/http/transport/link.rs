@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use actix_http::Request;
+use bytes::Bytes;
 
 use super::admission::Connections;
+use super::outgoing::{Outgoing, SendFile, SendState};
 use super::pace::Pace;
-use super::sendfile::{SendFile, SendState};
 use super::shortcut::Shortcut;
 use super::{Limits, Pages};
 
@@ -39,9 +40,9 @@ pub struct Link {
     sent_before: Cell<u64>,
     /// The length of the current answer's head, once that is written.
     head_length: Cell<u64>,
-    /// The part of a file that is being sent.
-    pub(super) file: RefCell<Option<SendFile>>,
-    file_state: Cell<SendState>,
+    /// What the body has handed over to be sent.
+    pub(super) outgoing: RefCell<Option<Outgoing>>,
+    send_state: Cell<SendState>,
     on_end: RefCell<Option<OnEnd>>,
     pub(super) worker: Rc<Worker>,
 }
@@ -81,8 +82,8 @@ impl Link {
             sent: Cell::new(0),
             sent_before: Cell::new(0),
             head_length: Cell::new(0),
-            file: RefCell::new(None),
-            file_state: Cell::new(SendState::Sent),
+            outgoing: RefCell::new(None),
+            send_state: Cell::new(SendState::Sent),
             on_end: RefCell::new(None),
             worker,
         }
@@ -113,26 +114,41 @@ impl Link {
     }
 
     /// Sends a part of a file after what the body has given before. Only for a body of the current answer,
-    /// which is asked again once [`Link::file_state`] has changed.
+    /// which is asked again once [`Link::send_state`] has changed.
     pub fn send_file(&self, part: SendFile) {
-        self.file_state.set(SendState::Sending);
-        *self.file.borrow_mut() = Some(part);
+        self.hand_over(Outgoing::File(part));
     }
 
-    /// How the last [`Link::send_file`] stands.
+    /// The same with bytes in memory, which go out from where they are.
+    pub fn send_bytes(&self, bytes: Bytes) {
+        self.hand_over(Outgoing::Memory(bytes));
+    }
+
+    pub(super) fn hand_over(&self, outgoing: Outgoing) {
+        self.send_state.set(SendState::Sending);
+        *self.outgoing.borrow_mut() = Some(outgoing);
+    }
+
+    /// How the last [`Link::send_file`] or [`Link::send_bytes`] stands.
     #[must_use]
-    pub fn file_state(&self) -> SendState {
-        self.file_state.get()
+    pub fn send_state(&self) -> SendState {
+        self.send_state.get()
     }
 
-    /// Nothing is left to do for the part of a file.
-    pub(super) fn end_file(&self, state: SendState) {
-        self.file_state.set(state);
+    /// Nothing is left to do for what was handed over.
+    pub(super) fn end_outgoing(&self, state: SendState) {
+        self.send_state.set(state);
+    }
+
+    /// Bytes written since the last answer ended.
+    pub(super) fn sent_of_answer(&self) -> u64 {
+        self.sent.get().saturating_sub(self.sent_before.get())
     }
 
     /// The current answer is out, or will never be.
     pub(super) fn end_answer(&self, completion: Completion) {
-        let sent = self.sent.get().saturating_sub(self.sent_before.replace(self.sent.get()));
+        let sent = self.sent_of_answer();
+        self.sent_before.set(self.sent.get());
         let head = self.head_length.take();
         let call = self.on_end.borrow_mut().take();
         if let Some(call) = call {
@@ -170,15 +186,29 @@ impl Link {
 /// What the connections of one worker thread share.
 #[derive(Debug)]
 pub(super) struct Worker {
+    pub(super) shared: Shared,
+    pub(super) is_draining: Cell<bool>,
+    /// Whether connections are not even waited for to ask a first time.
+    pub(super) is_stopping: Cell<bool>,
+    tasks: RefCell<Tasks>,
+}
+
+/// What a worker is started with.
+#[derive(Debug)]
+pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) pages: Pages,
     pub(super) connections: Arc<Connections>,
     pub(super) pace: Option<Arc<Pace>>,
     pub(super) shortcut: Option<Rc<dyn Shortcut>>,
-    pub(super) is_draining: Cell<bool>,
-    /// Whether connections are not even waited for to ask a first time.
-    pub(super) is_stopping: Cell<bool>,
-    tasks: RefCell<Tasks>,
+}
+
+impl std::ops::Deref for Worker {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
 }
 
 /// The tasks of the open connections, to be woken when the server is to stop.
@@ -189,16 +219,13 @@ struct Tasks {
 }
 
 impl Worker {
-    pub(super) fn new(
-        limits: Limits,
-        pages: Pages,
-        connections: Arc<Connections>,
-        pace: Option<Arc<Pace>>,
-        shortcut: Option<Rc<dyn Shortcut>>,
-    ) -> Self {
-        let (is_draining, is_stopping) = (Cell::new(false), Cell::new(false));
-        let tasks = RefCell::default();
-        Self { limits, pages, connections, pace, shortcut, is_draining, is_stopping, tasks }
+    pub(super) fn new(shared: Shared) -> Self {
+        Self {
+            shared,
+            is_draining: Cell::new(false),
+            is_stopping: Cell::new(false),
+            tasks: RefCell::default(),
+        }
     }
 
     /// Tells every connection that its current answer is its last.

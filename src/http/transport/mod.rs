@@ -64,8 +64,8 @@ mod connection;
 mod ending;
 pub mod head;
 mod link;
+mod outgoing;
 mod pace;
-mod sendfile;
 mod service;
 mod shortcut;
 mod stall;
@@ -75,14 +75,13 @@ mod tests;
 
 pub use admission::Connections;
 pub use link::{AnswerEnd, Completion, Link};
-pub use sendfile::{SendFile, SendState};
-
+pub use outgoing::{SendFile, SendState};
 pub use shortcut::{Offer, Shortcut};
 
 use self::accept::AcceptorFactory;
 use self::connection::Connection;
 use self::head::HeadLimits;
-use self::link::Worker;
+use self::link::{Shared, Worker};
 use self::pace::Pace;
 use self::service::WatchedFactory;
 use super::listener::Listener;
@@ -213,10 +212,14 @@ impl Transport {
             let connections = Arc::clone(&connections);
             let phases = phases.clone();
             move || {
-                let (limits, pages) = (limits.clone(), pages.clone());
                 let (handler, shortcut) = factory();
-                let worker = Worker::new(limits, pages, Arc::clone(&connections), pace.clone(), shortcut);
-                let worker = Rc::new(worker);
+                let worker = Rc::new(Worker::new(Shared {
+                    limits: limits.clone(),
+                    pages: pages.clone(),
+                    connections: Arc::clone(&connections),
+                    pace: pace.clone(),
+                    shortcut,
+                }));
                 actix_rt::spawn(drain_when_asked(Rc::clone(&worker), phases.clone()));
                 let http = HttpService::build()
                     // Each of these times is kept by the connection, without a timer for each request.

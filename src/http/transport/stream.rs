@@ -1,6 +1,6 @@
 //! The socket under a connection: TCP, or a Unix socket.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,7 +10,7 @@ use actix_rt::net::TcpStream;
 use actix_rt::net::UnixStream;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
-use super::sendfile::SendFile;
+use super::outgoing::SendFile;
 
 /// An accepted socket.
 #[derive(Debug)]
@@ -54,8 +54,18 @@ impl Stream {
         either!(self, socket => Pin::new(socket).poll_write(cx, bytes))
     }
 
+    /// Writes the first bytes and then the second, as far as the kernel takes them, in one call.
+    pub(super) fn poll_write_both(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: &[u8],
+        second: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let both = [IoSlice::new(first), IoSlice::new(second)];
+        either!(self, socket => Pin::new(socket).poll_write_vectored(cx, &both))
+    }
+
     /// Sends the next bytes of a file. Ready with 0 where the file has no more.
-    #[cfg(target_os = "linux")]
     pub(super) fn poll_send_file(
         &self,
         cx: &mut Context<'_>,

@@ -5,7 +5,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use crate::support::http::{self, Answer, Connection, Expect};
-use crate::support::program::Program;
+use crate::support::program::{Program, fingerpost};
 
 mod clients;
 mod digests;
@@ -33,15 +33,27 @@ impl Server {
         server
     }
 
+    /// One server that sends files with sendfile, and one that reads them.
+    pub fn start_both() -> [Self; 2] {
+        [Self::start(), Self::start_reading(&[])]
+    }
+
+    /// A server that has no sendfile.
+    pub fn start_reading(flags: &[&str]) -> Self {
+        Self::launch(fingerpost().env("FINGERPOST__SERVER__SENDFILE", "false"), flags)
+    }
+
     /// The same on whatever the flags say; it may have no port.
     pub fn start_on(flags: &[&str]) -> Self {
+        Self::launch(&mut fingerpost(), flags)
+    }
+
+    fn launch(command: &mut std::process::Command, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
         std::fs::create_dir(&root).unwrap();
-        let mut arguments =
-            vec!["server", "--host", "127.0.0.1", "--workers", "1", "--root", root.to_str().unwrap()];
-        arguments.extend(flags);
-        let program = Program::start(arguments);
+        command.args(["server", "--host", "127.0.0.1", "--workers", "1", "--root", root.to_str().unwrap()]);
+        let program = Program::spawn(command.args(flags));
         program.stdout_after("Will wait for client connections at ");
         Self { folder, program }
     }

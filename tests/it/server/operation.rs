@@ -64,17 +64,19 @@ fn the_access_log_says_what_was_truly_sent() {
     let server = Server::start_with(&["--access-log", path.to_str().unwrap()]);
     server.put("a b.txt", "hello");
     server.put("large", pattern(LARGE));
+    server.put("medium", pattern(100_000));
     server.get_with("/a%20b.txt?q=1", &["User-Agent: me\"\t\\", "Referer: there"]);
     server.get_with("/a%20b.txt", &["Range: bytes=1-2"]);
     server.ask("HEAD", "/large", &[]);
     server.get("/nothing");
     server.get("/large");
+    server.get("/medium");
     let mut aborted = begin_download(&server);
     // More than a head: the server has sent some of the body.
     aborted.read_exact(&mut [0; 8 << 10]).unwrap();
     drop(aborted);
     let lines = || std::fs::read_to_string(&path).unwrap();
-    wait_until("six lines", || lines().lines().count() == 6);
+    wait_until("seven lines", || lines().lines().count() == 7);
     let text = lines();
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("127.0.0.1 - - ["), "{text}");
@@ -86,8 +88,9 @@ fn the_access_log_says_what_was_truly_sent() {
     assert!(lines[2].contains("\"HEAD /large HTTP/1.1\" 200 0 "), "{text}");
     assert!(lines[3].contains("\" 404 "), "{text}");
     assert!(lines[4].contains(&format!("\" 200 {LARGE} ")) && !lines[4].ends_with("aborted"), "{text}");
-    let sent: usize = lines[5].split_whitespace().nth(9).unwrap().parse().unwrap();
-    assert!(lines[5].ends_with(" aborted") && sent > 0 && sent < LARGE, "{text}");
+    assert!(lines[5].contains("\" 200 100000 ") && !lines[5].ends_with("aborted"), "{text}");
+    let sent: usize = lines[6].split_whitespace().nth(9).unwrap().parse().unwrap();
+    assert!(lines[6].ends_with(" aborted") && sent > 0 && sent < LARGE, "{text}");
 }
 
 #[test]

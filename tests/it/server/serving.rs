@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::{Server, pattern, request};
-use crate::support::http::Expect;
+use crate::support::http::{self, Expect};
 use crate::support::program::fingerpost;
 
 #[test]
@@ -44,93 +44,100 @@ fn pages_of_ones_own_replace_single_ones() {
 
 #[test]
 fn files_of_all_sizes_come_whole() {
-    let server = Server::start();
-    for size in [0, 1, 1000, 128 << 10, (128 << 10) + 1, 5_000_000] {
-        let bytes = pattern(size);
-        server.put(&format!("{size}.png"), &bytes);
-        let answer = server.get(&format!("/files/{size}.png"));
-        assert_eq!(answer.status, 200);
-        assert!(answer.body == bytes, "{size} bytes came as {}", answer.body.len());
-        assert_eq!(answer.header("Content-Type"), Some("image/png"));
-        assert_eq!(answer.header("Accept-Ranges"), Some("bytes"));
-        assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
+    for server in Server::start_both() {
+        for size in [0, 1, 1000, 128 << 10, (128 << 10) + 1, 5_000_000] {
+            let bytes = pattern(size);
+            server.put(&format!("{size}.png"), &bytes);
+            let answer = server.get(&format!("/files/{size}.png"));
+            assert_eq!(answer.status, 200);
+            assert!(answer.body == bytes, "{size} bytes came as {}", answer.body.len());
+            assert_eq!(answer.header("Content-Type"), Some("image/png"));
+            assert_eq!(answer.header("Accept-Ranges"), Some("bytes"));
+            assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
+        }
     }
 }
 
 #[test]
-fn one_connection_carries_many_answers_of_both_kinds() {
-    let server = Server::start();
-    let (small, large) = (pattern(1000), pattern(3_000_000));
-    server.put("small", &small);
-    server.put("large", &large);
-    let mut connection = server.connect();
-    for _ in 0..20 {
-        assert!(connection.get("/small").unwrap().body == small);
-        assert!(connection.get("/large").unwrap().body == large);
-        connection.send(request("HEAD", "/large", &[])).unwrap();
-        let head = connection.answer(Expect::HeadOnly).unwrap();
-        assert_eq!(head.header("Content-Length"), Some("3000000"));
-    }
-    for target in ["/large", "/small", "/large"] {
-        connection.send(request("GET", target, &[])).unwrap();
-    }
-    for expected in [&large, &small, &large] {
-        assert!(&connection.answer(Expect::Body).unwrap().body == expected);
+fn one_connection_carries_many_answers_of_all_kinds() {
+    for server in Server::start_both() {
+        let (small, medium, large) = (pattern(1000), pattern(100_000), pattern(3_000_000));
+        server.put("small", &small);
+        server.put("medium", &medium);
+        server.put("large", &large);
+        let mut connection = server.connect();
+        for _ in 0..20 {
+            assert!(connection.get("/small").unwrap().body == small);
+            assert!(connection.get("/medium").unwrap().body == medium);
+            assert!(connection.get("/large").unwrap().body == large);
+            connection.send(request("HEAD", "/large", &[])).unwrap();
+            let head = connection.answer(Expect::HeadOnly).unwrap();
+            assert_eq!(head.header("Content-Length"), Some("3000000"));
+        }
+        for target in ["/large", "/medium", "/small", "/medium", "/large"] {
+            connection.send(request("GET", target, &[])).unwrap();
+        }
+        for expected in [&large, &medium, &small, &medium, &large] {
+            assert!(&connection.answer(Expect::Body).unwrap().body == expected);
+        }
     }
 }
 
 #[test]
 fn head_says_what_get_says() {
     // A digest might become known between the one and the other.
-    let server = Server::start_with(&["--digests", "off"]);
-    server.put("small", pattern(1000));
-    server.put("large", pattern(300_000));
-    for target in ["/small", "/large", "/nothing", "/plshelp.txt"] {
-        let get = server.get(target);
-        let head = server.ask("HEAD", target, &[]);
-        let told = |answer: &crate::support::http::Answer| {
-            let mut headers = answer.headers.clone();
-            headers.retain(|(name, _)| name != "Date" && name != "Endpoint-Load-Metrics");
-            headers.sort();
-            (answer.status, headers)
-        };
-        assert_eq!(told(&get), told(&head), "{target}");
+    let flags = ["--digests", "off"];
+    for server in [Server::start_with(&flags), Server::start_reading(&flags)] {
+        server.put("small", pattern(1000));
+        server.put("large", pattern(300_000));
+        for target in ["/small", "/large", "/nothing", "/plshelp.txt"] {
+            let get = server.get(target);
+            let head = server.ask("HEAD", target, &[]);
+            let told = |answer: &crate::support::http::Answer| {
+                let mut headers = answer.headers.clone();
+                headers.retain(|(name, _)| name != "Date" && name != "Endpoint-Load-Metrics");
+                headers.sort();
+                (answer.status, headers)
+            };
+            assert_eq!(told(&get), told(&head), "{target}");
+        }
     }
 }
 
 #[test]
 fn parts_are_the_bytes_asked_for() {
-    let server = Server::start();
-    for size in [10_000, 500_000_usize] {
-        let bytes = pattern(size);
-        server.put(&format!("{size}"), &bytes);
-        let target = &format!("/{size}");
-        for (range, start, end) in
-            [("0-0", 0, 1), ("100-299", 100, 300), ("-50", size - 50, size), ("9000-", 9000, size)]
-        {
-            let answer = server.get_with(target, &[&format!("Range: bytes={range}")]);
-            assert_eq!(answer.status, 206);
-            assert!(answer.body == bytes[start..end], "{range}");
-            let content_range = format!("bytes {start}-{}/{size}", end - 1);
-            assert_eq!(answer.header("Content-Range"), Some(content_range.as_str()));
+    for server in Server::start_both() {
+        for size in [10_000, 500_000_usize] {
+            let bytes = pattern(size);
+            server.put(&format!("{size}"), &bytes);
+            let target = &format!("/{size}");
+            for (range, start, end) in
+                [("0-0", 0, 1), ("100-299", 100, 300), ("-50", size - 50, size), ("9000-", 9000, size)]
+            {
+                let answer = server.get_with(target, &[&format!("Range: bytes={range}")]);
+                assert_eq!(answer.status, 206);
+                assert!(answer.body == bytes[start..end], "{range}");
+                let content_range = format!("bytes {start}-{}/{size}", end - 1);
+                assert_eq!(answer.header("Content-Range"), Some(content_range.as_str()));
+            }
+            let answer = server.get_with(target, &["Range: bytes=5000-5009,0-9,9990-9999"]);
+            let kind = answer.header("Content-Type").unwrap();
+            let boundary = kind.strip_prefix("multipart/byteranges; boundary=").unwrap();
+            let mut expected = Vec::new();
+            for (start, end) in [(5000, 5010), (0, 10), (9990, 10_000)] {
+                let head = format!(
+                    "\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\n\
+                     Content-Range: bytes {start}-{}/{size}\r\n\r\n",
+                    end - 1
+                );
+                expected.extend_from_slice(head.as_bytes());
+                expected.extend_from_slice(&bytes[start..end]);
+            }
+            expected.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+            assert!(answer.body == expected, "{}", answer.text());
+            let answer = server.get_with(target, &["Range: bytes=999999999-"]);
+            assert_eq!(answer.header("Content-Range"), Some(format!("bytes */{size}").as_str()));
         }
-        let answer = server.get_with(target, &["Range: bytes=5000-5009,0-9,9990-9999"]);
-        let kind = answer.header("Content-Type").unwrap();
-        let boundary = kind.strip_prefix("multipart/byteranges; boundary=").unwrap();
-        let mut expected = Vec::new();
-        for (start, end) in [(5000, 5010), (0, 10), (9990, 10_000)] {
-            let head = format!(
-                "\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\n\
-                 Content-Range: bytes {start}-{}/{size}\r\n\r\n",
-                end - 1
-            );
-            expected.extend_from_slice(head.as_bytes());
-            expected.extend_from_slice(&bytes[start..end]);
-        }
-        expected.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
-        assert!(answer.body == expected, "{}", answer.text());
-        let answer = server.get_with(target, &["Range: bytes=999999999-"]);
-        assert_eq!(answer.header("Content-Range"), Some(format!("bytes */{size}").as_str()));
     }
 }
 
@@ -172,16 +179,55 @@ fn a_probe_answer_tells_the_load() {
 }
 
 #[test]
+fn a_file_that_is_not_in_memory_is_read_before_it_is_sent() {
+    let server = Server::start_with(&["--admin", "127.0.0.1:0"]);
+    let bytes = pattern(5_000_000);
+    server.put("large", &bytes);
+    let file = std::fs::File::open(server.root().join("large")).unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    let mut byte = [0];
+    let read = rustix::io::preadv2(
+        &file,
+        &mut [std::io::IoSliceMut::new(&mut byte)],
+        4_000_000,
+        rustix::io::ReadWriteFlags::NOWAIT,
+    );
+    if read != Err(rustix::io::Errno::AGAIN) {
+        return eprintln!("SKIPPED: this file system does not let go of a file's pages, or does not tell");
+    }
+    assert!(server.get("/large").body == bytes);
+    let metrics = || http::get(server.program().admin_address(), "/metrics").text();
+    let count = || {
+        let text = metrics();
+        let line = text.lines().find_map(|line| line.strip_prefix("fingerpost_server_cold_reads_total "));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    let cold = count();
+    assert!(cold >= 1);
+    assert!(server.get("/large").body == bytes);
+    assert_eq!(count(), cold, "it is in memory now");
+}
+
+#[test]
 fn a_limit_on_the_rate_holds_for_all_clients_together() {
-    let server = Server::start_with(&["--limit-rate", "4MiB"]);
-    let bytes = pattern(1 << 20);
-    server.put("file", &bytes);
-    let began = std::time::Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| assert!(server.get("/file").body == bytes));
-        }
-    });
-    // Four MiB at four MiB a second; far more than the time without a limit, whatever the machine does.
-    assert!(began.elapsed() > Duration::from_millis(900), "{:?}", began.elapsed());
+    let limit = ["--limit-rate", "4MiB"];
+    // With sendfile, without it, and from the cache.
+    for (server, size) in [
+        (Server::start_with(&limit), 1 << 20),
+        (Server::start_reading(&limit), 1 << 20),
+        (Server::start_with(&limit), 128 << 10),
+    ] {
+        let bytes = pattern(size);
+        server.put("file", &bytes);
+        let began = std::time::Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let fetch = || (0..(1 << 20) / size).all(|_| server.get("/file").body == bytes);
+                scope.spawn(move || assert!(fetch()));
+            }
+        });
+        // Four MiB at four MiB a second; far more than the time without a limit, whatever the machine does.
+        assert!(began.elapsed() > Duration::from_millis(900), "{:?}", began.elapsed());
+    }
 }

@@ -2,15 +2,14 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Buf as _;
 use tokio::time::Instant;
 
 use super::super::clock::Purpose;
 use super::super::link::Stage;
-#[cfg(target_os = "linux")]
-use super::super::sendfile::SendState;
+use super::super::outgoing::{Outgoing, SendState};
 use super::super::stall::{Reader, Stall, TICKS};
 use super::Connection;
 
@@ -90,57 +89,96 @@ impl Connection {
         self.allowed = self.allowed.saturating_sub(bytes);
     }
 
-    /// Sends the part of a file that the body has asked for, a turn at a time.
-    #[cfg(target_os = "linux")]
-    pub(super) fn poll_file(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(mut part) = self.link.file.take() else { return Poll::Ready(Ok(())) };
-        let sent = match self.poll_pace(cx, part.turn()) {
-            Poll::Ready(0) => Poll::Ready(Ok(0)),
-            Poll::Ready(limit) => match self.stream.poll_send_file(cx, &mut part, limit) {
-                Poll::Pending => {
-                    self.watch_reader(cx);
-                    Poll::Pending
-                }
-                sent @ Poll::Ready(_) => sent,
-            },
-            Poll::Pending => Poll::Pending,
+    /// Writes bytes of the HTTP layer. What the body has handed over from memory goes along in the same call, so that a
+    /// small answer's head is no packet of its own.
+    pub(super) fn poll_write_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let limit = ready!(self.poll_pace(cx, bytes.len()));
+        let mut outgoing = self.link.outgoing.borrow_mut();
+        let written = match &mut *outgoing {
+            Some(Outgoing::Memory(memory)) if self.link.worker.pace.is_none() => {
+                let written = self.stream.poll_write_both(cx, bytes, memory);
+                written.map_ok(|written| {
+                    let first = written.min(bytes.len());
+                    memory.advance(written - first);
+                    self.link.count_sent(written - first);
+                    first
+                })
+            }
+            _ => self.stream.poll_write(cx, bytes.get(..limit).unwrap_or(bytes)),
         };
-        let state = match sent {
+        drop(outgoing);
+        match &written {
+            Poll::Ready(Ok(written)) => self.count_sent(*written),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.watch_reader(cx),
+        }
+        written
+    }
+
+    /// Sends what the body has handed over, a turn at a time.
+    pub(super) fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(mut outgoing) = self.link.outgoing.take() else { return Poll::Ready(Ok(())) };
+        let sent = match self.poll_outgoing_turn(cx, &mut outgoing) {
             Poll::Pending => {
-                self.link.send_file(part);
+                self.link.hand_over(outgoing);
                 return Poll::Pending;
             }
-            Poll::Ready(Err(error)) if is_of_socket(&error) => return Poll::Ready(Err(error)),
-            Poll::Ready(Err(error)) => {
+            Poll::Ready(sent) => sent,
+        };
+        let left = outgoing.left();
+        let state = match sent {
+            Err(error) if is_of_socket(&error) => return Poll::Ready(Err(error)),
+            Err(error) if is_unsupported(&error) => SendState::Unsupported { left },
+            Err(error) => {
                 tracing::warn!(%error, "a file could not be read while it was sent");
                 SendState::Failed
             }
-            Poll::Ready(Ok(0)) if part.length > 0 => SendState::Failed,
-            Poll::Ready(Ok(sent)) => {
-                self.count_sent(sent);
-                if part.length == 0 { SendState::Sent } else { SendState::Sending }
-            }
+            Ok(0) if left > 0 => SendState::Failed,
+            Ok(_) if left > 0 => SendState::Sending,
+            Ok(_) => SendState::Sent,
         };
         // The body goes on, or the others have their turn before the next bytes.
-        cx.waker().wake_by_ref();
+        if state == SendState::Sending || self.link.is_body_open.get() {
+            cx.waker().wake_by_ref();
+        }
         if state == SendState::Sending {
-            self.link.send_file(part);
+            self.link.hand_over(outgoing);
             return Poll::Pending;
         }
-        self.link.end_file(state);
+        self.link.end_outgoing(state);
         Poll::Ready(Ok(()))
     }
 
-    /// Only a [`SendFile`](super::SendFile) makes files, and on this system there is none.
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn poll_file(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_outgoing_turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        outgoing: &mut Outgoing,
+    ) -> Poll<io::Result<usize>> {
+        if outgoing.left() == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        let limit = ready!(self.poll_pace(cx, outgoing.turn()));
+        let sent = outgoing.poll_send(&mut self.stream, cx, limit);
+        match &sent {
+            Poll::Ready(Ok(sent)) => self.count_sent(*sent),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.watch_reader(cx),
+        }
+        sent
     }
 }
 
 /// Whether the other end of a connection, and not the file, is why nothing can be sent.
-#[cfg(target_os = "linux")]
 fn is_of_socket(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, TimedOut};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | TimedOut)
+}
+
+/// Whether the file can be read, but not sent by the kernel: some file systems have no way to.
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput)
 }
