@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::support::downloads::Downloads;
+use super::support::downloads::{Downloads, QUICK};
 use super::support::misbehaving::{Fault, FileServer, Framing, Script, Times, content};
 
 const FILE: usize = 700_000;
@@ -90,8 +90,69 @@ fn one_corrupt_server_of_two_that_share_a_file_is_found_out() {
         downloads.get_quickly(&[&balancer.url("/f"), "--parallel-time", "0.1"]).ended_with(0);
         assert!(downloads.read("f") == file, "corrupt first: {first_is_corrupt}");
         let sent = first.sent() + second.sent();
-        assert!(sent <= file.len() * 5 / 2 + (2 << 20), "{sent} bytes were sent");
+        assert!(sent <= 2 * file.len() + (2 << 20), "{sent} bytes were sent");
     }
+}
+
+/// Downloads `file` from servers of which one, `corrupt`, does as `spoil` says; the bytes that all of them sent.
+fn shared_with_a_corrupt_one(
+    file: &[u8],
+    servers: usize,
+    corrupt: usize,
+    spoil: fn(Script) -> Script,
+) -> usize {
+    let servers: Vec<FileServer> = (0..servers)
+        .map(|index| {
+            let script = Script::of(file).bytes_per_second(10 << 20);
+            if index == corrupt { spoil(script).start() } else { script.start() }
+        })
+        .collect();
+    let digest = format!("Digest: SHA-256={}", base64(file));
+    let downloads = Downloads::new();
+    let balancer = balancer(&servers.iter().collect::<Vec<_>>(), &digest);
+    downloads.get_quickly(&[&balancer.url("/f"), "--parallel-time", "0.05"]).ended_with(0);
+    assert!(downloads.read("f") == file, "server {corrupt} is corrupt");
+    assert_eq!(downloads.names(), ["f"]);
+    servers.iter().map(FileServer::sent).sum()
+}
+
+#[test]
+fn two_servers_tell_which_third_one_is_corrupt() {
+    let file = content(12 << 20);
+    for corrupt in 0..3 {
+        let sent = shared_with_a_corrupt_one(&file, 3, corrupt, Script::corrupts_everywhere);
+        // Its own part and the samples, rather than everything.
+        assert!(sent < file.len() * 17 / 10 + (2 << 20), "{sent} bytes were sent, {corrupt} is corrupt");
+    }
+}
+
+#[test]
+fn a_few_wrong_bytes_among_several_servers_cost_at_most_the_file_once_more() {
+    let file = content(12 << 20);
+    for servers in [2, 3] {
+        for corrupt in 0..servers {
+            let spoil = |script: Script| script.corrupts_blocks(256 << 10);
+            let sent = shared_with_a_corrupt_one(&file, servers, corrupt, spoil);
+            assert!(sent <= 2 * file.len() + (3 << 20), "{sent} bytes were sent, {corrupt} of {servers}");
+        }
+    }
+}
+
+#[test]
+fn a_suspect_whose_bytes_nobody_else_brings_does_not_keep_the_next_from_being_suspected() {
+    let file = content(12 << 20);
+    let good = Script::of(&file).bytes_per_second(10 << 20).start();
+    // Brings most, all of it wrong, and then no more.
+    let corrupt = Script::of(&file).bytes_per_second(30 << 20).corrupts_everywhere().start();
+    let digest = format!("Digest: SHA-256={}", base64(&file));
+    let balancer = balancer(&[&good, &corrupt], &digest);
+    let downloads = Downloads::new();
+    let mut running = downloads
+        .start(&[&[balancer.url("/f").as_str(), "--parallel-time", "0.1", "-v"][..], &QUICK].concat());
+    running.wait_for_stderr("it is suspected");
+    corrupt.kill();
+    assert_eq!(running.wait().code(), Some(0));
+    assert!(downloads.read("f") == file);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use super::super::plan::{Balancer, Plan, RangeSet, RunId, SourceId, Standing};
 use super::super::redirect::Trail;
 use super::super::sink::{Durability, Existing, Hashing, Store, Writer};
 use super::asking::AskOutcome;
+use super::doubt::Doubt;
 use super::fetch::{Fetcher, Shown};
 use super::runs::{ActiveRun, Flow, Step};
 use super::sources::Sources;
@@ -41,9 +42,7 @@ pub(super) struct Engine<'a> {
     /// Sources that have another version of the file.
     pub(super) other_versions: Vec<SourceId>,
     pub(super) restarts: usize,
-    pub(super) repairs: usize,
-    /// Who was held to be wrong when the digest first was.
-    pub(super) suspect: Option<SourceId>,
+    pub(super) doubt: Doubt,
     /// Askings since the last restart.
     pub(super) asked: usize,
     pub(super) last_error: Option<(DownloadError, Option<Shown>)>,
@@ -93,8 +92,7 @@ impl<'a> Engine<'a> {
             existing,
             other_versions: Vec::new(),
             restarts: 0,
-            repairs: 0,
-            suspect: None,
+            doubt: Doubt::default(),
             asked: 0,
             last_error: None,
             checksum_error: None,
@@ -142,6 +140,7 @@ impl<'a> Engine<'a> {
                     }
                     continue;
                 }
+                Standing::Stuck if self.give_up_suspicion().await? => continue,
                 Standing::Stuck => return Err(self.final_error()),
                 Standing::Working => {}
             }

@@ -1,18 +1,15 @@
-//! The end: is it the right file? And where not: who was wrong, what is fetched again, from whom.
+//! The end: is it the right file? And where not: pieces and versions that are fetched again.
 
 use super::super::error::DownloadError;
 use super::super::event::Event;
-use super::super::identity::Sha256Digest;
 use super::super::plan::{Balancer, ByteRange, Plan, RangeSet, SourceId};
 use super::super::sink::Hashing;
 use super::Origin;
+use super::doubt::Doubt;
 use super::engine::Engine;
 
 /// How often a file that changed under the download is begun anew.
 const MAX_RESTARTS: usize = 3;
-
-/// How often a file with a wrong digest is repaired.
-const MAX_REPAIRS: usize = 3;
 
 impl Engine<'_> {
     /// Whether the complete file is right. Where not, the plan knows what to fetch again.
@@ -48,19 +45,32 @@ impl Engine<'_> {
 
     /// Pieces that do not have their digest: whoever sent one is out, and only they are fetched again.
     pub(super) async fn reject_pieces(&mut self, wrong: &[ByteRange]) -> Result<(), DownloadError> {
-        for piece in wrong {
-            let suppliers = self.sources.suppliers(*piece);
-            // Of several, no one is known to be the one.
-            if let [source] = suppliers.as_slice() {
-                self.exclude(*source, "it sent a piece with a wrong digest");
+        let mut wrong = wrong.to_vec();
+        // More of them may turn up while what was under way is written.
+        while !wrong.is_empty() {
+            for piece in &wrong {
+                let suppliers = self.sources.suppliers(*piece);
+                // Of several, no one is known to be the one, unless it happens again.
+                let is_again = !self.doubt.note_piece(*piece);
+                if suppliers.len() == 1 || is_again {
+                    for source in suppliers {
+                        self.exclude(source, "it sent a piece with a wrong digest");
+                    }
+                }
             }
+            wrong = self.lose(&wrong, "pieces had a wrong digest").await?;
         }
-        self.lose(wrong, "pieces had a wrong digest").await
+        Ok(())
     }
 
-    async fn lose(&mut self, ranges: &[ByteRange], reason: &str) -> Result<(), DownloadError> {
+    /// Fetches `ranges` again; pieces that turned out wrong meanwhile are given back.
+    pub(super) async fn lose(
+        &mut self,
+        ranges: &[ByteRange],
+        reason: &str,
+    ) -> Result<Vec<ByteRange>, DownloadError> {
         if ranges.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let bytes = ranges.iter().map(ByteRange::len).sum();
         self.observer.notice(&Event::Lost { bytes, reason });
@@ -68,56 +78,18 @@ impl Engine<'_> {
             self.sources.forget(*range);
             self.plan.discard(*range);
         }
-        if let Some(writer) = &mut self.writer {
-            writer.forget(ranges).await?;
+        match &mut self.writer {
+            Some(writer) => Ok(writer.forget(ranges).await?),
+            None => Ok(Vec::new()),
         }
-        Ok(())
     }
 
-    fn exclude(&mut self, source: SourceId, reason: &str) {
+    pub(super) fn exclude(&mut self, source: SourceId, reason: &str) {
         self.plan.exclude(source);
         if let Some(entry) = self.sources.get(source) {
             self.observer.notice(&Event::Dropped { source: source.0, url: entry.trail.end(), reason });
         }
         self.sources.note_error(source, reason.to_owned());
-    }
-
-    /// The whole has a wrong digest. What an earlier run brought is suspected first; then who brought least, whose part the
-    /// others fetch again; then all others, and that one brings everything.
-    async fn repair(&mut self, found: Sha256Digest, promised: Sha256Digest) -> Result<(), DownloadError> {
-        let name = match &self.target {
-            Some(target) => target.display().to_string(),
-            None => "standard output".to_owned(),
-        };
-        self.repairs = self.repairs.saturating_add(1);
-        let size = self.plan.size().unwrap_or_default();
-        if self.repairs > MAX_REPAIRS || self.target.is_none() || size == 0 {
-            return Err(DownloadError::WrongChecksum { name, found, promised });
-        }
-        self.checksum_error = Some(DownloadError::WrongChecksum { name, found, promised });
-        let reason = "the file had a wrong digest";
-        if !self.sources.remembered.is_empty() {
-            let ranges: Vec<_> = self.sources.remembered.iter().collect();
-            return self.lose(&ranges, reason).await;
-        }
-        let mut suppliers: Vec<SourceId> =
-            self.sources.ids().filter(|id| self.sources.supplied_bytes(*id) > 0).collect();
-        suppliers.sort_by_key(|id| self.sources.supplied_bytes(*id));
-        let everything = [ByteRange::new(0, size)];
-        if let ([least, _, ..], 1) = (suppliers.as_slice(), self.repairs) {
-            let ranges = self.sources.supply(*least);
-            self.exclude(*least, reason);
-            self.suspect = Some(*least);
-            return self.lose(&ranges, reason).await;
-        }
-        for supplier in suppliers {
-            self.exclude(supplier, reason);
-        }
-        if let Some(suspect) = self.suspect.take() {
-            // The others were wrong: this one alone has not been heard.
-            self.plan.readmit(suspect);
-        }
-        self.lose(&everything, reason).await
     }
 
     /// Whether nobody is left who has this version, but somebody who has another.
@@ -144,6 +116,10 @@ impl Engine<'_> {
         }
         let size = self.plan.size().unwrap_or(u64::MAX);
         self.lose(&[ByteRange::new(0, size)], "the servers have another version now").await?;
+        self.doubt = Doubt::default();
+        if let Some(writer) = &mut self.writer {
+            writer.accept().await?;
+        }
         self.identity = self.identity.reopened();
         let balancer = if self.plan.has_no_balancer() { Balancer::Absent } else { Balancer::Present };
         self.plan = Plan::new(self.plan.settings().clone(), None, &RangeSet::new(), balancer);

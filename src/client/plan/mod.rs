@@ -195,11 +195,22 @@ impl Plan {
         self.missing.insert(range.intersection(&ByteRange::new(0, self.size.unwrap_or(u64::MAX))));
     }
 
+    /// These bytes are there after all.
+    pub fn regain(&mut self, range: ByteRange) {
+        self.missing.remove(range);
+    }
+
     /// The source is not to be asked again.
     pub fn exclude(&mut self, source: SourceId) {
         if let Some(source) = self.sources.get_mut(source.0) {
             source.availability = Availability::Out;
         }
+    }
+
+    /// Whether the source is not to be asked again.
+    #[must_use]
+    pub fn is_excluded(&self, source: SourceId) -> bool {
+        self.source(source).is_none_or(|source| source.availability == Availability::Out)
     }
 
     /// The source may be asked after all.

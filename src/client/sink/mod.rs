@@ -1,5 +1,6 @@
 //! Where the bytes go: a part file beside the target, given the target's name only when it is complete.
 
+mod aside;
 pub mod digest;
 pub mod journal;
 mod part;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::super::identity::{Identity, Sha256Digest};
 use super::super::plan::{ByteRange, RangeSet};
+use super::aside::Aside;
 use super::digest::{self, RunningDigest};
 use super::journal::{Journal, Remembered};
 use super::part::with_suffix;
@@ -50,6 +51,8 @@ pub struct Store {
     pieces: Option<Pieces>,
     /// Pieces found right, by number.
     checked: RangeSet,
+    /// What was there before, while a second version of bytes is tried, and which bytes were.
+    aside: Option<(Aside, RangeSet)>,
 }
 
 #[derive(Debug)]
@@ -80,7 +83,14 @@ impl Store {
     }
 
     fn new(place: Place) -> Self {
-        Self { place, written: RangeSet::new(), digest: None, pieces: None, checked: RangeSet::new() }
+        Self {
+            place,
+            written: RangeSet::new(),
+            digest: None,
+            pieces: None,
+            checked: RangeSet::new(),
+            aside: None,
+        }
     }
 
     /// Begins with what is there already; the pieces of it that turned out wrong.
@@ -112,7 +122,12 @@ impl Store {
     pub fn write(&mut self, batch: &[(u64, Bytes)]) -> Result<Vec<ByteRange>, SinkError> {
         for (offset, bytes) in batch {
             match &mut self.place {
-                Place::Part(part) => part.write_at(*offset, bytes)?,
+                Place::Part(part) => {
+                    if let Some((aside, _)) = &mut self.aside {
+                        aside.keep(part, *offset, bytes)?;
+                    }
+                    part.write_at(*offset, bytes)?;
+                }
                 Place::StandardOutput(output) => {
                     output.write_all(bytes).map_err(SinkError::StandardOutput)?;
                 }
@@ -167,6 +182,37 @@ impl Store {
             // What was hashed may hold them: it begins anew.
             self.digest = Some(RunningDigest::new());
         }
+    }
+
+    /// From now on, what is written over is kept, until [`take_back`](Self::take_back) or [`accept`](Self::accept).
+    pub fn doubt(&mut self) -> Result<(), SinkError> {
+        if let Place::Part(part) = &self.place {
+            self.aside = Some((Aside::new(part)?, self.written.clone()));
+        }
+        Ok(())
+    }
+
+    /// What was written over since [`doubt`](Self::doubt) was no better: it is as before.
+    pub fn take_back(&mut self) -> Result<(), SinkError> {
+        if let (Place::Part(part), Some((aside, written))) = (&self.place, self.aside.take()) {
+            aside.take_back(part)?;
+            self.written = written;
+            self.digest = self.digest.as_ref().map(|_| RunningDigest::new());
+        }
+        Ok(())
+    }
+
+    /// What was written over is of no more interest.
+    pub fn accept(&mut self) {
+        self.aside = None;
+    }
+
+    /// The bytes of `range` as they are in the file now; none for standard output.
+    pub fn read(&self, range: ByteRange) -> Result<Vec<u8>, SinkError> {
+        let Place::Part(part) = &self.place else { return Ok(Vec::new()) };
+        let mut bytes = vec![0; usize::try_from(range.len()).unwrap_or_default()];
+        part.read_at(range.start, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// The digest of all that was written; `None` for standard output where it was not asked for from the start.

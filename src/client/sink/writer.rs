@@ -212,9 +212,10 @@ impl Writer {
         Ok(result)
     }
 
-    /// These bytes are wrong and will come again. A journal that says otherwise goes.
-    pub async fn forget(&mut self, ranges: &[ByteRange]) -> Result<(), SinkError> {
-        self.flush().await?;
+    /// These bytes are wrong and will come again. A journal that says otherwise goes. Pieces that turn out wrong meanwhile
+    /// are given back.
+    pub async fn forget(&mut self, ranges: &[ByteRange]) -> Result<Vec<ByteRange>, SinkError> {
+        let wrong = self.flush().await?;
         self.settle().await?;
         self.journal = JournalState::Idle(None);
         self.unsaved.clear();
@@ -226,7 +227,29 @@ impl Writer {
             }
             self.before = store.written().clone();
         }
-        Ok(())
+        Ok(wrong)
+    }
+
+    /// Keeps what is written over from now on, so that [`take_back`](Self::take_back) can undo it.
+    pub async fn doubt(&mut self) -> Result<(), SinkError> {
+        self.flush().await?;
+        self.with_store(Store::doubt).await?
+    }
+
+    /// Undoes what was written since [`doubt`](Self::doubt).
+    pub async fn take_back(&mut self) -> Result<(), SinkError> {
+        self.flush().await?;
+        self.with_store(Store::take_back).await?
+    }
+
+    /// There is nothing to be undone any more.
+    pub async fn accept(&mut self) -> Result<(), SinkError> {
+        self.with_store(Store::accept).await
+    }
+
+    /// Bytes as they are in the file now.
+    pub async fn read(&mut self, range: ByteRange) -> Result<Vec<u8>, SinkError> {
+        self.with_store(move |store| store.read(range)).await?
     }
 
     /// The digest of all that was written, where it was asked for.

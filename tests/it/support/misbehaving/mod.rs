@@ -201,6 +201,11 @@ impl Script {
         {
             body[at - from] ^= 0xFF;
         }
+        if let Some(&Fault::CorruptsBlocks(size)) = fault {
+            for at in (from..to).filter(|at| at % size == size / 2) {
+                body[at - from] ^= 0xFF;
+            }
+        }
         if fault == Some(&Fault::CorruptsEverywhere) {
             for byte in &mut body {
                 *byte ^= 0xFF;

@@ -53,6 +53,8 @@ pub enum Fault {
     StallsAt(usize),
     /// The byte at this place of the file is another one.
     Corrupts(usize),
+    /// The byte in the middle of each block of this size is.
+    CorruptsBlocks(usize),
     /// Every byte is.
     CorruptsEverywhere,
     /// The request is taken and nothing answered.
@@ -152,6 +154,11 @@ impl Script {
 
     pub fn corrupts(self, at: usize) -> Self {
         self.fault(Fault::Corrupts(at), Times::Always)
+    }
+
+    /// A byte of each block of this size is another one.
+    pub fn corrupts_blocks(self, size: usize) -> Self {
+        self.fault(Fault::CorruptsBlocks(size), Times::Always)
     }
 
     /// Every byte of the file is another one.

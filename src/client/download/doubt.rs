@@ -1,0 +1,275 @@
+//! The whole has a wrong digest: whose bytes are wrong?
+//!
+//! One source after the other is suspected. Its bytes are fetched a second time, from the others, and what they differ from
+//! is kept aside. If the digest is right then, the suspect was the one; if not, its bytes are taken back, and the next is
+//! suspected. So one corrupt source among several is found out with no byte fetched more than twice. Where a third source
+//! can tell, small samples decide who is suspected first.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use futures_util::future::join_all;
+
+use super::super::error::DownloadError;
+use super::super::identity::Sha256Digest;
+use super::super::plan::{ByteRange, SourceId};
+use super::super::redirect::Trail;
+use super::engine::Engine;
+use super::fetch::{Extent, Fetcher, Wanted};
+
+/// How often all of a file is fetched anew from other sources than before.
+const MAX_WHOLES: usize = 3;
+
+/// The size of a sample, in bytes.
+const SAMPLE_BYTES: u64 = 64 << 10;
+
+/// The most sources whose bytes are sampled, each by two others.
+const MAX_SAMPLED: usize = 8;
+
+const REASON: &str = "the file had a wrong digest";
+
+/// Who is suspected of wrong bytes, and who was.
+#[derive(Debug, Default)]
+pub(super) struct Doubt {
+    /// Whose bytes were fetched a second time.
+    suspect: Option<Suspect>,
+    /// Who is suspected next, in order; `None` before there was any doubt of what is there.
+    next: Option<VecDeque<SourceId>>,
+    /// How often everything was fetched anew.
+    wholes: usize,
+    /// Where pieces began that were wrong before.
+    pieces: HashSet<u64>,
+}
+
+#[derive(Debug)]
+struct Suspect {
+    source: SourceId,
+    /// What it had brought.
+    supply: Vec<ByteRange>,
+    /// Whether it was out for another reason.
+    was_excluded: bool,
+}
+
+/// What another source has in the place of a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Vote {
+    /// Who brought the sample.
+    about: SourceId,
+    /// Who was asked for it too.
+    by: SourceId,
+    agrees: bool,
+}
+
+impl Doubt {
+    /// Notes a wrong piece; whether it is the first time.
+    pub(super) fn note_piece(&mut self, piece: ByteRange) -> bool {
+        self.pieces.insert(piece.start)
+    }
+}
+
+impl Engine<'_> {
+    /// The whole has a wrong digest: says what is fetched again, and from whom not.
+    pub(super) async fn repair(
+        &mut self,
+        found: Sha256Digest,
+        promised: Sha256Digest,
+    ) -> Result<(), DownloadError> {
+        let name = match &self.target {
+            Some(target) => target.display().to_string(),
+            None => "standard output".to_owned(),
+        };
+        let size = self.plan.size().unwrap_or_default();
+        if self.target.is_none() || size == 0 {
+            return Err(DownloadError::WrongChecksum { name, found, promised });
+        }
+        self.checksum_error.get_or_insert(DownloadError::WrongChecksum { name, found, promised });
+        if !self.sources.remembered.is_empty() {
+            // What an earlier run brought is nobody's: it is suspected before anybody is.
+            let ranges: Vec<_> = self.sources.remembered.iter().collect();
+            return self.lose_for_good(&ranges).await;
+        }
+        if let Some(suspect) = self.doubt.suspect.take() {
+            self.clear(suspect).await?;
+        }
+        let suppliers: Vec<SourceId> =
+            self.sources.ids().filter(|id| self.sources.supplied_bytes(*id) > 0).collect();
+        if let [only] = suppliers.as_slice() {
+            self.exclude(*only, REASON);
+            return self.begin_anew(size).await;
+        }
+        if self.doubt.next.is_none() {
+            self.doubt.next = Some(self.suspects(&suppliers).await?);
+        }
+        let Some(source) = self.doubt.next.as_mut().and_then(VecDeque::pop_front) else {
+            // More than one was wrong. Who brought most is heard alone.
+            let best = suppliers.iter().copied().max_by_key(|id| self.sources.supplied_bytes(*id));
+            for supplier in suppliers.into_iter().filter(|id| Some(*id) != best) {
+                self.exclude(supplier, REASON);
+            }
+            return self.begin_anew(size).await;
+        };
+        let supply = self.sources.supply(source);
+        let was_excluded = self.plan.is_excluded(source);
+        self.exclude(source, "the file had a wrong digest, and it is suspected");
+        if let Some(writer) = &mut self.writer {
+            writer.doubt().await?;
+        }
+        self.doubt.suspect = Some(Suspect { source, supply: supply.clone(), was_excluded });
+        self.lose_for_good(&supply).await
+    }
+
+    /// Nobody is left who could bring what was suspected: it is taken back, and the next is suspected. Whether there was anything.
+    pub(super) async fn give_up_suspicion(&mut self) -> Result<bool, DownloadError> {
+        let Some(suspect) = self.doubt.suspect.take() else { return Ok(false) };
+        self.clear(suspect).await?;
+        Ok(true)
+    }
+
+    /// With the bytes of others in the place of its own the digest was wrong as well: all is as before.
+    async fn clear(&mut self, suspect: Suspect) -> Result<(), DownloadError> {
+        if let Some(writer) = &mut self.writer {
+            writer.take_back().await?;
+        }
+        for range in &suspect.supply {
+            self.sources.forget(*range);
+            self.sources.note_supply(suspect.source, *range);
+            self.plan.regain(*range);
+        }
+        if !suspect.was_excluded {
+            self.plan.readmit(suspect.source);
+        }
+        Ok(())
+    }
+
+    /// All of it is fetched again from those that are not out.
+    async fn begin_anew(&mut self, size: u64) -> Result<(), DownloadError> {
+        self.doubt.next = None;
+        self.doubt.wholes = self.doubt.wholes.saturating_add(1);
+        if self.doubt.wholes > MAX_WHOLES {
+            return Err(self.final_error());
+        }
+        if let Some(writer) = &mut self.writer {
+            writer.accept().await?;
+        }
+        self.lose_for_good(&[ByteRange::new(0, size)]).await
+    }
+
+    /// Everything was written and checked before: no further piece can turn out wrong.
+    async fn lose_for_good(&mut self, ranges: &[ByteRange]) -> Result<(), DownloadError> {
+        self.lose(ranges, REASON).await.map(|_| ())
+    }
+
+    /// Everybody who brought something, those first whom samples tell against, then those that brought least.
+    async fn suspects(&mut self, suppliers: &[SourceId]) -> Result<VecDeque<SourceId>, DownloadError> {
+        let votes = self.votes(suppliers).await?;
+        let against = weigh(&votes);
+        let mut order = suppliers.to_vec();
+        order.sort_by_key(|id| {
+            let weight = against.get(id).copied().unwrap_or_default();
+            (std::cmp::Reverse(weight), self.sources.supplied_bytes(*id))
+        });
+        Ok(order.into())
+    }
+
+    /// Asks two others for a sample of what each source brought. Of two alone, neither can be told from the other.
+    async fn votes(&mut self, suppliers: &[SourceId]) -> Result<Vec<Vote>, DownloadError> {
+        let trusted: Vec<SourceId> = self.sources.ids().filter(|id| self.plan.is_trusted(*id)).collect();
+        if trusted.len() < 3 {
+            return Ok(Vec::new());
+        }
+        let mut asking = Vec::new();
+        for &about in suppliers.iter().take(MAX_SAMPLED) {
+            let supply = self.sources.supply(about);
+            let Some(longest) = supply.into_iter().max_by_key(ByteRange::len) else { continue };
+            let middle = longest.start.saturating_add(longest.len() / 2);
+            let sample = ByteRange::new(middle, middle.saturating_add(SAMPLE_BYTES)).intersection(&longest);
+            let Some(writer) = &mut self.writer else { continue };
+            let own = writer.read(sample).await?;
+            for &by in trusted.iter().filter(|by| **by != about).take(2) {
+                let Some(entry) = self.sources.get(by) else { continue };
+                let validator = entry.validator.as_deref().or(self.identity.validator());
+                let validator = validator.map(ToOwned::to_owned);
+                let wanted = Wanted { range: sample, size: self.plan.size(), validator };
+                let (fetcher, trail, own) = (self.fetcher.clone(), entry.trail.clone(), own.clone());
+                asking.push(async move {
+                    let agrees = fetch_sample(&fetcher, trail, wanted).await.map(|bytes| bytes == own);
+                    agrees.map(|agrees| Vote { about, by, agrees })
+                });
+            }
+        }
+        let mut stop = self.context.stop.clone();
+        let answers = tokio::select! {
+            answers = tokio::time::timeout(self.context.options.plan.hedge_after, join_all(asking)) => answers,
+            _ = stop.wait_for(|is_wanted| *is_wanted) => return Err(DownloadError::Interrupted),
+        };
+        // Who does not answer in time has no vote, and neither have the others.
+        Ok(answers.unwrap_or_default().into_iter().flatten().collect())
+    }
+}
+
+/// The bytes of a part; `None` where the server sends anything else.
+async fn fetch_sample(fetcher: &Fetcher, trail: Trail, wanted: Wanted) -> Option<Vec<u8>> {
+    let length = usize::try_from(wanted.range.len()).ok()?;
+    let mut opened = fetcher.open(trail, wanted).await.ok().filter(|opened| opened.extent == Extent::Part)?;
+    let mut bytes = Vec::new();
+    while let Some(chunk) = opened.answer.chunk().await.ok()? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > length {
+            return None;
+        }
+    }
+    opened.answer.finish();
+    (bytes.len() == length).then_some(bytes)
+}
+
+/// How much tells against each source: where two contradict a third, that one; where one contradicts the other two, the one.
+fn weigh(votes: &[Vote]) -> BTreeMap<SourceId, usize> {
+    let mut against: BTreeMap<SourceId, usize> = BTreeMap::new();
+    let samples: BTreeMap<SourceId, Vec<Vote>> = votes.iter().fold(BTreeMap::new(), |mut samples, vote| {
+        samples.entry(vote.about).or_insert_with(Vec::new).push(*vote);
+        samples
+    });
+    for (about, votes) in samples {
+        let blamed = match votes.as_slice() {
+            [one, two] if !one.agrees && !two.agrees => about,
+            [one, two] if one.agrees != two.agrees => {
+                if one.agrees {
+                    two.by
+                } else {
+                    one.by
+                }
+            }
+            _ => continue,
+        };
+        *against.entry(blamed).or_default() += 1;
+    }
+    against
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vote(about: usize, by: usize, agrees: bool) -> Vote {
+        Vote { about: SourceId(about), by: SourceId(by), agrees }
+    }
+
+    #[test]
+    fn two_tell_against_the_third() {
+        // Source 1 is wrong everywhere.
+        let votes = [
+            vote(0, 1, false),
+            vote(0, 2, true),
+            vote(1, 0, false),
+            vote(1, 2, false),
+            vote(2, 0, true),
+            vote(2, 1, false),
+        ];
+        assert_eq!(weigh(&votes), BTreeMap::from([(SourceId(1), 3)]));
+    }
+
+    #[test]
+    fn agreement_and_single_votes_tell_nothing() {
+        assert!(weigh(&[vote(0, 1, true), vote(0, 2, true), vote(1, 0, false)]).is_empty());
+        assert!(weigh(&[]).is_empty());
+    }
+}
