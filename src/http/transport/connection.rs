@@ -122,6 +122,10 @@ impl Connection {
 
     /// Acts on the timer; an error ends the connection at once.
     fn check_clock(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        // An ending looks at its time itself, and would not see what is taken here.
+        if self.ending.is_some() {
+            return Ok(());
+        }
         let Some(purpose) = self.clock.expired() else { return Ok(()) };
         match (purpose, self.link.stage.get()) {
             (Purpose::Idle { answers }, Stage::Idle) if answers == self.answers => {

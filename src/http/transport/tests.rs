@@ -264,6 +264,26 @@ fn a_limited_rate_delays_and_loses_nothing() {
 }
 
 #[test]
+fn a_refused_connection_ends_although_the_client_keeps_it_open() {
+    let server = Server::start(Limits::default());
+    let requests: [&[u8]; 3] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/2.0\r\n\r\n",
+        b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+    ];
+    for bytes in requests {
+        let mut held = server.connect();
+        held.write_all(bytes).unwrap();
+        assert!(read_to_end(&mut held).contains("\r\nConnection: close\r\n"));
+        let began = tokio::time::Instant::now();
+        while server.connections.live() > 0 {
+            assert!(began.elapsed() < PATIENCE, "{}", bytes.escape_ascii());
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
 fn one_connection_too_many_gets_503() {
     let server = Server::start(Limits { connections: 1, ..Limits::default() });
     let mut first = server.connect();
