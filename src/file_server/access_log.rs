@@ -1,5 +1,6 @@
 //! The access log: a line for each answer once it has ended, with the bytes that were truly sent.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -15,7 +16,7 @@ use actix_http::header::{self, HeaderName};
 use actix_http::{HttpMessage as _, Request, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use crate::http::transport::{AnswerEnd, Completion};
+use crate::http::transport::{AnswerEnd, Completion, Refusal, RefusalLog};
 
 /// Lines that wait for the disk; one more is lost, and counted.
 const WAITING: usize = 8192;
@@ -79,14 +80,16 @@ impl AccessLog {
         };
         Entry {
             client: request.peer_addr().map(|address| address.ip().to_canonical()),
-            method: cut(request.method().as_str()),
-            target: cut(&request.uri().to_string()),
-            version: format!("{:?}", request.version()),
+            line: RequestLine::Parts {
+                method: cut(request.method().as_str()),
+                target: cut(&request.uri().to_string()),
+                version: format!("{:?}", request.version()),
+            },
             status: status.as_u16(),
             referer: field(header::REFERER),
             user_agent: field(header::USER_AGENT),
             range: field(header::RANGE),
-            began: tokio::time::Instant::now(),
+            began: Some(tokio::time::Instant::now()),
         }
     }
 
@@ -102,6 +105,21 @@ impl AccessLog {
     }
 }
 
+impl RefusalLog for AccessLog {
+    fn refused(&self, refusal: &Refusal<'_>) {
+        let entry = Entry {
+            client: refusal.client,
+            line: RequestLine::parse(refusal.request_line),
+            status: refusal.status.as_u16(),
+            referer: None,
+            user_agent: None,
+            range: None,
+            began: None,
+        };
+        self.end(&entry, refusal.end);
+    }
+}
+
 fn cut(text: &str) -> String {
     text.chars().take(LONGEST).collect()
 }
@@ -110,27 +128,51 @@ fn cut(text: &str) -> String {
 #[derive(Debug)]
 pub struct Entry {
     client: Option<IpAddr>,
-    method: String,
-    target: String,
-    version: String,
+    line: RequestLine,
     status: u16,
     referer: Option<String>,
     user_agent: Option<String>,
     range: Option<String>,
-    began: tokio::time::Instant,
+    /// None where the request was refused before it was whole.
+    began: Option<tokio::time::Instant>,
+}
+
+#[derive(Debug)]
+enum RequestLine {
+    Parts {
+        method: String,
+        target: String,
+        version: String,
+    },
+    /// What no request line is, or what came of one; nothing where nothing came.
+    Raw(Vec<u8>),
+}
+
+impl RequestLine {
+    fn parse(line: &[u8]) -> Self {
+        let text = str::from_utf8(line).unwrap_or_default();
+        match *text.split(' ').collect::<Vec<_>>().as_slice() {
+            [method, target, version] if version.starts_with("HTTP/") => {
+                Self::Parts { method: cut(method), target: cut(target), version: cut(version) }
+            }
+            _ => Self::Raw(line.iter().copied().take(LONGEST).collect()),
+        }
+    }
 }
 
 #[derive(Serialize)]
 struct JsonLine<'a> {
     time: String,
     client: Option<IpAddr>,
-    method: &'a str,
-    target: &'a str,
-    version: &'a str,
+    method: Option<&'a str>,
+    target: Option<&'a str>,
+    version: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_line: Option<Cow<'a, str>>,
     status: u16,
     body_bytes: u64,
     aborted: bool,
-    seconds: f64,
+    seconds: Option<f64>,
     referer: Option<&'a str>,
     user_agent: Option<&'a str>,
     range: Option<&'a str>,
@@ -143,14 +185,20 @@ impl Entry {
             None => "unix:".to_owned(),
         };
         let _ = write!(line, " - - [{}] \"", clf_time(now));
-        for (part, after) in [(&self.method, " "), (&self.target, " "), (&self.version, "\" ")] {
-            escape(part, &mut line);
-            line.push_str(after);
+        match &self.line {
+            RequestLine::Parts { method, target, version } => {
+                for (part, after) in [(method, " "), (target, " "), (version, "")] {
+                    escape(part.as_bytes(), &mut line);
+                    line.push_str(after);
+                }
+            }
+            RequestLine::Raw(bytes) if bytes.is_empty() => line.push('-'),
+            RequestLine::Raw(bytes) => escape(bytes, &mut line),
         }
-        let _ = write!(line, "{} {} \"", self.status, end.body_sent);
-        escape(self.referer.as_deref().unwrap_or("-"), &mut line);
+        let _ = write!(line, "\" {} {} \"", self.status, end.body_sent);
+        escape(self.referer.as_deref().unwrap_or("-").as_bytes(), &mut line);
         line.push_str("\" \"");
-        escape(self.user_agent.as_deref().unwrap_or("-"), &mut line);
+        escape(self.user_agent.as_deref().unwrap_or("-").as_bytes(), &mut line);
         line.push_str(match end.completion {
             Completion::Whole => "\"\n",
             Completion::Aborted => "\" aborted\n",
@@ -159,16 +207,23 @@ impl Entry {
     }
 
     fn json(&self, end: AnswerEnd, now: SystemTime) -> String {
+        let (method, target, version, request_line) = match &self.line {
+            RequestLine::Parts { method, target, version } => {
+                (Some(method.as_str()), Some(target.as_str()), Some(version.as_str()), None)
+            }
+            RequestLine::Raw(bytes) => (None, None, None, Some(String::from_utf8_lossy(bytes))),
+        };
         let line = JsonLine {
             time: humantime::format_rfc3339_millis(now).to_string(),
             client: self.client,
-            method: &self.method,
-            target: &self.target,
-            version: &self.version,
+            method,
+            target,
+            version,
+            request_line,
             status: self.status,
             body_bytes: end.body_sent,
             aborted: end.completion == Completion::Aborted,
-            seconds: self.began.elapsed().as_secs_f64(),
+            seconds: self.began.map(|began| began.elapsed().as_secs_f64()),
             referer: self.referer.as_deref(),
             user_agent: self.user_agent.as_deref(),
             range: self.range.as_deref(),
@@ -186,8 +241,8 @@ fn clf_time(now: SystemTime) -> String {
 }
 
 /// Quotes, backslashes and whatever is no visible ASCII as `\xHH`, so that a line stays one line.
-fn escape(text: &str, line: &mut String) {
-    for byte in text.bytes() {
+fn escape(text: &[u8], line: &mut String) {
+    for &byte in text {
         if matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\' {
             line.push(char::from(byte));
         } else {
@@ -250,14 +305,16 @@ mod tests {
     fn entry() -> Entry {
         Entry {
             client: Some(IpAddr::from([192, 0, 2, 1])),
-            method: "GET".to_owned(),
-            target: "/a\"\n%20".to_owned(),
-            version: "HTTP/1.1".to_owned(),
+            line: RequestLine::Parts {
+                method: "GET".to_owned(),
+                target: "/a\"\n%20".to_owned(),
+                version: "HTTP/1.1".to_owned(),
+            },
             status: 206,
             referer: None,
             user_agent: Some("x\u{1b}[31m\u{e9}".to_owned()),
             range: Some("bytes=0-1".to_owned()),
-            began: tokio::time::Instant::now(),
+            began: Some(tokio::time::Instant::now()),
         }
     }
 
@@ -281,6 +338,25 @@ mod tests {
         assert_eq!(line["target"], "/a\"\n%20");
         assert_eq!((&line["body_bytes"], &line["aborted"]), (&2.into(), &true.into()));
         assert_eq!(line["time"], "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn a_line_that_is_none_is_shown_as_it_came() {
+        let entry = |line| Entry { line: RequestLine::parse(line), began: None, ..entry() };
+        for (line, shown) in [
+            (&b""[..], "\"-\""),
+            (b"\x16\x03\xff", "\"\\x16\\x03\\xFF\""),
+            (b"GET / HTTP/9.9", "\"GET / HTTP/9.9\""),
+            (b"GET /a", "\"GET /a\""),
+        ] {
+            let combined = entry(line).combined(END, SystemTime::UNIX_EPOCH);
+            assert!(combined.contains(&format!("] {shown} 206 2 ")), "{combined}");
+        }
+        let json =
+            |line| serde_json::from_str::<serde_json::Value>(&entry(line).json(END, SystemTime::now()));
+        assert_eq!(json(b"GET / HTTP/9.9").unwrap()["method"], "GET");
+        let garbage = json(b"\x16\n").unwrap();
+        assert_eq!((&garbage["request_line"], &garbage["method"]), (&"\u{16}\n".into(), &().into()));
     }
 
     #[test]

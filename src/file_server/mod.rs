@@ -43,7 +43,7 @@ use crate::cli::ServerArguments;
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::{Pages, PagesError};
 use crate::http::stop::{Interrupts, Phase, StopHandle};
-use crate::http::transport::Transport;
+use crate::http::transport::{RefusalLog, Transport};
 use crate::settings::SettingsError;
 use crate::systemd::{PassedError, PassedSockets, ServiceState};
 use crate::telemetry::say;
@@ -194,6 +194,7 @@ impl FileServer {
             blocking_threads: 4,
             limits: settings.limits,
             pages: pages.clone(),
+            refusals: log.clone().map(|log| Arc::new(log) as Arc<dyn RefusalLog>),
             stop: transport_stop.clone(),
         };
         let plan = AnswerPlan {

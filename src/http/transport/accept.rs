@@ -74,7 +74,7 @@ where
             return Box::pin(async move {
                 let _place = place;
                 // Whether the page still arrives is up to the client.
-                let _ = Connection::refuse(stream, worker, StatusCode::SERVICE_UNAVAILABLE).await;
+                let _ = Connection::refuse(stream, peer, worker, StatusCode::SERVICE_UNAVAILABLE).await;
                 Ok(())
             });
         }

@@ -21,9 +21,10 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::clock::{Clock, Purpose};
-use super::ending::{Body, Ending, LINGER};
+use super::ending::Ending;
 use super::head::{HeadScan, Scan};
 use super::link::{Completion, Link, Stage, Worker};
+use super::refusal::RequestLine;
 use super::shortcut::Offer;
 use super::stall::Stall;
 use super::stream::Stream;
@@ -31,6 +32,7 @@ use super::stream::Stream;
 /// Requests answered the short way before other connections get their turn.
 const SHORT_ANSWERS_IN_TURN: usize = 16;
 
+mod refusing;
 mod sending;
 
 /// An accepted connection.
@@ -42,6 +44,8 @@ pub(super) struct Connection {
     unsent: BytesMut,
     link: Rc<Link>,
     scan: HeadScan,
+    /// Kept only for those who log refusals.
+    line: RequestLine,
     /// Whether the parser has been given a head to its end.
     is_head_whole: bool,
     /// What was read beyond the end of the head.
@@ -66,6 +70,7 @@ impl Connection {
             unsent: BytesMut::new(),
             link: Rc::new(Link::new(worker)),
             scan: HeadScan::default(),
+            line: RequestLine::default(),
             is_head_whole: false,
             ahead: BytesMut::new(),
             is_input_waiting: false,
@@ -78,36 +83,8 @@ impl Connection {
         }
     }
 
-    /// A connection that gets the page of this status and no service.
-    pub(super) async fn refuse(stream: Stream, worker: Rc<Worker>, status: StatusCode) -> io::Result<()> {
-        let mut connection = Self::new(stream, None, worker);
-        let mut space = [0; 64];
-        let mut buf = ReadBuf::new(&mut space);
-        let first = std::future::poll_fn(|cx| connection.stream.poll_read(cx, &mut buf));
-        if let Ok(read) = tokio::time::timeout(LINGER, first).await {
-            read?;
-            // Only to know a HEAD request, whose answer has no body.
-            connection.scan.feed(buf.filled(), connection.link.worker.limits.head);
-        }
-        connection.end_with(status);
-        std::future::poll_fn(|cx| connection.poll_ending(cx)).await
-    }
-
     pub(super) fn link(&self) -> &Rc<Link> {
         &self.link
-    }
-
-    /// Reads nothing more, and answers with the page of this status.
-    fn end_with(&mut self, status: StatusCode) {
-        let body = if self.scan.is_head_request() { Body::None } else { Body::Page };
-        self.ending = Some(Ending::with_page(status, body, &self.link.worker.pages));
-        self.link.stage.set(Stage::Ended);
-        let connections = &self.link.worker.connections;
-        match status {
-            StatusCode::REQUEST_TIMEOUT => connections.late_heads.fetch_add(1, Ordering::Relaxed),
-            StatusCode::SERVICE_UNAVAILABLE => 0,
-            _ => connections.bad_heads.fetch_add(1, Ordering::Relaxed),
-        };
     }
 
     fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -149,7 +126,6 @@ impl Connection {
 
     /// Reads some of the next head, never beyond its end.
     fn poll_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<Head>> {
-        let limits = self.link.worker.limits.head;
         let scan = if self.ahead.is_empty() {
             let before = buf.filled().len();
             match self.stream.poll_read(cx, buf) {
@@ -169,7 +145,7 @@ impl Connection {
                 }
                 return Poll::Ready(Ok(Head::ForParser));
             }
-            let scan = self.scan.feed(read, limits);
+            let scan = scan_head(&mut self.scan, &mut self.line, &self.link.worker, read);
             if let Scan::Complete(end) = scan
                 && offer(&self.link, self.peer, read.get(..end), &mut self.unsent) == Offer::Answered
             {
@@ -189,7 +165,7 @@ impl Connection {
         } else {
             let length = self.ahead.len().min(buf.remaining());
             let next = self.ahead.get(..length).unwrap_or_default();
-            let scan = self.scan.feed(next, limits);
+            let scan = scan_head(&mut self.scan, &mut self.line, &self.link.worker, next);
             if let Scan::Complete(end) = scan
                 && offer(&self.link, self.peer, next.get(..end), &mut self.unsent) == Offer::Answered
             {
@@ -225,6 +201,7 @@ impl Connection {
                 Head::Answered => {
                     self.answers = self.answers.wrapping_add(1);
                     self.scan = HeadScan::default();
+                    self.line.clear();
                 }
             }
         }
@@ -250,6 +227,7 @@ impl Connection {
         self.stall = None;
         self.is_head_whole = false;
         self.scan = HeadScan::default();
+        self.line.clear();
         if self.link.has_request_body.get() {
             // What is left of the body cannot be told from a next request.
             self.link.stage.set(Stage::Ended);
@@ -308,7 +286,7 @@ impl AsyncWrite for Connection {
         // Nothing is read any more once the client has closed its side.
         this.check_clock(cx)?;
         if this.link.stage.get() == Stage::Head {
-            this.end_with(parser_status(bytes));
+            this.end_with(refusing::parser_status(bytes));
         }
         if this.ending.is_some() {
             ready!(this.poll_ending(cx))?;
@@ -349,6 +327,7 @@ impl AsyncWrite for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.report_refusal();
         self.link.end_answer(Completion::Aborted);
         let worker = &self.link.worker;
         if let Some(task) = self.task {
@@ -366,6 +345,14 @@ enum Head {
     Answered,
 }
 
+/// Looks at the next bytes of a head.
+fn scan_head(scan: &mut HeadScan, line: &mut RequestLine, worker: &Worker, bytes: &[u8]) -> Scan {
+    if worker.refusals.is_some() {
+        line.feed(bytes);
+    }
+    scan.feed(bytes, worker.limits.head)
+}
+
 /// Offers a whole head to the program, unless more is to be said of its answer than the program knows.
 fn offer(link: &Link, peer: Option<SocketAddr>, head: Option<&[u8]>, answer: &mut BytesMut) -> Offer {
     let worker = &link.worker;
@@ -377,13 +364,4 @@ fn offer(link: &Link, peer: Option<SocketAddr>, head: Option<&[u8]>, answer: &mu
         }
         _ => Offer::Declined,
     }
-}
-
-/// The status of an answer that the dispatcher made by itself, `HTTP/1.1 400 Bad Request` and so on.
-fn parser_status(answer: &[u8]) -> StatusCode {
-    answer
-        .get(9..12)
-        .and_then(|digits| StatusCode::from_bytes(digits).ok())
-        .filter(|status| status.is_client_error() || status.is_server_error())
-        .unwrap_or(StatusCode::BAD_REQUEST)
 }

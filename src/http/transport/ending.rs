@@ -30,6 +30,15 @@ pub(super) enum Body {
 pub(super) struct Ending {
     unsent: Bytes,
     closing: Closing,
+    page: Option<Page>,
+}
+
+/// What a refused connection was answered with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Page {
+    pub(super) status: StatusCode,
+    /// The bytes of the answer before its body.
+    pub(super) head_length: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,12 +51,24 @@ enum Closing {
 impl Ending {
     /// Refuses with the page of this status.
     pub(super) fn with_page(status: StatusCode, body: Body, pages: &Pages) -> Self {
-        Self { unsent: encode(status, body, pages), closing: Closing::Sending }
+        let (unsent, head_length) = encode(status, body, pages);
+        let page = Some(Page { status, head_length: head_length as u64 });
+        Self { unsent, closing: Closing::Sending, page }
     }
 
     /// Closes after an answer that is out already.
     pub(super) fn after_answer() -> Self {
-        Self { unsent: Bytes::new(), closing: Closing::Sending }
+        Self { unsent: Bytes::new(), closing: Closing::Sending, page: None }
+    }
+
+    /// The page, where there is one.
+    pub(super) fn page(&self) -> Option<Page> {
+        self.page
+    }
+
+    /// Whether all of it has gone to the kernel.
+    pub(super) fn is_sent(&self) -> bool {
+        self.unsent.is_empty()
     }
 
     /// Sends the page if there is one, closes for writing, and waits for the other side to close. Gives the bytes written to
@@ -99,8 +120,8 @@ impl Ending {
     }
 }
 
-/// The whole answer as it goes out.
-fn encode(status: StatusCode, body: Body, pages: &Pages) -> Bytes {
+/// The whole answer as it goes out, and how long its head is.
+fn encode(status: StatusCode, body: Body, pages: &Pages) -> (Bytes, usize) {
     let page = pages.html(status);
     let head = format!(
         "HTTP/1.1 {} {}\r\n\
@@ -121,5 +142,5 @@ fn encode(status: StatusCode, body: Body, pages: &Pages) -> Bytes {
     if body == Body::Page {
         answer.extend_from_slice(&page);
     }
-    answer.freeze()
+    (answer.freeze(), head.len())
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::admission::Connections;
 use super::outgoing::{Outgoing, SendFile, SendState};
 use super::pace::Pace;
+use super::refusal::RefusalLog;
 use super::shortcut::Shortcut;
 use super::{Limits, Pages};
 
@@ -201,6 +202,7 @@ pub(super) struct Shared {
     pub(super) connections: Arc<Connections>,
     pub(super) pace: Option<Arc<Pace>>,
     pub(super) shortcut: Option<Rc<dyn Shortcut>>,
+    pub(super) refusals: Option<Arc<dyn RefusalLog>>,
 }
 
 impl std::ops::Deref for Worker {

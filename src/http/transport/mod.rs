@@ -66,6 +66,7 @@ pub mod head;
 mod link;
 mod outgoing;
 mod pace;
+mod refusal;
 mod service;
 mod shortcut;
 mod stall;
@@ -76,6 +77,7 @@ mod tests;
 pub use admission::Connections;
 pub use link::{AnswerEnd, Completion, Link};
 pub use outgoing::{SendFile, SendState};
+pub use refusal::{Refusal, RefusalLog};
 pub use shortcut::{Offer, Shortcut};
 
 use self::accept::AcceptorFactory;
@@ -137,6 +139,8 @@ pub struct Transport {
     pub limits: Limits,
     /// What is answered where no handler is asked.
     pub pages: Pages,
+    /// Hears of every request that no handler hears of.
+    pub refusals: Option<Arc<dyn RefusalLog>>,
     /// Stops it; servers that share a handle stop together.
     pub stop: StopHandle,
 }
@@ -149,6 +153,7 @@ impl Default for Transport {
             blocking_threads: 1,
             limits: Limits::default(),
             pages: Pages::built_in(),
+            refusals: None,
             stop: StopHandle::default(),
         }
     }
@@ -206,7 +211,7 @@ impl Transport {
             // Connections are counted here, and one too many is answered; actix would leave it waiting.
             .max_concurrent_connections(usize::MAX >> 1)
             .disable_signals();
-        let (limits, pages) = (self.limits, self.pages);
+        let (limits, pages, refusals) = (self.limits, self.pages, self.refusals);
         let pace = limits.rate.map(Pace::new).map(Arc::new);
         let service = {
             let connections = Arc::clone(&connections);
@@ -219,6 +224,7 @@ impl Transport {
                     connections: Arc::clone(&connections),
                     pace: pace.clone(),
                     shortcut,
+                    refusals: refusals.clone(),
                 }));
                 actix_rt::spawn(drain_when_asked(Rc::clone(&worker), phases.clone()));
                 let http = HttpService::build()

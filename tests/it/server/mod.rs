@@ -11,6 +11,7 @@ mod clients;
 mod digests;
 mod faults;
 mod operation;
+mod refusals;
 mod requests;
 mod serving;
 
