@@ -21,14 +21,24 @@ impl Validators {
     pub fn new(modified_seconds: u64, length: u64) -> Self {
         // The year 9999 is the last that a header can name.
         let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(modified_seconds.min(253_402_300_799));
-        let visible =
-            |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"0-0\""));
         Self {
             etag: visible(format!("\"{modified_seconds:x}-{length:x}\"")),
             modified,
             last_modified: visible(httpdate::fmt_http_date(modified)),
         }
     }
+
+    /// The same with a tag that says more: `"<mtime hex>-<length hex>-<suffix>"`.
+    #[must_use]
+    pub fn with_suffix(&self, suffix: &str) -> Self {
+        let tag = String::from_utf8_lossy(self.etag.as_bytes());
+        let etag = visible(format!("{}-{suffix}\"", tag.trim_end_matches('"')));
+        Self { etag, ..self.clone() }
+    }
+}
+
+fn visible(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"0-0\""))
 }
 
 /// What the conditions of a request come to.
@@ -128,6 +138,7 @@ mod tests {
             (&validators.etag, &validators.last_modified),
             (&TAG.parse().unwrap(), &MODIFIED.parse().unwrap())
         );
+        assert_eq!(validators.with_suffix("br").etag, "\"2ebc98a1-3e8-br\"");
         assert!(Validators::new(u64::MAX, u64::MAX).last_modified.to_str().unwrap().contains("9999"));
     }
 

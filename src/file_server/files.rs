@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 
 use actix_http::body::BoxBody;
 use actix_http::header::{self, HeaderValue};
-use actix_http::{Method, Request, Response, StatusCode};
+use actix_http::{HttpMessage as _, Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
@@ -27,6 +27,7 @@ use super::path::{self, FilePath, Kind, PathError};
 use super::root::OpenError;
 use super::sending::Sent;
 use super::store::{Found, Store};
+use super::variants::{Representation, Variants};
 use crate::http::pages::Pages;
 use crate::http::transport::Link;
 
@@ -62,6 +63,8 @@ pub struct Files {
     pub counters: Arc<WorkerCounters>,
     /// Where answers are written down, if anywhere.
     pub log: Option<Rc<AccessLog>>,
+    /// What finds encoded files beside others, if they are sent.
+    pub(super) variants: Option<Variants>,
     /// The digests of the files, if they are made.
     pub digests: Option<Arc<Digests>>,
     /// How it answers.
@@ -133,7 +136,10 @@ impl Files {
         }
         let name = name_of(&path);
         match self.store.get(&name, Instant::now()) {
-            Ok(found) => Some(self.send(request, &name, &found)),
+            Ok(found) => match self.represent(request, Representation::plain(name, found)) {
+                Ok(representation) => Some(self.send(request, &representation)),
+                Err(_) => None,
+            },
             Err(OpenError::WouldBlock | OpenError::Folder) => None,
             Err(error) => Some(self.fail(request, &name, error)),
         }
@@ -146,12 +152,36 @@ impl Files {
         };
         let name = name_of(&path);
         match self.store.read(&name).await {
-            Ok(found) => self.send(request, &name, &found),
+            Ok(found) => {
+                let plain = Representation::plain(name, found);
+                let representation = match self.variants_of(&plain) {
+                    Some(variants) => variants.select_from_disk(&self.store, request.headers(), plain).await,
+                    None => plain,
+                };
+                self.send(request, &representation)
+            }
             Err(OpenError::Folder) if self.store.read(&index_of(&path)).await.is_ok() => {
                 self.redirect_to_folder(request).into()
             }
             Err(error) => self.fail(request, &name, error),
         }
+    }
+
+    /// The representation of a file that this request wants, unless a disk has to be waited for.
+    fn represent<'a>(
+        &self,
+        request: &Request,
+        plain: Representation<'a>,
+    ) -> Result<Representation<'a>, OpenError> {
+        match self.variants_of(&plain) {
+            Some(variants) => variants.select(&self.store, request.headers(), plain),
+            None => Ok(plain),
+        }
+    }
+
+    /// What finds encoded files, where they are wanted. A probe is to be answered alike by every server.
+    fn variants_of(&self, plain: &Representation<'_>) -> Option<&Variants> {
+        self.variants.as_ref().filter(|_| *plain.name != *PROBE)
     }
 
     /// A folder's name without its slash: the links of its index would lead beside it.
@@ -183,7 +213,7 @@ impl Files {
     fn fail(&self, request: &Request, name: &[u8], error: OpenError) -> Sent {
         match error {
             OpenError::Missing if name == PROBE => {
-                return self.send(request, name, &self.plan.probe_file);
+                return self.send(request, &Representation::plain(name, self.plan.probe_file.clone()));
             }
             OpenError::Missing | OpenError::Folder => self.refuse(StatusCode::NOT_FOUND),
             OpenError::Forbidden => self.refuse(StatusCode::FORBIDDEN),

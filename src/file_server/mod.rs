@@ -4,6 +4,7 @@
 //! - [`store`], [`cache`]: files as they are answered, small ones from memory.
 //! - [`files`]: from a request to its file, and [`sending`]: from a file to its answer; [`conditions`], [`range`],
 //!   [`multipart`] decide what is sent of it.
+//! - [`encoding`], [`variants`]: whether a file is sent that lies compressed beside it.
 //! - [`digests`]: the SHA-256 of every file, made in the background.
 //! - [`body`], [`source`]: how the bytes go out.
 //! - [`load`]: what the server reports of itself to balancers.
@@ -26,6 +27,7 @@ pub mod body;
 pub mod cache;
 pub mod conditions;
 pub mod digests;
+pub mod encoding;
 pub mod files;
 pub mod load;
 pub mod media;
@@ -38,6 +40,7 @@ pub mod sending;
 pub mod settings;
 pub mod source;
 pub mod store;
+mod variants;
 
 use crate::cli::ServerArguments;
 use crate::http::listener::{self, Address, ListenError, Listening};
@@ -55,6 +58,7 @@ use metrics::{Figures, WorkerCounters};
 use root::{Root, RootError};
 use settings::ServerSettings;
 use store::{Found, Store};
+use variants::Variants;
 
 /// Once no download is under way, pages and other small answers have this long to go out.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -221,6 +225,7 @@ impl FileServer {
                     load: Arc::clone(&load),
                     counters,
                     log: log.clone().map(Rc::new),
+                    variants: settings.precompressed.then(|| Variants::new(Arc::clone(&root))),
                     digests: digests.clone(),
                     plan: plan.clone(),
                 });

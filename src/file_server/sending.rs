@@ -16,6 +16,7 @@ use super::multipart::{self, Piece};
 use super::range::{self, Part, Ranges};
 use super::source::Source;
 use super::store::{Content, Found};
+use super::variants::Representation;
 use crate::balancer::load_report;
 use crate::http::transport::Link;
 
@@ -40,11 +41,12 @@ impl From<Response<Body>> for Sent {
 
 impl Files {
     /// The answer with a file, or with the word that the client has it, or parts of it.
-    pub(super) fn send(&self, request: &Request, name: &[u8], found: &Found) -> Sent {
-        let meta = &found.meta;
-        let length = meta.identity.length;
+    pub(super) fn send(&self, request: &Request, representation: &Representation<'_>) -> Sent {
+        let Representation { name, found, varies, encoded } = representation;
+        let (validators, content_type) = (representation.validators(), representation.content_type());
+        let length = found.meta.identity.length;
         let headers = request.headers();
-        let outcome = conditions::evaluate(headers, &meta.validators);
+        let outcome = conditions::evaluate(headers, validators);
         let ranges = match headers.get(header::RANGE) {
             Some(ranges) if outcome == Outcome::Send && *request.method() == Method::GET => {
                 range::parse(ranges.as_bytes(), length)
@@ -63,12 +65,15 @@ impl Files {
             (_, Ranges::Ignored) => Response::with_body(StatusCode::OK, Body::Empty),
         };
         let fields = answer.headers_mut();
-        fields.insert(header::ETAG, meta.validators.etag.clone());
-        fields.insert(header::LAST_MODIFIED, meta.validators.last_modified.clone());
+        fields.insert(header::ETAG, validators.etag.clone());
+        fields.insert(header::LAST_MODIFIED, validators.last_modified.clone());
+        if *varies {
+            fields.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        }
         if let Some(cache_control) = &self.plan.cache_control {
             fields.insert(header::CACHE_CONTROL, cache_control.clone());
         }
-        let work = if name == PROBE { Work::Probe } else { Work::Client };
+        let work = if **name == *PROBE { Work::Probe } else { Work::Client };
         if work == Work::Probe {
             // A stored probe answer would tell of a load, and of a health, that is gone.
             fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -77,10 +82,14 @@ impl Files {
         if outcome == Outcome::NotModified {
             return answer.into();
         }
-        fields.insert(header::CONTENT_TYPE, meta.content_type.clone());
+        fields.insert(header::CONTENT_TYPE, content_type.clone());
+        if let Some(encoded) = encoded {
+            let token = HeaderValue::from_static(encoded.coding.token());
+            fields.insert(header::CONTENT_ENCODING, token);
+        }
         fields.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         fields.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if let Some(digest) = self.digests.as_ref().and_then(|digests| digests.header(name, meta)) {
+        if let Some(digest) = self.digests.as_ref().and_then(|digests| digests.header(name, &found.meta)) {
             fields.insert(REPR_DIGEST, digest);
         }
         let pieces = match ranges {
@@ -91,7 +100,7 @@ impl Files {
                     VecDeque::from([Piece::File(*part)])
                 }
                 parts => {
-                    let (content_type, pieces) = multipart::pieces(parts, &meta.content_type, length);
+                    let (content_type, pieces) = multipart::pieces(parts, content_type, length);
                     fields.insert(header::CONTENT_TYPE, content_type);
                     pieces
                 }

@@ -14,6 +14,7 @@ mod operation;
 mod refusals;
 mod requests;
 mod serving;
+mod variants;
 
 /// A running file server with a folder of its own.
 pub struct Server {

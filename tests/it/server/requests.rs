@@ -40,8 +40,8 @@ fn version(name: &str, status: &'static [u16]) -> Case {
 /// Content of a file that no path may reach.
 const SECRET: &str = "nobody may read this";
 
-fn server_with_traps() -> (Server, UnixListener) {
-    let server = Server::start();
+fn server_with_traps(flags: &[&str]) -> (Server, UnixListener) {
+    let server = Server::start_with(flags);
     server.put("a.txt", "0123456789");
     server.put("sub/b.txt", "b");
     server.put(".hidden", SECRET);
@@ -148,10 +148,43 @@ fn table() -> Vec<Case> {
     ]
 }
 
+/// What else is answered by a server that is told to do more.
+fn table_of_options() -> Vec<Case> {
+    let accept = |value: &str| field(&format!("Accept-Encoding: {value}"), &[200]);
+    vec![
+        // Content codings.
+        accept("gzip"),
+        accept("gzip;q=1.0, *;q=0"),
+        accept("identity;q=0, *;q=0"),
+        accept(";,;q=,br;q=99999999999"),
+        accept(&"gzip,".repeat(5000)),
+        raw(request("GET", "/a.txt", &["Accept-Encoding: gzip", "Range: bytes=0-0"]), &[206]),
+        raw(request("GET", "/a.txt", &["Accept-Encoding: gzip", "Range: bytes=999-"]), &[416]),
+        raw(request("GET", "/a.txt", &["Accept-Encoding: gzip", "If-None-Match: *"]), &[304]),
+        Case {
+            expect: Expect::HeadOnly,
+            ..raw(request("HEAD", "/a.txt", &["Accept-Encoding: gzip"]), &[200])
+        },
+    ]
+}
+
 #[test]
 fn every_request_of_the_table_gets_its_status_and_a_page_of_ours() {
-    let (server, _socket) = server_with_traps();
-    for case in table() {
+    let (server, _socket) = server_with_traps(&[]);
+    check_all(&server, table());
+}
+
+#[test]
+fn so_does_every_request_to_a_server_that_does_all_it_can() {
+    let (server, _socket) = server_with_traps(&["--precompressed"]);
+    server.put("a.txt.gz", "compressed");
+    symlink("../secret", server.root().join("a.txt.br")).unwrap();
+    check_all(&server, table());
+    check_all(&server, table_of_options());
+}
+
+fn check_all(server: &Server, table: Vec<Case>) {
+    for case in table {
         let shown: String = case.bytes.escape_ascii().to_string().chars().take(200).collect();
         let mut connection = server.connect();
         connection.send(&case.bytes).unwrap();
@@ -188,7 +221,7 @@ fn check(answer: &Answer, expect: Expect, shown: &str) {
 
 #[test]
 fn what_the_parser_refuses_ends_the_connection() {
-    let (server, _socket) = server_with_traps();
+    let (server, _socket) = server_with_traps(&[]);
     for bytes in [
         "GET /a.txt HTTP/1.1\r\n\r\nGET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET / HTTP/2.0\r\nHost: x\r\n\r\nGET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n",

@@ -1,0 +1,188 @@
+//! Which content coding a client wants (RFC 9110, section 12.5.3). Pure.
+
+use std::cmp::Reverse;
+
+/// A content coding in which a file may lie beside itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// RFC 7932.
+    Brotli,
+    /// RFC 8878.
+    Zstd,
+    /// RFC 1952.
+    Gzip,
+}
+
+impl Coding {
+    /// All of them, what is preferred first.
+    pub const ALL: [Self; 3] = [Self::Brotli, Self::Zstd, Self::Gzip];
+
+    /// Its name in `Accept-Encoding` and `Content-Encoding`.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Brotli => "br",
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+        }
+    }
+
+    /// How the name of a file in this coding ends.
+    #[must_use]
+    pub fn ending(self) -> &'static str {
+        match self {
+            Self::Brotli => ".br",
+            Self::Zstd => ".zst",
+            Self::Gzip => ".gz",
+        }
+    }
+
+    fn is_named(self, token: &[u8]) -> bool {
+        token.eq_ignore_ascii_case(self.token().as_bytes())
+            || (self == Self::Gzip && token.eq_ignore_ascii_case(b"x-gzip"))
+    }
+}
+
+/// Thousandths; 0 refuses.
+type Weight = u16;
+
+/// The codings that a client prefers to the file as it is, in the order of its preference and then of ours.
+///
+/// `fields` are the values of all `Accept-Encoding` lines. Without any, and for members that are malformed, a coding
+/// is not wanted. A client that refuses the file as it is gets it all the same where there is no other.
+pub fn wanted<'a>(fields: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = Coding> {
+    let mut weights = Coding::ALL.map(|coding| (None, coding));
+    let (mut identity, mut others) = (None, None);
+    for (name, weight) in fields.flat_map(|field| field.split(|byte| *byte == b',')).filter_map(parse) {
+        if name == b"*" {
+            others.get_or_insert(weight);
+        } else if name.eq_ignore_ascii_case(b"identity") {
+            identity.get_or_insert(weight);
+        } else if let Some((own, _)) = weights.iter_mut().find(|(_, coding)| coding.is_named(name)) {
+            own.get_or_insert(weight);
+        }
+    }
+    let identity: Weight = identity.or(others).unwrap_or(0);
+    let mut weights = weights.map(|(weight, coding)| (weight.or(others).unwrap_or(0), coding));
+    // A stable sort keeps our order among equals.
+    weights.sort_by_key(|(weight, _)| Reverse(*weight));
+    weights
+        .into_iter()
+        .filter(move |(weight, _)| *weight > 0 && *weight >= identity)
+        .map(|(_, coding)| coding)
+}
+
+/// One member, such as `gzip;q=0.5`; `None` where it is malformed.
+fn parse(member: &[u8]) -> Option<(&[u8], Weight)> {
+    let mut parts = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let name = parts.next().filter(|name| !name.is_empty())?;
+    let weight = match parts.next() {
+        None => 1000,
+        Some(parameter) => {
+            let (b"q" | b"Q", b"=", value) = (parameter.get(..1)?, parameter.get(1..2)?, parameter.get(2..)?)
+            else {
+                return None;
+            };
+            parse_weight(value)?
+        }
+    };
+    parts.next().is_none().then_some((name, weight))
+}
+
+/// `0`, `1`, and up to three digits after a point (RFC 9110, section 12.4.2).
+fn parse_weight(value: &[u8]) -> Option<Weight> {
+    let (whole, rest) = value.split_first()?;
+    let digits = match rest {
+        [] => rest,
+        [b'.', digits @ ..] if digits.len() <= 3 => digits,
+        _ => return None,
+    };
+    let mut thousandths = match whole {
+        b'0' => 0,
+        b'1' => 1000,
+        _ => return None,
+    };
+    for (digit, worth) in digits.iter().zip([100, 10, 1]) {
+        thousandths += Weight::from(char::from(*digit).to_digit(10)? as u8) * worth;
+    }
+    (thousandths <= 1000).then_some(thousandths)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn list(fields: &[&str]) -> String {
+        let tokens: Vec<_> = wanted(fields.iter().map(|field| field.as_bytes())).map(Coding::token).collect();
+        tokens.join(" ")
+    }
+
+    #[test]
+    fn what_is_asked_for_comes_in_the_order_of_its_weight_and_then_of_ours() {
+        for (field, expected) in [
+            ("", ""),
+            ("gzip", "gzip"),
+            ("gzip, deflate, br, zstd", "br zstd gzip"),
+            ("GZIP;Q=0.5,br;q=0.1", "gzip br"),
+            ("x-gzip", "gzip"),
+            ("gzip;q=1.000, br;q=0.999", "gzip br"),
+            ("gzip ; q=0.5 , br ;q=0.50", "br gzip"),
+            ("*", "br zstd gzip"),
+            ("*;q=0", ""),
+            ("br;q=0, *", "zstd gzip"),
+            ("gzip, *;q=0", "gzip"),
+            ("identity", ""),
+            ("identity;q=0", ""),
+            ("identity;q=0, gzip;q=0.1", "gzip"),
+            ("identity, gzip;q=0.5", ""),
+            ("identity;q=0.5, gzip;q=0.5, br;q=0.4", "gzip"),
+            ("*;q=0.5, gzip;q=0.4, br", "br zstd"),
+            ("deflate", ""),
+        ] {
+            assert_eq!(list(&[field]), expected, "{field}");
+        }
+        assert_eq!(list(&[]), "");
+        assert_eq!(list(&["gzip;q=0.5", "br;q=0.4"]), "gzip br");
+    }
+
+    #[test]
+    fn what_is_malformed_is_not_wanted() {
+        for member in [
+            "gzip;q=",
+            "gzip;q=2",
+            "gzip;q=1.001",
+            "gzip;q=0.1234",
+            "gzip;q=-1",
+            "gzip;q=a",
+            "gzip;x=1",
+            "gz ip",
+        ] {
+            assert_eq!(list(&[member]), "", "{member}");
+            assert_eq!(list(&[&format!("{member}, br")]), "br", "{member}");
+        }
+        assert_eq!(list(&[";;,,=,q=1;"]), "");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(fields: Vec<Vec<u8>>) {
+            prop_assert!(wanted(fields.iter().map(Vec::as_slice)).count() <= Coding::ALL.len());
+        }
+
+        #[test]
+        fn heavier_codings_come_first(weights in proptest::array::uniform4(0_u16..=1000)) {
+            let [identity, weights @ ..] = weights;
+            let members = Coding::ALL.iter().zip(weights);
+            let member = |token: &str, weight| format!("{token};q={}.{:03}", weight / 1000, weight % 1000);
+            let codings = members.clone().map(|(coding, weight)| member(coding.token(), weight));
+            let field = codings.chain([member("identity", identity)]).collect::<Vec<_>>().join(", ");
+            let weight_of = |coding| members.clone().find(|(own, _)| **own == coding).unwrap().1;
+            let found: Vec<Weight> = wanted([field.as_bytes()].into_iter()).map(weight_of).collect();
+            prop_assert!(found.is_sorted_by(|first, second| first >= second));
+            let expected = weights.iter().filter(|weight| **weight > 0 && **weight >= identity).count();
+            prop_assert_eq!(found.len(), expected);
+        }
+    }
+}
