@@ -30,6 +30,8 @@ pub enum Event<'a> {
     Waiting {
         /// In how long.
         left: Duration,
+        /// Whether this was said before.
+        step: WaitStep,
     },
     /// A source is known from now on.
     Offered {
@@ -91,6 +93,15 @@ pub enum Event<'a> {
         /// Its name.
         target: &'a Path,
     },
+}
+
+/// How far a wait is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitStep {
+    /// It begins.
+    First,
+    /// It goes on.
+    Further,
 }
 
 /// Is told what happens.

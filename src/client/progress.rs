@@ -11,7 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
 use super::download::{Job, Origin, Report};
-use super::event::{Event, Observer};
+use super::event::{Event, Observer, WaitStep};
 use super::report;
 use super::settings::{Explanations, Reports, Show, Text};
 use crate::cli::ProgressMode;
@@ -62,6 +62,7 @@ impl Screen {
             screen: self,
             name,
             bar: RefCell::new(None),
+            countdown: RefCell::new(None),
             rows: RefCell::default(),
             received: Cell::new(0),
             size: Cell::new(None),
@@ -113,6 +114,7 @@ pub(super) struct FileDisplay<'a> {
     screen: &'a Screen,
     name: String,
     bar: RefCell<Option<ProgressBar>>,
+    countdown: RefCell<Option<ProgressBar>>,
     /// A row for each source.
     rows: RefCell<HashMap<usize, ProgressBar>>,
     received: Cell<u64>,
@@ -147,6 +149,32 @@ impl FileDisplay<'_> {
         bar.set_position(done);
         bar.reset_eta();
         *self.bar.borrow_mut() = Some(bar);
+    }
+
+    /// A countdown on a terminal, one line elsewhere.
+    fn wait(&self, left: Duration, step: WaitStep) {
+        let seconds = left.as_secs_f64().round();
+        let line = format!("No server is available; asking again in {seconds} s");
+        match (self.screen.mode, step) {
+            (ProgressMode::Bar, _) => {
+                let mut countdown = self.countdown.borrow_mut();
+                let new = || self.screen.bars.add(styled(ProgressBar::new_spinner(), "{msg}"));
+                let bar = countdown.get_or_insert_with(new);
+                bar.set_message(line);
+            }
+            (ProgressMode::None, _) | (_, WaitStep::Further) => {}
+            (ProgressMode::Json, WaitStep::First) => {
+                let object = serde_json::json!({ "file": self.name, "asking_again_in": seconds });
+                self.screen.print_error(&object.to_string());
+            }
+            (ProgressMode::Plain, WaitStep::First) => self.screen.print_error(&line),
+        }
+    }
+
+    fn stop_countdown(&self) {
+        if let Some(bar) = self.countdown.borrow_mut().take() {
+            bar.finish_and_clear();
+        }
     }
 
     fn advance(&self, source: usize, bytes: u64) {
@@ -224,6 +252,7 @@ impl FileDisplay<'_> {
 
 impl Drop for FileDisplay<'_> {
     fn drop(&mut self) {
+        self.stop_countdown();
         self.clear();
         if let Some(all) = &self.screen.all {
             all.inc(1);
@@ -233,6 +262,9 @@ impl Drop for FileDisplay<'_> {
 
 impl Observer for FileDisplay<'_> {
     fn notice(&self, event: &Event<'_>) {
+        if !matches!(event, Event::Waiting { .. }) {
+            self.stop_countdown();
+        }
         match event {
             Event::Redirected { head, page, to } => {
                 let line = format!("A new server address was received: {to}\n");
@@ -244,10 +276,7 @@ impl Observer for FileDisplay<'_> {
                 }
             }
             Event::Refused { head, page } => self.screen.print_text(&[head, page, ending(page)]),
-            Event::Waiting { left } => {
-                self.screen
-                    .print_error(&format!("No server is available; asking again in {} s", left.as_secs()));
-            }
+            Event::Waiting { left, step } => self.wait(*left, *step),
             Event::Offered { source, url } => self.explain(&format!("server {source} offered: {url}")),
             Event::Chosen { source, url, range } => {
                 let bytes = match range.end {

@@ -184,23 +184,6 @@ fn a_small_file_takes_one_request() {
 }
 
 #[test]
-fn a_busy_balancer_is_waited_for_only_if_asked_to() {
-    let file = content(1000);
-    let server = Script::of(&file).start();
-    let busy = || {
-        let unavailable = Fault::Answers(503, vec!["Retry-After: 1".to_owned()]);
-        let location = format!("Location: {}", server.url("/f"));
-        Script::of(b"").fault(unavailable, Times::Next(2)).answers(301, vec![location]).start()
-    };
-    let downloads = Downloads::new();
-    let outcome = downloads.get(&[&busy().url("/f")]);
-    assert!(outcome.ended_with(22).stdout().contains("503 page"), "{}", outcome.stdout());
-    let outcome = downloads.get(&[&busy().url("/f"), "--wait"]);
-    assert!(outcome.ended_with(0).stderr().contains("asking again in 1 s"), "{}", outcome.stderr());
-    assert!(downloads.read("f") == file);
-}
-
-#[test]
 fn a_hundred_links_are_no_trouble() {
     let file = content(FILE);
     let (bad, good) = (Script::of(&file).closes_at(10).start(), Script::of(&file).start());

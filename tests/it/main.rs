@@ -19,6 +19,8 @@ mod client_hostile;
 mod client_integrity;
 mod client_resume;
 mod client_tls;
+#[cfg(target_os = "linux")]
+mod client_wait;
 mod documents;
 mod failover;
 mod help;

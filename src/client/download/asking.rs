@@ -7,11 +7,12 @@ use rand::RngExt;
 use tokio::time::Instant;
 
 use super::super::error::DownloadError;
-use super::super::event::Event;
+use super::super::event::{Event, WaitStep};
 use super::super::identity::{Authority, Sha256Digest};
 use super::super::link;
 use super::super::plan::{Failure, SourceId};
 use super::super::redirect::Trail;
+use super::countdown::Countdown;
 use super::engine::Engine;
 use super::fetch::{Hop, OpenError, Opened, Shown, Wanted};
 use super::{Origin, Unavailable};
@@ -35,7 +36,9 @@ pub(super) enum AskOutcome {
     },
     Failed(OpenError),
     Silent,
-    /// The wait after a 503 is over.
+    /// Another second of the wait after a 503 is over.
+    Waiting(Countdown),
+    /// All of it is.
     Waited,
 }
 
@@ -125,6 +128,11 @@ impl Engine<'_> {
                 self.last_error = Some((error, None));
                 self.plan.asked(None, rand::rng().random(), now);
             }
+            AskOutcome::Waiting(countdown) => {
+                let left = countdown.left(now);
+                self.observer.notice(&Event::Waiting { left, step: WaitStep::Further });
+                self.count_down(countdown);
+            }
             AskOutcome::Waited => {
                 self.plan.keep_asking();
                 self.plan.asked(Some(Duration::ZERO), 0.0, now);
@@ -160,15 +168,18 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Counts down to the next asking.
+    /// Waits, and counts down to the next asking.
     fn wait(&mut self, wait: Duration) {
-        self.observer.notice(&Event::Waiting { left: wait });
-        self.asking = Some(
-            async move {
-                tokio::time::sleep(wait).await;
-                AskOutcome::Waited
-            }
-            .boxed_local(),
-        );
+        let now = Instant::now();
+        let countdown = Countdown::new(wait, now);
+        self.observer.notice(&Event::Waiting { left: countdown.left(now), step: WaitStep::First });
+        self.count_down(countdown);
+    }
+
+    fn count_down(&mut self, countdown: Countdown) {
+        let ticking = async move {
+            if countdown.tick().await { AskOutcome::Waiting(countdown) } else { AskOutcome::Waited }
+        };
+        self.asking = Some(ticking.boxed_local());
     }
 }

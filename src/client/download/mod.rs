@@ -23,6 +23,7 @@ use super::transport::Transport;
 
 mod answers;
 mod asking;
+mod countdown;
 mod doubt;
 mod engine;
 mod fetch;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    Action, Availability, Balancer, ByteRange, Failure, Parts, Phase, Plan, Race, RangeSet, Ranges, Rival,
-    Run, RunId, Source, SourceId,
+    Action, Availability, ByteRange, Failure, Parts, Phase, Plan, Race, RangeSet, Ranges, Rival, Run, RunId,
+    Source, SourceId,
 };
 
 impl Plan {
@@ -197,20 +197,6 @@ impl Plan {
             let Some((source, range)) = chosen else { return };
             let run = self.begin(source, range, None, now);
             actions.push(Action::Start { run, source, range });
-        }
-    }
-
-    /// Whether the balancer may be asked, now or after a rest.
-    pub(super) fn may_ask(&self) -> bool {
-        self.balancer == Balancer::Present && self.asking.fruitless < self.settings.max_failures.max(1)
-    }
-
-    fn ask_if_needed(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let nobody_works = self.runs.is_empty() && !(self.size.is_some() && self.missing.is_empty());
-        let is_time = self.asking.not_before.is_none_or(|at| at <= now);
-        if (nobody_works || self.asking.wanted) && self.may_ask() && is_time && !self.asking.under_way {
-            self.asking.under_way = true;
-            actions.push(Action::Ask);
         }
     }
 }

@@ -10,10 +10,9 @@
 //! one run; the end of a run only ever moves down.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
-
 use tokio::time::Instant;
 
+mod asking;
 mod deciding;
 mod range;
 mod run;
@@ -23,14 +22,12 @@ mod sharing;
 mod simulation;
 mod source;
 
+use asking::Asking;
 use run::{Phase, Race, Rival, Run};
 
 pub use range::{ByteRange, RangeSet};
 pub use settings::PlanSettings;
 pub use source::{Availability, Failure, Ranges, Source};
-
-/// Askings in a row that named nobody new, after which a balancer has nobody else.
-const BARREN_ASKINGS: u32 = 2;
 
 /// A source's number, in the order in which they were added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,18 +115,6 @@ pub struct Plan {
     is_shared: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Asking {
-    under_way: bool,
-    /// Askings in a row after which nothing arrived.
-    fruitless: u32,
-    /// Askings in a row that named nobody new.
-    barren: u32,
-    not_before: Option<Instant>,
-    /// A run is silent and nobody is there to take its place.
-    wanted: bool,
-}
-
 impl Plan {
     /// A plan for a file of which `done` is there already. Its size may come later.
     #[must_use]
@@ -147,7 +132,7 @@ impl Plan {
             missing,
             parts: Parts::Forbidden,
             balancer,
-            asking: Asking { under_way: false, fruitless: 0, barren: 0, not_before: None, wanted: false },
+            asking: Asking::default(),
             is_shared: false,
         }
     }
@@ -293,53 +278,10 @@ impl Plan {
         }
     }
 
-    /// The balancer named so many sources that were added before this; the next asking need not wait for long.
-    pub fn named(&mut self, new_sources: usize, jitter: f64, now: Instant) {
-        if new_sources == 0 {
-            self.asking.barren = self.asking.barren.saturating_add(1);
-            if self.is_deserted() && self.asking.barren >= BARREN_ASKINGS {
-                self.balancer = Balancer::Absent;
-            }
-            self.asked(None, jitter, now);
-        } else {
-            self.asking.barren = 0;
-            self.asked(Some(Duration::ZERO), jitter, now);
-        }
-    }
-
-    /// The balancer was asked and named nobody. `retry_after` is what it asked us to wait.
-    pub fn asked(&mut self, retry_after: Option<Duration>, jitter: f64, now: Instant) {
-        self.asking.under_way = false;
-        self.asking.wanted = false;
-        self.asking.fruitless = self.asking.fruitless.saturating_add(1);
-        let rest =
-            retry_after.unwrap_or_else(|| source::backoff(&self.settings, self.asking.fruitless, jitter));
-        match now.checked_add(rest) {
-            Some(at) => self.asking.not_before = Some(at),
-            None => self.balancer = Balancer::Absent,
-        }
-    }
-
-    /// Waiting for the balancer is what the user wants, however often it has nobody.
-    pub fn keep_asking(&mut self) {
-        self.asking.fruitless = 0;
-    }
-
-    /// The address leads straight to a server: there is nobody to ask for others.
-    pub fn is_without_balancer(&mut self) {
-        self.balancer = Balancer::Absent;
-    }
-
     /// The numbers it goes by.
     #[must_use]
     pub fn settings(&self) -> &PlanSettings {
         &self.settings
-    }
-
-    /// Whether there is nobody to ask for other sources.
-    #[must_use]
-    pub fn has_no_balancer(&self) -> bool {
-        self.balancer == Balancer::Absent
     }
 
     /// Whether a source is ready, or at work without having failed.

@@ -1,0 +1,85 @@
+//! `fingerpost get --wait` while a balancer has no server: its page is shown, its `Retry-After` waited for, the time counted down.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use super::support::downloads::Downloads;
+use super::support::misbehaving::{Fault, FileServer, Script, Times, content};
+
+/// A balancer that has no server for the first two requests, and says so for `seconds`.
+fn busy(server: &FileServer, seconds: u64) -> FileServer {
+    let unavailable = Fault::Answers(503, vec![format!("Retry-After: {seconds}")]);
+    let location = format!("Location: {}", server.url("/f"));
+    Script::of(b"").fault(unavailable, Times::Next(2)).answers(301, vec![location]).start()
+}
+
+#[test]
+fn a_busy_balancer_is_waited_for_only_if_asked_to() {
+    let file = content(1000);
+    let server = Script::of(&file).start();
+    let downloads = Downloads::new();
+    let outcome = downloads.get(&[&busy(&server, 1).url("/f")]);
+    assert!(outcome.ended_with(22).stdout().contains("503 page"), "{}", outcome.stdout());
+    let balancer = busy(&server, 1);
+    let began = Instant::now();
+    let outcome = downloads.get(&[&balancer.url("/f"), "--wait"]);
+    assert!(outcome.ended_with(0).stdout().contains("503 page"), "{}", outcome.stdout());
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+    // One line for each wait, where there is no terminal.
+    assert_eq!(outcome.stderr().matches("asking again in 1 s").count(), 2, "{}", outcome.stderr());
+    assert_eq!(balancer.exchanges().len(), 3);
+    assert!(downloads.read("f") == file);
+}
+
+#[test]
+fn waiting_has_an_end_where_one_is_wanted() {
+    let server = Script::of(b"").start();
+    let downloads = Downloads::new();
+    let began = Instant::now();
+    downloads.get(&[&busy(&server, u64::MAX).url("/f"), "--wait", "--max-time", "0.3"]).ended_with(28);
+    assert!(began.elapsed() < Duration::from_secs(10));
+
+    let balancer = busy(&server, 3600);
+    let mut waiting = downloads.start(&[&balancer.url("/f"), "--wait"]);
+    waiting.wait_for_stderr("asking again in 600 s");
+    waiting.signal(rustix::process::Signal::INT);
+    assert_eq!(waiting.wait().code(), Some(130));
+    assert_eq!(downloads.names(), [""; 0]);
+}
+
+/// The two ends of a terminal.
+fn terminal() -> (File, File) {
+    let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&near).unwrap();
+    unlockpt(&near).unwrap();
+    let path = ptsname(&near, Vec::new()).unwrap().into_string().unwrap();
+    (near.into(), OpenOptions::new().read(true).write(true).open(path).unwrap())
+}
+
+#[test]
+fn on_a_terminal_the_seconds_are_counted_down() {
+    let file = content(1000);
+    let server = Script::of(&file).start();
+    let balancer = busy(&server, 2);
+    let downloads = Downloads::new();
+    let (mut near, far) = terminal();
+    let mut command = downloads.command(&[&balancer.url("/f"), "--wait"]);
+    command.env("TERM", "xterm").stdout(std::process::Stdio::null()).stderr(far);
+    let mut child = command.spawn().unwrap();
+    // The command holds the far end open, too: without it the near end reads an error once the child is gone.
+    drop(command);
+    let mut shown = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = near.read(&mut buffer) {
+        shown.extend_from_slice(&buffer[..count]);
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let shown = String::from_utf8_lossy(&shown);
+    for words in ["asking again in 2 s", "asking again in 1 s"] {
+        assert!(shown.contains(words), "{shown:?}");
+    }
+    assert!(downloads.read("f") == file);
+}
