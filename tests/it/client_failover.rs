@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::support::black_hole::{AcceptsOnly, BlackHole};
 use super::support::downloads::Downloads;
 use super::support::misbehaving::{Fault, FileServer, Framing, Ranges, Script, Times, content};
 use super::support::wait_until;
@@ -64,6 +65,44 @@ fn every_way_not_to_answer_leads_to_the_next_server() {
         assert!(downloads.read("f") == file, "{fault:?}");
         assert!(began.elapsed() < Duration::from_secs(20), "{fault:?} was waited for");
     }
+}
+
+/// The least of three times that a download through a 301 to `first` takes, with `good` in its Link.
+fn least_time(first: &str, good: &FileServer, file: &[u8]) -> Duration {
+    let link = format!("Link: <{}>; rel=duplicate; pri=1", good.url("/f"));
+    let balancer = Script::redirect(first, &[&link]).start();
+    let mut least = Duration::MAX;
+    for _ in 0..3 {
+        let downloads = Downloads::new();
+        let began = Instant::now();
+        downloads.get(&[&balancer.url("/f")]).ended_with(0);
+        least = least.min(began.elapsed());
+        assert!(downloads.read("f") == file);
+        if least < Duration::from_secs(2) {
+            break;
+        }
+    }
+    least
+}
+
+#[test]
+fn a_server_that_hangs_costs_less_than_two_seconds() {
+    let file = content(FILE);
+    let good = Script::of(&file).start();
+    let (hole, accepts) = (BlackHole::start(), AcceptsOnly::start());
+    let (hangs, stalls) = (Script::of(&file).hangs().start(), Script::of(&file).stalls_after_head().start());
+    for first in [hole.url("/f"), accepts.url("/f"), hangs.url("/f"), stalls.url("/f")] {
+        let time = least_time(&first, &good, &file);
+        assert!(time < Duration::from_secs(2), "{first}: {time:?}");
+    }
+}
+
+#[test]
+fn a_black_hole_alone_is_given_up() {
+    let hole = BlackHole::start();
+    let downloads = Downloads::new();
+    downloads.get(&[&hole.url("/f"), "--connect-timeout", "0.3"]).ended_with(28);
+    assert_eq!(downloads.names(), [""; 0]);
 }
 
 #[test]

@@ -152,8 +152,9 @@ impl Plan {
 
     fn hedge_limit(&self, run: &Run) -> Duration {
         match run.phase {
-            Phase::Streaming => self.settings.hedge_after,
-            Phase::Waiting => self
+            // A head alone brings nobody further.
+            Phase::Streaming if run.received > 0 => self.settings.hedge_after,
+            Phase::Streaming | Phase::Waiting => self
                 .source(run.source)
                 .map_or(self.settings.head_after, |source| source.patience(&self.settings)),
         }

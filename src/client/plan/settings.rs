@@ -21,7 +21,8 @@ pub struct PlanSettings {
     pub lease_min: u64,
     /// Runs shorter than this many bytes are not split.
     pub split_min: u64,
-    /// How long a head may take before a second source is asked beside the first; at least three round trips.
+    /// How long a head, and then a first byte, may take before a second source is asked beside the first; at least three
+    /// round trips.
     pub head_after: Duration,
     /// How long a sending source may be silent before a second one is asked beside it.
     pub hedge_after: Duration,

@@ -4,6 +4,7 @@
 //! - [`http`]: requests as bytes and answers taken apart, without an HTTP library that would repair either.
 //! - [`peer`]: a server with a named misbehaviour, for probes.
 //! - [`misbehaving`]: a file server with named misbehaviours, and [`downloads`]: the client that meets it.
+//! - [`black_hole`]: addresses that say nothing at all.
 //! - [`fleet`]: several file servers and a balancer in front of them.
 //! - [`lone`]: a balancer with one server.
 //! - [`load`]: clients that ask all the while.
@@ -12,6 +13,7 @@
 
 use std::time::{Duration, Instant};
 
+pub mod black_hole;
 pub mod downloads;
 pub mod fleet;
 pub mod http;
