@@ -32,6 +32,7 @@ pub(super) async fn run(settings: Settings) -> GetCode {
         limiter: settings.limit_rate.map(|rate| Rc::new(RefCell::new(RateLimiter::new(rate)))),
         stop: stop_on_signals(),
     };
+    let _handled = handle_size_limit();
     let is_one = jobs.len() == 1;
     let (context, screen) = (&context, &screen);
     let mut first_failure: Option<(usize, GetCode)> = None;
@@ -126,6 +127,11 @@ fn jobs(settings: &Settings) -> Vec<(String, Result<Job, DownloadError>)> {
         }
     }
     jobs
+}
+
+/// Writing beyond the limit on the size of files fails with an error while this is held, and does not end the process.
+fn handle_size_limit() -> Option<tokio::signal::unix::Signal> {
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).ok()
 }
 
 /// Becomes true at Ctrl-C or SIGTERM, so that what came so far is kept.

@@ -13,6 +13,7 @@
 mod actors;
 mod cli;
 mod client;
+mod client_disk;
 mod client_failover;
 mod client_files;
 mod client_hostile;

@@ -80,7 +80,8 @@ impl Journal {
 
     /// Writes a new journal in the place of any that is there: `done` is on the disk already.
     pub fn create(path: &Path, identity: &Identity, done: &RangeSet) -> io::Result<Self> {
-        let fresh = super::part::with_suffix(path, ".new");
+        // No longer than the journal's own name: where that fits, this does.
+        let fresh = path.with_extension("new");
         let mut text = line(&FirstLine { fingerpost: VERSION, file: identity.clone() })?;
         for range in done.iter() {
             text.push_str(&line(&DoneLine { start: range.start, end: range.end, from: String::new() })?);

@@ -64,8 +64,15 @@ enum Place {
 impl Store {
     /// The part file of `target`, and what the journal beside it remembers.
     pub fn open(target: &Path) -> Result<(Self, Option<Remembered>), SinkError> {
+        let journal = journal_path(target);
+        // Said before anything is downloaded, and not when the first checkpoint is due.
+        if let Err(source) = journal.symlink_metadata()
+            && source.kind() == std::io::ErrorKind::InvalidFilename
+        {
+            return Err(SinkError::Io { action: "create", path: journal, source });
+        }
         let part = PartFile::open(target)?;
-        let remembered = Journal::read(&journal_path(target));
+        let remembered = Journal::read(&journal);
         let size = part.size()?;
         // A journal may only speak of bytes that are there.
         let remembered = remembered

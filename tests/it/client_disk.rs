@@ -1,0 +1,129 @@
+//! `fingerpost get` and the disk: folders that may not be written to, disks that are full, names that are too long. Exit code 23,
+//! nothing under the final name, and with room it goes on.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use sha2::{Digest, Sha256};
+
+use super::support::downloads::Downloads;
+use super::support::misbehaving::{Framing, Script, content};
+
+/// A user who is not root, and has no name either.
+const NOBODY: u32 = 65_534;
+
+#[test]
+fn what_cannot_be_written_ends_with_23() {
+    let server = Script::of(&content(10_000)).start();
+    let downloads = Downloads::new();
+    let missing = downloads.path().join("missing/f");
+    downloads.get(&[&server.url("/f"), "-o", missing.to_str().unwrap()]).ended_with(23);
+    assert_eq!(downloads.names(), [""; 0]);
+}
+
+#[test]
+fn names_that_leave_no_room_for_a_journal_are_refused_at_once() {
+    let file = content(200_000);
+    let server = Script::of(&file).start();
+    let downloads = Downloads::new();
+    for length in [243, 255, 300] {
+        let outcome = downloads.get(&[&server.url("/f"), "-o", &"n".repeat(length)]);
+        assert!(outcome.ended_with(23).stderr().contains("File name too long"), "{}", outcome.stderr());
+    }
+    assert_eq!(downloads.names(), [""; 0]);
+    // The longest that fits, journal included: the server's pace leaves time for one.
+    let server = Script::of(&file).bytes_per_second(1_000_000).start();
+    let name = "n".repeat(242);
+    downloads.get(&[&server.url("/f"), "-o", &name, "--checkpoint-interval", "0.01"]).ended_with(0);
+    assert_eq!(downloads.names(), [name]);
+    // What a server's address makes too long is cut to fit.
+    let downloads = Downloads::new();
+    let url = server.url(&format!("/{}", "m".repeat(300)));
+    downloads.get(&[&url, "--checkpoint-interval", "0.01"]).ended_with(0);
+    assert_eq!(downloads.names().len(), 1);
+}
+
+#[test]
+fn a_folder_that_may_not_be_written_to_ends_with_23() {
+    let server = Script::of(&content(10_000)).start();
+    let downloads = Downloads::new();
+    let program = tempfile::tempdir().unwrap();
+    let mut command = downloads.command(&[&server.url("/f")]);
+    if rustix::process::geteuid().is_root() {
+        // Root may write anywhere: somebody else tries, with a copy of the program that anybody can reach.
+        let copy = program.path().join("fingerpost");
+        std::fs::copy(env!("CARGO_BIN_EXE_fingerpost"), &copy).unwrap();
+        std::fs::set_permissions(program.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        command = Command::new(copy);
+        command.args(["get", &server.url("/f")]).current_dir(downloads.path()).uid(NOBODY).gid(NOBODY);
+    }
+    std::fs::set_permissions(downloads.path(), std::fs::Permissions::from_mode(0o555)).unwrap();
+    let output = command.output().unwrap();
+    std::fs::set_permissions(downloads.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(23), "{stderr}");
+    assert!(stderr.contains("Permission denied"), "{stderr}");
+    assert_eq!(downloads.names(), [""; 0]);
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_ends_with_23() {
+    let file = content(4 << 20);
+    let server = Script::of(&file).framing(Framing::Chunked).start();
+    let downloads = Downloads::new();
+    let mut command = Command::new("sh");
+    command.current_dir(downloads.path()).arg("-c").arg(format!(
+        "ulimit -f 2048; exec {} get {}",
+        env!("CARGO_BIN_EXE_fingerpost"),
+        server.url("/f")
+    ));
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(23), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!downloads.names().contains(&"f".to_owned()));
+    downloads.get(&[&server.url("/f")]).ended_with(0);
+    assert!(downloads.read("f") == file);
+}
+
+/// Runs a script in a folder that is a disk of 3 MiB of its own; its output. `None` where this user may not mount anything.
+fn on_a_small_disk(folder: &Path, script: &str) -> Option<String> {
+    let map_root = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
+    let run = |script: &str| {
+        Command::new("unshare").args([map_root, "sh", "-c", script]).current_dir(folder).output().ok()
+    };
+    let mount = "mount -t tmpfs -o size=3m none disk && cd disk";
+    std::fs::create_dir(folder.join("disk")).unwrap();
+    run(mount).filter(|output| output.status.success())?;
+    let output = run(&format!("{mount}; {script}"))?;
+    Some(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+#[test]
+fn a_full_disk_ends_with_23_and_with_room_it_goes_on() {
+    let file = content(8 << 20);
+    let announced = Script::of(&file).start();
+    let streamed = Script::of(&file).framing(Framing::Chunked).start();
+    let downloads = Downloads::new();
+    let get = format!("{} get -s -o f --checkpoint-interval 0.01", env!("CARGO_BIN_EXE_fingerpost"));
+    let (announced_url, streamed_url) = (announced.url("/f"), streamed.url("/f"));
+    let script = format!(
+        "{get} {announced_url}; echo \"code $?, files:\" *; \
+         {get} {streamed_url}; echo \"code $?, final name:\" f?; \
+         mount -o remount,size=20m . && {get} {streamed_url}; echo \"code $?, files:\" *; sha256sum f"
+    );
+    let Some(told) = on_a_small_disk(downloads.path(), &script) else {
+        println!("not allowed to mount a disk: the limit on the size of files has to do");
+        return;
+    };
+    // An announced size is compared with what is free before anything is written.
+    assert!(told.contains("does not fit: it needs 8388608 bytes"), "{told}");
+    assert!(told.contains("code 23, files: *"), "{told}");
+    assert!(told.contains("No space left on device"), "{told}");
+    assert!(told.contains("code 23, final name: f?"), "{told}");
+    assert!(told.contains("code 0, files: f\n"), "{told}");
+    let digest: String =
+        Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+    assert!(told.contains(&digest), "{told}");
+    assert!(announced.sent() < file.len(), "it was downloaded to the end");
+}
