@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use rustls::pki_types::pem::PemObject;
@@ -15,8 +16,9 @@ use super::support::misbehaving::Script;
 const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/tls/certificate.pem");
 const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/tls/key.pem");
 
-/// Answers every connection with these bytes until the tests end, under a certificate that it signed itself for localhost.
-fn tls_server(answer: String) -> SocketAddr {
+/// Answers every connection with these bytes until the tests end, under a certificate that it signed itself for localhost; counts
+/// the connections.
+fn tls_server(answer: String) -> (SocketAddr, Arc<AtomicUsize>) {
     let certificate = CertificateDer::from_pem_file(CERTIFICATE).unwrap();
     let key = PrivateKeyDer::from_pem_file(KEY).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -28,8 +30,11 @@ fn tls_server(answer: String) -> SocketAddr {
     let config = Arc::new(config);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
     thread::spawn(move || {
         while let Ok((tcp, _)) = listener.accept() {
+            counter.fetch_add(1, Ordering::SeqCst);
             let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
             let mut stream = StreamOwned::new(connection, tcp);
             // A client that does not trust us goes away here.
@@ -42,7 +47,7 @@ fn tls_server(answer: String) -> SocketAddr {
             }
         }
     });
-    address
+    (address, connections)
 }
 
 #[test]
@@ -50,7 +55,7 @@ fn a_certificate_is_believed_only_if_its_signer_is() {
     let body = "I am a file.";
     let answer =
         format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    let address = tls_server(answer);
+    let (address, connections) = tls_server(answer);
     let url = format!("https://{address}/f");
     let downloads = Downloads::new();
     downloads.get(&[&url]).ended_with(60);
@@ -61,7 +66,10 @@ fn a_certificate_is_believed_only_if_its_signer_is() {
     downloads
         .get(&[&url.replace("127.0.0.1", "localhost"), "-4", "--cacert", CERTIFICATE, "-o", "h"])
         .ended_with(0);
+    assert_eq!(connections.load(Ordering::SeqCst), 4, "one for each download");
+    // Without an authority to believe, nobody is connected to: neither to look at the file that is there, nor to fetch it.
     downloads.get(&[&url, "--cacert", "/dev/null"]).ended_with(77);
+    assert_eq!(connections.load(Ordering::SeqCst), 4);
 }
 
 #[test]
@@ -71,7 +79,7 @@ fn a_redirect_does_not_give_up_encryption() {
         "HTTP/1.1 301 Moved\r\nConnection: close\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n",
         open.url("/f")
     );
-    let address = tls_server(answer);
+    let (address, _) = tls_server(answer);
     Downloads::new().get(&[&format!("https://{address}/f"), "-k"]).ended_with(1);
     assert_eq!(open.exchanges().len(), 0);
 }

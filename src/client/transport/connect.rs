@@ -65,6 +65,9 @@ impl Connector {
     }
 
     async fn connect_unlimited(&self, origin: &Origin, route: &Route) -> Result<Connection, TransportError> {
+        if origin.security == Security::Tls && !matches!(route, Route::Forward(_)) {
+            self.tls.prepare()?;
+        }
         let (tcp, peer) = match route {
             Route::Direct => self.dial(&origin.host, origin.port).await?,
             Route::Forward(proxy) => {

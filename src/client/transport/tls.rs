@@ -47,17 +47,21 @@ impl TlsConnector {
         Self { trust, config: OnceCell::new() }
     }
 
+    /// Reads the roots, once: where they cannot be read, no server need be bothered.
+    pub(super) fn prepare(&self) -> Result<Arc<ClientConfig>, TransportError> {
+        if let Some(config) = self.config.get() {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(configure(&self.trust)?);
+        Ok(Arc::clone(self.config.get_or_init(|| config)))
+    }
+
     pub(super) async fn handshake(
         &self,
         host: &Host<String>,
         tcp: TcpStream,
     ) -> Result<TlsStream<TcpStream>, TransportError> {
-        let config = if let Some(config) = self.config.get() {
-            Arc::clone(config)
-        } else {
-            let config = Arc::new(configure(&self.trust)?);
-            Arc::clone(self.config.get_or_init(|| config))
-        };
+        let config = self.prepare()?;
         let name = match host {
             Host::Domain(name) => {
                 ServerName::try_from(name.clone()).map_err(|_| TransportError::NoHost(name.clone()))?
