@@ -43,7 +43,7 @@ pub struct GetArguments {
     /// From how many servers one file is taken at once, where that saves time
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub sources: u16,
-    /// What the file must have, such as sha-256=HEX; anything else is not kept
+    /// The file's digest as sha-256=HEX, sha-512=HEX or sha-1=HEX; any other file is not kept
     #[arg(long, value_name = "TYPE=DIGEST")]
     pub checksum: Option<String>,
     /// Failures in a row after which a server is given up [default: 5, and none for the first request]

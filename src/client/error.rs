@@ -1,7 +1,7 @@
 //! Why a download failed, and the exit code of each reason.
 
+use super::checksum::Checksum;
 use super::exit_code::GetCode;
-use super::identity::Sha256Digest;
 use super::redirect::RedirectError;
 use super::sink::SinkError;
 use super::transport::TransportError;
@@ -52,14 +52,14 @@ pub enum DownloadError {
     #[error("not complete within {}", humantime::format_duration(*.0))]
     TooLong(std::time::Duration),
     /// The file is complete but not the one that was promised.
-    #[error("{name} has the SHA-256 {found} instead of {promised}, and no other source has the right one")]
+    #[error("{name} has the digest {found} instead of {promised}, and no other source has the right one")]
     WrongChecksum {
         /// What was downloaded.
         name: String,
         /// The digest of what came.
-        found: Sha256Digest,
+        found: Box<Checksum>,
         /// The digest it should have had.
-        promised: Sha256Digest,
+        promised: Box<Checksum>,
     },
     /// Sources have different versions of the file, and it kept changing.
     #[error("the file changed again and again while it was downloaded")]

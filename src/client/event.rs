@@ -33,6 +33,11 @@ pub enum Event<'a> {
         /// Whether this was said before.
         step: WaitStep,
     },
+    /// The digests that the file was described with are not understood: nothing will be compared with them.
+    Unchecked {
+        /// Their kinds.
+        kinds: &'a str,
+    },
     /// A source is known from now on.
     Offered {
         /// Its number, from 0.

@@ -1,81 +1,34 @@
 //! Which file it is: what must be the same on every server for their bytes to be mixed.
 
-use std::fmt;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::checksum::{Algorithm, Checksum};
 use super::plan::ByteRange;
 use super::transport::head::Head;
 
-/// A SHA-256 digest.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Sha256Digest(pub [u8; 32]);
-
-impl Sha256Digest {
-    /// Reads 64 hexadecimal digits, or 44 characters of base64.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        if text.len() == 64 {
-            let mut digest = [0; 32];
-            for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
-                let digits =
-                    std::str::from_utf8(pair).ok().filter(|_| pair.iter().all(u8::is_ascii_hexdigit))?;
-                *byte = u8::from_str_radix(digits, 16).ok()?;
-            }
-            return Some(Self(digest));
-        }
-        STANDARD.decode(text).ok()?.try_into().ok().map(Self)
-    }
-
-    /// The digest that `head` promises for the whole file: `Repr-Digest` (RFC 9530), or `Digest` (RFC 3230), which
-    /// mirrors still send.
-    #[must_use]
-    pub fn promised_by(head: &Head) -> Option<Self> {
-        let members = |name| head.all(name).flat_map(|value| value.split(','));
-        let current = members("repr-digest").find_map(|member| {
-            let (name, value) = member.trim().split_once('=')?;
-            let coded = value.trim().strip_prefix(':')?.strip_suffix(':')?;
-            name.eq_ignore_ascii_case("sha-256").then(|| Self::parse(coded)).flatten()
-        });
-        current.or_else(|| Self::of_target(head))
-    }
-
-    /// The digest that a redirect promises for the file it leads to (RFC 6249, section 6). A `Repr-Digest` would be that
-    /// of the redirect's own page.
-    #[must_use]
-    pub fn of_target(head: &Head) -> Option<Self> {
-        head.all("digest").flat_map(|value| value.split(',')).find_map(|member| {
-            let (name, value) = member.trim().split_once('=')?;
-            name.eq_ignore_ascii_case("sha-256").then(|| Self::parse(value.trim())).flatten()
-        })
-    }
+/// The digest that `head` promises for the whole file: `Repr-Digest` (RFC 9530), or `Digest` (RFC 3230), which
+/// mirrors still send.
+#[must_use]
+pub fn promised_digest(head: &Head) -> Option<Checksum> {
+    let members = |name| head.all(name).flat_map(|value| value.split(','));
+    let current = members("repr-digest").find_map(|member| {
+        let (name, value) = member.trim().split_once('=')?;
+        let coded = value.trim().strip_prefix(':')?.strip_suffix(':')?;
+        name.eq_ignore_ascii_case("sha-256").then(|| Checksum::parse(Algorithm::Sha256, coded)).flatten()
+    });
+    current.or_else(|| digest_of_target(head))
 }
 
-impl fmt::Display for Sha256Digest {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Sha256Digest {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Sha256Digest({self})")
-    }
-}
-
-impl Serialize for Sha256Digest {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Sha256Digest {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not a SHA-256 digest"))
-    }
+/// The digest that a redirect promises for the file it leads to (RFC 6249, section 6). A `Repr-Digest` would be that
+/// of the redirect's own page.
+#[must_use]
+pub fn digest_of_target(head: &Head) -> Option<Checksum> {
+    head.all("digest").flat_map(|value| value.split(',')).find_map(|member| {
+        let (name, value) = member.trim().split_once('=')?;
+        name.eq_ignore_ascii_case("sha-256")
+            .then(|| Checksum::parse(Algorithm::Sha256, value.trim()))
+            .flatten()
+    })
 }
 
 /// What one answer says about the file.
@@ -88,7 +41,7 @@ pub struct Observed {
     /// `Last-Modified`, as it was written.
     pub last_modified: Option<String>,
     /// The digest of the whole file.
-    pub digest: Option<Sha256Digest>,
+    pub digest: Option<Checksum>,
 }
 
 impl Observed {
@@ -102,7 +55,7 @@ impl Observed {
                 .filter(|tag| tag.len() > 1 && tag.starts_with('"') && tag.ends_with('"'))
                 .map(ToOwned::to_owned),
             last_modified: head.header("last-modified").map(ToOwned::to_owned),
-            digest: Sha256Digest::promised_by(head),
+            digest: promised_digest(head),
         }
     }
 
@@ -128,7 +81,7 @@ pub struct Identity {
     /// Its size in bytes.
     pub size: Option<u64>,
     /// Its digest and who vouches for it.
-    pub digest: Option<(Sha256Digest, Authority)>,
+    pub digest: Option<(Checksum, Authority)>,
     /// The strong entity tags under which servers have it.
     pub etags: Vec<String>,
     /// Its `Last-Modified`.
@@ -160,7 +113,9 @@ impl Identity {
         {
             return Verdict::Different;
         }
-        if let (Some((known, _)), Some(seen)) = (self.digest, observed.digest) {
+        if let (Some((known, _)), Some(seen)) = (self.digest, observed.digest)
+            && known.algorithm() == seen.algorithm()
+        {
             return verdict(known == seen);
         }
         if let (Some(own), Some(seen)) = (own_etag, &observed.etag) {
@@ -290,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_digest_decides() {
-        let digest = |byte| Some(Sha256Digest([byte; 32]));
+        let digest = |byte| Checksum::new(Algorithm::Sha256, &[byte; 32]);
         let mut identity =
             Identity { digest: digest(1).map(|d| (d, Authority::Given)), ..Identity::default() };
         identity.learn(&observed(10, Some("\"a\""), Some("Mon")));
@@ -326,17 +281,19 @@ mod tests {
 
     #[test]
     fn digests_in_headers() {
+        use base64::Engine as _;
+        use base64::engine::general_purpose::STANDARD;
+
         let head = |line: &str| {
             let text = format!("HTTP/1.1 200 OK\r\n{line}\r\n\r\n");
             Head::take(&mut bytes::BytesMut::from(text.as_str())).unwrap().unwrap()
         };
         let coded = STANDARD.encode([7; 32]);
-        let promised = |line: String| Sha256Digest::promised_by(&head(&line));
-        let digest = Some(Sha256Digest([7; 32]));
+        let promised = |line: String| promised_digest(&head(&line));
+        let digest = Checksum::new(Algorithm::Sha256, &[7; 32]);
         assert_eq!(promised(format!("Repr-Digest: sha-512=:AAAA:, sha-256=:{coded}:")), digest);
         assert_eq!(promised(format!("Digest: MD5=x,SHA-256={coded}")), digest);
         assert_eq!(promised(format!("Repr-Digest: sha-256={coded}")), None);
         assert_eq!(promised("Repr-Digest: sha-256=:c2hvcnQ=:".to_owned()), None);
-        assert_eq!(Sha256Digest::parse(&Sha256Digest([7; 32]).to_string()), digest);
     }
 }

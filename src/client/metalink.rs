@@ -4,7 +4,8 @@
 
 use url::Url;
 
-use super::identity::{Authority, Identity, Sha256Digest};
+use super::checksum::{Algorithm, Checksum};
+use super::identity::{Authority, Identity};
 use super::naming;
 use super::sink::Pieces;
 
@@ -19,6 +20,9 @@ const MAX_NODES: u32 = 1 << 20;
 
 /// The most mirrors of one file.
 const MAX_URLS: usize = 100;
+
+/// The most kinds of digests that are told as not understood.
+const MAX_KINDS: usize = 8;
 
 const NAMESPACE: &str = "urn:ietf:params:xml:ns:metalink";
 
@@ -58,6 +62,8 @@ pub struct MetalinkFile {
     pub identity: Identity,
     /// The digests of its pieces.
     pub pieces: Option<Pieces>,
+    /// The kinds of digests of the whole, where there are some and none is understood.
+    pub unchecked: Option<String>,
 }
 
 /// Reads a Metalink; the files of it that can be downloaded.
@@ -86,11 +92,11 @@ fn file(node: roxmltree::Node<'_, '_>) -> Result<MetalinkFile, MetalinkError> {
     let children =
         |name: &'static str| node.children().filter(move |child| child.has_tag_name((NAMESPACE, name)));
     let size = children("size").next().map(|child| number("size", text(child))).transpose()?;
-    let digest = children("hash")
-        .filter(|child| is_sha256(*child))
-        .map(|child| digest("hash", text(child)))
-        .next()
-        .transpose()?;
+    let hashes = || children("hash").filter(|child| child.attribute("type").is_some());
+    let digest =
+        best(hashes()).map(|(child, algorithm)| digest("hash", algorithm, text(child))).transpose()?;
+    let kinds: Vec<&str> = hashes().filter_map(|child| child.attribute("type")).take(MAX_KINDS).collect();
+    let unchecked = (digest.is_none() && !kinds.is_empty()).then(|| kinds.join(", "));
     let mut urls: Vec<(u32, Url)> = children("url")
         .filter_map(|child| {
             let url = Url::parse(text(child)).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
@@ -101,8 +107,8 @@ fn file(node: roxmltree::Node<'_, '_>) -> Result<MetalinkFile, MetalinkError> {
         .collect();
     urls.sort_by_key(|(priority, _)| *priority);
     urls.truncate(MAX_URLS);
-    let pieces = match (children("pieces").find(|child| is_sha256(*child)), size) {
-        (Some(child), Some(size)) => Some(pieces(child, size)?),
+    let pieces = match (best(children("pieces")), size) {
+        (Some((child, algorithm)), Some(size)) => Some(pieces(child, algorithm, size)?),
         _ => None,
     };
     Ok(MetalinkFile {
@@ -114,15 +120,16 @@ fn file(node: roxmltree::Node<'_, '_>) -> Result<MetalinkFile, MetalinkError> {
             ..Identity::default()
         },
         pieces,
+        unchecked,
     })
 }
 
-fn pieces(node: roxmltree::Node<'_, '_>, size: u64) -> Result<Pieces, MetalinkError> {
+fn pieces(node: roxmltree::Node<'_, '_>, algorithm: Algorithm, size: u64) -> Result<Pieces, MetalinkError> {
     let length = number("pieces length", node.attribute("length").unwrap_or_default())?;
-    let digests: Vec<Sha256Digest> = node
+    let digests: Vec<Checksum> = node
         .children()
         .filter(|child| child.has_tag_name((NAMESPACE, "hash")))
-        .map(|child| digest("piece hash", text(child)))
+        .map(|child| digest("piece hash", algorithm, text(child)))
         .collect::<Result<_, _>>()?;
     if length == 0 || size.div_ceil(length) != digests.len() as u64 {
         let value = format!("{} pieces of {length} bytes for {size}", digests.len());
@@ -131,8 +138,12 @@ fn pieces(node: roxmltree::Node<'_, '_>, size: u64) -> Result<Pieces, MetalinkEr
     Ok(Pieces { length, size, digests: digests.into() })
 }
 
-fn is_sha256(node: roxmltree::Node<'_, '_>) -> bool {
-    node.attribute("type").is_some_and(|kind| kind.eq_ignore_ascii_case("sha-256"))
+/// The first node whose `type` is the best algorithm that any of them names.
+fn best<'a>(
+    nodes: impl Iterator<Item = roxmltree::Node<'a, 'a>>,
+) -> Option<(roxmltree::Node<'a, 'a>, Algorithm)> {
+    let known = nodes.filter_map(|node| Some((node, Algorithm::named(node.attribute("type")?)?)));
+    known.min_by_key(|(_, algorithm)| Algorithm::ALL.iter().position(|other| other == algorithm))
 }
 
 fn text<'a>(node: roxmltree::Node<'a, '_>) -> &'a str {
@@ -148,8 +159,8 @@ fn number(element: &'static str, value: &str) -> Result<u64, MetalinkError> {
         .ok_or_else(|| MetalinkError::Value { element, value: value.to_owned() })
 }
 
-fn digest(element: &'static str, value: &str) -> Result<Sha256Digest, MetalinkError> {
-    Sha256Digest::parse(value).ok_or_else(|| MetalinkError::Value { element, value: value.to_owned() })
+fn digest(element: &'static str, algorithm: Algorithm, value: &str) -> Result<Checksum, MetalinkError> {
+    Checksum::parse(algorithm, value).ok_or_else(|| MetalinkError::Value { element, value: value.to_owned() })
 }
 
 #[cfg(test)]
@@ -177,6 +188,28 @@ mod tests {
         assert_eq!(files[0].urls.iter().map(Url::as_str).collect::<Vec<_>>(), ["https://a/x", "http://b/x"]);
         assert_eq!(files[0].identity.size, Some(5));
         assert_eq!(files[0].pieces.as_ref().unwrap().digests.len(), 2);
+    }
+
+    #[test]
+    fn the_best_digest_is_taken_and_the_lack_of_one_told() {
+        let file = |hashes: &str| {
+            parse(&document(&format!("<file name=\"x\"><size>5</size>{hashes}<url>http://a/x</url></file>")))
+                .unwrap()
+                .remove(0)
+        };
+        let hash = |kind: &str, bytes: usize| format!("<hash type=\"{kind}\">{}</hash>", "ab".repeat(bytes));
+        let algorithm = |file: &MetalinkFile| file.identity.digest.map(|(digest, _)| digest.algorithm());
+        let both = file(&(hash("sha-1", 20) + &hash("sha-512", 64)));
+        assert_eq!((algorithm(&both), both.unchecked), (Some(Algorithm::Sha512), None));
+        let all = file(&(hash("sha-512", 64) + &hash("sha1", 20) + &hash("SHA-256", 32)));
+        assert_eq!(algorithm(&all), Some(Algorithm::Sha256));
+        let weak = file(&(hash("md5", 16) + &hash("tiger", 24)));
+        assert_eq!((algorithm(&weak), weak.unchecked.as_deref()), (None, Some("md5, tiger")));
+        let pieces = format!(
+            "<pieces length=\"4\" type=\"sha-1\">{0}{0}</pieces>",
+            format!("<hash>{}</hash>", "cd".repeat(20))
+        );
+        assert_eq!(file(&pieces).pieces.unwrap().digests[0].algorithm(), Algorithm::Sha1);
     }
 
     #[test]

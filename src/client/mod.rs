@@ -2,6 +2,7 @@
 //!
 //! - [`transport`]: one HTTP exchange; a library that prints nothing.
 //! - [`redirect`], [`link`], [`identity`]: where a redirect leads, which mirrors it names, whether they have the same file.
+//! - [`checksum`]: digests of files.
 //! - [`plan`]: who fetches which bytes. Pure, tested against simulated servers.
 //! - [`sink`]: the part file, its journal, the digest.
 //! - [`download`]: one file from address to final name: does what the plan says.
@@ -11,6 +12,7 @@
 //! - [`error`], [`exit_code`]: how it ends.
 
 pub mod batch;
+pub mod checksum;
 pub mod download;
 pub mod error;
 pub mod event;

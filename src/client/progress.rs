@@ -277,6 +277,13 @@ impl Observer for FileDisplay<'_> {
             }
             Event::Refused { head, page } => self.screen.print_text(&[head, page, ending(page)]),
             Event::Waiting { left, step } => self.wait(*left, *step),
+            Event::Unchecked { kinds } => {
+                let line = format!(
+                    "Warning: {} comes with digests of these kinds alone, which are not checked: {kinds}",
+                    self.name
+                );
+                self.screen.print_error(&line);
+            }
             Event::Offered { source, url } => self.explain(&format!("server {source} offered: {url}")),
             Event::Chosen { source, url, range } => {
                 let bytes = match range.end {

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::checksum::Algorithm;
 use super::download::Report;
 use super::exit_code::GetCode;
 
@@ -35,7 +36,10 @@ pub fn line(report: &Report) -> String {
         url: &report.address,
         file: report.target.as_ref().map(|path| path.display().to_string()),
         size: report.size,
-        sha256: report.digest.map(|digest| digest.to_string()),
+        sha256: report
+            .digest
+            .filter(|digest| digest.algorithm() == Algorithm::Sha256)
+            .map(|digest| digest.hex()),
         seconds: report.elapsed.as_secs_f64(),
         exit: error.map_or(GetCode::Complete, super::error::DownloadError::code).number(),
         error: error.map(|error| crate::telemetry::chain(error)),

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use url::Url;
 
+use super::checksum::Checksum;
 use super::download::{Clobber, Job, Naming, Options, Origin, Output, Reporting, Resume, Unavailable};
 use super::error::DownloadError;
-use super::identity::Sha256Digest;
 use super::limit::RateLimiter;
 use super::metalink::{self, MetalinkFile};
 use super::plan::PlanSettings;
@@ -29,7 +29,7 @@ pub(super) struct Settings {
     pub(super) inputs: Vec<String>,
     /// Where they go.
     pub(super) output: Output,
-    pub(super) checksum: Option<Sha256Digest>,
+    pub(super) checksum: Option<Checksum>,
     pub(super) options: Options,
     pub(super) transport: TransportSettings,
     pub(super) limit_rate: Option<u64>,
@@ -141,7 +141,12 @@ impl Settings {
                 Output::Folder(folder) => Output::File(folder.join(&file.name)),
                 other => other.clone(),
             },
-            origin: Origin::Mirrors { urls: file.urls, identity: file.identity, pieces: file.pieces },
+            origin: Origin::Mirrors {
+                urls: file.urls,
+                identity: file.identity,
+                pieces: file.pieces,
+                unchecked: file.unchecked,
+            },
             checksum: self.checksum,
         };
         Ok(files.into_iter().map(job).collect())
@@ -214,11 +219,10 @@ pub(super) fn parse_url(text: &str) -> Result<Url, DownloadError> {
     }
 }
 
-fn parse_checksum(text: &str) -> Result<Sha256Digest, DownloadError> {
-    text.split_once('=')
-        .filter(|(name, _)| name.eq_ignore_ascii_case("sha-256") || name.eq_ignore_ascii_case("sha256"))
-        .and_then(|(_, digest)| Sha256Digest::parse(digest))
-        .ok_or_else(|| usage("--checksum: expected sha-256= and 64 hexadecimal digits"))
+fn parse_checksum(text: &str) -> Result<Checksum, DownloadError> {
+    Checksum::parse_named(text).ok_or_else(|| {
+        usage("--checksum: expected sha-256=, sha-512= or sha-1= and the digest in hexadecimal")
+    })
 }
 
 /// A header line that cannot end another one or belong to the connection itself.

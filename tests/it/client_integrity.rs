@@ -1,14 +1,19 @@
 //! `fingerpost get` never ends with 0 and wrong bytes: digests promised, digests given, corrupt servers.
 
-use sha2::{Digest, Sha256};
+use sha1::Sha1;
+use sha2::{Digest, Sha256, Sha512};
 
 use super::support::downloads::{Downloads, QUICK};
 use super::support::misbehaving::{Fault, FileServer, Framing, Script, Times, content};
 
 const FILE: usize = 700_000;
 
+fn digits<D: Digest>(bytes: &[u8]) -> String {
+    D::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
 fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+    digits::<Sha256>(bytes)
 }
 
 fn base64(bytes: &[u8]) -> String {
@@ -43,6 +48,32 @@ fn a_given_checksum_decides() {
     assert!(outcome.ended_with(32).stderr().contains(&hex(&file)), "{}", outcome.stderr());
     assert_eq!(downloads.names(), ["f"]);
     downloads.get(&[&server.url("/f"), "--checksum", "md5=00"]).ended_with(2);
+
+    for (name, right) in [("sha-1", digits::<Sha1>(&file)), ("sha-512", digits::<Sha512>(&file))] {
+        downloads
+            .get(&[&server.url("/f"), "--checksum", &format!("{name}={right}"), "-o", name])
+            .ended_with(0);
+        assert!(downloads.read(name) == file);
+        let wrong = format!("{name}={}", "0".repeat(right.len()));
+        let outcome = downloads.get_quickly(&[&server.url("/f"), "--checksum", &wrong, "-o", "g"]);
+        assert!(outcome.ended_with(32).stderr().contains(&right), "{}", outcome.stderr());
+    }
+}
+
+#[test]
+fn a_metalink_whose_digests_are_not_understood_says_so() {
+    let file = content(FILE);
+    let server = Script::of(&file).start();
+    let metalink = format!(
+        "<metalink xmlns=\"urn:ietf:params:xml:ns:metalink\"><file name=\"f\"><size>{FILE}</size>\
+         <hash type=\"md5\">00</hash><url>{}</url></file></metalink>",
+        server.url("/f")
+    );
+    let downloads = Downloads::new();
+    std::fs::write(downloads.path().join("f.meta4"), metalink).unwrap();
+    let outcome = downloads.get(&["f.meta4"]);
+    assert!(outcome.ended_with(0).stderr().contains("which are not checked: md5"), "{}", outcome.stderr());
+    assert!(downloads.read("f") == file);
 }
 
 #[test]
@@ -118,7 +149,7 @@ fn shared_with_a_corrupt_one(
 
 #[test]
 fn two_servers_tell_which_third_one_is_corrupt() {
-    let file = content(12 << 20);
+    let file = content(9 << 20);
     for corrupt in 0..3 {
         let sent = shared_with_a_corrupt_one(&file, 3, corrupt, Script::corrupts_everywhere);
         // Its own part and the samples, rather than everything.
@@ -128,7 +159,7 @@ fn two_servers_tell_which_third_one_is_corrupt() {
 
 #[test]
 fn a_few_wrong_bytes_among_several_servers_cost_at_most_the_file_once_more() {
-    let file = content(12 << 20);
+    let file = content(9 << 20);
     for servers in [2, 3] {
         for corrupt in 0..servers {
             let spoil = |script: Script| script.corrupts_blocks(256 << 10);
@@ -140,7 +171,7 @@ fn a_few_wrong_bytes_among_several_servers_cost_at_most_the_file_once_more() {
 
 #[test]
 fn a_suspect_whose_bytes_nobody_else_brings_does_not_keep_the_next_from_being_suspected() {
-    let file = content(12 << 20);
+    let file = content(9 << 20);
     let good = Script::of(&file).bytes_per_second(10 << 20).start();
     // Brings most, all of it wrong, and then no more.
     let corrupt = Script::of(&file).bytes_per_second(30 << 20).corrupts_everywhere().start();
@@ -202,18 +233,24 @@ fn chunks_and_closing_servers_are_downloaded() {
 
 #[test]
 fn a_metalink_repairs_the_pieces_of_a_corrupt_server() {
+    repaired_by_a_metalink::<Sha256, Sha256>("sha-256", "sha-256");
+    repaired_by_a_metalink::<Sha512, Sha1>("sha-512", "sha-1");
+}
+
+/// The whole has a digest of one kind, the pieces of another.
+fn repaired_by_a_metalink<Whole: Digest, Piece: Digest>(whole: &str, pieces: &str) {
     let file = content(4 << 20);
     let piece = 256 * 1024;
     let corrupt = Script::of(&file).corrupts(5 * piece + 7).start();
     let good = Script::of(&file).start();
     let hashes: Vec<String> =
-        file.chunks(piece).map(|bytes| format!("<hash>{}</hash>", hex(bytes))).collect();
+        file.chunks(piece).map(|bytes| format!("<hash>{}</hash>", digits::<Piece>(bytes))).collect();
     let metalink = format!(
         "<metalink xmlns=\"urn:ietf:params:xml:ns:metalink\"><file name=\"../f\"><size>{}</size>\
-         <hash type=\"sha-256\">{}</hash><pieces length=\"{piece}\" type=\"sha-256\">{}</pieces>\
+         <hash type=\"{whole}\">{}</hash><pieces length=\"{piece}\" type=\"{pieces}\">{}</pieces>\
          <url priority=\"1\">{}</url><url priority=\"2\">{}</url></file></metalink>",
         file.len(),
-        hex(&file),
+        digits::<Whole>(&file),
         hashes.concat(),
         corrupt.url("/f"),
         good.url("/f"),

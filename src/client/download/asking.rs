@@ -6,9 +6,10 @@ use futures_util::FutureExt;
 use rand::RngExt;
 use tokio::time::Instant;
 
+use super::super::checksum::Checksum;
 use super::super::error::DownloadError;
 use super::super::event::{Event, WaitStep};
-use super::super::identity::{Authority, Sha256Digest};
+use super::super::identity::{self, Authority};
 use super::super::link;
 use super::super::plan::{Failure, SourceId};
 use super::super::redirect::Trail;
@@ -25,7 +26,7 @@ pub(super) enum AskOutcome {
     Redirect {
         trail: Trail,
         mirrors: Vec<link::Mirror>,
-        digest: Option<Sha256Digest>,
+        digest: Option<Checksum>,
         shown: Shown,
     },
     Direct {
@@ -77,7 +78,7 @@ impl Engine<'_> {
                 Ok(Ok(Hop::Opened(opened))) => AskOutcome::Direct { trail, opened, wanted, began },
                 Ok(Ok(Hop::Redirect(answer, shown))) => {
                     let mirrors = link::mirrors(trail.previous(), answer.head.all("link"));
-                    let digest = Sha256Digest::of_target(&answer.head);
+                    let digest = identity::digest_of_target(&answer.head);
                     answer.finish();
                     AskOutcome::Redirect { trail, mirrors, digest, shown }
                 }

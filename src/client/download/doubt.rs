@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use futures_util::future::join_all;
 
+use super::super::checksum::Checksum;
 use super::super::error::DownloadError;
-use super::super::identity::Sha256Digest;
 use super::super::plan::{ByteRange, SourceId};
 use super::super::redirect::Trail;
 use super::engine::Engine;
@@ -68,20 +68,21 @@ impl Doubt {
 
 impl Engine<'_> {
     /// The whole has a wrong digest: says what is fetched again, and from whom not.
-    pub(super) async fn repair(
-        &mut self,
-        found: Sha256Digest,
-        promised: Sha256Digest,
-    ) -> Result<(), DownloadError> {
+    pub(super) async fn repair(&mut self, found: Checksum, promised: Checksum) -> Result<(), DownloadError> {
         let name = match &self.target {
             Some(target) => target.display().to_string(),
             None => "standard output".to_owned(),
         };
+        let error = |name| DownloadError::WrongChecksum {
+            name,
+            found: Box::new(found),
+            promised: Box::new(promised),
+        };
         let size = self.plan.size().unwrap_or_default();
         if self.target.is_none() || size == 0 {
-            return Err(DownloadError::WrongChecksum { name, found, promised });
+            return Err(error(name));
         }
-        self.checksum_error.get_or_insert(DownloadError::WrongChecksum { name, found, promised });
+        self.checksum_error.get_or_insert_with(|| error(name));
         if !self.sources.remembered.is_empty() {
             // What an earlier run brought is nobody's: it is suspected before anybody is.
             let ranges: Vec<_> = self.sources.remembered.iter().collect();

@@ -9,6 +9,7 @@ use futures_util::future::{Abortable, LocalBoxFuture};
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
+use super::super::checksum::{Algorithm, Checksum};
 use super::super::error::DownloadError;
 use super::super::event::{Event, Observer};
 use super::super::identity::Identity;
@@ -47,7 +48,7 @@ pub(super) struct Engine<'a> {
     pub(super) asked: usize,
     pub(super) last_error: Option<(DownloadError, Option<Shown>)>,
     pub(super) checksum_error: Option<DownloadError>,
-    digest: Option<super::Sha256Digest>,
+    digest: Option<Checksum>,
     started: Instant,
     is_announced: bool,
 }
@@ -114,7 +115,10 @@ impl<'a> Engine<'a> {
     /// Downloads until the file is complete, checked, and has its name.
     pub(super) async fn run(&mut self) -> Result<Completion, DownloadError> {
         self.remember()?;
-        if let Origin::Mirrors { urls, .. } = &self.job.origin {
+        if let Origin::Mirrors { urls, unchecked, .. } = &self.job.origin {
+            if let (Some(kinds), None) = (unchecked, self.identity.digest) {
+                self.observer.notice(&Event::Unchecked { kinds });
+            }
             for url in urls {
                 self.add_source(Trail::new(url.clone(), self.context.options.max_redirects));
             }
@@ -202,7 +206,7 @@ impl<'a> Engine<'a> {
         let Some(memory) = remembered else { return Ok(()) };
         // What is promised now must not contradict what was promised then.
         let promised = (known(self.job).digest, memory.identity.digest);
-        let contradicts = matches!(promised, (Some((now, _)), Some((then, _))) if now != then);
+        let contradicts = matches!(promised, (Some((now, _)), Some((then, _))) if now.contradicts(&then));
         let resized = self.identity.size.is_some_and(|size| Some(size) != memory.identity.size);
         if contradicts || resized || !memory.identity.can_be_resumed() {
             return Ok(());
@@ -228,7 +232,12 @@ impl<'a> Engine<'a> {
 
     pub(super) fn hashing(&self) -> Hashing {
         let is_wanted = self.identity.digest.is_some() || self.context.options.reporting == Reporting::Always;
-        if is_wanted { Hashing::On } else { Hashing::Off }
+        if is_wanted { Hashing::On(self.algorithm()) } else { Hashing::Off }
+    }
+
+    /// The algorithm of the digest that is known; SHA-256 where none is.
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.identity.digest.map_or(Algorithm::Sha256, |(digest, _)| digest.algorithm())
     }
 
     pub(super) fn pieces(&self) -> Option<super::Pieces> {
@@ -323,7 +332,7 @@ impl<'a> Engine<'a> {
         self.target = Some(target);
     }
 
-    pub(super) fn set_digest(&mut self, digest: Option<super::Sha256Digest>) {
+    pub(super) fn set_digest(&mut self, digest: Option<Checksum>) {
         self.digest = digest;
     }
 

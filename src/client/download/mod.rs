@@ -12,9 +12,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use url::Url;
 
+use super::checksum::Checksum;
 use super::error::DownloadError;
 use super::event::{Event, Observer};
-use super::identity::{Authority, Identity, Sha256Digest, Verdict};
+use super::identity::{Authority, Identity, Verdict};
 use super::limit::RateLimiter;
 use super::plan::PlanSettings;
 use super::redirect::Trail;
@@ -59,6 +60,8 @@ pub enum Origin {
         identity: Identity,
         /// The digests of its pieces.
         pieces: Option<Pieces>,
+        /// The kinds of digests it was described with, where none of them is understood.
+        unchecked: Option<String>,
     },
 }
 
@@ -70,7 +73,7 @@ pub struct Job {
     /// Where it goes.
     pub output: Output,
     /// The digest that the user says it has.
-    pub checksum: Option<Sha256Digest>,
+    pub checksum: Option<Checksum>,
 }
 
 impl Job {
@@ -212,7 +215,7 @@ pub struct Report {
     /// Its size in bytes, where known.
     pub size: Option<u64>,
     /// Its digest, where it was computed.
-    pub digest: Option<Sha256Digest>,
+    pub digest: Option<Checksum>,
     /// Who was asked, and what each brought.
     pub sources: Vec<SourceReport>,
     /// How long it took.
@@ -281,16 +284,16 @@ async fn is_complete(
     }
     let Ok(metadata) = path.metadata() else { return false };
     report.size = Some(metadata.len());
-    let own_digest = async || {
+    let own_digest = async |algorithm| {
         let path = path.to_owned();
-        tokio::task::spawn_blocking(move || digest::of_file(&path).ok()).await.ok().flatten()
+        tokio::task::spawn_blocking(move || digest::of_file(&path, algorithm).ok()).await.ok().flatten()
     };
     let given = match &job.origin {
         Origin::Mirrors { identity, .. } => identity.digest.map(|(digest, _)| digest),
         Origin::Address(_) => None,
     };
     if let Some(promised) = job.checksum.or(given) {
-        report.digest = own_digest().await;
+        report.digest = own_digest(promised.algorithm()).await;
         return report.digest == Some(promised);
     }
     let Origin::Address(url) = &job.origin else { return false };
@@ -304,7 +307,7 @@ async fn is_complete(
         return false;
     }
     if let Some(promised) = observed.digest {
-        report.digest = own_digest().await;
+        report.digest = own_digest(promised.algorithm()).await;
         return report.digest == Some(promised);
     }
     // A finished file has the server's modification time: one that was touched since has another.

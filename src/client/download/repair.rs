@@ -29,8 +29,9 @@ impl Engine<'_> {
         if self.hashing() == Hashing::Off {
             return Ok(true);
         }
+        let algorithm = self.algorithm();
         let found = match &mut self.writer {
-            Some(writer) => writer.digest().await?,
+            Some(writer) => writer.digest(algorithm).await?,
             None => None,
         };
         self.set_digest(found);

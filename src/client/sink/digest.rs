@@ -1,9 +1,7 @@
-//! SHA-256 of a file whose bytes come in any order: what comes in order is hashed as it lands, the rest is read back
+//! The digest of a file whose bytes come in any order: what comes in order is hashed as it lands, the rest is read back
 //! when the gap before it closes.
 
-use sha2::{Digest, Sha256};
-
-use super::super::identity::Sha256Digest;
+use super::super::checksum::{Algorithm, Checksum, Hasher};
 use super::super::plan::{ByteRange, RangeSet};
 use super::{PartFile, SinkError};
 
@@ -13,14 +11,18 @@ const READ_BACK_BYTES: usize = 1 << 20;
 /// The hash of the file's beginning.
 #[derive(Debug)]
 pub(super) struct RunningDigest {
-    hasher: Sha256,
+    hasher: Hasher,
     /// Bytes hashed so far.
     position: u64,
 }
 
 impl RunningDigest {
-    pub(super) fn new() -> Self {
-        Self { hasher: Sha256::new(), position: 0 }
+    pub(super) fn new(algorithm: Algorithm) -> Self {
+        Self { hasher: Hasher::new(algorithm), position: 0 }
+    }
+
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.hasher.algorithm()
     }
 
     /// Bytes landed; they count if they are the next ones.
@@ -46,41 +48,45 @@ impl RunningDigest {
             let left = usize::try_from(next.end.saturating_sub(self.position)).unwrap_or(READ_BACK_BYTES);
             let Some(room) = buffer.get_mut(..left.min(READ_BACK_BYTES)) else { break };
             part.read_at(self.position, room)?;
-            self.hasher.update(&*room);
+            self.hasher.update(room);
             self.position = self.position.saturating_add(room.len() as u64);
         }
         Ok(())
     }
 
-    pub(super) fn finish(self) -> Sha256Digest {
-        Sha256Digest(self.hasher.finalize().into())
+    pub(super) fn finish(self) -> Checksum {
+        self.hasher.finish()
     }
 }
 
 /// The digest of the bytes of `range` as they are in the file.
-pub(super) fn of_range(part: &PartFile, range: ByteRange) -> Result<Sha256Digest, SinkError> {
-    let mut hasher = Sha256::new();
+pub(super) fn of_range(
+    part: &PartFile,
+    range: ByteRange,
+    algorithm: Algorithm,
+) -> Result<Checksum, SinkError> {
+    let mut hasher = Hasher::new(algorithm);
     let mut buffer = vec![0; READ_BACK_BYTES];
     let mut position = range.start;
     while position < range.end {
         let left = usize::try_from(range.end.saturating_sub(position)).unwrap_or(READ_BACK_BYTES);
         let Some(room) = buffer.get_mut(..left.min(READ_BACK_BYTES)) else { break };
         part.read_at(position, room)?;
-        hasher.update(&*room);
+        hasher.update(room);
         position = position.saturating_add(room.len() as u64);
     }
-    Ok(Sha256Digest(hasher.finalize().into()))
+    Ok(hasher.finish())
 }
 
 /// The digest of a file on the disk.
-pub fn of_file(path: &std::path::Path) -> std::io::Result<Sha256Digest> {
+pub fn of_file(path: &std::path::Path, algorithm: Algorithm) -> std::io::Result<Checksum> {
     let mut file = std::fs::File::open(path)?;
-    let mut hasher = Sha256::new();
+    let mut hasher = Hasher::new(algorithm);
     std::io::copy(&mut file, &mut HashWriter(&mut hasher))?;
-    Ok(Sha256Digest(hasher.finalize().into()))
+    Ok(hasher.finish())
 }
 
-struct HashWriter<'a>(&'a mut Sha256);
+struct HashWriter<'a>(&'a mut Hasher);
 
 impl std::io::Write for HashWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

@@ -11,7 +11,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::super::identity::{Identity, Sha256Digest};
+use super::super::checksum::{Algorithm, Checksum};
+use super::super::identity::Identity;
 use super::super::plan::{ByteRange, RangeSet};
 use super::aside::Aside;
 use super::digest::{self, RunningDigest};
@@ -30,14 +31,14 @@ pub struct Pieces {
     /// The size of the file.
     pub size: u64,
     /// Their digests in order.
-    pub digests: Arc<[Sha256Digest]>,
+    pub digests: Arc<[Checksum]>,
 }
 
 /// Whether the digest of the whole is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hashing {
     /// Something will be compared with it, or somebody told.
-    On,
+    On(Algorithm),
     /// Nobody asks for it.
     Off,
 }
@@ -109,7 +110,10 @@ impl Store {
         pieces: Option<Pieces>,
     ) -> Result<Vec<ByteRange>, SinkError> {
         self.written = done.clone();
-        self.digest = (hashing == Hashing::On).then(RunningDigest::new);
+        self.digest = match hashing {
+            Hashing::On(algorithm) => Some(RunningDigest::new(algorithm)),
+            Hashing::Off => None,
+        };
         self.pieces = pieces;
         self.checked = RangeSet::new();
         let Place::Part(part) = &self.place else { return Ok(Vec::new()) };
@@ -169,7 +173,7 @@ impl Store {
                 if !is_whole || !self.checked.within(ByteRange::new(number, number + 1)).is_empty() {
                     continue;
                 }
-                if digest::of_range(part, piece)? == *known {
+                if digest::of_range(part, piece, known.algorithm())? == *known {
                     self.checked.insert(ByteRange::new(number, number + 1));
                 } else {
                     wrong.push(piece);
@@ -185,10 +189,8 @@ impl Store {
     /// These bytes are wrong and will be written again.
     pub fn forget(&mut self, range: ByteRange) {
         self.written.remove(range);
-        if self.digest.is_some() {
-            // What was hashed may hold them: it begins anew.
-            self.digest = Some(RunningDigest::new());
-        }
+        // What was hashed may hold them.
+        self.begin_digest_anew();
     }
 
     /// From now on, what is written over is kept, until [`take_back`](Self::take_back) or [`accept`](Self::accept).
@@ -204,7 +206,7 @@ impl Store {
         if let (Place::Part(part), Some((aside, written))) = (&self.place, self.aside.take()) {
             aside.take_back(part)?;
             self.written = written;
-            self.digest = self.digest.as_ref().map(|_| RunningDigest::new());
+            self.begin_digest_anew();
         }
         Ok(())
     }
@@ -222,19 +224,24 @@ impl Store {
         Ok(bytes)
     }
 
+    fn begin_digest_anew(&mut self) {
+        self.digest = self.digest.as_ref().map(|running| RunningDigest::new(running.algorithm()));
+    }
+
     /// The digest of all that was written; `None` for standard output where it was not asked for from the start.
-    pub fn digest(&mut self) -> Result<Option<Sha256Digest>, SinkError> {
-        let mut running = match (self.digest.take(), &self.place) {
+    pub fn digest(&mut self, algorithm: Algorithm) -> Result<Option<Checksum>, SinkError> {
+        let running = self.digest.take().filter(|running| running.algorithm() == algorithm);
+        let mut running = match (running, &self.place) {
             (Some(running), _) => running,
             // Promised late: all of it is read back.
-            (None, Place::Part(_)) => RunningDigest::new(),
+            (None, Place::Part(_)) => RunningDigest::new(algorithm),
             (None, Place::StandardOutput(_)) => return Ok(None),
         };
         if let Place::Part(part) = &self.place {
             running.catch_up(part, &self.written, u64::MAX)?;
         }
         // A repair begins again.
-        self.digest = Some(RunningDigest::new());
+        self.digest = Some(RunningDigest::new(algorithm));
         Ok(Some(running.finish()))
     }
 

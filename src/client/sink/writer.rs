@@ -7,7 +7,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use tokio::task::{JoinError, JoinHandle};
 
-use super::super::identity::{Identity, Sha256Digest};
+use super::super::checksum::{Algorithm, Checksum};
+use super::super::identity::Identity;
 use super::super::plan::{ByteRange, RangeSet};
 use super::journal::Journal;
 use super::store::{self, Store};
@@ -253,8 +254,8 @@ impl Writer {
     }
 
     /// The digest of all that was written, where it was asked for.
-    pub async fn digest(&mut self) -> Result<Option<Sha256Digest>, SinkError> {
-        self.with_store(Store::digest).await?
+    pub async fn digest(&mut self, algorithm: Algorithm) -> Result<Option<Checksum>, SinkError> {
+        self.with_store(move |store| store.digest(algorithm)).await?
     }
 
     /// Gives the file its name.

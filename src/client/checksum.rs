@@ -1,0 +1,250 @@
+//! Digests of files: which kinds are understood, how they are written, how they are computed.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use sha1::Sha1;
+use sha2::{Digest as _, Sha256, Sha512};
+
+/// The longest digest, in bytes.
+const MAX_BYTES: usize = 64;
+
+/// How a digest is computed. SHA-1 tells what broke, not what somebody made up to look alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// SHA-256, the one that servers are asked for.
+    Sha256,
+    /// SHA-512.
+    Sha512,
+    /// SHA-1.
+    Sha1,
+}
+
+impl Algorithm {
+    /// All of them, those first that are taken where several are to be had.
+    pub const ALL: [Self; 3] = [Self::Sha256, Self::Sha512, Self::Sha1];
+
+    /// The algorithm with this name, with or without the hyphen, in any case.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let is_name =
+            |own: &str| name.eq_ignore_ascii_case(own) || name.eq_ignore_ascii_case(&own.replace('-', ""));
+        Self::ALL.into_iter().find(|algorithm| is_name(algorithm.name()))
+    }
+
+    /// Its name in the registry of RFC 5854.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha-256",
+            Self::Sha512 => "sha-512",
+            Self::Sha1 => "sha-1",
+        }
+    }
+
+    /// The size of its digests, in bytes.
+    fn length(self) -> usize {
+        match self {
+            Self::Sha256 => 32,
+            Self::Sha512 => 64,
+            Self::Sha1 => 20,
+        }
+    }
+}
+
+/// A digest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Checksum {
+    algorithm: Algorithm,
+    /// What the algorithm leaves over is zero.
+    bytes: [u8; MAX_BYTES],
+}
+
+impl Checksum {
+    /// The digest with these bytes; `None` where they are too many or too few.
+    #[must_use]
+    pub fn new(algorithm: Algorithm, digest: &[u8]) -> Option<Self> {
+        let mut bytes = [0; MAX_BYTES];
+        bytes
+            .get_mut(..algorithm.length())?
+            .copy_from_slice(Some(digest).filter(|digest| digest.len() == algorithm.length())?);
+        Some(Self { algorithm, bytes })
+    }
+
+    /// Reads hexadecimal digits, or base64.
+    #[must_use]
+    pub fn parse(algorithm: Algorithm, text: &str) -> Option<Self> {
+        if text.len() != algorithm.length() * 2 {
+            return Self::new(algorithm, &STANDARD.decode(text).ok()?);
+        }
+        let byte = |pair: &[u8]| {
+            let digits = std::str::from_utf8(pair).ok().filter(|_| pair.iter().all(u8::is_ascii_hexdigit))?;
+            u8::from_str_radix(digits, 16).ok()
+        };
+        let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
+        Self::new(algorithm, &bytes?)
+    }
+
+    /// Reads `sha-256=HEX`, as [`Display`](fmt::Display) writes it.
+    #[must_use]
+    pub fn parse_named(text: &str) -> Option<Self> {
+        let (name, digest) = text.split_once('=')?;
+        Self::parse(Algorithm::named(name)?, digest)
+    }
+
+    /// How it was computed.
+    #[must_use]
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Its hexadecimal digits alone.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        use fmt::Write as _;
+        self.bytes.iter().take(self.algorithm.length()).fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
+    /// Whether both are of one kind, and differ: two kinds cannot be compared.
+    #[must_use]
+    pub fn contradicts(&self, other: &Self) -> bool {
+        self.algorithm == other.algorithm && self.bytes != other.bytes
+    }
+}
+
+impl fmt::Display for Checksum {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}={}", self.algorithm.name(), self.hex())
+    }
+}
+
+impl fmt::Debug for Checksum {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Checksum({self})")
+    }
+}
+
+impl Serialize for Checksum {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Checksum {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse_named(&text).ok_or_else(|| serde::de::Error::custom("not a digest"))
+    }
+}
+
+/// Computes a digest, bytes by bytes.
+#[derive(Debug, Clone)]
+pub enum Hasher {
+    /// SHA-256.
+    Sha256(Sha256),
+    /// SHA-512.
+    Sha512(Sha512),
+    /// SHA-1.
+    Sha1(Sha1),
+}
+
+impl Hasher {
+    /// One that has seen nothing yet.
+    #[must_use]
+    pub fn new(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Sha256 => Self::Sha256(Sha256::new()),
+            Algorithm::Sha512 => Self::Sha512(Sha512::new()),
+            Algorithm::Sha1 => Self::Sha1(Sha1::new()),
+        }
+    }
+
+    /// What it computes.
+    #[must_use]
+    pub fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Sha256(_) => Algorithm::Sha256,
+            Self::Sha512(_) => Algorithm::Sha512,
+            Self::Sha1(_) => Algorithm::Sha1,
+        }
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha512(hasher) => hasher.update(bytes),
+            Self::Sha1(hasher) => hasher.update(bytes),
+        }
+    }
+
+    /// The digest of all that it took.
+    #[must_use]
+    pub fn finish(self) -> Checksum {
+        let algorithm = self.algorithm();
+        let mut bytes = [0; MAX_BYTES];
+        let digest: &[u8] = match self {
+            Self::Sha256(hasher) => &hasher.finalize(),
+            Self::Sha512(hasher) => &hasher.finalize(),
+            Self::Sha1(hasher) => &hasher.finalize(),
+        };
+        bytes.iter_mut().zip(digest).for_each(|(to, from)| *to = *from);
+        Checksum { algorithm, bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn known_digests() {
+        for (algorithm, hex) in [
+            (Algorithm::Sha1, "a9993e364706816aba3e25717850c26c9cd0d89d"),
+            (Algorithm::Sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+            (
+                Algorithm::Sha512,
+                "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+                 2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+            ),
+        ] {
+            let mut hasher = Hasher::new(algorithm);
+            hasher.update(b"ab");
+            hasher.update(b"c");
+            assert_eq!(hasher.finish().to_string(), format!("{}={hex}", algorithm.name()));
+        }
+    }
+
+    #[test]
+    fn names_have_hyphens_or_none() {
+        assert_eq!(Algorithm::named("SHA-512"), Some(Algorithm::Sha512));
+        assert_eq!(Algorithm::named("sha1"), Some(Algorithm::Sha1));
+        assert_eq!(Algorithm::named("md5"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(bytes in prop::collection::vec(any::<u8>(), 0..70)) {
+            for algorithm in Algorithm::ALL {
+                let Some(checksum) = Checksum::new(algorithm, &bytes) else { continue };
+                prop_assert_eq!(Checksum::parse_named(&checksum.to_string()), Some(checksum));
+                prop_assert_eq!(Checksum::parse(algorithm, &STANDARD.encode(&bytes)), Some(checksum));
+            }
+        }
+
+        #[test]
+        fn any_text_is_harmless(text in ".{0,130}") {
+            for algorithm in Algorithm::ALL {
+                let _ = Checksum::parse(algorithm, &text);
+            }
+            let _ = Checksum::parse_named(&text);
+        }
+    }
+}
