@@ -33,6 +33,9 @@ pub struct ServerArguments {
     /// Memory for small files, such as 64MiB [default: 64MiB]
     #[arg(long, value_name = "BYTES")]
     pub cache_bytes: Option<bytesize::ByteSize>,
+    /// Show what is in folders that have no index.html
+    #[arg(long)]
+    pub listing: bool,
     /// Send file.br, file.zst or file.gz beside a file to clients that want it
     #[arg(long)]
     pub precompressed: bool,
@@ -65,6 +68,7 @@ impl ServerArguments {
             "server.pages" => self.pages.as_ref().map(|path| path.display().to_string()),
             "server.workers" => self.workers,
             "server.cache_bytes" => self.cache_bytes.map(|size| size.as_u64()),
+            "server.listing" => self.listing.then_some(true),
             "server.precompressed" => self.precompressed.then_some(true),
             "server.digests" => self.digests,
             "server.limit_rate" => self.limit_rate.map(|size| size.as_u64()),

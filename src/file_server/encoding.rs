@@ -44,7 +44,7 @@ impl Coding {
 }
 
 /// Thousandths; 0 refuses.
-type Weight = u16;
+pub(super) type Weight = u16;
 
 /// The codings that a client prefers to the file as it is, in the order of its preference and then of ours.
 ///
@@ -90,7 +90,7 @@ fn parse(member: &[u8]) -> Option<(&[u8], Weight)> {
 }
 
 /// `0`, `1`, and up to three digits after a point (RFC 9110, section 12.4.2).
-fn parse_weight(value: &[u8]) -> Option<Weight> {
+pub(super) fn parse_weight(value: &[u8]) -> Option<Weight> {
     let (whole, rest) = value.split_first()?;
     let digits = match rest {
         [] => rest,

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::access_log::AccessLog;
 use super::body::{Body, Passage};
 use super::digests::Digests;
+use super::listing::Listings;
 use super::load::{Flight, Load};
 use super::metrics::WorkerCounters;
 use super::path::{self, FilePath, Kind, PathError};
@@ -65,6 +66,8 @@ pub struct Files {
     pub log: Option<Rc<AccessLog>>,
     /// What finds encoded files beside others, if they are sent.
     pub(super) variants: Option<Variants>,
+    /// What lists folders, if they are listed.
+    pub(super) listings: Option<Listings>,
     /// The digests of the files, if they are made.
     pub digests: Option<Arc<Digests>>,
     /// How it answers.
@@ -105,11 +108,13 @@ impl Files {
 
     /// Counts an answer, and has its end counted and written down.
     fn finish(&self, request: &Request, sent: Sent) -> Response<Body> {
-        let Sent { answer, flight } = sent;
+        let Sent { answer, flight, memory } = sent;
         self.counters.answered(answer.status().as_u16());
         let line = self.log.as_ref().map(|log| (Rc::clone(log), log.begin(request, answer.status())));
-        if let (Some(link), true) = (Link::of(request), line.is_some() || !matches!(flight, Flight::None)) {
+        let has_end = line.is_some() || memory.is_some() || !matches!(flight, Flight::None);
+        if let (Some(link), true) = (Link::of(request), has_end) {
             link.on_end(move |end| {
+                drop(memory);
                 flight.end(end.completion);
                 if let Some((log, entry)) = line {
                     log.end(&entry, end);
@@ -141,6 +146,7 @@ impl Files {
                 Err(_) => None,
             },
             Err(OpenError::WouldBlock | OpenError::Folder) => None,
+            Err(OpenError::Missing) if path.kind == Kind::Folder && self.listings.is_some() => None,
             Err(error) => Some(self.fail(request, &name, error)),
         }
     }
@@ -160,10 +166,16 @@ impl Files {
                 };
                 self.send(request, &representation)
             }
-            Err(OpenError::Folder) if self.store.read(&index_of(&path)).await.is_ok() => {
-                self.redirect_to_folder(request).into()
-            }
-            Err(error) => self.fail(request, &name, error),
+            Err(error) => match (&self.listings, path.kind, error) {
+                (Some(listings), Kind::Folder, OpenError::Missing | OpenError::Folder) => {
+                    self.list(listings, request, &path.bytes).await
+                }
+                (Some(_), Kind::File, OpenError::Folder) => self.redirect_to_folder(request).into(),
+                (None, Kind::File, OpenError::Folder) if self.store.read(&index_of(&path)).await.is_ok() => {
+                    self.redirect_to_folder(request).into()
+                }
+                _ => self.fail(request, &name, error),
+            },
         }
     }
 
@@ -184,10 +196,14 @@ impl Files {
         self.variants.as_ref().filter(|_| *plain.name != *PROBE)
     }
 
-    /// A folder's name without its slash: the links of its index would lead beside it.
+    /// A folder's name without its slash: the links of its page would lead beside it.
     fn redirect_to_folder(&self, request: &Request) -> Response<Body> {
         // The path holds no empty segment, so this cannot lead to another host.
         let mut location = format!("{}/", request.path());
+        // With a slash after it, the first folder called so is left out.
+        if location == "/files/" {
+            location.push_str("files/");
+        }
         if let Some(query) = request.uri().query() {
             location.push('?');
             location.push_str(query);
@@ -210,7 +226,7 @@ impl Files {
     }
 
     /// The answer where a file cannot be had.
-    fn fail(&self, request: &Request, name: &[u8], error: OpenError) -> Sent {
+    pub(super) fn fail(&self, request: &Request, name: &[u8], error: OpenError) -> Sent {
         match error {
             OpenError::Missing if name == PROBE => {
                 return self.send(request, &Representation::plain(name, self.plan.probe_file.clone()));

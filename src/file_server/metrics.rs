@@ -28,6 +28,10 @@ pub struct WorkerCounters {
     pub cache_misses: AtomicU64,
     /// Parts of large files that were not in memory, and were read before they were sent.
     pub cold_reads: AtomicU64,
+    /// Listings of folders that have more entries than are shown.
+    pub listings_cut: AtomicU64,
+    /// Listings refused because too many were being made or sent.
+    pub listings_refused: AtomicU64,
 }
 
 impl WorkerCounters {
@@ -115,6 +119,12 @@ impl Collector for Figures {
                 "cold_reads",
                 "Parts of up to 1 MiB of large files that had to be read from a disk",
                 self.sum(|worker| &worker.cold_reads),
+            ),
+            ("listings_cut", "Listings that show only a part", self.sum(|worker| &worker.listings_cut)),
+            (
+                "listings_refused",
+                "Listings refused because too many were made or sent",
+                self.sum(|worker| &worker.listings_refused),
             ),
             ("access_log_lines_lost", "Lines the disk did not take", self.log_lines_lost.load(Relaxed)),
         ] {

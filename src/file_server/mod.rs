@@ -5,6 +5,7 @@
 //! - [`files`]: from a request to its file, and [`sending`]: from a file to its answer; [`conditions`], [`range`],
 //!   [`multipart`] decide what is sent of it.
 //! - [`encoding`], [`variants`]: whether a file is sent that lies compressed beside it.
+//! - [`listing`]: folders without an index.
 //! - [`digests`]: the SHA-256 of every file, made in the background.
 //! - [`body`], [`source`]: how the bytes go out.
 //! - [`load`]: what the server reports of itself to balancers.
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use actix_http::Request;
 use actix_service::fn_service;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 pub mod access_log;
@@ -29,6 +30,7 @@ pub mod conditions;
 pub mod digests;
 pub mod encoding;
 pub mod files;
+mod listing;
 pub mod load;
 pub mod media;
 pub mod metrics;
@@ -53,6 +55,7 @@ use crate::telemetry::say;
 use access_log::{AccessLog, AccessLogError};
 use digests::Hashing;
 use files::{AnswerPlan, Files};
+use listing::Listings;
 use load::Load;
 use metrics::{Figures, WorkerCounters};
 use root::{Root, RootError};
@@ -207,6 +210,7 @@ impl FileServer {
             passage: settings.passage,
             probe_file: Found::embedded(files::PROBE, files::embedded_probe()),
         };
+        let listing_memory = settings.listing.then(|| Arc::new(Semaphore::new(listing::MEMORY)));
         let hashing = settings.digests.map(|plan| Hashing::start(Arc::clone(&root), plan)).transpose()?;
         let digests = hashing.as_ref().map(Hashing::digests);
         let digest_table = digests.as_ref().map(|digests| digests.table());
@@ -225,6 +229,7 @@ impl FileServer {
                     load: Arc::clone(&load),
                     counters,
                     log: log.clone().map(Rc::new),
+                    listings: listing_memory.clone().map(|memory| Listings::new(Arc::clone(&root), memory)),
                     variants: settings.precompressed.then(|| Variants::new(Arc::clone(&root))),
                     digests: digests.clone(),
                     plan: plan.clone(),

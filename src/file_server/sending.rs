@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use actix_http::header::{self, HeaderName, HeaderValue};
 use actix_http::{HttpMessage as _, Method, Request, Response, StatusCode};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::{Body, FileBody};
 use super::conditions::{self, Outcome};
@@ -31,11 +32,13 @@ const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 pub(super) struct Sent {
     pub(super) answer: Response<Body>,
     pub(super) flight: Flight,
+    /// Memory that its body takes, where that is counted.
+    pub(super) memory: Option<OwnedSemaphorePermit>,
 }
 
 impl From<Response<Body>> for Sent {
     fn from(answer: Response<Body>) -> Self {
-        Self { answer, flight: Flight::None }
+        Self { answer, flight: Flight::None, memory: None }
     }
 }
 
@@ -130,7 +133,8 @@ impl Files {
             }
             (Content::Memory(file), _) => {
                 let body = Body::Memory(multipart::gather(pieces, file));
-                return Sent { answer: answer.set_body(body), flight: Flight::Own(in_flight) };
+                let flight = Flight::Own(in_flight);
+                return Sent { answer: answer.set_body(body), flight, memory: None };
             }
             (Content::File(_), _) if is_head => (Body::Announced, Flight::Own(in_flight)),
             (Content::File(file), Some(link)) => {
@@ -147,7 +151,7 @@ impl Files {
         };
         answer.head_mut().no_chunking(true);
         answer.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
-        Sent { answer: answer.set_body(body), flight }
+        Sent { answer: answer.set_body(body), flight, memory: None }
     }
 }
 

@@ -31,6 +31,7 @@ pub struct RawServerSettings {
     pub workers: usize,
     pub cache_bytes: ByteSize,
     pub cache_control: String,
+    pub listing: bool,
     pub precompressed: bool,
     pub digests: String,
     pub digest_rate: ByteSize,
@@ -67,6 +68,8 @@ pub struct ServerSettings {
     pub cache_bytes: u64,
     /// Sent with every file but the probe file.
     pub cache_control: Option<HeaderValue>,
+    /// Whether folders without an index are listed.
+    pub listing: bool,
     /// Whether compressed files beside others are sent to clients that want them.
     pub precompressed: bool,
     /// How digests of the files are made, if they are.
@@ -119,6 +122,7 @@ impl TryFrom<RawServerSettings> for ServerSettings {
             workers: crate::settings::worker_threads(raw.workers),
             cache_bytes: raw.cache_bytes.as_u64(),
             cache_control,
+            listing: raw.listing,
             precompressed: raw.precompressed,
             digests: digest_plan(&raw.digests, raw.digest_rate)?,
             limits: Limits {

@@ -1,4 +1,4 @@
-//! The HTML pages of every answer that is not a file: errors, and redirects.
+//! The HTML pages of every answer that is not a file: errors, and redirects; and the [`dress`] of others.
 //!
 //! All have one look, that of `pages/template.html`. A folder given at start replaces single pages by files
 //! named after their status, such as `404.html`; what the folder lacks stays as it is built in.
@@ -218,14 +218,55 @@ pub fn escape(text: &str, html: &mut BytesMut) {
     html.extend_from_slice(text.as_bytes().get(plain..).unwrap_or_default());
 }
 
+/// What stands in a page of the common look. All of it is HTML: what came from elsewhere must be escaped.
+#[derive(Debug, Clone, Copy)]
+pub struct Dress<'a> {
+    /// The title of the window.
+    pub title: &'a [u8],
+    /// Rules beside those that every page has.
+    pub style: &'a str,
+    /// The heading.
+    pub heading: &'a [u8],
+    /// What is below it.
+    pub content: &'a [u8],
+}
+
+/// A page of the common look.
+#[must_use]
+pub fn dress(dress: &Dress<'_>) -> Bytes {
+    let Dress { title, style, heading, content } = *dress;
+    let length = TEMPLATE.len() + title.len() + style.len() + heading.len() + content.len();
+    let mut html = BytesMut::with_capacity(length);
+    // Put in one after another, so that a place's name in what is put in stays what it is.
+    for piece in TEMPLATE.split("{{") {
+        let (place, rest) = piece.split_once("}}").unwrap_or(("", piece));
+        html.extend_from_slice(match place {
+            "title" => title,
+            "style" => style.as_bytes(),
+            "heading" => heading,
+            "content" => content,
+            _ => b"",
+        });
+        html.extend_from_slice(rest.as_bytes());
+    }
+    html.freeze()
+}
+
 fn render(status: u16, title: &str, text: &str) -> Bytes {
     // Hardly anybody sees the page of a redirect, and every redirect carries it.
-    let template = if (300..400).contains(&status) { PLAIN_TEMPLATE } else { TEMPLATE };
-    template
-        .replace("{{code}}", &status.to_string())
-        .replace("{{title}}", title)
-        .replace("{{text}}", text)
-        .into()
+    if (300..400).contains(&status) {
+        return PLAIN_TEMPLATE
+            .replace("{{code}}", &status.to_string())
+            .replace("{{title}}", title)
+            .replace("{{text}}", text)
+            .into();
+    }
+    dress(&Dress {
+        title: format!("{status} {title}").as_bytes(),
+        style: "",
+        heading: format!("<b>{status}</b> {title}").as_bytes(),
+        content: format!("<p>{text}</p>").as_bytes(),
+    })
 }
 
 fn read(path: &Path) -> Result<Option<Bytes>, PagesError> {
@@ -254,6 +295,13 @@ mod tests {
             assert!(html.contains(&format!("<title>{code} {title}</title>")), "{html}");
             assert!(!html.contains("{{"), "{html}");
         }
+    }
+
+    #[test]
+    fn what_stands_in_a_page_takes_no_other_place() {
+        let own = Dress { title: b"{{content}}", style: "", heading: b"}}{{", content: b"{{title}}" };
+        let html = String::from_utf8(dress(&own).to_vec()).unwrap();
+        assert!(html.contains("<title>{{content}}</title>") && html.contains("<h1>}}{{</h1>\n{{title}}\n"));
     }
 
     #[test]

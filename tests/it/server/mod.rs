@@ -10,6 +10,7 @@ use crate::support::program::{Program, fingerpost};
 mod clients;
 mod digests;
 mod faults;
+mod listing;
 mod operation;
 mod refusals;
 mod requests;

@@ -93,9 +93,6 @@ fn table() -> Vec<Case> {
         path("/a.txt/", &[404]),
         path("/a.txt%2f", &[404]),
         path("/nothing", &[404]),
-        path("/", &[404]),
-        path("/sub", &[404]),
-        path("/sub/", &[404]),
         path("/.hidden", &[404]),
         path("/.git/config", &[404]),
         path("/out", &[404]),
@@ -148,8 +145,14 @@ fn table() -> Vec<Case> {
     ]
 }
 
+/// What only a server answers so that is told nothing.
+fn table_of_defaults() -> Vec<Case> {
+    ["/", "/sub", "/sub/", "/sub/?format=json"].map(|target| path(target, &[404])).into()
+}
+
 /// What else is answered by a server that is told to do more.
 fn table_of_options() -> Vec<Case> {
+    let json = |line: &str| raw(request("GET", "/sub/", &[line]), &[200]);
     let accept = |value: &str| field(&format!("Accept-Encoding: {value}"), &[200]);
     vec![
         // Content codings.
@@ -165,6 +168,24 @@ fn table_of_options() -> Vec<Case> {
             expect: Expect::HeadOnly,
             ..raw(request("HEAD", "/a.txt", &["Accept-Encoding: gzip"]), &[200])
         },
+        // Listings.
+        path("/", &[200]),
+        path("/files/", &[200]),
+        path("/sub/", &[200]),
+        path("/sub/?sort=time&order=desc", &[200]),
+        path("/sub/?sort=%00&order=&format=", &[200]),
+        json("Accept: application/json"),
+        json("Accept: ;;,q=,application/json;q=9"),
+        json("Range: bytes=0-0"),
+        json("If-None-Match: *"),
+        Case { expect: Expect::HeadOnly, ..raw(request("HEAD", "/sub/", &[]), &[200]) },
+        path("/away/", &[404]),
+        path("/.git/", &[404]),
+        path("/nothing/", &[404]),
+        path("/fifo/", &[404]),
+        path("/socket/", &[404]),
+        path("/sub//", &[404]),
+        path("/sub/../", &[404]),
     ]
 }
 
@@ -172,11 +193,12 @@ fn table_of_options() -> Vec<Case> {
 fn every_request_of_the_table_gets_its_status_and_a_page_of_ours() {
     let (server, _socket) = server_with_traps(&[]);
     check_all(&server, table());
+    check_all(&server, table_of_defaults());
 }
 
 #[test]
 fn so_does_every_request_to_a_server_that_does_all_it_can() {
-    let (server, _socket) = server_with_traps(&["--precompressed"]);
+    let (server, _socket) = server_with_traps(&["--precompressed", "--listing"]);
     server.put("a.txt.gz", "compressed");
     symlink("../secret", server.root().join("a.txt.br")).unwrap();
     check_all(&server, table());

@@ -1,0 +1,172 @@
+//! Folders without an index.
+
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, SystemTime};
+
+use super::{Server, pattern, request};
+use crate::support::http::{self, Answer, Connection, Expect};
+use crate::support::{wait_for, wait_until};
+
+fn server() -> Server {
+    Server::start_with(&["--listing", "--admin", "127.0.0.1:0"])
+}
+
+/// Where the links of a page lead, but those of its heads.
+fn links(page: &str) -> Vec<String> {
+    let links = page.split("<td><a href=\"").skip(1);
+    links.map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_folder_shows_what_is_served_and_no_more() {
+    let server = server();
+    server.put("sub/b.iso", pattern(1_234_567));
+    server.put("sub/A.txt", "hello");
+    server.put("sub/inner/file", "x");
+    server.put("sub/.hidden", "x");
+    server.put("sub/line\nbreak", "x");
+    let sub = server.root().join("sub");
+    std::fs::write(server.outside().join("secret"), "secret").unwrap();
+    symlink("../../secret", sub.join("out")).unwrap();
+    symlink(server.outside(), sub.join("away")).unwrap();
+    symlink("nothing", sub.join("broken")).unwrap();
+    symlink("A.txt", sub.join("link")).unwrap();
+    symlink("inner", sub.join("linked")).unwrap();
+    let _socket = UnixListener::bind(sub.join("socket")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(sub.join("fifo")).status().unwrap().success());
+    let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+    std::fs::File::open(sub.join("b.iso")).unwrap().set_modified(modified).unwrap();
+
+    let answer = server.get("/sub/");
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("Content-Type"), Some("text/html; charset=utf-8"));
+    assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+    assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
+    let page = answer.text();
+    assert_eq!(links(&page), ["../", "inner/", "linked/", "A.txt", "b.iso", "link"]);
+    assert!(page.contains("<td title=\"1234567 bytes\">1.2 MiB<td>1994-11-06 08:49:37\n"), "{page}");
+    assert_eq!(
+        links(&server.get("/sub/?sort=size&order=desc").text())[2..],
+        ["inner/", "b.iso", "link", "A.txt"]
+    );
+    let head = server.ask("HEAD", "/sub/", &[]);
+    assert_eq!(head.header("Content-Length"), Some(page.len().to_string().as_str()));
+    assert_eq!(links(&server.get("/").text()), ["sub/"]);
+}
+
+#[test]
+fn a_program_gets_json() {
+    let server = server();
+    server.put("sub/file", "hello");
+    server.put("sub/inner/x", "x");
+    let check = |answer: &Answer| {
+        assert_eq!(answer.header("Content-Type"), Some("application/json"));
+        assert_eq!(answer.header("Vary"), Some("Accept"));
+        let list: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(list[0]["name"], "inner");
+        assert_eq!(list[0]["type"], "directory");
+        assert_eq!((&list[1]["name"], &list[1]["type"]), (&"file".into(), &"file".into()));
+        assert_eq!(list[1]["size"], 5);
+        assert!(list[1]["mtime"].as_str().unwrap().ends_with(" GMT"));
+        assert_eq!(list.as_array().unwrap().len(), 2);
+    };
+    check(&server.get("/sub/?format=json"));
+    check(&server.get_with("/sub/", &["Accept: application/json"]));
+    let page = server.get_with("/sub/?format=html", &["Accept: application/json"]);
+    assert_eq!(page.header("Content-Type"), Some("text/html; charset=utf-8"));
+}
+
+#[test]
+fn every_link_leads_to_its_file() {
+    let server = server();
+    let names = ["plain", "with space", "a:b", "?q", "#f", "%41", "<b>\"'&", "grün", "back\\slash", "-"];
+    for name in names {
+        server.put(&format!("files/{name}"), name);
+    }
+    for start in ["/", "/files/"] {
+        let page = server.get(start).text();
+        let [folder] = &links(&page)[..] else { panic!("{page}") };
+        let folder = format!("{start}{folder}");
+        let page = server.get(&folder).text();
+        assert!(!page.contains("<b>\""), "{page}");
+        let links = links(&page);
+        assert_eq!(links.len(), names.len() + 1);
+        let mut found: Vec<_> =
+            links[1..].iter().map(|link| server.get(&format!("{folder}{link}")).text()).collect();
+        found.sort();
+        let mut names = names;
+        names.sort_unstable();
+        assert_eq!(found, names, "from {start}");
+    }
+}
+
+#[test]
+fn a_folder_without_its_slash_is_redirected() {
+    let server = server();
+    server.put("sub/inner/file", "x");
+    server.put("files/file", "x");
+    for (target, location) in [
+        ("/sub", "/sub/"),
+        ("/sub/inner?sort=size", "/sub/inner/?sort=size"),
+        ("/files/sub", "/files/sub/"),
+        ("/files", "/files/files/"),
+    ] {
+        let answer = server.get(target);
+        assert_eq!((answer.status, answer.location()), (301, location));
+        assert_eq!(server.get(location).status, 200, "{location}");
+    }
+}
+
+#[test]
+fn an_index_goes_before_the_listing() {
+    let server = server();
+    server.put("sub/index.html", "welcome");
+    assert_eq!(server.get("/sub/").text(), "welcome");
+    std::fs::remove_file(server.root().join("sub/index.html")).unwrap();
+    wait_until("the listing", || server.get("/sub/").text().contains("This folder is empty."));
+    std::fs::create_dir(server.root().join("sub/index.html")).unwrap();
+    assert_eq!(links(&server.get("/sub/").text()), ["../", "index.html/"]);
+}
+
+#[test]
+fn a_large_folder_is_cut_and_clients_that_do_not_read_use_up_no_memory() {
+    let server = server();
+    let large = server.root().join("large");
+    std::fs::create_dir(&large).unwrap();
+    // Names that grow sixfold when they are escaped: such a page is larger than what the kernel takes of it.
+    for number in 0..10_001 {
+        std::fs::File::create(large.join(format!("{number:05}{}", "\"".repeat(245)))).unwrap();
+    }
+    let begin = || {
+        let mut connection = server.connect();
+        connection.send(request("GET", "/large/", &[])).unwrap();
+        let head = connection.answer(Expect::HeadOnly).unwrap();
+        (head.status == 200).then_some(connection).ok_or(head)
+    };
+    let mut unread: Vec<Connection> = Vec::new();
+    let refused = wait_for("a listing to be refused", || match begin() {
+        Ok(connection) => {
+            unread.push(connection);
+            None
+        }
+        Err(head) => Some(head),
+    });
+    assert_eq!(refused.status, 503);
+    assert!(refused.header("Retry-After").is_some());
+    assert_eq!(unread.len(), 2);
+    // Nobody else is kept waiting.
+    assert_eq!(server.get("/plshelp.txt").status, 200);
+    drop(unread);
+    let answer = wait_for("a listing", || Some(server.get("/large/")).filter(|answer| answer.status == 200));
+    assert!(answer.text().contains("10000 entries"));
+    assert_eq!(answer.header("Listing-Limit"), Some("10000"));
+    assert_eq!(links(&answer.text()).len(), 10_001);
+    let metrics = http::get(server.program().admin_address(), "/metrics").text();
+    let count = |name: &str| {
+        let line =
+            metrics.lines().find_map(|line| line.strip_prefix(&format!("fingerpost_server_{name}_total ")));
+        line.unwrap().parse::<u32>().unwrap()
+    };
+    assert!(count("listings_refused") >= 1 && count("listings_cut") >= 3, "{metrics}");
+}
