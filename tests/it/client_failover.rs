@@ -137,11 +137,23 @@ fn without_a_link_the_balancer_is_asked_again_and_told_whom_to_avoid() {
 #[test]
 fn a_server_that_breaks_off_again_and_again_is_still_of_use() {
     let file = content(FILE);
-    let server = Script::of(&file).closes_at(100_000).start();
+    for script in [
+        Script::of(&file).closes_at(100_000),
+        Script::of(&file).framing(Framing::Chunked).closes_at(100_000),
+        // Once alone, as a server does that was restarted.
+        Script::of(&file).fault(Fault::ClosesAt(100_000), Times::Next(1)),
+    ] {
+        let server = script.clone().start();
+        let downloads = Downloads::new();
+        downloads.get(&[&server.url("/f")]).ended_with(0);
+        assert!(downloads.read("f") == file, "{script:?}");
+        assert_eq!(server.sent(), FILE, "{script:?}");
+    }
+    // A reset takes with it what had not been read yet.
+    let server = Script::of(&file).resets_at(100_000).start();
     let downloads = Downloads::new();
-    downloads.get(&[&server.url("/f")]).ended_with(0);
+    downloads.get_quickly(&[&server.url("/f"), "--retry", "50"]).ended_with(0);
     assert!(downloads.read("f") == file);
-    assert_eq!(server.sent(), FILE);
 }
 
 #[test]

@@ -1,13 +1,24 @@
 //! `fingerpost get` against servers that mean no good: bounded memory, nothing outside the folder, true exit
 //! codes.
 
-use super::support::downloads::Downloads;
+use std::os::unix::fs::MetadataExt;
+
+use super::support::downloads::{Downloads, QUICK};
 use super::support::misbehaving::{Fault, Script, Times};
 use super::support::program::Program;
 use super::support::wait_until;
 
 fn sends(bytes: impl Into<Vec<u8>>) -> super::support::misbehaving::FileServer {
     Script::of(b"").sends(bytes).start()
+}
+
+const GIGABYTES: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000000\r\n\r\n";
+
+/// The most memory that a program ever had.
+fn peak_memory_kilobytes(program: &Program) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 #[test]
@@ -41,10 +52,20 @@ fn impossible_lengths_are_refused() {
 
 #[test]
 fn gigabytes_announced_and_nothing_sent_take_no_room() {
-    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000000\r\n\r\n".to_vec();
-    let server = sends(head);
+    let server = sends(GIGABYTES);
     let downloads = Downloads::new();
     downloads.get_quickly(&[&server.url("/f"), "--retry", "1"]).ended_with(18);
+    assert_eq!(downloads.names(), [""; 0]);
+    // The same from one that keeps the connection open.
+    let silent = Script::of(b"").fault(Fault::StallsAfter(GIGABYTES.to_vec()), Times::Always).start();
+    let began = std::time::Instant::now();
+    let mut running = downloads.start(&[&[silent.url("/f").as_str(), "--retry", "1"][..], &QUICK].concat());
+    wait_until("the part file", || downloads.names().contains(&"f.part".to_owned()));
+    let blocks = std::fs::metadata(downloads.path().join("f.part")).unwrap().blocks();
+    assert!(blocks < 100, "{blocks} blocks of 512 bytes are taken");
+    assert!(peak_memory_kilobytes(&running) < 120_000);
+    assert_eq!(running.wait().code(), Some(28));
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
     assert_eq!(downloads.names(), [""; 0]);
 }
 
@@ -59,9 +80,7 @@ fn an_endless_body_takes_no_memory() {
         server.url("/f")
     )));
     wait_until("a lot to be sent", || server.sent() > 64 << 20);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    let kilobytes = peak_memory_kilobytes(&running);
     assert!(kilobytes < 120_000, "{kilobytes} kB");
     running.kill();
 }

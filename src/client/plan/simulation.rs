@@ -16,12 +16,14 @@ struct Server {
     rate: u64,
     latency: Duration,
     breaks_after: Option<u64>,
+    /// When it is killed.
+    dies_at: Option<Duration>,
     is_silent: bool,
 }
 
 impl Server {
     fn new(rate: u64) -> Self {
-        Self { rate, latency: Duration::from_millis(10), breaks_after: None, is_silent: false }
+        Self { rate, latency: Duration::from_millis(10), breaks_after: None, dies_at: None, is_silent: false }
     }
 }
 
@@ -91,6 +93,11 @@ fn simulate(size: u64, servers: &[Server], settings: PlanSettings, limit: Durati
         for run in runs {
             let flow = flows.get_mut(&run).unwrap();
             let server = &servers[flow.source.0];
+            if server.dies_at.is_some_and(|at| now.duration_since(start) >= at) {
+                flows.remove(&run);
+                plan.failed(run, Failure::Passing { retry_after: None }, 0.5, now);
+                continue;
+            }
             if server.is_silent || now.duration_since(flow.asked) < server.latency {
                 continue;
             }
@@ -163,6 +170,21 @@ fn four_servers_are_nearly_four_times_as_fast() {
 }
 
 #[test]
+fn a_server_that_is_killed_costs_little_time_and_few_bytes() {
+    let size: u64 = 64 << 20;
+    for victim in 0..3 {
+        let mut servers = vec![Server::new(20 * MEGA); 3];
+        // A third of the time that all three would take.
+        let dies_at = Duration::from_secs_f64(size as f64 / 60e6 / 3.0);
+        servers[victim].dies_at = Some(dies_at);
+        let outcome = default_run(size, &servers);
+        let ideal = dies_at.as_secs_f64() + size as f64 * 2.0 / 3.0 / 40e6;
+        assert!(outcome.took.as_secs_f64() < ideal + 0.5, "{victim}: {:?}, ideal {ideal}", outcome.took);
+        assert!(outcome.sent < size + (1 << 20), "{victim}: {} sent", outcome.sent);
+    }
+}
+
+#[test]
 fn a_silent_first_server_costs_one_second() {
     let mut silent = Server::new(MEGA);
     silent.is_silent = true;
@@ -201,6 +223,7 @@ fn any_server() -> impl Strategy<Value = Server> {
             rate: rate * 500_000,
             latency: Duration::from_millis(latency),
             breaks_after,
+            dies_at: None,
             is_silent,
         })
 }

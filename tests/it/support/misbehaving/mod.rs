@@ -177,6 +177,10 @@ impl Script {
             Some(Fault::Hangs) => return until_closed(stream),
             Some(Fault::ClosesWithoutAnswer) => return Ok(false),
             Some(Fault::Sends(bytes)) => return stream.write_all(bytes).map(|()| false),
+            Some(Fault::StallsAfter(bytes)) => {
+                stream.write_all(bytes)?;
+                return until_closed(stream);
+            }
             Some(Fault::SendsForever(once, again)) => {
                 stream.write_all(once)?;
                 loop {

@@ -65,6 +65,8 @@ pub enum Fault {
     Answers(u16, Vec<String>),
     /// These bytes instead of an answer; then the connection is closed.
     Sends(Vec<u8>),
+    /// These bytes, and then silence.
+    StallsAfter(Vec<u8>),
     /// These bytes once, and then these others again and again.
     SendsForever(Vec<u8>, Vec<u8>),
 }
