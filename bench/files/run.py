@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Compares `fingerpost server` with nginx, lighttpd and Caddy on one core, in interleaved rounds.
+"""Compares `fingerpost server` with nginx, lighttpd, Caddy and actix-files on one core, in interleaved rounds.
 
 Server CPU time is read from /proc, so that what else the machine does matters little; latencies are wrk's, and
 do suffer from it. Needs wrk and a release build; a server that is not installed is left out and named.
 
-    cargo build --release && bench/files/run.py [--rounds 5] [--seconds 3]
+    cargo build --release --bin fingerpost --example actix-files && bench/files/run.py [--rounds 5] [--seconds 3]
 """
 
 import argparse
@@ -78,6 +78,13 @@ def lighttpd(root, folder, port):
 def caddy(root, folder, port):
     return ["caddy", "run", "--adapter", "caddyfile", "--config", write(folder / "Caddyfile", f"""
         {{\n admin off\n auto_https off\n}}\nhttp://127.0.0.1:{port} {{\n root * {root}\n file_server\n}}\n""")]
+
+
+def actix_files(root, folder, port):
+    return [REPOSITORY / "target/release/examples/actix-files", root, str(port)]
+
+
+CONTENDERS = {"fingerpost": fingerpost, "nginx": nginx, "lighttpd": lighttpd, "caddy": caddy, "actix-files": actix_files}
 
 
 class Server:
@@ -204,7 +211,7 @@ def main():
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--seconds", type=int, default=3)
     arguments.add_argument("--only", help="a regular expression of rows")
-    arguments.add_argument("--servers", nargs="+", default=["fingerpost", "nginx", "lighttpd", "caddy"])
+    arguments.add_argument("--servers", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     arguments = arguments.parse_args()
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -228,12 +235,12 @@ def main():
     }
     rows = {name: row for name, row in rows.items() if re.search(arguments.only or "", name)}
     contenders = []
-    chosen = [server for server in (fingerpost, nginx, lighttpd, caddy) if server.__name__ in arguments.servers]
-    for command in chosen:
-        if command is not fingerpost and not shutil.which(command.__name__):
-            print(f"left out: {command.__name__}, since it is not installed", file=sys.stderr)
+    for name in arguments.servers:
+        program = str(CONTENDERS[name](root, folder, 0)[0])
+        if not shutil.which(program):
+            print(f"left out: {name}, since there is no {program}", file=sys.stderr)
             continue
-        contenders.append(Server(command.__name__, command, root))
+        contenders.append(Server(name, CONTENDERS[name], root))
     try:
         results = {name: {server.name: [] for server in contenders} for name in rows}
         for _ in range(arguments.rounds):
