@@ -41,6 +41,8 @@ pub enum Body {
     Memory(Bytes),
     /// Bytes in memory that are not worth a copy. Their length stands in the header already.
     Direct(Bytes, Rc<Link>),
+    /// A part of a file that nobody can change. Its length stands in the header already.
+    Snapshot(Option<SendFile>, Rc<Link>),
     /// Parts of an open file, and text around them. Its length stands in the header already.
     File(Box<FileBody>),
     /// The answer to HEAD where GET would get a [`Body::File`]: nothing, under a length that the header has.
@@ -60,7 +62,7 @@ impl MessageBody for Body {
         match self {
             Self::Empty => BodySize::Sized(0),
             Self::Memory(bytes) => BodySize::Sized(bytes.len() as u64),
-            Self::Direct(..) | Self::File(_) | Self::Announced => BodySize::Stream,
+            Self::Direct(..) | Self::Snapshot(..) | Self::File(_) | Self::Announced => BodySize::Stream,
         }
     }
 
@@ -72,6 +74,12 @@ impl MessageBody for Body {
             Self::Direct(bytes, link) => {
                 // The connection ends the answer only once it has sent them.
                 link.send_bytes(std::mem::take(bytes));
+                Poll::Ready(None)
+            }
+            Self::Snapshot(part, link) => {
+                if let Some(part) = part.take() {
+                    link.send_file(part);
+                }
                 Poll::Ready(None)
             }
             Self::File(body) => body.poll_next(cx),

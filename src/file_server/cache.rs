@@ -17,6 +17,7 @@ const OVERHEAD: u64 = 1024;
 pub struct Cache {
     limit: u64,
     bytes: u64,
+    snapshots: usize,
     places: HashMap<Box<[u8]>, usize>,
     ring: Vec<Option<Entry>>,
     free: Vec<usize>,
@@ -39,17 +40,25 @@ impl Entry {
 
 fn size(path: &[u8], found: &Found) -> u64 {
     let bytes = match &found.content {
-        Content::Memory(bytes) => bytes.len(),
+        Content::Memory(_) | Content::Snapshot(_) => found.meta.identity.length,
         Content::File(_) => 0,
     };
-    OVERHEAD + 2 * path.len() as u64 + bytes as u64
+    OVERHEAD + 2 * path.len() as u64 + bytes
 }
 
 impl Cache {
     /// An empty cache of this many bytes; 0 keeps nothing.
     #[must_use]
     pub fn new(limit: u64) -> Self {
-        Self { limit, bytes: 0, places: HashMap::new(), ring: Vec::new(), free: Vec::new(), hand: 0 }
+        Self {
+            limit,
+            bytes: 0,
+            snapshots: 0,
+            places: HashMap::new(),
+            ring: Vec::new(),
+            free: Vec::new(),
+            hand: 0,
+        }
     }
 
     /// A file, and how long ago it was compared with the disk.
@@ -66,6 +75,22 @@ impl Cache {
         Some(entry.found.clone())
     }
 
+    /// Files that are kept as [`Content::Snapshot`].
+    #[must_use]
+    pub fn snapshots(&self) -> usize {
+        self.snapshots
+    }
+
+    /// Keeps the same bytes of a file in another way.
+    pub fn keep_as(&mut self, path: &[u8], content: Content) {
+        let is_snapshot = matches!(content, Content::Snapshot(_));
+        if let Some(entry) = self.entry(path) {
+            let was_snapshot = matches!(entry.found.content, Content::Snapshot(_));
+            entry.found.content = content;
+            self.snapshots = self.snapshots + usize::from(is_snapshot) - usize::from(was_snapshot);
+        }
+    }
+
     /// Puts a file in, in place of an older state of it, and others out until there is room.
     pub fn insert(&mut self, path: &[u8], found: Found, now: Instant) {
         self.remove(path);
@@ -76,6 +101,7 @@ impl Cache {
         while self.bytes + size > self.limit {
             self.evict();
         }
+        self.snapshots += usize::from(matches!(found.content, Content::Snapshot(_)));
         let entry = Entry { path: path.into(), found, checked: now, was_used: Cell::new(false) };
         let place = self.free.pop().unwrap_or_else(|| {
             self.ring.push(None);
@@ -115,6 +141,7 @@ impl Cache {
     fn clear(&mut self, place: usize) {
         if let Some(entry) = self.ring.get_mut(place).and_then(Option::take) {
             self.bytes -= entry.size();
+            self.snapshots -= usize::from(matches!(entry.found.content, Content::Snapshot(_)));
             self.free.push(place);
         }
     }

@@ -1,7 +1,7 @@
 //! The file server: serves a folder, with an error page of its own for every error.
 //!
 //! - [`path`], [`root`]: which file a request path names, and opening it beneath the root.
-//! - [`store`], [`cache`]: files as they are answered, small ones from memory.
+//! - [`store`], [`cache`], [`snapshot`]: files as they are answered, small ones from memory.
 //! - [`files`]: from a request to its file, and [`sending`]: from a file to its answer; [`conditions`], [`range`],
 //!   [`multipart`] decide what is sent of it.
 //! - [`encoding`], [`variants`]: whether a file is sent that lies compressed beside it.
@@ -40,6 +40,7 @@ pub mod range;
 pub mod root;
 pub mod sending;
 pub mod settings;
+pub mod snapshot;
 pub mod source;
 pub mod store;
 mod variants;
@@ -225,7 +226,7 @@ impl FileServer {
                 let number = next_worker.fetch_add(1, Ordering::Relaxed) % workers.len().max(1);
                 let counters = workers.get(number).map(Arc::clone).unwrap_or_default();
                 let files = Rc::new(Files {
-                    store: Store::new(Arc::clone(&root), cache_bytes, Arc::clone(&counters)),
+                    store: Store::new(Arc::clone(&root), cache_bytes, plan.passage, Arc::clone(&counters)),
                     load: Arc::clone(&load),
                     counters,
                     log: log.clone().map(Rc::new),

@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,11 +17,12 @@ use super::files::{Files, PROBE};
 use super::load::{Flight, Work};
 use super::multipart::{self, Piece};
 use super::range::{self, Part, Ranges};
+use super::snapshot;
 use super::source::Source;
 use super::store::{Content, Found};
 use super::variants::Representation;
 use crate::balancer::load_report;
-use crate::http::transport::Link;
+use crate::http::transport::{Link, SendFile};
 
 const LOAD_REPORT: HeaderName = HeaderName::from_static(load_report::HEADER);
 
@@ -126,6 +129,7 @@ impl Files {
         let is_head = *request.method() == Method::HEAD;
         let bytes: u64 = pieces.iter().map(Piece::length).sum();
         let in_flight = self.load.begin(work, if is_head { 0 } else { bytes });
+        let length = found.meta.identity.length;
         let (body, flight) = match (&found.content, Link::of(request)) {
             (Content::Memory(file), Some(link)) if bytes >= DIRECT && !is_head => {
                 let body = Body::Direct(multipart::gather(pieces, file), Rc::clone(link));
@@ -136,7 +140,15 @@ impl Files {
                 let flight = Flight::Own(in_flight);
                 return Sent { answer: answer.set_body(body), flight, memory: None };
             }
-            (Content::File(_), _) if is_head => (Body::Announced, Flight::Own(in_flight)),
+            (Content::File(_) | Content::Snapshot(_), _) if is_head => {
+                (Body::Announced, Flight::Own(in_flight))
+            }
+            (Content::Snapshot(copy), Some(link)) => {
+                let Ok(body) = snapshot_body(copy, length, pieces, link) else {
+                    return self.refuse(StatusCode::INTERNAL_SERVER_ERROR).into();
+                };
+                (body, Flight::Own(in_flight))
+            }
             (Content::File(file), Some(link)) => {
                 let in_flight = Rc::new(RefCell::new(Some(in_flight)));
                 let flight = Flight::Shared(Rc::clone(&in_flight));
@@ -147,12 +159,29 @@ impl Files {
                 (Body::File(Box::new(body)), flight)
             }
             // Every connection of ours has a link.
-            (Content::File(_), None) => return self.refuse(StatusCode::INTERNAL_SERVER_ERROR).into(),
+            (Content::File(_) | Content::Snapshot(_), None) => {
+                return self.refuse(StatusCode::INTERNAL_SERVER_ERROR).into();
+            }
         };
         answer.head_mut().no_chunking(true);
         answer.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
         Sent { answer: answer.set_body(body), flight, memory: None }
     }
+}
+
+/// One part straight from a copy; several, which have text between them, gathered in memory.
+fn snapshot_body(
+    copy: &Arc<File>,
+    length: u64,
+    pieces: VecDeque<Piece>,
+    link: &Rc<Link>,
+) -> io::Result<Body> {
+    if let (Some(Piece::File(part)), 1) = (pieces.front(), pieces.len()) {
+        let part = SendFile { file: Arc::clone(copy), offset: part.start, length: part.length() };
+        return Ok(Body::Snapshot(Some(part), Rc::clone(link)));
+    }
+    let bytes = snapshot::read(copy, length)?;
+    Ok(Body::Direct(multipart::gather(pieces, &bytes), Rc::clone(link)))
 }
 
 /// A header value of visible characters; what is none comes out empty.

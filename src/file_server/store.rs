@@ -15,12 +15,14 @@ use futures_util::future::{LocalBoxFuture, Shared};
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::time::Instant;
 
+use super::body::Passage;
 use super::cache::Cache;
 use super::conditions::Validators;
 use super::digests;
 use super::media;
 use super::metrics::WorkerCounters;
 use super::root::{Identity, OpenError, Patience, Root};
+use super::snapshot;
 
 /// Files up to this size are answered from memory.
 pub const SMALL: u64 = 128 << 10;
@@ -79,6 +81,8 @@ impl Found {
 pub enum Content {
     /// All of them, in memory.
     Memory(Bytes),
+    /// All of them, in memory that the kernel can send from.
+    Snapshot(Arc<File>),
     /// To be read from here.
     File(Arc<File>),
 }
@@ -98,6 +102,7 @@ pub struct Store {
     root: Arc<Root>,
     cache: RefCell<Cache>,
     counters: Arc<WorkerCounters>,
+    passage: Passage,
     /// Files that are being read from a disk: one read for all who wait.
     loading: RefCell<HashMap<Box<[u8]>, Loading>>,
 }
@@ -105,8 +110,9 @@ pub struct Store {
 impl Store {
     /// A store that keeps at most this many bytes of small files in memory.
     #[must_use]
-    pub fn new(root: Arc<Root>, cache_bytes: u64, counters: Arc<WorkerCounters>) -> Self {
-        Self { root, cache: RefCell::new(Cache::new(cache_bytes)), counters, loading: RefCell::default() }
+    pub fn new(root: Arc<Root>, cache_bytes: u64, passage: Passage, counters: Arc<WorkerCounters>) -> Self {
+        let cache = RefCell::new(Cache::new(cache_bytes));
+        Self { root, cache, counters, passage, loading: RefCell::default() }
     }
 
     /// The file if it can be had without waiting for a disk; [`OpenError::WouldBlock`] if it cannot.
@@ -115,7 +121,7 @@ impl Store {
         let known = match cached {
             Some((found, age)) if age < FRESH => {
                 self.counters.cache_hits.fetch_add(1, Ordering::Relaxed);
-                return Ok(found);
+                return Ok(self.with_snapshot(path, found));
             }
             Some((found, _)) => Some(found.meta.identity),
             None => None,
@@ -123,6 +129,21 @@ impl Store {
         self.counters.cache_misses.fetch_add(1, Ordering::Relaxed);
         let loaded = load(&self.root, path, known, Patience::Cached);
         self.settle(path, loaded, now)
+    }
+
+    /// A file that is asked for again while it is in memory goes on as a copy that the kernel can send from.
+    fn with_snapshot(&self, path: &[u8], mut found: Found) -> Found {
+        let Content::Memory(bytes) = &found.content else { return found };
+        let is_worth_it = self.passage == Passage::Kernel && bytes.len() as u64 >= snapshot::SMALLEST;
+        if !is_worth_it || self.cache.borrow().snapshots() >= snapshot::MOST {
+            return found;
+        }
+        // Without one, as where descriptors run out, the bytes go out from where they are.
+        if let Ok(copy) = snapshot::of(bytes) {
+            found.content = Content::Snapshot(Arc::new(copy));
+            self.cache.borrow_mut().keep_as(path, found.content.clone());
+        }
+        found
     }
 
     /// The file, read by a thread that may wait for a disk.
@@ -160,7 +181,7 @@ impl Store {
             Ok(Loaded::Same) => cache.confirm(path, now).ok_or(OpenError::WouldBlock),
             Ok(Loaded::Found(found)) => {
                 match &found.content {
-                    Content::Memory(_) => cache.insert(path, found.clone(), now),
+                    Content::Memory(_) | Content::Snapshot(_) => cache.insert(path, found.clone(), now),
                     Content::File(_) => cache.remove(path),
                 }
                 Ok(found)
