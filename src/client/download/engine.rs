@@ -247,6 +247,10 @@ impl<'a> Engine<'a> {
         }
     }
 
+    pub(super) fn has_pieces(&self) -> bool {
+        matches!(&self.job.origin, Origin::Mirrors { pieces: Some(_), .. })
+    }
+
     pub(super) fn add_source(&mut self, trail: Trail) {
         let url = trail.end().clone();
         if let Some(id) = self.sources.add(trail) {
@@ -303,7 +307,15 @@ impl<'a> Engine<'a> {
                     .last_modified
                     .as_deref()
                     .and_then(|date| httpdate::parse_http_date(date).ok());
-                writer.finish(size, modified, self.existing, self.context.options.durability).await?;
+                let durability = self.context.options.durability;
+                if let Err(error) = writer.finish(size, modified, self.existing, durability).await {
+                    // A file that is complete and lacks its name alone is kept, and so is what a journal tells of.
+                    if !writer.holds(size) && !writer.has_journal() {
+                        // The first failure is the one to tell.
+                        let _ = writer.discard().await;
+                    }
+                    return Err(error.into());
+                }
                 self.observer.notice(&Event::Finished { target: self.target.as_deref(), size });
                 Ok(completion)
             }

@@ -18,9 +18,11 @@ impl Engine<'_> {
             // An empty file is announced by its head alone.
             return Ok(true);
         }
+        let has_pieces = self.has_pieces();
         let wrong = match &mut self.writer {
-            Some(writer) => writer.flush().await?,
-            None => Vec::new(),
+            Some(writer) if has_pieces => writer.flush().await?,
+            // What is still to be written goes with the digest, or with the name.
+            _ => Vec::new(),
         };
         if !wrong.is_empty() {
             self.reject_pieces(&wrong).await?;
@@ -31,7 +33,7 @@ impl Engine<'_> {
         }
         let algorithm = self.algorithm();
         let found = match &mut self.writer {
-            Some(writer) => writer.digest(algorithm).await?,
+            Some(writer) => writer.digest(self.plan.size().unwrap_or_default(), algorithm).await?,
             None => None,
         };
         self.set_digest(found);

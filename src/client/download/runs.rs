@@ -8,7 +8,7 @@ use url::Url;
 
 use super::super::error::DownloadError;
 use super::super::event::Event;
-use super::super::plan::{Action, ByteRange, Failure, RunId, SourceId};
+use super::super::plan::{Action, ByteRange, Failure, RunId, SourceId, Standing};
 use super::super::sink::Writer;
 use super::super::transport::body::BodyError;
 use super::super::transport::{Answer, TransportError};
@@ -155,7 +155,9 @@ impl Engine<'_> {
         let Some(active) = self.runs.get_mut(&run) else { return };
         let (base, source) = (active.offset, active.source);
         active.offset = base.saturating_add(bytes.len() as u64);
-        for fresh in self.plan.received(run, bytes.len() as u64, now) {
+        let kept = self.plan.received(run, bytes.len() as u64, now);
+        let is_complete = self.plan.standing() == Standing::Complete;
+        for fresh in kept {
             let from = usize::try_from(fresh.start.saturating_sub(base)).unwrap_or(usize::MAX);
             let to = usize::try_from(fresh.end.saturating_sub(base)).unwrap_or(usize::MAX);
             if from >= to || to > bytes.len() {
@@ -165,7 +167,10 @@ impl Engine<'_> {
             self.observer.notice(&Event::Received { source: source.0, bytes: fresh.len() });
             if let Some(writer) = &mut self.writer {
                 writer.push(fresh.start, bytes.slice(from..to), source.0);
-                writer.start();
+                // The last bytes are written in one go with what comes after them.
+                if !is_complete {
+                    writer.start();
+                }
             }
         }
         if self.plan.is_running(run) {

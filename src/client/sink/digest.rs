@@ -8,8 +8,13 @@ use super::{PartFile, SinkError};
 /// How much is read back at once.
 const READ_BACK_BYTES: usize = 1 << 20;
 
+/// The room to read so many bytes back.
+fn buffer_size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(READ_BACK_BYTES).min(READ_BACK_BYTES)
+}
+
 /// The hash of the file's beginning.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct RunningDigest {
     hasher: Hasher,
     /// Bytes hashed so far.
@@ -43,7 +48,7 @@ impl RunningDigest {
         let reach = self.position.saturating_add(limit);
         let ahead = written.within(ByteRange::new(self.position, reach));
         let Some(next) = ahead.first().filter(|next| next.start == self.position) else { return Ok(()) };
-        let mut buffer = vec![0; READ_BACK_BYTES];
+        let mut buffer = vec![0; buffer_size(next.end.saturating_sub(self.position))];
         while self.position < next.end {
             let left = usize::try_from(next.end.saturating_sub(self.position)).unwrap_or(READ_BACK_BYTES);
             let Some(room) = buffer.get_mut(..left.min(READ_BACK_BYTES)) else { break };
@@ -52,6 +57,11 @@ impl RunningDigest {
             self.position = self.position.saturating_add(room.len() as u64);
         }
         Ok(())
+    }
+
+    /// Bytes hashed so far.
+    pub(super) fn position(&self) -> u64 {
+        self.position
     }
 
     pub(super) fn finish(self) -> Checksum {
@@ -66,7 +76,7 @@ pub(super) fn of_range(
     algorithm: Algorithm,
 ) -> Result<Checksum, SinkError> {
     let mut hasher = Hasher::new(algorithm);
-    let mut buffer = vec![0; READ_BACK_BYTES];
+    let mut buffer = vec![0; buffer_size(range.len())];
     let mut position = range.start;
     while position < range.end {
         let left = usize::try_from(range.end.saturating_sub(position)).unwrap_or(READ_BACK_BYTES);

@@ -224,6 +224,20 @@ impl Store {
         Ok(bytes)
     }
 
+    /// The digest that a file of `size` bytes will have once `batch` is written, where nothing has to be read back for it.
+    pub(super) fn digest_ahead(
+        &self,
+        batch: &[(u64, Bytes)],
+        size: u64,
+        algorithm: Algorithm,
+    ) -> Option<Checksum> {
+        let mut running = self.digest.clone().filter(|running| running.algorithm() == algorithm)?;
+        for (offset, bytes) in batch {
+            running.landed(*offset, bytes);
+        }
+        (running.position() == size).then(|| running.finish())
+    }
+
     fn begin_digest_anew(&mut self) {
         self.digest = self.digest.as_ref().map(|running| RunningDigest::new(running.algorithm()));
     }

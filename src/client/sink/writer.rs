@@ -21,6 +21,9 @@ const MAX_WAITING_BYTES: usize = 8 << 20;
 /// still arrives, and little is left to wait for at the end.
 const EARLY_CHECKPOINT_BYTES: u64 = 16 << 20;
 
+/// So many bytes are hashed without going to another thread for it.
+const MAX_HASHED_HERE: usize = 64 << 10;
+
 /// A store that comes back, and the pieces that turned out wrong.
 type Written = (Box<Store>, Result<Vec<ByteRange>, SinkError>);
 
@@ -196,20 +199,35 @@ impl Writer {
         self.was_saved(joined)
     }
 
-    /// Does something that blocks with the store, after everything was written and saved.
+    /// Does something that blocks with the store, after everything was written and saved. What is still to be written is
+    /// written in one go with it: handing it over to another thread costs more than writing a small file.
+    ///
+    /// Pieces are not looked at on the way: where there are any, [`flush`](Self::flush) comes first.
     async fn with_store<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&mut Store) -> T + Send + 'static,
+        work: impl FnOnce(&mut Store) -> Result<T, SinkError> + Send + 'static,
     ) -> Result<T, SinkError> {
+        if let Some(writing) = &mut self.writing {
+            let joined = writing.await;
+            self.batch_arrived(joined)?;
+        }
         self.settle().await?;
         let mut store = self.store.take().ok_or(SinkError::Abandoned)?;
+        let batch = std::mem::take(&mut self.batch);
+        let runs = std::mem::take(&mut self.batch_runs);
         let (store, result) = tokio::task::spawn_blocking(move || {
-            let result = work(&mut store);
+            let written = if batch.is_empty() { Ok(Vec::new()) } else { store.write(&batch) };
+            let result = written.and_then(|_| work(&mut store));
             (store, result)
         })
         .await
         .map_err(SinkError::Worker)?;
         self.store = Some(store);
+        self.waiting = 0;
+        let result = result?;
+        for (range, source) in runs {
+            add_run(&mut self.unsaved, range, source);
+        }
         Ok(result)
     }
 
@@ -234,28 +252,37 @@ impl Writer {
     /// Keeps what is written over from now on, so that [`take_back`](Self::take_back) can undo it.
     pub async fn doubt(&mut self) -> Result<(), SinkError> {
         self.flush().await?;
-        self.with_store(Store::doubt).await?
+        self.with_store(Store::doubt).await
     }
 
     /// Undoes what was written since [`doubt`](Self::doubt).
     pub async fn take_back(&mut self) -> Result<(), SinkError> {
         self.flush().await?;
-        self.with_store(Store::take_back).await?
+        self.with_store(Store::take_back).await
     }
 
     /// There is nothing to be undone any more.
     pub async fn accept(&mut self) -> Result<(), SinkError> {
-        self.with_store(Store::accept).await
+        self.with_store(|store| {
+            store.accept();
+            Ok(())
+        })
+        .await
     }
 
     /// Bytes as they are in the file now.
     pub async fn read(&mut self, range: ByteRange) -> Result<Vec<u8>, SinkError> {
-        self.with_store(move |store| store.read(range)).await?
+        self.with_store(move |store| store.read(range)).await
     }
 
-    /// The digest of all that was written, where it was asked for.
-    pub async fn digest(&mut self, algorithm: Algorithm) -> Result<Option<Checksum>, SinkError> {
-        self.with_store(move |store| store.digest(algorithm)).await?
+    /// The digest of all that came, a file of `size` bytes, where it was asked for.
+    pub async fn digest(&mut self, size: u64, algorithm: Algorithm) -> Result<Option<Checksum>, SinkError> {
+        if let (Some(store), true) = (&self.store, self.waiting <= MAX_HASHED_HERE)
+            && let Some(digest) = store.digest_ahead(&self.batch, size, algorithm)
+        {
+            return Ok(Some(digest));
+        }
+        self.with_store(move |store| store.digest(algorithm)).await
     }
 
     /// Gives the file its name.
@@ -267,14 +294,23 @@ impl Writer {
         durability: Durability,
     ) -> Result<(), SinkError> {
         let target = self.target.clone();
-        self.with_store(move |store| store.finish(&target, size, modified, existing, durability)).await?
+        self.with_store(move |store| store.finish(&target, size, modified, existing, durability)).await
+    }
+
+    /// Whether all of a file of `size` bytes was written.
+    #[must_use]
+    pub fn holds(&self, size: u64) -> bool {
+        let whole = ByteRange::new(0, size);
+        self.store.as_ref().is_some_and(|store| {
+            store.written().within(whole).iter().map(ByteRange::len).sum::<u64>() == size
+        })
     }
 
     /// Removes everything: no later run could use it.
     pub async fn discard(&mut self) -> Result<(), SinkError> {
         self.flush().await?;
         let target = self.target.clone();
-        self.with_store(move |store| store.discard(&target)).await?
+        self.with_store(move |store| store.discard(&target)).await
     }
 }
 
