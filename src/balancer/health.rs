@@ -80,10 +80,25 @@ pub struct Transition {
 /// Whether a backend is being sent clients: those that are get looked at twice as often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Traffic {
-    /// No client was sent there since the last probe.
+    /// No client was sent there lately.
     Idle,
     /// At least one was.
     Active,
+}
+
+/// For so many intervals after a client was sent there, a backend counts as being sent clients: in a large fleet each
+/// is chosen seldom, and together they are asked for all the time.
+const IN_USE_INTERVALS: u32 = 4;
+
+impl Traffic {
+    /// By the time since a client was seen to have been sent there; `None` if none was.
+    #[must_use]
+    pub fn after(unused: Option<Duration>, interval: Duration) -> Self {
+        match unused {
+            Some(time) if time <= interval.saturating_mul(IN_USE_INTERVALS) => Self::Active,
+            _ => Self::Idle,
+        }
+    }
 }
 
 /// The share of its weight with which a backend that came back begins. Less would be chosen too seldom to warm up.

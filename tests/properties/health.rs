@@ -255,3 +255,12 @@ fn one_far_slower_than_the_rest_is_put_aside() {
         (0..20).filter(|index| matches!(standings[*index], Standing::Ejected(_))).collect();
     assert_eq!(ejected, [1, 2], "the worst two of three, since one in ten may go");
 }
+
+/// One in a thousand backends is chosen every few seconds, and clients must not be sent there for longer after it died.
+#[test]
+fn a_backend_chosen_seldom_counts_as_being_sent_clients() {
+    let interval = THRESHOLDS.interval;
+    assert_eq!(Traffic::after(None, interval), Traffic::Idle);
+    assert_eq!(Traffic::after(Some(interval * 3), interval), Traffic::Active);
+    assert_eq!(Traffic::after(Some(interval * 5), interval), Traffic::Idle);
+}

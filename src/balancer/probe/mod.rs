@@ -80,6 +80,8 @@ pub struct ProbeActor {
     health: Health,
     ledger: Arc<Ledger>,
     redirects_seen: u64,
+    /// When `redirects_seen` was last found to have grown.
+    used_at: Option<Instant>,
     results: Outlet<ProbeResult>,
     random: SmallRng,
     _lifeline: Lifeline,
@@ -106,6 +108,7 @@ impl ProbeActor {
             prober,
             health: Health::new(Instant::now()),
             redirects_seen: member.ledger.redirects(),
+            used_at: None,
             ledger: Arc::clone(&member.ledger),
             results,
             random,
@@ -139,8 +142,11 @@ impl ProbeActor {
         let ended_at = Instant::now();
         self.health.observe(&outcome, &thresholds, ended_at);
         let redirects = self.ledger.redirects();
-        let traffic = if redirects == self.redirects_seen { Traffic::Idle } else { Traffic::Active };
-        self.redirects_seen = redirects;
+        if redirects != self.redirects_seen {
+            (self.redirects_seen, self.used_at) = (redirects, Some(ended_at));
+        }
+        let unused = self.used_at.map(|used_at| ended_at.saturating_duration_since(used_at));
+        let traffic = Traffic::after(unused, thresholds.interval);
         // Backends in use or in doubt are looked at more often, but never beyond the budget.
         let pause =
             self.health.next_probe(&thresholds, traffic, &mut self.random).max(plan.budget.sweep(backends));

@@ -1,0 +1,215 @@
+//! How long clients are still sent to backends that were killed.
+//!
+//! ```text
+//! cargo bench --bench failover -- [--rounds 5] [--rate 500] [--only 10,1000]
+//! ```
+//!
+//! Ten processes stand for the backends, each for every tenth of them. One process is killed while clients come at a
+//! fixed rate, and so a tenth of the backends at once. The balancer runs with its defaults on processor 0, all else on
+//! processor 1.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a failed bench may panic"
+)]
+#![allow(clippy::disallowed_types, reason = "a bench measures real time")]
+#![allow(unreachable_pub, dead_code, reason = "the benches share modules, and each takes what it needs")]
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bench_support::{LOAD_CORE, SERVER_CORE, canned, median, process};
+
+#[path = "../support/mod.rs"]
+mod bench_support;
+
+/// What a backend answers to a probe.
+const PROBE_ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok";
+
+/// How many processes stand for the backends.
+const PROCESSES: usize = 10;
+
+/// How long clients come before the kill, so that probes have found their pace; it differs by round, so that the kill
+/// falls into different phases of it.
+const BEFORE: Duration = Duration::from_secs(5);
+
+/// How long clients come after it.
+const AFTER: Duration = Duration::from_secs(6);
+
+struct Options {
+    rounds: u32,
+    rate: f64,
+    fleets: Vec<usize>,
+}
+
+/// What clients saw of one kill.
+struct Figures {
+    /// From the kill to the last redirect to a backend that was killed.
+    last_redirect: Duration,
+    /// Redirects to a killed backend.
+    misled: usize,
+    /// Answers after the kill.
+    answers: usize,
+    /// Answers that were no redirect.
+    errors: usize,
+}
+
+fn main() -> io::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if arguments.first().is_some_and(|first| first == "serve-canned") {
+        return canned::serve(&fs::read(&arguments[1])?);
+    }
+    let options = Options::parse(arguments.into_iter());
+    let folder = tempfile::tempdir()?;
+    println!("{} requests/s, {} rounds\n", options.rate, options.rounds);
+    println!(
+        "| backends | killed at once | last redirect to one after s (median / most) | so misled (median) | other answers |"
+    );
+    println!("|---|---|---|---|---|");
+    for backends in &options.fleets {
+        let rounds: Vec<Figures> = (0..options.rounds)
+            .map(|round| kill(*backends, round, &options, folder.path()))
+            .collect::<io::Result<_>>()?;
+        let seconds: Vec<f64> = rounds.iter().map(|figures| figures.last_redirect.as_secs_f64()).collect();
+        let misled = median(rounds.iter().map(|figures| figures.misled as f64).collect());
+        let answers: usize = rounds.iter().map(|figures| figures.answers).sum();
+        println!(
+            "| {backends} | {} | {:.2} / {:.2} | {misled} of {} | {} |",
+            backends / PROCESSES,
+            median(seconds.clone()),
+            seconds.iter().copied().fold(0.0, f64::max),
+            answers / rounds.len(),
+            rounds.iter().map(|figures| figures.errors).sum::<usize>(),
+        );
+    }
+    Ok(())
+}
+
+fn kill(backends: usize, round: u32, options: &Options, folder: &Path) -> io::Result<Figures> {
+    let answer = folder.join("answer");
+    fs::write(&answer, PROBE_ANSWER)?;
+    let mut servers =
+        (0..PROCESSES).map(|_| process::canned_server(LOAD_CORE, &answer)).collect::<io::Result<Vec<_>>>()?;
+    let lines: Vec<String> = (0..backends)
+        .map(|number| {
+            format!("127.1.{}.{}:{}", number / 200, number % 200 + 1, servers[number % PROCESSES].1)
+        })
+        .collect();
+    let list = folder.join("list.txt");
+    fs::write(&list, lines.join("\n"))?;
+    let admin = process::free_port()?;
+    let (_balancer, port) = process::Process::start_ready(
+        SERVER_CORE,
+        env!("CARGO_BIN_EXE_fingerpost"),
+        &[
+            "balancer",
+            "--host",
+            "127.0.0.1",
+            "--log-level",
+            "error",
+            "--admin",
+            &format!("127.0.0.1:{admin}"),
+            "--servers",
+            list.to_str().expect("a path in UTF-8"),
+        ],
+        "Will wait for client connections at port ",
+    )?;
+    process::first_answer(admin, "/readyz")?;
+    let mut client = Client::connect(port)?;
+    let before = BEFORE + BEFORE.mul_f64(f64::from(round) / f64::from(options.rounds)) / 2;
+    client.come(options.rate, before, |_, _| {})?;
+
+    let (victim, victim_port) = servers.swap_remove(round as usize % PROCESSES);
+    drop(victim);
+    let dead = format!(":{victim_port}/");
+    let mut figures = Figures { last_redirect: Duration::ZERO, misled: 0, answers: 0, errors: 0 };
+    client.come(options.rate, AFTER, |since, answer| {
+        figures.answers += 1;
+        match answer {
+            Some(location) if location.contains(&dead) => {
+                figures.misled += 1;
+                figures.last_redirect = since;
+            }
+            Some(_) => {}
+            None => figures.errors += 1,
+        }
+    })?;
+    Ok(figures)
+}
+
+/// Asks the balancer on one connection, each time for another file, so that no request looks like a retry.
+struct Client {
+    stream: BufReader<TcpStream>,
+    asked: u64,
+}
+
+impl Client {
+    fn connect(port: u16) -> io::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::new(stream), asked: 0 })
+    }
+
+    /// Asks at `rate` requests a second for as long as said. `see` gets the time since the start of it and the
+    /// Location, `None` if the answer was no redirect.
+    fn come(
+        &mut self,
+        rate: f64,
+        duration: Duration,
+        mut see: impl FnMut(Duration, Option<&str>),
+    ) -> io::Result<()> {
+        let start = Instant::now();
+        for number in 0..(rate * duration.as_secs_f64()) as u64 {
+            let due = Duration::from_secs_f64(number as f64 / rate);
+            thread::sleep(due.saturating_sub(start.elapsed()));
+            let location = self.ask()?;
+            see(start.elapsed(), location.as_deref());
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self) -> io::Result<Option<String>> {
+        self.asked += 1;
+        write!(self.stream.get_mut(), "GET /file{} HTTP/1.1\r\nHost: localhost\r\n\r\n", self.asked)?;
+        let (mut line, mut location, mut length) = (String::new(), None, 0);
+        loop {
+            line.clear();
+            if self.stream.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            match line.trim_end().split_once(": ") {
+                Some(("Location", value)) => location = Some(value.to_owned()),
+                Some(("Content-Length", value)) => length = value.parse().map_err(io::Error::other)?,
+                None if line == "\r\n" => break,
+                _ => {}
+            }
+        }
+        io::copy(&mut self.stream.by_ref().take(length), &mut io::sink())?;
+        Ok(location)
+    }
+}
+
+impl Options {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Self {
+        let mut options = Self { rounds: 5, rate: 500.0, fleets: vec![10, 1000] };
+        while let Some(name) = arguments.next() {
+            let value = arguments.next().unwrap_or_else(|| panic!("{name} needs a value"));
+            match name.as_str() {
+                "--rounds" => options.rounds = value.parse().expect("a number of rounds"),
+                "--rate" => options.rate = value.parse().expect("requests a second"),
+                "--only" => {
+                    let numbers =
+                        value.split(',').map(|number| number.parse().expect("a number of backends"));
+                    options.fleets = numbers.collect();
+                }
+                _ => panic!("{name} is none of --rounds --rate --only"),
+            }
+        }
+        options
+    }
+}
