@@ -19,7 +19,7 @@ use rand::Rng;
 
 use super::alias::AliasTable;
 use super::draw::{self, Choice};
-use super::{Candidate, Ledger, Picks, Policy, Request, Tick};
+use super::{Candidate, Ledger, MOST_ALTERNATES, Picks, Policy, Request, Tick};
 
 /// How many backends a pick draws ...
 const DRAWN: usize = 4;
@@ -30,6 +30,10 @@ const REMEMBERED: usize = 2;
 
 /// How many backends a pick compares; less than 8, as [`Key`] has room for.
 const CHOICES: usize = DRAWN + REMEMBERED;
+
+/// How many of the best are gone through for those to name and to remember besides the chosen one, which is nearly always
+/// among them.
+const BEST: usize = 1 + MOST_ALTERNATES;
 
 /// 2^64 divided by the golden ratio: multiples of it, modulo 2^64, are spread as evenly as can be.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -229,12 +233,11 @@ impl Samples {
         Some(longest.place())
     }
 
-    /// The slots that were looked at but for the chosen one, from the best to the worst, most doubles left out; and how
-    /// many they are.
-    fn others(&self, chosen: u32) -> ([u32; CHOICES], usize) {
-        let (mut others, mut found) = ([u32::MAX; CHOICES], 0);
+    /// The best slots that were looked at but for the chosen one, most doubles left out; and how many they are.
+    fn others(&self, chosen: u32) -> ([u32; BEST], usize) {
+        let (mut others, mut found) = ([u32::MAX; BEST], 0);
         let mut last = chosen;
-        for rank in self.ranks {
+        for rank in self.ranks.into_iter().take(BEST) {
             let index = self.indices.get(rank.place()).copied().unwrap_or(chosen);
             if let Some(other) = others.get_mut(found) {
                 *other = index;
