@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_page_names_its_status_and_leaves_no_placeholder() {
+    fn every_page_names_its_status_and_is_filled_in() {
         let pages = Pages::built_in();
         for (code, title, _) in TEXTS {
             let status = StatusCode::from_u16(code).unwrap();
