@@ -161,7 +161,7 @@ fn strike<S: Read + Write>(
 #[test]
 fn no_fault_of_a_file_breaks_the_server_or_passes_for_its_bytes() {
     for mut server in Server::start_both() {
-        strike(&mut server, slow_reader, SIZE, 70, Duration::from_secs(60));
+        strike(&mut server, slow_reader, SIZE, 70, Duration::from_mins(1));
         assert_eq!(server.get("/small").text(), "still here");
     }
 }
