@@ -10,12 +10,12 @@ use super::support::wait_until;
 #[test]
 fn a_server_with_one_connection_at_a_time_that_closes_without_saying_so_is_used_without_a_false_failure() {
     let seed = Peer::start(Behaviour::SeedServer);
-    let balancer = Balancer::start_with(&seed.authority(), &["--probe-interval", "50ms"]);
+    let balancer = Balancer::start_with(&seed.authority(), &["--probe-interval", "400ms"]);
     balancer.wait_for_state(&seed.authority(), "up");
     let probes = seed.requests().len();
-    wait_until("fifty more probes", || {
+    wait_until("twenty more probes", || {
         balancer.redirects(5);
-        seed.requests().len() > probes + 50
+        seed.requests().len() > probes + 20
     });
     assert_eq!(balancer.state(&seed.authority()).as_deref(), Some("up"));
     let stderr = balancer.program().stderr();
