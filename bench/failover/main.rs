@@ -23,13 +23,12 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bench_support::{LOAD_CORE, SERVER_CORE, canned, median, process};
+use bench_support::balancer::{self, Balancer};
+use bench_support::median;
+use clap::Parser as _;
 
 #[path = "../support/mod.rs"]
 mod bench_support;
-
-/// What a backend answers to a probe.
-const PROBE_ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok";
 
 /// How many processes stand for the backends.
 const PROCESSES: usize = 10;
@@ -41,10 +40,16 @@ const BEFORE: Duration = Duration::from_secs(5);
 /// How long clients come after it.
 const AFTER: Duration = Duration::from_secs(6);
 
+#[derive(clap::Parser)]
 struct Options {
+    #[arg(long, default_value_t = 5)]
     rounds: u32,
+    /// Requests a second.
+    #[arg(long, default_value_t = 500.0)]
     rate: f64,
-    fleets: Vec<usize>,
+    /// Numbers of backends.
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 1000])]
+    only: Vec<usize>,
 }
 
 /// What clients saw of one kill.
@@ -60,18 +65,15 @@ struct Figures {
 }
 
 fn main() -> io::Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    if arguments.first().is_some_and(|first| first == "serve-canned") {
-        return canned::serve(&fs::read(&arguments[1])?);
-    }
-    let options = Options::parse(arguments.into_iter());
+    let Some(arguments) = bench_support::arguments()? else { return Ok(()) };
+    let options = Options::parse_from(arguments);
     let folder = tempfile::tempdir()?;
     println!("{} requests/s, {} rounds\n", options.rate, options.rounds);
     println!(
         "| backends | killed at once | last redirect to one after s (median / most) | so misled (median) | other answers |"
     );
     println!("|---|---|---|---|---|");
-    for backends in &options.fleets {
+    for backends in &options.only {
         let rounds: Vec<Figures> = (0..options.rounds)
             .map(|round| kill(*backends, round, &options, folder.path()))
             .collect::<io::Result<_>>()?;
@@ -91,36 +93,13 @@ fn main() -> io::Result<()> {
 }
 
 fn kill(backends: usize, round: u32, options: &Options, folder: &Path) -> io::Result<Figures> {
-    let answer = folder.join("answer");
-    fs::write(&answer, PROBE_ANSWER)?;
-    let mut servers =
-        (0..PROCESSES).map(|_| process::canned_server(LOAD_CORE, &answer)).collect::<io::Result<Vec<_>>>()?;
-    let lines: Vec<String> = (0..backends)
-        .map(|number| {
-            format!("127.1.{}.{}:{}", number / 200, number % 200 + 1, servers[number % PROCESSES].1)
-        })
-        .collect();
+    let mut servers = (0..PROCESSES).map(|_| balancer::backend(folder)).collect::<io::Result<Vec<_>>>()?;
+    let lines: Vec<String> =
+        (0..backends).map(|number| balancer::authority(number, servers[number % PROCESSES].1)).collect();
     let list = folder.join("list.txt");
     fs::write(&list, lines.join("\n"))?;
-    let admin = process::free_port()?;
-    let (_balancer, port) = process::Process::start_ready(
-        SERVER_CORE,
-        env!("CARGO_BIN_EXE_fingerpost"),
-        &[
-            "balancer",
-            "--host",
-            "127.0.0.1",
-            "--log-level",
-            "error",
-            "--admin",
-            &format!("127.0.0.1:{admin}"),
-            "--servers",
-            list.to_str().expect("a path in UTF-8"),
-        ],
-        "Will wait for client connections at port ",
-    )?;
-    process::first_answer(admin, "/readyz")?;
-    let mut client = Client::connect(port)?;
+    let balancer = Balancer::start(&list, &[])?;
+    let mut client = Client::connect(balancer.port)?;
     let before = BEFORE + BEFORE.mul_f64(f64::from(round) / f64::from(options.rounds)) / 2;
     client.come(options.rate, before, |_, _| {})?;
 
@@ -191,25 +170,5 @@ impl Client {
         }
         io::copy(&mut self.stream.by_ref().take(length), &mut io::sink())?;
         Ok(location)
-    }
-}
-
-impl Options {
-    fn parse(mut arguments: impl Iterator<Item = String>) -> Self {
-        let mut options = Self { rounds: 5, rate: 500.0, fleets: vec![10, 1000] };
-        while let Some(name) = arguments.next() {
-            let value = arguments.next().unwrap_or_else(|| panic!("{name} needs a value"));
-            match name.as_str() {
-                "--rounds" => options.rounds = value.parse().expect("a number of rounds"),
-                "--rate" => options.rate = value.parse().expect("requests a second"),
-                "--only" => {
-                    let numbers =
-                        value.split(',').map(|number| number.parse().expect("a number of backends"));
-                    options.fleets = numbers.collect();
-                }
-                _ => panic!("{name} is none of --rounds --rate --only"),
-            }
-        }
-        options
     }
 }

@@ -18,7 +18,9 @@
 #![allow(clippy::disallowed_types, reason = "a bench measures real time")]
 #![allow(unreachable_pub, dead_code, reason = "the benches share modules, and each takes what it needs")]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use clap::Parser as _;
 
 mod clients;
 #[path = "../../tests/it/support/misbehaving/mod.rs"]
@@ -28,14 +30,26 @@ mod scenarios;
 use clients::{Client, Measured};
 use scenarios::Scenario;
 
+#[derive(clap::Parser)]
 struct Options {
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Names of scenarios; all where it is empty.
+    #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Where the downloads go.
+    #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     folder: PathBuf,
+    /// Another build of fingerpost.
+    #[arg(long)]
+    program: Option<String>,
 }
 
 fn main() {
-    let options = options();
+    let options = Options::parse_from(std::env::args().filter(|argument| argument != "--bench"));
+    if let Some(program) = &options.program {
+        clients::PROGRAM.set(program.clone()).unwrap();
+    }
     let clients: Vec<Client> = Client::all().into_iter().filter(|client| client.is_installed()).collect();
     for scenario in Scenario::all() {
         if options.only.is_empty() || options.only.iter().any(|name| name == scenario.name) {
@@ -78,22 +92,4 @@ fn run(scenario: &Scenario, clients: &[Client], options: &Options) {
             outcomes.join(", "),
         );
     }
-}
-
-fn options() -> Options {
-    let mut options =
-        Options { rounds: 5, only: Vec::new(), folder: Path::new(env!("CARGO_TARGET_TMPDIR")).to_owned() };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--rounds" => options.rounds = arguments.next().unwrap().parse().unwrap(),
-            "--only" => options.only = arguments.next().unwrap().split(',').map(ToOwned::to_owned).collect(),
-            "--folder" => options.folder = arguments.next().unwrap().into(),
-            "--program" => clients::PROGRAM.set(arguments.next().unwrap()).unwrap(),
-            // cargo says so.
-            "--bench" => {}
-            other => panic!("unknown argument {other:?}"),
-        }
-    }
-    options
 }

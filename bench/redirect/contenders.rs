@@ -4,8 +4,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::process::{self, Process};
-use super::{LOAD_CORE, SERVER_CORE, TARGET};
+use super::balancer::{self, Balancer};
+use super::process::{self, Process, text};
+use super::{SERVER_CORE, TARGET};
 
 /// A server that can be compared.
 pub struct Contender {
@@ -63,32 +64,11 @@ impl Contender {
 }
 
 fn fingerpost(backends: usize, folder: &Path) -> io::Result<Running> {
-    let page = folder.join("backend-answer");
-    fs::write(&page, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok")?;
-    let (servers, servers_port) = process::canned_server(LOAD_CORE, &page)?;
+    let (servers, servers_port) = balancer::backend(folder)?;
     // A balancer follows its list, so each has one of its own.
     let list = folder.join(format!("list-{servers_port}.txt"));
-    fs::write(&list, process::loopback_list(backends, servers_port))?;
-    let admin = process::free_port()?;
-    let (process, port) = Process::start_ready(
-        SERVER_CORE,
-        env!("CARGO_BIN_EXE_fingerpost"),
-        &[
-            "balancer",
-            "--host",
-            "127.0.0.1",
-            "--workers",
-            "1",
-            "--log-level",
-            "error",
-            "--admin",
-            &format!("127.0.0.1:{admin}"),
-            "--servers",
-            text(&list),
-        ],
-        "Will wait for client connections at port ",
-    )?;
-    process::first_answer(admin, "/readyz")?;
+    fs::write(&list, balancer::list(backends, servers_port))?;
+    let Balancer { process, port, .. } = Balancer::start(&list, &["--workers", "1"])?;
     Ok(Running { port, process, _backends: Some(servers) })
 }
 
@@ -195,8 +175,4 @@ fn caddy(folder: &Path) -> io::Result<Running> {
 fn start(port: u16, program: &str, arguments: &[&str]) -> io::Result<Running> {
     let process = Process::start(SERVER_CORE, program, arguments)?;
     Ok(Running { port, process, _backends: None })
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
 }

@@ -23,7 +23,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use bench_support::{LOAD_CORE, SERVER_CORE, canned, median, process, wrk};
+use bench_support::{LOAD_CORE, SERVER_CORE, balancer, median, process, wrk};
+use clap::Parser as _;
 
 #[path = "../support/mod.rs"]
 mod bench_support;
@@ -35,21 +36,22 @@ const IDLE_WINDOW: Duration = Duration::from_secs(2);
 /// The path that is asked for; long enough to be a download's.
 const TARGET: &str = "/pub/releases/image.iso?mirror=any";
 
+#[derive(clap::Parser)]
 struct Options {
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
+    #[arg(long, default_value_t = 5)]
     seconds: u32,
+    #[arg(long, default_value_t = 64)]
     connections: u32,
     /// Names of contenders; all where it is empty.
+    #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
 
 fn main() -> io::Result<()> {
-    let mut arguments: Vec<String> =
-        std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    if arguments.first().is_some_and(|first| first == "serve-canned") {
-        return canned::serve(&std::fs::read(&arguments[1])?);
-    }
-    let options = Options::parse(&mut arguments);
+    let Some(arguments) = bench_support::arguments()? else { return Ok(()) };
+    let options = Options::parse_from(arguments);
     if !process::is_installed("wrk") {
         eprintln!("skipped: wrk is not installed (Debian package wrk)");
         return Ok(());
@@ -113,23 +115,5 @@ fn print_table(options: &Options, contenders: &[contenders::Contender], runs: &[
             of(runs, |run| run.load.p99_milliseconds),
             runs.iter().map(|run| run.load.errors).sum::<f64>(),
         );
-    }
-}
-
-impl Options {
-    fn parse(arguments: &mut Vec<String>) -> Self {
-        let mut options = Self { rounds: 5, seconds: 5, connections: 64, only: Vec::new() };
-        let mut arguments = arguments.drain(..);
-        while let Some(name) = arguments.next() {
-            let value = arguments.next().unwrap_or_else(|| panic!("{name} needs a value"));
-            match name.as_str() {
-                "--rounds" => options.rounds = value.parse().expect("a number of rounds"),
-                "--seconds" => options.seconds = value.parse().expect("a number of seconds"),
-                "--connections" => options.connections = value.parse().expect("a number of connections"),
-                "--only" => options.only = value.split(',').map(str::to_owned).collect(),
-                _ => panic!("{name} is none of --rounds --seconds --connections --only"),
-            }
-        }
-        options
     }
 }

@@ -21,6 +21,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use clap::Parser as _;
 use fleet::Fleet;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -52,29 +53,35 @@ const MIXES: [(&str, Speed); 4] = [
     ("half at a quarter of the speed", |server| if server % 2 == 0 { 0.25 } else { 1.0 }),
 ];
 
+#[derive(clap::Parser)]
 struct Options {
+    #[arg(long, default_value_t = 15)]
     seconds: u64,
+    /// The share of all capacity that is asked for.
+    #[arg(long, default_value_t = 0.7)]
     load: f64,
-    policies: Vec<String>,
+    /// Policies.
+    #[arg(long, value_delimiter = ',', default_value = "round-robin,ranked,two-choices,adaptive")]
+    only: Vec<String>,
 }
 
 fn main() -> io::Result<()> {
-    let options = Options::parse();
+    let options = Options::parse_from(std::env::args().filter(|argument| argument != "--bench"));
     let root = tempfile::tempdir()?;
     write_files(root.path())?;
     println!(
         "load {}, {} s a pass, p50 / p99 in milliseconds, downloads that failed\n",
         options.load, options.seconds
     );
-    println!("| servers | {} |", options.policies.join(" | "));
-    println!("|{}", "---|".repeat(1 + options.policies.len()));
+    println!("| servers | {} |", options.only.join(" | "));
+    println!("|{}", "---|".repeat(1 + options.only.len()));
     for (name, speed) in MIXES {
         let speeds: Vec<f64> = (0..SERVERS).map(speed).collect();
         let mean = speeds.iter().sum::<f64>() / SERVERS as f64;
         let rates: Vec<u64> = speeds.iter().map(|speed| (RATE * speed / mean) as u64).collect();
         let jobs = jobs(&options);
         let mut cells = Vec::new();
-        for policy in &options.policies {
+        for policy in &options.only {
             eprintln!("{name}, {policy}");
             let fleet = Fleet::start(root.path(), &rates, policy)?;
             cells.push(Figures::of(download::all(fleet.balancer(), &jobs, WARM_UP)).to_string());
@@ -82,24 +89,6 @@ fn main() -> io::Result<()> {
         println!("| {SERVERS}, {name} | {} |", cells.join(" | "));
     }
     Ok(())
-}
-
-impl Options {
-    fn parse() -> Self {
-        let policies = ["round-robin", "ranked", "two-choices", "adaptive"].map(str::to_owned).to_vec();
-        let mut options = Self { seconds: 15, load: 0.7, policies };
-        let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
-        while let Some(name) = arguments.next() {
-            let value = arguments.next().unwrap_or_else(|| panic!("{name} needs a value"));
-            match name.as_str() {
-                "--seconds" => options.seconds = value.parse().expect("a number of seconds"),
-                "--load" => options.load = value.parse().expect("a share of the capacity"),
-                "--only" => options.policies = value.split(',').map(str::to_owned).collect(),
-                _ => panic!("{name} is none of --seconds --load --only"),
-            }
-        }
-        options
-    }
 }
 
 fn write_files(root: &Path) -> io::Result<()> {

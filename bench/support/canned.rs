@@ -13,6 +13,9 @@ const LISTENER: u64 = u64::MAX;
 /// The size of the buffer of actix's and nginx's connections, roughly.
 const BUFFER_BYTES: usize = 16 * 1024;
 
+/// As its first argument it makes a bench this server, with a file that holds the answer as its second.
+pub const WORD: &str = "serve-canned";
+
 struct Connection {
     stream: TcpStream,
     /// How many bytes of [`END_OF_HEAD`] the last reading ended with.

@@ -1,5 +1,6 @@
 //! What the comparisons of whole processes share: servers under test and what the operating system says they cost.
 
+pub mod balancer;
 pub mod canned;
 pub mod process;
 pub mod wrk;
@@ -16,4 +17,16 @@ pub const LOAD_CORE: &str = "1";
 pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
+}
+
+/// The command line without what cargo adds to it; `None` where this process was started as a server of canned answers,
+/// and has served.
+pub fn arguments() -> std::io::Result<Option<Vec<String>>> {
+    let arguments: Vec<String> = std::env::args().filter(|argument| argument != "--bench").collect();
+    if let [_, word, answer] = arguments.as_slice()
+        && word == canned::WORD
+    {
+        return canned::serve(&std::fs::read(answer)?).map(|()| None);
+    }
+    Ok(Some(arguments))
 }

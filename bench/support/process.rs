@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::canned;
+
 /// Clock ticks a second in `/proc/PID/stat`: fixed by the kernel's interface to 100 on every architecture of Rust's.
 const TICKS_PER_SECOND: f64 = 100.0;
 /// How long a server may take to start.
@@ -148,16 +150,13 @@ fn answer(port: u16, target: &str) -> io::Result<Vec<u8>> {
 /// This program again, as a server of canned answers, and its port.
 pub fn canned_server(core: &str, answer: &Path) -> io::Result<(Process, u16)> {
     let program = std::env::current_exe()?;
-    Process::start_ready(
-        core,
-        program.to_str().expect("a path in UTF-8"),
-        &["serve-canned", answer.to_str().expect("a path in UTF-8")],
-        "",
-    )
+    Process::start_ready(core, text(&program), &[canned::WORD, text(answer)], "")
 }
 
-/// A list of so many backends, each an address of 127.0.0.0/8.
-pub fn loopback_list(backends: usize, port: u16) -> String {
-    let lines = (0..backends).map(|number| format!("127.1.{}.{}:{port}", number / 200, number % 200 + 1));
-    lines.collect::<Vec<_>>().join("\n")
+/// A path as an argument.
+///
+/// # Panics
+/// When it is not UTF-8.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
 }

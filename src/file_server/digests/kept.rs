@@ -10,11 +10,13 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::{Known, MOST_DIGESTS, Sha256Bytes, Stamp, Table};
+use super::{Known, MOST_DIGESTS, Stamp, Table};
 
 const FIRST_LINE: &[u8] = b"fingerpost digests 1\n";
 
@@ -141,14 +143,14 @@ fn write_sealed(file: &File, table: &Table) -> io::Result<()> {
     for (path, entry) in known.iter().take(MOST_DIGESTS) {
         let Stamp { length, modified, changed } = entry.stamp;
         let path = percent_encode(path, ESCAPED);
-        let digest = hex(&entry.digest);
+        let digest = STANDARD.encode(entry.digest);
         let ((modified, modified_nanos), (changed, changed_nanos)) = (modified, changed);
         let line =
             format!("{digest} {length} {modified} {modified_nanos} {changed} {changed_nanos} {path}\n");
         sealed.line(line.as_bytes())?;
     }
     let Sealing { mut to, sum } = sealed;
-    to.write_all(format!("{SEAL}{}\n", hex(&sum.finalize().into())).as_bytes())?;
+    to.write_all(format!("{SEAL}{}\n", STANDARD.encode(sum.finalize())).as_bytes())?;
     to.flush()
 }
 
@@ -182,7 +184,7 @@ fn read(path: &Path) -> Result<Vec<Entry>, KeptError> {
         let text = std::str::from_utf8(&line).ok().and_then(|text| text.strip_suffix('\n'));
         let text = text.ok_or(KeptError::Damaged)?;
         if let Some(seal) = text.strip_prefix(SEAL) {
-            let is_right = seal == hex(&sum.finalize().into()) && lines.read(&mut [0])? == 0;
+            let is_right = seal == STANDARD.encode(sum.finalize()) && lines.read(&mut [0])? == 0;
             return if is_right { Ok(entries) } else { Err(KeptError::Damaged) };
         }
         entries.push(parse(text).ok_or(KeptError::Damaged)?);
@@ -194,7 +196,7 @@ fn read(path: &Path) -> Result<Vec<Entry>, KeptError> {
 
 fn parse(line: &str) -> Option<Entry> {
     let mut words = line.split(' ');
-    let digest = unhex(words.next()?)?;
+    let digest = STANDARD.decode(words.next()?).ok()?.try_into().ok()?;
     let length = words.next()?.parse().ok()?;
     let mut time = || Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?));
     let stamp = Stamp { length, modified: time()?, changed: time()? };
@@ -202,29 +204,9 @@ fn parse(line: &str) -> Option<Entry> {
     words.next().is_none().then_some((path, Known::new(stamp, digest)))
 }
 
-fn hex(bytes: &Sha256Bytes) -> String {
-    use std::fmt::Write as _;
-
-    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Option<Sha256Bytes> {
-    let mut bytes = Sha256Bytes::default();
-    if text.len() != 2 * bytes.len() {
-        return None;
-    }
-    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::Sha256Bytes;
     use super::*;
 
     fn table() -> Table {
