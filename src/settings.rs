@@ -27,7 +27,7 @@ pub enum SettingsError {
         source: std::io::Error,
     },
     /// A layer is not valid TOML, names an unknown key or holds a value of the wrong type.
-    #[error("cannot use the settings: {0}")]
+    #[error("cannot use the settings: {0}; `fingerpost check` names the file and line of each such key")]
     Invalid(#[from] config::ConfigError),
     /// A key holds a value that makes no sense.
     #[error("{key} = {value}: {reason}")]

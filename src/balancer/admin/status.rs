@@ -110,7 +110,7 @@ fn milliseconds(duration: Duration) -> f64 {
 impl fmt::Display for StatusReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.backends.iter().map(|backend| backend.address.len()).max().unwrap_or(0).max(7);
-        writeln!(formatter, "{} servers, selection: {}", self.backends.len(), self.mode)?;
+        writeln!(formatter, "servers: {}, selection: {}", self.backends.len(), self.mode)?;
         writeln!(
             formatter,
             "{:width$}  {:7}  {:20}  {:>9}  {:>6}  {:>10}  WHY",
