@@ -16,11 +16,12 @@ use crate::support::{wait_for, wait_until};
 const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
 
 fn header(bytes: &[u8]) -> String {
-    format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(bytes)))
+    format!("sha-256=:{}:", base64(bytes))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+/// A digest as the file of digests has it.
+fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(Sha256::digest(bytes))
 }
 
 /// The digest of a file, waited for.
@@ -160,7 +161,7 @@ fn digests_outlive_a_kill() {
 fn digests_that_are_damaged_are_made_anew() {
     let (_folder, root, kept) = kept(&[("a", b"hello")]);
     let whole = std::fs::read_to_string(&kept).unwrap();
-    let wrong = whole.replace(&hex(b"hello"), &hex(b"other"));
+    let wrong = whole.replace(&base64(b"hello"), &base64(b"other"));
     assert_ne!(wrong, whole);
     for garbage in [wrong.as_bytes(), &whole.as_bytes()[..whole.len() / 2], b"", &pattern(1 << 20)] {
         std::fs::write(&kept, garbage).unwrap();
@@ -206,9 +207,9 @@ fn get_finds_out_a_mirror_whose_disk_rots() {
     // No program can change a file without leaving a trace; a disk can. So it is the digest that is changed, and the
     // file that says so is sealed again.
     let (_folder, root, kept) = kept(&[("f", &rotten)]);
-    let text = std::fs::read_to_string(&kept).unwrap().replace(&hex(&rotten), &hex(&good));
+    let text = std::fs::read_to_string(&kept).unwrap().replace(&base64(&rotten), &base64(&good));
     let sealed = &text[..text.find("all ").unwrap()];
-    std::fs::write(&kept, format!("{sealed}all {}\n", hex(sealed.as_bytes()))).unwrap();
+    std::fs::write(&kept, format!("{sealed}all {}\n", base64(sealed.as_bytes()))).unwrap();
     let bad_mirror = serve(&root, &kept);
     let bad = format!("http://{}/f", bad_mirror.address());
     wait_until("the digest", || {
