@@ -51,8 +51,10 @@ fn whatever_a_server_answers_wrongly_it_gets_no_client_while_another_is_usable()
 fn a_server_that_failed_one_probe_is_not_chosen_while_another_is_usable() {
     let (steady, shaky) = (Peer::start(Behaviour::Prompt), Peer::start(Behaviour::Prompt));
     let list = format!("{}\n{}", steady.authority(), shaky.authority());
-    // So many failures in a row that it stays under suspicion for the whole story.
-    let balancer = Balancer::start_with_keys(&list, &[("FALL", "1000"), ("PROBE_INTERVAL", "200ms")]);
+    // So many failures in a row that it stays under suspicion for the whole story, and a policy that does not remember
+    // how many clients it has sent to whom.
+    let keys = [("FALL", "1000"), ("PROBE_INTERVAL", "200ms"), ("POLICY", "random")];
+    let balancer = Balancer::start_with_keys(&list, &keys);
     for peer in [&steady, &shaky] {
         balancer.wait_for_state(&peer.authority(), "up");
     }
