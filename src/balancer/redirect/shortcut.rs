@@ -97,6 +97,11 @@ impl Shortcut for RedirectService {
     }
 }
 
+/// Whether a header says what holds without it, as browsers do with each request (RFC 9112, section 9.3).
+fn is_needless(header: &httparse::Header<'_>) -> bool {
+    header.name.eq_ignore_ascii_case("connection") && header.value.eq_ignore_ascii_case(b"keep-alive")
+}
+
 /// The target of a request that may go the short way.
 fn plain_target<'a>(
     head: &'a [u8],
@@ -111,7 +116,7 @@ fn plain_target<'a>(
     for header in request.headers.iter() {
         if header.name.eq_ignore_ascii_case("host") {
             hosts += 1;
-        } else if DECISIVE.iter().any(|name| header.name.eq_ignore_ascii_case(name)) {
+        } else if DECISIVE.iter().any(|name| header.name.eq_ignore_ascii_case(name)) && !is_needless(header) {
             return None;
         }
     }
