@@ -3,6 +3,9 @@
 //!
 //! What is read here is raw: each room turns its section into validated settings of its own.
 
+use std::borrow::Cow;
+use std::fmt;
+use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 
 use config::{Config, Environment, File, FileFormat};
@@ -12,8 +15,14 @@ use crate::balancer::settings::RawBalancerSettings;
 use crate::cli::Override;
 use crate::file_server::settings::RawServerSettings;
 
+pub mod file;
+pub(crate) mod time;
+
 /// Every key with its default, as text.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
+
+/// More worker threads than this are a slip of the finger.
+const MOST_WORKERS: usize = 512;
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -26,19 +35,54 @@ pub enum SettingsError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A layer is not valid TOML, names an unknown key or holds a value of the wrong type.
-    #[error("cannot use the settings: {0}; `fingerpost check` names the file and line of each such key")]
+    /// A line of the file named by `--config` is no TOML, names an unknown key or holds a wrong value.
+    #[error("{}:{line}: {reason}{}", path.display(), Others(*others))]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The first such line.
+        line: usize,
+        /// What is wrong with it, and what would be right.
+        reason: String,
+        /// How many lines besides are wrong.
+        others: usize,
+    },
+    /// A variable names an unknown key, or a variable or flag holds a value of the wrong type.
+    #[error("cannot use what the variables FINGERPOST__... and the flags set: {0}")]
     Invalid(#[from] config::ConfigError),
     /// A key holds a value that makes no sense.
     #[error("{key} = {value}: {reason}")]
     Value {
         /// The key, with its section.
-        key: &'static str,
+        key: Cow<'static, str>,
         /// The value as it was given.
         value: String,
         /// What is wrong with it, and what would be right.
         reason: String,
     },
+}
+
+impl SettingsError {
+    /// The value of this key makes no sense, for this reason.
+    pub(crate) fn value(
+        key: impl Into<Cow<'static, str>>,
+        value: impl fmt::Display,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self::Value { key: key.into(), value: value.to_string(), reason: reason.into() }
+    }
+}
+
+/// How many more lines there are to be seen to, where there are any.
+struct Others(usize);
+
+impl fmt::Display for Others {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            others => write!(formatter, "; `fingerpost check` names {others} more"),
+        }
+    }
 }
 
 /// All sections as they were read, types checked, values not yet.
@@ -51,40 +95,68 @@ pub struct RawSettings {
     pub server: RawServerSettings,
 }
 
-/// The settings that a configuration file with this text gives by itself, without variables.
-pub fn from_text(text: &str, flags: Vec<Override>) -> Result<RawSettings, SettingsError> {
-    let mut builder = Config::builder()
-        .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
-        .add_source(File::from_str(text, FileFormat::Toml));
-    for (key, value) in flags {
-        builder = builder.set_override(key, value)?;
-    }
-    Ok(builder.build()?.try_deserialize()?)
+/// Whether variables `FINGERPOST__SECTION__KEY` count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variables {
+    /// They do, as at every start.
+    Read,
+    /// They do not: what is asked for is what a text gives by itself.
+    Ignored,
 }
 
 /// Reads the layers. `file` is the one named by `--config`; `flags` win over everything.
 pub fn load(file: Option<&Path>, flags: Vec<Override>) -> Result<RawSettings, SettingsError> {
-    let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
-    if let Some(path) = file {
-        std::fs::File::open(path)
-            .map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
-        builder = builder.add_source(File::from(path).format(FileFormat::Toml));
+    let text = file.map(file::read).transpose()?.unwrap_or_default();
+    from_text(&text, Variables::Read, flags).map_err(|error| {
+        let problems = file::check(&text).problems;
+        match (file, problems.into_iter().as_slice()) {
+            (Some(path), [first, others @ ..]) => SettingsError::Line {
+                path: path.to_owned(),
+                line: first.line,
+                reason: first.reason.clone(),
+                others: others.len(),
+            },
+            _ => error,
+        }
+    })
+}
+
+/// The settings that a configuration file with this text gives, and what goes before it.
+pub fn from_text(
+    text: &str,
+    variables: Variables,
+    flags: Vec<Override>,
+) -> Result<RawSettings, SettingsError> {
+    file::check_kinds(text)?;
+    let mut builder = Config::builder()
+        .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
+        .add_source(File::from_str(text, FileFormat::Toml));
+    if variables == Variables::Read {
+        let own = Environment::with_prefix("FINGERPOST").prefix_separator("__").separator("__");
+        builder = builder.add_source(own);
     }
-    builder =
-        builder.add_source(Environment::with_prefix("FINGERPOST").prefix_separator("__").separator("__"));
     for (key, value) in flags {
         builder = builder.set_override(key, value)?;
     }
     Ok(builder.build()?.try_deserialize()?)
 }
 
-/// The number of worker threads that a setting asks for; 0 means one for each processor.
-#[must_use]
-pub fn worker_threads(setting: usize) -> usize {
+/// The number of worker threads that a key asks for; 0 means one for each processor.
+pub(crate) fn worker_threads(key: &'static str, setting: usize) -> Result<usize, SettingsError> {
     match setting {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
+        0 => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS)),
+        1..=MOST_WORKERS => Ok(setting),
+        _ => Err(SettingsError::value(key, setting, format!("it must be at most {MOST_WORKERS}"))),
     }
+}
+
+/// Splits `host:port` or `[v6]:port`; the host has to resolve.
+pub(crate) fn host_and_port(key: &'static str, text: &str) -> Result<(String, u16), SettingsError> {
+    let reason = "it must be an address and a port, such as 127.0.0.1:9100";
+    let split = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let (host, port) = split.ok_or_else(|| SettingsError::value(key, text, reason))?;
+    text.to_socket_addrs().map_err(|error| SettingsError::value(key, text, format!("{reason} ({error})")))?;
+    Ok((host.to_owned(), port))
 }
 
 #[cfg(test)]
@@ -118,11 +190,37 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_named() {
+    fn an_unknown_key_is_named_with_its_line_and_the_others_are_counted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("own.toml");
-        std::fs::write(&path, "[balancer]\nprot = 1111\n").unwrap();
+        std::fs::write(&path, "[balancer]\nprot = 1111\nport = true\n").unwrap();
         let message = load(Some(&path), Vec::new()).unwrap_err().to_string();
-        assert!(message.contains("prot"), "{message}");
+        assert!(message.contains("own.toml:2: balancer.prot: "), "{message}");
+        assert!(message.ends_with("; `fingerpost check` names 1 more"), "{message}");
+    }
+
+    #[test]
+    fn a_file_without_an_end_and_one_that_is_no_file_are_errors() {
+        for (path, words) in [("/dev/zero", "larger than 1 MiB"), ("/", "directory")] {
+            let message = crate::telemetry::chain(&load(Some(Path::new(path)), Vec::new()).unwrap_err());
+            assert!(message.contains(path) && message.contains(words), "{message}");
+        }
+    }
+
+    #[test]
+    fn more_than_a_year_is_no_time_to_wait() {
+        for time in ["366d", "500000000y"] {
+            let flags = vec![("balancer.shutdown_timeout", time.to_owned())];
+            let message = load(None, flags).unwrap_err().to_string();
+            assert!(message.contains("balancer.shutdown_timeout") && message.contains("365d"), "{message}");
+        }
+        load(None, vec![("balancer.shutdown_timeout", "365d".to_owned())]).unwrap();
+    }
+
+    #[test]
+    fn the_number_of_workers_has_a_limit() {
+        assert_eq!(worker_threads("balancer.workers", 512).unwrap(), 512);
+        let message = worker_threads("balancer.workers", 513).unwrap_err().to_string();
+        assert_eq!(message, "balancer.workers = 513: it must be at most 512");
     }
 }

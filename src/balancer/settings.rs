@@ -1,7 +1,5 @@
 //! `[balancer]`: raw as read, and validated.
 
-use std::fmt;
-use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,7 +11,7 @@ use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::redirect::answer::RedirectStatus;
 use crate::http::listener::Place;
-use crate::settings::SettingsError;
+use crate::settings::{SettingsError, host_and_port, worker_threads};
 
 /// The keys of `[balancer]`; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
@@ -31,20 +29,20 @@ pub struct RawBalancerSettings {
     pub max_connections_per_address: u32,
     pub status: u16,
     pub policy: String,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "crate::settings::time")]
     pub probe_interval: Duration,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "crate::settings::time")]
     pub probe_timeout: Duration,
     pub probe_path: String,
     pub probe_concurrency: usize,
     pub probe_budget: u32,
     pub fall: u32,
     pub rise: u32,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "crate::settings::time")]
     pub probe_backoff_max: Duration,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "crate::settings::time")]
     pub slow_start: Duration,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "crate::settings::time")]
     pub shutdown_timeout: Duration,
     pub alternates: usize,
     pub second_chance: bool,
@@ -111,12 +109,15 @@ pub enum FaultInjection {
 /// Intervals below this would measure little but the scheduler.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 
+/// There are no more ports to connect from.
+const MOST_PROBES: usize = 65_535;
+
 impl TryFrom<RawBalancerSettings> for BalancerSettings {
     type Error = SettingsError;
 
     fn try_from(raw: RawBalancerSettings) -> Result<Self, SettingsError> {
         let at_least_one = |key, value: u64| {
-            if value == 0 { Err(wrong(key, value, "it must be at least 1")) } else { Ok(()) }
+            if value == 0 { Err(SettingsError::value(key, value, "it must be at least 1")) } else { Ok(()) }
         };
         at_least_one("balancer.max_connections", raw.max_connections as u64)?;
         at_least_one("balancer.max_connections_per_address", raw.max_connections_per_address.into())?;
@@ -124,27 +125,35 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
         at_least_one("balancer.rise", raw.rise.into())?;
         at_least_one("balancer.probe_concurrency", raw.probe_concurrency as u64)?;
         at_least_one("balancer.probe_budget", raw.probe_budget.into())?;
+        if raw.probe_concurrency > MOST_PROBES {
+            let reason = format!("each probe is a connection; it must be at most {MOST_PROBES}");
+            return Err(SettingsError::value("balancer.probe_concurrency", raw.probe_concurrency, reason));
+        }
         if raw.probe_interval < SHORTEST_INTERVAL {
             let value = humantime::format_duration(raw.probe_interval);
-            return Err(wrong("balancer.probe_interval", value, "it must be at least 20ms"));
+            return Err(SettingsError::value("balancer.probe_interval", value, "it must be at least 20ms"));
         }
         if raw.probe_timeout.is_zero() {
-            return Err(wrong("balancer.probe_timeout", "0s", "a probe needs some time, such as 1s"));
+            return Err(SettingsError::value(
+                "balancer.probe_timeout",
+                "0s",
+                "a probe needs some time, such as 1s",
+            ));
         }
         if !is_probe_path(&raw.probe_path) {
             let reason = "it must start with a slash and hold visible ASCII only, such as /files/plshelp.txt";
-            return Err(wrong("balancer.probe_path", raw.probe_path, reason));
+            return Err(SettingsError::value("balancer.probe_path", raw.probe_path, reason));
         }
         if raw.alternates > MOST_ALTERNATES {
             let reason = format!("a redirect names at most {MOST_ALTERNATES} other servers");
-            return Err(wrong("balancer.alternates", raw.alternates, reason));
+            return Err(SettingsError::value("balancer.alternates", raw.alternates, reason));
         }
         Ok(Self {
             admin: host_and_port("balancer.admin", &raw.admin)?,
             status: RedirectStatus::try_from(raw.status)
-                .map_err(|reason| wrong("balancer.status", raw.status, reason))?,
+                .map_err(|reason| SettingsError::value("balancer.status", raw.status, reason))?,
             policy: PolicyName::from_str(&raw.policy)
-                .map_err(|reason| wrong("balancer.policy", raw.policy, reason.to_string()))?,
+                .map_err(|reason| SettingsError::value("balancer.policy", raw.policy, reason.to_string()))?,
             probe_timeout: raw.probe_timeout.min(raw.probe_interval / 2),
             thresholds: Thresholds {
                 fall: raw.fall,
@@ -155,11 +164,12 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             },
             probe_budget: ProbeBudget { per_second: raw.probe_budget },
             servers: raw.servers,
-            listen: Place::new(raw.host, raw.port, raw.unix_socket, &raw.unix_socket_mode)
-                .map_err(|reason| wrong("balancer.unix_socket_mode", &raw.unix_socket_mode, reason))?,
+            listen: Place::new(raw.host, raw.port, raw.unix_socket, &raw.unix_socket_mode).map_err(
+                |reason| SettingsError::value("balancer.unix_socket_mode", &raw.unix_socket_mode, reason),
+            )?,
             max_connections: raw.max_connections,
             max_connections_per_address: raw.max_connections_per_address,
-            workers: crate::settings::worker_threads(raw.workers),
+            workers: worker_threads("balancer.workers", raw.workers)?,
             probe_path: raw.probe_path,
             probe_concurrency: raw.probe_concurrency,
             shutdown_timeout: raw.shutdown_timeout,
@@ -174,19 +184,6 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
     }
 }
 
-fn wrong(key: &'static str, value: impl fmt::Display, reason: impl Into<String>) -> SettingsError {
-    SettingsError::Value { key, value: value.to_string(), reason: reason.into() }
-}
-
 fn is_probe_path(path: &str) -> bool {
     path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-/// Splits `host:port` or `[v6]:port`; the host has to resolve.
-pub(crate) fn host_and_port(key: &'static str, text: &str) -> Result<(String, u16), SettingsError> {
-    let reason = "it must be an address and a port, such as 127.0.0.1:9100";
-    let split = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-    let (host, port) = split.ok_or_else(|| wrong(key, text, reason))?;
-    text.to_socket_addrs().map_err(|error| wrong(key, text, format!("{reason} ({error})")))?;
-    Ok((host.to_owned(), port))
 }

@@ -6,10 +6,9 @@ use std::process::ExitCode;
 use crate::balancer::backends::{list, watch};
 use crate::cli::CheckArguments;
 use crate::http::listener::Place;
-use crate::settings::{self, RawSettings};
+use crate::settings::file::{self, Found};
+use crate::settings::{self, RawSettings, Variables};
 use crate::telemetry::chain;
-
-mod configuration;
 
 /// How many servers of a list are shown; the rest is a number.
 const SHOWN_SERVERS: usize = 20;
@@ -57,27 +56,26 @@ fn report(arguments: &CheckArguments) -> Report {
 
 /// The settings that would be used, or as many of them as are right.
 fn check_settings(arguments: &CheckArguments, report: &mut Report) -> Option<RawSettings> {
-    let file = arguments.config.config.as_deref();
-    let found = match file.map(|path| (path, std::fs::read_to_string(path))) {
-        None => configuration::Found::default(),
-        Some((path, Ok(text))) => {
-            let found = configuration::check(&text);
-            for problem in &found.problems {
-                report.problem(format!("{}:{}: {}", path.display(), problem.line, problem.reason));
-            }
-            found
-        }
-        Some((path, Err(error))) => {
-            report.problem(format!("{}: cannot read the configuration: {error}", path.display()));
-            configuration::Found::default()
+    let path = arguments.config.config.as_deref();
+    let text = match path.map(file::read) {
+        None => String::new(),
+        Some(Ok(text)) => text,
+        Some(Err(error)) => {
+            report.problem(chain(&error));
+            String::new()
         }
     };
-    let loaded = if found.problems.is_empty() && report.problems == 0 {
-        settings::load(file, arguments.overrides())
+    let Found { problems, usable } = file::check(&text);
+    for problem in &problems {
+        let path = path.unwrap_or(Path::new("")).display();
+        report.problem(format!("{path}:{}: {}", problem.line, problem.reason));
+    }
+    let loaded = if report.problems == 0 {
+        settings::from_text(&text, Variables::Read, arguments.overrides())
     } else {
-        settings::from_text(&found.usable, arguments.overrides())
+        settings::from_text(&usable, Variables::Ignored, arguments.overrides())
     };
-    match loaded.and_then(|raw| configuration::validate(&raw).map(|()| raw)) {
+    match loaded.and_then(|raw| file::validate(&raw).map(|()| raw)) {
         Ok(raw) => {
             if report.problems == 0 {
                 describe(&raw, report);

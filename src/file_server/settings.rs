@@ -1,6 +1,5 @@
 //! `[server]`: raw as read, and validated.
 
-use std::fmt::Display;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,10 +11,9 @@ use serde::Deserialize;
 use super::access_log::Format;
 use super::body::Passage;
 use super::digests::DigestPlan;
-use crate::balancer::settings::host_and_port;
 use crate::http::listener::Place;
 use crate::http::transport::Limits;
-use crate::settings::SettingsError;
+use crate::settings::{SettingsError, host_and_port, worker_threads};
 
 /// The keys of `[server]`; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
@@ -37,15 +35,15 @@ pub struct RawServerSettings {
     pub digest_rate: ByteSize,
     pub max_connections: usize,
     pub max_connections_per_address: u32,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "crate::settings::time")]
     pub head_timeout: Duration,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "crate::settings::time")]
     pub keep_alive: Duration,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "crate::settings::time")]
     pub write_timeout: Duration,
     pub minimum_rate: ByteSize,
     pub limit_rate: ByteSize,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "crate::settings::time")]
     pub drain_timeout: Duration,
     pub admin: String,
     pub sendfile: bool,
@@ -98,28 +96,41 @@ impl TryFrom<RawServerSettings> for ServerSettings {
             ("server.write_timeout", raw.write_timeout),
         ] {
             if time < Duration::from_millis(1) {
-                return Err(wrong(key, humantime::format_duration(time), "it must be at least 1ms"));
+                return Err(SettingsError::value(
+                    key,
+                    humantime::format_duration(time),
+                    "it must be at least 1ms",
+                ));
             }
         }
         if raw.max_connections == 0 {
-            return Err(wrong("server.max_connections", 0, "a server without connections serves nobody"));
+            return Err(SettingsError::value(
+                "server.max_connections",
+                0,
+                "a server without connections serves nobody",
+            ));
         }
         if raw.max_connections_per_address == 0 {
             let reason = "no client could connect; for no limit, give that of max_connections";
-            return Err(wrong("server.max_connections_per_address", 0, reason));
+            return Err(SettingsError::value("server.max_connections_per_address", 0, reason));
         }
         let cache_control = match raw.cache_control.as_str() {
             "" => None,
             text => Some(HeaderValue::try_from(text).map_err(|_| {
-                wrong("server.cache_control", text, "it must hold visible characters, such as max-age=3600")
+                SettingsError::value(
+                    "server.cache_control",
+                    text,
+                    "it must hold visible characters, such as max-age=3600",
+                )
             })?),
         };
         Ok(Self {
             root: raw.root,
-            listen: Place::new(raw.host, raw.port, raw.unix_socket, &raw.unix_socket_mode)
-                .map_err(|reason| wrong("server.unix_socket_mode", &raw.unix_socket_mode, reason))?,
+            listen: Place::new(raw.host, raw.port, raw.unix_socket, &raw.unix_socket_mode).map_err(
+                |reason| SettingsError::value("server.unix_socket_mode", &raw.unix_socket_mode, reason),
+            )?,
             pages: Some(raw.pages).filter(|path| !path.is_empty()).map(PathBuf::from),
-            workers: crate::settings::worker_threads(raw.workers),
+            workers: worker_threads("server.workers", raw.workers)?,
             cache_bytes: raw.cache_bytes.as_u64(),
             cache_control,
             listing: raw.listing,
@@ -151,14 +162,16 @@ fn digest_plan(kept_in: &str, rate: ByteSize) -> Result<Option<DigestPlan>, Sett
     let kept_in = match kept_in {
         "off" => return Ok(None),
         "memory" => None,
-        "" => return Err(wrong("server.digests", "\"\"", "give off, memory, or a file that keeps them")),
+        "" => {
+            return Err(SettingsError::value(
+                "server.digests",
+                "\"\"",
+                "give off, memory, or a file that keeps them",
+            ));
+        }
         file => Some(PathBuf::from(file)),
     };
     Ok(Some(DigestPlan { kept_in, rate: NonZeroU64::new(rate.as_u64()) }))
-}
-
-fn wrong(key: &'static str, value: impl Display, reason: &str) -> SettingsError {
-    SettingsError::Value { key, value: format!("{value}"), reason: reason.to_owned() }
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ fn check_names_a_file_that_is_not_there() {
     assert!(ended.stdout.contains("balancer_server_list.txt: check that it exists"), "{}", ended.stdout);
     let ended = in_folder(folder.path(), &["check", "--config", "own.toml"]);
     assert_eq!(ended.code, Some(1));
-    assert!(ended.stdout.starts_with("own.toml: cannot read"), "{}", ended.stdout);
+    assert!(ended.stdout.starts_with("cannot read the configuration file own.toml: "), "{}", ended.stdout);
 }
 
 #[test]

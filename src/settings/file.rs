@@ -3,41 +3,94 @@
 //! Each key is tried by itself on top of the defaults, with the very code that reads settings for a start. So what
 //! passes here is what starts, and no rule is written twice.
 
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::{RawSettings, SettingsError, Variables};
 use crate::balancer::settings::BalancerSettings;
 use crate::file_server::settings::ServerSettings;
-use crate::settings::{self, RawSettings, SettingsError};
 use crate::telemetry::chain;
+
+/// A larger file is no configuration that anybody meant to write.
+const LARGEST: u64 = 1 << 20;
 
 /// What a file holds.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub struct Found {
     /// In the order of the lines.
-    pub(super) problems: Vec<Problem>,
+    pub problems: Vec<Problem>,
     /// The keys that are right, as a file of their own.
-    pub(super) usable: String,
+    pub usable: String,
 }
 
 /// A line that is wrong.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub struct Problem {
     /// The first is 1.
-    pub(super) line: usize,
+    pub line: usize,
     /// What is wrong, and what would be right.
-    pub(super) reason: String,
+    pub reason: String,
+}
+
+/// Reads a configuration file once, so that it may be a pipe.
+pub fn read(path: &Path) -> Result<String, SettingsError> {
+    let text = || {
+        let mut text = String::new();
+        let read = File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
+        if read as u64 > LARGEST {
+            return Err(io::Error::other(format!("it is larger than {} MiB", LARGEST >> 20)));
+        }
+        Ok(text)
+    };
+    text().map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })
 }
 
 /// Makes of each section what its program would run on.
-pub(super) fn validate(raw: &RawSettings) -> Result<(), SettingsError> {
+pub fn validate(raw: &RawSettings) -> Result<(), SettingsError> {
     BalancerSettings::try_from(raw.balancer.clone())?;
     ServerSettings::try_from(raw.server.clone())?;
     Ok(())
 }
 
+/// Whether every value is of the kind that the key's default has. The layers above would make a number of `true` and
+/// cut the fraction off `1.5`, as variables need it, which have text alone.
+pub(super) fn check_kinds(text: &str) -> Result<(), SettingsError> {
+    let (own, _) = DeTable::parse_recoverable(text);
+    let (defaults, _) = DeTable::parse_recoverable(super::DEFAULTS);
+    for (section, content) in own.get_ref() {
+        let known = defaults.get_ref().get(section.get_ref().as_ref()).map(Spanned::get_ref);
+        let (DeValue::Table(keys), Some(DeValue::Table(known))) = (content.get_ref(), known) else {
+            continue;
+        };
+        for (key, value) in keys {
+            let Some(default) = known.get(key.get_ref().as_ref()) else { continue };
+            let wanted = match (default.get_ref(), value.get_ref()) {
+                (DeValue::Integer(_), DeValue::Integer(_))
+                | (DeValue::Boolean(_), DeValue::Boolean(_))
+                | (DeValue::String(_), DeValue::String(_) | DeValue::Integer(_)) => continue,
+                (DeValue::Integer(_), _) => "it must be a whole number, such as 1",
+                (DeValue::Boolean(_), _) => "it must be true or false",
+                _ => "it must be text in quotes",
+            };
+            let written = text.get(value.span()).unwrap_or_default();
+            return Err(SettingsError::value(
+                format!("{}.{}", section.get_ref(), key.get_ref()),
+                written,
+                wanted,
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Looks at every line of a configuration file.
-pub(super) fn check(text: &str) -> Found {
+#[must_use]
+pub fn check(text: &str) -> Found {
     let mut found = Found::default();
     let known = known_keys();
     let (table, errors) = DeTable::parse_recoverable(text);
@@ -67,7 +120,7 @@ fn check_key(
     text: &str,
     known: &[(String, String)],
     section: &str,
-    key: &Spanned<std::borrow::Cow<'_, str>>,
+    key: &Spanned<Cow<'_, str>>,
     value: &Spanned<DeValue<'_>>,
     found: &mut Found,
 ) {
@@ -79,7 +132,7 @@ fn check_key(
     }
     let Some(written) = text.get(value.span()) else { return };
     let line = format!("{section}.{name} = {written}\n");
-    match settings::from_text(&line, Vec::new()).and_then(|raw| validate(&raw)) {
+    match super::from_text(&line, Variables::Ignored, Vec::new()).and_then(|raw| validate(&raw)) {
         Ok(()) => found.usable.push_str(&line),
         Err(error) => found.report(text, at, chain(&error)),
     }
@@ -95,7 +148,7 @@ impl Found {
 
 /// Section and key of everything that can be set, in the order of `config/default.toml`.
 fn known_keys() -> Vec<(String, String)> {
-    let (defaults, _) = DeTable::parse_recoverable(settings::DEFAULTS);
+    let (defaults, _) = DeTable::parse_recoverable(super::DEFAULTS);
     let sections = defaults.get_ref().iter().filter_map(|(section, content)| match content.get_ref() {
         DeValue::Table(keys) => Some((section.get_ref(), keys)),
         _ => None,
@@ -108,6 +161,7 @@ fn known_keys() -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings;
 
     fn problems(text: &str) -> Vec<String> {
         check(text).problems.iter().map(|problem| format!("{}: {}", problem.line, problem.reason)).collect()
@@ -140,6 +194,24 @@ mod tests {
         assert!(fall.starts_with("2: balancer.fall = 0: it must be at least 1"), "{fall}");
         assert!(status.starts_with("3: balancer.status = 300: "), "{status}");
         assert!(interval.starts_with("4: ") && interval.contains("probe_interval"), "{interval}");
+    }
+
+    #[test]
+    fn a_value_of_another_kind_is_a_problem_even_where_it_could_be_made_to_fit() {
+        let found = problems(
+            "[balancer]\nport = true\nworkers = 1.5\nservers = 5.0\nsecond_chance = 1\nhost = ['::']\n\
+             unix_socket_mode = 660\n",
+        );
+        assert_eq!(
+            found,
+            [
+                "2: balancer.port = true: it must be a whole number, such as 1",
+                "3: balancer.workers = 1.5: it must be a whole number, such as 1",
+                "4: balancer.servers = 5.0: it must be text in quotes",
+                "5: balancer.second_chance = 1: it must be true or false",
+                "6: balancer.host = ['::']: it must be text in quotes",
+            ]
+        );
     }
 
     #[test]
