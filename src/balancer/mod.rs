@@ -207,8 +207,8 @@ impl Balancer {
             metrics: Arc::clone(&metrics),
         };
         let serving = workers.serve(listeners, &settings, stop)?;
-        let admin = Admin { publication, metrics, guardian, fault_injection: settings.fault_injection };
-        let admin = admin::serve(admin_listener, admin)?;
+        let admin = Admin { publication, guardian, fault_injection: settings.fault_injection };
+        let admin = admin::serve(admin_listener, admin, metrics, serving.connections())?;
         let admin_handle = admin.handle();
         actix::spawn(admin);
         ready(&bound);

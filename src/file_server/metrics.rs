@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 
 use super::digests::Table;
 use super::load::Load;
+use crate::http::admin;
 use crate::http::transport::Connections;
 
 /// The statuses a handler answers with, in the order in which a worker counts them.
@@ -64,6 +65,7 @@ impl Figures {
     #[must_use]
     pub fn registry(self) -> Registry {
         let mut registry = Registry::with_prefix("fingerpost_server");
+        admin::register(&mut registry, Arc::clone(&self.connections));
         registry.register_collector(Box::new(self));
         registry
     }
@@ -86,7 +88,6 @@ impl Collector for Figures {
                 .sum::<u64>();
             ConstCounter::new(count).encode(answers.encode_family(&[("status", status.to_string())])?)?;
         }
-        let connections = &self.connections;
         for (name, help, value) in [
             ("completed", "Answers with a file that were sent whole", self.load.completed()),
             (
@@ -95,24 +96,6 @@ impl Collector for Figures {
                 self.load.aborted(),
             ),
             ("body_bytes", "Bytes of files given to the kernel", self.load.sent()),
-            (
-                "connection_bytes",
-                "Bytes written to connections that have ended",
-                connections.sent.load(Relaxed),
-            ),
-            ("connections_accepted", "Connections accepted", connections.accepted.load(Relaxed)),
-            (
-                "connections_refused",
-                "Connections beyond a limit, answered with 503",
-                connections.refused.load(Relaxed),
-            ),
-            ("late_heads", "Request heads that did not come in time", connections.late_heads.load(Relaxed)),
-            ("bad_heads", "Requests refused before a handler saw them", connections.bad_heads.load(Relaxed)),
-            (
-                "stalled_readers",
-                "Connections cut because the client took too little",
-                connections.stalled.load(Relaxed),
-            ),
             ("cache_hits", "Files answered from memory", self.sum(|worker| &worker.cache_hits)),
             ("cache_misses", "Files looked for on the disk", self.sum(|worker| &worker.cache_misses)),
             (
@@ -131,13 +114,13 @@ impl Collector for Figures {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
-        for (name, help, value) in [
-            ("in_flight", "Downloads under way", u64::from(self.load.in_flight())),
-            ("connections", "Connections open", connections.live() as u64),
-        ] {
-            let gauge = ConstGauge::new(value);
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
-        }
+        let gauge = ConstGauge::new(u64::from(self.load.in_flight()));
+        gauge.encode(encoder.encode_descriptor(
+            "in_flight",
+            "Downloads under way",
+            None,
+            gauge.metric_type(),
+        )?)?;
         self.digests.as_ref().map_or(Ok(()), |table| encode_digests(table, &mut encoder))
     }
 }

@@ -1,5 +1,6 @@
-//! What balancer and file server share: listeners, the connection, error pages, the stop.
+//! What balancer and file server share: listeners, the connection, error pages, the stop, pages for operators.
 
+pub mod admin;
 pub mod listener;
 pub mod pages;
 pub mod stop;

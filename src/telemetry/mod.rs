@@ -1,6 +1,7 @@
 //! Logs: to standard error always, as text for a person or as JSON for a collector.
 
 pub mod exposition;
+pub mod panics;
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -12,7 +13,7 @@ use crate::cli::{LogArguments, LogFormat};
 
 /// Sends every log line of this process to standard error in the format and at the level asked for.
 ///
-/// `FINGERPOST_LOG` (the syntax of `RUST_LOG`) wins over the flag. A second call does nothing.
+/// Panics are lines of it, too. `FINGERPOST_LOG` (the syntax of `RUST_LOG`) wins over the flag. A second call does nothing.
 pub fn start(arguments: &LogArguments) {
     let filter = EnvFilter::try_from_env("FINGERPOST_LOG").unwrap_or_else(|_| {
         EnvFilter::new(format!("{},actix_server=warn,actix_http=off", arguments.log_level))
@@ -25,6 +26,7 @@ pub fn start(arguments: &LogArguments) {
     if let Err(error) = started {
         tracing::debug!(%error, "logging was started before");
     }
+    panics::watch();
 }
 
 /// Writes a line to standard output, for the person or script that waits for it.

@@ -41,6 +41,42 @@ fn each_actor_comes_back_from_a_panic_while_every_request_is_answered() {
         balancer.wait_for_state(&peers[1].authority(), "up");
     }
     load.stop();
+    // Each was seen: in the log with its place and its words, and in a metric.
+    assert!(balancer.metric("fingerpost_panics_total").is_some_and(|panics| panics >= 4.0));
+    let log = balancer.program().stderr();
+    let panic = log.lines().find(|line| line.contains("panicked")).unwrap_or_else(|| panic!("{log}"));
+    assert!(panic.contains("src/supervision/mod.rs:") && panic.contains("asked to panic"), "{panic}");
+}
+
+#[test]
+fn an_actor_that_keeps_dying_ends_the_program_with_an_error() {
+    let peer = Peer::start(Behaviour::Prompt);
+    let mut balancer = Balancer::start_with_keys(&peer.authority(), &[("FAULT_INJECTION", "true")]);
+    let admin = balancer.admin_address();
+    let ask = || {
+        let mut connection = http::Connection::open(admin).unwrap();
+        connection
+            .send("POST /debug/panic/ranking HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n")
+            .unwrap();
+        connection
+    };
+    for deaths in 1..10 {
+        drop(ask().answer(http::Expect::Body).unwrap());
+        wait_until("the ranking to be started again", || {
+            balancer.metric("fingerpost_actor_restarts_total{actor=\"Ranking\"}") == Some(f64::from(deaths))
+        });
+    }
+    // The program may end before it has answered.
+    let _last = ask();
+    let ended = balancer.program_mut().wait();
+    let log = balancer.program().stderr();
+    assert_eq!(ended.code(), Some(1), "{log}");
+    assert!(
+        log.ends_with(
+            "Error: RankingActor ranking died 10 times within 60s, the log above says why; giving up\n"
+        ),
+        "{log}"
+    );
 }
 
 #[test]

@@ -3,14 +3,16 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
 
+use actix_web::HttpResponse;
 use actix_web::dev::Server;
 use actix_web::web::{self, Data, Json, Path};
-use actix_web::{App, HttpResponse, HttpServer};
+use prometheus_client::registry::Registry;
 
 use crate::balancer::ranking::publication::Publication;
 use crate::balancer::settings::FaultInjection;
+use crate::http;
+use crate::http::transport::Connections;
 use crate::supervision::{ActorKind, Guardian, UnknownActor};
 use crate::telemetry::exposition;
 
@@ -25,8 +27,6 @@ use status::StatusReport;
 pub struct Admin {
     /// The latest table.
     pub publication: Arc<Publication>,
-    /// The counters.
-    pub metrics: Arc<BalancerMetrics>,
     /// Makes actors panic, where that is allowed.
     pub guardian: Guardian,
     /// Whether it is.
@@ -40,28 +40,24 @@ pub struct Admin {
 /// - `GET /readyz`: 200 once every backend of the list has been probed, else 503
 /// - `GET /api/v1/backends`: the table of backends as JSON
 /// - `POST /debug/panic/{actor}`: makes an actor panic, only with `fault_injection`
-pub fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<Server> {
+pub fn serve(
+    listener: TcpListener,
+    admin: Admin,
+    metrics: Arc<BalancerMetrics>,
+    connections: Arc<Connections>,
+) -> std::io::Result<Server> {
     let admin = Data::new(admin);
-    let server = HttpServer::new(move || {
-        App::new()
+    let mut common = Registry::with_prefix("fingerpost");
+    http::admin::register(&mut common, connections);
+    let metrics = move || metrics.encode() + &exposition::encode(&common);
+    http::admin::serve(listener, metrics, move |pages| {
+        pages
             .app_data(admin.clone())
-            .route("/metrics", web::get().to(show_metrics))
             .route("/healthz", web::get().to(async || HttpResponse::Ok().body("ok\n")))
             .route("/readyz", web::get().to(ready))
             .route("/api/v1/backends", web::get().to(backends))
-            .route("/debug/panic/{actor}", web::post().to(panic_on_request))
+            .route("/debug/panic/{actor}", web::post().to(panic_on_request));
     })
-    // One scrape now and then; the cap keeps a forgotten poller from holding descriptors that downloads need.
-    .workers(1)
-    .max_connections(256)
-    .client_request_timeout(Duration::from_secs(5))
-    .shutdown_timeout(1)
-    .disable_signals();
-    Ok(server.listen(listener)?.run())
-}
-
-async fn show_metrics(admin: Data<Admin>) -> HttpResponse {
-    HttpResponse::Ok().content_type(exposition::CONTENT_TYPE).body(admin.metrics.encode())
 }
 
 async fn ready(admin: Data<Admin>) -> HttpResponse {

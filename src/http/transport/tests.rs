@@ -71,6 +71,7 @@ async fn answer(request: Request) -> Result<Response<String>, Response<BoxBody>>
             tokio::time::sleep(SHORT).await;
             "slow".to_owned()
         }
+        "/panic" => panic!("asked to, by a test"),
         // The dispatcher's own errors look just like this, and are replaced; a body never is.
         "/mimic" => "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n".to_owned(),
         path => format!("[{path}]"),
@@ -91,6 +92,21 @@ fn short() -> Limits {
 }
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
+
+#[test]
+fn a_panic_of_a_handler_ends_its_own_connection_alone() {
+    let server = Server::start(Limits::default());
+    let mut other = server.connect();
+    other.write_all(GET.as_bytes()).unwrap();
+    let mut first = [0];
+    other.read_exact(&mut first).unwrap();
+    assert_eq!(server.say(GET.replace("/a", "/panic").as_bytes()), "");
+    while server.connections.live() != 1 {
+        std::thread::yield_now();
+    }
+    other.write_all(GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+    assert_eq!(read_to_end(&mut other).matches("[/a]").count(), 2);
+}
 
 #[test]
 fn header_names_are_in_camel_case() {

@@ -1,6 +1,7 @@
 //! `Repr-Digest`: made in the background, lost with a change, kept over a restart, and what it is good for.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +12,7 @@ use crate::support::downloads::Downloads;
 use crate::support::http::{self, Expect};
 use crate::support::misbehaving::Script;
 use crate::support::program::Program;
-use crate::support::{wait_for, wait_until};
+use crate::support::{wait_at_most, wait_for, wait_until};
 
 const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
 
@@ -57,8 +58,10 @@ fn kept(files: &[(&str, &[u8])]) -> (tempfile::TempDir, PathBuf, PathBuf) {
         std::fs::write(root.join(name), bytes).unwrap();
     }
     let mut program = serve(&root, &kept);
-    wait_until("all digests in the file", || {
-        std::fs::read_to_string(&kept).is_ok_and(|text| text.lines().count() == files.len() + 2)
+    // The thread that writes them has the lowest priority, and after each time it rests fifty times as long as that took.
+    wait_at_most(Duration::from_mins(3), "all digests in the file", || {
+        let text = std::fs::read_to_string(&kept).ok()?;
+        (text.lines().count() == files.len() + 2).then_some(())
     });
     program.kill();
     (folder, root, kept)

@@ -128,6 +128,11 @@ impl Balancer {
         &self.program
     }
 
+    /// The process, to wait for its end or to bring it about.
+    pub fn program_mut(&mut self) -> &mut Program {
+        &mut self.program
+    }
+
     /// Where it redirects.
     pub fn address(&self) -> SocketAddr {
         self.program.address()

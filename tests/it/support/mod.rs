@@ -32,13 +32,22 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 /// # Panics
 /// After [`DEADLINE`], naming `what` was waited for.
 #[track_caller]
-pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    wait_at_most(DEADLINE, what, condition)
+}
+
+/// The same with another deadline, for what is slow on purpose.
+///
+/// # Panics
+/// After `most`, naming `what` was waited for.
+#[track_caller]
+pub fn wait_at_most<T>(most: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for {what}");
+        assert!(start.elapsed() < most, "waited {most:?} in vain for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
