@@ -1,19 +1,22 @@
 //! What the parts around a pick cost: the list, the table, the load report, the Location.
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use fingerpost::balancer::backends::{Backend, list};
 use fingerpost::balancer::health::{ProbeOutcome, Thresholds};
 use fingerpost::balancer::load_report::{self, LoadReport};
-use fingerpost::balancer::policy::{Clock, Ledger, PolicyName, identity};
+use fingerpost::balancer::policy::{Book, Clock, PolicyName};
 use fingerpost::balancer::ranking::table::{Entry, Member, RoutingTable};
 use fingerpost::balancer::redirect::location::Target;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
+
+/// The allocator of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const COUNTS: [usize; 3] = [10, 1_000, 100_000];
 
@@ -45,9 +48,9 @@ fn parse_list(criterion: &mut Criterion) {
 fn entries(count: usize) -> Vec<Entry> {
     let start = Instant::now();
     let clock = Clock::new(start);
+    let mut book = Book::default();
     let entry = |(seconds, backend): (u64, Backend)| {
-        let ledger = Arc::new(Ledger::new(identity(backend.id().authority())));
-        let mut entry = Entry::new(Member { backend, ledger }, start);
+        let mut entry = Entry::new(Member::new(backend, &mut book), start);
         for probe in 1..3 {
             let time = Duration::from_micros(300 + seconds % 1000);
             let done = probe * (50 + seconds % 50);

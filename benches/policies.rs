@@ -4,15 +4,18 @@
 //! picks meet idle and busy backends as in service.
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use fingerpost::balancer::policy::{
-    self, Candidate, Ledger, Picks, PolicyName, Request, Throughput, Tick, identity,
+    self, Book, Candidate, Picks, PolicyName, Request, Throughput, Tick, identity,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+
+/// The allocator of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const COUNTS: [u32; 3] = [10, 1_000, 100_000];
 
@@ -21,6 +24,7 @@ const RATE: f64 = 100.0;
 
 fn candidates(count: u32) -> Vec<Candidate> {
     let mut random = SmallRng::seed_from_u64(u64::from(count));
+    let mut book = Book::default();
     (0..count)
         .map(|backend| {
             let seconds = random.random_range(5.0..50.0);
@@ -32,7 +36,7 @@ fn candidates(count: u32) -> Vec<Candidate> {
                 weight: 1.0,
                 response_time: Some(Duration::from_micros(random.random_range(200..20_000))),
                 throughput: Some(throughput),
-                ledger: Arc::new(Ledger::new(identity(&format!("server{backend}:80")))),
+                ledger: book.open(identity(&format!("server{backend}:80"))),
             }
         })
         .collect()

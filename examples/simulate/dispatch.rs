@@ -6,7 +6,7 @@ use std::time::Duration;
 use fingerpost::balancer::health::ProbeOutcome;
 use fingerpost::balancer::load_report::LoadReport;
 use fingerpost::balancer::policy::{
-    self, Candidate, Clock, Ledger, Picks, Policy, PolicyName, Request, identity,
+    self, Book, Candidate, Clock, Ledger, Picks, Policy, PolicyName, Request, identity,
 };
 use fingerpost::balancer::ranking::estimate::Estimate;
 use rand::rngs::SmallRng;
@@ -138,9 +138,9 @@ impl Table {
     fn new(name: PolicyName, weighing: Weighing, scenario: &Scenario, seed: u64) -> Self {
         let origin = Instant::now();
         let mut random = SmallRng::seed_from_u64(seed);
-        let ledgers: Vec<Arc<Ledger>> = (0..scenario.servers)
-            .map(|server| Arc::new(Ledger::new(identity(&format!("server{server}:80")))))
-            .collect();
+        let mut book = Book::default();
+        let ledgers: Vec<Arc<Ledger>> =
+            (0..scenario.servers).map(|server| book.open(identity(&format!("server{server}:80")))).collect();
         let mut table = Self {
             name,
             weighing,

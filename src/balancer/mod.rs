@@ -42,7 +42,7 @@ use crate::telemetry::say;
 use admin::Admin;
 use admin::metrics::BalancerMetrics;
 use backends::watch::{Follower, ListError};
-use policy::{PolicyName, SecondChance};
+use policy::{Book, PolicyName, SecondChance};
 use probe::ProbePlan;
 use ranking::publication::Publication;
 use ranking::table::{Member, RoutingTable};
@@ -145,7 +145,9 @@ impl Balancer {
         let Self { settings, bound, listening, admin_listener, mut follower } = self;
         let Listening { listeners, file: _file, .. } = listening;
         let backends = follower.backends();
-        let members: Vec<Member> = backends.iter().cloned().map(Member::new).collect();
+        let mut book = Book::default();
+        let members: Vec<Member> =
+            backends.iter().cloned().map(|backend| Member::new(backend, &mut book)).collect();
         let now = Instant::now();
         let first = RoutingTable::first(
             &members,
@@ -188,7 +190,7 @@ impl Balancer {
                 reports: metrics.reports.clone(),
             }),
             ranking,
-            members,
+            (members, book),
             Arc::clone(&metrics),
         );
         roster.replace(&backends);

@@ -10,6 +10,7 @@ use rand::rngs::SmallRng;
 
 use crate::balancer::admin::metrics::BalancerMetrics;
 use crate::balancer::backends::{Backend, BackendId};
+use crate::balancer::policy::Book;
 use crate::balancer::probe::{ProbeActor, ProbePlan, ProbeResult, Tenure};
 use crate::balancer::ranking::table::Member;
 use crate::balancer::ranking::{ListChanged, Members, RankingActor};
@@ -23,6 +24,7 @@ pub struct Roster {
     results: Outlet<ProbeResult>,
     ranking: Seat<RankingActor>,
     members: Members,
+    book: Book,
     metrics: Arc<BalancerMetrics>,
     listed: HashMap<BackendId, Listed>,
 }
@@ -34,14 +36,15 @@ struct Listed {
 }
 
 impl Roster {
-    /// A roster without actors, which will live on `arbiter`; `members` is where the list in force stands.
+    /// A roster without actors, which will live on `arbiter`; `members` is where the list in force stands, with
+    /// the book of their ledgers.
     #[must_use]
     pub fn new(
         arbiter: ArbiterHandle,
         guardian: Guardian,
         plan: Arc<ProbePlan>,
         ranking: Seat<RankingActor>,
-        members: Members,
+        (members, book): (Members, Book),
         metrics: Arc<BalancerMetrics>,
     ) -> Self {
         let (seat, lost) = (ranking.clone(), metrics.results_lost.clone());
@@ -50,7 +53,7 @@ impl Roster {
                 lost.inc();
             })
         });
-        Self { arbiter, guardian, plan, results, ranking, members, metrics, listed: HashMap::new() }
+        Self { arbiter, guardian, plan, results, ranking, members, book, metrics, listed: HashMap::new() }
     }
 
     /// Makes `backends` the list. What is known of a backend that stays is kept, whatever its attributes are now.
@@ -66,7 +69,7 @@ impl Roster {
             .iter()
             .map(|backend| match known.get(backend.id()) {
                 Some(member) => Member { backend: backend.clone(), ledger: Arc::clone(&member.ledger) },
-                None => Member::new(backend.clone()),
+                None => Member::new(backend.clone(), &mut self.book),
             })
             .collect();
         let members = Arc::new(members);

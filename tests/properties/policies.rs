@@ -1,24 +1,29 @@
 //! Every policy keeps the promises of the trait, honours weights, and `ranked` weighs as it says.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use fingerpost::balancer::policy::{
-    self, Avoid, Candidate, Ledger, MOST_ALTERNATES, Picks, PolicyName, Request, Throughput, Tick, identity,
+    self, Avoid, Book, Candidate, MOST_ALTERNATES, Picks, PolicyName, Request, Throughput, Tick, identity,
 };
 use proptest::prelude::*;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-fn candidate(backend: u32, weight: f64) -> Candidate {
+fn candidate(book: &mut Book, backend: u32, weight: f64) -> Candidate {
     Candidate {
         backend,
         weight,
         response_time: Some(Duration::from_millis(10)),
         throughput: None,
-        ledger: Arc::new(Ledger::new(identity(&format!("server{backend}:80")))),
+        ledger: book.open(identity(&format!("server{backend}:80"))),
     }
+}
+
+/// Candidates 0 to `count` - 1, all of weight 1.
+fn equal(count: u32) -> Vec<Candidate> {
+    let mut book = Book::default();
+    (0..count).map(|backend| candidate(&mut book, backend, 1.0)).collect()
 }
 
 fn names() -> impl Strategy<Value = PolicyName> {
@@ -31,10 +36,11 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
         .prop_map(|(requests, bytes, busy_seconds)| Throughput { requests, bytes, busy_seconds });
     let one = (any::<f64>(), any::<Option<u32>>(), proptest::option::of(throughput), any::<Option<u32>>());
     proptest::collection::vec(one, 0..40).prop_map(|all| {
+        let mut book = Book::default();
         all.into_iter()
             .zip(0..)
             .map(|((weight, milliseconds, throughput, in_flight), backend)| {
-                let mut candidate = candidate(backend, weight);
+                let mut candidate = candidate(&mut book, backend, weight);
                 candidate.response_time = milliseconds.map(|it| Duration::from_millis(it.into()));
                 candidate.throughput = throughput;
                 candidate.ledger.settle(in_flight, Duration::from_millis(1), Tick(5));
@@ -113,7 +119,9 @@ proptest! {
 #[test]
 fn every_policy_honours_weights() {
     for name in PolicyName::ALL {
-        let shares = shares(name, vec![candidate(0, 1.0), candidate(1, 3.0)], 4_000);
+        let mut book = Book::default();
+        let candidates = vec![candidate(&mut book, 0, 1.0), candidate(&mut book, 1, 3.0)];
+        let shares = shares(name, candidates, 4_000);
         // Ranks, two choices and the ring bend the ratio; nothing may turn it round or ignore it.
         let (least, most) = match name {
             PolicyName::Ranked => (0.55, 0.9),
@@ -132,11 +140,11 @@ fn chi_square(observed: &[f64], due: &[f64], draws: f64) -> f64 {
 #[test]
 fn ranked_draws_in_proportion_to_the_rank() {
     for count in [2_u32, 3, 10] {
-        let candidates = (0..count).map(|backend| {
-            let response_time = Some(Duration::from_millis(u64::from(1 + backend)));
-            Candidate { response_time, ..candidate(backend, 1.0) }
-        });
-        let observed = shares(PolicyName::Ranked, candidates.collect(), 20_000);
+        let mut candidates = equal(count);
+        for candidate in &mut candidates {
+            candidate.response_time = Some(Duration::from_millis(u64::from(1 + candidate.backend)));
+        }
+        let observed = shares(PolicyName::Ranked, candidates, 20_000);
         let sum = f64::from(count * (count + 1) / 2);
         let due: Vec<f64> = (0..count).map(|backend| f64::from(count - backend) / sum).collect();
         // Beyond this with a probability of one in a thousand at most; the random source is a fixed one.
@@ -151,8 +159,7 @@ fn ranked_breaks_ties_anew_in_each_table() {
     let mut random = SmallRng::seed_from_u64(3);
     let mut firsts = HashSet::new();
     for _ in 0..50 {
-        let candidates = (0..3).map(|backend| candidate(backend, 1.0)).collect();
-        let policy = policy::build(PolicyName::Ranked, candidates, &mut random);
+        let policy = policy::build(PolicyName::Ranked, equal(3), &mut random);
         let mut counts = [0; 3];
         for _ in 0..300 {
             let mut picks = Picks::new(0);
@@ -166,7 +173,7 @@ fn ranked_breaks_ties_anew_in_each_table() {
 
 #[test]
 fn round_robin_goes_on_where_the_table_before_ended() {
-    let ledgers: Vec<_> = (0..3).map(|backend| candidate(backend, 1.0)).collect();
+    let ledgers = equal(3);
     let mut random = SmallRng::seed_from_u64(3);
     let mut order = Vec::new();
     for _ in 0..5 {
@@ -184,8 +191,7 @@ fn round_robin_goes_on_where_the_table_before_ended() {
 fn hash_keeps_a_path_while_others_come_and_go() {
     let choose = |count: u32, path: u64| {
         let mut random = SmallRng::seed_from_u64(3);
-        let all = (0..count).map(|backend| candidate(backend, 1.0)).collect();
-        let policy = policy::build(PolicyName::Hash, all, &mut random);
+        let policy = policy::build(PolicyName::Hash, equal(count), &mut random);
         let mut picks = Picks::new(0);
         let request = Request { path_hash: path, avoid: Avoid::default() };
         policy.pick(&request, Tick(0), &mut random, &mut picks);
@@ -199,7 +205,7 @@ fn hash_keeps_a_path_while_others_come_and_go() {
 
 #[test]
 fn hash_moves_a_path_on_when_its_backend_has_more_than_its_share() {
-    let candidates: Vec<_> = (0..4).map(|backend| candidate(backend, 1.0)).collect();
+    let candidates = equal(4);
     let mut random = SmallRng::seed_from_u64(3);
     let policy = policy::build(PolicyName::Hash, candidates.clone(), &mut random);
     for _ in 0..1_000 {

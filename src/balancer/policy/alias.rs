@@ -17,7 +17,8 @@ struct Column {
 }
 
 impl AliasTable {
-    /// Weights are finite and not negative; if all are 0, every index is equally likely.
+    /// Weights are finite and not negative; an index of weight 0 is never drawn unless all are 0, when every index is
+    /// equally likely.
     pub(super) fn new(weights: &[f64]) -> Self {
         let sum: f64 = weights.iter().sum();
         let scale = if sum > 0.0 { weights.len() as f64 / sum } else { 0.0 };
@@ -27,6 +28,8 @@ impl AliasTable {
             (0..weights.len()).map(|index| Column { threshold: u32::MAX, alias: index as u32 }).collect();
         let (mut small, mut large): (Vec<usize>, Vec<usize>) =
             (0..shares.len()).partition(|&index| shares.get(index).is_some_and(|share| *share < 1.0));
+        // What is left for last may keep a column of its own by rounding. Those of weight 0 must not.
+        small.sort_by_key(|&index| shares.get(index).is_some_and(|share| *share <= 0.0));
         while let (Some(low), Some(&high)) = (small.pop(), large.last()) {
             let Some(&share) = shares.get(low) else { break };
             if let Some(column) = columns.get_mut(low) {
@@ -83,6 +86,19 @@ mod tests {
         check(&[3.0, 2.0, 1.0]);
         check(&[1e-9, 1.0, 1e9]);
         check(&[0.0, 5.0, 0.0, 5.0]);
+    }
+
+    #[test]
+    fn an_index_without_weight_is_never_drawn() {
+        for count in 1..200_u32 {
+            let weights: Vec<f64> = (0..count)
+                .map(|index| if index % 3 == count % 3 { 1.0 / f64::from(1 + index % 7) } else { 0.0 })
+                .collect();
+            let sum: f64 = weights.iter().sum();
+            for (share, weight) in probabilities(&AliasTable::new(&weights)).iter().zip(&weights) {
+                assert!(sum == 0.0 || *weight > 0.0 || *share == 0.0, "{weights:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,9 +1,14 @@
-//! What this balancer sent to one backend: the state of a policy that survives the table.
+//! What this balancer sent to each backend: the state of the policies that survives the table.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+mod book;
+
+pub use book::Book;
+pub(super) use book::{Cost, Line, PAGE, Page, Place};
 
 /// A moment on the request path: nanoseconds since the clock's origin, which an atomic can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -33,23 +38,18 @@ impl Clock {
 /// What one backend was sent, updated by every HTTP worker and read by the ranking.
 ///
 /// It combines what the server last said of itself with what it was sent since: either alone misleads.
-/// One cache line, so that backends do not disturb each other.
 #[derive(Debug)]
-#[repr(align(64))]
 pub struct Ledger {
+    /// Where its line is, which a pick reads and writes.
+    place: Place,
     identity: u32,
-    redirects: AtomicU64,
-    /// Of `redirects`, those that the latest report accounts for.
+    /// Of the redirects, those that the latest report accounts for.
     reported: AtomicU64,
     /// What the latest report said to be in flight, the probe aside.
     in_flight: AtomicU64,
-    /// The tick at which the work known of will be done, if nothing more is sent (a virtual finish time).
-    drained_at: AtomicU64,
-    /// Nanoseconds by which one request delays `drained_at`.
-    cost: AtomicU64,
     /// When the latest probe was answered.
     settled_at: AtomicU64,
-    /// `redirects` at that time.
+    /// The redirects at that time.
     settled: AtomicU64,
 }
 
@@ -57,19 +57,25 @@ pub struct Ledger {
 const LONGEST_BACKLOG: Duration = Duration::from_hours(1);
 
 impl Ledger {
-    /// The ledger of a backend that was sent nothing; `identity` is [`super::identity`] of its authority.
-    #[must_use]
-    pub fn new(identity: u32) -> Self {
+    /// Begins a line that nobody else uses.
+    fn new(place: Place, identity: u32) -> Self {
+        place.line().begin();
         Self {
+            place,
             identity,
-            redirects: AtomicU64::new(0),
             reported: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
-            drained_at: AtomicU64::new(0),
-            cost: AtomicU64::new(0),
             settled_at: AtomicU64::new(0),
             settled: AtomicU64::new(0),
         }
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(super) fn line(&self) -> &Line {
+        self.place.line()
     }
 
     /// The number that stands for the backend in [`super::Avoid`].
@@ -81,7 +87,7 @@ impl Ledger {
     /// How many clients were sent there since the balancer started.
     #[must_use]
     pub fn redirects(&self) -> u64 {
-        self.redirects.load(Relaxed)
+        self.line().redirects()
     }
 
     /// Requests that are probably in flight there: those of the latest report, and those sent that it cannot show.
@@ -112,48 +118,7 @@ impl Ledger {
         let in_flight = u64::from(in_flight.saturating_sub(1));
         self.in_flight.store(in_flight, Relaxed);
         self.reported.store(redirects.saturating_sub(unseen), Relaxed);
-        let backlog = in_flight
-            .saturating_add(unseen)
-            .saturating_mul(self.cost.load(Relaxed))
-            .min(LONGEST_BACKLOG.as_nanos() as u64);
-        if backlog == 0 {
-            self.drained_at.fetch_min(now.0, Relaxed);
-        } else {
-            self.drained_at.store(now.0.saturating_add(backlog), Relaxed);
-        }
-    }
-
-    /// Notes that one more client was sent there.
-    pub(super) fn redirected(&self) {
-        self.redirects.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn drained_at(&self) -> Tick {
-        Tick(self.drained_at.load(Relaxed))
-    }
-
-    /// Nanoseconds by which one request delays [`Ledger::drained_at`].
-    pub(super) fn cost(&self) -> u64 {
-        self.cost.load(Relaxed)
-    }
-
-    pub(super) fn set_cost(&self, nanoseconds: u64) {
-        self.cost.store(nanoseconds, Relaxed);
-    }
-
-    /// Puts one more request behind the work known of.
-    pub(super) fn delay(&self, now: Tick) {
-        let cost = self.cost();
-        let mut current = self.drained_at.load(Relaxed);
-        // Each failed exchange means that another worker made one. After a few the exact start matters less than the
-        // time lost.
-        for _ in 0..3 {
-            let later = current.max(now.0).saturating_add(cost);
-            match self.drained_at.compare_exchange_weak(current, later, Relaxed, Relaxed) {
-                Ok(_) => return,
-                Err(actual) => current = actual,
-            }
-        }
-        self.drained_at.fetch_add(cost, Relaxed);
+        let work = in_flight.saturating_add(unseen) as f64 * f64::from(self.line().delay());
+        self.line().drain(work.min(LONGEST_BACKLOG.as_nanos() as f64) as u64, now);
     }
 }

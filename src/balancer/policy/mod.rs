@@ -24,7 +24,7 @@ use std::time::Duration;
 use rand::Rng;
 
 pub use digest::{digest, identity};
-pub use ledger::{Clock, Ledger, Tick};
+pub use ledger::{Book, Clock, Ledger, Tick};
 pub use second_chance::{SecondChance, Visit};
 
 /// How many runners-up a pick can name besides the backend chosen.
@@ -92,6 +92,12 @@ impl Avoid {
             *slot = identity;
             self.len += 1;
         }
+    }
+
+    /// Whether nothing is to be avoided.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// Whether the backend is in it.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::balancer::backends::Backend;
 use crate::balancer::health::fleet::{self, Mode, Standing};
 use crate::balancer::health::{Health, ProbeOutcome, State, Thresholds, Transition};
-use crate::balancer::policy::{self, Candidate, Clock, Ledger, Policy, PolicyName};
+use crate::balancer::policy::{self, Book, Candidate, Clock, Ledger, Policy, PolicyName};
 use crate::balancer::ranking::estimate::{Continuity, Estimate};
 
 /// A backend of the list, and the record of what it was sent, which lives as long as the backend stays in the list.
@@ -22,10 +22,10 @@ pub struct Member {
 }
 
 impl Member {
-    /// A backend that was sent nothing yet.
+    /// A backend that was sent nothing yet, with a ledger of this book.
     #[must_use]
-    pub fn new(backend: Backend) -> Self {
-        let ledger = Arc::new(Ledger::new(policy::identity(backend.id().authority())));
+    pub fn new(backend: Backend, book: &mut Book) -> Self {
+        let ledger = book.open(policy::identity(backend.id().authority()));
         Self { backend, ledger }
     }
 }

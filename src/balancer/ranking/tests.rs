@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::balancer::backends::list;
 use crate::balancer::health::{Failure, FailureKind, ProbeOutcome};
+use crate::balancer::policy::Book;
 use crate::supervision::{ActorKind, Guardian, Leash, Patience, Seat, SupervisionMetrics};
 
 /// A ranking with one subscriber, in virtual time.
@@ -81,7 +82,8 @@ impl Scene {
 
 fn members(list: &str) -> Vec<Member> {
     let backends = list::parse(list.as_bytes()).backends;
-    backends.into_iter().map(Member::new).collect()
+    let mut book = Book::default();
+    backends.into_iter().map(|backend| Member::new(backend, &mut book)).collect()
 }
 
 fn success() -> ProbeOutcome {

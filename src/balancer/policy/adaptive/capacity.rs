@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::balancer::policy::ledger::Cost;
 use crate::balancer::policy::{Candidate, Throughput};
 
 /// What is assumed of one request while no backend tells anything.
@@ -32,17 +33,6 @@ const LONGEST_DELAY: f64 = 1e15;
 /// No sum of a minute's or an hour's work comes near to this.
 const MOST_SEEN: f64 = 1e18;
 
-/// What one request costs one backend.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Cost {
-    /// Nanoseconds that one request takes on the idle server, with prudence.
-    pub(super) service: u64,
-    /// Nanoseconds by which it delays the virtual finish time: `service` by weight.
-    pub(super) delay: u64,
-    /// The inverse of `delay`.
-    pub(super) pace: f64,
-}
-
 /// The cost for each candidate.
 pub(super) fn costs(candidates: &[Candidate]) -> Vec<Cost> {
     let usual = Usual::of(candidates);
@@ -55,7 +45,7 @@ pub(super) fn costs(candidates: &[Candidate]) -> Vec<Cost> {
         let service = (1.0 / rate).clamp(shortest.as_secs_f64(), longest.as_secs_f64()) * 1e9 / PRUDENCE;
         let share = candidate.weight * quickness;
         let delay = (service / share).clamp(1.0, LONGEST_DELAY);
-        Cost { service: service as u64, delay: delay as u64, pace: 1.0 / delay }
+        Cost { service: service as f32, delay: delay as f32 }
     };
     candidates.iter().map(cost).collect()
 }
