@@ -1,5 +1,6 @@
 //! Takes accepted sockets in: counts them, refuses one too many, hands the others to the HTTP layer.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -25,6 +26,7 @@ pub(super) struct AcceptorFactory<H> {
 impl<H, I> ServiceFactory<I> for AcceptorFactory<H>
 where
     H: ServiceFactory<Accepted, Config = (), Response = ()>,
+    H::Service: 'static,
     H::Future: 'static,
     <H::Service as Service<Accepted>>::Future: 'static,
     H::Error: std::fmt::Display + 'static,
@@ -40,19 +42,19 @@ where
     fn new_service(&self, (): ()) -> Self::Future {
         let http = self.http.new_service(());
         let worker = Rc::clone(&self.worker);
-        Box::pin(async move { Ok(Acceptor { http: http.await?, worker }) })
+        Box::pin(async move { Ok(Acceptor { http: Rc::new(http.await?), worker }) })
     }
 }
 
 /// Serves accepted sockets.
 pub(super) struct Acceptor<H> {
-    http: H,
+    http: Rc<H>,
     worker: Rc<Worker>,
 }
 
 impl<H, I> Service<I> for Acceptor<H>
 where
-    H: Service<Accepted, Response = ()>,
+    H: Service<Accepted, Response = ()> + 'static,
     H::Future: 'static,
     H::Error: std::fmt::Display + 'static,
     I: Into<Stream>,
@@ -78,10 +80,17 @@ where
                 Ok(())
             });
         }
-        let serving = self.http.call((Connection::new(stream, peer, worker), peer));
+        let mut connection = Connection::new(stream, peer, worker);
+        let http = Rc::clone(&self.http);
         Box::pin(async move {
             let _place = place;
-            if let Err(error) = serving.await {
+            if connection.has_short_way()
+                && let Err(error) = poll_fn(|cx| connection.poll_short_way(cx)).await
+            {
+                tracing::debug!(%error, "connection ended early");
+                return Ok(());
+            }
+            if let Err(error) = http.call((connection, peer)).await {
                 tracing::debug!(%error, "connection ended early");
             }
             Ok(())

@@ -191,6 +191,34 @@ impl Connection {
         Poll::Ready(Ok(Head::ForParser))
     }
 
+    /// Whether plain requests have a shorter way than through the HTTP layer.
+    pub(super) fn has_short_way(&self) -> bool {
+        self.link.worker.shortcut.is_some()
+    }
+
+    /// Answers requests the short way until something comes that is for the HTTP layer, which then finds all of it
+    /// unread. Until then the connection needs none.
+    pub(super) fn poll_short_way(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let link = Rc::clone(&self.link);
+        let mut space = link.worker.space.borrow_mut();
+        let mut buf = ReadBuf::new(&mut space);
+        let Poll::Ready(read) = Pin::new(&mut *self).poll_read(cx, &mut buf) else {
+            self.set_clock(cx);
+            return Poll::Pending;
+        };
+        read?;
+        if !buf.filled().is_empty() {
+            let mut unread = BytesMut::from(buf.filled());
+            unread.extend_from_slice(&self.ahead);
+            self.ahead = unread;
+            self.link.stage.set(Stage::Idle);
+            self.is_head_whole = false;
+            self.scan = HeadScan::default();
+            self.line.clear();
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads heads, and answers those that can be answered the short way, until one is for the parser.
     fn poll_heads(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         for _ in 0..SHORT_ANSWERS_IN_TURN {

@@ -191,8 +191,13 @@ pub(super) struct Worker {
     pub(super) is_draining: Cell<bool>,
     /// Whether connections are not even waited for to ask a first time.
     pub(super) is_stopping: Cell<bool>,
+    /// What the connections read into before they need room of their own.
+    pub(super) space: RefCell<Vec<u8>>,
     tasks: RefCell<Tasks>,
 }
+
+/// Bytes read at once before a connection needs the HTTP layer.
+const SPACE: usize = 16 << 10;
 
 /// What a worker is started with.
 #[derive(Debug)]
@@ -222,10 +227,12 @@ struct Tasks {
 
 impl Worker {
     pub(super) fn new(shared: Shared) -> Self {
+        let space = if shared.shortcut.is_some() { SPACE } else { 0 };
         Self {
             shared,
             is_draining: Cell::new(false),
             is_stopping: Cell::new(false),
+            space: RefCell::new(vec![0; space]),
             tasks: RefCell::default(),
         }
     }
