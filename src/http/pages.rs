@@ -161,21 +161,26 @@ impl Pages {
     #[must_use]
     pub fn redirect(&self, status: StatusCode, location: &str) -> Bytes {
         let mut html = BytesMut::new();
-        self.put_redirect(status, location, &mut html);
+        self.put_redirect(status, location.as_bytes(), &mut html);
         html.freeze()
     }
 
-    /// Appends the same page.
-    pub fn put_redirect(&self, status: StatusCode, location: &str, html: &mut BytesMut) {
+    /// Appends the same page; the location is visible ASCII.
+    pub fn put_redirect(&self, status: StatusCode, location: &[u8], html: &mut BytesMut) {
         let Some((last, pieces)) = self.find(status).and_then(|page| page.pieces.split_last()) else {
             return;
         };
         html.reserve(
             last.len() + pieces.iter().map(|piece| piece.len() + location.len() + 16).sum::<usize>(),
         );
+        let is_plain = find_special(location).is_none();
         for piece in pieces {
             html.extend_from_slice(piece);
-            escape(location, html);
+            if is_plain {
+                html.extend_from_slice(location);
+            } else {
+                escape_bytes(location, html);
+            }
         }
         html.extend_from_slice(last);
     }
@@ -201,21 +206,30 @@ impl Pages {
 
 /// Appends text with the characters escaped that mean something in HTML, quotes included.
 pub fn escape(text: &str, html: &mut BytesMut) {
-    let mut plain = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        let entity: &[u8] = match byte {
-            b'&' => b"&amp;",
-            b'<' => b"&lt;",
-            b'>' => b"&gt;",
-            b'"' => b"&quot;",
-            b'\'' => b"&#39;",
-            _ => continue,
-        };
-        html.extend_from_slice(text.as_bytes().get(plain..at).unwrap_or_default());
-        html.extend_from_slice(entity);
-        plain = at + 1;
+    escape_bytes(text.as_bytes(), html);
+}
+
+fn escape_bytes(text: &[u8], html: &mut BytesMut) {
+    let mut rest = text;
+    while let Some(at) = find_special(rest) {
+        html.extend_from_slice(rest.get(..at).unwrap_or_default());
+        html.extend_from_slice(match rest.get(at) {
+            Some(b'&') => b"&amp;",
+            Some(b'<') => b"&lt;",
+            Some(b'>') => b"&gt;",
+            Some(b'"') => b"&quot;",
+            _ => b"&#39;",
+        });
+        rest = rest.get(at + 1..).unwrap_or_default();
     }
-    html.extend_from_slice(text.as_bytes().get(plain..).unwrap_or_default());
+    html.extend_from_slice(rest);
+}
+
+/// The place of the first character that means something in HTML.
+fn find_special(text: &[u8]) -> Option<usize> {
+    let mark = memchr::memchr3(b'&', b'<', b'>', text);
+    let before = text.get(..mark.unwrap_or(text.len())).unwrap_or_default();
+    memchr::memchr2(b'"', b'\'', before).or(mark)
 }
 
 /// What stands in a page of the common look. All of it is HTML: what came from elsewhere must be escaped.

@@ -1,12 +1,16 @@
 //! Hashes that are the same on every balancer, in every build: for consistent hashing and as short names.
 
-/// FNV-1a over 64 bits with the finishing steps of `MurmurHash3`, which spread the last bytes over all bits.
+/// Eight bytes at a time (little-endian, the last ones filled up with zeros), each spread over all bits as `MurmurHash3`
+/// does in the end; the length tells such zeros from others.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> u64 {
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    mix(hash)
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    let hash = words.iter().fold(bytes.len() as u64, |hash, word| mix(hash ^ u64::from_le_bytes(*word)));
+    mix(hash ^ u64::from_le_bytes(last))
 }
 
 /// The number that stands for a backend of this authority (`host:port`) in [`super::Avoid`]: 24 bits,

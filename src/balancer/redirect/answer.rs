@@ -83,11 +83,13 @@ pub(super) fn redirect(
 
 /// Appends the page of a redirect to `location`, which is visible ASCII, as a [`Target`] promises.
 pub(super) fn put_page(pages: &Pages, status: RedirectStatus, location: &[u8], page: &mut BytesMut) {
-    pages.put_redirect(status.0, std::str::from_utf8(location).unwrap_or_default(), page);
+    pages.put_redirect(status.0, location, page);
 }
 
 /// The runners-up in one `Link` header (RFC 6249, section 3): `<url>; rel=duplicate; pri=1, ...`.
 pub(super) fn put_link(table: &RoutingTable, picks: &Picks, target: &Target<'_>, value: &mut BytesMut) {
+    // A bracket in the target would end the `<...>` around it.
+    let has_brackets = memchr::memchr2(b'<', b'>', target.as_bytes()).is_some();
     let alternates = picks.alternates().iter().filter_map(|place| table.entries.get(*place as usize));
     for (priority, entry) in (b'1'..).zip(alternates) {
         if priority > b'1' {
@@ -95,17 +97,17 @@ pub(super) fn put_link(table: &RoutingTable, picks: &Picks, target: &Target<'_>,
         }
         value.put_u8(b'<');
         value.put_slice(entry.member.backend.id().as_str().as_bytes());
-        put_without_brackets(value, target.as_bytes());
+        if has_brackets {
+            put_without_brackets(value, target.as_bytes());
+        } else {
+            value.put_slice(target.as_bytes());
+        }
         value.put_slice(b">; rel=duplicate; pri=");
         value.put_u8(priority);
     }
 }
 
-/// Appends a target such that it cannot end the `<...>` around it.
 fn put_without_brackets(value: &mut BytesMut, target: &[u8]) {
-    if memchr::memchr2(b'<', b'>', target).is_none() {
-        return value.put_slice(target);
-    }
     for byte in target {
         match byte {
             b'<' => value.put_slice(b"%3C"),

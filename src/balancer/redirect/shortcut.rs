@@ -33,6 +33,20 @@ const DECISIVE: [&str; 7] = [
     "upgrade",
 ];
 
+/// Which bytes are [`is_regular`].
+const REGULAR: [bool; 256] = {
+    let mut regular = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+        {
+            regular[byte] = is_regular(byte as u8);
+        }
+        byte += 1;
+    }
+    regular
+};
+
 /// Characters that may stand in a path and query (RFC 3986, sections 3.3 and 3.4). Whether others are taken is for
 /// the long way to say.
 const fn is_regular(byte: u8) -> bool {
@@ -48,12 +62,13 @@ const fn is_regular(byte: u8) -> bool {
 pub(super) struct Workbench {
     location: BytesMut,
     page: BytesMut,
-    date: Date,
+    start: Vec<u8>,
+    tail: Tail,
 }
 
-/// The value of `Date`, made anew twice a second.
+/// The header lines that all answers have, `Date` the last of them, made anew twice a second.
 #[derive(Debug, Default)]
-struct Date {
+struct Tail {
     made: Option<Tick>,
     text: Vec<u8>,
 }
@@ -70,17 +85,17 @@ impl Shortcut for RedirectService {
         };
 
         let mut workbench = self.workbench.borrow_mut();
-        let Workbench { location, page, date } = &mut *workbench;
+        let Workbench { location, page, start, tail } = &mut *workbench;
         location.clear();
         target.put_location(choice.backend, location);
         page.clear();
         answer::put_page(&self.plan.pages, self.plan.status, location, page);
 
-        answer.put_slice(b"HTTP/1.1 ");
-        put_number(answer, self.plan.status.code().into());
-        answer.put_u8(b' ');
-        answer.put_slice(self.plan.status.reason().as_bytes());
-        answer.put_slice(b"\r\nContent-Length: ");
+        if start.is_empty() {
+            let (code, reason) = (self.plan.status.code(), self.plan.status.reason());
+            start.extend(format!("HTTP/1.1 {code} {reason}\r\nContent-Length: ").bytes());
+        }
+        answer.put_slice(start);
         put_number(answer, page.len());
         answer.put_slice(b"\r\nLocation: ");
         answer.put_slice(location);
@@ -88,9 +103,7 @@ impl Shortcut for RedirectService {
             answer.put_slice(b"\r\nLink: ");
             answer::put_link(&table, &choice.picks, &target, answer);
         }
-        answer.put_slice(b"\r\nCache-Control: no-store\r\nContent-Type: text/html; charset=utf-8\r\nDate: ");
-        answer.put_slice(date.text(now));
-        answer.put_slice(b"\r\n\r\n");
+        answer.put_slice(tail.text(now));
         answer.put_slice(page);
         self.counters.answered(self.plan.status.code());
         Offer::Answered
@@ -121,15 +134,25 @@ fn plain_target<'a>(
         }
     }
     // An absolute-form target names a host of its own; the long way knows what that means.
-    request.path.filter(|path| hosts == 1 && path.starts_with('/') && path.bytes().all(is_regular))
+    request.path.filter(|path| {
+        hosts == 1
+            && path.starts_with('/')
+            && path.bytes().all(|byte| REGULAR.get(usize::from(byte)) == Some(&true))
+    })
 }
 
-impl Date {
+impl Tail {
     fn text(&mut self, now: Tick) -> &[u8] {
         const FRESH: Duration = Duration::from_millis(500);
         if self.made.is_none_or(|made| Duration::from_nanos(now.0.saturating_sub(made.0)) >= FRESH) {
             self.made = Some(now);
-            self.text = httpdate::fmt_http_date(SystemTime::now()).into_bytes();
+            let date = httpdate::fmt_http_date(SystemTime::now());
+            self.text.clear();
+            self.text.extend_from_slice(
+                b"\r\nCache-Control: no-store\r\nContent-Type: text/html; charset=utf-8\r\nDate: ",
+            );
+            self.text.extend_from_slice(date.as_bytes());
+            self.text.extend_from_slice(b"\r\n\r\n");
         }
         &self.text
     }
