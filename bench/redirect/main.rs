@@ -44,7 +44,7 @@ struct Options {
     seconds: u32,
     #[arg(long, default_value_t = 64)]
     connections: u32,
-    /// Names of contenders; all where it is empty.
+    /// What the names of contenders start with; all where it is empty.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -59,7 +59,7 @@ fn main() -> io::Result<()> {
     let folder = tempfile::tempdir()?;
     let mut contenders = contenders::all();
     contenders.retain(|contender| {
-        options.only.is_empty() || options.only.iter().any(|name| name == contender.name)
+        options.only.is_empty() || options.only.iter().any(|start| contender.name.starts_with(start.as_str()))
     });
     let mut runs: Vec<Vec<Run>> = contenders.iter().map(|_| Vec::new()).collect();
     for round in 1..=options.rounds {

@@ -2,7 +2,7 @@
 //! come whether or not earlier ones are done.
 //!
 //! ```text
-//! cargo bench --bench selection -- [--seconds 15] [--load 0.7] [--only POLICY,POLICY]
+//! cargo bench --bench selection -- [--seconds 15] [--load 0.7] [--only POLICY,POLICY] [--mix 'one at a tenth']
 //! ```
 //!
 //! One policy a pass, interleaved over the mixes. Each pass gets the same arrivals and sizes: downloads of about
@@ -63,6 +63,9 @@ struct Options {
     /// Policies.
     #[arg(long, value_delimiter = ',', default_value = "round-robin,ranked,two-choices,adaptive")]
     only: Vec<String>,
+    /// What the names of the mixes start with; all where it is empty.
+    #[arg(long, default_value = "")]
+    mix: String,
 }
 
 fn main() -> io::Result<()> {
@@ -75,7 +78,7 @@ fn main() -> io::Result<()> {
     );
     println!("| servers | {} |", options.only.join(" | "));
     println!("|{}", "---|".repeat(1 + options.only.len()));
-    for (name, speed) in MIXES {
+    for (name, speed) in MIXES.into_iter().filter(|(name, _)| name.starts_with(&options.mix)) {
         let speeds: Vec<f64> = (0..SERVERS).map(speed).collect();
         let mean = speeds.iter().sum::<f64>() / SERVERS as f64;
         let rates: Vec<u64> = speeds.iter().map(|speed| (RATE * speed / mean) as u64).collect();

@@ -33,7 +33,6 @@ fn kinds() -> impl Strategy<Value = FailureKind> {
         FailureKind::Refused,
         FailureKind::TimedOut,
         FailureKind::Status(500),
-        FailureKind::WrongLength,
         FailureKind::Unreachable,
     ])
 }

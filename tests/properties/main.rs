@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test may panic")]
 
 mod health;
+mod lies;
 mod list;
 mod load_report;
 mod location;

@@ -52,8 +52,6 @@ pub enum FailureKind {
     Malformed,
     /// The answer has another status than 200.
     Status(u16),
-    /// The body is shorter or longer than the answer's head says.
-    WrongLength,
     /// The body is longer than any probe file.
     TooLarge,
     /// The balancer itself could not probe, for want of descriptors or ports for instance.
@@ -79,7 +77,6 @@ impl FailureKind {
             | Self::Malformed
             | Self::Status(_)
             | Self::ClosedEarly
-            | Self::WrongLength
             | Self::TooLarge => Evidence::Plain,
             Self::Unreachable | Self::Resolve | Self::TimedOut | Self::Prober => Evidence::Doubtful,
         }
@@ -97,7 +94,6 @@ impl FailureKind {
             Self::ClosedEarly => "closed_early",
             Self::Malformed => "malformed",
             Self::Status(_) => "status",
-            Self::WrongLength => "wrong_length",
             Self::TooLarge => "too_large",
             Self::Prober => "prober",
         }
@@ -115,7 +111,6 @@ impl fmt::Display for FailureKind {
             Self::ClosedEarly => "connection closed before the answer was whole",
             Self::Malformed => "answer is not HTTP",
             Self::Status(status) => return write!(formatter, "answered with status {status}"),
-            Self::WrongLength => "body has another length than the answer says",
             Self::TooLarge => "body is too large",
             Self::Prober => "this balancer could not send the probe",
         })

@@ -14,6 +14,16 @@ const RESPONSE_TIME_MEMORY: Duration = Duration::from_secs(10);
 /// How long a load report counts.
 const CAPACITY_MEMORY: Duration = Duration::from_mins(1);
 
+/// No server sends more bytes or completes more requests in a second; 800 Gbit/s.
+const FASTEST: f64 = 1e11;
+
+/// No report makes a server this many times faster than those before it have shown. So what one report claims wrongly
+/// is outweighed in a minute or two, and a server that has become faster is believed in a few probes.
+const MOST_SUDDEN: f64 = 32.0;
+
+/// So many busy seconds show how fast a server is.
+const ENOUGH_SEEN: f64 = 1.0;
+
 /// All that is measured of one backend.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Estimate {
@@ -134,7 +144,8 @@ impl Capacity {
 
     /// Takes in a report.
     ///
-    /// What a server claims to have been busy beyond the time that has passed is not believed.
+    /// What a server claims to have been busy beyond the time that has passed is not believed, nor what it claims to
+    /// have done in that time beyond all likelihood.
     pub fn observe(&mut self, report: &LoadReport, now: Instant) -> Continuity {
         let passed = now.saturating_duration_since(self.at);
         let last = std::mem::replace(&mut self.last, *report);
@@ -147,11 +158,22 @@ impl Capacity {
         self.requests *= kept;
         self.bytes *= kept;
         if let (Some(before), Some(after)) = (last.busy, report.busy) {
-            self.busy_seconds += after.saturating_sub(before).min(passed).as_secs_f64();
-            self.requests += grown(last.completed, report.completed);
-            self.bytes += grown(last.sent_bytes, report.sent_bytes);
+            let seconds = after.saturating_sub(before).min(passed).as_secs_f64();
+            self.requests += self.likely(grown(last.completed, report.completed), self.requests, seconds);
+            self.bytes += self.likely(grown(last.sent_bytes, report.sent_bytes), self.bytes, seconds);
+            self.busy_seconds += seconds;
         }
         Continuity::Same
+    }
+
+    /// What is believed of a count that has `grown` in so many busy seconds, after it came to `seen` in those before.
+    fn likely(&self, grown: f64, seen: f64, seconds: f64) -> f64 {
+        let fastest = if self.busy_seconds >= ENOUGH_SEEN && seen > 0.0 {
+            (seen / self.busy_seconds * MOST_SUDDEN).min(FASTEST)
+        } else {
+            FASTEST
+        };
+        grown.min(fastest * seconds)
     }
 
     /// What was seen so far.
