@@ -8,7 +8,7 @@ use crate::cli::CheckArguments;
 use crate::http::listener::Place;
 use crate::settings::file::{self, Found};
 use crate::settings::{self, RawSettings, Variables};
-use crate::telemetry::chain;
+use crate::telemetry::{self, chain};
 
 /// How many servers of a list are shown; the rest is a number.
 const SHOWN_SERVERS: usize = 20;
@@ -17,8 +17,9 @@ const SHOWN_SERVERS: usize = 20;
 #[must_use]
 pub fn command(arguments: &CheckArguments) -> ExitCode {
     let report = report(arguments);
-    print!("{}", report.text);
-    if report.problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let written = telemetry::print(report.text.as_bytes())
+        .inspect_err(|error| eprintln!("Error: cannot write to standard output: {error}"));
+    if report.problems == 0 && written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What `check` has to say.

@@ -5,12 +5,30 @@ use std::io;
 use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 
+use crate::telemetry;
+
 /// Flags of `fingerpost manual`.
 #[derive(Debug, Clone, Args)]
 pub struct ManualArguments {
     /// Which page to print
     #[arg(value_enum)]
     pub page: Page,
+    /// The command whose man page is wanted, such as get [default: that of all commands]
+    pub command: Option<String>,
+}
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+pub enum ManualError {
+    /// There is no such command.
+    #[error("there is no command {0}; `fingerpost --help` names them all")]
+    NoCommand(String),
+    /// Completions are those of all commands.
+    #[error("the completions of a shell are those of all commands; leave out {0}")]
+    NotOfOne(String),
+    /// The terminal or file takes nothing more.
+    #[error("cannot write to standard output")]
+    Output(#[from] io::Error),
 }
 
 /// What `fingerpost manual` can print.
@@ -28,15 +46,27 @@ pub enum Page {
 
 impl ManualArguments {
     /// Writes the page to standard output.
-    pub fn print(&self) -> Result<(), io::Error> {
+    pub fn print(&self) -> Result<(), ManualError> {
         let mut command = super::Cli::command();
+        // Carries name and flags of the whole into each part.
+        command.build();
+        let mut text = Vec::new();
         let shell = match self.page {
-            Page::Man => return clap_mangen::Man::new(command).render(&mut io::stdout()),
-            Page::Bash => Shell::Bash,
-            Page::Fish => Shell::Fish,
-            Page::Zsh => Shell::Zsh,
+            Page::Man => None,
+            Page::Bash => Some(Shell::Bash),
+            Page::Fish => Some(Shell::Fish),
+            Page::Zsh => Some(Shell::Zsh),
         };
-        clap_complete::generate(shell, &mut command, "fingerpost", &mut io::stdout());
-        Ok(())
+        match (shell, &self.command) {
+            (Some(shell), None) => clap_complete::generate(shell, &mut command, "fingerpost", &mut text),
+            (Some(_), Some(name)) => return Err(ManualError::NotOfOne(name.clone())),
+            (None, None) => clap_mangen::Man::new(command).render(&mut text)?,
+            (None, Some(name)) => {
+                let own = command.find_subcommand(name).cloned();
+                let own = own.ok_or_else(|| ManualError::NoCommand(name.clone()))?;
+                clap_mangen::Man::new(own).render(&mut text)?;
+            }
+        }
+        Ok(telemetry::print(&text)?)
     }
 }

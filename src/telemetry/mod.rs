@@ -36,6 +36,14 @@ pub fn say(line: impl fmt::Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
+/// Writes a whole text to standard output. A reader that has had enough, such as `head`, is no error.
+pub fn print(text: &[u8]) -> io::Result<()> {
+    match io::stdout().lock().write_all(text) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
 /// An error with all its causes in one line, each after a colon.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {

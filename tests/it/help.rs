@@ -45,6 +45,36 @@ fn the_man_page_and_the_completions_name_every_command() {
     }
 }
 
+#[test]
+fn each_command_has_a_man_page_of_its_own() {
+    for command in commands(&help(&[])) {
+        let output = fingerpost().args(["manual", "man", &command]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(&format!("fingerpost\\-{command}")) && text.contains("log\\-level"), "{text}");
+    }
+    for (page, command, words) in [("man", "got", "no command got"), ("bash", "get", "all commands")] {
+        let output = fingerpost().args(["manual", page, command]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(words), "{output:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_error_and_a_full_disk_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("balancer_server_list.txt"), "127.0.0.1:1\n").unwrap();
+    for arguments in [["manual", "zsh"].as_slice(), &["manual", "man"], &["check"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = fingerpost().args(arguments).current_dir(folder.path()).stdout(writer).output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]), "{arguments:?}");
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = fingerpost().args(arguments).current_dir(folder.path()).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"), "{output:?}");
+    }
+}
+
 fn help(command: &[&str]) -> String {
     let output = fingerpost().args(command).arg("--help").output().unwrap();
     assert!(output.status.success());

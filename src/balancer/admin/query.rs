@@ -1,11 +1,11 @@
 //! `fingerpost status`: asks a running balancer for its table and prints it.
 
-use std::io::Write;
 use std::time::Duration;
 
 use crate::balancer::admin::status::StatusReport;
 use crate::cli::StatusArguments;
 use crate::settings::SettingsError;
+use crate::telemetry;
 
 /// The table of 100 000 backends has about 40 MB; more is not from a balancer.
 const LARGEST_ANSWER: usize = 256 << 20;
@@ -62,14 +62,14 @@ pub fn command(arguments: &StatusArguments) -> Result<(), QueryError> {
     let body = actix::System::new().block_on(fetch(&url))?;
     let report: StatusReport = serde_json::from_slice(&body)
         .map_err(|error| QueryError::NotATable { url, reason: error.to_string() })?;
-    let mut output = std::io::stdout().lock();
-    if arguments.json {
-        output.write_all(&body)?;
-        writeln!(output)?;
-    } else {
-        write!(output, "{report}")?;
-    }
-    Ok(())
+    let text = if arguments.json { [&body[..], b"\n"].concat() } else { report.text(columns()).into_bytes() };
+    Ok(telemetry::print(&text)?)
+}
+
+/// How wide the terminal is; `None` where there is none.
+fn columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(size.ws_col.into()).filter(|columns| *columns > 0)
 }
 
 async fn fetch(url: &str) -> Result<bytes::Bytes, QueryError> {

@@ -1,6 +1,6 @@
 //! The table of backends as an operator sees it: as JSON from the admin listener, as text from `fingerpost status`.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -107,35 +107,102 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
-impl fmt::Display for StatusReport {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// The least room for the reason of a state beside the other columns.
+const LEAST_REASON: usize = 20;
+
+impl StatusReport {
+    /// The report for a person: a table, or some lines for each server where the terminal is too narrow for one.
+    #[must_use]
+    pub fn text(&self, columns: Option<usize>) -> String {
         let width = self.backends.iter().map(|backend| backend.address.len()).max().unwrap_or(0).max(7);
-        writeln!(formatter, "servers: {}, selection: {}", self.backends.len(), self.mode)?;
-        writeln!(
-            formatter,
-            "{:width$}  {:7}  {:20}  {:>9}  {:>6}  {:>10}  WHY",
+        let mut text = format!("servers: {}, selection: {}\n", self.backends.len(), self.mode);
+        let heading = format!(
+            "{:width$}  {:7}  {:20}  {:>10}  {:>7}  {:>10}  WHY\n",
             "SERVER", "STATE", "SINCE", "RESPONSE", "SHARE", "REDIRECTS",
-        )?;
+        );
+        let is_narrow = columns.is_some_and(|columns| columns < heading.len() + LEAST_REASON);
+        if !is_narrow {
+            text.push_str(&heading);
+        }
         for backend in &self.backends {
+            let BackendStatus { address, state, since, redirects, .. } = backend;
             let response = backend.response_ms.map_or("-".to_owned(), |time| format!("{time:.2} ms"));
             let share = format!("{:.1} %", backend.share * 100.0);
-            write!(
-                formatter,
-                "{:width$}  {:7}  {:20}  {:>9}  {:>6}  {:>10}  {}",
-                backend.address,
-                backend.state,
-                backend.since,
-                response,
-                share,
-                backend.redirects,
-                // Part of it may be a server's own words, which must not steer a terminal.
-                backend.reason.escape_debug(),
-            )?;
-            match backend.traffic.as_str() {
-                "yes" | "no" => writeln!(formatter)?,
-                traffic => writeln!(formatter, "; traffic: {traffic}")?,
-            }
+            let why = Why(backend);
+            // Writing to a string cannot fail.
+            let _ = if is_narrow {
+                let response = if response == "-" { "no response" } else { &response };
+                writeln!(
+                    text,
+                    "{address}\n  {state} since {since}\n  {response}, {redirects} redirects ({share})\n  {why}"
+                )
+            } else {
+                writeln!(
+                    text,
+                    "{address:width$}  {state:7}  {since:20}  {response:>10}  {share:>7}  {redirects:>10}  {why}"
+                )
+            };
         }
-        Ok(())
+        text
+    }
+}
+
+/// Why a backend is where it is.
+struct Why<'a>(&'a BackendStatus);
+
+impl fmt::Display for Why<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Part of it may be a server's own words, which must not steer a terminal.
+        write!(formatter, "{}", self.0.reason.escape_debug())?;
+        match self.0.traffic.as_str() {
+            "yes" | "no" => Ok(()),
+            traffic => write!(formatter, "; traffic: {traffic}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> StatusReport {
+        let backend = |address: &str, reason: &str, traffic: &str, response_ms| BackendStatus {
+            address: address.to_owned(),
+            state: "up".to_owned(),
+            reason: reason.to_owned(),
+            since: "2026-01-01T00:00:00Z".to_owned(),
+            traffic: traffic.to_owned(),
+            share: 1.0,
+            redirects: 7,
+            response_ms,
+            connect_ms: None,
+            first_byte_ms: None,
+            total_ms: None,
+            weight: 1,
+            tier: 0,
+            zone: None,
+        };
+        let backends = vec![
+            backend("http://a:1", "answers", "yes", Some(1234.5)),
+            backend("http://b.example:80", "odd\u{1b}[31m", "no, a lower tier is usable", None),
+        ];
+        StatusReport { mode: "normal".to_owned(), generation: 1, table_age_seconds: 0.0, backends }
+    }
+
+    #[test]
+    fn the_columns_of_a_table_stand_below_each_other() {
+        let text = report().text(None);
+        let [_, heading, first, second] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        let at = heading.find("WHY").unwrap();
+        assert_eq!((first.find("answers"), second.find("odd")), (Some(at), Some(at)), "{text}");
+        assert!(second.ends_with("odd\\u{1b}[31m; traffic: no, a lower tier is usable"), "{text}");
+        assert_eq!(report().text(Some(120)), text);
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_lines_that_fit() {
+        let text = report().text(Some(60));
+        assert!(text.lines().all(|line| line.len() <= 60), "{text}");
+        assert!(text.contains("\nhttp://a:1\n  up since 2026-01-01T00:00:00Z\n  1234.50 ms, 7 redirects (100.0 %)\n  answers\n"), "{text}");
     }
 }

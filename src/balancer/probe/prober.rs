@@ -102,8 +102,9 @@ impl Prober {
         phase.set(Phase::Body);
         let report = self.report_of(&response);
         if response.status() != awc::http::StatusCode::OK {
-            let status = response.status().as_u16();
-            return Err(failure(FailureKind::Status(status), format!("answered {}", response.status())));
+            let status = response.status();
+            let words = status.canonical_reason().unwrap_or_default();
+            return Err(failure(FailureKind::Status(status.as_u16()), words.to_owned()));
         }
         read_whole(&mut response).await?;
         let total = started.elapsed();
@@ -167,10 +168,13 @@ fn refused(error: &SendRequestError) -> ProbeOutcome {
         SendRequestError::Connect(_) => FailureKind::Unreachable,
         _ => FailureKind::Malformed,
     };
-    let detail = match kind {
+    let detail = match (kind, error) {
         // The kind says it all.
-        FailureKind::Refused => String::new(),
-        _ => error.to_string(),
+        (FailureKind::Refused, _) => String::new(),
+        // awc's words before the cause repeat the kind.
+        (_, SendRequestError::Connect(ConnectError::Resolver(cause))) => cause.to_string(),
+        (_, SendRequestError::Connect(ConnectError::Io(cause))) => cause.to_string(),
+        (_, error) => error.to_string(),
     };
     failure(kind, detail)
 }
