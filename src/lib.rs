@@ -13,7 +13,8 @@
 //! - [`file_server`]: what the client is sent to.
 //! - [`http`]: what balancer and file server share: listeners, the connection, error pages.
 //! - [`check`]: `fingerpost check`, which looks at configuration and list without running anything.
-//! - [`settings`], [`cli`], [`supervision`], [`systemd`], [`telemetry`]: what carries them.
+//! - [`settings`], [`cli`], [`supervision`], [`systemd`], [`open_files`], [`telemetry`]: what carries them.
+//! - [`up`]: `fingerpost up`, a balancer and some servers in one process.
 //!
 //! A *backend* is a server as the balancer sees it; *file server* is this project's own program.
 
@@ -25,6 +26,7 @@ pub mod cli;
 pub mod client;
 pub mod file_server;
 pub mod http;
+pub mod open_files;
 pub mod settings;
 pub mod supervision;
 pub mod systemd;

@@ -14,6 +14,7 @@ use crate::cli::UpArguments;
 use crate::file_server::settings::ServerSettings;
 use crate::file_server::{FileServer, ServerError};
 use crate::http::stop::{Interrupts, StopHandle};
+use crate::open_files::{self, Need, TooFewFiles};
 use crate::settings::SettingsError;
 use crate::systemd::PassedSockets;
 use crate::telemetry::say;
@@ -41,6 +42,9 @@ pub enum UpError {
     /// The list, or the samples, cannot be written.
     #[error("cannot write the list of servers to the folder for temporary files")]
     Scratch(#[source] io::Error),
+    /// Too few files may be open.
+    #[error(transparent)]
+    TooFewFiles(#[from] TooFewFiles),
     /// The system gave no signals.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
@@ -52,6 +56,8 @@ pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
     HOST.clone_into(&mut raw.server.host);
     raw.server.port = 0;
     raw.server.unix_socket = PathBuf::new();
+    // One address cannot be that of several servers.
+    raw.server.admin = String::new();
     HOST.clone_into(&mut raw.balancer.host);
     raw.balancer.unix_socket = PathBuf::new();
     let scratch = tempfile::Builder::new().prefix("fingerpost-").tempdir().map_err(UpError::Scratch)?;
@@ -62,18 +68,23 @@ pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
     }
     // All of them share the machine's processors.
     server_settings.workers = 1;
+    let balancer_settings = BalancerSettings::try_from(raw.balancer)?;
+    let start =
+        balancer_settings.open_files().start + server_settings.open_files().start * arguments.servers as u64;
+    open_files::provide(Need { start, most: start })?;
     let servers = (0..arguments.servers)
         .map(|_| FileServer::build(server_settings.clone(), PassedSockets::default()))
         .collect::<Result<Vec<_>, _>>()?;
 
-    let mut balancer_settings = BalancerSettings::try_from(raw.balancer)?;
-    balancer_settings.servers = write_list(&scratch, &servers).map_err(UpError::Scratch)?;
-    let balancer = Balancer::build(balancer_settings.clone(), PassedSockets::default())?;
+    let grace = balancer_settings.shutdown_timeout;
+    let list = write_list(&scratch, &servers).map_err(UpError::Scratch)?;
+    let balancer =
+        Balancer::build(BalancerSettings { servers: list, ..balancer_settings }, PassedSockets::default())?;
 
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
         let interrupts = Interrupts::listen().map_err(UpError::Signals)?;
-        actix::spawn(interrupts.announce_and_stop(stop.clone(), balancer_settings.shutdown_timeout));
+        actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
         run(servers, balancer, &server_settings.root, &stop).await
     })
 }

@@ -35,6 +35,7 @@ use crate::cli::BalancerArguments;
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::Pages;
 use crate::http::stop::{Interrupts, StopHandle};
+use crate::open_files::{self, TooFewFiles};
 use crate::settings::SettingsError;
 use crate::supervision::{ActorKind, GaveUp, Guardian, Leash, Patience, Seat};
 use crate::systemd::{PassedError, PassedSockets, ServiceState};
@@ -67,6 +68,9 @@ pub enum BalancerError {
     /// The service manager passed sockets that cannot be used.
     #[error(transparent)]
     Passed(#[from] PassedError),
+    /// Too few files may be open.
+    #[error(transparent)]
+    TooFewFiles(#[from] TooFewFiles),
     /// The system gave no thread or no signals.
     #[error("cannot start the balancer")]
     System(#[from] std::io::Error),
@@ -81,6 +85,7 @@ pub fn command(arguments: &BalancerArguments) -> Result<(), BalancerError> {
     let passed = PassedSockets::take()?;
     let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
     let settings = BalancerSettings::try_from(raw.balancer)?;
+    open_files::provide(settings.open_files())?;
     let grace = settings.shutdown_timeout;
     let balancer = Balancer::build(settings, passed)?;
     actix::System::new().block_on(async {

@@ -11,6 +11,7 @@ use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::redirect::answer::RedirectStatus;
 use crate::http::listener::Place;
+use crate::open_files::Need;
 use crate::settings::{SettingsError, host_and_port, worker_threads};
 
 /// The keys of `[balancer]`; `config/default.toml` explains each.
@@ -181,6 +182,14 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
                 FaultInjection::Forbidden
             },
         })
+    }
+}
+
+impl BalancerSettings {
+    /// The files and sockets that may be open: one for each connection and probe.
+    #[must_use]
+    pub fn open_files(&self) -> Need {
+        Need::new(self.workers, (self.max_connections as u64).saturating_add(self.probe_concurrency as u64))
     }
 }
 

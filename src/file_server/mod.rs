@@ -50,6 +50,7 @@ use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::{Pages, PagesError};
 use crate::http::stop::{Interrupts, Phase, StopHandle};
 use crate::http::transport::{RefusalLog, Transport};
+use crate::open_files::{self, TooFewFiles};
 use crate::settings::SettingsError;
 use crate::systemd::{PassedError, PassedSockets, ServiceState};
 use crate::telemetry::say;
@@ -88,6 +89,9 @@ pub enum ServerError {
     /// The access log cannot be written.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
+    /// Too few files may be open.
+    #[error(transparent)]
+    TooFewFiles(#[from] TooFewFiles),
     /// The system gave no thread or no signals.
     #[error("cannot start the file server")]
     System(#[from] std::io::Error),
@@ -99,6 +103,7 @@ pub fn command(arguments: &ServerArguments) -> Result<(), ServerError> {
     let passed = PassedSockets::take()?;
     let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
     let settings = ServerSettings::try_from(raw.server)?;
+    open_files::provide(settings.open_files())?;
     let grace = settings.drain_timeout;
     let server = FileServer::build(settings, passed)?;
     actix::System::new().block_on(async {

@@ -13,6 +13,7 @@ use super::body::Passage;
 use super::digests::DigestPlan;
 use crate::http::listener::Place;
 use crate::http::transport::Limits;
+use crate::open_files::Need;
 use crate::settings::{SettingsError, host_and_port, worker_threads};
 
 /// The keys of `[server]`; `config/default.toml` explains each.
@@ -155,6 +156,18 @@ impl TryFrom<RawServerSettings> for ServerSettings {
             access_log: Some(raw.access_log).filter(|path| !path.is_empty()).map(PathBuf::from),
             access_log_format: raw.access_log_format,
         })
+    }
+}
+
+/// The files that the thread of digests holds open at most.
+const DIGEST_FILES: u64 = 100;
+
+impl ServerSettings {
+    /// The files and sockets that may be open: a download of a large file has two, and each walk and digest some.
+    #[must_use]
+    pub fn open_files(&self) -> Need {
+        let digests = if self.digests.is_some() { DIGEST_FILES } else { 0 };
+        Need::new(self.workers, (self.limits.connections as u64).saturating_mul(2).saturating_add(digests))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::support::program::fingerpost;
+use super::support::program::{Program, fingerpost};
 
 /// What a command printed, and how it ended.
 struct Ended {
@@ -35,6 +35,30 @@ fn a_wrong_flag_is_named_and_the_code_is_2() {
     let ended = run(fingerpost().args(["balancer", "--prot", "80"]));
     assert_eq!(ended.code, Some(2));
     assert!(ended.stderr.contains("--prot") && ended.stderr.contains("--port"), "{}", ended.stderr);
+}
+
+#[test]
+fn too_few_open_files_are_an_error_that_says_what_to_do_and_a_low_limit_is_raised() {
+    let folder = tempfile::tempdir().unwrap();
+    let limited = |limit: &str, command: &str| {
+        let binary = fingerpost().get_program().to_owned();
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit {limit} && exec \"$0\" {command}");
+        shell.args(["-c".as_ref(), script.as_ref(), binary.as_os_str()]).current_dir(folder.path());
+        shell
+    };
+    for command in ["up", "server --root ."] {
+        let ended = run(&mut limited("-n 20", command));
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        assert!(
+            ended.stderr.contains("20 files and sockets") && ended.stderr.contains("ulimit -n"),
+            "{}",
+            ended.stderr
+        );
+        assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    }
+    let up = Program::spawn(&mut limited("-Sn 20", "up"));
+    up.port();
 }
 
 #[test]

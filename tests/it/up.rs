@@ -52,6 +52,17 @@ fn a_root_that_is_not_there_is_an_error_that_names_it() {
 }
 
 #[test]
+fn settings_of_one_server_do_not_get_into_the_way_of_several() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys =
+        "[server]\nport = 1\nadmin = '127.0.0.1:1'\nunix_socket = 'a'\n[balancer]\nunix_socket = 'b'\n";
+    std::fs::write(folder.path().join("own.toml"), keys).unwrap();
+    let up = Program::start_in(folder.path(), ["up", "--config", "own.toml"]);
+    assert_eq!(http::get(up.address(), "/plshelp.txt").status, 301);
+    assert_eq!(up.stdout().lines().filter(|line| line.starts_with("Server ")).count(), 3);
+}
+
+#[test]
 fn a_reader_that_has_gone_away_does_not_end_it_and_a_signal_still_does() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = fingerpost();
