@@ -85,9 +85,9 @@ pub fn command(arguments: &BalancerArguments) -> Result<(), BalancerError> {
     let passed = PassedSockets::take()?;
     let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
     let settings = BalancerSettings::try_from(raw.balancer)?;
-    open_files::provide(settings.open_files())?;
-    let grace = settings.shutdown_timeout;
+    let (grace, need) = (settings.shutdown_timeout, settings.open_files());
     let balancer = Balancer::build(settings, passed)?;
+    open_files::provide(need)?;
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
         let interrupts = Interrupts::listen()?;

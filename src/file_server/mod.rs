@@ -103,9 +103,9 @@ pub fn command(arguments: &ServerArguments) -> Result<(), ServerError> {
     let passed = PassedSockets::take()?;
     let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
     let settings = ServerSettings::try_from(raw.server)?;
-    open_files::provide(settings.open_files())?;
-    let grace = settings.drain_timeout;
+    let (grace, need) = (settings.drain_timeout, settings.open_files());
     let server = FileServer::build(settings, passed)?;
+    open_files::provide(need)?;
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
         let interrupts = Interrupts::listen()?;
