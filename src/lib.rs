@@ -57,7 +57,7 @@ fn exit(result: Result<(), impl std::error::Error>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("Error: {}", telemetry::chain(&error));
+            telemetry::complain(&error);
             ExitCode::FAILURE
         }
     }

@@ -17,8 +17,7 @@ const SHOWN_SERVERS: usize = 20;
 #[must_use]
 pub fn command(arguments: &CheckArguments) -> ExitCode {
     let report = report(arguments);
-    let written = telemetry::print(report.text.as_bytes())
-        .inspect_err(|error| eprintln!("Error: cannot write to standard output: {error}"));
+    let written = telemetry::print(report.text.as_bytes()).inspect_err(|error| telemetry::complain(error));
     if report.problems == 0 && written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

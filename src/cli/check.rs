@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigArguments, Override, overrides};
+use super::{ConfigArguments, Override, overrides, path};
 
 /// Flags of `fingerpost check`: those of the balancer that name files.
 #[derive(Debug, Clone, Args)]
@@ -22,7 +22,7 @@ impl CheckArguments {
     #[must_use]
     pub fn overrides(&self) -> Vec<Override> {
         overrides! {
-            "balancer.servers" => self.servers.as_ref().map(|path| path.display().to_string()),
+            "balancer.servers" => path(self.servers.as_ref()),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 
-use crate::telemetry;
+use crate::telemetry::{self, OutputError};
 
 /// Flags of `fingerpost manual`.
 #[derive(Debug, Clone, Args)]
@@ -26,9 +26,12 @@ pub enum ManualError {
     /// Completions are those of all commands.
     #[error("the completions of a shell are those of all commands; leave out {0}")]
     NotOfOne(String),
-    /// The terminal or file takes nothing more.
-    #[error("cannot write to standard output")]
-    Output(#[from] io::Error),
+    /// The page cannot be made.
+    #[error("cannot make the man page")]
+    Rendering(#[from] io::Error),
+    /// The page cannot be written.
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }
 
 /// What `fingerpost manual` can print.

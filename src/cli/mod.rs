@@ -14,7 +14,7 @@ mod server;
 mod status;
 mod up;
 
-pub use balancer::BalancerArguments;
+pub use balancer::{BalancerArguments, BalancingArguments};
 pub use check::CheckArguments;
 pub use get::{GetArguments, ProgressMode};
 pub use manual::ManualArguments;
@@ -83,6 +83,28 @@ pub struct ConfigArguments {
     /// Read settings from this TOML file; docs/configuration.md lists the keys
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// The flags that say where a program listens, which balancer and server have.
+#[derive(Debug, Clone, Args)]
+pub struct ListenArguments {
+    /// The address to listen on [default: all, IPv4 and IPv6]
+    #[arg(long, value_name = "H")]
+    pub host: Option<String>,
+    /// The port to listen on; 0 asks for a free one [default: 0]
+    #[arg(long, value_name = "P")]
+    pub port: Option<u16>,
+    /// A Unix socket to listen on in place of host and port [default: none]
+    #[arg(long, value_name = "PATH")]
+    pub unix_socket: Option<PathBuf>,
+    /// HTTP worker threads; 0 means one for each processor [default: 0]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+}
+
+/// A path as the value of a key.
+fn path(path: Option<&PathBuf>) -> Option<String> {
+    path.map(|path| path.display().to_string())
 }
 
 /// Turns the flags that were given into overrides, one `key => option` pair each.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigArguments, Override, overrides};
+use super::{ConfigArguments, ListenArguments, Override, overrides, path};
 
 /// Flags of `fingerpost server`; each overrides the key of the same name under `[server]`.
 #[derive(Debug, Clone, Args)]
@@ -15,21 +15,12 @@ pub struct ServerArguments {
     /// The folder whose files are served [default: files]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// The address to listen on [default: all, IPv4 and IPv6]
-    #[arg(long, value_name = "H")]
-    pub host: Option<String>,
-    /// The port to listen on; 0 asks for a free one [default: 0]
-    #[arg(long, value_name = "P")]
-    pub port: Option<u16>,
-    /// A Unix socket to listen on in place of host and port [default: none]
-    #[arg(long, value_name = "PATH")]
-    pub unix_socket: Option<PathBuf>,
+    /// Where to listen.
+    #[command(flatten)]
+    pub listen: ListenArguments,
     /// A folder of error pages that replace the built-in ones, such as 404.html
     #[arg(long, value_name = "DIR")]
     pub pages: Option<PathBuf>,
-    /// HTTP worker threads; 0 means one for each processor [default: 0]
-    #[arg(long, value_name = "N")]
-    pub workers: Option<usize>,
     /// Memory for small files, such as 64MiB [default: 64MiB]
     #[arg(long, value_name = "BYTES")]
     pub cache_bytes: Option<bytesize::ByteSize>,
@@ -61,19 +52,19 @@ impl ServerArguments {
     #[must_use]
     pub fn overrides(&self) -> Vec<Override> {
         overrides! {
-            "server.root" => self.root.as_ref().map(|path| path.display().to_string()),
-            "server.host" => self.host,
-            "server.port" => self.port,
-            "server.unix_socket" => self.unix_socket.as_ref().map(|path| path.display().to_string()),
-            "server.pages" => self.pages.as_ref().map(|path| path.display().to_string()),
-            "server.workers" => self.workers,
+            "server.root" => path(self.root.as_ref()),
+            "server.host" => self.listen.host,
+            "server.port" => self.listen.port,
+            "server.unix_socket" => path(self.listen.unix_socket.as_ref()),
+            "server.pages" => path(self.pages.as_ref()),
+            "server.workers" => self.listen.workers,
             "server.cache_bytes" => self.cache_bytes.map(|size| size.as_u64()),
             "server.listing" => self.listing.then_some(true),
             "server.precompressed" => self.precompressed.then_some(true),
             "server.digests" => self.digests,
             "server.limit_rate" => self.limit_rate.map(|size| size.as_u64()),
             "server.admin" => self.admin,
-            "server.access_log" => self.access_log.as_ref().map(|path| path.display().to_string()),
+            "server.access_log" => path(self.access_log.as_ref()),
             "server.drain_timeout" => self.drain_timeout,
         }
     }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use super::{ConfigArguments, Override, overrides};
+use super::balancer::BalancingArguments;
+use super::{ConfigArguments, Override, overrides, path};
 
 /// Flags of `fingerpost up`.
 #[derive(Debug, Clone, Args)]
@@ -22,23 +23,20 @@ pub struct UpArguments {
     /// The port of the balancer; 0 asks for a free one [default: 0]
     #[arg(long, value_name = "P")]
     pub port: Option<u16>,
-    /// Where metrics and the status API are served [default: 127.0.0.1:0]
-    #[arg(long, value_name = "ADDR")]
-    pub admin: Option<String>,
-    /// How a server is chosen
-    #[arg(long, value_name = "NAME")]
-    pub policy: Option<String>,
+    /// How the balancer balances.
+    #[command(flatten)]
+    pub balancing: BalancingArguments,
 }
 
 impl UpArguments {
     /// The settings these flags override.
     #[must_use]
     pub fn overrides(&self) -> Vec<Override> {
-        overrides! {
-            "server.root" => self.root.as_ref().map(|path| path.display().to_string()),
+        let mut list = self.balancing.overrides();
+        list.extend(overrides! {
+            "server.root" => path(self.root.as_ref()),
             "balancer.port" => self.port,
-            "balancer.admin" => self.admin,
-            "balancer.policy" => self.policy,
-        }
+        });
+        list
     }
 }

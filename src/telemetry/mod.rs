@@ -15,7 +15,12 @@ use crate::cli::{LogArguments, LogFormat};
 ///
 /// Panics are lines of it, too. `FINGERPOST_LOG` (the syntax of `RUST_LOG`) wins over the flag. A second call does nothing.
 pub fn start(arguments: &LogArguments) {
-    let filter = EnvFilter::try_from_env("FINGERPOST_LOG").unwrap_or_else(|_| {
+    let asked = std::env::var_os("FINGERPOST_LOG").map(|_| EnvFilter::try_from_env("FINGERPOST_LOG"));
+    let (asked, misunderstood) = match asked.transpose() {
+        Ok(filter) => (filter, None),
+        Err(error) => (None, Some(error)),
+    };
+    let filter = asked.unwrap_or_else(|| {
         EnvFilter::new(format!("{},actix_server=warn,actix_http=off", arguments.log_level))
     });
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -27,6 +32,9 @@ pub fn start(arguments: &LogArguments) {
         tracing::debug!(%error, "logging was started before");
     }
     panics::watch();
+    if let Some(error) = misunderstood {
+        tracing::warn!(%error, "FINGERPOST_LOG is not understood and does not count");
+    }
 }
 
 /// Writes a line to standard output, for the person or script that waits for it.
@@ -36,13 +44,23 @@ pub fn say(line: impl fmt::Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
+/// Writes an error and its causes to standard error, if anybody reads that.
+pub fn complain(error: &dyn Error) {
+    let _ = writeln!(io::stderr(), "Error: {}", chain(error));
+}
+
 /// Writes a whole text to standard output. A reader that has had enough, such as `head`, is no error.
-pub fn print(text: &[u8]) -> io::Result<()> {
+pub fn print(text: &[u8]) -> Result<(), OutputError> {
     match io::stdout().lock().write_all(text) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(OutputError(error)),
+        _ => Ok(()),
     }
 }
+
+/// The terminal or file takes nothing more.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+pub struct OutputError(#[source] io::Error);
 
 /// An error with all its causes in one line, each after a colon.
 #[must_use]

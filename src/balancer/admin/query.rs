@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::balancer::admin::status::StatusReport;
 use crate::cli::StatusArguments;
 use crate::settings::SettingsError;
-use crate::telemetry;
+use crate::telemetry::{self, OutputError};
 
 /// The table of 100 000 backends has about 40 MB; more is not from a balancer.
 const LARGEST_ANSWER: usize = 256 << 20;
@@ -43,9 +43,9 @@ pub enum QueryError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The terminal or pipe is gone.
-    #[error("cannot write to standard output")]
-    Output(#[from] std::io::Error),
+    /// The table cannot be written.
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }
 
 /// Runs `fingerpost status`.
