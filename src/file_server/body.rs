@@ -23,7 +23,7 @@ use super::range::Part;
 use super::source::Source;
 use crate::http::transport::{Link, SendFile, SendState};
 
-/// The file is looked at once more before this many last bytes of a part are sent.
+/// The last bytes of a part, which are sent by themselves, in a call that takes no time in which a file could change.
 const TAIL: u64 = 16 << 10;
 
 /// Bytes after which it is counted how many have been sent, and looked whether the next ones are in memory.
@@ -115,7 +115,7 @@ enum Step {
     /// Nothing: the next piece can be begun.
     Next,
     /// A thread that may wait reads this part; it gives the bytes if they are to go through memory.
-    Fetching(Part, JoinHandle<io::Result<Option<Bytes>>>),
+    Fetching(Part, Then, JoinHandle<io::Result<Option<Bytes>>>),
     /// The connection sends this part.
     Sending(Part),
 }
@@ -137,15 +137,15 @@ impl FileBody {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, io::Error>>> {
         loop {
             match &mut self.step {
-                Step::Fetching(part, fetching) => {
-                    let part = *part;
+                Step::Fetching(part, then, fetching) => {
+                    let (part, then) = (*part, *then);
                     let fetched = match ready!(Pin::new(fetching).poll(cx)) {
                         Ok(fetched) => fetched,
                         Err(panicked) => Err(io::Error::other(panicked)),
                     };
                     match fetched {
                         Ok(Some(bytes)) => self.link.send_bytes(bytes),
-                        Ok(None) => self.send_file(part),
+                        Ok(None) => self.send_file(part, then),
                         Err(error) => {
                             tracing::warn!(%error, "a file could not be read while it was sent");
                             return Poll::Ready(Some(Err(error)));
@@ -162,11 +162,10 @@ impl FileBody {
                         SendState::Failed => {
                             return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
                         }
+                        SendState::Partly { left } => self.put_back(part, left),
                         SendState::Unsupported { left } => {
                             self.passage = Passage::Memory;
-                            self.count(part.length().saturating_sub(left));
-                            let rest = Part { start: part.end.saturating_sub(left), end: part.end };
-                            self.pieces.push_front(Piece::File(rest));
+                            self.put_back(part, left);
                         }
                     }
                     self.step = Step::Next;
@@ -191,13 +190,13 @@ impl FileBody {
         if begun.end < part.end {
             self.pieces.push_front(Piece::File(Part { start: begun.end, end: part.end }));
         }
-        // Whoever gets the last bytes has got the whole file; so it is looked at once more before they are sent.
+        // Whoever gets the last bytes has got the whole file; so it is looked at before every try to send them.
         let then = if begun.end < part.end { Then::Nothing } else { Then::Look };
         if is_cached {
             if then == Then::Look {
                 self.source.look()?;
             }
-            self.send_file(begun);
+            self.send_file(begun, then);
             return Ok(Step::Sending(begun));
         }
         let (source, passage) = (self.source.clone(), self.passage);
@@ -206,6 +205,7 @@ impl FileBody {
         }
         Ok(Step::Fetching(
             begun,
+            then,
             spawn_blocking(move || {
                 let bytes = match passage {
                     Passage::Kernel => source.fault_in(begun).map(|()| None),
@@ -219,9 +219,16 @@ impl FileBody {
         ))
     }
 
-    fn send_file(&self, part: Part) {
+    /// The last bytes of a part were not sent; they are begun anew.
+    fn put_back(&mut self, part: Part, left: u64) {
+        self.count(part.length().saturating_sub(left));
+        let rest = Part { start: part.end.saturating_sub(left), end: part.end };
+        self.pieces.push_front(Piece::File(rest));
+    }
+
+    fn send_file(&self, part: Part, then: Then) {
         let (file, offset, length) = (Arc::clone(&self.source.file), part.start, part.length());
-        self.link.send_file(SendFile { file, offset, length });
+        self.link.send_file(SendFile { file, offset, length, is_guarded: then == Then::Look });
     }
 
     fn count(&self, sent: u64) {

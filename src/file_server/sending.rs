@@ -177,7 +177,8 @@ fn snapshot_body(
     link: &Rc<Link>,
 ) -> io::Result<Body> {
     if let (Some(Piece::File(part)), 1) = (pieces.front(), pieces.len()) {
-        let part = SendFile { file: Arc::clone(copy), offset: part.start, length: part.length() };
+        let (file, offset, length) = (Arc::clone(copy), part.start, part.length());
+        let part = SendFile { file, offset, length, is_guarded: false };
         return Ok(Body::Snapshot(Some(part), Rc::clone(link)));
     }
     let bytes = snapshot::read(copy, length)?;

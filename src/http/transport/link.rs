@@ -117,7 +117,7 @@ impl Link {
     /// Sends a part of a file after what the body has given before. Only for a body of the current answer,
     /// which is asked again once [`Link::send_state`] has changed.
     pub fn send_file(&self, part: SendFile) {
-        self.hand_over(Outgoing::File(part));
+        self.hand_over(Outgoing::File { part, is_tried: false });
     }
 
     /// The same with bytes in memory, which go out from where they are.

@@ -21,6 +21,9 @@ pub struct SendFile {
     pub offset: u64,
     /// How many bytes it has.
     pub length: u64,
+    /// Whether the body wants to look at the file before every try to send the part, and hands it over anew after a
+    /// [`SendState::Partly`].
+    pub is_guarded: bool,
 }
 
 /// How what was handed over last stands.
@@ -30,6 +33,11 @@ pub enum SendState {
     Sending,
     /// All bytes have gone to the kernel.
     Sent,
+    /// A guarded part could not be sent at once and now could be; whoever handed it over goes on with the rest.
+    Partly {
+        /// The last bytes of the part, which were not sent.
+        left: u64,
+    },
     /// The file ended before the part did, or could not be read.
     Failed,
     /// The system, or the file system, cannot send this file by itself; so many bytes of the part remain.
@@ -43,7 +51,12 @@ pub enum SendState {
 #[derive(Debug)]
 pub(super) enum Outgoing {
     /// Straight from a file, with sendfile.
-    File(SendFile),
+    File {
+        /// What remains of it.
+        part: SendFile,
+        /// Whether it was tried to send it.
+        is_tried: bool,
+    },
     /// Straight from memory.
     Memory(Bytes),
 }
@@ -52,9 +65,21 @@ impl Outgoing {
     /// Bytes that remain.
     pub(super) fn left(&self) -> u64 {
         match self {
-            Self::File(part) => part.length,
+            Self::File { part, .. } => part.length,
             Self::Memory(bytes) => bytes.len() as u64,
         }
+    }
+
+    /// Notes that it was tried to send it.
+    pub(super) fn tried(&mut self) {
+        if let Self::File { is_tried, .. } = self {
+            *is_tried = true;
+        }
+    }
+
+    /// Whether the body is to be asked before the next try.
+    pub(super) fn is_to_be_asked(&self) -> bool {
+        matches!(self, Self::File { part: SendFile { is_guarded: true, .. }, is_tried: true })
     }
 
     /// How many bytes are sent in one turn.
@@ -70,7 +95,7 @@ impl Outgoing {
         limit: usize,
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::File(part) => stream.poll_send_file(cx, part, limit),
+            Self::File { part, .. } => stream.poll_send_file(cx, part, limit),
             Self::Memory(bytes) => {
                 let sent = stream.poll_write(cx, bytes.get(..limit).unwrap_or(bytes));
                 if let Poll::Ready(Ok(sent)) = sent {

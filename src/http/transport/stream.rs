@@ -46,6 +46,11 @@ impl Stream {
         either!(self, socket => socket.poll_read_ready(cx))
     }
 
+    /// Ready once the kernel may take more.
+    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, socket => socket.poll_write_ready(cx))
+    }
+
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         either!(self, socket => Pin::new(socket).poll_read(cx, buf))
     }
@@ -73,7 +78,7 @@ impl Stream {
         limit: usize,
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(either!(self, socket => socket.poll_write_ready(cx)))?;
+            ready!(self.poll_writable(cx))?;
             let sent =
                 either!(self, socket => socket.try_io(Interest::WRITABLE, || part.advance(socket, limit)));
             match sent {

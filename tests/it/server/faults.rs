@@ -181,6 +181,46 @@ fn ten_thousand_faults_leave_nothing_behind() {
     assert_eq!(struck, 10_000);
 }
 
+/// Asks for the file and reads nothing until the kernel holds no more: so many bytes.
+fn fill(socket: &Path) -> (UnixStream, u64) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(b"GET /file HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let (mut held, mut looks) = (0, 0);
+    wait_until("the answer to stop", || {
+        let now = rustix::io::ioctl_fionread(&stream).unwrap();
+        looks = if now > 0 && now == held { looks + 1 } else { 0 };
+        held = now;
+        looks == 10
+    });
+    (stream, held)
+}
+
+#[test]
+fn last_bytes_that_wait_for_the_reader_are_not_those_of_another_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("clients.sock");
+    let server = Server::start_on(&["--unix-socket", socket.to_str().unwrap(), "--digests", "off"]);
+    let path = server.root().join("file");
+    let make = |size| std::fs::File::create(&path).unwrap().set_len(size).unwrap();
+    make(SIZE);
+    let (_, room) = fill(&socket);
+    // The kernel has room for all but the last few of them.
+    for size in (room..).step_by(4 << 10) {
+        make(size);
+        let (mut stream, held) = fill(&socket);
+        if held < size {
+            let expected = Overwrite.strike(&path, size);
+            assert_eq!(
+                read_zeros(&mut stream, Vec::new(), size),
+                expected,
+                "{held} of {size} bytes were out"
+            );
+            return;
+        }
+    }
+}
+
 #[test]
 fn a_file_that_may_not_be_read_is_forbidden() {
     let server = Server::start();

@@ -123,12 +123,11 @@ impl Connection {
     /// Sends what the body has handed over, a turn at a time.
     pub(super) fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(mut outgoing) = self.link.outgoing.take() else { return Poll::Ready(Ok(())) };
-        let sent = match self.poll_outgoing_turn(cx, &mut outgoing) {
-            Poll::Pending => {
-                self.link.hand_over(outgoing);
-                return Poll::Pending;
-            }
-            Poll::Ready(sent) => sent,
+        let sent = self.poll_outgoing_turn(cx, &mut outgoing);
+        outgoing.tried();
+        let Poll::Ready(sent) = sent else {
+            self.link.hand_over(outgoing);
+            return Poll::Pending;
         };
         let left = outgoing.left();
         let state = match sent {
@@ -138,7 +137,8 @@ impl Connection {
                 tracing::warn!(%error, "a file could not be read while it was sent");
                 SendState::Failed
             }
-            Ok(0) if left > 0 => SendState::Failed,
+            Ok(Turn::Sent(0)) if left > 0 => SendState::Failed,
+            Ok(_) if left > 0 && outgoing.is_to_be_asked() => SendState::Partly { left },
             Ok(_) if left > 0 => SendState::Sending,
             Ok(_) => SendState::Sent,
         };
@@ -147,7 +147,7 @@ impl Connection {
             (SendState::Sending, _) | (_, true) => cx.waker().wake_by_ref(),
             (SendState::Sent, false) => {}
             // Nobody is left who could go on, so the connection must end before the length that was announced.
-            (SendState::Failed | SendState::Unsupported { .. }, false) => {
+            (SendState::Partly { .. } | SendState::Failed | SendState::Unsupported { .. }, false) => {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
         }
@@ -163,19 +163,30 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
         outgoing: &mut Outgoing,
-    ) -> Poll<io::Result<usize>> {
+    ) -> Poll<io::Result<Turn>> {
         if outgoing.left() == 0 {
-            return Poll::Ready(Ok(0));
+            return Poll::Ready(Ok(Turn::Sent(0)));
         }
         let limit = ready!(self.poll_pace(cx, outgoing.turn()));
+        if outgoing.is_to_be_asked() {
+            return self.stream.poll_writable(cx).map_ok(|()| Turn::Ready);
+        }
         let sent = outgoing.poll_send(&mut self.stream, cx, limit);
         match &sent {
             Poll::Ready(Ok(sent)) => self.count_sent(*sent),
             Poll::Ready(Err(_)) => {}
             Poll::Pending => self.watch_reader(cx),
         }
-        sent
+        sent.map_ok(Turn::Sent)
     }
+}
+
+/// What a turn came to.
+enum Turn {
+    /// So many bytes were sent.
+    Sent(usize),
+    /// Something could be sent.
+    Ready,
 }
 
 /// Whether the other end of a connection, and not the file, is why nothing can be sent.
