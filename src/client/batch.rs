@@ -9,18 +9,22 @@ use futures_util::{StreamExt, stream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::download::{self, Context, Job};
+use super::download::{self, Context, Job, Landed};
 use super::error::DownloadError;
 use super::exit_code::GetCode;
 use super::limit::RateLimiter;
 use super::metalink::{self, MetalinkError};
-use super::progress::Screen;
+use super::progress::{FileDisplay, Screen};
 use super::settings::{Reports, Settings, parse_url};
+use super::sink::Finisher;
 use super::transport::{Request, Transport};
 use crate::telemetry;
 
 /// How long fetching a Metalink may take.
 const METALINK_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Files that wait for the disk at a time, beside those that are downloaded.
+const MAX_LANDED: usize = 256;
 
 /// Downloads everything; the code of the first address that failed.
 pub(super) async fn run(settings: Settings) -> GetCode {
@@ -30,6 +34,7 @@ pub(super) async fn run(settings: Settings) -> GetCode {
         transport: Transport::new(settings.transport.clone()),
         options: Rc::new(settings.options.clone()),
         limiter: settings.limit_rate.map(|rate| Rc::new(RefCell::new(RateLimiter::new(rate)))),
+        finisher: Finisher::new(settings.options.durability),
         stop: stop_on_signals(),
     };
     let _handled = handle_size_limit();
@@ -39,13 +44,17 @@ pub(super) async fn run(settings: Settings) -> GetCode {
     let settings = &settings;
     let mut finished = stream::iter(jobs.into_iter().enumerate())
         .map(|(index, (address, job))| async move {
-            let outcome = match job {
-                Ok(job) => one(context, settings, &job, screen).await,
-                Err(error) => Err(error),
+            let ending = match job {
+                // Boxed, so that what is handed around is small.
+                Ok(job) => Box::pin(one(context, settings, &job, screen)).await,
+                Err(error) => Ending::Known(Err(error)),
             };
-            (index, address, outcome)
+            (index, address, ending)
         })
-        .buffer_unordered(settings.jobs);
+        .buffer_unordered(settings.jobs)
+        // Whoever waits for the disk alone keeps nobody from the network.
+        .map(|(index, address, ending)| async move { (index, address, ending.settle(screen).await) })
+        .buffer_unordered(MAX_LANDED);
     while let Some((index, address, outcome)) = finished.next().await {
         let Err(error) = outcome else { continue };
         let text = telemetry::chain(&error);
@@ -59,27 +68,52 @@ pub(super) async fn run(settings: Settings) -> GetCode {
     first_failure.map_or(GetCode::Complete, |(_, code)| code)
 }
 
+/// How far a download is once it needs the network no more.
+enum Ending<'a> {
+    Known(Result<(), DownloadError>),
+    Landed(Box<Landed>, FileDisplay<'a>),
+}
+
+impl Ending<'_> {
+    /// Waits for the disk, and reports.
+    async fn settle(self, screen: &Screen) -> Result<(), DownloadError> {
+        let (landed, display) = match self {
+            Self::Known(outcome) => return outcome,
+            Self::Landed(landed, display) => (landed, display),
+        };
+        let report = landed.finish(&display).await;
+        if screen.reports() == Reports::Json {
+            screen.print_report(&report);
+        }
+        report.outcome.map(|_| ())
+    }
+}
+
 /// One download; where the address turns out to lead to a Metalink, those that it describes.
-async fn one(
+async fn one<'a>(context: &Context, settings: &Settings, job: &Job, screen: &'a Screen) -> Ending<'a> {
+    let display = screen.file(job);
+    let landed = download::fetch(context, job, &display).await;
+    match landed.outcome() {
+        Err(DownloadError::IsMetalink { url }) => {
+            drop(display);
+            Ending::Known(described(context, settings, url, screen).await)
+        }
+        _ => Ending::Landed(Box::new(landed), display),
+    }
+}
+
+/// The downloads that the Metalink at `url` describes.
+async fn described(
     context: &Context,
     settings: &Settings,
-    job: &Job,
+    url: &str,
     screen: &Screen,
 ) -> Result<(), DownloadError> {
-    let report = download::run(context, job, &screen.file(job)).await;
-    let Err(DownloadError::IsMetalink { url }) = &report.outcome else {
-        if screen.reports() == Reports::Json {
-            screen.print_report(&report);
-        }
-        return report.outcome.map(|_| ());
-    };
     let text = fetch_metalink(context, url).await?;
     for job in settings.described_jobs(metalink::parse(&text)?)? {
-        let report = download::run(context, &job, &screen.file(&job)).await;
-        if screen.reports() == Reports::Json {
-            screen.print_report(&report);
-        }
-        report.outcome?;
+        let display = screen.file(&job);
+        let landed = Box::new(download::fetch(context, &job, &display).await);
+        Ending::Landed(landed, display).settle(screen).await?;
     }
     Ok(())
 }

@@ -1,15 +1,18 @@
 //! Judging an answer: is it the same file, and does it bring what was asked for?
 
+use std::path::Path;
+
 use tokio::time::Instant;
 
 use super::super::error::DownloadError;
 use super::super::identity::{Observed, Verdict};
 use super::super::metalink::MEDIA_TYPE;
 use super::super::naming;
-use super::super::plan::{Failure, Parts, RunId, SourceId};
-use super::super::sink::{Store, Writer};
+use super::super::plan::{Failure, Parts, RangeSet, RunId, SourceId};
+use super::super::sink::{MAX_SMALL, Store, Writer};
 use super::engine::Engine;
 use super::fetch::{Extent, Opened};
+use super::landing::Place;
 use super::runs::Flow;
 use super::{Naming, Origin, Output};
 
@@ -104,17 +107,18 @@ impl Engine<'_> {
         {
             self.rename_target(folder.join(name));
         }
-        let (mut store, target) = match &self.target {
-            Some(target) => (Store::open(target)?.0, target.clone()),
-            None => (Store::standard_output()?, std::path::PathBuf::new()),
+        let (size, hashing, pieces) = (self.identity.size, self.hashing(), self.pieces());
+        let Some(target) = &self.target else {
+            let store = Store::standard_output(hashing)?;
+            self.writer = Some(Writer::new(Path::new(""), store, RangeSet::new()));
+            return Ok(());
         };
-        let none = super::super::plan::RangeSet::new();
-        if let Err(error) = store.begin(&none, self.identity.size, self.hashing(), self.pieces()) {
-            // Nothing is in the part file yet; the failure to tell is the first one.
-            let _ = store.discard(&target);
-            return Err(error.into());
-        }
-        self.writer = Some(Writer::new(&target, store, none));
+        let is_small = size.is_none_or(|size| size <= MAX_SMALL as u64);
+        self.writer = Some(if is_small && pieces.is_none() && self.place == Place::Free {
+            Writer::held(target, size, hashing, &self.context.finisher)
+        } else {
+            Writer::new(target, Store::create(target, size, hashing, pieces)?, RangeSet::new())
+        });
         Ok(())
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use futures_util::StreamExt;
 use futures_util::future::{Abortable, LocalBoxFuture};
@@ -15,13 +14,14 @@ use super::super::event::{Event, Observer};
 use super::super::identity::Identity;
 use super::super::plan::{Balancer, Plan, RangeSet, RunId, SourceId, Standing};
 use super::super::redirect::Trail;
-use super::super::sink::{Durability, Existing, Hashing, Store, Writer};
+use super::super::sink::{Durability, Hashing, Store, Writer};
 use super::asking::AskOutcome;
 use super::doubt::Doubt;
 use super::fetch::{Fetcher, Shown};
+use super::landing::{Place, Unnamed};
 use super::runs::{ActiveRun, Flow, Step};
 use super::sources::Sources;
-use super::{Completion, Context, Job, Origin, Report, Reporting, Resume, known};
+use super::{Context, Job, Origin, Report, Reporting, Resume, known};
 
 /// One download under way.
 pub(super) struct Engine<'a> {
@@ -39,7 +39,7 @@ pub(super) struct Engine<'a> {
     pub(super) held_back: Vec<(RunId, Flow)>,
     pub(super) asking: Option<LocalBoxFuture<'static, AskOutcome>>,
     pub(super) writer: Option<Writer>,
-    existing: Existing,
+    pub(super) place: Place,
     /// Sources that have another version of the file.
     pub(super) other_versions: Vec<SourceId>,
     pub(super) restarts: usize,
@@ -60,15 +60,12 @@ impl<'a> Engine<'a> {
         observer: &'a dyn Observer,
         fetcher: Fetcher,
         target: Option<PathBuf>,
+        place: Place,
     ) -> Self {
         let identity = known(job);
         let balancer = match &job.origin {
             Origin::Address(_) => Balancer::Present,
             Origin::Mirrors { .. } => Balancer::Absent,
-        };
-        let existing = match &target {
-            Some(path) if path.symlink_metadata().is_ok() => Existing::Replace,
-            _ => Existing::Keep,
         };
         let plan = Plan::new(
             Self::plan_settings(context, target.is_some()),
@@ -90,7 +87,7 @@ impl<'a> Engine<'a> {
             held_back: Vec::new(),
             asking: None,
             writer: None,
-            existing,
+            place,
             other_versions: Vec::new(),
             restarts: 0,
             doubt: Doubt::default(),
@@ -113,7 +110,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Downloads until the file is complete, checked, and has its name.
-    pub(super) async fn run(&mut self) -> Result<Completion, DownloadError> {
+    pub(super) async fn run(&mut self) -> Result<(), DownloadError> {
         self.remember()?;
         if let Origin::Mirrors { urls, unchecked, .. } = &self.job.origin {
             if let (Some(kinds), None) = (unchecked, self.identity.digest) {
@@ -140,7 +137,7 @@ impl<'a> Engine<'a> {
             match self.plan.standing() {
                 Standing::Complete => {
                     if self.is_right().await? {
-                        return Ok(Completion::Downloaded);
+                        return Ok(());
                     }
                     continue;
                 }
@@ -175,7 +172,7 @@ impl<'a> Engine<'a> {
                     let wrong = wrong?;
                     self.reject_pieces(&wrong).await?;
                     self.checkpoint_early()?;
-                    self.listen_again();
+                    self.listen_again()?;
                 }
                 () = tokio::time::sleep_until(next_checkpoint) => {
                     next_checkpoint = Instant::now() + self.context.options.checkpoint_every;
@@ -198,8 +195,10 @@ impl<'a> Engine<'a> {
     /// Opens what an earlier run left, and plans with it.
     fn remember(&mut self) -> Result<(), DownloadError> {
         let Some(target) = &self.target else { return Ok(()) };
-        let part = super::super::sink::part_path(target);
-        if self.context.options.resume == Resume::No || part.symlink_metadata().is_err() {
+        if self.context.options.resume == Resume::No || self.place == Place::Free {
+            return Ok(());
+        }
+        if super::super::sink::part_path(target).symlink_metadata().is_err() {
             return Ok(());
         }
         let (mut store, remembered) = Store::open(target)?;
@@ -289,37 +288,29 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Gives a right file its name, and keeps or removes what came of a download that failed.
+    /// A right file, ready to be named; what came of a download that failed is kept or removed.
     pub(super) async fn conclude(
         &mut self,
-        outcome: Result<Completion, DownloadError>,
-    ) -> Result<Completion, DownloadError> {
+        outcome: Result<(), DownloadError>,
+    ) -> Result<Option<Unnamed>, DownloadError> {
         let runs: Vec<RunId> = self.runs.keys().copied().collect();
         for run in runs {
             self.drop_run(run);
         }
-        let Some(writer) = &mut self.writer else { return outcome };
-        match outcome {
-            Ok(completion) => {
-                let size = self.plan.size().unwrap_or_default();
-                let modified: Option<SystemTime> = self
+        match (outcome, self.writer.take()) {
+            (Ok(()), writer) => Ok(writer.map(|writer| Unnamed {
+                writer,
+                size: self.plan.size().unwrap_or_default(),
+                modified: self
                     .identity
                     .last_modified
                     .as_deref()
-                    .and_then(|date| httpdate::parse_http_date(date).ok());
-                let durability = self.context.options.durability;
-                if let Err(error) = writer.finish(size, modified, self.existing, durability).await {
-                    // A file that is complete and lacks its name alone is kept, and so is what a journal tells of.
-                    if !writer.holds(size) && !writer.has_journal() {
-                        // The first failure is the one to tell.
-                        let _ = writer.discard().await;
-                    }
-                    return Err(error.into());
-                }
-                self.observer.notice(&Event::Finished { target: self.target.as_deref(), size });
-                Ok(completion)
-            }
-            Err(error) => {
+                    .and_then(|date| httpdate::parse_http_date(date).ok()),
+                existing: self.place.existing(),
+                durability: self.context.options.durability,
+            })),
+            (Err(error), None) => Err(error),
+            (Err(error), Some(mut writer)) => {
                 let is_of_use = self.identity.size.is_some()
                     && self.identity.can_be_resumed()
                     && !matches!(error, DownloadError::WrongChecksum { .. } | DownloadError::Sink(_));
@@ -339,8 +330,7 @@ impl<'a> Engine<'a> {
 
     /// The server named the file.
     pub(super) fn rename_target(&mut self, target: PathBuf) {
-        let is_there = target.symlink_metadata().is_ok();
-        self.existing = if is_there { Existing::Replace } else { Existing::Keep };
+        self.place = Place::of(Some(&target));
         self.target = Some(target);
     }
 

@@ -19,7 +19,7 @@ use super::identity::{Authority, Identity, Verdict};
 use super::limit::RateLimiter;
 use super::plan::PlanSettings;
 use super::redirect::Trail;
-use super::sink::{Durability, Pieces, digest};
+use super::sink::{Durability, Finisher, Pieces, digest};
 use super::transport::Transport;
 
 mod answers;
@@ -28,12 +28,15 @@ mod countdown;
 mod doubt;
 mod engine;
 mod fetch;
+mod landing;
 mod repair;
 mod runs;
 mod sources;
 
 use engine::Engine;
 use fetch::Fetcher;
+pub use landing::Landed;
+use landing::Place;
 pub use sources::SourceReport;
 
 /// Where the file goes.
@@ -201,6 +204,8 @@ pub struct Context {
     pub options: Rc<Options>,
     /// How fast they may be, all together.
     pub limiter: Option<Rc<RefCell<RateLimiter>>>,
+    /// Where small files get their names.
+    pub finisher: Finisher,
     /// Becomes true when the user wants an end.
     pub stop: watch::Receiver<bool>,
 }
@@ -235,6 +240,11 @@ pub enum Completion {
 
 /// Downloads one file.
 pub async fn run(context: &Context, job: &Job, observer: &dyn Observer) -> Report {
+    fetch(context, job, observer).await.finish(observer).await
+}
+
+/// Downloads one file up to the point where only the disk is waited for.
+pub async fn fetch(context: &Context, job: &Job, observer: &dyn Observer) -> Landed {
     let started = Instant::now();
     let address = match &job.origin {
         Origin::Address(url) => url.to_string(),
@@ -256,19 +266,24 @@ pub async fn run(context: &Context, job: &Job, observer: &dyn Observer) -> Repor
     };
     let fetcher =
         Fetcher { transport: context.transport.clone(), headers: context.options.headers.clone(), home };
-    if let Some(path) = report.target.clone()
+    let place = Place::of(report.target.as_deref());
+    if place == Place::Taken
+        && let Some(path) = report.target.clone()
         && path.is_file()
         && is_complete(context, job, &fetcher, &path, &mut report).await
     {
         observer.notice(&Event::AlreadyThere { target: &path });
-    } else {
-        let mut engine = Engine::new(context, job, observer, fetcher, report.target.clone());
-        let outcome = engine.run().await;
-        report.outcome = engine.conclude(outcome).await;
-        engine.fill(&mut report);
+        return Landed { report, unnamed: None, started };
     }
-    report.elapsed = started.elapsed();
-    report
+    let mut engine = Engine::new(context, job, observer, fetcher, report.target.clone(), place);
+    let outcome = engine.run().await;
+    let (outcome, unnamed) = match engine.conclude(outcome).await {
+        Ok(unnamed) => (Ok(Completion::Downloaded), unnamed),
+        Err(error) => (Err(error), None),
+    };
+    report.outcome = outcome;
+    engine.fill(&mut report);
+    Landed { report, unnamed, started }
 }
 
 /// Whether the file at `path` is the one that would be downloaded, or is not to be touched.

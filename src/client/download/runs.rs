@@ -118,18 +118,19 @@ impl Engine<'_> {
         self.step(run, Box::pin(reading));
     }
 
-    pub(super) fn listen_again(&mut self) {
+    pub(super) fn listen_again(&mut self) -> Result<(), DownloadError> {
         if let Some(writer) = &mut self.writer {
-            writer.start();
+            writer.start()?;
         }
         if self.writer.as_ref().is_some_and(Writer::is_full) {
-            return;
+            return Ok(());
         }
         let now = Instant::now();
         for (run, flow) in std::mem::take(&mut self.held_back) {
             self.plan.held_back(run, now);
             self.read(run, flow);
         }
+        Ok(())
     }
 
     pub(super) fn take(&mut self, step: Step) -> Result<(), DownloadError> {
@@ -141,7 +142,7 @@ impl Engine<'_> {
                 let (error, shown) = error.into_error();
                 self.fail(run, failure, error, shown, now);
             }
-            Step::Chunk { run, flow, bytes } => self.keep(run, flow, &bytes, now),
+            Step::Chunk { run, flow, bytes } => self.keep(run, flow, &bytes, now)?,
             Step::End { run, flow } => self.end(run, flow, now),
             Step::Broken { run, url, error } => {
                 let error = DownloadError::Transport { url: url.to_string(), source: error };
@@ -151,8 +152,8 @@ impl Engine<'_> {
         Ok(())
     }
 
-    fn keep(&mut self, run: RunId, flow: Flow, bytes: &Bytes, now: Instant) {
-        let Some(active) = self.runs.get_mut(&run) else { return };
+    fn keep(&mut self, run: RunId, flow: Flow, bytes: &Bytes, now: Instant) -> Result<(), DownloadError> {
+        let Some(active) = self.runs.get_mut(&run) else { return Ok(()) };
         let (base, source) = (active.offset, active.source);
         active.offset = base.saturating_add(bytes.len() as u64);
         let kept = self.plan.received(run, bytes.len() as u64, now);
@@ -169,7 +170,7 @@ impl Engine<'_> {
                 writer.push(fresh.start, bytes.slice(from..to), source.0);
                 // The last bytes are written in one go with what comes after them.
                 if !is_complete {
-                    writer.start();
+                    writer.start()?;
                 }
             }
         }
@@ -178,6 +179,7 @@ impl Engine<'_> {
         } else {
             self.runs.remove(&run);
         }
+        Ok(())
     }
 
     /// The answer is complete. The plan may have wanted more of it.

@@ -2,10 +2,9 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use super::super::plan::{ByteRange, RangeSet};
-use super::{PartFile, SinkError};
+use super::{PartFile, SinkError, folder_of};
 
 /// How much is compared, or copied back, at once.
 const BLOCK_BYTES: usize = 64 << 10;
@@ -21,12 +20,8 @@ pub(super) struct Aside {
 impl Aside {
     /// Room for them on the disk of `part`.
     pub(super) fn new(part: &PartFile) -> Result<Self, SinkError> {
-        let folder = match part.path().parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let file =
-            tempfile::tempfile_in(folder).map_err(|source| failed("create a file in", part, source))?;
+        let file = tempfile::tempfile_in(folder_of(part.path()))
+            .map_err(|source| failed("create a file in", part, source))?;
         Ok(Self { file, kept: RangeSet::new() })
     }
 

@@ -1,6 +1,8 @@
 //! The digest of a file whose bytes come in any order: what comes in order is hashed as it lands, the rest is read back
 //! when the gap before it closes.
 
+use bytes::Bytes;
+
 use super::super::checksum::{Algorithm, Checksum, Hasher};
 use super::super::plan::{ByteRange, RangeSet};
 use super::{PartFile, SinkError};
@@ -59,9 +61,15 @@ impl RunningDigest {
         Ok(())
     }
 
-    /// Bytes hashed so far.
-    pub(super) fn position(&self) -> u64 {
-        self.position
+    /// The digest that a file of `size` bytes will have once `batch` is written too, where nothing has to be read back for it.
+    pub(super) fn of(mut self, batch: &[(u64, Bytes)], size: u64, algorithm: Algorithm) -> Option<Checksum> {
+        if self.algorithm() != algorithm {
+            return None;
+        }
+        for (offset, bytes) in batch {
+            self.landed(*offset, bytes);
+        }
+        (self.position == size).then(|| self.finish())
     }
 
     pub(super) fn finish(self) -> Checksum {

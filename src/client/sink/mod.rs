@@ -2,6 +2,7 @@
 
 mod aside;
 pub mod digest;
+mod finisher;
 pub mod journal;
 mod part;
 mod store;
@@ -10,9 +11,10 @@ mod writer;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use finisher::Finisher;
 pub use part::{Durability, Existing, PartFile};
 pub use store::{Hashing, Pieces, Store};
-pub use writer::Writer;
+pub use writer::{MAX_SMALL, Writer};
 
 use super::exit_code::GetCode;
 
@@ -20,6 +22,14 @@ use super::exit_code::GetCode;
 #[must_use]
 pub fn part_path(target: &Path) -> PathBuf {
     part::with_suffix(target, ".part")
+}
+
+/// The folder that `target` is in.
+fn folder_of(target: &Path) -> &Path {
+    match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// Why the file cannot be written.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 
-use super::SinkError;
+use super::{SinkError, folder_of};
 
 /// How often a part file that was renamed away under our hands is opened again.
 const MAX_OPENS: usize = 8;
@@ -178,10 +178,7 @@ fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn sync_folder(path: &Path) -> Result<(), SinkError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| SinkError::Io {
         action: "sync the folder",
         path: folder.to_owned(),

@@ -43,6 +43,15 @@ pub enum Hashing {
     Off,
 }
 
+impl Hashing {
+    fn begin(self) -> Option<RunningDigest> {
+        match self {
+            Self::On(algorithm) => Some(RunningDigest::new(algorithm)),
+            Self::Off => None,
+        }
+    }
+}
+
 /// The file being written.
 #[derive(Debug)]
 pub struct Store {
@@ -84,10 +93,11 @@ impl Store {
     }
 
     /// Standard output, which takes bytes in order only.
-    pub fn standard_output() -> Result<Self, SinkError> {
+    pub fn standard_output(hashing: Hashing) -> Result<Self, SinkError> {
         // Without the line buffer of the standard library's handle.
         let descriptor = std::io::stdout().as_fd().try_clone_to_owned();
-        Ok(Self::new(Place::StandardOutput(descriptor.map_err(SinkError::StandardOutput)?.into())))
+        let place = Place::StandardOutput(descriptor.map_err(SinkError::StandardOutput)?.into());
+        Ok(Self { digest: hashing.begin(), ..Self::new(place) })
     }
 
     fn new(place: Place) -> Self {
@@ -101,6 +111,22 @@ impl Store {
         }
     }
 
+    /// The part file of `target`, begun anew; nothing is left of it where that fails.
+    pub fn create(
+        target: &Path,
+        size: Option<u64>,
+        hashing: Hashing,
+        pieces: Option<Pieces>,
+    ) -> Result<Self, SinkError> {
+        let (mut store, _) = Self::open(target)?;
+        if let Err(error) = store.begin(&RangeSet::new(), size, hashing, pieces) {
+            // Nothing is in the part file yet; the failure to tell is the first one.
+            let _ = store.discard(target);
+            return Err(error);
+        }
+        Ok(store)
+    }
+
     /// Begins with what is there already; the pieces of it that turned out wrong.
     pub fn begin(
         &mut self,
@@ -110,14 +136,12 @@ impl Store {
         pieces: Option<Pieces>,
     ) -> Result<Vec<ByteRange>, SinkError> {
         self.written = done.clone();
-        self.digest = match hashing {
-            Hashing::On(algorithm) => Some(RunningDigest::new(algorithm)),
-            Hashing::Off => None,
-        };
+        self.digest = hashing.begin();
         self.pieces = pieces;
         self.checked = RangeSet::new();
         let Place::Part(part) = &self.place else { return Ok(Vec::new()) };
-        if done.is_empty() {
+        // Some file systems write a file that was cut to the disk when it is closed.
+        if done.is_empty() && part.size()? > 0 {
             part.set_size(0)?;
         }
         let wanted = size.map(|size| size.saturating_sub(done.len()));
@@ -224,18 +248,9 @@ impl Store {
         Ok(bytes)
     }
 
-    /// The digest that a file of `size` bytes will have once `batch` is written, where nothing has to be read back for it.
-    pub(super) fn digest_ahead(
-        &self,
-        batch: &[(u64, Bytes)],
-        size: u64,
-        algorithm: Algorithm,
-    ) -> Option<Checksum> {
-        let mut running = self.digest.clone().filter(|running| running.algorithm() == algorithm)?;
-        for (offset, bytes) in batch {
-            running.landed(*offset, bytes);
-        }
-        (running.position() == size).then(|| running.finish())
+    /// The digest of what was written in order so far, where one is computed.
+    pub(super) fn running_digest(&self) -> Option<RunningDigest> {
+        self.digest.clone()
     }
 
     fn begin_digest_anew(&mut self) {

@@ -10,8 +10,10 @@ use tokio::task::{JoinError, JoinHandle};
 use super::super::checksum::{Algorithm, Checksum};
 use super::super::identity::Identity;
 use super::super::plan::{ByteRange, RangeSet};
+use super::digest::RunningDigest;
+use super::finisher::{Finish, Finisher, WholeFile};
 use super::journal::Journal;
-use super::store::{self, Store};
+use super::store::{self, Hashing, Store};
 use super::{Durability, Existing, SinkError};
 
 /// Bytes that may wait for the disk; beyond that the network waits.
@@ -21,8 +23,9 @@ const MAX_WAITING_BYTES: usize = 8 << 20;
 /// still arrives, and little is left to wait for at the end.
 const EARLY_CHECKPOINT_BYTES: u64 = 16 << 20;
 
-/// So many bytes are hashed without going to another thread for it.
-const MAX_HASHED_HERE: usize = 64 << 10;
+/// A file of at most so many bytes has no part file unless something goes wrong; so many are hashed without going to another
+/// thread for it.
+pub const MAX_SMALL: usize = 64 << 10;
 
 /// A store that comes back, and the pieces that turned out wrong.
 type Written = (Box<Store>, Result<Vec<ByteRange>, SinkError>);
@@ -31,7 +34,9 @@ type Written = (Box<Store>, Result<Vec<ByteRange>, SinkError>);
 #[derive(Debug)]
 pub struct Writer {
     target: PathBuf,
-    /// `None` while a batch is being written.
+    /// What the part file will be, while all that came is in memory: in the batch.
+    held: Option<Held>,
+    /// `None` before that, and while a batch is being written.
     store: Option<Box<Store>>,
     writing: Option<JoinHandle<Written>>,
     batch: Vec<(u64, Bytes)>,
@@ -46,6 +51,14 @@ pub struct Writer {
     before: RangeSet,
 }
 
+/// A file that has no part file yet.
+#[derive(Debug)]
+struct Held {
+    size: Option<u64>,
+    hashing: Hashing,
+    finisher: Finisher,
+}
+
 #[derive(Debug)]
 enum JournalState {
     Idle(Option<Journal>),
@@ -56,9 +69,22 @@ impl Writer {
     /// A writer to `store`, which was begun with `before`.
     #[must_use]
     pub fn new(target: &Path, store: Store, before: RangeSet) -> Self {
+        Self { store: Some(Box::new(store)), before, ..Self::empty(target) }
+    }
+
+    /// A writer of a new file of `size` bytes, as far as that is known, which stays in memory while it is small. Whoever
+    /// uses this has seen that neither the file nor a part file is there.
+    #[must_use]
+    pub fn held(target: &Path, size: Option<u64>, hashing: Hashing, finisher: &Finisher) -> Self {
+        let held = Held { size, hashing, finisher: finisher.clone() };
+        Self { held: Some(held), ..Self::empty(target) }
+    }
+
+    fn empty(target: &Path) -> Self {
         Self {
             target: target.to_owned(),
-            store: Some(Box::new(store)),
+            held: None,
+            store: None,
             writing: None,
             batch: Vec::new(),
             batch_runs: Vec::new(),
@@ -66,7 +92,7 @@ impl Writer {
             waiting: 0,
             unsaved: Vec::new(),
             journal: JournalState::Idle(None),
-            before,
+            before: RangeSet::new(),
         }
     }
 
@@ -84,18 +110,35 @@ impl Writer {
         self.waiting >= MAX_WAITING_BYTES
     }
 
-    /// Sends the batch on its way, if the last one arrived.
-    pub fn start(&mut self) {
-        if self.batch.is_empty() {
-            return;
+    /// Sends the batch on its way, if the last one arrived and it is too much to be held.
+    pub fn start(&mut self) -> Result<(), SinkError> {
+        if self.held.is_some() && self.waiting <= MAX_SMALL {
+            return Ok(());
         }
-        let Some(mut store) = self.store.take() else { return };
+        self.write_batch()
+    }
+
+    fn write_batch(&mut self) -> Result<(), SinkError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        self.leave_memory()?;
+        let Some(mut store) = self.store.take() else { return Ok(()) };
         let batch = std::mem::take(&mut self.batch);
         self.writing_runs = std::mem::take(&mut self.batch_runs);
         self.writing = Some(tokio::task::spawn_blocking(move || {
             let result = store.write(&batch);
             (store, result)
         }));
+        Ok(())
+    }
+
+    /// What was held goes on by way of a part file.
+    fn leave_memory(&mut self) -> Result<(), SinkError> {
+        if let Some(Held { size, hashing, .. }) = self.held.take() {
+            self.store = Some(Box::new(Store::create(&self.target, size, hashing, None)?));
+        }
+        Ok(())
     }
 
     /// Whether a journal speaks of what was written.
@@ -146,7 +189,7 @@ impl Writer {
     pub async fn flush(&mut self) -> Result<Vec<ByteRange>, SinkError> {
         let mut wrong = Vec::new();
         loop {
-            self.start();
+            self.write_batch()?;
             let Some(writing) = &mut self.writing else { return Ok(wrong) };
             let joined = writing.await;
             wrong.extend(self.batch_arrived(joined)?);
@@ -166,6 +209,15 @@ impl Writer {
         identity: &Identity,
         name: impl Fn(usize) -> String,
     ) -> Result<(), SinkError> {
+        if self.held.is_some() && !self.batch.is_empty() {
+            // So little that it need not be written beside the network; only a file without pieces is held.
+            self.leave_memory()?;
+            if let Some(store) = &mut self.store {
+                store.write(&std::mem::take(&mut self.batch))?;
+                self.unsaved.append(&mut self.batch_runs);
+                self.waiting = 0;
+            }
+        }
         let JournalState::Idle(journal) = &mut self.journal else { return Ok(()) };
         let Some(store) = self.store.as_ref().filter(|_| !self.unsaved.is_empty()) else { return Ok(()) };
         let Some(file) = store.second_handle() else { return Ok(()) };
@@ -212,6 +264,7 @@ impl Writer {
             self.batch_arrived(joined)?;
         }
         self.settle().await?;
+        self.leave_memory()?;
         let mut store = self.store.take().ok_or(SinkError::Abandoned)?;
         let batch = std::mem::take(&mut self.batch);
         let runs = std::mem::take(&mut self.batch_runs);
@@ -277,10 +330,15 @@ impl Writer {
 
     /// The digest of all that came, a file of `size` bytes, where it was asked for.
     pub async fn digest(&mut self, size: u64, algorithm: Algorithm) -> Result<Option<Checksum>, SinkError> {
-        if let (Some(store), true) = (&self.store, self.waiting <= MAX_HASHED_HERE)
-            && let Some(digest) = store.digest_ahead(&self.batch, size, algorithm)
-        {
-            return Ok(Some(digest));
+        if self.waiting <= MAX_SMALL {
+            let running = match (&self.store, &self.held) {
+                (Some(store), _) => store.running_digest(),
+                (None, Some(_)) => Some(RunningDigest::new(algorithm)),
+                (None, None) => None,
+            };
+            if let Some(digest) = running.and_then(|running| running.of(&self.batch, size, algorithm)) {
+                return Ok(Some(digest));
+            }
         }
         self.with_store(move |store| store.digest(algorithm)).await
     }
@@ -294,6 +352,14 @@ impl Writer {
         durability: Durability,
     ) -> Result<(), SinkError> {
         let target = self.target.clone();
+        if let Some(held) = &self.held
+            && self.waiting as u64 == size
+        {
+            let file = WholeFile { target: target.clone(), parts: self.batch.clone(), modified };
+            if held.finisher.finish(file).await? == Finish::Named {
+                return Ok(());
+            }
+        }
         self.with_store(move |store| store.finish(&target, size, modified, existing, durability)).await
     }
 
@@ -308,6 +374,10 @@ impl Writer {
 
     /// Removes everything: no later run could use it.
     pub async fn discard(&mut self) -> Result<(), SinkError> {
+        if self.held.take().is_some() {
+            self.batch.clear();
+            return Ok(());
+        }
         self.flush().await?;
         let target = self.target.clone();
         self.with_store(move |store| store.discard(&target)).await

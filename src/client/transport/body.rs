@@ -10,6 +10,9 @@ const MAX_LINE_BYTES: usize = 4096;
 /// The most bytes of trailers that are skipped.
 const MAX_TRAILER_BYTES: usize = 16 * 1024;
 
+/// So many bytes are copied out of the buffer, more are split off it.
+const COPIED_BYTES: usize = 4096;
+
 /// Why a body cannot be read on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
@@ -153,7 +156,9 @@ pub enum AnswerTo {
 
 fn take_up_to(buffer: &mut BytesMut, left: u64) -> (Bytes, u64) {
     let size = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-    (buffer.split_to(size).freeze(), left.saturating_sub(size as u64))
+    // A few bytes would hold a whole buffer for as long as they are kept; copied, they leave it to the next answer.
+    let data = if size <= COPIED_BYTES { buffer.copy_to_bytes(size) } else { buffer.split_to(size).freeze() };
+    (data, left.saturating_sub(size as u64))
 }
 
 /// A line without its end; a bare line feed ends one too.

@@ -31,6 +31,14 @@ const MAX_ADDRESSES: usize = 16;
 pub(super) struct Connection {
     pub(super) stream: Stream,
     pub(super) peer: SocketAddr,
+    /// Room for the next answer; empty between two.
+    pub(super) buffer: BytesMut,
+}
+
+impl Connection {
+    fn new(stream: Stream, peer: SocketAddr) -> Self {
+        Self { stream, peer, buffer: BytesMut::new() }
+    }
 }
 
 /// The bytes of a connection, with TLS taken off.
@@ -73,7 +81,7 @@ impl Connector {
             Route::Forward(proxy) => {
                 // The proxy speaks to the server, TLS included: this connection ends at the proxy.
                 let (tcp, peer) = self.dial(&proxy.host, proxy.port).await?;
-                return Ok(Connection { stream: Stream::Plain(tcp), peer });
+                return Ok(Connection::new(Stream::Plain(tcp), peer));
             }
             Route::Tunnel(proxy) => {
                 let (tcp, peer) = self.dial(&proxy.host, proxy.port).await?;
@@ -84,7 +92,7 @@ impl Connector {
             Security::Plain => Stream::Plain(tcp),
             Security::Tls => Stream::Tls(Box::new(self.tls.handshake(&origin.host, tcp).await?)),
         };
-        Ok(Connection { stream, peer })
+        Ok(Connection::new(stream, peer))
     }
 
     async fn dial(&self, host: &Host<String>, port: u16) -> Result<(TcpStream, SocketAddr), TransportError> {

@@ -1,5 +1,7 @@
 //! The head of an HTTP/1 answer: parsed with limits, kept as it was received.
 
+use std::mem::MaybeUninit;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 /// The longest head that is read, in bytes.
@@ -46,9 +48,14 @@ impl Head {
     ///
     /// Header values that are not UTF-8 are kept readable: each foreign byte becomes U+FFFD.
     pub fn take(buffer: &mut BytesMut) -> Result<Option<Self>, HeadError> {
-        let mut lines = [httparse::EMPTY_HEADER; MAX_HEADER_LINES];
-        let mut response = httparse::Response::new(&mut lines);
-        let (length, status, minor_version, headers) = match response.parse(buffer) {
+        let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADER_LINES];
+        let mut response = httparse::Response::new(&mut []);
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut response,
+            buffer,
+            &mut lines,
+        );
+        let (length, status, minor_version, headers) = match parsed {
             Ok(httparse::Status::Complete(length)) if length > MAX_HEAD_BYTES => {
                 return Err(HeadError::TooLong);
             }
@@ -65,7 +72,9 @@ impl Head {
             Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooManyLines),
             Err(error) => return Err(HeadError::NotHttp(error)),
         };
-        let raw = buffer.copy_to_bytes(length);
+        // A copy, so that the buffer serves the next answer too.
+        let raw = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
+        buffer.advance(length);
         Ok(Some(Self { status, minor_version, headers, raw }))
     }
 

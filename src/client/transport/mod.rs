@@ -218,7 +218,7 @@ impl Transport {
         let started = Instant::now();
         connection.stream.write_all(bytes).await.map_err(TransportError::Send)?;
         connection.stream.flush().await.map_err(TransportError::Send)?;
-        let mut buffer = BytesMut::with_capacity(SMALL_READ_BYTES);
+        let mut buffer = std::mem::take(&mut connection.buffer);
         let mut interim = 0_usize;
         let head = loop {
             match Head::take(&mut buffer)? {
@@ -346,9 +346,12 @@ impl Body {
     }
 
     fn release(&mut self) {
-        let Some(connection) = self.connection.take() else { return };
+        let Some(mut connection) = self.connection.take() else { return };
         // Bytes beyond the body are nobody's: such a connection cannot be trusted with another answer.
         if self.reusable && self.decoder.is_complete() && self.buffer.is_empty() {
+            if self.buffer.capacity() <= SMALL_READ_BYTES {
+                connection.buffer = std::mem::take(&mut self.buffer);
+            }
             self.shared.pool.borrow_mut().put(self.key.clone(), connection, Instant::now());
         }
     }

@@ -1,0 +1,95 @@
+//! The end of a download, once nothing is to come from the network any more: the disk, and the name.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use super::super::error::DownloadError;
+use super::super::event::{Event, Observer};
+use super::super::sink::{Durability, Existing, Writer, part_path};
+use super::{Completion, Report};
+
+/// What has the file's name before the download, or that of its part file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nothing.
+    Free,
+    /// What an earlier run left.
+    Begun,
+    /// A file; perhaps there is a part file too.
+    Taken,
+}
+
+impl Place {
+    pub(super) fn of(target: Option<&Path>) -> Self {
+        let is_there = |path: &Path| path.symlink_metadata().is_ok();
+        match target {
+            Some(target) if is_there(target) => Self::Taken,
+            Some(target) if is_there(&part_path(target)) => Self::Begun,
+            _ => Self::Free,
+        }
+    }
+
+    pub(super) fn existing(self) -> Existing {
+        match self {
+            Self::Taken => Existing::Replace,
+            Self::Free | Self::Begun => Existing::Keep,
+        }
+    }
+}
+
+/// A file that is complete and right, and lacks its name.
+#[derive(Debug)]
+pub(super) struct Unnamed {
+    pub(super) writer: Writer,
+    pub(super) size: u64,
+    pub(super) modified: Option<SystemTime>,
+    pub(super) existing: Existing,
+    pub(super) durability: Durability,
+}
+
+impl Unnamed {
+    async fn name(mut self) -> Result<(), DownloadError> {
+        let (writer, size) = (&mut self.writer, self.size);
+        if let Err(error) = writer.finish(size, self.modified, self.existing, self.durability).await {
+            // A file that is complete and lacks its name alone is kept, and so is what a journal tells of.
+            if !writer.holds(size) && !writer.has_journal() {
+                // The first failure is the one to tell.
+                let _ = writer.discard().await;
+            }
+            return Err(error.into());
+        }
+        Ok(())
+    }
+}
+
+/// A download to which nothing is to come from the network any more. It is not done before [`finish`](Self::finish): others may
+/// use the network meanwhile.
+#[derive(Debug)]
+pub struct Landed {
+    pub(super) report: Report,
+    pub(super) unnamed: Option<Unnamed>,
+    pub(super) started: Instant,
+}
+
+impl Landed {
+    /// How it ended, where that is known already.
+    pub fn outcome(&self) -> &Result<Completion, DownloadError> {
+        &self.report.outcome
+    }
+
+    /// Waits for the disk, and gives a right file its name.
+    pub async fn finish(self, observer: &dyn Observer) -> Report {
+        let Self { mut report, unnamed, started } = self;
+        if let Some(unnamed) = unnamed {
+            let size = unnamed.size;
+            match unnamed.name().await {
+                Ok(()) => observer.notice(&Event::Finished { target: report.target.as_deref(), size }),
+                Err(error) => report.outcome = Err(error),
+            }
+        }
+        report.elapsed = started.elapsed();
+        report
+    }
+}
