@@ -11,6 +11,7 @@
 #![allow(clippy::disallowed_types, reason = "these tests wait for real processes in real time")]
 
 mod actors;
+mod choosing;
 mod cli;
 mod client;
 mod client_disk;

@@ -1,0 +1,113 @@
+//! What decides where a client is sent, besides the health of the servers.
+
+use std::collections::HashSet;
+use std::thread;
+use std::time::Duration;
+
+use super::support::fleet::Balancer;
+use super::support::http::{self, Answer};
+use super::support::peer::{Behaviour, Peer};
+
+/// So many servers, and a balancer that has found them up.
+struct Servers {
+    peers: Vec<Peer>,
+    balancer: Balancer,
+}
+
+impl Servers {
+    fn start(behaviours: &[Behaviour], keys: &[(&str, &str)]) -> Self {
+        let peers: Vec<_> = behaviours.iter().cloned().map(Peer::start).collect();
+        let lines: Vec<_> = peers.iter().map(Peer::authority).collect();
+        let balancer = Balancer::start_with_keys(&lines.join("\n"), keys);
+        for peer in &peers {
+            balancer.wait_for_state(&peer.authority(), "up");
+        }
+        Self { peers, balancer }
+    }
+
+    fn prompt(count: usize, keys: &[(&str, &str)]) -> Self {
+        Self::start(&vec![Behaviour::Prompt; count], keys)
+    }
+
+    fn location(&self, peer: usize, target: &str) -> String {
+        format!("http://{}{target}", self.peers[peer].authority())
+    }
+
+    /// The answer to a request that names these servers as failed.
+    fn avoiding(&self, names: &[String]) -> Answer {
+        let names = names.join(", ");
+        let head = format!("GET /x HTTP/1.1\r\nHost: x\r\nFingerpost-Avoid: {names}\r\n\r\n");
+        http::request(self.balancer.address(), head)
+    }
+}
+
+/// The addresses in the `Link` header, which must be in the form of RFC 6249 and in the order of their priority.
+fn duplicates(answer: &Answer) -> Vec<String> {
+    let Some(header) = answer.header("Link") else { return Vec::new() };
+    let link = |(priority, link): (usize, &str)| {
+        let end = format!(">; rel=duplicate; pri={priority}");
+        link.strip_prefix('<').and_then(|link| link.strip_suffix(&end)).expect(header).to_owned()
+    };
+    (1..).zip(header.split(", ")).map(link).collect()
+}
+
+#[test]
+fn a_redirect_names_as_many_other_servers_as_it_is_told_to() {
+    for (alternates, named) in [("0", 0), ("1", 1), ("3", 3)] {
+        let story = Servers::prompt(5, &[("ALTERNATES", alternates)]);
+        let known: HashSet<_> = (0..5).map(|peer| story.location(peer, "/a%20b?c=d")).collect();
+        for _ in 0..20 {
+            let answer = story.balancer.get("/a%20b?c=d");
+            let mut urls = duplicates(&answer);
+            assert_eq!(urls.len(), named, "{answer:?}");
+            urls.push(answer.location().to_owned());
+            let different: HashSet<_> = urls.iter().cloned().collect();
+            assert_eq!(different.len(), urls.len(), "{answer:?}");
+            assert!(different.is_subset(&known), "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_the_client_says_has_failed_is_left_out_while_there_is_another() {
+    let story = Servers::prompt(3, &[]);
+    let names: Vec<_> = story.peers.iter().map(Peer::authority).collect();
+    for _ in 0..20 {
+        let answer = story.avoiding(&names[..2]);
+        assert_eq!(answer.location(), story.location(2, "/x"));
+        assert_eq!(duplicates(&answer), [""; 0], "{answer:?}");
+    }
+    // Where all have failed it, one of them is still the best there is.
+    assert_eq!(story.avoiding(&names).status, 301);
+}
+
+#[test]
+fn who_comes_back_for_the_same_file_is_sent_elsewhere_unless_that_is_switched_off() {
+    let moved = |key: &str| {
+        let story = Servers::prompt(2, &[("SECOND_CHANCE", key), ("POLICY", "random")]);
+        let targets: Vec<_> = (0..20).map(|number| format!("/{number}")).collect();
+        let ask = || targets.iter().map(|target| story.balancer.get(target)).collect::<Vec<_>>();
+        let before = ask();
+        // Sooner it is no retry: the rule is about real time.
+        thread::sleep(Duration::from_millis(1_300));
+        before.iter().zip(ask()).filter(|(before, after)| before.location() != after.location()).count()
+    };
+    assert_eq!(moved("true"), 20);
+    // Half of them by chance: all with a probability of one in a million.
+    assert!(moved("false") < 20);
+}
+
+#[test]
+fn a_report_that_cannot_be_true_is_counted_and_its_server_gets_no_more_than_the_honest_ones() {
+    let says = |metrics: &str| {
+        Behaviour::WithHeader(format!("endpoint-load-metrics: JSON {{\"named_metrics\":{{{metrics}}}}}"))
+    };
+    let behaviours =
+        [says("\"in_flight\":1"), says("\"in_flight\":1e18,\"sent_bytes\":-5"), says("\"in_flight\":NaN")];
+    let story = Servers::start(&behaviours, &[]);
+    assert!(story.balancer.metric("fingerpost_load_report_values_clamped_total").unwrap() >= 2.0);
+    assert!(story.balancer.metric("fingerpost_load_reports_unreadable_total").unwrap() >= 1.0);
+    let redirects = story.balancer.redirects(200);
+    assert_eq!(redirects.to(&story.peers[1].authority()), 0);
+    assert!(redirects.to(&story.peers[0].authority()) > 50);
+}
