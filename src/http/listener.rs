@@ -21,7 +21,7 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// The host is neither an address nor a name that resolves to one.
-    #[error("cannot listen on {host}: it is no address of this machine")]
+    #[error("cannot listen on {host:?}: it is no address of this machine")]
     Host {
         /// The host as it was given.
         host: String,
@@ -29,7 +29,7 @@ pub enum ListenError {
         source: io::Error,
     },
     /// The system refused the address.
-    #[error("cannot listen on {address}: choose another port, or 0 for a free one")]
+    #[error("cannot listen on {address}: {}", advice(source))]
     Bind {
         /// The address that was asked for.
         address: SocketAddr,
@@ -63,6 +63,15 @@ pub enum ListenError {
         /// The path that was asked for.
         path: PathBuf,
     },
+}
+
+/// What to do about an address that the system refused.
+fn advice(refused: &io::Error) -> &'static str {
+    match refused.kind() {
+        io::ErrorKind::AddrNotAvailable => "it is no address of this machine",
+        io::ErrorKind::PermissionDenied => "choose a port from 1024 on; those below take a privilege",
+        _ => "choose another port, or 0 for a free one",
+    }
 }
 
 /// A listening socket.
@@ -221,7 +230,6 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
     }
     // A restart must not wait for the last run's connections to leave TIME_WAIT.
-    #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -252,6 +260,12 @@ mod tests {
         let first = listen("127.0.0.1", 0).unwrap();
         let port = first.local_addr().unwrap().port();
         let message = listen("127.0.0.1", port).unwrap_err().to_string();
-        assert!(message.contains(&port.to_string()), "{message}");
+        assert!(
+            message.contains(&port.to_string())
+                && message.ends_with("choose another port, or 0 for a free one")
+        );
+        // TEST-NET-1 is nobody's.
+        let message = listen("192.0.2.1", 0).unwrap_err().to_string();
+        assert_eq!(message, "cannot listen on 192.0.2.1:0: it is no address of this machine");
     }
 }

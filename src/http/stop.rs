@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::systemd::ServiceState;
@@ -64,25 +65,14 @@ impl StopHandle {
 /// The signals that ask a program to stop: SIGINT (Ctrl-C) and SIGTERM.
 #[derive(Debug)]
 pub struct Interrupts {
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
+    interrupt: Signal,
+    terminate: Signal,
 }
 
 impl Interrupts {
     /// Takes the signals over: from now on they end the program only through [`Interrupts::next`].
     pub fn listen() -> io::Result<Self> {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            Ok(Self {
-                interrupt: signal(SignalKind::interrupt())?,
-                terminate: signal(SignalKind::terminate())?,
-            })
-        }
-        #[cfg(not(unix))]
-        Ok(Self {})
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
     /// Asks `stop` to stop at the first signal, with `grace` for answers under way, and at once at the second.
@@ -99,14 +89,9 @@ impl Interrupts {
 
     /// Waits for the next signal.
     pub async fn next(&mut self) {
-        #[cfg(unix)]
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
-        }
-        #[cfg(not(unix))]
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
         }
     }
 }

@@ -88,7 +88,7 @@ pub enum LineError {
     Port { word: String },
     #[error("{word}: a server is spoken to over http:// or https://")]
     UnknownScheme { word: String },
-    #[error("{word}: the host must be a name of letters, digits, '-', '_' and '.', or an address")]
+    #[error("{word}: the host must be a name of letters, digits, '-', '_' and '.' (others as xn--...), or an address")]
     Host { word: String },
     #[error("{word}: an IPv6 address is written in brackets, as in [::1]:8081")]
     NoBrackets { word: String },
@@ -114,7 +114,7 @@ pub enum LineError {
     Zone { word: String },
     #[error("{id} stands in line {first} already; that line counts")]
     Duplicate { id: BackendId, first: usize },
-    #[error("there are {MAX_BACKENDS} servers already; this and {more} more are left out")]
+    #[error("there are {MAX_BACKENDS} servers already; this one is left out, and {more} more")]
     TooMany { more: usize },
 }
 

@@ -17,11 +17,13 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -90,17 +92,9 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ListError> {
     Ok(bytes)
 }
 
-#[cfg(unix)]
 fn open_without_waiting(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     File::options().read(true).custom_flags(flags).open(path)
-}
-
-#[cfg(not(unix))]
-fn open_without_waiting(path: &Path) -> io::Result<File> {
-    File::open(path)
 }
 
 /// Takes the bytes of `path` for a list; refuses one of which no line is right.
@@ -265,28 +259,21 @@ fn log_change(path: &Path, old: &[Backend], new: &[Backend]) {
     );
 }
 
-/// SIGHUP, where there is such a thing.
+/// SIGHUP, where it can be had.
 struct Asked {
-    #[cfg(unix)]
-    signal: Option<tokio::signal::unix::Signal>,
+    signal: Option<Signal>,
 }
 
 impl Asked {
-    #[cfg(unix)]
     fn new() -> Self {
-        let signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
-        let signal = signal.inspect_err(|error| warn!(%error, "SIGHUP will not read the list again")).ok();
+        let signal = signal(SignalKind::hangup())
+            .inspect_err(|error| warn!(%error, "SIGHUP will not read the list again"))
+            .ok();
         Self { signal }
-    }
-
-    #[cfg(not(unix))]
-    fn new() -> Self {
-        Self {}
     }
 
     /// Waits for the next signal; for ever where there is none.
     async fn recv(&mut self) {
-        #[cfg(unix)]
         if let Some(signal) = &mut self.signal
             && signal.recv().await.is_some()
         {

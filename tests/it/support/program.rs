@@ -128,7 +128,6 @@ impl Program {
     }
 
     /// Sends a signal.
-    #[cfg(unix)]
     pub fn signal(&self, signal: rustix::process::Signal) {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
