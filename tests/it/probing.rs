@@ -71,19 +71,26 @@ fn a_server_that_failed_one_probe_is_not_chosen_while_another_is_usable() {
 fn the_status_names_state_and_reason_of_each_server() {
     let (sound, broken) = (Peer::start(Behaviour::Prompt), Peer::start(Behaviour::Status(500)));
     let gone = Peer::start(Behaviour::Prompt).authority();
-    let list = format!("{}\n{}\n{gone}", sound.authority(), broken.authority());
+    let silent = Peer::start(Behaviour::Hangs);
+    let endless = Peer::start(Behaviour::HangsInTheHead);
+    let own = [&sound, &broken, &silent, &endless].map(Peer::authority);
+    let list = format!("{}\n{gone}", own.join("\n"));
     let balancer = Balancer::start(&list);
     balancer.wait_for_state(&sound.authority(), "up");
     balancer.wait_for_state(&broken.authority(), "down");
     balancer.wait_for_state(&gone, "down");
+    balancer.wait_for_state(&silent.authority(), "down");
+    balancer.wait_for_state(&endless.authority(), "down");
     let admin = balancer.admin_address().to_string();
     let output = fingerpost().args(["status", &admin]).output().unwrap();
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     for (authority, words) in [
         (sound.authority(), ["up", "answers"]),
-        (broken.authority(), ["down", "500"]),
-        (gone, ["down", "refused"]),
+        (broken.authority(), ["down", "answered with status 500 (Internal Server Error)"]),
+        (gone, ["down", "connection refused"]),
+        (silent.authority(), ["down", "timed out (no answer within 100ms)"]),
+        (endless.authority(), ["down", "timed out (no answer within 100ms)"]),
     ] {
         let line = table.lines().find(|line| line.contains(&authority)).unwrap_or_else(|| panic!("{table}"));
         assert!(words.iter().all(|word| line.contains(word)), "{words:?} not in {line:?}");

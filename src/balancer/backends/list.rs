@@ -88,7 +88,9 @@ pub enum LineError {
     Port { word: String },
     #[error("{word}: a server is spoken to over http:// or https://")]
     UnknownScheme { word: String },
-    #[error("{word}: the host must be a name of letters, digits, '-', '_' and '.' (others as xn--...), or an address")]
+    #[error(
+        "{word}: the host must be a name of letters, digits, '-', '_' and '.' (others as xn--...), or an address"
+    )]
     Host { word: String },
     #[error("{word}: an IPv6 address is written in brackets, as in [::1]:8081")]
     NoBrackets { word: String },

@@ -51,11 +51,13 @@ impl Prober {
     #[must_use]
     pub fn new(backend: &BackendId, plan: &ProbePlan) -> Self {
         let timeout = plan.timeout;
+        // A probe has one time-out, which says what it waited for; those of awc come too late to speak first.
+        let late = timeout.saturating_mul(2);
         let clock = ConnectClock::default();
         let mut connector = Connector::new()
             .connector(Timed { inner: connect::Connector::default().service(), clock: clock.clone() })
-            .timeout(timeout)
-            .handshake_timeout(timeout)
+            .timeout(late)
+            .handshake_timeout(late)
             .limit(2);
         if backend.is_https() {
             match tls::client_config() {
@@ -66,7 +68,7 @@ impl Prober {
         }
         let client = Client::builder()
             .connector(connector)
-            .timeout(timeout)
+            .timeout(late)
             .disable_redirects()
             .no_default_headers()
             .add_default_header((header::USER_AGENT, concat!("fingerpost/", env!("CARGO_PKG_VERSION"))))
