@@ -126,6 +126,9 @@ impl Files {
 
     /// The answer to one request, unless a disk has to be waited for.
     fn answer_now(&self, request: &Request) -> Option<Sent> {
+        if request.headers().get(header::HOST).is_some_and(|host| !is_host(host.as_bytes())) {
+            return Some(self.refuse(StatusCode::BAD_REQUEST).into());
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Some(self.refuse(StatusCode::NOT_IMPLEMENTED).into());
         }
@@ -246,6 +249,12 @@ impl Files {
         }
         .into()
     }
+}
+
+/// Whether this could be a host and a port (RFC 9112, section 3.2). Which one does not matter here, but whoever passed on
+/// what is none may have understood the request otherwise.
+fn is_host(value: &[u8]) -> bool {
+    value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%:[]!$&'()*+,;=".contains(byte))
 }
 
 /// The path of the file that a request names.

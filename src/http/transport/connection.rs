@@ -7,6 +7,7 @@
 //! - One head at a time goes to the parser; what a client pipelines waits here until its answer is out. So
 //!   bytes written while no handler has the request can only be the parser's own error, and its status is
 //!   all that is taken of it: the page goes out in its place.
+//! - The body of a request is not read at all: every answer is the same without it, and the last of its connection.
 //! - A flush while a head is unfinished means that the head did not come whole: only then is time set for it.
 
 use std::io;
@@ -31,6 +32,9 @@ use super::stream::Stream;
 
 /// Requests answered the short way before other connections get their turn.
 const SHORT_ANSWERS_IN_TURN: usize = 16;
+
+/// What the dispatcher says to a client that waits with its body.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 mod refusing;
 mod sending;
@@ -237,17 +241,6 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Reads a request's body, or what a client sends in its place, as it comes.
-    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.ahead.is_empty() {
-            return self.stream.poll_read(cx, buf);
-        }
-        let length = self.ahead.len().min(buf.remaining());
-        buf.put_slice(self.ahead.get(..length).unwrap_or_default());
-        self.ahead.advance(length);
-        Poll::Ready(Ok(()))
-    }
-
     /// The answer is out: what came meanwhile is looked at now.
     fn end_answer(&mut self, cx: &mut Context<'_>) {
         self.answers = self.answers.wrapping_add(1);
@@ -257,9 +250,10 @@ impl Connection {
         self.scan = HeadScan::default();
         self.line.clear();
         if self.link.has_request_body.get() {
-            // What is left of the body cannot be told from a next request.
             self.link.stage.set(Stage::Ended);
             self.ending = Some(Ending::after_answer());
+            // The dispatcher waits for the body until it hears of the end.
+            cx.waker().wake_by_ref();
             return;
         }
         self.link.stage.set(Stage::Idle);
@@ -294,11 +288,11 @@ impl AsyncRead for Connection {
         this.check_clock(cx)?;
         match this.link.stage.get() {
             Stage::Ended => Poll::Ready(Ok(())),
-            Stage::Answering if this.link.has_request_body.get() => this.poll_body(cx, buf),
             Stage::Idle | Stage::Head if !this.is_head_whole => this.poll_heads(cx, buf),
             Stage::Idle | Stage::Head | Stage::Answering => {
                 // The dispatcher returns here before the parser has seen the head, and again while an answer
-                // is sent. The next request stays where it is, but the task must hear of it.
+                // is made and sent. The next request stays where it is, but the task must hear of it. So does a body:
+                // what the parser has read of it, and what comes after it, could no longer be kept apart from the answer.
                 if !this.is_input_waiting && this.stream.poll_readable(cx).is_ready() {
                     this.is_input_waiting = true;
                 }
@@ -320,6 +314,10 @@ impl AsyncWrite for Connection {
             ready!(this.poll_ending(cx))?;
             return Poll::Ready(Ok(bytes.len()));
         }
+        // No body is read, so nobody is to wait with it, nor to send it.
+        if bytes.starts_with(CONTINUE) && this.link.sent_of_answer() == 0 {
+            return Poll::Ready(Ok(CONTINUE.len()));
+        }
         this.link.see_answer(bytes);
         this.poll_write_answer(cx, bytes)
     }
@@ -330,10 +328,6 @@ impl AsyncWrite for Connection {
         ready!(this.poll_outgoing(cx))?;
         match this.link.stage.get() {
             Stage::Answering if !this.link.is_body_open.get() => this.end_answer(cx),
-            // A body that came with its head waits here; the dispatcher must ask for it.
-            Stage::Answering if this.link.has_request_body.get() && !this.ahead.is_empty() => {
-                cx.waker().wake_by_ref();
-            }
             // The parser does not take the head for whole, so it reads on.
             Stage::Head if this.is_head_whole => {
                 this.is_head_whole = false;

@@ -34,7 +34,7 @@ pub struct Link {
     pub(super) stage: Cell<Stage>,
     /// Whether the answer's body, or the answer itself, is still to come.
     pub(super) is_body_open: Cell<bool>,
-    /// Whether the request has a body. It is not separated from the next request, so that is the last one.
+    /// Whether the request has a body. Nobody reads it, so the request is the last one.
     pub(super) has_request_body: Cell<bool>,
     pub(super) sent: Cell<u64>,
     /// What was sent before the current answer.

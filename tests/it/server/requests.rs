@@ -37,6 +37,10 @@ fn version(name: &str, status: &'static [u16]) -> Case {
     raw(format!("GET /a.txt {name}\r\nHost: x\r\n\r\n"), status)
 }
 
+fn host(value: &str, status: &'static [u16]) -> Case {
+    raw(format!("GET /a.txt HTTP/1.1\r\nHost: {value}\r\n\r\n"), status)
+}
+
 /// Content of a file that no path may reach.
 const SECRET: &str = "nobody may read this";
 
@@ -129,12 +133,24 @@ fn table() -> Vec<Case> {
         version("HTTP/2.0", &[505]),
         version("HTTP/3.0", &[505]),
         raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[505]),
+        // Bodies, which nobody reads.
+        raw(request("GET", "/a.txt", &["Content-Length: 5"]) + "hello", &[200]),
+        raw(request("GET", "/a.txt", &["Content-Length: 5", "Expect: 100-continue"]), &[200]),
+        raw(request("POST", "/a.txt", &["Content-Length: 5", "Expect: 100-continue"]), &[501]),
         // What is no request.
         raw("garbage\r\n\r\n", &[400]),
         raw("GET /\r\n\r\n", &[400]),
         raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", &[400]),
         raw("GET /a.txt HTTP/1.1\r\n\r\n", &[400]),
         raw("GET /a.txt HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", &[400]),
+        host("a b", &[400]),
+        host("a/b", &[400]),
+        host("a, b", &[400]),
+        host("user@a", &[400]),
+        host("\u{e9}", &[400]),
+        host("", &[200]),
+        host("[2001:db8::1]:8080", &[200]),
+        host("a-b.example:80", &[200]),
         raw(request("POST", "/", &["Content-Length: 5", "Transfer-Encoding: chunked"]), &[400]),
         raw(request("POST", "/", &["Content-Length: 5", "Content-Length: 6"]), &[400]),
         raw(request("POST", "/", &["Content-Length: +5"]), &[400]),
