@@ -91,15 +91,16 @@ impl Cache {
         }
     }
 
-    /// Puts a file in, in place of an older state of it, and others out until there is room.
-    pub fn insert(&mut self, path: &[u8], found: Found, now: Instant) {
+    /// Puts a file in, in place of an older state of it, and others out until there is room. Gives the number of those.
+    pub fn insert(&mut self, path: &[u8], found: Found, now: Instant) -> u64 {
         self.remove(path);
         let size = size(path, &found);
         if size > self.limit {
-            return;
+            return 0;
         }
+        let mut evicted = 0;
         while self.bytes + size > self.limit {
-            self.evict();
+            evicted += u64::from(self.evict());
         }
         self.snapshots += usize::from(matches!(found.content, Content::Snapshot(_)));
         let entry = Entry { path: path.into(), found, checked: now, was_used: Cell::new(false) };
@@ -112,6 +113,7 @@ impl Cache {
             self.places.insert(path.into(), place);
             self.bytes += size;
         }
+        evicted
     }
 
     /// Takes a file out.
@@ -126,16 +128,18 @@ impl Cache {
         self.ring.get_mut(place)?.as_mut()
     }
 
-    fn evict(&mut self) {
+    /// Looks at the next place, and says whether it has become free.
+    fn evict(&mut self) -> bool {
         let place = self.hand;
         self.hand = if self.hand + 1 < self.ring.len() { self.hand + 1 } else { 0 };
-        let Some(Some(entry)) = self.ring.get(place) else { return };
+        let Some(Some(entry)) = self.ring.get(place) else { return false };
         if entry.was_used.replace(false) {
-            return;
+            return false;
         }
         let path = entry.path.clone();
         self.places.remove(&path);
         self.clear(place);
+        true
     }
 
     fn clear(&mut self, place: usize) {

@@ -27,6 +27,12 @@ pub struct WorkerCounters {
     pub cache_hits: AtomicU64,
     /// Files that were looked for on the disk.
     pub cache_misses: AtomicU64,
+    /// Files that left the memory to make room for others.
+    pub cache_evictions: AtomicU64,
+    /// Times a file was sent from memory of this program since there were too many copies, or none could be made.
+    pub copies_left_out: AtomicU64,
+    /// Times it was forgotten which files lie compressed beside others, since there were too many.
+    pub variants_forgotten: AtomicU64,
     /// Parts of large files that were not in memory, and were read before they were sent.
     pub cold_reads: AtomicU64,
     /// Listings of folders that have more entries than are shown.
@@ -98,6 +104,21 @@ impl Collector for Figures {
             ("body_bytes", "Bytes of files given to the kernel", self.load.sent()),
             ("cache_hits", "Files answered from memory", self.sum(|worker| &worker.cache_hits)),
             ("cache_misses", "Files looked for on the disk", self.sum(|worker| &worker.cache_misses)),
+            (
+                "cache_evictions",
+                "Files that left the memory to make room for others",
+                self.sum(|worker| &worker.cache_evictions),
+            ),
+            (
+                "copies_left_out",
+                "Answers from memory that a copy in the kernel would have made cheaper, had there been room for it",
+                self.sum(|worker| &worker.copies_left_out),
+            ),
+            (
+                "variants_forgotten",
+                "Times it was forgotten what lies compressed beside files, since there were too many of them",
+                self.sum(|worker| &worker.variants_forgotten),
+            ),
             (
                 "cold_reads",
                 "Parts of up to 1 MiB of large files that had to be read from a disk",

@@ -230,13 +230,15 @@ impl FileServer {
                 // A worker that died and was started anew goes on where the other stopped counting.
                 let number = next_worker.fetch_add(1, Ordering::Relaxed) % workers.len().max(1);
                 let counters = workers.get(number).map(Arc::clone).unwrap_or_default();
+                let variants = || Variants::new(Arc::clone(&root), Arc::clone(&counters));
+                let variants = settings.precompressed.then(variants);
                 let files = Rc::new(Files {
                     store: Store::new(Arc::clone(&root), cache_bytes, plan.passage, Arc::clone(&counters)),
                     load: Arc::clone(&load),
                     counters,
                     log: log.clone().map(Rc::new),
                     listings: listing_memory.clone().map(|memory| Listings::new(Arc::clone(&root), memory)),
-                    variants: settings.precompressed.then(|| Variants::new(Arc::clone(&root))),
+                    variants,
                     digests: digests.clone(),
                     plan: plan.clone(),
                 });

@@ -134,14 +134,16 @@ impl Store {
     /// A file that is asked for again while it is in memory goes on as a copy that the kernel can send from.
     fn with_snapshot(&self, path: &[u8], mut found: Found) -> Found {
         let Content::Memory(bytes) = &found.content else { return found };
-        let is_worth_it = self.passage == Passage::Kernel && bytes.len() as u64 >= snapshot::SMALLEST;
-        if !is_worth_it || self.cache.borrow().snapshots() >= snapshot::MOST {
+        if self.passage != Passage::Kernel || (bytes.len() as u64) < snapshot::SMALLEST {
             return found;
         }
+        let has_room = self.cache.borrow().snapshots() < snapshot::MOST;
         // Without one, as where descriptors run out, the bytes go out from where they are.
-        if let Ok(copy) = snapshot::of(bytes) {
+        if let Some(copy) = has_room.then(|| snapshot::of(bytes).ok()).flatten() {
             found.content = Content::Snapshot(Arc::new(copy));
             self.cache.borrow_mut().keep_as(path, found.content.clone());
+        } else {
+            self.counters.copies_left_out.fetch_add(1, Ordering::Relaxed);
         }
         found
     }
@@ -181,7 +183,10 @@ impl Store {
             Ok(Loaded::Same) => cache.confirm(path, now).ok_or(OpenError::WouldBlock),
             Ok(Loaded::Found(found)) => {
                 match &found.content {
-                    Content::Memory(_) | Content::Snapshot(_) => cache.insert(path, found.clone(), now),
+                    Content::Memory(_) | Content::Snapshot(_) => {
+                        let evicted = cache.insert(path, found.clone(), now);
+                        self.counters.cache_evictions.fetch_add(evicted, Ordering::Relaxed);
+                    }
                     Content::File(_) => cache.remove(path),
                 }
                 Ok(found)

@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use actix_http::header::{self, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use super::conditions::Validators;
 use super::encoding::{self, Coding};
+use super::metrics::WorkerCounters;
 use super::root::{OpenError, Patience, Root};
 use super::store::{FRESH, Found, Store};
 
@@ -75,12 +77,13 @@ type Remembered = (Instant, Siblings);
 /// Finds the encoded files beside others. Each worker has its own.
 pub(super) struct Variants {
     root: Arc<Root>,
+    counters: Arc<WorkerCounters>,
     remembered: RefCell<HashMap<Box<[u8]>, Remembered>>,
 }
 
 impl Variants {
-    pub(super) fn new(root: Arc<Root>) -> Self {
-        Self { root, remembered: RefCell::default() }
+    pub(super) fn new(root: Arc<Root>, counters: Arc<WorkerCounters>) -> Self {
+        Self { root, counters, remembered: RefCell::default() }
     }
 
     /// The representation to send of a file; [`OpenError::WouldBlock`] if only a disk can tell.
@@ -145,6 +148,7 @@ impl Variants {
         // What is asked for often is there again at once.
         if remembered.len() >= MOST_REMEMBERED && !remembered.contains_key(name) {
             remembered.clear();
+            self.counters.variants_forgotten.fetch_add(1, Ordering::Relaxed);
         }
         remembered.insert(name.into(), (now, siblings));
         siblings

@@ -117,3 +117,21 @@ fn metrics_count_what_happened() {
         assert!(text.lines().any(|own| own == line), "no {line} in\n{text}");
     }
 }
+
+#[test]
+fn a_full_cache_is_seen_in_the_metrics() {
+    // Room for one of them on the only worker.
+    let server = Server::start_with(&["--admin", "127.0.0.1:0", "--cache-bytes", "100KiB"]);
+    for name in ["first", "second", "third"] {
+        server.put(name, vec![b'x'; 60 << 10]);
+        server.get(&format!("/{name}"));
+    }
+    let text = http::get(server.program().admin_address(), "/metrics").text();
+    for line in [
+        "fingerpost_server_cache_evictions_total 2",
+        "fingerpost_server_copies_left_out_total 0",
+        "fingerpost_server_variants_forgotten_total 0",
+    ] {
+        assert!(text.lines().any(|own| own == line), "no {line} in\n{text}");
+    }
+}
