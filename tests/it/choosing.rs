@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::support::fleet::Balancer;
 use super::support::http::{self, Answer};
 use super::support::peer::{Behaviour, Peer};
+use super::support::wait_until;
 
 /// So many servers, and a balancer that has found them up.
 struct Servers {
@@ -110,4 +111,50 @@ fn a_report_that_cannot_be_true_is_counted_and_its_server_gets_no_more_than_the_
     let redirects = story.balancer.redirects(200);
     assert_eq!(redirects.to(&story.peers[1].authority()), 0);
     assert!(redirects.to(&story.peers[0].authority()) > 50);
+}
+
+/// Servers with these attributes in the list, and a balancer that has found them up.
+fn with_attributes(attributes: &[&str], keys: &[(&str, &str)]) -> Servers {
+    let peers: Vec<_> = attributes.iter().map(|_| Peer::start(Behaviour::Prompt)).collect();
+    let lines: Vec<_> = peers
+        .iter()
+        .zip(attributes)
+        .map(|(peer, attributes)| format!("{} {attributes}", peer.authority()))
+        .collect();
+    let balancer = Balancer::start_with_keys(&lines.join("\n"), keys);
+    for peer in &peers {
+        balancer.wait_for_state(&peer.authority(), "up");
+    }
+    Servers { peers, balancer }
+}
+
+#[test]
+fn a_lower_tier_takes_all_traffic_while_it_is_usable() {
+    let story = with_attributes(&["tier=1", "tier=0"], &[("PROBE_INTERVAL", "200ms")]);
+    let [spare, first] = [0, 1].map(|peer: usize| story.peers[peer].authority());
+    wait_until("the first tier alone to be used", || story.balancer.redirects(20).to(&first) == 20);
+    assert_eq!(story.balancer.redirects(200).authorities(), [&first]);
+    story.peers[1].behave(Behaviour::Status(500));
+    story.balancer.wait_for_state(&first, "down");
+    wait_until("the other tier to be used", || story.balancer.redirects(1).to(&spare) == 1);
+    assert_eq!(story.balancer.redirects(200).authorities(), [&spare]);
+}
+
+#[test]
+fn weights_are_shares() {
+    let story = with_attributes(&["weight=5", "weight=3", "weight=1", ""], &[("POLICY", "round-robin")]);
+    wait_until("all to be used", || story.balancer.redirects(20).authorities().len() == 4);
+    let redirects = story.balancer.redirects(1000);
+    for (peer, share) in story.peers.iter().zip([500_usize, 300, 100, 100]) {
+        assert!(redirects.to(&peer.authority()).abs_diff(share) <= 10, "{redirects:?}");
+    }
+}
+
+#[test]
+fn hash_keeps_a_path_on_its_server() {
+    let story = with_attributes(&["", "", ""], &[("POLICY", "hash")]);
+    // Few enough that no server has more outstanding than its paths may always have.
+    let targets = ["/a", "/b", "/c", "/d"];
+    let ask = || targets.map(|target| story.balancer.get(target).location().to_owned());
+    assert_eq!(ask(), ask());
 }
