@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::access_log::Format;
 use super::body::Passage;
 use super::digests::DigestPlan;
+use super::snapshot;
 use crate::http::listener::Place;
 use crate::http::transport::Limits;
 use crate::open_files::Need;
@@ -163,11 +164,14 @@ impl TryFrom<RawServerSettings> for ServerSettings {
 const DIGEST_FILES: u64 = 100;
 
 impl ServerSettings {
-    /// The files and sockets that may be open: a download of a large file has two, and each walk and digest some.
+    /// The files and sockets that may be open: a download of a large file has two, each walk and digest some, and so
+    /// have the copies of files that are asked for often.
     #[must_use]
     pub fn open_files(&self) -> Need {
         let digests = if self.digests.is_some() { DIGEST_FILES } else { 0 };
-        Need::new(self.workers, (self.limits.connections as u64).saturating_mul(2).saturating_add(digests))
+        let copies = if self.passage == Passage::Kernel { snapshot::MOST * self.workers } else { 0 };
+        let downloads = (self.limits.connections as u64).saturating_mul(2);
+        Need::new(self.workers, downloads.saturating_add(digests).saturating_add(copies as u64))
     }
 }
 

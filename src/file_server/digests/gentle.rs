@@ -30,11 +30,24 @@ impl Pace {
     }
 }
 
-/// On systems that do not let a single thread do so, its pace is all that holds it back.
+/// From now on this thread runs when no other wants to, and its reads come after all others where the disk has an order.
+/// Where that is not allowed it has the lowest of the usual priorities; on systems that do not let a single thread have
+/// one, its pace is all that holds it back.
 pub(super) fn lower_priority() {
     #[cfg(target_os = "linux")]
-    if let Err(errno) = rustix::process::setpriority_process(None, 19) {
-        tracing::debug!(%errno, "digests are made at the priority of all other work");
+    {
+        use thread_priority::{
+            NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+            thread_native_id,
+        };
+
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle) {
+            tracing::debug!(%error, "digests are not made at idle priority");
+            if let Err(errno) = rustix::process::setpriority_process(None, 19) {
+                tracing::debug!(%errno, "digests are made at the priority of all other work");
+            }
+        }
     }
 }
 

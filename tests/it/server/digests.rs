@@ -247,3 +247,18 @@ fn a_head_and_its_get_agree_on_one_connection() {
         assert_eq!(answer.header("Repr-Digest"), Some(header(b"hello").as_str()), "{method}");
     }
 }
+
+#[test]
+fn digests_are_made_when_nobody_else_wants_to_run() {
+    const SCHED_IDLE: &str = "5";
+    let server = Server::start();
+    let tasks = format!("/proc/{}/task", server.program().pid());
+    wait_until("the thread to be at idle priority", || {
+        std::fs::read_dir(&tasks).unwrap().flatten().any(|task| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            let (name, fields) = stat.rsplit_once(") ").unwrap_or_default();
+            // The 41st of all fields, and the third is the first of these.
+            name.ends_with("(digests") && fields.split(' ').nth(38) == Some(SCHED_IDLE)
+        })
+    });
+}
