@@ -214,3 +214,31 @@ fn hash_moves_a_path_on_when_its_backend_has_more_than_its_share() {
     let most = candidates.iter().map(|candidate| candidate.ledger.redirects()).max().unwrap();
     assert!((250..330).contains(&most), "a quarter more than its share of 1000: {most}");
 }
+
+#[test]
+fn adaptive_sends_nobody_to_a_strong_backend_with_much_to_do_while_a_weak_one_is_idle() {
+    for tables in [1, 20] {
+        let mut book = Book::default();
+        let mut candidates: Vec<_> = (0..3).map(|backend| candidate(&mut book, backend, 1.0)).collect();
+        // By their response times the first two are drawn 128 times as often as the last.
+        candidates[2].response_time = Some(Duration::from_secs(10));
+        candidates[0].response_time = Some(Duration::from_micros(100));
+        let mut random = SmallRng::seed_from_u64(7);
+        let now = Tick(1_000_000_000);
+        let mut chosen = [0; 3];
+        // Costs are known from the first table on.
+        policy::build(PolicyName::Adaptive, candidates.clone(), &mut random);
+        for busy in &candidates[..2] {
+            busy.ledger.settle(Some(u32::MAX), Duration::from_millis(1), now);
+        }
+        for _ in 0..tables {
+            let policy = policy::build(PolicyName::Adaptive, candidates.clone(), &mut random);
+            for pick in 0..200 / tables {
+                let mut picks = Picks::new(0);
+                policy.pick(&Request::default(), Tick(now.0 + pick), &mut random, &mut picks);
+                chosen[picks.chosen().unwrap() as usize] += 1;
+            }
+        }
+        assert_eq!(chosen, [0, 0, 200]);
+    }
+}

@@ -5,8 +5,10 @@
 //! be reset between probes, and a backend that is not heard of is sent clients at the pace it is believed to carry,
 //! which is weighted round robin.
 //!
-//! A pick looks at a few backends, whatever their number: some drawn by capacity, and the best that earlier picks left
-//! over. The draws are not random but spread evenly, so that each backend comes up about as often as it should.
+//! A pick looks at a few backends, whatever their number: some drawn by capacity, and the best that were there after
+//! earlier picks, the chosen one included: a weak backend that is free is seldom drawn, and must not be forgotten while
+//! strong ones are overrun. The draws are not random but spread evenly, so that each backend comes up about as often as
+//! it should.
 
 mod capacity;
 mod outlook;
@@ -16,7 +18,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use rand::Rng;
 
-use self::outlook::{Outlook, Samples};
+use self::outlook::{Outlook, Rank, Samples};
 use super::alias::AliasTable;
 use super::draw::{self, Choice, NOBODY};
 use super::ledger::{Line, PAGE, Page};
@@ -25,8 +27,8 @@ use super::{Candidate, Ledger, Picks, Policy, Request, Tick};
 /// How many backends a pick draws ...
 const DRAWN: usize = 4;
 
-/// ... and how many more it remembers of those that earlier picks found good and did not choose. They cost less than
-/// a draw, and are worth more (Mitzenmacher, Prabhakar, Shah, "Load Balancing with Memory", 2002).
+/// ... and how many more it remembers, the best that are left after earlier picks. They cost less than a draw, and are
+/// worth more (Mitzenmacher, Prabhakar, Shah, "Load Balancing with Memory", 2002).
 const REMEMBERED: usize = 2;
 
 /// 2^64 divided by the golden ratio: multiples of it, modulo 2^64, are spread as evenly as can be.
@@ -53,7 +55,7 @@ pub(super) struct Adaptive {
 struct Hints {
     /// How many draws were made.
     drawn: AtomicU64,
-    /// Backends that the latest pick found good and did not choose.
+    /// The backends that were the best after the latest pick.
     remembered: [AtomicU32; REMEMBERED],
 }
 
@@ -78,6 +80,7 @@ impl Adaptive {
     pub(super) fn new(candidates: Vec<Candidate>, rng: &mut dyn Rng) -> Self {
         let mut pages: Vec<Arc<Page>> = Vec::new();
         let (mut names, mut shares) = (Vec::new(), Vec::new());
+        let mut best = [(Tick(u64::MAX), u32::MAX); REMEMBERED];
         for (candidate, cost) in candidates.iter().zip(capacity::costs(&candidates)) {
             let Candidate { ledger, backend, .. } = candidate;
             let place = ledger.place();
@@ -94,18 +97,20 @@ impl Adaptive {
                 *share = 1.0 / f64::from(cost.delay);
             }
             place.line().set_cost(cost);
+            let [first, second] = best;
+            let free = (Tick(place.line().drained_at().0.saturating_add(cost.delay as u64)), number as u32);
+            best = [first.min(free), first.max(free).min(second)];
         }
         let used = names.iter().rposition(|name| name.backend != NOBODY).map_or(0, |last| last + 1);
         shares.truncate(used);
         names.truncate(used);
         let draws = AliasTable::new(&shares);
-        let first = rng.next_u64();
-        let remembered = draws.index(first) as u32;
+        let remembered = best.map(|(_, number)| AtomicU32::new(number));
         Self {
             draws,
             pages: pages.into_boxed_slice(),
             names: names.into_boxed_slice(),
-            hints: Hints { drawn: AtomicU64::new(first), remembered: [remembered.into(), remembered.into()] },
+            hints: Hints { drawn: AtomicU64::new(rng.next_u64()), remembered },
             _ledgers: candidates.into_iter().map(|candidate| candidate.ledger).collect(),
         }
     }
@@ -137,7 +142,7 @@ impl Adaptive {
         let mut outlooks = [one, two, three, four, five, six].map(outlook);
         if !request.avoid.is_empty() {
             for outlook in &mut outlooks {
-                let name = self.names.get(outlook.number() as usize);
+                let name = self.names.get(outlook.rank().number() as usize);
                 if name.is_none_or(|name| request.avoid.contains(name.identity)) {
                     *outlook = Outlook::NONE;
                 }
@@ -146,10 +151,12 @@ impl Adaptive {
         Samples::new(outlooks)
     }
 
-    /// Keeps the best of what was looked at and not chosen for the next pick.
-    fn remember(&self, others: &[u32]) {
-        for (hint, number) in self.hints.remembered.iter().zip(others) {
-            hint.store(*number, Relaxed);
+    /// Keeps for the next pick the best of what was looked at: the chosen one as it is now, and the others in order.
+    fn remember(&self, chosen: Rank, others: [Rank; REMEMBERED]) {
+        let [first, second] = others;
+        let best = [first.min(chosen), first.max(chosen).min(second)];
+        for (hint, rank) in self.hints.remembered.iter().zip(best) {
+            hint.store(rank.number(), Relaxed);
         }
     }
 }
@@ -171,10 +178,11 @@ impl Policy for Adaptive {
         line.redirected();
         picks.push(name.backend);
         let (others, found) = samples.others(number);
-        let others = others.get(..found).unwrap_or_default();
-        self.remember(others);
+        let [first, second, ..] = others;
+        self.remember(Outlook::of(line, number, now).rank(), [first, second]);
         if !picks.is_full() {
-            for name in others.iter().filter_map(|number| self.names.get(*number as usize)) {
+            let others = others.get(..found).unwrap_or_default();
+            for name in others.iter().filter_map(|rank| self.names.get(rank.number() as usize)) {
                 if !picks.is_full() {
                     picks.push(name.backend);
                 }

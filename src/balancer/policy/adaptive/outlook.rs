@@ -26,13 +26,13 @@ pub(super) struct Outlook {
 /// In how many nanoseconds it would be finished, whether it has work, and its number: as one number, from the top. The
 /// bits of floats that are not negative are in the order of the floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank(u64);
+pub(super) struct Rank(u64);
 
 const FINISH_SHIFT: u32 = 33;
 const BUSY_SHIFT: u32 = 32;
 
 impl Rank {
-    const NONE: Self = Self(u64::MAX);
+    pub(super) const NONE: Self = Self(u64::MAX);
 
     fn new(finish: f32, busy: bool, number: u32) -> Self {
         let finish = u64::from(finish.to_bits()) << FINISH_SHIFT;
@@ -43,7 +43,8 @@ impl Rank {
         (self.0 >> BUSY_SHIFT) & 1 != 0
     }
 
-    fn number(self) -> u32 {
+    /// The number of its backend; of nobody for [`Rank::NONE`].
+    pub(super) fn number(self) -> u32 {
         self.0 as u32
     }
 
@@ -71,9 +72,8 @@ impl Outlook {
         Self { rank: Rank::new(finish, busy, number), wait: select_unpredictable(busy, 0, wait) }
     }
 
-    /// The number of its backend; of nobody for [`Outlook::NONE`].
-    pub(super) fn number(&self) -> u32 {
-        self.rank.number()
+    pub(super) fn rank(&self) -> Rank {
+        self.rank
     }
 }
 
@@ -102,16 +102,16 @@ impl Samples {
     }
 
     /// The best that were looked at but for the chosen one, each once; and how many they are.
-    pub(super) fn others(&self, chosen: u32) -> ([u32; BEST], usize) {
-        let (mut others, mut found) = ([0; BEST], 0);
+    pub(super) fn others(&self, chosen: u32) -> ([Rank; BEST], usize) {
+        let (mut others, mut found) = ([Rank::NONE; BEST], 0);
         let mut last = chosen;
         for rank in self.ranks.into_iter().take(BEST) {
-            if let Some(other) = others.get_mut(found) {
-                *other = rank.number();
-            }
             // Doubles are neighbours, since they have the same rank.
             #[allow(clippy::needless_bitwise_bool, reason = "no branches")]
             let is_other = (rank.number() != chosen) & (rank.number() != last) & (rank != Rank::NONE);
+            if let Some(other) = others.get_mut(found) {
+                *other = select_unpredictable(is_other, rank, Rank::NONE);
+            }
             found += usize::from(is_other);
             last = rank.number();
         }
