@@ -23,7 +23,11 @@ pub fn start(arguments: &LogArguments) {
     let filter = asked.unwrap_or_else(|| {
         EnvFilter::new(format!("{},actix_server=warn,actix_http=off", arguments.log_level))
     });
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // It would say on standard error that nothing can be said there, and panic over it.
+        .log_internal_errors(false);
     let started = match arguments.log_format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::support::program::{Program, fingerpost};
+use super::support::{http, wait_until};
 
 /// What a command printed, and how it ended.
 struct Ended {
@@ -59,6 +60,27 @@ fn too_few_open_files_are_an_error_that_says_what_to_do_and_a_low_limit_is_raise
     }
     let up = Program::spawn(&mut limited("-Sn 20", "up"));
     up.port();
+}
+
+#[test]
+fn a_log_that_nobody_reads_any_more_disturbs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("balancer_server_list.txt");
+    std::fs::write(&list, "127.0.0.1:1\nnonsense\n").unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = fingerpost();
+    command.args(["balancer", "--host", "127.0.0.1"]).current_dir(folder.path()).stderr(writer);
+    let mut balancer = Program::spawn_as_it_is(&mut command);
+    let admin = balancer.admin_address();
+    // Each of these is a line of the log.
+    wait_until("the probe to fail", || http::get(admin, "/api/v1/backends").text().contains("\"down\""));
+    std::fs::write(&list, "127.0.0.1:1\n127.0.0.1:2\n").unwrap();
+    wait_until("the new list", || http::get(admin, "/api/v1/backends").text().contains("127.0.0.1:2"));
+    let metrics = http::get(admin, "/metrics").text();
+    assert!(metrics.contains("fingerpost_panics_total 0\n"), "{metrics}");
+    balancer.signal(rustix::process::Signal::TERM);
+    assert!(balancer.wait().success());
 }
 
 #[test]
