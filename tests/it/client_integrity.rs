@@ -170,6 +170,31 @@ fn a_few_wrong_bytes_among_several_servers_cost_at_most_the_file_once_more() {
 }
 
 #[test]
+fn several_corrupt_servers_cost_at_most_five_times_the_file() {
+    let file = content(4 << 20);
+    let digest = format!("Digest: SHA-256={}", base64(&file));
+    for good in 0..4 {
+        let servers: Vec<FileServer> = (0..4)
+            .map(|index| {
+                let script = Script::of(&file).bytes_per_second(10 << 20);
+                if index == good { script.start() } else { script.corrupts_blocks(200 << 10).start() }
+            })
+            .collect();
+        let balancer = balancer(&servers.iter().collect::<Vec<_>>(), &digest);
+        let downloads = Downloads::new();
+        let flags = ["--parallel-time", "0.05", "--parallel-size", "1MiB"];
+        let outcome = downloads.get_quickly(&[&[balancer.url("/f").as_str()][..], &flags].concat());
+        let sent: usize = servers.iter().map(FileServer::sent).sum();
+        assert!(sent <= 5 * file.len() + (3 << 20), "{sent} bytes were sent, {good} is good");
+        // Not found among so many wrong ones, it is not there; a wrong file never is.
+        match outcome.code() {
+            0 => assert!(downloads.read("f") == file),
+            code => assert_eq!((code, downloads.names()), (32, vec![]), "{}", outcome.stderr()),
+        }
+    }
+}
+
+#[test]
 fn a_suspect_whose_bytes_nobody_else_brings_does_not_keep_the_next_from_being_suspected() {
     let file = content(9 << 20);
     let good = Script::of(&file).bytes_per_second(10 << 20).start();

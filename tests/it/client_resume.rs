@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::support::downloads::Downloads;
+use rand::RngExt;
+
+use super::support::downloads::{Downloads, chance};
 use super::support::misbehaving::{FileServer, Ranges, Script, content};
 use super::support::wait_until;
 
@@ -112,9 +114,10 @@ fn a_kill_at_any_time_never_leaves_a_wrong_file() {
     let url = server.url("/f");
     let flags = [url.as_str(), "--checkpoint-interval", "0.005"];
     let mut kills = 0;
-    for round in 0..50_u64 {
+    let mut chance = chance();
+    for _ in 0..50 {
         let mut running = downloads.start(&flags);
-        std::thread::sleep(Duration::from_millis(20 + (round * 37) % 90));
+        std::thread::sleep(Duration::from_micros(chance.random_range(20_000..110_000)));
         running.kill();
         kills += 1;
         match std::fs::read(downloads.path().join("f")) {

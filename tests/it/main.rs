@@ -20,6 +20,7 @@ mod client_files;
 mod client_hostile;
 mod client_integrity;
 mod client_resume;
+mod client_small;
 mod client_tls;
 #[cfg(target_os = "linux")]
 mod client_wait;

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
 use super::program::{Program, fingerpost};
@@ -10,6 +12,15 @@ use super::program::{Program, fingerpost};
 /// Waits scaled down.
 pub const QUICK: [&str; 8] =
     ["--head-after", "0.1", "--hedge-after", "0.2", "--drop-after", "2", "--retry-delay", "0.02"];
+
+/// Random numbers: what a test drew is drawn again with the seed that it printed.
+pub fn chance() -> StdRng {
+    const VARIABLE: &str = "FINGERPOST_TEST_SEED";
+    let given = std::env::var(VARIABLE).ok().map(|seed| seed.parse().unwrap());
+    let seed = given.unwrap_or_else(|| rand::rng().random());
+    println!("again with {VARIABLE}={seed}");
+    StdRng::seed_from_u64(seed)
+}
 
 /// A folder of its own in which `fingerpost get` is run.
 pub struct Downloads {
