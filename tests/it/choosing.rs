@@ -99,7 +99,7 @@ fn who_comes_back_for_the_same_file_is_sent_elsewhere_unless_that_is_switched_of
 }
 
 #[test]
-fn a_report_that_cannot_be_true_is_counted_and_its_server_gets_no_more_than_the_honest_ones() {
+fn a_report_that_cannot_be_true_is_counted_and_its_server_gets_no_client() {
     let says = |metrics: &str| {
         Behaviour::WithHeader(format!("endpoint-load-metrics: JSON {{\"named_metrics\":{{{metrics}}}}}"))
     };
@@ -108,10 +108,8 @@ fn a_report_that_cannot_be_true_is_counted_and_its_server_gets_no_more_than_the_
     let story = Servers::start(&behaviours, &[]);
     assert!(story.balancer.metric("fingerpost_load_report_values_clamped_total").unwrap() >= 2.0);
     assert!(story.balancer.metric("fingerpost_load_reports_unreadable_total").unwrap() >= 1.0);
-    let redirects = story.balancer.redirects(200);
-    assert_eq!(redirects.to(&story.peers[1].authority()), 0);
-    // How it shares with the third is up to their response times, which differ by chance.
-    assert!(redirects.to(&story.peers[0].authority()) > 4, "{redirects:?}");
+    // How the other two share is up to their response times, which differ by chance.
+    assert_eq!(story.balancer.redirects(200).to(&story.peers[1].authority()), 0);
 }
 
 /// Servers with these attributes in the list, and a balancer that has found them up.

@@ -227,7 +227,7 @@ fn adaptive_sends_nobody_to_a_strong_backend_with_much_to_do_while_a_weak_one_is
         let now = Tick(1_000_000_000);
         let mut chosen = [0; 3];
         // Costs are known from the first table on.
-        policy::build(PolicyName::Adaptive, candidates.clone(), &mut random);
+        drop(policy::build(PolicyName::Adaptive, candidates.clone(), &mut random));
         for busy in &candidates[..2] {
             busy.ledger.settle(Some(u32::MAX), Duration::from_millis(1), now);
         }
