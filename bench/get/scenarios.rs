@@ -33,8 +33,13 @@ impl Scenario {
         vec![
             scenario(
                 "large",
-                "1 GiB from one `fingerpost server` on loopback.",
-                large as fn(Client, &Path) -> _,
+                "1 GiB from one `fingerpost server` on loopback, which promises its SHA-256.",
+                (|client, folder| large(client, folder, &LARGE_SERVER, "memory")) as fn(Client, &Path) -> _,
+            ),
+            scenario(
+                "large-unpromised",
+                "The same from a server that promises no digest, as most do.",
+                |client, folder| large(client, folder, &LARGE_UNPROMISED, "off"),
             ),
             scenario("small", "10 000 files of 1 KiB from one `fingerpost server`, 16 at a time.", small),
             scenario(
@@ -219,9 +224,9 @@ struct Server {
 }
 
 impl Server {
-    fn start(root: &Path) -> Self {
+    fn start(root: &Path, digests: &str) -> Self {
         let mut child = Command::new(fingerpost())
-            .args(["server", "--host", "127.0.0.1", "--root"])
+            .args(["server", "--host", "127.0.0.1", "--digests", digests, "--root"])
             .arg(root)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -234,28 +239,48 @@ impl Server {
             .unwrap();
         Self { child, port }
     }
+
+    /// Digests are made in the background.
+    fn wait_for_digest(url: &str) {
+        let started = Instant::now();
+        let has_one = || {
+            let curl = Command::new("curl").args(["-sI", "-H", "Want-Repr-Digest: sha-256=10", url]).output();
+            String::from_utf8_lossy(&curl.unwrap().stdout).to_ascii_lowercase().contains("repr-digest")
+        };
+        while !has_one() && started.elapsed() < LIMIT {
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
 }
 
 /// Ends the file servers and removes what they served.
 pub fn clean_up() {
-    for (root, server) in [LARGE_SERVER.get(), SMALL_SERVER.get()].into_iter().flatten() {
+    for (root, server) in
+        [LARGE_SERVER.get(), LARGE_UNPROMISED.get(), SMALL_SERVER.get()].into_iter().flatten()
+    {
         let pid = rustix::process::Pid::from_child(&server.child);
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         std::fs::remove_dir_all(root.path()).unwrap();
     }
 }
 
-/// The large file and the server that has it; made once.
-static LARGE_SERVER: OnceLock<(tempfile::TempDir, Server)> = OnceLock::new();
+/// A folder and the server that has it; made once.
+type Served = OnceLock<(tempfile::TempDir, Server)>;
 
-fn large(client: Client, folder: &Path) -> Measured {
-    let (root, server) = LARGE_SERVER.get_or_init(|| {
+static LARGE_SERVER: Served = OnceLock::new();
+static LARGE_UNPROMISED: Served = OnceLock::new();
+
+fn large(client: Client, folder: &Path, place: &Served, digests: &str) -> Measured {
+    let (root, server) = place.get_or_init(|| {
         let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         std::fs::write(root.path().join("f"), content(LARGE)).unwrap();
-        let server = Server::start(root.path());
+        let server = Server::start(root.path(), digests);
         (root, server)
     });
     let url = format!("http://127.0.0.1:{}/f", server.port);
+    if digests != "off" {
+        Server::wait_for_digest(&url);
+    }
     let (mut measured, code) = measure(client.one(&url, &[]), folder);
     let same = Command::new("cmp").arg(root.path().join("f")).arg(folder.join("f")).status().unwrap();
     measured.outcome =
@@ -264,7 +289,7 @@ fn large(client: Client, folder: &Path) -> Measured {
     measured
 }
 
-static SMALL_SERVER: OnceLock<(tempfile::TempDir, Server)> = OnceLock::new();
+static SMALL_SERVER: Served = OnceLock::new();
 
 fn small(client: Client, folder: &Path) -> Measured {
     let (_, server) = SMALL_SERVER.get_or_init(|| {
@@ -273,7 +298,7 @@ fn small(client: Client, folder: &Path) -> Measured {
         for index in 0..SMALL_FILES {
             std::fs::write(root.path().join(format!("n{index}")), &bytes).unwrap();
         }
-        let server = Server::start(root.path());
+        let server = Server::start(root.path(), "memory");
         (root, server)
     });
     let urls: Vec<String> =

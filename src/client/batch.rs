@@ -93,13 +93,12 @@ impl Ending<'_> {
 async fn one<'a>(context: &Context, settings: &Settings, job: &Job, screen: &'a Screen) -> Ending<'a> {
     let display = screen.file(job);
     let landed = download::fetch(context, job, &display).await;
-    match landed.outcome() {
-        Err(DownloadError::IsMetalink { url }) => {
-            drop(display);
-            Ending::Known(described(context, settings, url, screen).await)
-        }
-        _ => Ending::Landed(Box::new(landed), display),
+    if let Err(DownloadError::IsMetalink { url }) = landed.outcome() {
+        drop(display);
+        return Ending::Known(described(context, settings, url, screen).await);
     }
+    display.landed();
+    Ending::Landed(Box::new(landed), display)
 }
 
 /// The downloads that the Metalink at `url` describes.

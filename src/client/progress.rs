@@ -14,6 +14,7 @@ use super::download::{Job, Origin, Report};
 use super::event::{Event, Observer, WaitStep};
 use super::report;
 use super::settings::{Explanations, Reports, Show, Text};
+use super::sink::MAX_SMALL;
 use crate::cli::ProgressMode;
 
 /// How long at least between two plain lines of one file.
@@ -135,7 +136,9 @@ impl FileDisplay<'_> {
     fn begin(&self, size: Option<u64>, done: u64) {
         self.size.set(size);
         self.done.set(done);
-        if self.screen.mode != ProgressMode::Bar {
+        let is_one_of_many = self.screen.all.is_some() && size.is_some_and(|size| size <= MAX_SMALL as u64);
+        // A bar for each of thousands of small files would cost more than the files.
+        if self.screen.mode != ProgressMode::Bar || is_one_of_many {
             return;
         }
         let bar = match size {
@@ -238,6 +241,13 @@ impl FileDisplay<'_> {
         let row = styled(ProgressBar::new_spinner(), "  {msg} {bytes} {bytes_per_sec}");
         let row = self.screen.bars.insert_after(bar, row.with_message(address.to_owned()));
         rows.insert(source, row);
+    }
+
+    /// Nothing is to come any more; what waits for the disk has no bar, where there are several files.
+    pub(super) fn landed(&self) {
+        if self.screen.all.is_some() {
+            self.clear();
+        }
     }
 
     fn clear(&self) {
