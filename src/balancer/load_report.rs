@@ -2,7 +2,9 @@
 //! standard (ORCA): `endpoint-load-metrics: JSON {"named_metrics":{"in_flight":3}}`.
 //!
 //! The file server writes it, the prober reads it. Any other server may send it too; only `in_flight` is required.
-//! Servers lie, so a value that cannot be true is clamped and counted, and nothing here can panic.
+//! Servers lie, so a value that cannot be true is clamped and counted, and nothing here can panic. Where it is `in_flight`,
+//! the report is none: clamped to the most that can be, it would keep all clients away from the server for as long as it
+//! says so.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,7 +17,7 @@ pub const HEADER: &str = "endpoint-load-metrics";
 /// A longer header is not looked at.
 const LONGEST: usize = 4096;
 
-/// No server answers more requests at once; what claims more is clamped to it.
+/// No server answers more requests at once.
 pub const MOST_IN_FLIGHT: u32 = 1_000_000;
 
 /// 2^53 - 1, the greatest whole number that JSON carries exactly: the limit of every byte and request count.
@@ -50,7 +52,7 @@ pub struct LoadReport {
 pub struct Parsed {
     /// The report, every value within its limits.
     pub report: LoadReport,
-    /// How many values were negative or too great to be true and were moved to the nearest limit.
+    /// How many values beside `in_flight` were negative or too great to be true and were moved to the nearest limit.
     pub clamped: u32,
 }
 
@@ -66,6 +68,9 @@ pub enum LoadReportError {
     /// The JSON is broken, or `named_metrics.in_flight` is missing.
     #[error("the load report cannot be read: {0}")]
     Malformed(#[from] serde_json::Error),
+    /// `in_flight` is negative, or more than any server answers at once.
+    #[error("the load report says that {0} requests are in flight, which must be from 0 to {MOST_IN_FLIGHT}")]
+    Unbelievable(f64),
 }
 
 #[derive(Deserialize)]
@@ -92,9 +97,12 @@ pub fn parse(value: &[u8]) -> Result<Parsed, LoadReportError> {
     }
     let json = value.strip_prefix(b"JSON ").ok_or(LoadReportError::NotJson)?;
     let raw = serde_json::from_slice::<Raw>(json)?.named_metrics;
+    if !(0.0..=f64::from(MOST_IN_FLIGHT)).contains(&raw.in_flight) {
+        return Err(LoadReportError::Unbelievable(raw.in_flight));
+    }
     let mut limits = Limits { clamped: 0 };
     let report = LoadReport {
-        in_flight: limits.whole(raw.in_flight, u64::from(MOST_IN_FLIGHT)) as u32,
+        in_flight: raw.in_flight.round() as u32,
         unsent_bytes: raw.unsent_bytes.map(|bytes| limits.whole(bytes, MOST_COUNTED)),
         completed: raw.completed.map(|requests| limits.whole(requests, MOST_COUNTED)),
         busy: raw
@@ -162,8 +170,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_true_is_clamped_and_counted() {
-        check("\"in_flight\":-1", 0, 1);
-        check("\"in_flight\":1e18", MOST_IN_FLIGHT, 1);
+        check("\"in_flight\":1e6,\"completed\":-1", MOST_IN_FLIGHT, 1);
         check("\"in_flight\":1,\"sent_bytes\":1e300,\"busy_seconds\":-1e300", 1, 2);
     }
 
@@ -178,6 +185,8 @@ mod tests {
             "JSON {\"named_metrics\":{\"in_flight\":NaN}}",
             "JSON {\"named_metrics\":{\"in_flight\":1e999}}",
             "JSON {\"named_metrics\":{\"in_flight\":\"1\"}}",
+            "JSON {\"named_metrics\":{\"in_flight\":-1}}",
+            "JSON {\"named_metrics\":{\"in_flight\":1e18}}",
             "TEXT in_flight=1",
             &long,
             &format!("JSON {}", "[".repeat(4000)),

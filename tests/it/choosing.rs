@@ -99,17 +99,26 @@ fn who_comes_back_for_the_same_file_is_sent_elsewhere_unless_that_is_switched_of
 }
 
 #[test]
-fn a_report_that_cannot_be_true_is_counted_and_its_server_gets_no_client() {
+fn what_cannot_be_true_in_a_load_report_is_counted_and_takes_clients_from_nobody() {
     let says = |metrics: &str| {
         Behaviour::WithHeader(format!("endpoint-load-metrics: JSON {{\"named_metrics\":{{{metrics}}}}}"))
     };
     let behaviours =
-        [says("\"in_flight\":1"), says("\"in_flight\":1e18,\"sent_bytes\":-5"), says("\"in_flight\":NaN")];
-    let story = Servers::start(&behaviours, &[]);
-    assert!(story.balancer.metric("fingerpost_load_report_values_clamped_total").unwrap() >= 2.0);
-    assert!(story.balancer.metric("fingerpost_load_reports_unreadable_total").unwrap() >= 1.0);
-    // How the other two share is up to their response times, which differ by chance.
-    assert_eq!(story.balancer.redirects(200).to(&story.peers[1].authority()), 0);
+        [says("\"in_flight\":1e18"), says("\"in_flight\":1,\"sent_bytes\":-5"), says("\"in_flight\":NaN")];
+    let story = Servers::start(&behaviours, &[("POLICY", "two-choices")]);
+    assert!(story.balancer.metric("fingerpost_load_report_values_clamped_total").unwrap() >= 1.0);
+    assert!(story.balancer.metric("fingerpost_load_reports_unreadable_total").unwrap() >= 2.0);
+    assert_eq!(story.balancer.redirects(200).authorities().len(), 3);
+}
+
+#[test]
+fn a_server_that_says_that_it_is_swamped_gets_no_client_while_another_is_free() {
+    let says = |in_flight: u32| {
+        let metrics = format!("{{\"named_metrics\":{{\"in_flight\":{in_flight}}}}}");
+        Behaviour::WithHeader(format!("endpoint-load-metrics: JSON {metrics}"))
+    };
+    let story = Servers::start(&[says(1_000_000), says(1)], &[]);
+    assert_eq!(story.balancer.redirects(200).authorities(), [story.peers[1].authority()]);
 }
 
 /// Servers with these attributes in the list, and a balancer that has found them up.

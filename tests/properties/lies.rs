@@ -137,8 +137,18 @@ fn what_one_server_said_is_made_good_by_minutes_of_truth() {
 fn a_server_that_claims_to_be_swamped_gets_clients_again_with_its_first_true_report() {
     let mut fleet = Fleet::new();
     fleet.seconds(5, None);
-    assert_eq!(fleet.seconds(3, Some("\"in_flight\":1e18"))[0], 0);
+    assert_eq!(fleet.seconds(3, Some("\"in_flight\":1e6"))[0], 0);
     assert!(fleet.seconds(2, None)[0] > 60);
+}
+
+#[test]
+fn a_server_that_claims_to_be_swamped_beyond_all_belief_keeps_its_share() {
+    for lie in ["\"in_flight\":1e18", "\"in_flight\":-1e18", "\"in_flight\":1e999"] {
+        let mut fleet = Fleet::new();
+        fleet.seconds(5, None);
+        let sent = fleet.seconds(5, Some(lie));
+        assert!(are_alike(&sent), "{lie}: {sent:?}");
+    }
 }
 
 #[test]
