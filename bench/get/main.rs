@@ -48,7 +48,7 @@ struct Options {
 fn main() {
     let options = Options::parse_from(std::env::args().filter(|argument| argument != "--bench"));
     if let Some(program) = &options.program {
-        clients::PROGRAM.set(program.clone()).unwrap();
+        clients::PROGRAM.set(std::path::absolute(program).unwrap().display().to_string()).unwrap();
     }
     let clients: Vec<Client> = Client::all().into_iter().filter(|client| client.is_installed()).collect();
     for scenario in Scenario::all() {

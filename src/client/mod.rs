@@ -33,6 +33,7 @@ pub mod transport;
 use std::process::ExitCode;
 
 use crate::cli::GetArguments;
+use crate::telemetry;
 use settings::Settings;
 
 /// What the client calls itself.
@@ -44,7 +45,7 @@ pub fn command(arguments: &GetArguments) -> ExitCode {
     match Settings::new(arguments) {
         Ok(settings) => actix_rt::System::new().block_on(batch::run(settings)).into(),
         Err(error) => {
-            eprintln!("Error: {error}");
+            telemetry::complain(&error);
             error.code().into()
         }
     }
