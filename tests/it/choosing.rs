@@ -121,6 +121,32 @@ fn a_server_that_says_that_it_is_swamped_gets_no_client_while_another_is_free() 
     assert_eq!(story.balancer.redirects(200).authorities(), [story.peers[1].authority()]);
 }
 
+#[test]
+fn a_load_report_that_does_not_change_though_clients_are_sent_is_left_out_and_shown() {
+    let says = |completed: u32| {
+        let metrics = format!("{{\"named_metrics\":{{\"in_flight\":1,\"completed\":{completed}}}}}");
+        Behaviour::WithHeader(format!("endpoint-load-metrics: JSON {metrics}"))
+    };
+    let story = Servers::start(&[says(7), Behaviour::Prompt], &[("PROBE_INTERVAL", "100ms")]);
+    let says_of = |count: f64| {
+        story.balancer.redirects(100);
+        story.balancer.metric("fingerpost_load_reports_stuck") == Some(count)
+    };
+    let shown = |peer: usize| {
+        let address = format!("http://{}", story.peers[peer].authority());
+        let backend = story.balancer.backends().into_iter().find(|backend| backend["address"] == address);
+        backend.unwrap()["load_report"].as_str().unwrap().to_owned()
+    };
+    wait_until("the report to be left out", || says_of(1.0));
+    assert_eq!([0, 1].map(shown), ["left out: it does not change though clients are sent", "none"]);
+    let mut completed = 7;
+    wait_until("the report to be believed again", || {
+        completed += 1;
+        story.peers[0].behave(says(completed));
+        says_of(0.0)
+    });
+}
+
 /// Servers with these attributes in the list, and a balancer that has found them up.
 fn with_attributes(attributes: &[&str], keys: &[(&str, &str)]) -> Servers {
     let peers: Vec<_> = attributes.iter().map(|_| Peer::start(Behaviour::Prompt)).collect();

@@ -88,10 +88,10 @@ impl Fleet {
     }
 }
 
-/// Whether all of these are within a quarter of their mean, or a few clients where few are shared.
+/// Whether all of these are within a quarter of their mean.
 fn are_alike(sent: &[u32]) -> bool {
     let mean = sent.iter().sum::<u32>() / sent.len() as u32;
-    sent.iter().all(|count| count.abs_diff(mean) <= (mean / 4).max(5))
+    sent.iter().all(|count| count.abs_diff(mean) <= mean / 4)
 }
 
 /// What the first server says instead of the truth.
@@ -165,4 +165,34 @@ fn a_server_that_claims_to_be_ever_so_fast_does_not_take_all() {
         sent = fleet.second(Some(&lie));
     }
     assert!(sent[1..].iter().all(|count| *count > 0), "{sent:?}");
+}
+
+#[test]
+fn a_report_that_never_changes_is_left_out_once_clients_were_sent() {
+    for lie in [
+        "\"in_flight\":0,\"completed\":1e18,\"sent_bytes\":1e18,\"busy_seconds\":1e18",
+        "\"in_flight\":1,\"completed\":7",
+        "\"in_flight\":2,\"sent_bytes\":7",
+    ] {
+        let mut fleet = Fleet::new();
+        fleet.seconds(5, None);
+        // The first such report is news, and those sent after it may not have come when the next one is made.
+        fleet.seconds(2, Some(lie));
+        let sent = fleet.seconds(5, Some(lie));
+        assert!(fleet.entries[0].estimate.is_stuck(), "{lie}");
+        assert!(are_alike(&sent), "{lie}: {sent:?}");
+        fleet.seconds(2, None);
+        assert!(!fleet.entries[0].estimate.is_stuck(), "{lie}");
+    }
+}
+
+#[test]
+fn a_report_that_does_not_change_while_nobody_comes_is_believed() {
+    let mut fleet = Fleet::new();
+    fleet.seconds(5, None);
+    // Swamped, so that nobody is sent there.
+    let idle = "\"in_flight\":1000000,\"completed\":500,\"sent_bytes\":5e8,\"busy_seconds\":5";
+    let sent = fleet.seconds(10, Some(idle));
+    assert_eq!(sent[0], 0);
+    assert!(!fleet.entries[0].estimate.is_stuck());
 }

@@ -238,6 +238,16 @@ impl Collector for TableCollector {
             ConstGauge::new(count as u64).encode(family.encode_family(&[("state", state.to_string())])?)?;
         }
 
+        let stuck = table.entries.iter().filter(|entry| entry.estimate.is_stuck()).count();
+        let stuck = ConstGauge::new(stuck as u64);
+        let described = encoder.encode_descriptor(
+            "load_reports_stuck",
+            "Servers whose load reports do not change though clients are sent, and are left out",
+            None,
+            stuck.metric_type(),
+        )?;
+        stuck.encode(described)?;
+
         let age = Instant::now().saturating_duration_since(table.built_at).as_secs_f64();
         let age = ConstGauge::new(age);
         let described = encoder.encode_descriptor(

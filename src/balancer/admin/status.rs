@@ -39,6 +39,8 @@ pub struct BackendStatus {
     pub share: f64,
     /// Redirects to it since the balancer started.
     pub redirects: u64,
+    /// What becomes of its load reports: `none`, `believed`, or why they are not.
+    pub load_report: String,
     /// The estimate that ranks it, in milliseconds.
     pub response_ms: Option<f64>,
     /// The latest good probe: until the connection stood, in milliseconds.
@@ -91,6 +93,12 @@ impl BackendStatus {
             },
             share: if all_redirects == 0 { 0.0 } else { redirects as f64 / all_redirects as f64 },
             redirects,
+            load_report: match (estimate.reports(), estimate.is_stuck()) {
+                (false, _) => "none",
+                (true, false) => "believed",
+                (true, true) => "left out: it does not change though clients are sent",
+            }
+            .to_owned(),
             response_ms: estimate.response_time().map(milliseconds),
             connect_ms: latest.map(|timings| milliseconds(timings.connect)),
             first_byte_ms: latest.map(|timings| milliseconds(timings.first_byte)),
@@ -174,6 +182,7 @@ mod tests {
             traffic: traffic.to_owned(),
             share: 1.0,
             redirects: 7,
+            load_report: "none".to_owned(),
             response_ms,
             connect_ms: None,
             first_byte_ms: None,

@@ -24,16 +24,20 @@ const MOST_SUDDEN: f64 = 32.0;
 /// So many busy seconds show how fast a server is.
 const ENOUGH_SEEN: f64 = 1.0;
 
+/// A report that does not move while so many clients are sent is not of the server that they are sent to.
+const MOST_UNNOTICED: u64 = 20;
+
 /// All that is measured of one backend.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Estimate {
     response_time: Option<ResponseTime>,
     capacity: Option<Capacity>,
+    movement: Movement,
 }
 
 impl Estimate {
     /// Takes in the outcome of a probe, and settles the ledger with what it says of the load. A failure measures
-    /// nothing.
+    /// nothing, and a report that is stuck says nothing.
     pub fn observe(
         &mut self,
         outcome: &ProbeOutcome,
@@ -47,7 +51,13 @@ impl Estimate {
             Some(time) => time.observe(*total, now),
             None => self.response_time = Some(ResponseTime::new(*total, now)),
         }
-        ledger.settle(report.map(|report| report.in_flight), *total, clock.tick(now));
+        let last = self.capacity.map(|capacity| capacity.last);
+        self.movement = match report {
+            Some(report) => self.movement.after(last, report, ledger.redirects()),
+            None => Movement::default(),
+        };
+        let believed = report.filter(|_| !self.movement.is_stuck());
+        ledger.settle(believed.map(|report| report.in_flight), *total, clock.tick(now));
         match (report, &mut self.capacity) {
             (Some(report), Some(capacity)) => capacity.observe(report, now),
             (Some(report), None) => {
@@ -68,16 +78,23 @@ impl Estimate {
         self.response_time.map(|time| time.get())
     }
 
-    /// What it was seen to carry; `None` if it sends no load reports, or they count no work.
+    /// What it was seen to carry; `None` if it sends no load reports, they count no work, or they are stuck.
     #[must_use]
     pub fn throughput(&self) -> Option<Throughput> {
-        self.capacity.map(|capacity| capacity.throughput()).filter(|seen| seen.busy_seconds > 0.0)
+        let capacity = self.capacity.filter(|_| !self.movement.is_stuck());
+        capacity.map(|capacity| capacity.throughput()).filter(|seen| seen.busy_seconds > 0.0)
     }
 
-    /// What its latest load report said, if that answer carried one.
+    /// Whether its latest probe answer carried a load report.
     #[must_use]
-    pub fn report(&self) -> Option<&LoadReport> {
-        self.capacity.as_ref().map(|capacity| &capacity.last)
+    pub fn reports(&self) -> bool {
+        self.capacity.is_some()
+    }
+
+    /// Whether its load reports have stayed as they were although clients were sent, so that they are not believed.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.movement.is_stuck()
     }
 }
 
@@ -180,6 +197,34 @@ impl Capacity {
     #[must_use]
     pub fn throughput(&self) -> Throughput {
         Throughput { requests: self.requests, bytes: self.bytes, busy_seconds: self.busy_seconds }
+    }
+}
+
+/// Whether the counts of a server's reports grow when clients are sent there. Where they do not, something in between
+/// keeps an old report, or the server makes one up.
+#[derive(Debug, Clone, Copy, Default)]
+struct Movement {
+    /// What had been sent when the counts were last seen to move.
+    moved: u64,
+    /// What had been sent at the latest report: those clients must have come by the next.
+    latest: u64,
+    /// Sent since the counts moved, and early enough to be counted.
+    unnoticed: u64,
+}
+
+impl Movement {
+    /// What is known after a report that follows `last`, so many clients having been sent.
+    fn after(self, last: Option<LoadReport>, report: &LoadReport, redirects: u64) -> Self {
+        let counts =
+            |report: &LoadReport| (report.in_flight, report.completed, report.sent_bytes, report.busy);
+        let has_counts = report.completed.is_some() || report.sent_bytes.is_some() || report.busy.is_some();
+        let has_moved = !has_counts || last.is_none_or(|last| counts(&last) != counts(report));
+        let moved = if has_moved { redirects } else { self.moved };
+        Self { moved, latest: redirects, unnoticed: self.latest.saturating_sub(moved) }
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.unnoticed >= MOST_UNNOTICED
     }
 }
 

@@ -189,9 +189,13 @@ impl Handler<ProbeResult> for RankingActor {
         else {
             return;
         };
+        let was_stuck = entry.estimate.is_stuck();
         let transition = entry.observe(&result.outcome, &self.plan.thresholds, &self.plan.clock, now);
         if let Some(transition) = transition {
             log(entry, transition);
+        }
+        if entry.estimate.is_stuck() != was_stuck {
+            log_report(entry);
         }
         self.publish_soon(transition.map_or(ESTIMATE_PACE, |_| TRANSITION_PACE), ctx);
     }
@@ -203,6 +207,15 @@ fn log(entry: &Entry, Transition { from, to }: Transition) {
     match to {
         State::Up | State::Unknown => tracing::info!(%backend, %from, %to, %reason, "backend changed"),
         State::Suspect | State::Down => tracing::warn!(%backend, %from, %to, %reason, "backend changed"),
+    }
+}
+
+fn log_report(entry: &Entry) {
+    let backend = entry.member.backend.id();
+    if entry.estimate.is_stuck() {
+        tracing::warn!(%backend, "the load report does not change though clients are sent; left out until it does");
+    } else {
+        tracing::info!(%backend, "the load report changes again, or is gone");
     }
 }
 
