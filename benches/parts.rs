@@ -77,11 +77,20 @@ fn build_table(criterion: &mut Criterion) {
         let entries = entries(count);
         let mut random = SmallRng::seed_from_u64(1);
         let now = Instant::now() + Duration::from_secs(10);
+        let clock = Clock::new(now);
         group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
             bencher.iter_batched(
                 || entries.clone(),
                 |mut entries| {
-                    RoutingTable::build(1, &mut entries, PolicyName::Adaptive, &THRESHOLDS, now, &mut random)
+                    RoutingTable::build(
+                        1,
+                        &mut entries,
+                        PolicyName::Adaptive,
+                        &THRESHOLDS,
+                        &clock,
+                        now,
+                        &mut random,
+                    )
                 },
                 BatchSize::LargeInput,
             );

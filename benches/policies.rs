@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use fingerpost::balancer::policy::{
-    self, Book, Candidate, Picks, PolicyName, Request, Throughput, Tick, identity,
+    self, Book, Candidate, Picks, PolicyName, Request, Throughput, Tick, digest, identity,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -36,6 +36,9 @@ fn candidates(count: u32) -> Vec<Candidate> {
                 weight: 1.0,
                 response_time: Some(Duration::from_micros(random.random_range(200..20_000))),
                 throughput: Some(throughput),
+                reports: true,
+                joins: false,
+                address: digest(&backend.to_le_bytes()),
                 ledger: book.open(identity(&format!("server{backend}:80"))),
             }
         })
@@ -48,7 +51,7 @@ fn pick(criterion: &mut Criterion) {
         for count in COUNTS {
             let candidates = candidates(count);
             let mut random = SmallRng::seed_from_u64(1);
-            let policy = policy::build(name, candidates.clone(), &mut random);
+            let policy = policy::build(name, candidates.clone(), Tick(0), &mut random);
             for candidate in &candidates {
                 let in_flight = random.random_range(1..4);
                 candidate.ledger.settle(Some(in_flight), Duration::from_millis(1), Tick(1));
@@ -79,7 +82,7 @@ fn build(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new(name.as_str(), count), |bencher| {
                 bencher.iter_batched(
                     || candidates.clone(),
-                    |candidates| policy::build(name, candidates, &mut random),
+                    |candidates| policy::build(name, candidates, Tick(0), &mut random),
                     criterion::BatchSize::LargeInput,
                 );
             });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fingerpost::balancer::health::ProbeOutcome;
 use fingerpost::balancer::load_report::LoadReport;
 use fingerpost::balancer::policy::{
-    self, Book, Candidate, Clock, Ledger, Picks, Policy, PolicyName, Request, identity,
+    self, Book, Candidate, Clock, Ledger, Picks, Policy, PolicyName, Request, Tick, identity,
 };
 use fingerpost::balancer::ranking::estimate::Estimate;
 use rand::rngs::SmallRng;
@@ -147,14 +147,14 @@ impl Table {
             capacities: scenario.capacities(),
             estimates: vec![Estimate::default(); scenario.servers],
             ledgers,
-            policy: policy::build(name, Vec::new(), &mut random),
+            policy: policy::build(name, Vec::new(), Tick::default(), &mut random),
             origin,
             clock: Clock::new(origin),
             built_at: 0.0,
             stale: true,
             random,
         };
-        table.build();
+        table.build(0.0);
         table
     }
 
@@ -162,7 +162,8 @@ impl Table {
         self.origin + Duration::from_secs_f64(now)
     }
 
-    fn build(&mut self) {
+    fn build(&mut self, now: f64) {
+        let now = self.clock.tick(self.instant(now));
         let candidates = self
             .ledgers
             .iter()
@@ -178,16 +179,19 @@ impl Table {
                 },
                 response_time: estimate.response_time(),
                 throughput: estimate.throughput(),
+                reports: estimate.reports(),
+                joins: false,
+                address: backend.into(),
                 ledger: Arc::clone(ledger),
             })
             .collect();
-        self.policy = policy::build(self.name, candidates, &mut self.random);
+        self.policy = policy::build(self.name, candidates, now, &mut self.random);
         self.stale = false;
     }
 
     fn choose(&mut self, now: f64) -> usize {
         if self.stale && now >= self.built_at + TABLE_PACE {
-            self.build();
+            self.build(now);
             self.built_at = now;
         }
         let mut picks = Picks::new(0);

@@ -154,10 +154,12 @@ impl Balancer {
         let members: Vec<Member> =
             backends.iter().cloned().map(|backend| Member::new(backend, &mut book)).collect();
         let now = Instant::now();
+        let clock = policy::Clock::new(now);
         let first = RoutingTable::first(
             &members,
             settings.policy,
             &settings.thresholds,
+            &clock,
             now,
             &mut SmallRng::from_rng(&mut rand::rng()),
         );
@@ -168,7 +170,6 @@ impl Balancer {
         let metrics = Arc::new(metrics);
         let (guardian, guarding) = Guardian::new(Patience::default(), metrics.supervision.clone());
 
-        let clock = policy::Clock::new(now);
         let arbiter = Arbiter::new();
         let (ranking, _ranking_leash) = start_ranking(
             &guardian,

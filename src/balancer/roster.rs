@@ -68,7 +68,7 @@ impl Roster {
         let members: Vec<Member> = backends
             .iter()
             .map(|backend| match known.get(backend.id()) {
-                Some(member) => Member { backend: backend.clone(), ledger: Arc::clone(&member.ledger) },
+                Some(member) => Member { backend: backend.clone(), ..Member::clone(member) },
                 None => Member::new(backend.clone(), &mut self.book),
             })
             .collect();

@@ -66,7 +66,8 @@ impl Fleet {
             entry.observe(&outcome, &THRESHOLDS, &self.clock, self.now);
         }
         let (name, random) = (PolicyName::Adaptive, &mut self.random);
-        let table = RoutingTable::build(1, &mut self.entries, name, &THRESHOLDS, self.now, random);
+        let table =
+            RoutingTable::build(1, &mut self.entries, name, &THRESHOLDS, &self.clock, self.now, random);
         let mut sent = vec![0; SERVERS];
         for _ in 0..RATE {
             self.now += Duration::from_secs(1) / RATE;

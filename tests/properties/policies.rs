@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use fingerpost::balancer::policy::{
-    self, Avoid, Book, Candidate, MOST_ALTERNATES, Picks, PolicyName, Request, Throughput, Tick, identity,
+    self, Avoid, Book, Candidate, MOST_ALTERNATES, Picks, PolicyName, Request, Throughput, Tick, digest,
+    identity,
 };
 use proptest::prelude::*;
 use rand::rngs::SmallRng;
@@ -16,6 +17,9 @@ fn candidate(book: &mut Book, backend: u32, weight: f64) -> Candidate {
         weight,
         response_time: Some(Duration::from_millis(10)),
         throughput: None,
+        reports: false,
+        joins: false,
+        address: digest(&backend.to_le_bytes()),
         ledger: book.open(identity(&format!("server{backend}:80"))),
     }
 }
@@ -54,7 +58,7 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
 fn shares(name: PolicyName, candidates: Vec<Candidate>, picks: u32) -> Vec<f64> {
     let mut counts = vec![0.0; candidates.len()];
     let mut random = SmallRng::seed_from_u64(7);
-    let policy = policy::build(name, candidates, &mut random);
+    let policy = policy::build(name, candidates, Tick(0), &mut random);
     for pick in 0..picks {
         let mut chosen = Picks::new(0);
         let request = Request { path_hash: random.random(), avoid: Avoid::default() };
@@ -84,7 +88,7 @@ proptest! {
         }
         let avoided: HashSet<u32> = avoided.into_iter().collect();
         let mut random = SmallRng::seed_from_u64(1);
-        let policy = policy::build(name, candidates, &mut random);
+        let policy = policy::build(name, candidates, Tick(0), &mut random);
         for tick in ticks {
             request.path_hash = tick;
             let mut picks = Picks::new(alternates);
@@ -159,7 +163,7 @@ fn ranked_breaks_ties_anew_in_each_table() {
     let mut random = SmallRng::seed_from_u64(3);
     let mut firsts = HashSet::new();
     for _ in 0..50 {
-        let policy = policy::build(PolicyName::Ranked, equal(3), &mut random);
+        let policy = policy::build(PolicyName::Ranked, equal(3), Tick(0), &mut random);
         let mut counts = [0; 3];
         for _ in 0..300 {
             let mut picks = Picks::new(0);
@@ -177,7 +181,7 @@ fn round_robin_goes_on_where_the_table_before_ended() {
     let mut random = SmallRng::seed_from_u64(3);
     let mut order = Vec::new();
     for _ in 0..5 {
-        let policy = policy::build(PolicyName::RoundRobin, ledgers.clone(), &mut random);
+        let policy = policy::build(PolicyName::RoundRobin, ledgers.clone(), Tick(0), &mut random);
         for _ in 0..2 {
             let mut picks = Picks::new(2);
             policy.pick(&Request::default(), Tick(0), &mut random, &mut picks);
@@ -191,7 +195,7 @@ fn round_robin_goes_on_where_the_table_before_ended() {
 fn hash_keeps_a_path_while_others_come_and_go() {
     let choose = |count: u32, path: u64| {
         let mut random = SmallRng::seed_from_u64(3);
-        let policy = policy::build(PolicyName::Hash, equal(count), &mut random);
+        let policy = policy::build(PolicyName::Hash, equal(count), Tick(0), &mut random);
         let mut picks = Picks::new(0);
         let request = Request { path_hash: path, avoid: Avoid::default() };
         policy.pick(&request, Tick(0), &mut random, &mut picks);
@@ -207,7 +211,7 @@ fn hash_keeps_a_path_while_others_come_and_go() {
 fn hash_moves_a_path_on_when_its_backend_has_more_than_its_share() {
     let candidates = equal(4);
     let mut random = SmallRng::seed_from_u64(3);
-    let policy = policy::build(PolicyName::Hash, candidates.clone(), &mut random);
+    let policy = policy::build(PolicyName::Hash, candidates.clone(), Tick(0), &mut random);
     for _ in 0..1_000 {
         policy.pick(&Request::default(), Tick(0), &mut random, &mut Picks::new(0));
     }
@@ -227,12 +231,12 @@ fn adaptive_sends_nobody_to_a_strong_backend_with_much_to_do_while_a_weak_one_is
         let now = Tick(1_000_000_000);
         let mut chosen = [0; 3];
         // Costs are known from the first table on.
-        drop(policy::build(PolicyName::Adaptive, candidates.clone(), &mut random));
+        drop(policy::build(PolicyName::Adaptive, candidates.clone(), Tick(0), &mut random));
         for busy in &candidates[..2] {
             busy.ledger.settle(Some(u32::MAX), Duration::from_millis(1), now);
         }
         for _ in 0..tables {
-            let policy = policy::build(PolicyName::Adaptive, candidates.clone(), &mut random);
+            let policy = policy::build(PolicyName::Adaptive, candidates.clone(), Tick(0), &mut random);
             for pick in 0..200 / tables {
                 let mut picks = Picks::new(0);
                 policy.pick(&Request::default(), Tick(now.0 + pick), &mut random, &mut picks);
@@ -241,4 +245,61 @@ fn adaptive_sends_nobody_to_a_strong_backend_with_much_to_do_while_a_weak_one_is
         }
         assert_eq!(chosen, [0, 0, 200]);
     }
+}
+
+/// Sends `count` clients, so many a second, with a new table each second; how many each backend got.
+fn sent(candidates: &[Candidate], count: u64, a_second: u64, start: &mut Tick) -> Vec<u64> {
+    let mut random = SmallRng::seed_from_u64(7);
+    let before: Vec<u64> = candidates.iter().map(|candidate| candidate.ledger.redirects()).collect();
+    let mut candidates = candidates.to_vec();
+    let mut policy = None;
+    for pick in 0..count {
+        if pick % a_second == 0 {
+            policy = Some(policy::build(PolicyName::Adaptive, candidates.clone(), *start, &mut random));
+            for candidate in &mut candidates {
+                candidate.joins = false;
+            }
+        }
+        let mut picks = Picks::new(0);
+        policy.as_ref().unwrap().pick(&Request::default(), *start, &mut random, &mut picks);
+        start.0 += 1_000_000_000 / a_second;
+    }
+    candidates.iter().zip(before).map(|(candidate, before)| candidate.ledger.redirects() - before).collect()
+}
+
+#[test]
+fn adaptive_gives_a_backend_that_joins_busy_ones_without_reports_its_share_and_no_more() {
+    // New, or out for a while after it was sent more than the others.
+    for was_sent in [0, 100_000] {
+        // Far more than the pace that is believed of backends that tell nothing.
+        for a_second in [100, 30_000] {
+            let mut candidates = equal(3);
+            let mut now = Tick(1_000_000_000);
+            candidates[2].joins = true;
+            sent(&candidates[2..], was_sent, 1_000_000, &mut now);
+            sent(&candidates[..2], 10 * a_second, a_second, &mut now);
+            let shares = sent(&candidates, 3_000, a_second, &mut now);
+            assert!(shares.iter().all(|count| (900..1100).contains(count)), "{a_second}: {shares:?}");
+        }
+    }
+}
+
+#[test]
+fn adaptive_gives_a_backend_with_reports_that_joins_busy_ones_without_its_share_and_no_more() {
+    let mut candidates = equal(3);
+    let mut now = Tick(1_000_000_000);
+    sent(&candidates[..2], 300_000, 30_000, &mut now);
+    candidates[2].joins = true;
+    candidates[2].reports = true;
+    candidates[2].ledger.settle(Some(1), Duration::from_millis(1), now);
+    let shares = sent(&candidates, 3_000, 30_000, &mut now);
+    assert!(shares.iter().all(|count| (900..1100).contains(count)), "{shares:?}");
+}
+
+#[test]
+fn hash_tells_backends_of_one_host_apart() {
+    let mut candidates = equal(3);
+    candidates[1].ledger = Book::default().open(candidates[0].ledger.identity());
+    let shares = shares(PolicyName::Hash, candidates, 3_000);
+    assert!(shares.iter().all(|share| (0.2..0.5).contains(share)), "{shares:?}");
 }

@@ -11,16 +11,19 @@
 //! it should.
 
 mod capacity;
+mod names;
 mod outlook;
+mod silent;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use rand::Rng;
 
+use self::names::{Name, Names};
 use self::outlook::{Outlook, Rank, Samples};
 use super::alias::AliasTable;
-use super::draw::{self, Choice, NOBODY};
+use super::draw::{self, Choices as _};
 use super::ledger::{Line, PAGE, Page};
 use super::{Candidate, Ledger, Picks, Policy, Request, Tick};
 
@@ -42,8 +45,7 @@ const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 pub(super) struct Adaptive {
     draws: AliasTable,
     pages: Box<[Arc<Page>]>,
-    /// Who has which line; lines of others, and free ones, are nobody's.
-    names: Box<[Name]>,
+    names: Names,
     hints: Hints,
     /// What keeps the lines from being given to others.
     _ledgers: Box<[Arc<Ledger>]>,
@@ -59,25 +61,9 @@ struct Hints {
     remembered: [AtomicU32; REMEMBERED],
 }
 
-/// A backend as the world outside of a policy knows it.
-#[derive(Debug, Clone, Copy)]
-struct Name {
-    backend: u32,
-    identity: u32,
-}
-
-impl Choice for Name {
-    fn backend(&self) -> u32 {
-        self.backend
-    }
-
-    fn identity(&self) -> u32 {
-        self.identity
-    }
-}
-
 impl Adaptive {
-    pub(super) fn new(candidates: Vec<Candidate>, rng: &mut dyn Rng) -> Self {
+    pub(super) fn new(candidates: Vec<Candidate>, now: Tick, rng: &mut dyn Rng) -> Self {
+        silent::level(&candidates, now);
         let mut pages: Vec<Arc<Page>> = Vec::new();
         let (mut names, mut shares) = (Vec::new(), Vec::new());
         let mut best = [(Tick(u64::MAX), u32::MAX); REMEMBERED];
@@ -87,13 +73,13 @@ impl Adaptive {
             let known = pages.iter().rposition(|page| Arc::ptr_eq(page, &place.page));
             let page = known.unwrap_or_else(|| {
                 pages.push(Arc::clone(&place.page));
-                names.resize(pages.len() * PAGE, Name { backend: NOBODY, identity: 0 });
+                names.resize(pages.len() * PAGE, None);
                 shares.resize(pages.len() * PAGE, 0.0);
                 pages.len() - 1
             });
             let number = page * PAGE + place.index;
             if let (Some(name), Some(share)) = (names.get_mut(number), shares.get_mut(number)) {
-                *name = Name { backend: *backend, identity: ledger.identity() };
+                *name = Some(Name { backend: *backend, identity: ledger.identity() });
                 *share = 1.0 / f64::from(cost.delay);
             }
             place.line().set_cost(cost);
@@ -101,15 +87,14 @@ impl Adaptive {
             let free = (Tick(place.line().drained_at().0.saturating_add(cost.delay as u64)), number as u32);
             best = [first.min(free), first.max(free).min(second)];
         }
-        let used = names.iter().rposition(|name| name.backend != NOBODY).map_or(0, |last| last + 1);
-        shares.truncate(used);
-        names.truncate(used);
+        let names = Names::new(names);
+        shares.truncate(names.lines());
         let draws = AliasTable::new(&shares);
         let remembered = best.map(|(_, number)| AtomicU32::new(number));
         Self {
             draws,
             pages: pages.into_boxed_slice(),
-            names: names.into_boxed_slice(),
+            names,
             hints: Hints { drawn: AtomicU64::new(rng.next_u64()), remembered },
             _ledgers: candidates.into_iter().map(|candidate| candidate.ledger).collect(),
         }

@@ -11,7 +11,7 @@ use super::{Candidate, Picks, Policy, Request, Tick, draw};
 /// 2018): a path belongs to the backend whose point on a ring comes next, and goes on to the one after while that
 /// one has more than a quarter more outstanding than its share.
 ///
-/// The points depend on each backend's address alone, so that a backend which comes or goes moves only its own paths,
+/// The points depend on each backend's address alone, the base path included, so that a backend which comes or goes moves only its own paths,
 /// and all balancers agree.
 #[derive(Debug)]
 pub(super) struct Hash {
@@ -43,9 +43,9 @@ impl Hash {
         let mut ring: Vec<(u64, u32)> = (0..)
             .zip(&candidates)
             .flat_map(|(index, candidate)| {
-                let seed = u64::from(candidate.ledger.identity()) << 32;
+                let seed = candidate.address;
                 let count = (candidate.weight / average * points).round().max(1.0) as u64;
-                (0..count).map(move |point| (mix(seed | point), index))
+                (0..count).map(move |point| (mix(seed.wrapping_add(point)), index))
             })
             .collect();
         ring.sort_unstable();

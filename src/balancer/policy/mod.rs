@@ -54,6 +54,12 @@ pub struct Candidate {
     pub response_time: Option<Duration>,
     /// What its load reports tell of its capacity, if it sends any.
     pub throughput: Option<Throughput>,
+    /// Whether its probe answers say what is in flight there, so that its ledger is set right with each.
+    pub reports: bool,
+    /// Whether it was not chosen from until now: it is new, or was out.
+    pub joins: bool,
+    /// A [`digest`] of its whole address, the same on every balancer.
+    pub address: u64,
     /// What it was sent; the same one in each table.
     pub ledger: Arc<Ledger>,
 }
@@ -146,6 +152,10 @@ impl Picks {
         self.backends.get(..self.len).unwrap_or_default()
     }
 
+    fn len(&self) -> usize {
+        self.len
+    }
+
     fn contains(&self, backend: u32) -> bool {
         self.as_slice().contains(&backend)
     }
@@ -219,10 +229,15 @@ impl FromStr for PolicyName {
 
 /// Builds the policy over these candidates. Those whose weight is not above 0 are left out.
 #[must_use]
-pub fn build(name: PolicyName, mut candidates: Vec<Candidate>, rng: &mut dyn Rng) -> Box<dyn Policy> {
+pub fn build(
+    name: PolicyName,
+    mut candidates: Vec<Candidate>,
+    now: Tick,
+    rng: &mut dyn Rng,
+) -> Box<dyn Policy> {
     candidates.retain(|candidate| candidate.weight > 0.0 && candidate.weight.is_finite());
     match name {
-        PolicyName::Adaptive => Box::new(adaptive::Adaptive::new(candidates, rng)),
+        PolicyName::Adaptive => Box::new(adaptive::Adaptive::new(candidates, now, rng)),
         PolicyName::Ranked => Box::new(ranked::Ranked::new(candidates, rng)),
         PolicyName::TwoChoices => Box::new(two_choices::TwoChoices::new(candidates)),
         PolicyName::RoundRobin => Box::new(round_robin::RoundRobin::new(candidates)),

@@ -144,6 +144,7 @@ impl RankingActor {
             &mut self.entries,
             self.plan.policy,
             &self.plan.thresholds,
+            &self.plan.clock,
             now,
             &mut self.random,
         );

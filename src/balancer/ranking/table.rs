@@ -19,6 +19,8 @@ pub struct Member {
     pub backend: Backend,
     /// What it was sent.
     pub ledger: Arc<Ledger>,
+    /// A digest of its whole address, as [`policy::Candidate`] has it.
+    pub address: u64,
 }
 
 impl Member {
@@ -26,7 +28,8 @@ impl Member {
     #[must_use]
     pub fn new(backend: Backend, book: &mut Book) -> Self {
         let ledger = book.open(policy::identity(backend.id().authority()));
-        Self { backend, ledger }
+        let address = policy::digest(backend.id().as_str().as_bytes());
+        Self { backend, ledger, address }
     }
 }
 
@@ -110,11 +113,12 @@ impl RoutingTable {
         members: &[Member],
         name: PolicyName,
         thresholds: &Thresholds,
+        clock: &Clock,
         now: Instant,
         random: &mut dyn Rng,
     ) -> Self {
         let mut entries: Vec<Entry> = members.iter().map(|member| Entry::new(member.clone(), now)).collect();
-        Self::build(0, &mut entries, name, thresholds, now, random)
+        Self::build(0, &mut entries, name, thresholds, clock, now, random)
     }
 
     /// The table that follows from what is known now. It notes the standing of each entry in `entries` too.
@@ -124,6 +128,7 @@ impl RoutingTable {
         entries: &mut [Entry],
         name: PolicyName,
         thresholds: &Thresholds,
+        clock: &Clock,
         now: Instant,
         random: &mut dyn Rng,
     ) -> Self {
@@ -136,16 +141,17 @@ impl RoutingTable {
             })
             .collect();
         let selection = fleet::select(&members, thresholds, now);
-        for (entry, standing) in entries.iter_mut().zip(selection.standings) {
-            entry.standing = standing;
+        let mut candidates = Vec::new();
+        for ((place, entry), standing) in (0..).zip(entries.iter_mut()).zip(selection.standings) {
+            let before = std::mem::replace(&mut entry.standing, standing);
+            candidates.extend(candidate(place, entry, before));
         }
-        let candidates = (0..).zip(entries.iter()).filter_map(candidate).collect();
         Self {
             generation,
             built_at: now,
             mode: selection.mode,
             entries: entries.to_vec(),
-            policy: policy::build(name, candidates, random),
+            policy: policy::build(name, candidates, clock.tick(now), random),
         }
     }
 
@@ -156,13 +162,17 @@ impl RoutingTable {
     }
 }
 
-fn candidate((place, entry): (u32, &Entry)) -> Option<Candidate> {
+/// The entry, if it is chosen from.
+fn candidate(place: u32, entry: &Entry, before: Standing) -> Option<Candidate> {
     let Standing::Chosen(share) = entry.standing else { return None };
     Some(Candidate {
         backend: place,
         weight: f64::from(entry.member.backend.weight()) * share,
         response_time: entry.estimate.response_time(),
         throughput: entry.estimate.throughput(),
+        reports: entry.estimate.reports() && !entry.estimate.is_stuck(),
+        joins: !matches!(before, Standing::Chosen(_)),
+        address: entry.member.address,
         ledger: Arc::clone(&entry.member.ledger),
     })
 }

@@ -29,7 +29,14 @@ impl Scene {
         };
         let members = members(list);
         let mut random = SmallRng::seed_from_u64(1);
-        let first = RoutingTable::first(&members, PolicyName::Ranked, &thresholds, now, &mut random);
+        let first = RoutingTable::first(
+            &members,
+            PolicyName::Ranked,
+            &thresholds,
+            &Clock::new(now),
+            now,
+            &mut random,
+        );
         let publication =
             Arc::new(Publication::new(first, prometheus_client::metrics::counter::Counter::default()));
         let (sender, published) = mpsc::unbounded_channel();

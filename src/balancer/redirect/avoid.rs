@@ -14,7 +14,8 @@ pub fn avoided(headers: &HeaderMap) -> Avoid {
     let mut avoid = Avoid::default();
     let values = headers.get_all(HEADER).filter_map(|value| value.to_str().ok());
     for name in values.flat_map(|value| value.split(',')).take(MOST_AVOIDED) {
-        avoid.add(identity(name.trim()));
+        // Hosts are compared without regard to case (RFC 3986, section 3.2.2); the list has them in lower case.
+        avoid.add(identity(&name.trim().to_ascii_lowercase()));
     }
     avoid
 }
@@ -40,6 +41,7 @@ mod tests {
     fn names_are_found_in_one_header_or_several() {
         check(&["b:2"], &["b:2"]);
         check(&["b:2,a:1 ", " [::1]:4"], &["a:1", "b:2", "[::1]:4"]);
+        check(&["B:2"], &["b:2"]);
         check(&["", ",,", "b", "nobody:9"], &[]);
     }
 

@@ -90,6 +90,15 @@ impl Line {
         }
     }
 
+    pub(in crate::balancer::policy) fn set_drained_at(&self, tick: Tick) {
+        self.drained_at.store(tick.0, Relaxed);
+    }
+
+    /// Takes so many nanoseconds of the work known of away, which must be no more than there are.
+    pub(in crate::balancer::policy) fn bring_forward(&self, nanoseconds: u64) {
+        self.drained_at.fetch_sub(nanoseconds, Relaxed);
+    }
+
     /// Puts one more request behind the work known of.
     #[inline]
     pub(in crate::balancer::policy) fn postpone(&self, now: Tick) {
