@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::support::fleet::Fleet;
+use super::support::fleet::{Balancer, Fleet};
 use super::support::load::Load;
+use super::support::peer::{Behaviour, Peer};
 use super::support::wait_until;
 
 /// The flags of a balancer with the probe times it has by default.
@@ -65,4 +66,35 @@ fn without_any_server_there_is_a_page_and_with_one_again_a_redirect() {
     fleet.restart(0);
     let answer = fleet.balancer().wait_for_status(301);
     assert_eq!(answer.location(), format!("http://{}/plshelp.txt", fleet.authority(0)));
+}
+
+#[test]
+fn a_tier_that_falls_silent_as_a_whole_gets_no_client_while_another_answers() {
+    let peers: Vec<_> = (0..10).map(|_| Peer::start(Behaviour::Prompt)).collect();
+    let (preferred, spare) = peers.split_at(6);
+    let lines = peers.iter().zip(0..).map(|(peer, index)| {
+        let tier = u8::from(index >= preferred.len());
+        format!("{} tier={tier}", peer.authority())
+    });
+    let balancer = Balancer::start(&lines.collect::<Vec<_>>().join("\n"));
+    for peer in &peers {
+        balancer.wait_for_state(&peer.authority(), "up");
+    }
+    let to = |peers: &[Peer]| -> usize {
+        let redirects = balancer.redirects(100);
+        peers.iter().map(|peer| redirects.to(&peer.authority())).sum()
+    };
+    assert_eq!(to(preferred), 100);
+
+    for peer in preferred {
+        peer.behave(Behaviour::Hangs);
+    }
+    for peer in preferred {
+        balancer.wait_for_state(&peer.authority(), "down");
+    }
+    assert_eq!(to(spare), 100);
+
+    preferred[0].behave(Behaviour::Prompt);
+    balancer.wait_for_state(&preferred[0].authority(), "up");
+    assert_eq!(to(&preferred[..1]), 100);
 }

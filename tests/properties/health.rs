@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-const THRESHOLDS: Thresholds = Thresholds {
+pub(super) const THRESHOLDS: Thresholds = Thresholds {
     fall: 3,
     rise: 2,
     interval: Duration::from_secs(2),
@@ -19,12 +19,12 @@ const THRESHOLDS: Thresholds = Thresholds {
     slow_start: Duration::from_secs(10),
 };
 
-fn success() -> ProbeOutcome {
+pub(super) fn success() -> ProbeOutcome {
     let time = Duration::from_millis(1);
     ProbeOutcome::Success { connect: time, first_byte: time, total: time, report: None }
 }
 
-fn failure(kind: FailureKind) -> ProbeOutcome {
+pub(super) fn failure(kind: FailureKind) -> ProbeOutcome {
     ProbeOutcome::Failure(Failure { kind, detail: String::new() })
 }
 
@@ -37,11 +37,11 @@ fn kinds() -> impl Strategy<Value = FailureKind> {
     ])
 }
 
-fn outcomes() -> impl Strategy<Value = Vec<Option<FailureKind>>> {
+pub(super) fn outcomes() -> impl Strategy<Value = Vec<Option<FailureKind>>> {
     proptest::collection::vec(proptest::option::of(kinds()), 0..60)
 }
 
-fn outcome(failed: Option<FailureKind>) -> ProbeOutcome {
+pub(super) fn outcome(failed: Option<FailureKind>) -> ProbeOutcome {
     failed.map_or_else(success, failure)
 }
 

@@ -7,3 +7,4 @@ mod list;
 mod load_report;
 mod location;
 mod policies;
+mod tiers;

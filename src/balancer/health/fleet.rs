@@ -1,10 +1,13 @@
 //! Which backends are chosen from: a pure function of the health of all of them.
 //!
 //! In this order: the usable backends of the lowest tier that has any; else those under suspicion; else, before the
-//! first answers, those of which nothing is known; else none. A backend is usable when it is up and no outlier.
+//! first answers, those of which nothing is known; else none. A backend is usable when it is up and no outlier, which
+//! is one by comparison with those of its tier: a preferred tier may well be the slower one.
 //!
 //! Two rules guard against believing the probes too readily. Both speak only of backends that fell silent, never of
-//! those that refused a connection or gave a wrong answer, and only in a fleet of [`SMALL_FLEET`] or more:
+//! those that refused a connection or gave a wrong answer, and only where [`SMALL_FLEET`] or more are judged together:
+//! the tier that is chosen from, or, where no backend of any tier is up, all of them. So a tier that fell silent as a
+//! whole never keeps its clients from one that answers.
 //! - More than 30 % fell silent within [`DOUBT_WINDOW`]: the prober's own network or processor is the likelier cause,
 //!   and all of them stay in with their whole weight.
 //! - Fewer than half of those that answered within [`PANIC_WINDOW`] are up: sending everything to the few would bring
@@ -18,7 +21,7 @@ use tokio::time::Instant;
 use super::outcome::Evidence;
 use super::{Health, State, Thresholds};
 
-/// In a smaller fleet one or two backends are a large share, and their silence is believed at once.
+/// Among fewer, one or two backends are a large share, and their silence is believed at once.
 pub const SMALL_FLEET: usize = 10;
 
 /// How long after its last answer a backend stays in while the prober is doubted.
@@ -39,7 +42,7 @@ const OUTLIER_FLOOR: Duration = Duration::from_millis(100);
 /// This share of failed probes makes an outlier of a backend that is up: it comes and goes.
 const OUTLIER_FAILURE_RATE: f32 = 0.3;
 
-/// At most one backend in so many is put aside as an outlier.
+/// At most one backend in so many of a tier is put aside as an outlier.
 const OUTLIERS_ONE_IN: usize = 10;
 
 /// What the selection needs to know of a backend.
@@ -69,7 +72,7 @@ pub enum Standing {
 /// What makes an outlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outlier {
-    /// Its response time is many times the median.
+    /// Its response time is many times the median of its tier.
     Slow,
     /// Too many of its probes fail.
     Flapping,
@@ -105,31 +108,29 @@ pub struct Selection {
 #[must_use]
 pub fn select(members: &[Member<'_>], thresholds: &Thresholds, now: Instant) -> Selection {
     let mut standings = vec![Standing::Out; members.len()];
-    eject_outliers(members, &mut standings);
-    let trust = Trust::judge(members, now);
+    let lowest_tier = |admission: Admission| {
+        let admitted = members.iter().filter(|member| admission.share(member.health, now).is_some());
+        admitted.map(|member| member.tier).min()
+    };
+    // A backend that answers goes before every silent one, whatever the tiers. Where none does, all are judged together.
+    let answering = lowest_tier(Admission::Usable(None));
+    if let Some(tier) = answering {
+        eject_outliers(members, tier, &mut standings);
+    }
+    let judged = members.iter().filter(|member| answering.is_none_or(|tier| member.tier == tier));
+    let trust = Trust::judge(judged.map(|member| member.health), now);
     let admitted = [
         (trust.mode, Admission::Usable(trust.silence_forgiven)),
         (Mode::Suspects, Admission::Only(State::Suspect)),
         (Mode::Start, Admission::Only(State::Unknown)),
     ]
     .into_iter()
-    .find_map(|(mode, admission)| {
-        let admitted = |(member, standing): (&Member<'_>, &Standing)| {
-            (*standing == Standing::Out).then(|| admission.share(member.health, now)).flatten()
-        };
-        let tier = members
-            .iter()
-            .zip(&standings)
-            .filter(|&pair| admitted(pair).is_some())
-            .map(|(member, _)| member.tier)
-            .min()?;
-        Some((mode, admission, tier))
-    });
+    .find_map(|(mode, admission)| Some((mode, admission, answering.or_else(|| lowest_tier(admission))?)));
     let Some((mode, admission, tier)) = admitted else {
         return Selection { mode: Mode::Nothing, standings };
     };
     for (member, standing) in members.iter().zip(&mut standings) {
-        if *standing != Standing::Out {
+        if *standing != Standing::Out || member.tier < tier {
             continue;
         }
         if let Some(share) = admission.share(member.health, now) {
@@ -181,13 +182,13 @@ struct Trust {
 }
 
 impl Trust {
-    fn judge(members: &[Member<'_>], now: Instant) -> Self {
-        let count = |matches: &dyn Fn(&Health) -> bool| {
-            members.iter().filter(|member| matches(member.health)).count()
-        };
-        let up = count(&|health| health.state == State::Up);
-        let doubted = count(&|health| fell_silent(health, DOUBT_WINDOW, now));
-        let lost = count(&|health| fell_silent(health, PANIC_WINDOW, now));
+    fn judge<'a>(healths: impl Iterator<Item = &'a Health>, now: Instant) -> Self {
+        let (mut up, mut doubted, mut lost) = (0, 0, 0);
+        for health in healths {
+            up += usize::from(health.state == State::Up);
+            doubted += usize::from(fell_silent(health, DOUBT_WINDOW, now));
+            lost += usize::from(fell_silent(health, PANIC_WINDOW, now));
+        }
         if up + lost < SMALL_FLEET {
             Self { mode: Mode::Normal, silence_forgiven: None }
         } else if doubted * 10 > (up + doubted) * 3 {
@@ -209,9 +210,12 @@ fn fell_silent(health: &Health, window: Duration, now: Instant) -> bool {
         && health.last_failure.as_ref().is_some_and(|failure| failure.kind.evidence() == Evidence::Doubtful)
 }
 
-/// Puts the worst outliers aside, within the limit.
-fn eject_outliers(members: &[Member<'_>], standings: &mut [Standing]) {
-    let up = || members.iter().enumerate().filter(|(_, member)| member.health.state == State::Up);
+/// Puts the worst outliers of a tier aside, within the limit.
+fn eject_outliers(members: &[Member<'_>], tier: u32, standings: &mut [Standing]) {
+    let up = || {
+        let numbered = members.iter().enumerate();
+        numbered.filter(|(_, member)| member.tier == tier && member.health.state == State::Up)
+    };
     // Of those that are up, so that the last ones never go.
     let most = up().count() / OUTLIERS_ONE_IN;
     if most == 0 {
@@ -259,7 +263,7 @@ impl fmt::Display for Mode {
 impl fmt::Display for Outlier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Slow => "put aside: its response time is more than five times the median",
+            Self::Slow => "put aside: its response time is more than five times the median of its tier",
             Self::Flapping => "put aside: too many of its probes fail",
         })
     }

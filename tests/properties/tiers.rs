@@ -1,0 +1,151 @@
+//! The selection over several tiers: which of them gets the clients, and whom its servers are compared with.
+
+use std::time::Duration;
+
+use fingerpost::balancer::health::fleet::{self, Member, Mode, Outlier, Standing};
+use fingerpost::balancer::health::{FailureKind, Health, State};
+use proptest::prelude::*;
+use tokio::time::Instant;
+
+use super::health::{THRESHOLDS, failure, outcome, outcomes, success};
+
+/// One tier of a fleet.
+struct Tier {
+    up: usize,
+    silent: usize,
+}
+
+/// Servers of which the silent ones answered until `ago`, all at once.
+fn fleet(tiers: &[Tier], now: Instant, ago: Duration) -> Vec<(Health, u32)> {
+    let mut healths = Vec::new();
+    for (tier, number) in tiers.iter().zip(0..) {
+        for index in 0..tier.up + tier.silent {
+            let mut health = Health::new(now - ago);
+            health.observe(&success(), &THRESHOLDS, now - ago);
+            for _ in 0..THRESHOLDS.fall {
+                if index >= tier.up {
+                    health.observe(&failure(FailureKind::TimedOut), &THRESHOLDS, now - ago);
+                }
+            }
+            healths.push((health, number));
+        }
+    }
+    healths
+}
+
+/// The rule that selects, and how many of each tier are chosen.
+fn chosen(tiers: &[Tier], ago: u64) -> (Mode, Vec<usize>) {
+    let now = Instant::now() + Duration::from_mins(10);
+    let healths = fleet(tiers, now, Duration::from_secs(ago));
+    let members: Vec<Member<'_>> =
+        healths.iter().map(|(health, tier)| Member { health, tier: *tier, response_time: None }).collect();
+    let selection = fleet::select(&members, &THRESHOLDS, now);
+    let mut counts = vec![0; tiers.len()];
+    for (standing, member) in selection.standings.iter().zip(&members) {
+        counts[member.tier as usize] += usize::from(matches!(standing, Standing::Chosen(_)));
+    }
+    (selection.mode, counts)
+}
+
+#[test]
+fn a_tier_that_fell_silent_as_a_whole_leaves_its_clients_to_the_next_one_at_once() {
+    for ago in [0, 5, 20, 50, 100] {
+        let tiers = [Tier { up: 0, silent: 6 }, Tier { up: 4, silent: 0 }];
+        assert_eq!(chosen(&tiers, ago), (Mode::Normal, vec![0, 4]), "{ago} s ago");
+        let tiers = [Tier { up: 0, silent: 60 }, Tier { up: 4, silent: 0 }];
+        assert_eq!(chosen(&tiers, ago), (Mode::Normal, vec![0, 4]), "{ago} s ago");
+    }
+}
+
+#[test]
+fn silence_is_judged_and_forgiven_within_the_tier_that_is_chosen_from() {
+    let doubted = [Tier { up: 0, silent: 20 }, Tier { up: 13, silent: 7 }];
+    assert_eq!(chosen(&doubted, 1), (Mode::ProberDoubted, vec![0, 20]));
+    let panic = [Tier { up: 5, silent: 15 }, Tier { up: 100, silent: 0 }];
+    assert_eq!(chosen(&panic, 20), (Mode::Panic, vec![20, 0]));
+    let spare_alone = [Tier { up: 20, silent: 0 }, Tier { up: 0, silent: 100 }];
+    assert_eq!(chosen(&spare_alone, 1), (Mode::Normal, vec![20, 0]));
+}
+
+#[test]
+fn when_every_tier_fell_silent_the_prober_is_doubted_however_small_each_is() {
+    let tiers = [Tier { up: 0, silent: 5 }, Tier { up: 0, silent: 5 }];
+    assert_eq!(chosen(&tiers, 1), (Mode::ProberDoubted, vec![5, 0]));
+    assert_eq!(chosen(&tiers, 20), (Mode::Panic, vec![5, 0]));
+    assert_eq!(chosen(&tiers, 100), (Mode::Nothing, vec![0, 0]));
+}
+
+#[test]
+fn a_preferred_tier_may_be_slower_than_the_others_and_each_is_compared_with_its_own() {
+    let now = Instant::now();
+    let tiers = [Tier { up: 10, silent: 0 }, Tier { up: 90, silent: 0 }];
+    let healths = fleet(&tiers, now, Duration::ZERO);
+    let members: Vec<Member<'_>> = healths
+        .iter()
+        .zip(0..)
+        .map(|((health, tier), index)| {
+            let milliseconds = match (index, tier) {
+                (0, _) => 900,
+                (_, 0) => 150,
+                _ => 1,
+            };
+            Member { health, tier: *tier, response_time: Some(Duration::from_millis(milliseconds)) }
+        })
+        .collect();
+    let standings = fleet::select(&members, &THRESHOLDS, now).standings;
+    assert_eq!(standings[0], Standing::Ejected(Outlier::Slow));
+    assert!(standings[1..10].iter().all(|it| *it == Standing::Chosen(1.0)), "{standings:?}");
+    assert!(standings[10..].iter().all(|it| *it == Standing::SpareTier), "{standings:?}");
+
+    // The one server of the lowest tier, beside nine that are much faster.
+    let alone: Vec<Member<'_>> = members[1..2].iter().chain(&members[10..19]).copied().collect();
+    let standings = fleet::select(&alone, &THRESHOLDS, now).standings;
+    assert_eq!(standings[0], Standing::Chosen(1.0), "{standings:?}");
+}
+
+proptest! {
+    #[test]
+    fn the_lowest_tier_with_a_server_that_is_up_is_the_one_chosen_from(
+        servers in proptest::collection::vec((outcomes(), 0_u32..3, any::<Option<u8>>()), 0..40),
+        later in 0_u64..120,
+    ) {
+        let start = Instant::now();
+        let healths: Vec<Health> = servers
+            .iter()
+            .map(|(outcomes, ..)| {
+                let mut health = Health::new(start);
+                for (failed, second) in outcomes.iter().zip(0..) {
+                    health.observe(&outcome(*failed), &THRESHOLDS, start + Duration::from_secs(second));
+                }
+                health
+            })
+            .collect();
+        let members: Vec<Member<'_>> = healths
+            .iter()
+            .zip(&servers)
+            .map(|(health, (_, tier, tens))| Member {
+                health,
+                tier: *tier,
+                response_time: tens.map(|tens| Duration::from_millis(u64::from(tens) * 10)),
+            })
+            .collect();
+        let selection = fleet::select(&members, &THRESHOLDS, start + Duration::from_secs(later));
+        let is_up = |member: &&Member<'_>| member.health.state() == State::Up;
+        let expected = members.iter().filter(is_up).map(|member| member.tier).min();
+        let standings = || selection.standings.iter().zip(&members);
+        if let Some(expected) = expected {
+            for (standing, member) in standings() {
+                if matches!(standing, Standing::Chosen(_) | Standing::Ejected(_)) {
+                    prop_assert_eq!(member.tier, expected);
+                }
+                if *standing == Standing::SpareTier {
+                    prop_assert!(member.tier > expected);
+                }
+            }
+            let chosen_and_up = standings()
+                .filter(|(standing, member)| matches!(standing, Standing::Chosen(_)) && is_up(member))
+                .count();
+            prop_assert!(chosen_and_up > 0, "nobody who is up");
+        }
+    }
+}
