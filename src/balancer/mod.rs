@@ -148,6 +148,7 @@ impl Balancer {
     /// `ready` is called once connections are accepted.
     pub async fn run(self, ready: impl FnOnce(&Bound), stop: StopHandle) -> Result<(), BalancerError> {
         let Self { settings, bound, listening, admin_listener, mut follower } = self;
+        follower.heed_hangup();
         let Listening { listeners, file: _file, .. } = listening;
         let backends = follower.backends();
         let mut book = Book::default();

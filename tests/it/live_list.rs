@@ -119,3 +119,17 @@ fn sighup_reads_the_list_at_once() {
     story.balancer.program().wait_for_stderr("asked to read the list of servers again");
     story.wait_for(&[0, 1]);
 }
+
+/// A script that has read the ready line may edit the list and ask at once.
+#[cfg(unix)]
+#[test]
+fn sighup_right_after_the_ready_line_does_not_end_the_balancer() {
+    let peer = Peer::start(Behaviour::Prompt);
+    for _ in 0..8 {
+        let mut balancer = Balancer::start(&peer.authority());
+        balancer.program().signal(rustix::process::Signal::HUP);
+        balancer.program().wait_for_stderr("asked to read the list of servers again");
+        balancer.wait_for_status(301);
+        assert!(balancer.program_mut().is_running());
+    }
+}

@@ -113,7 +113,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<List, ListError> {
 /// - Edited in place, replaced by a rename, emptied: the new list counts once the file has kept still for a
 ///   moment, and in any case within two seconds.
 /// - Deleted, unreadable, too large, full of garbage: the last good list stays in force, and one warning says so.
-/// - SIGHUP reads the file at once.
+/// - SIGHUP reads the file at once, from [`heed_hangup`](Self::heed_hangup) on; until then it ends the process.
 ///
 /// Every problem of a list is logged when the list comes into force, with file, line and reason.
 pub struct Follower {
@@ -121,7 +121,7 @@ pub struct Follower {
     backends: Arc<[Backend]>,
     settle: Settle,
     touched: Arc<Notify>,
-    /// SIGHUP; from the first call of [`changed`](Self::changed) on, as it takes a runtime.
+    /// SIGHUP, once it is taken over: that takes a runtime.
     asked: Option<Asked>,
     /// Reports changes of the folder until it is dropped; `None` where the system cannot.
     _watcher: Option<RecommendedWatcher>,
@@ -146,6 +146,13 @@ impl Follower {
     #[must_use]
     pub fn backends(&self) -> Arc<[Backend]> {
         Arc::clone(&self.backends)
+    }
+
+    /// Takes SIGHUP over: from now on it asks for a reading, which the next [`changed`](Self::changed) does, and no
+    /// longer ends the process. To be called on a tokio runtime, before anybody is told that the program is ready;
+    /// `changed` does it by itself, but only after its first reading.
+    pub fn heed_hangup(&mut self) {
+        self.asked.get_or_insert_with(Asked::new);
     }
 
     /// Waits until another list is in force, and gives its backends.
