@@ -18,6 +18,7 @@ mod outcome;
 use std::fmt;
 use std::time::Duration;
 
+use outcome::Evidence;
 use rand::{Rng, RngExt};
 use tokio::time::Instant;
 
@@ -60,8 +61,12 @@ pub struct Health {
     failures: u32,
     /// Successes in a row while it is down.
     successes: u32,
-    last_success: Option<Instant>,
+    has_answered: bool,
     last_failure: Option<Failure>,
+    /// When it stopped answering, as long as nothing but silence came since.
+    silent_since: Option<Instant>,
+    /// Why the latest probe could not be sent; `None` after one that was.
+    obstacle: Option<Failure>,
     /// When the slow start began that is under way or over; `None` for a backend that has never come back.
     returned: Option<Instant>,
     /// The share of failed probes, the latest counting a tenth; starts anew with each return.
@@ -119,8 +124,10 @@ impl Health {
             since: now,
             failures: 0,
             successes: 0,
-            last_success: None,
+            has_answered: false,
             last_failure: None,
+            silent_since: None,
+            obstacle: None,
             returned: None,
             failure_rate: 0.0,
         }
@@ -128,7 +135,7 @@ impl Health {
 
     /// Takes in one outcome; `Some` when it changed the state.
     ///
-    /// A failure of the prober itself says nothing about the backend and changes nothing.
+    /// A failure of the prober itself says nothing about the backend and changes nothing but the reason that is shown.
     pub fn observe(
         &mut self,
         outcome: &ProbeOutcome,
@@ -136,13 +143,14 @@ impl Health {
         now: Instant,
     ) -> Option<Transition> {
         let to = match outcome {
-            ProbeOutcome::Success { .. } => self.succeeded(thresholds, now),
+            ProbeOutcome::Success { .. } => self.succeeded(thresholds),
             ProbeOutcome::Failure(failure) if failure.kind == FailureKind::Prober => {
-                self.last_failure = Some(failure.clone());
+                self.obstacle = Some(failure.clone());
                 return None;
             }
-            ProbeOutcome::Failure(failure) => self.failed(failure, thresholds),
+            ProbeOutcome::Failure(failure) => self.failed(failure, thresholds, now),
         };
+        self.obstacle = None;
         let from = self.state;
         if from == to {
             return None;
@@ -156,8 +164,8 @@ impl Health {
         Some(Transition { from, to })
     }
 
-    fn succeeded(&mut self, thresholds: &Thresholds, now: Instant) -> State {
-        let rise = if self.last_success.is_some() { thresholds.rise } else { 1 };
+    fn succeeded(&mut self, thresholds: &Thresholds) -> State {
+        let rise = if self.has_answered { thresholds.rise } else { 1 };
         self.failures = 0;
         self.failure_rate -= self.failure_rate * FAILURE_RATE_STEP;
         self.successes = self.successes.saturating_add(1);
@@ -165,15 +173,21 @@ impl Health {
             return State::Down;
         }
         self.successes = 0;
-        self.last_success = Some(now);
+        self.has_answered = true;
+        self.silent_since = None;
         State::Up
     }
 
-    fn failed(&mut self, failure: &Failure, thresholds: &Thresholds) -> State {
+    fn failed(&mut self, failure: &Failure, thresholds: &Thresholds, now: Instant) -> State {
         self.successes = 0;
         self.failures = self.failures.saturating_add(1);
         self.failure_rate += (1.0 - self.failure_rate) * FAILURE_RATE_STEP;
         self.last_failure = Some(failure.clone());
+        match (failure.kind.evidence(), self.state) {
+            (Evidence::Plain, _) => self.silent_since = None,
+            (Evidence::Doubtful, State::Up) => self.silent_since = Some(now),
+            (Evidence::Doubtful, _) => {}
+        }
         match self.state {
             State::Unknown | State::Down => State::Down,
             State::Up | State::Suspect if self.failures >= thresholds.fall => State::Down,
@@ -185,6 +199,11 @@ impl Health {
     /// probe having failed): it starts slowly.
     pub fn restarted(&mut self, now: Instant) {
         self.returned = Some(now);
+    }
+
+    /// Whether it stopped answering within `window`, and nothing but silence came since.
+    fn fell_silent(&self, window: Duration, now: Instant) -> bool {
+        self.silent_since.is_some_and(|at| now.saturating_duration_since(at) <= window)
     }
 
     /// Where the backend stands.
@@ -251,18 +270,16 @@ pub struct Reason<'a>(&'a Health);
 impl fmt::Display for Reason<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Reason(health) = self;
-        match (&health.last_failure, health.failures) {
-            (Some(failure), 0) if failure.kind == FailureKind::Prober => {
-                write!(formatter, "could not be probed: {failure}")
-            }
-            (_, 0) if health.state == State::Unknown => formatter.write_str("not probed yet"),
-            (_, 0) if health.state == State::Down => {
+        match (&health.last_failure, health.failures, &health.obstacle) {
+            (_, 0, Some(obstacle)) => write!(formatter, "could not be probed: {obstacle}"),
+            (_, 0, _) if health.state == State::Unknown => formatter.write_str("not probed yet"),
+            (_, 0, _) if health.state == State::Down => {
                 write!(formatter, "answers again, {} times in a row so far", health.successes)
             }
-            (_, 0) if health.returned == Some(health.since) => formatter.write_str("answers again"),
-            (_, 0) | (None, _) => formatter.write_str("answers"),
-            (Some(failure), 1) => write!(formatter, "{failure}"),
-            (Some(failure), failures) => write!(formatter, "{failure}, {failures} times in a row"),
+            (_, 0, _) if health.returned == Some(health.since) => formatter.write_str("answers again"),
+            (_, 0, _) | (None, ..) => formatter.write_str("answers"),
+            (Some(failure), 1, _) => write!(formatter, "{failure}"),
+            (Some(failure), failures, _) => write!(formatter, "{failure}, {failures} times in a row"),
         }
     }
 }

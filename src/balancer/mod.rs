@@ -180,6 +180,7 @@ impl Balancer {
                 publication: Arc::clone(&publication),
                 policy: settings.policy,
                 thresholds: settings.thresholds,
+                probe_budget: settings.probe_budget,
                 clock,
                 metrics: metrics.ranking.clone(),
             },

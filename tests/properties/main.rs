@@ -7,4 +7,5 @@ mod list;
 mod load_report;
 mod location;
 mod policies;
+mod silence;
 mod tiers;

@@ -8,9 +8,9 @@
 //! those that refused a connection or gave a wrong answer, and only where [`SMALL_FLEET`] or more are judged together:
 //! the tier that is chosen from, or, where no backend of any tier is up, all of them. So a tier that fell silent as a
 //! whole never keeps its clients from one that answers.
-//! - More than 30 % fell silent within [`DOUBT_WINDOW`]: the prober's own network or processor is the likelier cause,
+//! - More than 30 % fell silent within 15 s, or two intervals where those are longer: the prober's own network or processor is the likelier cause,
 //!   and all of them stay in with their whole weight.
-//! - Fewer than half of those that answered within [`PANIC_WINDOW`] are up: sending everything to the few would bring
+//! - Fewer than half of those that answered until a minute ago, or eight intervals, are up: sending everything to the few would bring
 //!   them down too, so the silent ones get half of their weight.
 
 use std::fmt;
@@ -18,17 +18,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::outcome::Evidence;
 use super::{Health, State, Thresholds};
 
 /// Among fewer, one or two backends are a large share, and their silence is believed at once.
 pub const SMALL_FLEET: usize = 10;
 
-/// How long after its last answer a backend stays in while the prober is doubted.
-pub const DOUBT_WINDOW: Duration = Duration::from_secs(15);
+/// How long after it fell silent a backend stays in while the prober is doubted, at least.
+const DOUBT_WINDOW: Duration = Duration::from_secs(15);
 
-/// How long after its last answer a backend counts as last known good in a panic.
-pub const PANIC_WINDOW: Duration = Duration::from_mins(1);
+/// The same in intervals between probes: what fell silent at the same moment is noticed within one interval and the
+/// time of a probe, and must be seen together then.
+const DOUBT_INTERVALS: u32 = 2;
+
+/// In a panic a backend counts as last known good for so many times as long.
+const PANIC_WINDOWS: u32 = 4;
 
 /// The weight of a silent backend in a panic.
 const PANIC_WEIGHT: f64 = 0.5;
@@ -118,7 +121,7 @@ pub fn select(members: &[Member<'_>], thresholds: &Thresholds, now: Instant) -> 
         eject_outliers(members, tier, &mut standings);
     }
     let judged = members.iter().filter(|member| answering.is_none_or(|tier| member.tier == tier));
-    let trust = Trust::judge(judged.map(|member| member.health), now);
+    let trust = Trust::judge(judged.map(|member| member.health), thresholds, now);
     let admitted = [
         (trust.mode, Admission::Usable(trust.silence_forgiven)),
         (Mode::Suspects, Admission::Only(State::Suspect)),
@@ -155,7 +158,7 @@ enum Admission {
 
 #[derive(Clone, Copy)]
 struct Forgiveness {
-    /// How long ago the last answer may lie.
+    /// How long ago the silence may have begun.
     window: Duration,
     /// The share of its weight that a silent backend keeps.
     share: f64,
@@ -166,7 +169,7 @@ impl Admission {
     fn share(self, health: &Health, now: Instant) -> Option<f64> {
         match self {
             Self::Usable(_) if health.state == State::Up => Some(1.0),
-            Self::Usable(Some(forgiveness)) if fell_silent(health, forgiveness.window, now) => {
+            Self::Usable(Some(forgiveness)) if health.fell_silent(forgiveness.window, now) => {
                 Some(forgiveness.share)
             }
             Self::Usable(_) => None,
@@ -182,32 +185,27 @@ struct Trust {
 }
 
 impl Trust {
-    fn judge<'a>(healths: impl Iterator<Item = &'a Health>, now: Instant) -> Self {
+    fn judge<'a>(healths: impl Iterator<Item = &'a Health>, thresholds: &Thresholds, now: Instant) -> Self {
+        let doubt_window = DOUBT_WINDOW.max(thresholds.interval.saturating_mul(DOUBT_INTERVALS));
+        let panic_window = doubt_window.saturating_mul(PANIC_WINDOWS);
         let (mut up, mut doubted, mut lost) = (0, 0, 0);
         for health in healths {
             up += usize::from(health.state == State::Up);
-            doubted += usize::from(fell_silent(health, DOUBT_WINDOW, now));
-            lost += usize::from(fell_silent(health, PANIC_WINDOW, now));
+            doubted += usize::from(health.fell_silent(doubt_window, now));
+            lost += usize::from(health.fell_silent(panic_window, now));
         }
         if up + lost < SMALL_FLEET {
             Self { mode: Mode::Normal, silence_forgiven: None }
         } else if doubted * 10 > (up + doubted) * 3 {
-            let forgiveness = Forgiveness { window: DOUBT_WINDOW, share: 1.0 };
+            let forgiveness = Forgiveness { window: doubt_window, share: 1.0 };
             Self { mode: Mode::ProberDoubted, silence_forgiven: Some(forgiveness) }
         } else if up < lost {
-            let forgiveness = Forgiveness { window: PANIC_WINDOW, share: PANIC_WEIGHT };
+            let forgiveness = Forgiveness { window: panic_window, share: PANIC_WEIGHT };
             Self { mode: Mode::Panic, silence_forgiven: Some(forgiveness) }
         } else {
             Self { mode: Mode::Normal, silence_forgiven: None }
         }
     }
-}
-
-/// Whether the backend answered within `window`, and nothing but silence came since.
-fn fell_silent(health: &Health, window: Duration, now: Instant) -> bool {
-    matches!(health.state, State::Suspect | State::Down)
-        && health.last_success.is_some_and(|at| now.saturating_duration_since(at) <= window)
-        && health.last_failure.as_ref().is_some_and(|failure| failure.kind.evidence() == Evidence::Doubtful)
 }
 
 /// Puts the worst outliers of a tier aside, within the limit.

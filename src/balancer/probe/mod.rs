@@ -137,8 +137,7 @@ impl ProbeActor {
     fn conclude(&mut self, sent_at: Instant, outcome: ProbeOutcome, ctx: &mut Context<Self>) {
         let backends = self.plan.backends.load(Ordering::Relaxed);
         let plan = &self.plan;
-        let interval = plan.budget.stretched(plan.thresholds.interval, backends);
-        let thresholds = Thresholds { interval, ..plan.thresholds };
+        let thresholds = plan.budget.stretch(&plan.thresholds, backends);
         let ended_at = Instant::now();
         self.health.observe(&outcome, &thresholds, ended_at);
         let redirects = self.ledger.redirects();

@@ -4,6 +4,8 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use crate::balancer::health::Thresholds;
+
 /// The probes a second that all backends share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProbeBudget {
@@ -22,6 +24,12 @@ impl ProbeBudget {
     #[must_use]
     pub fn stretched(self, interval: Duration, backends: usize) -> Duration {
         interval.max(self.sweep(backends))
+    }
+
+    /// The thresholds that hold while `backends` share the budget.
+    #[must_use]
+    pub fn stretch(self, thresholds: &Thresholds, backends: usize) -> Thresholds {
+        Thresholds { interval: self.stretched(thresholds.interval, backends), ..*thresholds }
     }
 
     /// The pause before a backend's first probe: spread by its identity over one sweep, so that a start of thousands

@@ -15,6 +15,7 @@ use crate::balancer::health::fleet::Mode;
 use crate::balancer::health::{State, Thresholds, Transition};
 use crate::balancer::policy::{Clock, PolicyName};
 use crate::balancer::probe::ProbeResult;
+use crate::balancer::probe::schedule::ProbeBudget;
 use crate::supervision::{Lifeline, Panic};
 
 pub mod estimate;
@@ -57,6 +58,8 @@ pub struct RankingPlan {
     pub policy: PolicyName,
     /// When a backend's state changes.
     pub thresholds: Thresholds,
+    /// What the probes of all backends share; it can stretch the interval.
+    pub probe_budget: ProbeBudget,
     /// The clock of the ledgers, which the request path uses too.
     pub clock: Clock,
     /// What is counted.
@@ -139,11 +142,12 @@ impl RankingActor {
         self.due = None;
         self.published_at = now;
         self.generation += 1;
+        let thresholds = self.plan.probe_budget.stretch(&self.plan.thresholds, self.entries.len());
         let table = RoutingTable::build(
             self.generation,
             &mut self.entries,
             self.plan.policy,
-            &self.plan.thresholds,
+            &thresholds,
             &self.plan.clock,
             now,
             &mut self.random,

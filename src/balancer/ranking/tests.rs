@@ -51,6 +51,7 @@ impl Scene {
             publication,
             policy: PolicyName::Ranked,
             thresholds,
+            probe_budget: ProbeBudget { per_second: 2000 },
             clock: Clock::new(now),
             metrics: RankingMetrics::default(),
         };

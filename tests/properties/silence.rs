@@ -1,0 +1,133 @@
+//! What counts as silence, and for how long it is forgiven.
+
+use std::time::Duration;
+
+use fingerpost::balancer::health::fleet::{self, Member, Mode, Standing};
+use fingerpost::balancer::health::{FailureKind, Health, State, Thresholds, Traffic};
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::time::Instant;
+
+use super::health::{THRESHOLDS, failure, outcome, outcomes, success};
+
+/// A fleet of ten that answer and ten that did, until these failures came one after the other.
+fn selection_after(failures: &[FailureKind]) -> (Mode, usize) {
+    let start = Instant::now();
+    let mut healths = vec![Health::new(start); 20];
+    for (index, health) in healths.iter_mut().enumerate() {
+        health.observe(&success(), &THRESHOLDS, start);
+        for kind in failures {
+            if index >= 10 {
+                health.observe(&failure(*kind), &THRESHOLDS, start);
+            }
+        }
+    }
+    let members: Vec<Member<'_>> =
+        healths.iter().map(|health| Member { health, tier: 0, response_time: None }).collect();
+    let selection = fleet::select(&members, &THRESHOLDS, start + Duration::from_secs(1));
+    let chosen = selection.standings.iter().filter(|it| matches!(it, Standing::Chosen(_))).count();
+    (selection.mode, chosen)
+}
+
+#[test]
+fn nothing_but_silence_is_doubted() {
+    use FailureKind::{Prober, Refused, TimedOut};
+    assert_eq!(selection_after(&[TimedOut; 3]), (Mode::ProberDoubted, 20));
+    assert_eq!(selection_after(&[TimedOut, TimedOut, TimedOut, Prober]), (Mode::ProberDoubted, 20));
+    assert_eq!(selection_after(&[Refused, Refused, Refused, Prober]), (Mode::Normal, 10));
+    assert_eq!(selection_after(&[Refused, TimedOut, TimedOut]), (Mode::Normal, 10));
+    assert_eq!(selection_after(&[TimedOut, TimedOut, Refused]), (Mode::Normal, 10));
+    assert_eq!(selection_after(&[TimedOut, Refused, TimedOut, TimedOut]), (Mode::Normal, 10));
+}
+
+#[test]
+fn a_failure_of_the_prober_is_shown_until_the_next_probe_ends() {
+    let now = Instant::now();
+    let mut health = Health::new(now);
+    let reason = |health: &Health| health.reason().to_string();
+    health.observe(&success(), &THRESHOLDS, now);
+    health.observe(&failure(FailureKind::Prober), &THRESHOLDS, now);
+    assert_eq!(reason(&health), "could not be probed: this balancer could not send the probe");
+    health.observe(&success(), &THRESHOLDS, now);
+    assert_eq!(reason(&health), "answers");
+    for _ in 0..3 {
+        health.observe(&failure(FailureKind::Refused), &THRESHOLDS, now);
+    }
+    health.observe(&failure(FailureKind::Prober), &THRESHOLDS, now);
+    assert_eq!(reason(&health), "connection refused, 3 times in a row");
+}
+
+/// What a fleet of which half falls silent at once goes through: the rule in force at each second after that.
+fn half_falls_silent(thresholds: &Thresholds, seconds: u64) -> Vec<(Mode, Vec<Health>)> {
+    let start = Instant::now();
+    let hour = start + Duration::from_hours(1);
+    let mut random = SmallRng::seed_from_u64(1);
+    let timeout = Duration::from_secs(1).min(thresholds.interval / 2);
+    let mut healths = vec![Health::new(start); 20];
+    let mut due: Vec<Instant> = (0..20).map(|at| start + thresholds.interval * at / 20).collect();
+    let mut modes = Vec::new();
+    for now in (0..3600 + seconds).map(|second| start + Duration::from_secs(second)) {
+        for (index, health) in healths.iter_mut().enumerate() {
+            while due[index] <= now {
+                let ended = if index < 10 || due[index] < hour {
+                    health.observe(&success(), thresholds, due[index]);
+                    due[index]
+                } else {
+                    health.observe(&failure(FailureKind::TimedOut), thresholds, due[index] + timeout);
+                    due[index] + timeout
+                };
+                due[index] = ended + health.next_probe(thresholds, Traffic::Idle, &mut random);
+            }
+        }
+        if now >= hour {
+            let members: Vec<Member<'_>> =
+                healths.iter().map(|health| Member { health, tier: 0, response_time: None }).collect();
+            modes.push((fleet::select(&members, thresholds, now).mode, healths.clone()));
+        }
+    }
+    modes
+}
+
+#[test]
+fn half_of_a_fleet_that_falls_silent_makes_the_prober_doubted_whatever_the_interval() {
+    for interval in [1, 2, 5, 10, 20, 60, 300] {
+        let thresholds = Thresholds { interval: Duration::from_secs(interval), ..THRESHOLDS };
+        let seconds = interval.max(8) * 11;
+        let modes = half_falls_silent(&thresholds, seconds);
+        let noticed = modes
+            .iter()
+            .position(|(_, healths)| healths[10..].iter().all(|health| health.state() != State::Up))
+            .unwrap();
+        assert_eq!(modes[noticed].0, Mode::ProberDoubted, "once all are noticed, interval {interval} s");
+        assert_eq!(modes.last().unwrap().0, Mode::Normal, "in the end, interval {interval} s");
+    }
+}
+
+proptest! {
+    /// The prober's own troubles neither excuse nor accuse a server.
+    #[test]
+    fn a_failure_of_the_prober_changes_neither_the_pause_nor_the_selection(
+        outcomes in outcomes(),
+        seed in any::<u64>(),
+    ) {
+        let start = Instant::now();
+        let mut plain = Health::new(start);
+        let mut troubled = Health::new(start);
+        for (failed, second) in outcomes.iter().zip(0..) {
+            let now = start + Duration::from_secs(second);
+            plain.observe(&outcome(*failed), &THRESHOLDS, now);
+            troubled.observe(&outcome(*failed), &THRESHOLDS, now);
+            troubled.observe(&failure(FailureKind::Prober), &THRESHOLDS, now);
+        }
+        let pause = |health: &Health| {
+            health.next_probe(&THRESHOLDS, Traffic::Idle, &mut SmallRng::seed_from_u64(seed))
+        };
+        prop_assert_eq!(pause(&plain), pause(&troubled));
+        let selected = |health: &Health| {
+            let members = vec![Member { health, tier: 0, response_time: None }; 12];
+            fleet::select(&members, &THRESHOLDS, start + Duration::from_secs(outcomes.len() as u64))
+        };
+        prop_assert_eq!(selected(&plain), selected(&troubled));
+    }
+}
