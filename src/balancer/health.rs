@@ -277,6 +277,9 @@ impl fmt::Display for Reason<'_> {
                 write!(formatter, "answers again, {} times in a row so far", health.successes)
             }
             (_, 0, _) if health.returned == Some(health.since) => formatter.write_str("answers again"),
+            (_, 0, _) if health.returned.is_some_and(|returned| returned > health.since) => {
+                formatter.write_str("answers, started anew between two probes")
+            }
             (_, 0, _) | (None, ..) => formatter.write_str("answers"),
             (Some(failure), 1, _) => write!(formatter, "{failure}"),
             (Some(failure), failures, _) => write!(formatter, "{failure}, {failures} times in a row"),

@@ -238,15 +238,22 @@ impl Collector for TableCollector {
             ConstGauge::new(count as u64).encode(family.encode_family(&[("state", state.to_string())])?)?;
         }
 
-        let stuck = table.entries.iter().filter(|entry| entry.estimate.is_stuck()).count();
-        let stuck = ConstGauge::new(stuck as u64);
-        let described = encoder.encode_descriptor(
-            "load_reports_stuck",
-            "Servers whose load reports do not change though clients are sent, and are left out",
-            None,
-            stuck.metric_type(),
-        )?;
-        stuck.encode(described)?;
+        let estimates = || table.entries.iter().map(|entry| &entry.estimate);
+        for (name, help, count) in [
+            (
+                "load_reports_stuck",
+                "Servers whose load reports do not change though clients are sent, and are left out",
+                estimates().filter(|estimate| estimate.is_stuck()).count(),
+            ),
+            (
+                "load_reports_shared",
+                "Addresses at which several servers seem to take turns, and whose load reports are left out",
+                estimates().filter(|estimate| estimate.is_shared()).count(),
+            ),
+        ] {
+            let count = ConstGauge::new(count as u64);
+            count.encode(encoder.encode_descriptor(name, help, None, count.metric_type())?)?;
+        }
 
         let age = Instant::now().saturating_duration_since(table.built_at).as_secs_f64();
         let age = ConstGauge::new(age);

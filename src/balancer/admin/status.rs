@@ -93,10 +93,11 @@ impl BackendStatus {
             },
             share: if all_redirects == 0 { 0.0 } else { redirects as f64 / all_redirects as f64 },
             redirects,
-            load_report: match (estimate.reports(), estimate.is_stuck()) {
-                (false, _) => "none",
-                (true, false) => "believed",
-                (true, true) => "left out: it does not change though clients are sent",
+            load_report: match estimate {
+                _ if !estimate.reports() => "none",
+                _ if estimate.is_stuck() => "left out: it does not change though clients are sent",
+                _ if estimate.is_shared() => "left out: several servers seem to take turns at this address",
+                _ => "believed",
             }
             .to_owned(),
             response_ms: estimate.response_time().map(milliseconds),

@@ -27,17 +27,21 @@ const ENOUGH_SEEN: f64 = 1.0;
 /// A report that does not move while so many clients are sent is not of the server that they are sent to.
 const MOST_UNNOTICED: u64 = 20;
 
+/// An address at which one and the same server has answered for so long is that server's.
+const TURNS_MEMORY: Duration = Duration::from_mins(1);
+
 /// All that is measured of one backend.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Estimate {
     response_time: Option<ResponseTime>,
     capacity: Option<Capacity>,
     movement: Movement,
+    turns: Turns,
 }
 
 impl Estimate {
     /// Takes in the outcome of a probe, and settles the ledger with what it says of the load. A failure measures
-    /// nothing, and a report that is stuck says nothing.
+    /// nothing, and a report that is stuck, or of one of several servers, says nothing.
     pub fn observe(
         &mut self,
         outcome: &ProbeOutcome,
@@ -45,7 +49,10 @@ impl Estimate {
         clock: &Clock,
         now: Instant,
     ) -> Continuity {
-        let ProbeOutcome::Success { total, report, .. } = outcome else { return Continuity::Same };
+        let ProbeOutcome::Success { total, report, .. } = outcome else {
+            self.turns.has_failed = true;
+            return Continuity::Same;
+        };
         // Each probe opens a connection, as a new client would, so connecting counts.
         match &mut self.response_time {
             Some(time) => time.observe(*total, now),
@@ -56,9 +63,7 @@ impl Estimate {
             Some(report) => self.movement.after(last, report, ledger.redirects()),
             None => Movement::default(),
         };
-        let believed = report.filter(|_| !self.movement.is_stuck());
-        ledger.settle(believed.map(|report| report.in_flight), *total, clock.tick(now));
-        match (report, &mut self.capacity) {
+        let continuity = match (report, &mut self.capacity) {
             (Some(report), Some(capacity)) => capacity.observe(report, now),
             (Some(report), None) => {
                 self.capacity = Some(Capacity::new(report, now));
@@ -69,7 +74,11 @@ impl Estimate {
                 self.capacity = None;
                 Continuity::Same
             }
-        }
+        };
+        self.turns = self.turns.after(continuity, now);
+        let believed = report.filter(|_| self.is_believed());
+        ledger.settle(believed.map(|report| report.in_flight), *total, clock.tick(now));
+        if self.is_shared() { Continuity::Same } else { continuity }
     }
 
     /// How long it takes to answer a probe, connecting included; `None` before the first answer.
@@ -78,10 +87,11 @@ impl Estimate {
         self.response_time.map(|time| time.get())
     }
 
-    /// What it was seen to carry; `None` if it sends no load reports, they count no work, or they are stuck.
+    /// What it was seen to carry; `None` if it sends no load reports, they count no work, or they are not
+    /// believed.
     #[must_use]
     pub fn throughput(&self) -> Option<Throughput> {
-        let capacity = self.capacity.filter(|_| !self.movement.is_stuck());
+        let capacity = self.capacity.filter(|_| self.is_believed());
         capacity.map(|capacity| capacity.throughput()).filter(|seen| seen.busy_seconds > 0.0)
     }
 
@@ -95,6 +105,16 @@ impl Estimate {
     #[must_use]
     pub fn is_stuck(&self) -> bool {
         self.movement.is_stuck()
+    }
+
+    /// Whether several servers seem to take turns behind its address, so that no report speaks for all of them.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.turns.is_shared
+    }
+
+    fn is_believed(&self) -> bool {
+        !self.is_stuck() && !self.is_shared()
     }
 }
 
@@ -225,6 +245,39 @@ impl Movement {
 
     fn is_stuck(&self) -> bool {
         self.unnoticed >= MOST_UNNOTICED
+    }
+}
+
+/// Who answers at an address: one server, which may start anew now and then, or several that take turns.
+#[derive(Debug, Clone, Copy, Default)]
+struct Turns {
+    /// When another process than before was last found to answer.
+    changed: Option<Instant>,
+    latest: Option<Instant>,
+    /// Whether a probe has failed since the latest report, so that a server that starts anew is no wonder.
+    has_failed: bool,
+    is_shared: bool,
+}
+
+impl Turns {
+    /// What is known after one more report. A server that answers every probe and starts anew all the same does so
+    /// seldom: a second change within [`TURNS_MEMORY`], or at the very next report, is one of another server.
+    fn after(self, continuity: Continuity, now: Instant) -> Self {
+        let changed_lately = self
+            .changed
+            .is_some_and(|at| self.latest == Some(at) || now.saturating_duration_since(at) <= TURNS_MEMORY);
+        let latest = Some(now);
+        match continuity {
+            Continuity::Restarted => Self {
+                changed: latest,
+                latest,
+                has_failed: false,
+                is_shared: changed_lately && (self.is_shared || !self.has_failed),
+            },
+            Continuity::Same => {
+                Self { latest, has_failed: false, is_shared: changed_lately && self.is_shared, ..self }
+            }
+        }
     }
 }
 

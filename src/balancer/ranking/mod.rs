@@ -24,6 +24,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 
+use estimate::Estimate;
 use publication::Publication;
 use table::{Entry, Member, RoutingTable};
 
@@ -194,14 +195,12 @@ impl Handler<ProbeResult> for RankingActor {
         else {
             return;
         };
-        let was_stuck = entry.estimate.is_stuck();
+        let before = entry.estimate;
         let transition = entry.observe(&result.outcome, &self.plan.thresholds, &self.plan.clock, now);
         if let Some(transition) = transition {
             log(entry, transition);
         }
-        if entry.estimate.is_stuck() != was_stuck {
-            log_report(entry);
-        }
+        log_reports(entry, &before);
         self.publish_soon(transition.map_or(ESTIMATE_PACE, |_| TRANSITION_PACE), ctx);
     }
 }
@@ -215,12 +214,23 @@ fn log(entry: &Entry, Transition { from, to }: Transition) {
     }
 }
 
-fn log_report(entry: &Entry) {
-    let backend = entry.member.backend.id();
-    if entry.estimate.is_stuck() {
-        tracing::warn!(%backend, "the load report does not change though clients are sent; left out until it does");
-    } else {
-        tracing::info!(%backend, "the load report changes again, or is gone");
+fn log_reports(entry: &Entry, before: &Estimate) {
+    let (backend, now) = (entry.member.backend.id(), &entry.estimate);
+    match (before.is_stuck(), now.is_stuck()) {
+        (false, true) => tracing::warn!(
+            %backend,
+            "the load report does not change though clients are sent; left out until it does"
+        ),
+        (true, false) => tracing::info!(%backend, "the load report changes again, or is gone"),
+        _ => {}
+    }
+    match (before.is_shared(), now.is_shared()) {
+        (false, true) => tracing::warn!(
+            %backend,
+            "several servers seem to take turns at this address; their load reports are left out"
+        ),
+        (true, false) => tracing::info!(%backend, "one server alone seems to answer at this address now"),
+        _ => {}
     }
 }
 
