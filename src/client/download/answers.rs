@@ -57,7 +57,7 @@ impl Engine<'_> {
             if was_other_tag && opened.observed.validator().is_some() {
                 // The same file under a tag of its own: it is asked again, in its own terms.
                 self.runs.remove(&run);
-                self.plan.finished(run, now);
+                self.plan.withdraw(run, now);
             } else {
                 let value = "none, but the whole file".to_owned();
                 self.fail(run, Failure::NoRanges, DownloadError::BadRange { url, value }, None, now);
@@ -89,6 +89,9 @@ impl Engine<'_> {
             self.plan.refuses_ranges(source);
         }
         self.plan.head_came(run, opened.start, now);
+        if let Extent::Part { end } = opened.extent {
+            self.plan.announced(run, end);
+        }
         if let Some(active) = self.runs.get_mut(&run) {
             active.offset = opened.start;
         }
@@ -120,6 +123,22 @@ impl Engine<'_> {
             Writer::new(target, Store::create(target, size, hashing, pieces)?, RangeSet::new())
         });
         Ok(())
+    }
+
+    /// A request for what follows the bytes that are there was told that nothing does: that is the size, where it was not known.
+    pub(super) fn is_end(&mut self, run: RunId, observed: &Observed, now: Instant) -> bool {
+        let Some(active) = self.runs.get(&run) else { return false };
+        let is_other = observed.etag.as_ref().is_some_and(|tag| !self.identity.etags.contains(tag));
+        let size = observed.size.filter(|size| *size == active.wanted.range.start && !is_other);
+        let (Some(size), None) = (size, self.plan.size()) else { return false };
+        if size < self.plan.least_size() {
+            return false;
+        }
+        self.identity.learn(&Observed { size: Some(size), ..Observed::default() });
+        self.plan.size_is(size);
+        self.plan.finished(run, now);
+        self.runs.remove(&run);
+        true
     }
 
     /// Whether no byte of the file is there yet.

@@ -210,7 +210,8 @@ impl Engine<'_> {
 /// The bytes of a part; `None` where the server sends anything else.
 async fn fetch_sample(fetcher: &Fetcher, trail: Trail, wanted: Wanted) -> Option<Vec<u8>> {
     let length = usize::try_from(wanted.range.len()).ok()?;
-    let mut opened = fetcher.open(trail, wanted).await.ok().filter(|opened| opened.extent == Extent::Part)?;
+    let mut opened =
+        fetcher.open(trail, wanted).await.ok().filter(|opened| opened.extent != Extent::Whole)?;
     let mut bytes = Vec::new();
     while let Some(chunk) = opened.answer.chunk().await.ok()? {
         bytes.extend_from_slice(&chunk);

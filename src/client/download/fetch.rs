@@ -74,8 +74,10 @@ pub(super) struct Opened {
 /// How much of the file an answer brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
+    /// All of it, to its end.
     Whole,
-    Part,
+    /// What comes before `end`; the file may go on behind it.
+    Part { end: u64 },
 }
 
 /// An answer that is shown: a redirect or an error.
@@ -88,10 +90,30 @@ pub(super) struct Shown {
 /// Why a request brought nothing.
 #[derive(Debug)]
 pub(super) enum OpenError {
-    Transport { url: Box<Url>, source: TransportError },
-    Redirect { error: RedirectError, shown: Shown },
-    Refused { url: Box<Url>, status: u16, retry_after: Option<Duration>, shown: Shown },
-    BadRange { url: Box<Url>, value: String },
+    Transport {
+        url: Box<Url>,
+        source: TransportError,
+    },
+    Redirect {
+        error: RedirectError,
+        shown: Shown,
+    },
+    Refused {
+        url: Box<Url>,
+        status: u16,
+        retry_after: Option<Duration>,
+        shown: Shown,
+    },
+    BadRange {
+        url: Box<Url>,
+        value: String,
+    },
+    /// 416, with the size of the file.
+    PastEnd {
+        url: Box<Url>,
+        observed: Box<Observed>,
+        shown: Shown,
+    },
 }
 
 impl OpenError {
@@ -110,7 +132,9 @@ impl OpenError {
                 Failure::Passing { retry_after: *retry_after }
             }
             // A plain request may still do.
-            Self::Refused { status: 412 | 416, .. } | Self::BadRange { .. } => Failure::NoRanges,
+            Self::Refused { status: 412 | 416, .. } | Self::BadRange { .. } | Self::PastEnd { .. } => {
+                Failure::NoRanges
+            }
             Self::Redirect { .. } | Self::Refused { .. } => Failure::Final,
         }
     }
@@ -124,6 +148,9 @@ impl OpenError {
             Self::Redirect { error, shown } => (error.into(), Some(shown)),
             Self::Refused { url, status, shown, .. } => {
                 (DownloadError::Refused { url: url.to_string(), status }, Some(shown))
+            }
+            Self::PastEnd { url, shown, .. } => {
+                (DownloadError::Refused { url: url.to_string(), status: 416 }, Some(shown))
             }
             Self::BadRange { url, value } => (DownloadError::BadRange { url: url.to_string(), value }, None),
         }
@@ -176,6 +203,10 @@ impl Fetcher {
             206 => part(url, answer, wanted).map(|opened| Hop::Opened(Box::new(opened))),
             status => {
                 let shown = shown(&mut answer).await;
+                if let (416, Some(size)) = (status, size_past_end(&answer)) {
+                    let observed = Box::new(Observed::from_head(&answer.head, Some(size)));
+                    return Err(OpenError::PastEnd { url: Box::new(url), observed, shown });
+                }
                 if !answer.head.is_redirect() {
                     let retry_after = answer.head.header("retry-after").and_then(retry_after);
                     return Err(OpenError::Refused { url: Box::new(url), status, retry_after, shown });
@@ -256,7 +287,14 @@ fn part(url: Url, answer: Answer, wanted: &Wanted) -> Result<Opened, OpenError> 
     });
     let Some((range, size)) = range else { return Err(OpenError::BadRange { url: Box::new(url), value }) };
     let observed = Observed::from_head(&answer.head, size.or(wanted.size));
-    Ok(Opened { url, answer, start: range.start, extent: Extent::Part, observed })
+    let extent = Extent::Part { end: range.end };
+    Ok(Opened { url, answer, start: range.start, extent, observed })
+}
+
+/// The size of the file in a 416 (RFC 9110, section 14.4).
+fn size_past_end(answer: &Answer) -> Option<u64> {
+    let content = ContentRange::parse(answer.head.header("content-range")?)?;
+    content.size.filter(|_| content.range.is_none())
 }
 
 /// The head and the page of an answer that is not the file; what came of it, where it breaks off or is endless.

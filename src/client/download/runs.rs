@@ -137,6 +137,8 @@ impl Engine<'_> {
         let now = Instant::now();
         match step {
             Step::Opened { run, result: Ok(opened) } => self.judge(run, *opened, now)?,
+            Step::Opened { run, result: Err(OpenError::PastEnd { observed, .. }) }
+                if self.is_end(run, &observed, now) => {}
             Step::Opened { run, result: Err(error) } => {
                 let failure = error.failure();
                 let (error, shown) = error.into_error();
@@ -182,22 +184,26 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// The answer is complete. The plan may have wanted more of it.
+    /// The body is complete. It may still be less than the head announced, or than the file has.
     fn end(&mut self, run: RunId, flow: Flow, now: Instant) {
         let Some(active) = self.runs.get(&run) else { return };
-        match self.plan.size() {
-            Some(size) if flow.extent == Extent::Whole && active.offset < size => {
-                let missing = Some(size.saturating_sub(active.offset));
-                let source = BodyError::Short { missing }.into();
-                let error = DownloadError::Transport { url: flow.url.to_string(), source };
-                self.fail(run, Failure::Passing { retry_after: None }, error, None, now);
-            }
-            _ => {
-                self.runs.remove(&run);
-                self.plan.finished(run, now);
-                flow.answer.finish();
-            }
+        let (extent, came) = (flow.extent, active.offset);
+        let least = match extent {
+            Extent::Whole => self.plan.least_size(),
+            Extent::Part { end } => end,
+        };
+        if came < least {
+            let source = BodyError::Short { missing: Some(least.saturating_sub(came)) }.into();
+            let error = DownloadError::Transport { url: flow.url.to_string(), source };
+            self.fail(run, Failure::Passing { retry_after: None }, error, None, now);
+            return;
         }
+        if extent == Extent::Whole && self.plan.size().is_none() {
+            self.plan.size_is(came);
+        }
+        self.runs.remove(&run);
+        self.plan.finished(run, now);
+        flow.answer.finish();
     }
 
     pub(super) fn fail(

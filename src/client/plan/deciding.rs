@@ -69,6 +69,7 @@ impl Plan {
             started: now,
             heard: now,
             received: 0,
+            kept: 0,
             rival,
         };
         self.runs.insert(id, run);

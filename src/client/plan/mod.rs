@@ -223,6 +223,19 @@ impl Plan {
         }
     }
 
+    /// The answer to the run announces no byte from `end` on: what it does not bring is asked for in another run.
+    pub fn announced(&mut self, id: RunId, end: u64) {
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.end = run.end.min(end);
+        }
+    }
+
+    /// The least that the file has, going by what is there: its size, where that is known.
+    #[must_use]
+    pub fn least_size(&self) -> u64 {
+        self.size.unwrap_or_else(|| self.missing.iter().last().map_or(0, |rest| rest.start))
+    }
+
     /// Time passed in which the run was not listened to.
     pub fn held_back(&mut self, id: RunId, now: Instant) {
         if let Some(run) = self.runs.get_mut(&id) {
@@ -246,6 +259,7 @@ impl Plan {
         let is_over = run.next >= run.end;
         let fresh = self.missing.within(wanted);
         self.missing.remove(wanted);
+        run.kept = run.kept.saturating_add(fresh.iter().map(ByteRange::len).sum());
         if !fresh.is_empty() {
             self.asking.fruitless = 0;
         }
@@ -255,16 +269,19 @@ impl Plan {
         fresh
     }
 
-    /// The run's answer came to its end.
-    ///
-    /// Where the size was unknown, the end of a run is the end of the file.
+    /// The run brought what it announced. That the file ends there, it does not say.
     pub fn finished(&mut self, id: RunId, now: Instant) {
         let Some(run) = self.runs.remove(&id) else { return };
-        if self.size.is_none() {
-            self.size_is(run.next);
-        }
         if let Some(source) = self.sources.get_mut(run.source.0) {
             source.failures = 0;
+            source.run_ended(now);
+        }
+    }
+
+    /// The run is over before it brought anything, without blame: its source is asked again in other words.
+    pub fn withdraw(&mut self, id: RunId, now: Instant) {
+        let Some(run) = self.runs.remove(&id) else { return };
+        if let Some(source) = self.sources.get_mut(run.source.0) {
             source.run_ended(now);
         }
     }
@@ -274,7 +291,7 @@ impl Plan {
         let Some(run) = self.runs.remove(&id) else { return };
         if let Some(source) = self.sources.get_mut(run.source.0) {
             source.run_ended(now);
-            source.failed(failure, run.received, &self.settings, jitter, now);
+            source.failed(failure, run.kept, &self.settings, jitter, now);
         }
     }
 

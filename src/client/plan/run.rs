@@ -15,6 +15,8 @@ pub(super) struct Run {
     /// When something was last heard of it.
     pub(super) heard: Instant,
     pub(super) received: u64,
+    /// Those of them that were missing: progress.
+    pub(super) kept: u64,
     /// The run that was started beside it for the same bytes.
     pub(super) rival: Option<Rival>,
 }

@@ -12,7 +12,7 @@ const RATE_MEMORY: Duration = Duration::from_secs(1);
 /// Bytes are counted this long before they make a sample of the rate.
 const RATE_SAMPLE: Duration = Duration::from_millis(40);
 
-/// A run that brought this many bytes was progress: failures before it are forgotten.
+/// A run that brought this many missing bytes was progress: failures before it are forgotten.
 const PROGRESS_BYTES: u64 = 16 * 1024;
 
 /// What is known before a source has answered once.
@@ -135,16 +135,16 @@ impl Source {
         self.rate = Some(self.rate.map_or(sample, |rate| rate + weight * (sample - rate)));
     }
 
-    /// Notes a failure after a run of `received` bytes; `jitter` in 0..1 spreads the rests of many clients.
+    /// Notes a failure after a run that brought `kept` missing bytes; `jitter` in 0..1 spreads the rests of many clients.
     pub(super) fn failed(
         &mut self,
         failure: Failure,
-        received: u64,
+        kept: u64,
         settings: &PlanSettings,
         jitter: f64,
         now: Instant,
     ) {
-        let made_progress = received >= PROGRESS_BYTES;
+        let made_progress = kept >= PROGRESS_BYTES;
         self.failures = if made_progress { 1 } else { self.failures.saturating_add(1) };
         self.availability = match failure {
             Failure::Final => Availability::Out,

@@ -291,6 +291,10 @@ impl Script {
             Ranges::Wrong(value) => (206, vec![format!("Content-Range: {value}")], from, to),
             Ranges::Honoured if if_range.is_some_and(|value| !matches(value)) => everything,
             _ if from >= size => (416, vec![format!("Content-Range: bytes */{size}")], 0, 0),
+            Ranges::Unsized(most) => {
+                let to = to.min(from + most);
+                (206, vec![format!("Content-Range: bytes {from}-{}/*", to - 1)], from, to)
+            }
             _ => (206, vec![format!("Content-Range: bytes {from}-{}/{size}", to - 1)], from, to),
         }
     }

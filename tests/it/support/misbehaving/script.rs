@@ -40,6 +40,8 @@ pub enum Ranges {
     Wrong(String),
     /// 416 to every range.
     Refused,
+    /// 206 with at most so many bytes, and `*` for the size of the file.
+    Unsized(usize),
 }
 
 /// What goes wrong.

@@ -1,0 +1,119 @@
+//! `fingerpost get` and answers with a part of the file: what they announce, what they bring, and where the file ends.
+
+use base64::Engine as _;
+use sha2::{Digest, Sha256};
+
+use super::support::downloads::Downloads;
+use super::support::misbehaving::{Fault, FileServer, Framing, Ranges, Script, Times, content};
+
+const FILE: usize = 300_000;
+
+/// A file of unknown size of which the first answer brings this much.
+const BROKEN_AT: usize = 100_000;
+
+fn balancer(servers: &[&FileServer]) -> FileServer {
+    let links: Vec<String> =
+        servers.iter().map(|server| format!("<{}>; rel=duplicate", server.url("/f"))).collect();
+    Script::redirect(&servers[0].url("/f"), &[&format!("Link: {}", links.join(", "))]).start()
+}
+
+fn ranges(server: &FileServer) -> Vec<String> {
+    let exchanges = server.exchanges();
+    exchanges.iter().map(|exchange| exchange.header("Range").unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn the_end_of_a_part_is_not_the_end_of_a_file_of_unknown_size() {
+    let file = content(FILE);
+    let server = Script::of(&file)
+        .framing(Framing::Chunked)
+        .ranges(Ranges::Unsized(50_000))
+        .fault(Fault::ClosesAt(BROKEN_AT), Times::Next(1))
+        .start();
+    let downloads = Downloads::new();
+    downloads.get_quickly(&[&server.url("/f"), "--max-time", "20"]).ended_with(0);
+    assert!(downloads.read("f") == file);
+    // The last request learns from a 416 that there is no more.
+    let asked = ["", "100000", "150000", "200000", "250000", "300000"];
+    let asked = asked.map(|from| if from.is_empty() { String::new() } else { format!("bytes={from}-") });
+    assert_eq!(ranges(&server), asked);
+}
+
+#[test]
+fn a_part_that_is_cut_off_is_no_end_of_a_file_of_unknown_size() {
+    let file = content(FILE);
+    let first = Script::of(&file).framing(Framing::Chunked).closes_at(BROKEN_AT).start();
+    // Announces all that is left, and closes the connection, its only mark of the end, before it.
+    let second = Script::of(&file)
+        .framing(Framing::UntilClose)
+        .ranges(Ranges::Unsized(FILE))
+        .fault(Fault::ClosesAt(70_000), Times::WithRange)
+        .start();
+    let downloads = Downloads::new();
+    downloads.get_quickly(&[&balancer(&[&first, &second]).url("/f"), "--max-time", "20"]).ended_with(0);
+    assert!(downloads.read("f") == file);
+    assert_eq!(ranges(&second)[0], format!("bytes={BROKEN_AT}-"));
+}
+
+#[test]
+fn a_whole_answer_that_is_less_than_what_came_already_is_no_file() {
+    let file = content(FILE);
+    let first = Script::of(&file)
+        .framing(Framing::Chunked)
+        .fault(Fault::ClosesAt(BROKEN_AT), Times::Next(1))
+        .answers(404, vec![])
+        .start();
+    let second = Script::of(&file)
+        .framing(Framing::UntilClose)
+        .ranges(Ranges::Ignored)
+        .fault(Fault::ClosesAt(BROKEN_AT / 2), Times::Always)
+        .start();
+    let downloads = Downloads::new();
+    let balancer = balancer(&[&first, &second]);
+    downloads.get_quickly(&[&balancer.url("/f"), "--max-time", "20", "--retry", "2"]).ended_with(18);
+    assert_eq!(downloads.names(), [""; 0]);
+}
+
+#[test]
+fn parts_that_announce_bytes_and_bring_none_are_asked_for_five_times() {
+    let head = format!("Content-Range: bytes {BROKEN_AT}-{}/{FILE}", FILE - 1);
+    let empty =
+        format!("HTTP/1.1 206 Part\r\nETag: \"e\"\r\n{head}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
+    let server = Script::of(&content(FILE))
+        .etag(Some("\"e\""))
+        .fault(Fault::ClosesAt(BROKEN_AT), Times::Next(1))
+        .fault(Fault::Sends(empty.into_bytes()), Times::WithRange)
+        .start();
+    let downloads = Downloads::new();
+    downloads.get_quickly(&[&server.url("/f"), "--max-time", "20"]).ended_with(18);
+    assert_eq!(downloads.names(), ["f.part", "f.part.journal"]);
+    assert_eq!(server.exchanges().len(), 1 + 5);
+}
+
+#[test]
+fn whole_answers_that_break_off_at_the_same_byte_are_no_progress() {
+    let server = Script::of(&content(FILE)).ranges(Ranges::Ignored).closes_at(BROKEN_AT).start();
+    let downloads = Downloads::new();
+    downloads.get_quickly(&[&server.url("/f"), "--max-time", "20"]).ended_with(18);
+    assert!(server.sent() <= 8 * BROKEN_AT, "{} bytes were sent", server.sent());
+}
+
+#[test]
+fn a_server_that_is_asked_again_under_its_own_tag_does_not_end_the_file() {
+    let file = content(FILE);
+    let coded = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(&file));
+    let digest = format!("Repr-Digest: sha-256=:{coded}:");
+    let script = Script::of(&file).framing(Framing::Chunked).header(digest);
+    let first = script
+        .clone()
+        .etag(Some("\"a\""))
+        .fault(Fault::ClosesAt(BROKEN_AT), Times::Next(1))
+        .answers(404, vec![])
+        .start();
+    let second = script.etag(Some("\"b\"")).start();
+    let downloads = Downloads::new();
+    downloads.get_quickly(&[&balancer(&[&first, &second]).url("/f")]).ended_with(0);
+    assert!(downloads.read("f") == file);
+    assert_eq!(ranges(&second), [format!("bytes={BROKEN_AT}-"), format!("bytes={BROKEN_AT}-")]);
+    assert_eq!(second.exchanges()[1].header("If-Range"), Some("\"b\""));
+}
