@@ -20,6 +20,7 @@ mod client_files;
 mod client_hostile;
 mod client_integrity;
 mod client_parts;
+mod client_patience;
 mod client_resume;
 mod client_small;
 mod client_tls;

@@ -99,7 +99,7 @@ impl Engine<'_> {
             self.open_store(&opened)?;
         }
         self.announce();
-        self.read(run, Flow { url: opened.url, answer: opened.answer, extent: opened.extent });
+        self.read(run, Flow::new(opened), now);
         Ok(())
     }
 

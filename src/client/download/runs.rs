@@ -30,13 +30,41 @@ pub(super) struct Flow {
     pub(super) url: Url,
     pub(super) answer: Answer,
     pub(super) extent: Extent,
+    /// What came and is not paid for yet: under a limit of the rate, nothing further is read before.
+    unpaid: Bytes,
+}
+
+impl Flow {
+    pub(super) fn new(opened: Opened) -> Self {
+        Self { url: opened.url, answer: opened.answer, extent: opened.extent, unpaid: Bytes::new() }
+    }
 }
 
 pub(super) enum Step {
-    Opened { run: RunId, result: Result<Box<Opened>, OpenError> },
-    Chunk { run: RunId, flow: Flow, bytes: Bytes },
-    End { run: RunId, flow: Flow },
-    Broken { run: RunId, url: Url, error: TransportError },
+    Opened {
+        run: RunId,
+        result: Result<Box<Opened>, OpenError>,
+    },
+    /// Bytes came. Under a limit of the rate they are taken in one by one, as a [`Step::Chunk`] each.
+    Came {
+        run: RunId,
+        flow: Flow,
+        bytes: Bytes,
+    },
+    Chunk {
+        run: RunId,
+        flow: Flow,
+        bytes: Bytes,
+    },
+    End {
+        run: RunId,
+        flow: Flow,
+    },
+    Broken {
+        run: RunId,
+        url: Url,
+        error: TransportError,
+    },
 }
 
 impl Engine<'_> {
@@ -95,22 +123,28 @@ impl Engine<'_> {
         self.steps.push(Abortable::new(future, registration));
     }
 
-    /// Reads on, or not before the disk has caught up.
-    pub(super) fn read(&mut self, run: RunId, mut flow: Flow) {
+    /// Reads on, or not before the disk has caught up, and what came before is paid for.
+    pub(super) fn read(&mut self, run: RunId, mut flow: Flow, now: Instant) {
         if self.writer.as_ref().is_some_and(Writer::is_full) {
+            self.plan.turned_away(run);
             self.held_back.push((run, flow));
             return;
         }
-        let limiter = self.context.limiter.clone();
+        if let Some(limiter) = self.context.limiter.as_ref().filter(|_| !flow.unpaid.is_empty()) {
+            let bytes = flow.unpaid.split_to(limiter.borrow().read_size().min(flow.unpaid.len()));
+            let until = limiter.borrow_mut().take(bytes.len() as u64, now);
+            self.plan.turned_away(run);
+            let paying = async move {
+                tokio::time::sleep_until(until).await;
+                Step::Chunk { run, flow, bytes }
+            };
+            self.step(run, Box::pin(paying));
+            return;
+        }
+        self.plan.listened(run, now);
         let reading = async move {
             match flow.answer.chunk().await {
-                Ok(Some(bytes)) => {
-                    if let Some(limiter) = limiter {
-                        let until = limiter.borrow_mut().take(bytes.len() as u64, Instant::now());
-                        tokio::time::sleep_until(until).await;
-                    }
-                    Step::Chunk { run, flow, bytes }
-                }
+                Ok(Some(bytes)) => Step::Came { run, flow, bytes },
                 Ok(None) => Step::End { run, flow },
                 Err(error) => Step::Broken { run, url: flow.url, error },
             }
@@ -127,8 +161,7 @@ impl Engine<'_> {
         }
         let now = Instant::now();
         for (run, flow) in std::mem::take(&mut self.held_back) {
-            self.plan.held_back(run, now);
-            self.read(run, flow);
+            self.read(run, flow, now);
         }
         Ok(())
     }
@@ -144,7 +177,13 @@ impl Engine<'_> {
                 let (error, shown) = error.into_error();
                 self.fail(run, failure, error, shown, now);
             }
-            Step::Chunk { run, flow, bytes } => self.keep(run, flow, &bytes, now)?,
+            Step::Came { run, mut flow, bytes } if self.context.limiter.is_some() => {
+                flow.unpaid = bytes;
+                self.read(run, flow, now);
+            }
+            Step::Came { run, flow, bytes } | Step::Chunk { run, flow, bytes } => {
+                self.keep(run, flow, &bytes, now)?;
+            }
             Step::End { run, flow } => self.end(run, flow, now),
             Step::Broken { run, url, error } => {
                 let error = DownloadError::Transport { url: url.to_string(), source: error };
@@ -177,7 +216,7 @@ impl Engine<'_> {
             }
         }
         if self.plan.is_running(run) {
-            self.read(run, flow);
+            self.read(run, flow, now);
         } else {
             self.runs.remove(&run);
         }

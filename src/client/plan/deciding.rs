@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    Action, Availability, ByteRange, Failure, Parts, Phase, Plan, Race, RangeSet, Ranges, Rival, Run, RunId,
-    Source, SourceId,
+    Action, Attention, Availability, ByteRange, Failure, Parts, Phase, Plan, Race, RangeSet, Ranges, Rival,
+    Run, RunId, Source, SourceId,
 };
 
 impl Plan {
@@ -24,7 +24,8 @@ impl Plan {
     /// When [`decide`](Self::decide) is to be called next, if nothing happens before.
     #[must_use]
     pub fn next_wake(&self, now: Instant) -> Option<Instant> {
-        let silences = self.runs.values().flat_map(|run| {
+        let heeded = self.runs.values().filter(|run| run.attention == Attention::Listening);
+        let silences = heeded.flat_map(|run| {
             let hedge = run.heard.checked_add(self.hedge_limit(run)).filter(|_| run.rival.is_none());
             let drop = run.heard.checked_add(self.settings.drop_after);
             hedge.into_iter().chain(drop)
@@ -68,6 +69,7 @@ impl Plan {
             phase: Phase::Waiting,
             started: now,
             heard: now,
+            attention: Attention::Listening,
             received: 0,
             kept: 0,
             rival,
@@ -166,6 +168,9 @@ impl Plan {
         let ids: Vec<RunId> = self.runs.keys().copied().collect();
         for id in ids {
             let Some(run) = self.runs.get(&id) else { continue };
+            if run.attention == Attention::Elsewhere {
+                continue;
+            }
             let silence = now.duration_since(run.heard);
             if silence >= self.settings.drop_after {
                 actions.push(Action::Drop { run: id });

@@ -23,7 +23,7 @@ mod simulation;
 mod source;
 
 use asking::Asking;
-use run::{Phase, Race, Rival, Run};
+use run::{Attention, Phase, Race, Rival, Run};
 
 pub use range::{ByteRange, RangeSet};
 pub use settings::PlanSettings;
@@ -236,9 +236,19 @@ impl Plan {
         self.size.unwrap_or_else(|| self.missing.iter().last().map_or(0, |rest| rest.start))
     }
 
-    /// Time passed in which the run was not listened to.
-    pub fn held_back(&mut self, id: RunId, now: Instant) {
+    /// From now on nobody listens to the run: what the client itself waits for is not the source's silence.
+    pub fn turned_away(&mut self, id: RunId) {
         if let Some(run) = self.runs.get_mut(&id) {
+            run.attention = Attention::Elsewhere;
+        }
+    }
+
+    /// From now on the run is listened to.
+    pub fn listened(&mut self, id: RunId, now: Instant) {
+        if let Some(run) = self.runs.get_mut(&id)
+            && run.attention == Attention::Elsewhere
+        {
+            run.attention = Attention::Listening;
             run.heard = now;
         }
     }

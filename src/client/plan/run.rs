@@ -14,6 +14,7 @@ pub(super) struct Run {
     pub(super) started: Instant,
     /// When something was last heard of it.
     pub(super) heard: Instant,
+    pub(super) attention: Attention,
     pub(super) received: u64,
     /// Those of them that were missing: progress.
     pub(super) kept: u64,
@@ -26,6 +27,14 @@ pub(super) struct Run {
 pub(super) enum Phase {
     Waiting,
     Streaming,
+}
+
+/// Whether silence would be noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attention {
+    Listening,
+    /// The client waits for something else: its disk, its own limit of the rate.
+    Elsewhere,
 }
 
 /// Another run for the same bytes.

@@ -217,6 +217,29 @@ fn nobody_is_asked_for_ever() {
     assert!(outcome.took < Duration::from_mins(1));
 }
 
+#[test]
+fn a_run_that_nobody_listens_to_is_neither_hedged_nor_given_up() {
+    let settings = PlanSettings::default();
+    let start = Instant::now();
+    let mut plan = Plan::new(settings.clone(), Some(MEGA), &RangeSet::new(), Balancer::Absent);
+    plan.allow_parts(Parts::Allowed);
+    for _ in 0..2 {
+        plan.add_source();
+    }
+    let actions = plan.decide(start);
+    let [Action::Start { run, .. }] = actions.as_slice() else { panic!("{actions:?}") };
+    plan.head_came(*run, 0, start);
+    plan.received(*run, 1000, start);
+    plan.turned_away(*run);
+    let later = start + 10 * settings.drop_after;
+    assert_eq!(plan.decide(later), []);
+    // Once it is listened to, its silence counts from then on.
+    plan.listened(*run, later);
+    assert_eq!(plan.decide(later), []);
+    let hedged = plan.decide(later + settings.hedge_after);
+    assert!(matches!(hedged.as_slice(), [Action::Start { range, .. }] if range.start == 1000), "{hedged:?}");
+}
+
 fn any_server() -> impl Strategy<Value = Server> {
     (1_u64..40, 0_u64..200, prop::option::weighted(0.3, 20_000_u64..4_000_000), prop::bool::weighted(0.1))
         .prop_map(|(rate, latency, breaks_after, is_silent)| Server {

@@ -1,0 +1,50 @@
+//! `fingerpost get` and its own waiting: a server is not silent while nobody listens to it.
+
+use std::io::Read;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use super::support::downloads::Downloads;
+use super::support::misbehaving::{Script, content};
+use super::support::wait_until;
+
+#[test]
+fn a_reader_that_pauses_costs_no_server() {
+    let file = content(24 << 20);
+    let server = Script::of(&file).start();
+    let downloads = Downloads::new();
+    let url = server.url("/f");
+    let mut command =
+        downloads.command(&[&url, "-o", "-", "--drop-after", "0.3", "--hedge-after", "0.1", "--retry", "1"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut output = child.stdout.take().unwrap();
+    // What the pipe, the memory and the sockets hold is full once nothing further is sent for longer than it takes to give a
+    // server up.
+    let (mut sent, mut since) = (0, Instant::now());
+    wait_until("the server to be held back", || {
+        if server.sent() != sent {
+            (sent, since) = (server.sent(), Instant::now());
+        }
+        sent > 8 << 20 && since.elapsed() > Duration::from_secs(2)
+    });
+    let mut came = Vec::new();
+    output.read_to_end(&mut came).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(came == file);
+    assert_eq!(server.exchanges().len(), 1);
+}
+
+#[test]
+fn a_limit_of_the_rate_is_no_silence_of_the_server() {
+    let file = content(12_000);
+    let head = format!("HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: {}\r\n\r\n", file.len());
+    // Head and body come at once: the first read brings all of it.
+    let server = Script::of(b"").sends([head.as_bytes(), &file].concat()).start();
+    let downloads = Downloads::new();
+    let began = Instant::now();
+    let flags = ["--limit-rate", "4000", "--drop-after", "1", "--hedge-after", "0.5", "--retry", "1"];
+    downloads.get(&[&[server.url("/f").as_str()][..], &flags].concat()).ended_with(0);
+    assert!(began.elapsed() > Duration::from_millis(2500), "{:?}", began.elapsed());
+    assert!(downloads.read("f") == file);
+    assert_eq!(server.exchanges().len(), 1);
+}
