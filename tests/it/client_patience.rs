@@ -48,3 +48,15 @@ fn a_limit_of_the_rate_is_no_silence_of_the_server() {
     assert!(downloads.read("f") == file);
     assert_eq!(server.exchanges().len(), 1);
 }
+
+#[test]
+fn times_beyond_what_the_clock_can_count_are_waited_for() {
+    let server = Script::of(b"I am a file.").start();
+    let flags =
+        ["checkpoint-interval", "head-after", "hedge-after", "drop-after", "retry-delay", "parallel-time"];
+    for flag in [&flags[..], &["connect-timeout", "max-time", "retry-max-time"]].concat() {
+        let downloads = Downloads::new();
+        downloads.get(&[&server.url("/f"), &format!("--{flag}"), "1e19"]).ended_with(0);
+        assert_eq!(downloads.read("f"), b"I am a file.", "{flag}");
+    }
+}

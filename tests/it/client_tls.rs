@@ -19,15 +19,7 @@ const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/tls/key
 /// Answers every connection with these bytes until the tests end, under a certificate that it signed itself for localhost; counts
 /// the connections.
 fn tls_server(answer: String) -> (SocketAddr, Arc<AtomicUsize>) {
-    let certificate = CertificateDer::from_pem_file(CERTIFICATE).unwrap();
-    let key = PrivateKeyDer::from_pem_file(KEY).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
-    let config = Arc::new(config);
+    let config = config();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let connections = Arc::new(AtomicUsize::new(0));
@@ -48,6 +40,19 @@ fn tls_server(answer: String) -> (SocketAddr, Arc<AtomicUsize>) {
         }
     });
     (address, connections)
+}
+
+/// A server of TLS with the certificate above.
+pub(super) fn config() -> Arc<ServerConfig> {
+    let certificate = CertificateDer::from_pem_file(CERTIFICATE).unwrap();
+    let key = PrivateKeyDer::from_pem_file(KEY).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    Arc::new(config)
 }
 
 #[test]

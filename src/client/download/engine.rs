@@ -120,7 +120,8 @@ impl<'a> Engine<'a> {
                 self.add_source(Trail::new(url.clone(), self.context.options.max_redirects));
             }
         }
-        let mut next_checkpoint = self.started + self.context.options.checkpoint_every;
+        let checkpoint_every = self.context.options.checkpoint_every;
+        let mut next_checkpoint = self.started.checked_add(checkpoint_every);
         let deadline = self.context.options.max_time.and_then(|time| self.started.checked_add(time));
         let patience = self.context.options.retry_until.and_then(|time| self.started.checked_add(time));
         let mut ending = self.context.stop.clone();
@@ -174,16 +175,11 @@ impl<'a> Engine<'a> {
                     self.checkpoint_early()?;
                     self.listen_again()?;
                 }
-                () = tokio::time::sleep_until(next_checkpoint) => {
-                    next_checkpoint = Instant::now() + self.context.options.checkpoint_every;
+                () = reaching(next_checkpoint) => {
+                    next_checkpoint = Instant::now().checked_add(checkpoint_every);
                     self.checkpoint()?;
                 }
-                () = async {
-                    match wake {
-                        Some(at) => tokio::time::sleep_until(at).await,
-                        None => std::future::pending().await,
-                    }
-                } => {}
+                () = reaching(wake) => {}
                 _ = ending.wait_for(|is_wanted| *is_wanted) => return Err(DownloadError::Interrupted),
             }
             if deadline.is_some_and(|at| at <= Instant::now()) {
@@ -343,5 +339,13 @@ impl<'a> Engine<'a> {
         report.size = self.plan.size();
         report.digest = self.digest;
         report.sources = self.sources.reports();
+    }
+}
+
+/// Ends at `at`; never where that is beyond what the clock can count.
+async fn reaching(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

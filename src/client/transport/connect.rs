@@ -39,6 +39,23 @@ impl Connection {
     fn new(stream: Stream, peer: SocketAddr) -> Self {
         Self { stream, peer, buffer: BytesMut::new() }
     }
+
+    /// Whether an idle connection is open and nothing came on it: neither an end nor an answer to no request.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let tcp = match &mut self.stream {
+            Stream::Plain(tcp) => tcp,
+            Stream::Tls(stream) => {
+                let (tcp, session) = stream.get_mut();
+                let state = session.process_new_packets();
+                if !state.is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed())
+                {
+                    return false;
+                }
+                tcp
+            }
+        };
+        tcp.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
 }
 
 /// The bytes of a connection, with TLS taken off.

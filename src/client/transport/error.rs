@@ -97,13 +97,18 @@ pub enum TransportError {
 }
 
 impl TransportError {
-    /// Whether a kept connection failed the way one does that the server closed while it was idle: nothing of an answer came.
+    /// Whether a kept connection on which nothing of an answer came failed the way one does that the server closed while it
+    /// was idle. TLS servers often close without a word.
     pub(super) fn means_stale_connection(&self) -> bool {
         match self {
             Self::EmptyReply | Self::Send(_) => true,
-            Self::Receive(error) => {
-                matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
-            }
+            Self::Receive(error) => matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::UnexpectedEof
+            ),
             _ => false,
         }
     }

@@ -197,14 +197,17 @@ impl Transport {
         let bytes = request.write(&route);
         let kept = self.shared.pool.borrow_mut().take(&key, Instant::now());
         if let Some(connection) = kept {
-            match self.exchange(connection, request, &bytes, key.clone(), None).await {
-                Err(error) if error.means_stale_connection() => {}
+            let mut is_heard = false;
+            match self.exchange(connection, request, &bytes, key.clone(), None, &mut is_heard).await {
+                Err(error) if !is_heard && error.means_stale_connection() => {}
+                // The server gave the connection up before the request came (RFC 9110, section 15.5.9).
+                Ok(answer) if answer.head.status == 408 && !answer.head.keeps_alive() => {}
                 result => return result,
             }
         }
         let started = Instant::now();
         let connection = self.shared.connector.connect(&key.origin, &route).await?;
-        self.exchange(connection, request, &bytes, key, Some(started.elapsed())).await
+        self.exchange(connection, request, &bytes, key, Some(started.elapsed()), &mut false).await
     }
 
     async fn exchange(
@@ -214,6 +217,7 @@ impl Transport {
         bytes: &[u8],
         key: pool::Key,
         connecting: Option<Duration>,
+        is_heard: &mut bool,
     ) -> Result<Answer, TransportError> {
         let started = Instant::now();
         connection.stream.write_all(bytes).await.map_err(TransportError::Send)?;
@@ -233,6 +237,7 @@ impl Transport {
                     buffer.reserve(SMALL_READ_BYTES);
                     let read =
                         connection.stream.read_buf(&mut buffer).await.map_err(TransportError::Receive)?;
+                    *is_heard |= read > 0;
                     if read == 0 {
                         return Err(if buffer.is_empty() {
                             TransportError::EmptyReply

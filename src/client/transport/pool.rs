@@ -66,11 +66,15 @@ impl Pool {
         Self { idle_timeout, idle: HashMap::new() }
     }
 
-    /// The connection that was idle for the shortest time; older ones that waited too long are closed.
+    /// The connection that was idle for the shortest time. Those that waited too long are closed, and those on which something
+    /// came meanwhile.
     pub(super) fn take(&mut self, key: &Key, now: Instant) -> Option<Connection> {
         let list = self.idle.get_mut(key)?;
         list.retain(|(_, since)| now.duration_since(*since) < self.idle_timeout);
-        let connection = list.pop().map(|(connection, _)| connection);
+        let mut connection = None;
+        while let (None, Some((mut newest, _))) = (&connection, list.pop()) {
+            connection = newest.is_quiet().then_some(newest);
+        }
         if list.is_empty() {
             self.idle.remove(key);
         }
