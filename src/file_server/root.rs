@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 /// The served folder, held open: what its path leads to later does not matter.
 #[derive(Debug)]
@@ -61,9 +61,19 @@ impl From<Errno> for OpenError {
             Errno::ACCESS | Errno::PERM => Self::Forbidden,
             Errno::AGAIN => Self::WouldBlock,
             Errno::MFILE | Errno::NFILE | Errno::NOMEM => Self::Exhausted(errno),
-            Errno::IO | Errno::STALE => Self::Failed(errno),
-            // Not there, no folder on the way, a link that leads out or in circles, a socket, a name too long.
-            _ => Self::Missing,
+            // Not there, no folder on the way; a link that leads out or in circles; a name that no file of this file
+            // system can have; a socket, or a device without a driver.
+            Errno::NOENT
+            | Errno::NOTDIR
+            | Errno::XDEV
+            | Errno::LOOP
+            | Errno::NAMETOOLONG
+            | Errno::INVAL
+            | Errno::ILSEQ
+            | Errno::NXIO
+            | Errno::NODEV => Self::Missing,
+            // A network file system whose server is gone gives any of a dozen others: the files are there.
+            _ => Self::Failed(errno),
         }
     }
 }
@@ -187,7 +197,8 @@ impl Root {
             Patience::Disk => beneath,
         };
         for _ in 0..ATTEMPTS {
-            match fs::openat2(&self.folder, path, flags, Mode::empty(), resolve) {
+            let opened = retry_on_intr(|| fs::openat2(&self.folder, path, flags, Mode::empty(), resolve));
+            match opened {
                 Err(Errno::AGAIN) if patience == Patience::Disk => {}
                 // A kernel before 5.6, or a filter of system calls that does not know this one; before 5.12
                 // the kernel knows no `RESOLVE_CACHED`.
@@ -215,7 +226,7 @@ impl Root {
         while let Some(segment) = segments.next() {
             let flags = if segments.peek().is_some() { way } else { flags | OFlags::NOFOLLOW };
             let from = folder.as_ref().unwrap_or(&self.folder);
-            folder = Some(fs::openat(from, segment, flags, Mode::empty())?);
+            folder = Some(retry_on_intr(|| fs::openat(from, segment, flags, Mode::empty()))?);
         }
         folder.ok_or(OpenError::Missing)
     }
@@ -267,6 +278,35 @@ mod tests {
         assert_eq!(open(b"sub/b.txt"), Ok(()));
         for path in [&b"sub/out"[..], b"absolute", b"loop", b"nothing"] {
             assert_eq!(open(path), Err(OpenError::Missing), "{}", path.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_file_system_that_fails_does_not_pass_for_one_without_files() {
+        for errno in [
+            Errno::IO,
+            Errno::STALE,
+            Errno::NOTCONN,
+            Errno::TIMEDOUT,
+            Errno::CONNABORTED,
+            Errno::HOSTDOWN,
+            Errno::HOSTUNREACH,
+            Errno::NODATA,
+            Errno::SHUTDOWN,
+            Errno::BADMSG,
+            Errno::OVERFLOW,
+            Errno::BUSY,
+        ] {
+            assert_eq!(OpenError::from(errno), OpenError::Failed(errno));
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_file_can_have_is_missing() {
+        let (_folder, root) = tree();
+        for name in [&[b'x'; 256][..], &[b'x'; 5000], b"a\0b"] {
+            let found = root.file(name, Patience::Disk).map(|_| ());
+            assert_eq!(found, Err(OpenError::Missing), "{}", name.escape_ascii());
         }
     }
 

@@ -236,8 +236,10 @@ fn read_whole(file: &File, identity: Identity, patience: Patience) -> Result<Byt
 
 /// Reads at a place; on systems that cannot say whether that waits for a disk, it may.
 fn read_at(file: &File, bytes: &mut [u8], at: u64, flags: ReadWriteFlags) -> Result<usize, OpenError> {
+    use rustix::io::retry_on_intr;
+
     #[cfg(target_os = "linux")]
-    match rustix::io::preadv2(file, &mut [IoSliceMut::new(bytes)], at, flags) {
+    match retry_on_intr(|| rustix::io::preadv2(file, &mut [IoSliceMut::new(bytes)], at, flags)) {
         // The file system does not know how not to wait.
         Err(Errno::OPNOTSUPP) => Err(OpenError::WouldBlock),
         result => Ok(result?),
@@ -245,6 +247,6 @@ fn read_at(file: &File, bytes: &mut [u8], at: u64, flags: ReadWriteFlags) -> Res
     #[cfg(not(target_os = "linux"))]
     {
         let _ = flags;
-        Ok(rustix::io::pread(file, bytes, at)?)
+        Ok(retry_on_intr(|| rustix::io::pread(file, &mut *bytes, at))?)
     }
 }

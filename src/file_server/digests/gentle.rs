@@ -5,7 +5,7 @@ use std::fs::File;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, pread, retry_on_intr};
 use tokio::time::Instant;
 
 /// How many bytes a second are read.
@@ -67,9 +67,10 @@ pub(super) fn read(file: &File, bytes: &mut [u8], at: u64) -> Result<usize, Errn
         use rustix::fs::{Advice, fadvise};
         use rustix::io::{ReadWriteFlags, preadv2};
 
-        match preadv2(file, &mut [std::io::IoSliceMut::new(bytes)], at, ReadWriteFlags::NOWAIT) {
+        let flags = ReadWriteFlags::NOWAIT;
+        match retry_on_intr(|| preadv2(file, &mut [std::io::IoSliceMut::new(bytes)], at, flags)) {
             Err(Errno::AGAIN) => {
-                let read = rustix::io::pread(file, &mut *bytes, at)?;
+                let read = retry_on_intr(|| pread(file, &mut *bytes, at))?;
                 // Where it is not taken, the bytes stay.
                 let _ = fadvise(file, at, NonZeroU64::new(read as u64), Advice::DontNeed);
                 return Ok(read);
@@ -78,7 +79,7 @@ pub(super) fn read(file: &File, bytes: &mut [u8], at: u64) -> Result<usize, Errn
             result => return result,
         }
     }
-    rustix::io::pread(file, bytes, at)
+    retry_on_intr(|| pread(file, &mut *bytes, at))
 }
 
 #[cfg(test)]

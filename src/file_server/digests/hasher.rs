@@ -111,9 +111,7 @@ impl Hasher {
             if let Some(kept) = kept.as_mut().filter(|_| save_at.is_some_and(|due| due <= now)) {
                 self.is_unsaved = !kept.save(&self.table);
             } else if !is_busy {
-                let young = self.young.front().map(|(due, _)| *due);
-                let next = [young, save_at].into_iter().flatten().fold(self.next_walk, Instant::min);
-                self.rest_until(next);
+                self.rest_until(self.next_look(save_at));
             }
             self.table.pending.store(self.in_hand.len(), Relaxed);
         }
@@ -126,14 +124,26 @@ impl Hasher {
         self.table.is_stopping.load(Relaxed)
     }
 
+    /// When there is something to do again, where there is nothing now.
+    fn next_look(&self, save_at: Option<Instant>) -> Instant {
+        let young = self.young.front().map(|(due, _)| *due);
+        let walk = (!self.is_crowded()).then_some(self.next_walk);
+        let next = [young, walk, save_at].into_iter().flatten().min();
+        next.unwrap_or_else(|| Instant::now() + SETTLED)
+    }
+
+    /// Whether so many files wait that the walk waits until the young have grown up.
+    fn is_crowded(&self) -> bool {
+        self.in_hand.len() > MOST_ASKED / 2
+    }
+
     /// One piece of work, the most urgent first; `false` where there is none.
     fn work(&mut self) -> bool {
         if let Some(job) = self.open.pop_front() {
             self.read_turn(job);
         } else if let Some(path) = self.unmet.pop() {
             self.look(path);
-        } else if self.in_hand.len() > MOST_ASKED / 2 {
-            // The walk waits until the young have grown up.
+        } else if self.is_crowded() {
             return false;
         } else if self.walk.is_some() || self.next_walk <= Instant::now() {
             self.step();
@@ -329,6 +339,27 @@ fn settles_in(changed: Time, now: SystemTime) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn while_too_many_files_are_young_the_thread_rests() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a"), "x").unwrap();
+        let root = Arc::new(Root::open(folder.path()).unwrap());
+        let (_asked, receiver) = std::sync::mpsc::sync_channel(1);
+        let mut hasher = Hasher::new(root, Arc::default(), receiver, None);
+        for number in 0..=MOST_ASKED / 2 {
+            hasher.wait_for(number.to_string().into_bytes().into(), SETTLED);
+        }
+        let young = hasher.young.front().unwrap().0;
+        for walk in [None, Some(Walk::new())] {
+            hasher.walk = walk;
+            assert!(!hasher.work());
+            assert_eq!(hasher.next_look(None), young);
+            assert_eq!(hasher.next_look(Some(young - SETTLED)), young - SETTLED);
+        }
+        hasher.young.clear();
+        assert!(hasher.next_look(None) > Instant::now());
+    }
 
     #[test]
     fn a_file_settles_two_seconds_after_its_change() {
