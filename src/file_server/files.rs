@@ -100,8 +100,11 @@ impl Files {
             return Answering::Now(ready(Ok(self.finish(&request, sent))));
         }
         let files = Rc::clone(self);
+        let preparing = self.load.prepare();
         Answering::Later(Box::pin(async move {
             let sent = files.answer_from_disk(&request).await;
+            // What it counts as from now on is part of the answer.
+            drop(preparing);
             Ok(files.finish(&request, sent))
         }))
     }

@@ -21,6 +21,8 @@ pub struct Load {
     started: Instant,
     boot: u64,
     in_flight: AtomicU32,
+    /// Requests that wait for a disk before their answer begins.
+    preparing: AtomicU32,
     /// Microseconds after the start at which the first of the requests in flight began.
     busy_since: AtomicU64,
     busy: AtomicU64,
@@ -59,6 +61,7 @@ impl Load {
             started: Instant::now(),
             boot: boot & MOST_COUNTED,
             in_flight: AtomicU32::new(0),
+            preparing: AtomicU32::new(0),
             busy_since: AtomicU64::new(0),
             busy: AtomicU64::new(0),
             completed: AtomicU64::new(0),
@@ -87,9 +90,22 @@ impl Load {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Resolves once no client request is being answered.
+    /// A request waits for a disk, until this is dropped; only then it is known what its answer is.
+    #[must_use]
+    pub fn prepare(self: &Arc<Self>) -> Preparing {
+        self.preparing.fetch_add(1, Ordering::Relaxed);
+        Preparing(Arc::clone(self))
+    }
+
+    /// Whether no client request is being answered, and none waits for a disk.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.in_flight() == 0 && self.preparing.load(Ordering::Relaxed) == 0
+    }
+
+    /// Resolves once that is so.
     pub async fn idle(&self) {
-        while self.in_flight() > 0 {
+        while !self.is_idle() {
             self.idle.notified().await;
         }
     }
@@ -153,6 +169,18 @@ impl Rate {
             self.value.store(u64::try_from(rate).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
         self.value.load(Ordering::Relaxed)
+    }
+}
+
+/// A request that waits for a disk.
+#[derive(Debug)]
+pub struct Preparing(Arc<Load>);
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        if self.0.preparing.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.idle.notify_one();
+        }
     }
 }
 

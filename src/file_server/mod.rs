@@ -8,19 +8,17 @@
 //! - [`listing`]: folders without an index.
 //! - [`digests`]: the SHA-256 of every file, made in the background.
 //! - [`body`], [`source`]: how the bytes go out.
-//! - [`load`]: what the server reports of itself to balancers.
+//! - [`load`]: what the server reports of itself to balancers, and `drain`: how it stops.
 //! - [`access_log`], [`metrics`], [`admin`]: what its operator sees.
 
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use actix_http::Request;
 use actix_service::fn_service;
-use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
 
 pub mod access_log;
 pub mod admin;
@@ -28,6 +26,7 @@ pub mod body;
 pub mod cache;
 pub mod conditions;
 pub mod digests;
+mod drain;
 pub mod encoding;
 pub mod files;
 mod listing;
@@ -48,7 +47,7 @@ mod variants;
 use crate::cli::ServerArguments;
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::{Pages, PagesError};
-use crate::http::stop::{Interrupts, Phase, StopHandle};
+use crate::http::stop::{Interrupts, StopHandle};
 use crate::http::transport::{RefusalLog, Transport};
 use crate::open_files::{self, TooFewFiles};
 use crate::settings::SettingsError;
@@ -64,9 +63,6 @@ use root::{Root, RootError};
 use settings::ServerSettings;
 use store::{Found, Store};
 use variants::Variants;
-
-/// Once no download is under way, pages and other small answers have this long to go out.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Why a file server cannot run, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -251,37 +247,14 @@ impl FileServer {
             actix::spawn(admin::serve(listener, figures.registry(), stop.phases())?);
         }
         ready(&bound);
-        let served = serving.run();
-        let drained = drain(stop.phases(), transport_stop, &load);
-        let (served, ()) = futures_util::future::join(served, drained).await;
+        let mut served = std::pin::pin!(serving.run());
+        let served = tokio::select! {
+            served = &mut served => served,
+            () = drain::drain(stop.phases(), transport_stop, &load) => served.await,
+        };
         if let Some(hashing) = hashing {
             hashing.stop().await;
         }
         Ok(served?)
-    }
-}
-
-/// Waits until a stop is asked for, lets downloads end while probes are told of it, and stops the connections.
-async fn drain(mut phases: watch::Receiver<Phase>, transport: StopHandle, load: &Load) {
-    let Ok(asked) = phases.wait_for(|phase| *phase != Phase::Running).await.map(|phase| *phase) else {
-        return;
-    };
-    transport.drain();
-    let began = Instant::now();
-    let mut phase = asked;
-    loop {
-        let left = match phase {
-            Phase::Stopping(grace) => grace.saturating_sub(began.elapsed()),
-            Phase::Running | Phase::Draining => Duration::MAX,
-        };
-        let is_stopping = matches!(phase, Phase::Stopping(_));
-        tokio::select! {
-            () = load.idle(), if is_stopping => return transport.stop(left.min(LAST_WORDS)),
-            () = tokio::time::sleep(left), if is_stopping => return transport.stop(Duration::ZERO),
-            changed = phases.changed() => match changed {
-                Ok(()) => phase = *phases.borrow_and_update(),
-                Err(_) => return transport.stop(Duration::ZERO),
-            },
-        }
     }
 }

@@ -210,6 +210,8 @@ impl Transport {
             .worker_max_blocking_threads(self.blocking_threads.max(1))
             // Connections are counted here, and one too many is answered; actix would leave it waiting.
             .max_concurrent_connections(usize::MAX >> 1)
+            // How long a stop takes is decided in `Serving::run`; actix would cut every answer after 30 s.
+            .shutdown_timeout(u64::MAX)
             .disable_signals();
         let (limits, pages, refusals) = (self.limits, self.pages, self.refusals);
         let pace = limits.rate.map(Pace::new).map(Arc::new);

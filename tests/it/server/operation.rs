@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -33,6 +34,27 @@ fn a_drain_tells_probes_and_finishes_downloads() {
     assert_eq!(http::get(admin, "/healthz").status, 503);
     let mut rest = Vec::new();
     download.read_to_end(&mut rest).unwrap();
+    assert!(rest.ends_with(&pattern(LARGE)[LARGE - 1000..]) && rest.len() > LARGE);
+    assert!(server.program_mut().wait().success());
+}
+
+#[test]
+fn a_download_that_begins_after_the_signal_is_finished_too() {
+    let mut server = Server::start_with(&["--drain-timeout", "60s"]);
+    server.put("large", pattern(LARGE));
+    let mut late = TcpStream::connect(server.program().address()).unwrap();
+    // That the head is half there is known once a whole one after it has been answered.
+    late.write_all(b"GET /large HTTP/1.1\r\nHo").unwrap();
+    server.get("/large");
+    server.program().signal(Signal::TERM);
+    let address = server.program().address();
+    wait_until("nothing more to be accepted", || TcpStream::connect(address).is_err());
+    late.write_all(b"st: x\r\n\r\n").unwrap();
+    late.read_exact(&mut [0; 12]).unwrap();
+    // Longer than pages have, which are all that is finished after the last download.
+    std::thread::sleep(Duration::from_secs(3));
+    let mut rest = Vec::new();
+    late.read_to_end(&mut rest).unwrap();
     assert!(rest.ends_with(&pattern(LARGE)[LARGE - 1000..]) && rest.len() > LARGE);
     assert!(server.program_mut().wait().success());
 }
