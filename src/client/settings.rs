@@ -82,7 +82,10 @@ impl Settings {
             (Some(_), _) if inputs.len() > 1 => {
                 return Err(usage("-o names one file, but there are several addresses: use --output-dir"));
             }
-            (Some(path), _) if path == Path::new("-") => Output::StandardOutput,
+            // A link that is replaced as any other would be no standard output any more.
+            (Some(path), _) if [Path::new("-"), Path::new("/dev/stdout")].contains(&path.as_path()) => {
+                Output::StandardOutput
+            }
             (Some(path), _) => Output::File(path.clone()),
             (None, folder) => Output::Folder(folder.clone().unwrap_or_default()),
         };

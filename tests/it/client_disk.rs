@@ -1,7 +1,8 @@
 //! `fingerpost get` and the disk: folders that may not be written to, disks that are full, names that are too long. Exit code 23,
 //! nothing under the final name, and with room it goes on.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +10,7 @@ use std::process::Command;
 use sha2::{Digest, Sha256};
 
 use super::support::downloads::Downloads;
-use super::support::misbehaving::{Framing, Script, content};
+use super::support::misbehaving::{Fault, Framing, Script, Times, content};
 
 /// A user who is not root, and has no name either.
 const NOBODY: u32 = 65_534;
@@ -84,6 +85,49 @@ fn a_limit_on_the_size_of_files_ends_with_23() {
     assert!(!downloads.names().contains(&"f".to_owned()));
     downloads.get(&[&server.url("/f")]).ended_with(0);
     assert!(downloads.read("f") == file);
+}
+
+#[test]
+fn a_folder_is_refused_before_anything_is_asked() {
+    let server = Script::of(&content(10_000)).start();
+    let downloads = Downloads::new();
+    std::fs::create_dir(downloads.path().join("folder")).unwrap();
+    std::os::unix::fs::symlink("folder", downloads.path().join("link")).unwrap();
+    let _socket = UnixListener::bind(downloads.path().join("socket")).unwrap();
+    for name in ["folder", "link", "socket"] {
+        let outcome = downloads.get(&[&server.url("/f"), "-o", name]);
+        assert!(outcome.ended_with(23).stderr().contains(&format!("Error: {name} is ")), "{outcome:?}");
+    }
+    assert_eq!(server.exchanges(), []);
+    assert_eq!(downloads.names(), ["folder", "link", "socket"]);
+}
+
+#[test]
+fn devices_and_pipes_are_written_to_and_not_replaced() {
+    let file = content(400_000);
+    let breaks_once = Script::of(&file).fault(Fault::ClosesAt(150_000), Times::Next(1));
+    let downloads = Downloads::new();
+    let pipe = downloads.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (script, expected) in [(breaks_once.clone(), file.clone()), (Script::of(b""), Vec::new())] {
+        let server = script.start();
+        let reading = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::read(pipe).unwrap()
+        });
+        downloads.get_quickly(&[&server.url("/f"), "-o", "pipe"]).ended_with(0);
+        assert!(reading.join().unwrap() == expected);
+    }
+    assert!(pipe.symlink_metadata().unwrap().file_type().is_fifo());
+    // Behind a link, the device itself is meant.
+    let link = downloads.path().join("null");
+    std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+    downloads.get_quickly(&[&breaks_once.start().url("/f"), "-o", "null"]).ended_with(0);
+    assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("/dev/null"));
+    assert_eq!(downloads.names(), ["null", "pipe"]);
+    let server = Script::of(&file).start();
+    let outcome = downloads.get(&[&server.url("/f"), "-o", "/dev/stdout"]);
+    assert!(outcome.ended_with(0).stdout_bytes() == file);
 }
 
 /// Runs a script in a folder that is a disk of 3 MiB of its own; its output. `None` where this user may not mount anything.

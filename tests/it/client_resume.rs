@@ -216,3 +216,24 @@ fn no_resume_begins_anew() {
     assert!(downloads.read("f") == file);
     assert_eq!(server.exchanges()[1].header("Range"), None);
 }
+
+#[test]
+fn a_journal_does_not_speak_of_what_came_after_it() {
+    let (old, mut new) = (content(FILE), content(FILE));
+    new.reverse();
+    let downloads = Downloads::new();
+    let server = half_a_download(&downloads, &Script::of(&old), FILE / 2);
+    // Another version is begun and killed before its first checkpoint.
+    server.becomes(Script::of(&new).stalls_at(FILE * 3 / 4));
+    let url = server.url("/f");
+    let mut running = downloads.start(&[&url, "--no-resume", "--checkpoint-interval", "3600"]);
+    let part = downloads.path().join("f.part");
+    wait_until("more than half of it", || {
+        let is_begun = server.exchanges().len() > 1;
+        is_begun && part.metadata().is_ok_and(|part| part.len() > FILE as u64 / 2)
+    });
+    running.kill();
+    server.becomes(Script::of(&old));
+    downloads.get_quickly(&[&url]).ended_with(0);
+    assert!(downloads.read("f") == old);
+}

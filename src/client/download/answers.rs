@@ -12,7 +12,7 @@ use super::super::plan::{Failure, Parts, RangeSet, RunId, SourceId};
 use super::super::sink::{MAX_SMALL, Store, Writer};
 use super::engine::Engine;
 use super::fetch::{Extent, Opened};
-use super::landing::Place;
+use super::place::Place;
 use super::runs::Flow;
 use super::{Naming, Origin, Output};
 
@@ -108,11 +108,14 @@ impl Engine<'_> {
             && let Some(name) =
                 opened.answer.head.header("content-disposition").and_then(naming::from_content_disposition)
         {
-            self.rename_target(folder.join(name));
+            self.rename_target(folder.join(name))?;
         }
         let (size, hashing, pieces) = (self.identity.size, self.hashing(), self.pieces());
         let Some(target) = &self.target else {
-            let store = Store::standard_output(hashing)?;
+            let store = match self.job.name() {
+                Some(path) => Store::device(&path, hashing),
+                None => Store::standard_output(hashing)?,
+            };
             self.writer = Some(Writer::new(Path::new(""), store, RangeSet::new()));
             return Ok(());
         };

@@ -18,7 +18,8 @@ use super::super::sink::{Durability, Hashing, Store, Writer};
 use super::asking::AskOutcome;
 use super::doubt::Doubt;
 use super::fetch::{Fetcher, Shown};
-use super::landing::{Place, Unnamed};
+use super::landing::Unnamed;
+use super::place::Place;
 use super::runs::{ActiveRun, Flow, Step};
 use super::sources::Sources;
 use super::{Context, Job, Origin, Report, Reporting, Resume, known};
@@ -63,6 +64,8 @@ impl<'a> Engine<'a> {
         place: Place,
     ) -> Self {
         let identity = known(job);
+        // What takes bytes in order only has no part file, and nothing that could be gone on with.
+        let target = target.filter(|_| place != Place::InOrder);
         let balancer = match &job.origin {
             Origin::Address(_) => Balancer::Present,
             Origin::Mirrors { .. } => Balancer::Absent,
@@ -325,9 +328,10 @@ impl<'a> Engine<'a> {
     }
 
     /// The server named the file.
-    pub(super) fn rename_target(&mut self, target: PathBuf) {
-        self.place = Place::of(Some(&target));
+    pub(super) fn rename_target(&mut self, target: PathBuf) -> Result<(), DownloadError> {
+        self.place = Place::of(Some(&target))?;
         self.target = Some(target);
+        Ok(())
     }
 
     pub(super) fn set_digest(&mut self, digest: Option<Checksum>) {
@@ -335,7 +339,9 @@ impl<'a> Engine<'a> {
     }
 
     pub(super) fn fill(&self, report: &mut Report) {
-        report.target.clone_from(&self.target);
+        if self.target.is_some() {
+            report.target.clone_from(&self.target);
+        }
         report.size = self.plan.size();
         report.digest = self.digest;
         report.sources = self.sources.reports();

@@ -1,43 +1,13 @@
 //! The end of a download, once nothing is to come from the network any more: the disk, and the name.
 
-use std::path::Path;
 use std::time::SystemTime;
 
 use tokio::time::Instant;
 
 use super::super::error::DownloadError;
 use super::super::event::{Event, Observer};
-use super::super::sink::{Durability, Existing, Writer, part_path};
+use super::super::sink::{Durability, Existing, Writer};
 use super::{Completion, Report};
-
-/// What has the file's name before the download, or that of its part file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// Nothing.
-    Free,
-    /// What an earlier run left.
-    Begun,
-    /// A file; perhaps there is a part file too.
-    Taken,
-}
-
-impl Place {
-    pub(super) fn of(target: Option<&Path>) -> Self {
-        let is_there = |path: &Path| path.symlink_metadata().is_ok();
-        match target {
-            Some(target) if is_there(target) => Self::Taken,
-            Some(target) if is_there(&part_path(target)) => Self::Begun,
-            _ => Self::Free,
-        }
-    }
-
-    pub(super) fn existing(self) -> Existing {
-        match self {
-            Self::Taken => Existing::Replace,
-            Self::Free | Self::Begun => Existing::Keep,
-        }
-    }
-}
 
 /// A file that is complete and right, and lacks its name.
 #[derive(Debug)]

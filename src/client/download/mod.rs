@@ -29,6 +29,7 @@ mod doubt;
 mod engine;
 mod fetch;
 mod landing;
+mod place;
 mod repair;
 mod runs;
 mod sources;
@@ -36,7 +37,7 @@ mod sources;
 use engine::Engine;
 use fetch::Fetcher;
 pub use landing::Landed;
-use landing::Place;
+use place::Place;
 pub use sources::SourceReport;
 
 /// Where the file goes.
@@ -266,10 +267,15 @@ pub async fn fetch(context: &Context, job: &Job, observer: &dyn Observer) -> Lan
     };
     let fetcher =
         Fetcher { transport: context.transport.clone(), headers: context.options.headers.clone(), home };
-    let place = Place::of(report.target.as_deref());
+    let place = match Place::of(report.target.as_deref()) {
+        Ok(place) => place,
+        Err(error) => {
+            report.outcome = Err(error.into());
+            return Landed { report, unnamed: None, started };
+        }
+    };
     if place == Place::Taken
         && let Some(path) = report.target.clone()
-        && path.is_file()
         && is_complete(context, job, &fetcher, &path, &mut report).await
     {
         observer.notice(&Event::AlreadyThere { target: &path });

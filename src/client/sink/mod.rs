@@ -3,6 +3,7 @@
 mod aside;
 pub mod digest;
 mod finisher;
+mod in_order;
 pub mod journal;
 mod part;
 mod store;
@@ -59,6 +60,14 @@ pub enum SinkError {
         /// The part file, complete.
         part: PathBuf,
     },
+    /// What has the name cannot be replaced by a file, and is none that could be written to.
+    #[error("{} is {what}: choose another name with -o, or a folder with --output-dir", path.display())]
+    NotAFile {
+        /// The target.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
     /// The disk is too small for the file.
     #[error("{} does not fit: it needs {wanted} bytes and {free} are free", path.display())]
     NoSpace {
@@ -88,6 +97,7 @@ impl SinkError {
             Self::Locked { .. } => GetCode::CannotResume,
             Self::Io { .. }
             | Self::Appeared { .. }
+            | Self::NotAFile { .. }
             | Self::NoSpace { .. }
             | Self::Worker(_)
             | Self::Abandoned

@@ -81,6 +81,12 @@ impl PartFile {
         &self.path
     }
 
+    /// What the part file is to be called in the end.
+    #[must_use]
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// Writes all of `bytes` at `offset`.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         self.file.write_all_at(bytes, offset).map_err(|source| self.failed("write", source))
@@ -177,7 +183,8 @@ fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-fn sync_folder(path: &Path) -> Result<(), SinkError> {
+/// Waits until the names in the folder of `path` are on the disk.
+pub(super) fn sync_folder(path: &Path) -> Result<(), SinkError> {
     let folder = folder_of(path);
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| SinkError::Io {
         action: "sync the folder",

@@ -3,8 +3,6 @@
 //! Everything here blocks; [`Writer`](super::Writer) runs it beside the network.
 
 use std::fs::File;
-use std::io::Write as _;
-use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,8 +14,9 @@ use super::super::identity::Identity;
 use super::super::plan::{ByteRange, RangeSet};
 use super::aside::Aside;
 use super::digest::{self, RunningDigest};
+use super::in_order::InOrder;
 use super::journal::{Journal, Remembered};
-use super::part::with_suffix;
+use super::part::{sync_folder, with_suffix};
 use super::{Durability, Existing, PartFile, SinkError};
 
 /// How much is read back for the digest beside each batch of writes.
@@ -68,7 +67,7 @@ pub struct Store {
 #[derive(Debug)]
 enum Place {
     Part(PartFile),
-    StandardOutput(File),
+    InOrder(InOrder),
 }
 
 impl Store {
@@ -94,10 +93,17 @@ impl Store {
 
     /// Standard output, which takes bytes in order only.
     pub fn standard_output(hashing: Hashing) -> Result<Self, SinkError> {
-        // Without the line buffer of the standard library's handle.
-        let descriptor = std::io::stdout().as_fd().try_clone_to_owned();
-        let place = Place::StandardOutput(descriptor.map_err(SinkError::StandardOutput)?.into());
-        Ok(Self { digest: hashing.begin(), ..Self::new(place) })
+        Ok(Self::in_order(InOrder::standard_output()?, hashing))
+    }
+
+    /// The device or the pipe at `path`, which takes bytes in order only.
+    #[must_use]
+    pub fn device(path: &Path, hashing: Hashing) -> Self {
+        Self::in_order(InOrder::named(path), hashing)
+    }
+
+    fn in_order(place: InOrder, hashing: Hashing) -> Self {
+        Self { digest: hashing.begin(), ..Self::new(Place::InOrder(place)) }
     }
 
     fn new(place: Place) -> Self {
@@ -140,9 +146,13 @@ impl Store {
         self.pieces = pieces;
         self.checked = RangeSet::new();
         let Place::Part(part) = &self.place else { return Ok(Vec::new()) };
-        // Some file systems write a file that was cut to the disk when it is closed.
-        if done.is_empty() && part.size()? > 0 {
-            part.set_size(0)?;
+        if done.is_empty() {
+            // It speaks of what was there, and not of what comes in its place.
+            remove_journal(part.target())?;
+            // Some file systems write a file that was cut to the disk when it is closed.
+            if part.size()? > 0 {
+                part.set_size(0)?;
+            }
         }
         let wanted = size.map(|size| size.saturating_sub(done.len()));
         if let (Some(wanted), Some(free)) = (wanted, part.free_space())
@@ -163,9 +173,7 @@ impl Store {
                     }
                     part.write_at(*offset, bytes)?;
                 }
-                Place::StandardOutput(output) => {
-                    output.write_all(bytes).map_err(SinkError::StandardOutput)?;
-                }
+                Place::InOrder(output) => output.write(bytes)?,
             }
             self.written.insert(ByteRange::new(*offset, offset.saturating_add(bytes.len() as u64)));
             if let Some(digest) = &mut self.digest {
@@ -217,6 +225,14 @@ impl Store {
         self.begin_digest_anew();
     }
 
+    /// Nothing tells a later run any more that what is there is right.
+    pub(super) fn remove_journal(&mut self) -> Result<(), SinkError> {
+        match &self.place {
+            Place::Part(part) => remove_journal(part.target()),
+            Place::InOrder(_) => Ok(()),
+        }
+    }
+
     /// From now on, what is written over is kept, until [`take_back`](Self::take_back) or [`accept`](Self::accept).
     pub fn doubt(&mut self) -> Result<(), SinkError> {
         if let Place::Part(part) = &self.place {
@@ -240,7 +256,7 @@ impl Store {
         self.aside = None;
     }
 
-    /// The bytes of `range` as they are in the file now; none for standard output.
+    /// The bytes of `range` as they are in the file now; none of what takes bytes in order only.
     pub fn read(&self, range: ByteRange) -> Result<Vec<u8>, SinkError> {
         let Place::Part(part) = &self.place else { return Ok(Vec::new()) };
         let mut bytes = vec![0; usize::try_from(range.len()).unwrap_or_default()];
@@ -257,14 +273,14 @@ impl Store {
         self.digest = self.digest.as_ref().map(|running| RunningDigest::new(running.algorithm()));
     }
 
-    /// The digest of all that was written; `None` for standard output where it was not asked for from the start.
+    /// The digest of all that was written; `None` for what takes bytes in order only where it was not asked for from the start.
     pub fn digest(&mut self, algorithm: Algorithm) -> Result<Option<Checksum>, SinkError> {
         let running = self.digest.take().filter(|running| running.algorithm() == algorithm);
         let mut running = match (running, &self.place) {
             (Some(running), _) => running,
             // Promised late: all of it is read back.
             (None, Place::Part(_)) => RunningDigest::new(algorithm),
-            (None, Place::StandardOutput(_)) => return Ok(None),
+            (None, Place::InOrder(_)) => return Ok(None),
         };
         if let Place::Part(part) = &self.place {
             running.catch_up(part, &self.written, u64::MAX)?;
@@ -276,14 +292,17 @@ impl Store {
 
     /// Gives the file its name; the journal goes.
     pub fn finish(
-        &self,
+        &mut self,
         target: &Path,
         size: u64,
         modified: Option<SystemTime>,
         existing: Existing,
         durability: Durability,
     ) -> Result<(), SinkError> {
-        let Place::Part(part) = &self.place else { return Ok(()) };
+        let part = match &mut self.place {
+            Place::Part(part) => part,
+            Place::InOrder(output) => return output.open(),
+        };
         if part.size()? != size {
             part.set_size(size)?;
         }
@@ -308,11 +327,11 @@ impl Store {
         &self.written
     }
 
-    /// What a checkpoint needs; `None` for standard output.
+    /// What a checkpoint needs; `None` for what takes bytes in order only.
     pub(super) fn second_handle(&self) -> Option<Result<File, SinkError>> {
         match &self.place {
             Place::Part(part) => Some(part.second_handle()),
-            Place::StandardOutput(_) => None,
+            Place::InOrder(_) => None,
         }
     }
 }
@@ -320,6 +339,16 @@ impl Store {
 /// Where the journal of `target` is.
 pub(super) fn journal_path(target: &Path) -> std::path::PathBuf {
     with_suffix(target, ".part.journal")
+}
+
+/// Removes the journal of `target`, and waits until it is gone for good: what it speaks of is to be written over.
+fn remove_journal(target: &Path) -> Result<(), SinkError> {
+    let path = journal_path(target);
+    match std::fs::remove_file(&path) {
+        Ok(()) => sync_folder(target),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(SinkError::Io { action: "remove", path, source }),
+    }
 }
 
 /// Makes what was written so far survive a crash, and says so in the journal.

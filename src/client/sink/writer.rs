@@ -290,9 +290,10 @@ impl Writer {
         let wrong = self.flush().await?;
         self.settle().await?;
         self.journal = JournalState::Idle(None);
+        if self.store.is_some() {
+            self.with_store(Store::remove_journal).await?;
+        }
         self.unsaved.clear();
-        // Where there is none, nothing says otherwise.
-        let _ = std::fs::remove_file(store::journal_path(&self.target));
         if let Some(store) = &mut self.store {
             for range in ranges {
                 store.forget(*range);

@@ -1,0 +1,50 @@
+//! What has the file's name before it is downloaded, and what may become of that.
+
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
+
+use super::super::sink::{Existing, SinkError, part_path};
+
+/// What has the file's name before the download, or that of its part file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nothing.
+    Free,
+    /// What an earlier run left.
+    Begun,
+    /// A file; perhaps there is a part file too.
+    Taken,
+    /// Something that is written to, and not replaced: standard output, a device, a pipe.
+    InOrder,
+}
+
+impl Place {
+    /// What is at `target`, which is standard output where there is none.
+    pub(super) fn of(target: Option<&Path>) -> Result<Self, SinkError> {
+        let Some(target) = target else { return Ok(Self::InOrder) };
+        if target.symlink_metadata().is_err() {
+            let is_begun = part_path(target).symlink_metadata().is_ok();
+            return Ok(if is_begun { Self::Begun } else { Self::Free });
+        }
+        // A link to a file is replaced itself; behind a link to anything else, that is meant.
+        let Ok(metadata) = target.metadata() else { return Ok(Self::Taken) };
+        let kind = metadata.file_type();
+        let what = if kind.is_file() {
+            return Ok(Self::Taken);
+        } else if kind.is_char_device() || kind.is_fifo() {
+            return Ok(Self::InOrder);
+        } else if kind.is_dir() {
+            "a folder"
+        } else {
+            "neither a file nor a pipe"
+        };
+        Err(SinkError::NotAFile { path: target.to_owned(), what })
+    }
+
+    pub(super) fn existing(self) -> Existing {
+        match self {
+            Self::Taken => Existing::Replace,
+            Self::Free | Self::Begun | Self::InOrder => Existing::Keep,
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What takes bytes in order only: standard output, devices, pipes that have a name.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use super::SinkError;
+
+/// Standard output, or what a path leads to.
+#[derive(Debug)]
+pub(super) struct InOrder {
+    /// `None` for standard output.
+    path: Option<PathBuf>,
+    /// `None` until something is written: opening a pipe waits for its reader.
+    file: Option<File>,
+}
+
+impl InOrder {
+    pub(super) fn standard_output() -> Result<Self, SinkError> {
+        // Without the line buffer of the standard library's handle.
+        let descriptor = std::io::stdout().as_fd().try_clone_to_owned();
+        let file = descriptor.map_err(SinkError::StandardOutput)?.into();
+        Ok(Self { path: None, file: Some(file) })
+    }
+
+    pub(super) fn named(path: &Path) -> Self {
+        Self { path: Some(path.to_owned()), file: None }
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
+        self.open()?;
+        let Some(file) = &mut self.file else { return Err(SinkError::Abandoned) };
+        file.write_all(bytes).map_err(|source| match &self.path {
+            Some(path) => SinkError::Io { action: "write to", path: path.clone(), source },
+            None => SinkError::StandardOutput(source),
+        })
+    }
+
+    /// Opens it, if nothing was written yet: the reader of a pipe waits for that, and sees its end.
+    pub(super) fn open(&mut self) -> Result<(), SinkError> {
+        let (None, Some(path)) = (&self.file, &self.path) else { return Ok(()) };
+        let failed = |source| SinkError::Io { action: "open", path: path.clone(), source };
+        let flags = OFlags::NOCTTY.bits().cast_signed();
+        let file = OpenOptions::new().write(true).custom_flags(flags).open(path).map_err(failed)?;
+        let kind = file.metadata().map_err(failed)?.file_type();
+        // A file that took its place meanwhile is nobody's to be written over.
+        if !kind.is_char_device() && !kind.is_fifo() {
+            return Err(SinkError::NotAFile { path: path.clone(), what: "something else now" });
+        }
+        self.file = Some(file);
+        Ok(())
+    }
+}
