@@ -1,7 +1,6 @@
 //! Several files, so many at a time, on one thread and over shared connections.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use futures_util::{StreamExt, stream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::claims::Claims;
 use super::download::{self, Context, Job, Landed};
 use super::error::DownloadError;
 use super::exit_code::GetCode;
@@ -28,13 +28,15 @@ const MAX_LANDED: usize = 256;
 
 /// Downloads everything; the code of the first address that failed.
 pub(super) async fn run(settings: Settings) -> GetCode {
-    let jobs = jobs(&settings);
+    let claims = Claims::default();
+    let jobs = jobs(&settings, &claims);
     let screen = Screen::new(settings.show, jobs.len());
     let context = Context {
         transport: Transport::new(settings.transport.clone()),
         options: Rc::new(settings.options.clone()),
         limiter: settings.limit_rate.map(|rate| Rc::new(RefCell::new(RateLimiter::new(rate)))),
         finisher: Finisher::new(settings.options.durability),
+        claims,
         stop: stop_on_signals(),
     };
     let _handled = handle_size_limit();
@@ -136,8 +138,7 @@ async fn fetch_metalink(context: &Context, url: &str) -> Result<String, Download
 }
 
 /// What is to be downloaded, in order, with the address as it was written.
-fn jobs(settings: &Settings) -> Vec<(String, Result<Job, DownloadError>)> {
-    let mut names = HashSet::new();
+fn jobs(settings: &Settings, claims: &Claims) -> Vec<(String, Result<Job, DownloadError>)> {
     let mut jobs = Vec::new();
     for input in &settings.inputs {
         let described = match settings.jobs_of(input) {
@@ -149,14 +150,8 @@ fn jobs(settings: &Settings) -> Vec<(String, Result<Job, DownloadError>)> {
         };
         for job in described {
             // The second of two files with one name would take the place of the first.
-            let job = match job.name() {
-                Some(name) if !names.insert(name.clone()) => {
-                    let name = name.display();
-                    Err(DownloadError::Usage(format!("another file of this run is named {name} too")))
-                }
-                _ => Ok(job),
-            };
-            jobs.push((input.clone(), job));
+            let claimed = job.name().map_or(Ok(()), |name| claims.claim(&name));
+            jobs.push((input.clone(), claimed.map(|()| job)));
         }
     }
     jobs

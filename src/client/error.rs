@@ -1,5 +1,7 @@
 //! Why a download failed, and the exit code of each reason.
 
+use std::path::PathBuf;
+
 use super::checksum::Checksum;
 use super::exit_code::GetCode;
 use super::redirect::RedirectError;
@@ -85,6 +87,12 @@ pub enum DownloadError {
         /// The address that sent it.
         url: String,
     },
+    /// The name that a server chose is taken.
+    #[error("{} is there already; a name that the server chose replaces nothing: choose one with -o", path.display())]
+    NameTaken {
+        /// What is there.
+        path: PathBuf,
+    },
     /// Flags that make no sense, alone or together.
     #[error("{0}")]
     Usage(String),
@@ -116,6 +124,7 @@ impl DownloadError {
             Self::Interrupted => GetCode::Interrupted,
             Self::Usage(_) => GetCode::Usage,
             Self::Metalink(_) | Self::IsMetalink { .. } => GetCode::BadMetalink,
+            Self::NameTaken { .. } => GetCode::WriteError,
             Self::Sink(error) => error.code(),
         }
     }

@@ -7,12 +7,13 @@
 //! - [`sink`]: the part file, its journal, the digest.
 //! - [`download`]: one file from address to final name: does what the plan says.
 //! - [`batch`]: several files at a time; [`metalink`]: files described by one.
-//! - [`naming`]: the file's name where the user gave none.
+//! - [`naming`]: the file's name where the user gave none; [`claims`]: that no two files of a run have the same.
 //! - [`event`], [`progress`], [`report`]: what a person, or a script, sees of it.
 //! - [`error`], [`exit_code`]: how it ends.
 
 pub mod batch;
 pub mod checksum;
+pub mod claims;
 pub mod download;
 pub mod error;
 pub mod event;

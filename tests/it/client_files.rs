@@ -47,6 +47,15 @@ fn two_files_of_one_name_are_not_written_over_each_other() {
     let downloads = Downloads::new();
     downloads.get(&[&one.url("/f"), &two.url("/f")]).ended_with(2);
     assert_eq!(downloads.read("f"), b"one");
+    // Neither are the part file and the journal beside one of them.
+    let file = content(400_000);
+    let slow = Script::of(&file).bytes_per_second(1_000_000).start();
+    for name in ["/g.part", "/g.part.journal", "/g.part.new"] {
+        let downloads = Downloads::new();
+        downloads.get(&[&slow.url("/g"), &two.url(name)]).ended_with(2);
+        assert!(downloads.read("g") == file);
+        assert_eq!(downloads.names(), ["g"]);
+    }
 }
 
 #[test]
@@ -151,4 +160,36 @@ fn dead_hosts_have_codes_of_their_own() {
         std::thread::spawn(move || plain.accept().unwrap().0.write_all(b"HTTP/1.1 400 Bad\r\n\r\n"));
     downloads.get(&[&url]).ended_with(35);
     answering.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_name_that_a_server_chose_replaces_nothing() {
+    let file = content(5000);
+    let date = "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT";
+    let named = Script::of(&file).header("Content-Disposition: attachment; filename=\"mine\"");
+    let server = named.clone().header(date).start();
+    let downloads = Downloads::new();
+    let mine = downloads.path().join("mine");
+    std::fs::write(&mine, "precious").unwrap();
+    downloads.get(&[&server.url("/f"), "-J", "--no-clobber"]).ended_with(0);
+    assert!(downloads.get(&[&server.url("/f"), "-J"]).ended_with(23).stderr().contains("is there already"));
+    assert_eq!((downloads.names(), downloads.read("mine")), (vec!["mine".to_owned()], b"precious".to_vec()));
+    // What is there and the same is complete, as under a name of the address.
+    std::fs::remove_file(&mine).unwrap();
+    for _ in 0..2 {
+        downloads.get(&[&server.url("/f"), "-J"]).ended_with(0);
+        assert!(downloads.read("mine") == file);
+    }
+    // A name that the address has too was to be expected.
+    server.becomes(named.clone());
+    std::fs::write(&mine, "of another day").unwrap();
+    downloads.get(&[&server.url("/mine"), "-J"]).ended_with(0);
+    assert!(downloads.read("mine") == file);
+
+    let downloads = Downloads::new();
+    let other = Script::of(b"other").header("Content-Disposition: attachment; filename=\"mine\"").start();
+    let outcome = downloads.get(&[&server.url("/a"), &other.url("/b"), "-J", "-j", "1"]);
+    assert!(outcome.ended_with(2).stderr().contains("another file of this run is named mine too"));
+    assert!(downloads.read("mine") == file);
+    assert_eq!(downloads.names(), ["mine"]);
 }

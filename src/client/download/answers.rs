@@ -108,7 +108,7 @@ impl Engine<'_> {
             && let Some(name) =
                 opened.answer.head.header("content-disposition").and_then(naming::from_content_disposition)
         {
-            self.rename_target(folder.join(name))?;
+            self.named_by_server(folder.join(name))?;
         }
         let (size, hashing, pieces) = (self.identity.size, self.hashing(), self.pieces());
         let Some(target) = &self.target else {

@@ -327,11 +327,22 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// The server named the file.
-    pub(super) fn rename_target(&mut self, target: PathBuf) -> Result<(), DownloadError> {
+    /// A server named the file: unless the address names it so too, nothing of that name is replaced.
+    pub(super) fn named_by_server(&mut self, target: PathBuf) -> Result<(), DownloadError> {
+        let before = self.job.name();
+        if before.as_ref() == Some(&target) {
+            return Ok(());
+        }
+        self.context.claims.claim(&target)?;
+        if let Some(before) = before {
+            self.context.claims.release(&before);
+        }
         self.place = Place::of(Some(&target))?;
-        self.target = Some(target);
-        Ok(())
+        self.target = Some(target.clone());
+        match self.place {
+            Place::Free | Place::Begun => Ok(()),
+            Place::Taken | Place::InOrder => Err(DownloadError::NameTaken { path: target }),
+        }
     }
 
     pub(super) fn set_digest(&mut self, digest: Option<Checksum>) {

@@ -13,17 +13,18 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::checksum::Checksum;
+use super::claims::Claims;
 use super::error::DownloadError;
 use super::event::{Event, Observer};
-use super::identity::{Authority, Identity, Verdict};
+use super::identity::{Authority, Identity};
 use super::limit::RateLimiter;
 use super::plan::PlanSettings;
-use super::redirect::Trail;
-use super::sink::{Durability, Finisher, Pieces, digest};
+use super::sink::{Durability, Finisher, Pieces};
 use super::transport::Transport;
 
 mod answers;
 mod asking;
+mod complete;
 mod countdown;
 mod doubt;
 mod engine;
@@ -34,9 +35,11 @@ mod repair;
 mod runs;
 mod sources;
 
+use complete::{is_complete, is_identical, within};
 use engine::Engine;
 use fetch::Fetcher;
 pub use landing::Landed;
+use landing::Unnamed;
 use place::Place;
 pub use sources::SourceReport;
 
@@ -207,6 +210,8 @@ pub struct Context {
     pub limiter: Option<Rc<RefCell<RateLimiter>>>,
     /// Where small files get their names.
     pub finisher: Finisher,
+    /// The names that downloads of this run have.
+    pub claims: Claims,
     /// Becomes true when the user wants an end.
     pub stop: watch::Receiver<bool>,
 }
@@ -261,80 +266,55 @@ pub async fn fetch(context: &Context, job: &Job, observer: &dyn Observer) -> Lan
         elapsed: Duration::ZERO,
         outcome: Ok(Completion::AlreadyThere),
     };
+    let obtained = obtain(context, job, observer, started, &mut report).await;
+    let (outcome, unnamed) = match obtained {
+        Ok((completion, unnamed)) => (Ok(completion), unnamed),
+        Err(error) => (Err(error), None),
+    };
+    report.outcome = outcome;
+    Landed { report, unnamed, started }
+}
+
+/// What [`fetch`] does, with all that comes of it but the ending in `report`.
+async fn obtain(
+    context: &Context,
+    job: &Job,
+    observer: &dyn Observer,
+    started: Instant,
+    report: &mut Report,
+) -> Result<(Completion, Option<Unnamed>), DownloadError> {
     let home = match &job.origin {
         Origin::Address(url) => url.host_str().map(ToOwned::to_owned),
         Origin::Mirrors { .. } => None,
     };
     let fetcher =
         Fetcher { transport: context.transport.clone(), headers: context.options.headers.clone(), home };
-    let place = match Place::of(report.target.as_deref()) {
-        Ok(place) => place,
-        Err(error) => {
-            report.outcome = Err(error.into());
-            return Landed { report, unnamed: None, started };
-        }
+    let there = |target: &Path| {
+        observer.notice(&Event::AlreadyThere { target });
+        Ok((Completion::AlreadyThere, None))
     };
+    let place = Place::of(report.target.as_deref())?;
     if place == Place::Taken
         && let Some(path) = report.target.clone()
-        && is_complete(context, job, &fetcher, &path, &mut report).await
+        && within(context, started, is_complete(context, job, &fetcher, &path, report)).await?
     {
-        observer.notice(&Event::AlreadyThere { target: &path });
-        return Landed { report, unnamed: None, started };
+        return there(&path);
     }
     let mut engine = Engine::new(context, job, observer, fetcher, report.target.clone(), place);
     let outcome = engine.run().await;
-    let (outcome, unnamed) = match engine.conclude(outcome).await {
-        Ok(unnamed) => (Ok(Completion::Downloaded), unnamed),
-        Err(error) => (Err(error), None),
-    };
-    report.outcome = outcome;
-    engine.fill(&mut report);
-    Landed { report, unnamed, started }
-}
-
-/// Whether the file at `path` is the one that would be downloaded, or is not to be touched.
-async fn is_complete(
-    context: &Context,
-    job: &Job,
-    fetcher: &Fetcher,
-    path: &Path,
-    report: &mut Report,
-) -> bool {
-    if context.options.clobber == Clobber::Never {
-        return true;
+    let outcome = engine.conclude(outcome).await;
+    engine.fill(report);
+    match outcome {
+        Ok(unnamed) => Ok((Completion::Downloaded, unnamed)),
+        Err(DownloadError::NameTaken { path }) => {
+            let is_there = is_identical(context, &engine.identity, &path, report);
+            if within(context, started, is_there).await? {
+                return there(&path);
+            }
+            Err(DownloadError::NameTaken { path })
+        }
+        Err(error) => Err(error),
     }
-    let Ok(metadata) = path.metadata() else { return false };
-    report.size = Some(metadata.len());
-    let own_digest = async |algorithm| {
-        let path = path.to_owned();
-        tokio::task::spawn_blocking(move || digest::of_file(&path, algorithm).ok()).await.ok().flatten()
-    };
-    let given = match &job.origin {
-        Origin::Mirrors { identity, .. } => identity.digest.map(|(digest, _)| digest),
-        Origin::Address(_) => None,
-    };
-    if let Some(promised) = job.checksum.or(given) {
-        report.digest = own_digest(promised.algorithm()).await;
-        return report.digest == Some(promised);
-    }
-    let Origin::Address(url) = &job.origin else { return false };
-    if context.options.resume == Resume::No {
-        return false;
-    }
-    let trail = Trail::new(url.clone(), context.options.max_redirects);
-    let patience = context.options.plan.drop_after;
-    let Ok(Ok(observed)) = tokio::time::timeout(patience, fetcher.inspect(trail)).await else { return false };
-    if observed.size != Some(metadata.len()) {
-        return false;
-    }
-    if let Some(promised) = observed.digest {
-        report.digest = own_digest(promised.algorithm()).await;
-        return report.digest == Some(promised);
-    }
-    // A finished file has the server's modification time: one that was touched since has another.
-    let modified = metadata.modified().ok().map(httpdate::fmt_http_date);
-    let own = Identity { size: Some(metadata.len()), last_modified: modified, ..Identity::default() };
-    observed.last_modified.is_some() && own.compare(&observed, None) == Verdict::Same
 }
 
 /// What is known of the file before anybody was asked.

@@ -1,6 +1,10 @@
 //! The digest of a file whose bytes come in any order: what comes in order is hashed as it lands, the rest is read back
 //! when the gap before it closes.
 
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
 use bytes::Bytes;
 
 use super::super::checksum::{Algorithm, Checksum, Hasher};
@@ -96,23 +100,22 @@ pub(super) fn of_range(
     Ok(hasher.finish())
 }
 
-/// The digest of a file on the disk.
-pub fn of_file(path: &std::path::Path, algorithm: Algorithm) -> std::io::Result<Checksum> {
-    let mut file = std::fs::File::open(path)?;
+/// The digest of a file on the disk; it fails once it `is_awaited` no more.
+pub fn of_file(path: &Path, algorithm: Algorithm, is_awaited: impl Fn() -> bool) -> io::Result<Checksum> {
+    let mut file = File::open(path)?;
     let mut hasher = Hasher::new(algorithm);
-    std::io::copy(&mut file, &mut HashWriter(&mut hasher))?;
-    Ok(hasher.finish())
-}
-
-struct HashWriter<'a>(&'a mut Hasher);
-
-impl std::io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
+    let mut buffer = vec![0; buffer_size(file.metadata()?.len().max(1))];
+    loop {
+        let length = match file.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            result => result?,
+        };
+        match buffer.get(..length) {
+            Some(bytes) if !bytes.is_empty() => hasher.update(bytes),
+            _ => return Ok(hasher.finish()),
+        }
+        if !is_awaited() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
     }
 }

@@ -9,6 +9,7 @@ mod part;
 mod store;
 mod writer;
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -19,10 +20,21 @@ pub use writer::{MAX_SMALL, Writer};
 
 use super::exit_code::GetCode;
 
+/// What the names of the files beside a target end with: part file, journal, the next journal.
+pub const BESIDE: [&str; 3] = [".part", ".part.journal", ".part.new"];
+
 /// The part file of `target`.
 #[must_use]
 pub fn part_path(target: &Path) -> PathBuf {
-    part::with_suffix(target, ".part")
+    beside(target, ".part")
+}
+
+/// `target` with `suffix` behind its name.
+#[must_use]
+pub fn beside(target: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(target.as_os_str());
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// The folder that `target` is in.
@@ -68,6 +80,12 @@ pub enum SinkError {
         /// What it is.
         what: &'static str,
     },
+    /// The part file is another one than was written.
+    #[error("{} was removed or replaced by something else during the download", path.display())]
+    Displaced {
+        /// The part file.
+        path: PathBuf,
+    },
     /// The disk is too small for the file.
     #[error("{} does not fit: it needs {wanted} bytes and {free} are free", path.display())]
     NoSpace {
@@ -98,6 +116,7 @@ impl SinkError {
             Self::Io { .. }
             | Self::Appeared { .. }
             | Self::NotAFile { .. }
+            | Self::Displaced { .. }
             | Self::NoSpace { .. }
             | Self::Worker(_)
             | Self::Abandoned

@@ -1,14 +1,13 @@
 //! The part file: locked against a second client, written at any position, renamed when complete.
 
-use std::ffi::OsString;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 
-use super::{SinkError, folder_of};
+use super::{SinkError, folder_of, part_path};
 
 /// How often a part file that was renamed away under our hands is opened again.
 const MAX_OPENS: usize = 8;
@@ -45,7 +44,7 @@ impl PartFile {
     ///
     /// What an earlier run left in it is kept: the caller knows from the journal whether it is of use.
     pub fn open(target: &Path) -> Result<Self, SinkError> {
-        let path = with_suffix(target, ".part");
+        let path = part_path(target);
         for _ in 0..MAX_OPENS {
             let file = OpenOptions::new()
                 .read(true)
@@ -64,15 +63,20 @@ impl PartFile {
                 }
             }
             // Between opening and locking, another client may have finished and renamed this very file.
-            let ours = file.metadata();
-            let named = std::fs::symlink_metadata(&path);
-            if let (Ok(ours), Ok(named)) = (ours, named)
-                && (ours.dev(), ours.ino()) == (named.dev(), named.ino())
-            {
-                return Ok(Self { file, path, target: target.to_owned() });
+            let part = Self { file, path: path.clone(), target: target.to_owned() };
+            if part.has_its_name() {
+                return Ok(part);
             }
         }
         Err(SinkError::Locked { path })
+    }
+
+    /// Whether its name leads to it still.
+    fn has_its_name(&self) -> bool {
+        let (ours, named) = (self.file.metadata(), std::fs::symlink_metadata(&self.path));
+        let is_same =
+            |ours: Metadata, named: Metadata| (ours.dev(), ours.ino()) == (named.dev(), named.ino());
+        ours.is_ok_and(|ours| named.is_ok_and(|named| is_same(ours, named)))
     }
 
     /// The path of the part file.
@@ -136,6 +140,9 @@ impl PartFile {
         if durability == Durability::Synced {
             self.sync()?;
         }
+        if !self.has_its_name() {
+            return Err(SinkError::Displaced { path: self.path.clone() });
+        }
         let renamed = match existing {
             Existing::Replace => std::fs::rename(&self.path, &self.target),
             Existing::Keep => rename_without_replacing(&self.path, &self.target),
@@ -157,19 +164,15 @@ impl PartFile {
 
     /// Removes the part file: there is nothing in it that a later run could use.
     pub fn discard(&self) -> Result<(), SinkError> {
+        if !self.has_its_name() {
+            return Err(SinkError::Displaced { path: self.path.clone() });
+        }
         std::fs::remove_file(&self.path).map_err(|source| self.failed("remove", source))
     }
 
     fn failed(&self, action: &'static str, source: io::Error) -> SinkError {
         SinkError::Io { action, path: self.path.clone(), source }
     }
-}
-
-/// `path` with `suffix` behind its name.
-pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path.as_os_str());
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
@@ -218,6 +221,23 @@ mod tests {
         assert_eq!(std::fs::read(&target).unwrap(), b"other");
         part.finish(Existing::Replace, Durability::Synced).unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
+    }
+
+    #[test]
+    fn what_took_the_place_of_the_part_file_is_neither_named_nor_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("file");
+        let part = PartFile::open(&target).unwrap();
+        part.write_at(0, b"ours").unwrap();
+        std::fs::write(folder.path().join("other"), "theirs").unwrap();
+        std::fs::rename(folder.path().join("other"), part.path()).unwrap();
+        for existing in [Existing::Keep, Existing::Replace] {
+            let result = part.finish(existing, Durability::Cached);
+            assert!(matches!(result, Err(SinkError::Displaced { .. })), "{result:?}");
+        }
+        assert!(matches!(part.discard(), Err(SinkError::Displaced { .. })));
+        assert_eq!(std::fs::read(part.path()).unwrap(), b"theirs");
+        assert!(!target.exists());
     }
 
     #[test]

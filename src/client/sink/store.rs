@@ -16,8 +16,8 @@ use super::aside::Aside;
 use super::digest::{self, RunningDigest};
 use super::in_order::InOrder;
 use super::journal::{Journal, Remembered};
-use super::part::{sync_folder, with_suffix};
-use super::{Durability, Existing, PartFile, SinkError};
+use super::part::sync_folder;
+use super::{Durability, Existing, PartFile, SinkError, beside};
 
 /// How much is read back for the digest beside each batch of writes.
 const CATCH_UP_BYTES: u64 = 8 << 20;
@@ -309,10 +309,12 @@ impl Store {
         if let Some(modified) = modified {
             part.set_modified(modified);
         }
-        part.finish(existing, durability)?;
-        // A journal without its part file is ignored, so that it may stay where this fails.
-        let _ = std::fs::remove_file(journal_path(target));
-        Ok(())
+        let finished = part.finish(existing, durability);
+        if matches!(finished, Ok(()) | Err(SinkError::Displaced { .. })) {
+            // Without its part file it is ignored, so that it may stay where this fails; of another it must not speak.
+            let _ = std::fs::remove_file(journal_path(target));
+        }
+        finished
     }
 
     /// Removes everything: no later run could use it.
@@ -338,7 +340,7 @@ impl Store {
 
 /// Where the journal of `target` is.
 pub(super) fn journal_path(target: &Path) -> std::path::PathBuf {
-    with_suffix(target, ".part.journal")
+    beside(target, ".part.journal")
 }
 
 /// Removes the journal of `target`, and waits until it is gone for good: what it speaks of is to be written over.

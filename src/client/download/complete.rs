@@ -1,0 +1,113 @@
+//! Whether a file that is there already is the one that would be downloaded.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::super::checksum::{Algorithm, Checksum};
+use super::super::error::DownloadError;
+use super::super::identity::{Identity, Observed, Verdict};
+use super::super::redirect::Trail;
+use super::super::sink::digest;
+use super::fetch::Fetcher;
+use super::{Clobber, Context, Job, Origin, Report, Resume};
+
+/// What becomes of `work`, unless the user wants an end or the time of the whole download is over.
+pub(super) async fn within<T>(
+    context: &Context,
+    started: Instant,
+    work: impl Future<Output = T>,
+) -> Result<T, DownloadError> {
+    let limit = context.options.max_time;
+    let deadline = limit.and_then(|time| started.checked_add(time));
+    let mut stop = context.stop.clone();
+    tokio::select! {
+        result = work => Ok(result),
+        _ = stop.wait_for(|is_wanted| *is_wanted) => Err(DownloadError::Interrupted),
+        () = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        } => Err(DownloadError::TooLong(limit.unwrap_or_default())),
+    }
+}
+
+/// Whether the file at `path` is the one that would be downloaded, or is not to be touched.
+pub(super) async fn is_complete(
+    context: &Context,
+    job: &Job,
+    fetcher: &Fetcher,
+    path: &Path,
+    report: &mut Report,
+) -> bool {
+    if context.options.clobber == Clobber::Never {
+        return true;
+    }
+    let Ok(metadata) = path.metadata() else { return false };
+    report.size = Some(metadata.len());
+    let given = match &job.origin {
+        Origin::Mirrors { identity, .. } => identity.digest.map(|(digest, _)| digest),
+        Origin::Address(_) => None,
+    };
+    if let Some(promised) = job.checksum.or(given) {
+        report.digest = digest_of(path, promised.algorithm()).await;
+        return report.digest == Some(promised);
+    }
+    let Origin::Address(url) = &job.origin else { return false };
+    if context.options.resume == Resume::No {
+        return false;
+    }
+    let trail = Trail::new(url.clone(), context.options.max_redirects);
+    let patience = context.options.plan.drop_after;
+    let Ok(Ok(observed)) = tokio::time::timeout(patience, fetcher.inspect(trail)).await else { return false };
+    is_what_was_observed(path, &observed, report).await
+}
+
+/// The same where a server has named the file, and said all of it that `identity` knows.
+pub(super) async fn is_identical(
+    context: &Context,
+    identity: &Identity,
+    path: &Path,
+    report: &mut Report,
+) -> bool {
+    if context.options.clobber == Clobber::Never {
+        return true;
+    }
+    let observed = Observed {
+        size: identity.size,
+        etag: None,
+        last_modified: identity.last_modified.clone(),
+        digest: identity.digest.map(|(digest, _)| digest),
+    };
+    context.options.resume == Resume::Yes && is_what_was_observed(path, &observed, report).await
+}
+
+async fn is_what_was_observed(path: &Path, observed: &Observed, report: &mut Report) -> bool {
+    let Ok(metadata) = path.metadata() else { return false };
+    if !metadata.is_file() || observed.size != Some(metadata.len()) {
+        return false;
+    }
+    if let Some(promised) = observed.digest {
+        report.digest = digest_of(path, promised.algorithm()).await;
+        return report.digest == Some(promised);
+    }
+    // A finished file has the server's modification time: one that was touched since has another.
+    let modified = metadata.modified().ok().map(httpdate::fmt_http_date);
+    let own = Identity { size: Some(metadata.len()), last_modified: modified, ..Identity::default() };
+    observed.last_modified.is_some() && own.compare(observed, None) == Verdict::Same
+}
+
+/// The digest of the file at `path`; whoever waits no more for it stops it.
+async fn digest_of(path: &Path, algorithm: Algorithm) -> Option<Checksum> {
+    let path = path.to_owned();
+    let waiting = Arc::new(());
+    let is_awaited = Arc::downgrade(&waiting);
+    let hashing = tokio::task::spawn_blocking(move || {
+        digest::of_file(&path, algorithm, || is_awaited.strong_count() > 0).ok()
+    });
+    let digest = hashing.await.ok().flatten();
+    drop(waiting);
+    digest
+}
