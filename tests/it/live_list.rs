@@ -1,6 +1,7 @@
 //! The list changes under a running balancer that is under load all the while.
 
 use super::support::fleet::Balancer;
+use super::support::http;
 use super::support::load::Load;
 use super::support::peer::{Behaviour, Peer};
 use super::support::wait_until;
@@ -132,4 +133,19 @@ fn sighup_right_after_the_ready_line_does_not_end_the_balancer() {
         balancer.wait_for_status(301);
         assert!(balancer.program_mut().is_running());
     }
+}
+
+#[test]
+fn a_balancer_that_was_ready_stays_ready_when_a_server_joins_the_list() {
+    let story = Story::start();
+    let ready = || http::get(story.balancer.admin_address(), "/readyz").status;
+    wait_until("the balancer to be ready", || ready() == 200);
+    // One that answers no probe for as long as the story lasts.
+    let peer = Peer::start(Behaviour::Hangs);
+    let silent = peer.authority();
+    story.balancer.replace_list(&format!("{}{silent}\n", story.list(&[0])));
+    wait_until("the new server to be probed", || {
+        assert_eq!(ready(), 200);
+        story.balancer.state(&silent).is_some_and(|state| state != "unknown")
+    });
 }

@@ -37,7 +37,7 @@ pub struct Admin {
 ///
 /// - `GET /metrics`: the metrics, as Prometheus reads them
 /// - `GET /healthz`: 200 as long as the process answers
-/// - `GET /readyz`: 200 once every backend of the list has been probed, else 503
+/// - `GET /readyz`: 503 until every backend of the list has been probed, 200 from then on
 /// - `GET /api/v1/backends`: the table of backends as JSON
 /// - `POST /debug/panic/{actor}`: makes an actor panic, only with `fault_injection`
 pub fn serve(
@@ -61,8 +61,7 @@ pub fn serve(
 }
 
 async fn ready(admin: Data<Admin>) -> HttpResponse {
-    let table = admin.publication.latest();
-    if table.generation > 0 && table.is_first_round_in() {
+    if admin.publication.is_first_round_in() {
         HttpResponse::Ok().body("ready\n")
     } else {
         HttpResponse::ServiceUnavailable().body("not ready: the first round of probes is not in yet\n")

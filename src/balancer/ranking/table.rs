@@ -157,7 +157,7 @@ impl RoutingTable {
 
     /// Whether every backend has been probed at least once.
     #[must_use]
-    pub fn is_first_round_in(&self) -> bool {
+    pub fn are_all_probed(&self) -> bool {
         self.entries.iter().all(|entry| entry.health.state() != State::Unknown)
     }
 }

@@ -175,3 +175,23 @@ fn a_ranking_that_died_comes_back_with_all_it_knew_and_finds_the_list_it_missed(
         assert_eq!(scene.states(), [("a:1".to_owned(), State::Up), ("b:2".to_owned(), State::Unknown)]);
     }));
 }
+
+#[test]
+fn once_the_first_round_is_in_it_stays_in_whatever_the_list_and_the_ranking_go_through() {
+    in_virtual_time(Scene::play("a:1\nb:2", async |scene| {
+        let soon = || tokio::time::sleep(Duration::from_secs(2));
+        scene.probed("a:1", success());
+        soon().await;
+        assert!(!scene.plan.publication.is_first_round_in());
+        scene.probed("b:2", failure());
+        soon().await;
+        assert!(scene.plan.publication.is_first_round_in());
+        scene.list("a:1\nb:2\nc:3");
+        soon().await;
+        assert_eq!(scene.states()[2].1, State::Unknown);
+        assert!(scene.plan.publication.is_first_round_in());
+        scene.guardian.drill(ActorKind::Ranking);
+        soon().await;
+        assert!(scene.plan.publication.is_first_round_in());
+    }));
+}
