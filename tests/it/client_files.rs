@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::support::downloads::Downloads;
 use super::support::misbehaving::{Script, content};
+use super::support::wait_until;
 
 #[test]
 fn several_files_at_once_each_with_its_report() {
@@ -192,4 +193,23 @@ fn a_name_that_a_server_chose_replaces_nothing() {
     assert!(outcome.ended_with(2).stderr().contains("another file of this run is named mine too"));
     assert!(downloads.read("mine") == file);
     assert_eq!(downloads.names(), ["mine"]);
+}
+
+#[test]
+fn the_time_is_limited_and_ctrl_c_heard_while_files_that_are_there_are_checked() {
+    let server = Script::of(b"").hangs().start();
+    let downloads = Downloads::new();
+    let list: Vec<String> = (0..20).map(|index| format!("f{index}")).collect();
+    for name in &list {
+        std::fs::write(downloads.path().join(name), "of another day").unwrap();
+    }
+    downloads.get(&[&server.url("/f0"), "--max-time", "0.2"]).ended_with(28);
+    assert_eq!(server.exchanges().len(), 1);
+    let urls: Vec<String> = list.iter().map(|name| server.url(&format!("/{name}"))).collect();
+    std::fs::write(downloads.path().join("list"), urls.join("\n")).unwrap();
+    let mut running = downloads.start(&["-i", "list", "-j", "2"]);
+    wait_until("two questions", || server.exchanges().len() == 3);
+    running.signal(rustix::process::Signal::INT);
+    assert_eq!(running.wait().code(), Some(130));
+    assert_eq!(server.exchanges().len(), 3, "asked on after Ctrl-C");
 }

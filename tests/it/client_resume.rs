@@ -237,3 +237,27 @@ fn a_journal_does_not_speak_of_what_came_after_it() {
     downloads.get_quickly(&[&url]).ended_with(0);
     assert!(downloads.read("f") == old);
 }
+
+#[test]
+fn nobody_waits_while_the_pieces_of_an_earlier_run_are_checked() {
+    let size = 32 << 20;
+    let server = Script::of(&content(1000)).start();
+    let downloads = Downloads::new();
+    let digest = "0".repeat(64);
+    let metalink = format!(
+        "<metalink xmlns=\"urn:ietf:params:xml:ns:metalink\"><file name=\"f\"><size>{size}</size>\
+         <pieces length=\"{size}\" type=\"sha-256\"><hash>{digest}</hash></pieces><url>{}</url></file></metalink>",
+        server.url("/f")
+    );
+    std::fs::write(downloads.path().join("f.meta4"), metalink).unwrap();
+    std::fs::File::create(downloads.path().join("f.part")).unwrap().set_len(size).unwrap();
+    let journal = format!(
+        "{{\"fingerpost\":1,\"file\":{{\"size\":{size},\"digest\":null,\"etags\":[\"\\\"x\\\"\"],\"last_modified\":null}}}}\n\
+         {{\"start\":0,\"end\":{size},\"from\":\"\"}}\n"
+    );
+    std::fs::write(downloads.path().join("f.part.journal"), journal).unwrap();
+    downloads.get_quickly(&["f.meta4", &server.url("/other"), "-j", "2", "--retry", "0"]);
+    let asked: Vec<String> = server.exchanges().into_iter().map(|exchange| exchange.request).collect();
+    // The piece was found wrong, and asked for: after the other file.
+    assert!(asked[0].starts_with("GET /other ") && asked[1].starts_with("GET /f "), "{asked:?}");
+}

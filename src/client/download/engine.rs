@@ -14,7 +14,7 @@ use super::super::event::{Event, Observer};
 use super::super::identity::Identity;
 use super::super::plan::{Balancer, Plan, RangeSet, RunId, SourceId, Standing};
 use super::super::redirect::Trail;
-use super::super::sink::{Durability, Hashing, Store, Writer};
+use super::super::sink::{Durability, Hashing, Writer};
 use super::asking::AskOutcome;
 use super::doubt::Doubt;
 use super::fetch::{Fetcher, Shown};
@@ -22,7 +22,7 @@ use super::landing::Unnamed;
 use super::place::Place;
 use super::runs::{ActiveRun, Flow, Step};
 use super::sources::Sources;
-use super::{Context, Job, Origin, Report, Reporting, Resume, known};
+use super::{Context, Job, Origin, Report, Reporting, known};
 
 /// One download under way.
 pub(super) struct Engine<'a> {
@@ -50,7 +50,7 @@ pub(super) struct Engine<'a> {
     pub(super) last_error: Option<(DownloadError, Option<Shown>)>,
     pub(super) checksum_error: Option<DownloadError>,
     digest: Option<Checksum>,
-    started: Instant,
+    pub(super) started: Instant,
     is_announced: bool,
 }
 
@@ -62,6 +62,7 @@ impl<'a> Engine<'a> {
         fetcher: Fetcher,
         target: Option<PathBuf>,
         place: Place,
+        started: Instant,
     ) -> Self {
         let identity = known(job);
         // What takes bytes in order only has no part file, and nothing that could be gone on with.
@@ -98,12 +99,12 @@ impl<'a> Engine<'a> {
             last_error: None,
             checksum_error: None,
             digest: None,
-            started: Instant::now(),
+            started,
             is_announced: false,
         }
     }
 
-    fn plan_settings(context: &Context, has_positions: bool) -> super::PlanSettings {
+    pub(super) fn plan_settings(context: &Context, has_positions: bool) -> super::PlanSettings {
         let mut settings = context.options.plan.clone();
         if !has_positions {
             // Standard output takes bytes in order: one run at a time brings them so.
@@ -114,7 +115,7 @@ impl<'a> Engine<'a> {
 
     /// Downloads until the file is complete, checked, and has its name.
     pub(super) async fn run(&mut self) -> Result<(), DownloadError> {
-        self.remember()?;
+        self.remember().await?;
         if let Origin::Mirrors { urls, unchecked, .. } = &self.job.origin {
             if let (Some(kinds), None) = (unchecked, self.identity.digest) {
                 self.observer.notice(&Event::Unchecked { kinds });
@@ -189,43 +190,6 @@ impl<'a> Engine<'a> {
                 return Err(DownloadError::TooLong(self.context.options.max_time.unwrap_or_default()));
             }
         }
-    }
-
-    /// Opens what an earlier run left, and plans with it.
-    fn remember(&mut self) -> Result<(), DownloadError> {
-        let Some(target) = &self.target else { return Ok(()) };
-        if self.context.options.resume == Resume::No || self.place == Place::Free {
-            return Ok(());
-        }
-        if super::super::sink::part_path(target).symlink_metadata().is_err() {
-            return Ok(());
-        }
-        let (mut store, remembered) = Store::open(target)?;
-        let Some(memory) = remembered else { return Ok(()) };
-        // What is promised now must not contradict what was promised then.
-        let promised = (known(self.job).digest, memory.identity.digest);
-        let contradicts = matches!(promised, (Some((now, _)), Some((then, _))) if now.contradicts(&then));
-        let resized = self.identity.size.is_some_and(|size| Some(size) != memory.identity.size);
-        if contradicts || resized || !memory.identity.can_be_resumed() {
-            return Ok(());
-        }
-        let digest = self.identity.digest.or(memory.identity.digest);
-        self.identity = Identity { digest, ..memory.identity };
-        let wrong = store.begin(&memory.done, self.identity.size, self.hashing(), self.pieces())?;
-        let mut done = memory.done;
-        for piece in &wrong {
-            done.remove(*piece);
-            store.forget(*piece);
-        }
-        self.sources.remembered = done.clone();
-        let balancer = match &self.job.origin {
-            Origin::Address(_) => Balancer::Present,
-            Origin::Mirrors { .. } => Balancer::Absent,
-        };
-        self.plan = Plan::new(Self::plan_settings(self.context, true), self.identity.size, &done, balancer);
-        self.plan.allow_parts(super::super::plan::Parts::Allowed);
-        self.writer = Some(Writer::new(target, store, done));
-        Ok(())
     }
 
     pub(super) fn hashing(&self) -> Hashing {

@@ -31,6 +31,7 @@ mod engine;
 mod fetch;
 mod landing;
 mod place;
+mod remember;
 mod repair;
 mod runs;
 mod sources;
@@ -283,6 +284,9 @@ async fn obtain(
     started: Instant,
     report: &mut Report,
 ) -> Result<(Completion, Option<Unnamed>), DownloadError> {
+    if *context.stop.borrow() {
+        return Err(DownloadError::Interrupted);
+    }
     let home = match &job.origin {
         Origin::Address(url) => url.host_str().map(ToOwned::to_owned),
         Origin::Mirrors { .. } => None,
@@ -300,7 +304,7 @@ async fn obtain(
     {
         return there(&path);
     }
-    let mut engine = Engine::new(context, job, observer, fetcher, report.target.clone(), place);
+    let mut engine = Engine::new(context, job, observer, fetcher, report.target.clone(), place, started);
     let outcome = engine.run().await;
     let outcome = engine.conclude(outcome).await;
     engine.fill(report);

@@ -119,3 +119,17 @@ pub fn of_file(path: &Path, algorithm: Algorithm, is_awaited: impl Fn() -> bool)
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_that_nobody_waits_for_is_not_computed_to_the_end() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "I am a file.").unwrap();
+        let wanted = of_file(file.path(), Algorithm::Sha256, || true).unwrap();
+        assert_eq!(wanted.hex(), "779528095d9b5a9a5fe1c0f9c416664deb12b0b6f7fe415035ba3f32d4fe518a");
+        assert!(of_file(file.path(), Algorithm::Sha256, || false).is_err());
+    }
+}

@@ -133,19 +133,19 @@ impl Store {
         Ok(store)
     }
 
-    /// Begins with what is there already; the pieces of it that turned out wrong.
+    /// Begins with what is there already; its pieces are still to be [checked](Self::check).
     pub fn begin(
         &mut self,
         done: &RangeSet,
         size: Option<u64>,
         hashing: Hashing,
         pieces: Option<Pieces>,
-    ) -> Result<Vec<ByteRange>, SinkError> {
+    ) -> Result<(), SinkError> {
         self.written = done.clone();
         self.digest = hashing.begin();
         self.pieces = pieces;
         self.checked = RangeSet::new();
-        let Place::Part(part) = &self.place else { return Ok(Vec::new()) };
+        let Place::Part(part) = &self.place else { return Ok(()) };
         if done.is_empty() {
             // It speaks of what was there, and not of what comes in its place.
             remove_journal(part.target())?;
@@ -160,7 +160,12 @@ impl Store {
         {
             return Err(SinkError::NoSpace { path: part.path().to_owned(), wanted, free });
         }
-        self.check_pieces(done.iter())
+        Ok(())
+    }
+
+    /// Checks the pieces that touch `range` and are whole; those that turned out wrong, which are forgotten.
+    pub fn check(&mut self, range: ByteRange) -> Result<Vec<ByteRange>, SinkError> {
+        self.check_pieces(std::iter::once(range))
     }
 
     /// Writes `batch`; the pieces that turned out wrong.

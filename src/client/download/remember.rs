@@ -1,0 +1,75 @@
+//! What an earlier run left: whether it is of use, and which of it is wrong.
+
+use super::super::error::DownloadError;
+use super::super::identity::Identity;
+use super::super::plan::{Balancer, ByteRange, Parts, Plan, RangeSet};
+use super::super::sink::{SinkError, Store, Writer, part_path};
+use super::complete::within;
+use super::engine::Engine;
+use super::place::Place;
+use super::{Origin, Resume, known};
+
+/// How much is checked at once: nobody waits longer for an end.
+const CHECK_BYTES: u64 = 8 << 20;
+
+impl Engine<'_> {
+    /// Opens what an earlier run left, and plans with it.
+    pub(super) async fn remember(&mut self) -> Result<(), DownloadError> {
+        let Some(target) = self.target.clone() else { return Ok(()) };
+        if self.context.options.resume == Resume::No || self.place == Place::Free {
+            return Ok(());
+        }
+        if part_path(&target).symlink_metadata().is_err() {
+            return Ok(());
+        }
+        let (mut store, remembered) = Store::open(&target)?;
+        let Some(memory) = remembered else { return Ok(()) };
+        // What is promised now must not contradict what was promised then.
+        let promised = (known(self.job).digest, memory.identity.digest);
+        let contradicts = matches!(promised, (Some((now, _)), Some((then, _))) if now.contradicts(&then));
+        let resized = self.identity.size.is_some_and(|size| Some(size) != memory.identity.size);
+        if contradicts || resized || !memory.identity.can_be_resumed() {
+            return Ok(());
+        }
+        let digest = self.identity.digest.or(memory.identity.digest);
+        self.identity = Identity { digest, ..memory.identity };
+        let mut done = memory.done;
+        store.begin(&done, self.identity.size, self.hashing(), self.pieces())?;
+        if self.has_pieces() {
+            let (checked, wrong) = within(self.context, self.started, checked(store, &done)).await??;
+            store = checked;
+            for piece in &wrong {
+                done.remove(*piece);
+            }
+        }
+        self.sources.remembered = done.clone();
+        let balancer = match &self.job.origin {
+            Origin::Address(_) => Balancer::Present,
+            Origin::Mirrors { .. } => Balancer::Absent,
+        };
+        self.plan = Plan::new(Self::plan_settings(self.context, true), self.identity.size, &done, balancer);
+        self.plan.allow_parts(Parts::Allowed);
+        self.writer = Some(Writer::new(&target, store, done));
+        Ok(())
+    }
+}
+
+/// The store, and those of its pieces that turned out wrong.
+async fn checked(mut store: Store, done: &RangeSet) -> Result<(Store, Vec<ByteRange>), SinkError> {
+    let mut wrong = Vec::new();
+    for range in done.iter() {
+        let mut start = range.start;
+        while start < range.end {
+            let part = ByteRange::new(start, start.saturating_add(CHECK_BYTES).min(range.end));
+            let checking = tokio::task::spawn_blocking(move || {
+                let found = store.check(part);
+                (store, found)
+            });
+            let (back, found) = checking.await.map_err(SinkError::Worker)?;
+            store = back;
+            wrong.extend(found?);
+            start = part.end;
+        }
+    }
+    Ok((store, wrong))
+}
