@@ -17,7 +17,7 @@ pub(super) enum Purpose {
     Write { ticks: u32 },
     /// The moment from which the server's rate allows these bytes.
     Pace { bytes: usize },
-    /// The end of a refused connection.
+    /// A step of the end of a connection.
     Linger,
 }
 

@@ -36,6 +36,7 @@ const SHORT_ANSWERS_IN_TURN: usize = 16;
 /// What the dispatcher says to a client that waits with its body.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+mod closing;
 mod refusing;
 mod sending;
 
@@ -57,6 +58,9 @@ pub(super) struct Connection {
     /// Whether the kernel said that there is more to read, while nobody wanted it.
     is_input_waiting: bool,
     clock: Clock,
+    /// Whether the kernel took nothing when it was given bytes last.
+    is_full: bool,
+    /// What the reader took lately, once it was looked at while the socket was full.
     stall: Option<Stall>,
     /// Bytes that the server's rate allows to be sent now.
     allowed: usize,
@@ -79,6 +83,7 @@ impl Connection {
             ahead: BytesMut::new(),
             is_input_waiting: false,
             clock: Clock::default(),
+            is_full: false,
             stall: None,
             allowed: 0,
             answers: 0,
@@ -89,16 +94,6 @@ impl Connection {
 
     pub(super) fn link(&self) -> &Rc<Link> {
         &self.link
-    }
-
-    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let link = &self.link;
-        match &mut self.ending {
-            Some(ending) => {
-                ending.poll(&mut self.stream, &mut self.clock, cx, |written| link.count_sent(written))
-            }
-            None => Poll::Ready(Ok(())),
-        }
     }
 
     /// Acts on the timer; an error ends the connection at once.
@@ -118,14 +113,6 @@ impl Connection {
             _ => {}
         }
         Ok(())
-    }
-
-    /// Whether the connection ends rather than wait for a request. One that has not asked for anything yet, and
-    /// may be a probe that is to hear of the drain, is waited for until the stop itself.
-    fn is_to_close(&self) -> bool {
-        let worker = &self.link.worker;
-        self.link.stage.get() == Stage::Idle
-            && (worker.is_stopping.get() || (worker.is_draining.get() && self.answers > 0))
     }
 
     /// Reads some of the next head, never beyond its end.
@@ -241,27 +228,6 @@ impl Connection {
         Poll::Pending
     }
 
-    /// The answer is out: what came meanwhile is looked at now.
-    fn end_answer(&mut self, cx: &mut Context<'_>) {
-        self.answers = self.answers.wrapping_add(1);
-        self.link.end_answer(Completion::Whole);
-        self.stall = None;
-        self.is_head_whole = false;
-        self.scan = HeadScan::default();
-        self.line.clear();
-        if self.link.has_request_body.get() {
-            self.link.stage.set(Stage::Ended);
-            self.ending = Some(Ending::after_answer());
-            // The dispatcher waits for the body until it hears of the end.
-            cx.waker().wake_by_ref();
-            return;
-        }
-        self.link.stage.set(Stage::Idle);
-        if std::mem::take(&mut self.is_input_waiting) || !self.ahead.is_empty() || self.link.is_draining() {
-            cx.waker().wake_by_ref();
-        }
-    }
-
     /// Sets the time for whatever the connection waits for, where it is not set yet.
     fn set_clock(&mut self, cx: &mut Context<'_>) {
         let limits = &self.link.worker.limits;
@@ -342,6 +308,7 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.linger_if_needed(cx);
         ready!(this.poll_ending(cx))?;
         this.stream.poll_shutdown(cx)
     }

@@ -1,6 +1,7 @@
 //! The end of a connection: a page where it is refused, then a close that lets the last answer arrive.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
@@ -9,13 +10,15 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::ReadBuf;
 
 use super::clock::{Clock, Purpose};
+use super::link::Link;
+use super::stall;
 use super::stream::Stream;
 use crate::http::pages::Pages;
 
-/// A close with unread input makes the kernel reset the connection, and the client may lose the page. So
-/// input is read and dropped for at most this long,
+/// A close with unread input makes the kernel reset the connection, and what the client has not taken yet is lost. So
+/// input is read and dropped for this long,
 pub(super) const LINGER: Duration = Duration::from_secs(1);
-/// and at most this much.
+/// and this much of it. Where the kernel then still holds something for a client that goes on taking, both begin anew.
 const LINGER_BYTES: usize = 256 << 10;
 
 /// Whether the request was a HEAD, whose answer has no body.
@@ -31,6 +34,7 @@ pub(super) struct Ending {
     unsent: Bytes,
     closing: Closing,
     page: Option<Page>,
+    patience: Patience,
 }
 
 /// What a refused connection was answered with.
@@ -53,12 +57,12 @@ impl Ending {
     pub(super) fn with_page(status: StatusCode, body: Body, pages: &Pages) -> Self {
         let (unsent, head_length) = encode(status, body, pages);
         let page = Some(Page { status, head_length: head_length as u64 });
-        Self { unsent, closing: Closing::Sending, page }
+        Self { unsent, closing: Closing::Sending, page, patience: Patience::default() }
     }
 
     /// Closes after an answer that is out already.
     pub(super) fn after_answer() -> Self {
-        Self { unsent: Bytes::new(), closing: Closing::Sending, page: None }
+        Self { unsent: Bytes::new(), closing: Closing::Sending, page: None, patience: Patience::default() }
     }
 
     /// The page, where there is one.
@@ -71,30 +75,35 @@ impl Ending {
         self.unsent.is_empty()
     }
 
-    /// Sends the page if there is one, closes for writing, and waits for the other side to close. Gives the bytes written to
-    /// `count`. Once ready, it stays so.
+    /// Sends the page if there is one, closes for writing, and waits until the other side has closed, or has taken all, or
+    /// takes too little. Once ready, it stays so.
     pub(super) fn poll(
         &mut self,
         stream: &mut Stream,
         clock: &mut Clock,
         cx: &mut Context<'_>,
-        mut count: impl FnMut(usize),
+        link: &Link,
     ) -> Poll<io::Result<()>> {
         loop {
+            if self.closing == Closing::Done {
+                return Poll::Ready(Ok(()));
+            }
+            if clock.purpose() != Some(Purpose::Linger) {
+                clock.set(Purpose::Linger, LINGER, cx);
+            } else if clock.expired().is_some() {
+                if self.patience.is_over(stream.unacknowledged(), link) {
+                    self.closing = Closing::Done;
+                }
+                continue;
+            }
             match self.closing {
                 Closing::Sending => {
-                    if clock.purpose() != Some(Purpose::Linger) {
-                        clock.set(Purpose::Linger, LINGER, cx);
-                    } else if clock.expired().is_some() {
-                        self.closing = Closing::Done;
-                        continue;
-                    }
                     while self.unsent.has_remaining() {
                         match ready!(stream.poll_write(cx, &self.unsent))? {
                             0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                             written => {
                                 self.unsent.advance(written);
-                                count(written);
+                                link.count_sent(written);
                             }
                         }
                     }
@@ -104,19 +113,55 @@ impl Ending {
                 Closing::Lingering { left } => {
                     let mut space = [0; 4096];
                     let mut buf = ReadBuf::new(&mut space);
-                    let is_over = match stream.poll_read(cx, &mut buf) {
-                        Poll::Pending if clock.expired().is_none() => return Poll::Pending,
-                        Poll::Pending | Poll::Ready(Err(_)) => true,
-                        Poll::Ready(Ok(())) => buf.filled().is_empty(),
+                    let is_over = match ready!(stream.poll_read(cx, &mut buf)) {
+                        Ok(()) => buf.filled().is_empty(),
+                        Err(_) => true,
                     };
                     self.closing = match left.checked_sub(buf.filled().len()) {
-                        Some(left) if !is_over => Closing::Lingering { left },
-                        _ => Closing::Done,
+                        _ if is_over => Closing::Done,
+                        Some(left) => Closing::Lingering { left },
+                        None if matches!(stream.unacknowledged(), None | Some(0)) => Closing::Done,
+                        None => Closing::Lingering { left: LINGER_BYTES },
                     };
                 }
-                Closing::Done => return Poll::Ready(Ok(())),
+                Closing::Done => {}
             }
         }
+    }
+}
+
+/// How long a client may still take what is left, in steps of [`LINGER`].
+#[derive(Debug, Default)]
+struct Patience {
+    /// What had been taken when the current window began.
+    mark: Option<u64>,
+    /// The time since then.
+    waited: Duration,
+}
+
+impl Patience {
+    /// Looks at the client at the end of a step, so many bytes not having arrived.
+    fn is_over(&mut self, unacknowledged: Option<u64>, link: &Link) -> bool {
+        let left = match unacknowledged {
+            None | Some(0) => return true,
+            Some(left) => left,
+        };
+        let limits = &link.worker.limits;
+        let taken = link.sent().saturating_sub(left);
+        let Some(mark) = self.mark else {
+            self.mark = Some(taken);
+            return false;
+        };
+        self.waited += LINGER;
+        if self.waited < limits.write_timeout {
+            return false;
+        }
+        if taken.saturating_sub(mark) < stall::minimum(limits.minimum_rate, limits.write_timeout) {
+            link.worker.connections.stalled.fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
+        *self = Self { mark: Some(taken), waited: Duration::ZERO };
+        false
     }
 }
 

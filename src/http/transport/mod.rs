@@ -66,6 +66,7 @@ pub mod head;
 mod link;
 mod outgoing;
 mod pace;
+mod queue;
 mod refusal;
 mod service;
 mod shortcut;
@@ -103,7 +104,8 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// The time a connection is kept open without a request. It ends between one and two of them.
     pub keep_alive: Duration,
-    /// A reader has this long to take what [`Limits::minimum_rate`] asks; at least one byte.
+    /// A reader has this long to take what [`Limits::minimum_rate`] asks; at least one byte. Taken is what its system
+    /// acknowledged, where ours can tell.
     pub write_timeout: Duration,
     /// Bytes a second that a reader must take on average over one [`Limits::write_timeout`].
     pub minimum_rate: u64,
@@ -119,7 +121,7 @@ impl Default for Limits {
             head: HeadLimits { line: 8 << 10, total: 64 << 10 },
             head_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(10),
-            write_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_mins(2),
             minimum_rate: 0,
             rate: None,
         }

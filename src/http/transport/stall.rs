@@ -1,9 +1,17 @@
-//! When a reader takes too little: a sliding window over the bytes that were sent. Pure.
+//! When a reader takes too little: a sliding window over the bytes that it took. Pure.
+
+use std::time::Duration;
 
 /// How many times the window is looked at while it passes.
 pub(super) const TICKS: u32 = 4;
 
-/// Bytes sent at the last few ticks of a window.
+/// Bytes that a reader must take within a window: what the rate asks, and at least one.
+pub(super) fn minimum(rate: u64, window: Duration) -> u64 {
+    let bytes = u128::from(rate).saturating_mul(window.as_millis()) / 1000;
+    u64::try_from(bytes).unwrap_or(u64::MAX).max(1)
+}
+
+/// Bytes taken at the last few ticks of a window.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stall {
     marks: [u64; TICKS as usize],
@@ -18,19 +26,19 @@ pub(super) enum Reader {
 }
 
 impl Stall {
-    /// Starts a window in which `sent` bytes have gone before.
-    pub(super) fn start(sent: u64) -> Self {
-        Self { marks: [sent; TICKS as usize], next: 0 }
+    /// Starts a window before which `taken` bytes were taken.
+    pub(super) fn start(taken: u64) -> Self {
+        Self { marks: [taken; TICKS as usize], next: 0 }
     }
 
-    /// Looks at the reader at the end of a tick, `sent` bytes having gone in all. `ticks` is how many have
+    /// Looks at the reader at the end of a tick, `taken` bytes having been taken in all. `ticks` is how many have
     /// passed since the start; a reader is not judged before a whole window has.
-    pub(super) fn tick(&mut self, sent: u64, ticks: u32, minimum: u64) -> Reader {
+    pub(super) fn tick(&mut self, taken: u64, ticks: u32, minimum: u64) -> Reader {
         let Some(oldest) = self.marks.get_mut(self.next) else { return Reader::Keeps };
-        let taken = sent.saturating_sub(*oldest);
-        *oldest = sent;
+        let within = taken.saturating_sub(*oldest);
+        *oldest = taken;
         self.next = (self.next + 1) % TICKS as usize;
-        if ticks >= TICKS && taken < minimum { Reader::Stalled } else { Reader::Keeps }
+        if ticks >= TICKS && within < minimum { Reader::Stalled } else { Reader::Keeps }
     }
 }
 
@@ -52,6 +60,15 @@ mod tests {
     fn a_reader_is_cut_below_the_minimum_and_kept_at_it() {
         assert_eq!(ticks_until_cut(24, 100), Some(TICKS));
         assert_eq!(ticks_until_cut(25, 100), None);
+    }
+
+    #[test]
+    fn a_minimum_rate_counts_in_windows_of_any_length() {
+        assert_eq!(minimum(0, Duration::from_secs(30)), 1);
+        assert_eq!(minimum(1000, Duration::from_secs(30)), 30_000);
+        assert_eq!(minimum(1000, Duration::from_millis(250)), 250);
+        assert_eq!(minimum(1000, Duration::from_millis(1500)), 1500);
+        assert_eq!(minimum(u64::MAX, Duration::from_hours(24)), u64::MAX);
     }
 
     #[test]

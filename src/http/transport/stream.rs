@@ -11,6 +11,7 @@ use actix_rt::net::UnixStream;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use super::outgoing::SendFile;
+use super::queue;
 
 /// An accepted socket.
 #[derive(Debug)]
@@ -49,6 +50,16 @@ impl Stream {
     /// Ready once the kernel may take more.
     pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, socket => socket.poll_write_ready(cx))
+    }
+
+    /// Bytes that were sent and have not arrived, as far as the system can say. What goes into a Unix socket is with the
+    /// other end at once.
+    pub(super) fn unacknowledged(&self) -> Option<u64> {
+        match self {
+            Self::Tcp(socket) => queue::unacknowledged(socket),
+            #[cfg(unix)]
+            Self::Unix(_) => Some(0),
+        }
     }
 
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

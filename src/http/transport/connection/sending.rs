@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::super::clock::Purpose;
 use super::super::link::Stage;
 use super::super::outgoing::{Outgoing, SendState};
-use super::super::stall::{Reader, Stall, TICKS};
+use super::super::stall::{self, Reader, Stall, TICKS};
 use super::Connection;
 
 impl Connection {
@@ -20,7 +20,7 @@ impl Connection {
             match self.stream.poll_write(cx, &self.unsent) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => {
-                    self.link.count_sent(written);
+                    self.count_sent(written);
                     if written == self.unsent.len() {
                         self.stall = None;
                         // Keeps the room for the next answer.
@@ -39,12 +39,24 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Cuts a reader that took too little while the socket was full.
+    /// Cuts a reader that took too little while the socket was full. The first look begins the window, for it alone tells what
+    /// of the bytes sent before was taken already.
     pub(super) fn check_reader(&mut self, ticks: u32, cx: &mut Context<'_>) -> io::Result<()> {
+        if !self.is_full {
+            // It is not the reader who is waited for.
+            self.stall = None;
+            return Ok(());
+        }
         let limits = &self.link.worker.limits;
-        let Some(stall) = &mut self.stall else { return Ok(()) };
-        let minimum = (limits.minimum_rate * limits.write_timeout.as_secs()).max(1);
-        match stall.tick(self.link.sent(), ticks, minimum) {
+        let taken = self.link.sent().saturating_sub(self.stream.unacknowledged().unwrap_or(0));
+        let minimum = stall::minimum(limits.minimum_rate, limits.write_timeout);
+        let (reader, ticks) = if let Some(stall) = &mut self.stall {
+            (stall.tick(taken, ticks, minimum), ticks)
+        } else {
+            self.stall = Some(Stall::start(taken));
+            (Reader::Keeps, 0)
+        };
+        match reader {
             Reader::Keeps => {
                 self.clock.set(Purpose::Write { ticks }, limits.write_timeout / TICKS, cx);
                 Ok(())
@@ -59,8 +71,9 @@ impl Connection {
 
     /// The socket is full: the reader is watched from now on.
     pub(super) fn watch_reader(&mut self, cx: &mut Context<'_>) {
-        if self.stall.is_none() {
-            self.stall = Some(Stall::start(self.link.sent()));
+        self.is_full = true;
+        if !matches!(self.clock.purpose(), Some(Purpose::Write { .. })) {
+            self.stall = None;
             self.clock.set(Purpose::Write { ticks: 0 }, self.link.worker.limits.write_timeout / TICKS, cx);
         }
     }
@@ -85,6 +98,7 @@ impl Connection {
     }
 
     pub(super) fn count_sent(&mut self, bytes: usize) {
+        self.is_full = false;
         self.link.count_sent(bytes);
         self.allowed = self.allowed.saturating_sub(bytes);
     }
@@ -169,7 +183,9 @@ impl Connection {
         }
         let limit = ready!(self.poll_pace(cx, outgoing.turn()));
         if outgoing.is_to_be_asked() {
-            return self.stream.poll_writable(cx).map_ok(|()| Turn::Ready);
+            ready!(self.stream.poll_writable(cx))?;
+            self.is_full = false;
+            return Poll::Ready(Ok(Turn::Ready));
         }
         let sent = outgoing.poll_send(&mut self.stream, cx, limit);
         match &sent {
