@@ -141,6 +141,12 @@ impl Identity {
         Self { length, modified: 0, nanoseconds: 0, inode: 0, device: 0, changed: (0, 0) }
     }
 
+    /// Which file it is, among those of this machine: its device and its inode.
+    #[must_use]
+    pub fn file(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
     /// What is kept beside something that was found out about the file's bytes.
     #[must_use]
     pub fn stamp(&self) -> Stamp {

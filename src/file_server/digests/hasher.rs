@@ -2,7 +2,7 @@
 //!
 //! What clients ask for comes before what a walk finds, and a large file lets others go first in turns.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -16,8 +16,9 @@ use tokio::time::Instant;
 use super::super::root::{Identity, OpenError, Patience, Root, Time};
 use super::gentle::{self, Pace};
 use super::kept::KeptFile;
+use super::links::{Finder, Paths};
 use super::walk::{Step, Walk};
-use super::{Known, MOST_ASKED, Table};
+use super::{MOST_ASKED, Made, Table};
 
 /// Bytes that are read at once.
 const CHUNK: usize = 256 << 10;
@@ -53,7 +54,8 @@ pub(super) struct Hasher {
     young: VecDeque<(Instant, Box<[u8]>)>,
     open: VecDeque<Job>,
     /// The paths of all of these.
-    in_hand: HashSet<Box<[u8]>>,
+    in_hand: HashMap<Box<[u8]>, Finder>,
+    paths: Paths,
     walk: Option<Walk>,
     next_walk: Instant,
     /// Paths that the last walk did not meet, and that may be gone.
@@ -88,7 +90,8 @@ impl Hasher {
             waiting: VecDeque::new(),
             young: VecDeque::new(),
             open: VecDeque::new(),
-            in_hand: HashSet::new(),
+            in_hand: HashMap::new(),
+            paths: Paths::default(),
             walk: None,
             next_walk: now,
             unmet: Vec::new(),
@@ -142,7 +145,7 @@ impl Hasher {
         if let Some(job) = self.open.pop_front() {
             self.read_turn(job);
         } else if let Some(path) = self.unmet.pop() {
-            self.look(path);
+            self.look(path, Finder::Doubt);
         } else if self.is_crowded() {
             return false;
         } else if self.walk.is_some() || self.next_walk <= Instant::now() {
@@ -164,20 +167,20 @@ impl Hasher {
         }
         while self.open.len() < MOST_OPEN {
             let Some(path) = self.waiting.pop_front() else { return };
-            self.in_hand.remove(&path);
-            self.look(path);
+            let finder = self.in_hand.remove(&path).unwrap_or(Finder::Request);
+            self.look(path, finder);
         }
     }
 
     fn accept(&mut self, path: Box<[u8]>) {
-        if path.is_empty() || self.in_hand.contains(&path) {
+        if path.is_empty() || self.in_hand.contains_key(&path) {
             return;
         }
         if self.in_hand.len() >= MOST_ASKED {
             self.leave_out();
             return;
         }
-        self.in_hand.insert(path.clone());
+        self.in_hand.insert(path.clone(), Finder::Request);
         self.waiting.push_back(path);
     }
 
@@ -189,7 +192,7 @@ impl Hasher {
     fn step(&mut self) {
         let walk = self.walk.get_or_insert_with(Walk::new);
         match walk.step(&self.root) {
-            Step::File(path) => self.look(path.into()),
+            Step::File(path) => self.look(path.into(), Finder::Walk),
             Step::Passed => {}
             Step::LeftOut => self.leave_out(),
             Step::End => {
@@ -204,8 +207,9 @@ impl Hasher {
     }
 
     /// Looks at a file that is not in hand: forgets it if it is gone, begins to read it if its digest is not known.
-    fn look(&mut self, path: Box<[u8]>) {
-        if self.in_hand.contains(&path) {
+    fn look(&mut self, path: Box<[u8]>, finder: Finder) {
+        if let Some(first) = self.in_hand.get_mut(&path) {
+            *first = finder.max(*first);
             return;
         }
         self.pause(LOOK);
@@ -215,13 +219,12 @@ impl Hasher {
                 self.is_unsaved |= self.table.known.pin().remove(&path).is_some();
                 return;
             }
-            Err(OpenError::Exhausted(_) | OpenError::WouldBlock) => return self.wait_for(path, SETTLED),
+            Err(OpenError::Exhausted(_) | OpenError::WouldBlock) => {
+                return self.wait_for(path, finder, SETTLED);
+            }
             Err(OpenError::Forbidden | OpenError::Failed(_)) => return self.fail(&path),
         };
-        let walk = self.table.walks.load(Relaxed) + 1;
-        if let Some(known) = self.table.known.pin().get(&path).filter(|known| known.stamp == identity.stamp())
-        {
-            known.walk.store(walk, Relaxed);
+        if self.paths.meet(&self.table, &path, &identity, finder) {
             return;
         }
         if !self.table.has_room_for(&path) {
@@ -231,21 +234,30 @@ impl Hasher {
             }
             return;
         }
+        // A walk reads what it meets; clients may ask for one file by many paths.
+        if finder != Finder::Walk {
+            if let Some(made) = self.paths.find(&identity) {
+                return self.keep(path, &identity, made, finder);
+            }
+            if self.open.iter().any(|job| job.identity.file() == identity.file()) {
+                return self.wait_for(path, finder, SETTLED);
+            }
+        }
         let settles = settles_in(identity.stamp().changed, SystemTime::now());
         if !settles.is_zero() {
-            return self.wait_for(path, settles);
+            return self.wait_for(path, finder, settles);
         }
         gentle::do_not_read_ahead(&file);
-        self.in_hand.insert(path.clone());
+        self.in_hand.insert(path.clone(), finder);
         self.open.push_front(Job { path, file, identity, at: 0, hash: Sha256::new() });
     }
 
-    fn wait_for(&mut self, path: Box<[u8]>, time: Duration) {
+    fn wait_for(&mut self, path: Box<[u8]>, finder: Finder, time: Duration) {
         if self.in_hand.len() >= MOST_ASKED {
             self.leave_out();
             return;
         }
-        self.in_hand.insert(path.clone());
+        self.in_hand.insert(path.clone(), finder);
         self.young.push_back((Instant::now() + time, path));
     }
 
@@ -285,14 +297,17 @@ impl Hasher {
     /// A file has been read; what was read counts if the file is as it was.
     fn finish(&mut self, job: Job) {
         let Job { path, file, identity, at, hash } = job;
-        self.in_hand.remove(&path);
+        let finder = self.in_hand.remove(&path).unwrap_or(Finder::Request);
         let stamp = identity.stamp();
         if at != stamp.length || Identity::of(&file).map(|now| now.stamp()) != Ok(stamp) {
-            return self.wait_for(path, SETTLED);
+            return self.wait_for(path, finder, SETTLED);
         }
-        let known = Known::new(stamp, hash.finalize().into());
-        known.walk.store(self.table.walks.load(Relaxed) + 1, Relaxed);
-        self.table.known.pin().insert(path, known);
+        let made = Arc::new(Made { stamp, digest: hash.finalize().into() });
+        self.keep(path, &identity, made, finder);
+    }
+
+    fn keep(&mut self, path: Box<[u8]>, identity: &Identity, made: Arc<Made>, finder: Finder) {
+        self.paths.keep(&self.table, path, identity, made, finder);
         self.is_unsaved = true;
     }
 
@@ -348,7 +363,7 @@ mod tests {
         let (_asked, receiver) = std::sync::mpsc::sync_channel(1);
         let mut hasher = Hasher::new(root, Arc::default(), receiver, None);
         for number in 0..=MOST_ASKED / 2 {
-            hasher.wait_for(number.to_string().into_bytes().into(), SETTLED);
+            hasher.wait_for(number.to_string().into_bytes().into(), Finder::Walk, SETTLED);
         }
         let young = hasher.young.front().unwrap().0;
         for walk in [None, Some(Walk::new())] {

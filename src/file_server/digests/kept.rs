@@ -141,9 +141,9 @@ fn write_sealed(file: &File, table: &Table) -> io::Result<()> {
     sealed.line(FIRST_LINE)?;
     let known = table.known.pin();
     for (path, entry) in known.iter().take(MOST_DIGESTS) {
-        let Stamp { length, modified, changed } = entry.stamp;
+        let Stamp { length, modified, changed } = entry.made.stamp;
         let path = percent_encode(path, ESCAPED);
-        let digest = STANDARD.encode(entry.digest);
+        let digest = STANDARD.encode(entry.made.digest);
         let ((modified, modified_nanos), (changed, changed_nanos)) = (modified, changed);
         let line =
             format!("{digest} {length} {modified} {modified_nanos} {changed} {changed_nanos} {path}\n");
@@ -221,8 +221,12 @@ mod tests {
     }
 
     fn entries(table: &Table) -> Vec<(Box<[u8]>, Stamp, Sha256Bytes)> {
-        let mut entries: Vec<_> =
-            table.known.pin().iter().map(|(path, known)| (path.clone(), known.stamp, known.digest)).collect();
+        let mut entries: Vec<_> = table
+            .known
+            .pin()
+            .iter()
+            .map(|(path, known)| (path.clone(), known.made.stamp, known.made.digest))
+            .collect();
         entries.sort_by(|(first, ..), (second, ..)| first.cmp(second));
         entries
     }

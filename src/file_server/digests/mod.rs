@@ -4,7 +4,8 @@
 //! walks the folder again and again ([`walk`]), reads what it does not know ([`hasher`], [`gentle`]), what clients
 //! ask for first, and keeps the table in a file over restarts ([`kept`]).
 //!
-//! A digest counts for a path in one state only ([`Stamp`]): a file that changes has none until it was read anew.
+//! A digest counts for a path in one state only ([`Stamp`]): a file that changes has none until it was read anew. Another
+//! path to a file that was read has its digest, too ([`links`]).
 
 use std::io;
 use std::num::NonZeroU64;
@@ -26,12 +27,13 @@ use super::store::Meta;
 mod gentle;
 mod hasher;
 mod kept;
+mod links;
 mod walk;
 
 use hasher::Hasher;
 use kept::KeptFile;
 
-/// Digests that are held; about 200 bytes each.
+/// Digests that are held; about 300 bytes each.
 pub const MOST_DIGESTS: usize = 1 << 18;
 
 /// A file with a longer path has no digest.
@@ -49,15 +51,24 @@ type Sha256Bytes = [u8; 32];
 /// What is known of one path.
 #[derive(Debug)]
 struct Known {
-    stamp: Stamp,
-    digest: Sha256Bytes,
+    made: Arc<Made>,
     /// The last walk that met it.
     walk: AtomicU64,
+    /// Whether it was asked for, and no walk has met it since.
+    is_guest: AtomicBool,
+}
+
+/// What was made of a file in one state.
+#[derive(Debug)]
+struct Made {
+    stamp: Stamp,
+    digest: Sha256Bytes,
 }
 
 impl Known {
     fn new(stamp: Stamp, digest: Sha256Bytes) -> Self {
-        Self { stamp, digest, walk: AtomicU64::new(0) }
+        let made = Arc::new(Made { stamp, digest });
+        Self { made, walk: AtomicU64::new(0), is_guest: AtomicBool::new(false) }
     }
 }
 
@@ -170,7 +181,13 @@ impl Table {
 
     fn find(&self, path: &[u8], stamp: &Stamp) -> Option<Sha256Bytes> {
         let known = self.known.pin();
-        known.get(path).filter(|known| known.stamp == *stamp).map(|known| known.digest)
+        let made = &known.get(path)?.made;
+        (made.stamp == *stamp).then_some(made.digest)
+    }
+
+    /// The number of the walk that is under way, or comes next.
+    fn this_walk(&self) -> u64 {
+        self.walks.load(Relaxed) + 1
     }
 
     /// Whether there is room for one more path, or for a new state of this one.

@@ -113,6 +113,26 @@ fn files_are_read_without_being_asked_for() {
 }
 
 #[test]
+fn the_paths_through_a_link_cost_one_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, kept) = (folder.path().join("root"), folder.path().join("digests"));
+    std::fs::create_dir(&root).unwrap();
+    let bytes = pattern(200_000);
+    std::fs::write(root.join("file"), &bytes).unwrap();
+    std::os::unix::fs::symlink(".", root.join("loop")).unwrap();
+    let program = serve(&root, &kept);
+    wait_until("the digest", || metric(&program, "digests_known") == 1);
+    for depth in 1..30 {
+        let target = format!("{}/file", "/loop".repeat(depth));
+        let told = wait_for("the digest by another path", || {
+            http::get(program.address(), &target).header("Repr-Digest").map(str::to_owned)
+        });
+        assert_eq!(told, header(&bytes));
+    }
+    assert_eq!(metric(&program, "digest_bytes_total"), 200_000);
+}
+
+#[test]
 fn without_digests_there_are_none() {
     let server = Server::start_with(&["--digests", "off", "--admin", "127.0.0.1:0"]);
     server.put("a", "hello");
