@@ -5,9 +5,10 @@
 //! and sends one range only.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::future::{Ready, ready};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -93,7 +94,25 @@ impl Future for Answering {
     }
 }
 
+thread_local! {
+    /// Those of this worker thread, while it has some.
+    static OF_THREAD: RefCell<Weak<Files>> = const { RefCell::new(Weak::new()) };
+}
+
 impl Files {
+    /// Those of this worker thread: all its listeners share them, and so what they keep in memory. They are made by
+    /// the first listener of the server whose load this is.
+    pub fn of_thread(load: &Arc<Load>, make: impl FnOnce() -> Self) -> Rc<Self> {
+        OF_THREAD.with_borrow_mut(|of_thread| {
+            if let Some(files) = of_thread.upgrade().filter(|files| Arc::ptr_eq(&files.load, load)) {
+                return files;
+            }
+            let files = Rc::new(make());
+            *of_thread = Rc::downgrade(&files);
+            files
+        })
+    }
+
     /// The answer to one request.
     pub fn answer(self: &Rc<Self>, request: Request) -> Answering {
         if let Some(sent) = self.answer_now(&request) {

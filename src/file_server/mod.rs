@@ -223,20 +223,29 @@ impl FileServer {
         let serving = {
             let (workers, load) = (workers.clone(), Arc::clone(&load));
             transport.serve(listeners, move || {
-                // A worker that died and was started anew goes on where the other stopped counting.
-                let number = next_worker.fetch_add(1, Ordering::Relaxed) % workers.len().max(1);
-                let counters = workers.get(number).map(Arc::clone).unwrap_or_default();
-                let variants = || Variants::new(Arc::clone(&root), Arc::clone(&counters));
-                let variants = settings.precompressed.then(variants);
-                let files = Rc::new(Files {
-                    store: Store::new(Arc::clone(&root), cache_bytes, plan.passage, Arc::clone(&counters)),
-                    load: Arc::clone(&load),
-                    counters,
-                    log: log.clone().map(Rc::new),
-                    listings: listing_memory.clone().map(|memory| Listings::new(Arc::clone(&root), memory)),
-                    variants,
-                    digests: digests.clone(),
-                    plan: plan.clone(),
+                let files = Files::of_thread(&load, || {
+                    // A worker that died and was started anew goes on where the other stopped counting.
+                    let number = next_worker.fetch_add(1, Ordering::Relaxed) % workers.len().max(1);
+                    let counters = workers.get(number).map(Arc::clone).unwrap_or_default();
+                    let variants = || Variants::new(Arc::clone(&root), Arc::clone(&counters));
+                    let variants = settings.precompressed.then(variants);
+                    Files {
+                        store: Store::new(
+                            Arc::clone(&root),
+                            cache_bytes,
+                            plan.passage,
+                            Arc::clone(&counters),
+                        ),
+                        load: Arc::clone(&load),
+                        counters,
+                        log: log.clone().map(Rc::new),
+                        listings: listing_memory
+                            .clone()
+                            .map(|memory| Listings::new(Arc::clone(&root), memory)),
+                        variants,
+                        digests: digests.clone(),
+                        plan: plan.clone(),
+                    }
                 });
                 fn_service(move |request: Request| files.answer(request))
             })?

@@ -137,6 +137,30 @@ fn a_socket_named_admin_is_for_the_admin_pages() {
 }
 
 #[test]
+fn the_listeners_of_a_worker_share_its_memory() {
+    let place = Place::new();
+    // Room for one of them.
+    for name in ["first", "second"] {
+        std::fs::write(place.path("files").join(name), vec![b'x'; 60 << 10]).unwrap();
+    }
+    let listeners = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [first_at, second_at] = [0, 1].map(|at: usize| listeners[at].local_addr().unwrap());
+    let [first, second] = listeners.map(OwnedFd::from);
+    let mut server = place.server();
+    server.args(["--cache-bytes", "100KiB", "--admin", "127.0.0.1:0"]);
+    let mut shell = Command::new("sh");
+    let words = r#"LISTEN_PID=$$ LISTEN_FDS=2 exec "$@" 3<&2 4<&0 0</dev/null 2>&1"#;
+    shell.args(["-c", words, "sh"]).arg(server.get_program()).args(server.get_args());
+    shell.stdin(Stdio::from(first)).stderr(Stdio::from(second));
+    let program = Program::spawn_as_it_is(&mut shell);
+    program.port();
+    assert_eq!(http::get(first_at, "/first").body.len(), 60 << 10);
+    assert_eq!(http::get(second_at, "/second").body.len(), 60 << 10);
+    let metrics = http::get(program.admin_address(), "/metrics").text();
+    assert!(metrics.contains("fingerpost_server_cache_evictions_total 1\n"), "{metrics}");
+}
+
+#[test]
 fn sockets_that_cannot_be_taken_are_an_error_that_says_why() {
     let place = Place::new();
     let no_socket = std::fs::File::open("/dev/null").unwrap();
