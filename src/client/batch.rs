@@ -2,26 +2,22 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::claims::Claims;
-use super::download::{self, Context, Job, Landed};
+use super::download::{self, Context, Job, Landed, Report};
 use super::error::DownloadError;
 use super::exit_code::GetCode;
 use super::limit::RateLimiter;
-use super::metalink::{self, MetalinkError};
+use super::metalink;
 use super::progress::{FileDisplay, Screen};
-use super::settings::{Reports, Settings, parse_url};
+use super::settings::{Reports, Settings};
 use super::sink::Finisher;
-use super::transport::{Request, Transport};
+use super::transport::Transport;
 use crate::telemetry;
-
-/// How long fetching a Metalink may take.
-const METALINK_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Files that wait for the disk at a time, beside those that are downloaded.
 const MAX_LANDED: usize = 256;
@@ -29,8 +25,8 @@ const MAX_LANDED: usize = 256;
 /// Downloads everything; the code of the first address that failed.
 pub(super) async fn run(settings: Settings) -> GetCode {
     let claims = Claims::default();
-    let jobs = jobs(&settings, &claims);
-    let screen = Screen::new(settings.show, jobs.len());
+    let mut tasks = tasks(&settings, &claims);
+    let screen = Screen::new(settings.show, tasks.len());
     let context = Context {
         transport: Transport::new(settings.transport.clone()),
         options: Rc::new(settings.options.clone()),
@@ -40,121 +36,115 @@ pub(super) async fn run(settings: Settings) -> GetCode {
         stop: stop_on_signals(),
     };
     let _handled = handle_size_limit();
-    let is_one = jobs.len() == 1;
-    let (context, screen) = (&context, &screen);
-    let mut first_failure: Option<(usize, GetCode)> = None;
-    let settings = &settings;
-    let mut finished = stream::iter(jobs.into_iter().enumerate())
-        .map(|(index, (address, job))| async move {
-            let ending = match job {
-                // Boxed, so that what is handed around is small.
-                Ok(job) => Box::pin(one(context, settings, &job, screen)).await,
-                Err(error) => Ending::Known(Err(error)),
+    let mut first_failure: Option<(Order, GetCode)> = None;
+    // What Metalinks describe comes after everything that was named itself; it leads to no further ones.
+    while !tasks.is_empty() {
+        let is_one = settings.inputs.len() == 1 && tasks.len() == 1;
+        let (context, screen) = (&context, &screen);
+        let mut endings = stream::iter(std::mem::take(&mut tasks))
+            .map(|task| async move { (task.order, task.address.clone(), begin(context, task, screen).await) })
+            .buffer_unordered(settings.jobs)
+            // Whoever waits for the disk alone keeps nobody from the network.
+            .map(|(order, address, begun)| async move { (order, address, begun.settle(screen).await) })
+            .buffer_unordered(MAX_LANDED);
+        while let Some((order, address, ending)) = endings.next().await {
+            let error = match ending {
+                Ok(()) => continue,
+                Err(DownloadError::IsMetalink { text, .. }) => {
+                    let described = metalink::parse(&text).map_err(DownloadError::from);
+                    let described = described.and_then(|files| settings.described_jobs(files));
+                    let described = tasks_of(described, order.0, &address, &context.claims);
+                    screen.expect(described.len());
+                    tasks.extend(described);
+                    continue;
+                }
+                Err(error) => error,
             };
-            (index, address, ending)
-        })
-        .buffer_unordered(settings.jobs)
-        // Whoever waits for the disk alone keeps nobody from the network.
-        .map(|(index, address, ending)| async move { (index, address, ending.settle(screen).await) })
-        .buffer_unordered(MAX_LANDED);
-    while let Some((index, address, outcome)) = finished.next().await {
-        let Err(error) = outcome else { continue };
-        let text = telemetry::chain(&error);
-        let line = if is_one { format!("Error: {text}") } else { format!("Error: {address}: {text}") };
-        screen.print_error(&line);
-        if first_failure.is_none_or(|(first, _)| index < first) {
-            first_failure = Some((index, error.code()));
+            let text = telemetry::chain(&error);
+            let line = if is_one { format!("Error: {text}") } else { format!("Error: {address}: {text}") };
+            screen.print_error(&line);
+            if first_failure.is_none_or(|(first, _)| order < first) {
+                first_failure = Some((order, error.code()));
+            }
         }
     }
     screen.close();
     first_failure.map_or(GetCode::Complete, |(_, code)| code)
 }
 
+/// The place of a file among all: that of its address, and of those that a Metalink at the address describes.
+type Order = (usize, usize);
+
+/// A file to be downloaded, or why it is none.
+struct Task {
+    order: Order,
+    /// The address as it was written.
+    address: String,
+    job: Result<Job, DownloadError>,
+}
+
 /// How far a download is once it needs the network no more.
-enum Ending<'a> {
-    Known(Result<(), DownloadError>),
+enum Begun<'a> {
+    Failed { address: String, error: DownloadError },
     Landed(Box<Landed>, FileDisplay<'a>),
 }
 
-impl Ending<'_> {
+impl Begun<'_> {
     /// Waits for the disk, and reports.
     async fn settle(self, screen: &Screen) -> Result<(), DownloadError> {
-        let (landed, display) = match self {
-            Self::Known(outcome) => return outcome,
-            Self::Landed(landed, display) => (landed, display),
+        let report = match self {
+            Self::Failed { address, error } => Report::of_failure(address, error),
+            Self::Landed(landed, display) => landed.finish(&display).await,
         };
-        let report = landed.finish(&display).await;
-        if screen.reports() == Reports::Json {
+        // A Metalink is no file, but those that it describes are.
+        let is_file = !matches!(report.outcome, Err(DownloadError::IsMetalink { .. }));
+        if is_file && screen.reports() == Reports::Json {
             screen.print_report(&report);
         }
         report.outcome.map(|_| ())
     }
 }
 
-/// One download; where the address turns out to lead to a Metalink, those that it describes.
-async fn one<'a>(context: &Context, settings: &Settings, job: &Job, screen: &'a Screen) -> Ending<'a> {
-    let display = screen.file(job);
-    let landed = download::fetch(context, job, &display).await;
-    if let Err(DownloadError::IsMetalink { url }) = landed.outcome() {
-        drop(display);
-        return Ending::Known(described(context, settings, url, screen).await);
-    }
-    display.landed();
-    Ending::Landed(Box::new(landed), display)
-}
-
-/// The downloads that the Metalink at `url` describes.
-async fn described(
-    context: &Context,
-    settings: &Settings,
-    url: &str,
-    screen: &Screen,
-) -> Result<(), DownloadError> {
-    let text = fetch_metalink(context, url).await?;
-    for job in settings.described_jobs(metalink::parse(&text)?)? {
-        let display = screen.file(&job);
-        let landed = Box::new(download::fetch(context, &job, &display).await);
-        Ending::Landed(landed, display).settle(screen).await?;
-    }
-    Ok(())
-}
-
-async fn fetch_metalink(context: &Context, url: &str) -> Result<String, DownloadError> {
-    let failed = |source| DownloadError::Transport { url: url.to_owned(), source };
-    let request = Request::get(parse_url(url)?).with("User-Agent", super::USER_AGENT).with("Accept", "*/*");
-    let reading = async {
-        let mut answer = context.transport.send(&request).await.map_err(failed)?;
-        let mut text = Vec::new();
-        while let Some(bytes) = answer.chunk().await.map_err(failed)? {
-            text.extend_from_slice(&bytes);
-            if text.len() > metalink::MAX_BYTES {
-                return Err(MetalinkError::TooLarge.into());
-            }
-        }
-        Ok(String::from_utf8_lossy(&text).into_owned())
+/// Downloads, up to the point where only the disk is waited for.
+async fn begin<'a>(context: &Context, task: Task, screen: &'a Screen) -> Begun<'a> {
+    let job = match task.job {
+        Ok(job) => job,
+        Err(error) => return Begun::Failed { address: task.address, error },
     };
-    let limit = METALINK_TIMEOUT;
-    tokio::time::timeout(limit, reading).await.unwrap_or(Err(DownloadError::TooLong(limit)))
+    let display = screen.file(&job);
+    // Boxed, so that what is handed around is small.
+    let landed = Box::new(Box::pin(download::fetch(context, &job, &display)).await);
+    display.landed();
+    if let (Err(DownloadError::IsMetalink { .. }), Some(name)) = (landed.outcome(), job.name()) {
+        // What it describes often has the name of its address.
+        context.claims.release(&name);
+    }
+    Begun::Landed(landed, display)
 }
 
-/// What is to be downloaded, in order, with the address as it was written.
-fn jobs(settings: &Settings, claims: &Claims) -> Vec<(String, Result<Job, DownloadError>)> {
-    let mut jobs = Vec::new();
-    for input in &settings.inputs {
-        let described = match settings.jobs_of(input) {
-            Ok(described) => described,
-            Err(error) => {
-                jobs.push((input.clone(), Err(error)));
-                continue;
-            }
-        };
-        for job in described {
-            // The second of two files with one name would take the place of the first.
-            let claimed = job.name().map_or(Ok(()), |name| claims.claim(&name));
-            jobs.push((input.clone(), claimed.map(|()| job)));
-        }
-    }
-    jobs
+/// What is to be downloaded, in order.
+fn tasks(settings: &Settings, claims: &Claims) -> Vec<Task> {
+    let inputs = settings.inputs.iter().enumerate();
+    inputs.flat_map(|(index, input)| tasks_of(settings.jobs_of(input), index, input, claims)).collect()
+}
+
+/// The tasks that one address stands for: the second of two files with one name would take the place of the first.
+fn tasks_of(
+    jobs: Result<Vec<Job>, DownloadError>,
+    index: usize,
+    address: &str,
+    claims: &Claims,
+) -> Vec<Task> {
+    let task = |(number, job)| Task { order: (index, number), address: address.to_owned(), job };
+    let jobs = match jobs {
+        Ok(jobs) => jobs,
+        Err(error) => return vec![task((0, Err(error)))],
+    };
+    let claimed = jobs.into_iter().map(|job| match job.name().map(|name| claims.claim(&name)) {
+        Some(Err(error)) => Err(error),
+        _ => Ok(job),
+    });
+    claimed.enumerate().map(task).collect()
 }
 
 /// Writing beyond the limit on the size of files fails with an error while this is held, and does not end the process.

@@ -86,6 +86,8 @@ pub enum DownloadError {
     IsMetalink {
         /// The address that sent it.
         url: String,
+        /// What it says, as far as it was read.
+        text: String,
     },
     /// The name that a server chose is taken.
     #[error("{} is there already; a name that the server chose replaces nothing: choose one with -o", path.display())]

@@ -92,6 +92,13 @@ impl Screen {
         });
     }
 
+    /// So many files more than were known at first.
+    pub(super) fn expect(&self, files: usize) {
+        if let Some(all) = &self.all {
+            all.inc_length(files as u64);
+        }
+    }
+
     pub(super) fn close(&self) {
         if let Some(all) = &self.all {
             all.finish_and_clear();

@@ -34,8 +34,16 @@ fn one_failure_does_not_stop_the_others_and_names_the_exit_code() {
     let good = Script::of(b"I am a file.").start();
     let missing = Script::of(b"").answers(404, vec![]).start();
     let downloads = Downloads::new();
-    let outcome = downloads.get(&[&good.url("/a"), &missing.url("/b"), "nonsense", &good.url("/c")]);
+    let addresses = [&good.url("/a"), &missing.url("/b"), "nonsense", &good.url("/c"), &good.url("/d/c")];
+    let outcome = downloads.get(&[&addresses[..], &["--json"]].concat());
     let stderr = outcome.ended_with(22).stderr();
+    let mut codes: Vec<u64> = outcome
+        .stdout()
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["exit"].as_u64().unwrap())
+        .collect();
+    codes.sort_unstable();
+    assert_eq!(codes, [0, 0, 2, 3, 22], "one report for each: {}", outcome.stdout());
     assert!(stderr.contains(&format!("Error: {}: ", missing.url("/b"))), "{stderr}");
     assert!(stderr.contains("Error: nonsense: invalid URL"), "{stderr}");
     assert_eq!(downloads.names(), ["a", "c"]);

@@ -21,8 +21,11 @@ impl Engine<'_> {
     pub(super) fn judge(&mut self, run: RunId, opened: Opened, now: Instant) -> Result<(), DownloadError> {
         let Some(active) = self.runs.get(&run) else { return Ok(()) };
         let is_metalink = opened.answer.head.header("content-type").is_some_and(is_metalink);
-        if is_metalink && matches!(self.job.origin, Origin::Address(_)) && self.job.checksum.is_none() {
-            return Err(DownloadError::IsMetalink { url: opened.url.to_string() });
+        let is_whole = opened.extent == Extent::Whole;
+        let is_open = matches!(self.job.origin, Origin::Address(_)) && self.job.checksum.is_none();
+        if is_metalink && is_whole && is_open {
+            self.metalink = Some(opened.answer);
+            return Err(DownloadError::IsMetalink { url: opened.url.to_string(), text: String::new() });
         }
         let (source, wanted, started) = (active.source, active.wanted.clone(), active.started);
         let url = opened.url.to_string();
@@ -110,6 +113,11 @@ impl Engine<'_> {
         {
             self.named_by_server(folder.join(name))?;
         }
+        self.open_writer()
+    }
+
+    /// A writer of a file of which nothing is there yet.
+    pub(super) fn open_writer(&mut self) -> Result<(), DownloadError> {
         let (size, hashing, pieces) = (self.identity.size, self.hashing(), self.pieces());
         let Some(target) = &self.target else {
             let store = match self.job.name() {

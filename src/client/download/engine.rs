@@ -15,6 +15,7 @@ use super::super::identity::Identity;
 use super::super::plan::{Balancer, Plan, RangeSet, RunId, SourceId, Standing};
 use super::super::redirect::Trail;
 use super::super::sink::{Durability, Hashing, Writer};
+use super::super::transport::Answer;
 use super::asking::AskOutcome;
 use super::doubt::Doubt;
 use super::fetch::{Fetcher, Shown};
@@ -41,6 +42,8 @@ pub(super) struct Engine<'a> {
     pub(super) asking: Option<LocalBoxFuture<'static, AskOutcome>>,
     pub(super) writer: Option<Writer>,
     pub(super) place: Place,
+    /// What came instead of the file.
+    pub(super) metalink: Option<Answer>,
     /// Sources that have another version of the file.
     pub(super) other_versions: Vec<SourceId>,
     pub(super) restarts: usize,
@@ -92,6 +95,7 @@ impl<'a> Engine<'a> {
             asking: None,
             writer: None,
             place,
+            metalink: None,
             other_versions: Vec::new(),
             restarts: 0,
             doubt: Doubt::default(),

@@ -26,6 +26,7 @@ mod answers;
 mod asking;
 mod complete;
 mod countdown;
+mod described;
 mod doubt;
 mod engine;
 mod fetch;
@@ -245,6 +246,26 @@ pub enum Completion {
     AlreadyThere,
 }
 
+impl Report {
+    /// That of a download that failed before it began.
+    #[must_use]
+    pub fn of_failure(address: String, error: DownloadError) -> Self {
+        Self { outcome: Err(error), ..Self::begun(address, None) }
+    }
+
+    fn begun(address: String, target: Option<PathBuf>) -> Self {
+        Self {
+            address,
+            target,
+            size: None,
+            digest: None,
+            sources: Vec::new(),
+            elapsed: Duration::ZERO,
+            outcome: Ok(Completion::AlreadyThere),
+        }
+    }
+}
+
 /// Downloads one file.
 pub async fn run(context: &Context, job: &Job, observer: &dyn Observer) -> Report {
     fetch(context, job, observer).await.finish(observer).await
@@ -257,16 +278,7 @@ pub async fn fetch(context: &Context, job: &Job, observer: &dyn Observer) -> Lan
         Origin::Address(url) => url.to_string(),
         Origin::Mirrors { urls, .. } => urls.first().map(Url::to_string).unwrap_or_default(),
     };
-    let target = job.name();
-    let mut report = Report {
-        address,
-        target,
-        size: None,
-        digest: None,
-        sources: Vec::new(),
-        elapsed: Duration::ZERO,
-        outcome: Ok(Completion::AlreadyThere),
-    };
+    let mut report = Report::begun(address, job.name());
     let obtained = obtain(context, job, observer, started, &mut report).await;
     let (outcome, unnamed) = match obtained {
         Ok((completion, unnamed)) => (Ok(completion), unnamed),
@@ -316,6 +328,11 @@ async fn obtain(
                 return there(&path);
             }
             Err(DownloadError::NameTaken { path })
+        }
+        Err(DownloadError::IsMetalink { url, .. }) => {
+            let answer = engine.metalink.take().ok_or(DownloadError::NoSource)?;
+            let text = within(context, started, described::read(&url, answer)).await??;
+            Err(DownloadError::IsMetalink { url, text })
         }
         Err(error) => Err(error),
     }

@@ -15,8 +15,8 @@ impl Engine<'_> {
     /// Whether the complete file is right. Where not, the plan knows what to fetch again.
     pub(super) async fn is_right(&mut self) -> Result<bool, DownloadError> {
         if self.writer.is_none() {
-            // An empty file is announced by its head alone.
-            return Ok(true);
+            // It was known to be empty, and nobody was asked for it.
+            self.open_writer()?;
         }
         let has_pieces = self.has_pieces();
         let wrong = match &mut self.writer {

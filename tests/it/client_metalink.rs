@@ -1,0 +1,100 @@
+//! `fingerpost get` and Metalinks, from the disk and from an address.
+
+use sha2::{Digest, Sha256};
+
+use super::support::downloads::{Downloads, Outcome};
+use super::support::misbehaving::{FileServer, Script, content};
+use super::support::wait_until;
+
+const TYPE: &str = "Content-Type: application/metalink4+xml";
+
+fn metalink(files: &[String]) -> String {
+    format!("<metalink xmlns=\"urn:ietf:params:xml:ns:metalink\">{}</metalink>", files.concat())
+}
+
+fn file(name: &str, inner: &str, server: &FileServer) -> String {
+    format!("<file name=\"{name}\">{inner}<url>{}</url></file>", server.url(&format!("/{name}")))
+}
+
+fn reports(outcome: &Outcome) -> Vec<serde_json::Value> {
+    let mut reports: Vec<serde_json::Value> =
+        outcome.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    reports.sort_by_key(|report| report["file"].to_string());
+    reports
+}
+
+#[test]
+fn an_empty_file_is_made_and_checked_though_nobody_is_asked() {
+    let server = Script::of(&content(1000)).start();
+    let hash = |bytes: &[u8]| {
+        let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("<size>0</size><hash type=\"sha-256\">{hex}</hash>")
+    };
+    for (inner, code) in [("<size>0</size>".to_owned(), 0), (hash(b""), 0), (hash(b"more"), 32)] {
+        let downloads = Downloads::new();
+        std::fs::write(downloads.path().join("a.meta4"), metalink(&[file("empty", &inner, &server)]))
+            .unwrap();
+        let outcome = downloads.get(&["a.meta4", "--json"]);
+        let report = &reports(outcome.ended_with(code))[0];
+        assert_eq!(report["exit"], code, "{report}");
+        if code == 0 {
+            assert_eq!((&report["size"], downloads.read("empty")), (&0.into(), vec![]), "{report}");
+        } else {
+            assert_eq!(downloads.names(), ["a.meta4"]);
+        }
+    }
+    assert_eq!(server.exchanges(), []);
+}
+
+#[test]
+fn each_file_that_an_address_describes_ends_by_itself() {
+    let good = Script::of(b"I am a file.").start();
+    let missing = Script::of(b"").answers(404, vec![]).start();
+    let text = metalink(&[
+        file("a", "", &missing),
+        file("b", "", &good),
+        // The second of two would take the place of the first.
+        file("folder/b", "", &good),
+        file("list", "", &good),
+    ]);
+    let catalogue = Script::of(text.as_bytes()).header(TYPE).start();
+    let front = Script::redirect(&catalogue.url("/list"), &[]).start();
+    let downloads = Downloads::new();
+    let outcome = downloads.get(&[&front.url("/list"), "--json", "-H", "Authorization: Bearer secret"]);
+    let reports = reports(outcome.ended_with(22));
+    let told: Vec<_> =
+        reports.iter().map(|report| (report["file"].as_str(), report["exit"].as_u64())).collect();
+    let expected = [(Some("a"), Some(22)), (Some("b"), Some(0)), (Some("list"), Some(0)), (None, Some(2))];
+    assert_eq!(told, expected, "{}", outcome.stdout());
+    assert_eq!(downloads.names(), ["b", "list"]);
+    // It is read from the very answer that turned out to be one, to a request like any other.
+    let asked = catalogue.exchanges();
+    assert_eq!((asked.len(), asked[0].header("Authorization")), (1, Some("Bearer secret")));
+    assert!(good.exchanges().iter().all(|exchange| exchange.header("Authorization").is_none()));
+}
+
+#[test]
+fn a_metalink_that_does_not_come_or_makes_no_sense_is_reported() {
+    let refusing = Script::of(b"no").answers(401, vec![TYPE.to_owned()]).start();
+    let nonsense = Script::of(b"<a>").header(TYPE).start();
+    let half = Script::of(&[b' '; 1000]).header(TYPE).closes_at(500).start();
+    for (server, code) in [(refusing, 22), (nonsense, 82), (half, 18)] {
+        let downloads = Downloads::new();
+        let outcome = downloads.get(&[&server.url("/f"), "--json"]);
+        let reports = reports(outcome.ended_with(code));
+        assert_eq!(reports.len(), 1, "{}", outcome.stdout());
+        assert_eq!((&reports[0]["url"], &reports[0]["exit"]), (&server.url("/f").into(), &code.into()));
+        assert_eq!(downloads.names(), [""; 0]);
+    }
+}
+
+#[test]
+fn the_time_is_limited_and_ctrl_c_heard_while_a_metalink_comes() {
+    let server = Script::of(&[b' '; 1000]).header(TYPE).stalls_at(500).start();
+    let downloads = Downloads::new();
+    downloads.get(&[&server.url("/f"), "--max-time", "0.3"]).ended_with(28);
+    let mut running = downloads.start(&[&server.url("/f")]);
+    wait_until("half of it", || server.sent() >= 1000);
+    running.signal(rustix::process::Signal::INT);
+    assert_eq!(running.wait().code(), Some(130));
+}
