@@ -3,14 +3,11 @@
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512};
 
+use super::support::digits;
 use super::support::downloads::{Downloads, QUICK};
 use super::support::misbehaving::{Fault, FileServer, Framing, Script, Times, content};
 
 const FILE: usize = 700_000;
-
-fn digits<D: Digest>(bytes: &[u8]) -> String {
-    D::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
-}
 
 fn hex(bytes: &[u8]) -> String {
     digits::<Sha256>(bytes)

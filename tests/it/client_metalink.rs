@@ -1,7 +1,8 @@
 //! `fingerpost get` and Metalinks, from the disk and from an address.
 
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
+use super::support::digits;
 use super::support::downloads::{Downloads, Outcome};
 use super::support::misbehaving::{FileServer, Script, content};
 use super::support::wait_until;
@@ -26,10 +27,8 @@ fn reports(outcome: &Outcome) -> Vec<serde_json::Value> {
 #[test]
 fn an_empty_file_is_made_and_checked_though_nobody_is_asked() {
     let server = Script::of(&content(1000)).start();
-    let hash = |bytes: &[u8]| {
-        let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("<size>0</size><hash type=\"sha-256\">{hex}</hash>")
-    };
+    let hash =
+        |bytes: &[u8]| format!("<size>0</size><hash type=\"sha-256\">{}</hash>", digits::<Sha256>(bytes));
     for (inner, code) in [("<size>0</size>".to_owned(), 0), (hash(b""), 0), (hash(b"more"), 32)] {
         let downloads = Downloads::new();
         std::fs::write(downloads.path().join("a.meta4"), metalink(&[file("empty", &inner, &server)]))

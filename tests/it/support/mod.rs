@@ -13,6 +13,8 @@
 
 use std::time::{Duration, Instant};
 
+use sha2::Digest;
+
 pub mod black_hole;
 pub mod downloads;
 pub mod fleet;
@@ -23,6 +25,11 @@ pub mod lone;
 pub mod misbehaving;
 pub mod peer;
 pub mod program;
+
+/// The digest of these bytes in hexadecimal digits.
+pub fn digits<D: Digest>(bytes: &[u8]) -> String {
+    D::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
 
 /// The longest any one wait may take. Far beyond what is needed, since machines that build are slow.
 pub const DEADLINE: Duration = Duration::from_secs(30);
