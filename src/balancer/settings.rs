@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use actix_http::Uri;
 use serde::Deserialize;
 
 use crate::balancer::health::Thresholds;
@@ -142,7 +143,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             ));
         }
         if !is_probe_path(&raw.probe_path) {
-            let reason = "it must start with a slash and hold visible ASCII only, such as /files/plshelp.txt";
+            let reason = "it must be the path of a URL and start with a slash, such as /files/plshelp.txt";
             return Err(SettingsError::value("balancer.probe_path", raw.probe_path, reason));
         }
         if raw.alternates > MOST_ALTERNATES {
@@ -193,6 +194,33 @@ impl BalancerSettings {
     }
 }
 
+/// Whether a URL can hold the path as it stands, so that each probe asks for it and for nothing else.
 fn is_probe_path(path: &str) -> bool {
-    path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic())
+    path.starts_with('/')
+        && path.bytes().all(|byte| byte.is_ascii_graphic())
+        && format!("http://localhost{path}")
+            .parse::<Uri>()
+            .is_ok_and(|url| url.path_and_query().is_some_and(|parsed| parsed.as_str() == path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::load;
+
+    fn with_probe_path(path: &str) -> Result<BalancerSettings, SettingsError> {
+        load(None, vec![("balancer.probe_path", path.to_owned())]).unwrap().balancer.try_into()
+    }
+
+    #[test]
+    fn a_probe_path_is_one_that_a_url_can_hold() {
+        for path in ["/", "/files/plshelp.txt", "/a?b=c&d", "//a", "/%20%FF", "/~a;b=(1)@,!*'$+"] {
+            assert_eq!(with_probe_path(path).unwrap().probe_path, path);
+        }
+        let endless = "/a".repeat(40_000);
+        for path in ["", "a", "/a b", "/a<b", "/a>b", "/a#b", "/#", "/\u{e4}", &endless] {
+            let message = with_probe_path(path).unwrap_err().to_string();
+            assert!(message.starts_with("balancer.probe_path = "), "{message}");
+        }
+    }
 }

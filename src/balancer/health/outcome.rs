@@ -11,7 +11,7 @@ use crate::balancer::load_report::LoadReport;
 pub enum ProbeOutcome {
     /// The probe file arrived whole.
     Success {
-        /// Until the connection stood; zero on a connection kept from an earlier probe.
+        /// Until the connection stood, name resolution included.
         connect: Duration,
         /// From the request's start until the answer's head had arrived.
         first_byte: Duration,

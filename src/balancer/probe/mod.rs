@@ -49,8 +49,6 @@ pub struct ProbePlan {
 pub struct ProbeResult {
     /// Which backend was probed.
     pub backend: BackendId,
-    /// When the probe was sent: a report describes the server at about this time.
-    pub sent_at: Instant,
     /// When it ended.
     pub ended_at: Instant,
     /// How it ended.
@@ -126,15 +124,12 @@ impl ProbeActor {
         let probing = async move {
             // The semaphore is never closed; without a slot the probe would still be right, only not bounded.
             let _slot = plan.slots.acquire().await;
-            let sent_at = Instant::now();
-            (sent_at, prober.probe().await)
+            prober.probe().await
         };
-        ctx.spawn(probing.into_actor(self).map(|(sent_at, outcome), actor, ctx| {
-            actor.conclude(sent_at, outcome, ctx);
-        }));
+        ctx.spawn(probing.into_actor(self).map(|outcome, actor, ctx| actor.conclude(outcome, ctx)));
     }
 
-    fn conclude(&mut self, sent_at: Instant, outcome: ProbeOutcome, ctx: &mut Context<Self>) {
+    fn conclude(&mut self, outcome: ProbeOutcome, ctx: &mut Context<Self>) {
         let backends = self.plan.backends.load(Ordering::Relaxed);
         let plan = &self.plan;
         let thresholds = plan.budget.stretch(&plan.thresholds, backends);
@@ -149,7 +144,7 @@ impl ProbeActor {
         // Backends in use or in doubt are looked at more often, but never beyond the budget.
         let pause =
             self.health.next_probe(&thresholds, traffic, &mut self.random).max(plan.budget.sweep(backends));
-        let result = ProbeResult { backend: self.backend.clone(), sent_at, ended_at, outcome };
+        let result = ProbeResult { backend: self.backend.clone(), ended_at, outcome };
         if let Err(reason) = (self.results)(result) {
             // The next probe heals it; the ranking counts what it could not take.
             tracing::debug!(backend = %self.backend, ?reason, "probe result lost");

@@ -168,6 +168,8 @@ fn refused(error: &SendRequestError) -> ProbeOutcome {
             FailureKind::ClosedEarly
         }
         SendRequestError::Connect(_) => FailureKind::Unreachable,
+        // Nothing was sent.
+        SendRequestError::Url(_) | SendRequestError::Http(_) => FailureKind::Prober,
         _ => FailureKind::Malformed,
     };
     let detail = match (kind, error) {

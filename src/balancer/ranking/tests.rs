@@ -71,8 +71,7 @@ impl Scene {
         let members = self.plan.members.load();
         let member = members.iter().find(|member| member.backend.id().authority() == backend).unwrap();
         let now = Instant::now();
-        let result =
-            ProbeResult { backend: member.backend.id().clone(), sent_at: now, ended_at: now, outcome };
+        let result = ProbeResult { backend: member.backend.id().clone(), ended_at: now, outcome };
         self.seat.try_send(result).unwrap();
     }
 
