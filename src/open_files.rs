@@ -22,6 +22,18 @@ impl Need {
         let start = 40 + 4 * workers as u64;
         Self { start, most: start.saturating_add(most_besides) }
     }
+
+    /// That of so many programs of this kind in one process.
+    #[must_use]
+    pub fn times(self, programs: u64) -> Self {
+        Self { start: self.start.saturating_mul(programs), most: self.most.saturating_mul(programs) }
+    }
+
+    /// That of both in one process.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { start: self.start.saturating_add(other.start), most: self.most.saturating_add(other.most) }
+    }
 }
 
 /// The process may not have enough files open to run.

@@ -14,7 +14,7 @@ use crate::cli::UpArguments;
 use crate::file_server::settings::ServerSettings;
 use crate::file_server::{FileServer, ServerError};
 use crate::http::stop::{Interrupts, StopHandle};
-use crate::open_files::{self, Need, TooFewFiles};
+use crate::open_files::{self, TooFewFiles};
 use crate::settings::SettingsError;
 use crate::systemd::PassedSockets;
 use crate::telemetry::say;
@@ -69,9 +69,8 @@ pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
     // All of them share the machine's processors.
     server_settings.workers = 1;
     let balancer_settings = BalancerSettings::try_from(raw.balancer)?;
-    let start =
-        balancer_settings.open_files().start + server_settings.open_files().start * arguments.servers as u64;
-    open_files::provide(Need { start, most: start })?;
+    let of_servers = server_settings.open_files().times(arguments.servers as u64);
+    open_files::provide(balancer_settings.open_files().and(of_servers))?;
     let servers = (0..arguments.servers)
         .map(|_| FileServer::build(server_settings.clone(), PassedSockets::default()))
         .collect::<Result<Vec<_>, _>>()?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigArguments, ListenArguments, Override, overrides, path};
+use super::{ConfigArguments, ListenArguments, Override, overrides, path, text_path};
 
 /// Flags of `fingerpost balancer`; each overrides the key of the same name under `[balancer]`.
 #[derive(Debug, Clone, Args)]
@@ -13,7 +13,7 @@ pub struct BalancerArguments {
     #[command(flatten)]
     pub config: ConfigArguments,
     /// The list of servers, one host:port a line [default: balancer_server_list.txt]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = text_path())]
     pub servers: Option<PathBuf>,
     /// Where to listen.
     #[command(flatten)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigArguments, Override, overrides, path};
+use super::{ConfigArguments, Override, overrides, path, text_path};
 
 /// Flags of `fingerpost check`: those of the balancer that name files.
 #[derive(Debug, Clone, Args)]
@@ -13,7 +13,7 @@ pub struct CheckArguments {
     #[command(flatten)]
     pub config: ConfigArguments,
     /// The list of servers, one host:port a line [default: balancer_server_list.txt]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = text_path())]
     pub servers: Option<PathBuf>,
 }
 

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod balancer;
@@ -95,14 +96,21 @@ pub struct ListenArguments {
     #[arg(long, value_name = "P")]
     pub port: Option<u16>,
     /// A Unix socket to listen on in place of host and port [default: none]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = text_path())]
     pub unix_socket: Option<PathBuf>,
     /// HTTP worker threads; 0 means one for each processor [default: 0]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
 }
 
-/// A path as the value of a key.
+/// Takes a path that a key can hold: settings are text, and another path would be that of another file.
+fn text_path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(|path| {
+        path.into_string().map(PathBuf::from).map_err(|_| "a path that is a setting must be UTF-8")
+    })
+}
+
+/// A path from [`text_path`] as the value of a key.
 fn path(path: Option<&PathBuf>) -> Option<String> {
     path.map(|path| path.display().to_string())
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigArguments, ListenArguments, Override, overrides, path};
+use super::{ConfigArguments, ListenArguments, Override, overrides, path, text_path};
 
 /// Flags of `fingerpost server`; each overrides the key of the same name under `[server]`.
 #[derive(Debug, Clone, Args)]
@@ -13,13 +13,13 @@ pub struct ServerArguments {
     #[command(flatten)]
     pub config: ConfigArguments,
     /// The folder whose files are served [default: files]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = text_path())]
     pub root: Option<PathBuf>,
     /// Where to listen.
     #[command(flatten)]
     pub listen: ListenArguments,
     /// A folder of error pages that replace the built-in ones, such as 404.html
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = text_path())]
     pub pages: Option<PathBuf>,
     /// Memory for small files, such as 64MiB [default: 64MiB]
     #[arg(long, value_name = "BYTES")]
@@ -40,7 +40,7 @@ pub struct ServerArguments {
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<String>,
     /// A file that gets a line for each answer [default: none]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = text_path())]
     pub access_log: Option<PathBuf>,
     /// How long downloads may go on after a stop was asked for [default: 30s]
     #[arg(long, value_name = "D")]

@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
 use super::balancer::BalancingArguments;
-use super::{ConfigArguments, Override, overrides, path};
+use super::{ConfigArguments, Override, overrides, path, text_path};
 
 /// Flags of `fingerpost up`.
 #[derive(Debug, Clone, Args)]
@@ -18,7 +18,7 @@ pub struct UpArguments {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
     pub servers: usize,
     /// The folder that all of them serve [default: files, or built-in samples where there is no such folder]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = text_path())]
     pub root: Option<PathBuf>,
     /// The port of the balancer; 0 asks for a free one [default: 0]
     #[arg(long, value_name = "P")]

@@ -60,6 +60,46 @@ fn too_few_open_files_are_an_error_that_says_what_to_do_and_a_low_limit_is_raise
     }
     let up = Program::spawn(&mut limited("-Sn 20", "up"));
     up.port();
+    // What the settings of a balancer and three servers allow is far more than this.
+    let up = Program::spawn(&mut limited("-n 500", "up"));
+    up.wait_for_stderr("fewer files and sockets may be open than the settings allow limit=500");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn up_raises_a_low_limit_of_open_files_to_what_all_of_it_may_need() {
+    let folder = tempfile::tempdir().unwrap();
+    let binary = fingerpost().get_program().to_owned();
+    let mut shell = Command::new("sh");
+    shell.args(["-c".as_ref(), "ulimit -Sn 300 && exec \"$0\" up --servers 1".as_ref(), binary.as_os_str()]);
+    shell
+        .env("FINGERPOST__BALANCER__MAX_CONNECTIONS", "100")
+        .env("FINGERPOST__SERVER__MAX_CONNECTIONS", "100");
+    shell.env("FINGERPOST__BALANCER__PROBE_CONCURRENCY", "1");
+    let up = Program::spawn(shell.current_dir(folder.path()));
+    up.port();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", up.pid())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let soft: u64 = line.split_whitespace().nth(3).unwrap().parse().unwrap();
+    assert!(soft >= 400, "100 clients of the balancer, and 100 of the server with two files each: {line}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_path_that_a_setting_cannot_hold_is_named_as_such_rather_than_looked_for_elsewhere() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let name = OsStr::from_bytes(b"n\xFF.list");
+    std::fs::write(folder.path().join(name), "127.0.0.1:1\n").unwrap();
+    for arguments in
+        [["balancer", "--servers"], ["check", "--servers"], ["server", "--root"], ["up", "--root"]]
+    {
+        let ended = run(fingerpost().args(arguments).arg(name).current_dir(folder.path()));
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(arguments[1]) && ended.stderr.contains("UTF-8"), "{}", ended.stderr);
+    }
 }
 
 #[test]
