@@ -5,6 +5,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::http::transport::REFUSED_AT_ONCE;
+
 /// What a program needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Need {
@@ -15,12 +17,13 @@ pub struct Need {
 }
 
 impl Need {
-    /// That of a program with so many HTTP workers, and besides what its settings allow.
+    /// That of a program with so many HTTP workers, which refuses connections, and besides what its settings allow.
     #[must_use]
     pub fn new(workers: usize, most_besides: u64) -> Self {
         // Measured: 28, and 4 for each worker.
         let start = 40 + 4 * workers as u64;
-        Self { start, most: start.saturating_add(most_besides) }
+        let most = start.saturating_add(REFUSED_AT_ONCE as u64).saturating_add(most_besides);
+        Self { start, most }
     }
 
     /// That of so many programs of this kind in one process.

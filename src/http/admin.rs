@@ -67,7 +67,7 @@ impl Collector for Common {
             ("connections_accepted", "Connections accepted", connections.accepted.load(Relaxed)),
             (
                 "connections_refused",
-                "Connections beyond a limit, answered with 503",
+                "Connections beyond a limit; most of them got the 503 page",
                 connections.refused.load(Relaxed),
             ),
             (

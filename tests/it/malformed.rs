@@ -106,3 +106,14 @@ fn header_names_are_written_in_camel_case() {
         }
     }
 }
+
+#[test]
+fn nobody_is_asked_for_a_body_be_it_after_another_request() {
+    let story = Lone::start();
+    let mut connection = Connection::open(story.balancer.address()).unwrap();
+    assert_eq!(connection.get("/x").unwrap().status, 301);
+    let head = "GET /x HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    connection.send(head).unwrap();
+    assert_eq!(connection.answer(Expect::Body).unwrap().location(), story.location("/x"));
+    assert!(connection.is_closed());
+}

@@ -72,13 +72,17 @@ where
         let peer = stream.peer();
         let (place, admission) = self.worker.connections.enter(peer.map(|peer| peer.ip()));
         let worker = Rc::clone(&self.worker);
-        if admission == Admission::TooMany {
-            return Box::pin(async move {
-                let _place = place;
-                // Whether the page still arrives is up to the client.
-                let _ = Connection::refuse(stream, peer, worker, StatusCode::SERVICE_UNAVAILABLE).await;
-                Ok(())
-            });
+        match admission {
+            Admission::Granted => {}
+            Admission::TooMany => {
+                return Box::pin(async move {
+                    let _place = place;
+                    // Whether the page still arrives is up to the client.
+                    let _ = Connection::refuse(stream, peer, worker, StatusCode::SERVICE_UNAVAILABLE).await;
+                    Ok(())
+                });
+            }
+            Admission::FarTooMany => return Box::pin(std::future::ready(Ok(()))),
         }
         let mut connection = Connection::new(stream, peer, worker);
         let http = Rc::clone(&self.http);

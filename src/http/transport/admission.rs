@@ -10,17 +10,23 @@ use tokio::sync::Notify;
 /// Counters over addresses in each row. Two rows of them take 128 KiB, whatever the number of addresses.
 const SLOTS: usize = 1 << 14;
 
+/// Refused connections that get their page at a time, beside those that are served; more are closed at once. Each has up to
+/// a second to ask, and one to take the page.
+pub const REFUSED_AT_ONCE: usize = 256;
+
 /// The connections of one server over all its workers, and what became of them. Counters only grow.
 #[derive(Debug)]
 pub struct Connections {
     limit: usize,
     address_limit: u32,
     live: AtomicUsize,
+    /// Connections that are being refused. They take no place from anybody.
+    refusing: AtomicUsize,
     emptied: Notify,
     rows: [Row; 2],
     /// Connections accepted, those refused included.
     pub accepted: AtomicU64,
-    /// Connections answered with the 503 page because there were too many.
+    /// Connections refused because there were too many. They get the 503 page, unless very many come.
     pub refused: AtomicU64,
     /// Request heads that did not arrive in time.
     pub late_heads: AtomicU64,
@@ -71,6 +77,7 @@ impl Connections {
             limit,
             address_limit,
             live: AtomicUsize::new(0),
+            refusing: AtomicUsize::new(0),
             emptied: Notify::new(),
             rows: [Row::new(), Row::new()],
             accepted: AtomicU64::new(0),
@@ -82,7 +89,7 @@ impl Connections {
         }
     }
 
-    /// Connections that are open.
+    /// Connections that are served.
     #[must_use]
     pub fn live(&self) -> usize {
         self.live.load(Ordering::Relaxed)
@@ -91,26 +98,39 @@ impl Connections {
     /// Counts a connection until the returned place is dropped, and says whether it may be served.
     pub(super) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> (Place, Admission) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
-        let live = self.live.fetch_add(1, Ordering::Relaxed);
         let origin = address.map(Origin::from);
-        let from_there = origin
-            .into_iter()
-            .flat_map(|origin| self.rows.iter().filter_map(move |row| row.slot(origin)))
-            .map(|slot| slot.fetch_add(1, Ordering::Relaxed))
-            .min()
-            .unwrap_or(0);
-        let admission = if live >= self.limit || from_there >= self.address_limit {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            Admission::TooMany
+        let from_there =
+            self.slots(origin).map(|slot| slot.fetch_add(1, Ordering::Relaxed)).min().unwrap_or(0);
+        let one_more = |live: usize| (live < self.limit).then_some(live + 1);
+        let (kind, admission) = if from_there < self.address_limit
+            && self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+        {
+            (Kind::Served(origin), Admission::Granted)
         } else {
-            Admission::Granted
+            // Whoever is refused is not counted against those who come after.
+            self.leave(origin);
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            let refusing = self.refusing.fetch_add(1, Ordering::Relaxed);
+            let admission =
+                if refusing < REFUSED_AT_ONCE { Admission::TooMany } else { Admission::FarTooMany };
+            (Kind::Refused, admission)
         };
-        (Place { connections: Arc::clone(self), origin }, admission)
+        (Place { connections: Arc::clone(self), kind }, admission)
+    }
+
+    fn slots(&self, origin: Option<Origin>) -> impl Iterator<Item = &AtomicU32> {
+        origin.into_iter().flat_map(|origin| self.rows.iter().filter_map(move |row| row.slot(origin)))
+    }
+
+    fn leave(&self, origin: Option<Origin>) {
+        for slot in self.slots(origin) {
+            slot.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Resolves once no connection is open.
     pub(super) async fn emptied(&self) {
-        while self.live() > 0 {
+        while self.live() + self.refusing.load(Ordering::Relaxed) > 0 {
             self.emptied.notified().await;
         }
     }
@@ -119,26 +139,39 @@ impl Connections {
 /// Whether a connection may be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
+    /// It is.
     Granted,
+    /// It gets a page that says why not.
     TooMany,
+    /// Not even that.
+    FarTooMany,
 }
 
 /// A counted connection.
 #[derive(Debug)]
 pub(super) struct Place {
     connections: Arc<Connections>,
-    origin: Option<Origin>,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Served(Option<Origin>),
+    Refused,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(origin) = self.origin {
-            for slot in self.connections.rows.iter().filter_map(|row| row.slot(origin)) {
-                slot.fetch_sub(1, Ordering::Relaxed);
+        let connections = &self.connections;
+        let before = match self.kind {
+            Kind::Served(origin) => {
+                connections.leave(origin);
+                connections.live.fetch_sub(1, Ordering::Relaxed)
             }
-        }
-        if self.connections.live.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.connections.emptied.notify_one();
+            Kind::Refused => connections.refusing.fetch_sub(1, Ordering::Relaxed),
+        };
+        if before == 1 {
+            connections.emptied.notify_one();
         }
     }
 }
@@ -178,5 +211,22 @@ mod tests {
         assert_eq!(origin("2001:db8::1"), origin("2001:db8::ffff:2"));
         assert_ne!(origin("2001:db8::1"), origin("2001:db8:0:1::1"));
         assert_eq!(origin("::ffff:10.0.0.1"), origin("10.0.0.1"));
+    }
+    #[test]
+    fn who_is_refused_takes_no_place_from_others() {
+        let connections = Arc::new(Connections::new(4, 3));
+        let greedy = Some(IpAddr::from([10, 0, 0, 1]));
+        let served: Vec<_> = (0..3).map(|_| connections.enter(greedy)).collect();
+        let refused: Vec<_> = (0..REFUSED_AT_ONCE).map(|_| connections.enter(greedy)).collect();
+        assert!(refused.iter().all(|(_, admission)| *admission == Admission::TooMany));
+        assert_eq!(connections.enter(greedy).1, Admission::FarTooMany);
+        assert_eq!(connections.live(), 3);
+        let other = connections.enter(Some(IpAddr::from([10, 0, 0, 2])));
+        assert_eq!(other.1, Admission::Granted);
+        assert_eq!(connections.enter(None).1, Admission::FarTooMany);
+        drop((served, other));
+        // Its own places are free again as soon as it has left them.
+        assert_eq!(connections.enter(greedy).1, Admission::Granted);
+        drop(refused);
     }
 }

@@ -157,6 +157,11 @@ impl Link {
         }
     }
 
+    /// An answer that came the short way is out.
+    pub(super) fn end_short_answer(&self) {
+        self.sent_before.set(self.sent.get());
+    }
+
     /// Sees the bytes of the current answer before they are written, the first of which are its head.
     pub(super) fn see_answer(&self, bytes: &[u8]) {
         if self.head_length.get() == 0 && self.on_end.borrow().is_some() {

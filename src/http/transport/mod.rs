@@ -75,7 +75,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use admission::Connections;
+pub use admission::{Connections, REFUSED_AT_ONCE};
 pub use link::{AnswerEnd, Completion, Link};
 pub use outgoing::{SendFile, SendState};
 pub use refusal::{Refusal, RefusalLog};

@@ -1,7 +1,10 @@
 //! The access log has a line for requests, too, that no handler sees.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use super::{Server, request};
@@ -118,6 +121,23 @@ fn one_connection_too_many_has_a_line() {
     assert_eq!(logged.say(b"GET /more HTTP/1.1\r\nHost: x\r\n\r\n"), 503);
     let lines = logged.lines(2);
     assert!(lines[1].contains("\"GET /more HTTP/1.1\" 503 "), "{lines:?}");
+}
+
+#[test]
+fn one_address_takes_no_place_from_others_with_the_connections_it_is_refused() {
+    let logged = Logged::start("max_connections = 4\nmax_connections_per_address = 2\n");
+    let address = logged.server.program().address();
+    // Two of them are served, and each of the others waits a second for its request.
+    let greedy: Vec<_> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 9], 0)).into()).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let mut other = TcpStream::from(socket);
+    other.write_all(request("GET", "/nothing", &[]).as_bytes()).unwrap();
+    let mut start = [0; 13];
+    other.read_exact(&mut start).unwrap();
+    assert_eq!(start.escape_ascii().to_string(), "HTTP/1.1 404 ");
+    drop(greedy);
 }
 
 #[test]

@@ -23,6 +23,7 @@ impl Connection {
                     self.count_sent(written);
                     if written == self.unsent.len() {
                         self.stall = None;
+                        self.link.end_short_answer();
                         // Keeps the room for the next answer.
                         self.unsent.clear();
                     } else {
