@@ -30,6 +30,7 @@ use super::root::OpenError;
 use super::sending::Sent;
 use super::store::{Found, Store};
 use super::variants::{Representation, Variants};
+use crate::http::host::is_host;
 use crate::http::pages::Pages;
 use crate::http::transport::Link;
 
@@ -271,12 +272,6 @@ impl Files {
         }
         .into()
     }
-}
-
-/// Whether this could be a host and a port (RFC 9112, section 3.2). Which one does not matter here, but whoever passed on
-/// what is none may have understood the request otherwise.
-fn is_host(value: &[u8]) -> bool {
-    value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%:[]!$&'()*+,;=".contains(byte))
 }
 
 /// The path of the file that a request names.

@@ -19,6 +19,7 @@ fn a_path_that_could_lead_elsewhere_is_refused() {
         "http://a//evil.example/x",
         "/\u{e9}",
         "/a\0b",
+        "/x#y",
         "*",
     ] {
         let answer = story.request(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
@@ -27,6 +28,25 @@ fn a_path_that_could_lead_elsewhere_is_refused() {
     }
     // And the next request works.
     assert_eq!(story.balancer.get("/x").status, 301);
+}
+
+#[test]
+fn a_host_that_is_none_is_refused() {
+    let story = Lone::start();
+    for host in ["a b", "a/b", "[::1", "x:y", "\u{e9}", "a@b"] {
+        // A plain request, which needs few words, and one that says more.
+        for more in ["", "Connection: close\r\n"] {
+            for method in ["GET", "POST"] {
+                let head = format!("{method} /x HTTP/1.1\r\nHost: {host}\r\n{more}\r\n");
+                let answer = story.request(&head);
+                assert_page(&answer, 400);
+                assert_eq!(answer.header("Location"), None, "{head:?}");
+            }
+        }
+    }
+    for host in ["", "x", "x:80", "[::1]:80"] {
+        assert_eq!(story.request(format!("GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n")).status, 301, "{host:?}");
+    }
 }
 
 #[test]

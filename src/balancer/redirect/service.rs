@@ -21,6 +21,7 @@ use crate::balancer::admin::metrics::WorkerCounters;
 use crate::balancer::backends::BackendId;
 use crate::balancer::policy::{self, Avoid, Clock, Picks, SecondChance, Tick, Visit};
 use crate::balancer::ranking::table::RoutingTable;
+use crate::http::host::is_host;
 use crate::http::pages::Pages;
 use crate::supervision::Leash;
 
@@ -80,7 +81,9 @@ impl RedirectService {
 
     /// The answer to one request: a redirect, or the page of an error.
     pub fn answer(&self, request: &Request) -> Response<Bytes> {
+        let host = request.headers().get(header::HOST);
         let mut response = match *request.method() {
+            _ if host.is_some_and(|host| !is_host(host.as_bytes())) => self.refuse(StatusCode::BAD_REQUEST),
             Method::GET | Method::HEAD => self.redirect(request),
             _ => self.refuse(StatusCode::NOT_IMPLEMENTED),
         };

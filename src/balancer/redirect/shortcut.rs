@@ -17,6 +17,7 @@ use super::answer;
 use super::location::Target;
 use super::service::RedirectService;
 use crate::balancer::policy::{Avoid, Tick};
+use crate::http::host::is_host;
 use crate::http::transport::{Offer, Shortcut};
 
 /// A request with more header lines goes the long way.
@@ -129,6 +130,9 @@ fn plain_target<'a>(
     for header in request.headers.iter() {
         if header.name.eq_ignore_ascii_case("host") {
             hosts += 1;
+            if !is_host(header.value) {
+                return None;
+            }
         } else if DECISIVE.iter().any(|name| header.name.eq_ignore_ascii_case(name)) && !is_needless(header) {
             return None;
         }

@@ -43,6 +43,8 @@ pub struct HeadScan {
     tail: [u8; TAIL],
     /// The first bytes of the request line.
     method: [u8; METHOD],
+    /// Whether there was a `#` in earlier pieces of the request line.
+    has_fragment: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +97,10 @@ impl HeadScan {
                     if self.is_of_another_major_version(line) {
                         return Scan::Refused(StatusCode::HTTP_VERSION_NOT_SUPPORTED);
                     }
+                    // The parser would cut a fragment off, which no client may send (RFC 9112, section 3.2).
+                    if self.has_fragment || has_fragment(line) {
+                        return Scan::Refused(StatusCode::BAD_REQUEST);
+                    }
                     self.part = Part::Fields;
                 }
             }
@@ -138,6 +144,7 @@ impl HeadScan {
         self.line += line.len();
         if self.part == Part::RequestLine {
             self.tail = self.tail_with(line);
+            self.has_fragment |= has_fragment(line);
         }
     }
 
@@ -166,6 +173,10 @@ impl HeadScan {
         let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
         is_number(major) && numbers.all(is_number) && major != b"1"
     }
+}
+
+fn has_fragment(line: &[u8]) -> bool {
+    memchr::memchr(b'#', line).is_some()
 }
 
 #[cfg(test)]
@@ -210,6 +221,16 @@ mod tests {
         check(b"GET / HTTP/0.9\r\n", refused);
         check(b"GET / HTTP/x\r\n\r\n", Scan::Complete(16));
         check(b"GET /\r\n\r\n", Scan::Complete(9));
+    }
+
+    #[test]
+    fn a_fragment_is_refused() {
+        check(b"GET /x#y HTTP/1.1\r\nHost: a\r\n\r\n", Scan::Refused(StatusCode::BAD_REQUEST));
+        check(b"GET /x# HTTP/1.1\r\n", Scan::Refused(StatusCode::BAD_REQUEST));
+        check(b"GET /x#y HTTP/2.0\r\n", Scan::Refused(StatusCode::HTTP_VERSION_NOT_SUPPORTED));
+        check(b"GET /x HTTP/1.1\r\nA: #b\r\n\r\n", Scan::Complete(26));
+        let long = format!("GET /#{} HTTP/1.1\r\n\r\n", "a".repeat(80));
+        check(long.as_bytes(), Scan::Refused(StatusCode::URI_TOO_LONG));
     }
 
     #[test]

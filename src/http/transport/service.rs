@@ -74,7 +74,8 @@ where
         if let Some(link) = &link {
             link.begin_answer(has_body);
         }
-        Answer { inner: self.inner.call(request), link, body: PhantomData }
+        let asks_for_upgrade = request.head().connection_type() == ConnectionType::Upgrade;
+        Answer { inner: self.inner.call(request), link, asks_for_upgrade, body: PhantomData }
     }
 }
 
@@ -84,6 +85,7 @@ pin_project! {
         #[pin]
         inner: F,
         link: Option<Rc<Link>>,
+        asks_for_upgrade: bool,
         body: PhantomData<B>,
     }
 }
@@ -106,7 +108,8 @@ where
         // Simple clients compare header names letter by letter.
         head.set_camel_case_headers(true);
         let link = this.link.take();
-        if link.as_ref().is_some_and(|link| link.must_close()) {
+        // The HTTP layer would echo the wish to upgrade, and close the connection after the answer without saying so.
+        if *this.asks_for_upgrade || link.as_ref().is_some_and(|link| link.must_close()) {
             head.set_connection_type(ConnectionType::Close);
         }
         Poll::Ready(Ok(answer.map_body(|_, body| Tracked { body, end: End(link) })))

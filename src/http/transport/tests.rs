@@ -275,6 +275,16 @@ fn nobody_is_asked_for_a_body() {
 }
 
 #[test]
+fn a_wish_to_upgrade_is_not_echoed_and_its_answer_announces_the_close() {
+    let server = Server::start(Limits::default());
+    for wish in ["Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk", "Upgrade"] {
+        let said = server.say(format!("GET /a HTTP/1.1\r\nHost: x\r\nConnection: {wish}\r\n\r\n").as_bytes());
+        assert!(said.starts_with("HTTP/1.1 200 OK\r\n") && said.ends_with("[/a]"), "{said}");
+        assert!(said.contains("\r\nConnection: close\r\n") && !said.contains("grade"), "{said}");
+    }
+}
+
+#[test]
 fn a_limited_rate_delays_and_loses_nothing() {
     let rate = NonZeroU64::new(64 << 20);
     let server = Server::start(Limits { rate, ..Limits::default() });

@@ -1,0 +1,61 @@
+//! What may stand in a `Host` header. Pure.
+
+/// Whether this is a host and perhaps a port (RFC 9112, section 3.2); nothing at all is one, too. Which one does not matter
+/// here, but whoever passed on what is none may have understood the request otherwise.
+#[must_use]
+pub fn is_host(value: &[u8]) -> bool {
+    let after_host = if value.first() == Some(&b'[') {
+        let Some(end) = memchr::memchr(b']', value) else { return false };
+        if !value.get(1..end).unwrap_or_default().iter().all(|byte| is_of_name(*byte) || *byte == b':') {
+            return false;
+        }
+        value.get(end + 1..).unwrap_or_default()
+    } else {
+        let length = value.iter().position(|byte| !is_of_name(*byte)).unwrap_or(value.len());
+        value.get(length..).unwrap_or_default()
+    };
+    match after_host {
+        [] => true,
+        [b':', port @ ..] => port.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
+}
+
+/// Whether this may stand in a name (RFC 3986, section 3.2.2).
+fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%')
+        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_with_and_without_a_port_are_hosts() {
+        for host in [
+            "",
+            "x",
+            "mirror.example",
+            "mirror.example:8080",
+            "x:",
+            "10.0.0.1:80",
+            "[::1]",
+            "[::1]:80",
+            "a_b",
+        ] {
+            assert!(is_host(host.as_bytes()), "{host:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_is_none() {
+        for host in [
+            "a b", "a/b", "a,b/", "[::1", "::1", "[::1]x", "x:y", "x:1:2", "[a/b]", "a@b", "\u{e9}", "a\"",
+            "x]",
+        ] {
+            assert!(!is_host(host.as_bytes()), "{host:?}");
+        }
+    }
+}
