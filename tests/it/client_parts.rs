@@ -117,3 +117,19 @@ fn a_server_that_is_asked_again_under_its_own_tag_does_not_end_the_file() {
     assert_eq!(ranges(&second), [format!("bytes={BROKEN_AT}-"), format!("bytes={BROKEN_AT}-")]);
     assert_eq!(second.exchanges()[1].header("If-Range"), Some("\"b\""));
 }
+
+#[test]
+fn a_head_of_another_version_says_nothing_of_the_size() {
+    let file = content(FILE);
+    // Longer, shorter, of unknown size: whatever the silent one announced.
+    for (announced, framing) in
+        [(FILE / 2, Framing::Length), (2 * FILE, Framing::Length), (FILE / 2, Framing::Chunked)]
+    {
+        let silent = Script::of(&content(announced)).stalls_after_head().start();
+        let good = Script::of(&file).framing(framing).start();
+        let downloads = Downloads::new();
+        let balancer = balancer(&[&silent, &good]);
+        downloads.get_quickly(&[&balancer.url("/f"), "--max-time", "20"]).ended_with(0);
+        assert!(downloads.read("f") == file, "{announced} {framing:?}: {}", downloads.read("f").len());
+    }
+}

@@ -42,7 +42,7 @@ impl Engine<'_> {
                 return Ok(());
             }
             // Nothing of the other version was kept: this one is as good.
-            self.identity = self.identity.reopened();
+            self.turn_to_another_version(now);
         }
         let knew_validator = self.sources.get(source).and_then(|entry| entry.validator.clone());
         if let Some(entry) = self.sources.get_mut(source) {
@@ -68,6 +68,20 @@ impl Engine<'_> {
             return Ok(());
         }
         self.accept(run, source, opened, now)
+    }
+
+    /// The version of which nothing was kept is given up, and with it whoever was about to send it.
+    fn turn_to_another_version(&mut self, now: Instant) {
+        self.identity = self.identity.reopened();
+        self.plan.forget_size();
+        let answered: Vec<RunId> = self.plan.answered().collect();
+        for run in answered {
+            let Some(active) = self.drop_run(run) else { continue };
+            self.other_versions.push(active.source);
+            self.plan.failed(run, Failure::Final, 0.0, now);
+            let url = self.sources.name(active.source.0);
+            self.note_failure(active.source, DownloadError::OtherVersion { url }, None);
+        }
     }
 
     fn accept(

@@ -190,7 +190,8 @@ impl Plan {
         loop {
             let Some(gap) = self.free().iter().next() else { return };
             let is_alone = self.runs.is_empty();
-            if !is_alone && (self.parts == Parts::Forbidden || self.runs.len() >= self.settings.max_sources) {
+            let may_share = self.parts == Parts::Allowed && self.size.is_some();
+            if !is_alone && (!may_share || self.runs.len() >= self.settings.max_sources) {
                 return;
             }
             let whole = ByteRange::new(0, self.size.unwrap_or(u64::MAX));

@@ -175,6 +175,20 @@ impl Plan {
         }
     }
 
+    /// Nothing is there, and what was known of the size was said of another version.
+    pub fn forget_size(&mut self) {
+        let Some(size) = self.size.take() else { return };
+        self.missing = RangeSet::of(ByteRange::new(0, u64::MAX));
+        for run in self.runs.values_mut().filter(|run| run.end == size) {
+            run.end = u64::MAX;
+        }
+    }
+
+    /// The runs whose answers have begun.
+    pub fn answered(&self) -> impl Iterator<Item = RunId> + '_ {
+        self.runs.iter().filter(|(_, run)| run.phase == Phase::Streaming).map(|(id, _)| *id)
+    }
+
     /// These bytes are not there after all: they were wrong.
     pub fn discard(&mut self, range: ByteRange) {
         self.missing.insert(range.intersection(&ByteRange::new(0, self.size.unwrap_or(u64::MAX))));

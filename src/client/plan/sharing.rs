@@ -15,7 +15,7 @@ impl Plan {
     ///
     /// While nobody else could help, that is all of it: one request.
     pub(super) fn lease(&self, source: SourceId, gap: ByteRange) -> ByteRange {
-        if !self.is_shared {
+        if !self.is_shared || self.size.is_none() {
             return gap;
         }
         ByteRange::new(gap.start, gap.end.min(gap.start.saturating_add(self.lease_bytes(source))))
