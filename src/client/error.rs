@@ -54,7 +54,7 @@ pub enum DownloadError {
     #[error("not complete within {}", humantime::format_duration(*.0))]
     TooLong(std::time::Duration),
     /// The file is complete but not the one that was promised.
-    #[error("{name} has the digest {found} instead of {promised}, and no other source has the right one")]
+    #[error("{name} has the digest {found} instead of {promised}{}", others(*.unasked))]
     WrongChecksum {
         /// What was downloaded.
         name: String,
@@ -62,6 +62,8 @@ pub enum DownloadError {
         found: Box<Checksum>,
         /// The digest it should have had.
         promised: Box<Checksum>,
+        /// How many sources were not asked for all of it any more, since it had been fetched too often.
+        unasked: usize,
     },
     /// Sources have different versions of the file, and it kept changing.
     #[error("the file changed again and again while it was downloaded")]
@@ -129,6 +131,13 @@ impl DownloadError {
             Self::NameTaken { .. } => GetCode::WriteError,
             Self::Sink(error) => error.code(),
         }
+    }
+}
+
+fn others(unasked: usize) -> String {
+    match unasked {
+        0 => ", and no other source brought the right one".to_owned(),
+        _ => format!(" from all that were asked; {unasked} more were not: it had been fetched too often"),
     }
 }
 

@@ -15,6 +15,7 @@ mod choosing;
 mod cli;
 mod client;
 mod client_disk;
+mod client_doubt;
 mod client_failover;
 mod client_files;
 mod client_hostile;

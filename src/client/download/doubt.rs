@@ -3,7 +3,8 @@
 //! One source after the other is suspected. Its bytes are fetched a second time, from the others, and what they differ from
 //! is kept aside. If the digest is right then, the suspect was the one; if not, its bytes are taken back, and the next is
 //! suspected. So one corrupt source among several is found out with no byte fetched more than twice. Where a third source
-//! can tell, small samples decide who is suspected first.
+//! can tell, small samples decide who is suspected first. Where no one is the only one, each is heard alone, as long as the
+//! budget lasts.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
@@ -15,9 +16,10 @@ use super::super::plan::{ByteRange, SourceId};
 use super::super::redirect::Trail;
 use super::engine::Engine;
 use super::fetch::{Extent, Fetcher, Wanted};
+use super::known;
 
-/// How often all of a file is fetched anew from other sources than before.
-const MAX_WHOLES: usize = 3;
+/// How often a file may be fetched once more, in parts or as a whole, because its digest was wrong.
+const MAX_AGAIN: u64 = 4;
 
 /// The size of a sample, in bytes.
 const SAMPLE_BYTES: u64 = 64 << 10;
@@ -34,8 +36,10 @@ pub(super) struct Doubt {
     suspect: Option<Suspect>,
     /// Who is suspected next, in order; `None` before there was any doubt of what is there.
     next: Option<VecDeque<SourceId>>,
-    /// How often everything was fetched anew.
-    wholes: usize,
+    /// Bytes that are fetched only because the digest was wrong.
+    spent: u64,
+    /// Who is heard alone if those that are asked now are wrong too, in order.
+    unheard: VecDeque<SourceId>,
     /// Where pieces began that were wrong before.
     pieces: HashSet<u64>,
 }
@@ -77,12 +81,16 @@ impl Engine<'_> {
             name,
             found: Box::new(found),
             promised: Box::new(promised),
+            unasked: 0,
         };
         let size = self.plan.size().unwrap_or_default();
-        if self.target.is_none() || size == 0 {
+        if self.target.is_none() {
             return Err(error(name));
         }
         self.checksum_error.get_or_insert_with(|| error(name));
+        if size == 0 {
+            return self.disbelieve_emptiness();
+        }
         if !self.sources.remembered.is_empty() {
             // What an earlier run brought is nobody's: it is suspected before anybody is.
             let ranges: Vec<_> = self.sources.remembered.iter().collect();
@@ -95,20 +103,34 @@ impl Engine<'_> {
             self.sources.ids().filter(|id| self.sources.supplied_bytes(*id) > 0).collect();
         if let [only] = suppliers.as_slice() {
             self.exclude(*only, REASON);
-            return self.begin_anew(size).await;
+            if self.sources.ids().all(|id| self.plan.is_excluded(id)) {
+                self.hear_next();
+            }
+            return self.begin_anew(&[ByteRange::new(0, size)], size).await;
         }
         if self.doubt.next.is_none() {
             self.doubt.next = Some(self.suspects(&suppliers).await?);
         }
         let Some(source) = self.doubt.next.as_mut().and_then(VecDeque::pop_front) else {
-            // More than one was wrong. Who brought most is heard alone.
-            let best = suppliers.iter().copied().max_by_key(|id| self.sources.supplied_bytes(*id));
-            for supplier in suppliers.into_iter().filter(|id| Some(*id) != best) {
-                self.exclude(supplier, REASON);
+            // More than one was wrong. One after the other is heard alone, who brought most first.
+            let mut order: VecDeque<SourceId> =
+                suppliers.iter().copied().filter(|id| !self.plan.is_excluded(*id)).collect();
+            order.make_contiguous().sort_by_key(|id| std::cmp::Reverse(self.sources.supplied_bytes(*id)));
+            let first = order.pop_front();
+            let others = suppliers.into_iter().filter(|id| Some(*id) != first);
+            let ranges: Vec<ByteRange> = others.flat_map(|id| self.sources.supply(id)).collect();
+            for supplier in &order {
+                self.exclude(*supplier, REASON);
             }
-            return self.begin_anew(size).await;
+            self.doubt.unheard = order;
+            if let Some(first) = first {
+                // One that rested need not rest any more.
+                self.plan.readmit(first);
+            }
+            return self.begin_anew(&ranges, size).await;
         };
         let supply = self.sources.supply(source);
+        self.spend(supply.iter().map(ByteRange::len).sum(), size)?;
         let was_excluded = self.plan.is_excluded(source);
         self.exclude(source, "the file had a wrong digest, and it is suspected");
         if let Some(writer) = &mut self.writer {
@@ -118,11 +140,52 @@ impl Engine<'_> {
         self.lose_for_good(&supply).await
     }
 
-    /// Nobody is left who could bring what was suspected: it is taken back, and the next is suspected. Whether there was anything.
+    /// A server that has an empty file brings nothing to suspect it by: whoever has answered is out.
+    fn disbelieve_emptiness(&mut self) -> Result<(), DownloadError> {
+        let has_answered = |id: &SourceId| {
+            !self.plan.is_excluded(*id)
+                && self.sources.get(*id).is_some_and(|entry| entry.first_byte.is_some())
+        };
+        let empty: Vec<SourceId> = self.sources.ids().filter(has_answered).collect();
+        if empty.is_empty() || known(self.job).size.is_some() {
+            return Err(self.final_error());
+        }
+        for source in empty {
+            self.exclude(source, REASON);
+        }
+        self.plan.forget_size();
+        Ok(())
+    }
+
+    /// Nobody is left who could bring what was suspected: it is taken back, and the next is suspected, or heard. Whether there
+    /// was anything.
     pub(super) async fn give_up_suspicion(&mut self) -> Result<bool, DownloadError> {
-        let Some(suspect) = self.doubt.suspect.take() else { return Ok(false) };
+        let Some(suspect) = self.doubt.suspect.take() else { return Ok(self.hear_next()) };
         self.clear(suspect).await?;
         Ok(true)
+    }
+
+    /// Another one of those that were wrong together may be right alone; whether there is one.
+    fn hear_next(&mut self) -> bool {
+        let next = self.doubt.unheard.pop_front();
+        if let Some(source) = next {
+            self.plan.readmit(source);
+        }
+        next.is_some()
+    }
+
+    /// Counts bytes that are fetched because the digest was wrong; there is an end to them.
+    fn spend(&mut self, bytes: u64, size: u64) -> Result<(), DownloadError> {
+        self.doubt.spent = self.doubt.spent.saturating_add(bytes);
+        if self.doubt.spent <= size.saturating_mul(MAX_AGAIN) {
+            return Ok(());
+        }
+        let is_unasked = |id: &SourceId| !self.plan.is_excluded(*id) && self.sources.supplied_bytes(*id) == 0;
+        let left = self.sources.ids().filter(is_unasked).count().saturating_add(self.doubt.unheard.len());
+        if let Some(DownloadError::WrongChecksum { unasked, .. }) = &mut self.checksum_error {
+            *unasked = left;
+        }
+        Err(self.final_error())
     }
 
     /// With the bytes of others in the place of its own the digest was wrong as well: all is as before.
@@ -131,6 +194,8 @@ impl Engine<'_> {
             writer.take_back().await?;
         }
         for range in &suspect.supply {
+            let never_came: u64 = self.plan.missing().within(*range).iter().map(ByteRange::len).sum();
+            self.doubt.spent = self.doubt.spent.saturating_sub(never_came);
             self.sources.forget(*range);
             self.sources.note_supply(suspect.source, *range);
             self.plan.regain(*range);
@@ -141,17 +206,14 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// All of it is fetched again from those that are not out.
-    async fn begin_anew(&mut self, size: u64) -> Result<(), DownloadError> {
+    /// All of it, or all but what the one brought that is heard alone, is fetched again from those that are not out.
+    async fn begin_anew(&mut self, ranges: &[ByteRange], size: u64) -> Result<(), DownloadError> {
         self.doubt.next = None;
-        self.doubt.wholes = self.doubt.wholes.saturating_add(1);
-        if self.doubt.wholes > MAX_WHOLES {
-            return Err(self.final_error());
-        }
+        self.spend(ranges.iter().map(ByteRange::len).sum(), size)?;
         if let Some(writer) = &mut self.writer {
             writer.accept().await?;
         }
-        self.lose_for_good(&[ByteRange::new(0, size)]).await
+        self.lose_for_good(ranges).await
     }
 
     /// Everything was written and checked before: no further piece can turn out wrong.
@@ -187,6 +249,7 @@ impl Engine<'_> {
             let own = writer.read(sample).await?;
             for &by in trusted.iter().filter(|by| **by != about).take(2) {
                 let Some(entry) = self.sources.get(by) else { continue };
+                self.doubt.spent = self.doubt.spent.saturating_add(sample.len());
                 let validator = entry.validator.as_deref().or(self.identity.validator());
                 let validator = validator.map(ToOwned::to_owned);
                 let wanted = Wanted { range: sample, size: self.plan.size(), validator };

@@ -278,13 +278,15 @@ impl<'a> Engine<'a> {
             })),
             (Err(error), None) => Err(error),
             (Err(error), Some(mut writer)) => {
+                let is_wrong = matches!(error, DownloadError::WrongChecksum { .. });
                 let is_of_use = self.identity.size.is_some()
                     && self.identity.can_be_resumed()
-                    && !matches!(error, DownloadError::WrongChecksum { .. } | DownloadError::Sink(_));
+                    && !is_wrong
+                    && !matches!(error, DownloadError::Sink(_));
                 // The first failure is the one to tell; a second one here changes nothing.
                 let _ = if is_of_use {
                     writer.save_all(&self.identity, |index| self.sources.name(index)).await
-                } else if writer.has_journal() {
+                } else if !is_wrong && writer.has_journal() {
                     // A full disk may have room again: what the journal says is true.
                     Ok(())
                 } else {

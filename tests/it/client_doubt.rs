@@ -1,0 +1,97 @@
+//! `fingerpost get` among many corrupt servers: how much is fetched, who is asked, what is left.
+
+use sha2::{Digest, Sha256};
+
+use super::support::downloads::{Downloads, Outcome};
+use super::support::misbehaving::{FileServer, Script, content};
+
+/// Quick, and from several servers wherever it can be.
+const FLAGS: [&str; 6] =
+    ["--parallel-time", "0.05", "--parallel-size", "1MiB", "--checkpoint-interval", "0.05"];
+
+fn get(downloads: &Downloads, file: &[u8], servers: &[FileServer], flags: &[&str]) -> Outcome {
+    let links: Vec<String> = servers
+        .iter()
+        .enumerate()
+        .map(|(index, server)| format!("<{}>; rel=duplicate; pri={}", server.url("/f"), index + 1))
+        .collect();
+    let balancer = Script::redirect(&servers[0].url("/f"), &[&format!("Link: {}", links.join(", "))]).start();
+    let digest = Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+    let checksum = format!("sha-256={digest}");
+    downloads.get_quickly(&[&[balancer.url("/f").as_str(), "--checksum", &checksum], flags].concat())
+}
+
+fn sent(servers: &[FileServer]) -> usize {
+    servers.iter().map(FileServer::sent).sum()
+}
+
+#[test]
+fn a_dozen_corrupt_servers_cost_no_more_than_five_times_the_file_and_leave_nothing() {
+    let file = content(6 << 20);
+    let servers: Vec<FileServer> = (0..12)
+        .map(|index| {
+            let script = Script::of(&file).bytes_per_second(10 << 20);
+            script.corrupts_blocks((100 << 10) + 1000 * index).start()
+        })
+        .collect();
+    let downloads = Downloads::new();
+    get(&downloads, &file, &servers, &FLAGS).ended_with(32);
+    assert_eq!(downloads.names(), [""; 0]);
+    let sent = sent(&servers);
+    assert!(sent <= 5 * file.len() + (3 << 20), "{:.2} times the file", sent as f64 / file.len() as f64);
+}
+
+#[test]
+fn five_servers_are_asked_one_after_the_other_and_the_rest_is_told() {
+    let file = content(300_000);
+    let servers: Vec<FileServer> = (0..7)
+        .map(|index| {
+            let script = Script::of(&file).bytes_per_second(2 << 20);
+            if index == 4 { script.start() } else { script.corrupts(1000 * index).start() }
+        })
+        .collect();
+    let downloads = Downloads::new();
+    get(&downloads, &file, &servers, &["--checkpoint-interval", "0.05"]).ended_with(0);
+    assert!(downloads.read("f") == file);
+
+    let downloads = Downloads::new();
+    let servers: Vec<FileServer> = (0..7)
+        .map(|index| Script::of(&file).corrupts(1000 * index).bytes_per_second(2 << 20).start())
+        .collect();
+    let outcome = get(&downloads, &file, &servers, &["--checkpoint-interval", "0.05"]);
+    outcome.ended_with(32);
+    assert!(outcome.stderr().contains("2 more were not"), "{}", outcome.stderr());
+    assert_eq!(downloads.names(), [""; 0]);
+    assert_eq!(sent(&servers), 5 * file.len());
+}
+
+#[test]
+fn of_several_that_are_wrong_together_each_is_heard_alone() {
+    let file = content(4 << 20);
+    let servers: Vec<FileServer> = (0..3)
+        .map(|index| {
+            let script = Script::of(&file).bytes_per_second(10 << 20);
+            // The right one is slowest, and brings least.
+            if index == 2 {
+                script.bytes_per_second(5 << 20).start()
+            } else {
+                script.corrupts_blocks(100 << 10).start()
+            }
+        })
+        .collect();
+    let downloads = Downloads::new();
+    get(&downloads, &file, &servers, &FLAGS).ended_with(0);
+    assert!(downloads.read("f") == file);
+    assert!(sent(&servers) <= 5 * file.len() + (3 << 20), "{}", sent(&servers));
+}
+
+#[test]
+fn a_copy_that_was_cut_short_does_not_keep_the_right_one_away() {
+    let file = content(300_000);
+    for cut in [200_000, 0] {
+        let servers = [Script::of(&file[..cut]).start(), Script::of(&file).start()];
+        let downloads = Downloads::new();
+        get(&downloads, &file, &servers, &[]).ended_with(0);
+        assert!(downloads.read("f") == file, "{cut}");
+    }
+}
