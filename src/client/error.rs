@@ -146,7 +146,7 @@ fn transport_code(error: &TransportError) -> GetCode {
         TransportError::Scheme { .. } => GetCode::UnsupportedProtocol,
         TransportError::NoHost(_) => GetCode::InvalidUrl,
         TransportError::Resolve { .. } => GetCode::UnresolvedHost,
-        TransportError::Proxy(_) => GetCode::UnresolvedProxy,
+        TransportError::Proxy(_) | TransportError::ResolveProxy { .. } => GetCode::UnresolvedProxy,
         TransportError::Connect { .. } => GetCode::CannotConnect,
         TransportError::ConnectTimeout { .. } => GetCode::Timeout,
         TransportError::Tls { .. } => GetCode::TlsHandshake,

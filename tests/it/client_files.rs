@@ -135,6 +135,17 @@ fn a_proxy_of_the_environment_is_used() {
     let mut command = downloads.command(&["http://files.invalid/g"]);
     let direct = command.env("http_proxy", format!("http://{authority}")).env("NO_PROXY", "invalid");
     assert_eq!(direct.output().unwrap().status.code(), Some(6));
+    // Which of the two names it was that could not be resolved, the code tells; of the password nobody does.
+    for (proxy, words) in [
+        ("http://user:SECRET@proxy.invalid:3128", "cannot resolve the proxy proxy.invalid"),
+        ("https://user:SECRET@proxy.invalid:3128", "cannot use the proxy \"https://proxy.invalid:3128\""),
+    ] {
+        let mut command = downloads.command(&["http://files.invalid/h"]);
+        let output = command.env("http_proxy", proxy).output().unwrap();
+        let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.code(), Some(5), "{told}");
+        assert!(told.contains(words) && !told.contains("SECRET"), "{told}");
+    }
 }
 
 #[test]

@@ -97,11 +97,11 @@ impl Connector {
             Route::Direct => self.dial(&origin.host, origin.port).await?,
             Route::Forward(proxy) => {
                 // The proxy speaks to the server, TLS included: this connection ends at the proxy.
-                let (tcp, peer) = self.dial(&proxy.host, proxy.port).await?;
+                let (tcp, peer) = self.dial_proxy(proxy).await?;
                 return Ok(Connection::new(Stream::Plain(tcp), peer));
             }
             Route::Tunnel(proxy) => {
-                let (tcp, peer) = self.dial(&proxy.host, proxy.port).await?;
+                let (tcp, peer) = self.dial_proxy(proxy).await?;
                 (tunnel(tcp, proxy, origin).await?, peer)
             }
         };
@@ -110,6 +110,13 @@ impl Connector {
             Security::Tls => Stream::Tls(Box::new(self.tls.handshake(&origin.host, tcp).await?)),
         };
         Ok(Connection::new(stream, peer))
+    }
+
+    async fn dial_proxy(&self, proxy: &Proxy) -> Result<(TcpStream, SocketAddr), TransportError> {
+        self.dial(&proxy.host, proxy.port).await.map_err(|error| match error {
+            TransportError::Resolve { host, source } => TransportError::ResolveProxy { host, source },
+            error => error,
+        })
     }
 
     async fn dial(&self, host: &Host<String>, port: u16) -> Result<(TcpStream, SocketAddr), TransportError> {

@@ -27,7 +27,15 @@ pub enum TransportError {
         /// What the resolver said.
         source: io::Error,
     },
-    /// A proxy's address makes no sense.
+    /// A proxy's name has no address.
+    #[error("cannot resolve the proxy {host}: check http_proxy, https_proxy and all_proxy, or the network")]
+    ResolveProxy {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// A proxy's address, here without name and password, makes no sense.
     #[error("cannot use the proxy {0:?}: expected http://host:port")]
     Proxy(String),
     /// A proxy would not connect us to the server.

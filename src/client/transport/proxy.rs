@@ -98,7 +98,7 @@ impl ProxyRules {
 
 impl Proxy {
     fn parse(text: &str) -> Result<Self, TransportError> {
-        let bad = || TransportError::Proxy(text.to_owned());
+        let bad = || TransportError::Proxy(without_credentials(text));
         let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let url = Url::parse(&full).map_err(|_| bad())?;
         if url.scheme() != "http" {
@@ -118,6 +118,16 @@ impl Proxy {
 impl fmt::Display for Proxy {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}:{}", self.host, self.port)
+    }
+}
+
+/// A proxy's address as it may be shown, however wrong it is: nothing of what comes before the last `@`.
+fn without_credentials(text: &str) -> String {
+    let Some((credentials, host)) = text.rsplit_once('@') else { return text.to_owned() };
+    let scheme = credentials.split_once("://").map(|(scheme, _)| scheme);
+    match scheme.filter(|scheme| scheme.chars().all(char::is_alphanumeric)) {
+        Some(scheme) => format!("{scheme}://{host}"),
+        None => host.to_owned(),
     }
 }
 
@@ -159,6 +169,20 @@ mod tests {
         assert!(matches!(route(&http, "http://notinner.org/f"), Route::Forward(_)));
         assert_eq!(route(&http, "https://outer.org/f"), Route::Direct);
         assert!(matches!(route(&[("all_proxy", "p:80")], "https://outer.org/f"), Route::Tunnel(_)));
+    }
+
+    #[test]
+    fn an_address_that_makes_no_sense_is_told_without_its_password() {
+        for (text, told) in [
+            ("https://user:secret@proxy:3128", "https://proxy:3128"),
+            ("user:secret@proxy:port", "proxy:port"),
+            ("user:sec/r@et://@proxy:port", "proxy:port"),
+            ("http://user:sec/ret@", "http://"),
+            ("socks5://proxy:1080", "socks5://proxy:1080"),
+        ] {
+            let Err(TransportError::Proxy(shown)) = Proxy::parse(text) else { panic!("{text} was taken") };
+            assert_eq!(shown, told, "{text}");
+        }
     }
 
     #[test]
