@@ -20,14 +20,18 @@ impl Claims {
     pub fn claim(&self, name: &Path) -> Result<(), DownloadError> {
         let mut names = self.names.borrow_mut();
         // What is beside two different names is the same only where one of the two is beside the other.
-        let is_taken = names.contains(name)
-            || BESIDE.iter().any(|suffix| {
-                names.contains(&beside(name, suffix))
-                    || without(name, suffix).is_some_and(|front| names.contains(front))
-            });
-        if is_taken {
-            let name = name.display();
-            return Err(DownloadError::Usage(format!("another file of this run is named {name} too")));
+        let is_beside = BESIDE.iter().any(|suffix| {
+            names.contains(&beside(name, suffix))
+                || without(name, suffix).is_some_and(|front| names.contains(front))
+        });
+        let shown = name.display();
+        if names.contains(name) {
+            return Err(DownloadError::Usage(format!("another file of this run is named {shown} too")));
+        }
+        if is_beside {
+            let text =
+                format!("{shown} and another file of this run would be written over each other's part");
+            return Err(DownloadError::Usage(text));
         }
         names.insert(name.to_owned());
         Ok(())

@@ -46,6 +46,39 @@ fn an_empty_file_is_made_and_checked_though_nobody_is_asked() {
 }
 
 #[test]
+fn a_piece_that_was_found_wrong_stays_so_for_later_runs() {
+    let right = content(200_000);
+    let server = Script::of(&right).stalls_after_head().start();
+    let hashes: Vec<String> =
+        right.chunks(100_000).map(|piece| format!("<hash>{}</hash>", digits::<Sha256>(piece))).collect();
+    let hashes = hashes.concat();
+    let pieces = format!("<size>200000</size><pieces length=\"100000\" type=\"sha-256\">{hashes}</pieces>");
+    let downloads = Downloads::new();
+    std::fs::write(downloads.path().join("a.meta4"), metalink(&[file("f", &pieces, &server)])).unwrap();
+    // What an earlier run left is wrong in its second half.
+    let mut wrong = right.clone();
+    wrong[150_000] ^= 1;
+    std::fs::write(downloads.path().join("f.part"), wrong).unwrap();
+    let etags = [server.etag().unwrap()];
+    let identity =
+        serde_json::json!({ "size": 200_000, "digest": null, "etags": etags, "last_modified": null });
+    let lines = [
+        serde_json::json!({ "fingerpost": 1, "file": identity }),
+        serde_json::json!({ "start": 0, "end": 200_000, "from": "" }),
+    ];
+    let journal = format!("{}\n{}\n", lines[0], lines[1]);
+    std::fs::write(downloads.path().join("f.part.journal"), journal).unwrap();
+    let mut running = downloads.start(&["a.meta4"]);
+    wait_until("a question", || !server.exchanges().is_empty());
+    running.kill();
+    // Without the Metalink, only the journal knows.
+    server.becomes(Script::of(&right));
+    downloads.get(&[&server.url("/f")]).ended_with(0);
+    assert!(downloads.read("f") == right);
+    assert_eq!(server.exchanges().last().unwrap().header("Range"), Some("bytes=100000-"));
+}
+
+#[test]
 fn each_file_that_an_address_describes_ends_by_itself() {
     let good = Script::of(b"I am a file.").start();
     let missing = Script::of(b"").answers(404, vec![]).start();

@@ -41,6 +41,9 @@ impl Engine<'_> {
             for piece in &wrong {
                 done.remove(*piece);
             }
+            if !wrong.is_empty() {
+                store = corrected(store, self.identity.clone(), done.clone()).await?;
+            }
         }
         self.sources.remembered = done.clone();
         let balancer = match &self.job.origin {
@@ -52,6 +55,15 @@ impl Engine<'_> {
         self.writer = Some(Writer::new(&target, store, done));
         Ok(())
     }
+}
+
+/// The store, with a journal that says no more than is right.
+async fn corrected(store: Store, identity: Identity, right: RangeSet) -> Result<Store, SinkError> {
+    let correcting = tokio::task::spawn_blocking(move || {
+        let result = store.correct_journal(&identity, &right);
+        result.map(|()| store)
+    });
+    correcting.await.map_err(SinkError::Worker)?
 }
 
 /// The store, and those of its pieces that turned out wrong.

@@ -230,6 +230,18 @@ impl Store {
         self.begin_digest_anew();
     }
 
+    /// A later run is told of `right` alone, where the journal said more.
+    pub fn correct_journal(&self, identity: &Identity, right: &RangeSet) -> Result<(), SinkError> {
+        let Place::Part(part) = &self.place else { return Ok(()) };
+        let path = journal_path(part.target());
+        Journal::create(&path, identity, right).map_err(|source| SinkError::Io {
+            action: "write",
+            path,
+            source,
+        })?;
+        sync_folder(part.target())
+    }
+
     /// Nothing tells a later run any more that what is there is right.
     pub(super) fn remove_journal(&mut self) -> Result<(), SinkError> {
         match &self.place {
