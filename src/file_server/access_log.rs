@@ -2,24 +2,33 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime};
 
 use actix_http::header::{self, HeaderName};
 use actix_http::{HttpMessage as _, Request, StatusCode};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::http::transport::{AnswerEnd, Completion, Refusal, RefusalLog};
 
+mod file;
+
+use file::{LogFile, Message};
+
 /// Lines that wait for the disk; one more is lost, and counted.
 const WAITING: usize = 8192;
+
+/// A stop waits this long for the last lines to be written.
+const LAST_WRITE: Duration = Duration::from_secs(2);
+
+/// The time until a full queue is tried again at a stop.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// The longest text of a client that a line repeats.
 const LONGEST: usize = 2048;
@@ -38,7 +47,7 @@ pub enum Format {
 #[derive(Debug, Clone)]
 pub struct AccessLog {
     format: Format,
-    lines: SyncSender<String>,
+    lines: SyncSender<Message>,
     lost: Arc<AtomicU64>,
 }
 
@@ -60,7 +69,7 @@ impl AccessLog {
         let counter = Arc::clone(&lost);
         std::thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || write_lines(&receiver, &mut file, &counter))
+            .spawn(move || file::write_lines(&receiver, &mut file, &counter))
             .map_err(failed)?;
         Ok(Self { format, lines, lost })
     }
@@ -99,8 +108,25 @@ impl AccessLog {
             Format::Combined => entry.combined(end, SystemTime::now()),
             Format::Json => entry.json(end, SystemTime::now()),
         };
-        if self.lines.try_send(line).is_err() {
+        if self.lines.try_send(Message::Line(line)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits a moment for all lines so far to be written.
+    pub async fn written(&self) {
+        let (done, is_done) = oneshot::channel();
+        let written = async {
+            let mut message = Message::Flush(done);
+            while let Err(TrySendError::Full(unsent)) = self.lines.try_send(message) {
+                message = unsent;
+                tokio::time::sleep(AGAIN).await;
+            }
+            // Nobody answers where the thread has died; then nothing more is written.
+            let _ = is_done.await;
+        };
+        if tokio::time::timeout(LAST_WRITE, written).await.is_err() {
+            tracing::warn!("the last lines of the access log may be missing: its disk is too slow");
         }
     }
 }
@@ -251,53 +277,6 @@ fn escape(text: &[u8], line: &mut String) {
     }
 }
 
-struct LogFile {
-    path: PathBuf,
-    file: BufWriter<File>,
-    inode: u64,
-}
-
-impl LogFile {
-    fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
-        let inode = file.metadata()?.ino();
-        Ok(Self { path: path.to_owned(), file: BufWriter::new(file), inode })
-    }
-
-    /// Follows a rotation: the file that has our name now is another one, or none.
-    fn reopen_if_moved(&mut self) -> io::Result<()> {
-        if std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode) {
-            return Ok(());
-        }
-        *self = Self::open(&self.path)?;
-        Ok(())
-    }
-}
-
-fn write_lines(lines: &Receiver<String>, log: &mut LogFile, lost: &AtomicU64) {
-    let mut looked = None;
-    while let Ok(first) = lines.recv() {
-        let mut written: u64 = 0;
-        let write = || {
-            let now = tokio::time::Instant::now();
-            if looked.is_none_or(|then| now.duration_since(then) > Duration::from_secs(1)) {
-                looked = Some(now);
-                log.reopen_if_moved()?;
-            }
-            for line in std::iter::once(first).chain(lines.try_iter().take(WAITING)) {
-                written += 1;
-                log.file.write_all(line.as_bytes())?;
-            }
-            log.file.flush()
-        };
-        if let Err(error) = write() {
-            // One line for a batch: a full disk must not fill another with messages.
-            tracing::warn!(%error, path = %log.path.display(), "the access log cannot be written");
-            lost.fetch_add(written, Ordering::Relaxed);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,19 +336,5 @@ mod tests {
         assert_eq!(json(b"GET / HTTP/9.9").unwrap()["method"], "GET");
         let garbage = json(b"\x16\n").unwrap();
         assert_eq!((&garbage["request_line"], &garbage["method"]), (&"\u{16}\n".into(), &().into()));
-    }
-
-    #[test]
-    fn a_renamed_log_is_opened_anew() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("access.log");
-        let mut log = LogFile::open(&path).unwrap();
-        log.file.write_all(b"old\n").unwrap();
-        log.file.flush().unwrap();
-        std::fs::rename(&path, folder.path().join("access.log.1")).unwrap();
-        log.reopen_if_moved().unwrap();
-        log.file.write_all(b"new\n").unwrap();
-        log.file.flush().unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new\n");
     }
 }

@@ -220,6 +220,7 @@ impl FileServer {
         let next_worker = Arc::new(AtomicUsize::new(0));
         let cache_bytes = settings.cache_bytes / settings.workers as u64;
         let log_lines_lost = log.as_ref().map(AccessLog::lost).unwrap_or_default();
+        let last_lines = log.clone();
         let serving = {
             let (workers, load) = (workers.clone(), Arc::clone(&load));
             transport.serve(listeners, move || {
@@ -261,6 +262,9 @@ impl FileServer {
             served = &mut served => served,
             () = drain::drain(stop.phases(), transport_stop, &load) => served.await,
         };
+        if let Some(log) = last_lines {
+            log.written().await;
+        }
         if let Some(hashing) = hashing {
             hashing.stop().await;
         }

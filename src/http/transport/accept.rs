@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -84,20 +85,30 @@ where
             }
             Admission::FarTooMany => return Box::pin(std::future::ready(Ok(()))),
         }
-        let mut connection = Connection::new(stream, peer, worker);
+        let mut connection = Connection::new(stream, peer, Rc::clone(&worker));
         let http = Rc::clone(&self.http);
-        Box::pin(async move {
-            let _place = place;
+        let serving = async move {
             if connection.has_short_way()
                 && let Err(error) = poll_fn(|cx| connection.poll_short_way(cx)).await
             {
                 tracing::debug!(%error, "connection ended early");
-                return Ok(());
+                return;
             }
             if let Err(error) = http.call((connection, peer)).await {
                 tracing::debug!(%error, "connection ended early");
             }
+        };
+        Box::pin(async move {
+            // Given back once the connection is gone.
+            let _place = place;
+            unless_cut(&worker, serving).await;
             Ok(())
         })
     }
+}
+
+/// Serves a connection, and drops it once the worker ends them all.
+async fn unless_cut(worker: &Worker, serving: impl Future<Output = ()>) {
+    let mut serving = pin!(serving);
+    poll_fn(|cx| if worker.is_cut.get() { Poll::Ready(()) } else { serving.as_mut().poll(cx) }).await;
 }

@@ -196,6 +196,8 @@ pub(super) struct Worker {
     pub(super) is_draining: Cell<bool>,
     /// Whether connections are not even waited for to ask a first time.
     pub(super) is_stopping: Cell<bool>,
+    /// Whether connections end at once.
+    pub(super) is_cut: Cell<bool>,
     /// What the connections read into before they need room of their own.
     pub(super) space: RefCell<Vec<u8>>,
     tasks: RefCell<Tasks>,
@@ -237,6 +239,7 @@ impl Worker {
             shared,
             is_draining: Cell::new(false),
             is_stopping: Cell::new(false),
+            is_cut: Cell::new(false),
             space: RefCell::new(vec![0; space]),
             tasks: RefCell::default(),
         }
@@ -252,6 +255,12 @@ impl Worker {
     pub(super) fn stop(&self) {
         self.is_stopping.set(true);
         self.drain();
+    }
+
+    /// Ends every connection, whatever it is doing.
+    pub(super) fn cut(&self) {
+        self.is_cut.set(true);
+        self.wake_all();
     }
 
     fn wake_all(&self) {

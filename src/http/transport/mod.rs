@@ -91,6 +91,9 @@ use super::listener::Listener;
 use super::pages::Pages;
 use super::stop::{Phase, StopHandle};
 
+/// Once the grace of a stop has passed, the workers have this long to end what is left.
+const CUT: Duration = Duration::from_secs(1);
+
 /// What a client may take of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -215,6 +218,8 @@ impl Transport {
             // How long a stop takes is decided in `Serving::run`; actix would cut every answer after 30 s.
             .shutdown_timeout(u64::MAX)
             .disable_signals();
+        let cut = watch::Sender::new(false);
+        let is_cut = cut.subscribe();
         let (limits, pages, refusals) = (self.limits, self.pages, self.refusals);
         let pace = limits.rate.map(Pace::new).map(Arc::new);
         let service = {
@@ -230,7 +235,7 @@ impl Transport {
                     shortcut,
                     refusals: refusals.clone(),
                 }));
-                actix_rt::spawn(drain_when_asked(Rc::clone(&worker), phases.clone()));
+                actix_rt::spawn(drain_when_asked(Rc::clone(&worker), phases.clone(), is_cut.clone()));
                 let http = HttpService::build()
                     // Each of these times is kept by the connection, without a timer for each request.
                     .keep_alive(KeepAlive::Os)
@@ -248,7 +253,7 @@ impl Transport {
                 Listener::Unix(listener) => builder.listen_uds(self.name, listener, service.clone())?,
             };
         }
-        Ok(Serving { server: builder.run(), stop, phases, connections })
+        Ok(Serving { server: builder.run(), stop, phases, cut, connections })
     }
 }
 
@@ -258,6 +263,8 @@ pub struct Serving {
     server: Server,
     stop: StopHandle,
     phases: watch::Receiver<Phase>,
+    /// Tells the workers that the grace has passed.
+    cut: watch::Sender<bool>,
     connections: Arc<Connections>,
 }
 
@@ -274,7 +281,8 @@ impl Serving {
         Arc::clone(&self.connections)
     }
 
-    /// Serves until the stop handle is used, and then until every answer is out or the grace has passed.
+    /// Serves until the stop handle is used, and then until every answer is out or the grace has passed. Answers that
+    /// are cut then have heard of their end.
     pub async fn run(mut self) -> io::Result<()> {
         let handle = self.server.handle();
         let asked = self.phases.wait_for(|phase| matches!(phase, Phase::Stopping(_)));
@@ -287,8 +295,13 @@ impl Serving {
         tokio::select! {
             ended = &mut self.server => ended,
             () = self.connections.emptied() => Ok(()),
-            () = grace(&mut self.phases) => Ok(()),
             () = async { stopped.await; std::future::pending().await } => Ok(()),
+            () = grace(&mut self.phases) => {
+                self.cut.send_replace(true);
+                // Should a worker be stuck, its connections end with the process.
+                let _ = tokio::time::timeout(CUT, self.connections.emptied()).await;
+                Ok(())
+            }
         }
     }
 }
@@ -305,11 +318,18 @@ async fn grace(phases: &mut watch::Receiver<Phase>) {
     }
 }
 
-async fn drain_when_asked(worker: Rc<Worker>, mut phases: watch::Receiver<Phase>) {
+async fn drain_when_asked(
+    worker: Rc<Worker>,
+    mut phases: watch::Receiver<Phase>,
+    mut is_cut: watch::Receiver<bool>,
+) {
     if phases.wait_for(|phase| *phase != Phase::Running).await.is_ok() {
         worker.drain();
     }
     if phases.wait_for(|phase| matches!(phase, Phase::Stopping(_))).await.is_ok() {
         worker.stop();
+    }
+    if is_cut.wait_for(|is_cut| *is_cut).await.is_ok() {
+        worker.cut();
     }
 }

@@ -80,6 +80,28 @@ fn a_drain_ends_at_its_timeout() {
 }
 
 #[test]
+fn downloads_that_a_stop_cuts_have_their_line_in_the_access_log() {
+    for second_signal in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let time = if second_signal { "60s" } else { "300ms" };
+        let mut server =
+            Server::start_with(&["--access-log", path.to_str().unwrap(), "--drain-timeout", time]);
+        server.put("large", pattern(LARGE));
+        let _downloads = [(); 20].map(|()| begin_download(&server));
+        server.program().signal(Signal::TERM);
+        if second_signal {
+            wait_until("the drain", || server.get("/plshelp.txt").status == 503);
+            server.program().signal(Signal::TERM);
+        }
+        assert!(server.program_mut().wait().success());
+        let text = std::fs::read_to_string(&path).unwrap();
+        let cut = text.lines().filter(|line| line.contains("/large ") && line.ends_with(" aborted"));
+        assert_eq!(cut.count(), 20, "{text}");
+    }
+}
+
+#[test]
 fn the_access_log_says_what_was_truly_sent() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
