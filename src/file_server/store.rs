@@ -151,14 +151,12 @@ impl Store {
     /// The file, read by a thread that may wait for a disk.
     pub async fn read(&self, path: &[u8]) -> Result<Found, OpenError> {
         let loading = self.loading.borrow().get(path).cloned();
-        let (loading, is_first) = match loading {
-            Some(loading) => (loading, false),
-            None => (self.start(path), true),
+        let (loading, forget) = match loading {
+            Some(loading) => (loading, None),
+            None => (self.start(path), Some(Forget { store: self, path })),
         };
         let loaded = loading.await;
-        if is_first {
-            self.loading.borrow_mut().remove(path);
-        }
+        drop(forget);
         self.settle(path, loaded, Instant::now())
     }
 
@@ -198,6 +196,19 @@ impl Store {
                 Err(error)
             }
         }
+    }
+}
+
+/// Ends the time in which others may wait for a read with the request that began it, also where that is given up: what
+/// was read then is not for whoever comes later.
+struct Forget<'a> {
+    store: &'a Store,
+    path: &'a [u8],
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.store.loading.borrow_mut().remove(self.path);
     }
 }
 
@@ -248,5 +259,58 @@ fn read_at(file: &File, bytes: &mut [u8], at: u64, flags: ReadWriteFlags) -> Res
     {
         let _ = flags;
         Ok(retry_on_intr(|| rustix::io::pread(file, &mut *bytes, at))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::Poll;
+
+    use super::*;
+
+    /// One look at a future, of which nothing is expected.
+    async fn poll_once<F: Future>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
+        std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
+    }
+
+    #[test]
+    fn a_read_that_is_given_up_is_not_answered_to_later_requests() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Arc::new(Root::open(folder.path()).unwrap());
+        let store = Store::new(root, 1 << 20, Passage::Memory, Arc::default());
+        let write = |text: &str| std::fs::write(folder.path().join("file"), text).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            write("old");
+            let mut given_up = Box::pin(store.read(b"file"));
+            let _ = poll_once(&mut given_up).await;
+            drop(given_up);
+            assert!(store.loading.borrow().is_empty());
+            write("new bytes");
+            let found = store.read(b"file").await.unwrap();
+            assert!(matches!(found.content, Content::Memory(bytes) if bytes == "new bytes"));
+        });
+    }
+
+    #[test]
+    fn who_waits_for_a_read_that_another_gave_up_gets_it() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "hello").unwrap();
+        let root = Arc::new(Root::open(folder.path()).unwrap());
+        let store = Store::new(root, 1 << 20, Passage::Memory, Arc::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut given_up = Box::pin(store.read(b"file"));
+            let _ = poll_once(&mut given_up).await;
+            let mut waiting = Box::pin(store.read(b"file"));
+            let early = poll_once(&mut waiting).await;
+            drop(given_up);
+            let found = match early {
+                Poll::Ready(found) => found,
+                Poll::Pending => waiting.await,
+            };
+            assert!(matches!(found.unwrap().content, Content::Memory(bytes) if bytes == "hello"));
+        });
     }
 }

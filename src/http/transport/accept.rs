@@ -112,3 +112,40 @@ async fn unless_cut(worker: &Worker, serving: impl Future<Output = ()>) {
     let mut serving = pin!(serving);
     poll_fn(|cx| if worker.is_cut.get() { Poll::Ready(()) } else { serving.as_mut().poll(cx) }).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use actix_http::{Request, Response};
+    use actix_service::fn_service;
+
+    use crate::http::listener;
+    use crate::http::transport::Transport;
+
+    #[test]
+    fn every_connection_has_ended_once_the_grace_has_passed() {
+        let listener = listener::listen("127.0.0.1", 0).unwrap();
+        let address = listener.local_addr().unwrap();
+        actix_rt::System::new().block_on(async {
+            let answer = |_: Request| async {
+                Ok::<_, Response<actix_http::body::BoxBody>>(Response::ok().set_body("x".repeat(32 << 20)))
+            };
+            let transport = Transport { workers: 1, ..Transport::default() };
+            let serving = transport.serve(vec![listener.into()], move || fn_service(answer)).unwrap();
+            let (stop, connections) = (serving.stop_handle(), serving.connections());
+            let client = std::thread::spawn(move || {
+                let mut stream = TcpStream::connect(address).unwrap();
+                stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+                stream.read_exact(&mut [0; 12]).unwrap();
+                stop.stop(Duration::ZERO);
+                stream
+            });
+            serving.run().await.unwrap();
+            assert_eq!(connections.live(), 0);
+            drop(client.join().unwrap());
+        });
+    }
+}
