@@ -12,8 +12,14 @@ use crate::http::stop::{Phase, StopHandle};
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Waits until a stop is asked for, lets downloads end while probes are told of it, and stops the connections. A
-/// download that begins meanwhile has all the time that the stop leaves it.
-pub(super) async fn drain(mut phases: watch::Receiver<Phase>, transport: StopHandle, load: &Load) {
+/// download that begins meanwhile has all the time that the stop leaves it, and so has the end of one that still
+/// `is_arriving`.
+pub(super) async fn drain(
+    mut phases: watch::Receiver<Phase>,
+    transport: StopHandle,
+    load: &Load,
+    is_arriving: impl Fn() -> bool,
+) {
     let Ok(asked) = phases.wait_for(|phase| *phase != Phase::Running).await.map(|phase| *phase) else {
         return;
     };
@@ -38,7 +44,7 @@ pub(super) async fn drain(mut phases: watch::Receiver<Phase>, transport: StopHan
                 last_words = Some(Instant::now() + LAST_WORDS);
             }
             () = tokio::time::sleep_until(last_words.unwrap_or(began)), if last_words.is_some() => {
-                if load.is_idle() {
+                if load.is_idle() && !is_arriving() {
                     return transport.stop(Duration::ZERO);
                 }
                 last_words = None;
@@ -54,6 +60,7 @@ pub(super) async fn drain(mut phases: watch::Receiver<Phase>, transport: StopHan
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::super::load::Work;
     use super::*;
@@ -70,9 +77,15 @@ mod tests {
 
     impl Drain {
         async fn begin(load: &Arc<Load>) -> Self {
+            Self::begin_while(load, &Arc::default()).await
+        }
+
+        async fn begin_while(load: &Arc<Load>, is_arriving: &Arc<AtomicBool>) -> Self {
+            let is_arriving = Arc::clone(is_arriving);
+            let is_arriving = move || is_arriving.load(Ordering::Relaxed);
             let (stop, transport) = (StopHandle::default(), StopHandle::default());
             let (phases, told, load) = (stop.phases(), transport.clone(), Arc::clone(load));
-            let task = tokio::spawn(async move { drain(phases, told, &load).await });
+            let task = tokio::spawn(async move { drain(phases, told, &load, is_arriving).await });
             stop.stop(GRACE);
             let drain = Self { stop, transport, task };
             drain.pass(MOMENT).await;
@@ -118,6 +131,17 @@ mod tests {
             download.complete();
             assert_eq!(drain.pass(LAST_WORDS / 10 * 9).await, Phase::Stopping(GRACE));
             assert_eq!(drain.pass(LAST_WORDS / 5).await, Phase::Stopping(Duration::ZERO));
+        });
+    }
+
+    #[test]
+    fn the_end_of_a_download_may_arrive_as_late_as_the_stop_allows() {
+        paused(async {
+            let is_arriving = Arc::new(AtomicBool::new(true));
+            let drain = Drain::begin_while(&Arc::new(Load::new(1)), &is_arriving).await;
+            assert_eq!(drain.pass(5 * LAST_WORDS).await, Phase::Stopping(GRACE));
+            is_arriving.store(false, Ordering::Relaxed);
+            assert_eq!(drain.pass(LAST_WORDS).await, Phase::Stopping(Duration::ZERO));
         });
     }
 

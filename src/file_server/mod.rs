@@ -257,10 +257,12 @@ impl FileServer {
             actix::spawn(admin::serve(listener, figures.registry(), stop.phases())?);
         }
         ready(&bound);
+        let connections = serving.connections();
+        let is_arriving = move || connections.lingering() > 0;
         let mut served = std::pin::pin!(serving.run());
         let served = tokio::select! {
             served = &mut served => served,
-            () = drain::drain(stop.phases(), transport_stop, &load) => served.await,
+            () = drain::drain(stop.phases(), transport_stop, &load, is_arriving) => served.await,
         };
         if let Some(log) = last_lines {
             log.written().await;

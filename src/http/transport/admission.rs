@@ -22,6 +22,7 @@ pub struct Connections {
     live: AtomicUsize,
     /// Connections that are being refused. They take no place from anybody.
     refusing: AtomicUsize,
+    lingering: AtomicUsize,
     emptied: Notify,
     rows: [Row; 2],
     /// Connections accepted, those refused included.
@@ -78,6 +79,7 @@ impl Connections {
             address_limit,
             live: AtomicUsize::new(0),
             refusing: AtomicUsize::new(0),
+            lingering: AtomicUsize::new(0),
             emptied: Notify::new(),
             rows: [Row::new(), Row::new()],
             accepted: AtomicU64::new(0),
@@ -93,6 +95,18 @@ impl Connections {
     #[must_use]
     pub fn live(&self) -> usize {
         self.live.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are closed already, but for the end of their last answer, which is on its way.
+    #[must_use]
+    pub fn lingering(&self) -> usize {
+        self.lingering.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection among [`Connections::lingering`] until the returned value is dropped.
+    pub(super) fn linger(self: &Arc<Self>) -> Lingering {
+        self.lingering.fetch_add(1, Ordering::Relaxed);
+        Lingering(Arc::clone(self))
     }
 
     /// Counts a connection until the returned place is dropped, and says whether it may be served.
@@ -145,6 +159,16 @@ pub(super) enum Admission {
     TooMany,
     /// Not even that.
     FarTooMany,
+}
+
+/// A connection whose last answer is on its way.
+#[derive(Debug)]
+pub(super) struct Lingering(Arc<Connections>);
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        self.0.lingering.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A counted connection.

@@ -1,6 +1,7 @@
 //! The end of a connection: a page where it is refused, then a close that lets the last answer arrive.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
@@ -9,6 +10,7 @@ use actix_http::StatusCode;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::ReadBuf;
 
+use super::admission::{Connections, Lingering};
 use super::clock::{Clock, Purpose};
 use super::link::Link;
 use super::stall;
@@ -35,6 +37,7 @@ pub(super) struct Ending {
     closing: Closing,
     page: Option<Page>,
     patience: Patience,
+    _lingering: Option<Lingering>,
 }
 
 /// What a refused connection was answered with.
@@ -57,12 +60,18 @@ impl Ending {
     pub(super) fn with_page(status: StatusCode, body: Body, pages: &Pages) -> Self {
         let (unsent, head_length) = encode(status, body, pages);
         let page = Some(Page { status, head_length: head_length as u64 });
-        Self { unsent, closing: Closing::Sending, page, patience: Patience::default() }
+        Self { unsent, closing: Closing::Sending, page, patience: Patience::default(), _lingering: None }
     }
 
     /// Closes after an answer that is out already.
-    pub(super) fn after_answer() -> Self {
-        Self { unsent: Bytes::new(), closing: Closing::Sending, page: None, patience: Patience::default() }
+    pub(super) fn after_answer(connections: &Arc<Connections>) -> Self {
+        Self {
+            unsent: Bytes::new(),
+            closing: Closing::Sending,
+            page: None,
+            patience: Patience::default(),
+            _lingering: Some(connections.linger()),
+        }
     }
 
     /// The page, where there is one.

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 
 use super::{Server, pattern};
 use crate::support::{http, wait_until};
@@ -35,6 +36,30 @@ fn a_drain_tells_probes_and_finishes_downloads() {
     let mut rest = Vec::new();
     download.read_to_end(&mut rest).unwrap();
     assert!(rest.ends_with(&pattern(LARGE)[LARGE - 1000..]) && rest.len() > LARGE);
+    assert!(server.program_mut().wait().success());
+}
+
+#[test]
+fn a_drain_waits_for_the_end_of_a_download_that_is_taken_slowly() {
+    const SIZE: usize = 8 << 20;
+    let mut server = Server::start_with(&["--drain-timeout", "60s"]);
+    server.put("large", pattern(SIZE));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(64 << 10).unwrap();
+    socket.connect(&server.program().address().into()).unwrap();
+    let mut download = TcpStream::from(socket);
+    download.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    download.read_exact(&mut [0; 12]).unwrap();
+    server.program().signal(Signal::TERM);
+    // The kernel of the server has the rest, and the client takes it later than pages would be waited for.
+    download.read_exact(&mut vec![0; SIZE - (2 << 20)]).unwrap();
+    std::thread::sleep(Duration::from_secs(4));
+    download.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let mut rest = Vec::new();
+    download.read_to_end(&mut rest).unwrap();
+    assert!(rest.ends_with(&pattern(SIZE)[SIZE - 1000..]) && rest.len() > 2 << 20);
+    drop(download);
     assert!(server.program_mut().wait().success());
 }
 

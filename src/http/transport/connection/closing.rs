@@ -38,7 +38,7 @@ impl Connection {
         self.line.clear();
         if self.link.has_request_body.get() {
             self.link.stage.set(Stage::Ended);
-            self.ending = Some(Ending::after_answer());
+            self.ending = Some(Ending::after_answer(&self.link.worker.connections));
             // The dispatcher waits for the body until it hears of the end.
             cx.waker().wake_by_ref();
             return;
@@ -58,7 +58,7 @@ impl Connection {
         let is_at_risk = self.link.sent() > AT_ONCE || self.stream.poll_readable(cx).is_ready();
         if is_at_risk && self.stream.unacknowledged() != Some(0) {
             self.link.stage.set(Stage::Ended);
-            self.ending = Some(Ending::after_answer());
+            self.ending = Some(Ending::after_answer(&self.link.worker.connections));
         }
     }
 }
