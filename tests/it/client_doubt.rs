@@ -1,7 +1,8 @@
 //! `fingerpost get` among many corrupt servers: how much is fetched, who is asked, what is left.
 
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
+use super::support::digits;
 use super::support::downloads::{Downloads, Outcome};
 use super::support::misbehaving::{FileServer, Script, content};
 
@@ -16,8 +17,7 @@ fn get(downloads: &Downloads, file: &[u8], servers: &[FileServer], flags: &[&str
         .map(|(index, server)| format!("<{}>; rel=duplicate; pri={}", server.url("/f"), index + 1))
         .collect();
     let balancer = Script::redirect(&servers[0].url("/f"), &[&format!("Link: {}", links.join(", "))]).start();
-    let digest = Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
-    let checksum = format!("sha-256={digest}");
+    let checksum = format!("sha-256={}", digits::<Sha256>(file));
     downloads.get_quickly(&[&[balancer.url("/f").as_str(), "--checksum", &checksum], flags].concat())
 }
 
