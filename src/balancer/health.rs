@@ -67,7 +67,7 @@ pub struct Health {
     silent_since: Option<Instant>,
     /// Why the latest probe could not be sent; `None` after one that was.
     obstacle: Option<Failure>,
-    /// When the slow start began that is under way or over; `None` for a backend that has never come back.
+    /// When the slow start began that is under way, or was at the probe before.
     returned: Option<Instant>,
     /// The share of failed probes, the latest counting a tenth; starts anew with each return.
     failure_rate: f32,
@@ -151,6 +151,9 @@ impl Health {
             ProbeOutcome::Failure(failure) => self.failed(failure, thresholds, now),
         };
         self.obstacle = None;
+        if self.warmth(thresholds, now) >= 1.0 {
+            self.returned = None;
+        }
         let from = self.state;
         if from == to {
             return None;

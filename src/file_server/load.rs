@@ -100,7 +100,8 @@ impl Load {
     /// Whether no client request is being answered, and none waits for a disk.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.in_flight() == 0 && self.preparing.load(Ordering::Relaxed) == 0
+        // In this order: a request is in flight before it is no more in preparation.
+        self.preparing.load(Ordering::Acquire) == 0 && self.in_flight() == 0
     }
 
     /// Resolves once that is so.
@@ -178,7 +179,7 @@ pub struct Preparing(Arc<Load>);
 
 impl Drop for Preparing {
     fn drop(&mut self) {
-        if self.0.preparing.fetch_sub(1, Ordering::Relaxed) == 1 {
+        if self.0.preparing.fetch_sub(1, Ordering::Release) == 1 {
             self.0.idle.notify_one();
         }
     }

@@ -32,6 +32,8 @@ struct Fleet {
     now: Instant,
     random: SmallRng,
     seconds: u32,
+    /// Redirects a second.
+    rate: u32,
 }
 
 impl Fleet {
@@ -47,18 +49,24 @@ impl Fleet {
             now,
             random: SmallRng::seed_from_u64(1),
             seconds: 0,
+            rate: RATE,
         }
     }
 
     /// Probes all and redirects for a second; how many clients each server was sent.
     fn second(&mut self, lie: Option<&str>) -> Vec<u32> {
+        self.second_of(|server| lie.filter(|_| server == 0).map(str::to_owned))
+    }
+
+    /// The same with what each server says instead of the truth.
+    fn second_of(&mut self, says: impl Fn(usize) -> Option<String>) -> Vec<u32> {
         self.seconds += 1;
         for (server, entry) in self.entries.iter_mut().enumerate() {
             let truth = format!(
                 "\"in_flight\":2,\"completed\":{0}00,\"sent_bytes\":{0}00000000,\"busy_seconds\":{0}",
                 self.seconds
             );
-            let metrics = lie.filter(|_| server == 0).unwrap_or(&truth);
+            let metrics = says(server).unwrap_or(truth);
             let header = format!("JSON {{\"named_metrics\":{{{metrics}}}}}");
             let report = load_report::parse(header.as_bytes()).ok().map(|parsed| parsed.report);
             let took = Duration::from_millis(1);
@@ -69,8 +77,8 @@ impl Fleet {
         let table =
             RoutingTable::build(1, &mut self.entries, name, &THRESHOLDS, &self.clock, self.now, random);
         let mut sent = vec![0; SERVERS];
-        for _ in 0..RATE {
-            self.now += Duration::from_secs(1) / RATE;
+        for _ in 0..self.rate {
+            self.now += Duration::from_secs(1) / self.rate;
             let mut picks = Picks::new(0);
             table.policy.pick(&Request::default(), self.clock.tick(self.now), random, &mut picks);
             sent[picks.chosen().unwrap() as usize] += 1;
@@ -196,4 +204,44 @@ fn a_report_that_does_not_change_while_nobody_comes_is_believed() {
     let sent = fleet.seconds(10, Some(idle));
     assert_eq!(sent[0], 0);
     assert!(!fleet.entries[0].estimate.is_stuck());
+}
+
+#[test]
+fn a_server_that_was_swamped_and_reports_no_more_gets_clients_again_at_once() {
+    for silent in [0, 3] {
+        let mut fleet = Fleet::new();
+        let nothing = || Some("\"other\":1".to_owned());
+        let others = |server: usize| (1..=silent).contains(&server).then(nothing).flatten();
+        let swamped = || Some("\"in_flight\":1e5".to_owned());
+        // What a client costs is known from the first table on.
+        for expected in [None, Some(0), Some(0)] {
+            let sent = fleet.second_of(|server| if server == 0 { swamped() } else { others(server) });
+            assert!(expected.is_none_or(|expected| sent[0] == expected), "{sent:?}");
+        }
+        for second in 0..3 {
+            let sent = fleet.second_of(|server| if server == 0 { nothing() } else { others(server) });
+            assert!(sent[0] > 20, "{silent} silent others, second {second}: {sent:?}");
+        }
+    }
+}
+
+#[test]
+fn an_address_at_which_several_servers_take_turns_gets_the_share_of_one_without_reports() {
+    let sent = [false, true].map(|takes_turns| {
+        let mut fleet = Fleet::new();
+        fleet.rate = 10 * RATE;
+        let mut all = vec![0; SERVERS];
+        for second in 0..30 {
+            let says = |server: usize| match server {
+                0 if takes_turns => Some(format!("\"in_flight\":2,\"completed\":{second},\"boot\":{second}")),
+                0..7 => Some("\"other\":1".to_owned()),
+                _ => None,
+            };
+            for (all, more) in all.iter_mut().zip(fleet.second_of(says)) {
+                *all += if second < 20 { 0 } else { more };
+            }
+        }
+        all
+    });
+    assert!(sent[1][0].abs_diff(sent[0][0]) <= sent[0][0] / 4, "{sent:?}");
 }

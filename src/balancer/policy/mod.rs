@@ -56,7 +56,7 @@ pub struct Candidate {
     pub throughput: Option<Throughput>,
     /// Whether its probe answers say what is in flight there, so that its ledger is set right with each.
     pub reports: bool,
-    /// Whether it was not chosen from until now: it is new, or was out.
+    /// Whether it joins the others of its kind, with reports or without: it is new, was out, or was of the other kind.
     pub joins: bool,
     /// A [`digest`] of its whole address, the same on every balancer.
     pub address: u64,

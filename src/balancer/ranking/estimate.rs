@@ -113,6 +113,12 @@ impl Estimate {
         self.turns.is_shared
     }
 
+    /// Whether its latest probe answer carried a load report that is believed, so that its ledger was set right.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.reports() && self.is_believed()
+    }
+
     fn is_believed(&self) -> bool {
         !self.is_stuck() && !self.is_shared()
     }

@@ -46,6 +46,8 @@ pub struct Entry {
     pub latest: Option<Timings>,
     /// Whether it is chosen from, as of the latest table.
     pub standing: Standing,
+    /// Whether its load reports were believed, as of the latest table.
+    pub was_heard: bool,
 }
 
 /// The parts of one probe, each from its start.
@@ -69,6 +71,7 @@ impl Entry {
             estimate: Estimate::default(),
             latest: None,
             standing: Standing::Out,
+            was_heard: false,
         }
     }
 
@@ -144,7 +147,10 @@ impl RoutingTable {
         let mut candidates = Vec::new();
         for ((place, entry), standing) in (0..).zip(entries.iter_mut()).zip(selection.standings) {
             let before = std::mem::replace(&mut entry.standing, standing);
-            candidates.extend(candidate(place, entry, before));
+            let was_heard = std::mem::replace(&mut entry.was_heard, entry.estimate.is_heard());
+            // One that is heard no more stands with those that never were: what it said last would hold for ever.
+            let joins = !matches!(before, Standing::Chosen(_)) || (was_heard && !entry.was_heard);
+            candidates.extend(candidate(place, entry, joins));
         }
         Self {
             generation,
@@ -163,15 +169,15 @@ impl RoutingTable {
 }
 
 /// The entry, if it is chosen from.
-fn candidate(place: u32, entry: &Entry, before: Standing) -> Option<Candidate> {
+fn candidate(place: u32, entry: &Entry, joins: bool) -> Option<Candidate> {
     let Standing::Chosen(share) = entry.standing else { return None };
     Some(Candidate {
         backend: place,
         weight: f64::from(entry.member.backend.weight()) * share,
         response_time: entry.estimate.response_time(),
         throughput: entry.estimate.throughput(),
-        reports: entry.estimate.reports() && !entry.estimate.is_stuck(),
-        joins: !matches!(before, Standing::Chosen(_)),
+        reports: entry.was_heard,
+        joins,
         address: entry.member.address,
         ledger: Arc::clone(&entry.member.ledger),
     })

@@ -9,13 +9,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use actix_http::header::{self, HeaderName, HeaderValue};
-use actix_http::{HttpMessage as _, Request, Response, StatusCode};
+use actix_http::{HttpMessage as _, Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::Body;
 use super::files::Files;
+use super::load::{Flight, Work};
 use super::root::{OpenError, Root};
 use super::sending::Sent;
 
@@ -99,6 +100,8 @@ impl Files {
             None => return self.refuse_listing(),
         };
         let Some(memory) = listings.reserve(&made.body) else { return self.refuse_listing() };
+        let is_head = *request.method() == Method::HEAD;
+        let in_flight = self.load.begin(Work::Client, if is_head { 0 } else { made.body.len() as u64 });
         let mut answer = Response::with_body(StatusCode::OK, Body::from(made.body));
         let content_type = match view.form {
             Form::Html => "text/html; charset=utf-8",
@@ -113,7 +116,7 @@ impl Files {
             fields.insert(LISTING_LIMIT, HeaderValue::from(folder::MOST_SHOWN));
             self.counters.listings_cut.fetch_add(1, Relaxed);
         }
-        Sent { memory: Some(memory), ..answer.into() }
+        Sent { answer, flight: Flight::Own(in_flight), memory: Some(memory) }
     }
 
     fn refuse_listing(&self) -> Sent {

@@ -2,15 +2,16 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use actix_http::StatusCode;
 use actix_service::{Service, ServiceFactory};
 use futures_util::future::LocalBoxFuture;
+use pin_project_lite::pin_project;
 
-use super::admission::Admission;
+use super::admission::{Admission, Place};
 use super::connection::Connection;
 use super::link::Worker;
 use super::stream::Stream;
@@ -98,19 +99,30 @@ where
                 tracing::debug!(%error, "connection ended early");
             }
         };
-        Box::pin(async move {
-            // Given back once the connection is gone.
-            let _place = place;
-            unless_cut(&worker, serving).await;
-            Ok(())
-        })
+        Box::pin(Served { serving, worker, _place: place })
     }
 }
 
-/// Serves a connection, and drops it once the worker ends them all.
-async fn unless_cut(worker: &Worker, serving: impl Future<Output = ()>) {
-    let mut serving = pin!(serving);
-    poll_fn(|cx| if worker.is_cut.get() { Poll::Ready(()) } else { serving.as_mut().poll(cx) }).await;
+pin_project! {
+    /// Serves a connection, and ends once the worker ends them all.
+    ///
+    /// A type of its own, since an async block that waits for `serving` would have room for it twice.
+    struct Served<F> {
+        #[pin]
+        serving: F,
+        worker: Rc<Worker>,
+        // Given back once the connection is gone: fields are dropped in their order.
+        _place: Place,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Served<F> {
+    type Output = Result<(), ()>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if this.worker.is_cut.get() { Poll::Ready(Ok(())) } else { this.serving.poll(cx).map(Ok) }
+    }
 }
 
 #[cfg(test)]

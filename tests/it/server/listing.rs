@@ -1,8 +1,12 @@
 //! Folders without an index.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, SystemTime};
+
+use rustix::process::Signal;
 
 use super::{Server, pattern, request};
 use crate::support::http::{self, Answer, Connection, Expect};
@@ -10,6 +14,15 @@ use crate::support::{wait_for, wait_until};
 
 fn server() -> Server {
     Server::start_with(&["--listing", "--admin", "127.0.0.1:0"])
+}
+
+/// A folder `large` whose names grow sixfold when they are escaped: such a page is larger than what the kernel takes of it.
+fn make_large_folder(server: &Server) {
+    let large = server.root().join("large");
+    std::fs::create_dir(&large).unwrap();
+    for number in 0..10_001 {
+        std::fs::File::create(large.join(format!("{number:05}{}", "\"".repeat(245)))).unwrap();
+    }
 }
 
 /// Where the links of a page lead, but those of its heads.
@@ -132,12 +145,7 @@ fn an_index_goes_before_the_listing() {
 #[test]
 fn a_large_folder_is_cut_and_clients_that_do_not_read_use_up_no_memory() {
     let server = server();
-    let large = server.root().join("large");
-    std::fs::create_dir(&large).unwrap();
-    // Names that grow sixfold when they are escaped: such a page is larger than what the kernel takes of it.
-    for number in 0..10_001 {
-        std::fs::File::create(large.join(format!("{number:05}{}", "\"".repeat(245)))).unwrap();
-    }
+    make_large_folder(&server);
     let begin = || {
         let mut connection = server.connect();
         connection.send(request("GET", "/large/", &[])).unwrap();
@@ -169,4 +177,21 @@ fn a_large_folder_is_cut_and_clients_that_do_not_read_use_up_no_memory() {
         line.unwrap().parse::<u32>().unwrap()
     };
     assert!(count("listings_refused") >= 1 && count("listings_cut") >= 3, "{metrics}");
+}
+
+#[test]
+fn a_drain_waits_for_a_listing_as_for_a_download() {
+    let mut server = Server::start_with(&["--listing", "--drain-timeout", "60s"]);
+    make_large_folder(&server);
+    let mut reader = TcpStream::connect(server.program().address()).unwrap();
+    reader.write_all(request("GET", "/large/", &["Connection: close"]).as_bytes()).unwrap();
+    reader.read_exact(&mut [0; 12]).unwrap();
+    server.program().signal(Signal::TERM);
+    wait_until("the drain", || server.get("/plshelp.txt").status == 503);
+    // Longer than what is left after the last download has.
+    std::thread::sleep(Duration::from_secs(3));
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).unwrap();
+    assert!(rest.ends_with(b"</html>\n") || rest.ends_with(b"</html>"), "{} bytes", rest.len());
+    assert!(server.program_mut().wait().success());
 }

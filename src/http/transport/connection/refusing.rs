@@ -36,7 +36,9 @@ impl Connection {
             scan_head(&mut connection.scan, &mut connection.line, worker, buf.filled());
         }
         connection.end_with(status);
-        std::future::poll_fn(|cx| connection.poll_ending(cx)).await
+        // Whoever takes nothing of the page keeps the place of another one that is refused.
+        let ending = std::future::poll_fn(|cx| connection.poll_ending(cx));
+        tokio::time::timeout(LINGER, ending).await.unwrap_or(Ok(()))
     }
 
     /// Reads nothing more, and answers with the page of this status.
