@@ -4,7 +4,7 @@ use sha2::Sha256;
 
 use super::support::digits;
 use super::support::downloads::{Downloads, Outcome};
-use super::support::misbehaving::{FileServer, Script, content};
+use super::support::misbehaving::{FileServer, Framing, Script, content};
 
 /// Quick, and from several servers wherever it can be.
 const FLAGS: [&str; 6] =
@@ -89,9 +89,13 @@ fn of_several_that_are_wrong_together_each_is_heard_alone() {
 fn a_copy_that_was_cut_short_does_not_keep_the_right_one_away() {
     let file = content(300_000);
     for cut in [200_000, 0] {
-        let servers = [Script::of(&file[..cut]).start(), Script::of(&file).start()];
-        let downloads = Downloads::new();
-        get(&downloads, &file, &servers, &[]).ended_with(0);
-        assert!(downloads.read("f") == file, "{cut}");
+        // Where the right one does not say its size, that of the wrong one must not stand.
+        for framing in [Framing::Length, Framing::Chunked, Framing::UntilClose] {
+            let right = Script::of(&file).framing(framing);
+            let servers = [Script::of(&file[..cut]).start(), right.start()];
+            let downloads = Downloads::new();
+            get(&downloads, &file, &servers, &[]).ended_with(0);
+            assert!(downloads.read("f") == file, "{cut} {framing:?}");
+        }
     }
 }

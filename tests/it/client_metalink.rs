@@ -4,7 +4,7 @@ use sha2::Sha256;
 
 use super::support::digits;
 use super::support::downloads::{Downloads, Outcome};
-use super::support::misbehaving::{FileServer, Script, content};
+use super::support::misbehaving::{Fault, FileServer, Script, Times, content};
 use super::support::wait_until;
 
 const TYPE: &str = "Content-Type: application/metalink4+xml";
@@ -129,4 +129,46 @@ fn the_time_is_limited_and_ctrl_c_heard_while_a_metalink_comes() {
     wait_until("half of it", || server.sent() >= 1000);
     running.signal(rustix::process::Signal::INT);
     assert_eq!(running.wait().code(), Some(130));
+}
+
+#[test]
+fn a_metalink_in_the_place_of_what_has_begun_to_arrive_is_no_end_of_it() {
+    let right = content(300_000);
+    let other = Script::of(b"another file").start();
+    let text = metalink(&[file("other", "", &other)]);
+    let misled = Script::of(text.as_bytes()).header(TYPE).start();
+    let script = Script::of(&right).fault(Fault::ClosesAt(200_000), Times::Next(1));
+    for (first, expected) in [(script.clone(), None), (script.answers(404, vec![]), Some(22))] {
+        let first = first.start();
+        let links = format!("Link: <{}>; rel=duplicate; pri=2", misled.url("/f"));
+        let balancer = Script::redirect(&first.url("/f"), &[&links]).start();
+        let downloads = Downloads::new();
+        let outcome = downloads.get_quickly(&[&balancer.url("/f")]);
+        match expected {
+            None => {
+                outcome.ended_with(0);
+                assert!(downloads.read("f") == right);
+            }
+            Some(code) => assert_eq!(
+                (outcome.code(), downloads.names().contains(&"other".to_owned())),
+                (code, false),
+                "{}",
+                outcome.stderr()
+            ),
+        }
+    }
+    assert_eq!(other.exchanges(), []);
+}
+
+#[test]
+fn an_address_that_has_a_metalink_now_is_read_as_one_although_half_of_a_file_is_left() {
+    let right = content(300_000);
+    let server = Script::of(&right).closes_at(200_000).start();
+    let downloads = Downloads::new();
+    downloads.get(&[&server.url("/f"), "--retry", "0"]).ended_with(18);
+    let other = Script::of(&right).start();
+    server.becomes(Script::of(metalink(&[file("f", "", &other)]).as_bytes()).header(TYPE));
+    downloads.get_quickly(&[&server.url("/f")]).ended_with(0);
+    assert_eq!(downloads.names(), ["f"]);
+    assert!(downloads.read("f") == right);
 }

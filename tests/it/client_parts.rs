@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use sha2::{Digest, Sha256};
 
+use super::support::digits;
 use super::support::downloads::Downloads;
 use super::support::misbehaving::{Fault, FileServer, Framing, Ranges, Script, Times, content};
 
@@ -132,4 +133,52 @@ fn a_head_of_another_version_says_nothing_of_the_size() {
         downloads.get_quickly(&[&balancer.url("/f"), "--max-time", "20"]).ended_with(0);
         assert!(downloads.read("f") == file, "{announced} {framing:?}: {}", downloads.read("f").len());
     }
+}
+
+#[test]
+fn where_a_file_ends_is_said_by_those_that_have_it() {
+    let (file, longer) = (content(FILE), content(2 * FILE));
+    let past_end = || vec![format!("Content-Range: bytes */{FILE}")];
+    let broken =
+        || Script::of(&longer).framing(Framing::Chunked).fault(Fault::ClosesAt(FILE), Times::Next(1));
+    // Who sent this version says where it ends, with a tag or without.
+    for tag in [None, Some(format!("ETag: {}", broken().start().etag().unwrap()))] {
+        let lines = past_end().into_iter().chain(tag).collect();
+        let server = broken().answers(416, lines).start();
+        let downloads = Downloads::new();
+        downloads.get_quickly(&[&server.url("/f")]).ended_with(0);
+        assert!(downloads.read("f") == file);
+    }
+    // So does another under the same tag.
+    let (first, second) = (broken().answers(404, vec![]).start(), Script::of(&file));
+    let second = second.etag(first.etag().as_deref()).start();
+    let downloads = Downloads::new();
+    downloads.get_quickly(&[&balancer(&[&first, &second]).url("/f")]).ended_with(0);
+    assert!(downloads.read("f") == file);
+}
+
+#[test]
+fn who_never_sent_the_file_does_not_say_where_it_ends() {
+    let file = content(FILE);
+    let breaking = || {
+        let script = Script::of(&file).framing(Framing::Chunked);
+        script.fault(Fault::ClosesAt(BROKEN_AT), Times::Next(1)).answers(404, vec![]).start()
+    };
+    let misleading = || {
+        let past_end = Fault::Answers(416, vec![format!("Content-Range: bytes */{BROKEN_AT}")]);
+        Script::of(b"").fault(past_end, Times::Next(1)).answers(404, vec![]).start()
+    };
+    let (first, second) = (breaking(), misleading());
+    let downloads = Downloads::new();
+    downloads.get_quickly(&[&balancer(&[&first, &second]).url("/f")]).ended_with(22);
+    assert_eq!(ranges(&second), [format!("bytes={BROKEN_AT}-"), String::new()]);
+    assert_eq!(downloads.names(), [""; 0]);
+
+    // Nor does it keep the right file away where a digest tells which it is.
+    let (first, second) = (breaking(), misleading());
+    let third = Script::of(&file).etag(Some("\"right\"")).framing(Framing::Chunked).start();
+    let checksum = format!("sha-256={}", digits::<Sha256>(&file));
+    let balancer = balancer(&[&first, &second, &third]);
+    downloads.get_quickly(&[&balancer.url("/f"), "--checksum", &checksum]).ended_with(0);
+    assert!(downloads.read("f") == file);
 }

@@ -22,13 +22,22 @@ impl Engine<'_> {
         let Some(active) = self.runs.get(&run) else { return Ok(()) };
         let is_metalink = opened.answer.head.header("content-type").is_some_and(is_metalink);
         let is_whole = opened.extent == Extent::Whole;
-        let is_open = matches!(self.job.origin, Origin::Address(_)) && self.job.checksum.is_none();
-        if is_metalink && is_whole && is_open {
-            self.metalink = Some(opened.answer);
-            return Err(DownloadError::IsMetalink { url: opened.url.to_string(), text: String::new() });
-        }
         let (source, wanted, started) = (active.source, active.wanted.clone(), active.started);
         let url = opened.url.to_string();
+        let is_open = matches!(self.job.origin, Origin::Address(_)) && self.job.checksum.is_none();
+        if is_metalink && is_whole && is_open {
+            // Once a server has sent the file, it is no Metalink.
+            if self.nothing_kept() && self.identity == self.identity.reopened() {
+                self.metalink = Some(opened.answer);
+                return Err(DownloadError::IsMetalink { url, text: String::new() });
+            }
+            if self.nothing_came() {
+                // What an earlier run left may be older than it.
+                self.other_versions.push(source);
+            }
+            self.fail(run, Failure::Final, DownloadError::OtherVersion { url }, None, now);
+            return Ok(());
+        }
         let own_etag = self.sources.get(source).and_then(|entry| entry.etag.clone());
         // Where nothing tells one version from another, what is kept must not be added to.
         let is_unprovable = self.identity.is_open() && !self.nothing_kept();
@@ -150,11 +159,19 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// A request for what follows the bytes that are there was told that nothing does: that is the size, where it was not known.
+    /// A request for what follows the bytes that are there was told that nothing does: that is the size, where it was not known,
+    /// and where it is said of this version.
     pub(super) fn is_end(&mut self, run: RunId, observed: &Observed, now: Instant) -> bool {
         let Some(active) = self.runs.get(&run) else { return false };
-        let is_other = observed.etag.as_ref().is_some_and(|tag| !self.identity.etags.contains(tag));
-        let size = observed.size.filter(|size| *size == active.wanted.range.start && !is_other);
+        let is_same = match &observed.etag {
+            Some(tag) => self.identity.etags.contains(tag),
+            // Many servers send no tag with a 416: who sent this version speaks of it.
+            None => {
+                self.sources.supplied_bytes(active.source) > 0
+                    || self.sources.get(active.source).is_some_and(|entry| entry.validator.is_some())
+            }
+        };
+        let size = observed.size.filter(|size| *size == active.wanted.range.start && is_same);
         let (Some(size), None) = (size, self.plan.size()) else { return false };
         if size < self.plan.least_size() {
             return false;
@@ -167,9 +184,13 @@ impl Engine<'_> {
     }
 
     /// Whether no byte of the file is there yet.
-    fn nothing_kept(&self) -> bool {
-        self.sources.remembered.is_empty()
-            && self.sources.ids().all(|id| self.sources.supplied_bytes(id) == 0)
+    pub(super) fn nothing_kept(&self) -> bool {
+        self.sources.remembered.is_empty() && self.nothing_came()
+    }
+
+    /// Whether no byte of what is there came in this run.
+    fn nothing_came(&self) -> bool {
+        self.sources.ids().all(|id| self.sources.supplied_bytes(id) == 0)
     }
 
     /// Whether `observed` could be the file if all that is there were given up.

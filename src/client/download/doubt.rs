@@ -73,10 +73,8 @@ impl Doubt {
 impl Engine<'_> {
     /// The whole has a wrong digest: says what is fetched again, and from whom not.
     pub(super) async fn repair(&mut self, found: Checksum, promised: Checksum) -> Result<(), DownloadError> {
-        let name = match &self.target {
-            Some(target) => target.display().to_string(),
-            None => "standard output".to_owned(),
-        };
+        let path = self.target.clone().or_else(|| self.job.name());
+        let name = path.map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
         let error = |name| DownloadError::WrongChecksum {
             name,
             found: Box::new(found),
@@ -153,8 +151,16 @@ impl Engine<'_> {
         for source in empty {
             self.exclude(source, REASON);
         }
-        self.plan.forget_size();
+        self.disbelieve_size();
         Ok(())
+    }
+
+    /// Where nothing is kept of those that were wrong, neither is what they said of the size.
+    fn disbelieve_size(&mut self) {
+        if self.nothing_kept() && known(self.job).size.is_none() {
+            self.identity.size = None;
+            self.plan.forget_size();
+        }
     }
 
     /// Nobody is left who could bring what was suspected: it is taken back, and the next is suspected, or heard. Whether there
@@ -218,7 +224,9 @@ impl Engine<'_> {
 
     /// Everything was written and checked before: no further piece can turn out wrong.
     async fn lose_for_good(&mut self, ranges: &[ByteRange]) -> Result<(), DownloadError> {
-        self.lose(ranges, REASON).await.map(|_| ())
+        self.lose(ranges, REASON).await?;
+        self.disbelieve_size();
+        Ok(())
     }
 
     /// Everybody who brought something, those first whom samples tell against, then those that brought least.
