@@ -82,7 +82,7 @@ pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
 
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
-        let interrupts = Interrupts::listen().map_err(UpError::Signals)?;
+        let interrupts = Interrupts::of_terminal().map_err(UpError::Signals)?;
         actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
         run(servers, balancer, &server_settings.root, &stop).await
     })

@@ -1,6 +1,8 @@
 //! How a program hears that it should stop, and how its servers do so.
 
+use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -65,14 +67,23 @@ impl StopHandle {
 /// The signals that ask a program to stop: SIGINT (Ctrl-C) and SIGTERM.
 #[derive(Debug)]
 pub struct Interrupts {
-    interrupt: Signal,
-    terminate: Signal,
+    signals: Vec<Signal>,
 }
 
 impl Interrupts {
     /// Takes the signals over: from now on they end the program only through [`Interrupts::next`].
     pub fn listen() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Self::of(&[SignalKind::interrupt(), SignalKind::terminate()])
+    }
+
+    /// The same with SIGHUP, for a program that lives as long as its terminal does.
+    pub fn of_terminal() -> io::Result<Self> {
+        Self::of(&[SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()])
+    }
+
+    fn of(kinds: &[SignalKind]) -> io::Result<Self> {
+        let signals = kinds.iter().map(|kind| signal(*kind)).collect::<io::Result<_>>()?;
+        Ok(Self { signals })
     }
 
     /// Asks `stop` to stop at the first signal, with `grace` for answers under way, and at once at the second.
@@ -89,10 +100,11 @@ impl Interrupts {
 
     /// Waits for the next signal.
     pub async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
+        poll_fn(|cx| {
+            let came = self.signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
+            if came { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }
 

@@ -32,6 +32,16 @@ fn one_command_brings_a_balancer_and_three_servers_that_answer_at_once() {
 }
 
 #[test]
+fn it_ends_with_its_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut up = Program::start_in(folder.path(), ["up"]);
+    up.address();
+    up.signal(rustix::process::Signal::HUP);
+    let ended = up.wait();
+    assert!(ended.success(), "{ended:?}");
+}
+
+#[test]
 fn a_folder_of_ones_own_is_served_and_downloaded_with_the_line_that_up_prints() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("mine")).unwrap();
