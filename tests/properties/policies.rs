@@ -303,3 +303,23 @@ fn hash_tells_backends_of_one_host_apart() {
     let shares = shares(PolicyName::Hash, candidates, 3_000);
     assert!(shares.iter().all(|share| (0.2..0.5).contains(share)), "{shares:?}");
 }
+
+#[test]
+fn no_pick_allocates() {
+    for name in PolicyName::ALL {
+        for count in [1, 3, 1_000] {
+            let mut random = SmallRng::seed_from_u64(7);
+            let candidates = equal(count);
+            let mut avoid = Avoid::default();
+            avoid.add(candidates[0].ledger.identity());
+            let policy = policy::build(name, candidates, Tick(0), &mut random);
+            let allocated = allocation_counter::measure(|| {
+                for pick in 0..100 {
+                    let request = Request { path_hash: pick, avoid };
+                    policy.pick(&request, Tick(pick), &mut random, &mut Picks::new(MOST_ALTERNATES));
+                }
+            });
+            assert_eq!(allocated.count_total, 0, "{name}, {count} backends");
+        }
+    }
+}
