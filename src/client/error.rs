@@ -65,6 +65,12 @@ pub enum DownloadError {
         /// How many sources were not asked for all of it any more, since it had been fetched too often.
         unasked: usize,
     },
+    /// Pieces of the file are not those that were promised.
+    #[error("pieces with a wrong digest: {pieces}; no other source brought the right ones")]
+    WrongPieces {
+        /// How many.
+        pieces: usize,
+    },
     /// Sources have different versions of the file, and it kept changing.
     #[error("the file changed again and again while it was downloaded")]
     KeepsChanging,
@@ -122,7 +128,7 @@ impl DownloadError {
             Self::Transport { source, .. } => transport_code(source),
             Self::BadRange { .. } => GetCode::BadRange,
             Self::Silent { .. } | Self::TooLong(_) => GetCode::Timeout,
-            Self::WrongChecksum { .. } => GetCode::WrongChecksum,
+            Self::WrongChecksum { .. } | Self::WrongPieces { .. } => GetCode::WrongChecksum,
             Self::KeepsChanging | Self::OtherVersion { .. } => GetCode::CannotResume,
             Self::NoSource => GetCode::CannotConnect,
             Self::Interrupted => GetCode::Interrupted,

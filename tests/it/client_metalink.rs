@@ -172,3 +172,64 @@ fn an_address_that_has_a_metalink_now_is_read_as_one_although_half_of_a_file_is_
     assert_eq!(downloads.names(), ["f"]);
     assert!(downloads.read("f") == right);
 }
+
+/// `file` described by a Metalink with its pieces; `servers` have it.
+fn described_by_pieces(file: &[u8], length: usize, servers: &[&FileServer]) -> String {
+    let hashes: Vec<String> =
+        file.chunks(length).map(|piece| format!("<hash>{}</hash>", digits::<Sha256>(piece))).collect();
+    let urls: Vec<String> = servers.iter().map(|server| format!("<url>{}</url>", server.url("/f"))).collect();
+    metalink(&[format!(
+        "<file name=\"f\"><size>{}</size><pieces length=\"{length}\" type=\"sha-256\">{}</pieces>{}</file>",
+        file.len(),
+        hashes.concat(),
+        urls.concat()
+    )])
+}
+
+#[test]
+fn what_is_right_is_kept_though_a_piece_was_wrong() {
+    let file = content(4 << 20);
+    let length = 1 << 20;
+    for at in [3 << 20, 1 << 20] {
+        let corrupt = Script::of(&file).corrupts(at + 5).start();
+        let silent = Script::of(&file).stalls_after_head().start();
+        let downloads = Downloads::new();
+        let describe = |servers: &[&FileServer]| {
+            let text = described_by_pieces(&file, length, servers);
+            std::fs::write(downloads.path().join("a.meta4"), text).unwrap();
+        };
+        // It can be ended by hand: the right pieces are kept.
+        describe(&[&corrupt, &silent]);
+        let mut running =
+            downloads.start(&["a.meta4", "-v", "--sources", "1", "--checkpoint-interval", "60"]);
+        running.wait_for_stderr("pieces had a wrong digest");
+        wait_until("a question", || !silent.exchanges().is_empty());
+        running.signal(rustix::process::Signal::INT);
+        assert_eq!(running.wait().code(), Some(130));
+        let right = Script::of(&file).start();
+        describe(&[&right]);
+        downloads.get(&["a.meta4"]).ended_with(0);
+        assert!(downloads.read("f") == file);
+        let again = right.sent();
+        assert!(again < 2 * length, "{again} bytes came a second time");
+    }
+}
+
+#[test]
+fn where_nobody_has_a_right_piece_the_others_are_kept() {
+    let file = content(4 << 20);
+    let length = 1 << 20;
+    let corrupt = Script::of(&file).corrupts(length + 5).start();
+    let downloads = Downloads::new();
+    let text = described_by_pieces(&file, length, &[&corrupt]);
+    std::fs::write(downloads.path().join("a.meta4"), text).unwrap();
+    let outcome = downloads.get(&["a.meta4"]);
+    let told = outcome.ended_with(32).stderr();
+    assert!(told.contains("pieces with a wrong digest: 1;"), "{told}");
+    assert_eq!(downloads.names(), ["a.meta4", "f.part", "f.part.journal"]);
+    corrupt.becomes(Script::of(&file));
+    let before = corrupt.sent();
+    downloads.get(&["a.meta4"]).ended_with(0);
+    assert!(downloads.read("f") == file);
+    assert!(corrupt.sent() - before < file.len() / 2, "it was fetched once more");
+}

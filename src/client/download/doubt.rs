@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 
 use super::super::checksum::Checksum;
 use super::super::error::DownloadError;
-use super::super::plan::{ByteRange, SourceId};
+use super::super::plan::{ByteRange, RangeSet, SourceId};
 use super::super::redirect::Trail;
 use super::engine::Engine;
 use super::fetch::{Extent, Fetcher, Wanted};
@@ -67,6 +67,13 @@ impl Doubt {
     /// Notes a wrong piece; whether it is the first time.
     pub(super) fn note_piece(&mut self, piece: ByteRange) -> bool {
         self.pieces.insert(piece.start)
+    }
+
+    /// How many pieces were wrong, of those that begin in `missing`.
+    pub(super) fn wrong_pieces(&self, missing: &RangeSet) -> usize {
+        let is_missing =
+            |start: u64| !missing.within(ByteRange::new(start, start.saturating_add(1))).is_empty();
+        self.pieces.iter().filter(|start| is_missing(**start)).count()
     }
 }
 

@@ -61,7 +61,7 @@ impl Engine<'_> {
 async fn corrected(store: Store, identity: Identity, right: RangeSet) -> Result<Store, SinkError> {
     let correcting = tokio::task::spawn_blocking(move || {
         let result = store.correct_journal(&identity, &right);
-        result.map(|()| store)
+        result.map(|_| store)
     });
     correcting.await.map_err(SinkError::Worker)?
 }

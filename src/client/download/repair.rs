@@ -82,7 +82,7 @@ impl Engine<'_> {
             self.plan.discard(*range);
         }
         match &mut self.writer {
-            Some(writer) => Ok(writer.forget(ranges).await?),
+            Some(writer) => Ok(writer.forget(ranges, &self.identity).await?),
             None => Ok(Vec::new()),
         }
     }
@@ -145,6 +145,10 @@ impl Engine<'_> {
     pub(super) fn final_error(&mut self) -> DownloadError {
         if let Some(error) = self.checksum_error.take() {
             return error;
+        }
+        let pieces = self.doubt.wrong_pieces(self.plan.missing());
+        if pieces > 0 {
+            return DownloadError::WrongPieces { pieces };
         }
         match self.last_error.take() {
             Some((error, shown)) => {

@@ -99,6 +99,11 @@ impl Journal {
         Ok(Self { path: path.to_owned(), file, lines, done: done.clone() })
     }
 
+    /// The bytes that it says are on the disk.
+    pub(super) fn done(&self) -> &RangeSet {
+        &self.done
+    }
+
     /// Adds bytes that were synced, and waits until the journal is on the disk too.
     pub fn add(&mut self, identity: &Identity, runs: &[(ByteRange, String)]) -> io::Result<()> {
         let mut text = String::new();

@@ -6,6 +6,7 @@ mod finisher;
 mod in_order;
 pub mod journal;
 mod part;
+mod sent;
 mod store;
 mod writer;
 

@@ -230,23 +230,27 @@ impl Store {
         self.begin_digest_anew();
     }
 
-    /// A later run is told of `right` alone, where the journal said more.
-    pub fn correct_journal(&self, identity: &Identity, right: &RangeSet) -> Result<(), SinkError> {
-        let Place::Part(part) = &self.place else { return Ok(()) };
-        let path = journal_path(part.target());
-        Journal::create(&path, identity, right).map_err(|source| SinkError::Io {
-            action: "write",
-            path,
-            source,
-        })?;
-        sync_folder(part.target())
-    }
-
-    /// Nothing tells a later run any more that what is there is right.
-    pub(super) fn remove_journal(&mut self) -> Result<(), SinkError> {
-        match &self.place {
-            Place::Part(part) => remove_journal(part.target()),
-            Place::InOrder(_) => Ok(()),
+    /// A later run is told of `right` alone, where the journal said more. There is none where nothing is right, or where that
+    /// cannot be told.
+    pub fn correct_journal(
+        &self,
+        identity: &Identity,
+        right: &RangeSet,
+    ) -> Result<Option<Journal>, SinkError> {
+        let Place::Part(part) = &self.place else { return Ok(None) };
+        let target = part.target();
+        if right.is_empty() {
+            remove_journal(target)?;
+            return Ok(None);
+        }
+        let path = journal_path(target);
+        match Journal::create(&path, identity, right) {
+            Ok(journal) => sync_folder(target).map(|()| Some(journal)),
+            Err(source) => {
+                // Better none than one that is wrong; the failure to tell is the first one.
+                let _ = remove_journal(target);
+                Err(SinkError::Io { action: "write", path, source })
+            }
         }
     }
 

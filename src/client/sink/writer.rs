@@ -13,6 +13,7 @@ use super::super::plan::{ByteRange, RangeSet};
 use super::digest::RunningDigest;
 use super::finisher::{Finish, Finisher, WholeFile};
 use super::journal::Journal;
+use super::sent::Sent;
 use super::store::{self, Hashing, Store};
 use super::{Durability, Existing, SinkError};
 
@@ -41,11 +42,11 @@ pub struct Writer {
     writing: Option<JoinHandle<Written>>,
     batch: Vec<(u64, Bytes)>,
     /// What is in the batch, and in the one that is being written, with who sent it.
-    batch_runs: Vec<(ByteRange, usize)>,
-    writing_runs: Vec<(ByteRange, usize)>,
+    batch_runs: Sent,
+    writing_runs: Sent,
     waiting: usize,
     /// Written since the last checkpoint, with who sent it.
-    unsaved: Vec<(ByteRange, usize)>,
+    unsaved: Sent,
     journal: JournalState,
     /// What was on the disk when this run began.
     before: RangeSet,
@@ -87,10 +88,10 @@ impl Writer {
             store: None,
             writing: None,
             batch: Vec::new(),
-            batch_runs: Vec::new(),
-            writing_runs: Vec::new(),
+            batch_runs: Sent::default(),
+            writing_runs: Sent::default(),
             waiting: 0,
-            unsaved: Vec::new(),
+            unsaved: Sent::default(),
             journal: JournalState::Idle(None),
             before: RangeSet::new(),
         }
@@ -100,7 +101,7 @@ impl Writer {
     pub fn push(&mut self, offset: u64, bytes: Bytes, source: usize) {
         let range = ByteRange::new(offset, offset.saturating_add(bytes.len() as u64));
         self.waiting = self.waiting.saturating_add(bytes.len());
-        add_run(&mut self.batch_runs, range, source);
+        self.batch_runs.add(range, source);
         self.batch.push((offset, bytes));
     }
 
@@ -173,9 +174,7 @@ impl Writer {
         self.store = Some(store);
         self.waiting = self.batch.iter().map(|(_, bytes)| bytes.len()).sum();
         let wrong = result?;
-        for (range, source) in std::mem::take(&mut self.writing_runs) {
-            add_run(&mut self.unsaved, range, source);
-        }
+        self.unsaved.append(&mut self.writing_runs);
         Ok(wrong)
     }
 
@@ -199,8 +198,7 @@ impl Writer {
     /// Whether so much came since the last checkpoint that the next should not wait for its time.
     #[must_use]
     pub fn is_checkpoint_due(&self) -> bool {
-        matches!(self.journal, JournalState::Idle(_))
-            && self.unsaved.iter().map(|(range, _)| range.len()).sum::<u64>() >= EARLY_CHECKPOINT_BYTES
+        matches!(self.journal, JournalState::Idle(_)) && self.unsaved.len() >= EARLY_CHECKPOINT_BYTES
     }
 
     /// Begins to make what was written so far survive a crash, unless that is under way or the store is busy.
@@ -223,10 +221,7 @@ impl Writer {
         let Some(file) = store.second_handle() else { return Ok(()) };
         let (file, journal, target) = (file?, journal.take(), self.target.clone());
         let (identity, before) = (identity.clone(), self.before.clone());
-        let runs: Vec<_> = std::mem::take(&mut self.unsaved)
-            .into_iter()
-            .map(|(range, source)| (range, name(source)))
-            .collect();
+        let runs = std::mem::take(&mut self.unsaved).named(name);
         self.journal = JournalState::Busy(tokio::task::spawn_blocking(move || {
             store::checkpoint(&file, &target, journal, &identity, &before, &runs)
         }));
@@ -239,8 +234,8 @@ impl Writer {
         identity: &Identity,
         name: impl Fn(usize) -> String,
     ) -> Result<(), SinkError> {
-        self.flush().await?;
-        self.settle().await?;
+        let wrong = self.flush().await?;
+        self.forget(&wrong, identity).await?;
         self.checkpoint(identity, name)?;
         self.settle().await
     }
@@ -267,7 +262,7 @@ impl Writer {
         self.leave_memory()?;
         let mut store = self.store.take().ok_or(SinkError::Abandoned)?;
         let batch = std::mem::take(&mut self.batch);
-        let runs = std::mem::take(&mut self.batch_runs);
+        let mut runs = std::mem::take(&mut self.batch_runs);
         let (store, result) = tokio::task::spawn_blocking(move || {
             let written = if batch.is_empty() { Ok(Vec::new()) } else { store.write(&batch) };
             let result = written.and_then(|_| work(&mut store));
@@ -278,29 +273,43 @@ impl Writer {
         self.store = Some(store);
         self.waiting = 0;
         let result = result?;
-        for (range, source) in runs {
-            add_run(&mut self.unsaved, range, source);
-        }
+        self.unsaved.append(&mut runs);
         Ok(result)
     }
 
-    /// These bytes are wrong and will come again. A journal that says otherwise goes. Pieces that turn out wrong meanwhile
-    /// are given back.
-    pub async fn forget(&mut self, ranges: &[ByteRange]) -> Result<Vec<ByteRange>, SinkError> {
+    /// These bytes are wrong and will come again: before that, a journal that says otherwise is corrected, where the file is
+    /// what `identity` says. Pieces that turn out wrong meanwhile are given back.
+    pub async fn forget(
+        &mut self,
+        ranges: &[ByteRange],
+        identity: &Identity,
+    ) -> Result<Vec<ByteRange>, SinkError> {
         let wrong = self.flush().await?;
         self.settle().await?;
-        self.journal = JournalState::Idle(None);
-        if self.store.is_some() {
-            self.with_store(Store::remove_journal).await?;
-        }
-        self.unsaved.clear();
-        if let Some(store) = &mut self.store {
+        if let Some(store) = self.store.as_mut().filter(|_| !ranges.is_empty()) {
             for range in ranges {
+                self.unsaved.forget(*range);
                 store.forget(*range);
             }
-            self.before = store.written().clone();
+            self.correct_journal(ranges, identity).await?;
         }
         Ok(wrong)
+    }
+
+    async fn correct_journal(&mut self, wrong: &[ByteRange], identity: &Identity) -> Result<(), SinkError> {
+        let journal = std::mem::replace(&mut self.journal, JournalState::Idle(None));
+        let mut right = std::mem::take(&mut self.before);
+        if let JournalState::Idle(Some(journal)) = &journal {
+            right = journal.done().clone();
+        }
+        for range in wrong {
+            right.remove(*range);
+        }
+        let (identity, told) = (identity.clone(), right.clone());
+        let corrected = self.with_store(move |store| store.correct_journal(&identity, &told)).await?;
+        self.journal = JournalState::Idle(corrected);
+        self.before = right;
+        Ok(())
     }
 
     /// Keeps what is written over from now on, so that [`take_back`](Self::take_back) can undo it.
@@ -382,13 +391,5 @@ impl Writer {
         self.flush().await?;
         let target = self.target.clone();
         self.with_store(move |store| store.discard(&target)).await
-    }
-}
-
-/// Notes that `range` came from `source`; what continues the last run makes it longer.
-fn add_run(runs: &mut Vec<(ByteRange, usize)>, range: ByteRange, source: usize) {
-    match runs.last_mut() {
-        Some((last, from)) if last.end == range.start && *from == source => last.end = range.end,
-        _ => runs.push((range, source)),
     }
 }
