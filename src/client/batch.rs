@@ -45,7 +45,7 @@ pub(super) async fn run(settings: Settings) -> GetCode {
             .map(|task| async move { (task.order, task.address.clone(), begin(context, task, screen).await) })
             .buffer_unordered(settings.jobs)
             // Whoever waits for the disk alone keeps nobody from the network.
-            .map(|(order, address, begun)| async move { (order, address, begun.settle(screen).await) })
+            .map(|(order, address, begun)| async move { (order, address, begun.settle(context, screen).await) })
             .buffer_unordered(MAX_LANDED);
         while let Some((order, address, ending)) = endings.next().await {
             let error = match ending {
@@ -91,10 +91,10 @@ enum Begun<'a> {
 
 impl Begun<'_> {
     /// Waits for the disk, and reports.
-    async fn settle(self, screen: &Screen) -> Result<(), DownloadError> {
+    async fn settle(self, context: &Context, screen: &Screen) -> Result<(), DownloadError> {
         let report = match self {
             Self::Failed { address, error } => Report::of_failure(address, error),
-            Self::Landed(landed, display) => landed.finish(&display).await,
+            Self::Landed(landed, display) => landed.finish(context, &display).await,
         };
         // A Metalink is no file, but those that it describes are.
         let is_file = !matches!(report.outcome, Err(DownloadError::IsMetalink { .. }));

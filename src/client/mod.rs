@@ -31,6 +31,7 @@ mod settings;
 pub mod sink;
 pub mod transport;
 
+use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 
 use crate::cli::GetArguments;
@@ -44,7 +45,11 @@ pub(crate) const USER_AGENT: &str = concat!("fingerpost/", env!("CARGO_PKG_VERSI
 #[must_use]
 pub fn command(arguments: &GetArguments) -> ExitCode {
     match Settings::new(arguments) {
-        Ok(settings) => actix_rt::System::new().block_on(batch::run(settings)).into(),
+        Ok(settings) => {
+            // Not dropped: that would wait for a write to a pipe that nobody reads.
+            let system = ManuallyDrop::new(actix_rt::System::new());
+            system.block_on(batch::run(settings)).into()
+        }
         Err(error) => {
             telemetry::complain(&error);
             error.code().into()

@@ -1,17 +1,20 @@
 //! `fingerpost get` and the disk: folders that may not be written to, disks that are full, names that are too long. Exit code 23,
 //! nothing under the final name, and with room it goes on.
 
+use std::fs::OpenOptions;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use sha2::Sha256;
 
 use super::support::digits;
 use super::support::downloads::Downloads;
 use super::support::misbehaving::{Fault, Framing, Script, Times, content};
+use super::support::{wait_for, wait_until};
 
 /// A user who is not root, and has no name either.
 const NOBODY: u32 = 65_534;
@@ -108,8 +111,7 @@ fn devices_and_pipes_are_written_to_and_not_replaced() {
     let file = content(400_000);
     let breaks_once = Script::of(&file).fault(Fault::ClosesAt(150_000), Times::Next(1));
     let downloads = Downloads::new();
-    let pipe = downloads.path().join("pipe");
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = pipe_in(&downloads);
     for (script, expected) in [(breaks_once.clone(), file.clone()), (Script::of(b""), Vec::new())] {
         let server = script.start();
         let reading = std::thread::spawn({
@@ -129,6 +131,75 @@ fn devices_and_pipes_are_written_to_and_not_replaced() {
     let server = Script::of(&file).start();
     let outcome = downloads.get(&[&server.url("/f"), "-o", "/dev/stdout"]);
     assert!(outcome.ended_with(0).stdout_bytes() == file);
+}
+
+/// A named pipe in the folder of `downloads`.
+fn pipe_in(downloads: &Downloads) -> PathBuf {
+    let pipe = downloads.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    pipe
+}
+
+#[test]
+fn a_pipe_without_a_reader_holds_nothing_up() {
+    for size in [0, 1000, 200_000, 30 << 20] {
+        let server = Script::of(&content(size)).start();
+        let url = server.url("/f");
+        let downloads = Downloads::new();
+        pipe_in(&downloads);
+        for more in [&[][..], &["--json"]] {
+            let get = [&[url.as_str(), "-o", "pipe", "--max-time", "0.3"], more].concat();
+            assert_eq!(downloads.start(&get).wait().code(), Some(28), "{size} bytes, {more:?}");
+        }
+        let mut running = downloads.start(&[&url, "-o", "pipe"]);
+        wait_until("a question", || server.exchanges().len() > 2);
+        running.signal(Signal::INT);
+        assert_eq!(running.wait().code(), Some(130), "{size} bytes");
+    }
+}
+
+#[test]
+fn a_pipe_whose_reader_stops_holds_nothing_up() {
+    let server = Script::of(&content(30 << 20)).start();
+    let downloads = Downloads::new();
+    let pipe = pipe_in(&downloads);
+    // It reads nothing, and goes on to exist.
+    let _reader = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let (_unread, output) = std::io::pipe().unwrap();
+    for name in ["pipe", "-"] {
+        let mut command = downloads.command(&[&server.url("/f"), "-o", name, "--max-time", "0.3"]);
+        let mut limited = command.stdout(output.try_clone().unwrap()).stderr(Stdio::null()).spawn().unwrap();
+        assert_eq!(wait_for("its end", || limited.try_wait().unwrap()).code(), Some(28));
+        let asked = server.exchanges().len();
+        let mut command = downloads.command(&[&server.url("/f"), "-o", name]);
+        let mut stopped = command.stdout(output.try_clone().unwrap()).stderr(Stdio::null()).spawn().unwrap();
+        wait_until("a question", || server.exchanges().len() > asked);
+        kill_process(Pid::from_child(&stopped), Signal::INT).unwrap();
+        assert_eq!(wait_for("its end", || stopped.try_wait().unwrap()).code(), Some(130));
+    }
+}
+
+#[test]
+fn nothing_of_a_file_that_is_known_to_be_wrong_is_written() {
+    let server = Script::of(&content(1000)).start();
+    let digest = format!("sha-256={}", digits::<Sha256>(b"another"));
+    let downloads = Downloads::new();
+    let outcome = downloads.get(&[&server.url("/f"), "-o", "-", "--checksum", &digest]);
+    assert_eq!(outcome.ended_with(32).stdout_bytes(), b"");
+}
+
+#[test]
+fn whoever_waits_for_a_pipe_sees_the_end_of_a_download_that_brought_nothing() {
+    let server = Script::of(b"").answers(404, vec![]).start();
+    let downloads = Downloads::new();
+    let pipe = pipe_in(&downloads);
+    let reading = std::thread::spawn(move || std::fs::read(pipe).unwrap());
+    // Only a reader that waits already can be told.
+    wait_until("the reader's end", || {
+        downloads.get(&[&server.url("/f"), "-o", "pipe"]).ended_with(22);
+        reading.is_finished()
+    });
+    assert_eq!(reading.join().unwrap(), b"");
 }
 
 /// Runs a script in a folder that is a disk of 3 MiB of its own; its output. `None` where this user may not mount anything.

@@ -17,6 +17,7 @@ use super::super::redirect::Trail;
 use super::super::sink::{Durability, Hashing, Writer};
 use super::super::transport::Answer;
 use super::asking::AskOutcome;
+use super::complete::within;
 use super::doubt::Doubt;
 use super::fetch::{Fetcher, Shown};
 use super::landing::Unnamed;
@@ -145,7 +146,13 @@ impl<'a> Engine<'a> {
             }
             match self.plan.standing() {
                 Standing::Complete => {
-                    if self.is_right().await? {
+                    // What takes bytes in order may take none any more; a file on the disk must not be left half checked.
+                    let is_right = if self.place == Place::InOrder {
+                        within(self.context, self.started, self.is_right()).await??
+                    } else {
+                        self.is_right().await?
+                    };
+                    if is_right {
                         return Ok(());
                     }
                     continue;
@@ -273,10 +280,12 @@ impl<'a> Engine<'a> {
                     .last_modified
                     .as_deref()
                     .and_then(|date| httpdate::parse_http_date(date).ok()),
-                existing: self.place.existing(),
+                place: self.place,
                 durability: self.context.options.durability,
             })),
             (Err(error), None) => Err(error),
+            // What waits to be written is dropped: a pipe without a reader would never take it.
+            (Err(error), Some(_)) if self.place == Place::InOrder => Err(error),
             (Err(error), Some(mut writer)) => {
                 let is_wrong = matches!(error, DownloadError::WrongChecksum { .. });
                 let is_of_use = self.identity.size.is_some()

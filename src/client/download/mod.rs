@@ -19,7 +19,7 @@ use super::event::{Event, Observer};
 use super::identity::{Authority, Identity};
 use super::limit::RateLimiter;
 use super::plan::PlanSettings;
-use super::sink::{Durability, Finisher, Pieces};
+use super::sink::{Durability, Finisher, Pieces, release_reader};
 use super::transport::Transport;
 
 mod answers;
@@ -268,7 +268,7 @@ impl Report {
 
 /// Downloads one file.
 pub async fn run(context: &Context, job: &Job, observer: &dyn Observer) -> Report {
-    fetch(context, job, observer).await.finish(observer).await
+    fetch(context, job, observer).await.finish(context, observer).await
 }
 
 /// Downloads one file up to the point where only the disk is waited for.
@@ -284,6 +284,12 @@ pub async fn fetch(context: &Context, job: &Job, observer: &dyn Observer) -> Lan
         Ok((completion, unnamed)) => (Ok(completion), unnamed),
         Err(error) => (Err(error), None),
     };
+    if let (Err(error), Some(path)) = (&outcome, job.name())
+        && !matches!(error, DownloadError::IsMetalink { .. })
+    {
+        // Perhaps it was not opened: nothing was written.
+        release_reader(&path);
+    }
     report.outcome = outcome;
     Landed { report, unnamed, started }
 }

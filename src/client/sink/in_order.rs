@@ -55,3 +55,13 @@ impl InOrder {
         Ok(())
     }
 }
+
+/// Ends the wait of whoever waits to read from the pipe at `path`: it sees the end, and no byte. Nothing happens where there is
+/// no pipe, or nobody who waits.
+pub fn release_reader(path: &Path) {
+    if path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+        let flags = (OFlags::NOCTTY | OFlags::NONBLOCK).bits().cast_signed();
+        // That fails where nobody reads: then there is nobody to be told.
+        let _ = OpenOptions::new().write(true).custom_flags(flags).open(path);
+    }
+}

@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use finisher::Finisher;
+pub use in_order::release_reader;
 pub use part::{Durability, Existing, PartFile};
 pub use store::{Hashing, Pieces, Store};
 pub use writer::{MAX_SMALL, Writer};
