@@ -261,3 +261,36 @@ fn nobody_waits_while_the_pieces_of_an_earlier_run_are_checked() {
     // The piece was found wrong, and asked for: after the other file.
     assert!(asked[0].starts_with("GET /other ") && asked[1].starts_with("GET /f "), "{asked:?}");
 }
+
+#[test]
+fn whoever_lost_its_part_file_leaves_the_journal_of_the_next_alone() {
+    let file = content(6 << 20);
+    // Saved never, saved often, and found wrong in the end.
+    let wrong = format!("sha-1={}", "0".repeat(40));
+    for more in [["--checkpoint-interval", "60"], ["--checkpoint-interval", "0.05"], ["--checksum", &wrong]] {
+        let slow = Script::of(&file).bytes_per_second(3_000_000).start();
+        let breaking = Script::of(&file).stalls_at(2 << 20).start();
+        let downloads = Downloads::new();
+        let (part, journal) = (downloads.path().join("f.part"), downloads.path().join("f.part.journal"));
+        let mut first = downloads.start(&[&[slow.url("/f").as_str()], &more[..]].concat());
+        wait_until("a part file", || part.metadata().is_ok_and(|metadata| metadata.len() > 0));
+        if more[1] == "0.05" {
+            wait_until("a journal", || journal.exists());
+        }
+        std::fs::remove_file(&part).unwrap();
+        let mut second = downloads.start(&[&breaking.url("/f"), "--checkpoint-interval", "0.05"]);
+        wait_until("all that comes", || breaking.sent() >= 2 << 20);
+        wait_until("the second journal", || {
+            std::fs::read_to_string(&journal).is_ok_and(|text| text.contains(&breaking.url("/f")))
+        });
+        assert_eq!(first.wait().code(), Some(23), "{more:?}");
+        second.kill();
+        // Whatever became of the first, the second goes on where it was.
+        assert_eq!(downloads.names(), ["f.part", "f.part.journal"], "{more:?}");
+        breaking.becomes(Script::of(&file));
+        downloads.get(&[&breaking.url("/f")]).ended_with(0);
+        assert!(downloads.read("f") == file);
+        let last = breaking.exchanges().last().unwrap().header("Range").map(ToOwned::to_owned);
+        assert!(last.is_some(), "it was fetched whole");
+    }
+}

@@ -14,7 +14,7 @@ use super::super::event::{Event, Observer};
 use super::super::identity::Identity;
 use super::super::plan::{Balancer, Plan, RangeSet, RunId, SourceId, Standing};
 use super::super::redirect::Trail;
-use super::super::sink::{Durability, Hashing, Writer};
+use super::super::sink::{Durability, Hashing, SinkError, Writer};
 use super::super::transport::Answer;
 use super::asking::AskOutcome;
 use super::complete::within;
@@ -288,6 +288,7 @@ impl<'a> Engine<'a> {
             (Err(error), Some(_)) if self.place == Place::InOrder => Err(error),
             (Err(error), Some(mut writer)) => {
                 let is_wrong = matches!(error, DownloadError::WrongChecksum { .. });
+                let is_displaced = matches!(error, DownloadError::Sink(SinkError::Displaced { .. }));
                 let is_of_use = self.identity.size.is_some()
                     && self.identity.can_be_resumed()
                     && !is_wrong
@@ -295,7 +296,7 @@ impl<'a> Engine<'a> {
                 // The first failure is the one to tell; a second one here changes nothing.
                 let _ = if is_of_use {
                     writer.save_all(&self.identity, |index| self.sources.name(index)).await
-                } else if !is_wrong && writer.has_journal() {
+                } else if !is_wrong && !is_displaced && writer.has_journal() {
                     // A full disk may have room again: what the journal says is true.
                     Ok(())
                 } else {

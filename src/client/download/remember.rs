@@ -60,7 +60,7 @@ impl Engine<'_> {
 /// The store, with a journal that says no more than is right.
 async fn corrected(store: Store, identity: Identity, right: RangeSet) -> Result<Store, SinkError> {
     let correcting = tokio::task::spawn_blocking(move || {
-        let result = store.correct_journal(&identity, &right);
+        let result = store.correct_journal(None, &identity, &right);
         result.map(|_| store)
     });
     correcting.await.map_err(SinkError::Worker)?

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::identity::Identity;
 use super::super::plan::{ByteRange, RangeSet};
+use super::part::{is_named, sync_folder};
+use super::{SinkError, beside, part_path};
 
 /// The longest journal that is read, in bytes; a longer one is not ours.
 const MAX_JOURNAL_BYTES: u64 = 64 << 20;
@@ -99,6 +101,11 @@ impl Journal {
         Ok(Self { path: path.to_owned(), file, lines, done: done.clone() })
     }
 
+    /// The file that it is.
+    pub(super) fn handle(&self) -> &File {
+        &self.file
+    }
+
     /// The bytes that it says are on the disk.
     pub(super) fn done(&self) -> &RangeSet {
         &self.done
@@ -119,6 +126,55 @@ impl Journal {
         self.file.write_all(text.as_bytes())?;
         self.file.sync_data()
     }
+}
+
+/// Where the journal of `target` is.
+pub(super) fn journal_path(target: &Path) -> PathBuf {
+    beside(target, ".part.journal")
+}
+
+/// Removes the journal of `target`, and waits until it is gone for good: what it speaks of is to be written over.
+pub(super) fn remove_journal(target: &Path) -> Result<(), SinkError> {
+    let path = journal_path(target);
+    match std::fs::remove_file(&path) {
+        Ok(()) => sync_folder(target),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(SinkError::Io { action: "remove", path, source }),
+    }
+}
+
+/// Removes the journal of `target` if that is `own`: it speaks of a part file that is gone, and must not do so of another, while
+/// that of another client is true.
+pub(super) fn remove_own(target: &Path, own: Option<&File>) {
+    let path = journal_path(target);
+    if own.is_some_and(|own| is_named(own, &path)) {
+        // Nothing better is known where that fails.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Makes what was written so far survive a crash, and says so in the journal.
+pub(super) fn checkpoint(
+    file: &File,
+    target: &Path,
+    journal: Option<Journal>,
+    identity: &Identity,
+    before: &RangeSet,
+    runs: &[(ByteRange, String)],
+) -> Result<Journal, SinkError> {
+    let (path, part) = (journal_path(target), part_path(target));
+    if !is_named(file, &part) {
+        remove_own(target, journal.as_ref().map(Journal::handle));
+        return Err(SinkError::Displaced { path: part });
+    }
+    let failed = |source| SinkError::Io { action: "write", path: path.clone(), source };
+    file.sync_data().map_err(failed)?;
+    let mut journal = match journal {
+        Some(journal) => journal,
+        None => Journal::create(&path, identity, before).map_err(failed)?,
+    };
+    journal.add(identity, runs).map_err(failed)?;
+    Ok(journal)
 }
 
 fn line(value: &impl Serialize) -> io::Result<String> {

@@ -72,11 +72,8 @@ impl PartFile {
     }
 
     /// Whether its name leads to it still.
-    fn has_its_name(&self) -> bool {
-        let (ours, named) = (self.file.metadata(), std::fs::symlink_metadata(&self.path));
-        let is_same =
-            |ours: Metadata, named: Metadata| (ours.dev(), ours.ino()) == (named.dev(), named.ino());
-        ours.is_ok_and(|ours| named.is_ok_and(|named| is_same(ours, named)))
+    pub(super) fn has_its_name(&self) -> bool {
+        is_named(&self.file, &self.path)
     }
 
     /// The path of the part file.
@@ -173,6 +170,13 @@ impl PartFile {
     fn failed(&self, action: &'static str, source: io::Error) -> SinkError {
         SinkError::Io { action, path: self.path.clone(), source }
     }
+}
+
+/// Whether `path` leads to `file`.
+pub(super) fn is_named(file: &File, path: &Path) -> bool {
+    let (ours, named) = (file.metadata(), std::fs::symlink_metadata(path));
+    let is_same = |ours: Metadata, named: Metadata| (ours.dev(), ours.ino()) == (named.dev(), named.ino());
+    ours.is_ok_and(|ours| named.is_ok_and(|named| is_same(ours, named)))
 }
 
 fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {

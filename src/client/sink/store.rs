@@ -15,9 +15,9 @@ use super::super::plan::{ByteRange, RangeSet};
 use super::aside::Aside;
 use super::digest::{self, RunningDigest};
 use super::in_order::InOrder;
-use super::journal::{Journal, Remembered};
+use super::journal::{Journal, Remembered, journal_path, remove_journal, remove_own};
 use super::part::sync_folder;
-use super::{Durability, Existing, PartFile, SinkError, beside};
+use super::{Durability, Existing, PartFile, SinkError};
 
 /// How much is read back for the digest beside each batch of writes.
 const CATCH_UP_BYTES: u64 = 8 << 20;
@@ -62,6 +62,8 @@ pub struct Store {
     checked: RangeSet,
     /// What was there before, while a second version of bytes is tried, and which bytes were.
     aside: Option<(Aside, RangeSet)>,
+    /// The journal that an earlier run left.
+    earlier: Option<File>,
 }
 
 #[derive(Debug)]
@@ -87,7 +89,8 @@ impl Store {
         let remembered = remembered
             .filter(|memory| memory.done.within(ByteRange::new(size, u64::MAX)).is_empty())
             .filter(|memory| !memory.done.is_empty());
-        let store = Self::new(Place::Part(part));
+        let earlier = remembered.as_ref().and_then(|_| File::open(journal).ok());
+        let store = Self { earlier, ..Self::new(Place::Part(part)) };
         Ok((store, remembered))
     }
 
@@ -114,6 +117,7 @@ impl Store {
             pieces: None,
             checked: RangeSet::new(),
             aside: None,
+            earlier: None,
         }
     }
 
@@ -127,7 +131,7 @@ impl Store {
         let (mut store, _) = Self::open(target)?;
         if let Err(error) = store.begin(&RangeSet::new(), size, hashing, pieces) {
             // Nothing is in the part file yet; the failure to tell is the first one.
-            let _ = store.discard(target);
+            let _ = store.discard(target, None);
             return Err(error);
         }
         Ok(store)
@@ -234,11 +238,16 @@ impl Store {
     /// cannot be told.
     pub fn correct_journal(
         &self,
+        journal: Option<&File>,
         identity: &Identity,
         right: &RangeSet,
     ) -> Result<Option<Journal>, SinkError> {
         let Place::Part(part) = &self.place else { return Ok(None) };
         let target = part.target();
+        if !part.has_its_name() {
+            remove_own(target, journal.or(self.earlier.as_ref()));
+            return Err(SinkError::Displaced { path: part.path().to_owned() });
+        }
         if right.is_empty() {
             remove_journal(target)?;
             return Ok(None);
@@ -319,6 +328,7 @@ impl Store {
         modified: Option<SystemTime>,
         existing: Existing,
         durability: Durability,
+        journal: Option<&File>,
     ) -> Result<(), SinkError> {
         let part = match &mut self.place {
             Place::Part(part) => part,
@@ -331,17 +341,25 @@ impl Store {
             part.set_modified(modified);
         }
         let finished = part.finish(existing, durability);
-        if matches!(finished, Ok(()) | Err(SinkError::Displaced { .. })) {
-            // Without its part file it is ignored, so that it may stay where this fails; of another it must not speak.
-            let _ = std::fs::remove_file(journal_path(target));
+        match finished {
+            Ok(()) => {
+                // Without its part file it is ignored, so that it may stay where this fails.
+                let _ = std::fs::remove_file(journal_path(target));
+            }
+            Err(SinkError::Displaced { .. }) => remove_own(target, journal.or(self.earlier.as_ref())),
+            Err(_) => {}
         }
         finished
     }
 
     /// Removes everything: no later run could use it.
-    pub fn discard(&self, target: &Path) -> Result<(), SinkError> {
+    pub fn discard(&self, target: &Path, journal: Option<&File>) -> Result<(), SinkError> {
         let Place::Part(part) = &self.place else { return Ok(()) };
-        let _ = std::fs::remove_file(journal_path(target));
+        if part.has_its_name() {
+            let _ = std::fs::remove_file(journal_path(target));
+        } else {
+            remove_own(target, journal.or(self.earlier.as_ref()));
+        }
         part.discard()
     }
 
@@ -357,39 +375,4 @@ impl Store {
             Place::InOrder(_) => None,
         }
     }
-}
-
-/// Where the journal of `target` is.
-pub(super) fn journal_path(target: &Path) -> std::path::PathBuf {
-    beside(target, ".part.journal")
-}
-
-/// Removes the journal of `target`, and waits until it is gone for good: what it speaks of is to be written over.
-fn remove_journal(target: &Path) -> Result<(), SinkError> {
-    let path = journal_path(target);
-    match std::fs::remove_file(&path) {
-        Ok(()) => sync_folder(target),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(SinkError::Io { action: "remove", path, source }),
-    }
-}
-
-/// Makes what was written so far survive a crash, and says so in the journal.
-pub(super) fn checkpoint(
-    file: &File,
-    target: &Path,
-    journal: Option<Journal>,
-    identity: &Identity,
-    before: &RangeSet,
-    runs: &[(ByteRange, String)],
-) -> Result<Journal, SinkError> {
-    let path = journal_path(target);
-    let failed = |source| SinkError::Io { action: "write", path: path.clone(), source };
-    file.sync_data().map_err(failed)?;
-    let mut journal = match journal {
-        Some(journal) => journal,
-        None => Journal::create(&path, identity, before).map_err(failed)?,
-    };
-    journal.add(identity, runs).map_err(failed)?;
-    Ok(journal)
 }

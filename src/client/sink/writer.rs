@@ -8,14 +8,15 @@ use bytes::Bytes;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::super::checksum::{Algorithm, Checksum};
-use super::super::identity::Identity;
 use super::super::plan::{ByteRange, RangeSet};
 use super::digest::RunningDigest;
 use super::finisher::{Finish, Finisher, WholeFile};
 use super::journal::Journal;
 use super::sent::Sent;
-use super::store::{self, Hashing, Store};
+use super::store::{Hashing, Store};
 use super::{Durability, Existing, SinkError};
+
+mod saving;
 
 /// Bytes that may wait for the disk; beyond that the network waits.
 const MAX_WAITING_BYTES: usize = 8 << 20;
@@ -142,12 +143,6 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether a journal speaks of what was written.
-    #[must_use]
-    pub fn has_journal(&self) -> bool {
-        !self.before.is_empty() || !matches!(self.journal, JournalState::Idle(None))
-    }
-
     /// Waits until a batch arrived, and gives the pieces that turned out wrong, or until a checkpoint was made. Never ends
     /// where nothing is under way.
     pub async fn progress(&mut self) -> Result<Vec<ByteRange>, SinkError> {
@@ -178,12 +173,6 @@ impl Writer {
         Ok(wrong)
     }
 
-    fn was_saved(&mut self, joined: Result<Result<Journal, SinkError>, JoinError>) -> Result<(), SinkError> {
-        self.journal = JournalState::Idle(None);
-        self.journal = JournalState::Idle(Some(joined.map_err(SinkError::Worker)??));
-        Ok(())
-    }
-
     /// Waits until everything is written; pieces that turned out wrong.
     pub async fn flush(&mut self) -> Result<Vec<ByteRange>, SinkError> {
         let mut wrong = Vec::new();
@@ -193,57 +182,6 @@ impl Writer {
             let joined = writing.await;
             wrong.extend(self.batch_arrived(joined)?);
         }
-    }
-
-    /// Whether so much came since the last checkpoint that the next should not wait for its time.
-    #[must_use]
-    pub fn is_checkpoint_due(&self) -> bool {
-        matches!(self.journal, JournalState::Idle(_)) && self.unsaved.len() >= EARLY_CHECKPOINT_BYTES
-    }
-
-    /// Begins to make what was written so far survive a crash, unless that is under way or the store is busy.
-    pub fn checkpoint(
-        &mut self,
-        identity: &Identity,
-        name: impl Fn(usize) -> String,
-    ) -> Result<(), SinkError> {
-        if self.held.is_some() && !self.batch.is_empty() {
-            // So little that it need not be written beside the network; only a file without pieces is held.
-            self.leave_memory()?;
-            if let Some(store) = &mut self.store {
-                store.write(&std::mem::take(&mut self.batch))?;
-                self.unsaved.append(&mut self.batch_runs);
-                self.waiting = 0;
-            }
-        }
-        let JournalState::Idle(journal) = &mut self.journal else { return Ok(()) };
-        let Some(store) = self.store.as_ref().filter(|_| !self.unsaved.is_empty()) else { return Ok(()) };
-        let Some(file) = store.second_handle() else { return Ok(()) };
-        let (file, journal, target) = (file?, journal.take(), self.target.clone());
-        let (identity, before) = (identity.clone(), self.before.clone());
-        let runs = std::mem::take(&mut self.unsaved).named(name);
-        self.journal = JournalState::Busy(tokio::task::spawn_blocking(move || {
-            store::checkpoint(&file, &target, journal, &identity, &before, &runs)
-        }));
-        Ok(())
-    }
-
-    /// Writes and saves everything there is, for another run to go on with.
-    pub async fn save_all(
-        &mut self,
-        identity: &Identity,
-        name: impl Fn(usize) -> String,
-    ) -> Result<(), SinkError> {
-        let wrong = self.flush().await?;
-        self.forget(&wrong, identity).await?;
-        self.checkpoint(identity, name)?;
-        self.settle().await
-    }
-
-    async fn settle(&mut self) -> Result<(), SinkError> {
-        let JournalState::Busy(saving) = &mut self.journal else { return Ok(()) };
-        let joined = saving.await;
-        self.was_saved(joined)
     }
 
     /// Does something that blocks with the store, after everything was written and saved. What is still to be written is
@@ -275,41 +213,6 @@ impl Writer {
         let result = result?;
         self.unsaved.append(&mut runs);
         Ok(result)
-    }
-
-    /// These bytes are wrong and will come again: before that, a journal that says otherwise is corrected, where the file is
-    /// what `identity` says. Pieces that turn out wrong meanwhile are given back.
-    pub async fn forget(
-        &mut self,
-        ranges: &[ByteRange],
-        identity: &Identity,
-    ) -> Result<Vec<ByteRange>, SinkError> {
-        let wrong = self.flush().await?;
-        self.settle().await?;
-        if let Some(store) = self.store.as_mut().filter(|_| !ranges.is_empty()) {
-            for range in ranges {
-                self.unsaved.forget(*range);
-                store.forget(*range);
-            }
-            self.correct_journal(ranges, identity).await?;
-        }
-        Ok(wrong)
-    }
-
-    async fn correct_journal(&mut self, wrong: &[ByteRange], identity: &Identity) -> Result<(), SinkError> {
-        let journal = std::mem::replace(&mut self.journal, JournalState::Idle(None));
-        let mut right = std::mem::take(&mut self.before);
-        if let JournalState::Idle(Some(journal)) = &journal {
-            right = journal.done().clone();
-        }
-        for range in wrong {
-            right.remove(*range);
-        }
-        let (identity, told) = (identity.clone(), right.clone());
-        let corrected = self.with_store(move |store| store.correct_journal(&identity, &told)).await?;
-        self.journal = JournalState::Idle(corrected);
-        self.before = right;
-        Ok(())
     }
 
     /// Keeps what is written over from now on, so that [`take_back`](Self::take_back) can undo it.
@@ -370,7 +273,11 @@ impl Writer {
                 return Ok(());
             }
         }
-        self.with_store(move |store| store.finish(&target, size, modified, existing, durability)).await
+        let journal = self.own_journal().await?;
+        self.with_store(move |store| {
+            store.finish(&target, size, modified, existing, durability, journal.as_ref())
+        })
+        .await
     }
 
     /// Whether all of a file of `size` bytes was written.
@@ -389,7 +296,7 @@ impl Writer {
             return Ok(());
         }
         self.flush().await?;
-        let target = self.target.clone();
-        self.with_store(move |store| store.discard(&target)).await
+        let (target, journal) = (self.target.clone(), self.own_journal().await?);
+        self.with_store(move |store| store.discard(&target, journal.as_ref())).await
     }
 }

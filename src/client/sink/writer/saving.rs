@@ -1,0 +1,125 @@
+//! What a later run is told: which bytes are on the disk.
+
+use std::fs::File;
+
+use tokio::task::JoinError;
+
+use super::super::super::identity::Identity;
+use super::super::super::plan::ByteRange;
+use super::super::SinkError;
+use super::super::journal::{self, Journal};
+use super::super::store::Store;
+use super::{EARLY_CHECKPOINT_BYTES, JournalState, Writer};
+
+impl Writer {
+    /// Whether a journal speaks of what was written.
+    #[must_use]
+    pub fn has_journal(&self) -> bool {
+        !self.before.is_empty() || !matches!(self.journal, JournalState::Idle(None))
+    }
+
+    /// Whether so much came since the last checkpoint that the next should not wait for its time.
+    #[must_use]
+    pub fn is_checkpoint_due(&self) -> bool {
+        matches!(self.journal, JournalState::Idle(_)) && self.unsaved.len() >= EARLY_CHECKPOINT_BYTES
+    }
+
+    /// Begins to make what was written so far survive a crash, unless that is under way or the store is busy.
+    pub fn checkpoint(
+        &mut self,
+        identity: &Identity,
+        name: impl Fn(usize) -> String,
+    ) -> Result<(), SinkError> {
+        if self.held.is_some() && !self.batch.is_empty() {
+            // So little that it need not be written beside the network; only a file without pieces is held.
+            self.leave_memory()?;
+            if let Some(store) = &mut self.store {
+                store.write(&std::mem::take(&mut self.batch))?;
+                self.unsaved.append(&mut self.batch_runs);
+                self.waiting = 0;
+            }
+        }
+        let JournalState::Idle(journal) = &mut self.journal else { return Ok(()) };
+        let Some(store) = self.store.as_ref().filter(|_| !self.unsaved.is_empty()) else { return Ok(()) };
+        let Some(file) = store.second_handle() else { return Ok(()) };
+        let (file, journal, target) = (file?, journal.take(), self.target.clone());
+        let (identity, before) = (identity.clone(), self.before.clone());
+        let runs = std::mem::take(&mut self.unsaved).named(name);
+        self.journal = JournalState::Busy(tokio::task::spawn_blocking(move || {
+            journal::checkpoint(&file, &target, journal, &identity, &before, &runs)
+        }));
+        Ok(())
+    }
+
+    /// Writes and saves everything there is, for another run to go on with.
+    pub async fn save_all(
+        &mut self,
+        identity: &Identity,
+        name: impl Fn(usize) -> String,
+    ) -> Result<(), SinkError> {
+        let wrong = self.flush().await?;
+        self.forget(&wrong, identity).await?;
+        self.checkpoint(identity, name)?;
+        self.settle().await
+    }
+
+    pub(super) fn was_saved(
+        &mut self,
+        joined: Result<Result<Journal, SinkError>, JoinError>,
+    ) -> Result<(), SinkError> {
+        self.journal = JournalState::Idle(None);
+        self.journal = JournalState::Idle(Some(joined.map_err(SinkError::Worker)??));
+        Ok(())
+    }
+
+    pub(super) async fn settle(&mut self) -> Result<(), SinkError> {
+        let JournalState::Busy(saving) = &mut self.journal else { return Ok(()) };
+        let joined = saving.await;
+        self.was_saved(joined)
+    }
+
+    /// The journal that this run wrote, to tell it from another client's.
+    pub(super) async fn own_journal(&mut self) -> Result<Option<File>, SinkError> {
+        self.settle().await?;
+        let JournalState::Idle(Some(journal)) = &self.journal else { return Ok(None) };
+        // Without it, one that is not needed may stay.
+        Ok(journal.handle().try_clone().ok())
+    }
+
+    /// These bytes are wrong and will come again: before that, a journal that says otherwise is corrected, where the file is
+    /// what `identity` says. Pieces that turn out wrong meanwhile are given back.
+    pub async fn forget(
+        &mut self,
+        ranges: &[ByteRange],
+        identity: &Identity,
+    ) -> Result<Vec<ByteRange>, SinkError> {
+        let wrong = self.flush().await?;
+        self.settle().await?;
+        if let Some(store) = self.store.as_mut().filter(|_| !ranges.is_empty()) {
+            for range in ranges {
+                self.unsaved.forget(*range);
+                store.forget(*range);
+            }
+            self.correct_journal(ranges, identity).await?;
+        }
+        Ok(wrong)
+    }
+
+    async fn correct_journal(&mut self, wrong: &[ByteRange], identity: &Identity) -> Result<(), SinkError> {
+        let JournalState::Idle(journal) = &mut self.journal else { return Ok(()) };
+        let journal = journal.take();
+        let before = std::mem::take(&mut self.before);
+        let mut right = journal.as_ref().map_or(before, |journal| journal.done().clone());
+        for range in wrong {
+            right.remove(*range);
+        }
+        let (identity, told) = (identity.clone(), right.clone());
+        let correct = move |store: &mut Store| {
+            store.correct_journal(journal.as_ref().map(Journal::handle), &identity, &told)
+        };
+        let corrected = self.with_store(correct).await?;
+        self.journal = JournalState::Idle(corrected);
+        self.before = right;
+        Ok(())
+    }
+}
