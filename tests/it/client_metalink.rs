@@ -233,3 +233,23 @@ fn where_nobody_has_a_right_piece_the_others_are_kept() {
     assert!(downloads.read("f") == file);
     assert!(corrupt.sent() - before < file.len() / 2, "it was fetched once more");
 }
+
+#[test]
+fn pieces_are_compared_where_bytes_are_taken_in_order() {
+    let file = content(400_000);
+    for (script, code) in [(Script::of(&file), 0), (Script::of(&file).corrupts(150_000), 32)] {
+        let server = script.start();
+        let downloads = Downloads::new();
+        let text = described_by_pieces(&file, 100_000, &[&server]);
+        std::fs::write(downloads.path().join("a.meta4"), text).unwrap();
+        let outcome = downloads.get(&["a.meta4", "-o", "-"]);
+        let came = outcome.ended_with(code).stdout_bytes();
+        if code == 0 {
+            assert!(came == file);
+        } else {
+            assert!(outcome.stderr().contains("begins at byte 100000 has a wrong"), "{}", outcome.stderr());
+            assert!(came.len() < 200_000 && came[..100_000] == file[..100_000]);
+        }
+        downloads.get(&["a.meta4", "-o", "/dev/null"]).ended_with(code);
+    }
+}

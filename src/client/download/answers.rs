@@ -144,8 +144,8 @@ impl Engine<'_> {
         let (size, hashing, pieces) = (self.identity.size, self.hashing(), self.pieces());
         let Some(target) = &self.target else {
             let store = match self.job.name() {
-                Some(path) => Store::device(&path, hashing),
-                None => Store::standard_output(hashing)?,
+                Some(path) => Store::device(&path, hashing, pieces),
+                None => Store::standard_output(hashing, pieces)?,
             };
             self.writer = Some(Writer::new(Path::new(""), store, RangeSet::new()));
             return Ok(());

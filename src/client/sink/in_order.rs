@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::SinkError;
+use super::passing::PassingPieces;
+use super::{Pieces, SinkError};
 
 /// Standard output, or what a path leads to.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(super) struct InOrder {
     path: Option<PathBuf>,
     /// `None` until something is written: opening a pipe waits for its reader.
     file: Option<File>,
+    /// Where their digests are known.
+    pieces: Option<Box<PassingPieces>>,
 }
 
 impl InOrder {
@@ -24,14 +27,25 @@ impl InOrder {
         // Without the line buffer of the standard library's handle.
         let descriptor = std::io::stdout().as_fd().try_clone_to_owned();
         let file = descriptor.map_err(SinkError::StandardOutput)?.into();
-        Ok(Self { path: None, file: Some(file) })
+        Ok(Self { path: None, file: Some(file), pieces: None })
     }
 
     pub(super) fn named(path: &Path) -> Self {
-        Self { path: Some(path.to_owned()), file: None }
+        Self { path: Some(path.to_owned()), file: None, pieces: None }
     }
 
+    /// The same, with pieces that are compared.
+    pub(super) fn in_pieces(self, pieces: Option<Pieces>) -> Self {
+        Self { pieces: pieces.map(PassingPieces::new).map(Box::new), ..self }
+    }
+
+    /// Writes what comes next, unless it completes a piece that is wrong.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
+        if let Some(Err(start)) = self.pieces.as_mut().map(|pieces| pieces.pass(bytes)) {
+            let name =
+                self.path.as_ref().map_or("standard output".to_owned(), |path| path.display().to_string());
+            return Err(SinkError::WrongPiece { name, start });
+        }
         self.open()?;
         let Some(file) = &mut self.file else { return Err(SinkError::Abandoned) };
         file.write_all(bytes).map_err(|source| match &self.path {

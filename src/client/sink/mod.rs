@@ -6,6 +6,7 @@ mod finisher;
 mod in_order;
 pub mod journal;
 mod part;
+mod passing;
 mod sent;
 mod store;
 mod writer;
@@ -104,6 +105,16 @@ pub enum SinkError {
     /// The file is no longer open, after a failure before.
     #[error("the file was given up after a failure")]
     Abandoned,
+    /// A piece of what takes bytes in order is wrong: what was written cannot be taken back.
+    #[error(
+        "the piece of {name} that begins at byte {start} has a wrong digest; what came before it is right"
+    )]
+    WrongPiece {
+        /// What is written to.
+        name: String,
+        /// Its first byte.
+        start: u64,
+    },
     /// Standard output cannot be written.
     #[error("cannot write to standard output")]
     StandardOutput(#[source] io::Error),
@@ -115,6 +126,7 @@ impl SinkError {
     pub fn code(&self) -> GetCode {
         match self {
             Self::Locked { .. } => GetCode::CannotResume,
+            Self::WrongPiece { .. } => GetCode::WrongChecksum,
             Self::Io { .. }
             | Self::Appeared { .. }
             | Self::NotAFile { .. }

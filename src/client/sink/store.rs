@@ -95,14 +95,14 @@ impl Store {
     }
 
     /// Standard output, which takes bytes in order only.
-    pub fn standard_output(hashing: Hashing) -> Result<Self, SinkError> {
-        Ok(Self::in_order(InOrder::standard_output()?, hashing))
+    pub fn standard_output(hashing: Hashing, pieces: Option<Pieces>) -> Result<Self, SinkError> {
+        Ok(Self::in_order(InOrder::standard_output()?.in_pieces(pieces), hashing))
     }
 
     /// The device or the pipe at `path`, which takes bytes in order only.
     #[must_use]
-    pub fn device(path: &Path, hashing: Hashing) -> Self {
-        Self::in_order(InOrder::named(path), hashing)
+    pub fn device(path: &Path, hashing: Hashing, pieces: Option<Pieces>) -> Self {
+        Self::in_order(InOrder::named(path).in_pieces(pieces), hashing)
     }
 
     fn in_order(place: InOrder, hashing: Hashing) -> Self {

@@ -1,0 +1,81 @@
+//! The pieces of what takes bytes in order: nothing can be read back, so each is compared as it passes.
+
+use super::super::checksum::Hasher;
+use super::Pieces;
+
+/// The piece that passes now, and those that follow.
+#[derive(Debug)]
+pub(super) struct PassingPieces {
+    pieces: Pieces,
+    /// That of the current piece, once it has begun.
+    hasher: Option<Hasher>,
+    /// Bytes that passed.
+    position: u64,
+}
+
+impl PassingPieces {
+    pub(super) fn new(pieces: Pieces) -> Self {
+        Self { pieces, hasher: None, position: 0 }
+    }
+
+    /// Takes the bytes that come next. Where they complete a piece with a wrong digest, the error is where that begins.
+    pub(super) fn pass(&mut self, mut bytes: &[u8]) -> Result<(), u64> {
+        while !bytes.is_empty() {
+            let number = self.position / self.pieces.length;
+            let start = number.saturating_mul(self.pieces.length);
+            let end = start.saturating_add(self.pieces.length).min(self.pieces.size);
+            let room = end.saturating_sub(self.position);
+            let known = usize::try_from(number).ok().and_then(|number| self.pieces.digests.get(number));
+            let (Some(known), 1..) = (known, room) else { return Ok(()) };
+            let taken = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
+            let (now, later) = bytes.split_at(taken);
+            let mut hasher = self.hasher.take().unwrap_or_else(|| Hasher::new(known.algorithm()));
+            hasher.update(now);
+            bytes = later;
+            self.position = self.position.saturating_add(taken as u64);
+            if self.position < end {
+                self.hasher = Some(hasher);
+            } else if hasher.finish() != *known {
+                return Err(start);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::super::checksum::{Algorithm, Checksum};
+    use super::*;
+
+    fn digest(bytes: &[u8]) -> Checksum {
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    proptest! {
+        /// However the bytes are cut, the first wrong piece is named, and where none is wrong, none.
+        #[test]
+        fn the_first_wrong_piece_is_found(
+            file in prop::collection::vec(any::<u8>(), 1..200),
+            length in 1_usize..50,
+            cut in 1_usize..70,
+            wrong in prop::option::of(any::<prop::sample::Index>()),
+        ) {
+            let digests = file.chunks(length).map(digest).collect();
+            let pieces = Pieces { length: length as u64, size: file.len() as u64, digests };
+            let mut came = file.clone();
+            let wrong = wrong.map(|index| index.index(file.len()));
+            if let Some(at) = wrong {
+                came[at] ^= 1;
+            }
+            let mut passing = PassingPieces::new(pieces);
+            let found = came.chunks(cut).try_for_each(|bytes| passing.pass(bytes));
+            let expected = wrong.map_or(Ok(()), |at| Err((at / length * length) as u64));
+            prop_assert_eq!(found, expected);
+        }
+    }
+}
