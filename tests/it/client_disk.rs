@@ -126,6 +126,10 @@ fn devices_and_pipes_are_written_to_and_not_replaced() {
     let link = downloads.path().join("null");
     std::os::unix::fs::symlink("/dev/null", &link).unwrap();
     downloads.get_quickly(&[&breaks_once.start().url("/f"), "-o", "null"]).ended_with(0);
+    let wrong = format!("sha-256={}", "0".repeat(64));
+    let server = Script::of(&file).start();
+    let outcome = downloads.get_quickly(&[&server.url("/f"), "-o", "null", "--checksum", &wrong]);
+    assert!(outcome.ended_with(32).stderr().contains("Error: null "), "{}", outcome.stderr());
     assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("/dev/null"));
     assert_eq!(downloads.names(), ["null", "pipe"]);
     let server = Script::of(&file).start();

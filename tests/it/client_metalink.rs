@@ -253,3 +253,23 @@ fn pieces_are_compared_where_bytes_are_taken_in_order() {
         downloads.get(&["a.meta4", "-o", "/dev/null"]).ended_with(code);
     }
 }
+
+#[test]
+fn a_right_server_that_shares_pieces_with_a_corrupt_one_is_kept() {
+    let right = content(6 << 20);
+    // One piece for all of it, too: whatever is wrong, both had a part in it.
+    for pieces in [3, 1] {
+        for first_is_corrupt in [true, false] {
+            let servers = [first_is_corrupt, !first_is_corrupt].map(|is_corrupt| {
+                let script = Script::of(&right).bytes_per_second(8 << 20);
+                if is_corrupt { script.corrupts_blocks(64 << 10).start() } else { script.start() }
+            });
+            let text = described_by_pieces(&right, right.len() / pieces, &[&servers[0], &servers[1]]);
+            let downloads = Downloads::new();
+            std::fs::write(downloads.path().join("a.meta4"), text).unwrap();
+            let flags = ["a.meta4", "--max-time", "20", "--parallel-time", "0.05", "--parallel-size", "1MiB"];
+            downloads.get_quickly(&flags).ended_with(0);
+            assert!(downloads.read("f") == right, "{pieces} pieces, corrupt first: {first_is_corrupt}");
+        }
+    }
+}

@@ -75,6 +75,11 @@ impl Doubt {
             |start: u64| !missing.within(ByteRange::new(start, start.saturating_add(1))).is_empty();
         self.pieces.iter().filter(|start| is_missing(**start)).count()
     }
+
+    /// Those of an earlier round are heard before these.
+    fn hear_later(&mut self, sources: VecDeque<SourceId>) {
+        self.unheard.extend(sources);
+    }
 }
 
 impl Engine<'_> {
@@ -117,21 +122,10 @@ impl Engine<'_> {
             self.doubt.next = Some(self.suspects(&suppliers).await?);
         }
         let Some(source) = self.doubt.next.as_mut().and_then(VecDeque::pop_front) else {
-            // More than one was wrong. One after the other is heard alone, who brought most first.
-            let mut order: VecDeque<SourceId> =
-                suppliers.iter().copied().filter(|id| !self.plan.is_excluded(*id)).collect();
-            order.make_contiguous().sort_by_key(|id| std::cmp::Reverse(self.sources.supplied_bytes(*id)));
-            let first = order.pop_front();
-            let others = suppliers.into_iter().filter(|id| Some(*id) != first);
+            // More than one was wrong.
+            let heard = self.hear_one_of(&suppliers, REASON);
+            let others = suppliers.into_iter().filter(|id| Some(*id) != heard);
             let ranges: Vec<ByteRange> = others.flat_map(|id| self.sources.supply(id)).collect();
-            for supplier in &order {
-                self.exclude(*supplier, REASON);
-            }
-            self.doubt.unheard = order;
-            if let Some(first) = first {
-                // One that rested need not rest any more.
-                self.plan.readmit(first);
-            }
             return self.begin_anew(&ranges, size).await;
         };
         let supply = self.sources.supply(source);
@@ -176,6 +170,23 @@ impl Engine<'_> {
         let Some(suspect) = self.doubt.suspect.take() else { return Ok(self.hear_next()) };
         self.clear(suspect).await?;
         Ok(true)
+    }
+
+    /// Those that were wrong together are heard alone, one after the other, who brought most first; the first of them.
+    pub(super) fn hear_one_of(&mut self, suppliers: &[SourceId], reason: &str) -> Option<SourceId> {
+        let mut order: VecDeque<SourceId> =
+            suppliers.iter().copied().filter(|id| !self.plan.is_excluded(*id)).collect();
+        order.make_contiguous().sort_by_key(|id| std::cmp::Reverse(self.sources.supplied_bytes(*id)));
+        let first = order.pop_front();
+        for supplier in &order {
+            self.exclude(*supplier, reason);
+        }
+        self.doubt.hear_later(order);
+        if let Some(first) = first {
+            // One that rested need not rest any more.
+            self.plan.readmit(first);
+        }
+        first
     }
 
     /// Another one of those that were wrong together may be right alone; whether there is one.
@@ -345,6 +356,14 @@ mod tests {
             vote(2, 1, false),
         ];
         assert_eq!(weigh(&votes), BTreeMap::from([(SourceId(1), 3)]));
+    }
+
+    #[test]
+    fn a_second_round_takes_the_turn_of_nobody() {
+        let mut doubt = Doubt::default();
+        doubt.hear_later(VecDeque::from([SourceId(1), SourceId(2)]));
+        doubt.hear_later(VecDeque::from([SourceId(3)]));
+        assert_eq!(doubt.unheard, [SourceId(1), SourceId(2), SourceId(3)]);
     }
 
     #[test]

@@ -46,19 +46,23 @@ impl Engine<'_> {
         }
     }
 
-    /// Pieces that do not have their digest: whoever sent one is out, and only they are fetched again.
+    /// Pieces that do not have their digest are fetched again, and nothing else. Whoever sent one alone is out; of several, one
+    /// after the other is heard alone where it happens again.
     pub(super) async fn reject_pieces(&mut self, wrong: &[ByteRange]) -> Result<(), DownloadError> {
         let mut wrong = wrong.to_vec();
         // More of them may turn up while what was under way is written.
         while !wrong.is_empty() {
             for piece in &wrong {
                 let suppliers = self.sources.suppliers(*piece);
-                // Of several, no one is known to be the one, unless it happens again.
                 let is_again = !self.doubt.note_piece(*piece);
-                if suppliers.len() == 1 || is_again {
-                    for source in suppliers {
-                        self.exclude(source, "it sent a piece with a wrong digest");
+                // What an earlier run brought may be what was wrong.
+                let is_mixed = !self.sources.remembered.within(*piece).is_empty();
+                match suppliers.as_slice() {
+                    [only] if !is_mixed => self.exclude(*only, "it sent a piece with a wrong digest"),
+                    several if is_again => {
+                        self.hear_one_of(several, "it sent part of a piece with a wrong digest");
                     }
+                    _ => {}
                 }
             }
             wrong = self.lose(&wrong, "pieces had a wrong digest").await?;

@@ -15,6 +15,7 @@ impl Plan {
         let mut actions = Vec::new();
         self.settle_races(now, &mut actions);
         self.watch_silence(now, &mut actions);
+        self.wake_the_blameless(now);
         self.fill_gaps(now, &mut actions);
         self.share(now, &mut actions);
         self.ask_if_needed(now, &mut actions);
@@ -180,6 +181,19 @@ impl Plan {
                 match self.idle_source(range, now) {
                     Some(source) => actions.extend(self.begin_rival(id, source, Race::ToSpeak, now)),
                     None => self.asking.wanted = true,
+                }
+            }
+        }
+    }
+
+    /// Who only made room for another need not rest any more where nobody else is left, and the balancer has nobody new.
+    fn wake_the_blameless(&mut self, now: Instant) {
+        let was_asked = self.asking.fruitless > 0 || !self.may_ask();
+        let nobody_works = self.runs.is_empty() && !self.sources.iter().any(|source| source.is_ready(now));
+        if nobody_works && was_asked && !self.asking.under_way {
+            for source in self.sources.iter_mut().filter(|source| source.failures == 0) {
+                if let Availability::Resting(_) = source.availability {
+                    source.availability = Availability::Ready;
                 }
             }
         }

@@ -218,6 +218,29 @@ fn nobody_is_asked_for_ever() {
 }
 
 #[test]
+fn who_lost_a_race_is_asked_at_once_when_the_winner_is_out() {
+    let settings = PlanSettings::default();
+    let start = Instant::now();
+    let later = start + settings.head_after;
+    let mut plan = Plan::new(settings, Some(MEGA), &RangeSet::new(), Balancer::Absent);
+    plan.allow_parts(Parts::Allowed);
+    let (loser, winner) = (plan.add_source(), plan.add_source());
+    let begun = |actions: Vec<Action>, by: SourceId| {
+        actions.into_iter().find_map(|action| match action {
+            Action::Start { run, source, .. } if source == by => Some(run),
+            _ => None,
+        })
+    };
+    let silent = begun(plan.decide(start), loser).unwrap();
+    let run = begun(plan.decide(later), winner).unwrap();
+    plan.head_came(run, 0, later);
+    plan.received(run, 1000, later);
+    assert!(plan.decide(later).contains(&Action::Stop { run: silent }));
+    plan.failed(run, Failure::Final, 0.5, later);
+    assert!(begun(plan.decide(later), loser).is_some());
+}
+
+#[test]
 fn a_run_that_nobody_listens_to_is_neither_hedged_nor_given_up() {
     let settings = PlanSettings::default();
     let start = Instant::now();

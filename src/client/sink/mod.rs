@@ -138,3 +138,30 @@ impl SinkError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::checksum::{Algorithm, Checksum};
+    use super::super::plan::ByteRange;
+    use super::*;
+
+    #[test]
+    fn a_wrong_piece_is_reported_once_however_many_chunks_landed_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let digest = |bytes: &[u8]| {
+            let mut running = digest::RunningDigest::new(Algorithm::Sha256);
+            running.landed(0, bytes);
+            running.finish()
+        };
+        let digests: [Checksum; 2] = [digest(b"right"), digest(b"again")];
+        let pieces = Pieces { length: 5, size: 10, digests: digests.into() };
+        let target = folder.path().join("f");
+        let mut store = Store::create(&target, Some(10), Hashing::Off, Some(pieces)).unwrap();
+        let chunk = |offset, text: &'static str| (offset, Bytes::from(text));
+        let wrong = store.write(&[chunk(0, "wr"), chunk(2, "on"), chunk(4, "gagain")]).unwrap();
+        assert_eq!(wrong, [ByteRange::new(0, 5)]);
+        assert_eq!(store.write(&[chunk(0, "rig"), chunk(3, "ht")]).unwrap(), []);
+    }
+}

@@ -217,12 +217,14 @@ impl Store {
                 if digest::of_range(part, piece, known.algorithm())? == *known {
                     self.checked.insert(ByteRange::new(number, number + 1));
                 } else {
+                    // At once: what else landed in it must not have it found wrong again.
+                    self.written.remove(piece);
                     wrong.push(piece);
                 }
             }
         }
-        for piece in &wrong {
-            self.forget(*piece);
+        if !wrong.is_empty() {
+            self.begin_digest_anew();
         }
         Ok(wrong)
     }
