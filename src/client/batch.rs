@@ -24,17 +24,16 @@ const MAX_LANDED: usize = 256;
 
 /// Downloads everything; the code of the first address that failed.
 pub(super) async fn run(settings: Settings) -> GetCode {
-    let claims = Claims::default();
-    let mut tasks = tasks(&settings, &claims);
-    let screen = Screen::new(settings.show, tasks.len());
     let context = Context {
         transport: Transport::new(settings.transport.clone()),
         options: Rc::new(settings.options.clone()),
         limiter: settings.limit_rate.map(|rate| Rc::new(RefCell::new(RateLimiter::new(rate)))),
         finisher: Finisher::new(settings.options.durability),
-        claims,
+        claims: Claims::default(),
         stop: stop_on_signals(),
     };
+    let mut tasks = tasks(&settings, &context);
+    let screen = Screen::new(settings.show, tasks.len());
     let _handled = handle_size_limit();
     let mut first_failure: Option<(Order, GetCode)> = None;
     // What Metalinks describe comes after everything that was named itself; it leads to no further ones.
@@ -53,7 +52,7 @@ pub(super) async fn run(settings: Settings) -> GetCode {
                 Err(DownloadError::IsMetalink { text, .. }) => {
                     let described = metalink::parse(&text).map_err(DownloadError::from);
                     let described = described.and_then(|files| settings.described_jobs(files));
-                    let described = tasks_of(described, order.0, &address, &context.claims);
+                    let described = tasks_of(described, order.0, &address, context);
                     screen.expect(described.len());
                     tasks.extend(described);
                     continue;
@@ -115,7 +114,10 @@ async fn begin<'a>(context: &Context, task: Task, screen: &'a Screen) -> Begun<'
     // Boxed, so that what is handed around is small.
     let landed = Box::new(Box::pin(download::fetch(context, &job, &display)).await);
     display.landed();
-    if let (Err(DownloadError::IsMetalink { .. }), Some(name)) = (landed.outcome(), job.name()) {
+    let is_claimed = !job.is_named_later(context.options.naming);
+    if let (Err(DownloadError::IsMetalink { .. }), Some(name), true) =
+        (landed.outcome(), job.name(), is_claimed)
+    {
         // What it describes often has the name of its address.
         context.claims.release(&name);
     }
@@ -123,9 +125,9 @@ async fn begin<'a>(context: &Context, task: Task, screen: &'a Screen) -> Begun<'
 }
 
 /// What is to be downloaded, in order.
-fn tasks(settings: &Settings, claims: &Claims) -> Vec<Task> {
+fn tasks(settings: &Settings, context: &Context) -> Vec<Task> {
     let inputs = settings.inputs.iter().enumerate();
-    inputs.flat_map(|(index, input)| tasks_of(settings.jobs_of(input), index, input, claims)).collect()
+    inputs.flat_map(|(index, input)| tasks_of(settings.jobs_of(input), index, input, context)).collect()
 }
 
 /// The tasks that one address stands for: the second of two files with one name would take the place of the first.
@@ -133,16 +135,18 @@ fn tasks_of(
     jobs: Result<Vec<Job>, DownloadError>,
     index: usize,
     address: &str,
-    claims: &Claims,
+    context: &Context,
 ) -> Vec<Task> {
     let task = |(number, job)| Task { order: (index, number), address: address.to_owned(), job };
     let jobs = match jobs {
         Ok(jobs) => jobs,
         Err(error) => return vec![task((0, Err(error)))],
     };
-    let claimed = jobs.into_iter().map(|job| match job.name().map(|name| claims.claim(&name)) {
-        Some(Err(error)) => Err(error),
-        _ => Ok(job),
+    let claimed = jobs.into_iter().map(|job| {
+        if let Some(name) = job.name().filter(|_| !job.is_named_later(context.options.naming)) {
+            context.claims.claim(&name)?;
+        }
+        Ok(job)
     });
     claimed.enumerate().map(task).collect()
 }

@@ -215,6 +215,47 @@ fn a_name_that_a_server_chose_replaces_nothing() {
 }
 
 #[test]
+fn addresses_of_one_name_are_two_files_where_the_server_names_them() {
+    let named = |name: &str| {
+        let line = format!("Content-Disposition: attachment; filename=\"{name}\"");
+        Script::of(&content(5000)).header(line).start()
+    };
+    let (one, two, unnamed) = (named("one"), named("two"), Script::of(b"unnamed").start());
+    let urls = [&one, &two, &unnamed].map(|server| server.url("/download"));
+    for jobs in ["4", "1"] {
+        let downloads = Downloads::new();
+        let [one, two, unnamed] = urls.each_ref().map(String::as_str);
+        downloads.get(&[one, two, unnamed, "-J", "-j", jobs]).ended_with(0);
+        assert_eq!(downloads.names(), ["download", "one", "two"]);
+        assert_eq!(downloads.read("download"), b"unnamed");
+    }
+    // What the address alone names is of one of them.
+    let downloads = Downloads::new();
+    let same = Script::of(b"unnamed too").start();
+    let address = same.url("/download");
+    let arguments = [&urls[2], &address, &urls[0]].map(String::as_str);
+    let outcome = downloads.get(&[&arguments[..], &["-J"]].concat());
+    assert!(outcome.ended_with(2).stderr().contains("another file of this run is named download too"));
+    assert_eq!(downloads.names(), ["download", "one"]);
+    downloads.get(&[&urls[0], &urls[1]]).ended_with(2);
+}
+
+#[test]
+fn what_is_left_under_the_name_of_the_address_is_gone_on_with_by_the_one_it_is_of() {
+    let (file, other) = (content(500_000), content(1000));
+    let server = Script::of(&file).closes_at(200_000).start();
+    let second = Script::of(&other).header("Content-Disposition: attachment; filename=\"second\"").start();
+    let downloads = Downloads::new();
+    downloads.get(&[&server.url("/f"), "-J", "--retry", "0"]).ended_with(18);
+    assert_eq!(downloads.names(), ["f.part", "f.part.journal"]);
+    server.becomes(Script::of(&file));
+    downloads.get_quickly(&[&server.url("/f"), &second.url("/f"), "-J"]).ended_with(0);
+    assert_eq!(downloads.names(), ["f", "second"]);
+    assert!(downloads.read("f") == file && downloads.read("second") == other);
+    assert_eq!(server.exchanges()[1].header("Range"), Some("bytes=200000-"));
+}
+
+#[test]
 fn the_time_is_limited_and_ctrl_c_heard_while_files_that_are_there_are_checked() {
     let server = Script::of(b"").hangs().start();
     let downloads = Downloads::new();

@@ -14,7 +14,7 @@ use super::engine::Engine;
 use super::fetch::{Extent, Opened};
 use super::place::Place;
 use super::runs::Flow;
-use super::{Naming, Origin, Output};
+use super::{Origin, Output};
 
 impl Engine<'_> {
     /// Takes an answer in, or tells the plan why not.
@@ -130,11 +130,12 @@ impl Engine<'_> {
     }
 
     fn open_store(&mut self, opened: &Opened) -> Result<(), DownloadError> {
-        if let (Naming::Server, Output::Folder(folder)) = (self.context.options.naming, &self.job.output)
-            && let Some(name) =
-                opened.answer.head.header("content-disposition").and_then(naming::from_content_disposition)
-        {
-            self.named_by_server(folder.join(name))?;
+        if self.is_named_later() {
+            let value = opened.answer.head.header("content-disposition");
+            match (value.and_then(naming::from_content_disposition), &self.job.output) {
+                (Some(name), Output::Folder(folder)) => self.named_by_server(folder.join(name))?,
+                _ => self.claim_name()?,
+            }
         }
         self.open_writer()
     }

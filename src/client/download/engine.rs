@@ -43,6 +43,8 @@ pub(super) struct Engine<'a> {
     pub(super) asking: Option<LocalBoxFuture<'static, AskOutcome>>,
     pub(super) writer: Option<Writer>,
     pub(super) place: Place,
+    /// The name that was taken only when it was needed.
+    claimed: Option<PathBuf>,
     /// What came instead of the file.
     pub(super) metalink: Option<Answer>,
     /// Sources that have another version of the file.
@@ -96,6 +98,7 @@ impl<'a> Engine<'a> {
             asking: None,
             writer: None,
             place,
+            claimed: None,
             metalink: None,
             other_versions: Vec::new(),
             restarts: 0,
@@ -309,19 +312,34 @@ impl<'a> Engine<'a> {
 
     /// A server named the file: unless the address names it so too, nothing of that name is replaced.
     pub(super) fn named_by_server(&mut self, target: PathBuf) -> Result<(), DownloadError> {
-        let before = self.job.name();
-        if before.as_ref() == Some(&target) {
-            return Ok(());
+        if self.job.name().as_ref() == Some(&target) {
+            return self.claim_name();
         }
         self.context.claims.claim(&target)?;
-        if let Some(before) = before {
-            self.context.claims.release(&before);
-        }
         self.place = Place::of(Some(&target))?;
         self.target = Some(target.clone());
         match self.place {
             Place::Free | Place::Begun => Ok(()),
             Place::Taken | Place::InOrder => Err(DownloadError::NameTaken { path: target }),
+        }
+    }
+
+    pub(super) fn is_named_later(&self) -> bool {
+        self.job.is_named_later(self.context.options.naming)
+    }
+
+    /// Takes the name of the address, which was left free for as long as a server could give another.
+    pub(super) fn claim_name(&mut self) -> Result<(), DownloadError> {
+        let Some(name) = self.job.name() else { return Ok(()) };
+        self.context.claims.claim(&name)?;
+        self.claimed = Some(name);
+        Ok(())
+    }
+
+    /// Gives back what [`claim_name`](Self::claim_name) took, if it did.
+    pub(super) fn release_name(&mut self) {
+        if let Some(name) = self.claimed.take() {
+            self.context.claims.release(&name);
         }
     }
 

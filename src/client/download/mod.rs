@@ -98,6 +98,12 @@ impl Job {
             (Output::StandardOutput, _) => None,
         }
     }
+
+    /// Whether a server may name the file: until one has answered, its name is not taken.
+    #[must_use]
+    pub fn is_named_later(&self, naming: Naming) -> bool {
+        naming == Naming::Server && matches!(self.output, Output::Folder(_))
+    }
 }
 
 /// Whether what an earlier run left is used.
@@ -337,6 +343,7 @@ async fn obtain(
         }
         Err(DownloadError::IsMetalink { url, .. }) => {
             let answer = engine.metalink.take().ok_or(DownloadError::NoSource)?;
+            engine.release_name();
             let text = within(context, started, described::read(&url, answer)).await??;
             Err(DownloadError::IsMetalink { url, text })
         }

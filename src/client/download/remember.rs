@@ -1,5 +1,7 @@
 //! What an earlier run left: whether it is of use, and which of it is wrong.
 
+use std::path::PathBuf;
+
 use super::super::error::DownloadError;
 use super::super::identity::Identity;
 use super::super::plan::{Balancer, ByteRange, Parts, Plan, RangeSet};
@@ -22,6 +24,18 @@ impl Engine<'_> {
         if part_path(&target).symlink_metadata().is_err() {
             return Ok(());
         }
+        if self.is_named_later() && self.claim_name().is_err() {
+            // It is of another file of this run.
+            return Ok(());
+        }
+        let result = self.go_on(target).await;
+        if self.writer.is_none() {
+            self.release_name();
+        }
+        result
+    }
+
+    async fn go_on(&mut self, target: PathBuf) -> Result<(), DownloadError> {
         let (mut store, remembered) = Store::open(&target)?;
         let Some(memory) = remembered else { return Ok(()) };
         // What is promised now must not contradict what was promised then.
