@@ -37,6 +37,12 @@ impl Claims {
         Ok(())
     }
 
+    /// Whether a file of this run has `name`.
+    #[must_use]
+    pub fn has(&self, name: &Path) -> bool {
+        self.names.borrow().contains(name)
+    }
+
     /// Gives `name` back: nothing will be written to it.
     pub fn release(&self, name: &Path) {
         self.names.borrow_mut().remove(name);

@@ -229,6 +229,13 @@ fn addresses_of_one_name_are_two_files_where_the_server_names_them() {
         assert_eq!(downloads.names(), ["download", "one", "two"]);
         assert_eq!(downloads.read("download"), b"unnamed");
     }
+    let downloads = Downloads::new();
+    // While the one between them comes, the first gets its name.
+    let slow = Script::of(&content(100_000)).bytes_per_second(200_000).start();
+    let slow_url = slow.url("/slow");
+    let arguments = [&urls[2], &slow_url, &urls[0], "-J", "-j", "1", "--no-clobber"];
+    downloads.get(&arguments).ended_with(0);
+    assert_eq!(downloads.names(), ["download", "one", "slow"]);
     // What the address alone names is of one of them.
     let downloads = Downloads::new();
     let same = Script::of(b"unnamed too").start();

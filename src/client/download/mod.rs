@@ -324,6 +324,8 @@ async fn obtain(
     let place = Place::of(report.target.as_deref())?;
     if place == Place::Taken
         && let Some(path) = report.target.clone()
+        // What another address of this run brought under that name says nothing of this one.
+        && !(job.is_named_later(context.options.naming) && context.claims.has(&path))
         && within(context, started, is_complete(context, job, &fetcher, &path, report)).await?
     {
         return there(&path);
