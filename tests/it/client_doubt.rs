@@ -3,14 +3,32 @@
 use sha2::Sha256;
 
 use super::support::digits;
-use super::support::downloads::{Downloads, Outcome};
+use super::support::downloads::{Downloads, Outcome, QUICK};
 use super::support::misbehaving::{FileServer, Framing, Script, content};
 
 /// Quick, and from several servers wherever it can be.
 const FLAGS: [&str; 6] =
     ["--parallel-time", "0.05", "--parallel-size", "1MiB", "--checkpoint-interval", "0.05"];
 
+/// So patient that a busy machine has nobody asked beside another.
+const ONE_AFTER_THE_OTHER: [&str; 10] = [
+    "--head-after",
+    "20",
+    "--hedge-after",
+    "20",
+    "--drop-after",
+    "25",
+    "--retry-delay",
+    "0.02",
+    "--checkpoint-interval",
+    "0.05",
+];
+
 fn get(downloads: &Downloads, file: &[u8], servers: &[FileServer], flags: &[&str]) -> Outcome {
+    get_with(downloads, file, servers, &[flags, &QUICK].concat())
+}
+
+fn get_with(downloads: &Downloads, file: &[u8], servers: &[FileServer], flags: &[&str]) -> Outcome {
     let links: Vec<String> = servers
         .iter()
         .enumerate()
@@ -18,7 +36,7 @@ fn get(downloads: &Downloads, file: &[u8], servers: &[FileServer], flags: &[&str
         .collect();
     let balancer = Script::redirect(&servers[0].url("/f"), &[&format!("Link: {}", links.join(", "))]).start();
     let checksum = format!("sha-256={}", digits::<Sha256>(file));
-    downloads.get_quickly(&[&[balancer.url("/f").as_str(), "--checksum", &checksum], flags].concat())
+    downloads.get(&[&[balancer.url("/f").as_str(), "--checksum", &checksum], flags].concat())
 }
 
 fn sent(servers: &[FileServer]) -> usize {
@@ -51,14 +69,14 @@ fn five_servers_are_asked_one_after_the_other_and_the_rest_is_told() {
         })
         .collect();
     let downloads = Downloads::new();
-    get(&downloads, &file, &servers, &["--checkpoint-interval", "0.05"]).ended_with(0);
+    get_with(&downloads, &file, &servers, &ONE_AFTER_THE_OTHER).ended_with(0);
     assert!(downloads.read("f") == file);
 
     let downloads = Downloads::new();
     let servers: Vec<FileServer> = (0..7)
         .map(|index| Script::of(&file).corrupts(1000 * index).bytes_per_second(2 << 20).start())
         .collect();
-    let outcome = get(&downloads, &file, &servers, &["--checkpoint-interval", "0.05"]);
+    let outcome = get_with(&downloads, &file, &servers, &ONE_AFTER_THE_OTHER);
     outcome.ended_with(32);
     assert!(outcome.stderr().contains("2 more were not"), "{}", outcome.stderr());
     assert_eq!(downloads.names(), [""; 0]);
