@@ -3,26 +3,12 @@
 use sha2::Sha256;
 
 use super::support::digits;
-use super::support::downloads::{Downloads, Outcome, QUICK};
+use super::support::downloads::{Downloads, Outcome, PATIENT, QUICK};
 use super::support::misbehaving::{FileServer, Framing, Script, content};
 
 /// Quick, and from several servers wherever it can be.
 const FLAGS: [&str; 6] =
     ["--parallel-time", "0.05", "--parallel-size", "1MiB", "--checkpoint-interval", "0.05"];
-
-/// So patient that a busy machine has nobody asked beside another.
-const ONE_AFTER_THE_OTHER: [&str; 10] = [
-    "--head-after",
-    "20",
-    "--hedge-after",
-    "20",
-    "--drop-after",
-    "25",
-    "--retry-delay",
-    "0.02",
-    "--checkpoint-interval",
-    "0.05",
-];
 
 fn get(downloads: &Downloads, file: &[u8], servers: &[FileServer], flags: &[&str]) -> Outcome {
     get_with(downloads, file, servers, &[flags, &QUICK].concat())
@@ -68,15 +54,16 @@ fn five_servers_are_asked_one_after_the_other_and_the_rest_is_told() {
             if index == 4 { script.start() } else { script.corrupts(1000 * index).start() }
         })
         .collect();
+    let patient = [&PATIENT[..], &["--checkpoint-interval", "0.05"]].concat();
     let downloads = Downloads::new();
-    get_with(&downloads, &file, &servers, &ONE_AFTER_THE_OTHER).ended_with(0);
+    get_with(&downloads, &file, &servers, &patient).ended_with(0);
     assert!(downloads.read("f") == file);
 
     let downloads = Downloads::new();
     let servers: Vec<FileServer> = (0..7)
         .map(|index| Script::of(&file).corrupts(1000 * index).bytes_per_second(2 << 20).start())
         .collect();
-    let outcome = get_with(&downloads, &file, &servers, &ONE_AFTER_THE_OTHER);
+    let outcome = get_with(&downloads, &file, &servers, &patient);
     outcome.ended_with(32);
     assert!(outcome.stderr().contains("2 more were not"), "{}", outcome.stderr());
     assert_eq!(downloads.names(), [""; 0]);

@@ -4,7 +4,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512};
 
 use super::support::digits;
-use super::support::downloads::{Downloads, QUICK};
+use super::support::downloads::{Downloads, PATIENT, QUICK};
 use super::support::misbehaving::{Fault, FileServer, Framing, Script, Times, content};
 
 const FILE: usize = 700_000;
@@ -115,7 +115,8 @@ fn one_corrupt_server_of_two_that_share_a_file_is_found_out() {
         let digest = format!("Digest: SHA-256={}", base64(&file));
         let downloads = Downloads::new();
         let balancer = balancer(&[&first, &second], &digest);
-        downloads.get_quickly(&[&balancer.url("/f"), "--parallel-time", "0.1"]).ended_with(0);
+        let address = balancer.url("/f");
+        downloads.get(&[&[address.as_str(), "--parallel-time", "0.1"][..], &PATIENT].concat()).ended_with(0);
         assert!(downloads.read("f") == file, "corrupt first: {first_is_corrupt}");
         let sent = first.sent() + second.sent();
         assert!(sent <= 2 * file.len() + (2 << 20), "{sent} bytes were sent");
@@ -138,7 +139,8 @@ fn shared_with_a_corrupt_one(
     let digest = format!("Digest: SHA-256={}", base64(file));
     let downloads = Downloads::new();
     let balancer = balancer(&servers.iter().collect::<Vec<_>>(), &digest);
-    downloads.get_quickly(&[&balancer.url("/f"), "--parallel-time", "0.05"]).ended_with(0);
+    let address = balancer.url("/f");
+    downloads.get(&[&[address.as_str(), "--parallel-time", "0.05"][..], &PATIENT].concat()).ended_with(0);
     assert!(downloads.read("f") == file, "server {corrupt} is corrupt");
     assert_eq!(downloads.names(), ["f"]);
     servers.iter().map(FileServer::sent).sum()

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use super::super::checksum::Checksum;
 use super::super::error::DownloadError;
@@ -265,7 +265,7 @@ impl Engine<'_> {
         if trusted.len() < 3 {
             return Ok(Vec::new());
         }
-        let mut asking = Vec::new();
+        let mut asking = FuturesUnordered::new();
         for &about in suppliers.iter().take(MAX_SAMPLED) {
             let supply = self.sources.supply(about);
             let Some(longest) = supply.into_iter().max_by_key(ByteRange::len) else { continue };
@@ -287,12 +287,18 @@ impl Engine<'_> {
             }
         }
         let mut stop = self.context.stop.clone();
-        let answers = tokio::select! {
-            answers = tokio::time::timeout(self.context.options.plan.hedge_after, join_all(asking)) => answers,
-            _ = stop.wait_for(|is_wanted| *is_wanted) => return Err(DownloadError::Interrupted),
+        let mut votes = Vec::new();
+        let counting = async {
+            while let Some(vote) = asking.next().await {
+                votes.extend(vote);
+            }
         };
-        // Who does not answer in time has no vote, and neither have the others.
-        Ok(answers.unwrap_or_default().into_iter().flatten().collect())
+        tokio::select! {
+            // Who does not answer in time has no vote.
+            _ = tokio::time::timeout(self.context.options.plan.drop_after, counting) => {}
+            _ = stop.wait_for(|is_wanted| *is_wanted) => return Err(DownloadError::Interrupted),
+        }
+        Ok(votes)
     }
 }
 

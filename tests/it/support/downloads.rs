@@ -13,6 +13,10 @@ use super::program::{Program, fingerpost};
 pub const QUICK: [&str; 8] =
     ["--head-after", "0.1", "--hedge-after", "0.2", "--drop-after", "2", "--retry-delay", "0.02"];
 
+/// So patient that a busy machine has nobody asked beside another who is merely late.
+pub const PATIENT: [&str; 8] =
+    ["--head-after", "20", "--hedge-after", "20", "--drop-after", "25", "--retry-delay", "0.02"];
+
 /// Random numbers: what a test drew is drawn again with the seed that it printed.
 pub fn chance() -> StdRng {
     const VARIABLE: &str = "FINGERPOST_TEST_SEED";
