@@ -137,16 +137,18 @@ UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
 TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1}
 
 
-def wrk(server, path, connections, seconds, script=None):
+def wrk(server, path, connections, seconds, script=None, headers=(), status="2xx"):
     command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
     if script:
         command += ["-s", str(script)]
+    for header in headers:
+        command += ["-H", header]
     before = server.cpu()
     output = subprocess.run([*command, f"http://127.0.0.1:{server.port}{path}"], capture_output=True, text=True).stdout
     used = server.cpu() - before
     found = re.search(r"(\d+) requests in [\d.]+\w+, ([\d.]+)(\w+) read", output)
     requests, size, unit = int(found[1]), float(found[2]), found[3]
-    if "Non-2xx" in output:
+    if ("Non-2xx" in output) != (status == "4xx"):
         raise SystemExit(f"{server.name} {path}:\n{output}")
     if not size:
         raise Starved(f"{server.name} answered nothing to {path} in {seconds} s")
@@ -158,11 +160,34 @@ def wrk(server, path, connections, seconds, script=None):
     return {"cpu": used, "requests": requests, "bytes": size * UNITS[unit], "p50": latency(50), "p99": latency(99)}
 
 
-def per_request(path, connections=64, script=None):
+def per_request(path, connections=64, script=None, headers=(), status="2xx"):
     def measure(server, seconds):
-        run = wrk(server, path, connections, seconds, script)
+        run = wrk(server, path, connections, seconds, script, headers, status)
         return run["cpu"] / run["requests"] * 1e6
     return measure
+
+
+def answer_head(server, path):
+    with socket.create_connection(("127.0.0.1", server.port), 2) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer and (piece := client.recv(65536)):
+            answer += piece
+    return answer.split(b"\r\n\r\n")[0].decode()
+
+
+def not_modified(server, seconds):
+    tag = re.search(r"(?i)\r\netag: ([^\r]*)", answer_head(server, "/1K"))
+    if not tag:
+        raise Starved(f"{server.name} sends no entity tag")
+    run = wrk(server, "/1K", 64, seconds, headers=[f"If-None-Match: {tag[1]}"])
+    return run["cpu"] / run["requests"] * 1e6
+
+
+BROWSER = ["User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+           "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "Accept-Language: en-US,en;q=0.5",
+           "Accept-Encoding: gzip, deflate, br, zstd", "Connection: keep-alive", "Upgrade-Insecure-Requests: 1",
+           "Sec-Fetch-Dest: document", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Site: none", "Priority: u=0, i"]
 
 
 def per_gib(path):
@@ -213,6 +238,7 @@ def main():
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--seconds", type=int, default=3)
     arguments.add_argument("--only", help="a regular expression of rows")
+    arguments.add_argument("--baseline", help="another build of fingerpost, to compare two versions")
     arguments.add_argument("--servers", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     arguments = arguments.parse_args()
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -228,6 +254,11 @@ def main():
         "1 KiB, us/request": per_request("/1K"),
         "10 KiB, us/request": per_request("/10K"),
         "100 KiB, us/request": per_request("/100K"),
+        "1 KiB, a browser's head, us/request": per_request("/1K", headers=BROWSER),
+        "304 for a tag, us/request": not_modified,
+        "206 of 100 bytes, us/request": per_request("/1K", headers=["Range: bytes=100-199"]),
+        "404, us/request": per_request("/missing", status="4xx"),
+        "1 KiB on a new connection, us/request": per_request("/1K", headers=["Connection: close"]),
         "1 MiB, CPU s/GiB": per_gib("/1M"),
         "100 MiB, CPU s/GiB": per_gib("/100M"),
         "10 000 small files, us/request": per_request("/many/0", script=script),
@@ -237,6 +268,9 @@ def main():
     }
     rows = {name: row for name, row in rows.items() if re.search(arguments.only or "", name)}
     contenders = []
+    if arguments.baseline:
+        CONTENDERS["baseline"] = lambda *places: [arguments.baseline, *fingerpost(*places)[1:]]
+        arguments.servers.append("baseline")
     for name in arguments.servers:
         program = str(CONTENDERS[name](root, folder, 0)[0])
         if not shutil.which(program):

@@ -14,8 +14,11 @@ pub struct Contender {
     pub name: &'static str,
     /// The program it needs, where it is not our own.
     program: Option<&'static str>,
-    start: fn(&Path) -> io::Result<Running>,
+    start: Start,
 }
+
+/// Starts a server with its files in a folder.
+type Start = Box<dyn Fn(&Path) -> io::Result<Running>>;
 
 /// A server that runs.
 pub struct Running {
@@ -27,22 +30,39 @@ pub struct Running {
     _backends: Option<Process>,
 }
 
+/// The build of fingerpost under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_fingerpost");
+
 /// The name of the one that the others are compared with.
 pub const FLOOR: &str = "floor";
+/// The peers that the figures are set against.
+pub const PEERS: [&str; 2] = ["nginx return 301", "HAProxy http-request redirect"];
 
-/// Everything that is installed. What is not, is named on standard error.
-pub fn all() -> Vec<Contender> {
-    let own = |name, start| Contender { name, program: None, start };
-    let other = |name, program, start| Contender { name, program: Some(program), start };
+/// Everything that is installed; the rest is named on standard error. `baseline` is another build of fingerpost.
+pub fn all(baseline: Option<&str>) -> Vec<Contender> {
+    let own = |name, program: String, backends| Contender {
+        name,
+        program: None,
+        start: Box::new(move |folder| fingerpost(&program, backends, folder)),
+    };
+    let other = |name, program, start: fn(&Path) -> io::Result<Running>| Contender {
+        name,
+        program: Some(program),
+        start: Box::new(start),
+    };
+    let this = || PROGRAM.to_owned();
     let mut contenders = vec![
-        own("fingerpost, 10 backends", |folder| fingerpost(10, folder)),
-        own("fingerpost, 10 000 backends", |folder| fingerpost(10_000, folder)),
-        own(FLOOR, floor),
+        own("fingerpost, 10 backends", this(), 10),
+        own("fingerpost, 10 000 backends", this(), 10_000),
+        Contender { name: FLOOR, program: None, start: Box::new(floor) },
         other("nginx return 301", "nginx", nginx),
         other("HAProxy http-request redirect", "haproxy", haproxy_redirect),
         other("HAProxy server redir", "haproxy", haproxy_redir),
         other("Caddy redir", "caddy", caddy),
     ];
+    if let Some(baseline) = baseline {
+        contenders.push(own("baseline, 10 backends", baseline.to_owned(), 10));
+    }
     contenders.retain(|contender| {
         let is_installed = contender.program.is_none_or(process::is_installed);
         if !is_installed {
@@ -63,18 +83,18 @@ impl Contender {
     }
 }
 
-fn fingerpost(backends: usize, folder: &Path) -> io::Result<Running> {
+fn fingerpost(program: &str, backends: usize, folder: &Path) -> io::Result<Running> {
     let (servers, servers_port) = balancer::backend(folder)?;
     // A balancer follows its list, so each has one of its own.
     let list = folder.join(format!("list-{servers_port}.txt"));
     fs::write(&list, balancer::list(backends, servers_port))?;
-    let Balancer { process, port, .. } = Balancer::start(&list, &["--workers", "1"])?;
+    let Balancer { process, port, .. } = Balancer::start_program(program, &list, &["--workers", "1"])?;
     Ok(Running { port, process, _backends: Some(servers) })
 }
 
 /// Writes the very bytes that fingerpost answers.
 fn floor(folder: &Path) -> io::Result<Running> {
-    let model = fingerpost(10, folder)?;
+    let model = fingerpost(PROGRAM, 10, folder)?;
     let answer = process::first_answer(model.port, TARGET)?;
     let file = folder.join("floor-answer");
     fs::write(&file, answer)?;
@@ -90,7 +110,7 @@ fn nginx(folder: &Path) -> io::Result<Running> {
         &file,
         format!(
             "daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr crit;
-             events {{ worker_connections 4096; }}
+             events {{ worker_connections 8192; }}
              http {{
                  access_log off; keepalive_requests 1000000000; server_tokens off;
                  client_body_temp_path {folder}/nginx-body; proxy_temp_path {folder}/nginx-proxy;
@@ -147,7 +167,7 @@ fn haproxy(port: u16, folder: &Path, configuration: &str) -> io::Result<Running>
         format!(
             "global
                  nbthread 1
-                 maxconn 4096
+                 maxconn 8192
              defaults
                  mode http
                  timeout client 60s

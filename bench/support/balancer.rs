@@ -23,13 +23,22 @@ pub struct Balancer {
 impl Balancer {
     /// Starts it with its defaults but for `flags`, in front of the servers of this list.
     pub fn start(list: &Path, flags: &[&str]) -> io::Result<Self> {
-        let balancer = Self::launch(list, flags)?;
+        Self::start_program(env!("CARGO_BIN_EXE_fingerpost"), list, flags)
+    }
+
+    /// The same with another build of it.
+    pub fn start_program(program: &str, list: &Path, flags: &[&str]) -> io::Result<Self> {
+        let balancer = Self::launch_program(program, list, flags)?;
         process::first_answer(balancer.admin, "/readyz")?;
         Ok(balancer)
     }
 
     /// The same, and does not wait until the backends are known.
     pub fn launch(list: &Path, flags: &[&str]) -> io::Result<Self> {
+        Self::launch_program(env!("CARGO_BIN_EXE_fingerpost"), list, flags)
+    }
+
+    fn launch_program(program: &str, list: &Path, flags: &[&str]) -> io::Result<Self> {
         let admin = process::free_port()?;
         let address = format!("127.0.0.1:{admin}");
         let arguments = [
@@ -45,7 +54,7 @@ impl Balancer {
         ];
         let (process, port) = Process::start_ready(
             SERVER_CORE,
-            env!("CARGO_BIN_EXE_fingerpost"),
+            program,
             &[&arguments[..], flags].concat(),
             "Will wait for client connections at port ",
         )?;

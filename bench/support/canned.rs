@@ -76,7 +76,9 @@ impl Connection {
                 answers.extend_from_slice(answer);
             }
         }
-        // A peer that does not read a few hundred bytes is none that this loop is for.
-        answers.is_empty() || self.stream.write(answers).is_ok_and(|written| written == answers.len())
+        // This loop is only for peers that read a few hundred bytes at once.
+        answers.is_empty()
+            || (self.stream.write(answers).is_ok_and(|written| written == answers.len())
+                && memchr::memmem::find(&buffer[..read], b"Connection: close").is_none())
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod balancer;
 pub mod canned;
+pub mod connects;
 pub mod process;
 pub mod wrk;
 
@@ -19,14 +20,19 @@ pub fn median(mut figures: Vec<f64>) -> f64 {
     figures[figures.len() / 2]
 }
 
-/// The command line without what cargo adds to it; `None` where this process was started as a server of canned answers,
-/// and has served.
+/// The command line without the flag that cargo adds; `None` if this process was started as a server of canned answers or
+/// as a client, and has ended.
 pub fn arguments() -> std::io::Result<Option<Vec<String>>> {
     let arguments: Vec<String> = std::env::args().filter(|argument| argument != "--bench").collect();
     if let [_, word, answer] = arguments.as_slice()
         && word == canned::WORD
     {
         return canned::serve(&std::fs::read(answer)?).map(|()| None);
+    }
+    if let [_, word, rest @ ..] = arguments.as_slice()
+        && word == connects::WORD
+    {
+        return connects::run(rest).map(|()| None);
     }
     Ok(Some(arguments))
 }

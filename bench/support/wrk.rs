@@ -16,12 +16,20 @@ pub struct Load {
     pub errors: f64,
 }
 
-/// Asks for one target over and over, on one thread, for some seconds.
-pub fn run(core: &str, connections: u32, seconds: u32, port: u16, target: &str) -> io::Result<Load> {
+/// Asks for one target over and over, on one thread, for some seconds; `header` goes with each request.
+pub fn run(
+    core: &str,
+    connections: u32,
+    seconds: u32,
+    port: u16,
+    target: &str,
+    header: Option<&str>,
+) -> io::Result<Load> {
     let output = Command::new("taskset")
         .args(["-c", core, "wrk", "-t1", "--latency"])
         .arg(format!("-c{connections}"))
         .arg(format!("-d{seconds}s"))
+        .args(header.iter().flat_map(|header| ["-H", header]))
         .arg(format!("http://127.0.0.1:{port}{target}"))
         .output()?;
     parse(&String::from_utf8_lossy(&output.stdout))
