@@ -12,7 +12,6 @@ use config::{Config, Environment, File, FileFormat};
 use serde::Deserialize;
 
 use crate::balancer::settings::RawBalancerSettings;
-use crate::cli::Override;
 use crate::file_server::settings::RawServerSettings;
 
 pub mod file;
@@ -95,6 +94,9 @@ pub struct RawSettings {
     pub server: RawServerSettings,
 }
 
+/// A flag's value on its way into the settings: the key it overrides, and the value as the key would hold it.
+pub type Override = (&'static str, String);
+
 /// Whether variables `FINGERPOST__SECTION__KEY` count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variables {
@@ -121,7 +123,12 @@ pub fn load(file: Option<&Path>, flags: Vec<Override>) -> Result<RawSettings, Se
     })
 }
 
-/// The settings that a configuration file with this text gives, and what goes before it.
+/// The default of every key; `None` cannot happen, since a test reads them.
+pub(crate) fn defaults() -> Option<RawSettings> {
+    from_text("", Variables::Ignored, Vec::new()).ok()
+}
+
+/// The settings that result from a configuration file with this text.
 pub fn from_text(
     text: &str,
     variables: Variables,

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigArguments, Override, overrides, path, text_path};
+use super::{ConfigArguments, overrides, path, text_path};
+use crate::settings::Override;
 
 /// Flags of `fingerpost check`: those of the balancer that name files.
 #[derive(Debug, Clone, Args)]

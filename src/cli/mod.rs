@@ -75,9 +75,6 @@ pub enum Command {
     Manual(ManualArguments),
 }
 
-/// A flag's value on its way into the settings: the key it overrides, and the value as the key would hold it.
-pub type Override = (&'static str, String);
-
 /// The flag that names a configuration file, which several commands have.
 #[derive(Debug, Clone, Args)]
 pub struct ConfigArguments {
@@ -118,7 +115,7 @@ fn path(path: Option<&PathBuf>) -> Option<String> {
 /// Turns the flags that were given into overrides, one `key => option` pair each.
 macro_rules! overrides {
     ($($key:literal => $option:expr),* $(,)?) => {{
-        let mut list: Vec<$crate::cli::Override> = Vec::new();
+        let mut list: Vec<$crate::settings::Override> = Vec::new();
         $( if let Some(value) = &$option { list.push(($key, value.to_string())); } )*
         list
     }};

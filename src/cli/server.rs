@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigArguments, ListenArguments, Override, overrides, path, text_path};
+use super::{ConfigArguments, ListenArguments, overrides, path, text_path};
+use crate::settings::Override;
 
 /// Flags of `fingerpost server`; each overrides the key of the same name under `[server]`.
 #[derive(Debug, Clone, Args)]

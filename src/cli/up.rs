@@ -6,7 +6,8 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
 use super::balancer::BalancingArguments;
-use super::{ConfigArguments, Override, overrides, path, text_path};
+use super::{ConfigArguments, overrides, path, text_path};
+use crate::settings::Override;
 
 /// Flags of `fingerpost up`.
 #[derive(Debug, Clone, Args)]

@@ -60,9 +60,38 @@ fn too_few_open_files_are_an_error_that_says_what_to_do_and_a_low_limit_is_raise
     }
     let up = Program::spawn(&mut limited("-Sn 20", "up"));
     up.port();
-    // What the settings of a balancer and three servers allow is far more than this.
+    // The defaults need far more than this, which no one chose.
     let up = Program::spawn(&mut limited("-n 500", "up"));
-    up.wait_for_stderr("fewer files and sockets may be open than the settings allow limit=500");
+    up.port();
+    assert!(!up.stderr().contains("open files"), "{}", up.stderr());
+    let mut chosen = limited("-n 500", "up");
+    chosen.env("FINGERPOST__SERVER__MAX_CONNECTIONS", "20000");
+    let up = Program::spawn(&mut chosen);
+    up.wait_for_stderr("raise the hard limit");
+    up.wait_for_stderr("limit=500");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_start_on_a_busy_port_names_the_process_that_holds_it() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("files")).unwrap();
+    std::fs::write(folder.path().join("balancer_server_list.txt"), "127.0.0.1:1\n").unwrap();
+    let first = Program::start_in(folder.path(), ["server", "--host", "127.0.0.1"]);
+    let port = first.port().to_string();
+    let holder = format!("process {} (fingerpost) uses this port", first.pid());
+    let admin = format!("127.0.0.1:{port}");
+    for arguments in [
+        ["balancer", "--port", &port],
+        ["balancer", "--admin", &admin],
+        ["server", "--port", &port],
+        ["server", "--admin", &admin],
+        ["up", "--port", &port],
+    ] {
+        let ended = in_folder(folder.path(), &arguments);
+        assert_eq!(ended.code, Some(1), "{arguments:?}");
+        assert!(ended.stderr.contains(&holder) && ended.stderr.contains(&port), "{}", ended.stderr);
+    }
 }
 
 #[cfg(target_os = "linux")]
