@@ -47,7 +47,7 @@ pub enum SettingsError {
         others: usize,
     },
     /// A variable names an unknown key, or a variable or flag holds a value of the wrong type.
-    #[error("cannot use what the variables FINGERPOST__... and the flags set: {0}")]
+    #[error("a variable FINGERPOST__... or a flag has a wrong value: {0}")]
     Invalid(#[from] config::ConfigError),
     /// A key holds a value that makes no sense.
     #[error("{key} = {value}: {reason}")]
@@ -145,7 +145,15 @@ pub fn from_text(
     for (key, value) in flags {
         builder = builder.set_override(key, value)?;
     }
-    Ok(builder.build()?.try_deserialize()?)
+    let settings = builder.build()?;
+    for key in file::known_keys() {
+        let name = key.name();
+        let text = settings.get_string(&name).unwrap_or_default();
+        if let Err(reason) = key.kind.check_text(&text) {
+            return Err(SettingsError::value(name, format_args!("{text:?}"), reason));
+        }
+    }
+    Ok(settings.try_deserialize()?)
 }
 
 /// The number of worker threads that a key asks for; 0 means one for each processor.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigArguments, ListenArguments, overrides, path, text_path};
+use super::{ConfigArguments, ListenArguments, overrides, path, text_path, time};
 use crate::settings::Override;
 
 /// Flags of `fingerpost balancer`; each overrides the key of the same name under `[balancer]`.
@@ -34,8 +34,8 @@ pub struct BalancingArguments {
     #[arg(long, value_name = "NAME")]
     pub policy: Option<String>,
     /// The time between two probes of one server [default: 2s]
-    #[arg(long, value_name = "D")]
-    pub probe_interval: Option<humantime::Duration>,
+    #[arg(long, value_name = "D", value_parser = time())]
+    pub probe_interval: Option<String>,
     /// The path that probes ask for [default: /files/plshelp.txt]
     #[arg(long, value_name = "PATH")]
     pub probe_path: Option<String>,

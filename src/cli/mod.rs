@@ -4,8 +4,10 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, StringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::settings;
 
 mod balancer;
 mod check;
@@ -16,7 +18,7 @@ mod status;
 mod up;
 
 pub use balancer::{BalancerArguments, BalancingArguments};
-pub use check::CheckArguments;
+pub use check::{CheckArguments, Program};
 pub use get::{GetArguments, ProgressMode};
 pub use manual::ManualArguments;
 pub use server::ServerArguments;
@@ -98,6 +100,11 @@ pub struct ListenArguments {
     /// HTTP worker threads; 0 means one for each processor [default: 0]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
+}
+
+/// A time with its unit, as the keys take it. The value keeps the text, since a key holds text.
+fn time() -> impl TypedValueParser<Value = String> {
+    StringValueParser::new().try_map(|text| settings::time::parse(&text).map(|_| text))
 }
 
 /// Takes a path that a key can hold: settings are text, and another path would be that of another file.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigArguments, ListenArguments, overrides, path, text_path};
+use super::{ConfigArguments, ListenArguments, overrides, path, text_path, time};
 use crate::settings::Override;
 
 /// Flags of `fingerpost server`; each overrides the key of the same name under `[server]`.
@@ -44,8 +44,8 @@ pub struct ServerArguments {
     #[arg(long, value_name = "FILE", value_parser = text_path())]
     pub access_log: Option<PathBuf>,
     /// How long downloads may go on after a stop was asked for [default: 30s]
-    #[arg(long, value_name = "D")]
-    pub drain_timeout: Option<humantime::Duration>,
+    #[arg(long, value_name = "D", value_parser = time())]
+    pub drain_timeout: Option<String>,
 }
 
 impl ServerArguments {

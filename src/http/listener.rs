@@ -48,8 +48,8 @@ pub enum ListenError {
     },
     /// The system refused the path.
     #[error(
-        "cannot listen on the Unix socket {}: check that its folder is there and may be written, and that the path \
-         has no more than 107 bytes",
+        "cannot listen on the Unix socket {}: check that its folder exists and is writable, and that the path \
+         has at most 107 bytes",
         path.display()
     )]
     UnixSocket {
@@ -61,14 +61,14 @@ pub enum ListenError {
     /// The system does not say where a socket is.
     #[error("cannot find out the address of a listening socket")]
     Unknown(#[source] io::Error),
-    /// Somebody answers there.
-    #[error("cannot listen on the Unix socket {}: another program does; stop it, or choose another path", path.display())]
+    /// Another program listens there.
+    #[error("cannot listen on the Unix socket {}: another program uses it; stop it, or choose another path", path.display())]
     UnixSocketInUse {
         /// The path that was asked for.
         path: PathBuf,
     },
-    /// There is a file of another kind.
-    #[error("cannot listen on {}: a file is there that is no socket; move it, or choose another path", path.display())]
+    /// The path is taken by a file of another kind.
+    #[error("cannot listen on {}: this file exists and is not a socket; move it, or choose another path", path.display())]
     NoSocket {
         /// The path that was asked for.
         path: PathBuf,
@@ -185,6 +185,16 @@ impl Place {
         } else {
             Self::UnixSocket { path: unix_socket, mode }
         })
+    }
+}
+
+impl Place {
+    /// Checks that a program could listen here, and leaves everything as it is. A free port needs no check.
+    pub fn check(&self) -> Result<(), ListenError> {
+        match self {
+            Self::Address { host, port } => listen(host, *port).map(drop),
+            Self::UnixSocket { path, .. } => unix::check(path),
+        }
     }
 }
 
