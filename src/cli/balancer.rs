@@ -10,12 +10,12 @@ use crate::settings::Override;
 
 const EXAMPLES: &str = "\
 Examples:
-  fingerpost balancer --port 8080           list: balancer_server_list.txt
-  fingerpost balancer --servers list.txt --port 8080 --admin 127.0.0.1:9100
-  fingerpost check balancer                 report everything a start would report
+  fingerpost balancer --port 8080       list: balancer_server_list.txt
+  fingerpost balancer --servers list.txt --admin 127.0.0.1:9100
+  fingerpost check balancer             report all problems of a start
 
-Edits of the list take effect while the balancer runs. The page at the admin
-address shows the servers. SIGTERM and Ctrl-C end the balancer.
+Edits of the list take effect while the balancer runs. The page at the
+admin address shows the servers. SIGTERM and Ctrl-C end the balancer.
 Exit codes: 0 stopped, 1 failure, 2 wrong flags";
 
 const BALANCING: &str = "Balancing";

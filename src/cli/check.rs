@@ -9,12 +9,12 @@ use crate::settings::Override;
 
 const EXAMPLES: &str = "\
 Examples:
-  fingerpost check                          in the folder of the list or of files/
+  fingerpost check                      in the folder of the list or files/
   fingerpost check balancer --config balancer.toml
   fingerpost check --servers list.txt
 
-The port of a running program is busy, which is a problem: check only the list
-(--servers) while it runs.
+The port of a running program is busy, which is a problem: check only
+the list (--servers) while it runs.
 Exit codes: 0 no problem, 1 at least one problem, 2 wrong flags";
 
 /// Flags of `fingerpost check`.

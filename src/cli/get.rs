@@ -17,13 +17,14 @@ const EXAMPLES: &str = "\
 Examples:
   fingerpost get http://127.0.0.1:8080/plshelp.txt
   fingerpost get -o - http://127.0.0.1:8080/plshelp.txt | less
-  fingerpost get --wait --checksum sha-256=HEX http://mirror.example/big.iso
+  fingerpost get --checksum sha-256=HEX http://mirror.example/big.iso
   fingerpost get -i list.txt --output-dir downloads
 
 Exit codes, those of curl (docs/download.md lists all):
-  0 complete         7 cannot connect   23 cannot write    47 too many redirects
-  2 wrong flags     18 incomplete       28 timeout         60 untrusted certificate
-  3 invalid URL     22 HTTP error       32 wrong checksum  130 interrupted";
+  0 complete           7 cannot connect     28 timeout
+  2 wrong flags       18 incomplete         32 wrong checksum
+  3 invalid URL       22 HTTP error         60 untrusted certificate
+  6 unknown host      23 cannot write      130 interrupted";
 
 /// Flags of `fingerpost get`.
 #[derive(Debug, Clone, Args)]

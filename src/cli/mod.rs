@@ -34,8 +34,8 @@ Examples:
   fingerpost balancer --servers list.txt --port 8080
   fingerpost get http://127.0.0.1:8080/plshelp.txt
 
-Exit codes: 0 success, 1 failure, 2 wrong flags; `get` has those of curl.
-Logs go to standard error; see --log-format and --log-level in --help-all.";
+Exit codes: 0 success, 1 failure, 2 wrong flags; get has those of curl.
+Logs go to standard error; --help-all shows --log-format and --log-level.";
 
 /// A redirect load balancer for downloads.
 #[derive(Debug, Parser)]

@@ -9,9 +9,9 @@ use crate::settings::Override;
 
 const EXAMPLES: &str = "\
 Examples:
-  fingerpost server                         the folder ./files at a free port
-  fingerpost server --root /srv/files --port 8081 --admin 127.0.0.1:9101
-  fingerpost check server                   report everything a start would report
+  fingerpost server                     the folder ./files at a free port
+  fingerpost server --root /srv/files --port 8081
+  fingerpost check server               report all problems of a start
 
 Files are served at /name and at /files/name. The first SIGTERM or Ctrl-C
 waits for downloads, the second one ends the server at once.

@@ -7,7 +7,7 @@ use super::ConfigArguments;
 const EXAMPLES: &str = "\
 Examples:
   fingerpost status http://127.0.0.1:9100/
-  fingerpost status --json http://127.0.0.1:9100/ | jq '.backends[].state'
+  fingerpost status --json http://127.0.0.1:9100/ | jq .backends
 
 Exit codes: 0 success, 1 failure, 2 wrong flags";
 

@@ -13,7 +13,7 @@ const SERVERS: &str = "Servers";
 
 const EXAMPLES: &str = "\
 Examples:
-  fingerpost up                             then open a printed address in a browser
+  fingerpost up                         then open a printed address
   fingerpost up --servers 5 --root /srv/files --port 8080
 
 Everything listens on 127.0.0.1. Ctrl-C ends it.
