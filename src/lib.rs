@@ -50,6 +50,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Status(arguments) => exit(balancer::admin::query::command(&arguments)),
         Command::Check(arguments) => check::command(&arguments),
         Command::Manual(arguments) => exit(arguments.print()),
+        Command::Help(arguments) => exit(arguments.print()),
     }
 }
 

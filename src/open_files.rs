@@ -1,74 +1,96 @@
-//! How many files, sockets among them, this process may have open.
+//! The limit of open files, which includes sockets.
 //!
-//! Systems start programs with a low limit that each may raise to a high one. 1024 are fewer than the connections that
-//! are allowed by default.
+//! Systems start programs with a low soft limit, often 1024, that each program may raise to the hard limit. The default
+//! settings allow more connections than 1024.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::http::transport::REFUSED_AT_ONCE;
 
-/// What a program needs.
+/// The number of open files that a program needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Need {
-    /// To start at all, threads and listeners included.
+    /// Files needed to start, threads and listeners included.
     pub start: u64,
-    /// With every connection that the settings allow.
+    /// Files needed with every connection that the settings allow.
     pub most: u64,
+    /// Whether someone chose a number of connections, so that a lower limit is worth a warning.
+    pub origin: Origin,
+}
+
+/// The origin of the settings that decide how many files may be open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// All of them are defaults.
+    Default,
+    /// At least one was set.
+    Set,
 }
 
 impl Need {
-    /// That of a program with so many HTTP workers, which refuses connections, and besides what its settings allow.
+    /// The need of a program with `workers` HTTP workers plus `most_besides` files allowed by its settings.
     #[must_use]
-    pub fn new(workers: usize, most_besides: u64) -> Self {
+    pub fn new(workers: usize, most_besides: u64, origin: Origin) -> Self {
         // Measured: 28, and 4 for each worker.
         let start = 40 + 4 * workers as u64;
         let most = start.saturating_add(REFUSED_AT_ONCE as u64).saturating_add(most_besides);
-        Self { start, most }
+        Self { start, most, origin }
     }
 
-    /// That of so many programs of this kind in one process.
+    /// The need of this number of equal programs in one process.
     #[must_use]
     pub fn times(self, programs: u64) -> Self {
-        Self { start: self.start.saturating_mul(programs), most: self.most.saturating_mul(programs) }
+        Self {
+            start: self.start.saturating_mul(programs),
+            most: self.most.saturating_mul(programs),
+            origin: self.origin,
+        }
     }
 
-    /// That of both in one process.
+    /// Combines the needs of two programs that run in one process.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        Self { start: self.start.saturating_add(other.start), most: self.most.saturating_add(other.most) }
+        let is_set = self.origin == Origin::Set || other.origin == Origin::Set;
+        Self {
+            start: self.start.saturating_add(other.start),
+            most: self.most.saturating_add(other.most),
+            origin: if is_set { Origin::Set } else { Origin::Default },
+        }
     }
 }
 
-/// The process may not have enough files open to run.
+/// The limit is too low to start.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{limit} files and sockets may be open at once, and {needed} are needed to start: raise the limit, with \
-     `ulimit -n` or systemd's LimitNOFILE"
+    "at most {limit} files and sockets may be open, and a start needs {needed}: raise the limit with \
+     `ulimit -n {needed}`, or with LimitNOFILE={needed} in a systemd unit"
 )]
 pub struct TooFewFiles {
     limit: u64,
     needed: u64,
 }
 
-/// Raises the limit to what is needed, as far as the system allows. Less than all that the settings allow is a warning,
-/// less than what a start takes is an error.
+/// Raises the limit to the need, as far as the hard limit allows.
+///
+/// A limit that is too low to start is an error. A limit that is too low for the settings is a warning if someone chose
+/// them: nobody can act on a default, and connections beyond the limit wait or get the 503 page.
 pub fn provide(need: Need) -> Result<(), TooFewFiles> {
     let limit = raised(need.most);
-    match limit {
-        limit if limit < need.start => Err(TooFewFiles { limit, needed: need.start }),
-        limit if limit < need.most => {
-            tracing::warn!(
-                limit,
-                needed = need.most,
-                "fewer files and sockets may be open than the settings allow"
-            );
-            Ok(())
-        }
-        _ => Ok(()),
+    if limit < need.start {
+        return Err(TooFewFiles { limit, needed: need.start });
     }
+    if limit < need.most && need.origin == Origin::Set {
+        tracing::warn!(
+            limit,
+            needed = need.most,
+            "the hard limit of open files is below what max_connections needs: raise the hard limit \
+             (`ulimit -Hn`, or LimitNOFILE= in the systemd unit) or lower max_connections"
+        );
+    }
+    Ok(())
 }
 
-/// The limit once it has been raised to `wanted`, if it could be.
+/// Raises the soft limit to `wanted`, as far as possible, and returns the limit in force.
 fn raised(wanted: u64) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let current = current.unwrap_or(u64::MAX);

@@ -12,7 +12,6 @@ use config::{Config, Environment, File, FileFormat};
 use serde::Deserialize;
 
 use crate::balancer::settings::RawBalancerSettings;
-use crate::cli::Override;
 use crate::file_server::settings::RawServerSettings;
 
 pub mod file;
@@ -48,7 +47,7 @@ pub enum SettingsError {
         others: usize,
     },
     /// A variable names an unknown key, or a variable or flag holds a value of the wrong type.
-    #[error("cannot use what the variables FINGERPOST__... and the flags set: {0}")]
+    #[error("a variable FINGERPOST__... or a flag has a wrong value: {0}")]
     Invalid(#[from] config::ConfigError),
     /// A key holds a value that makes no sense.
     #[error("{key} = {value}: {reason}")]
@@ -95,6 +94,9 @@ pub struct RawSettings {
     pub server: RawServerSettings,
 }
 
+/// A flag's value on its way into the settings: the key it overrides, and the value as the key would hold it.
+pub type Override = (&'static str, String);
+
 /// Whether variables `FINGERPOST__SECTION__KEY` count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variables {
@@ -121,7 +123,12 @@ pub fn load(file: Option<&Path>, flags: Vec<Override>) -> Result<RawSettings, Se
     })
 }
 
-/// The settings that a configuration file with this text gives, and what goes before it.
+/// The default of every key; `None` cannot happen, since a test reads them.
+pub(crate) fn defaults() -> Option<RawSettings> {
+    from_text("", Variables::Ignored, Vec::new()).ok()
+}
+
+/// The settings that result from a configuration file with this text.
 pub fn from_text(
     text: &str,
     variables: Variables,
@@ -138,7 +145,15 @@ pub fn from_text(
     for (key, value) in flags {
         builder = builder.set_override(key, value)?;
     }
-    Ok(builder.build()?.try_deserialize()?)
+    let settings = builder.build()?;
+    for key in file::known_keys() {
+        let name = key.name();
+        let text = settings.get_string(&name).unwrap_or_default();
+        if let Err(reason) = key.kind.check_text(&text) {
+            return Err(SettingsError::value(name, format_args!("{text:?}"), reason));
+        }
+    }
+    Ok(settings.try_deserialize()?)
 }
 
 /// The number of worker threads that a key asks for; 0 means one for each processor.

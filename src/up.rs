@@ -1,6 +1,7 @@
 //! `fingerpost up`: a balancer and some servers in one process, ready in one command. For a first look and for
 //! trying settings; it listens on 127.0.0.1 only.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,13 +22,13 @@ use crate::telemetry::say;
 
 const HOST: &str = "127.0.0.1";
 
-/// What is served where the working folder has no `files/`.
+/// The files that are served if the current folder has no `files/`.
 const SAMPLES: [(&str, &[u8]); 2] = [
     ("plshelp.txt", include_bytes!("../files/plshelp.txt")),
     ("hello.txt", include_bytes!("../files/hello.txt")),
 ];
 
-/// Why nothing is up.
+/// Why `fingerpost up` cannot run, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum UpError {
     /// The settings make no sense.
@@ -45,7 +46,7 @@ pub enum UpError {
     /// Too few files may be open.
     #[error(transparent)]
     TooFewFiles(#[from] TooFewFiles),
-    /// The system gave no signals.
+    /// The system does not deliver signals.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
 }
@@ -56,8 +57,10 @@ pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
     HOST.clone_into(&mut raw.server.host);
     raw.server.port = 0;
     raw.server.unix_socket = PathBuf::new();
-    // One address cannot be that of several servers.
+    // Several servers cannot share one address.
     raw.server.admin = String::new();
+    // The printed addresses are opened in browsers.
+    raw.server.listing = true;
     HOST.clone_into(&mut raw.balancer.host);
     raw.balancer.unix_socket = PathBuf::new();
     let scratch = tempfile::Builder::new().prefix("fingerpost-").tempdir().map_err(UpError::Scratch)?;
@@ -66,7 +69,7 @@ pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
     if arguments.root.is_none() && !server_settings.root.is_dir() {
         server_settings.root = write_samples(&scratch).map_err(UpError::Scratch)?;
     }
-    // All of them share the machine's processors.
+    // The servers share the processors of this machine.
     server_settings.workers = 1;
     let balancer_settings = BalancerSettings::try_from(raw.balancer)?;
     let of_servers = server_settings.open_files().times(arguments.servers as u64);
@@ -103,18 +106,47 @@ async fn run(
         };
         server.run(ready, stop.clone()).map(|ended| ended.map_err(UpError::from)).boxed_local()
     });
-    // The servers come first, so that they print their addresses and answer the balancer's first probes.
+    // The servers start first, so that they answer the first probes of the balancer.
     let mut all: Vec<_> = serving.collect();
     let ready = |bound: &crate::balancer::Bound| {
         for address in &bound.clients {
             say(format_args!("Balancer at http://{address}/"));
-            say(format_args!("To download through it: fingerpost get http://{address}/plshelp.txt"));
+            say(format_args!("To download through it: {} get http://{address}/plshelp.txt", own_command()));
         }
         bound.announce();
     };
     all.push(balancer.run(ready, stop.clone()).map(|ended| ended.map_err(UpError::from)).boxed_local());
-    // One that ends with an error takes the others along; a stop ends all of them.
+    // An error of one program ends all of them, as a stop does.
     future::try_join_all(all).await.map(drop)
+}
+
+/// The command that starts this program, for any folder of this machine.
+fn own_command() -> String {
+    let Ok(path) = std::env::current_exe() else { return "fingerpost".to_owned() };
+    command_for(&path, std::env::var_os("PATH").as_deref())
+}
+
+/// The bare name if a shell finds the program by it, else the quoted path.
+fn command_for(program: &Path, search_path: Option<&OsStr>) -> String {
+    let name = program.file_name().unwrap_or_default();
+    let found = search_path
+        .into_iter()
+        .flat_map(std::env::split_paths)
+        .map(|folder| folder.join(name))
+        .find(|candidate| candidate.is_file());
+    let is_this = |found: PathBuf| found.canonicalize().is_ok_and(|found| found == program);
+    let text = if found.is_some_and(is_this) { name } else { program.as_os_str() };
+    shell_word(&text.to_string_lossy())
+}
+
+/// Quotes text for a shell, if necessary.
+fn shell_word(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
 }
 
 fn write_samples(scratch: &TempDir) -> io::Result<PathBuf> {
@@ -135,4 +167,35 @@ fn write_list(scratch: &TempDir, servers: &[FileServer]) -> io::Result<PathBuf> 
     let path = scratch.path().join("balancer_server_list.txt");
     std::fs::write(&path, list)?;
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_the_name_if_the_search_path_leads_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        for place in ["first", "second with space"] {
+            std::fs::create_dir(folder.join(place)).unwrap();
+            std::fs::write(folder.join(place).join("fingerpost"), place).unwrap();
+        }
+        let (first, second) = (folder.join("first"), folder.join("second with space"));
+        let both = std::env::join_paths([&first, &second]).unwrap();
+        assert_eq!(command_for(&first.join("fingerpost"), Some(&both)), "fingerpost");
+        let quoted = format!("'{}'", second.join("fingerpost").display());
+        assert_eq!(command_for(&second.join("fingerpost"), Some(&both)), quoted);
+        assert_eq!(command_for(&second.join("fingerpost"), None), quoted);
+    }
+
+    #[test]
+    fn a_shell_reads_a_word_as_it_was() {
+        for text in ["/usr/bin/fingerpost", "a b", "it's", "$HOME", "a\"b", "~", "", "*"] {
+            let script = format!("printf %s {}", shell_word(text));
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(output.stdout, text.as_bytes());
+        }
+        assert_eq!(shell_word("/usr/bin/fingerpost"), "/usr/bin/fingerpost");
+    }
 }

@@ -281,7 +281,7 @@ impl fmt::Display for Reason<'_> {
             }
             (_, 0, _) if health.returned == Some(health.since) => formatter.write_str("answers again"),
             (_, 0, _) if health.returned.is_some_and(|returned| returned > health.since) => {
-                formatter.write_str("answers, started anew between two probes")
+                formatter.write_str("answers (restarted since the last probe)")
             }
             (_, 0, _) | (None, ..) => formatter.write_str("answers"),
             (Some(failure), 1, _) => write!(formatter, "{failure}"),

@@ -12,8 +12,8 @@ use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::redirect::answer::RedirectStatus;
 use crate::http::listener::Place;
-use crate::open_files::Need;
-use crate::settings::{SettingsError, host_and_port, worker_threads};
+use crate::open_files::{Need, Origin};
+use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 
 /// The keys of `[balancer]`; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
@@ -190,7 +190,12 @@ impl BalancerSettings {
     /// The files and sockets that may be open: one for each connection and probe.
     #[must_use]
     pub fn open_files(&self) -> Need {
-        Need::new(self.workers, (self.max_connections as u64).saturating_add(self.probe_concurrency as u64))
+        let is_default = settings::defaults().is_some_and(|defaults| {
+            (self.max_connections, self.probe_concurrency)
+                == (defaults.balancer.max_connections, defaults.balancer.probe_concurrency)
+        });
+        let most = (self.max_connections as u64).saturating_add(self.probe_concurrency as u64);
+        Need::new(self.workers, most, if is_default { Origin::Default } else { Origin::Set })
     }
 }
 

@@ -1,16 +1,22 @@
-//! `fingerpost check`: what would run, and everything that is wrong with configuration and list, without running it.
+//! `fingerpost check`: everything that a start would report, without a start: configuration, list, folders, log files,
+//! ports and trust anchors. It creates no file, and listens on each port only for a moment.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::balancer::backends::{list, watch};
-use crate::cli::CheckArguments;
-use crate::http::listener::Place;
+use crate::balancer::settings::{BalancerSettings, RawBalancerSettings};
+use crate::cli::{CheckArguments, Program};
+use crate::file_server::FileServer;
+use crate::file_server::settings::{RawServerSettings, ServerSettings};
+use crate::http::{listener, tls};
+use crate::open_files;
 use crate::settings::file::{self, Found};
 use crate::settings::{self, RawSettings, Variables};
 use crate::telemetry::{self, chain};
 
-/// How many servers of a list are shown; the rest is a number.
+/// The number of servers that are shown; the others are counted.
 const SHOWN_SERVERS: usize = 20;
 
 /// Runs `fingerpost check`: the report goes to standard output, and the code is a failure if it names a problem.
@@ -21,10 +27,10 @@ pub fn command(arguments: &CheckArguments) -> ExitCode {
     if report.problems == 0 && written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What `check` has to say.
+/// The report of a check.
 #[derive(Debug, Default)]
 struct Report {
-    /// Lines for a person; a problem starts with its file and line, as compilers write it.
+    /// Lines for a person. A problem in a file starts with file and line, as compilers write it.
     text: String,
     problems: usize,
 }
@@ -35,16 +41,32 @@ impl Report {
         self.text.push('\n');
     }
 
+    /// Shows settings, unless some of them are wrong and thus not the ones of a start.
+    fn describe(&mut self, line: String) {
+        if self.problems == 0 {
+            self.say(line);
+        }
+    }
+
     fn problem(&mut self, line: impl AsRef<str>) {
         self.problems += 1;
         self.say(line);
+    }
+
+    fn extend(&mut self, errors: impl IntoIterator<Item = impl std::error::Error>) {
+        errors.into_iter().for_each(|error| self.problem(chain(&error)));
     }
 }
 
 fn report(arguments: &CheckArguments) -> Report {
     let mut report = Report::default();
-    if let Some(settings) = check_settings(arguments, &mut report) {
-        check_list(&settings.balancer.servers, &mut report);
+    if let Some((settings, programs)) = check_settings(arguments, &mut report) {
+        if programs.balancer {
+            check_balancer(settings.balancer, &mut report);
+        }
+        if programs.server {
+            check_server(settings.server, &mut report);
+        }
     }
     match report.problems {
         0 => report.say("No problems."),
@@ -54,18 +76,18 @@ fn report(arguments: &CheckArguments) -> Report {
     report
 }
 
-/// The settings that would be used, or as many of them as are right.
-fn check_settings(arguments: &CheckArguments, report: &mut Report) -> Option<RawSettings> {
+/// The settings that a start would use, and the programs to check. `None` if they cannot be read at all.
+fn check_settings(arguments: &CheckArguments, report: &mut Report) -> Option<(RawSettings, Programs)> {
     let path = arguments.config.config.as_deref();
     let text = match path.map(file::read) {
         None => String::new(),
         Some(Ok(text)) => text,
         Some(Err(error)) => {
             report.problem(chain(&error));
-            String::new()
+            return None;
         }
     };
-    let Found { problems, usable } = file::check(&text);
+    let Found { problems, usable, sections } = file::check(&text);
     for problem in &problems {
         let path = path.unwrap_or(Path::new("")).display();
         report.problem(format!("{path}:{}: {}", problem.line, problem.reason));
@@ -77,10 +99,8 @@ fn check_settings(arguments: &CheckArguments, report: &mut Report) -> Option<Raw
     };
     match loaded.and_then(|raw| file::validate(&raw).map(|()| raw)) {
         Ok(raw) => {
-            if report.problems == 0 {
-                describe(&raw, report);
-            }
-            Some(raw)
+            let programs = Programs::of(arguments, &sections, &raw);
+            Some((raw, programs))
         }
         // Every key was right by itself, so this is about a variable, or about two keys together.
         Err(error) => {
@@ -90,26 +110,62 @@ fn check_settings(arguments: &CheckArguments, report: &mut Report) -> Option<Raw
     }
 }
 
-fn describe(settings: &RawSettings, report: &mut Report) {
-    let (balancer, server) = (&settings.balancer, &settings.server);
-    report.say(format!(
-        "balancer: listens on {}, answers {}, chooses by {}, probes {} every {}",
-        place(&balancer.host, balancer.port, &balancer.unix_socket, &balancer.unix_socket_mode),
-        balancer.status,
-        balancer.policy,
-        balancer.probe_path,
-        humantime::format_duration(balancer.probe_interval),
-    ));
-    report.say(format!(
-        "server: listens on {}, serves {}",
-        place(&server.host, server.port, &server.unix_socket, &server.unix_socket_mode),
-        server.root.display()
-    ));
+/// The programs whose start is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Programs {
+    balancer: bool,
+    server: bool,
 }
 
-fn place(host: &str, port: u16, unix_socket: &Path, mode: &str) -> String {
-    let place = Place::new(host.to_owned(), port, unix_socket.to_owned(), mode);
-    place.map_or_else(str::to_owned, |place| place.to_string())
+impl Programs {
+    /// The program that was named. Else those that are configured; else those whose list or folder exists; else both,
+    /// so that the report names the missing files.
+    fn of(arguments: &CheckArguments, sections: &BTreeSet<String>, raw: &RawSettings) -> Self {
+        let is_configured = |section: &str| {
+            let prefix = format!("FINGERPOST__{}__", section.to_uppercase());
+            sections.contains(section)
+                || std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with(&prefix))
+        };
+        let named = Self {
+            balancer: arguments.program == Some(Program::Balancer),
+            server: arguments.program == Some(Program::Server),
+        };
+        let configured = Self {
+            balancer: arguments.servers.is_some() || is_configured("balancer"),
+            server: is_configured("server"),
+        };
+        let existing = Self { balancer: raw.balancer.servers.exists(), server: raw.server.root.exists() };
+        [named, configured, existing]
+            .into_iter()
+            .find(|programs| programs.balancer || programs.server)
+            .unwrap_or(Self { balancer: true, server: true })
+    }
+}
+
+/// Reports what a start of the balancer would report.
+fn check_balancer(raw: RawBalancerSettings, report: &mut Report) {
+    let interval = humantime::format_duration(raw.probe_interval).to_string();
+    let Ok(settings) = BalancerSettings::try_from(raw) else { return };
+    report.describe(format!(
+        "balancer: listens on {}, answers {}, policy {}, probes {} every {interval}",
+        settings.listen,
+        settings.status.code(),
+        settings.policy,
+        settings.probe_path,
+    ));
+    check_list(&settings.servers, report);
+    let (host, port) = &settings.admin;
+    report.extend(settings.listen.check().err());
+    report.extend(listener::listen(host, *port).err());
+    report.extend(open_files::provide(settings.open_files()).err());
+}
+
+/// Reports what a start of the file server would report.
+fn check_server(raw: RawServerSettings, report: &mut Report) {
+    let Ok(settings) = ServerSettings::try_from(raw) else { return };
+    report.describe(format!("server: listens on {}, serves {}", settings.listen, settings.root.display()));
+    report.extend(FileServer::check(&settings));
+    report.extend(open_files::provide(settings.open_files()).err());
 }
 
 fn check_list(path: &Path, report: &mut Report) {
@@ -126,6 +182,14 @@ fn check_list(path: &Path, report: &mut Report) {
     }
     if count > SHOWN_SERVERS {
         report.say(format!("    and {} more", count - SHOWN_SERVERS));
+    }
+    let over_tls = list.backends.iter().filter(|backend| backend.id().is_https()).count();
+    if over_tls > 0 && tls::system_roots().is_empty() {
+        report.problem(format!(
+            "{}: https is used for {over_tls} of them, and this machine has no trust anchors: install the package \
+             ca-certificates, or name a PEM file in SSL_CERT_FILE",
+            path.display()
+        ));
     }
     for problem in &list.problems {
         report.problem(format!("{}:{}: {}", path.display(), problem.line, problem.reason));

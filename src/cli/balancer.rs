@@ -3,48 +3,66 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 
-use super::{ConfigArguments, ListenArguments, Override, overrides, path, text_path};
+use super::{ConfigArguments, LISTENING, ListenArguments, overrides, path, text_path, time};
+use crate::settings::Override;
+
+const EXAMPLES: &str = "\
+Examples:
+  fingerpost balancer --port 8080       list: balancer_server_list.txt
+  fingerpost balancer --servers list.txt --admin 127.0.0.1:9100
+  fingerpost check balancer             report all problems of a start
+
+Edits of the list take effect while the balancer runs. The page at the
+admin address shows the servers. SIGTERM and Ctrl-C end the balancer.
+Exit codes: 0 stopped, 1 failure, 2 wrong flags";
+
+const BALANCING: &str = "Balancing";
 
 /// Flags of `fingerpost balancer`; each overrides the key of the same name under `[balancer]`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct BalancerArguments {
+    /// List of servers, one host:port a line [default: balancer_server_list.txt]
+    #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING)]
+    pub servers: Option<PathBuf>,
+    /// The address.
+    #[command(flatten)]
+    pub listen: ListenArguments,
+    /// The way of balancing.
+    #[command(flatten)]
+    pub balancing: BalancingArguments,
     /// The configuration file.
     #[command(flatten)]
     pub config: ConfigArguments,
-    /// The list of servers, one host:port a line [default: balancer_server_list.txt]
-    #[arg(long, value_name = "FILE", value_parser = text_path())]
-    pub servers: Option<PathBuf>,
-    /// Where to listen.
-    #[command(flatten)]
-    pub listen: ListenArguments,
-    /// How to balance.
-    #[command(flatten)]
-    pub balancing: BalancingArguments,
 }
 
-/// The flags that say how a balancer balances, wherever it runs.
+/// The names of the policies, for help and completions.
+const POLICIES: [&str; 6] = ["adaptive", "ranked", "two-choices", "round-robin", "random", "hash"];
+
+/// The flags for the way of balancing.
 #[derive(Debug, Clone, Args)]
 pub struct BalancingArguments {
-    /// Where metrics and the status API are served [default: 127.0.0.1:0]
-    #[arg(long, value_name = "ADDR")]
+    /// Address of status page and metrics [default: 127.0.0.1:0]
+    #[arg(long, value_name = "ADDR", help_heading = LISTENING)]
     pub admin: Option<String>,
-    /// How a server is chosen: adaptive, ranked, two-choices, round-robin, random or hash [default: adaptive]
-    #[arg(long, value_name = "NAME")]
+    /// Selection of the server (docs/selection.md) [default: adaptive]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(POLICIES), help_heading = BALANCING)]
     pub policy: Option<String>,
-    /// The time between two probes of one server [default: 2s]
-    #[arg(long, value_name = "D")]
-    pub probe_interval: Option<humantime::Duration>,
-    /// The path that probes ask for [default: /files/plshelp.txt]
-    #[arg(long, value_name = "PATH")]
+    /// Interval between two probes of a server [default: 2s]
+    #[arg(long, value_name = "D", value_parser = time(), help_heading = BALANCING)]
+    pub probe_interval: Option<String>,
+    /// Path that probes request [default: /files/plshelp.txt]
+    #[arg(long, value_name = "PATH", help_heading = BALANCING)]
     pub probe_path: Option<String>,
-    /// The status of a redirect: 301, 302, 307 or 308 [default: 301]
-    #[arg(long, value_name = "CODE")]
-    pub status: Option<u16>,
+    /// Status of a redirect [default: 301]
+    #[arg(long, value_name = "CODE", value_parser = PossibleValuesParser::new(["301", "302", "307", "308"]), help_heading = BALANCING)]
+    pub status: Option<String>,
 }
 
 impl BalancerArguments {
-    /// The settings these flags override.
+    /// The settings that these flags override.
     #[must_use]
     pub fn overrides(&self) -> Vec<Override> {
         let mut list = self.balancing.overrides();
@@ -60,7 +78,7 @@ impl BalancerArguments {
 }
 
 impl BalancingArguments {
-    /// The settings these flags override.
+    /// The settings that these flags override.
     #[must_use]
     pub fn overrides(&self) -> Vec<Override> {
         overrides! {

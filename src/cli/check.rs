@@ -2,19 +2,43 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use super::{ConfigArguments, Override, overrides, path, text_path};
+use super::{ConfigArguments, overrides, path, text_path};
+use crate::settings::Override;
 
-/// Flags of `fingerpost check`: those of the balancer that name files.
+const EXAMPLES: &str = "\
+Examples:
+  fingerpost check                      in the folder of the list or files/
+  fingerpost check balancer --config balancer.toml
+  fingerpost check --servers list.txt
+
+The port of a running program is busy, which is a problem: check only
+the list (--servers) while it runs.
+Exit codes: 0 no problem, 1 at least one problem, 2 wrong flags";
+
+/// Flags of `fingerpost check`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct CheckArguments {
+    /// balancer or server [default: what --config configures, or what finds its list or folder here]
+    #[arg(value_enum, value_name = "PROGRAM", hide_possible_values = true)]
+    pub program: Option<Program>,
+    /// List of servers, one host:port a line [default: balancer_server_list.txt]
+    #[arg(long, value_name = "FILE", value_parser = text_path())]
+    pub servers: Option<PathBuf>,
     /// The configuration file.
     #[command(flatten)]
     pub config: ConfigArguments,
-    /// The list of servers, one host:port a line [default: balancer_server_list.txt]
-    #[arg(long, value_name = "FILE", value_parser = text_path())]
-    pub servers: Option<PathBuf>,
+}
+
+/// A program that reads settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Program {
+    /// `fingerpost balancer`
+    Balancer,
+    /// `fingerpost server`
+    Server,
 }
 
 impl CheckArguments {

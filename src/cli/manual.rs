@@ -7,24 +7,33 @@ use clap_complete::Shell;
 
 use crate::telemetry::{self, OutputError};
 
+const EXAMPLES: &str = "\
+Examples:
+  fingerpost manual man | man -l -          the man page
+  fingerpost manual man get | man -l -      the man page of one command
+  fingerpost manual bash > /etc/bash_completion.d/fingerpost
+
+Exit codes: 0 success, 1 failure, 2 wrong flags";
+
 /// Flags of `fingerpost manual`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ManualArguments {
-    /// Which page to print
+    /// Man page or completions
     #[arg(value_enum)]
     pub page: Page,
-    /// The command whose man page is wanted, such as get [default: that of all commands]
+    /// Command of the man page, such as get [default: all commands]
     pub command: Option<String>,
 }
 
-/// Why there is no page.
+/// Why a page cannot be printed.
 #[derive(Debug, thiserror::Error)]
 pub enum ManualError {
-    /// There is no such command.
-    #[error("there is no command {0}; `fingerpost --help` names them all")]
-    NoCommand(String),
-    /// Completions are those of all commands.
-    #[error("the completions of a shell are those of all commands; leave out {0}")]
+    /// The command does not exist.
+    #[error("unknown command {0}; `fingerpost --help` lists the commands")]
+    UnknownCommand(String),
+    /// Completions cannot be printed for one command.
+    #[error("the completions of a shell always cover all commands; leave out {0}")]
     NotOfOne(String),
     /// The page cannot be made.
     #[error("cannot make the man page")]
@@ -51,7 +60,7 @@ impl ManualArguments {
     /// Writes the page to standard output.
     pub fn print(&self) -> Result<(), ManualError> {
         let mut command = super::Cli::command();
-        // Carries name and flags of the whole into each part.
+        // Copies the global flags into each command.
         command.build();
         let mut text = Vec::new();
         let shell = match self.page {
@@ -66,7 +75,7 @@ impl ManualArguments {
             (None, None) => clap_mangen::Man::new(command).render(&mut text)?,
             (None, Some(name)) => {
                 let own = command.find_subcommand(name).cloned();
-                let own = own.ok_or_else(|| ManualError::NoCommand(name.clone()))?;
+                let own = own.ok_or_else(|| ManualError::UnknownCommand(name.clone()))?;
                 clap_mangen::Man::new(own).render(&mut text)?;
             }
         }

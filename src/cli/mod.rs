@@ -4,8 +4,10 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, StringValueParser, TypedValueParser};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::{settings, telemetry};
 
 mod balancer;
 mod check;
@@ -16,91 +18,169 @@ mod status;
 mod up;
 
 pub use balancer::{BalancerArguments, BalancingArguments};
-pub use check::CheckArguments;
+pub use check::{CheckArguments, Program};
 pub use get::{GetArguments, ProgressMode};
-pub use manual::ManualArguments;
+pub use manual::{ManualArguments, ManualError};
 pub use server::ServerArguments;
 pub use status::StatusArguments;
 pub use up::UpArguments;
 
+const GENERAL: &str = "General";
+
+const EXAMPLES: &str = "\
+Examples:
+  fingerpost up                    balancer and servers in one process
+  fingerpost server --root /srv/files --port 8081
+  fingerpost balancer --servers list.txt --port 8080
+  fingerpost get http://127.0.0.1:8080/plshelp.txt
+
+Exit codes: 0 success, 1 failure, 2 wrong flags; get has those of curl.
+Logs go to standard error; --help-all shows --log-format and --log-level.";
+
 /// A redirect load balancer for downloads.
 #[derive(Debug, Parser)]
-#[command(name = "fingerpost", version, about, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "fingerpost",
+    version,
+    about,
+    after_help = EXAMPLES,
+    propagate_version = true,
+    max_term_width = 100,
+    disable_help_flag = true,
+    disable_help_subcommand = true,
+    disable_version_flag = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 pub struct Cli {
-    /// Where logs go and how they look.
+    /// The form of the log.
     #[command(flatten)]
     pub log: LogArguments,
-    /// What to do.
+    /// Help and version.
+    #[command(flatten)]
+    pub help: HelpArguments,
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// How logs look; they always go to standard error.
+/// The form of the log, which is written to standard error.
 #[derive(Debug, Clone, Args)]
 pub struct LogArguments {
-    /// How log lines on standard error are written
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    /// Format of log lines on standard error
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT", help_heading = GENERAL, hide_short_help = true)]
     pub log_format: LogFormat,
-    /// The least important level that is logged: error, warn, info, debug or trace
-    #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
+    /// Least severe level that is logged
+    #[arg(
+        long,
+        global = true,
+        default_value = "info",
+        value_name = "LEVEL",
+        help_heading = GENERAL,
+        hide_short_help = true,
+        value_parser = PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"])
+            .try_map(|level| level.parse::<tracing::Level>())
+    )]
     pub log_level: tracing::Level,
+}
+
+/// Help and version. The parser handles these flags itself, so that the fields stay empty.
+#[derive(Debug, Clone, Args)]
+pub struct HelpArguments {
+    /// Print the usual flags, examples and exit codes
+    #[arg(short, long, global = true, action = ArgAction::HelpShort, help_heading = GENERAL)]
+    help: Option<bool>,
+    /// Print every flag
+    #[arg(long, global = true, action = ArgAction::HelpLong, help_heading = GENERAL)]
+    help_all: Option<bool>,
+    /// Print the version
+    #[arg(short = 'V', long, global = true, action = ArgAction::Version, help_heading = GENERAL)]
+    version: Option<bool>,
 }
 
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One line of text for each event, coloured on a terminal.
+    /// One line of text per event, coloured on a terminal.
     Text,
-    /// One JSON object for each event.
+    /// One JSON object per event.
     Json,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start a balancer and three servers in this process, for a first look
+    /// Start a balancer and three servers in one process, for a first look
     Up(UpArguments),
-    /// Redirect each request to the best server of a list
+    /// Redirect each download to one server of a list
     Balancer(BalancerArguments),
     /// Serve the files of a folder
     Server(ServerArguments),
-    /// Download a file through a balancer or straight from a server
+    /// Download files through a balancer or directly from servers
     Get(Box<GetArguments>),
-    /// Show the servers of a running balancer, and why each is where it is
+    /// Show the servers of a running balancer with state and reason
     Status(StatusArguments),
-    /// Say what would run, and what is wrong with configuration and list
+    /// Check configuration, list, folders and ports without a start
     Check(CheckArguments),
-    /// Print the man page or the completions of a shell
-    #[command(hide = true)]
+    /// Print man pages and shell completions
     Manual(ManualArguments),
+    /// Print the help of a command
+    Help(CommandHelp),
 }
 
-/// A flag's value on its way into the settings: the key it overrides, and the value as the key would hold it.
-pub type Override = (&'static str, String);
+/// Flags of `fingerpost help`.
+#[derive(Debug, Clone, Args)]
+pub struct CommandHelp {
+    /// The command, such as get [default: the program]
+    command: Option<String>,
+}
 
-/// The flag that names a configuration file, which several commands have.
+impl CommandHelp {
+    /// Writes the help to standard output.
+    pub fn print(&self) -> Result<(), ManualError> {
+        let mut command = Cli::command();
+        command.build();
+        let text = match &self.command {
+            None => command.render_help(),
+            Some(name) => {
+                let own = command.find_subcommand_mut(name);
+                own.ok_or_else(|| ManualError::UnknownCommand(name.clone()))?.render_help()
+            }
+        };
+        Ok(telemetry::print(text.to_string().as_bytes())?)
+    }
+}
+
+/// The flag that names a configuration file.
 #[derive(Debug, Clone, Args)]
 pub struct ConfigArguments {
     /// Read settings from this TOML file; docs/configuration.md lists the keys
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = GENERAL)]
     pub config: Option<PathBuf>,
 }
 
-/// The flags that say where a program listens, which balancer and server have.
+const LISTENING: &str = "Listening";
+
+/// The flags that name the address of a balancer or server.
 #[derive(Debug, Clone, Args)]
 pub struct ListenArguments {
-    /// The address to listen on [default: all, IPv4 and IPv6]
-    #[arg(long, value_name = "H")]
+    /// Address to listen on [default: all, IPv4 and IPv6]
+    #[arg(long, value_name = "H", help_heading = LISTENING)]
     pub host: Option<String>,
-    /// The port to listen on; 0 asks for a free one [default: 0]
-    #[arg(long, value_name = "P")]
+    /// Port to listen on; 0 selects a free port [default: 0]
+    #[arg(long, value_name = "P", help_heading = LISTENING)]
     pub port: Option<u16>,
-    /// A Unix socket to listen on in place of host and port [default: none]
-    #[arg(long, value_name = "PATH", value_parser = text_path())]
+    /// Unix socket to listen on instead of host and port
+    #[arg(long, value_name = "PATH", value_parser = text_path(), help_heading = LISTENING, hide_short_help = true)]
     pub unix_socket: Option<PathBuf>,
-    /// HTTP worker threads; 0 means one for each processor [default: 0]
-    #[arg(long, value_name = "N")]
+    /// Number of HTTP worker threads; 0 is one per processor [default: 0]
+    #[arg(long, value_name = "N", help_heading = LISTENING, hide_short_help = true)]
     pub workers: Option<usize>,
+}
+
+/// A time with its unit, as the keys take it. The value keeps the text, since a key holds text.
+fn time() -> impl TypedValueParser<Value = String> {
+    StringValueParser::new().try_map(|text| settings::time::parse(&text).map(|_| text))
 }
 
 /// Takes a path that a key can hold: settings are text, and another path would be that of another file.
@@ -118,7 +198,7 @@ fn path(path: Option<&PathBuf>) -> Option<String> {
 /// Turns the flags that were given into overrides, one `key => option` pair each.
 macro_rules! overrides {
     ($($key:literal => $option:expr),* $(,)?) => {{
-        let mut list: Vec<$crate::cli::Override> = Vec::new();
+        let mut list: Vec<$crate::settings::Override> = Vec::new();
         $( if let Some(value) = &$option { list.push(($key, value.to_string())); } )*
         list
     }};

@@ -4,51 +4,66 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigArguments, ListenArguments, Override, overrides, path, text_path};
+use super::{ConfigArguments, LISTENING, ListenArguments, overrides, path, text_path, time};
+use crate::settings::Override;
+
+const EXAMPLES: &str = "\
+Examples:
+  fingerpost server                     the folder ./files at a free port
+  fingerpost server --root /srv/files --port 8081
+  fingerpost check server               report all problems of a start
+
+Files are served at /name and at /files/name. The first SIGTERM or Ctrl-C
+waits for downloads, the second one ends the server at once.
+Exit codes: 0 stopped, 1 failure, 2 wrong flags";
+
+const FILES: &str = "Files";
+const CLIENTS: &str = "Clients";
 
 /// Flags of `fingerpost server`; each overrides the key of the same name under `[server]`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ServerArguments {
+    /// Folder whose files are served [default: files]
+    #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = FILES)]
+    pub root: Option<PathBuf>,
+    /// The address.
+    #[command(flatten)]
+    pub listen: ListenArguments,
+    /// Folder of error pages, such as 404.html, that replace the built-in ones
+    #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = FILES)]
+    pub pages: Option<PathBuf>,
+    /// Memory for small files [default: 64MiB]
+    #[arg(long, value_name = "BYTES", help_heading = FILES, hide_short_help = true)]
+    pub cache_bytes: Option<bytesize::ByteSize>,
+    /// List the content of folders that have no index.html
+    #[arg(long, help_heading = FILES)]
+    pub listing: bool,
+    /// Send file.br, file.zst or file.gz beside a file to clients that accept the coding
+    #[arg(long, help_heading = FILES, hide_short_help = true)]
+    pub precompressed: bool,
+    /// SHA-256 of every file, sent as Repr-Digest: off, memory, or the file that stores them [default: memory]
+    #[arg(long, value_name = "FILE", help_heading = FILES, hide_short_help = true)]
+    pub digests: Option<String>,
+    /// Maximum bytes per second over all clients, such as 10MiB; 0 is no limit [default: 0]
+    #[arg(long, value_name = "BYTES", help_heading = CLIENTS)]
+    pub limit_rate: Option<bytesize::ByteSize>,
+    /// Address of metrics and health [default: none]
+    #[arg(long, value_name = "ADDR", help_heading = LISTENING)]
+    pub admin: Option<String>,
+    /// File that gets a line for each answer [default: none]
+    #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = CLIENTS)]
+    pub access_log: Option<PathBuf>,
+    /// Time limit for downloads after the first SIGTERM [default: 30s]
+    #[arg(long, value_name = "D", value_parser = time(), help_heading = CLIENTS)]
+    pub drain_timeout: Option<String>,
     /// The configuration file.
     #[command(flatten)]
     pub config: ConfigArguments,
-    /// The folder whose files are served [default: files]
-    #[arg(long, value_name = "DIR", value_parser = text_path())]
-    pub root: Option<PathBuf>,
-    /// Where to listen.
-    #[command(flatten)]
-    pub listen: ListenArguments,
-    /// A folder of error pages that replace the built-in ones, such as 404.html
-    #[arg(long, value_name = "DIR", value_parser = text_path())]
-    pub pages: Option<PathBuf>,
-    /// Memory for small files, such as 64MiB [default: 64MiB]
-    #[arg(long, value_name = "BYTES")]
-    pub cache_bytes: Option<bytesize::ByteSize>,
-    /// Show what is in folders that have no index.html
-    #[arg(long)]
-    pub listing: bool,
-    /// Send file.br, file.zst or file.gz beside a file to clients that want it
-    #[arg(long)]
-    pub precompressed: bool,
-    /// SHA-256 of every file, sent as Repr-Digest: off, memory, or the file that keeps them [default: memory]
-    #[arg(long, value_name = "FILE")]
-    pub digests: Option<String>,
-    /// Bytes a second that all clients have together, such as 10MiB; 0 for no limit [default: 0]
-    #[arg(long, value_name = "BYTES")]
-    pub limit_rate: Option<bytesize::ByteSize>,
-    /// Where metrics and health are served [default: nowhere]
-    #[arg(long, value_name = "ADDR")]
-    pub admin: Option<String>,
-    /// A file that gets a line for each answer [default: none]
-    #[arg(long, value_name = "FILE", value_parser = text_path())]
-    pub access_log: Option<PathBuf>,
-    /// How long downloads may go on after a stop was asked for [default: 30s]
-    #[arg(long, value_name = "D")]
-    pub drain_timeout: Option<humantime::Duration>,
 }
 
 impl ServerArguments {
-    /// The settings these flags override.
+    /// The settings that these flags override.
     #[must_use]
     pub fn overrides(&self) -> Vec<Override> {
         overrides! {

@@ -26,11 +26,10 @@ impl Claims {
         });
         let shown = name.display();
         if names.contains(name) {
-            return Err(DownloadError::Usage(format!("another file of this run is named {shown} too")));
+            return Err(DownloadError::Usage(format!("two downloads would write to {shown}")));
         }
         if is_beside {
-            let text =
-                format!("{shown} and another file of this run would be written over each other's part");
+            let text = format!("two downloads would write to {shown} or to its part file");
             return Err(DownloadError::Usage(text));
         }
         names.insert(name.to_owned());

@@ -143,7 +143,10 @@ impl DownloadError {
 fn others(unasked: usize) -> String {
     match unasked {
         0 => ", and no other source brought the right one".to_owned(),
-        _ => format!(" from all that were asked; {unasked} more were not: it had been fetched too often"),
+        _ => format!(
+            " after trying every allowed source; {unasked} sources were skipped because the download limit (5 times the \
+             size of the file) was reached"
+        ),
     }
 }
 

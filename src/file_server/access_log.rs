@@ -74,6 +74,12 @@ impl AccessLog {
         Ok(Self { format, lines, lost })
     }
 
+    /// Checks that [`open`](Self::open) could succeed, without creating a file.
+    pub fn check(path: &Path) -> Result<(), AccessLogError> {
+        crate::file_server::check_writable(path)
+            .map_err(|source| AccessLogError { path: path.to_owned(), source })
+    }
+
     /// Lines that were lost because the disk was too slow or full.
     #[must_use]
     pub fn lost(&self) -> Arc<AtomicU64> {

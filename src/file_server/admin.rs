@@ -14,6 +14,7 @@ use crate::telemetry::exposition;
 
 /// Serves the admin pages on `listener`.
 ///
+/// - `GET /`: a page with the state and links, for people
 /// - `GET /metrics`: the metrics, as Prometheus reads them
 /// - `GET /healthz`: 200 as long as new downloads are welcome, 503 once the server drains
 pub fn serve(
@@ -24,8 +25,23 @@ pub fn serve(
     let phases = Data::new(phases);
     let metrics = move || exposition::encode(&registry);
     http::admin::serve(listener, metrics, move |pages| {
-        pages.app_data(phases.clone()).route("/healthz", web::get().to(health));
+        pages
+            .app_data(phases.clone())
+            .route("/", http::admin::page_route().to(status_page))
+            .route("/healthz", web::get().to(health));
     })
+}
+
+async fn status_page(phases: Data<watch::Receiver<Phase>>) -> HttpResponse {
+    let state = match *phases.borrow() {
+        Phase::Running => "The server accepts downloads.",
+        _ => "The server drains: it finishes downloads and then stops.",
+    };
+    let content = format!(
+        "<p>{state}</p>\n<p><a href=\"/metrics\">/metrics</a> for Prometheus, \
+         <a href=\"/healthz\">/healthz</a> for health checks.</p>\n"
+    );
+    http::admin::page("file server", "a{color:inherit}", &content)
 }
 
 async fn health(phases: Data<watch::Receiver<Phase>>) -> HttpResponse {

@@ -12,12 +12,14 @@
 //! - [`access_log`], [`metrics`], [`admin`]: what its operator sees.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actix_http::Request;
 use actix_service::fn_service;
+use rustix::fs::Access;
 use tokio::sync::Semaphore;
 
 pub mod access_log;
@@ -85,6 +87,14 @@ pub enum ServerError {
     /// The access log cannot be written.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
+    /// The file of the digests cannot be written. A start only logs this, and keeps the digests in memory.
+    #[error("cannot write the digests to {}: check that its folder exists and is writable", path.display())]
+    Digests {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: std::io::Error,
+    },
     /// Too few files may be open.
     #[error(transparent)]
     TooFewFiles(#[from] TooFewFiles),
@@ -108,6 +118,19 @@ pub fn command(arguments: &ServerArguments) -> Result<(), ServerError> {
         actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
         server.run(Bound::announce, stop).await
     })
+}
+
+/// Checks that this process may write to a file, or create it.
+fn check_writable(path: &Path) -> std::io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(rustix::io::Errno::ISDIR.into()),
+        Ok(_) => Ok(rustix::fs::access(path, Access::WRITE_OK)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            Ok(rustix::fs::access(folder.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK)?)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// A file server that has its port and its folder, and answers once it is run.
@@ -180,6 +203,26 @@ impl FileServer {
             None => None,
         };
         Ok(Self { settings, bound, listening, admin_listener, root, pages, log })
+    }
+
+    /// Finds every reason for which [`build`](Self::build) would fail, without serving and without creating files.
+    #[must_use]
+    pub fn check(settings: &ServerSettings) -> Vec<ServerError> {
+        let mut errors = Vec::new();
+        errors.extend(Root::open(&settings.root).err().map(ServerError::from));
+        errors.extend(
+            settings.pages.as_deref().and_then(|pages| Pages::load(pages).err()).map(ServerError::from),
+        );
+        errors.extend(settings.listen.check().err().map(ServerError::from));
+        let admin = settings.admin.as_ref().map(|(host, port)| listener::listen(host, *port).map(drop));
+        errors.extend(admin.and_then(Result::err).map(ServerError::from));
+        let log = settings.access_log.as_deref().and_then(|path| AccessLog::check(path).err());
+        errors.extend(log.map(ServerError::from));
+        let kept_in = settings.digests.as_ref().and_then(|digests| digests.kept_in.as_deref());
+        errors.extend(kept_in.and_then(|path| {
+            check_writable(path).err().map(|source| ServerError::Digests { path: path.to_owned(), source })
+        }));
+        errors
     }
 
     /// Where it can be reached.

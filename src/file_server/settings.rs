@@ -14,8 +14,8 @@ use super::digests::DigestPlan;
 use super::snapshot;
 use crate::http::listener::Place;
 use crate::http::transport::Limits;
-use crate::open_files::Need;
-use crate::settings::{SettingsError, host_and_port, worker_threads};
+use crate::open_files::{Need, Origin};
+use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 
 /// The keys of `[server]`; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
@@ -171,7 +171,10 @@ impl ServerSettings {
         let digests = if self.digests.is_some() { DIGEST_FILES } else { 0 };
         let copies = if self.passage == Passage::Kernel { snapshot::MOST * self.workers } else { 0 };
         let downloads = (self.limits.connections as u64).saturating_mul(2);
-        Need::new(self.workers, downloads.saturating_add(digests).saturating_add(copies as u64))
+        let is_default = settings::defaults()
+            .is_some_and(|defaults| self.limits.connections == defaults.server.max_connections);
+        let origin = if is_default { Origin::Default } else { Origin::Set };
+        Need::new(self.workers, downloads.saturating_add(digests).saturating_add(copies as u64), origin)
     }
 }
 

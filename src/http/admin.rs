@@ -9,14 +9,20 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use actix_web::dev::Server;
+use actix_web::http::header;
 use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{App, HttpResponse, HttpServer};
+use actix_web::{App, HttpResponse, HttpServer, Route, guard};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use memchr::memmem;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use sha2::{Digest as _, Sha256};
 
+use super::pages::{Dress, dress};
 use super::transport::Connections;
 use crate::telemetry::{exposition, panics};
 
@@ -44,6 +50,44 @@ pub fn serve(
     .shutdown_timeout(1)
     .disable_signals();
     Ok(server.listen(listener)?.run())
+}
+
+/// The route of a page that a browser may request with GET or HEAD.
+#[must_use]
+pub fn page_route() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
+/// A page of `program` for people, with links and style and nothing else: neither scripts nor requests to other hosts.
+/// A browser loads it again every five seconds. `content` is HTML; text from outside must be escaped.
+#[must_use]
+pub fn page(program: &str, style: &str, content: &str) -> HttpResponse {
+    let title = format!("fingerpost {program}");
+    let heading = format!("<b>fingerpost</b> {program}");
+    let page =
+        Dress { title: title.as_bytes(), style, heading: heading.as_bytes(), content: content.as_bytes() };
+    let html = dress(&page);
+    HttpResponse::Ok()
+        .content_type("text/html; charset=utf-8")
+        .insert_header((header::CONTENT_SECURITY_POLICY, content_security_policy(&html)))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .insert_header((header::REFERRER_POLICY, "no-referrer"))
+        .insert_header(("Refresh", "5"))
+        .body(html)
+}
+
+/// Allows the style of a page by its digest, and nothing else.
+fn content_security_policy(html: &[u8]) -> String {
+    let (start, end) = ("<style>", "</style>");
+    let style = memmem::find(html, start.as_bytes()).and_then(|found| {
+        let rest = html.get(found + start.len()..)?;
+        rest.get(..memmem::find(rest, end.as_bytes())?)
+    });
+    let digest = STANDARD.encode(Sha256::digest(style.unwrap_or_default()));
+    format!(
+        "default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 }
 
 async fn show_metrics(metrics: Data<Metrics>) -> HttpResponse {

@@ -10,36 +10,46 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::telemetry::say;
 
+mod holder;
 mod unix;
 
+pub use holder::PortHolder;
 pub use unix::SocketFile;
 
 /// Connections the kernel holds ready for us; more than actix's 1024 so that a burst is not refused.
 const BACKLOG: i32 = 4096;
 
-/// Why no socket could be had.
+/// Why a program cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// The host is neither an address nor a name that resolves to one.
-    #[error("cannot listen on {host:?}: it is no address of this machine")]
+    #[error("cannot listen on {host:?}: it is not an address of this machine")]
     Host {
         /// The host as it was given.
         host: String,
-        /// What the resolver said.
+        /// The error of the resolver.
         source: io::Error,
     },
     /// The system refused the address.
     #[error("cannot listen on {address}: {}", advice(source))]
     Bind {
-        /// The address that was asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
+    },
+    /// A process already listens there.
+    #[error("cannot listen on {address}: {}", in_use(holder.as_ref()))]
+    PortInUse {
+        /// The requested address.
+        address: SocketAddr,
+        /// The process, if the system shows it.
+        holder: Option<PortHolder>,
     },
     /// The system refused the path.
     #[error(
-        "cannot listen on the Unix socket {}: check that its folder is there and may be written, and that the path \
-         has no more than 107 bytes",
+        "cannot listen on the Unix socket {}: check that its folder exists and is writable, and that the path \
+         has at most 107 bytes",
         path.display()
     )]
     UnixSocket {
@@ -51,14 +61,14 @@ pub enum ListenError {
     /// The system does not say where a socket is.
     #[error("cannot find out the address of a listening socket")]
     Unknown(#[source] io::Error),
-    /// Somebody answers there.
-    #[error("cannot listen on the Unix socket {}: another program does; stop it, or choose another path", path.display())]
+    /// Another program listens there.
+    #[error("cannot listen on the Unix socket {}: another program uses it; stop it, or choose another path", path.display())]
     UnixSocketInUse {
         /// The path that was asked for.
         path: PathBuf,
     },
-    /// There is a file of another kind.
-    #[error("cannot listen on {}: a file is there that is no socket; move it, or choose another path", path.display())]
+    /// The path is taken by a file of another kind.
+    #[error("cannot listen on {}: this file exists and is not a socket; move it, or choose another path", path.display())]
     NoSocket {
         /// The path that was asked for.
         path: PathBuf,
@@ -68,9 +78,24 @@ pub enum ListenError {
 /// What to do about an address that the system refused.
 fn advice(refused: &io::Error) -> &'static str {
     match refused.kind() {
-        io::ErrorKind::AddrNotAvailable => "it is no address of this machine",
-        io::ErrorKind::PermissionDenied => "choose a port from 1024 on; those below take a privilege",
+        io::ErrorKind::AddrNotAvailable => "it is not an address of this machine",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege; choose a higher port, or let systemd open this one"
+        }
         _ => "choose another port, or 0 for a free one",
+    }
+}
+
+/// The holder of a busy port, and the ways out.
+fn in_use(holder: Option<&PortHolder>) -> String {
+    match holder {
+        None => "another program uses this port; choose another port, or 0 for a free one".to_owned(),
+        Some(holder) if holder.pid == std::process::id() => {
+            "this process already uses this port; give each listener its own".to_owned()
+        }
+        Some(PortHolder { pid, name }) => format!(
+            "process {pid} ({name}) uses this port; stop it, or choose another port, or 0 for a free one"
+        ),
     }
 }
 
@@ -163,6 +188,16 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Checks that a program could listen here, and leaves everything as it is. A free port needs no check.
+    pub fn check(&self) -> Result<(), ListenError> {
+        match self {
+            Self::Address { host, port } => listen(host, *port).map(drop),
+            Self::UnixSocket { path, .. } => unix::check(path),
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -218,9 +253,16 @@ pub fn listen(host: &str, port: u16) -> Result<TcpListener, ListenError> {
     match open(address) {
         Err(error) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && is_without_ipv6(&error) => {
             let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
-            open(address).map_err(|source| ListenError::Bind { address, source })
+            open(address).map_err(|source| refused(address, source))
         }
-        result => result.map_err(|source| ListenError::Bind { address, source }),
+        result => result.map_err(|source| refused(address, source)),
+    }
+}
+
+fn refused(address: SocketAddr, source: io::Error) -> ListenError {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => ListenError::PortInUse { address, holder: holder::find(address) },
+        _ => ListenError::Bind { address, source },
     }
 }
 
@@ -260,12 +302,15 @@ mod tests {
         let first = listen("127.0.0.1", 0).unwrap();
         let port = first.local_addr().unwrap().port();
         let message = listen("127.0.0.1", port).unwrap_err().to_string();
-        assert!(
-            message.contains(&port.to_string())
-                && message.ends_with("choose another port, or 0 for a free one")
+        assert!(message.starts_with(&format!("cannot listen on 127.0.0.1:{port}: ")), "{message}");
+        assert!(message.contains("this process") || cfg!(not(target_os = "linux")), "{message}");
+        let other = PortHolder { pid: 1, name: "init".to_owned() };
+        assert_eq!(
+            in_use(Some(&other)),
+            "process 1 (init) uses this port; stop it, or choose another port, or 0 for a free one"
         );
         // TEST-NET-1 is nobody's.
         let message = listen("192.0.2.1", 0).unwrap_err().to_string();
-        assert_eq!(message, "cannot listen on 192.0.2.1:0: it is no address of this machine");
+        assert_eq!(message, "cannot listen on 192.0.2.1:0: it is not an address of this machine");
     }
 }

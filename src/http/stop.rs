@@ -1,5 +1,6 @@
-//! How a program hears that it should stop, and how its servers do so.
+//! Shutdown signals and graceful shutdown.
 
+use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
@@ -64,31 +65,37 @@ impl StopHandle {
     }
 }
 
-/// The signals that ask a program to stop: SIGINT (Ctrl-C) and SIGTERM.
+/// The signals that end a program: SIGINT (Ctrl-C), SIGTERM, and SIGHUP once the terminal is gone.
 #[derive(Debug)]
 pub struct Interrupts {
     signals: Vec<Signal>,
+    hangups: Signal,
+    on_hangup: OnHangup,
 }
 
 impl Interrupts {
-    /// Takes the signals over: from now on they end the program only through [`Interrupts::next`].
-    pub fn listen() -> io::Result<Self> {
-        Self::of(&[SignalKind::interrupt(), SignalKind::terminate()])
-    }
-
-    /// The same with SIGHUP, for a program that lives as long as its terminal does.
-    pub fn of_terminal() -> io::Result<Self> {
-        Self::of(&[SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()])
-    }
-
-    fn of(kinds: &[SignalKind]) -> io::Result<Self> {
-        let signals = kinds.iter().map(|kind| signal(*kind)).collect::<io::Result<_>>()?;
-        Ok(Self { signals })
-    }
-
-    /// Asks `stop` to stop at the first signal, with `grace` for answers under way, and at once at the second.
+    /// Takes the signals over for a service: from now on they end the program only through [`Interrupts::next`].
     ///
-    /// Says so on standard output, where people and scripts look for it, and to the service manager.
+    /// SIGHUP ends a service only if the service had a terminal at its start and the terminal is gone. Any other
+    /// SIGHUP is a request to reload, which is not handled here.
+    pub fn listen() -> io::Result<Self> {
+        let had_terminal = !hangup_is_ignored() && has_terminal();
+        Self::with(if had_terminal { OnHangup::EndWithoutTerminal } else { OnHangup::Stay })
+    }
+
+    /// The same for a program that is only used from a terminal, where there is nothing to reload: SIGHUP ends it.
+    pub fn of_terminal() -> io::Result<Self> {
+        Self::with(if hangup_is_ignored() { OnHangup::Stay } else { OnHangup::End })
+    }
+
+    fn with(on_hangup: OnHangup) -> io::Result<Self> {
+        let signals = vec![signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
+        Ok(Self { signals, hangups: signal(SignalKind::hangup())?, on_hangup })
+    }
+
+    /// Asks `stop` to stop at the first signal, with `grace` for unfinished answers, and at once at the second.
+    ///
+    /// Announces it on standard output, for people and scripts, and to the service manager.
     pub async fn announce_and_stop(mut self, stop: StopHandle, grace: Duration) {
         self.next().await;
         say("Interrupt received, shutting down ...");
@@ -98,14 +105,68 @@ impl Interrupts {
         stop.stop(Duration::ZERO);
     }
 
-    /// Waits for the next signal.
+    /// Waits for the next signal that ends the program.
     pub async fn next(&mut self) {
-        poll_fn(|cx| {
-            let came = self.signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
-            if came { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        let Self { signals, hangups, on_hangup } = self;
+        let interrupted = poll_fn(|cx| {
+            let is_interrupted = signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
+            if is_interrupted { Poll::Ready(()) } else { Poll::Pending }
+        });
+        tokio::select! {
+            () = interrupted => {}
+            () = on_hangup.end(hangups) => {}
+        }
     }
+}
+
+/// The effect of SIGHUP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnHangup {
+    /// The program ends.
+    End,
+    /// The program ends if its terminal is gone.
+    EndWithoutTerminal,
+    /// The program does not end.
+    Stay,
+}
+
+impl OnHangup {
+    /// Waits for a SIGHUP that ends the program.
+    async fn end(self, hangups: &mut Signal) {
+        loop {
+            hangups.recv().await;
+            match self {
+                Self::End => return,
+                Self::Stay => {}
+                Self::EndWithoutTerminal => {
+                    for wait in TERMINAL_CHECKS {
+                        tokio::time::sleep(wait).await;
+                        if !has_terminal() {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Waits before each check whether the terminal is gone. A shell that ends sends SIGHUP first and loses the terminal
+/// a moment later.
+const TERMINAL_CHECKS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(200), Duration::from_secs(1)];
+
+/// Whether this process has a controlling terminal.
+fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
+}
+
+/// Whether SIGHUP was ignored when this process started, as `nohup` arranges. To be called before any handler is
+/// installed. Always false on a system without `/proc`.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // SIGHUP is signal 1, the lowest bit.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 #[cfg(test)]

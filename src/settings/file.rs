@@ -4,19 +4,21 @@
 //! passes here is what starts, and no rule is written twice.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use bytesize::ByteSize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{RawSettings, SettingsError, Variables};
+use super::{RawSettings, SettingsError, Variables, time};
 use crate::balancer::settings::BalancerSettings;
 use crate::file_server::settings::ServerSettings;
 use crate::telemetry::chain;
 
-/// A larger file is no configuration that anybody meant to write.
+/// A larger file is a mistake, not a configuration.
 const LARGEST: u64 = 1 << 20;
 
 /// What a file holds.
@@ -26,6 +28,8 @@ pub struct Found {
     pub problems: Vec<Problem>,
     /// The keys that are right, as a file of their own.
     pub usable: String,
+    /// The sections that have keys.
+    pub sections: BTreeSet<String>,
 }
 
 /// A line that is wrong.
@@ -57,32 +61,69 @@ pub fn validate(raw: &RawSettings) -> Result<(), SettingsError> {
     Ok(())
 }
 
-/// Whether every value is of the kind that the key's default has. The layers above would make a number of `true` and
+/// The kind of values that a key takes, as its default shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Integer,
+    Boolean,
+    Time,
+    Size,
+    Text,
+}
+
+impl Kind {
+    fn of(default: &DeValue<'_>) -> Self {
+        match default {
+            DeValue::Integer(_) => Self::Integer,
+            DeValue::Boolean(_) => Self::Boolean,
+            // Modes such as "660" are digits alone; times and sizes have a unit.
+            DeValue::String(text) if !text.ends_with(|last: char| last.is_ascii_alphabetic()) => Self::Text,
+            DeValue::String(text) if humantime::parse_duration(text).is_ok() => Self::Time,
+            DeValue::String(text) if text.parse::<ByteSize>().is_ok() => Self::Size,
+            _ => Self::Text,
+        }
+    }
+
+    /// Checks text from any layer. The error states what to write.
+    pub(super) fn check_text(self, text: &str) -> Result<(), String> {
+        match self {
+            Self::Time => time::parse(text).map(drop),
+            Self::Size => text.parse::<ByteSize>().map(drop).map_err(|_| A_SIZE.to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
+const A_SIZE: &str = "it must be a size, such as \"64MiB\" or \"500kB\"";
+
+/// Checks that every value has the type that its key takes. The layers above would make a number of `true` and
 /// cut the fraction off `1.5`, as variables need it, which have text alone.
 pub(super) fn check_kinds(text: &str) -> Result<(), SettingsError> {
     let (own, _) = DeTable::parse_recoverable(text);
-    let (defaults, _) = DeTable::parse_recoverable(super::DEFAULTS);
+    let known = known_keys();
     for (section, content) in own.get_ref() {
-        let known = defaults.get_ref().get(section.get_ref().as_ref()).map(Spanned::get_ref);
-        let (DeValue::Table(keys), Some(DeValue::Table(known))) = (content.get_ref(), known) else {
-            continue;
-        };
+        let DeValue::Table(keys) = content.get_ref() else { continue };
         for (key, value) in keys {
-            let Some(default) = known.get(key.get_ref().as_ref()) else { continue };
-            let wanted = match (default.get_ref(), value.get_ref()) {
-                (DeValue::Integer(_), DeValue::Integer(_))
-                | (DeValue::Boolean(_), DeValue::Boolean(_))
-                | (DeValue::String(_), DeValue::String(_) | DeValue::Integer(_)) => continue,
-                (DeValue::Integer(_), _) => "it must be a whole number, such as 1",
-                (DeValue::Boolean(_), _) => "it must be true or false",
-                _ => "it must be text in quotes",
+            let name = format!("{}.{}", section.get_ref(), key.get_ref());
+            let Some(kind) = known.iter().find(|known| known.name() == name).map(|known| known.kind) else {
+                continue;
             };
             let written = text.get(value.span()).unwrap_or_default();
-            return Err(SettingsError::value(
-                format!("{}.{}", section.get_ref(), key.get_ref()),
-                written,
-                wanted,
-            ));
+            let wanted = match (kind, value.get_ref()) {
+                // Text is checked once all layers are read.
+                (Kind::Time | Kind::Size | Kind::Text, DeValue::String(_))
+                | (Kind::Integer | Kind::Size | Kind::Text, DeValue::Integer(_))
+                | (Kind::Boolean, DeValue::Boolean(_)) => continue,
+                (Kind::Time, _) => match kind.check_text(written) {
+                    Ok(()) => continue,
+                    Err(wanted) => wanted,
+                },
+                (Kind::Integer, _) => "it must be a whole number, such as 1".to_owned(),
+                (Kind::Boolean, _) => "it must be true or false".to_owned(),
+                (Kind::Size, _) => A_SIZE.to_owned(),
+                (Kind::Text, _) => "it must be text in quotes".to_owned(),
+            };
+            return Err(SettingsError::value(name, written, wanted));
         }
     }
     Ok(())
@@ -104,8 +145,12 @@ pub fn check(text: &str) -> Found {
             found.report(text, section.span().start, format!("{name}: every key belongs to a section"));
             continue;
         };
-        if !known.iter().any(|(known, _)| known == name) {
-            found.report(text, section.span().start, format!("[{name}]: there is no such section"));
+        if !known.iter().any(|known| known.section == name) {
+            found.report(
+                text,
+                section.span().start,
+                format!("[{name}]: unknown section; the sections are [balancer] and [server]"),
+            );
             continue;
         }
         for (key, value) in keys {
@@ -118,16 +163,17 @@ pub fn check(text: &str) -> Found {
 
 fn check_key(
     text: &str,
-    known: &[(String, String)],
+    known: &[KnownKey],
     section: &str,
     key: &Spanned<Cow<'_, str>>,
     value: &Spanned<DeValue<'_>>,
     found: &mut Found,
 ) {
     let name: &str = key.get_ref();
+    found.sections.insert(section.to_owned());
     let at = key.span().start;
-    if !known.iter().any(|own| own.0 == section && own.1 == name) {
-        let reason = format!("{section}.{name}: there is no such key; docs/configuration.md lists them all");
+    if !known.iter().any(|own| own.section == section && own.key == name) {
+        let reason = format!("{section}.{name}: unknown key; docs/configuration.md lists all keys");
         return found.report(text, at, reason);
     }
     let Some(written) = text.get(value.span()) else { return };
@@ -146,15 +192,36 @@ impl Found {
     }
 }
 
-/// Section and key of everything that can be set, in the order of `config/default.toml`.
-fn known_keys() -> Vec<(String, String)> {
+/// A key of `config/default.toml`.
+#[derive(Debug)]
+pub(super) struct KnownKey {
+    section: String,
+    key: String,
+    pub(super) kind: Kind,
+}
+
+impl KnownKey {
+    /// Section and key, such as `balancer.port`.
+    pub(super) fn name(&self) -> String {
+        format!("{}.{}", self.section, self.key)
+    }
+}
+
+/// Every key that can be set, in the order of `config/default.toml`.
+pub(super) fn known_keys() -> Vec<KnownKey> {
     let (defaults, _) = DeTable::parse_recoverable(super::DEFAULTS);
     let sections = defaults.get_ref().iter().filter_map(|(section, content)| match content.get_ref() {
         DeValue::Table(keys) => Some((section.get_ref(), keys)),
         _ => None,
     });
     sections
-        .flat_map(|(section, keys)| keys.keys().map(|key| (section.to_string(), key.get_ref().to_string())))
+        .flat_map(|(section, keys)| {
+            keys.iter().map(|(key, default)| KnownKey {
+                section: section.to_string(),
+                key: key.get_ref().to_string(),
+                kind: Kind::of(default.get_ref()),
+            })
+        })
         .collect()
 }
 
@@ -181,10 +248,10 @@ mod tests {
         );
         let [stray, unknown, text, large, section] = found.as_slice() else { panic!("{found:?}") };
         assert!(stray.starts_with("1: port: every key belongs to a section"), "{stray}");
-        assert!(unknown.starts_with("3: balancer.prot: there is no such key"), "{unknown}");
+        assert!(unknown.starts_with("3: balancer.prot: unknown key"), "{unknown}");
         assert!(text.starts_with("4: ") && text.contains("balancer.port"), "{text}");
         assert!(large.starts_with("8: ") && large.contains("server.port"), "{large}");
-        assert!(section.starts_with("9: [sever]: there is no such section"), "{section}");
+        assert!(section.starts_with("9: [sever]: unknown section"), "{section}");
     }
 
     #[test]
@@ -193,7 +260,35 @@ mod tests {
         let [fall, status, interval] = found.as_slice() else { panic!("{found:?}") };
         assert!(fall.starts_with("2: balancer.fall = 0: it must be at least 1"), "{fall}");
         assert!(status.starts_with("3: balancer.status = 300: "), "{status}");
-        assert!(interval.starts_with("4: ") && interval.contains("probe_interval"), "{interval}");
+        assert!(
+            interval.starts_with("4: balancer.probe_interval = \"soon\": it must be a time"),
+            "{interval}"
+        );
+    }
+
+    #[test]
+    fn a_time_without_a_unit_is_named_with_the_text_to_write() {
+        assert_eq!(
+            problems("[balancer]\nprobe_interval = 2\nslow_start = '7'\nprobe_timeout = 0.5\nfall = \"2\"\n"),
+            [
+                "2: balancer.probe_interval = 2: a time needs a unit; write \"2s\"",
+                "3: balancer.slow_start = \"7\": a time needs a unit; write \"7s\"",
+                "4: balancer.probe_timeout = 0.5: a time needs a unit; write \"500ms\"",
+                "5: balancer.fall = \"2\": it must be a whole number, such as 1",
+            ]
+        );
+        for key in known_keys() {
+            let (text, wanted) = match key.kind {
+                Kind::Time => ("7", "write \"7s\""),
+                Kind::Size => ("\"many\"", "or \"500kB\""),
+                _ => continue,
+            };
+            let found = problems(&format!("[{}]\n\n{} = {text}", key.section, key.key));
+            let start = format!("3: {} = {text}: ", key.name());
+            assert!(found[0].starts_with(&start) && found[0].ends_with(wanted), "{found:?}");
+        }
+        let count = |kind| known_keys().iter().filter(|key| key.kind == kind).count();
+        assert!(count(Kind::Time) >= 9 && count(Kind::Size) >= 4);
     }
 
     #[test]

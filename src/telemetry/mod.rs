@@ -37,7 +37,7 @@ pub fn start(arguments: &LogArguments) {
     }
     panics::watch();
     if let Some(error) = misunderstood {
-        tracing::warn!(%error, "FINGERPOST_LOG is not understood and does not count");
+        tracing::warn!(%error, "FINGERPOST_LOG is invalid and ignored");
     }
 }
 

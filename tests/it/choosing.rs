@@ -137,10 +137,10 @@ fn a_load_report_that_does_not_change_though_clients_are_sent_is_left_out_and_sh
         let backend = story.balancer.backends().into_iter().find(|backend| backend["address"] == address);
         backend.unwrap()["load_report"].as_str().unwrap().to_owned()
     };
-    wait_until("the report to be left out", || says_of(1.0));
-    assert_eq!([0, 1].map(shown), ["left out: it does not change though clients are sent", "none"]);
+    wait_until("the report to be ignored", || says_of(1.0));
+    assert_eq!([0, 1].map(shown), ["ignored: it stays the same although clients are sent", "none"]);
     let mut completed = 7;
-    wait_until("the report to be believed again", || {
+    wait_until("the report to be used again", || {
         completed += 1;
         story.peers[0].behave(says(completed));
         says_of(0.0)

@@ -60,9 +60,38 @@ fn too_few_open_files_are_an_error_that_says_what_to_do_and_a_low_limit_is_raise
     }
     let up = Program::spawn(&mut limited("-Sn 20", "up"));
     up.port();
-    // What the settings of a balancer and three servers allow is far more than this.
+    // The defaults need far more than this, which no one chose.
     let up = Program::spawn(&mut limited("-n 500", "up"));
-    up.wait_for_stderr("fewer files and sockets may be open than the settings allow limit=500");
+    up.port();
+    assert!(!up.stderr().contains("open files"), "{}", up.stderr());
+    let mut chosen = limited("-n 500", "up");
+    chosen.env("FINGERPOST__SERVER__MAX_CONNECTIONS", "20000");
+    let up = Program::spawn(&mut chosen);
+    up.wait_for_stderr("raise the hard limit");
+    up.wait_for_stderr("limit=500");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_start_on_a_busy_port_names_the_process_that_holds_it() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("files")).unwrap();
+    std::fs::write(folder.path().join("balancer_server_list.txt"), "127.0.0.1:1\n").unwrap();
+    let first = Program::start_in(folder.path(), ["server", "--host", "127.0.0.1"]);
+    let port = first.port().to_string();
+    let holder = format!("process {} (fingerpost) uses this port", first.pid());
+    let admin = format!("127.0.0.1:{port}");
+    for arguments in [
+        ["balancer", "--port", &port],
+        ["balancer", "--admin", &admin],
+        ["server", "--port", &port],
+        ["server", "--admin", &admin],
+        ["up", "--port", &port],
+    ] {
+        let ended = in_folder(folder.path(), &arguments);
+        assert_eq!(ended.code, Some(1), "{arguments:?}");
+        assert!(ended.stderr.contains(&holder) && ended.stderr.contains(&port), "{}", ended.stderr);
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -169,9 +198,89 @@ fn check_names_a_file_that_is_not_there() {
     let ended = in_folder(folder.path(), &["check"]);
     assert_eq!(ended.code, Some(1));
     assert!(ended.stdout.contains("balancer_server_list.txt: check that it exists"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("cannot serve the folder files"), "{}", ended.stdout);
+    assert!(ended.stdout.ends_with("\n2 problems.\n"), "{}", ended.stdout);
     let ended = in_folder(folder.path(), &["check", "--config", "own.toml"]);
     assert_eq!(ended.code, Some(1));
     assert!(ended.stdout.starts_with("cannot read the configuration file own.toml: "), "{}", ended.stdout);
+}
+
+/// What `check` reports, and what a start reports.
+#[cfg(target_os = "linux")]
+#[test]
+fn check_reports_what_a_start_reports_and_leaves_everything_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("files")).unwrap();
+    std::fs::write(path("balancer_server_list.txt"), "127.0.0.1:1\n").unwrap();
+    std::fs::write(path("file"), "").unwrap();
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = busy.local_addr().unwrap();
+    let _unix = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+    let (port, address) = (busy.port().to_string(), format!("'{busy}'"));
+    for (program, key, value) in [
+        ("server", "root", "'missing'"),
+        ("server", "pages", "'missing'"),
+        ("server", "access_log", "'missing/access.log'"),
+        ("server", "access_log", "'files'"),
+        ("server", "port", &*port),
+        ("server", "admin", &*address),
+        ("server", "unix_socket", "'socket'"),
+        ("server", "unix_socket", "'file'"),
+        ("server", "unix_socket", "'missing/socket'"),
+        ("balancer", "servers", "'missing'"),
+        ("balancer", "servers", "'files'"),
+        ("balancer", "port", &*port),
+        ("balancer", "admin", &*address),
+        ("balancer", "unix_socket", "'socket'"),
+    ] {
+        std::fs::write(path("own.toml"), format!("[{program}]\nhost = '127.0.0.1'\n{key} = {value}\n"))
+            .unwrap();
+        let checked = in_folder(folder.path(), &["check", "--config", "own.toml"]);
+        assert_eq!(checked.code, Some(1), "{key} = {value}: {}", checked.stdout);
+        assert!(checked.stdout.ends_with("\n1 problem.\n"), "{key} = {value}: {}", checked.stdout);
+        let started = in_folder(folder.path(), &[program, "--config", "own.toml"]);
+        assert_eq!(started.code, Some(1), "{key} = {value}");
+        let error = started.stderr.lines().find_map(|line| line.strip_prefix("Error: ")).unwrap();
+        assert!(checked.stdout.lines().any(|line| line == error), "{error}\n{}", checked.stdout);
+    }
+    std::fs::write(path("own.toml"), "[server]\naccess_log = 'a.log'\nunix_socket = 's'\ndigests = 'd'\n")
+        .unwrap();
+    let checked = in_folder(folder.path(), &["check", "server", "--config", "own.toml"]);
+    assert_eq!(checked.code, Some(0), "{}", checked.stdout);
+    assert!(!["a.log", "s", "d"].into_iter().any(|name| path(name).exists()));
+}
+
+#[test]
+fn check_names_the_trust_anchors_that_https_servers_need() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("balancer_server_list.txt"), "https://127.0.0.1:1\n").unwrap();
+    let nowhere = folder.path().join("none.pem");
+    std::fs::write(&nowhere, "").unwrap();
+    let mut command = fingerpost();
+    command.args(["check", "balancer"]).current_dir(folder.path());
+    let ended = run(command.env("SSL_CERT_FILE", &nowhere).env("SSL_CERT_DIR", folder.path()));
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    assert!(ended.stdout.contains("trust anchors"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_time_without_a_unit_is_answered_with_file_line_and_the_text_to_write() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("balancer_server_list.txt"), "127.0.0.1:1\n").unwrap();
+    std::fs::write(folder.path().join("own.toml"), "[balancer]\nprobe_interval = 2\n").unwrap();
+    let message = "own.toml:2: balancer.probe_interval = 2: a time needs a unit; write \"2s\"";
+    let checked = in_folder(folder.path(), &["check", "--config", "own.toml"]);
+    assert!(checked.stdout.lines().any(|line| line == message), "{}", checked.stdout);
+    let started = in_folder(folder.path(), &["balancer", "--config", "own.toml"]);
+    assert_eq!((started.code, started.stderr), (Some(1), format!("Error: {message}\n")));
+    let flag = in_folder(folder.path(), &["balancer", "--probe-interval", "2"]);
+    assert_eq!(flag.code, Some(2));
+    assert!(flag.stderr.contains("a time needs a unit; write \"2s\""), "{}", flag.stderr);
+    let mut variable = fingerpost();
+    variable.arg("balancer").current_dir(folder.path()).env("FINGERPOST__BALANCER__PROBE_INTERVAL", "2");
+    let variable = run(&mut variable);
+    assert!(variable.stderr.contains("balancer.probe_interval = \"2\": a time needs"), "{}", variable.stderr);
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn a_name_that_a_server_chose_replaces_nothing() {
     let downloads = Downloads::new();
     let other = Script::of(b"other").header("Content-Disposition: attachment; filename=\"mine\"").start();
     let outcome = downloads.get(&[&server.url("/a"), &other.url("/b"), "-J", "-j", "1"]);
-    assert!(outcome.ended_with(2).stderr().contains("another file of this run is named mine too"));
+    assert!(outcome.ended_with(2).stderr().contains("two downloads would write to mine"));
     assert!(downloads.read("mine") == file);
     assert_eq!(downloads.names(), ["mine"]);
 }
@@ -242,7 +242,7 @@ fn addresses_of_one_name_are_two_files_where_the_server_names_them() {
     let address = same.url("/download");
     let arguments = [&urls[2], &address, &urls[0]].map(String::as_str);
     let outcome = downloads.get(&[&arguments[..], &["-J"]].concat());
-    assert!(outcome.ended_with(2).stderr().contains("another file of this run is named download too"));
+    assert!(outcome.ended_with(2).stderr().contains("two downloads would write to download"));
     assert_eq!(downloads.names(), ["download", "one"]);
     downloads.get(&[&urls[0], &urls[1]]).ended_with(2);
 }

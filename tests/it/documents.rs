@@ -59,13 +59,13 @@ fn the_configuration_document_names_no_key_that_is_not_there() {
 fn every_flag_that_sets_a_key_is_named_beside_it() {
     let document = read("docs/configuration.md");
     let output = |command: &str| {
-        let output = super::support::program::fingerpost().args([command, "--help"]).output().unwrap();
+        let output = super::support::program::fingerpost().args([command, "--help-all"]).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
     for section in ["balancer", "server"] {
         let table = below(&document, &format!("[{section}]"));
         for flag in output(section).split_whitespace().filter(|word| word.starts_with("--")) {
-            let own = ["--config", "--help", "--version", "--log-format", "--log-level"];
+            let own = ["--config", "--help", "--help-all", "--version", "--log-format", "--log-level"];
             assert!(own.contains(&flag) || table.contains(&format!("Flag `{flag}`")), "{section} {flag}");
         }
     }

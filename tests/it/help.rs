@@ -1,6 +1,6 @@
-//! The help texts, pinned: they are a promise, and a change of one should be seen.
+//! The help texts. They are pinned, so that a change shows in review.
 //!
-//! After a change that is meant, `FINGERPOST_TEST_WRITE_HELP=1 cargo test --test it help` writes them anew.
+//! After an intended change, `FINGERPOST_TEST_WRITE_HELP=1 cargo test --test it help` writes the files again.
 
 use std::path::Path;
 
@@ -9,10 +9,11 @@ use super::support::program::fingerpost;
 #[test]
 fn every_help_text_is_as_it_is_written_down() {
     let mut differing = Vec::new();
-    let top = help(&[]);
+    let top = help(&["--help"]);
     let mut pages = vec![("fingerpost".to_owned(), top.clone())];
     for command in commands(&top) {
-        pages.push((format!("fingerpost-{command}"), help(&[&command])));
+        pages.push((format!("fingerpost-{command}"), help(&[&command, "--help"])));
+        pages.push((format!("fingerpost-{command}-all"), help(&[&command, "--help-all"])));
     }
     for (name, text) in pages {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/help/{name}.txt"));
@@ -26,14 +27,69 @@ fn every_help_text_is_as_it_is_written_down() {
     }
     assert!(
         differing.is_empty(),
-        "changed; if this is meant, write them anew with FINGERPOST_TEST_WRITE_HELP=1\n{}",
+        "changed; if this is intended, write the files again with FINGERPOST_TEST_WRITE_HELP=1\n{}",
         differing.join("\n")
     );
 }
 
 #[test]
+fn a_help_text_is_short_and_has_examples_and_exit_codes() {
+    let top = help(&["--help"]);
+    for command in commands(&top) {
+        let text = help(&[&command, "--help"]);
+        assert!(text.lines().count() < 60, "{command}: {}", text.lines().count());
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+        assert!(text.contains("\nExamples:\n") && text.contains("\nExit codes"), "{text}");
+        assert_eq!(text, help(&[&command, "-h"]));
+        assert_eq!(text, help(&["help", &command]));
+        assert!(help(&[&command, "--help-all"]).len() >= text.len());
+    }
+    assert_eq!(top, help(&["help"]));
+    for hidden in ["--head-after", "--checkpoint-interval", "--log-level"] {
+        assert!(!help(&["get", "--help"]).contains(hidden));
+        assert!(help(&["get", "--help-all"]).contains(hidden));
+    }
+}
+
+#[test]
+fn completions_know_the_values_of_flags() {
+    for shell in ["bash", "fish", "zsh"] {
+        let text = help(&["manual", shell]);
+        for value in ["adaptive", "ranked", "two-choices", "round-robin", "random", "hash", "308", "debug"] {
+            assert!(text.contains(value), "{value} is not in the completions of {shell}");
+        }
+    }
+}
+
+/// The command line names the policies by itself, since it does not know the balancer.
+#[test]
+fn the_values_of_policy_are_those_of_the_balancer() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("balancer_server_list.txt"), "127.0.0.1:1\n").unwrap();
+    let mut check = fingerpost();
+    check.args(["check", "balancer"]).env("FINGERPOST__BALANCER__POLICY", "unknown");
+    let checked = String::from_utf8(check.current_dir(folder.path()).output().unwrap().stdout).unwrap();
+    let known = checked.split("known are ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let output = fingerpost().args(["balancer", "--policy", "unknown"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains(&format!("[possible values: {known}]")),
+        "{known}"
+    );
+}
+
+#[test]
+fn flags_of_curl_without_an_effect_are_accepted() {
+    let output =
+        fingerpost().args(["get", "-q", "-fsSL", "-O", "--location", "--fail", "http://"]).output().unwrap();
+    // The URL is wrong; the flags are not.
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(!help(&["get", "--help-all"]).contains("--location"));
+}
+
+#[test]
 fn the_man_page_and_the_completions_name_every_command() {
-    let commands = commands(&help(&[]));
+    let commands = commands(&help(&["--help"]));
     assert!(commands.len() >= 5, "{commands:?}");
     for page in ["man", "bash", "fish", "zsh"] {
         let output = fingerpost().args(["manual", page]).output().unwrap();
@@ -47,12 +103,12 @@ fn the_man_page_and_the_completions_name_every_command() {
 
 #[test]
 fn each_command_has_a_man_page_of_its_own() {
-    for command in commands(&help(&[])) {
+    for command in commands(&help(&["--help"])) {
         let output = fingerpost().args(["manual", "man", &command]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.contains(&format!("fingerpost\\-{command}")) && text.contains("log\\-level"), "{text}");
     }
-    for (page, command, words) in [("man", "got", "no command got"), ("bash", "get", "all commands")] {
+    for (page, command, words) in [("man", "got", "unknown command got"), ("bash", "get", "all commands")] {
         let output = fingerpost().args(["manual", page, command]).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&output.stderr).contains(words), "{output:?}");
@@ -75,8 +131,8 @@ fn a_reader_that_has_had_enough_is_no_error_and_a_full_disk_is_one() {
     }
 }
 
-fn help(command: &[&str]) -> String {
-    let output = fingerpost().args(command).arg("--help").output().unwrap();
+fn help(arguments: &[&str]) -> String {
+    let output = fingerpost().args(arguments).output().unwrap();
     assert!(output.status.success());
     String::from_utf8(output.stdout).unwrap()
 }

@@ -41,4 +41,6 @@ mod server;
 mod sockets;
 mod support;
 mod support_works;
+#[cfg(target_os = "linux")]
+mod terminal;
 mod up;

@@ -1,10 +1,10 @@
 //! `fingerpost up`: everything in one command.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use crate::support::http;
 use crate::support::program::{Program, fingerpost};
+use crate::support::{http, wait_until};
 
 #[test]
 fn one_command_brings_a_balancer_and_three_servers_that_answer_at_once() {
@@ -48,10 +48,40 @@ fn a_folder_of_ones_own_is_served_and_downloaded_with_the_line_that_up_prints() 
     std::fs::write(folder.path().join("mine/plshelp.txt"), "my own").unwrap();
     let up = Program::start_in(folder.path(), ["up", "--servers", "1", "--root", "mine"]);
     up.address();
-    let line = up.stdout_after("To download through it: fingerpost ");
-    let get = fingerpost().args(line.split(' ')).current_dir(folder.path()).output().unwrap();
+    let line = up.stdout_after("To download through it: ");
+    // Pasted into a terminal, in another folder.
+    let other = tempfile::tempdir().unwrap();
+    let get = Command::new("sh").args(["-c", &line]).current_dir(other.path()).output().unwrap();
     assert_eq!(get.status.code(), Some(0), "{}", String::from_utf8_lossy(&get.stderr));
-    assert_eq!(std::fs::read(folder.path().join("plshelp.txt")).unwrap(), b"my own");
+    assert_eq!(std::fs::read(other.path().join("plshelp.txt")).unwrap(), b"my own");
+}
+
+#[test]
+fn every_address_that_is_printed_shows_a_page_to_a_browser() {
+    let folder = tempfile::tempdir().unwrap();
+    let up = Program::start_in(folder.path(), ["up"]);
+    let server = up.stdout_after("Server 1 at http://");
+    let listing = http::get(server.trim_end_matches('/').parse().unwrap(), "/");
+    assert_eq!(listing.status, 200);
+    assert!(listing.text().contains("plshelp.txt") && listing.text().contains("A fingerpost file server"));
+
+    let moved = http::get(up.address(), "/");
+    assert_eq!(moved.status, 301);
+    let target = moved.location().strip_prefix("http://").unwrap().strip_suffix('/').unwrap();
+    assert_eq!(http::get(target.parse().unwrap(), "/").status, 200);
+
+    let admin = up.admin_address();
+    wait_until("the first probes", || http::get(admin, "/readyz").status == 200);
+    let page = http::get(admin, "/");
+    assert!(page.text().contains("3 of 3 servers"), "{page:?}");
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+    for link in ["/metrics", "/api/v1/backends", "/healthz", "/readyz"] {
+        assert!(page.text().contains(&format!("href=\"{link}\"")), "{link}");
+        assert_eq!(http::get(admin, link).status, 200, "{link}");
+    }
+    assert_eq!(http::request(admin, b"HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").status, 200);
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn a_server_that_started_anew_between_two_probes_starts_slowly_and_its_reason_sa
     assert_eq!((address.is_warm(), address.reason().as_str()), (true, "answers"));
     address.answers(2, 0);
     assert!(address.warmth() <= 0.1);
-    assert_eq!(address.reason(), "answers, started anew between two probes");
+    assert_eq!(address.reason(), "answers (restarted since the last probe)");
     (1..11).for_each(|second| address.answers(2, second));
     assert!(address.is_warm());
     assert!(!address.entry.estimate.is_shared());

@@ -3,6 +3,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use actix_web::HttpResponse;
 use actix_web::dev::Server;
@@ -17,6 +18,7 @@ use crate::supervision::{ActorKind, Guardian, UnknownActor};
 use crate::telemetry::exposition;
 
 pub mod metrics;
+mod page;
 pub mod query;
 pub mod status;
 
@@ -35,6 +37,7 @@ pub struct Admin {
 
 /// Serves the admin pages on `listener`.
 ///
+/// - `GET /`: the status page, for people
 /// - `GET /metrics`: the metrics, as Prometheus reads them
 /// - `GET /healthz`: 200 as long as the process answers
 /// - `GET /readyz`: 503 until every backend of the list has been probed, 200 from then on
@@ -53,6 +56,7 @@ pub fn serve(
     http::admin::serve(listener, metrics, move |pages| {
         pages
             .app_data(admin.clone())
+            .route("/", http::admin::page_route().to(status_page))
             .route("/healthz", web::get().to(async || HttpResponse::Ok().body("ok\n")))
             .route("/readyz", web::get().to(ready))
             .route("/api/v1/backends", web::get().to(backends))
@@ -66,6 +70,11 @@ async fn ready(admin: Data<Admin>) -> HttpResponse {
     } else {
         HttpResponse::ServiceUnavailable().body("not ready: the first round of probes is not in yet\n")
     }
+}
+
+async fn status_page(admin: Data<Admin>) -> HttpResponse {
+    let report = StatusReport::of(&admin.publication.latest());
+    http::admin::page("balancer", page::STYLE, &page::content(&report, SystemTime::now()))
 }
 
 async fn backends(admin: Data<Admin>) -> Json<StatusReport> {

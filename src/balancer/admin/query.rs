@@ -35,7 +35,7 @@ pub enum QueryError {
     },
     /// What answers there is no balancer, or one of another version.
     #[error(
-        "what answers at {url} is no table of servers: {reason}; give the admin address, not the one for clients"
+        "the server at {url} is not a fingerpost balancer of this version: {reason}; give the admin address, not the address for clients"
     )]
     NotATable {
         /// What was asked for.

@@ -39,7 +39,7 @@ pub struct BackendStatus {
     pub share: f64,
     /// Redirects to it since the balancer started.
     pub redirects: u64,
-    /// What becomes of its load reports: `none`, `believed`, or why they are not.
+    /// The use of its load reports: `none`, `used`, or why they are ignored.
     pub load_report: String,
     /// The estimate that ranks it, in milliseconds.
     pub response_ms: Option<f64>,
@@ -95,9 +95,9 @@ impl BackendStatus {
             redirects,
             load_report: match estimate {
                 _ if !estimate.reports() => "none",
-                _ if estimate.is_stuck() => "left out: it does not change though clients are sent",
-                _ if estimate.is_shared() => "left out: several servers seem to take turns at this address",
-                _ => "believed",
+                _ if estimate.is_stuck() => "ignored: it stays the same although clients are sent",
+                _ if estimate.is_shared() => "ignored: several servers seem to share this address",
+                _ => "used",
             }
             .to_owned(),
             response_ms: estimate.response_time().map(milliseconds),

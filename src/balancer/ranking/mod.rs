@@ -219,17 +219,17 @@ fn log_reports(entry: &Entry, before: &Estimate) {
     match (before.is_stuck(), now.is_stuck()) {
         (false, true) => tracing::warn!(
             %backend,
-            "the load report does not change though clients are sent; left out until it does"
+            "the load report stays the same although clients are sent; it is ignored until it changes"
         ),
-        (true, false) => tracing::info!(%backend, "the load report changes again, or is gone"),
+        (true, false) => tracing::info!(%backend, "the load report changes again, or is missing"),
         _ => {}
     }
     match (before.is_shared(), now.is_shared()) {
         (false, true) => tracing::warn!(
             %backend,
-            "several servers seem to take turns at this address; their load reports are left out"
+            "several servers seem to share this address; their load reports are ignored"
         ),
-        (true, false) => tracing::info!(%backend, "one server alone seems to answer at this address now"),
+        (true, false) => tracing::info!(%backend, "only one server seems to use this address now"),
         _ => {}
     }
 }

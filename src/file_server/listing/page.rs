@@ -15,6 +15,10 @@ use crate::http::pages::{Dress, dress, escape};
 /// Everything in a name that might mean something in a URL.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// The explanation below the listing of the root.
+const ABOUT: &str = "<p>A fingerpost file server: balancers redirect downloads to it. This list is also there \
+                     <a href=\"?format=json\">as JSON</a>.</p>\n";
+
 const STYLE: &str = include_str!("listing.css");
 
 /// The last second that a date can name: the year 9999.
@@ -81,6 +85,9 @@ pub(super) fn html(place: Place<'_>, view: View, entries: &Entries) -> Bytes {
         put_entry(&mut content, place, entry);
     }
     content.extend_from_slice(b"</tbody>\n</table>\n");
+    if place.path.is_empty() {
+        content.extend_from_slice(ABOUT.as_bytes());
+    }
     if entries.is_cut {
         content.extend_from_slice(
             format!(

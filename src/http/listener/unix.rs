@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Access;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{BACKLOG, ListenError};
@@ -45,6 +46,20 @@ pub(super) fn listen(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile
     Ok((socket.into(), file))
 }
 
+/// Checks that [`listen`] could succeed, without creating or removing a file.
+pub(super) fn check(path: &Path) -> Result<(), ListenError> {
+    let failed = |source| ListenError::UnixSocket { path: path.to_owned(), source };
+    SockAddr::unix(path).map_err(failed)?;
+    match std::fs::symlink_metadata(path) {
+        Ok(_) => check_stale(path),
+        Err(_) => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let access = Access::WRITE_OK | Access::EXEC_OK;
+            rustix::fs::access(folder.unwrap_or(Path::new(".")), access).map_err(|errno| failed(errno.into()))
+        }
+    }
+}
+
 fn bind(path: &Path) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
@@ -53,13 +68,18 @@ fn bind(path: &Path) -> io::Result<Socket> {
 
 fn remove_stale(path: &Path) -> Result<(), ListenError> {
     let failed = |source| ListenError::UnixSocket { path: path.to_owned(), source };
+    check_stale(path)?;
+    std::fs::remove_file(path).map_err(failed)
+}
+
+/// Succeeds if the socket at `path` was left by a program that ended.
+fn check_stale(path: &Path) -> Result<(), ListenError> {
+    let failed = |source| ListenError::UnixSocket { path: path.to_owned(), source };
     if !std::fs::symlink_metadata(path).map_err(failed)?.file_type().is_socket() {
         return Err(ListenError::NoSocket { path: path.to_owned() });
     }
     match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(failed)
-        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Ok(_) => Err(ListenError::UnixSocketInUse { path: path.to_owned() }),
         Err(error) => Err(failed(error)),
     }

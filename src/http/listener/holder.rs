@@ -1,0 +1,140 @@
+//! Finds the process that holds a busy port, so that the error can name it.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The search ends after this time. A machine with a million descriptors must not delay the error.
+const SEARCH_LIMIT: Duration = Duration::from_secs(1);
+
+/// `TCP_LISTEN` as `/proc/net/tcp` writes it.
+const LISTEN: &str = "0A";
+
+/// A process that listens on a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortHolder {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name, with control characters escaped; empty if the system does not give one.
+    pub name: String,
+}
+
+/// The process that listens on `address` or on all addresses of its port.
+///
+/// `None` if the system has no `/proc`, or if the process belongs to another user.
+pub(super) fn find(address: SocketAddr) -> Option<PortHolder> {
+    let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .into_iter()
+        .filter_map(|table| std::fs::read_to_string(table).ok())
+        .flat_map(|table| listening_inodes(&table, address))
+        .collect();
+    if inodes.is_empty() {
+        return None;
+    }
+    let sockets: Vec<PathBuf> =
+        inodes.into_iter().map(|inode| PathBuf::from(format!("socket:[{inode}]"))).collect();
+    let deadline = Instant::now() + SEARCH_LIMIT;
+    std::fs::read_dir("/proc").ok()?.flatten().take_while(|_| Instant::now() < deadline).find_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        holds_one(&entry.path().join("fd"), &sockets, deadline).then(|| PortHolder {
+            pid,
+            name: std::fs::read_to_string(entry.path().join("comm"))
+                .map(|name| name.trim_end().escape_debug().to_string())
+                .unwrap_or_default(),
+        })
+    })
+}
+
+fn holds_one(descriptors: &Path, sockets: &[PathBuf], deadline: Instant) -> bool {
+    let Ok(descriptors) = std::fs::read_dir(descriptors) else { return false };
+    descriptors
+        .flatten()
+        .take_while(|_| Instant::now() < deadline)
+        .any(|descriptor| std::fs::read_link(descriptor.path()).is_ok_and(|target| sockets.contains(&target)))
+}
+
+/// The inodes of the sockets that listen where `address` would, from the text of `/proc/net/tcp` or `tcp6`.
+fn listening_inodes(table: &str, address: SocketAddr) -> Vec<String> {
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let mut fields = line.split_ascii_whitespace();
+            let (local, state) = (fields.nth(1)?, fields.nth(1)?);
+            let inode = fields.nth(5)?;
+            let (host, port) = local.split_once(':')?;
+            let is_same_port = u16::from_str_radix(port, 16).ok()? == address.port();
+            (state == LISTEN && is_same_port && conflicts(parse_host(host)?, address.ip()))
+                .then(|| inode.to_owned())
+        })
+        .collect()
+}
+
+/// Whether two sockets of one port exclude each other: equal addresses, or one of them is every address.
+fn conflicts(held: IpAddr, wanted: IpAddr) -> bool {
+    let (held, wanted) = (held.to_canonical(), wanted.to_canonical());
+    held == wanted || held.is_unspecified() || wanted.is_unspecified()
+}
+
+/// An address of the table: 32-bit words in the byte order of the machine, in hexadecimal digits.
+fn parse_host(digits: &str) -> Option<IpAddr> {
+    let word = |at: usize| Some(u32::from_str_radix(digits.get(at * 8..at * 8 + 8)?, 16).ok()?.to_ne_bytes());
+    match digits.len() {
+        8 => Some(IpAddr::from(word(0)?)),
+        32 => {
+            let mut bytes = [0; 16];
+            for (at, part) in bytes.chunks_exact_mut(4).enumerate() {
+                part.copy_from_slice(&word(at)?);
+            }
+            Some(IpAddr::V6(Ipv6Addr::from(bytes)))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_port_is_found_by_every_address_that_conflicts() {
+        for (host, same) in [
+            ("127.0.0.1", ["127.0.0.1", "0.0.0.0", "::"].as_slice()),
+            ("0.0.0.0", &["127.0.0.1", "::"]),
+            ("::1", &["::1", "::"]),
+        ] {
+            let Ok(listener) = TcpListener::bind((host, 0)) else { continue };
+            let port = listener.local_addr().unwrap().port();
+            for wanted in same {
+                let found = find(SocketAddr::new(wanted.parse().unwrap(), port)).unwrap();
+                assert_eq!(found.pid, std::process::id(), "{host} {wanted}");
+                assert!(!found.name.is_empty());
+            }
+            drop(listener);
+            assert_eq!(find(SocketAddr::new(same[0].parse().unwrap(), port)), None);
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_cut_or_of_another_form_names_no_socket() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        let good =
+            "head\n 0: 0100007F:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4711 1\n";
+        assert_eq!(listening_inodes(good, address), ["4711"]);
+        for end in 0..good.len() - 8 {
+            assert!(listening_inodes(&good[..end], address).iter().all(|inode| "4711".starts_with(inode)));
+        }
+        for bad in [
+            "",
+            "head\n: : : :",
+            "head\n 0: zz:0050 0:0 0A 0:0 0:0 0 0 0 1",
+            "head\n 0: 01:50 0:0 0A a b c d e",
+        ] {
+            assert!(listening_inodes(bad, address).is_empty());
+        }
+    }
+}
