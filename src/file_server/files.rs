@@ -261,6 +261,8 @@ impl Files {
             OpenError::Forbidden => self.refuse(StatusCode::FORBIDDEN),
             // It is being written at this moment.
             OpenError::WouldBlock => self.refuse(StatusCode::SERVICE_UNAVAILABLE),
+            // To probes as well: another server may have the files.
+            OpenError::RootGone => self.refuse(StatusCode::SERVICE_UNAVAILABLE),
             OpenError::Exhausted(errno) => {
                 tracing::warn!(%errno, "no descriptor or memory left to open a file");
                 self.refuse(StatusCode::SERVICE_UNAVAILABLE)

@@ -212,6 +212,7 @@ impl FileServer {
             passage: settings.passage,
             probe_file: Found::embedded(files::PROBE, files::embedded_probe()),
         };
+        root::keep_fresh(&root)?;
         let listing_memory = settings.listing.then(|| Arc::new(Semaphore::new(listing::MEMORY)));
         let hashing = settings.digests.map(|plan| Hashing::start(Arc::clone(&root), plan)).transpose()?;
         let digests = hashing.as_ref().map(Hashing::digests);

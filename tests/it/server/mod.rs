@@ -14,6 +14,7 @@ mod listing;
 mod operation;
 mod refusals;
 mod requests;
+mod root;
 mod serving;
 mod variants;
 
