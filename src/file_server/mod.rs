@@ -1,6 +1,7 @@
 //! The file server: serves a folder, with an error page of its own for every error.
 //!
-//! - [`path`], [`root`]: which file a request path names, and opening it beneath the root.
+//! - [`path`], [`root`], [`walk_beneath`], [`nowait`]: which file a request path names, opening it beneath the root, and
+//!   reading it without waiting for a disk.
 //! - [`store`], [`cache`], [`snapshot`]: files as they are answered, small ones from memory.
 //! - [`files`]: from a request to its file, and [`sending`]: from a file to its answer; [`conditions`], [`range`],
 //!   [`multipart`] decide what is sent of it.
@@ -34,6 +35,7 @@ pub mod load;
 pub mod media;
 pub mod metrics;
 pub mod multipart;
+mod nowait;
 pub mod path;
 pub mod range;
 pub mod root;
@@ -43,6 +45,7 @@ pub mod snapshot;
 pub mod source;
 pub mod store;
 mod variants;
+mod walk_beneath;
 
 use crate::cli::ServerArguments;
 use crate::http::listener::{self, Address, ListenError, Listening};

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
+
+use super::walk_beneath;
 
 /// Interval between two checks whether the path of the root still leads to the open directory.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -298,7 +300,7 @@ impl Directory {
     fn beneath(&self, path: &[u8], flags: OFlags, patience: Patience) -> Result<OwnedFd, OpenError> {
         use rustix::fs::ResolveFlags;
 
-        /// How often a path is resolved anew when something on it was renamed meanwhile.
+        /// Attempts to resolve a path while another process renames something on it.
         const ATTEMPTS: u32 = 8;
 
         let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
@@ -310,35 +312,28 @@ impl Directory {
             let opened = retry_on_intr(|| fs::openat2(&self.fd, path, flags, Mode::empty(), resolve));
             match opened {
                 Err(Errno::AGAIN) if patience == Patience::Disk => {}
-                // A kernel before 5.6, or a filter of system calls that does not know this one; before 5.12
-                // the kernel knows no `RESOLVE_CACHED`.
-                Err(Errno::NOSYS | Errno::PERM) => return self.walk(path, flags),
+                // A kernel before 5.6, or a filter of system calls that refuses this one.
+                Err(Errno::NOSYS | Errno::PERM) => return self.walk(path, flags, patience),
+                // A kernel before 5.12 does not know `RESOLVE_CACHED`.
                 Err(Errno::INVAL) if patience == Patience::Cached => return Err(OpenError::WouldBlock),
                 result => return Ok(result?),
             }
         }
-        Err(OpenError::Failed(Errno::AGAIN))
+        // Renames on the same file system went on all the while. The walk does not depend on them.
+        self.walk(path, flags, patience)
     }
 
     #[cfg(not(target_os = "linux"))]
     fn beneath(&self, path: &[u8], flags: OFlags, patience: Patience) -> Result<OwnedFd, OpenError> {
-        match patience {
-            Patience::Cached => Err(OpenError::WouldBlock),
-            Patience::Disk => self.walk(path, flags),
-        }
+        self.walk(path, flags, patience)
     }
 
-    /// Opens one segment after another and follows no link at all.
-    fn walk(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, OpenError> {
-        let way = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut folder: Option<OwnedFd> = None;
-        let mut segments = path.split(|byte| *byte == b'/').peekable();
-        while let Some(segment) = segments.next() {
-            let flags = if segments.peek().is_some() { way } else { flags | OFlags::NOFOLLOW };
-            let from = folder.as_ref().unwrap_or(&self.fd);
-            folder = Some(retry_on_intr(|| fs::openat(from, segment, flags, Mode::empty()))?);
+    fn walk(&self, path: &[u8], flags: OFlags, patience: Patience) -> Result<OwnedFd, OpenError> {
+        match patience {
+            // Without `openat2` no call is sure not to wait.
+            Patience::Cached => Err(OpenError::WouldBlock),
+            Patience::Disk => Ok(walk_beneath::open(self.fd.as_fd(), path, flags)?),
         }
-        folder.ok_or(OpenError::Missing)
     }
 }
 
@@ -378,16 +373,6 @@ mod tests {
                 assert!(found == Err(OpenError::Missing) || may_wait, "{} {found:?}", path.escape_ascii());
             }
             assert_eq!(open(b"sub"), Err(OpenError::Folder));
-        }
-    }
-
-    #[test]
-    fn the_way_without_openat2_is_no_wider() {
-        let (_folder, root) = tree();
-        let open = |path: &[u8]| root.directory.load().as_ref().unwrap().walk(path, FLAGS).map(|_| ());
-        assert_eq!(open(b"sub/b.txt"), Ok(()));
-        for path in [&b"sub/out"[..], b"absolute", b"loop", b"nothing"] {
-            assert_eq!(open(path), Err(OpenError::Missing), "{}", path.escape_ascii());
         }
     }
 

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::IoSliceMut;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,7 +11,7 @@ use actix_http::header::HeaderValue;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, Shared};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::{Errno, pread, retry_on_intr};
 use tokio::time::Instant;
 
 use super::body::Passage;
@@ -21,6 +20,7 @@ use super::conditions::Validators;
 use super::digests;
 use super::media;
 use super::metrics::WorkerCounters;
+use super::nowait::{self, Nowait};
 use super::root::{Identity, OpenError, Patience, Root};
 use super::snapshot;
 
@@ -229,37 +229,23 @@ fn load(root: &Root, path: &[u8], known: Option<Identity>, patience: Patience) -
 
 /// All bytes of a file that is in this state before and after.
 fn read_whole(file: &File, identity: Identity, patience: Patience) -> Result<Bytes, OpenError> {
-    let flags = match patience {
-        Patience::Cached => ReadWriteFlags::NOWAIT,
-        Patience::Disk => ReadWriteFlags::empty(),
-    };
     let mut bytes = vec![0; identity.length as usize];
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match read_at(file, rest, filled as u64, flags)? {
-            0 => return Err(OpenError::Failed(Errno::IO)),
-            read => filled += read,
+        let read = match patience {
+            Patience::Cached => match nowait::read_at(file, rest, filled as u64)? {
+                Nowait::Read(read) => read,
+                Nowait::NotInMemory | Nowait::Unknown => return Err(OpenError::WouldBlock),
+            },
+            Patience::Disk => retry_on_intr(|| pread(file, &mut *rest, filled as u64))?,
+        };
+        if read == 0 {
+            return Err(OpenError::Failed(Errno::IO));
         }
+        filled += read;
     }
     // Whoever writes while we read would otherwise leave half of each state under one entity tag.
     if Identity::of(file)? == identity { Ok(bytes.into()) } else { Err(OpenError::WouldBlock) }
-}
-
-/// Reads at a place; on systems that cannot say whether that waits for a disk, it may.
-fn read_at(file: &File, bytes: &mut [u8], at: u64, flags: ReadWriteFlags) -> Result<usize, OpenError> {
-    use rustix::io::retry_on_intr;
-
-    #[cfg(target_os = "linux")]
-    match retry_on_intr(|| rustix::io::preadv2(file, &mut [IoSliceMut::new(bytes)], at, flags)) {
-        // The file system does not know how not to wait.
-        Err(Errno::OPNOTSUPP) => Err(OpenError::WouldBlock),
-        result => Ok(result?),
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = flags;
-        Ok(retry_on_intr(|| rustix::io::pread(file, &mut *bytes, at))?)
-    }
 }
 
 #[cfg(test)]

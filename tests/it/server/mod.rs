@@ -7,6 +7,8 @@ use tempfile::TempDir;
 use crate::support::http::{self, Answer, Connection, Expect};
 use crate::support::program::{Program, fingerpost};
 
+#[cfg(target_os = "linux")]
+mod blocked_calls;
 mod clients;
 mod digests;
 mod faults;
@@ -52,7 +54,7 @@ impl Server {
         Self::launch(&mut fingerpost(), flags)
     }
 
-    fn launch(command: &mut std::process::Command, flags: &[&str]) -> Self {
+    pub fn launch(command: &mut std::process::Command, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
         std::fs::create_dir(&root).unwrap();
