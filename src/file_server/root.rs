@@ -362,17 +362,24 @@ mod tests {
         let (_folder, root) = tree();
         symlink("sub/b.txt", root.path().join("inside")).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, root.path().join("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
-        for patience in [Patience::Disk, Patience::Cached] {
-            let open = |path: &[u8]| root.file(path, patience).map(|(_, identity)| identity.length);
-            assert_eq!(open(b"a.txt"), Ok(5));
-            assert_eq!(open(b"inside"), Ok(5));
-            for path in [&b"sub/out"[..], b"absolute", b"loop", b"fifo", b"nothing", b"a.txt/b", b"../secret"]
-            {
-                let found = open(path);
-                let may_wait = patience == Patience::Cached && found == Err(OpenError::WouldBlock);
-                assert!(found == Err(OpenError::Missing) || may_wait, "{} {found:?}", path.escape_ascii());
-            }
-            assert_eq!(open(b"sub"), Err(OpenError::Folder));
+        for (path, expected) in [
+            (&b"a.txt"[..], Ok(5)),
+            (b"inside", Ok(5)),
+            (b"sub/out", Err(OpenError::Missing)),
+            (b"absolute", Err(OpenError::Missing)),
+            (b"loop", Err(OpenError::Missing)),
+            (b"fifo", Err(OpenError::Missing)),
+            (b"nothing", Err(OpenError::Missing)),
+            (b"a.txt/b", Err(OpenError::Missing)),
+            (b"../secret", Err(OpenError::Missing)),
+            (b"sub", Err(OpenError::Folder)),
+        ] {
+            let open = |patience| root.file(path, patience).map(|(_, identity)| identity.length);
+            assert_eq!(open(Patience::Disk), expected, "{}", path.escape_ascii());
+            // A rename anywhere on the file system may keep the kernel from resolving a path without waiting.
+            let cached = open(Patience::Cached);
+            let is_expected = cached == expected || cached == Err(OpenError::WouldBlock);
+            assert!(is_expected, "{} {cached:?}", path.escape_ascii());
         }
     }
 
