@@ -3,8 +3,8 @@
 //! - [`path`], [`root`], [`walk_beneath`], [`nowait`]: which file a request path names, opening it beneath the root, and
 //!   reading it without waiting for a disk.
 //! - [`store`], [`cache`], [`snapshot`]: files as they are answered, small ones from memory.
-//! - [`files`]: from a request to its file, and [`sending`]: from a file to its answer; [`conditions`], [`range`],
-//!   [`multipart`] decide what is sent of it.
+//! - [`files`]: from a request to its file, and [`sending`]: from a file to its answer; [`validators`], [`conditions`],
+//!   [`range`], [`multipart`] decide what is sent of it.
 //! - [`encoding`], [`variants`]: whether a file is sent that lies compressed beside it.
 //! - [`listing`]: folders without an index.
 //! - [`digests`]: the SHA-256 of every file, made in the background.
@@ -44,6 +44,7 @@ pub mod settings;
 pub mod snapshot;
 pub mod source;
 pub mod store;
+pub mod validators;
 mod variants;
 mod walk_beneath;
 

@@ -45,7 +45,7 @@ impl Directory {
 
 /// The directory cannot be served.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot serve the directory {}: check that it exists and may be read", path.display())]
+#[error("cannot serve the folder {}: check that it exists and may be read", path.display())]
 pub struct RootError {
     path: PathBuf,
     source: io::Error,
@@ -128,9 +128,8 @@ impl From<Errno> for OpenError {
 pub struct Identity {
     /// Its length in bytes.
     pub length: u64,
-    /// Seconds from 1970 to its last modification; 0 for any earlier one.
-    pub modified: u64,
-    nanoseconds: u32,
+    /// The last modification.
+    pub modified: Time,
     inode: u64,
     device: u64,
     changed: Time,
@@ -138,7 +137,7 @@ pub struct Identity {
 
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
-        let of = |state: &Self| (state.length, state.modified, state.nanoseconds, state.inode, state.device);
+        let of = |state: &Self| (state.length, state.modified, state.inode, state.device);
         of(self) == of(other)
     }
 }
@@ -171,8 +170,7 @@ impl Identity {
         }
         Ok(Self {
             length: u64::try_from(stat.st_size).unwrap_or(0),
-            modified: u64::try_from(stat.st_mtime).unwrap_or(0),
-            nanoseconds: stat.st_mtime_nsec as u32,
+            modified: (stat.st_mtime, stat.st_mtime_nsec as u32),
             inode: stat.st_ino,
             device: stat.st_dev,
             changed: (stat.st_ctime, stat.st_ctime_nsec as u32),
@@ -182,7 +180,7 @@ impl Identity {
     /// That of bytes which are no file, and never change.
     #[must_use]
     pub fn embedded(length: u64) -> Self {
-        Self { length, modified: 0, nanoseconds: 0, inode: 0, device: 0, changed: (0, 0) }
+        Self { length, modified: (0, 0), inode: 0, device: 0, changed: (0, 0) }
     }
 
     /// Which file it is, among those of this machine: its device and its inode.
@@ -194,8 +192,7 @@ impl Identity {
     /// What is kept beside something that was found out about the file's bytes.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
-        let modified = (i64::try_from(self.modified).unwrap_or(i64::MAX), self.nanoseconds);
-        Stamp { length: self.length, modified, changed: self.changed }
+        Stamp { length: self.length, modified: self.modified, changed: self.changed }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actix_http::header::HeaderValue;
 use bytes::Bytes;
@@ -16,13 +16,13 @@ use tokio::time::Instant;
 
 use super::body::Passage;
 use super::cache::Cache;
-use super::conditions::Validators;
 use super::digests;
 use super::media;
 use super::metrics::WorkerCounters;
 use super::nowait::{self, Nowait};
-use super::root::{Identity, OpenError, Patience, Root};
+use super::root::{Identity, OpenError, Patience, Root, Stamp};
 use super::snapshot;
+use super::validators::Validators;
 
 /// Files up to this size are answered from memory.
 pub const SMALL: u64 = 128 << 10;
@@ -47,9 +47,10 @@ pub struct Meta {
 
 impl Meta {
     fn new(path: &[u8], identity: Identity) -> Self {
+        let Stamp { length, modified, changed } = identity.stamp();
         Self {
             identity,
-            validators: Validators::new(identity.modified, identity.length),
+            validators: Validators::new(modified, changed, length, SystemTime::now()),
             content_type: media::content_type(path),
             digest: OnceLock::new(),
             is_digest_asked: AtomicBool::new(false),
@@ -123,7 +124,8 @@ impl Store {
                 self.counters.cache_hits.fetch_add(1, Ordering::Relaxed);
                 return Ok(self.with_snapshot(path, found));
             }
-            Some((found, _)) => Some(found.meta.identity),
+            // A provisional tag is due to be replaced.
+            Some((found, _)) => Some(found.meta.identity).filter(|_| !found.meta.validators.is_provisional),
             None => None,
         };
         self.counters.cache_misses.fetch_add(1, Ordering::Relaxed);

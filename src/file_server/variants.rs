@@ -9,11 +9,11 @@ use std::sync::atomic::Ordering;
 use actix_http::header::{self, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-use super::conditions::Validators;
 use super::encoding::{self, Coding};
 use super::metrics::WorkerCounters;
 use super::root::{OpenError, Patience, Root};
 use super::store::{FRESH, Found, Store};
+use super::validators::Validators;
 
 /// Files of which one worker remembers what lies beside them.
 const MOST_REMEMBERED: usize = 4096;

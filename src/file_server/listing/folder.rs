@@ -72,7 +72,7 @@ fn look(root: &Root, path: &[u8], folder: &Dir, name: &[u8]) -> Option<Entry> {
 /// What a link leads to, if that is served.
 fn behind(root: &Root, path: &[u8]) -> Option<(Kind, i64)> {
     match root.file(path, Patience::Disk) {
-        Ok((_, Identity { length, modified, .. })) => Some((Kind::File(length), modified.try_into().ok()?)),
+        Ok((_, Identity { length, modified, .. })) => Some((Kind::File(length), modified.0)),
         Err(OpenError::Folder) => {
             let stat = root.folder(path).ok()?.stat().ok()?;
             Some((Kind::Folder, stat.st_mtime))

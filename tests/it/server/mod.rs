@@ -18,6 +18,7 @@ mod refusals;
 mod requests;
 mod root;
 mod serving;
+mod validators;
 mod variants;
 
 /// A running file server with a folder of its own.
