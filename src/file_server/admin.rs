@@ -1,10 +1,10 @@
-//! What an operator and a monitoring system see of a running file server, on a listener of its own.
+//! Metrics and health of a running file server, on a listener of their own.
 
 use std::net::TcpListener;
 
 use actix_web::HttpResponse;
 use actix_web::dev::Server;
-use actix_web::web::{self, Data};
+use actix_web::web::Data;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
@@ -14,8 +14,8 @@ use crate::telemetry::exposition;
 
 /// Serves the admin pages on `listener`.
 ///
-/// - `GET /metrics`: the metrics, as Prometheus reads them
-/// - `GET /healthz`: 200 as long as new downloads are welcome, 503 once the server drains
+/// - `/metrics`: the metrics, as Prometheus reads them
+/// - `/healthz`: 200 while new downloads are welcome, 503 once the server drains
 pub fn serve(
     listener: TcpListener,
     registry: Registry,
@@ -24,7 +24,7 @@ pub fn serve(
     let phases = Data::new(phases);
     let metrics = move || exposition::encode(&registry);
     http::admin::serve(listener, metrics, move |pages| {
-        pages.app_data(phases.clone()).route("/healthz", web::get().to(health));
+        pages.app_data(phases.clone()).route("/healthz", http::admin::page().to(health));
     })
 }
 

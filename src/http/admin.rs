@@ -9,8 +9,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use actix_web::dev::Server;
+use actix_web::guard;
 use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{App, HttpResponse, HttpServer};
+use actix_web::{App, HttpResponse, HttpServer, Route};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -34,7 +35,7 @@ pub fn serve(
     let server = HttpServer::new(move || {
         App::new()
             .app_data(metrics.clone())
-            .route("/metrics", web::get().to(show_metrics))
+            .route("/metrics", page().to(show_metrics))
             .configure(pages.clone())
     })
     // One scrape now and then; the cap keeps a forgotten poller from holding descriptors that downloads need.
@@ -44,6 +45,12 @@ pub fn serve(
     .shutdown_timeout(1)
     .disable_signals();
     Ok(server.listen(listener)?.run())
+}
+
+/// The route of a page: GET, and HEAD, which many monitors use. The HTTP layer leaves out the body of an answer to HEAD.
+#[must_use]
+pub fn page() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 async fn show_metrics(metrics: Data<Metrics>) -> HttpResponse {
