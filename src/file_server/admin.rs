@@ -1,10 +1,10 @@
-//! What an operator and a monitoring system see of a running file server, on a listener of its own.
+//! Metrics and health of a running file server, on a listener of their own.
 
 use std::net::TcpListener;
 
 use actix_web::HttpResponse;
 use actix_web::dev::Server;
-use actix_web::web::{self, Data};
+use actix_web::web::Data;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 

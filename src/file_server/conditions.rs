@@ -1,45 +1,10 @@
 //! Conditional requests (RFC 9110, section 13): whether a file is sent, and whether in parts. Pure.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use actix_http::header::{self, HeaderMap, HeaderValue};
 
-/// What tells one state of a file from another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Validators {
-    /// `"<mtime hex>-<length hex>"` as nginx has it: the same on every mirror that keeps modification times.
-    pub etag: HeaderValue,
-    /// When the file was modified, in whole seconds.
-    pub modified: SystemTime,
-    /// The same as a header.
-    pub last_modified: HeaderValue,
-}
-
-impl Validators {
-    /// The validators of a file modified this many seconds after 1970, of this length.
-    #[must_use]
-    pub fn new(modified_seconds: u64, length: u64) -> Self {
-        // The year 9999 is the last that a header can name.
-        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(modified_seconds.min(253_402_300_799));
-        Self {
-            etag: visible(format!("\"{modified_seconds:x}-{length:x}\"")),
-            modified,
-            last_modified: visible(httpdate::fmt_http_date(modified)),
-        }
-    }
-
-    /// The same with a tag that says more: `"<mtime hex>-<length hex>-<suffix>"`.
-    #[must_use]
-    pub fn with_suffix(&self, suffix: &str) -> Self {
-        let tag = String::from_utf8_lossy(self.etag.as_bytes());
-        let etag = visible(format!("{}-{suffix}\"", tag.trim_end_matches('"')));
-        Self { etag, ..self.clone() }
-    }
-}
-
-fn visible(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"0-0\""))
-}
+use super::validators::Validators;
 
 /// What the conditions of a request come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,23 +24,29 @@ pub enum Outcome {
 pub fn evaluate(headers: &HeaderMap, validators: &Validators) -> Outcome {
     let date =
         |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).and_then(parse_date);
+    // A condition on the date does not count for a file that has none.
+    let is_modified_since = |date: Option<SystemTime>| Some(validators.modified? > date?);
     if headers.contains_key(header::IF_MATCH) {
         if !lists(headers, &header::IF_MATCH, validators, Comparison::Strong) {
             return Outcome::Failed;
         }
-    } else if date(header::IF_UNMODIFIED_SINCE).is_some_and(|date| validators.modified > date) {
+    } else if is_modified_since(date(header::IF_UNMODIFIED_SINCE)) == Some(true) {
         return Outcome::Failed;
     }
     if headers.contains_key(header::IF_NONE_MATCH) {
         if lists(headers, &header::IF_NONE_MATCH, validators, Comparison::Weak) {
             return Outcome::NotModified;
         }
-    } else if date(header::IF_MODIFIED_SINCE).is_some_and(|date| validators.modified <= date) {
+    } else if is_modified_since(date(header::IF_MODIFIED_SINCE)) == Some(false) {
         return Outcome::NotModified;
     }
     match headers.get(header::IF_RANGE) {
         None => Outcome::Send,
-        Some(value) if value == validators.etag || value == validators.last_modified => Outcome::Send,
+        Some(value) if validators.matches_strongly(value.as_bytes()) => Outcome::Send,
+        // A date identifies a version only once its second is over (RFC 9110, section 13.1.5).
+        Some(value) if Some(value) == validators.last_modified.as_ref() && !validators.is_provisional => {
+            Outcome::Send
+        }
         Some(_) => Outcome::SendWhole,
     }
 }
@@ -96,12 +67,11 @@ fn lists(
     headers.get_all(name).any(|value| {
         value.as_bytes().split(|byte| *byte == b',').any(|tag| {
             let tag = tag.trim_ascii();
-            let (tag, is_weak) = match tag.strip_prefix(b"W/") {
-                Some(tag) => (tag, true),
-                None => (tag, false),
-            };
-            (tag == b"*" && !is_weak)
-                || (tag == validators.etag.as_bytes() && (comparison == Comparison::Weak || !is_weak))
+            tag == b"*"
+                || match comparison {
+                    Comparison::Strong => validators.matches_strongly(tag),
+                    Comparison::Weak => validators.matches_weakly(tag),
+                }
         })
     })
 }
@@ -122,24 +92,18 @@ mod tests {
 
     #[track_caller]
     fn check(fields: &[(&str, &str)], expected: Outcome) {
-        let validators = Validators::new(0x2ebc_98a1, 1000);
+        let modified = (0x2ebc_98a1, 0);
+        check_of(&Validators::new(modified, modified, 1000, SystemTime::now()), fields, expected);
+    }
+
+    #[track_caller]
+    fn check_of(validators: &Validators, fields: &[(&str, &str)], expected: Outcome) {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             let name = header::HeaderName::try_from(*name).unwrap();
             headers.append(name, HeaderValue::try_from(*value).unwrap());
         }
-        assert_eq!(evaluate(&headers, &validators), expected, "{fields:?}");
-    }
-
-    #[test]
-    fn the_tag_is_time_and_length_in_hexadecimal() {
-        let validators = Validators::new(0x2ebc_98a1, 1000);
-        assert_eq!(
-            (&validators.etag, &validators.last_modified),
-            (&TAG.parse().unwrap(), &MODIFIED.parse().unwrap())
-        );
-        assert_eq!(validators.with_suffix("br").etag, "\"2ebc98a1-3e8-br\"");
-        assert!(Validators::new(u64::MAX, u64::MAX).last_modified.to_str().unwrap().contains("9999"));
+        assert_eq!(evaluate(&headers, validators), expected, "{fields:?}");
     }
 
     #[test]
@@ -173,5 +137,22 @@ mod tests {
         check(&[("if-none-match", "\"other\""), ("if-modified-since", AFTER)], Outcome::Send);
         check(&[("if-match", "\"other\""), ("if-none-match", TAG)], Outcome::Failed);
         check(&[("if-none-match", TAG), ("if-range", "\"other\"")], Outcome::NotModified);
+    }
+
+    #[test]
+    fn no_condition_on_a_date_or_strong_tag_holds_for_a_file_without_them() {
+        let validators = Validators::new((1, 0), (7, 1), 1000, SystemTime::now());
+        let (tag, date) = (validators.etag.to_str().unwrap(), "Thu, 01 Jan 1970 00:00:01 GMT");
+        for (field, value, expected) in [
+            ("if-none-match", tag, Outcome::NotModified),
+            ("if-match", tag, Outcome::Failed),
+            ("if-match", "*", Outcome::Send),
+            ("if-range", tag, Outcome::SendWhole),
+            ("if-range", date, Outcome::SendWhole),
+            ("if-modified-since", date, Outcome::Send),
+            ("if-unmodified-since", "Thu, 01 Jan 1970 00:00:00 GMT", Outcome::Send),
+        ] {
+            check_of(&validators, &[(field, value)], expected);
+        }
     }
 }

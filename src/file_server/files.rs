@@ -224,8 +224,8 @@ impl Files {
 
     /// A folder's name without its slash: the links of its page would lead beside it.
     fn redirect_to_folder(&self, request: &Request) -> Response<Body> {
-        // The path holds no empty segment, so this cannot lead to another host.
-        let mut location = format!("{}/", request.path());
+        // With `//` in front it would lead to another host.
+        let mut location = format!("{}/", path::merge_slashes(request.path()));
         // With a slash after it, the first folder called so is left out.
         if location == "/files/" {
             location.push_str("files/");
@@ -261,6 +261,8 @@ impl Files {
             OpenError::Forbidden => self.refuse(StatusCode::FORBIDDEN),
             // It is being written at this moment.
             OpenError::WouldBlock => self.refuse(StatusCode::SERVICE_UNAVAILABLE),
+            // To probes as well: another server may have the files.
+            OpenError::RootGone => self.refuse(StatusCode::SERVICE_UNAVAILABLE),
             OpenError::Exhausted(errno) => {
                 tracing::warn!(%errno, "no descriptor or memory left to open a file");
                 self.refuse(StatusCode::SERVICE_UNAVAILABLE)

@@ -1,9 +1,10 @@
 //! The file server: serves a folder, with an error page of its own for every error.
 //!
-//! - [`path`], [`root`]: which file a request path names, and opening it beneath the root.
+//! - [`path`], [`root`], [`walk_beneath`], [`nowait`]: which file a request path names, opening it beneath the root, and
+//!   reading it without waiting for a disk.
 //! - [`store`], [`cache`], [`snapshot`]: files as they are answered, small ones from memory.
-//! - [`files`]: from a request to its file, and [`sending`]: from a file to its answer; [`conditions`], [`range`],
-//!   [`multipart`] decide what is sent of it.
+//! - [`files`]: from a request to its file, and [`sending`]: from a file to its answer; [`validators`], [`conditions`],
+//!   [`range`], [`multipart`] decide what is sent of it.
 //! - [`encoding`], [`variants`]: whether a file is sent that lies compressed beside it.
 //! - [`listing`]: folders without an index.
 //! - [`digests`]: the SHA-256 of every file, made in the background.
@@ -36,6 +37,7 @@ pub mod load;
 pub mod media;
 pub mod metrics;
 pub mod multipart;
+mod nowait;
 pub mod path;
 pub mod range;
 pub mod root;
@@ -44,7 +46,9 @@ pub mod settings;
 pub mod snapshot;
 pub mod source;
 pub mod store;
+pub mod validators;
 mod variants;
+mod walk_beneath;
 
 use crate::cli::ServerArguments;
 use crate::http::listener::{self, Address, ListenError, Listening};
@@ -255,6 +259,7 @@ impl FileServer {
             passage: settings.passage,
             probe_file: Found::embedded(files::PROBE, files::embedded_probe()),
         };
+        root::keep_fresh(&root)?;
         let listing_memory = settings.listing.then(|| Arc::new(Semaphore::new(listing::MEMORY)));
         let hashing = settings.digests.map(|plan| Hashing::start(Arc::clone(&root), plan)).transpose()?;
         let digests = hashing.as_ref().map(Hashing::digests);

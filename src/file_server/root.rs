@@ -1,26 +1,67 @@
-//! Opens files beneath the served folder, and nothing else.
+//! Opens files beneath the served directory, and nothing outside of it.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-/// The served folder, held open: what its path leads to later does not matter.
+use super::walk_beneath;
+
+/// Interval between two checks whether the path of the root still leads to the open directory.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The served directory. It is held open, so that a request resolves only the path below it. [`Root::refresh`] follows
+/// a directory that was replaced, mounted over or removed.
 #[derive(Debug)]
 pub struct Root {
-    folder: OwnedFd,
     path: PathBuf,
+    /// `None` while the path leads to no directory that can be opened.
+    directory: ArcSwapOption<Directory>,
 }
 
-/// The folder cannot be served.
+/// An open directory, and its identity.
+#[derive(Debug)]
+struct Directory {
+    fd: OwnedFd,
+    device: u64,
+    inode: u64,
+}
+
+impl Directory {
+    fn open(path: &Path) -> io::Result<Self> {
+        let fd = fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        // Opening a directory needs another permission than reading its entries. The server needs both.
+        fs::Dir::read_from(&fd)?;
+        let stat = fs::fstat(&fd)?;
+        Ok(Self { fd, device: stat.st_dev, inode: stat.st_ino })
+    }
+}
+
+/// The directory cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot serve the folder {}: check that it exists and may be read", path.display())]
 pub struct RootError {
     path: PathBuf,
     source: io::Error,
+}
+
+/// Result of [`Root::refresh`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refreshed {
+    /// The directory is the one that was open before, or is still gone.
+    Unchanged,
+    /// The path leads to another directory, which is served from now on.
+    Replaced,
+    /// The path leads to no directory that can be opened. Requests fail until it does.
+    Gone(Errno),
+    /// The path leads to a directory again.
+    Restored,
 }
 
 /// Whether a call may wait for a disk.
@@ -47,6 +88,9 @@ pub enum OpenError {
     /// Only a call that may wait for the disk can tell.
     #[error("not in memory")]
     WouldBlock,
+    /// The served directory itself is gone.
+    #[error("the served directory is gone")]
+    RootGone,
     /// The system has no descriptor or memory left.
     #[error("out of descriptors or memory: {0}")]
     Exhausted(Errno),
@@ -84,9 +128,8 @@ impl From<Errno> for OpenError {
 pub struct Identity {
     /// Its length in bytes.
     pub length: u64,
-    /// Seconds from 1970 to its last modification; 0 for any earlier one.
-    pub modified: u64,
-    nanoseconds: u32,
+    /// The last modification.
+    pub modified: Time,
     inode: u64,
     device: u64,
     changed: Time,
@@ -94,7 +137,7 @@ pub struct Identity {
 
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
-        let of = |state: &Self| (state.length, state.modified, state.nanoseconds, state.inode, state.device);
+        let of = |state: &Self| (state.length, state.modified, state.inode, state.device);
         of(self) == of(other)
     }
 }
@@ -127,8 +170,7 @@ impl Identity {
         }
         Ok(Self {
             length: u64::try_from(stat.st_size).unwrap_or(0),
-            modified: u64::try_from(stat.st_mtime).unwrap_or(0),
-            nanoseconds: stat.st_mtime_nsec as u32,
+            modified: (stat.st_mtime, stat.st_mtime_nsec as u32),
             inode: stat.st_ino,
             device: stat.st_dev,
             changed: (stat.st_ctime, stat.st_ctime_nsec as u32),
@@ -138,7 +180,7 @@ impl Identity {
     /// That of bytes which are no file, and never change.
     #[must_use]
     pub fn embedded(length: u64) -> Self {
-        Self { length, modified: 0, nanoseconds: 0, inode: 0, device: 0, changed: (0, 0) }
+        Self { length, modified: (0, 0), inode: 0, device: 0, changed: (0, 0) }
     }
 
     /// Which file it is, among those of this machine: its device and its inode.
@@ -150,8 +192,7 @@ impl Identity {
     /// What is kept beside something that was found out about the file's bytes.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
-        let modified = (i64::try_from(self.modified).unwrap_or(i64::MAX), self.nanoseconds);
-        Stamp { length: self.length, modified, changed: self.changed }
+        Stamp { length: self.length, modified: self.modified, changed: self.changed }
     }
 }
 
@@ -159,14 +200,11 @@ impl Identity {
 const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
 
 impl Root {
-    /// Opens the folder.
+    /// Opens the directory.
     pub fn open(path: &Path) -> Result<Self, RootError> {
-        let failed = |source: io::Error| RootError { path: path.to_owned(), source };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = fs::open(path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-        // Opening asks for another permission than listing does; a folder that gives one is half served.
-        fs::Dir::read_from(&folder).map_err(|errno| failed(errno.into()))?;
-        Ok(Self { folder, path: path.to_owned() })
+        let directory =
+            Directory::open(path).map_err(|source| RootError { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), directory: ArcSwapOption::from_pointee(directory) })
     }
 
     /// The path it was opened by.
@@ -175,14 +213,41 @@ impl Root {
         &self.path
     }
 
-    /// Opens a regular file below the folder. `path` is relative and has no dot segments.
+    /// Compares the open directory with the one that the path leads to now, and opens the latter if they differ. May wait
+    /// for a disk.
+    ///
+    /// The number of an inode is not used again while the inode is open, so that equal numbers mean the same directory.
+    pub fn refresh(&self) -> Refreshed {
+        let open = self.directory.load();
+        let found = fs::stat(&self.path);
+        if let (Some(open), Ok(stat)) = (&*open, &found)
+            && (stat.st_dev, stat.st_ino) == (open.device, open.inode)
+        {
+            return Refreshed::Unchanged;
+        }
+        match (open.is_some(), Directory::open(&self.path)) {
+            (was_open, Ok(directory)) => {
+                self.directory.store(Some(Arc::new(directory)));
+                if was_open { Refreshed::Replaced } else { Refreshed::Restored }
+            }
+            // Out of descriptors: this says nothing about the directory.
+            (true, Err(error)) if is_shortage(&error) => Refreshed::Unchanged,
+            (true, Err(error)) => {
+                self.directory.store(None);
+                Refreshed::Gone(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            }
+            (false, Err(_)) => Refreshed::Unchanged,
+        }
+    }
+
+    /// Opens a regular file below the directory. `path` is relative and has no dot segments.
     pub fn file(&self, path: &[u8], patience: Patience) -> Result<(File, Identity), OpenError> {
         let file = File::from(self.beneath(path, FLAGS, patience)?);
         let identity = Identity::of(&file)?;
         Ok((file, identity))
     }
 
-    /// Opens a folder below the folder, or itself where `path` is empty.
+    /// Opens a directory below the root, or the root itself if `path` is empty.
     pub fn folder(&self, path: &[u8]) -> Result<fs::Dir, OpenError> {
         let path = if path.is_empty() { b"." } else { path };
         let folder =
@@ -190,11 +255,49 @@ impl Root {
         Ok(fs::Dir::new(folder)?)
     }
 
+    fn beneath(&self, path: &[u8], flags: OFlags, patience: Patience) -> Result<OwnedFd, OpenError> {
+        let directory = self.directory.load();
+        directory.as_ref().ok_or(OpenError::RootGone)?.beneath(path, flags, patience)
+    }
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+}
+
+/// Starts a thread that keeps `root` on the directory that its path leads to, until the server that owns the root has
+/// ended. A thread of its own, because a check may hang with its file system, and the end of the process must not wait
+/// for it.
+pub fn keep_fresh(root: &Arc<Root>) -> io::Result<()> {
+    let root = Arc::downgrade(root);
+    let check = move || {
+        while let Some(root) = root.upgrade() {
+            log_refreshed(&root.path, root.refresh());
+            drop(root);
+            std::thread::sleep(CHECK_INTERVAL);
+        }
+    };
+    std::thread::Builder::new().name("root-check".to_owned()).spawn(check).map(drop)
+}
+
+fn log_refreshed(path: &Path, refreshed: Refreshed) {
+    let path = path.display();
+    match refreshed {
+        Refreshed::Unchanged => {}
+        Refreshed::Replaced => tracing::info!(%path, "the served directory was replaced"),
+        Refreshed::Gone(error) => {
+            tracing::error!(%path, %error, "the served directory is gone; requests and probes get 503");
+        }
+        Refreshed::Restored => tracing::info!(%path, "the served directory can be opened again"),
+    }
+}
+
+impl Directory {
     #[cfg(target_os = "linux")]
     fn beneath(&self, path: &[u8], flags: OFlags, patience: Patience) -> Result<OwnedFd, OpenError> {
         use rustix::fs::ResolveFlags;
 
-        /// How often a path is resolved anew when something on it was renamed meanwhile.
+        /// Attempts to resolve a path while another process renames something on it.
         const ATTEMPTS: u32 = 8;
 
         let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
@@ -203,38 +306,31 @@ impl Root {
             Patience::Disk => beneath,
         };
         for _ in 0..ATTEMPTS {
-            let opened = retry_on_intr(|| fs::openat2(&self.folder, path, flags, Mode::empty(), resolve));
+            let opened = retry_on_intr(|| fs::openat2(&self.fd, path, flags, Mode::empty(), resolve));
             match opened {
                 Err(Errno::AGAIN) if patience == Patience::Disk => {}
-                // A kernel before 5.6, or a filter of system calls that does not know this one; before 5.12
-                // the kernel knows no `RESOLVE_CACHED`.
-                Err(Errno::NOSYS | Errno::PERM) => return self.walk(path, flags),
+                // A kernel before 5.6, or a filter of system calls that refuses this one.
+                Err(Errno::NOSYS | Errno::PERM) => return self.walk(path, flags, patience),
+                // A kernel before 5.12 does not know `RESOLVE_CACHED`.
                 Err(Errno::INVAL) if patience == Patience::Cached => return Err(OpenError::WouldBlock),
                 result => return Ok(result?),
             }
         }
-        Err(OpenError::Failed(Errno::AGAIN))
+        // Renames on the same file system went on all the while. The walk does not depend on them.
+        self.walk(path, flags, patience)
     }
 
     #[cfg(not(target_os = "linux"))]
     fn beneath(&self, path: &[u8], flags: OFlags, patience: Patience) -> Result<OwnedFd, OpenError> {
-        match patience {
-            Patience::Cached => Err(OpenError::WouldBlock),
-            Patience::Disk => self.walk(path, flags),
-        }
+        self.walk(path, flags, patience)
     }
 
-    /// Opens one segment after another and follows no link at all.
-    fn walk(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, OpenError> {
-        let way = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut folder: Option<OwnedFd> = None;
-        let mut segments = path.split(|byte| *byte == b'/').peekable();
-        while let Some(segment) = segments.next() {
-            let flags = if segments.peek().is_some() { way } else { flags | OFlags::NOFOLLOW };
-            let from = folder.as_ref().unwrap_or(&self.folder);
-            folder = Some(retry_on_intr(|| fs::openat(from, segment, flags, Mode::empty()))?);
+    fn walk(&self, path: &[u8], flags: OFlags, patience: Patience) -> Result<OwnedFd, OpenError> {
+        match patience {
+            // Without `openat2` no call is sure not to wait.
+            Patience::Cached => Err(OpenError::WouldBlock),
+            Patience::Disk => Ok(walk_beneath::open(self.fd.as_fd(), path, flags)?),
         }
-        folder.ok_or(OpenError::Missing)
     }
 }
 
@@ -262,28 +358,25 @@ mod tests {
     fn only_regular_files_beneath_the_root_open() {
         let (_folder, root) = tree();
         symlink("sub/b.txt", root.path().join("inside")).unwrap();
-        rustix::fs::mkfifoat(&root.folder, "fifo", Mode::RUSR | Mode::WUSR).unwrap();
-        for patience in [Patience::Disk, Patience::Cached] {
-            let open = |path: &[u8]| root.file(path, patience).map(|(_, identity)| identity.length);
-            assert_eq!(open(b"a.txt"), Ok(5));
-            assert_eq!(open(b"inside"), Ok(5));
-            for path in [&b"sub/out"[..], b"absolute", b"loop", b"fifo", b"nothing", b"a.txt/b", b"../secret"]
-            {
-                let found = open(path);
-                let may_wait = patience == Patience::Cached && found == Err(OpenError::WouldBlock);
-                assert!(found == Err(OpenError::Missing) || may_wait, "{} {found:?}", path.escape_ascii());
-            }
-            assert_eq!(open(b"sub"), Err(OpenError::Folder));
-        }
-    }
-
-    #[test]
-    fn the_way_without_openat2_is_no_wider() {
-        let (_folder, root) = tree();
-        let open = |path: &[u8]| root.walk(path, FLAGS).map(|_| ());
-        assert_eq!(open(b"sub/b.txt"), Ok(()));
-        for path in [&b"sub/out"[..], b"absolute", b"loop", b"nothing"] {
-            assert_eq!(open(path), Err(OpenError::Missing), "{}", path.escape_ascii());
+        rustix::fs::mkfifoat(rustix::fs::CWD, root.path().join("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
+        for (path, expected) in [
+            (&b"a.txt"[..], Ok(5)),
+            (b"inside", Ok(5)),
+            (b"sub/out", Err(OpenError::Missing)),
+            (b"absolute", Err(OpenError::Missing)),
+            (b"loop", Err(OpenError::Missing)),
+            (b"fifo", Err(OpenError::Missing)),
+            (b"nothing", Err(OpenError::Missing)),
+            (b"a.txt/b", Err(OpenError::Missing)),
+            (b"../secret", Err(OpenError::Missing)),
+            (b"sub", Err(OpenError::Folder)),
+        ] {
+            let open = |patience| root.file(path, patience).map(|(_, identity)| identity.length);
+            assert_eq!(open(Patience::Disk), expected, "{}", path.escape_ascii());
+            // A rename anywhere on the file system may keep the kernel from resolving a path without waiting.
+            let cached = open(Patience::Cached);
+            let is_expected = cached == expected || cached == Err(OpenError::WouldBlock);
+            assert!(is_expected, "{} {cached:?}", path.escape_ascii());
         }
     }
 
@@ -314,6 +407,27 @@ mod tests {
             let found = root.file(name, Patience::Disk).map(|_| ());
             assert_eq!(found, Err(OpenError::Missing), "{}", name.escape_ascii());
         }
+    }
+
+    #[test]
+    fn the_directory_that_the_path_leads_to_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("root");
+        std::fs::create_dir(&path).unwrap();
+        let root = Root::open(&path).unwrap();
+        let open = || root.file(b"a", Patience::Disk).map(|(_, identity)| identity.length);
+        assert_eq!((root.refresh(), open()), (Refreshed::Unchanged, Err(OpenError::Missing)));
+        std::fs::remove_dir(&path).unwrap();
+        assert_eq!((root.refresh(), open()), (Refreshed::Gone(Errno::NOENT), Err(OpenError::RootGone)));
+        assert_eq!(root.refresh(), Refreshed::Unchanged);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("a"), "1").unwrap();
+        assert_eq!((root.refresh(), open()), (Refreshed::Restored, Ok(1)));
+        // Replaced between two checks, perhaps with the number of the old inode.
+        std::fs::remove_dir_all(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("a"), "12").unwrap();
+        assert_eq!((root.refresh(), open()), (Refreshed::Replaced, Ok(2)));
     }
 
     #[test]

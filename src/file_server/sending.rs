@@ -72,7 +72,9 @@ impl Files {
         };
         let fields = answer.headers_mut();
         fields.insert(header::ETAG, validators.etag.clone());
-        fields.insert(header::LAST_MODIFIED, validators.last_modified.clone());
+        if let Some(last_modified) = &validators.last_modified {
+            fields.insert(header::LAST_MODIFIED, last_modified.clone());
+        }
         if *varies {
             fields.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::nowait::{self, Nowait};
 use super::range::Part;
 use super::root::Identity;
 
@@ -31,23 +32,11 @@ impl Source {
         Err(io::Error::other("the file changed while it was sent"))
     }
 
-    /// Whether a part is in memory, as far as its first and its last byte tell. True where the file system does not say.
+    /// Whether a part is in memory, judged by its first and its last byte. True if the system cannot tell.
     #[must_use]
     pub fn is_cached(&self, part: Part) -> bool {
-        self.is_byte_cached(part.start) && self.is_byte_cached(part.end.saturating_sub(1))
-    }
-
-    #[cfg(target_os = "linux")]
-    fn is_byte_cached(&self, at: u64) -> bool {
-        use rustix::io::{Errno, ReadWriteFlags, preadv2};
-        let mut byte = [0];
-        let read = preadv2(&*self.file, &mut [io::IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT);
-        read != Err(Errno::AGAIN)
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn is_byte_cached(&self, _: u64) -> bool {
-        true
+        let is_byte_cached = |at| nowait::read_at(&self.file, &mut [0], at) != Ok(Nowait::NotInMemory);
+        is_byte_cached(part.start) && is_byte_cached(part.end.saturating_sub(1))
     }
 
     /// Waits until the kernel has a part in memory.

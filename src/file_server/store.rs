@@ -3,26 +3,26 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::IoSliceMut;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actix_http::header::HeaderValue;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, Shared};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::{Errno, pread, retry_on_intr};
 use tokio::time::Instant;
 
 use super::body::Passage;
 use super::cache::Cache;
-use super::conditions::Validators;
 use super::digests;
 use super::media;
 use super::metrics::WorkerCounters;
-use super::root::{Identity, OpenError, Patience, Root};
+use super::nowait::{self, Nowait};
+use super::root::{Identity, OpenError, Patience, Root, Stamp};
 use super::snapshot;
+use super::validators::Validators;
 
 /// Files up to this size are answered from memory.
 pub const SMALL: u64 = 128 << 10;
@@ -47,9 +47,10 @@ pub struct Meta {
 
 impl Meta {
     fn new(path: &[u8], identity: Identity) -> Self {
+        let Stamp { length, modified, changed } = identity.stamp();
         Self {
             identity,
-            validators: Validators::new(identity.modified, identity.length),
+            validators: Validators::new(modified, changed, length, SystemTime::now()),
             content_type: media::content_type(path),
             digest: OnceLock::new(),
             is_digest_asked: AtomicBool::new(false),
@@ -123,7 +124,8 @@ impl Store {
                 self.counters.cache_hits.fetch_add(1, Ordering::Relaxed);
                 return Ok(self.with_snapshot(path, found));
             }
-            Some((found, _)) => Some(found.meta.identity),
+            // A provisional tag is due to be replaced.
+            Some((found, _)) => Some(found.meta.identity).filter(|_| !found.meta.validators.is_provisional),
             None => None,
         };
         self.counters.cache_misses.fetch_add(1, Ordering::Relaxed);
@@ -229,37 +231,23 @@ fn load(root: &Root, path: &[u8], known: Option<Identity>, patience: Patience) -
 
 /// All bytes of a file that is in this state before and after.
 fn read_whole(file: &File, identity: Identity, patience: Patience) -> Result<Bytes, OpenError> {
-    let flags = match patience {
-        Patience::Cached => ReadWriteFlags::NOWAIT,
-        Patience::Disk => ReadWriteFlags::empty(),
-    };
     let mut bytes = vec![0; identity.length as usize];
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match read_at(file, rest, filled as u64, flags)? {
-            0 => return Err(OpenError::Failed(Errno::IO)),
-            read => filled += read,
+        let read = match patience {
+            Patience::Cached => match nowait::read_at(file, rest, filled as u64)? {
+                Nowait::Read(read) => read,
+                Nowait::NotInMemory | Nowait::Unknown => return Err(OpenError::WouldBlock),
+            },
+            Patience::Disk => retry_on_intr(|| pread(file, &mut *rest, filled as u64))?,
+        };
+        if read == 0 {
+            return Err(OpenError::Failed(Errno::IO));
         }
+        filled += read;
     }
     // Whoever writes while we read would otherwise leave half of each state under one entity tag.
     if Identity::of(file)? == identity { Ok(bytes.into()) } else { Err(OpenError::WouldBlock) }
-}
-
-/// Reads at a place; on systems that cannot say whether that waits for a disk, it may.
-fn read_at(file: &File, bytes: &mut [u8], at: u64, flags: ReadWriteFlags) -> Result<usize, OpenError> {
-    use rustix::io::retry_on_intr;
-
-    #[cfg(target_os = "linux")]
-    match retry_on_intr(|| rustix::io::preadv2(file, &mut [IoSliceMut::new(bytes)], at, flags)) {
-        // The file system does not know how not to wait.
-        Err(Errno::OPNOTSUPP) => Err(OpenError::WouldBlock),
-        result => Ok(result?),
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = flags;
-        Ok(retry_on_intr(|| rustix::io::pread(file, &mut *bytes, at))?)
-    }
 }
 
 #[cfg(test)]

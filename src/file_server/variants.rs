@@ -9,11 +9,11 @@ use std::sync::atomic::Ordering;
 use actix_http::header::{self, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-use super::conditions::Validators;
 use super::encoding::{self, Coding};
 use super::metrics::WorkerCounters;
 use super::root::{OpenError, Patience, Root};
 use super::store::{FRESH, Found, Store};
+use super::validators::{self, Validators};
 
 /// Files of which one worker remembers what lies beside them.
 const MOST_REMEMBERED: usize = 4096;
@@ -54,10 +54,10 @@ impl<'a> Representation<'a> {
         self.encoded.as_ref().map_or(&self.found.meta.content_type, |encoded| &encoded.content_type)
     }
 
-    /// The file beside this one instead, unless it is older and so of another state of it.
+    /// The file beside this one instead, unless it is older and so was made of an earlier version.
     fn encoded_as(&self, coding: Coding, name: Vec<u8>, found: Found) -> Option<Self> {
         let (original, sibling) = (&self.found.meta, &found.meta);
-        if sibling.identity.stamp().modified < original.identity.stamp().modified {
+        if validators::is_older(sibling.identity.modified, original.identity.modified) {
             return None;
         }
         // Whoever compresses a file keeps its time, so that one tag could name two representations without this.

@@ -40,7 +40,7 @@ pub fn serve(
     let server = HttpServer::new(move || {
         App::new()
             .app_data(metrics.clone())
-            .route("/metrics", web::get().to(show_metrics))
+            .route("/metrics", page_route().to(show_metrics))
             .configure(pages.clone())
     })
     // One scrape now and then; the cap keeps a forgotten poller from holding descriptors that downloads need.

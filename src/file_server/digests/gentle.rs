@@ -8,6 +8,8 @@ use std::time::Duration;
 use rustix::io::{Errno, pread, retry_on_intr};
 use tokio::time::Instant;
 
+use super::super::nowait::{self, Nowait};
+
 /// How many bytes a second are read.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -60,26 +62,19 @@ pub(super) fn do_not_read_ahead(file: &File) {
     let _ = file;
 }
 
-/// Reads, and leaves the page cache as it was, where the file system can say what is in it.
+/// Reads, and leaves the page cache as it was if the system can tell which bytes are in it.
 pub(super) fn read(file: &File, bytes: &mut [u8], at: u64) -> Result<usize, Errno> {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::fs::{Advice, fadvise};
-        use rustix::io::{ReadWriteFlags, preadv2};
-
-        let flags = ReadWriteFlags::NOWAIT;
-        match retry_on_intr(|| preadv2(file, &mut [std::io::IoSliceMut::new(bytes)], at, flags)) {
-            Err(Errno::AGAIN) => {
-                let read = retry_on_intr(|| pread(file, &mut *bytes, at))?;
-                // Where it is not taken, the bytes stay.
-                let _ = fadvise(file, at, NonZeroU64::new(read as u64), Advice::DontNeed);
-                return Ok(read);
-            }
-            Err(Errno::OPNOTSUPP) => {}
-            result => return result,
-        }
+    let found = nowait::read_at(file, bytes, at)?;
+    if let Nowait::Read(read) = found {
+        return Ok(read);
     }
-    retry_on_intr(|| pread(file, &mut *bytes, at))
+    let read = retry_on_intr(|| pread(file, &mut *bytes, at))?;
+    #[cfg(target_os = "linux")]
+    if found == Nowait::NotInMemory {
+        // If it is refused, the bytes stay in the page cache.
+        let _ = rustix::fs::fadvise(file, at, NonZeroU64::new(read as u64), rustix::fs::Advice::DontNeed);
+    }
+    Ok(read)
 }
 
 #[cfg(test)]

@@ -222,6 +222,8 @@ impl Hasher {
             Err(OpenError::Exhausted(_) | OpenError::WouldBlock) => {
                 return self.wait_for(path, finder, SETTLED);
             }
+            // What is known counts again once the directory is back.
+            Err(OpenError::RootGone) => return,
             Err(OpenError::Forbidden | OpenError::Failed(_)) => return self.fail(&path),
         };
         if self.paths.meet(&self.table, &path, &identity, finder) {

@@ -1,8 +1,8 @@
 //! Listings: a folder that has no index, as a page or as JSON.
 //!
-//! - [`view`]: how the client wants to see it.
-//! - [`folder`]: what is in it, in which order.
-//! - [`page`]: how that looks.
+//! - [`view`]: the order and the form that the client asks for.
+//! - [`folder`]: the entries and their order.
+//! - [`page`]: the page or the JSON made of them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -71,11 +71,11 @@ impl Listings {
         let making = actix_rt::task::spawn_blocking(move || {
             // It is held as long as the thread is, even if the client is gone.
             let _turn = turn;
-            let mut entries = folder::read(&root, &path)?;
-            folder::sort(&mut entries.list, view);
+            let entries = folder::read(&root, &path, view)?;
+            let place = Place { path: &path, is_bare_root };
             let body = match view.form {
-                Form::Html => page::html(Place { path: &path, is_bare_root }, view, &entries),
-                Form::Json => page::json(&entries),
+                Form::Html => page::html(place, view, &entries),
+                Form::Json => page::json(place, &entries),
             };
             Ok(Made { body, is_cut: entries.is_cut })
         });

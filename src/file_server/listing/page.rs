@@ -33,10 +33,13 @@ pub(super) struct Place<'a> {
     pub(super) is_bare_root: bool,
 }
 
-/// An entry as nginx's autoindex has it in JSON, so that what reads the one reads the other.
+/// An entry with the fields of nginx's autoindex in JSON, so that programs can read both, and its `url`.
 #[derive(Serialize)]
 struct JsonEntry<'a> {
+    /// The name. Bytes that are not UTF-8 are shown as U+FFFD.
     name: Cow<'a, str>,
+    /// The percent-encoded reference to the entry, relative to the folder. It is exact for every name.
+    url: String,
     #[serde(rename = "type")]
     kind: &'static str,
     #[serde(rename = "mtime")]
@@ -46,12 +49,13 @@ struct JsonEntry<'a> {
 }
 
 /// The entries as a JSON array, in their order.
-pub(super) fn json(entries: &Entries) -> Bytes {
+pub(super) fn json(place: Place<'_>, entries: &Entries) -> Bytes {
     let list: Vec<_> = entries
         .list
         .iter()
         .map(|entry| JsonEntry {
             name: String::from_utf8_lossy(&entry.name),
+            url: reference(place, entry),
             kind: if entry.kind == Kind::Folder { "directory" } else { "file" },
             modified: httpdate::fmt_http_date(time(entry)),
             size: match entry.kind {
@@ -91,7 +95,7 @@ pub(super) fn html(place: Place<'_>, view: View, entries: &Entries) -> Bytes {
     if entries.is_cut {
         content.extend_from_slice(
             format!(
-                "<p>There is more in this folder than the {MOST_SHOWN} entries that are shown at most.</p>\n"
+                "<p>Only the first {MOST_SHOWN} entries of this folder are shown, in the order selected above.</p>\n"
             )
             .as_bytes(),
         );
@@ -131,17 +135,21 @@ fn put_column(html: &mut BytesMut, view: View, key: Key, word: &str, name: &str)
     html.extend_from_slice(link.as_bytes());
 }
 
+/// The relative reference to an entry, percent-encoded.
+fn reference(place: Place<'_>, entry: &Entry) -> String {
+    let is_hidden_by_prefix = place.is_bare_root && entry.kind == Kind::Folder && entry.name == b"files";
+    let prefix = if is_hidden_by_prefix { "files/" } else { "" };
+    format!("{prefix}{}{}", percent_encode(&entry.name, ESCAPED), slash(entry))
+}
+
+fn slash(entry: &Entry) -> &'static str {
+    if entry.kind == Kind::Folder { "/" } else { "" }
+}
+
 fn put_entry(html: &mut BytesMut, place: Place<'_>, entry: &Entry) {
-    let slash = if entry.kind == Kind::Folder { "/" } else { "" };
-    let again = if place.is_bare_root && entry.kind == Kind::Folder && entry.name == b"files" {
-        "files/"
-    } else {
-        ""
-    };
-    let name = percent_encode(&entry.name, ESCAPED);
-    html.extend_from_slice(format!("<tr><td><a href=\"{again}{name}{slash}\">").as_bytes());
+    html.extend_from_slice(format!("<tr><td><a href=\"{}\">", reference(place, entry)).as_bytes());
     escape(&String::from_utf8_lossy(&entry.name), html);
-    html.extend_from_slice(format!("{slash}</a>").as_bytes());
+    html.extend_from_slice(format!("{}</a>", slash(entry)).as_bytes());
     let size = match entry.kind {
         Kind::Folder => "<td>".to_owned(),
         Kind::File(size) => format!("<td title=\"{size} bytes\">{}", ByteSize::b(size).display().iec()),
@@ -198,13 +206,14 @@ mod tests {
     }
 
     #[test]
-    fn json_is_that_of_nginx() {
+    fn json_has_the_fields_of_nginx_and_a_url() {
         let entry = |name: &[u8], kind, modified| Entry { name: name.to_owned(), kind, modified };
         let list = vec![entry(b"sub", Kind::Folder, -1), entry(b"a\"\xff", Kind::File(7), 784_111_777)];
+        let place = Place { path: b"", is_bare_root: true };
         assert_eq!(
-            json(&Entries { list, is_cut: false }),
-            "[{\"name\":\"sub\",\"type\":\"directory\",\"mtime\":\"Thu, 01 Jan 1970 00:00:00 GMT\"},\
-             {\"name\":\"a\\\"\u{fffd}\",\"type\":\"file\",\"mtime\":\"Sun, 06 Nov 1994 08:49:37 GMT\",\"size\":7}]\n"
+            json(place, &Entries { list, is_cut: false }),
+            "[{\"name\":\"sub\",\"url\":\"sub/\",\"type\":\"directory\",\"mtime\":\"Thu, 01 Jan 1970 00:00:00 GMT\"},\
+             {\"name\":\"a\\\"\u{fffd}\",\"url\":\"a%22%FF\",\"type\":\"file\",\"mtime\":\"Sun, 06 Nov 1994 08:49:37 GMT\",\"size\":7}]\n"
         );
     }
 
@@ -229,13 +238,15 @@ mod tests {
             let start = html.rfind("<a href=\"").unwrap() + 9;
             let link = &html[start..start + html[start..].find('"').unwrap()];
             let path = format!("/sub/{link}");
-            if crate::file_server::path::is_served_name(&name) && !name.contains(&b'/') {
+            if crate::file_server::path::is_served_name(&name) && !name.iter().any(|byte| matches!(byte, 0 | b'/')) {
                 let found = crate::file_server::path::parse(&path).unwrap();
                 prop_assert_eq!(&found.bytes[4..], &name[..]);
             }
             let entry = Entry { name, kind: Kind::File(size), modified };
             let list = Entries { list: vec![entry], is_cut: true };
-            prop_assert!(serde_json::from_slice::<serde_json::Value>(&json(&list)).is_ok());
+            let place = Place { path: b"sub", is_bare_root: false };
+            let json: serde_json::Value = serde_json::from_slice(&json(place, &list)).unwrap();
+            prop_assert_eq!(json[0]["url"].as_str(), Some(link));
         }
     }
 }

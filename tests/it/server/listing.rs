@@ -1,7 +1,9 @@
 //! Folders without an index.
 
+use std::ffi::OsStr;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, SystemTime};
@@ -10,7 +12,7 @@ use rustix::process::Signal;
 
 use super::{Server, pattern, request};
 use crate::support::http::{self, Answer, Connection, Expect};
-use crate::support::{wait_for, wait_until};
+use crate::support::{DEADLINE, wait_at_most, wait_for, wait_until};
 
 fn server() -> Server {
     Server::start_with(&["--listing", "--admin", "127.0.0.1:0"])
@@ -57,11 +59,11 @@ fn a_folder_shows_what_is_served_and_no_more() {
     assert_eq!(answer.header("Cache-Control"), Some("no-store"));
     assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
     let page = answer.text();
-    assert_eq!(links(&page), ["../", "inner/", "linked/", "A.txt", "b.iso", "link"]);
+    assert_eq!(links(&page), ["../", "inner/", "linked/", "A.txt", "b.iso", "line%0Abreak", "link"]);
     assert!(page.contains("<td title=\"1234567 bytes\">1.2 MiB<td>1994-11-06 08:49:37\n"), "{page}");
     assert_eq!(
         links(&server.get("/sub/?sort=size&order=desc").text())[2..],
-        ["inner/", "b.iso", "link", "A.txt"]
+        ["inner/", "b.iso", "link", "A.txt", "line%0Abreak"]
     );
     let head = server.ask("HEAD", "/sub/", &[]);
     assert_eq!(head.header("Content-Length"), Some(page.len().to_string().as_str()));
@@ -115,6 +117,73 @@ fn every_link_leads_to_its_file() {
 }
 
 #[test]
+fn every_name_can_be_asked_for() {
+    let server = server();
+    let names: [&[u8]; 10] = [
+        b"latin-\xe9",
+        "caf\u{e9}".as_bytes(),
+        b"new\nline",
+        b"carriage\rreturn",
+        b"tab\t",
+        b"escape\x1b[31m\x7f",
+        b"100%41",
+        b" spaces ",
+        b"a&amp;b<c>\"'",
+        b"http:x?y#z;[]{}|\\^`+",
+    ];
+    for name in names {
+        std::fs::write(server.root().join(OsStr::from_bytes(name)), name).unwrap();
+    }
+    let mut expected: Vec<_> = names.map(<[u8]>::to_vec).into();
+    expected.sort();
+    let all = |links: &[String]| {
+        let mut found: Vec<_> = links.iter().map(|link| server.get(&format!("/{link}")).body).collect();
+        found.sort();
+        found
+    };
+    assert_eq!(all(&links(&server.get("/").text())), expected);
+    let json: serde_json::Value = serde_json::from_slice(&server.get("/?format=json").body).unwrap();
+    let entries = json.as_array().unwrap().iter();
+    let urls: Vec<_> = entries.map(|entry| entry["url"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(all(&urls), expected);
+}
+
+#[test]
+fn adjacent_slashes_count_as_one_and_lead_to_no_other_host() {
+    let server = server();
+    server.put("pool/a.deb", "deb");
+    server.put("evil.example/x", "x");
+    for target in ["//pool/a.deb", "/pool//a.deb", "/files//pool///a.deb", "//files/pool/a.deb"] {
+        assert_eq!(server.get(target).text(), "deb", "{target}");
+    }
+    for target in ["//evil.example", "///evil.example", "/files//evil.example"] {
+        let location = server.get(target).location().to_owned();
+        assert!(!location.contains("//"), "{target} {location}");
+        assert_eq!(server.get(&location).status, 200, "{location}");
+    }
+    assert_eq!(links(&server.get("//pool//").text()), ["../", "a.deb"]);
+}
+
+#[test]
+fn the_newest_of_many_files_are_shown() {
+    let server = server();
+    for number in 0..10_100 {
+        let file = std::fs::File::create(server.root().join(number.to_string())).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + number)).unwrap();
+    }
+    let newest: Vec<_> = (100..10_100).rev().map(|number| number.to_string()).collect();
+    assert!(links(&server.get("/?sort=time&order=desc").text()) == newest);
+}
+
+#[test]
+fn the_root_explains_itself_in_one_line() {
+    let server = server();
+    server.put("sub/a", "a");
+    let explains = |target| server.get(target).text().matches("This is a fingerpost file server").count();
+    assert_eq!([explains("/"), explains("/files/"), explains("/sub/")], [1, 1, 0]);
+}
+
+#[test]
 fn a_folder_without_its_slash_is_redirected() {
     let server = server();
     server.put("sub/inner/file", "x");
@@ -153,7 +222,8 @@ fn a_large_folder_is_cut_and_clients_that_do_not_read_use_up_no_memory() {
         (head.status == 200).then_some(connection).ok_or(head)
     };
     let mut unread: Vec<Connection> = Vec::new();
-    let refused = wait_for("a listing to be refused", || match begin() {
+    // Three pages of 23 MB, which a debug build makes slowly on a busy machine.
+    let refused = wait_at_most(4 * DEADLINE, "a listing to be refused", || match begin() {
         Ok(connection) => {
             unread.push(connection);
             None

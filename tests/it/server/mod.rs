@@ -7,6 +7,8 @@ use tempfile::TempDir;
 use crate::support::http::{self, Answer, Connection, Expect};
 use crate::support::program::{Program, fingerpost};
 
+#[cfg(target_os = "linux")]
+mod blocked_calls;
 mod clients;
 mod digests;
 mod faults;
@@ -14,7 +16,9 @@ mod listing;
 mod operation;
 mod refusals;
 mod requests;
+mod root;
 mod serving;
+mod validators;
 mod variants;
 
 /// A running file server with a folder of its own.
@@ -51,7 +55,7 @@ impl Server {
         Self::launch(&mut fingerpost(), flags)
     }
 
-    fn launch(command: &mut std::process::Command, flags: &[&str]) -> Self {
+    pub fn launch(command: &mut std::process::Command, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
         std::fs::create_dir(&root).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
-use super::{Server, pattern};
+use super::{Server, pattern, request};
 use crate::support::{http, wait_until};
 
 const LARGE: usize = 32 << 20;
@@ -160,6 +160,20 @@ fn the_access_log_says_what_was_truly_sent() {
     assert!(lines[5].contains("\" 200 100000 ") && !lines[5].ends_with("aborted"), "{text}");
     let sent: usize = lines[6].split_whitespace().nth(9).unwrap().parse().unwrap();
     assert!(lines[6].ends_with(" aborted") && sent > 0 && sent < LARGE, "{text}");
+}
+
+#[test]
+fn admin_pages_answer_head_as_they_answer_get() {
+    let server = Server::start_with(&["--admin", "127.0.0.1:0"]);
+    let admin = server.program().admin_address();
+    for page in ["/healthz", "/metrics"] {
+        let got = http::get(admin, page);
+        let head = http::request(admin, request("HEAD", page, &["Connection: close"]));
+        assert_eq!((got.status, head.status), (200, 200), "{page}");
+        assert_eq!(head.header("Content-Type"), got.header("Content-Type"), "{page}");
+        assert!(head.header("Content-Length").is_some_and(|length| length != "0"), "{page}");
+    }
+    assert_eq!(http::request(admin, request("POST", "/healthz", &[])).status, 404);
 }
 
 #[test]

@@ -203,7 +203,7 @@ fn table_of_options() -> Vec<Case> {
         path("/nothing/", &[404]),
         path("/fifo/", &[404]),
         path("/socket/", &[404]),
-        path("/sub//", &[404]),
+        path("/sub//", &[200]),
         path("/sub/../", &[404]),
     ]
 }

@@ -150,3 +150,22 @@ fn an_edit_never_brings_the_old_text() {
     put(&server, "page.html.zst", "appeared", 2);
     wait_until("the one that appeared", || ask(&server, "/page.html", "gzip, zstd").text() == "appeared");
 }
+
+#[test]
+fn a_compressed_file_whose_tool_kept_whole_seconds_is_not_older() {
+    let server = server();
+    let modified = |nanoseconds| SystemTime::UNIX_EPOCH + Duration::new(0x2ebc_98a1, nanoseconds);
+    let file = std::fs::File::open(server.root().join("page.html")).unwrap();
+    for (nanoseconds, expected) in [(123_456_789, Some("gzip")), (0, Some("gzip"))] {
+        file.set_modified(modified(nanoseconds)).unwrap();
+        wait_until("the time to be noticed", || {
+            ask(&server, "/page.html", "gzip").header("Content-Encoding") == expected
+        });
+    }
+    let sibling = std::fs::File::open(server.root().join("page.html.gz")).unwrap();
+    file.set_modified(modified(123_456_789)).unwrap();
+    sibling.set_modified(modified(123_455_000)).unwrap();
+    wait_until("the older file to be left out", || {
+        ask(&server, "/page.html", "gzip").header("Content-Encoding").is_none()
+    });
+}

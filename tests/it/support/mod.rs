@@ -7,6 +7,7 @@
 //! - [`black_hole`]: addresses that say nothing at all.
 //! - [`fleet`]: several file servers and a balancer in front of them.
 //! - [`lone`]: a balancer with one server.
+//! - [`seccomp`]: commands that the kernel refuses a system call.
 //! - [`load`]: clients that ask all the while.
 //!
 //! Every wait has a deadline and polls a condition; nothing sleeps and hopes. Everything ends on drop.
@@ -25,6 +26,8 @@ pub mod lone;
 pub mod misbehaving;
 pub mod peer;
 pub mod program;
+#[cfg(target_os = "linux")]
+pub mod seccomp;
 
 /// The digest of these bytes in hexadecimal digits.
 pub fn digits<D: Digest>(bytes: &[u8]) -> String {

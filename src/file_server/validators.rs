@@ -1,0 +1,242 @@
+//! Entity tag and modification date of a file (RFC 9110, section 8.8), from its times and its length. Pure.
+//!
+//! The usual tag consists of modification time in seconds and length: it is equal on every mirror that keeps modification
+//! times. That is not enough for two kinds of files, whose tag also has the time of the last change (ctime):
+//!
+//! - A file that was modified less than a second ago may be modified again within the same second.
+//! - Reproducible builds and container layers give every file the time 0 or 1, in each version.
+//!
+//! A modification time in the future was set on purpose or by a clock that is ahead. The latter may go on to set it, so
+//! such a file counts as just modified.
+
+use std::time::{Duration, SystemTime};
+
+use actix_http::header::HeaderValue;
+
+use super::root::Time;
+
+/// Age from which on the modification time in seconds tells two versions apart.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// Age of a change from which on the time of the change tells two versions apart: file systems take it from a clock that
+/// advances up to 10 ms at a time.
+const CHANGE_SETTLED: Duration = Duration::from_millis(200);
+
+/// The same for a file system that keeps whole seconds.
+const SECONDS_SETTLED: Duration = Duration::from_secs(2);
+
+/// The last second that an HTTP date can name: the end of the year 9999.
+const LAST_SECOND: i64 = 253_402_300_799;
+
+/// The validators of one version of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Validators {
+    /// The entity tag: `"<mtime>-<length>"` as nginx has it, or `"<mtime>-<length>-<ctime>"`, with `W/` in front if the
+    /// tag is weak. Numbers are hexadecimal, ctime is in nanoseconds.
+    pub etag: HeaderValue,
+    /// The modification time in whole seconds. `None` if it identifies no version (0, 1 or earlier) or lies in the future.
+    pub modified: Option<SystemTime>,
+    /// The same as the value of `Last-Modified`.
+    pub last_modified: Option<HeaderValue>,
+    /// Whether the same version gets another tag once it is older.
+    pub is_provisional: bool,
+}
+
+impl Validators {
+    /// The validators of a file with these times and this length at the time `now`.
+    #[must_use]
+    pub fn new(modified: Time, changed: Time, length: u64, now: SystemTime) -> Self {
+        let seconds = modified.0;
+        let is_dated = seconds > 1;
+        let is_settled = age(modified, now).is_some_and(|age| age >= SETTLED);
+        let tag = format!("\"{seconds:x}-{length:x}\"");
+        let etag = if is_dated && is_settled {
+            tag
+        } else {
+            let precision = if changed.1 == 0 { SECONDS_SETTLED } else { CHANGE_SETTLED };
+            let is_strong = is_dated && age(changed, now).is_some_and(|age| age >= precision);
+            let weak = if is_strong { "" } else { "W/" };
+            format!("{weak}{}-{:x}\"", tag.trim_end_matches('"'), nanoseconds(changed))
+        };
+        let modified = (is_dated && seconds <= LAST_SECOND)
+            .then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs()))
+            .filter(|modified| *modified <= now);
+        Self {
+            etag: visible(etag),
+            modified,
+            last_modified: modified.map(|modified| visible(httpdate::fmt_http_date(modified))),
+            is_provisional: is_dated && !is_settled,
+        }
+    }
+
+    /// The validators of the file in a content coding: the tag ends in `-<coding>`.
+    #[must_use]
+    pub fn with_suffix(&self, suffix: &str) -> Self {
+        let tag = String::from_utf8_lossy(self.etag.as_bytes());
+        let etag = visible(format!("{}-{suffix}\"", tag.trim_end_matches('"')));
+        Self { etag, ..self.clone() }
+    }
+
+    /// Whether an entity tag of a request is equal to the tag in the strong comparison: both are strong.
+    #[must_use]
+    pub fn matches_strongly(&self, tag: &[u8]) -> bool {
+        tag == self.etag.as_bytes() && !tag.starts_with(b"W/")
+    }
+
+    /// Whether an entity tag of a request is equal to the tag in the weak comparison.
+    #[must_use]
+    pub fn matches_weakly(&self, tag: &[u8]) -> bool {
+        opaque(tag) == opaque(self.etag.as_bytes())
+    }
+}
+
+/// An entity tag without the mark of a weak one.
+fn opaque(tag: &[u8]) -> &[u8] {
+    tag.strip_prefix(b"W/").unwrap_or(tag)
+}
+
+/// Time from `then` to `now`; `None` if `then` lies in the future.
+fn age(then: Time, now: SystemTime) -> Option<Duration> {
+    match u64::try_from(then.0) {
+        Ok(seconds) => {
+            now.duration_since(SystemTime::UNIX_EPOCH).ok()?.checked_sub(Duration::new(seconds, then.1))
+        }
+        Err(_) => Some(Duration::MAX),
+    }
+}
+
+fn nanoseconds((seconds, nanoseconds): Time) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
+}
+
+/// Whether a file of the time `sibling` is older than one of the time `original`, as far as both times are precise.
+/// Programs that copy a time may keep whole seconds, milliseconds, microseconds or 100 ns of it.
+#[must_use]
+pub fn is_older(sibling: Time, original: Time) -> bool {
+    let precision = precision(sibling).max(precision(original));
+    let rounded = |time| nanoseconds(time).div_euclid(precision);
+    rounded(sibling) < rounded(original)
+}
+
+/// The unit that a time was probably kept in, in nanoseconds.
+fn precision((_, nanoseconds): Time) -> i128 {
+    [1_000_000_000, 1_000_000, 1000, 100]
+        .into_iter()
+        .find(|unit| i128::from(nanoseconds) % unit == 0)
+        .unwrap_or(1)
+}
+
+fn visible(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("W/\"0-0\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MODIFIED: i64 = 0x2ebc_98a1;
+
+    fn at(seconds: i64, nanoseconds: u32) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::new(seconds.unsigned_abs(), nanoseconds)
+    }
+
+    fn tag(modified: Time, changed: Time, now: SystemTime) -> String {
+        Validators::new(modified, changed, 1000, now).etag.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn the_tag_of_a_settled_file_is_time_and_length_in_hexadecimal() {
+        let validators = Validators::new((MODIFIED, 5), (MODIFIED + 99, 7), 1000, at(MODIFIED + 100, 0));
+        assert_eq!(validators.etag, "\"2ebc98a1-3e8\"");
+        assert_eq!(validators.last_modified.as_ref().unwrap(), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert!(!validators.is_provisional);
+        assert_eq!(validators.with_suffix("br").etag, "\"2ebc98a1-3e8-br\"");
+    }
+
+    #[test]
+    fn a_young_file_has_a_tag_of_its_own() {
+        let modified = (MODIFIED, 0);
+        let first = tag(modified, (MODIFIED, 5), at(MODIFIED, 100));
+        assert!(first.starts_with("W/\"2ebc98a1-3e8-"), "{first}");
+        assert_ne!(first, tag(modified, (MODIFIED, 6), at(MODIFIED, 100)));
+        // Strong as soon as another change would have another time.
+        assert_eq!(format!("W/{}", tag(modified, (MODIFIED, 5), at(MODIFIED, 300_000_000))), first);
+        // Whole seconds tell less.
+        assert!(tag(modified, (MODIFIED, 0), at(MODIFIED, 999_999_999)).starts_with("W/"));
+        assert_eq!(tag(modified, (MODIFIED, 5), at(MODIFIED + 1, 0)), "\"2ebc98a1-3e8\"");
+        let young = Validators::new(modified, modified, 1000, at(MODIFIED, 100));
+        assert!(young.is_provisional && young.last_modified.is_some());
+        assert!(young.with_suffix("br").etag.to_str().unwrap().ends_with("-br\""));
+    }
+
+    #[test]
+    fn a_time_that_says_nothing_is_not_shown() {
+        let now = at(MODIFIED, 0);
+        for seconds in [0, 1, -1, i64::MIN] {
+            let of = |changed| Validators::new((seconds, 0), (changed, 1), 1000, now);
+            let validators = of(MODIFIED - 1000);
+            let tag = validators.etag.to_str().unwrap();
+            assert!(tag.starts_with("W/\""), "{seconds} {tag}");
+            assert_ne!(validators.etag, of(MODIFIED - 999).etag);
+            assert_eq!((validators.modified, validators.last_modified), (None, None), "{seconds}");
+            assert!(!validators.is_provisional);
+        }
+    }
+
+    #[test]
+    fn no_date_lies_in_the_future() {
+        let now = at(MODIFIED, 0);
+        for seconds in [MODIFIED + 1, MODIFIED + 86_400, LAST_SECOND, LAST_SECOND + 1, i64::MAX] {
+            let validators = Validators::new((seconds, 0), (MODIFIED - 10, 1), 1000, now);
+            assert_eq!((validators.modified, &validators.last_modified), (None, &None), "{seconds}");
+            assert!(validators.is_provisional && !validators.etag.to_str().unwrap().starts_with("W/"));
+        }
+        assert!(Validators::new((LAST_SECOND, 0), (0, 1), 1, at(LAST_SECOND + 5, 0)).last_modified.is_some());
+    }
+
+    #[test]
+    fn a_weak_tag_is_equal_in_the_weak_comparison_only() {
+        let validators = Validators::new((1, 0), (7, 1), 1000, at(MODIFIED, 0));
+        let weak = validators.etag.as_bytes();
+        assert!(validators.matches_weakly(weak) && validators.matches_weakly(&weak[2..]));
+        assert!(!validators.matches_strongly(weak) && !validators.matches_strongly(&weak[2..]));
+        let validators = Validators::new((MODIFIED, 0), (MODIFIED, 0), 1000, at(MODIFIED + 9, 0));
+        let strong = validators.etag.as_bytes();
+        let weakened = [b"W/", strong].concat();
+        assert!(validators.matches_weakly(strong) && validators.matches_weakly(&weakened));
+        assert!(validators.matches_strongly(strong) && !validators.matches_strongly(&weakened));
+    }
+
+    #[test]
+    fn times_are_compared_as_far_as_both_are_precise() {
+        for (sibling, original, expected) in [
+            ((7, 0), (7, 123_456_789), false),
+            ((6, 0), (7, 123_456_789), true),
+            ((7, 123_456_000), (7, 123_456_789), false),
+            ((7, 123_455_000), (7, 123_456_789), true),
+            ((7, 123_456_700), (7, 123_456_789), false),
+            ((7, 123_000_000), (7, 123_456_789), false),
+            ((7, 123_456_788), (7, 123_456_789), true),
+            ((7, 123_456_789), (7, 0), false),
+            ((-7, 0), (-7, 5), false),
+            ((-8, 0), (-7, 5), true),
+        ] {
+            assert_eq!(is_older(sibling, original), expected, "{sibling:?} {original:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_times_give_validators(
+            modified: i64, changed: i64, nanoseconds in 0_u32..1_000_000_000, length: u64, now in 0_u64..1 << 40,
+        ) {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now);
+            let validators = Validators::new((modified, nanoseconds), (changed, nanoseconds), length, now);
+            prop_assert!(validators.modified.is_none_or(|modified| modified <= now));
+            prop_assert!(validators.matches_weakly(validators.etag.as_bytes()));
+            let _ = is_older((modified, nanoseconds), (changed, nanoseconds));
+        }
+    }
+}

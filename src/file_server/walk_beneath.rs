@@ -1,0 +1,186 @@
+//! Opens a path beneath a directory without `openat2`, which kernels before 5.6 lack and which filters of system calls
+//! may refuse.
+//!
+//! The path is resolved one component at a time, and the kernel follows no link. Links are read and resolved here, so
+//! that neither a link nor a rename beside this call leads out of the directory: `..` returns to a directory that was
+//! passed on the way and is still held open.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{self, Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+
+/// Links that are followed for one path, as many as Linux follows.
+const MAX_LINKS: u32 = 40;
+
+/// Directories that are held open for one path. A deeper file counts as missing.
+const MAX_DEPTH: usize = 128;
+
+/// Attempts to open a component that another process renames meanwhile.
+const ATTEMPTS: u32 = 8;
+
+/// Flags for a directory on the way. `O_PATH` needs no permission to read the directory, like resolution in the kernel.
+#[cfg(target_os = "linux")]
+const ON_THE_WAY: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+#[cfg(not(target_os = "linux"))]
+const ON_THE_WAY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// A component of the path, or the target of a link in place of one.
+enum Component {
+    Open(OwnedFd),
+    Link(Vec<u8>),
+}
+
+/// Opens `path` below `root` with these flags. Fails with `EXDEV` if the path leads out of `root`, and with `ELOOP` if it
+/// has too many links.
+pub(super) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let mut passed: Vec<OwnedFd> = Vec::new();
+    let mut left: VecDeque<Vec<u8>> = components(path).collect();
+    let mut links = 0;
+    while let Some(name) = left.pop_front() {
+        if name == b".." {
+            passed.pop().ok_or(Errno::XDEV)?;
+            continue;
+        }
+        let parent = passed.last().map_or(root, AsFd::as_fd);
+        let is_last = left.is_empty();
+        let component = open_component(parent, &name, if is_last { flags } else { ON_THE_WAY })?;
+        match component {
+            Component::Open(file) if is_last => return Ok(file),
+            Component::Open(_) if passed.len() >= MAX_DEPTH => return Err(Errno::NAMETOOLONG),
+            Component::Open(directory) => passed.push(directory),
+            Component::Link(target) => {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(Errno::LOOP);
+                }
+                if target.starts_with(b"/") {
+                    return Err(Errno::XDEV);
+                }
+                for name in components(&target).rev() {
+                    left.push_front(name);
+                }
+            }
+        }
+    }
+    // The path ends in a directory that was passed: `.`, or a link to it.
+    let parent = passed.last().map_or(root, AsFd::as_fd);
+    retry_on_intr(|| fs::openat(parent, ".", flags | OFlags::NOFOLLOW, Mode::empty()))
+}
+
+/// The components of a path that name something.
+fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = Vec<u8>> {
+    let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".");
+    names.map(<[u8]>::to_vec)
+}
+
+fn open_component(parent: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<Component, Errno> {
+    for _ in 0..ATTEMPTS {
+        match retry_on_intr(|| fs::openat(parent, name, flags | OFlags::NOFOLLOW, Mode::empty())) {
+            Ok(file) => return Ok(Component::Open(file)),
+            // A link, or a file that is not the directory it should be.
+            Err(refused @ (Errno::LOOP | Errno::NOTDIR | Errno::MLINK)) => {
+                match fs::readlinkat(parent, name, Vec::new()) {
+                    Ok(target) => return Ok(Component::Link(target.into_bytes())),
+                    // No link. After `ELOOP` it was one a moment ago.
+                    Err(Errno::INVAL) if refused == Errno::NOTDIR => return Err(refused),
+                    Err(Errno::INVAL) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read as _;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::*;
+
+    const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+    fn read(root: &Path, path: &str) -> Result<String, Errno> {
+        let root = File::open(root).unwrap();
+        let mut text = String::new();
+        match File::from(open(root.as_fd(), path.as_bytes(), READ)?).read_to_string(&mut text) {
+            Ok(_) => Ok(text),
+            Err(_) => Ok("directory".to_owned()),
+        }
+    }
+
+    #[test]
+    fn links_beneath_the_root_are_followed_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        std::fs::create_dir_all(root.join("pool/v2/deep")).unwrap();
+        std::fs::write(root.join("pool/v2/a"), "a").unwrap();
+        std::fs::write(folder.path().join("secret"), "secret").unwrap();
+        for (target, link) in [
+            ("pool/v2/a", "latest"),
+            ("v2", "pool/stable"),
+            ("../../../pool/./stable//a", "pool/v2/deep/up"),
+            ("pool/v2/deep/..", "dots"),
+            ("pool/v2/", "slash"),
+            (".", "here"),
+            ("../secret", "out"),
+            ("../../../../secret", "pool/v2/out"),
+            ("/etc/passwd", "absolute"),
+            ("loop", "loop"),
+            ("pong", "ping"),
+            ("ping", "pong"),
+            ("nothing", "broken"),
+            ("../root/pool/v2/a", "out-and-in"),
+        ] {
+            symlink(target, root.join(link)).unwrap();
+        }
+        for path in [
+            "pool/v2/a",
+            "latest",
+            "pool/stable/a",
+            "pool/v2/deep/up",
+            "dots/a",
+            "slash/a",
+            "here/here/latest",
+        ] {
+            assert_eq!(read(&root, path).as_deref(), Ok("a"), "{path}");
+        }
+        for path in ["pool/stable", "dots", ".", "here"] {
+            assert_eq!(read(&root, path).as_deref(), Ok("directory"), "{path}");
+        }
+        for (path, error) in [
+            ("out", Errno::XDEV),
+            ("pool/v2/out", Errno::XDEV),
+            ("out-and-in", Errno::XDEV),
+            ("absolute", Errno::XDEV),
+            ("loop", Errno::LOOP),
+            ("ping", Errno::LOOP),
+            ("broken", Errno::NOENT),
+            ("pool/nothing/a", Errno::NOENT),
+            ("latest/a", Errno::NOTDIR),
+            ("pool/v2/a/b", Errno::NOTDIR),
+        ] {
+            assert_eq!(read(&root, path), Err(error), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_of_too_many_directories_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = |depth| folder.path().join(vec!["d"; depth].join("/"));
+        std::fs::create_dir_all(deep(MAX_DEPTH + 1)).unwrap();
+        std::fs::write(deep(MAX_DEPTH).join("file"), "deep").unwrap();
+        std::fs::write(deep(MAX_DEPTH + 1).join("file"), "deeper").unwrap();
+        let path = |depth| format!("{}/file", vec!["d"; depth].join("/"));
+        assert_eq!(read(folder.path(), &path(MAX_DEPTH)).as_deref(), Ok("deep"));
+        assert_eq!(read(folder.path(), &path(MAX_DEPTH + 1)), Err(Errno::NAMETOOLONG));
+    }
+}
