@@ -15,9 +15,10 @@ use super::metalink::{self, MetalinkFile};
 use super::plan::PlanSettings;
 use super::redirect::RedirectError;
 use super::sink::Durability;
-use super::transport::proxy::ProxyRules;
-use super::transport::{Family, TransportSettings, Trust, Verification};
 use crate::cli::{GetArguments, ProgressMode};
+use crate::http::client::proxy::ProxyRules;
+use crate::http::client::{Family, TransportSettings};
+use crate::http::tls::{Trust, Verification};
 
 /// The longest list of addresses that is read, in bytes.
 const MAX_LIST_BYTES: u64 = 64 << 20;
