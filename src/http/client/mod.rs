@@ -37,6 +37,8 @@ mod error;
 pub mod head;
 pub mod proxy;
 mod resolve;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use dial::{Dialer, Origin, Security};
@@ -50,6 +52,9 @@ use crate::http::tls::Trust;
 
 /// Idle connections beyond this number are closed before the next request.
 const MAX_IDLE: usize = 256;
+
+/// The longest address that awc's own type takes without error.
+const MAX_TARGET_BYTES: usize = 65_534;
 
 /// awc's own time limits are not used: they hide what took so long.
 const NEVER: Duration = Duration::from_hours(365 * 24);
@@ -164,6 +169,8 @@ fn without_credentials(url: &Url) -> String {
 }
 
 /// Sends requests and keeps connections for the next ones. Clones share their connections.
+///
+/// It works on a thread of an `actix_rt` system, since awc starts local tasks.
 #[derive(Clone)]
 pub struct Transport {
     shared: Rc<Shared>,
@@ -318,6 +325,9 @@ fn uri(url: &Url, exchange: &Exchange) -> Result<Uri, TransportError> {
         }
         Route::Direct | Route::Tunnel(_) => url[Position::BeforePath..Position::AfterQuery].to_owned(),
     };
+    if target.len() > MAX_TARGET_BYTES {
+        return Err(TransportError::Request(format!("its address is longer than {MAX_TARGET_BYTES} bytes")));
+    }
     let uri = Uri::builder().scheme("http").authority(authority).path_and_query(target).build();
     uri.map_err(|error| TransportError::Request(error.to_string()))
 }
