@@ -103,3 +103,15 @@ fn raised(wanted: u64) -> u64 {
         Err(_) => current,
     }
 }
+
+/// How many downloads may run at a time: `wanted`, or fewer if the limit, raised as far as possible, is too low for them.
+#[must_use]
+pub fn parallel_downloads(wanted: usize) -> usize {
+    /// Connections to several servers, the part file, its journal and its folder.
+    const OF_EACH: u64 = 8;
+    const BESIDES: u64 = 32;
+
+    let limit = raised(BESIDES.saturating_add(OF_EACH.saturating_mul(wanted as u64)));
+    let possible = usize::try_from(limit.saturating_sub(BESIDES) / OF_EACH).unwrap_or(usize::MAX);
+    possible.clamp(1, wanted.max(1))
+}

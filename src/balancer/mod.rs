@@ -32,6 +32,7 @@ pub mod settings;
 pub mod workers;
 
 use crate::cli::BalancerArguments;
+use crate::http::client::Resolver;
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::Pages;
 use crate::http::stop::{Interrupts, StopHandle};
@@ -195,6 +196,7 @@ impl Balancer {
                 budget: settings.probe_budget,
                 slots: Semaphore::new(settings.probe_concurrency),
                 backends: AtomicUsize::new(0),
+                resolver: Resolver::default(),
                 reports: metrics.reports.clone(),
             }),
             ranking,

@@ -16,7 +16,7 @@ use super::metalink;
 use super::progress::{FileDisplay, Screen};
 use super::settings::{Reports, Settings};
 use super::sink::Finisher;
-use super::transport::Transport;
+use crate::http::client::Transport;
 use crate::telemetry;
 
 /// Files that wait for the disk at a time, beside those that are downloaded.

@@ -6,8 +6,7 @@ use super::checksum::Checksum;
 use super::exit_code::GetCode;
 use super::redirect::RedirectError;
 use super::sink::SinkError;
-use super::transport::TransportError;
-use super::transport::body::BodyError;
+use crate::http::client::{BodyError, TransportError};
 
 /// Why a download failed.
 #[derive(Debug, thiserror::Error)]
@@ -153,14 +152,14 @@ fn others(unasked: usize) -> String {
 fn transport_code(error: &TransportError) -> GetCode {
     match error {
         TransportError::Scheme { .. } => GetCode::UnsupportedProtocol,
-        TransportError::NoHost(_) => GetCode::InvalidUrl,
+        TransportError::NoHost(_) | TransportError::Request(_) => GetCode::InvalidUrl,
         TransportError::Resolve { .. } => GetCode::UnresolvedHost,
         TransportError::Proxy(_) | TransportError::ResolveProxy { .. } => GetCode::UnresolvedProxy,
-        TransportError::Connect { .. } => GetCode::CannotConnect,
+        TransportError::Connect { .. } | TransportError::Shortage { .. } => GetCode::CannotConnect,
         TransportError::ConnectTimeout { .. } => GetCode::Timeout,
         TransportError::Tls { .. } => GetCode::TlsHandshake,
         TransportError::Certificate { .. } => GetCode::Certificate,
-        TransportError::Roots(_) => GetCode::CertificateFile,
+        TransportError::TrustAnchors(_) => GetCode::CertificateFile,
         TransportError::EmptyReply => GetCode::EmptyReply,
         TransportError::Body(BodyError::Short { .. }) => GetCode::PartialFile,
         TransportError::ProxyRefused { .. }

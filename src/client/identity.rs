@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checksum::{Algorithm, Checksum};
 use super::plan::ByteRange;
-use super::transport::head::Head;
+use crate::http::client::head::Head;
 
 /// The digest that `head` promises for the whole file: `Repr-Digest` (RFC 9530), or `Digest` (RFC 3230), which
 /// mirrors still send.

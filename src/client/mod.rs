@@ -1,6 +1,5 @@
 //! The client: follows the 301 and downloads, or shows why it cannot.
 //!
-//! - [`transport`]: one HTTP exchange; a library that prints nothing.
 //! - [`redirect`], [`link`], [`identity`]: where a redirect leads, which mirrors it names, whether they have the same file.
 //! - [`checksum`]: digests of files.
 //! - [`plan`]: who fetches which bytes. Pure, tested against simulated servers.
@@ -29,7 +28,6 @@ pub mod redirect;
 pub mod report;
 mod settings;
 pub mod sink;
-pub mod transport;
 
 use std::mem::ManuallyDrop;
 use std::process::ExitCode;

@@ -15,9 +15,11 @@ use super::metalink::{self, MetalinkFile};
 use super::plan::PlanSettings;
 use super::redirect::RedirectError;
 use super::sink::Durability;
-use super::transport::proxy::ProxyRules;
-use super::transport::{Family, TransportSettings, Trust, Verification};
 use crate::cli::{GetArguments, ProgressMode};
+use crate::http::client::proxy::ProxyRules;
+use crate::http::client::{Family, TransportSettings};
+use crate::http::tls::{Trust, Verification};
+use crate::open_files;
 
 /// The longest list of addresses that is read, in bytes.
 const MAX_LIST_BYTES: u64 = 64 << 20;
@@ -113,7 +115,7 @@ impl Settings {
             options: options(arguments)?,
             transport: transport(arguments, limit_rate),
             limit_rate,
-            jobs: usize::from(arguments.jobs),
+            jobs: open_files::parallel_downloads(usize::from(arguments.jobs)),
             show: Show {
                 progress: if arguments.silent { Some(ProgressMode::None) } else { arguments.progress },
                 text,

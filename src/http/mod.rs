@@ -1,6 +1,8 @@
-//! What balancer and file server share: listeners, the connection, what a `Host` may be, error pages, the stop, pages for operators.
+//! HTTP for all parts: the client, and for balancer and file server listeners, connections, the check of `Host`, error pages, the
+//! stop, pages for operators.
 
 pub mod admin;
+pub mod client;
 pub mod host;
 pub mod listener;
 pub mod pages;

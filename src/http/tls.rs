@@ -1,37 +1,219 @@
-//! TLS of outgoing connections.
+//! TLS of outgoing connections: the one place that decides which certificates are trusted.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WantsClientCert, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme, WantsVerifier,
+};
 
-/// TLS cannot be used in this process.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot set up TLS")]
-pub struct TlsError(#[from] rustls::Error);
+/// Why TLS cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TlsError {
+    /// A file of certificates is unusable.
+    #[error("cannot read the certificates to trust: {0}")]
+    File(String),
+    /// rustls cannot be set up.
+    #[error("cannot set up TLS")]
+    Setup(#[from] Error),
+}
 
-/// TLS that trusts the certificate authorities of this machine and speaks HTTP/1.1.
+/// Which certificates are trusted.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    /// A PEM file of certificates to trust instead of the system's authorities.
+    pub authorities: Option<PathBuf>,
+    /// Whether certificates are checked at all.
+    pub verification: Verification,
+}
+
+/// Whether a server's certificate is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verification {
+    /// It must lead to a trusted authority, or be trusted itself, and name the host.
+    #[default]
+    Checked,
+    /// Any certificate is accepted: the server may be anyone.
+    Unchecked,
+}
+
+/// TLS for HTTP/1.1 that trusts what `trust` names.
 ///
-/// They are read once, when TLS is first used. On a machine without any, each connection fails with the reason.
-pub fn client_config() -> Result<Arc<ClientConfig>, &'static TlsError> {
-    static CONFIG: LazyLock<Result<Arc<ClientConfig>, TlsError>> = LazyLock::new(build);
-    CONFIG.as_ref().map(Arc::clone)
+/// The system's authorities are read once for the whole process. On a machine without any, every handshake fails, and one line
+/// of the log tells why.
+pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
+    static SYSTEM: LazyLock<Result<Arc<ClientConfig>, TlsError>> =
+        LazyLock::new(|| Ok(finish(builder()?.with_root_certificates(system_roots()))));
+
+    match trust {
+        Trust { verification: Verification::Unchecked, .. } => Ok(with_verifier(Arc::new(AcceptAny))?),
+        Trust { authorities: None, .. } => SYSTEM.clone(),
+        Trust { authorities: Some(path), .. } => Ok(with_verifier(Arc::new(TrustListed::new(path)?))?),
+    }
 }
 
-fn build() -> Result<Arc<ClientConfig>, TlsError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(system_roots())
-        .with_no_client_auth();
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring::default_provider()));
+    Arc::clone(&PROVIDER)
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, Error> {
+    ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()
+}
+
+fn with_verifier(verifier: Arc<dyn ServerCertVerifier>) -> Result<Arc<ClientConfig>, Error> {
+    Ok(finish(builder()?.dangerous().with_custom_certificate_verifier(verifier)))
+}
+
+fn finish(builder: ConfigBuilder<ClientConfig, WantsClientCert>) -> Arc<ClientConfig> {
+    let mut config = builder.with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Arc::new(config)
 }
 
-/// The certificate authorities of this machine. A store often holds some that rustls does not take; the others serve.
-#[must_use]
-pub fn system_roots() -> RootCertStore {
+/// The certificates of a PEM file: at least one.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let unusable = |reason: String| TlsError::File(format!("{}: {reason}", path.display()));
+    let list = CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?;
+    let list: Vec<_> = list.collect::<Result<_, _>>().map_err(|error| unusable(error.to_string()))?;
+    if list.is_empty() {
+        return Err(TlsError::File(format!("{} holds no certificate", path.display())));
+    }
+    Ok(list)
+}
+
+/// The certificate authorities of this machine. A store often holds some that rustls does not accept; the others serve.
+fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
-    let (trusted, unusable) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    tracing::debug!(trusted, unusable, "certificate authorities of this machine read");
+    let found = rustls_native_certs::load_native_certs();
+    let (trusted, unusable) = roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let error = found.errors.first().map(ToString::to_string).unwrap_or_default();
+        tracing::warn!(
+            unusable,
+            error,
+            "no certificate authorities found on this machine, so no https server can be verified: install \
+             ca-certificates, or set SSL_CERT_FILE"
+        );
+    } else {
+        tracing::debug!(trusted, unusable, "certificate authorities of this machine read");
+    }
     roots
+}
+
+/// Trusts chains to the authorities, and certificates that are listed themselves.
+///
+/// `openssl req -x509` makes a certificate that is marked as an authority, which must not identify a server by itself. If the
+/// user lists this very certificate, it may, as in other TLS libraries.
+#[derive(Debug)]
+struct TrustListed {
+    verifier: Arc<WebPkiServerVerifier>,
+    listed: Vec<CertificateDer<'static>>,
+}
+
+impl TrustListed {
+    fn new(path: &Path) -> Result<Self, TlsError> {
+        let unusable = |error: &dyn std::fmt::Display| TlsError::File(format!("{}: {error}", path.display()));
+        let listed = certificates(path)?;
+        let mut roots = RootCertStore::empty();
+        for certificate in &listed {
+            roots.add(certificate.clone()).map_err(|error| unusable(&error))?;
+        }
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
+        Ok(Self { verifier: verifier.build().map_err(|error| unusable(&error))?, listed })
+    }
+}
+
+impl ServerCertVerifier for TrustListed {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            // Its dates were checked before its mark as an authority, its name was not.
+            Err(error) if is_authority_as_server(&error) && self.listed.contains(end_entity) => {
+                rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            result => result,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
+/// Whether the only fault found is that an authority's certificate identifies a server.
+fn is_authority_as_server(error: &Error) -> bool {
+    let Error::InvalidCertificate(CertificateError::Other(other)) = error else { return false };
+    matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
+}
+
+/// Accepts every certificate, but still checks that its holder signed the handshake.
+#[derive(Debug)]
+struct AcceptAny;
+
+impl ServerCertVerifier for AcceptAny {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
 }

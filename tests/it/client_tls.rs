@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -19,7 +20,15 @@ const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/tls/key
 /// Answers every connection with these bytes until the tests end, under a certificate that it signed itself for localhost; counts
 /// the connections.
 fn tls_server(answer: String) -> (SocketAddr, Arc<AtomicUsize>) {
-    let config = config();
+    serve(config(), answer.into_bytes())
+}
+
+/// The same with a certificate and key of one's own, as PEM files.
+pub(super) fn server_with(certificate: &Path, key: &Path, answer: Vec<u8>) -> SocketAddr {
+    serve(config_of(certificate, key), answer).0
+}
+
+fn serve(config: Arc<ServerConfig>, answer: Vec<u8>) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let connections = Arc::new(AtomicUsize::new(0));
@@ -31,7 +40,7 @@ fn tls_server(answer: String) -> (SocketAddr, Arc<AtomicUsize>) {
             let mut stream = StreamOwned::new(connection, tcp);
             // A client that does not trust us goes away here.
             let mut request = [0; 4096];
-            if stream.read(&mut request).is_ok() && stream.write_all(answer.as_bytes()).is_ok() {
+            if stream.read(&mut request).is_ok() && stream.write_all(&answer).is_ok() {
                 stream.conn.send_close_notify();
                 let _ = stream.flush();
                 // Closing with something unread would reset the connection, and the answer with it.
@@ -44,8 +53,12 @@ fn tls_server(answer: String) -> (SocketAddr, Arc<AtomicUsize>) {
 
 /// A server of TLS with the certificate above.
 pub(super) fn config() -> Arc<ServerConfig> {
-    let certificate = CertificateDer::from_pem_file(CERTIFICATE).unwrap();
-    let key = PrivateKeyDer::from_pem_file(KEY).unwrap();
+    config_of(Path::new(CERTIFICATE), Path::new(KEY))
+}
+
+fn config_of(certificate: &Path, key: &Path) -> Arc<ServerConfig> {
+    let certificate = CertificateDer::from_pem_file(certificate).unwrap();
+    let key = PrivateKeyDer::from_pem_file(key).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()

@@ -19,6 +19,7 @@ mod client_doubt;
 mod client_failover;
 mod client_files;
 mod client_hostile;
+mod client_http;
 mod client_integrity;
 mod client_kept;
 mod client_metalink;

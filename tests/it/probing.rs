@@ -1,7 +1,9 @@
 //! What probes find out, and what follows from it.
 
+use std::io::Write as _;
 use std::time::Duration;
 
+use super::client_http::Raw;
 use super::support::fleet::Balancer;
 use super::support::peer::{Behaviour, Peer};
 use super::support::program::fingerpost;
@@ -65,6 +67,23 @@ fn a_server_that_failed_one_probe_is_not_chosen_while_another_is_usable() {
     steady.behave(Behaviour::Status(500));
     balancer.wait_for_state(&steady.authority(), "suspect");
     assert_eq!(balancer.redirects(200).authorities().len(), 2);
+}
+
+#[test]
+fn probes_skip_interim_answers_read_long_heads_and_look_up_names() {
+    let hint = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n";
+    let long: String = (0..150).map(|number| format!("X-{number}: {}\r\n", "y".repeat(100))).collect();
+    for before in [
+        format!("{hint}HTTP/1.1 100 Continue\r\n\r\n{hint}HTTP/1.1 200 OK\r\n"),
+        format!("HTTP/1.1 200 OK\r\n{long}"),
+    ] {
+        let server = Raw::start(move |_, stream| {
+            stream.write_all(format!("{before}Content-Length: 3\r\n\r\nok\n").as_bytes())
+        });
+        let authority = server.url("").replace("http://127.0.0.1", "localhost");
+        let balancer = Balancer::start(&authority);
+        balancer.wait_for_state(&authority, "up");
+    }
 }
 
 #[test]

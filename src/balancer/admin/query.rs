@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use url::Url;
+
 use crate::balancer::admin::status::StatusReport;
 use crate::cli::StatusArguments;
+use crate::http::client::{Request, Transport, TransportError, TransportSettings};
 use crate::settings::SettingsError;
 use crate::telemetry::{self, OutputError};
 
@@ -72,17 +75,31 @@ fn columns() -> Option<usize> {
     Some(size.ws_col.into()).filter(|columns| *columns > 0)
 }
 
-async fn fetch(url: &str) -> Result<bytes::Bytes, QueryError> {
+async fn fetch(url: &str) -> Result<Vec<u8>, QueryError> {
     let unreachable = |reason: String| QueryError::Unreachable { url: url.to_owned(), reason };
-    let client = awc::Client::builder().timeout(PATIENCE).disable_redirects().finish();
-    let mut response = client.get(url).send().await.map_err(|error| unreachable(error.to_string()))?;
-    if !response.status().is_success() {
-        let reason = format!("it answers {}", response.status());
-        return Err(QueryError::NotATable { url: url.to_owned(), reason });
-    }
-    let body = response.body().limit(LARGEST_ANSWER);
-    match tokio::time::timeout(PATIENCE, body).await {
-        Ok(body) => body.map_err(|error| unreachable(error.to_string())),
-        Err(_) => Err(unreachable("the answer does not end".to_owned())),
+    let reading = async {
+        let address = Url::parse(url).map_err(|error| unreachable(error.to_string()))?;
+        let transport =
+            Transport::new(TransportSettings { connect_timeout: PATIENCE, ..TransportSettings::default() });
+        let broken = |error: TransportError| unreachable(telemetry::chain(&error));
+        let mut answer = transport.send(&Request::get(address)).await.map_err(broken)?;
+        if !(200..300).contains(&answer.head.status) {
+            let reason = format!("it answers {}", answer.head.status);
+            return Err(QueryError::NotATable { url: url.to_owned(), reason });
+        }
+        let mut body = Vec::new();
+        while let Some(bytes) = answer.chunk().await.map_err(broken)? {
+            body.extend_from_slice(&bytes);
+            if body.len() > LARGEST_ANSWER {
+                return Err(unreachable("the answer does not end".to_owned()));
+            }
+        }
+        Ok(body)
+    };
+    match tokio::time::timeout(PATIENCE, reading).await {
+        Ok(body) => body,
+        Err(_) => {
+            Err(unreachable(format!("no whole answer within {}", humantime::format_duration(PATIENCE))))
+        }
     }
 }

@@ -16,6 +16,7 @@ use crate::balancer::backends::BackendId;
 use crate::balancer::health::{Health, ProbeOutcome, Thresholds, Traffic};
 use crate::balancer::policy::Ledger;
 use crate::balancer::ranking::table::Member;
+use crate::http::client::Resolver;
 use crate::supervision::{Lifeline, Outlet, Panic};
 
 pub mod prober;
@@ -39,6 +40,8 @@ pub struct ProbePlan {
     pub slots: Semaphore,
     /// How many backends share the budget now.
     pub backends: AtomicUsize,
+    /// The addresses of backends that have names.
+    pub resolver: Resolver,
     /// What was wrong with load reports.
     pub reports: ReportMetrics,
 }

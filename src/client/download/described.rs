@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::error::DownloadError;
 use super::super::metalink::{MAX_BYTES, MetalinkError};
-use super::super::transport::Answer;
+use crate::http::client::Answer;
 
 /// How long the rest of a Metalink may take.
 const TIMEOUT: Duration = Duration::from_mins(1);

@@ -15,7 +15,6 @@ use super::super::identity::Identity;
 use super::super::plan::{Balancer, Plan, RangeSet, RunId, SourceId, Standing};
 use super::super::redirect::Trail;
 use super::super::sink::{Durability, Hashing, SinkError, Writer};
-use super::super::transport::Answer;
 use super::asking::AskOutcome;
 use super::complete::within;
 use super::doubt::Doubt;
@@ -25,6 +24,7 @@ use super::place::Place;
 use super::runs::{ActiveRun, Flow, Step};
 use super::sources::Sources;
 use super::{Context, Job, Origin, Report, Reporting, known};
+use crate::http::client::Answer;
 
 /// One download under way.
 pub(super) struct Engine<'a> {

@@ -10,13 +10,17 @@ use super::super::error::DownloadError;
 use super::super::identity::{ContentRange, Observed};
 use super::super::plan::{ByteRange, Failure};
 use super::super::redirect::{RedirectError, Trail};
-use super::super::transport::{Answer, Method, Request, Transport, TransportError};
+use crate::http::client::head::Framing;
+use crate::http::client::{Answer, Method, Request, Transport, TransportError};
 
 /// The longest page of a redirect or an error that is kept to be shown, in bytes.
 const MAX_PAGE_BYTES: usize = 64 * 1024;
 
-/// How long such a page may take.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the page of an error may take.
+const ERROR_PAGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the page of a redirect may delay the download.
+const REDIRECT_PAGE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -124,7 +128,8 @@ impl OpenError {
                 TransportError::Scheme { .. }
                 | TransportError::NoHost(_)
                 | TransportError::Proxy(_)
-                | TransportError::Roots(_)
+                | TransportError::TrustAnchors(_)
+                | TransportError::Request(_)
                 | TransportError::Certificate { .. } => Failure::Final,
                 _ => Failure::Passing { retry_after: None },
             },
@@ -163,8 +168,8 @@ pub(super) struct Fetcher {
     pub(super) transport: Transport,
     /// The user's own header lines.
     pub(super) headers: Vec<(String, String)>,
-    /// The host that the user named: credentials go to no other.
-    pub(super) home: Option<String>,
+    /// Scheme, host and port that the user named: credentials are sent to no other.
+    pub(super) home: Option<url::Origin>,
 }
 
 /// What one request, redirects not followed, was answered with.
@@ -199,7 +204,8 @@ impl Fetcher {
         }
         let mut answer = self.send(&request).await?;
         match answer.head.status {
-            200 => Ok(Hop::Opened(Box::new(whole(url, answer)))),
+            // 203: a proxy on the way changed the answer (RFC 9110, section 15.3.4).
+            200 | 203 => Ok(Hop::Opened(Box::new(whole(url, answer)))),
             206 => part(url, answer, wanted).map(|opened| Hop::Opened(Box::new(opened))),
             status => {
                 let shown = shown(&mut answer).await;
@@ -232,7 +238,12 @@ impl Fetcher {
                 answer.finish();
                 continue;
             }
-            let size = answer.head.content_length().ok().flatten().filter(|_| answer.head.status == 200);
+            let size = answer
+                .head
+                .content_length()
+                .ok()
+                .flatten()
+                .filter(|_| matches!(answer.head.status, 200 | 203));
             let observed = Observed::from_head(&answer.head, size);
             answer.finish();
             return Ok(observed);
@@ -245,7 +256,7 @@ impl Fetcher {
     }
 
     fn request(&self, url: &Url, method: Method) -> Request {
-        let mut request = Request { method, url: url.clone(), headers: Vec::new() };
+        let mut request = Request { method, ..Request::get(url.clone()) };
         let given = |name: &str| self.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
         if !given("user-agent") {
             request = request.with("User-Agent", super::super::USER_AGENT);
@@ -254,7 +265,7 @@ impl Fetcher {
             request = request.with("Accept", "*/*");
         }
         request = request.with("Want-Repr-Digest", "sha-256=10");
-        let is_home = url.host_str() == self.home.as_deref();
+        let is_home = self.home.as_ref() == Some(&url.origin());
         for (name, value) in &self.headers {
             let is_secret = ["authorization", "cookie"].iter().any(|own| name.eq_ignore_ascii_case(own));
             if is_home || !is_secret {
@@ -277,8 +288,19 @@ fn whole(url: Url, answer: Answer) -> Opened {
 
 fn part(url: Url, answer: Answer, wanted: &Wanted) -> Result<Opened, OpenError> {
     let value = answer.head.header("content-range").unwrap_or_default().to_owned();
+    if !wanted.is_part() {
+        // Some servers send 206 to a request for everything.
+        return match ContentRange::parse(&value) {
+            Some(ContentRange { range: Some(range), size: Some(size) })
+                if range == ByteRange::new(0, size) =>
+            {
+                Ok(Opened { observed: Observed::from_head(&answer.head, Some(size)), ..whole(url, answer) })
+            }
+            _ => Err(OpenError::BadRange { url: Box::new(url), value }),
+        };
+    }
     let length = answer.head.content_length().ok().flatten();
-    let range = ContentRange::parse(&value).filter(|_| wanted.is_part()).and_then(|content| {
+    let range = ContentRange::parse(&value).and_then(|content| {
         let range = content.range?;
         let fits = range.start == wanted.range.start
             && range.end <= wanted.range.end
@@ -297,17 +319,22 @@ fn size_past_end(answer: &Answer) -> Option<u64> {
     content.size.filter(|_| content.range.is_none())
 }
 
-/// The head and the page of an answer that is not the file; what came of it, where it breaks off or is endless.
+/// The head and the page of an answer that is not the file, as far as the page is received in time.
 async fn shown(answer: &mut Answer) -> Shown {
     let head = Bytes::copy_from_slice(answer.head.raw());
-    let deadline = Instant::now() + PAGE_TIMEOUT;
     let mut page = BytesMut::new();
-    while let Ok(Ok(Some(bytes))) = tokio::time::timeout_at(deadline, answer.chunk()).await {
+    let patience = if answer.head.is_redirect() { REDIRECT_PAGE_TIMEOUT } else { ERROR_PAGE_TIMEOUT };
+    let is_shown = match answer.head.framing() {
+        // The page of a redirect is of no use to the download: it is read only if its end is near.
+        Ok(Framing::Length(length)) => !answer.head.is_redirect() || length <= MAX_PAGE_BYTES as u64,
+        Ok(Framing::UntilClose) => !answer.head.is_redirect() || !answer.head.keeps_alive(),
+        Ok(Framing::Chunked) | Err(_) => true,
+    };
+    let deadline = Instant::now() + patience;
+    while is_shown && page.len() < MAX_PAGE_BYTES {
+        let Ok(Ok(Some(bytes))) = tokio::time::timeout_at(deadline, answer.chunk()).await else { break };
         let room = MAX_PAGE_BYTES.saturating_sub(page.len());
         page.extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
-        if page.len() >= MAX_PAGE_BYTES {
-            break;
-        }
     }
     Shown { head, page: page.freeze() }
 }

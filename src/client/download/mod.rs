@@ -20,7 +20,7 @@ use super::identity::{Authority, Identity};
 use super::limit::RateLimiter;
 use super::plan::PlanSettings;
 use super::sink::{Durability, Finisher, Pieces, release_reader};
-use super::transport::Transport;
+use crate::http::client::Transport;
 
 mod answers;
 mod asking;
@@ -312,7 +312,7 @@ async fn obtain(
         return Err(DownloadError::Interrupted);
     }
     let home = match &job.origin {
-        Origin::Address(url) => url.host_str().map(ToOwned::to_owned),
+        Origin::Address(url) => Some(url.origin()),
         Origin::Mirrors { .. } => None,
     };
     let fetcher =

@@ -10,10 +10,9 @@ use super::super::error::DownloadError;
 use super::super::event::Event;
 use super::super::plan::{Action, ByteRange, Failure, RunId, SourceId, Standing};
 use super::super::sink::Writer;
-use super::super::transport::body::BodyError;
-use super::super::transport::{Answer, TransportError};
 use super::engine::Engine;
 use super::fetch::{Extent, OpenError, Opened, Shown, Wanted};
+use crate::http::client::{Answer, BodyError, TransportError};
 
 /// A run that is under way.
 pub(super) struct ActiveRun {

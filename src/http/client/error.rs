@@ -1,11 +1,12 @@
-//! What can go wrong in one exchange.
+//! Errors of one exchange.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::body::BodyError;
 use super::head::HeadError;
+use super::resolve::ResolveError;
+use crate::http::tls::TlsError;
 
 /// Why an exchange failed.
 #[derive(Debug, thiserror::Error)]
@@ -19,21 +20,24 @@ pub enum TransportError {
     /// The address names no host.
     #[error("the address {0} names no server")]
     NoHost(String),
+    /// The request cannot be written: its address or a header line is too long.
+    #[error("cannot send the request: {0}")]
+    Request(String),
     /// The host's name has no address.
     #[error("cannot resolve {host}: check the name, or the network")]
     Resolve {
         /// The name.
         host: String,
-        /// What the resolver said.
-        source: io::Error,
+        /// The resolver's error.
+        source: ResolveError,
     },
     /// A proxy's name has no address.
     #[error("cannot resolve the proxy {host}: check http_proxy, https_proxy and all_proxy, or the network")]
     ResolveProxy {
         /// The name.
         host: String,
-        /// What the resolver said.
-        source: io::Error,
+        /// The resolver's error.
+        source: ResolveError,
     },
     /// A proxy's address, here without name and password, makes no sense.
     #[error("cannot use the proxy {0:?}: expected http://host:port")]
@@ -46,12 +50,20 @@ pub enum TransportError {
         /// Its answer's status.
         status: u16,
     },
-    /// None of the host's addresses took the connection.
+    /// None of the host's addresses accepted the connection.
     #[error("cannot connect to {address}")]
     Connect {
         /// The address that was tried last.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
+        source: io::Error,
+    },
+    /// This process or machine lacks descriptors, threads, ports or memory; the server is not at fault.
+    #[error("this machine is short of {what}")]
+    Shortage {
+        /// What is missing.
+        what: &'static str,
+        /// The system's error.
         source: io::Error,
     },
     /// Connecting took too long.
@@ -62,15 +74,15 @@ pub enum TransportError {
         /// The limit.
         after: Duration,
     },
-    /// The certificates to believe cannot be read.
-    #[error("cannot read the certificates to trust: {0}")]
-    Roots(String),
-    /// The server's certificate is not to be believed.
+    /// The trusted certificates cannot be read.
+    #[error(transparent)]
+    TrustAnchors(#[from] TlsError),
+    /// The server's certificate is not trusted.
     #[error("the certificate of {host} cannot be trusted (-k accepts it)")]
     Certificate {
         /// The host.
         host: String,
-        /// What rustls said.
+        /// The reason given by rustls.
         source: io::Error,
     },
     /// The TLS handshake failed otherwise.
@@ -78,7 +90,7 @@ pub enum TransportError {
     Tls {
         /// The host.
         host: String,
-        /// What rustls said.
+        /// The reason given by rustls.
         source: io::Error,
     },
     /// The request could not be sent.
@@ -90,7 +102,7 @@ pub enum TransportError {
     /// The connection was closed within the head of the answer.
     #[error("the server closed the connection within the head of its answer")]
     HalfHead,
-    /// Interim answers came without end.
+    /// Interim answers without end.
     #[error("the server sends interim answers without end")]
     EndlessInterim,
     /// The connection broke.
@@ -104,20 +116,53 @@ pub enum TransportError {
     Body(#[from] BodyError),
 }
 
+/// Why the rest of a body cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// The connection was closed before the announced end.
+    #[error("the body ended early{}", .missing.map(|bytes| format!(", {bytes} bytes are missing")).unwrap_or_default())]
+    Short {
+        /// How many bytes are missing, if a length was announced.
+        missing: Option<u64>,
+    },
+    /// The chunks do not follow RFC 9112, section 7.1.
+    #[error("the body's chunks are malformed")]
+    Chunk,
+}
+
 impl TransportError {
-    /// Whether a kept connection on which nothing of an answer came failed the way one does that the server closed while it
-    /// was idle. TLS servers often close without a word.
-    pub(super) fn means_stale_connection(&self) -> bool {
+    /// Whether a kept connection may have failed only because the server had closed it, or had left bytes of an
+    /// earlier answer on it: the request may be sent again on a new connection. TLS servers often close without notice.
+    pub(super) fn may_be_stale(&self, is_answered: bool) -> bool {
         match self {
             Self::EmptyReply | Self::Send(_) => true,
-            Self::Receive(error) => matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::BrokenPipe
-                    | io::ErrorKind::UnexpectedEof
-            ),
+            // Left over from the answer before: a new connection shows whether the server really answers like this.
+            Self::Head(_) => true,
+            Self::Receive(error) => !is_answered && is_broken_connection(error),
             _ => false,
         }
     }
+
+    /// The error of a system call that failed for want of something that this machine or process has run out of.
+    pub(super) fn shortage(source: io::Error) -> Result<Self, io::Error> {
+        use rustix::io::Errno;
+
+        let what = match Errno::from_io_error(&source) {
+            Some(Errno::MFILE | Errno::NFILE) => "file descriptors",
+            Some(Errno::NOMEM | Errno::NOBUFS) => "memory",
+            Some(Errno::ADDRNOTAVAIL | Errno::ADDRINUSE) => "local ports",
+            _ => return Err(source),
+        };
+        Ok(Self::Shortage { what, source })
+    }
+}
+
+pub(super) fn is_broken_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+    )
 }

@@ -1,19 +1,19 @@
 //! Which requests go through a proxy: the environment variables that curl reads.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine as _;
 use url::{Host, Url};
 
-use super::TransportError;
+use super::error::TransportError;
 
 /// The proxies of this process's environment.
 #[derive(Debug, Clone, Default)]
 pub struct ProxyRules {
     http: Option<String>,
     https: Option<String>,
-    /// Hosts that are reached directly: names, with or without a leading dot, addresses, `*`.
+    /// Hosts that are reached directly, in the forms that [`is_matched`] knows.
     except: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ impl ProxyRules {
     /// The rules in variables as `lookup` gives them: `http_proxy`, `https_proxy`, `all_proxy`, `no_proxy`, each also in
     /// capitals.
     ///
-    /// `HTTP_PROXY` is not believed where `REQUEST_METHOD` is set: a CGI server fills it from a request's `Proxy` header.
+    /// `HTTP_PROXY` is ignored if `REQUEST_METHOD` is set: a CGI server fills it from a request's `Proxy` header.
     #[must_use]
     pub fn from_variables(lookup: impl Fn(&str) -> Option<String>) -> Self {
         let value = |name: &str| {
@@ -64,7 +64,7 @@ impl ProxyRules {
             https: value("https_proxy").or(all),
             except: except
                 .split([',', ' '])
-                .map(|rule| rule.trim().trim_start_matches('.').to_ascii_lowercase())
+                .map(|rule| rule.trim().to_ascii_lowercase())
                 .filter(|rule| !rule.is_empty())
                 .collect(),
         }
@@ -82,18 +82,59 @@ impl ProxyRules {
     }
 
     fn is_excepted(&self, url: &Url) -> bool {
-        let Some(host) = url.host_str() else { return true };
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        let with_port = url.port_or_known_default().map(|port| format!("{host}:{port}"));
-        self.except.iter().any(|rule| {
-            let is_below = host.strip_suffix(rule.as_str()).is_some_and(|front| front.ends_with('.'));
-            rule == "*"
-                || *rule == host
-                || Some(rule) == with_port.as_ref()
-                // An address has no domain below which others are.
-                || (is_below && host.parse::<IpAddr>().is_err())
-        })
+        let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else { return true };
+        self.except.iter().any(|rule| is_matched(rule, &host, port))
     }
+}
+
+/// Whether a rule of `no_proxy`, in lower case, names this host: `*`, a name with everything below it, an address or a network,
+/// all but networks also with a port.
+fn is_matched(rule: &str, host: &Host<&str>, port: u16) -> bool {
+    if rule == "*" {
+        return true;
+    }
+    let address = match host {
+        Host::Ipv4(ip) => IpAddr::V4(*ip),
+        Host::Ipv6(ip) => IpAddr::V6(*ip),
+        Host::Domain(name) => {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            let rule = match rule.rsplit_once(':') {
+                Some((rule, own_port)) if own_port.parse() == Ok(port) => rule,
+                Some(_) => return false,
+                None => rule,
+            };
+            let rule = rule.trim_start_matches("*.").trim_start_matches('.').trim_end_matches('.');
+            let front = name.strip_suffix(rule);
+            return !rule.is_empty() && front.is_some_and(|front| front.is_empty() || front.ends_with('.'));
+        }
+    };
+    if let Some((network, bits)) = rule.split_once('/') {
+        return is_in_network(address, network, bits);
+    }
+    if let Ok(socket) = rule.parse::<SocketAddr>() {
+        return socket.ip() == address && socket.port() == port;
+    }
+    without_brackets(rule).trim_end_matches('.').parse() == Ok(address)
+}
+
+/// Whether an address is in a network such as 10.0.0.0/8.
+fn is_in_network(address: IpAddr, network: &str, bits: &str) -> bool {
+    let Ok(bits) = bits.parse::<u32>() else { return false };
+    match (address, without_brackets(network).parse()) {
+        (IpAddr::V4(address), Ok(IpAddr::V4(network))) => {
+            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(bits)).unwrap_or(0);
+            bits <= 32 && (address.to_bits() ^ network.to_bits()) & mask == 0
+        }
+        (IpAddr::V6(address), Ok(IpAddr::V6(network))) => {
+            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(bits)).unwrap_or(0);
+            bits <= 128 && (address.to_bits() ^ network.to_bits()) & mask == 0
+        }
+        _ => false,
+    }
+}
+
+fn without_brackets(text: &str) -> &str {
+    text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text)
 }
 
 impl Proxy {
@@ -169,6 +210,48 @@ mod tests {
         assert!(matches!(route(&http, "http://notinner.org/f"), Route::Forward(_)));
         assert_eq!(route(&http, "https://outer.org/f"), Route::Direct);
         assert!(matches!(route(&[("all_proxy", "p:80")], "https://outer.org/f"), Route::Tunnel(_)));
+    }
+
+    #[test]
+    fn exceptions_have_the_forms_that_curl_knows() {
+        let direct = |rule: &str, host: &str| {
+            let variables = [("http_proxy", "proxy:1"), ("no_proxy", rule)];
+            route(&variables, &format!("http://{host}/f")) == Route::Direct
+        };
+        for (rule, host) in [
+            ("*", "a.org"),
+            ("a.org", "A.ORG"),
+            ("a.org", "x.a.org"),
+            ("a.org.", "a.org"),
+            (".a.org", "a.org"),
+            ("*.a.org", "x.a.org"),
+            ("a.org", "a.org."),
+            ("a.org:81", "a.org:81"),
+            ("10.0.0.0/8", "10.1.2.3"),
+            ("10.0.0.1/32", "10.0.0.1:81"),
+            ("0.0.0.0/0", "10.0.0.1"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("10.0.0.1:81", "10.0.0.1:81"),
+            ("[::1]", "[::1]"),
+            ("::1", "[::1]:81"),
+            ("::/64", "[::1]"),
+            ("[::1]:81", "[::1]:81"),
+            ("x, y 10.0.0.1", "10.0.0.1"),
+        ] {
+            assert!(direct(rule, host), "{rule} {host}");
+        }
+        for (rule, host) in [
+            ("a.org", "ba.org"),
+            ("a.org:81", "a.org"),
+            ("10.0.0.0/8", "11.1.2.3"),
+            ("10.0.0.0/33", "10.0.0.1"),
+            ("10.0.0.1:81", "10.0.0.1"),
+            ("0.1", "10.0.0.1"),
+            ("::/128", "[::1]"),
+            (".", "a.org"),
+        ] {
+            assert!(!direct(rule, host), "{rule} {host}");
+        }
     }
 
     #[test]

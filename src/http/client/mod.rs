@@ -1,0 +1,428 @@
+//! The HTTP/1.1 client of downloads, probes and `fingerpost status`: one exchange at a time over awc.
+//!
+//! ```text
+//! Transport::send -> awc::Client -> awc's pool -> Dialer: names, addresses, proxy, TLS -> Wire -> socket
+//! ```
+//!
+//! awc writes requests, pools connections and decodes bodies. Beneath it a [`wire`] bounds and normalises what servers send;
+//! see there for the reasons. This is a library: it prints nothing and knows nothing of files, mirrors or retries.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use fingerpost::http::client::{Request, Transport, TransportSettings};
+//!
+//! let transport = Transport::new(TransportSettings::default());
+//! let mut answer = transport.send(&Request::get("http://127.0.0.1:8080/plshelp.txt".parse()?)).await?;
+//! println!("{}", answer.head.status);
+//! while let Some(bytes) = answer.chunk().await? {
+//!     println!("{} bytes", bytes.len());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use awc::http::{Method as HttpMethod, Uri, header};
+use awc::{Client, ClientResponse, Connector};
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use url::{Position, Url};
+
+mod dial;
+mod error;
+pub mod head;
+pub mod proxy;
+mod resolve;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use dial::{Dialer, Origin, Security};
+pub use error::{BodyError, TransportError};
+use head::Head;
+use proxy::{ProxyRules, Route};
+pub use resolve::{ResolveError, Resolver};
+use wire::{Exchange, Reuse};
+
+use crate::http::tls::Trust;
+
+/// Idle connections beyond this number are closed before the next request.
+const MAX_IDLE: usize = 256;
+
+/// The longest address that awc's own type takes without error.
+const MAX_TARGET_BYTES: usize = 65_534;
+
+/// awc's own time limits are not used: they hide what took so long.
+const NEVER: Duration = Duration::from_hours(365 * 24);
+
+/// Which address families are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Family {
+    /// Both, the first to connect wins.
+    #[default]
+    Any,
+    /// IPv4 alone.
+    V4,
+    /// IPv6 alone.
+    V6,
+}
+
+/// Settings of all exchanges.
+#[derive(Debug, Clone)]
+pub struct TransportSettings {
+    /// How long connecting may take, name, TLS and proxy included.
+    pub connect_timeout: Duration,
+    /// Which address families are used.
+    pub family: Family,
+    /// Which requests are sent through which proxy.
+    pub proxies: ProxyRules,
+    /// Whose certificates are trusted.
+    pub trust: Trust,
+    /// How long an idle connection is kept for the next request.
+    pub idle_timeout: Duration,
+    /// The most bytes of a body that are read at once.
+    pub read_size: usize,
+}
+
+impl Default for TransportSettings {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            family: Family::Any,
+            proxies: ProxyRules::none(),
+            trust: Trust::default(),
+            // Below the 5 s after which actix and others close.
+            idle_timeout: Duration::from_secs(4),
+            read_size: 256 * 1024,
+        }
+    }
+}
+
+/// A request.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// GET or HEAD.
+    pub method: Method,
+    /// The address; its fragment is not sent, its user name and password become `Authorization`.
+    pub url: Url,
+    /// Header lines besides `Host`, `Connection` and `Accept-Encoding`.
+    pub headers: Vec<(String, String)>,
+    /// Whether the connection may have been used before, and may be used again.
+    pub connection: ConnectionUse,
+}
+
+/// The methods that a client of files needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Head and body.
+    Get,
+    /// The head alone.
+    Head,
+}
+
+/// Whether connections are kept between requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionUse {
+    /// They are, for `idle_timeout`.
+    Kept,
+    /// Each request has a new connection, and asks the server to close it.
+    Single,
+}
+
+impl Request {
+    /// A GET without further header lines.
+    #[must_use]
+    pub fn get(url: Url) -> Self {
+        Self { method: Method::Get, url, headers: Vec::new(), connection: ConnectionUse::Kept }
+    }
+
+    /// The same with one more header line.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+
+    fn origin(&self) -> Result<Origin, TransportError> {
+        let security = match self.url.scheme() {
+            "http" => Security::Plain,
+            "https" => Security::Tls,
+            scheme => return Err(TransportError::Scheme { scheme: scheme.to_owned() }),
+        };
+        match (self.url.host(), self.url.port_or_known_default()) {
+            (Some(host), Some(port)) => Ok(Origin { host: host.to_owned(), port, security }),
+            _ => Err(TransportError::NoHost(without_credentials(&self.url))),
+        }
+    }
+}
+
+fn without_credentials(url: &Url) -> String {
+    let mut url = url.clone();
+    // An address that cannot have credentials has none.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.into()
+}
+
+/// Sends requests and keeps connections for the next ones. Clones share their connections.
+///
+/// It works on a thread of an `actix_rt` system, since awc starts local tasks.
+#[derive(Clone)]
+pub struct Transport {
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    proxies: ProxyRules,
+    idle_timeout: Duration,
+    read_size: usize,
+    dialer: Dialer,
+    client: RefCell<Client>,
+    /// Exchanges under way.
+    busy: Rc<Cell<usize>>,
+}
+
+impl std::fmt::Debug for Transport {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Transport").field("dialer", &self.shared.dialer).finish_non_exhaustive()
+    }
+}
+
+impl Transport {
+    /// A transport without connections, with a resolver of its own.
+    #[must_use]
+    pub fn new(settings: TransportSettings) -> Self {
+        Self::with_resolver(settings, Resolver::default())
+    }
+
+    /// A transport without connections that shares the answers of `resolver`.
+    #[must_use]
+    pub fn with_resolver(settings: TransportSettings, resolver: Resolver) -> Self {
+        let (proxies, idle_timeout) = (settings.proxies.clone(), settings.idle_timeout);
+        let read_size = settings.read_size.max(1);
+        let dialer = Dialer::new(settings, resolver);
+        let client = RefCell::new(client(&dialer, idle_timeout));
+        let shared = Shared { proxies, idle_timeout, read_size, dialer, client, busy: Rc::default() };
+        Self { shared: Rc::new(shared) }
+    }
+
+    /// Sends `request` and waits for the head of its answer, skipping interim ones.
+    ///
+    /// If a kept connection turns out to be closed, or to carry something else than an answer, the request is sent again on a
+    /// new one, once. Only connecting has a time limit: the caller drops the future when it has waited long enough.
+    pub async fn send(&self, request: &Request) -> Result<Answer, TransportError> {
+        let route = self.shared.proxies.route(&request.url)?;
+        let origin = request.origin()?;
+        self.close_idle_beyond(MAX_IDLE);
+        let reuse = match request.connection {
+            ConnectionUse::Kept => Reuse::Allowed,
+            ConnectionUse::Single => Reuse::Refused,
+        };
+        let exchange = |reuse| {
+            let is_head_request = request.method == Method::Head;
+            let (origin, route) = (origin.clone(), route.clone());
+            Rc::new(Exchange::new(origin, route, reuse, is_head_request, self.shared.read_size))
+        };
+        let first = exchange(reuse);
+        match self.exchange(request, &first).await {
+            Err(error) if first.is_kept.get() && error.may_be_stale(first.first_byte.get().is_some()) => {}
+            // The server gave the connection up before it received the request (RFC 9110, section 15.5.9).
+            Ok(answer) if first.is_kept.get() && answer.head.status == 408 && !answer.head.keeps_alive() => {}
+            // Idle connections have descriptors that this request needs.
+            Err(TransportError::Shortage { .. }) if self.close_idle_beyond(0) => {}
+            result => return result,
+        }
+        self.exchange(request, &exchange(Reuse::Refused)).await
+    }
+
+    async fn exchange(&self, request: &Request, exchange: &Rc<Exchange>) -> Result<Answer, TransportError> {
+        let busy = Busy::new(&self.shared.busy);
+        let uri = uri(&request.url, exchange)?;
+        let method = match request.method {
+            Method::Get => HttpMethod::GET,
+            Method::Head => HttpMethod::HEAD,
+        };
+        let host = &request.url[Position::BeforeHost..Position::AfterPort];
+        let mut sending = self.shared.client.borrow().request(method, uri).camel_case();
+        if request.connection == ConnectionUse::Single {
+            sending = sending.force_close();
+        }
+        if let Route::Forward(proxy) = &exchange.route
+            && let Some(credentials) = &proxy.authorization
+        {
+            sending = sending.insert_header((header::PROXY_AUTHORIZATION, credentials.as_str()));
+        }
+        let is_given = |name: &str| request.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+        if !is_given("authorization")
+            && let Some(credentials) = proxy::basic_authorization(&request.url)
+        {
+            sending = sending.insert_header((header::AUTHORIZATION, credentials));
+        }
+        // A request without a body has nothing to wait with.
+        for (name, value) in request.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("expect")) {
+            sending = sending.append_header((name.as_str(), value.as_str()));
+        }
+        let sending = sending
+            .insert_header((header::HOST, host))
+            .insert_header((header::ACCEPT_ENCODING, "identity"))
+            .send_body(awc::body::None::new());
+        let response = exchange.scope(sending).await.map_err(|error| {
+            exchange.take_error().unwrap_or_else(|| TransportError::Request(error.to_string()))
+        })?;
+        let Some(head) = exchange.take_head() else {
+            return Err(exchange.take_error().unwrap_or(TransportError::EmptyReply));
+        };
+        let has_body = !exchange.is_head_request && head.framing()? != head::Framing::Length(0);
+        Ok(Answer {
+            head,
+            connecting: exchange.connecting.get(),
+            first_byte: exchange.first_byte.get().unwrap_or_default(),
+            response: has_body.then_some(response),
+            peeked: None,
+            exchange: Rc::clone(exchange),
+            _busy: busy,
+        })
+    }
+
+    /// Closes the idle connections if there are more than `most`; whether there were.
+    fn close_idle_beyond(&self, most: usize) -> bool {
+        let Shared { dialer, busy, idle_timeout, client: current, .. } = &*self.shared;
+        let is_beyond = dialer.open().saturating_sub(busy.get()) > most;
+        if is_beyond {
+            // awc's pool cannot be emptied, only replaced. Exchanges under way hold the old one until they end.
+            current.replace(client(dialer, *idle_timeout));
+        }
+        is_beyond
+    }
+}
+
+fn client(dialer: &Dialer, idle_timeout: Duration) -> Client {
+    let connector = Connector::new()
+        .connector(dialer.clone())
+        .timeout(NEVER)
+        .conn_keep_alive(idle_timeout)
+        .conn_lifetime(NEVER)
+        .limit(0);
+    Client::builder().connector(connector).disable_timeout().disable_redirects().no_default_headers().finish()
+}
+
+/// The address for awc. Its pool takes connections for alike if their authorities are: this authority stands for origin and
+/// route, and the dialer takes both from the exchange. The scheme is always http, since TLS is the dialer's.
+fn uri(url: &Url, exchange: &Exchange) -> Result<Uri, TransportError> {
+    let key = format!("{:?} {:?}", exchange.origin, exchange.route);
+    // Every character that could mean something in an authority is coded; so is the underscore.
+    let authority = utf8_percent_encode(&key, NON_ALPHANUMERIC).to_string().replace('%', "_");
+    let target = match exchange.route {
+        // A proxy needs the whole address (RFC 9112, section 3.2.2).
+        Route::Forward(_) => {
+            let host = &url[Position::BeforeHost..Position::AfterPort];
+            let path = &url[Position::BeforePath..Position::AfterQuery];
+            format!("{}://{host}{path}", url.scheme())
+        }
+        Route::Direct | Route::Tunnel(_) => url[Position::BeforePath..Position::AfterQuery].to_owned(),
+    };
+    if target.len() > MAX_TARGET_BYTES {
+        return Err(TransportError::Request(format!("its address is longer than {MAX_TARGET_BYTES} bytes")));
+    }
+    let uri = Uri::builder().scheme("http").authority(authority).path_and_query(target).build();
+    uri.map_err(|error| TransportError::Request(error.to_string()))
+}
+
+/// Counts an exchange while it is under way.
+#[derive(Debug)]
+struct Busy(Rc<Cell<usize>>);
+
+impl Busy {
+    fn new(counter: &Rc<Cell<usize>>) -> Self {
+        counter.set(counter.get().saturating_add(1));
+        Self(Rc::clone(counter))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// An answer whose head is there and whose body streams.
+#[derive(Debug)]
+pub struct Answer {
+    /// The head of the answer.
+    pub head: Head,
+    /// How long connecting took; `None` on a kept connection.
+    pub connecting: Option<Duration>,
+    /// From sending the request to the first byte of the answer.
+    pub first_byte: Duration,
+    /// `None` once the body is complete, or broken: awc panics if it is asked again.
+    response: Option<ClientResponse>,
+    /// Read ahead while the end of the body was looked for.
+    peeked: Option<Bytes>,
+    exchange: Rc<Exchange>,
+    _busy: Busy,
+}
+
+impl Answer {
+    /// The next bytes of the body, at least one; `None` once it is complete.
+    ///
+    /// A body that ends before its announced length or its last chunk is an error, never an end.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, TransportError> {
+        if let Some(bytes) = self.peeked.take() {
+            return Ok(Some(bytes));
+        }
+        loop {
+            let Some(response) = &mut self.response else {
+                // Also the error that was met while the end was looked for.
+                return self.exchange.take_error().map_or(Ok(None), Err);
+            };
+            let item = response.next().await;
+            match self.take(item)? {
+                Some(bytes) if bytes.is_empty() => {}
+                None => return Ok(None),
+                Some(bytes) => {
+                    self.peek();
+                    return Ok(Some(bytes));
+                }
+            }
+        }
+    }
+
+    /// If the body may be complete, lets awc find its end: the connection is then ready for the next request, also if
+    /// the caller asks no more.
+    fn peek(&mut self) {
+        if let (Some(response), true) = (&mut self.response, self.exchange.may_be_complete.get())
+            && let Some(item) = response.next().now_or_never()
+        {
+            match self.take(item) {
+                Ok(bytes) => self.peeked = bytes,
+                // Kept for the next call.
+                Err(error) => self.exchange.fail(error),
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        item: Option<Result<Bytes, awc::error::PayloadError>>,
+    ) -> Result<Option<Bytes>, TransportError> {
+        match item {
+            Some(Ok(bytes)) => Ok(Some(bytes)),
+            Some(Err(_)) => {
+                self.response = None;
+                // Without an error of the wire, awc's decoder of chunks failed.
+                Err(self.exchange.take_error().unwrap_or(TransportError::Body(BodyError::Chunk)))
+            }
+            None => {
+                self.response = None;
+                self.exchange.take_error().map_or(Ok(None), Err)
+            }
+        }
+    }
+
+    /// Ends the exchange. The connection serves the next request if the body is complete, and is closed if it is not.
+    pub fn finish(self) {}
+}

@@ -1,0 +1,422 @@
+//! Names to addresses: one lookup in flight for each name, answers kept, a broken resolver survived.
+//!
+//! The system's resolver blocks, for many seconds if its servers are silent. Each lookup therefore has a thread of its own;
+//! the number of threads is bounded, and a thread that cannot be started is an error of this machine, not a panic.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use std::{fmt, io, thread};
+
+use dns_lookup::LookupErrorKind;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+/// How long an answer is used without a new lookup. The system's resolver does not tell the time to live of its records.
+const FRESH_FOR: Duration = Duration::from_mins(1);
+
+/// How long a failure is used without a new lookup.
+const FAILED_FOR: Duration = Duration::from_secs(1);
+
+/// How long one lookup may take before its callers give up.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long callers wait for a new answer if an old one can be used (RFC 8767, section 5).
+const REFRESH_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// The most threads that look up names.
+const MAX_LOOKUPS: usize = 512;
+
+/// Threads that are left to names that were resolved before, so that names that never resolve cannot take all.
+const LOOKUPS_FOR_KNOWN: usize = 64;
+
+/// Names beyond this number make the resolver forget those that were asked for least recently.
+const MAX_NAMES: usize = 16 * 1024;
+
+/// The stack of a lookup's thread, in bytes.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// The addresses of a name, in the resolver's order, without duplicates.
+pub(super) type Addresses = Arc<[IpAddr]>;
+
+/// Why a name has no addresses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// The name does not exist, or has no address.
+    #[error("no such name: {0}")]
+    NoSuchName(String),
+    /// The resolver failed: the name may well exist.
+    #[error("the resolver failed: {0}")]
+    Failed(String),
+    /// The resolver did not answer in time.
+    #[error("the resolver did not answer within {}", humantime::format_duration(LOOKUP_TIMEOUT))]
+    TimedOut,
+    /// This process or machine lacks descriptors, threads or memory.
+    #[error("this machine is short of {what}: {detail}")]
+    Shortage {
+        /// What is missing.
+        what: &'static str,
+        /// The system's error.
+        detail: String,
+    },
+}
+
+/// Resolves names. Clones share their answers; it may be used by several threads.
+#[derive(Clone)]
+pub struct Resolver {
+    shared: Arc<Shared>,
+}
+
+type Lookup = dyn Fn(&str) -> Result<Vec<IpAddr>, ResolveError> + Send + Sync;
+
+struct Shared {
+    names: Names,
+    /// Lookups under way.
+    running: AtomicUsize,
+    lookup: Box<Lookup>,
+}
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "connecting is not the request path; the lock is held for a look into the map"
+)]
+type Names = std::sync::Mutex<HashMap<String, Entry>>;
+
+/// One name.
+#[derive(Default)]
+struct Entry {
+    /// The last addresses, and when they were found.
+    good: Option<(Addresses, Instant)>,
+    /// The failure of the last lookup, if it failed.
+    failed: Option<(ResolveError, Instant)>,
+    /// The lookup under way, and when it began.
+    pending: Option<(watch::Receiver<Option<Outcome>>, Instant)>,
+    used: Option<Instant>,
+}
+
+type Outcome = Result<Addresses, ResolveError>;
+
+/// How a caller gets its answer.
+enum Answer {
+    Known(Outcome),
+    Awaited { outcome: watch::Receiver<Option<Outcome>>, since: Instant, stale: Option<Addresses> },
+}
+
+impl Default for Resolver {
+    /// The system's resolver.
+    fn default() -> Self {
+        Self::new(system_lookup)
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Resolver")
+    }
+}
+
+impl Resolver {
+    fn new(lookup: impl Fn(&str) -> Result<Vec<IpAddr>, ResolveError> + Send + Sync + 'static) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                names: Names::default(),
+                running: AtomicUsize::new(0),
+                lookup: Box::new(lookup),
+            }),
+        }
+    }
+
+    /// The addresses of `name`: at least one. If a lookup fails, those of the last one that succeeded.
+    pub(super) async fn resolve(&self, name: &str) -> Outcome {
+        if is_localhost(name) {
+            return Ok([IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)].into());
+        }
+        let (mut outcome, since, stale) = match self.ask(name, Instant::now()) {
+            Answer::Known(outcome) => return outcome,
+            Answer::Awaited { outcome, since, stale } => (outcome, since, stale),
+        };
+        let patience = if stale.is_some() { REFRESH_TIMEOUT } else { LOOKUP_TIMEOUT };
+        let found = match timeout_at(since + patience, outcome.wait_for(Option::is_some)).await {
+            Ok(Ok(found)) => found.clone().unwrap_or(Err(ResolveError::TimedOut)),
+            // The thread ended without an outcome: the lookup panicked.
+            Ok(Err(_)) => Err(ResolveError::Failed("the lookup ended without an answer".to_owned())),
+            Err(_) => Err(ResolveError::TimedOut),
+        };
+        match (found, stale) {
+            (Err(error), Some(stale)) if !matches!(error, ResolveError::NoSuchName(_)) => Ok(stale),
+            (found, _) => found,
+        }
+    }
+
+    fn ask(&self, name: &str, now: Instant) -> Answer {
+        let mut names = lock(&self.shared.names);
+        let running = self.shared.running.load(Ordering::Relaxed);
+        if names.len() >= MAX_NAMES && !names.contains_key(name) {
+            forget_oldest(&mut names);
+        }
+        let entry = names.entry(name.to_owned()).or_default();
+        entry.used = Some(now);
+        let stale = entry.good.as_ref().map(|(addresses, _)| Arc::clone(addresses));
+        if let Some((addresses, found_at)) = &entry.good
+            && now.saturating_duration_since(*found_at) < FRESH_FOR
+        {
+            return Answer::Known(Ok(Arc::clone(addresses)));
+        }
+        if let Some((error, failed_at)) = &entry.failed
+            && now.saturating_duration_since(*failed_at) < FAILED_FOR
+        {
+            return Answer::Known(stale.ok_or_else(|| error.clone()));
+        }
+        if let Some((outcome, since)) = &entry.pending {
+            return Answer::Awaited { outcome: outcome.clone(), since: *since, stale };
+        }
+        let most = if stale.is_some() { MAX_LOOKUPS } else { MAX_LOOKUPS - LOOKUPS_FOR_KNOWN };
+        if running >= most {
+            let detail = format!("{running} lookups are under way");
+            return Answer::Known(stale.ok_or(ResolveError::Shortage { what: "threads", detail }));
+        }
+        let (sender, outcome) = watch::channel(None);
+        entry.pending = Some((outcome.clone(), now));
+        // A lookup takes the lock when it ends.
+        drop(names);
+        match self.start(name, sender) {
+            Ok(()) => Answer::Awaited { outcome, since: now, stale },
+            Err(error) => {
+                let detail = error.to_string();
+                Answer::Known(stale.ok_or(ResolveError::Shortage { what: "threads", detail }))
+            }
+        }
+    }
+
+    fn start(&self, name: &str, sender: watch::Sender<Option<Outcome>>) -> io::Result<()> {
+        // Also if the lookup panics, or no thread can be had, the name is free for the next one.
+        let pending = Pending::new(&self.shared, name);
+        let lookup = move || {
+            let outcome = (pending.shared.lookup)(&pending.name).map(|found| {
+                let mut addresses = Vec::with_capacity(found.len());
+                for address in found {
+                    if !addresses.contains(&address) {
+                        addresses.push(address);
+                    }
+                }
+                Addresses::from(addresses)
+            });
+            pending.keep(&outcome);
+            drop(pending);
+            sender.send_replace(Some(outcome));
+        };
+        thread::Builder::new().name("lookup".to_owned()).stack_size(STACK_BYTES).spawn(lookup).map(drop)
+    }
+}
+
+/// A lookup under way, on its thread.
+struct Pending {
+    shared: Arc<Shared>,
+    name: String,
+}
+
+impl Pending {
+    fn new(shared: &Arc<Shared>, name: &str) -> Self {
+        shared.running.fetch_add(1, Ordering::Relaxed);
+        Self { shared: Arc::clone(shared), name: name.to_owned() }
+    }
+
+    fn keep(&self, outcome: &Outcome) {
+        let mut names = lock(&self.shared.names);
+        // The name may have been forgotten meanwhile.
+        let Some(entry) = names.get_mut(&self.name) else { return };
+        let now = Instant::now();
+        match outcome {
+            Ok(addresses) => {
+                entry.good = Some((Arc::clone(addresses), now));
+                entry.failed = None;
+            }
+            Err(error) => {
+                if matches!(error, ResolveError::NoSuchName(_)) {
+                    entry.good = None;
+                }
+                entry.failed = Some((error.clone(), now));
+            }
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.shared.running.fetch_sub(1, Ordering::Relaxed);
+        if let Some(entry) = lock(&self.shared.names).get_mut(&self.name) {
+            entry.pending = None;
+        }
+    }
+}
+
+#[expect(clippy::disallowed_types, reason = "see `Names`")]
+fn lock(names: &Names) -> std::sync::MutexGuard<'_, HashMap<String, Entry>> {
+    names.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Makes room: drops the half of all names without a lookup under way that was used least recently.
+fn forget_oldest(names: &mut HashMap<String, Entry>) {
+    let mut used: Vec<_> = names.values().map(|entry| entry.used).collect();
+    let middle = used.len() / 2;
+    let (_, middle, _) = used.select_nth_unstable(middle);
+    let middle = *middle;
+    names.retain(|_, entry| entry.pending.is_some() || entry.used > middle);
+}
+
+/// Whether a name means this machine, whatever a resolver answers (RFC 6761, section 6.3).
+fn is_localhost(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let last = name.rsplit('.').next().unwrap_or_default();
+    last.eq_ignore_ascii_case("localhost")
+}
+
+/// One lookup by the system's resolver; blocks.
+fn system_lookup(name: &str) -> Result<Vec<IpAddr>, ResolveError> {
+    let error = match dns_lookup::lookup_host(name) {
+        Ok(addresses) => {
+            let addresses: Vec<_> = addresses.collect();
+            return if addresses.is_empty() {
+                Err(ResolveError::NoSuchName("it has no address".to_owned()))
+            } else {
+                Ok(addresses)
+            };
+        }
+        Err(error) => error,
+    };
+    let kind = error.kind();
+    let source = io::Error::from(error);
+    let detail = source.to_string();
+    if matches!(kind, LookupErrorKind::Memory) {
+        return Err(ResolveError::Shortage { what: "memory", detail });
+    }
+    // Without a descriptor for its socket or its files the resolver reports anything, even that the name does not exist.
+    if let Err(error) = std::fs::File::open("/dev/null") {
+        return Err(ResolveError::Shortage { what: "file descriptors", detail: error.to_string() });
+    }
+    Err(match kind {
+        LookupErrorKind::NoName | LookupErrorKind::NoData => ResolveError::NoSuchName(detail),
+        _ => ResolveError::Failed(detail),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+    /// A resolver that counts its lookups and answers each with `answer(number)`.
+    fn counting(
+        answer: impl Fn(usize) -> Result<Vec<IpAddr>, ResolveError> + Send + Sync + 'static,
+    ) -> (Resolver, Arc<AtomicUsize>) {
+        let lookups = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&lookups);
+        (Resolver::new(move |_| answer(counter.fetch_add(1, Ordering::SeqCst))), lookups)
+    }
+
+    /// The same resolver, `age` later.
+    fn age(resolver: &Resolver, age: Duration) {
+        for entry in lock(&resolver.shared.names).values_mut() {
+            for at in
+                [entry.good.as_mut().map(|good| &mut good.1), entry.failed.as_mut().map(|bad| &mut bad.1)]
+            {
+                at.into_iter().for_each(|at| *at = at.checked_sub(age).unwrap());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_once_for_all_who_wait_and_for_a_minute() {
+        let (resolver, lookups) = counting(|_| {
+            thread::sleep(Duration::from_millis(50));
+            Ok(vec![HOME, HOME])
+        });
+        let asked = (0..20).map(|_| resolver.resolve("a.example"));
+        for outcome in futures_util::future::join_all(asked).await {
+            assert_eq!(outcome.unwrap()[..], [HOME]);
+        }
+        resolver.resolve("a.example").await.unwrap();
+        assert_eq!(lookups.load(Ordering::SeqCst), 1);
+        age(&resolver, FRESH_FOR);
+        resolver.resolve("a.example").await.unwrap();
+        assert_eq!(lookups.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_failing_resolver_leaves_the_last_addresses_in_use() {
+        let (resolver, _) =
+            counting(
+                |number| if number == 0 { Ok(vec![HOME]) } else { Err(ResolveError::Failed(String::new())) },
+            );
+        resolver.resolve("a.example").await.unwrap();
+        age(&resolver, FRESH_FOR);
+        assert_eq!(resolver.resolve("a.example").await.unwrap()[..], [HOME]);
+        let unknown = resolver.resolve("b.example").await.unwrap_err();
+        assert_eq!(unknown, ResolveError::Failed(String::new()));
+    }
+
+    #[tokio::test]
+    async fn a_silent_resolver_leaves_the_last_addresses_in_use() {
+        let (resolver, lookups) = counting(|number| {
+            if number > 0 {
+                thread::sleep(Duration::from_secs(2));
+            }
+            Ok(vec![HOME])
+        });
+        resolver.resolve("a.example").await.unwrap();
+        age(&resolver, FRESH_FOR);
+        let began = Instant::now();
+        for _ in 0..3 {
+            assert_eq!(resolver.resolve("a.example").await.unwrap()[..], [HOME]);
+        }
+        assert!(began.elapsed() < Duration::from_secs(1), "only the first waits for the refresh");
+        assert_eq!(lookups.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_gone_is_gone() {
+        let gone = || ResolveError::NoSuchName(String::new());
+        let (resolver, _) = counting(move |number| if number == 0 { Ok(vec![HOME]) } else { Err(gone()) });
+        resolver.resolve("a.example").await.unwrap();
+        age(&resolver, FRESH_FOR);
+        assert_eq!(resolver.resolve("a.example").await, Err(gone()));
+        age(&resolver, FAILED_FOR);
+        assert_eq!(resolver.resolve("a.example").await, Err(gone()));
+    }
+
+    #[tokio::test]
+    async fn a_lookup_that_panics_is_a_failure_and_is_repeated() {
+        let (resolver, _) = counting(|number| {
+            assert!(number > 0, "a fault in a module of the system's resolver");
+            Ok(vec![HOME])
+        });
+        assert!(matches!(resolver.resolve("a.example").await, Err(ResolveError::Failed(_))));
+        assert_eq!(resolver.resolve("a.example").await.unwrap()[..], [HOME]);
+    }
+
+    #[tokio::test]
+    async fn localhost_needs_no_resolver() {
+        let (resolver, lookups) = counting(|_| Err(ResolveError::TimedOut));
+        for name in ["localhost", "LOCALHOST.", "a.localhost"] {
+            assert!(resolver.resolve(name).await.unwrap().iter().all(IpAddr::is_loopback), "{name}");
+        }
+        resolver.resolve("localhost.example").await.unwrap_err();
+        assert_eq!(lookups.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn names_are_bounded() {
+        let mut names: HashMap<String, Entry> = HashMap::new();
+        let now = Instant::now();
+        for number in 0_u32..100 {
+            let used = Some(now + Duration::from_secs(number.into()));
+            names.insert(number.to_string(), Entry { used, ..Entry::default() });
+        }
+        forget_oldest(&mut names);
+        assert_eq!(names.len(), 49);
+        assert!(names.contains_key("99") && !names.contains_key("0"));
+    }
+}

@@ -1,0 +1,497 @@
+//! The connection that awc is given: what a server sends is bounded, counted and brought into the form that awc takes.
+//!
+//! awc decodes bodies and pools connections; it is shown a head of its own that carries the framing alone, since it cannot
+//! tell an interim response from the final one, stops at 96 header lines, and takes the early end of a connection for the
+//! end of a body. The head that counts is in the [`Exchange`].
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use actix_rt::net::{ActixStream, Ready};
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::dial::Origin;
+use super::error::{BodyError, TransportError, is_broken_connection};
+use super::head::{Framing, Head};
+use super::proxy::Route;
+
+/// The most bytes that are read beyond the end of a head.
+const SMALL_READ_BYTES: usize = 16 * 1024;
+
+/// The most bytes of interim responses before the final one, however many they are. curl has the same limit.
+const MAX_INTERIM_BYTES: usize = 300 * 1024;
+
+/// The end of the last chunk and its trailers.
+const CHUNKS_END: [u8; 4] = *b"\r\n\r\n";
+
+/// The bytes of a connection, without TLS.
+pub(super) trait Io: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
+
+tokio::task_local! {
+    /// The exchange for which awc asks its pool for a connection, and the dialer for a new one.
+    static EXCHANGE: Rc<Exchange>;
+}
+
+/// Whether a connection of the pool may carry a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reuse {
+    Allowed,
+    /// Kept connections are closed: one of them has just failed.
+    Refused,
+}
+
+/// One request and its response, as its caller, the dialer and the [`Wire`] see it.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) origin: Origin,
+    pub(super) route: Route,
+    pub(super) reuse: Reuse,
+    pub(super) is_head_request: bool,
+    /// The most bytes of a body that are read at once.
+    pub(super) read_size: usize,
+    /// How long connecting took; `None` on a kept connection.
+    pub(super) connecting: Cell<Option<Duration>>,
+    pub(super) is_kept: Cell<bool>,
+    sent_at: Cell<Option<Instant>>,
+    /// From sending the request to the first byte of the response.
+    pub(super) first_byte: Cell<Option<Duration>>,
+    /// All bytes of the body were handed to awc, as far as the wire knows: its end costs no further read.
+    pub(super) may_be_complete: Cell<bool>,
+    head: RefCell<Option<Head>>,
+    error: RefCell<Option<TransportError>>,
+}
+
+impl Exchange {
+    pub(super) fn new(
+        origin: Origin,
+        route: Route,
+        reuse: Reuse,
+        is_head_request: bool,
+        read_size: usize,
+    ) -> Self {
+        Self {
+            origin,
+            route,
+            reuse,
+            is_head_request,
+            read_size,
+            connecting: Cell::new(None),
+            is_kept: Cell::new(false),
+            sent_at: Cell::new(None),
+            first_byte: Cell::new(None),
+            may_be_complete: Cell::new(false),
+            head: RefCell::new(None),
+            error: RefCell::new(None),
+        }
+    }
+
+    /// Runs `future`, in which awc sends the request, on behalf of this exchange.
+    pub(super) fn scope<F: Future>(self: &Rc<Self>, future: F) -> impl Future<Output = F::Output> {
+        EXCHANGE.scope(Rc::clone(self), future)
+    }
+
+    /// The exchange on whose behalf the current task sends.
+    pub(super) fn current() -> Option<Rc<Self>> {
+        EXCHANGE.try_with(Rc::clone).ok()
+    }
+
+    /// Notes the error that awc's own words would hide.
+    pub(super) fn fail(&self, error: TransportError) {
+        self.error.replace(Some(error));
+    }
+
+    pub(super) fn take_error(&self) -> Option<TransportError> {
+        self.error.take()
+    }
+
+    pub(super) fn take_head(&self) -> Option<Head> {
+        self.head.take()
+    }
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// No request is under way.
+    Idle,
+    /// The head of the response is awaited.
+    Head {
+        interim_bytes: usize,
+        searched: usize,
+    },
+    /// A body of which this many bytes are missing.
+    Length {
+        left: u64,
+    },
+    /// A body of chunks, of which awc finds the end; its last bytes so far.
+    Chunked {
+        tail: [u8; 4],
+    },
+    UntilClose,
+    /// Not to be used again.
+    Spent,
+}
+
+/// The IO type of awc's connections.
+pub(super) struct Wire {
+    /// `None` once it is closed.
+    io: Option<Box<dyn Io>>,
+    phase: Phase,
+    /// Whether the connection may carry another request after this response.
+    is_reusable: bool,
+    /// Whether a request was sent before.
+    is_used: bool,
+    /// Bytes that were read and are not yet handed over.
+    buffer: BytesMut,
+    /// The head that awc reads next.
+    for_awc: Bytes,
+    exchange: Option<Rc<Exchange>>,
+    /// Connections of the client that are open, this one included.
+    open: Rc<Cell<usize>>,
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Wire").field("phase", &self.phase).finish_non_exhaustive()
+    }
+}
+
+impl Wire {
+    pub(super) fn new(io: Box<dyn Io>, open: Rc<Cell<usize>>) -> Self {
+        open.set(open.get().saturating_add(1));
+        Self {
+            io: Some(io),
+            phase: Phase::Idle,
+            is_reusable: false,
+            is_used: false,
+            buffer: BytesMut::new(),
+            for_awc: Bytes::new(),
+            exchange: None,
+            open,
+        }
+    }
+
+    fn fail(&mut self, error: TransportError) -> io::Error {
+        let kind = match &error {
+            TransportError::Receive(error) => error.kind(),
+            _ => io::ErrorKind::InvalidData,
+        };
+        self.close();
+        if let Some(exchange) = &self.exchange {
+            exchange.fail(error);
+        }
+        kind.into()
+    }
+
+    fn close(&mut self) {
+        self.phase = Phase::Spent;
+        self.io = None;
+    }
+
+    /// The response is complete.
+    fn end(&mut self) {
+        if self.is_reusable && self.buffer.is_empty() {
+            self.phase = Phase::Idle;
+        } else {
+            // Bytes beyond the end belong to no request: what follows could be mistaken for the next response.
+            self.close();
+        }
+        if let Some(exchange) = &self.exchange {
+            exchange.may_be_complete.set(true);
+        }
+    }
+
+    /// Reads at most `room` bytes into the buffer; 0 at the end of the connection.
+    fn poll_fill(&mut self, context: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
+        let Some(io) = &mut self.io else { return Poll::Ready(Ok(0)) };
+        let mut space = [MaybeUninit::uninit(); SMALL_READ_BYTES];
+        let mut space = ReadBuf::uninit(space.get_mut(..room.min(SMALL_READ_BYTES)).unwrap_or_default());
+        ready!(Pin::new(io).poll_read(context, &mut space))?;
+        self.buffer.extend_from_slice(space.filled());
+        Poll::Ready(Ok(space.filled().len()))
+    }
+
+    /// Reads up to the end of the final head, and prepares the one that awc is shown.
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(exchange) = self.exchange.clone() else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        loop {
+            let Phase::Head { interim_bytes, searched } = &mut self.phase else { return Poll::Ready(Ok(())) };
+            match Head::take_from(&mut self.buffer, searched) {
+                Err(error) => return Poll::Ready(Err(self.fail(error.into()))),
+                Ok(Some(head)) if head.is_interim() => {
+                    *interim_bytes = interim_bytes.saturating_add(head.raw().len());
+                    if *interim_bytes > MAX_INTERIM_BYTES {
+                        return Poll::Ready(Err(self.fail(TransportError::EndlessInterim)));
+                    }
+                }
+                Ok(Some(head)) => return Poll::Ready(self.begin_body(&exchange, head)),
+                Ok(None) => {
+                    let is_answered = *interim_bytes > 0 || !self.buffer.is_empty();
+                    let read = match ready!(self.poll_fill(context, SMALL_READ_BYTES)) {
+                        Ok(read) => read,
+                        Err(error) => return Poll::Ready(Err(self.fail(TransportError::Receive(error)))),
+                    };
+                    if read == 0 {
+                        let error =
+                            if is_answered { TransportError::HalfHead } else { TransportError::EmptyReply };
+                        return Poll::Ready(Err(self.fail(error)));
+                    }
+                    if exchange.first_byte.get().is_none() {
+                        exchange.first_byte.set(exchange.sent_at.get().map(|at| at.elapsed()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin_body(&mut self, exchange: &Exchange, head: Head) -> io::Result<()> {
+        let framing = match head.framing() {
+            // The body of a response to HEAD, which some servers send, would be mistaken for the next response.
+            Ok(_) if exchange.is_head_request => Framing::Length(0),
+            Ok(framing) => framing,
+            Err(error) => return Err(self.fail(error.into())),
+        };
+        self.is_reusable = head.keeps_alive()
+            && !exchange.is_head_request
+            && head.status != 101
+            && framing != Framing::UntilClose;
+        match framing {
+            Framing::Length(0) => self.end(),
+            Framing::Length(left) => self.phase = Phase::Length { left },
+            Framing::Chunked => self.phase = Phase::Chunked { tail: [0; 4] },
+            Framing::UntilClose => self.phase = Phase::UntilClose,
+        }
+        self.for_awc = head_for_awc(framing, self.is_reusable && !matches!(self.phase, Phase::Spent));
+        exchange.head.replace(Some(head));
+        Ok(())
+    }
+
+    fn poll_body(&mut self, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let most = self.exchange.as_ref().map_or(usize::MAX, |exchange| exchange.read_size);
+        let before = buf.filled().len();
+        let mut result = Ok(());
+        if self.buffer.is_empty() && buf.remaining() <= most {
+            // Straight into awc's buffer.
+            if let Some(io) = &mut self.io {
+                result = ready!(Pin::new(io).poll_read(context, buf));
+            }
+        } else {
+            if self.buffer.is_empty() {
+                result = ready!(self.poll_fill(context, most)).map(|_| ());
+            }
+            let take = self.buffer.len().min(buf.remaining());
+            buf.put_slice(self.buffer.get(..take).unwrap_or_default());
+            self.buffer.advance(take);
+        }
+        match result {
+            Ok(()) => {}
+            // An end without TLS's own notice is an early end where more was announced.
+            Err(error) if is_broken_connection(&error) && self.missing().is_some() => {
+                let error = self.missing().map_or(TransportError::Receive(error), TransportError::Body);
+                return Poll::Ready(Err(self.fail(error)));
+            }
+            Err(error) => return Poll::Ready(Err(self.fail(TransportError::Receive(error)))),
+        }
+        match self.follow(buf.filled().get(before..).unwrap_or_default()) {
+            Ok(taken) => {
+                buf.set_filled(before + taken);
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => {
+                buf.set_filled(before);
+                Poll::Ready(Err(self.fail(error.into())))
+            }
+        }
+    }
+
+    /// The error if the connection ended now; `None` if its end is the end of the body.
+    fn missing(&self) -> Option<BodyError> {
+        match self.phase {
+            Phase::Length { left } => Some(BodyError::Short { missing: Some(left) }),
+            Phase::Chunked { .. } => Some(BodyError::Short { missing: None }),
+            _ => None,
+        }
+    }
+
+    /// Takes note of `got`, read from the connection within a body; how many of these bytes belong to the body.
+    fn follow(&mut self, got: &[u8]) -> Result<usize, BodyError> {
+        if got.is_empty() {
+            return match self.missing() {
+                Some(error) => Err(error),
+                None => {
+                    self.end();
+                    Ok(0)
+                }
+            };
+        }
+        match &mut self.phase {
+            Phase::Length { left } => {
+                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(got.len());
+                *left = left.saturating_sub(taken as u64);
+                if *left == 0 {
+                    self.is_reusable &= taken == got.len();
+                    self.end();
+                }
+                Ok(taken)
+            }
+            Phase::Chunked { tail } => {
+                for byte in got.get(got.len().saturating_sub(tail.len())..).unwrap_or_default() {
+                    tail.rotate_left(1);
+                    if let Some(last) = tail.last_mut() {
+                        *last = *byte;
+                    }
+                }
+                let may_be_complete = *tail == CHUNKS_END && self.buffer.is_empty();
+                if let Some(exchange) = &self.exchange {
+                    exchange.may_be_complete.set(may_be_complete);
+                }
+                Ok(got.len())
+            }
+            _ => Ok(got.len()),
+        }
+    }
+
+    /// Whether the connection may carry another request. After chunks, awc may have dropped bytes that it read beyond
+    /// their end.
+    fn is_at_rest(&self) -> bool {
+        let is_over = match self.phase {
+            Phase::Idle => true,
+            Phase::Chunked { tail } => tail == CHUNKS_END && self.is_reusable,
+            _ => false,
+        };
+        is_over && self.buffer.is_empty() && self.for_awc.is_empty()
+    }
+
+    /// Answers awc's pool, which reads from a kept connection before it uses it: a byte or an end makes it drop the
+    /// connection.
+    fn poll_check(
+        &mut self,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        reuse: Reuse,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Some(io) if reuse == Reuse::Allowed => {
+                ready!(Pin::new(io).poll_read(context, buf))?;
+                Poll::Ready(Ok(()))
+            }
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+/// The head that awc is shown.
+fn head_for_awc(framing: Framing, is_reusable: bool) -> Bytes {
+    const EMPTY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n";
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n";
+    /// awc reads a body without a length in responses of HTTP/1.0 only.
+    const UNTIL_CLOSE: &str = "HTTP/1.0 200 OK\r\n";
+    const CLOSE: &str = "connection: close\r\n";
+
+    let text = match framing {
+        Framing::Length(0) => EMPTY,
+        Framing::Length(length) => &format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n"),
+        Framing::Chunked => CHUNKED,
+        Framing::UntilClose => UNTIL_CLOSE,
+    };
+    let close = if is_reusable { "" } else { CLOSE };
+    [text, close, "\r\n"].concat().into()
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.open.set(self.open.get().saturating_sub(1));
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let wire = self.get_mut();
+        if let Some(current) = Exchange::current()
+            && !wire.exchange.as_ref().is_some_and(|own| Rc::ptr_eq(own, &current))
+        {
+            let reuse = if wire.is_at_rest() { current.reuse } else { Reuse::Refused };
+            return wire.poll_check(context, buf, reuse);
+        }
+        loop {
+            if !wire.for_awc.is_empty() {
+                let take = wire.for_awc.len().min(buf.remaining());
+                buf.put_slice(&wire.for_awc.split_to(take));
+                return Poll::Ready(Ok(()));
+            }
+            match wire.phase {
+                Phase::Idle | Phase::Spent => return Poll::Ready(Ok(())),
+                Phase::Head { .. } => ready!(wire.poll_head(context))?,
+                Phase::Length { .. } | Phase::Chunked { .. } | Phase::UntilClose => {
+                    return wire.poll_body(context, buf);
+                }
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let wire = self.get_mut();
+        if wire.is_at_rest()
+            && let Some(exchange) = Exchange::current()
+        {
+            exchange.is_kept.set(wire.is_used);
+            exchange.sent_at.set(Some(Instant::now()));
+            wire.exchange = Some(exchange);
+            wire.is_used = true;
+            wire.phase = Phase::Head { interim_bytes: 0, searched: 0 };
+        }
+        match (&mut wire.io, &wire.phase) {
+            (Some(io), Phase::Head { .. }) => {
+                let written = ready!(Pin::new(io).poll_write(context, bytes));
+                Poll::Ready(written.map_err(|error| {
+                    let kind = error.kind();
+                    wire.fail(TransportError::Send(error));
+                    kind.into()
+                }))
+            }
+            _ => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().io {
+            Some(io) => Pin::new(io).poll_flush(context),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().io {
+            Some(io) => Pin::new(io).poll_shutdown(context),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl ActixStream for Wire {
+    fn poll_read_ready(&self, _: &mut Context<'_>) -> Poll<io::Result<Ready>> {
+        Poll::Ready(Ok(Ready::READABLE))
+    }
+
+    fn poll_write_ready(&self, _: &mut Context<'_>) -> Poll<io::Result<Ready>> {
+        Poll::Ready(Ok(Ready::WRITABLE))
+    }
+}
