@@ -184,7 +184,7 @@ fn check_list(path: &Path, report: &mut Report) {
         report.say(format!("    and {} more", count - SHOWN_SERVERS));
     }
     let over_tls = list.backends.iter().filter(|backend| backend.id().is_https()).count();
-    if over_tls > 0 && tls::system_roots().is_empty() {
+    if over_tls > 0 && !tls::has_trust_anchors() {
         report.problem(format!(
             "{}: https is used for {over_tls} of them, and this machine has no trust anchors: install the package \
              ca-certificates, or name a PEM file in SSL_CERT_FILE",

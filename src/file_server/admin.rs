@@ -28,7 +28,7 @@ pub fn serve(
         pages
             .app_data(phases.clone())
             .route("/", http::admin::page_route().to(status_page))
-            .route("/healthz", web::get().to(health));
+            .route("/healthz", http::admin::page_route().to(health));
     })
 }
 

@@ -14,7 +14,6 @@ use futures_util::future::{LocalBoxFuture, Shared};
 use rustix::io::{Errno, pread, retry_on_intr};
 use tokio::time::Instant;
 
-use super::body::Passage;
 use super::cache::Cache;
 use super::digests;
 use super::media;
@@ -23,6 +22,7 @@ use super::nowait::{self, Nowait};
 use super::root::{Identity, OpenError, Patience, Root, Stamp};
 use super::snapshot;
 use super::validators::Validators;
+use crate::http::transport::Passage;
 
 /// Files up to this size are answered from memory.
 pub const SMALL: u64 = 128 << 10;
@@ -256,6 +256,7 @@ mod tests {
     use std::task::Poll;
 
     use super::*;
+    use crate::http::transport::Passage;
 
     /// One look at a future, of which nothing is expected.
     async fn poll_once<F: Future>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {

@@ -89,6 +89,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(list)
 }
 
+/// Whether this machine has certificate authorities, without which no https server can be verified.
+#[must_use]
+pub fn has_trust_anchors() -> bool {
+    let found = rustls_native_certs::load_native_certs();
+    RootCertStore::empty().add_parsable_certificates(found.certs).0 > 0
+}
+
 /// The certificate authorities of this machine. A store often holds some that rustls does not accept; the others serve.
 fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
