@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use futures_util::future::{self, FutureExt};
 use tempfile::TempDir;
 
+use crate::balancer::program::{BalancerError, Bound, Program};
 use crate::balancer::settings::BalancerSettings;
-use crate::balancer::{Balancer, BalancerError};
 use crate::cli::UpArguments;
 use crate::file_server::settings::ServerSettings;
 use crate::file_server::{FileServer, ServerError};
@@ -78,7 +78,7 @@ pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
     let grace = balancer_settings.shutdown_timeout;
     let list = write_list(&scratch, &servers).map_err(UpError::Scratch)?;
     let balancer =
-        Balancer::build(BalancerSettings { servers: list, ..balancer_settings }, PassedSockets::default())?;
+        Program::build(BalancerSettings { servers: list, ..balancer_settings }, PassedSockets::default())?;
 
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
@@ -90,7 +90,7 @@ pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
 
 async fn run(
     servers: Vec<FileServer>,
-    balancer: Balancer,
+    balancer: Program,
     root: &Path,
     stop: &StopHandle,
 ) -> Result<(), UpError> {
@@ -105,7 +105,7 @@ async fn run(
     });
     // The servers come first, so that they print their addresses and answer the balancer's first probes.
     let mut all: Vec<_> = serving.collect();
-    let ready = |bound: &crate::balancer::Bound| {
+    let ready = |bound: &Bound| {
         for address in &bound.clients {
             say(format_args!("Balancer at http://{address}/"));
             say(format_args!("To download through it: fingerpost get http://{address}/plshelp.txt"));

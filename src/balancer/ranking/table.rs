@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::balancer::backends::Backend;
 use crate::balancer::health::fleet::{self, Mode, Standing};
-use crate::balancer::health::{Health, ProbeOutcome, State, Thresholds, Transition};
+use crate::balancer::health::{Health, ProbeOutcome, State, Thresholds, Traffic, Transition};
 use crate::balancer::policy::{self, Book, Candidate, Clock, Ledger, Policy, PolicyName};
 use crate::balancer::ranking::estimate::{Continuity, Estimate};
 
@@ -48,6 +48,10 @@ pub struct Entry {
     pub standing: Standing,
     /// Whether its load reports were believed, as of the latest table.
     pub was_heard: bool,
+    /// The redirects to it at its latest probe.
+    redirects: u64,
+    /// When that number was last seen to grow.
+    used_at: Option<Instant>,
 }
 
 /// The parts of one probe, each from its start.
@@ -66,6 +70,8 @@ impl Entry {
     #[must_use]
     pub fn new(member: Member, now: Instant) -> Self {
         Self {
+            redirects: member.ledger.redirects(),
+            used_at: None,
             member,
             health: Health::new(now),
             estimate: Estimate::default(),
@@ -91,6 +97,16 @@ impl Entry {
             self.health.restarted(now);
         }
         transition
+    }
+
+    /// Whether clients are sent there, as seen at its probes; to be called once for each.
+    pub fn traffic(&mut self, interval: Duration, now: Instant) -> Traffic {
+        let redirects = self.member.ledger.redirects();
+        if redirects != self.redirects {
+            (self.redirects, self.used_at) = (redirects, Some(now));
+        }
+        let unused = self.used_at.map(|used_at| now.saturating_duration_since(used_at));
+        Traffic::after(unused, interval)
     }
 }
 

@@ -2,28 +2,33 @@
 //!
 //! Nothing here waits for a mailbox, takes a lock or makes a system call.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use actix::Addr;
 use actix_http::header::{self, HeaderValue};
-use actix_http::{HttpMessage, Method, Request, Response, StatusCode};
+use actix_http::{Method, RequestHead, Response, StatusCode};
 use bytes::Bytes;
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use super::CurrentTable;
 use super::answer::{self, RedirectStatus};
 use super::avoid;
 use super::location::Target;
 use super::shortcut::Workbench;
+use super::{CurrentTable, RedirectHandler};
+use crate::balancer::Shared;
 use crate::balancer::admin::metrics::WorkerCounters;
 use crate::balancer::backends::BackendId;
 use crate::balancer::policy::{self, Avoid, Clock, Picks, SecondChance, Tick, Visit};
 use crate::balancer::ranking::table::RoutingTable;
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
-use crate::supervision::Leash;
+use crate::supervision::ActorKind;
 
 /// What all workers answer alike.
 #[derive(Debug, Clone)]
@@ -42,14 +47,39 @@ pub struct AnswerPlan {
     pub clock: Clock,
 }
 
+/// How the service is mounted.
+#[derive(Debug, Clone, Default)]
+pub struct Mount {
+    /// Taken off each path; empty if the service is mounted at the root.
+    pub prefix: Arc<str>,
+}
+
+impl Mount {
+    /// Path and query below the prefix; `None` if the path starts otherwise.
+    fn below<'a>(&self, target: &'a str) -> Option<Cow<'a, str>> {
+        if self.prefix.is_empty() {
+            return Some(target.into());
+        }
+        let rest = target.strip_prefix(&*self.prefix)?;
+        match rest.as_bytes().first() {
+            Some(b'/') => Some(rest.into()),
+            None | Some(b'?') => Some(format!("/{rest}").into()),
+            Some(_) => None,
+        }
+    }
+}
+
 /// Answers the requests of one HTTP worker.
 pub struct RedirectService {
-    pub(super) plan: AnswerPlan,
+    /// The balancer, which runs as long as something can ask it.
+    pub(super) shared: Arc<Shared>,
+    mount: Mount,
     pub(super) table: CurrentTable,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) workbench: RefCell<Workbench>,
     random: RefCell<SmallRng>,
-    _leash: Leash,
+    /// The handler ends with its last address.
+    _handler: Addr<RedirectHandler>,
 }
 
 /// Where a client is sent.
@@ -60,29 +90,32 @@ pub(super) struct Choice<'a> {
 }
 
 impl RedirectService {
-    /// A service that chooses from `table`, whoever replaces it meanwhile. `leash` keeps the worker's actor alive.
+    /// Starts the worker of the current thread: its `RedirectHandler`, which receives tables from now on, and the
+    /// service that reads them.
     #[must_use]
-    pub fn new(
-        plan: AnswerPlan,
-        table: CurrentTable,
-        counters: Arc<WorkerCounters>,
-        random: SmallRng,
-        leash: Leash,
-    ) -> Self {
+    pub(super) fn start(shared: Arc<Shared>, mount: Mount) -> Self {
+        let publication = &shared.publication;
+        let table: CurrentTable = Rc::new(RefCell::new(publication.latest()));
+        let actor = RedirectHandler(Rc::clone(&table));
+        let handler = shared.supervisor.start(ActorKind::Redirect, "worker", actor);
+        publication.subscribe(&handler.downgrade().recipient());
+        // A table may have been published before the handler subscribed.
+        table.replace(publication.latest());
         Self {
-            plan,
+            mount,
             table,
-            counters,
+            counters: shared.metrics.worker(),
             workbench: RefCell::default(),
-            random: RefCell::new(random),
-            _leash: leash,
+            random: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
+            _handler: handler,
+            shared,
         }
     }
 
     /// The answer to one request: a redirect, or the page of an error.
-    pub fn answer(&self, request: &Request) -> Response<Bytes> {
+    pub fn answer(&self, request: &RequestHead) -> Response<Bytes> {
         let host = request.headers().get(header::HOST);
-        let mut response = match *request.method() {
+        let mut response = match request.method {
             _ if host.is_some_and(|host| !is_host(host.as_bytes())) => self.refuse(StatusCode::BAD_REQUEST),
             Method::GET | Method::HEAD => self.redirect(request),
             _ => self.refuse(StatusCode::NOT_IMPLEMENTED),
@@ -92,16 +125,18 @@ impl RedirectService {
         response
     }
 
-    fn redirect(&self, request: &Request) -> Response<Bytes> {
-        let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    fn redirect(&self, request: &RequestHead) -> Response<Bytes> {
+        let target = request.uri.path_and_query().map_or("", |target| target.as_str());
+        let Some(target) = self.mount.below(target) else { return self.refuse(StatusCode::NOT_FOUND) };
         let Ok(target) = Target::parse(target.as_bytes()) else {
             return self.refuse(StatusCode::BAD_REQUEST);
         };
-        let table = self.table.load();
-        let now = self.plan.clock.tick(Instant::now());
-        let client = request.peer_addr().map(|peer| peer.ip());
+        let plan = &self.shared.answers;
+        let table = self.table.borrow();
+        let now = plan.clock.tick(Instant::now());
+        let client = request.peer_addr.map(|peer| peer.ip());
         match self.choose(&table, &target, avoid::avoided(request.headers()), client, now) {
-            Some(choice) => answer::redirect(&self.plan.pages, self.plan.status, &table, &choice, &target),
+            Some(choice) => answer::redirect(&plan.pages, plan.status, &table, &choice, &target),
             None => self.unavailable(),
         }
     }
@@ -120,10 +155,10 @@ impl RedirectService {
         if let Some(failed) = visit.as_ref().and_then(|visit| visit.avoid) {
             wanted.avoid.add(failed);
         }
-        let mut picks = Picks::new(self.plan.alternates);
+        let mut picks = Picks::new(self.shared.answers.alternates);
         table.policy.pick(&wanted, now, &mut *self.random.borrow_mut(), &mut picks);
         let entry = table.entries.get(picks.chosen()? as usize)?;
-        if let (Some(memory), Some(visit)) = (&self.plan.second_chance, &visit) {
+        if let (Some(memory), Some(visit)) = (&self.shared.answers.second_chance, &visit) {
             memory.sent(visit, entry.member.ledger.identity());
         }
         Some(Choice { backend: entry.member.backend.id(), picks })
@@ -131,7 +166,7 @@ impl RedirectService {
 
     /// Looks up whether this client was sent somewhere for this file before.
     fn visit(&self, client: Option<IpAddr>, path_hash: u64, now: Tick) -> Option<Visit> {
-        let memory = self.plan.second_chance.as_ref()?;
+        let memory = self.shared.answers.second_chance.as_ref()?;
         let client = match client? {
             IpAddr::V4(address) => policy::digest(&address.octets()),
             IpAddr::V6(address) => policy::digest(&address.octets()),
@@ -140,15 +175,15 @@ impl RedirectService {
     }
 
     fn refuse(&self, status: StatusCode) -> Response<Bytes> {
-        let mut response = self.plan.pages.answer(status);
+        let mut response = self.shared.answers.pages.answer(status);
         // A body may follow that nobody reads.
         response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
         response
     }
 
     fn unavailable(&self) -> Response<Bytes> {
-        let mut response = self.plan.pages.answer(StatusCode::SERVICE_UNAVAILABLE);
-        response.headers_mut().insert(header::RETRY_AFTER, self.plan.retry_after.clone());
+        let mut response = self.shared.answers.pages.answer(StatusCode::SERVICE_UNAVAILABLE);
+        response.headers_mut().insert(header::RETRY_AFTER, self.shared.answers.retry_after.clone());
         response
     }
 }

@@ -79,8 +79,9 @@ impl Shortcut for RedirectService {
         let mut headers = [const { MaybeUninit::uninit() }; MOST_HEADERS];
         let Some(target) = plain_target(head, &mut headers) else { return Offer::Declined };
         let Ok(target) = Target::parse(target.as_bytes()) else { return Offer::Declined };
-        let table = self.table.load();
-        let now = self.plan.clock.tick(Instant::now());
+        let plan = &self.shared.answers;
+        let table = self.table.borrow();
+        let now = plan.clock.tick(Instant::now());
         let Some(choice) = self.choose(&table, &target, Avoid::default(), client, now) else {
             return Offer::Declined;
         };
@@ -90,10 +91,10 @@ impl Shortcut for RedirectService {
         location.clear();
         target.put_location(choice.backend, location);
         page.clear();
-        answer::put_page(&self.plan.pages, self.plan.status, location, page);
+        answer::put_page(&plan.pages, plan.status, location, page);
 
         if start.is_empty() {
-            let (code, reason) = (self.plan.status.code(), self.plan.status.reason());
+            let (code, reason) = (plan.status.code(), plan.status.reason());
             start.extend(format!("HTTP/1.1 {code} {reason}\r\nContent-Length: ").bytes());
         }
         answer.put_slice(start);
@@ -106,7 +107,7 @@ impl Shortcut for RedirectService {
         }
         answer.put_slice(tail.text(now));
         answer.put_slice(page);
-        self.counters.answered(self.plan.status.code());
+        self.counters.answered(plan.status.code());
         Offer::Answered
     }
 }
