@@ -42,14 +42,22 @@ impl Servers {
     }
 }
 
-/// The addresses in the `Link` header, which must be in the form of RFC 6249 and in the order of their priority.
+/// The addresses in the `Link` lines, one each, which must be in the form of RFC 6249 and in the order of their priority.
 fn duplicates(answer: &Answer) -> Vec<String> {
-    let Some(header) = answer.header("Link") else { return Vec::new() };
-    let link = |(priority, link): (usize, &str)| {
+    let links = answer.headers.iter().filter(|(name, _)| name == "Link").map(|(_, value)| value);
+    let link = |(priority, link): (usize, &String)| {
         let end = format!(">; rel=duplicate; pri={priority}");
-        link.strip_prefix('<').and_then(|link| link.strip_suffix(&end)).expect(header).to_owned()
+        link.strip_prefix('<').and_then(|link| link.strip_suffix(&end)).expect(link).to_owned()
     };
-    (1..).zip(header.split(", ")).map(link).collect()
+    (1..).zip(links).map(link).collect()
+}
+
+/// The request on the fast path, and with a header that keeps it from there.
+fn on_both_paths(story: &Servers, target: &str) -> [Answer; 2] {
+    ["", "Fingerpost-Avoid: 192.0.2.1:1\r\n"].map(|line| {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\n{line}\r\n");
+        http::request(story.balancer.address(), head)
+    })
 }
 
 #[test]
@@ -57,14 +65,23 @@ fn a_redirect_names_as_many_other_servers_as_it_is_told_to() {
     for (alternates, named) in [("0", 0), ("1", 1), ("3", 3)] {
         let story = Servers::prompt(5, &[("ALTERNATES", alternates)]);
         let known: HashSet<_> = (0..5).map(|peer| story.location(peer, "/a%20b?c=d")).collect();
-        for _ in 0..20 {
-            let answer = story.balancer.get("/a%20b?c=d");
+        for answer in (0..10).flat_map(|_| on_both_paths(&story, "/a%20b?c=d")) {
             let mut urls = duplicates(&answer);
             assert_eq!(urls.len(), named, "{answer:?}");
             urls.push(answer.location().to_owned());
             let different: HashSet<_> = urls.iter().cloned().collect();
             assert_eq!(different.len(), urls.len(), "{answer:?}");
             assert!(different.is_subset(&known), "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn the_redirect_of_a_long_target_names_no_other_server() {
+    let story = Servers::prompt(3, &[]);
+    for (length, named) in [(512, 2), (513, 0), (4000, 0)] {
+        for answer in on_both_paths(&story, &format!("/f?{}", "a".repeat(length - 3))) {
+            assert_eq!((answer.status, duplicates(&answer).len()), (301, named), "{length}");
         }
     }
 }

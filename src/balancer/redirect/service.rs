@@ -30,6 +30,10 @@ use crate::http::host::is_host;
 use crate::http::pages::Pages;
 use crate::supervision::ActorKind;
 
+/// Of a longer target, path and query, no alternates are named: each repeats the target, and proxies bound a head (nginx
+/// to 4 or 8 KiB by default).
+const LONGEST_WITH_ALTERNATES: usize = 512;
+
 /// What all workers answer alike.
 #[derive(Debug, Clone)]
 pub struct AnswerPlan {
@@ -155,7 +159,8 @@ impl RedirectService {
         if let Some(failed) = visit.as_ref().and_then(|visit| visit.avoid) {
             wanted.avoid.add(failed);
         }
-        let mut picks = Picks::new(self.shared.answers.alternates);
+        let is_long = target.as_bytes().len() > LONGEST_WITH_ALTERNATES;
+        let mut picks = Picks::new(if is_long { 0 } else { self.shared.answers.alternates });
         table.policy.pick(&wanted, now, &mut *self.random.borrow_mut(), &mut picks);
         let entry = table.entries.get(picks.chosen()? as usize)?;
         if let (Some(memory), Some(visit)) = (&self.shared.answers.second_chance, &visit) {

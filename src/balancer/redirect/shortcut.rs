@@ -101,9 +101,9 @@ impl Shortcut for RedirectService {
         put_number(answer, page.len());
         answer.put_slice(b"\r\nLocation: ");
         answer.put_slice(location);
-        if !choice.picks.alternates().is_empty() {
+        for alternate in answer::alternates(&table, &choice.picks) {
             answer.put_slice(b"\r\nLink: ");
-            answer::put_link(&table, &choice.picks, &target, answer);
+            answer::put_link(alternate, &target, answer);
         }
         answer.put_slice(tail.text(now));
         answer.put_slice(page);
