@@ -189,6 +189,7 @@ impl Balancer {
             answers: AnswerPlan {
                 status: settings.status,
                 alternates: settings.alternates,
+                trusted_proxies: settings.trusted_proxies.clone(),
                 second_chance: second_chance(settings),
                 retry_after: HeaderValue::from(settings.thresholds.interval.as_secs().max(1)),
                 pages: Pages::built_in(),

@@ -38,6 +38,9 @@ pub struct BalancingArguments {
     /// The path that probes ask for [default: /files/plshelp.txt]
     #[arg(long, value_name = "PATH")]
     pub probe_path: Option<String>,
+    /// Proxies whose X-Forwarded-For and X-Forwarded-Proto count [default: 127.0.0.0/8,::1]
+    #[arg(long, value_name = "CIDR,...")]
+    pub trusted_proxies: Option<String>,
     /// The status of a redirect: 301, 302, 307 or 308 [default: 301]
     #[arg(long, value_name = "CODE")]
     pub status: Option<u16>,
@@ -69,6 +72,7 @@ impl BalancingArguments {
             "balancer.probe_interval" => self.probe_interval,
             "balancer.probe_path" => self.probe_path,
             "balancer.status" => self.status,
+            "balancer.trusted_proxies" => self.trusted_proxies,
         }
     }
 }

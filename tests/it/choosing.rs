@@ -1,6 +1,7 @@
 //! What decides where a client is sent, besides the health of the servers.
 
 use std::collections::HashSet;
+use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
@@ -208,4 +209,60 @@ fn hash_keeps_a_path_on_its_server() {
     let targets = ["/a", "/b", "/c", "/d"];
     let ask = || targets.map(|target| story.balancer.get(target).location().to_owned());
     assert_eq!(ask(), ask());
+}
+
+/// Listens and never accepts, so that probes find neither success nor failure until they time out.
+fn silent(address: &str) -> (TcpListener, String) {
+    let listener = TcpListener::bind(address).unwrap();
+    let authority = listener.local_addr().unwrap().to_string();
+    (listener, authority)
+}
+
+#[test]
+fn clients_are_sent_to_servers_of_their_scheme_and_address_family_as_trusted_proxies_report_them() {
+    let [http, https] = [silent("127.0.0.1:0"), silent("127.0.0.1:0")];
+    let [http_v6, https_v6] = [silent("[::1]:0"), silent("[::1]:0")];
+    let [a, b, c, d] = [&http, &https, &http_v6, &https_v6].map(|(_, authority)| authority.to_owned());
+    let [a, b, c, d] =
+        [format!("http://{a}"), format!("https://{b}"), format!("http://{c}"), format!("https://{d}")];
+    let to = |trusted: &str, list: &[&str], lines: &str| {
+        let keys = [
+            ("TRUSTED_PROXIES", trusted),
+            ("PROBE_INTERVAL", "120s"),
+            ("PROBE_TIMEOUT", "60s"),
+            ("POLICY", "random"),
+        ];
+        let balancer = Balancer::start_with_keys(&list.join("\n"), &keys);
+        let mut found = [HashSet::new(), HashSet::new()];
+        for number in 0..40 {
+            for (found, way) in found.iter_mut().zip(["", "Fingerpost-Avoid: 192.0.2.1:1\r\n"]) {
+                let head = format!("GET /{number} HTTP/1.1\r\nHost: x\r\n{lines}{way}\r\n");
+                let answer = http::request(balancer.address(), head);
+                found.insert(answer.location().rsplit_once('/').unwrap().0.to_owned());
+            }
+        }
+        let [fast, long] = found;
+        assert_eq!(fast, long, "{lines}");
+        let mut found: Vec<String> = fast.into_iter().collect();
+        found.sort();
+        found
+    };
+    let sorted = |mut list: Vec<&String>| {
+        list.sort();
+        list.into_iter().cloned().collect::<Vec<_>>()
+    };
+    let all = [a.as_str(), &b, &c, &d];
+    let (v6, secure) = ("X-Forwarded-For: 2001:db8::1\r\n", "X-Forwarded-Proto: https\r\n");
+    let both = format!("{v6}{secure}");
+    let loopback = "127.0.0.0/8";
+    // These connections are IPv4.
+    assert_eq!(to(loopback, &all, ""), sorted(vec![&a, &b]));
+    assert_eq!(to(loopback, &all, secure), [b.clone()]);
+    assert_eq!(to(loopback, &all, v6), sorted(vec![&a, &b, &c, &d]));
+    assert_eq!(to(loopback, &all, &both), sorted(vec![&b, &d]));
+    // Nothing else is usable.
+    assert_eq!(to(loopback, &[&c], secure), [c.clone()]);
+    assert_eq!(to(loopback, &[&a, &d], secure), [a.clone()]);
+    // No proxy is trusted.
+    assert_eq!(to("", &all, &both), sorted(vec![&a, &b]));
 }

@@ -238,6 +238,17 @@ pub fn build(
     candidates.retain(|candidate| candidate.weight > 0.0 && candidate.weight.is_finite());
     match name {
         PolicyName::Adaptive => Box::new(adaptive::Adaptive::new(candidates, now, rng)),
+        _ => build_part(name, candidates, rng),
+    }
+}
+
+/// Builds the policy over a part of the candidates of another one, which is used beside it: what that one has written to
+/// the ledgers stays.
+#[must_use]
+pub fn build_part(name: PolicyName, mut candidates: Vec<Candidate>, rng: &mut dyn Rng) -> Box<dyn Policy> {
+    candidates.retain(|candidate| candidate.weight > 0.0 && candidate.weight.is_finite());
+    match name {
+        PolicyName::Adaptive => Box::new(adaptive::Adaptive::over(candidates, rng)),
         PolicyName::Ranked => Box::new(ranked::Ranked::new(candidates, rng)),
         PolicyName::TwoChoices => Box::new(two_choices::TwoChoices::new(candidates)),
         PolicyName::RoundRobin => Box::new(round_robin::RoundRobin::new(candidates)),

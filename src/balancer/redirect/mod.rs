@@ -14,6 +14,7 @@ use crate::balancer::ranking::table::RoutingTable;
 
 pub mod answer;
 pub mod avoid;
+pub mod client;
 pub mod location;
 pub mod mount;
 pub mod service;

@@ -102,7 +102,9 @@ impl Service<ServiceRequest> for WorkerService {
     actix_service::always_ready!();
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        let answer = HttpResponse::from(self.0.answer(request.head()).map_into_boxed_body());
+        let answer = HttpResponse::from(
+            self.0.answer(request.head(), request.app_config().secure()).map_into_boxed_body(),
+        );
         ready(Ok(request.into_response(answer)))
     }
 }

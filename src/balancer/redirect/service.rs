@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::answer::{self, RedirectStatus};
 use super::avoid;
+use super::client::{Client, TrustedProxies};
 use super::location::Target;
 use super::shortcut::Workbench;
 use super::{CurrentTable, RedirectHandler};
@@ -45,6 +46,8 @@ pub struct AnswerPlan {
     pub retry_after: HeaderValue,
     /// The pages.
     pub pages: Pages,
+    /// The proxies whose word on the client counts.
+    pub trusted_proxies: TrustedProxies,
     /// What clients were sent where, if those that come back are sent elsewhere.
     pub second_chance: Option<Arc<SecondChance>>,
     /// Tells the policies the time.
@@ -117,11 +120,13 @@ impl RedirectService {
     }
 
     /// The answer to one request: a redirect, or the page of an error.
-    pub fn answer(&self, request: &RequestHead) -> Response<Bytes> {
+    ///
+    /// `is_https` is for a request that arrived over TLS itself.
+    pub fn answer(&self, request: &RequestHead, is_https: bool) -> Response<Bytes> {
         let host = request.headers().get(header::HOST);
         let mut response = match request.method {
             _ if host.is_some_and(|host| !is_host(host.as_bytes())) => self.refuse(StatusCode::BAD_REQUEST),
-            Method::GET | Method::HEAD => self.redirect(request),
+            Method::GET | Method::HEAD => self.redirect(request, is_https),
             _ => self.refuse(StatusCode::NOT_IMPLEMENTED),
         };
         response.head_mut().set_camel_case_headers(true);
@@ -129,7 +134,7 @@ impl RedirectService {
         response
     }
 
-    fn redirect(&self, request: &RequestHead) -> Response<Bytes> {
+    fn redirect(&self, request: &RequestHead, is_https: bool) -> Response<Bytes> {
         let target = request.uri.path_and_query().map_or("", |target| target.as_str());
         let Some(target) = self.mount.below(target) else { return self.refuse(StatusCode::NOT_FOUND) };
         let Ok(target) = Target::parse(target.as_bytes()) else {
@@ -138,8 +143,10 @@ impl RedirectService {
         let plan = &self.shared.answers;
         let table = self.table.borrow();
         let now = plan.clock.tick(Instant::now());
-        let client = request.peer_addr.map(|peer| peer.ip());
-        match self.choose(&table, &target, avoid::avoided(request.headers()), client, now) {
+        let lines = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let peer = request.peer_addr.map(|peer| peer.ip());
+        let client = Client::new(peer, is_https, &plan.trusted_proxies, lines);
+        match self.choose(&table, &target, avoid::avoided(request.headers()), &client, now) {
             Some(choice) => answer::redirect(&plan.pages, plan.status, &table, &choice, &target),
             None => self.unavailable(),
         }
@@ -151,17 +158,17 @@ impl RedirectService {
         table: &'a RoutingTable,
         target: &Target<'_>,
         avoid: Avoid,
-        client: Option<IpAddr>,
+        client: &Client,
         now: Tick,
     ) -> Option<Choice<'a>> {
         let mut wanted = policy::Request { path_hash: policy::digest(target.path()), avoid };
-        let visit = self.visit(client, wanted.path_hash, now);
+        let visit = self.visit(client.address, wanted.path_hash, now);
         if let Some(failed) = visit.as_ref().and_then(|visit| visit.avoid) {
             wanted.avoid.add(failed);
         }
         let is_long = target.as_bytes().len() > LONGEST_WITH_ALTERNATES;
         let mut picks = Picks::new(if is_long { 0 } else { self.shared.answers.alternates });
-        table.policy.pick(&wanted, now, &mut *self.random.borrow_mut(), &mut picks);
+        table.policy_for(client.needs()).pick(&wanted, now, &mut *self.random.borrow_mut(), &mut picks);
         let entry = table.entries.get(picks.chosen()? as usize)?;
         if let (Some(memory), Some(visit)) = (&self.shared.answers.second_chance, &visit) {
             memory.sent(visit, entry.member.ledger.identity());

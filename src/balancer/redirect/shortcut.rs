@@ -14,6 +14,7 @@ use bytes::{BufMut, BytesMut};
 use tokio::time::Instant;
 
 use super::answer;
+use super::client::Client;
 use super::location::Target;
 use super::service::RedirectService;
 use crate::balancer::policy::{Avoid, Tick};
@@ -75,14 +76,16 @@ struct Tail {
 }
 
 impl Shortcut for RedirectService {
-    fn answer(&self, head: &[u8], client: Option<IpAddr>, answer: &mut BytesMut) -> Offer {
+    fn answer(&self, head: &[u8], peer: Option<IpAddr>, answer: &mut BytesMut) -> Offer {
         let mut headers = [const { MaybeUninit::uninit() }; MOST_HEADERS];
-        let Some(target) = plain_target(head, &mut headers) else { return Offer::Declined };
+        let Some((target, headers)) = plain_request(head, &mut headers) else { return Offer::Declined };
         let Ok(target) = Target::parse(target.as_bytes()) else { return Offer::Declined };
         let plan = &self.shared.answers;
         let table = self.table.borrow();
         let now = plan.clock.tick(Instant::now());
-        let Some(choice) = self.choose(&table, &target, Avoid::default(), client, now) else {
+        let lines = headers.iter().map(|header| (header.name, header.value));
+        let client = Client::new(peer, false, &plan.trusted_proxies, lines);
+        let Some(choice) = self.choose(&table, &target, Avoid::default(), &client, now) else {
             return Offer::Declined;
         };
 
@@ -117,11 +120,11 @@ fn is_needless(header: &httparse::Header<'_>) -> bool {
     header.name.eq_ignore_ascii_case("connection") && header.value.eq_ignore_ascii_case(b"keep-alive")
 }
 
-/// The target of a request that may go the short way.
-fn plain_target<'a>(
+/// The target and the header lines of a request that may go the short way.
+fn plain_request<'a, 'b>(
     head: &'a [u8],
-    headers: &mut [MaybeUninit<httparse::Header<'a>>; MOST_HEADERS],
-) -> Option<&'a str> {
+    headers: &'b mut [MaybeUninit<httparse::Header<'a>>; MOST_HEADERS],
+) -> Option<(&'a str, &'b [httparse::Header<'a>])> {
     let mut request = httparse::Request::new(&mut []);
     let parsed = request.parse_with_uninit_headers(head, headers).ok()?;
     if !parsed.is_complete() || request.method != Some("GET") || request.version != Some(1) {
@@ -139,11 +142,12 @@ fn plain_target<'a>(
         }
     }
     // An absolute-form target names a host of its own; the long way knows what that means.
-    request.path.filter(|path| {
+    let path = request.path.filter(|path| {
         hosts == 1
             && path.starts_with('/')
             && path.bytes().all(|byte| REGULAR.get(usize::from(byte)) == Some(&true))
-    })
+    })?;
+    Some((path, request.headers))
 }
 
 impl Tail {
