@@ -62,7 +62,7 @@ use backends::Backend;
 use backends::list::Problem;
 use backends::watch::{Follower, ListError};
 use builder::Builder;
-use policy::{Book, PolicyName, SecondChance};
+use policy::{Book, PolicyName};
 use probe::ProbePlan;
 use ranking::publication::Publication;
 use ranking::table::{Member, RoutingTable};
@@ -70,7 +70,7 @@ use ranking::{RankingActor, RankingPlan};
 use redirect::mount::Redirects;
 use redirect::service::AnswerPlan;
 use roster::Roster;
-use settings::{BalancerSettings, Returning};
+use settings::BalancerSettings;
 
 /// Why a balancer cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -190,7 +190,8 @@ impl Balancer {
                 status: settings.status,
                 alternates: settings.alternates,
                 trusted_proxies: settings.trusted_proxies.clone(),
-                second_chance: second_chance(settings),
+                memory: (settings.policy != PolicyName::Hash).then(Arc::default),
+                returning: settings.returning,
                 retry_after: HeaderValue::from(settings.thresholds.interval.as_secs().max(1)),
                 pages: Pages::built_in(),
                 clock,
@@ -240,10 +241,4 @@ async fn follow(mut source: Source, mut roster: Roster) {
         let backends = source.changed().await;
         roster.replace(&backends);
     }
-}
-
-/// Under `hash` a path belongs to one server, whichever client asks for it.
-fn second_chance(settings: &BalancerSettings) -> Option<Arc<SecondChance>> {
-    let given = settings.returning == Returning::Elsewhere && settings.policy != PolicyName::Hash;
-    given.then(Arc::default)
 }

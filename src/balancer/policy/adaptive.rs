@@ -156,8 +156,11 @@ impl Adaptive {
 
 impl Policy for Adaptive {
     fn pick(&self, request: &Request, now: Tick, _rng: &mut dyn Rng, picks: &mut Picks) {
-        let samples = self.samples(request, now);
         let mut draw = || self.draw(self.advance(1));
+        if picks.chosen().is_some() {
+            return draw::fill_up(&self.names, request, picks, draw);
+        }
+        let samples = self.samples(request, now);
         let (number, name) = if let Some(number) = samples.best() {
             (number, self.names.get(number as usize))
         } else {

@@ -25,8 +25,10 @@ use super::{CurrentTable, RedirectHandler};
 use crate::balancer::Shared;
 use crate::balancer::admin::metrics::WorkerCounters;
 use crate::balancer::backends::BackendId;
+use crate::balancer::health::fleet::Standing;
 use crate::balancer::policy::{self, Avoid, Clock, Picks, SecondChance, Tick, Visit};
 use crate::balancer::ranking::table::RoutingTable;
+use crate::balancer::settings::Returning;
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
 use crate::supervision::ActorKind;
@@ -48,8 +50,10 @@ pub struct AnswerPlan {
     pub pages: Pages,
     /// The proxies whose word on the client counts.
     pub trusted_proxies: TrustedProxies,
-    /// What clients were sent where, if those that come back are sent elsewhere.
-    pub second_chance: Option<Arc<SecondChance>>,
+    /// The backends that clients were sent to; `None` under `hash`, which keeps a path on its backend by itself.
+    pub memory: Option<Arc<SecondChance>>,
+    /// Whether clients that return are sent elsewhere.
+    pub returning: Returning,
     /// Tells the policies the time.
     pub clock: Clock,
 }
@@ -87,6 +91,14 @@ pub struct RedirectService {
     random: RefCell<SmallRng>,
     /// The handler ends with its last address.
     _handler: Addr<RedirectHandler>,
+}
+
+/// A request, as far as the choice depends on it.
+pub(super) struct Wanted<'a> {
+    pub(super) target: &'a Target<'a>,
+    pub(super) is_head: bool,
+    pub(super) avoid: Avoid,
+    pub(super) client: Client,
 }
 
 /// Where a client is sent.
@@ -146,7 +158,13 @@ impl RedirectService {
         let lines = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let peer = request.peer_addr.map(|peer| peer.ip());
         let client = Client::new(peer, is_https, &plan.trusted_proxies, lines);
-        match self.choose(&table, &target, avoid::avoided(request.headers()), &client, now) {
+        let wanted = Wanted {
+            target: &target,
+            is_head: request.method == Method::HEAD,
+            avoid: avoid::avoided(request.headers()),
+            client,
+        };
+        match self.choose(&table, wanted, now) {
             Some(choice) => answer::redirect(&plan.pages, plan.status, &table, &choice, &target),
             None => self.unavailable(),
         }
@@ -156,34 +174,45 @@ impl RedirectService {
     pub(super) fn choose<'a>(
         &self,
         table: &'a RoutingTable,
-        target: &Target<'_>,
-        avoid: Avoid,
-        client: &Client,
+        wanted: Wanted<'_>,
         now: Tick,
     ) -> Option<Choice<'a>> {
-        let mut wanted = policy::Request { path_hash: policy::digest(target.path()), avoid };
-        let visit = self.visit(client.address, wanted.path_hash, now);
-        if let Some(failed) = visit.as_ref().and_then(|visit| visit.avoid) {
-            wanted.avoid.add(failed);
+        let plan = &self.shared.answers;
+        let Wanted { target, is_head, avoid, client } = wanted;
+        let mut request = policy::Request { path_hash: policy::digest(target.path()), avoid };
+        let visit = self.visit(client.address, request.path_hash, is_head, now);
+        let entry_of = |place: Option<u32>| table.entries.get(place? as usize);
+        let failed = visit.and_then(|visit| visit.avoid).filter(|_| plan.returning == Returning::Elsewhere);
+        if let Some(failed) = entry_of(failed) {
+            request.avoid.add(failed.member.ledger.identity());
         }
         let is_long = target.as_bytes().len() > LONGEST_WITH_ALTERNATES;
-        let mut picks = Picks::new(if is_long { 0 } else { self.shared.answers.alternates });
-        table.policy_for(client.needs()).pick(&wanted, now, &mut *self.random.borrow_mut(), &mut picks);
-        let entry = table.entries.get(picks.chosen()? as usize)?;
-        if let (Some(memory), Some(visit)) = (&self.shared.answers.second_chance, &visit) {
-            memory.sent(visit, entry.member.ledger.identity());
+        let alternates = if is_long { 0 } else { plan.alternates };
+        let mut picks = Picks::new(alternates);
+        let same = visit.and_then(|visit| visit.same);
+        if let (Some(place), Some(entry)) = (same, entry_of(same))
+            && entry.standing != Standing::Out
+            && !request.avoid.contains(entry.member.ledger.identity())
+        {
+            entry.member.ledger.redirected(now);
+            picks = Picks::with(place, alternates);
         }
-        Some(Choice { backend: entry.member.backend.id(), picks })
+        table.policy_for(client.needs()).pick(&request, now, &mut *self.random.borrow_mut(), &mut picks);
+        let chosen = picks.chosen()?;
+        if let (Some(memory), Some(visit)) = (&plan.memory, &visit) {
+            memory.sent(visit, chosen);
+        }
+        Some(Choice { backend: entry_of(Some(chosen))?.member.backend.id(), picks })
     }
 
     /// Looks up whether this client was sent somewhere for this file before.
-    fn visit(&self, client: Option<IpAddr>, path_hash: u64, now: Tick) -> Option<Visit> {
-        let memory = self.shared.answers.second_chance.as_ref()?;
+    fn visit(&self, client: Option<IpAddr>, path_hash: u64, is_head: bool, now: Tick) -> Option<Visit> {
+        let memory = self.shared.answers.memory.as_ref()?;
         let client = match client? {
             IpAddr::V4(address) => policy::digest(&address.octets()),
             IpAddr::V6(address) => policy::digest(&address.octets()),
         };
-        Some(memory.visit(client.rotate_left(1) ^ path_hash, now))
+        Some(memory.visit(client.rotate_left(1) ^ path_hash, is_head, now))
     }
 
     fn refuse(&self, status: StatusCode) -> Response<Bytes> {

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::answer;
 use super::client::Client;
 use super::location::Target;
-use super::service::RedirectService;
+use super::service::{RedirectService, Wanted};
 use crate::balancer::policy::{Avoid, Tick};
 use crate::http::host::is_host;
 use crate::http::transport::{Offer, Shortcut};
@@ -85,7 +85,8 @@ impl Shortcut for RedirectService {
         let now = plan.clock.tick(Instant::now());
         let lines = headers.iter().map(|header| (header.name, header.value));
         let client = Client::new(peer, false, &plan.trusted_proxies, lines);
-        let Some(choice) = self.choose(&table, &target, Avoid::default(), &client, now) else {
+        let wanted = Wanted { target: &target, is_head: false, avoid: Avoid::default(), client };
+        let Some(choice) = self.choose(&table, wanted, now) else {
             return Offer::Declined;
         };
 
