@@ -44,7 +44,7 @@ pub fn run(cli: Cli) -> ExitCode {
     telemetry::start(&cli.log);
     match cli.command {
         Command::Up(arguments) => exit(up::command(&arguments)),
-        Command::Balancer(arguments) => exit(balancer::command(&arguments)),
+        Command::Balancer(arguments) => exit(balancer::program::command(&arguments)),
         Command::Server(arguments) => exit(file_server::command(&arguments)),
         Command::Get(arguments) => client::command(&arguments),
         Command::Status(arguments) => exit(balancer::admin::query::command(&arguments)),

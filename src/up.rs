@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use futures_util::future::{self, FutureExt};
 use tempfile::TempDir;
 
+use crate::balancer::program::{BalancerError, Bound, Program};
 use crate::balancer::settings::BalancerSettings;
-use crate::balancer::{Balancer, BalancerError};
 use crate::cli::UpArguments;
 use crate::file_server::settings::ServerSettings;
 use crate::file_server::{FileServer, ServerError};
@@ -81,7 +81,7 @@ pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
     let grace = balancer_settings.shutdown_timeout;
     let list = write_list(&scratch, &servers).map_err(UpError::Scratch)?;
     let balancer =
-        Balancer::build(BalancerSettings { servers: list, ..balancer_settings }, PassedSockets::default())?;
+        Program::build(BalancerSettings { servers: list, ..balancer_settings }, PassedSockets::default())?;
 
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
@@ -93,7 +93,7 @@ pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
 
 async fn run(
     servers: Vec<FileServer>,
-    balancer: Balancer,
+    balancer: Program,
     root: &Path,
     stop: &StopHandle,
 ) -> Result<(), UpError> {
@@ -108,7 +108,7 @@ async fn run(
     });
     // The servers start first, so that they answer the first probes of the balancer.
     let mut all: Vec<_> = serving.collect();
-    let ready = |bound: &crate::balancer::Bound| {
+    let ready = |bound: &Bound| {
         for address in &bound.clients {
             say(format_args!("Balancer at http://{address}/"));
             say(format_args!("To download through it: {} get http://{address}/plshelp.txt", own_command()));

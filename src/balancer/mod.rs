@@ -1,19 +1,40 @@
-//! The balancer: knows which backends are usable and how fast they are, and redirects to the best.
+//! The balancer: knows which backends are usable and how fast they are, and redirects each client to the best.
 //!
-//! - [`backends`]: the list, and following it while the balancer runs.
-//! - [`roster`], [`probe`]: one `ProbeActor` for each backend of the list.
-//! - [`health`], [`load_report`], [`ranking`]: what probes and reports say, folded by `RankingActor` into tables.
+//! - [`backends`]: the list of backends, and changes of it while the balancer runs.
+//! - `roster`, [`probe`]: one `ProbeActor` for each backend of the list.
+//! - [`health`], [`load_report`], [`ranking`]: probe results and load reports, folded by `RankingActor` into tables.
 //! - [`policy`]: how one backend is chosen from a table.
-//! - [`redirect`]: the request path, and `RedirectHandler`, which holds the table of one HTTP worker.
+//! - [`redirect`]: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
+//! - [`builder`]: a balancer in any actix program; [`program`]: `fingerpost balancer`, with listeners and signals.
 //! - [`admin`]: metrics, the status API, drills.
+//!
+//! # In a program of your own
+//! A [`Balancer`] probes and ranks; [`Balancer::redirects`] is a service for any actix-web `App`:
+//!
+//! ```
+//! use actix_web::{App, test};
+//! use fingerpost::balancer::Balancer;
+//!
+//! # actix_web::rt::System::new().block_on(async {
+//! // Its connections are never accepted, so that it stays unknown, and is used, until the first probe times out.
+//! let mirror = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+//! let address = mirror.local_addr().unwrap();
+//!
+//! let balancer = Balancer::builder().backend(address).start().unwrap();
+//! let app = test::init_service(App::new().default_service(balancer.redirects())).await;
+//! let request = test::TestRequest::get().uri("/plshelp.txt?x=1").to_request();
+//! let answer = test::call_service(&app, request).await;
+//! assert_eq!(answer.status(), 301);
+//! let location = answer.headers().get("location").unwrap();
+//! assert_eq!(location, &format!("http://{address}/plshelp.txt?x=1"));
+//! # });
+//! ```
 
-use std::net::{SocketAddr, TcpListener};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
-use actix::{Actor, Arbiter};
+use actix::Arbiter;
 use actix_http::header::HeaderValue;
-use arc_swap::ArcSwap;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::sync::Semaphore;
@@ -21,137 +42,107 @@ use tokio::time::Instant;
 
 pub mod admin;
 pub mod backends;
+pub mod builder;
 pub mod health;
 pub mod load_report;
 pub mod policy;
 pub mod probe;
+pub mod program;
 pub mod ranking;
 pub mod redirect;
-pub mod roster;
+mod roster;
 pub mod settings;
-pub mod workers;
 
-use crate::cli::BalancerArguments;
 use crate::http::client::Resolver;
-use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::Pages;
-use crate::http::stop::{Interrupts, StopHandle};
-use crate::open_files::{self, TooFewFiles};
 use crate::settings::SettingsError;
-use crate::supervision::{ActorKind, GaveUp, Guardian, Leash, Patience, Seat};
-use crate::systemd::{PassedError, PassedSockets, ServiceState};
-use crate::telemetry::say;
-use admin::Admin;
+use crate::supervision::{ActorKind, Failure, RestartPolicy, Supervisor};
 use admin::metrics::BalancerMetrics;
+use admin::status::StatusReport;
+use backends::Backend;
+use backends::list::Problem;
 use backends::watch::{Follower, ListError};
-use policy::{Book, PolicyName, SecondChance};
+use builder::Builder;
+use policy::{Book, PolicyName};
 use probe::ProbePlan;
 use ranking::publication::Publication;
 use ranking::table::{Member, RoutingTable};
-use ranking::{Members, RankingActor, RankingPlan};
+use ranking::{RankingActor, RankingPlan};
+use redirect::mount::Redirects;
 use redirect::service::AnswerPlan;
 use roster::Roster;
-use settings::{BalancerSettings, Returning};
-use workers::Workers;
+use settings::BalancerSettings;
 
-/// Why a balancer cannot run, or ended.
+/// Why a balancer cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum BalancerError {
-    /// The settings make no sense.
+pub enum StartError {
+    /// A setting has a value that makes no sense.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The list cannot be read at start.
+    /// The list cannot be read.
     #[error(transparent)]
     List(#[from] ListError),
-    /// A port cannot be had.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// The service manager passed sockets that cannot be used.
-    #[error(transparent)]
-    Passed(#[from] PassedError),
-    /// Too few files may be open.
-    #[error(transparent)]
-    TooFewFiles(#[from] TooFewFiles),
-    /// The system gave no thread or no signals.
-    #[error("cannot start the balancer")]
-    System(#[from] std::io::Error),
-    /// An actor kept dying.
-    #[error(transparent)]
-    GaveUp(#[from] GaveUp),
+    /// A backend given in code is wrong. Its number counts from 1.
+    #[error("cannot use the backends: {0}")]
+    Backends(Problem),
 }
 
-/// Runs `fingerpost balancer` until it is told to stop.
-pub fn command(arguments: &BalancerArguments) -> Result<(), BalancerError> {
-    // First of all, since it is about descriptors and the environment.
-    let passed = PassedSockets::take()?;
-    let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
-    let settings = BalancerSettings::try_from(raw.balancer)?;
-    let (grace, need) = (settings.shutdown_timeout, settings.open_files());
-    let balancer = Balancer::build(settings, passed)?;
-    open_files::provide(need)?;
-    actix::System::new().block_on(async {
-        let stop = StopHandle::default();
-        let interrupts = Interrupts::listen()?;
-        actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
-        balancer.run(Bound::announce, stop).await
-    })
+/// The origin of the list of backends.
+pub(crate) enum Source {
+    /// It never changes.
+    Fixed(Arc<[Backend]>),
+    /// A file, which is followed.
+    File(Follower),
 }
 
-/// A balancer that has its ports and its list, and answers once it is run.
-pub struct Balancer {
-    settings: BalancerSettings,
-    bound: Bound,
-    listening: Listening,
-    admin_listener: TcpListener,
-    follower: Follower,
+impl Source {
+    fn backends(&self) -> Arc<[Backend]> {
+        match self {
+            Self::Fixed(backends) => Arc::clone(backends),
+            Self::File(follower) => follower.backends(),
+        }
+    }
+
+    /// Waits until another list is in force.
+    async fn changed(&mut self) -> Arc<[Backend]> {
+        match self {
+            Self::Fixed(_) => std::future::pending().await,
+            Self::File(follower) => follower.changed().await,
+        }
+    }
 }
 
-/// Where a balancer can be reached.
-#[derive(Debug, Clone)]
-pub struct Bound {
-    /// Where clients connect.
-    pub clients: Vec<Address>,
-    /// Where the admin pages are.
-    pub admin: SocketAddr,
+/// A running balancer: it follows the list, probes and ranks, on a thread of its own, as long as the balancer, a
+/// [`Redirects`] or a service made of one exists.
+///
+/// It has no listener and handles no signal. See the [module](self) for an example.
+pub struct Balancer(Arc<Shared>);
+
+/// What the services of all workers share.
+pub(in crate::balancer) struct Shared {
+    answers: AnswerPlan,
+    publication: Arc<Publication>,
+    supervisor: Supervisor,
+    metrics: Arc<BalancerMetrics>,
+    arbiter: Arbiter,
 }
 
-impl Bound {
-    /// Prints the ready lines that scripts wait for, and tells the service manager.
-    pub fn announce(&self) {
-        say(format_args!("Admin interface at http://{}/", self.admin));
-        self.clients.iter().for_each(Address::announce);
-        crate::systemd::notify(ServiceState::Ready);
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.arbiter.stop();
     }
 }
 
 impl Balancer {
-    /// Reads the list and binds both ports. Sockets that were `passed` go before those of the settings.
-    pub fn build(settings: BalancerSettings, passed: PassedSockets) -> Result<Self, BalancerError> {
-        let follower = Follower::open(settings.servers.clone())?;
-        let listening = Listening::open(passed.clients, &settings.listen)?;
-        let (host, port) = &settings.admin;
-        let admin_listener = match passed.admin {
-            Some(listener) => listener,
-            None => listener::listen(host, *port)?,
-        };
-        let bound = Bound { clients: listening.addresses.clone(), admin: admin_listener.local_addr()? };
-        Ok(Self { settings, bound, listening, admin_listener, follower })
-    }
-
-    /// Where it can be reached.
+    /// A balancer with the default settings; see [`Builder`].
     #[must_use]
-    pub fn bound(&self) -> &Bound {
-        &self.bound
+    pub fn builder() -> Builder {
+        Builder::default()
     }
 
-    /// Probes, ranks and redirects until `stop` asks to stop; then finishes what is being answered.
-    ///
-    /// `ready` is called once connections are accepted.
-    pub async fn run(self, ready: impl FnOnce(&Bound), stop: StopHandle) -> Result<(), BalancerError> {
-        let Self { settings, bound, listening, admin_listener, mut follower } = self;
-        follower.heed_hangup();
-        let Listening { listeners, file: _file, .. } = listening;
-        let backends = follower.backends();
+    /// Starts the actors. The first probes begin at once, spread as the probe budget demands.
+    pub(crate) fn start(settings: &BalancerSettings, source: Source) -> Self {
+        let backends = source.backends();
         let mut book = Book::default();
         let members: Vec<Member> =
             backends.iter().cloned().map(|backend| Member::new(backend, &mut book)).collect();
@@ -165,97 +156,91 @@ impl Balancer {
             now,
             &mut SmallRng::from_rng(&mut rand::rng()),
         );
-        let members: Members = Arc::new(ArcSwap::from_pointee(members));
         let mut metrics = BalancerMetrics::default();
         let publication = Arc::new(Publication::new(first, metrics.tables_lost.clone()));
         metrics.observe(Arc::clone(&publication));
-        let metrics = Arc::new(metrics);
-        let (guardian, guarding) = Guardian::new(Patience::default(), metrics.supervision.clone());
-
+        let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
+        let ranking = RankingPlan {
+            publication: Arc::clone(&publication),
+            policy: settings.policy,
+            thresholds: settings.thresholds,
+            probe_budget: settings.probe_budget,
+            clock,
+            metrics: metrics.ranking.clone(),
+        };
+        let probes = ProbePlan {
+            path: settings.probe_path.clone(),
+            timeout: settings.probe_timeout,
+            interval: settings.thresholds.interval,
+            slots: Semaphore::new(settings.probe_concurrency),
+            resolver: Resolver::default(),
+            reports: metrics.reports.clone(),
+            results_lost: metrics.results_lost.clone(),
+        };
+        let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
         let arbiter = Arbiter::new();
-        let (ranking, _ranking_leash) = start_ranking(
-            &guardian,
-            &arbiter,
-            RankingPlan {
-                members: Arc::clone(&members),
-                publication: Arc::clone(&publication),
-                policy: settings.policy,
-                thresholds: settings.thresholds,
-                probe_budget: settings.probe_budget,
-                clock,
-                metrics: metrics.ranking.clone(),
-            },
-        );
-        let mut roster = Roster::new(
-            arbiter.handle(),
-            guardian.clone(),
-            Arc::new(ProbePlan {
-                path: settings.probe_path.clone(),
-                timeout: settings.probe_timeout,
-                thresholds: settings.thresholds,
-                budget: settings.probe_budget,
-                slots: Semaphore::new(settings.probe_concurrency),
-                backends: AtomicUsize::new(0),
-                resolver: Resolver::default(),
-                reports: metrics.reports.clone(),
-            }),
-            ranking,
-            (members, book),
-            Arc::clone(&metrics),
-        );
-        roster.replace(&backends);
-
-        let workers = Workers {
-            plan: AnswerPlan {
+        let own = supervisor.clone();
+        arbiter.spawn_fn(move || {
+            let ranking = RankingActor::new(ranking, backends, book, SmallRng::from_rng(&mut rand::rng()));
+            let ranking = own.start(ActorKind::Ranking, "ranking", ranking);
+            let (plan, supervisor) = (Arc::new(probes), own.clone());
+            let roster = Roster { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
+            actix_rt::spawn(own.guard("the list of servers", follow(source, roster)));
+        });
+        Self(Arc::new(Shared {
+            answers: AnswerPlan {
                 status: settings.status,
                 alternates: settings.alternates,
-                second_chance: second_chance(&settings),
+                trusted_proxies: settings.trusted_proxies.clone(),
+                memory: (settings.policy != PolicyName::Hash).then(Arc::default),
+                returning: settings.returning,
                 retry_after: HeaderValue::from(settings.thresholds.interval.as_secs().max(1)),
                 pages: Pages::built_in(),
                 clock,
             },
-            publication: Arc::clone(&publication),
-            guardian: guardian.clone(),
-            metrics: Arc::clone(&metrics),
-        };
-        let serving = workers.serve(listeners, &settings, stop)?;
-        let admin = Admin { publication, guardian, fault_injection: settings.fault_injection };
-        let admin = admin::serve(admin_listener, admin, metrics, serving.connections())?;
-        let admin_handle = admin.handle();
-        actix::spawn(admin);
-        ready(&bound);
+            publication,
+            supervisor,
+            metrics: Arc::new(metrics),
+            arbiter,
+        }))
+    }
 
-        let follow = async {
-            loop {
-                let backends = follower.changed().await;
-                roster.replace(&backends);
-            }
-        };
-        let ended = tokio::select! {
-            stopped = serving.run() => stopped.map_err(BalancerError::from),
-            gave_up = guarding => Err(gave_up.into()),
-            () = follow => Ok(()),
-        };
-        admin_handle.stop(true).await;
-        arbiter.stop();
-        ended
+    /// The service that redirects, for any number of `App`s and workers.
+    #[must_use]
+    pub fn redirects(&self) -> Redirects {
+        Redirects::new(Arc::clone(&self.0))
+    }
+
+    /// Whether every backend of the first list has been probed.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.0.publication.is_first_round_in()
+    }
+
+    /// The backends and their state, as `/api/v1/backends` of the program shows them.
+    #[must_use]
+    pub fn status(&self) -> StatusReport {
+        StatusReport::of(&self.0.publication.latest())
+    }
+
+    /// The metrics in the text format of Prometheus.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.0.metrics.encode()
+    }
+
+    /// Waits until an actor has panicked so often that it is not restarted any more. The balancer then answers from
+    /// its last table; the program should end.
+    pub async fn failed(&self) -> Failure {
+        self.0.supervisor.failed().await
     }
 }
 
-/// Under `hash` a path belongs to one server, whoever asks for it again.
-fn second_chance(settings: &BalancerSettings) -> Option<Arc<SecondChance>> {
-    let given = settings.returning == Returning::Elsewhere && settings.policy != PolicyName::Hash;
-    given.then(Arc::default)
-}
-
-fn start_ranking(guardian: &Guardian, arbiter: &Arbiter, plan: RankingPlan) -> (Seat<RankingActor>, Leash) {
-    let seat = Seat::<RankingActor>::default();
-    let handle = arbiter.handle();
-    let leash = guardian.supervise(ActorKind::Ranking, "ranking".into(), &seat, move |lifeline| {
-        let plan = plan.clone();
-        RankingActor::start_in_arbiter(&handle, move |_| {
-            RankingActor::new(plan, SmallRng::from_rng(&mut rand::rng()), lifeline)
-        })
-    });
-    (seat, leash)
+/// Follows the list and probes its backends.
+async fn follow(mut source: Source, mut roster: Roster) {
+    roster.replace(&source.backends());
+    loop {
+        let backends = source.changed().await;
+        roster.replace(&backends);
+    }
 }

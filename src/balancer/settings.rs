@@ -11,6 +11,7 @@ use crate::balancer::health::Thresholds;
 use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::redirect::answer::RedirectStatus;
+use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
 use crate::http::listener::Place;
 use crate::open_files::{Need, Origin};
 use crate::settings::{self, SettingsError, host_and_port, worker_threads};
@@ -48,6 +49,7 @@ pub struct RawBalancerSettings {
     pub shutdown_timeout: Duration,
     pub alternates: usize,
     pub second_chance: bool,
+    pub trusted_proxies: String,
     pub fault_injection: bool,
 }
 
@@ -95,6 +97,8 @@ pub struct BalancerSettings {
     pub alternates: usize,
     /// Where a client is sent that comes back for the same file.
     pub returning: Returning,
+    /// The proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count.
+    pub trusted_proxies: TrustedProxies,
     /// Whether the admin listener may be asked to make an actor panic.
     pub fault_injection: FaultInjection,
 }
@@ -177,6 +181,9 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             shutdown_timeout: raw.shutdown_timeout,
             alternates: raw.alternates,
             returning: if raw.second_chance { Returning::Elsewhere } else { Returning::Anywhere },
+            trusted_proxies: raw.trusted_proxies.parse().map_err(|reason: NotANetwork| {
+                SettingsError::value("balancer.trusted_proxies", &raw.trusted_proxies, reason.to_string())
+            })?,
             fault_injection: if raw.fault_injection {
                 FaultInjection::Allowed
             } else {

@@ -56,6 +56,9 @@ pub struct BalancingArguments {
     /// Path that probes request [default: /files/plshelp.txt]
     #[arg(long, value_name = "PATH", help_heading = BALANCING)]
     pub probe_path: Option<String>,
+    /// Proxies whose X-Forwarded-For and X-Forwarded-Proto count [default: 127.0.0.0/8,::1]
+    #[arg(long, value_name = "CIDR,...", help_heading = BALANCING)]
+    pub trusted_proxies: Option<String>,
     /// Status of a redirect [default: 301]
     #[arg(long, value_name = "CODE", value_parser = PossibleValuesParser::new(["301", "302", "307", "308"]), help_heading = BALANCING)]
     pub status: Option<String>,
@@ -87,6 +90,7 @@ impl BalancingArguments {
             "balancer.probe_interval" => self.probe_interval,
             "balancer.probe_path" => self.probe_path,
             "balancer.status" => self.status,
+            "balancer.trusted_proxies" => self.trusted_proxies,
         }
     }
 }

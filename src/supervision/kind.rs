@@ -1,11 +1,11 @@
-//! The kinds of actors there are.
+//! The kinds of actors.
 
 use std::fmt;
 use std::str::FromStr;
 
 use prometheus_client::encoding::EncodeLabelValue;
 
-/// The kinds of actors that are watched; a metric label.
+/// The kinds of supervised actors; a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum ActorKind {
     /// Probes one backend.
@@ -14,6 +14,11 @@ pub enum ActorKind {
     Ranking,
     /// Holds the routing table of one HTTP worker.
     Redirect,
+}
+
+impl ActorKind {
+    /// All kinds, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Probe, Self::Ranking, Self::Redirect];
 }
 
 impl fmt::Display for ActorKind {
@@ -39,7 +44,7 @@ impl FromStr for ActorKind {
     }
 }
 
-/// There is no kind of actor of that name.
+/// No kind of actor has this name.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no such actor; known are probe, ranking and redirect")]
+#[error("unknown kind of actor; the kinds are probe, ranking and redirect")]
 pub struct UnknownActor;

@@ -1,7 +1,7 @@
 //! Panics are seen, wherever they happen: each is a line of the log, and counted.
 //!
-//! A panic ends the task it happens in and nothing else: one connection, one actor, which the guardian brings back, one
-//! job of a thread pool. What went on without it would not show that it is gone.
+//! A panic ends the task it happens in and nothing else: one connection, one job of a thread pool, or the current life of
+//! an actor, which its supervisor restarts.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

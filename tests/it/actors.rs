@@ -1,4 +1,4 @@
-//! Actors that panic come back, and clients notice nothing.
+//! Actors that panic are restarted, and clients notice nothing.
 
 use super::support::fleet::Balancer;
 use super::support::http;
@@ -7,7 +7,7 @@ use super::support::peer::{Behaviour, Peer};
 use super::support::wait_until;
 
 #[test]
-fn each_actor_comes_back_from_a_panic_while_every_request_is_answered() {
+fn each_actor_is_restarted_after_a_panic_while_every_request_is_answered() {
     let peers = [Peer::start(Behaviour::Prompt), Peer::start(Behaviour::Prompt)];
     let list = peers.each_ref().map(Peer::authority).join("\n");
     let balancer =
@@ -24,12 +24,12 @@ fn each_actor_comes_back_from_a_panic_while_every_request_is_answered() {
             format!("POST /debug/panic/{actor} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n"),
         );
         assert_eq!(asked.status, 202, "{asked:?}");
-        wait_until(&format!("{actor} to be started again"), || {
+        wait_until(&format!("the restart of {actor}"), || {
             balancer.metric(&restarts).is_some_and(|restarts| restarts > before)
         });
         let count = load.count();
         wait_until("load", || load.count() > count + 100);
-        // It does its work again: a server that fails now is found out, and found again.
+        // It works again: the balancer notices that a server fails, and that it has recovered.
         peers[1].behave(Behaviour::Status(500));
         balancer.wait_for_state(&peers[1].authority(), "down");
         let count = load.count();
@@ -41,15 +41,17 @@ fn each_actor_comes_back_from_a_panic_while_every_request_is_answered() {
         balancer.wait_for_state(&peers[1].authority(), "up");
     }
     load.stop();
-    // Each was seen: in the log with its place and its words, and in a metric.
+    // Each panic is counted, and logged with its place and its reason.
     assert!(balancer.metric("fingerpost_panics_total").is_some_and(|panics| panics >= 4.0));
+    assert_eq!(balancer.metric("fingerpost_probe_results_lost_total"), Some(0.0));
+    assert_eq!(balancer.metric("fingerpost_tables_lost_total"), Some(0.0));
     let log = balancer.program().stderr();
     let panic = log.lines().find(|line| line.contains("panicked")).unwrap_or_else(|| panic!("{log}"));
     assert!(panic.contains("src/supervision/mod.rs:") && panic.contains("asked to panic"), "{panic}");
 }
 
 #[test]
-fn an_actor_that_keeps_dying_ends_the_program_with_an_error() {
+fn an_actor_that_keeps_panicking_ends_the_program_with_an_error() {
     let peer = Peer::start(Behaviour::Prompt);
     let mut balancer = Balancer::start_with_keys(&peer.authority(), &[("FAULT_INJECTION", "true")]);
     let admin = balancer.admin_address();
@@ -60,10 +62,10 @@ fn an_actor_that_keeps_dying_ends_the_program_with_an_error() {
             .unwrap();
         connection
     };
-    for deaths in 1..10 {
+    for panics in 1..10 {
         drop(ask().answer(http::Expect::Body).unwrap());
-        wait_until("the ranking to be started again", || {
-            balancer.metric("fingerpost_actor_restarts_total{actor=\"Ranking\"}") == Some(f64::from(deaths))
+        wait_until("the restart of the ranking", || {
+            balancer.metric("fingerpost_actor_restarts_total{actor=\"Ranking\"}") == Some(f64::from(panics))
         });
     }
     // The program may end before it has answered.
@@ -73,14 +75,14 @@ fn an_actor_that_keeps_dying_ends_the_program_with_an_error() {
     assert_eq!(ended.code(), Some(1), "{log}");
     assert!(
         log.ends_with(
-            "Error: RankingActor ranking died 10 times within 60s, the log above says why; giving up\n"
+            "Error: RankingActor ranking panicked 10 times within 60s; the log above has the reasons\n"
         ),
         "{log}"
     );
 }
 
 #[test]
-fn without_leave_nobody_can_ask_an_actor_to_panic() {
+fn without_fault_injection_no_actor_can_be_asked_to_panic() {
     let peer = Peer::start(Behaviour::Prompt);
     let balancer = Balancer::start(&peer.authority());
     let request = "POST /debug/panic/ranking HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n";

@@ -1,6 +1,7 @@
 //! What decides where a client is sent, besides the health of the servers.
 
 use std::collections::HashSet;
+use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
@@ -42,14 +43,22 @@ impl Servers {
     }
 }
 
-/// The addresses in the `Link` header, which must be in the form of RFC 6249 and in the order of their priority.
+/// The addresses in the `Link` lines, one each, which must be in the form of RFC 6249 and in the order of their priority.
 fn duplicates(answer: &Answer) -> Vec<String> {
-    let Some(header) = answer.header("Link") else { return Vec::new() };
-    let link = |(priority, link): (usize, &str)| {
+    let links = answer.headers.iter().filter(|(name, _)| name == "Link").map(|(_, value)| value);
+    let link = |(priority, link): (usize, &String)| {
         let end = format!(">; rel=duplicate; pri={priority}");
-        link.strip_prefix('<').and_then(|link| link.strip_suffix(&end)).expect(header).to_owned()
+        link.strip_prefix('<').and_then(|link| link.strip_suffix(&end)).expect(link).to_owned()
     };
-    (1..).zip(header.split(", ")).map(link).collect()
+    (1..).zip(links).map(link).collect()
+}
+
+/// The request on the fast path, and with a header that keeps it from there.
+fn on_both_paths(story: &Servers, target: &str) -> [Answer; 2] {
+    ["", "Fingerpost-Avoid: 192.0.2.1:1\r\n"].map(|line| {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\n{line}\r\n");
+        http::request(story.balancer.address(), head)
+    })
 }
 
 #[test]
@@ -57,14 +66,23 @@ fn a_redirect_names_as_many_other_servers_as_it_is_told_to() {
     for (alternates, named) in [("0", 0), ("1", 1), ("3", 3)] {
         let story = Servers::prompt(5, &[("ALTERNATES", alternates)]);
         let known: HashSet<_> = (0..5).map(|peer| story.location(peer, "/a%20b?c=d")).collect();
-        for _ in 0..20 {
-            let answer = story.balancer.get("/a%20b?c=d");
+        for answer in (0..10).flat_map(|_| on_both_paths(&story, "/a%20b?c=d")) {
             let mut urls = duplicates(&answer);
             assert_eq!(urls.len(), named, "{answer:?}");
             urls.push(answer.location().to_owned());
             let different: HashSet<_> = urls.iter().cloned().collect();
             assert_eq!(different.len(), urls.len(), "{answer:?}");
             assert!(different.is_subset(&known), "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn the_redirect_of_a_long_target_names_no_other_server() {
+    let story = Servers::prompt(3, &[]);
+    for (length, named) in [(512, 2), (513, 0), (4000, 0)] {
+        for answer in on_both_paths(&story, &format!("/f?{}", "a".repeat(length - 3))) {
+            assert_eq!((answer.status, duplicates(&answer).len()), (301, named), "{length}");
         }
     }
 }
@@ -96,6 +114,36 @@ fn who_comes_back_for_the_same_file_is_sent_elsewhere_unless_that_is_switched_of
     assert_eq!(moved("true"), 20);
     // Half of them by chance: all with a probability of one in a million.
     assert!(moved("false") < 20);
+}
+
+#[test]
+fn a_get_goes_where_the_head_before_it_went_and_names_other_servers() {
+    for second_chance in ["true", "false"] {
+        let story = Servers::prompt(4, &[("SECOND_CHANCE", second_chance), ("POLICY", "random")]);
+        let targets: Vec<_> = (0..20).map(|number| format!("/{number}")).collect();
+        let ask = |method: &str| {
+            let head = |target: &String| format!("{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+            targets
+                .iter()
+                .map(|target| http::request(story.balancer.address(), head(target)))
+                .collect::<Vec<_>>()
+        };
+        let before = ask("HEAD");
+        for (head, get) in before.iter().zip(ask("GET")) {
+            assert_eq!(head.location(), get.location(), "{second_chance}");
+            let others = duplicates(&get);
+            assert!(others.len() == 3 && !others.iter().any(|url| url == get.location()), "{get:?}");
+        }
+        let counted: f64 = story
+            .peers
+            .iter()
+            .map(|peer| {
+                let name = format!("fingerpost_redirects_total{{backend=\"http://{}\"}}", peer.authority());
+                story.balancer.metric(&name).unwrap()
+            })
+            .sum();
+        assert_eq!(counted, 40.0);
+    }
 }
 
 #[test]
@@ -191,4 +239,58 @@ fn hash_keeps_a_path_on_its_server() {
     let targets = ["/a", "/b", "/c", "/d"];
     let ask = || targets.map(|target| story.balancer.get(target).location().to_owned());
     assert_eq!(ask(), ask());
+}
+
+/// Listens and never accepts, so that probes find neither success nor failure until they time out.
+fn silent(address: &str) -> (TcpListener, String) {
+    let listener = TcpListener::bind(address).unwrap();
+    let authority = listener.local_addr().unwrap().to_string();
+    (listener, authority)
+}
+
+#[test]
+fn clients_are_sent_to_servers_of_their_scheme_and_address_family_as_trusted_proxies_report_them() {
+    let [http, https, http_v6] = [silent("127.0.0.1:0"), silent("127.0.0.1:0"), silent("[::1]:0")];
+    let (a, b, c) =
+        (format!("http://{}", http.1), format!("https://{}", https.1), format!("http://{}", http_v6.1));
+    let to = |trusted: &str, list: &[&str], lines: &str| {
+        let keys = [
+            ("TRUSTED_PROXIES", trusted),
+            ("PROBE_INTERVAL", "120s"),
+            ("PROBE_TIMEOUT", "60s"),
+            ("POLICY", "random"),
+        ];
+        let balancer = Balancer::start_with_keys(&list.join("\n"), &keys);
+        let mut found = [HashSet::new(), HashSet::new()];
+        for number in 0..40 {
+            for (found, way) in found.iter_mut().zip(["", "Fingerpost-Avoid: 192.0.2.1:1\r\n"]) {
+                let head = format!("GET /{number} HTTP/1.1\r\nHost: x\r\n{lines}{way}\r\n");
+                let answer = http::request(balancer.address(), head);
+                found.insert(answer.location().rsplit_once('/').unwrap().0.to_owned());
+            }
+        }
+        let [fast, long] = found;
+        assert_eq!(fast, long, "{lines}");
+        let mut found: Vec<String> = fast.into_iter().collect();
+        found.sort();
+        found
+    };
+    let sorted = |mut list: Vec<&String>| {
+        list.sort();
+        list.into_iter().cloned().collect::<Vec<_>>()
+    };
+    let all = [a.as_str(), &b, &c];
+    let (v6, secure) = ("X-Forwarded-For: 2001:db8::1\r\n", "X-Forwarded-Proto: https\r\n");
+    let both = format!("{v6}{secure}");
+    let loopback = "127.0.0.0/8";
+    // These connections are IPv4.
+    assert_eq!(to(loopback, &all, ""), sorted(vec![&a, &b]));
+    assert_eq!(to(loopback, &all, secure), [b.clone()]);
+    assert_eq!(to(loopback, &all, v6), sorted(vec![&a, &b, &c]));
+    assert_eq!(to(loopback, &all, &both), [b.clone()]);
+    // Nothing else is usable.
+    assert_eq!(to(loopback, &[&c], secure), [c.clone()]);
+    assert_eq!(to(loopback, &[&b, &c], ""), [b.clone()]);
+    // No proxy is trusted.
+    assert_eq!(to("", &all, &both), sorted(vec![&a, &b]));
 }

@@ -1,4 +1,4 @@
-//! What a client that asks the balancer is answered.
+//! Answers of the balancer to its clients.
 
 use super::support::http::{self, Connection, Expect};
 use super::support::lone::{Lone, assert_page};
@@ -79,31 +79,71 @@ fn pipelined_requests_are_answered_in_order() {
     }
 }
 
-/// The head's lines without the time, sorted, and the body.
-fn comparable(answer: &http::Answer) -> (Vec<String>, String) {
-    let lines = answer.headers.iter().filter(|(name, _)| name != "Date");
-    let mut lines: Vec<String> = lines.map(|(name, value)| format!("{name}: {value}")).collect();
-    lines.sort();
-    lines.push(answer.status_line.clone());
-    (lines, answer.text())
-}
-
-/// A header that may change the answer keeps a request from the short way; this one changes nothing.
+/// A header that keeps a request from the fast path and changes nothing else.
 const LONG_WAY: &str = "Fingerpost-Avoid: 192.0.2.1:1\r\n";
 
+/// One case of `data/redirects.json`: bytes as characters of Latin-1, the backend as `mirror.test:1`.
+#[derive(serde::Deserialize)]
+struct Case {
+    name: String,
+    request: String,
+    answers: Vec<Expected>,
+    end: String,
+}
+
+#[derive(serde::Deserialize)]
+struct Expected {
+    /// Whether it answers HEAD.
+    head: bool,
+    status: String,
+    /// The other lines of the head, sorted, without `Date` and `Content-Length`.
+    lines: Vec<String>,
+}
+
+impl Case {
+    /// Sends the bytes and compares all answers.
+    fn check(&self, story: &Lone, request: &str) {
+        let name = &self.name;
+        let mut connection = Connection::open(story.balancer.address()).unwrap();
+        let bytes: Vec<u8> = request.chars().map(|character| u8::try_from(character).unwrap()).collect();
+        connection.send(bytes).unwrap();
+        for expected in &self.answers {
+            let expect = if expected.head { Expect::HeadOnly } else { Expect::Body };
+            let answer = connection.answer(expect).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let kept = answer.headers.iter().filter(|(name, _)| name != "Date" && name != "Content-Length");
+            let mut lines: Vec<String> = kept.map(|(name, value)| format!("{name}: {value}")).collect();
+            lines.sort();
+            let backend = story.peer.authority();
+            let known: Vec<String> =
+                expected.lines.iter().map(|line| line.replace("mirror.test:1", &backend)).collect();
+            assert_eq!((&answer.status_line, lines), (&expected.status, known), "{name}");
+            assert!(answer.header("Date").is_some(), "{name}");
+            match answer.header("Location") {
+                Some(location) if !expected.head => {
+                    assert!(answer.text().contains(&location.replace('&', "&amp;")), "{name}: {answer:?}");
+                }
+                _ if !expected.head => assert_page(&answer, answer.status),
+                _ => {}
+            }
+        }
+        if self.end == "open" {
+            assert_eq!(connection.get("/next").unwrap().location(), story.location("/next"), "{name}");
+        } else {
+            assert!(connection.is_closed(), "{name}");
+        }
+    }
+}
+
 #[test]
-fn a_plain_request_is_answered_the_short_way_as_it_is_the_long_way() {
+fn odd_requests_are_answered_as_recorded_by_fast_path_and_app_alike() {
     let story = Lone::start();
-    for target in ["/", "/a%20b?c=d&e='f'", "/<b>\"x\"", "/%zz", "/a/../b", "//evil.example/", "/x#y", "/\\x"]
-    {
-        let ask = |line: &str| {
-            let mut connection = Connection::open(story.balancer.address()).unwrap();
-            connection.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{line}\r\n")).unwrap();
-            comparable(&connection.answer(Expect::Body).unwrap())
-        };
-        let short = ask("");
-        assert_eq!(short, ask("Connection: Keep-Alive\r\n"), "{target}");
-        assert_eq!(short, ask(LONG_WAY), "{target}");
+    let cases: Vec<Case> = serde_json::from_str(include_str!("data/redirects.json")).unwrap();
+    for case in &cases {
+        case.check(&story, &case.request);
+        // The same request by the long way.
+        if let Some((line, rest)) = case.request.split_once("HTTP/1.1\r\n") {
+            case.check(&story, &format!("{line}HTTP/1.1\r\n{LONG_WAY}{rest}"));
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::telemetry::exposition;
 pub type SecondsGauge = Gauge<f64, AtomicU64>;
 
 /// The statuses the balancer answers with, in the order in which a worker counts them.
-const STATUSES: [u16; 7] = [301, 302, 307, 308, 400, 501, 503];
+const STATUSES: [u16; 8] = [301, 302, 307, 308, 400, 404, 501, 503];
 
 /// What one HTTP worker has answered. Each worker writes its own, so no cache line is shared on the request path.
 #[derive(Debug, Default)]
@@ -165,16 +165,20 @@ impl BalancerMetrics {
         self.registry.register_collector(Box::new(TableCollector { publication, workers }));
     }
 
-    /// Counters for one more HTTP worker.
+    /// Counters for one HTTP worker. Those of a worker that has ended are used again, so that nothing they counted is
+    /// lost and their number stays that of the workers.
     #[must_use]
     pub fn worker(&self) -> Arc<WorkerCounters> {
-        let counters = Arc::new(WorkerCounters::default());
-        self.workers.rcu(|workers| {
-            let mut workers = Vec::clone(workers);
-            workers.push(Arc::clone(&counters));
-            workers
-        });
-        counters
+        let known = self.workers.load().iter().find(|known| Arc::strong_count(known) == 1).map(Arc::clone);
+        known.unwrap_or_else(|| {
+            let counters = Arc::new(WorkerCounters::default());
+            self.workers.rcu(|workers| {
+                let mut workers = Vec::clone(workers);
+                workers.push(Arc::clone(&counters));
+                workers
+            });
+            counters
+        })
     }
 
     /// All metrics as text.

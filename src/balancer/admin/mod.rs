@@ -10,11 +10,12 @@ use actix_web::dev::Server;
 use actix_web::web::{self, Data, Json, Path};
 use prometheus_client::registry::Registry;
 
+use crate::balancer::Balancer;
 use crate::balancer::ranking::publication::Publication;
 use crate::balancer::settings::FaultInjection;
 use crate::http;
 use crate::http::transport::Connections;
-use crate::supervision::{ActorKind, Guardian, UnknownActor};
+use crate::supervision::{ActorKind, Supervisor, UnknownActor};
 use crate::telemetry::exposition;
 
 pub mod metrics;
@@ -27,12 +28,24 @@ use status::StatusReport;
 
 /// What the pages show.
 pub struct Admin {
-    /// The latest table.
-    pub publication: Arc<Publication>,
-    /// Makes actors panic, where that is allowed.
-    pub guardian: Guardian,
-    /// Whether it is.
-    pub fault_injection: FaultInjection,
+    publication: Arc<Publication>,
+    metrics: Arc<BalancerMetrics>,
+    supervisor: Supervisor,
+    fault_injection: FaultInjection,
+}
+
+impl Admin {
+    /// The pages of `balancer`.
+    #[must_use]
+    pub fn new(balancer: &Balancer, fault_injection: FaultInjection) -> Self {
+        let shared = &balancer.0;
+        Self {
+            publication: Arc::clone(&shared.publication),
+            metrics: Arc::clone(&shared.metrics),
+            supervisor: shared.supervisor.clone(),
+            fault_injection,
+        }
+    }
 }
 
 /// Serves the admin pages on `listener`.
@@ -43,12 +56,8 @@ pub struct Admin {
 /// - `GET /readyz`: 503 until every backend of the list has been probed, 200 from then on
 /// - `GET /api/v1/backends`: the table of backends as JSON
 /// - `POST /debug/panic/{actor}`: makes an actor panic, only with `fault_injection`
-pub fn serve(
-    listener: TcpListener,
-    admin: Admin,
-    metrics: Arc<BalancerMetrics>,
-    connections: Arc<Connections>,
-) -> std::io::Result<Server> {
+pub fn serve(listener: TcpListener, admin: Admin, connections: Arc<Connections>) -> std::io::Result<Server> {
+    let metrics = Arc::clone(&admin.metrics);
     let admin = Data::new(admin);
     let mut common = Registry::with_prefix("fingerpost");
     http::admin::register(&mut common, connections);
@@ -87,7 +96,7 @@ async fn panic_on_request(admin: Data<Admin>, actor: Path<String>) -> HttpRespon
     }
     match actor.parse::<ActorKind>() {
         Ok(kind) => {
-            admin.guardian.drill(kind);
+            admin.supervisor.drill(kind);
             HttpResponse::Accepted().body(format!("every {kind} is asked to panic\n"))
         }
         Err(error @ UnknownActor) => HttpResponse::NotFound().body(format!("{error}\n")),

@@ -121,7 +121,7 @@ pub struct Follower {
     backends: Arc<[Backend]>,
     settle: Settle,
     touched: Arc<Notify>,
-    /// SIGHUP, once it is taken over: that takes a runtime.
+    /// SIGHUP, if it is taken over.
     asked: Option<Asked>,
     /// Reports changes of the folder until it is dropped; `None` where the system cannot.
     _watcher: Option<RecommendedWatcher>,
@@ -148,9 +148,8 @@ impl Follower {
         Arc::clone(&self.backends)
     }
 
-    /// Takes SIGHUP over: from now on it asks for a reading, which the next [`changed`](Self::changed) does, and no
-    /// longer ends the process. To be called on a tokio runtime, before anybody is told that the program is ready;
-    /// `changed` does it by itself, but only after its first reading.
+    /// Takes SIGHUP over: from now on it asks for a reading, which [`changed`](Self::changed) does, and no longer ends
+    /// the process. To be called on a tokio runtime, before the program announces that it is ready.
     pub fn heed_hangup(&mut self) {
         self.asked.get_or_insert_with(Asked::new);
     }
@@ -197,7 +196,7 @@ impl Follower {
                     tokio::time::sleep(GATHERING_TIME).await;
                     Trigger::Noticed
                 }
-                () = self.asked.get_or_insert_with(Asked::new).recv() => {
+                () = Asked::received(self.asked.as_mut()) => {
                     info!(file = %self.path.display(), "asked to read the list of servers again");
                     Trigger::Asked
                 }
@@ -279,9 +278,9 @@ impl Asked {
         Self { signal }
     }
 
-    /// Waits for the next signal; for ever where there is none.
-    async fn recv(&mut self) {
-        if let Some(signal) = &mut self.signal
+    /// Waits for the next signal; for ever without a signal handler.
+    async fn received(asked: Option<&mut Self>) {
+        if let Some(signal) = asked.and_then(|asked| asked.signal.as_mut())
             && signal.recv().await.is_some()
         {
             return;

@@ -62,13 +62,21 @@ struct Hints {
 }
 
 impl Adaptive {
+    /// Compares these candidates, whose lines it sets right first.
     pub(super) fn new(candidates: Vec<Candidate>, now: Tick, rng: &mut dyn Rng) -> Self {
         silent::level(&candidates, now);
+        for (candidate, cost) in candidates.iter().zip(capacity::costs(&candidates)) {
+            candidate.ledger.line().set_cost(cost);
+        }
+        Self::over(candidates, rng)
+    }
+
+    /// Compares candidates whose lines are right already.
+    pub(super) fn over(candidates: Vec<Candidate>, rng: &mut dyn Rng) -> Self {
         let mut pages: Vec<Arc<Page>> = Vec::new();
         let (mut names, mut shares) = (Vec::new(), Vec::new());
         let mut best = [(Tick(u64::MAX), u32::MAX); REMEMBERED];
-        for (candidate, cost) in candidates.iter().zip(capacity::costs(&candidates)) {
-            let Candidate { ledger, backend, .. } = candidate;
+        for Candidate { ledger, backend, .. } in &candidates {
             let place = ledger.place();
             let known = pages.iter().rposition(|page| Arc::ptr_eq(page, &place.page));
             let page = known.unwrap_or_else(|| {
@@ -80,11 +88,11 @@ impl Adaptive {
             let number = page * PAGE + place.index;
             if let (Some(name), Some(share)) = (names.get_mut(number), shares.get_mut(number)) {
                 *name = Some(Name { backend: *backend, identity: ledger.identity() });
-                *share = 1.0 / f64::from(cost.delay);
+                *share = 1.0 / f64::from(place.line().delay());
             }
-            place.line().set_cost(cost);
+            let delay = place.line().delay() as u64;
             let [first, second] = best;
-            let free = (Tick(place.line().drained_at().0.saturating_add(cost.delay as u64)), number as u32);
+            let free = (Tick(place.line().drained_at().0.saturating_add(delay)), number as u32);
             best = [first.min(free), first.max(free).min(second)];
         }
         let names = Names::new(names);
@@ -148,8 +156,11 @@ impl Adaptive {
 
 impl Policy for Adaptive {
     fn pick(&self, request: &Request, now: Tick, _rng: &mut dyn Rng, picks: &mut Picks) {
-        let samples = self.samples(request, now);
         let mut draw = || self.draw(self.advance(1));
+        if picks.chosen().is_some() {
+            return draw::fill_up(&self.names, request, picks, draw);
+        }
+        let samples = self.samples(request, now);
         let (number, name) = if let Some(number) = samples.best() {
             (number, self.names.get(number as usize))
         } else {

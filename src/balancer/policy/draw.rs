@@ -50,18 +50,21 @@ impl Choices for [Candidate] {
     }
 }
 
-/// Fills `picks` from `draw`, which yields indices into `choices`, and notes the redirect.
+/// Fills `picks` from `draw`, which yields indices into `choices`, and notes the redirect unless the chosen backend is
+/// given.
 pub(super) fn fill(
     choices: &[Candidate],
     request: &Request,
     picks: &mut Picks,
     mut draw: impl FnMut() -> usize,
 ) {
-    let first = draw();
-    let index = acceptable(choices, request, picks, first, &mut draw).unwrap_or(first);
-    let Some(chosen) = choices.get(index) else { return };
-    chosen.ledger.line().redirected();
-    picks.push(chosen.backend);
+    if picks.chosen().is_none() {
+        let first = draw();
+        let index = acceptable(choices, request, picks, first, &mut draw).unwrap_or(first);
+        let Some(chosen) = choices.get(index) else { return };
+        chosen.ledger.line().redirected();
+        picks.push(chosen.backend);
+    }
     fill_up(choices, request, picks, draw);
 }
 

@@ -84,6 +84,12 @@ impl Ledger {
         self.identity
     }
 
+    /// Notes that one more client is sent there, without a pick.
+    pub fn redirected(&self, now: Tick) {
+        self.line().postpone(now);
+        self.line().redirected();
+    }
+
     /// How many clients were sent there since the balancer started.
     #[must_use]
     pub fn redirects(&self) -> u64 {

@@ -39,7 +39,7 @@ pub trait Policy: fmt::Debug + Send + Sync {
     /// first that a client was sent there.
     ///
     /// A backend that the request avoids is chosen only when it avoids all of them. `picks` stays empty only when
-    /// the policy has no candidate.
+    /// the policy has no candidate. If `picks` holds a chosen backend already, only runners-up are added.
     fn pick(&self, request: &Request, now: Tick, rng: &mut dyn Rng, picks: &mut Picks);
 }
 
@@ -128,6 +128,14 @@ impl Picks {
     #[must_use]
     pub fn new(alternates: usize) -> Self {
         Self { backends: [0; 1 + MOST_ALTERNATES], len: 0, wanted: 1 + alternates.min(MOST_ALTERNATES) }
+    }
+
+    /// One that has its chosen backend, a place in the routing table, and asks for runners-up alone.
+    #[must_use]
+    pub fn with(chosen: u32, alternates: usize) -> Self {
+        let mut picks = Self::new(alternates);
+        picks.push(chosen);
+        picks
     }
 
     /// How many backends are asked for, the chosen one included.
@@ -238,6 +246,17 @@ pub fn build(
     candidates.retain(|candidate| candidate.weight > 0.0 && candidate.weight.is_finite());
     match name {
         PolicyName::Adaptive => Box::new(adaptive::Adaptive::new(candidates, now, rng)),
+        _ => build_part(name, candidates, rng),
+    }
+}
+
+/// Builds the policy over a part of the candidates of another one, which is used beside it: what that one has written to
+/// the ledgers stays.
+#[must_use]
+pub fn build_part(name: PolicyName, mut candidates: Vec<Candidate>, rng: &mut dyn Rng) -> Box<dyn Policy> {
+    candidates.retain(|candidate| candidate.weight > 0.0 && candidate.weight.is_finite());
+    match name {
+        PolicyName::Adaptive => Box::new(adaptive::Adaptive::over(candidates, rng)),
         PolicyName::Ranked => Box::new(ranked::Ranked::new(candidates, rng)),
         PolicyName::TwoChoices => Box::new(two_choices::TwoChoices::new(candidates)),
         PolicyName::RoundRobin => Box::new(round_robin::RoundRobin::new(candidates)),

@@ -36,8 +36,9 @@ impl RoundRobin {
         Self { candidates: candidates.into_boxed_slice(), ends, steps: AtomicU64::new(sent) }
     }
 
-    fn step(&self) -> usize {
-        let steps = self.steps.fetch_add(1, Relaxed);
+    /// The candidate at the current step; `advance` moves the round on by so much.
+    fn step(&self, advance: u64) -> usize {
+        let steps = self.steps.fetch_add(advance, Relaxed);
         let count = self.candidates.len().max(1) as u64;
         let (round, place) = (steps / count, steps % count);
         let shift = (round as f64 * SHIFT).fract();
@@ -48,7 +49,7 @@ impl RoundRobin {
 
 impl Policy for RoundRobin {
     fn pick(&self, request: &Request, _now: Tick, _rng: &mut dyn Rng, picks: &mut Picks) {
-        let first = self.step();
+        let first = self.step(u64::from(picks.chosen().is_none()));
         let mut offset = 0;
         // Runners-up and replacements are the next in order; they do not move the round on.
         draw::fill(&self.candidates, request, picks, || {

@@ -1,4 +1,5 @@
-//! A client that comes back for the same file was probably failed by the server it was sent to.
+//! A client that returns for the same file was probably failed by the server it was sent to, unless it had asked with
+//! HEAD: then it asks for the file now.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -9,8 +10,10 @@ use super::digest::mix;
 /// Remembers for about a minute which backend each client was sent to for which file.
 ///
 /// Fixed memory: one atomic word per slot, where a newer client overwrites an older one, so that at worst a second
-/// chance is missed. A word holds, from the top, the slot's key (20 bits), how often the client came back (2), the time in
-/// quarters of a second (18), and the backend (24).
+/// chance is missed. A word holds, from the top, the slot's key (19 bits), whether the request was a HEAD (1), the number of
+/// returns (2), the time in quarters of a second (18), and the backend (24), by its
+/// place in the routing table. An edit of the list can move the places: then one client is treated as a new one, or as that
+/// of another backend.
 ///
 /// Who asks again at once, or comes back more than three times in a minute, is not failing: it is a download in
 /// parallel parts, or a crowd behind one address. It is then left to the policy.
@@ -28,11 +31,12 @@ const SOONEST: u64 = 4;
 /// Later than this, in quarters of a second, it is a new download.
 const LATEST: u64 = 240;
 
-const KEY_SHIFT: u32 = 44;
+const KEY_SHIFT: u32 = 45;
+const HEAD_SHIFT: u32 = 44;
 const RETURNS_SHIFT: u32 = 42;
 const TIME_SHIFT: u32 = 24;
 const TIME_MASK: u64 = (1 << 18) - 1;
-const IDENTITY_MASK: u64 = (1 << 24) - 1;
+const PLACE_MASK: u64 = (1 << 24) - 1;
 
 /// More returns than this within a minute each are a crowd.
 const CROWD: u64 = 3;
@@ -42,10 +46,13 @@ const CROWD: u64 = 3;
 pub struct Visit {
     slot: usize,
     key: u64,
+    is_head: bool,
     returns: u64,
     time: u64,
-    /// The backend that the client was sent to before, by its identity, if this looks like a retry.
+    /// The backend that the client was sent to before, by its place in the routing table, if this looks like a retry.
     pub avoid: Option<u32>,
+    /// The backend that the client was sent to with HEAD, if this is the GET that follows.
+    pub same: Option<u32>,
 }
 
 impl Default for SecondChance {
@@ -55,37 +62,42 @@ impl Default for SecondChance {
 }
 
 impl SecondChance {
-    /// Looks up the client. `key` is a hash of its address and of the path it asks for.
+    /// Looks up the client. `key` is a hash of its address and of the path it asks for; `is_head` is for the method HEAD.
     #[must_use]
-    pub fn visit(&self, key: u64, now: Tick) -> Visit {
+    pub fn visit(&self, key: u64, is_head: bool, now: Tick) -> Visit {
         let key = mix(key);
         let slot = (key as usize) % SLOTS;
         // 0 is the mark of an empty slot.
         let key = (key >> KEY_SHIFT).max(1);
         let time = (now.0 / QUARTER) & TIME_MASK;
-        let mut visit = Visit { slot, key, returns: 0, time, avoid: None };
+        let mut visit = Visit { slot, key, is_head, returns: 0, time, avoid: None, same: None };
         let word = self.slots.get(slot).map_or(0, |slot| slot.load(Relaxed));
         if word >> KEY_SHIFT != key {
             return visit;
         }
         let returns = (word >> RETURNS_SHIFT) & CROWD;
         let passed = time.wrapping_sub(word >> TIME_SHIFT) & TIME_MASK;
-        if passed < SOONEST {
+        let was_head = (word >> HEAD_SHIFT) & 1 != 0;
+        if was_head && !is_head && passed <= LATEST {
+            visit.returns = returns;
+            visit.same = Some((word & PLACE_MASK) as u32);
+        } else if passed < SOONEST {
             visit.returns = CROWD;
         } else if passed <= LATEST {
             visit.returns = (returns + 1).min(CROWD);
-            visit.avoid = (returns < CROWD).then_some((word & IDENTITY_MASK) as u32);
+            visit.avoid = (returns < CROWD).then_some((word & PLACE_MASK) as u32);
         }
         visit
     }
 
     /// Notes which backend the client was sent to.
-    pub fn sent(&self, visit: &Visit, identity: u32) {
+    pub fn sent(&self, visit: &Visit, place: u32) {
         if let Some(slot) = self.slots.get(visit.slot) {
             let word = (visit.key << KEY_SHIFT)
+                | (u64::from(visit.is_head) << HEAD_SHIFT)
                 | (visit.returns << RETURNS_SHIFT)
                 | (visit.time << TIME_SHIFT)
-                | (u64::from(identity) & IDENTITY_MASK);
+                | (u64::from(place) & PLACE_MASK);
             slot.store(word, Relaxed);
         }
     }
@@ -102,9 +114,10 @@ mod tests {
         let memory = SecondChance::default();
         let found: Vec<Option<u32>> = (1..)
             .zip(visits)
-            .map(|(identity, milliseconds)| {
-                let visit = memory.visit(7, Tick(Duration::from_millis(*milliseconds).as_nanos() as u64));
-                memory.sent(&visit, identity);
+            .map(|(place, milliseconds)| {
+                let visit =
+                    memory.visit(7, false, Tick(Duration::from_millis(*milliseconds).as_nanos() as u64));
+                memory.sent(&visit, place);
                 visit.avoid
             })
             .collect();
@@ -130,12 +143,30 @@ mod tests {
     }
 
     #[test]
+    fn a_get_after_a_head_goes_to_the_same_backend() {
+        let memory = SecondChance::default();
+        let visit = |is_head, seconds| {
+            let visit = memory.visit(7, is_head, Tick(Duration::from_secs(seconds).as_nanos() as u64));
+            memory.sent(&visit, seconds as u32);
+            (visit.same, visit.avoid)
+        };
+        assert_eq!(visit(true, 0), (None, None));
+        assert_eq!(visit(false, 0), (Some(0), None));
+        // This GET is a return to the one before, as this HEAD is.
+        assert_eq!(visit(false, 2), (None, Some(0)));
+        assert_eq!(visit(true, 4), (None, Some(2)));
+        assert_eq!(visit(false, 5), (Some(4), None));
+        assert_eq!(visit(true, 100), (None, None));
+        assert_eq!(visit(false, 161), (None, None));
+    }
+
+    #[test]
     fn another_key_is_another_client() {
         let memory = SecondChance::default();
-        let visit = memory.visit(1, Tick(0));
+        let visit = memory.visit(1, false, Tick(0));
         memory.sent(&visit, 9);
         let later = Tick(Duration::from_secs(2).as_nanos() as u64);
-        assert_eq!(memory.visit(2, later).avoid, None);
-        assert_eq!(memory.visit(1, later).avoid, Some(9));
+        assert_eq!(memory.visit(2, false, later).avoid, None);
+        assert_eq!(memory.visit(1, false, later).avoid, Some(9));
     }
 }

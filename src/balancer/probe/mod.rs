@@ -1,29 +1,27 @@
-//! `ProbeActor`: one for each backend. It owns the time between probes; what a probe is stands in [`prober`], when
-//! the next one is due in [`schedule`].
+//! `ProbeActor`: one for each backend. It probes, reports to the `RankingActor`, and waits for the time in the answer.
+//! [`prober`] has the probe itself, [`schedule`] the budget of all probes.
 
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
-use rand::rngs::SmallRng;
+use actix::{
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Message, Supervised, WrapFuture,
+};
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::balancer::admin::metrics::ReportMetrics;
 use crate::balancer::backends::BackendId;
-use crate::balancer::health::{Health, ProbeOutcome, Thresholds, Traffic};
-use crate::balancer::policy::Ledger;
-use crate::balancer::ranking::table::Member;
+use crate::balancer::health::ProbeOutcome;
+use crate::balancer::ranking::RankingActor;
 use crate::http::client::Resolver;
-use crate::supervision::{Lifeline, Outlet, Panic};
 
 pub mod prober;
 pub mod schedule;
 
 use prober::Prober;
-use schedule::ProbeBudget;
 
 /// What all probes share.
 #[derive(Debug)]
@@ -32,23 +30,21 @@ pub struct ProbePlan {
     pub path: String,
     /// How long one probe may take in all.
     pub timeout: Duration,
-    /// When a backend's state changes and how often it is looked at.
-    pub thresholds: Thresholds,
-    /// What all backends share; it can stretch the interval.
-    pub budget: ProbeBudget,
+    /// The pause after a probe whose result the ranking could not take.
+    pub interval: Duration,
     /// Bounds the probes under way at once, over all backends.
     pub slots: Semaphore,
-    /// How many backends share the budget now.
-    pub backends: AtomicUsize,
     /// The addresses of backends that have names.
     pub resolver: Resolver,
     /// What was wrong with load reports.
     pub reports: ReportMetrics,
+    /// Counts results that the ranking could not take.
+    pub results_lost: Counter,
 }
 
-/// The end of one probe, on its way to the ranking.
+/// The end of one probe. The answer of the ranking is the pause before the next one.
 #[derive(Debug, Message)]
-#[rtype(result = "()")]
+#[rtype(result = "Duration")]
 pub struct ProbeResult {
     /// Which backend was probed.
     pub backend: BackendId,
@@ -58,101 +54,52 @@ pub struct ProbeResult {
     pub outcome: ProbeOutcome,
 }
 
-/// Kept by whoever keeps the list, for as long as a backend stands in it: once it is dropped, the backend's
-/// `ProbeActor` ends instead of probing again.
-#[derive(Debug, Default)]
-pub struct Tenure(Arc<()>);
-
-impl Tenure {
-    /// What the actor looks at.
-    #[must_use]
-    pub fn watch(&self) -> Weak<()> {
-        Arc::downgrade(&self.0)
-    }
-}
-
-/// Probes one backend for as long as it stands in the list.
+/// Probes one backend until its last address is dropped.
 pub struct ProbeActor {
     backend: BackendId,
-    tenure: Weak<()>,
     plan: Arc<ProbePlan>,
-    prober: Rc<Prober>,
-    /// This actor's own view, for the pauses between probes; what clients see is decided by the ranking.
-    health: Health,
-    ledger: Arc<Ledger>,
-    redirects_seen: u64,
-    /// When `redirects_seen` was last found to have grown.
-    used_at: Option<Instant>,
-    results: Outlet<ProbeResult>,
-    random: SmallRng,
-    _lifeline: Lifeline,
+    ranking: Addr<RankingActor>,
+    first_pause: Duration,
+    /// Made for the first probe, and again after a panic.
+    prober: Option<Rc<Prober>>,
 }
 
 impl ProbeActor {
-    /// An actor that probes the member and sends each result to `results`.
-    ///
-    /// Must be called on the thread where it is to run, since its HTTP client stays there.
+    /// An actor that probes `backend` for the first time after `first_pause`.
     #[must_use]
     pub fn new(
-        member: &Member,
-        tenure: Weak<()>,
+        backend: BackendId,
         plan: Arc<ProbePlan>,
-        results: Outlet<ProbeResult>,
-        random: SmallRng,
-        lifeline: Lifeline,
+        ranking: Addr<RankingActor>,
+        first_pause: Duration,
     ) -> Self {
-        let prober = Rc::new(Prober::new(member.backend.id(), &plan));
-        Self {
-            backend: member.backend.id().clone(),
-            tenure,
-            plan,
-            prober,
-            health: Health::new(Instant::now()),
-            redirects_seen: member.ledger.redirects(),
-            used_at: None,
-            ledger: Arc::clone(&member.ledger),
-            results,
-            random,
-            _lifeline: lifeline,
-        }
+        Self { backend, plan, ranking, first_pause, prober: None }
     }
 
     fn probe(&mut self, ctx: &mut Context<Self>) {
-        if self.tenure.strong_count() == 0 {
+        if !ctx.connected() {
             ctx.stop();
             return;
         }
-        let plan = Arc::clone(&self.plan);
-        let prober = Rc::clone(&self.prober);
+        let prober = self.prober.get_or_insert_with(|| Rc::new(Prober::new(&self.backend, &self.plan)));
+        let (prober, plan) = (Rc::clone(prober), Arc::clone(&self.plan));
+        let (backend, ranking) = (self.backend.clone(), self.ranking.clone());
         let probing = async move {
             // The semaphore is never closed; without a slot the probe would still be right, only not bounded.
-            let _slot = plan.slots.acquire().await;
-            prober.probe().await
+            let slot = plan.slots.acquire().await;
+            let outcome = prober.probe().await;
+            drop(slot);
+            let result = ProbeResult { backend: backend.clone(), ended_at: Instant::now(), outcome };
+            ranking.send(result).await.unwrap_or_else(|error| {
+                // The ranking panicked over it. The next probe makes up for it.
+                tracing::debug!(%backend, %error, "probe result lost");
+                plan.results_lost.inc();
+                plan.interval
+            })
         };
-        ctx.spawn(probing.into_actor(self).map(|outcome, actor, ctx| actor.conclude(outcome, ctx)));
-    }
-
-    fn conclude(&mut self, outcome: ProbeOutcome, ctx: &mut Context<Self>) {
-        let backends = self.plan.backends.load(Ordering::Relaxed);
-        let plan = &self.plan;
-        let thresholds = plan.budget.stretch(&plan.thresholds, backends);
-        let ended_at = Instant::now();
-        self.health.observe(&outcome, &thresholds, ended_at);
-        let redirects = self.ledger.redirects();
-        if redirects != self.redirects_seen {
-            (self.redirects_seen, self.used_at) = (redirects, Some(ended_at));
-        }
-        let unused = self.used_at.map(|used_at| ended_at.saturating_duration_since(used_at));
-        let traffic = Traffic::after(unused, thresholds.interval);
-        // Backends in use or in doubt are looked at more often, but never beyond the budget.
-        let pause =
-            self.health.next_probe(&thresholds, traffic, &mut self.random).max(plan.budget.sweep(backends));
-        let result = ProbeResult { backend: self.backend.clone(), ended_at, outcome };
-        if let Err(reason) = (self.results)(result) {
-            // The next probe heals it; the ranking counts what it could not take.
-            tracing::debug!(backend = %self.backend, ?reason, "probe result lost");
-        }
-        ctx.run_later(pause, Self::probe);
+        ctx.spawn(probing.into_actor(self).map(|pause, _, ctx| {
+            ctx.run_later(pause, Self::probe);
+        }));
     }
 }
 
@@ -160,15 +107,12 @@ impl Actor for ProbeActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        let backends = self.plan.backends.load(Ordering::Relaxed);
-        ctx.run_later(self.plan.budget.first_pause(&self.backend, backends), Self::probe);
+        ctx.run_later(self.first_pause, Self::probe);
     }
 }
 
-impl Handler<Panic> for ProbeActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Panic, _: &mut Context<Self>) {
-        Panic::now();
+impl Supervised for ProbeActor {
+    fn restarting(&mut self, _: &mut Context<Self>) {
+        self.prober = None;
     }
 }

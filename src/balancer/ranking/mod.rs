@@ -4,19 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, Message};
-use arc_swap::ArcSwap;
+use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, Supervised};
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
 use crate::balancer::admin::metrics::RankingMetrics;
-use crate::balancer::backends::BackendId;
+use crate::balancer::backends::{Backend, BackendId};
 use crate::balancer::health::fleet::Mode;
 use crate::balancer::health::{State, Thresholds, Transition};
-use crate::balancer::policy::{Clock, PolicyName};
+use crate::balancer::policy::{Book, Clock, PolicyName};
 use crate::balancer::probe::ProbeResult;
 use crate::balancer::probe::schedule::ProbeBudget;
-use crate::supervision::{Lifeline, Panic};
 
 pub mod estimate;
 pub mod publication;
@@ -40,20 +38,14 @@ const LONGEST_PACE: Duration = Duration::from_secs(1);
 /// Probe results that may wait; a budget of 2 000 a second fills it in 8 s.
 const MAILBOX: usize = 16_384;
 
-/// The backends of the list in force, all of them; replaced as a whole.
-pub type Members = Arc<ArcSwap<Vec<Member>>>;
-
-/// Another list is in force.
+/// Another list is in force: all of its backends.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct ListChanged;
+pub struct ListChanged(pub Arc<[Backend]>);
 
-/// What a `RankingActor` is given, the same after each restart.
-#[derive(Clone)]
+/// What a `RankingActor` works with.
 pub struct RankingPlan {
-    /// The list in force.
-    pub members: Members,
-    /// Where tables go.
+    /// Where tables go; the first one has been published already.
     pub publication: Arc<Publication>,
     /// How a backend is chosen.
     pub policy: PolicyName,
@@ -63,15 +55,16 @@ pub struct RankingPlan {
     pub probe_budget: ProbeBudget,
     /// The clock of the ledgers, which the request path uses too.
     pub clock: Clock,
-    /// What is counted.
+    /// The counters.
     pub metrics: RankingMetrics,
 }
 
 /// Folds probe results, publishes tables.
 pub struct RankingActor {
     plan: RankingPlan,
-    /// The list that `entries` were made from.
-    listed: Arc<Vec<Member>>,
+    /// The list in force.
+    listed: Arc<[Backend]>,
+    book: Book,
     entries: Vec<Entry>,
     places: HashMap<BackendId, usize>,
     generation: u64,
@@ -79,51 +72,61 @@ pub struct RankingActor {
     published_at: Instant,
     due: Option<Instant>,
     random: SmallRng,
-    _lifeline: Lifeline,
 }
 
 impl RankingActor {
-    /// Starts from the latest table published, so that a restart forgets nothing.
+    /// Starts from the latest published table. `listed` is the list it was made from, with ledgers of `book`.
     #[must_use]
-    pub fn new(plan: RankingPlan, random: SmallRng, lifeline: Lifeline) -> Self {
-        let latest = plan.publication.latest();
+    pub fn new(plan: RankingPlan, listed: Arc<[Backend]>, book: Book, random: SmallRng) -> Self {
+        let published_at = plan.publication.latest().built_at;
         let mut actor = Self {
             plan,
-            listed: Arc::default(),
-            entries: latest.entries.clone(),
+            listed,
+            book,
+            entries: Vec::new(),
             places: HashMap::new(),
-            generation: latest.generation,
-            mode: latest.mode,
-            published_at: latest.built_at,
+            generation: 0,
+            mode: Mode::Start,
+            published_at,
             due: None,
             random,
-            _lifeline: lifeline,
         };
-        actor.index();
+        actor.recover();
         actor
     }
 
-    fn index(&mut self) {
+    /// Returns to the latest published table. The list may have changed since.
+    fn recover(&mut self) {
+        let latest = self.plan.publication.latest();
+        self.entries.clone_from(&latest.entries);
+        self.generation = latest.generation;
+        self.mode = latest.mode;
+        self.published_at = latest.built_at;
+        self.due = None;
+        self.take_list();
+    }
+
+    /// Makes the entries those of the list in force. Entries of backends that stay keep everything but the attributes.
+    fn take_list(&mut self) {
+        let now = Instant::now();
+        let known = self.entries.drain(..).map(|entry| (entry.member.backend.id().clone(), entry));
+        let mut known: HashMap<BackendId, Entry> = known.collect();
+        let book = &mut self.book;
+        let entry = |backend: &Backend| match known.remove(backend.id()) {
+            Some(mut entry) => {
+                entry.member.backend = backend.clone();
+                entry
+            }
+            None => Entry::new(Member::new(backend.clone(), book), now),
+        };
+        self.entries = self.listed.iter().map(entry).collect();
         let ids = self.entries.iter().map(|entry| entry.member.backend.id().clone());
         self.places = ids.zip(0..).collect();
     }
 
-    /// Takes over the list in force if it is another one; what is known of backends that stay is kept.
-    fn take_list(&mut self) {
-        let members = self.plan.members.load_full();
-        if Arc::ptr_eq(&members, &self.listed) {
-            return;
-        }
-        let now = Instant::now();
-        let known = self.entries.drain(..).map(|entry| (entry.member.backend.id().clone(), entry));
-        let mut known: HashMap<BackendId, Entry> = known.collect();
-        let entry = |member: &Member| match known.remove(member.backend.id()) {
-            Some(entry) => Entry { member: member.clone(), ..entry },
-            None => Entry::new(member.clone(), now),
-        };
-        self.entries = members.iter().map(entry).collect();
-        self.listed = members;
-        self.index();
+    /// The thresholds, with the interval that the probe budget allows.
+    fn stretched(&self) -> Thresholds {
+        self.plan.probe_budget.stretch(&self.plan.thresholds, self.entries.len())
     }
 
     /// Has a table made no sooner than `pace` after the last one, and no later than was asked for before.
@@ -143,7 +146,7 @@ impl RankingActor {
         self.due = None;
         self.published_at = now;
         self.generation += 1;
-        let thresholds = self.plan.probe_budget.stretch(&self.plan.thresholds, self.entries.len());
+        let thresholds = self.stretched();
         let table = RoutingTable::build(
             self.generation,
             &mut self.entries,
@@ -172,9 +175,7 @@ impl Actor for RankingActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.set_mailbox_capacity(MAILBOX);
-        self.take_list();
         ctx.run_interval(LONGEST_PACE, |actor, _| {
-            actor.take_list();
             let now = Instant::now();
             if now.saturating_duration_since(actor.published_at) >= LONGEST_PACE {
                 actor.publish(now);
@@ -183,25 +184,37 @@ impl Actor for RankingActor {
     }
 }
 
-impl Handler<ProbeResult> for RankingActor {
-    type Result = ();
+impl Supervised for RankingActor {
+    fn restarting(&mut self, _: &mut Context<Self>) {
+        self.recover();
+    }
+}
 
-    fn handle(&mut self, result: ProbeResult, ctx: &mut Context<Self>) {
+impl Handler<ProbeResult> for RankingActor {
+    type Result = MessageResult<ProbeResult>;
+
+    fn handle(&mut self, result: ProbeResult, ctx: &mut Context<Self>) -> Self::Result {
         let now = Instant::now();
+        let thresholds = self.stretched();
         self.plan.metrics.probed(&result.outcome);
         self.plan.metrics.mailbox_age.set(now.saturating_duration_since(result.ended_at).as_secs_f64());
-        // A backend that has left the list may still have had a probe under way.
+        // A probe of a backend that has left the list may still have been under way.
         let Some(entry) = self.places.get(&result.backend).and_then(|&place| self.entries.get_mut(place))
         else {
-            return;
+            return MessageResult(thresholds.interval);
         };
         let before = entry.estimate;
-        let transition = entry.observe(&result.outcome, &self.plan.thresholds, &self.plan.clock, now);
+        let transition = entry.observe(&result.outcome, &thresholds, &self.plan.clock, now);
         if let Some(transition) = transition {
             log(entry, transition);
         }
         log_reports(entry, &before);
+        // Backends in use or in doubt are probed more often, but never beyond the budget.
+        let traffic = entry.traffic(thresholds.interval, now);
+        let pause = entry.health.next_probe(&thresholds, traffic, &mut self.random);
+        let pause = pause.max(self.plan.probe_budget.sweep(self.entries.len()));
         self.publish_soon(transition.map_or(ESTIMATE_PACE, |_| TRANSITION_PACE), ctx);
+        MessageResult(pause)
     }
 }
 
@@ -237,16 +250,10 @@ fn log_reports(entry: &Entry, before: &Estimate) {
 impl Handler<ListChanged> for RankingActor {
     type Result = ();
 
-    fn handle(&mut self, _: ListChanged, ctx: &mut Context<Self>) {
+    fn handle(&mut self, ListChanged(backends): ListChanged, ctx: &mut Context<Self>) {
+        // First of all: `recover` uses it if anything below panics.
+        self.listed = backends;
         self.take_list();
         self.publish_soon(Duration::ZERO, ctx);
-    }
-}
-
-impl Handler<Panic> for RankingActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Panic, _: &mut Context<Self>) {
-        Panic::now();
     }
 }

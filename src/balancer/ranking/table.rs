@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::balancer::backends::Backend;
 use crate::balancer::health::fleet::{self, Mode, Standing};
-use crate::balancer::health::{Health, ProbeOutcome, State, Thresholds, Transition};
+use crate::balancer::health::{Health, ProbeOutcome, State, Thresholds, Traffic, Transition};
 use crate::balancer::policy::{self, Book, Candidate, Clock, Ledger, Policy, PolicyName};
 use crate::balancer::ranking::estimate::{Continuity, Estimate};
 
@@ -21,6 +21,33 @@ pub struct Member {
     pub ledger: Arc<Ledger>,
     /// A digest of its whole address, as [`policy::Candidate`] has it.
     pub address: u64,
+    /// What it has of what clients may need.
+    pub has: Needs,
+}
+
+/// What a backend must have for a client to reach it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs(u8);
+
+impl Needs {
+    const HTTPS: u8 = 1;
+    const IPV4: u8 = 2;
+
+    /// Those of a client that uses https (browsers refuse a download that leads from there to http), and of one that
+    /// uses IPv4 (it may have nothing else).
+    #[must_use]
+    pub fn new(https: bool, ipv4: bool) -> Self {
+        Self(u8::from(https) * Self::HTTPS | u8::from(ipv4) * Self::IPV4)
+    }
+
+    /// Those that this backend meets. A name may have addresses of both families.
+    fn met_by(backend: &Backend) -> Self {
+        Self::new(backend.id().is_https(), !backend.id().authority().starts_with('['))
+    }
+
+    fn are_met_by(self, has: Self) -> bool {
+        self.0 & !has.0 == 0
+    }
 }
 
 impl Member {
@@ -29,7 +56,8 @@ impl Member {
     pub fn new(backend: Backend, book: &mut Book) -> Self {
         let ledger = book.open(policy::identity(backend.id().authority()));
         let address = policy::digest(backend.id().as_str().as_bytes());
-        Self { backend, ledger, address }
+        let has = Needs::met_by(&backend);
+        Self { backend, ledger, address, has }
     }
 }
 
@@ -48,6 +76,10 @@ pub struct Entry {
     pub standing: Standing,
     /// Whether its load reports were believed, as of the latest table.
     pub was_heard: bool,
+    /// The redirects to it at its latest probe.
+    redirects: u64,
+    /// When that number was last seen to grow.
+    used_at: Option<Instant>,
 }
 
 /// The parts of one probe, each from its start.
@@ -66,6 +98,8 @@ impl Entry {
     #[must_use]
     pub fn new(member: Member, now: Instant) -> Self {
         Self {
+            redirects: member.ledger.redirects(),
+            used_at: None,
             member,
             health: Health::new(now),
             estimate: Estimate::default(),
@@ -92,6 +126,16 @@ impl Entry {
         }
         transition
     }
+
+    /// Whether clients are sent there, as seen at its probes; to be called once for each.
+    pub fn traffic(&mut self, interval: Duration, now: Instant) -> Traffic {
+        let redirects = self.member.ledger.redirects();
+        if redirects != self.redirects {
+            (self.redirects, self.used_at) = (redirects, Some(now));
+        }
+        let unused = self.used_at.map(|used_at| now.saturating_duration_since(used_at));
+        Traffic::after(unused, interval)
+    }
 }
 
 /// Immutable, whole and idempotent: a worker that misses one is healed by the next.
@@ -107,6 +151,19 @@ pub struct RoutingTable {
     pub entries: Vec<Entry>,
     /// Chooses among the candidates.
     pub policy: Box<dyn Policy>,
+    /// For each combination of needs.
+    restricted: [Restricted; 4],
+}
+
+/// How a backend is chosen for clients with certain needs.
+#[derive(Debug)]
+enum Restricted {
+    /// Every candidate meets them.
+    Same,
+    /// Among the usable backends that meet them.
+    Part(Box<dyn Policy>),
+    /// No usable backend meets them.
+    Unmet,
 }
 
 impl RoutingTable {
@@ -144,7 +201,7 @@ impl RoutingTable {
             })
             .collect();
         let selection = fleet::select(&members, thresholds, now);
-        let mut candidates = Vec::new();
+        let mut candidates: Vec<Candidate> = Vec::new();
         for ((place, entry), standing) in (0..).zip(entries.iter_mut()).zip(selection.standings) {
             let before = std::mem::replace(&mut entry.standing, standing);
             let was_heard = std::mem::replace(&mut entry.was_heard, entry.estimate.is_heard());
@@ -152,13 +209,37 @@ impl RoutingTable {
             let joins = !matches!(before, Standing::Chosen(_)) || (was_heard && !entry.was_heard);
             candidates.extend(candidate(place, entry, joins));
         }
-        Self {
-            generation,
-            built_at: now,
-            mode: selection.mode,
-            entries: entries.to_vec(),
-            policy: policy::build(name, candidates, clock.tick(now), random),
+        let needs = [0, 1, 2, 3].map(Needs);
+        let meeting =
+            needs.map(|needs| entries.iter().filter(|entry| needs.are_met_by(entry.member.has)).count());
+        let is_mixed = meeting.iter().any(|count| (1..entries.len()).contains(count));
+        let all = if is_mixed { candidates.clone() } else { Vec::new() };
+        // This one first: it prepares the ledgers.
+        let policy = policy::build(name, candidates, clock.tick(now), random);
+        let restricted = needs.map(|needs| match meeting.get(usize::from(needs.0)) {
+            Some(0) => Restricted::Unmet,
+            Some(count) if *count < entries.len() => restrict(needs, entries, &all, |part| match part {
+                Part::Of(candidates) => policy::build_part(name, candidates, random),
+                Part::Beside(candidates) => policy::build(name, candidates, clock.tick(now), random),
+            }),
+            _ => Restricted::Same,
+        });
+        let (entries, mode) = (entries.to_vec(), selection.mode);
+        Self { generation, built_at: now, mode, entries, policy, restricted }
+    }
+
+    /// Chooses among the backends that meet `needs`, or among all candidates if no usable backend does.
+    #[must_use]
+    pub fn policy_for(&self, needs: Needs) -> &dyn Policy {
+        // If no backend meets both, one that cannot be reached is worse than one of another scheme.
+        for needs in [needs.0, needs.0 & Needs::IPV4, needs.0 & Needs::HTTPS] {
+            match self.restricted.get(usize::from(needs)) {
+                Some(Restricted::Part(policy)) => return &**policy,
+                Some(Restricted::Unmet) => {}
+                Some(Restricted::Same) | None => break,
+            }
         }
+        &*self.policy
     }
 
     /// Whether every backend has been probed at least once.
@@ -168,10 +249,52 @@ impl RoutingTable {
     }
 }
 
+/// Candidates for clients with certain needs.
+enum Part {
+    /// Some of the candidates for other clients.
+    Of(Vec<Candidate>),
+    /// Usable backends that other clients are not sent to.
+    Beside(Vec<Candidate>),
+}
+
+/// The backends for clients with these needs: the candidates that meet them, else the lowest spare tier with backends that
+/// do, else those that are put aside.
+fn restrict(
+    needs: Needs,
+    entries: &[Entry],
+    candidates: &[Candidate],
+    build: impl FnOnce(Part) -> Box<dyn Policy>,
+) -> Restricted {
+    let meets = |candidate: &&Candidate| {
+        let entry = entries.get(candidate.backend as usize);
+        entry.is_some_and(|entry| needs.are_met_by(entry.member.has))
+    };
+    let part: Vec<Candidate> = candidates.iter().filter(meets).cloned().collect();
+    if !part.is_empty() {
+        let is_whole = part.len() == candidates.len();
+        return if is_whole { Restricted::Same } else { Restricted::Part(build(Part::Of(part))) };
+    }
+    let usable = || (0..).zip(entries).filter(|(_, entry)| needs.are_met_by(entry.member.has));
+    let spare = || usable().filter(|(_, entry)| entry.standing == Standing::SpareTier);
+    let tier = spare().map(|(_, entry)| entry.member.backend.tier()).min();
+    let of_tier = spare().filter(|(_, entry)| Some(entry.member.backend.tier()) == tier);
+    let mut beside: Vec<Candidate> =
+        of_tier.map(|(place, entry)| candidate_with(place, entry, 1.0, false)).collect();
+    if beside.is_empty() {
+        let aside = usable().filter(|(_, entry)| matches!(entry.standing, Standing::Ejected(_)));
+        beside.extend(aside.map(|(place, entry)| candidate_with(place, entry, 1.0, false)));
+    }
+    if beside.is_empty() { Restricted::Unmet } else { Restricted::Part(build(Part::Beside(beside))) }
+}
+
 /// The entry, if it is chosen from.
 fn candidate(place: u32, entry: &Entry, joins: bool) -> Option<Candidate> {
     let Standing::Chosen(share) = entry.standing else { return None };
-    Some(Candidate {
+    Some(candidate_with(place, entry, share, joins))
+}
+
+fn candidate_with(place: u32, entry: &Entry, share: f64, joins: bool) -> Candidate {
+    Candidate {
         backend: place,
         weight: f64::from(entry.member.backend.weight()) * share,
         response_time: entry.estimate.response_time(),
@@ -180,5 +303,89 @@ fn candidate(place: u32, entry: &Entry, joins: bool) -> Option<Candidate> {
         joins,
         address: entry.member.address,
         ledger: Arc::clone(&entry.member.ledger),
-    })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    use super::*;
+    use crate::balancer::backends::list;
+    use crate::balancer::health::{Failure, FailureKind};
+    use crate::balancer::policy::{Picks, Request};
+
+    const THRESHOLDS: Thresholds = Thresholds {
+        fall: 3,
+        rise: 2,
+        interval: Duration::from_secs(2),
+        backoff_max: Duration::from_secs(30),
+        slow_start: Duration::ZERO,
+    };
+
+    /// The backends that clients with these needs are sent to, those whose line has `down` being out.
+    fn chosen(name: PolicyName, lines: &[&str], https: bool, ipv4: bool) -> Vec<String> {
+        let now = Instant::now();
+        let (clock, mut random, mut book) = (Clock::new(now), SmallRng::seed_from_u64(1), Book::default());
+        let text = lines.join("\n").replace(" down", "");
+        let backends = list::parse(text.as_bytes()).backends;
+        let mut entries: Vec<Entry> =
+            backends.into_iter().map(|backend| Entry::new(Member::new(backend, &mut book), now)).collect();
+        for (entry, line) in entries.iter_mut().zip(lines) {
+            let took = Duration::from_millis(1);
+            let outcome = if line.ends_with(" down") {
+                ProbeOutcome::Failure(Failure { kind: FailureKind::Refused, detail: String::new() })
+            } else {
+                ProbeOutcome::Success { connect: took, first_byte: took, total: took, report: None }
+            };
+            entry.observe(&outcome, &THRESHOLDS, &clock, now);
+        }
+        let table = RoutingTable::build(1, &mut entries, name, &THRESHOLDS, &clock, now, &mut random);
+        let mut found = std::collections::BTreeSet::new();
+        for path_hash in 0..200 {
+            let mut picks = Picks::new(3);
+            let request = Request { path_hash: path_hash << 55, ..Request::default() };
+            table.policy_for(Needs::new(https, ipv4)).pick(
+                &request,
+                clock.tick(now),
+                &mut random,
+                &mut picks,
+            );
+            let chosen = table.entries.get(picks.chosen().unwrap() as usize).unwrap();
+            found.insert(chosen.member.backend.id().to_string());
+        }
+        found.into_iter().collect()
+    }
+
+    #[track_caller]
+    fn check(lines: &[&str], (https, ipv4): (bool, bool), expected: &[&str]) {
+        for name in PolicyName::ALL {
+            assert_eq!(chosen(name, lines, https, ipv4), expected, "{name} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn clients_of_https_are_sent_to_http_only_if_no_server_of_https_is_usable() {
+        let lines = ["http://a:1", "https://b:1", "http://c:1", "https://d:1"];
+        check(&lines, (true, true), &["https://b:1", "https://d:1"]);
+        check(&lines, (false, false), &["http://a:1", "http://c:1", "https://b:1", "https://d:1"]);
+        check(&["http://a:1", "https://b:1 tier=7", "https://c:1 tier=8"], (true, false), &["https://b:1"]);
+        check(&["http://a:1", "https://b:1 tier=7"], (false, true), &["http://a:1"]);
+        check(&["http://a:1", "https://b:1 down"], (true, false), &["http://a:1"]);
+        check(&["http://a:1"], (true, true), &["http://a:1"]);
+    }
+
+    #[test]
+    fn clients_of_ipv4_are_sent_to_an_ipv6_address_only_if_nothing_else_is_usable() {
+        check(
+            &["http://[::1]:1", "http://b:1", "http://127.0.0.1:1"],
+            (false, true),
+            &["http://127.0.0.1:1", "http://b:1"],
+        );
+        check(&["http://[::1]:1", "http://b:1 down"], (false, true), &["http://[::1]:1"]);
+        check(&["https://[::1]:1", "http://b:1"], (true, true), &["http://b:1"]);
+        check(&["https://[::1]:1", "http://[::2]:1"], (true, true), &["https://[::1]:1"]);
+        check(&["http://[::1]:1", "https://[::2]:1"], (true, true), &["https://[::2]:1"]);
+    }
 }

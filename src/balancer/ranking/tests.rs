@@ -2,19 +2,41 @@ use actix::{Addr, System};
 use rand::SeedableRng;
 use tokio::sync::mpsc;
 
+use super::publication::Publish;
 use super::*;
 use crate::balancer::backends::list;
 use crate::balancer::health::{Failure, FailureKind, ProbeOutcome};
-use crate::balancer::policy::Book;
-use crate::supervision::{ActorKind, Guardian, Leash, Patience, Seat, SupervisionMetrics};
+use crate::supervision::{ActorKind, RestartPolicy, SupervisionMetrics, Supervisor};
 
-/// A ranking with one subscriber, in virtual time.
+/// A ranking with one worker, in virtual time.
 struct Scene {
-    plan: RankingPlan,
-    guardian: Guardian,
-    seat: Seat<RankingActor>,
-    _leash: Leash,
+    publication: Arc<Publication>,
+    supervisor: Supervisor,
+    ranking: Addr<RankingActor>,
+    worker: Addr<Worker>,
     published: mpsc::UnboundedReceiver<Arc<RoutingTable>>,
+}
+
+/// Stands for a `RedirectHandler`.
+struct Worker(mpsc::UnboundedSender<Arc<RoutingTable>>);
+
+impl Actor for Worker {
+    type Context = Context<Self>;
+}
+
+impl Handler<Publish> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, Publish(table): Publish, _: &mut Context<Self>) {
+        let _ = self.0.send(table);
+    }
+}
+
+fn worker(publication: &Publication) -> (Addr<Worker>, mpsc::UnboundedReceiver<Arc<RoutingTable>>) {
+    let (sender, published) = mpsc::unbounded_channel();
+    let worker = Worker(sender).start();
+    publication.subscribe(&worker.downgrade().recipient());
+    (worker, published)
 }
 
 impl Scene {
@@ -27,70 +49,48 @@ impl Scene {
             backoff_max: Duration::from_secs(30),
             slow_start: Duration::from_secs(10),
         };
-        let members = members(list);
-        let mut random = SmallRng::seed_from_u64(1);
-        let first = RoutingTable::first(
-            &members,
-            PolicyName::Ranked,
-            &thresholds,
-            &Clock::new(now),
-            now,
-            &mut random,
-        );
-        let publication =
-            Arc::new(Publication::new(first, prometheus_client::metrics::counter::Counter::default()));
-        let (sender, published) = mpsc::unbounded_channel();
-        publication.subscribe(
-            &(Arc::new(move |publication::Publish(table)| {
-                sender.send(table).unwrap();
-                Ok(())
-            }) as crate::supervision::Outlet<publication::Publish>),
-        );
+        let listed = backends(list);
+        let mut book = Book::default();
+        let members: Vec<_> = listed.iter().cloned().map(|backend| Member::new(backend, &mut book)).collect();
+        let (clock, mut random) = (Clock::new(now), SmallRng::seed_from_u64(1));
+        let first = RoutingTable::first(&members, PolicyName::Ranked, &thresholds, &clock, now, &mut random);
+        let lost = prometheus_client::metrics::counter::Counter::default();
+        let publication = Arc::new(Publication::new(first, lost));
+        let (worker, published) = worker(&publication);
         let plan = RankingPlan {
-            members: Arc::new(ArcSwap::from_pointee(members)),
-            publication,
+            publication: Arc::clone(&publication),
             policy: PolicyName::Ranked,
             thresholds,
             probe_budget: ProbeBudget { per_second: 2000 },
-            clock: Clock::new(now),
+            clock,
             metrics: RankingMetrics::default(),
         };
-        let (guardian, work) = Guardian::new(Patience::default(), SupervisionMetrics::default());
-        actix::spawn(work);
-        let seat = Seat::<RankingActor>::default();
-        let own = plan.clone();
-        let leash =
-            guardian.supervise(ActorKind::Ranking, "ranking".into(), &seat, move |lifeline| -> Addr<_> {
-                RankingActor::new(own.clone(), SmallRng::seed_from_u64(2), lifeline).start()
-            });
+        let supervisor = Supervisor::new(RestartPolicy::default(), SupervisionMetrics::default());
+        let ranking = RankingActor::new(plan, listed, book, SmallRng::seed_from_u64(2));
+        let ranking = supervisor.start(ActorKind::Ranking, "ranking", ranking);
         tokio::time::sleep(Duration::from_millis(1)).await;
-        story(Self { plan, guardian, seat, _leash: leash, published }).await
+        story(Self { publication, supervisor, ranking, worker, published }).await
     }
 
-    fn probed(&self, backend: &str, outcome: ProbeOutcome) {
-        let members = self.plan.members.load();
-        let member = members.iter().find(|member| member.backend.id().authority() == backend).unwrap();
-        let now = Instant::now();
-        let result = ProbeResult { backend: member.backend.id().clone(), ended_at: now, outcome };
-        self.seat.try_send(result).unwrap();
+    /// Reports a probe and gives the pause before the next one.
+    async fn probed(&self, backend: &str, outcome: ProbeOutcome) -> Duration {
+        let backend = backends(backend)[0].id().clone();
+        self.ranking.send(ProbeResult { backend, ended_at: Instant::now(), outcome }).await.unwrap()
     }
 
     fn list(&self, list: &str) {
-        self.plan.members.store(Arc::new(members(list)));
-        self.seat.try_send(ListChanged).unwrap();
+        self.ranking.do_send(ListChanged(backends(list)));
     }
 
     fn states(&self) -> Vec<(String, State)> {
-        let table = self.plan.publication.latest();
+        let table = self.publication.latest();
         let state = |entry: &Entry| (entry.member.backend.id().authority().to_owned(), entry.health.state());
         table.entries.iter().map(state).collect()
     }
 }
 
-fn members(list: &str) -> Vec<Member> {
-    let backends = list::parse(list.as_bytes()).backends;
-    let mut book = Book::default();
-    backends.into_iter().map(|backend| Member::new(backend, &mut book)).collect()
+fn backends(list: &str) -> Arc<[Backend]> {
+    list::parse(list.as_bytes()).backends.into()
 }
 
 fn success() -> ProbeOutcome {
@@ -102,6 +102,7 @@ fn failure() -> ProbeOutcome {
     ProbeOutcome::Failure(Failure { kind: FailureKind::Refused, detail: String::new() })
 }
 
+/// Runs on a clock that jumps to the next timer as soon as everything waits.
 fn in_virtual_time<F: Future>(future: F) -> F::Output {
     let system = System::with_tokio_rt(|| {
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
@@ -113,7 +114,7 @@ fn in_virtual_time<F: Future>(future: F) -> F::Output {
 fn however_many_results_come_tables_are_at_least_50_ms_apart() {
     in_virtual_time(Scene::play("a:1\nb:2", async |mut scene| {
         for round in 0..500 {
-            scene.probed("a:1", if round % 2 == 0 { success() } else { failure() });
+            scene.probed("a:1", if round % 2 == 0 { success() } else { failure() }).await;
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let mut times = Vec::new();
@@ -130,7 +131,7 @@ fn however_many_results_come_tables_are_at_least_50_ms_apart() {
 #[test]
 fn a_change_of_state_is_published_within_60_ms() {
     in_virtual_time(Scene::play("a:1\nb:2", async |scene| {
-        scene.probed("a:1", success());
+        scene.probed("a:1", success()).await;
         tokio::time::sleep(Duration::from_millis(60)).await;
         assert_eq!(scene.states(), [("a:1".to_owned(), State::Up), ("b:2".to_owned(), State::Unknown)]);
     }));
@@ -151,46 +152,79 @@ fn without_any_result_a_table_is_made_each_second() {
 #[test]
 fn a_backend_that_stays_in_the_list_keeps_its_health_whatever_its_attributes() {
     in_virtual_time(Scene::play("a:1\nb:2", async |scene| {
-        scene.probed("a:1", success());
-        scene.probed("b:2", failure());
+        scene.probed("a:1", success()).await;
+        scene.probed("b:2", failure()).await;
         tokio::time::sleep(Duration::from_millis(60)).await;
         scene.list("c:3\nb:2 weight=9");
         tokio::time::sleep(Duration::from_millis(60)).await;
         assert_eq!(scene.states(), [("c:3".to_owned(), State::Unknown), ("b:2".to_owned(), State::Down)]);
-        assert_eq!(scene.plan.publication.latest().entries[1].member.backend.weight(), 9);
+        assert_eq!(scene.publication.latest().entries[1].member.backend.weight(), 9);
     }));
 }
 
 #[test]
-fn a_ranking_that_died_comes_back_with_all_it_knew_and_finds_the_list_it_missed() {
+fn a_restarted_ranking_keeps_its_entries_and_takes_the_list_that_was_sent_meanwhile() {
     in_virtual_time(Scene::play("a:1", async |scene| {
-        scene.probed("a:1", success());
+        scene.probed("a:1", success()).await;
         tokio::time::sleep(Duration::from_millis(60)).await;
-        scene.guardian.drill(ActorKind::Ranking);
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        scene.plan.members.store(Arc::new(members("a:1\nb:2")));
-        assert!(scene.seat.try_send(ListChanged).is_err());
+        scene.supervisor.drill(ActorKind::Ranking);
+        scene.list("a:1\nb:2");
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(scene.states(), [("a:1".to_owned(), State::Up), ("b:2".to_owned(), State::Unknown)]);
+        // The list in force survives a restart, too.
+        scene.supervisor.drill(ActorKind::Ranking);
+        scene.probed("b:2", success()).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(scene.states(), [("a:1".to_owned(), State::Up), ("b:2".to_owned(), State::Up)]);
     }));
 }
 
 #[test]
-fn once_the_first_round_is_in_it_stays_in_whatever_the_list_and_the_ranking_go_through() {
+fn once_the_first_round_is_in_it_stays_in_after_changes_of_the_list_and_restarts() {
     in_virtual_time(Scene::play("a:1\nb:2", async |scene| {
         let soon = || tokio::time::sleep(Duration::from_secs(2));
-        scene.probed("a:1", success());
+        scene.probed("a:1", success()).await;
         soon().await;
-        assert!(!scene.plan.publication.is_first_round_in());
-        scene.probed("b:2", failure());
+        assert!(!scene.publication.is_first_round_in());
+        scene.probed("b:2", failure()).await;
         soon().await;
-        assert!(scene.plan.publication.is_first_round_in());
+        assert!(scene.publication.is_first_round_in());
         scene.list("a:1\nb:2\nc:3");
         soon().await;
         assert_eq!(scene.states()[2].1, State::Unknown);
-        assert!(scene.plan.publication.is_first_round_in());
-        scene.guardian.drill(ActorKind::Ranking);
+        assert!(scene.publication.is_first_round_in());
+        scene.supervisor.drill(ActorKind::Ranking);
         soon().await;
-        assert!(scene.plan.publication.is_first_round_in());
+        assert!(scene.publication.is_first_round_in());
+    }));
+}
+
+#[test]
+fn the_answer_to_a_result_is_the_interval_or_the_shorter_one_of_a_backend_in_doubt() {
+    in_virtual_time(Scene::play("a:1", async |scene| {
+        let whole = Duration::from_millis(1800)..=Duration::from_millis(2200);
+        let quarter = Duration::from_millis(450)..=Duration::from_millis(550);
+        assert!(whole.contains(&scene.probed("a:1", success()).await));
+        assert!(quarter.contains(&scene.probed("a:1", failure()).await));
+        assert!(whole.contains(&scene.probed("a:1", success()).await));
+        // A probe that was under way when its backend left the list.
+        assert_eq!(scene.probed("b:2", success()).await, Duration::from_secs(2));
+    }));
+}
+
+#[test]
+fn a_worker_that_has_ended_receives_no_more_tables_and_is_forgotten() {
+    in_virtual_time(Scene::play("a:1", async |mut scene| {
+        let (other, mut received) = worker(&scene.publication);
+        assert_eq!(scene.publication.workers(), 2);
+        drop(scene.worker);
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert_eq!(scene.publication.workers(), 1);
+        assert!(received.try_recv().is_ok());
+        while scene.published.try_recv().is_ok() {}
+        assert!(scene.published.is_closed());
+        drop(other);
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert_eq!(scene.publication.workers(), 0);
     }));
 }

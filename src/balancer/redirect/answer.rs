@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::location::Target;
 use super::service::Choice;
+use crate::balancer::backends::BackendId;
 use crate::balancer::policy::Picks;
 use crate::balancer::ranking::table::RoutingTable;
 use crate::http::pages::Pages;
@@ -53,7 +54,7 @@ impl fmt::Display for RedirectStatus {
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
-/// The answer that sends a client where the choice says, with the runners-up as `Link` if there are any.
+/// The answer that sends a client to the chosen backend. Each runner-up has a `Link` line of its own.
 ///
 /// `no-store` keeps caches from pinning a client to one backend: a bare 301 may be stored for ever
 /// (RFC 9111, section 4.2.2).
@@ -71,9 +72,9 @@ pub(super) fn redirect(
     let mut response = Response::with_body(status.0, page.freeze());
     let headers = response.headers_mut();
     put(headers, header::LOCATION, location.freeze());
-    if !choice.picks.alternates().is_empty() {
+    for alternate in alternates(table, &choice.picks) {
         let mut link = BytesMut::new();
-        put_link(table, &choice.picks, target, &mut link);
+        put_link(alternate, target, &mut link);
         put(headers, header::LINK, link.freeze());
     }
     headers.insert(header::CACHE_CONTROL, NO_STORE);
@@ -86,25 +87,28 @@ pub(super) fn put_page(pages: &Pages, status: RedirectStatus, location: &[u8], p
     pages.put_redirect(status.0, location, page);
 }
 
-/// The runners-up in one `Link` header (RFC 6249, section 3): `<url>; rel=duplicate; pri=1, ...`.
-pub(super) fn put_link(table: &RoutingTable, picks: &Picks, target: &Target<'_>, value: &mut BytesMut) {
+/// The runners-up with their priorities, `1` first.
+pub(super) fn alternates<'a>(
+    table: &'a RoutingTable,
+    picks: &'a Picks,
+) -> impl Iterator<Item = (u8, &'a BackendId)> {
+    let entries = picks.alternates().iter().filter_map(|place| table.entries.get(*place as usize));
+    (b'1'..).zip(entries.map(|entry| entry.member.backend.id()))
+}
+
+/// The value of one `Link` line (RFC 6249, section 3): `<url>; rel=duplicate; pri=1`. Some clients, aria2 for one, read
+/// one link of each line.
+pub(super) fn put_link((priority, backend): (u8, &BackendId), target: &Target<'_>, value: &mut BytesMut) {
+    value.put_u8(b'<');
+    value.put_slice(backend.as_str().as_bytes());
     // A bracket in the target would end the `<...>` around it.
-    let has_brackets = memchr::memchr2(b'<', b'>', target.as_bytes()).is_some();
-    let alternates = picks.alternates().iter().filter_map(|place| table.entries.get(*place as usize));
-    for (priority, entry) in (b'1'..).zip(alternates) {
-        if priority > b'1' {
-            value.put_slice(b", ");
-        }
-        value.put_u8(b'<');
-        value.put_slice(entry.member.backend.id().as_str().as_bytes());
-        if has_brackets {
-            put_without_brackets(value, target.as_bytes());
-        } else {
-            value.put_slice(target.as_bytes());
-        }
-        value.put_slice(b">; rel=duplicate; pri=");
-        value.put_u8(priority);
+    if memchr::memchr2(b'<', b'>', target.as_bytes()).is_some() {
+        put_without_brackets(value, target.as_bytes());
+    } else {
+        value.put_slice(target.as_bytes());
     }
+    value.put_slice(b">; rel=duplicate; pri=");
+    value.put_u8(priority);
 }
 
 fn put_without_brackets(value: &mut BytesMut, target: &[u8]) {
@@ -120,6 +124,6 @@ fn put_without_brackets(value: &mut BytesMut, target: &[u8]) {
 fn put(headers: &mut header::HeaderMap, name: HeaderName, value: Bytes) {
     // Cannot fail for visible ASCII; were it wrong all the same, the header is left out rather than a worker lost.
     if let Ok(value) = HeaderValue::from_maybe_shared(value) {
-        headers.insert(name, value);
+        headers.append(name, value);
     }
 }

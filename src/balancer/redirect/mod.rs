@@ -1,60 +1,41 @@
-//! The redirect: which backend a client is sent to, and how that is said.
+//! The redirect: the choice of a backend for a client, and the answer.
 //!
-//! `RedirectHandler` is the actor of one HTTP worker: it receives routing tables and holds the current one for the
-//! worker's [`service`], which reads it without waiting for anybody.
+//! `RedirectHandler` is the actor of one HTTP worker. It owns the routing table of its worker; the worker's
+//! [`service`] reads the table on the same thread. [`mount`] puts the service into an actix-web application.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use actix::{Actor, Context, Handler};
-use arc_swap::ArcSwap;
+use actix::{Actor, Context, Handler, Supervised};
 
-use crate::balancer::ranking::publication::{Publication, Publish};
+use crate::balancer::ranking::publication::Publish;
 use crate::balancer::ranking::table::RoutingTable;
-use crate::supervision::{Lifeline, Panic};
 
 pub mod answer;
 pub mod avoid;
+pub mod client;
 pub mod location;
+pub mod mount;
 pub mod service;
 pub mod shortcut;
 
-/// The table that one worker chooses from; written by its `RedirectHandler` alone.
-pub type CurrentTable = Arc<ArcSwap<RoutingTable>>;
+/// The table that one worker chooses from. Only its `RedirectHandler` replaces it, between two requests.
+pub type CurrentTable = Rc<RefCell<Arc<RoutingTable>>>;
 
-/// Holds the current table of one HTTP worker.
-pub struct RedirectHandler {
-    current: CurrentTable,
-    _lifeline: Lifeline,
-}
-
-impl RedirectHandler {
-    /// Begins with the latest table, so that a restart misses none.
-    #[must_use]
-    pub fn new(current: CurrentTable, publication: &Publication, lifeline: Lifeline) -> Self {
-        current.store(publication.latest());
-        Self { current, _lifeline: lifeline }
-    }
-}
+/// Owns the table of one HTTP worker, and replaces it with each [`Publish`]. A restart keeps the table.
+pub struct RedirectHandler(CurrentTable);
 
 impl Actor for RedirectHandler {
     type Context = Context<Self>;
 }
 
+impl Supervised for RedirectHandler {}
+
 impl Handler<Publish> for RedirectHandler {
     type Result = ();
 
     fn handle(&mut self, Publish(table): Publish, _: &mut Context<Self>) {
-        // Two threads may have published in turn while this one was restarted; an older table must not win.
-        if table.generation >= self.current.load().generation {
-            self.current.store(table);
-        }
-    }
-}
-
-impl Handler<Panic> for RedirectHandler {
-    type Result = ();
-
-    fn handle(&mut self, _: Panic, _: &mut Context<Self>) {
-        Panic::now();
+        self.0.replace(table);
     }
 }

@@ -2,28 +2,40 @@
 //!
 //! Nothing here waits for a mailbox, takes a lock or makes a system call.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use actix::Addr;
 use actix_http::header::{self, HeaderValue};
-use actix_http::{HttpMessage, Method, Request, Response, StatusCode};
+use actix_http::{Method, RequestHead, Response, StatusCode};
 use bytes::Bytes;
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use super::CurrentTable;
 use super::answer::{self, RedirectStatus};
 use super::avoid;
+use super::client::{Client, TrustedProxies};
 use super::location::Target;
 use super::shortcut::Workbench;
+use super::{CurrentTable, RedirectHandler};
+use crate::balancer::Shared;
 use crate::balancer::admin::metrics::WorkerCounters;
 use crate::balancer::backends::BackendId;
+use crate::balancer::health::fleet::Standing;
 use crate::balancer::policy::{self, Avoid, Clock, Picks, SecondChance, Tick, Visit};
 use crate::balancer::ranking::table::RoutingTable;
+use crate::balancer::settings::Returning;
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
-use crate::supervision::Leash;
+use crate::supervision::ActorKind;
+
+/// Of a longer target, path and query, no alternates are named: each repeats the target, and proxies bound a head (nginx
+/// to 4 or 8 KiB by default).
+const LONGEST_WITH_ALTERNATES: usize = 512;
 
 /// What all workers answer alike.
 #[derive(Debug, Clone)]
@@ -36,20 +48,57 @@ pub struct AnswerPlan {
     pub retry_after: HeaderValue,
     /// The pages.
     pub pages: Pages,
-    /// What clients were sent where, if those that come back are sent elsewhere.
-    pub second_chance: Option<Arc<SecondChance>>,
+    /// The proxies whose word on the client counts.
+    pub trusted_proxies: TrustedProxies,
+    /// The backends that clients were sent to; `None` under `hash`, which keeps a path on its backend by itself.
+    pub memory: Option<Arc<SecondChance>>,
+    /// Whether clients that return are sent elsewhere.
+    pub returning: Returning,
     /// Tells the policies the time.
     pub clock: Clock,
 }
 
+/// How the service is mounted.
+#[derive(Debug, Clone, Default)]
+pub struct Mount {
+    /// Taken off each path; empty if the service is mounted at the root.
+    pub prefix: Arc<str>,
+}
+
+impl Mount {
+    /// Path and query below the prefix; `None` if the path starts otherwise.
+    fn below<'a>(&self, target: &'a str) -> Option<Cow<'a, str>> {
+        if self.prefix.is_empty() {
+            return Some(target.into());
+        }
+        let rest = target.strip_prefix(&*self.prefix)?;
+        match rest.as_bytes().first() {
+            Some(b'/') => Some(rest.into()),
+            None | Some(b'?') => Some(format!("/{rest}").into()),
+            Some(_) => None,
+        }
+    }
+}
+
 /// Answers the requests of one HTTP worker.
 pub struct RedirectService {
-    pub(super) plan: AnswerPlan,
+    /// The balancer, which runs as long as something can ask it.
+    pub(super) shared: Arc<Shared>,
+    mount: Mount,
     pub(super) table: CurrentTable,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) workbench: RefCell<Workbench>,
     random: RefCell<SmallRng>,
-    _leash: Leash,
+    /// The handler ends with its last address.
+    _handler: Addr<RedirectHandler>,
+}
+
+/// A request, as far as the choice depends on it.
+pub(super) struct Wanted<'a> {
+    pub(super) target: &'a Target<'a>,
+    pub(super) is_head: bool,
+    pub(super) avoid: Avoid,
+    pub(super) client: Client,
 }
 
 /// Where a client is sent.
@@ -60,31 +109,36 @@ pub(super) struct Choice<'a> {
 }
 
 impl RedirectService {
-    /// A service that chooses from `table`, whoever replaces it meanwhile. `leash` keeps the worker's actor alive.
+    /// Starts the worker of the current thread: its `RedirectHandler`, which receives tables from now on, and the
+    /// service that reads them.
     #[must_use]
-    pub fn new(
-        plan: AnswerPlan,
-        table: CurrentTable,
-        counters: Arc<WorkerCounters>,
-        random: SmallRng,
-        leash: Leash,
-    ) -> Self {
+    pub(super) fn start(shared: Arc<Shared>, mount: Mount) -> Self {
+        let publication = &shared.publication;
+        let table: CurrentTable = Rc::new(RefCell::new(publication.latest()));
+        let actor = RedirectHandler(Rc::clone(&table));
+        let handler = shared.supervisor.start(ActorKind::Redirect, "worker", actor);
+        publication.subscribe(&handler.downgrade().recipient());
+        // A table may have been published before the handler subscribed.
+        table.replace(publication.latest());
         Self {
-            plan,
+            mount,
             table,
-            counters,
+            counters: shared.metrics.worker(),
             workbench: RefCell::default(),
-            random: RefCell::new(random),
-            _leash: leash,
+            random: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
+            _handler: handler,
+            shared,
         }
     }
 
     /// The answer to one request: a redirect, or the page of an error.
-    pub fn answer(&self, request: &Request) -> Response<Bytes> {
+    ///
+    /// `is_https` is for a request that arrived over TLS itself.
+    pub fn answer(&self, request: &RequestHead, is_https: bool) -> Response<Bytes> {
         let host = request.headers().get(header::HOST);
-        let mut response = match *request.method() {
+        let mut response = match request.method {
             _ if host.is_some_and(|host| !is_host(host.as_bytes())) => self.refuse(StatusCode::BAD_REQUEST),
-            Method::GET | Method::HEAD => self.redirect(request),
+            Method::GET | Method::HEAD => self.redirect(request, is_https),
             _ => self.refuse(StatusCode::NOT_IMPLEMENTED),
         };
         response.head_mut().set_camel_case_headers(true);
@@ -92,16 +146,26 @@ impl RedirectService {
         response
     }
 
-    fn redirect(&self, request: &Request) -> Response<Bytes> {
-        let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    fn redirect(&self, request: &RequestHead, is_https: bool) -> Response<Bytes> {
+        let target = request.uri.path_and_query().map_or("", |target| target.as_str());
+        let Some(target) = self.mount.below(target) else { return self.refuse(StatusCode::NOT_FOUND) };
         let Ok(target) = Target::parse(target.as_bytes()) else {
             return self.refuse(StatusCode::BAD_REQUEST);
         };
-        let table = self.table.load();
-        let now = self.plan.clock.tick(Instant::now());
-        let client = request.peer_addr().map(|peer| peer.ip());
-        match self.choose(&table, &target, avoid::avoided(request.headers()), client, now) {
-            Some(choice) => answer::redirect(&self.plan.pages, self.plan.status, &table, &choice, &target),
+        let plan = &self.shared.answers;
+        let table = self.table.borrow();
+        let now = plan.clock.tick(Instant::now());
+        let lines = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let peer = request.peer_addr.map(|peer| peer.ip());
+        let client = Client::new(peer, is_https, &plan.trusted_proxies, lines);
+        let wanted = Wanted {
+            target: &target,
+            is_head: request.method == Method::HEAD,
+            avoid: avoid::avoided(request.headers()),
+            client,
+        };
+        match self.choose(&table, wanted, now) {
+            Some(choice) => answer::redirect(&plan.pages, plan.status, &table, &choice, &target),
             None => self.unavailable(),
         }
     }
@@ -110,45 +174,57 @@ impl RedirectService {
     pub(super) fn choose<'a>(
         &self,
         table: &'a RoutingTable,
-        target: &Target<'_>,
-        avoid: Avoid,
-        client: Option<IpAddr>,
+        wanted: Wanted<'_>,
         now: Tick,
     ) -> Option<Choice<'a>> {
-        let mut wanted = policy::Request { path_hash: policy::digest(target.path()), avoid };
-        let visit = self.visit(client, wanted.path_hash, now);
-        if let Some(failed) = visit.as_ref().and_then(|visit| visit.avoid) {
-            wanted.avoid.add(failed);
+        let plan = &self.shared.answers;
+        let Wanted { target, is_head, avoid, client } = wanted;
+        let mut request = policy::Request { path_hash: policy::digest(target.path()), avoid };
+        let visit = self.visit(client.address, request.path_hash, is_head, now);
+        let entry_of = |place: Option<u32>| table.entries.get(place? as usize);
+        let failed = visit.and_then(|visit| visit.avoid).filter(|_| plan.returning == Returning::Elsewhere);
+        if let Some(failed) = entry_of(failed) {
+            request.avoid.add(failed.member.ledger.identity());
         }
-        let mut picks = Picks::new(self.plan.alternates);
-        table.policy.pick(&wanted, now, &mut *self.random.borrow_mut(), &mut picks);
-        let entry = table.entries.get(picks.chosen()? as usize)?;
-        if let (Some(memory), Some(visit)) = (&self.plan.second_chance, &visit) {
-            memory.sent(visit, entry.member.ledger.identity());
+        let is_long = target.as_bytes().len() > LONGEST_WITH_ALTERNATES;
+        let alternates = if is_long { 0 } else { plan.alternates };
+        let mut picks = Picks::new(alternates);
+        let same = visit.and_then(|visit| visit.same);
+        if let (Some(place), Some(entry)) = (same, entry_of(same))
+            && entry.standing != Standing::Out
+            && !request.avoid.contains(entry.member.ledger.identity())
+        {
+            entry.member.ledger.redirected(now);
+            picks = Picks::with(place, alternates);
         }
-        Some(Choice { backend: entry.member.backend.id(), picks })
+        table.policy_for(client.needs()).pick(&request, now, &mut *self.random.borrow_mut(), &mut picks);
+        let chosen = picks.chosen()?;
+        if let (Some(memory), Some(visit)) = (&plan.memory, &visit) {
+            memory.sent(visit, chosen);
+        }
+        Some(Choice { backend: entry_of(Some(chosen))?.member.backend.id(), picks })
     }
 
     /// Looks up whether this client was sent somewhere for this file before.
-    fn visit(&self, client: Option<IpAddr>, path_hash: u64, now: Tick) -> Option<Visit> {
-        let memory = self.plan.second_chance.as_ref()?;
+    fn visit(&self, client: Option<IpAddr>, path_hash: u64, is_head: bool, now: Tick) -> Option<Visit> {
+        let memory = self.shared.answers.memory.as_ref()?;
         let client = match client? {
             IpAddr::V4(address) => policy::digest(&address.octets()),
             IpAddr::V6(address) => policy::digest(&address.octets()),
         };
-        Some(memory.visit(client.rotate_left(1) ^ path_hash, now))
+        Some(memory.visit(client.rotate_left(1) ^ path_hash, is_head, now))
     }
 
     fn refuse(&self, status: StatusCode) -> Response<Bytes> {
-        let mut response = self.plan.pages.answer(status);
+        let mut response = self.shared.answers.pages.answer(status);
         // A body may follow that nobody reads.
         response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
         response
     }
 
     fn unavailable(&self) -> Response<Bytes> {
-        let mut response = self.plan.pages.answer(StatusCode::SERVICE_UNAVAILABLE);
-        response.headers_mut().insert(header::RETRY_AFTER, self.plan.retry_after.clone());
+        let mut response = self.shared.answers.pages.answer(StatusCode::SERVICE_UNAVAILABLE);
+        response.headers_mut().insert(header::RETRY_AFTER, self.shared.answers.retry_after.clone());
         response
     }
 }

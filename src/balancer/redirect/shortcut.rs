@@ -14,8 +14,9 @@ use bytes::{BufMut, BytesMut};
 use tokio::time::Instant;
 
 use super::answer;
+use super::client::Client;
 use super::location::Target;
-use super::service::RedirectService;
+use super::service::{RedirectService, Wanted};
 use crate::balancer::policy::{Avoid, Tick};
 use crate::http::host::is_host;
 use crate::http::transport::{FastAnswer, FastPath, Offer};
@@ -68,13 +69,17 @@ struct Tail {
 }
 
 impl FastPath for RedirectService {
-    fn answer(&self, head: &[u8], client: Option<IpAddr>, answer: &mut FastAnswer) -> Offer {
+    fn answer(&self, head: &[u8], peer: Option<IpAddr>, answer: &mut FastAnswer) -> Offer {
         let mut headers = [const { MaybeUninit::uninit() }; MOST_HEADERS];
         let Some(request) = plain_request(head, &mut headers) else { return Offer::Declined };
         let Ok(target) = Target::parse(request.target.as_bytes()) else { return Offer::Declined };
-        let table = self.table.load();
-        let now = self.plan.clock.tick(Instant::now());
-        let Some(choice) = self.choose(&table, &target, Avoid::default(), client, now) else {
+        let plan = &self.shared.answers;
+        let table = self.table.borrow();
+        let now = plan.clock.tick(Instant::now());
+        let lines = request.headers.iter().map(|header| (header.name, header.value));
+        let client = Client::new(peer, false, &plan.trusted_proxies, lines);
+        let wanted = Wanted { target: &target, is_head: false, avoid: Avoid::default(), client };
+        let Some(choice) = self.choose(&table, wanted, now) else {
             return Offer::Declined;
         };
 
@@ -83,10 +88,10 @@ impl FastPath for RedirectService {
         location.clear();
         target.put_location(choice.backend, location);
         page.clear();
-        answer::put_page(&self.plan.pages, self.plan.status, location, page);
+        answer::put_page(&plan.pages, plan.status, location, page);
 
         if start.is_empty() {
-            let (code, reason) = (self.plan.status.code(), self.plan.status.reason());
+            let (code, reason) = (plan.status.code(), plan.status.reason());
             start.extend(format!("HTTP/1.1 {code} {reason}\r\nContent-Length: ").bytes());
         }
         answer.closes = request.closes;
@@ -98,29 +103,30 @@ impl FastPath for RedirectService {
         }
         answer.put_slice(b"\r\nLocation: ");
         answer.put_slice(location);
-        if !choice.picks.alternates().is_empty() {
+        for alternate in answer::alternates(&table, &choice.picks) {
             answer.put_slice(b"\r\nLink: ");
-            answer::put_link(&table, &choice.picks, &target, answer);
+            answer::put_link(alternate, &target, answer);
         }
         answer.put_slice(tail.text(now));
         answer.put_slice(page);
-        self.counters.answered(self.plan.status.code());
+        self.counters.answered(plan.status.code());
         Offer::Answered
     }
 }
 
 /// A request that may take the fast path.
-struct PlainRequest<'a> {
+struct PlainRequest<'a, 'b> {
     target: &'a str,
+    headers: &'b [httparse::Header<'a>],
     /// Whether it asks for the end of the connection.
     closes: bool,
 }
 
 /// The request with this head, if it may take the fast path.
-fn plain_request<'a>(
+fn plain_request<'a, 'b>(
     head: &'a [u8],
-    headers: &mut [MaybeUninit<httparse::Header<'a>>; MOST_HEADERS],
-) -> Option<PlainRequest<'a>> {
+    headers: &'b mut [MaybeUninit<httparse::Header<'a>>; MOST_HEADERS],
+) -> Option<PlainRequest<'a, 'b>> {
     let mut request = httparse::Request::new(&mut []);
     let parsed = request.parse_with_uninit_headers(head, headers).ok()?;
     if !parsed.is_complete() || request.method != Some("GET") || request.version != Some(1) {
@@ -150,7 +156,7 @@ fn plain_request<'a>(
             && path.starts_with('/')
             && path.bytes().all(|byte| REGULAR.get(usize::from(byte)) == Some(&true))
     })?;
-    Some(PlainRequest { target, closes })
+    Some(PlainRequest { target, headers: request.headers, closes })
 }
 
 impl Tail {

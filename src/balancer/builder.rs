@@ -1,0 +1,115 @@
+//! How a program of your own starts a balancer.
+
+use std::fmt::{self, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::backends::list;
+use super::backends::watch::Follower;
+use super::policy::PolicyName;
+use super::settings::{BalancerSettings, RawBalancerSettings};
+use super::{Balancer, Source, StartError};
+use crate::settings::{self, Variables};
+
+/// Settings of a [`Balancer`]. The defaults are those of `[balancer]` in `config/default.toml`, which explains each;
+/// neither configuration files nor environment variables count.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use fingerpost::balancer::Balancer;
+/// # use fingerpost::balancer::policy::PolicyName;
+/// # actix_web::rt::System::new().block_on(async {
+/// let balancer = Balancer::builder()
+///     .backend("mirror1.example:8080")
+///     .backend("https://mirror2.example/pub weight=2 tier=1")
+///     .policy(PolicyName::Hash)
+///     .probe_interval(Duration::from_secs(5))
+///     .start()
+///     .unwrap();
+/// assert_eq!(balancer.status().backends.len(), 2);
+///
+/// let error = Balancer::builder().backend("mirror1.example").start().err().unwrap();
+/// assert_eq!(error.to_string(), "cannot use the backends: line 1: mirror1.example: no port; write host:port");
+/// # });
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use = "a builder does nothing until `start`"]
+pub struct Builder {
+    backends: String,
+    list_file: Option<PathBuf>,
+    changes: Vec<(&'static str, String)>,
+}
+
+impl Builder {
+    /// Adds a backend, written as a line of the list of servers: `host:port`, or a URL, and attributes.
+    pub fn backend(mut self, line: impl fmt::Display) -> Self {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.backends, "{line}");
+        self
+    }
+
+    /// Takes the backends from a file and follows its changes. It replaces those of [`Builder::backend`].
+    pub fn list_file(self, path: impl Into<PathBuf>) -> Self {
+        Self { list_file: Some(path.into()), ..self }
+    }
+
+    /// How a backend is chosen.
+    pub fn policy(self, policy: PolicyName) -> Self {
+        self.with("balancer.policy", policy)
+    }
+
+    /// The status of a redirect: 301, 302, 307 or 308.
+    pub fn status(self, status: u16) -> Self {
+        self.with("balancer.status", status)
+    }
+
+    /// The time between two probes of one backend; at least 20 ms.
+    pub fn probe_interval(self, interval: Duration) -> Self {
+        self.with("balancer.probe_interval", humantime::format_duration(interval))
+    }
+
+    /// The longest time of one probe; at most half the interval is used.
+    pub fn probe_timeout(self, timeout: Duration) -> Self {
+        self.with("balancer.probe_timeout", humantime::format_duration(timeout))
+    }
+
+    /// The path that probes ask for.
+    pub fn probe_path(self, path: &str) -> Self {
+        self.with("balancer.probe_path", path)
+    }
+
+    /// Other backends that a redirect names for clients that can use them; 0 to 3.
+    pub fn alternates(self, alternates: usize) -> Self {
+        self.with("balancer.alternates", alternates)
+    }
+
+    /// Whether a client that returns for the same file after 1 to 60 s is sent to another backend.
+    pub fn second_chance(self, is_given: bool) -> Self {
+        self.with("balancer.second_chance", is_given)
+    }
+
+    fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
+        self.changes.push((key, value.to_string()));
+        self
+    }
+
+    /// Starts the balancer.
+    ///
+    /// # Panics
+    /// Outside of an actix `System`, such as `#[actix_web::main]` makes.
+    pub fn start(self) -> Result<Balancer, StartError> {
+        let raw: RawBalancerSettings = settings::from_text("", Variables::Ignored, self.changes)?.balancer;
+        let settings = BalancerSettings::try_from(raw)?;
+        let source = match self.list_file {
+            Some(path) => Source::File(Follower::open(path)?),
+            None => {
+                let list = list::parse(self.backends.as_bytes());
+                match list.problems.into_iter().next() {
+                    Some(problem) => return Err(StartError::Backends(problem)),
+                    None => Source::Fixed(list.backends.into()),
+                }
+            }
+        };
+        Ok(Balancer::start(&settings, source))
+    }
+}

@@ -1,0 +1,207 @@
+//! The client of a request, which may be behind proxies that end its connection.
+//!
+//! `X-Forwarded-For` and `X-Forwarded-Proto` count only if the connection is that of a trusted proxy; any client can
+//! send them. Pure.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+
+use crate::balancer::ranking::table::Needs;
+
+/// The client, as far as the choice of a backend depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Client {
+    /// Its address; `None` for one on a Unix socket.
+    pub(super) address: Option<IpAddr>,
+    /// Whether it uses https.
+    pub(super) is_https: bool,
+}
+
+impl Client {
+    /// The client of a request with these header lines that arrived from `peer`, over TLS if `is_https`.
+    ///
+    /// The address is the last one of `X-Forwarded-For` that is not a trusted proxy: every proxy appends the address it
+    /// was asked from, and a client may have sent the part before. A word that is not an address ends the part that
+    /// counts. Of `X-Forwarded-Proto` the first word counts, which the outermost proxy wrote.
+    pub(super) fn new<'a>(
+        peer: Option<IpAddr>,
+        is_https: bool,
+        trusted: &TrustedProxies,
+        lines: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> Self {
+        let mut client = Self { address: peer.map(|peer| peer.to_canonical()), is_https };
+        if !trusted.contains(client.address.unwrap_or(Ipv4Addr::LOCALHOST.into())) {
+            return client;
+        }
+        let mut proxy = None;
+        let mut forwarded = None;
+        let mut scheme = None;
+        for (name, value) in lines {
+            if name.eq_ignore_ascii_case("x-forwarded-for") {
+                for word in value.split(|byte| *byte == b',') {
+                    match address(word) {
+                        None => (proxy, forwarded) = (None, None),
+                        Some(address) if trusted.contains(address) => proxy = proxy.or(Some(address)),
+                        Some(address) => forwarded = Some(address),
+                    }
+                }
+            } else if scheme.is_none() && name.eq_ignore_ascii_case("x-forwarded-proto") {
+                scheme = value.split(|byte| *byte == b',').next().map(<[u8]>::trim_ascii);
+            }
+        }
+        client.address = forwarded.or(proxy).or(client.address);
+        if let Some(scheme) = scheme {
+            client.is_https = scheme.eq_ignore_ascii_case(b"https");
+        }
+        client
+    }
+
+    /// What a backend must have for this client.
+    pub(super) fn needs(&self) -> Needs {
+        Needs::new(self.is_https, self.address.is_some_and(|address| address.is_ipv4()))
+    }
+}
+
+/// One word of `X-Forwarded-For`: an address, maybe with a port.
+fn address(word: &[u8]) -> Option<IpAddr> {
+    let word = std::str::from_utf8(word).ok()?.trim();
+    let plain = word.strip_prefix('[').and_then(|word| word.strip_suffix(']')).unwrap_or(word);
+    let address = plain.parse().or_else(|_| word.parse::<SocketAddr>().map(|address| address.ip()));
+    address.ok().map(|address| address.to_canonical())
+}
+
+/// The networks of proxies whose `X-Forwarded-...` headers count. A Unix socket counts as 127.0.0.1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedProxies(Box<[Network]>);
+
+/// The first `length` bits of `address`. An IPv4 address is mapped into IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Network {
+    address: u128,
+    length: u32,
+}
+
+impl TrustedProxies {
+    /// Whether `address` is in one of the networks.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let bits = bits(address);
+        self.0.iter().any(|network| {
+            let rest = u128::BITS.saturating_sub(network.length);
+            (bits ^ network.address).checked_shr(rest).unwrap_or(0) == 0
+        })
+    }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// A word that is not a network.
+#[derive(Debug, thiserror::Error)]
+pub struct NotANetwork(String);
+
+impl fmt::Display for NotANetwork {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(word) = self;
+        write!(formatter, "\"{}\" is not a network; write 10.0.0.0/8, ::1 and the like", word.escape_debug())
+    }
+}
+
+impl FromStr for TrustedProxies {
+    type Err = NotANetwork;
+
+    /// Reads addresses and networks, separated by commas. An empty text trusts no proxy.
+    fn from_str(text: &str) -> Result<Self, NotANetwork> {
+        let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+        let networks = words.map(|word| network(word).ok_or_else(|| NotANetwork(word.to_owned())));
+        Ok(Self(networks.collect::<Result<_, _>>()?))
+    }
+}
+
+fn network(word: &str) -> Option<Network> {
+    let (address, length) =
+        word.split_once('/').map_or((word, None), |(address, length)| (address, Some(length)));
+    let address: IpAddr = address.parse().ok()?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let length = match length {
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok()?,
+        Some(_) => return None,
+        None => most,
+    };
+    (length <= most).then(|| Network { address: bits(address), length: 128 - most + length })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, trusted: &str, lines: &[(&'static str, &'static str)]) -> (String, bool) {
+        let peer = (!peer.is_empty()).then(|| peer.parse().unwrap());
+        let lines = lines.iter().map(|(name, value)| (*name, value.as_bytes()));
+        let client = Client::new(peer, false, &trusted.parse().unwrap(), lines);
+        (client.address.map(|address| address.to_string()).unwrap_or_default(), client.is_https)
+    }
+
+    #[test]
+    fn headers_of_a_peer_that_is_not_a_trusted_proxy_do_not_count() {
+        let lines = [("X-Forwarded-For", "9.9.9.9"), ("X-Forwarded-Proto", "https")];
+        for (peer, trusted) in [("8.8.8.8", "127.0.0.0/8,::1"), ("127.0.0.1", ""), ("::2", "::1")] {
+            assert_eq!(client(peer, trusted, &lines), (peer.to_owned(), false));
+        }
+        for (peer, trusted) in [
+            ("127.9.0.1", "127.0.0.0/8"),
+            ("::ffff:127.0.0.1", "127.0.0.1"),
+            ("", "127.0.0.1"),
+            ("8.8.8.8", "::/0"),
+        ] {
+            assert_eq!(client(peer, trusted, &lines), ("9.9.9.9".to_owned(), true), "{peer}");
+        }
+    }
+
+    #[test]
+    fn the_client_is_the_last_address_that_is_not_a_trusted_proxy() {
+        for (values, address) in [
+            (&["1.1.1.1, 2.2.2.2"][..], "2.2.2.2"),
+            (&["1.1.1.1", "2.2.2.2, 10.0.0.7"], "2.2.2.2"),
+            (&["10.0.0.3, 10.0.0.7"], "10.0.0.3"),
+            (&["1.1.1.1, unknown"], "10.0.0.1"),
+            (&["garbage, 1.1.1.1:8080, 10.0.0.2"], "1.1.1.1"),
+            (&["[2001:db8::1]:443"], "2001:db8::1"),
+            (&["[2001:db8::2]"], "2001:db8::2"),
+            (&["2001:db8::3"], "2001:db8::3"),
+            (&["::ffff:3.3.3.3"], "3.3.3.3"),
+            (&[""], "10.0.0.1"),
+            (&[], "10.0.0.1"),
+        ] {
+            let lines: Vec<_> = values.iter().map(|value| ("x-forwarded-for", *value)).collect();
+            assert_eq!(client("10.0.0.1", "10.0.0.0/24", &lines), (address.to_owned(), false), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn the_scheme_is_the_one_that_the_outermost_proxy_saw() {
+        for (value, is_https) in
+            [("https", true), ("HTTPS , http", true), ("http, https", false), ("", false), ("ftp", false)]
+        {
+            assert_eq!(client("::1", "::1", &[("X-Forwarded-Proto", value)]).1, is_https, "{value}");
+        }
+    }
+
+    #[test]
+    fn only_networks_can_be_trusted() {
+        for text in ["", " ", "10.0.0.0/8, ::1/128,192.0.2.7", "0.0.0.0/0", "::/0"] {
+            assert!(text.parse::<TrustedProxies>().is_ok(), "{text}");
+        }
+        for text in
+            ["localhost", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/+8", "10.0.0/8", "1.2.3.4:80"]
+        {
+            let message = text.parse::<TrustedProxies>().unwrap_err().to_string();
+            assert!(message.contains(text), "{message}");
+        }
+    }
+}

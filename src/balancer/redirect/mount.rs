@@ -1,0 +1,179 @@
+//! The redirects as a service of any actix-web application.
+
+use std::future::{Ready, ready};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix_service::{Service, ServiceFactory};
+use actix_web::HttpResponse;
+use actix_web::dev::{AppService, HttpServiceFactory, ResourceDef, ServiceRequest, ServiceResponse};
+
+use super::service::{Mount, RedirectService};
+use crate::balancer::Shared;
+
+/// Answers requests with redirects in an actix-web application; made by
+/// [`Balancer::redirects`](crate::balancer::Balancer::redirects).
+///
+/// Mount it with `App::default_service` to answer every request that no other service takes, or below a
+/// [`web::scope`](actix_web::web::scope):
+///
+/// ```no_run
+/// # use actix_web::{App, HttpServer, web};
+/// # use fingerpost::balancer::Balancer;
+/// # #[actix_web::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let balancer = Balancer::builder().list_file("balancer_server_list.txt").start()?;
+/// let redirects = balancer.redirects().strip_prefix("/dl");
+/// HttpServer::new(move || App::new().service(web::scope("/dl").service(redirects.clone())))
+///     .bind(("127.0.0.1", 8080))?
+///     .run()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// `App::service` without a scope works too, except that actix-web itself then answers a request for `*` (as in
+/// `OPTIONS *`) with an empty 404.
+///
+/// # What a mount on a stock `HttpServer` does not have
+/// The connection belongs to the server, so these parts of `fingerpost balancer` are absent:
+/// - the fast path, which answers plain requests from the bytes of their head;
+/// - pages for requests that the parser refuses (actix answers them with an empty 400) and for timeouts;
+/// - a deadline for every request head (actix has `client_request_timeout` for the first one of a connection);
+/// - the limit of connections from one address, and the 503 page beyond a limit;
+/// - the cut of clients that read too slowly.
+#[derive(Clone)]
+pub struct Redirects {
+    shared: Arc<Shared>,
+    mount: Mount,
+}
+
+impl Redirects {
+    pub(in crate::balancer) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, mount: Mount::default() }
+    }
+
+    /// Takes `prefix` off the path of each request before the redirect, for a mount below a scope: with `/dl`, a
+    /// request for `/dl/a.iso` is sent to `/a.iso` of a backend.
+    ///
+    /// It is compared with the path as the client wrote it, and is the whole prefix, all outer scopes included. A path
+    /// that starts otherwise, `/%64l/a.iso` for instance, gets the 404 page.
+    #[must_use]
+    pub fn strip_prefix(self, prefix: &str) -> Self {
+        Self { mount: Mount { prefix: prefix.trim_end_matches('/').into() }, ..self }
+    }
+
+    /// Starts the service and the `RedirectHandler` of one HTTP worker, on the worker's own thread.
+    pub(in crate::balancer) fn start_worker(&self) -> Rc<RedirectService> {
+        Rc::new(RedirectService::start(Arc::clone(&self.shared), self.mount.clone()))
+    }
+}
+
+impl HttpServiceFactory for Redirects {
+    fn register(self, config: &mut AppService) {
+        let everything =
+            if config.is_root() { ResourceDef::root_prefix("") } else { ResourceDef::prefix("") };
+        config.register_service(everything, None, self, None);
+    }
+}
+
+impl ServiceFactory<ServiceRequest> for Redirects {
+    type Response = ServiceResponse;
+    type Error = actix_web::Error;
+    type Config = ();
+    type Service = WorkerService;
+    type InitError = ();
+    type Future = Ready<Result<WorkerService, ()>>;
+
+    fn new_service(&self, (): ()) -> Self::Future {
+        ready(Ok(WorkerService(self.start_worker())))
+    }
+}
+
+/// The service of one HTTP worker in an `App`.
+#[derive(Clone)]
+pub struct WorkerService(pub(in crate::balancer) Rc<RedirectService>);
+
+impl Service<ServiceRequest> for WorkerService {
+    type Response = ServiceResponse;
+    type Error = actix_web::Error;
+    type Future = Ready<Result<ServiceResponse, actix_web::Error>>;
+
+    actix_service::always_ready!();
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        let answer = HttpResponse::from(
+            self.0.answer(request.head(), request.app_config().secure()).map_into_boxed_body(),
+        );
+        ready(Ok(request.into_response(answer)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use actix_web::{App, test, web};
+
+    use crate::balancer::Balancer;
+
+    /// A backend whose connections are never accepted: it is unknown, and used, until its first probe times out.
+    fn silent_backend() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        (listener, address)
+    }
+
+    #[actix_web::test]
+    async fn below_a_scope_the_prefix_is_taken_off_as_the_client_wrote_it() {
+        let (_listener, address) = silent_backend();
+        let balancer = Balancer::builder().backend(&address).start().unwrap();
+        let redirects = balancer.redirects().strip_prefix("/dl/");
+        let app = test::init_service(
+            App::new()
+                .service(web::scope("/dl").service(redirects))
+                .route("/own", web::get().to(async || "own")),
+        )
+        .await;
+        for (uri, status, location) in [
+            ("/dl/a%20b/c?x=%2e", 301, Some("/a%20b/c?x=%2e")),
+            ("/dl/", 301, Some("/")),
+            ("/dl", 301, Some("/")),
+            ("/dl?x", 301, Some("/?x")),
+            ("/dl/dl/x", 301, Some("/dl/x")),
+            ("/dl//evil.example", 400, None),
+            ("/dl/../x", 400, None),
+            ("/%64l/x", 404, None),
+            ("/dlx", 404, None),
+            ("/own", 200, None),
+        ] {
+            let answer = test::call_service(&app, test::TestRequest::get().uri(uri).to_request()).await;
+            assert_eq!(answer.status(), status, "{uri}");
+            let found = answer.headers().get("location").map(|value| value.to_str().unwrap().to_owned());
+            assert_eq!(found, location.map(|target| format!("http://{address}{target}")), "{uri}");
+        }
+        let request = test::TestRequest::post().uri("/dl/x").to_request();
+        assert_eq!(test::call_service(&app, request).await.status(), 501);
+    }
+
+    #[actix_web::test]
+    async fn the_balancer_runs_until_the_last_service_is_dropped_and_forgets_its_workers() {
+        let (_listener, address) = silent_backend();
+        let balancer = Balancer::builder().backend(&address).start().unwrap();
+        let publication = std::sync::Arc::clone(&balancer.0.publication);
+        let redirects = balancer.redirects();
+        let [one, other] = [redirects.start_worker(), redirects.start_worker()];
+        assert_eq!(publication.workers(), 2);
+        let counted = |worker: &super::RedirectService| worker.counters.answered(301);
+        counted(&one);
+        counted(&other);
+        drop((one, balancer));
+        // The counters of a worker that has ended are used again.
+        let third = redirects.start_worker();
+        counted(&third);
+        assert!(third.shared.metrics.encode().contains("fingerpost_answers_total{status=\"301\"} 3\n"));
+        while publication.workers() > 2 {
+            actix_rt::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+}
