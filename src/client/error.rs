@@ -80,6 +80,15 @@ pub enum DownloadError {
         /// The address that was asked.
         url: String,
     },
+    /// An answer that cannot take the place of a version that is proven.
+    #[error(
+        "{url} answered without ETag, Last-Modified and digest, which proves no new version; the part file is kept: run it again, \
+         or begin again with --no-resume"
+    )]
+    Unproven {
+        /// The address that was asked.
+        url: String,
+    },
     /// Nobody is left to ask.
     #[error("no source is left")]
     NoSource,
@@ -129,7 +138,7 @@ impl DownloadError {
             Self::BadRange { .. } => GetCode::BadRange,
             Self::Silent { .. } | Self::TooLong(_) => GetCode::Timeout,
             Self::WrongChecksum { .. } | Self::WrongPieces { .. } => GetCode::WrongChecksum,
-            Self::KeepsChanging | Self::OtherVersion { .. } => GetCode::CannotResume,
+            Self::KeepsChanging | Self::OtherVersion { .. } | Self::Unproven { .. } => GetCode::CannotResume,
             Self::NoSource => GetCode::CannotConnect,
             Self::Interrupted => GetCode::Interrupted,
             Self::Usage(_) => GetCode::Usage,

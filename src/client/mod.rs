@@ -2,6 +2,7 @@
 //!
 //! - [`transport`]: one HTTP exchange; a library that prints nothing.
 //! - [`redirect`], [`link`], [`identity`]: where a redirect leads, which mirrors it names, whether they have the same file.
+//! - `address`: addresses as they are shown, without credentials.
 //! - [`checksum`]: digests of files.
 //! - [`plan`]: who fetches which bytes. Pure, tested against simulated servers.
 //! - [`sink`]: the part file, its journal, the digest.
@@ -11,6 +12,7 @@
 //! - [`event`], [`progress`], [`report`]: what a person, or a script, sees of it.
 //! - [`error`], [`exit_code`]: how it ends.
 
+mod address;
 pub mod batch;
 pub mod checksum;
 pub mod claims;

@@ -60,8 +60,9 @@ fn a_piece_that_was_found_wrong_stays_so_for_later_runs() {
     wrong[150_000] ^= 1;
     std::fs::write(downloads.path().join("f.part"), wrong).unwrap();
     let etags = [server.etag().unwrap()];
-    let identity =
-        serde_json::json!({ "size": 200_000, "digest": null, "etags": etags, "last_modified": null });
+    let identity = serde_json::json!({
+        "size": 200_000, "digest": null, "etags": etags, "last_modified": null, "resource": server.url("/f")
+    });
     let lines = [
         serde_json::json!({ "fingerpost": 1, "file": identity }),
         serde_json::json!({ "start": 0, "end": 200_000, "from": "" }),

@@ -16,6 +16,7 @@ mod cli;
 mod client;
 mod client_disk;
 mod client_doubt;
+mod client_evidence;
 mod client_failover;
 mod client_files;
 mod client_hostile;

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use tokio::time::Instant;
+use url::Url;
 
 use super::super::error::DownloadError;
-use super::super::identity::{Observed, Verdict};
+use super::super::identity::{self, Observed, Verdict};
 use super::super::metalink::MEDIA_TYPE;
 use super::super::naming;
 use super::super::plan::{Failure, Parts, RangeSet, RunId, SourceId};
@@ -18,8 +19,14 @@ use super::{Origin, Output};
 
 impl Engine<'_> {
     /// Takes an answer in, or tells the plan why not.
-    pub(super) fn judge(&mut self, run: RunId, opened: Opened, now: Instant) -> Result<(), DownloadError> {
+    pub(super) fn judge(
+        &mut self,
+        run: RunId,
+        mut opened: Opened,
+        now: Instant,
+    ) -> Result<(), DownloadError> {
         let Some(active) = self.runs.get(&run) else { return Ok(()) };
+        opened.observed.resource = self.resource(active.source, &opened.url);
         let is_metalink = opened.answer.head.header("content-type").is_some_and(is_metalink);
         let is_whole = opened.extent == Extent::Whole;
         let (source, wanted, started) = (active.source, active.wanted.clone(), active.started);
@@ -41,10 +48,18 @@ impl Engine<'_> {
         let own_etag = self.sources.get(source).and_then(|entry| entry.etag.clone());
         // Where nothing tells one version from another, what is kept must not be added to.
         let is_unprovable = self.identity.is_open() && !self.nothing_kept();
-        if is_unprovable || self.identity.compare(&opened.observed, own_etag.as_deref()) == Verdict::Different
-        {
+        let is_different = is_unprovable
+            || self.identity.compare(&opened.observed, own_etag.as_deref()) == Verdict::Different;
+        if is_different && !self.is_checked_in_pieces(&opened.observed) {
             if !self.nothing_kept() || !self.could_be(&opened.observed) {
-                if self.could_be(&opened.observed) {
+                let could_be = self.could_be(&opened.observed);
+                if could_be && self.identity.can_be_resumed() && !opened.observed.is_evidence() {
+                    // Perhaps the page of a captive portal: the proven version stays, and a later answer may be of it.
+                    let failure = Failure::Passing { retry_after: None };
+                    self.fail(run, failure, DownloadError::Unproven { url }, None, now);
+                    return Ok(());
+                }
+                if could_be {
                     self.other_versions.push(source);
                 }
                 self.fail(run, Failure::Final, DownloadError::OtherVersion { url }, None, now);
@@ -62,6 +77,7 @@ impl Engine<'_> {
             if *entry.trail.end() != opened.url {
                 entry.trail = entry.trail.turned_to(opened.url.clone());
             }
+            entry.resource.clone_from(&opened.observed.resource);
         }
         if opened.extent == Extent::Whole && wanted.range.start > 0 {
             let was_other_tag =
@@ -77,6 +93,28 @@ impl Engine<'_> {
             return Ok(());
         }
         self.accept(run, source, opened, now)
+    }
+
+    /// Whether an answer of another resource can be used, because each piece is compared with its digest.
+    fn is_checked_in_pieces(&self, observed: &Observed) -> bool {
+        let contradicts = matches!(
+            (self.identity.digest, observed.digest), (Some((known, _)), Some(seen)) if known.contradicts(&seen)
+        );
+        self.has_pieces()
+            && !self.identity.is_of(&observed.resource)
+            && self.identity.size == observed.size
+            && !contradicts
+    }
+
+    /// The resource that an answer of `source` from `answered` represents.
+    fn resource(&self, source: SourceId, answered: &Url) -> String {
+        let entry = self.sources.get(source);
+        match (&self.job.origin, entry) {
+            (_, Some(entry)) if entry.trail.end() == answered => entry.resource.clone(),
+            (Origin::Address(requested), _) => identity::resource(requested, answered),
+            (Origin::Mirrors { .. }, Some(entry)) => entry.resource.clone(),
+            (Origin::Mirrors { .. }, None) => String::new(),
+        }
     }
 
     /// The version of which nothing was kept is given up, and with it whoever was about to send it.
@@ -109,6 +147,7 @@ impl Engine<'_> {
             .head
             .header("accept-ranges")
             .is_some_and(|value| value.eq_ignore_ascii_case("none"));
+        let refuses = refuses || identity::is_coded(&opened.answer.head);
         let parts = if self.identity.can_be_resumed() { Parts::Allowed } else { Parts::Forbidden };
         self.plan.allow_parts(parts);
         if refuses {

@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use rand::RngExt;
 use tokio::time::Instant;
+use url::Url;
 
+use super::super::address;
 use super::super::checksum::Checksum;
 use super::super::error::DownloadError;
 use super::super::event::{Event, WaitStep};
@@ -49,7 +51,7 @@ impl Engine<'_> {
         let mut trail = Trail::new(url.clone(), self.context.options.max_redirects);
         let gap = self.plan.missing().iter().next();
         let wanted = match gap {
-            Some(range) if range.start > 0 => Wanted {
+            Some(range) if range.start > 0 && self.is_of_address(url) => Wanted {
                 range,
                 size: self.plan.size(),
                 validator: self.identity.validator().map(ToOwned::to_owned),
@@ -99,9 +101,10 @@ impl Engine<'_> {
                 let others: Vec<Trail> =
                     mirrors.into_iter().map(|mirror| trail.turned_to(mirror.url)).collect();
                 let before = self.sources.len();
-                self.add_source(trail);
+                let resource = self.resource_at(to);
+                self.add_source(trail, &resource);
                 for other in others {
-                    self.add_source(other);
+                    self.add_source(other, &resource);
                 }
                 let new = self.sources.len().saturating_sub(before);
                 self.plan.named(new, rand::rng().random(), now);
@@ -110,7 +113,8 @@ impl Engine<'_> {
                 self.plan.is_without_balancer();
                 self.plan.asked(None, rand::rng().random(), now);
                 if self.sources.is_empty() {
-                    self.add_source(trail);
+                    let resource = self.resource_at(trail.end());
+                    self.add_source(trail, &resource);
                     let run = self.plan.adopt(SourceId(0), wanted.range, began);
                     self.begin(run, SourceId(0), wanted, began);
                     self.judge(run, *opened, now)?;
@@ -140,6 +144,19 @@ impl Engine<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the known validators belong to `requested` or to an address that it redirects to.
+    fn is_of_address(&self, requested: &Url) -> bool {
+        self.identity.resource.split(' ').next() == Some(&address::shown(requested))
+    }
+
+    /// The resource at `named`, an address that the requested one redirects to. What the redirect names beside it is the same.
+    fn resource_at(&self, named: &Url) -> String {
+        match &self.job.origin {
+            Origin::Address(requested) => identity::resource(requested, named),
+            Origin::Mirrors { .. } => String::new(),
+        }
     }
 
     fn asking_failed(&mut self, error: OpenError, now: Instant) -> Result<(), DownloadError> {

@@ -8,6 +8,7 @@ use futures_util::future::{Abortable, LocalBoxFuture};
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
+use super::super::address;
 use super::super::checksum::{Algorithm, Checksum};
 use super::super::error::DownloadError;
 use super::super::event::{Event, Observer};
@@ -128,8 +129,10 @@ impl<'a> Engine<'a> {
             if let (Some(kinds), None) = (unchecked, self.identity.digest) {
                 self.observer.notice(&Event::Unchecked { kinds });
             }
+            // The Metalink says that all of them have the same file.
+            let resource = urls.first().map(address::shown).unwrap_or_default();
             for url in urls {
-                self.add_source(Trail::new(url.clone(), self.context.options.max_redirects));
+                self.add_source(Trail::new(url.clone(), self.context.options.max_redirects), &resource);
             }
         }
         let checkpoint_every = self.context.options.checkpoint_every;
@@ -227,9 +230,9 @@ impl<'a> Engine<'a> {
         matches!(&self.job.origin, Origin::Mirrors { pieces: Some(_), .. })
     }
 
-    pub(super) fn add_source(&mut self, trail: Trail) {
+    pub(super) fn add_source(&mut self, trail: Trail, resource: &str) {
         let url = trail.end().clone();
-        if let Some(id) = self.sources.add(trail) {
+        if let Some(id) = self.sources.add(trail, resource) {
             self.plan.add_source();
             self.observer.notice(&Event::Offered { source: id.0, url: &url });
         }

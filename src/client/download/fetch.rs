@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::super::error::DownloadError;
-use super::super::identity::{ContentRange, Observed};
+use super::super::identity::{ContentRange, Observed, is_coded};
 use super::super::plan::{ByteRange, Failure};
 use super::super::redirect::{RedirectError, Trail};
 use super::super::transport::{Answer, Method, Request, Transport, TransportError};
@@ -199,7 +199,8 @@ impl Fetcher {
         }
         let mut answer = self.send(&request).await?;
         match answer.head.status {
-            200 => Ok(Hop::Opened(Box::new(whole(url, answer)))),
+            // A 203 was transformed on its way; from_head leaves its validators out.
+            200 | 203 => Ok(Hop::Opened(Box::new(whole(url, answer)))),
             206 => part(url, answer, wanted).map(|opened| Hop::Opened(Box::new(opened))),
             status => {
                 let shown = shown(&mut answer).await;
@@ -278,7 +279,15 @@ fn whole(url: Url, answer: Answer) -> Opened {
 fn part(url: Url, answer: Answer, wanted: &Wanted) -> Result<Opened, OpenError> {
     let value = answer.head.header("content-range").unwrap_or_default().to_owned();
     let length = answer.head.content_length().ok().flatten();
-    let range = ContentRange::parse(&value).filter(|_| wanted.is_part()).and_then(|content| {
+    // The positions in a coded body are not those of the file.
+    let content = ContentRange::parse(&value).filter(|_| !is_coded(&answer.head));
+    let is_everything = |content: &ContentRange| {
+        content.range.is_some_and(|range| range.start == 0 && Some(range.end) == content.size)
+    };
+    if !wanted.is_part() && content.as_ref().is_some_and(is_everything) {
+        return Ok(whole(url, answer));
+    }
+    let range = content.filter(|_| wanted.is_part()).and_then(|content| {
         let range = content.range?;
         let fits = range.start == wanted.range.start
             && range.end <= wanted.range.end

@@ -99,7 +99,8 @@ impl Engine<'_> {
     fn start(&mut self, run: RunId, source: SourceId, range: ByteRange, now: Instant) {
         let Some(entry) = self.sources.get(source) else { return };
         self.observer.notice(&Event::Chosen { source: source.0, url: entry.trail.end(), range });
-        let validator = entry.validator.as_deref().or(self.identity.validator()).map(ToOwned::to_owned);
+        let known = self.identity.validator().filter(|_| self.identity.is_of(&entry.resource));
+        let validator = entry.validator.as_deref().or(known).map(ToOwned::to_owned);
         let wanted = Wanted { range, size: self.plan.size(), validator };
         let (fetcher, trail, asked) = (self.fetcher.clone(), entry.trail.clone(), wanted.clone());
         let opening = async move {

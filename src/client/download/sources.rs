@@ -31,6 +31,8 @@ pub struct SourceReport {
 pub(super) struct Source {
     /// The way to it; grows by the redirects that it answers.
     pub(super) trail: Trail,
+    /// The [resource](super::super::identity::resource) that it has.
+    pub(super) resource: String,
     /// The strong tag under which it has the file.
     pub(super) etag: Option<String>,
     /// What goes into `If-Range`, once it has answered.
@@ -50,13 +52,14 @@ pub(super) struct Sources {
 
 impl Sources {
     /// Adds a source, unless it is known or there are too many.
-    pub(super) fn add(&mut self, trail: Trail) -> Option<SourceId> {
+    pub(super) fn add(&mut self, trail: Trail, resource: &str) -> Option<SourceId> {
         let known = self.list.iter().any(|source| source.trail.end() == trail.end());
         if known || self.list.len() >= MAX_SOURCES {
             return None;
         }
         self.list.push(Source {
             trail,
+            resource: resource.to_owned(),
             etag: None,
             validator: None,
             first_byte: None,
