@@ -82,6 +82,18 @@ pub struct GetArguments {
     /// Send this header line too; credentials go to the URL's own host only
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     pub headers: Vec<String>,
+    /// As of curl, so that its command lines work: redirects are followed anyway
+    #[arg(short = 'L', long, hide = true)]
+    pub location: bool,
+    /// As of curl: an error answer is never saved anyway
+    #[arg(short = 'f', long, hide = true)]
+    pub fail: bool,
+    /// As of curl: errors are shown anyway
+    #[arg(short = 'S', long, hide = true)]
+    pub show_error: bool,
+    /// As of curl: there is no configuration file to be ignored
+    #[arg(short = 'q', hide = true)]
+    pub disable: bool,
     /// Show neither redirects nor progress
     #[arg(short, long)]
     pub silent: bool,

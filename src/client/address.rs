@@ -1,6 +1,41 @@
 //! Addresses as they are shown and stored: without user name and password.
 
-use url::Url;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
+use url::{Origin, Url};
+
+/// User name and password of an address. They are sent to its scheme, host and port only, and shown nowhere.
+#[derive(Clone)]
+pub struct Credentials {
+    home: Origin,
+    authorization: String,
+}
+
+impl Credentials {
+    /// Takes them out of `url`.
+    pub(super) fn take(url: &mut Url) -> Option<Self> {
+        let is_there = !url.username().is_empty() || url.password().is_some();
+        let decoded = |text| percent_decode_str(text).collect::<Vec<u8>>();
+        let pair = [decoded(url.username()), decoded(url.password().unwrap_or_default())].join(&b':');
+        let home = url.origin();
+        *url = without_credentials(url);
+        is_there.then(|| Self { home, authorization: format!("Basic {}", STANDARD.encode(pair)) })
+    }
+
+    /// The value of `Authorization` in a request to `url`, if they belong there.
+    pub(super) fn authorization(&self, url: &Url) -> Option<&str> {
+        (url.origin() == self.home).then_some(self.authorization.as_str())
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Credentials").field("home", &self.home).finish_non_exhaustive()
+    }
+}
 
 /// `url` without user name, password and fragment.
 #[must_use]
@@ -35,6 +70,17 @@ pub(super) fn masked(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_go_to_their_own_port() {
+        let mut url = Url::parse("http://user:pa%20ss@h:8/f").unwrap();
+        let credentials = Credentials::take(&mut url).unwrap();
+        assert_eq!(url.as_str(), "http://h:8/f");
+        assert_eq!(credentials.authorization(&url), Some("Basic dXNlcjpwYSBzcw=="));
+        assert_eq!(credentials.authorization(&Url::parse("http://h/f").unwrap()), None);
+        assert!(!format!("{credentials:?}").contains("dXNl"));
+        assert!(Credentials::take(&mut url).is_none());
+    }
 
     #[test]
     fn credentials_are_not_shown() {

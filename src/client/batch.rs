@@ -7,6 +7,7 @@ use futures_util::{StreamExt, stream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::address::masked;
 use super::claims::Claims;
 use super::download::{self, Context, Job, Landed, Report};
 use super::error::DownloadError;
@@ -137,7 +138,7 @@ fn tasks_of(
     address: &str,
     context: &Context,
 ) -> Vec<Task> {
-    let task = |(number, job)| Task { order: (index, number), address: address.to_owned(), job };
+    let task = |(number, job)| Task { order: (index, number), address: masked(address), job };
     let jobs = match jobs {
         Ok(jobs) => jobs,
         Err(error) => return vec![task((0, Err(error)))],

@@ -13,8 +13,21 @@ use super::transport::body::BodyError;
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
     /// The address has no scheme, host or file.
-    #[error("invalid URL, expected http://host:port/file")]
-    InvalidUrl,
+    #[error("invalid URL {url:?}: {reason}")]
+    InvalidUrl {
+        /// The address as it was given, without user name and password.
+        url: String,
+        /// What it lacks.
+        reason: &'static str,
+    },
+    /// The address has another scheme than http and https.
+    #[error("{url}: unsupported scheme {scheme:?}: only http and https are supported")]
+    Scheme {
+        /// The address as it was given, without user name and password.
+        url: String,
+        /// Its scheme.
+        scheme: String,
+    },
     /// A redirect is not followed.
     #[error(transparent)]
     Redirect(#[from] RedirectError),
@@ -125,7 +138,8 @@ impl DownloadError {
     #[must_use]
     pub fn code(&self) -> GetCode {
         match self {
-            Self::InvalidUrl => GetCode::InvalidUrl,
+            Self::InvalidUrl { .. } => GetCode::InvalidUrl,
+            Self::Scheme { .. } => GetCode::UnsupportedProtocol,
             Self::Redirect(error) => match error {
                 RedirectError::NoLocation { .. } => GetCode::HttpError,
                 RedirectError::Scheme { .. } | RedirectError::Downgrade { .. } => {

@@ -12,7 +12,7 @@
 //! - [`event`], [`progress`], [`report`]: what a person, or a script, sees of it.
 //! - [`error`], [`exit_code`]: how it ends.
 
-mod address;
+pub mod address;
 pub mod batch;
 pub mod checksum;
 pub mod claims;

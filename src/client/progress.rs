@@ -57,7 +57,7 @@ impl Screen {
     pub(super) fn file(&self, job: &Job) -> FileDisplay<'_> {
         let name = match &job.origin {
             Origin::Address(url) => super::naming::from_url(url),
-            Origin::Mirrors { urls, .. } => urls.first().map(super::naming::from_url).unwrap_or_default(),
+            Origin::Mirrors { name, .. } => name.display().to_string(),
         };
         FileDisplay {
             screen: self,

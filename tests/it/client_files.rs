@@ -45,7 +45,7 @@ fn one_failure_does_not_stop_the_others_and_names_the_exit_code() {
     codes.sort_unstable();
     assert_eq!(codes, [0, 0, 2, 3, 22], "one report for each: {}", outcome.stdout());
     assert!(stderr.contains(&format!("Error: {}: ", missing.url("/b"))), "{stderr}");
-    assert!(stderr.contains("Error: nonsense: invalid URL"), "{stderr}");
+    assert!(stderr.contains("Error: nonsense: invalid URL \"nonsense\""), "{stderr}");
     assert_eq!(downloads.names(), ["a", "c"]);
 }
 

@@ -87,7 +87,7 @@ fn each_file_that_an_address_describes_ends_by_itself() {
         file("a", "", &missing),
         file("b", "", &good),
         // The second of two would take the place of the first.
-        file("folder/b", "", &good),
+        file("folder/../b", "", &good),
         file("list", "", &good),
     ]);
     let catalogue = Script::of(text.as_bytes()).header(TYPE).start();

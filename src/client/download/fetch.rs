@@ -1,11 +1,13 @@
 //! One request for a part of the file, or all of it: redirects followed, the head of the answer judged.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 use url::Url;
 
+use super::super::address::Credentials;
 use super::super::error::DownloadError;
 use super::super::identity::{ContentRange, Observed, is_coded};
 use super::super::plan::{ByteRange, Failure};
@@ -163,8 +165,10 @@ pub(super) struct Fetcher {
     pub(super) transport: Transport,
     /// The user's own header lines.
     pub(super) headers: Vec<(String, String)>,
-    /// The host that the user named: credentials go to no other.
-    pub(super) home: Option<String>,
+    /// Scheme, host and port that the user named: credentials are sent to no other.
+    pub(super) home: Option<url::Origin>,
+    /// Of the addresses that the user gave.
+    pub(super) credentials: Rc<[Credentials]>,
 }
 
 /// What one request, redirects not followed, was answered with.
@@ -199,7 +203,7 @@ impl Fetcher {
         }
         let mut answer = self.send(&request).await?;
         match answer.head.status {
-            // A 203 was transformed on its way; from_head leaves its validators out.
+            // 203: a proxy on the way changed the answer (RFC 9110, section 15.3.4).
             200 | 203 => Ok(Hop::Opened(Box::new(whole(url, answer)))),
             206 => part(url, answer, wanted).map(|opened| Hop::Opened(Box::new(opened))),
             status => {
@@ -255,7 +259,11 @@ impl Fetcher {
             request = request.with("Accept", "*/*");
         }
         request = request.with("Want-Repr-Digest", "sha-256=10");
-        let is_home = url.host_str() == self.home.as_deref();
+        let is_home = self.home.as_ref() == Some(&url.origin());
+        let authorization = self.credentials.iter().find_map(|credentials| credentials.authorization(url));
+        if let Some(authorization) = authorization.filter(|_| !(is_home && given("authorization"))) {
+            request = request.with("Authorization", authorization);
+        }
         for (name, value) in &self.headers {
             let is_secret = ["authorization", "cookie"].iter().any(|own| name.eq_ignore_ascii_case(own));
             if is_home || !is_secret {
@@ -279,15 +287,22 @@ fn whole(url: Url, answer: Answer) -> Opened {
 fn part(url: Url, answer: Answer, wanted: &Wanted) -> Result<Opened, OpenError> {
     let value = answer.head.header("content-range").unwrap_or_default().to_owned();
     let length = answer.head.content_length().ok().flatten();
-    // The positions in a coded body are not those of the file.
-    let content = ContentRange::parse(&value).filter(|_| !is_coded(&answer.head));
-    let is_everything = |content: &ContentRange| {
-        content.range.is_some_and(|range| range.start == 0 && Some(range.end) == content.size)
-    };
-    if !wanted.is_part() && content.as_ref().is_some_and(is_everything) {
-        return Ok(whole(url, answer));
+    if is_coded(&answer.head) {
+        // Its positions are not those of the file.
+        return Err(OpenError::BadRange { url: Box::new(url), value: value + " of a coded body" });
     }
-    let range = content.filter(|_| wanted.is_part()).and_then(|content| {
+    if !wanted.is_part() {
+        // Some servers send 206 to a request for everything.
+        return match ContentRange::parse(&value) {
+            Some(ContentRange { range: Some(range), size: Some(size) })
+                if range == ByteRange::new(0, size) =>
+            {
+                Ok(Opened { observed: Observed::from_head(&answer.head, Some(size)), ..whole(url, answer) })
+            }
+            _ => Err(OpenError::BadRange { url: Box::new(url), value }),
+        };
+    }
+    let range = ContentRange::parse(&value).and_then(|content| {
         let range = content.range?;
         let fits = range.start == wanted.range.start
             && range.end <= wanted.range.end

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use url::Url;
 
+use super::address::Credentials;
 use super::checksum::Checksum;
 use super::claims::Claims;
 use super::error::DownloadError;
@@ -19,7 +20,7 @@ use super::event::{Event, Observer};
 use super::identity::{Authority, Identity};
 use super::limit::RateLimiter;
 use super::plan::PlanSettings;
-use super::sink::{Durability, Finisher, Pieces, release_reader};
+use super::sink::{Durability, Finisher, Pieces, SinkError, release_reader};
 use super::transport::Transport;
 
 mod answers;
@@ -63,6 +64,8 @@ pub enum Origin {
     Address(Url),
     /// Several servers that are known to have it, best first, and what is known of the file.
     Mirrors {
+        /// The relative path that the Metalink gives the file.
+        name: PathBuf,
         /// Their addresses.
         urls: Vec<Url>,
         /// Size and digest, as far as they were told.
@@ -83,6 +86,8 @@ pub struct Job {
     pub output: Output,
     /// The digest that the user says it has.
     pub checksum: Option<Checksum>,
+    /// User names and passwords of its addresses, which do not contain them.
+    pub credentials: Rc<[Credentials]>,
 }
 
 impl Job {
@@ -92,9 +97,7 @@ impl Job {
         match (&self.output, &self.origin) {
             (Output::File(path), _) => Some(path.clone()),
             (Output::Folder(folder), Origin::Address(url)) => Some(folder.join(super::naming::from_url(url))),
-            (Output::Folder(folder), Origin::Mirrors { urls, .. }) => {
-                urls.first().map(|url| folder.join(super::naming::from_url(url)))
-            }
+            (Output::Folder(folder), Origin::Mirrors { name, .. }) => Some(folder.join(name)),
             (Output::StandardOutput, _) => None,
         }
     }
@@ -102,7 +105,8 @@ impl Job {
     /// Whether a server may name the file: until one has answered, its name is not taken.
     #[must_use]
     pub fn is_named_later(&self, naming: Naming) -> bool {
-        naming == Naming::Server && matches!(self.output, Output::Folder(_))
+        let is_open = matches!((&self.output, &self.origin), (Output::Folder(_), Origin::Address(_)));
+        naming == Naming::Server && is_open
     }
 }
 
@@ -312,11 +316,16 @@ async fn obtain(
         return Err(DownloadError::Interrupted);
     }
     let home = match &job.origin {
-        Origin::Address(url) => url.host_str().map(ToOwned::to_owned),
+        Origin::Address(url) => Some(url.origin()),
         Origin::Mirrors { .. } => None,
     };
-    let fetcher =
-        Fetcher { transport: context.transport.clone(), headers: context.options.headers.clone(), home };
+    let fetcher = Fetcher {
+        transport: context.transport.clone(),
+        headers: context.options.headers.clone(),
+        home,
+        credentials: Rc::clone(&job.credentials),
+    };
+    make_folders(job)?;
     let there = |target: &Path| {
         observer.notice(&Event::AlreadyThere { target });
         Ok((Completion::AlreadyThere, None))
@@ -351,6 +360,18 @@ async fn obtain(
         }
         Err(error) => Err(error),
     }
+}
+
+/// Makes the folders that a Metalink gives a file, in the folder of the user, which must exist.
+fn make_folders(job: &Job) -> Result<(), SinkError> {
+    let (Output::Folder(folder), Origin::Mirrors { name, .. }) = (&job.output, &job.origin) else {
+        return Ok(());
+    };
+    let inner = name.parent().filter(|inner| !inner.as_os_str().is_empty());
+    let is_there = folder.as_os_str().is_empty() || folder.is_dir();
+    let Some(inner) = inner.filter(|_| is_there) else { return Ok(()) };
+    let path = folder.join(inner);
+    std::fs::create_dir_all(&path).map_err(|source| SinkError::Io { action: "create", path, source })
 }
 
 /// What is known of the file before anybody was asked.
