@@ -15,7 +15,7 @@ use super::limit::RateLimiter;
 use super::metalink::{self, MetalinkFile};
 use super::naming;
 use super::plan::PlanSettings;
-use super::sink::Durability;
+use super::sink::{Destination, Durability, check_descriptor, destination};
 use super::transport::proxy::ProxyRules;
 use super::transport::{Family, TransportSettings, Trust, Verification};
 use crate::cli::{GetArguments, ProgressMode};
@@ -83,14 +83,17 @@ impl Settings {
             (Some(_), _) if inputs.len() > 1 => {
                 return Err(usage("-o names one file, but there are several addresses: use --output-dir"));
             }
-            // A link that is replaced as any other would be no standard output any more.
-            (Some(path), _) if [Path::new("-"), Path::new("/dev/stdout")].contains(&path.as_path()) => {
-                Output::StandardOutput
-            }
-            (Some(path), _) => Output::File(path.clone()),
+            (Some(path), _) if path == Path::new("-") => Output::Descriptor(1),
+            (Some(path), _) => match destination(path) {
+                Destination::Descriptor(number) => Output::Descriptor(number),
+                Destination::Path(_) => Output::File(path.clone()),
+            },
             (None, folder) => Output::Folder(folder.clone().unwrap_or_default()),
         };
-        if output == Output::StandardOutput && arguments.json {
+        if let Output::Descriptor(number) = output {
+            check_descriptor(number)?;
+        }
+        if output == Output::Descriptor(1) && arguments.json {
             return Err(usage("--json and -o - both want standard output"));
         }
         let checksum = arguments.checksum.as_deref().map(parse_checksum).transpose()?;
@@ -99,7 +102,7 @@ impl Settings {
         }
         let text = match output {
             _ if arguments.silent || inputs.len() > 1 => Text::Nowhere,
-            Output::StandardOutput => Text::Error,
+            Output::Descriptor(1) => Text::Error,
             _ if arguments.json => Text::Error,
             _ => Text::Output,
         };

@@ -187,7 +187,7 @@ fn two_clients_do_not_write_one_file() {
 }
 
 #[test]
-fn a_part_file_without_a_journal_is_not_believed() {
+fn a_part_file_with_a_broken_journal_is_begun_again() {
     let file = content(FILE);
     let server = Script::of(&file).start();
     for journal in [

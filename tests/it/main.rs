@@ -24,6 +24,7 @@ mod client_integrity;
 mod client_kept;
 mod client_metalink;
 mod client_names;
+mod client_output;
 mod client_parts;
 mod client_patience;
 mod client_resume;

@@ -10,7 +10,7 @@ use super::super::identity::{self, Observed, Verdict};
 use super::super::metalink::MEDIA_TYPE;
 use super::super::naming;
 use super::super::plan::{Failure, Parts, RangeSet, RunId, SourceId};
-use super::super::sink::{MAX_SMALL, Store, Writer};
+use super::super::sink::{MAX_SMALL, SinkError, Store, Writer};
 use super::engine::Engine;
 use super::fetch::{Extent, Opened};
 use super::place::Place;
@@ -183,9 +183,10 @@ impl Engine<'_> {
     pub(super) fn open_writer(&mut self) -> Result<(), DownloadError> {
         let (size, hashing, pieces) = (self.identity.size, self.hashing(), self.pieces());
         let Some(target) = &self.target else {
-            let store = match self.job.name() {
-                Some(path) => Store::device(&path, hashing, pieces),
-                None => Store::standard_output(hashing, pieces)?,
+            let store = match (self.job.name(), &self.job.output) {
+                (Some(path), _) => Store::device(&path, hashing, pieces),
+                (None, Output::Descriptor(number)) => Store::descriptor(*number, hashing, pieces)?,
+                (None, _) => return Err(SinkError::Abandoned.into()),
             };
             self.writer = Some(Writer::new(Path::new(""), store, RangeSet::new()));
             return Ok(());

@@ -20,7 +20,7 @@ use super::event::{Event, Observer};
 use super::identity::{Authority, Identity};
 use super::limit::RateLimiter;
 use super::plan::PlanSettings;
-use super::sink::{Durability, Finisher, Pieces, SinkError, release_reader};
+use super::sink::{Destination, Durability, Finisher, Pieces, SinkError, destination, release_reader};
 use super::transport::Transport;
 
 mod answers;
@@ -53,8 +53,8 @@ pub enum Output {
     File(PathBuf),
     /// To this folder, under the name of the address, or of `Content-Disposition` where the options say so.
     Folder(PathBuf),
-    /// To standard output, as it arrives.
-    StandardOutput,
+    /// To an inherited descriptor, as it arrives; 1 is standard output.
+    Descriptor(i32),
 }
 
 /// Where the file comes from.
@@ -94,12 +94,17 @@ impl Job {
     /// The path of the file, as far as it is known before a server names it; `None` for standard output.
     #[must_use]
     pub fn name(&self) -> Option<PathBuf> {
-        match (&self.output, &self.origin) {
+        let name = match (&self.output, &self.origin) {
             (Output::File(path), _) => Some(path.clone()),
             (Output::Folder(folder), Origin::Address(url)) => Some(folder.join(super::naming::from_url(url))),
             (Output::Folder(folder), Origin::Mirrors { name, .. }) => Some(folder.join(name)),
-            (Output::StandardOutput, _) => None,
-        }
+            (Output::Descriptor(_), _) => None,
+        };
+        // A link to a file is not replaced: the file is.
+        name.map(|name| match destination(&name) {
+            Destination::Path(path) => path,
+            Destination::Descriptor(_) => name,
+        })
     }
 
     /// Whether a server may name the file: until one has answered, its name is not taken.

@@ -15,7 +15,7 @@ use super::super::plan::{ByteRange, RangeSet};
 use super::aside::Aside;
 use super::digest::{self, RunningDigest};
 use super::in_order::InOrder;
-use super::journal::{Journal, Remembered, journal_path, remove_journal, remove_own};
+use super::journal::{Journal, Remembered, claim, journal_path, remove_journal, remove_own};
 use super::part::sync_folder;
 use super::{Durability, Existing, PartFile, SinkError};
 
@@ -62,7 +62,7 @@ pub struct Store {
     checked: RangeSet,
     /// What was there before, while a second version of bytes is tried, and which bytes were.
     aside: Option<(Aside, RangeSet)>,
-    /// The journal that an earlier run left.
+    /// The journal that an earlier run left, or the one that marks the part file as ours.
     earlier: Option<File>,
 }
 
@@ -85,6 +85,9 @@ impl Store {
         let part = PartFile::open(target)?;
         let remembered = Journal::read(&journal);
         let size = part.size()?;
+        if size > 0 && journal.symlink_metadata().is_err() {
+            return Err(SinkError::Foreign { path: part.path().to_owned() });
+        }
         // A journal may only speak of bytes that are there.
         let remembered = remembered
             .filter(|memory| memory.done.within(ByteRange::new(size, u64::MAX)).is_empty())
@@ -94,9 +97,9 @@ impl Store {
         Ok((store, remembered))
     }
 
-    /// Standard output, which takes bytes in order only.
-    pub fn standard_output(hashing: Hashing, pieces: Option<Pieces>) -> Result<Self, SinkError> {
-        Ok(Self::in_order(InOrder::standard_output()?.in_pieces(pieces), hashing))
+    /// The inherited descriptor `number`, which takes bytes in order only.
+    pub fn descriptor(number: i32, hashing: Hashing, pieces: Option<Pieces>) -> Result<Self, SinkError> {
+        Ok(Self::in_order(InOrder::descriptor(number)?.in_pieces(pieces), hashing))
     }
 
     /// The device or the pipe at `path`, which takes bytes in order only.
@@ -151,8 +154,8 @@ impl Store {
         self.checked = RangeSet::new();
         let Place::Part(part) = &self.place else { return Ok(()) };
         if done.is_empty() {
-            // It speaks of what was there, and not of what comes in its place.
-            remove_journal(part.target())?;
+            // The journal describes what was in the file, and marks the file as ours.
+            self.earlier = Some(claim(part.target())?);
             // Some file systems write a file that was cut to the disk when it is closed.
             if part.size()? > 0 {
                 part.set_size(0)?;
@@ -251,7 +254,7 @@ impl Store {
             return Err(SinkError::Displaced { path: part.path().to_owned() });
         }
         if right.is_empty() {
-            remove_journal(target)?;
+            claim(target)?;
             return Ok(None);
         }
         let path = journal_path(target);
@@ -349,6 +352,8 @@ impl Store {
                 let _ = std::fs::remove_file(journal_path(target));
             }
             Err(SinkError::Displaced { .. }) => remove_own(target, journal.or(self.earlier.as_ref())),
+            // The complete file is the user's now: no later run writes over it.
+            Err(SinkError::Appeared { .. }) if journal.is_none() => remove_own(target, self.earlier.as_ref()),
             Err(_) => {}
         }
         finished
