@@ -69,7 +69,8 @@ pub fn provide(need: Need) -> Result<(), TooFewFiles> {
 }
 
 /// The limit once it has been raised to `wanted`, if it could be.
-fn raised(wanted: u64) -> u64 {
+#[must_use]
+pub fn raised(wanted: u64) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let current = current.unwrap_or(u64::MAX);
     let aim = wanted.min(maximum.unwrap_or(u64::MAX));

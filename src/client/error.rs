@@ -78,6 +78,24 @@ pub enum DownloadError {
         /// How many sources were not asked for all of it any more, since it had been fetched too often.
         unasked: usize,
     },
+    /// A server has a file with another digest than the one that was promised.
+    #[error("{url} has a file with the digest {found} instead of {promised}")]
+    OtherDigest {
+        /// The address that was asked.
+        url: String,
+        /// The digest that the server announces.
+        found: Box<Checksum>,
+        /// The digest that the file should have.
+        promised: Box<Checksum>,
+    },
+    /// No server has the file.
+    #[error("none of {servers} servers has {name}: each answered 404 or 410")]
+    Missing {
+        /// The file.
+        name: String,
+        /// How many servers were asked.
+        servers: usize,
+    },
     /// Pieces of the file are not those that were promised.
     #[error("pieces with a wrong digest: {pieces}; no other source brought the right ones")]
     WrongPieces {
@@ -147,11 +165,13 @@ impl DownloadError {
                 }
                 RedirectError::Circle { .. } | RedirectError::TooMany { .. } => GetCode::TooManyRedirects,
             },
-            Self::Refused { .. } => GetCode::HttpError,
+            Self::Refused { .. } | Self::Missing { .. } => GetCode::HttpError,
             Self::Transport { source, .. } => transport_code(source),
             Self::BadRange { .. } => GetCode::BadRange,
             Self::Silent { .. } | Self::TooLong(_) => GetCode::Timeout,
-            Self::WrongChecksum { .. } | Self::WrongPieces { .. } => GetCode::WrongChecksum,
+            Self::WrongChecksum { .. } | Self::OtherDigest { .. } | Self::WrongPieces { .. } => {
+                GetCode::WrongChecksum
+            }
             Self::KeepsChanging | Self::OtherVersion { .. } | Self::Unproven { .. } => GetCode::CannotResume,
             Self::NoSource => GetCode::CannotConnect,
             Self::Interrupted => GetCode::Interrupted,

@@ -224,6 +224,20 @@ fn a_server_that_promises_another_file_is_not_used() {
 }
 
 #[test]
+fn a_checksum_that_no_server_has_ends_with_32_before_anything_is_fetched() {
+    let file = content(FILE);
+    let server = Script::of(&file).header(repr_digest(&file)).start();
+    let wrong = format!("sha-256={}", hex(b"another file"));
+    for first in [&server, &balancer(&[&server], "X-Nothing: 1")] {
+        let downloads = Downloads::new();
+        let outcome = downloads.get_quickly(&[&first.url("/f"), "--checksum", &wrong]);
+        let words = format!("has a file with the digest sha-256={} instead of {wrong}", hex(&file));
+        assert!(outcome.ended_with(32).stderr().contains(&words), "{}", outcome.stderr());
+        assert_eq!(downloads.names(), [""; 0]);
+    }
+}
+
+#[test]
 fn a_short_body_is_no_file_however_it_ends() {
     let file = content(FILE);
     let endings = [Fault::ClosesAt(FILE / 3), Fault::ResetsAt(FILE / 3)];

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::super::error::DownloadError;
-use super::super::identity::{self, Observed, Verdict};
+use super::super::identity::{self, Authority, Observed, Verdict};
 use super::super::metalink::MEDIA_TYPE;
 use super::super::naming;
 use super::super::plan::{Failure, Parts, RangeSet, RunId, SourceId};
@@ -62,7 +62,14 @@ impl Engine<'_> {
                 if could_be {
                     self.other_versions.push(source);
                 }
-                self.fail(run, Failure::Final, DownloadError::OtherVersion { url }, None, now);
+                let error = match (self.identity.digest, opened.observed.digest) {
+                    (Some((promised, Authority::Given)), Some(found)) if promised.contradicts(&found) => {
+                        let (found, promised) = (Box::new(found), Box::new(promised));
+                        DownloadError::OtherDigest { url, found, promised }
+                    }
+                    _ => DownloadError::OtherVersion { url },
+                };
+                self.fail(run, Failure::Final, error, None, now);
                 return Ok(());
             }
             // Nothing of the other version was kept: this one is as good.
@@ -138,7 +145,19 @@ impl Engine<'_> {
         opened: Opened,
         now: Instant,
     ) -> Result<(), DownloadError> {
+        let before = self.identity.clone();
         self.identity.learn(&opened.observed);
+        if self.writer.is_none() {
+            match self.open_store(&opened) {
+                Err(DownloadError::Sink(error @ SinkError::NoSpace { .. })) if !self.is_named_later() => {
+                    // The size is what this server announces; another one may have a smaller file.
+                    self.identity = before;
+                    self.fail(run, Failure::Final, error.into(), None, now);
+                    return Ok(());
+                }
+                result => result?,
+            }
+        }
         if let (Some(size), None) = (self.identity.size, self.plan.size()) {
             self.plan.size_is(size);
         }
@@ -159,9 +178,6 @@ impl Engine<'_> {
         }
         if let Some(active) = self.runs.get_mut(&run) {
             active.offset = opened.start;
-        }
-        if self.writer.is_none() {
-            self.open_store(&opened)?;
         }
         self.announce();
         self.read(run, Flow::new(opened), now);

@@ -62,7 +62,9 @@ impl Engine<'_> {
         let avoid = self.sources.authorities(failed.into_iter());
         let headers = if avoid.is_empty() { Vec::new() } else { vec![("Fingerpost-Avoid", avoid)] };
         let fetcher = self.fetcher.clone();
-        let patience = self.context.options.plan.drop_after;
+        let plan = &self.context.options.plan;
+        // As long as no server is known, the address itself is the only source.
+        let patience = if self.sources.is_empty() { plan.drop_lone_after() } else { plan.drop_after };
         self.asked = self.asked.saturating_add(1);
         let asking = async move {
             let began = Instant::now();
@@ -116,6 +118,10 @@ impl Engine<'_> {
                     let resource = self.resource_at(trail.end());
                     self.add_source(trail, &resource);
                     let run = self.plan.adopt(SourceId(0), wanted.range, began);
+                    if let Some(entry) = self.sources.get(SourceId(0)) {
+                        let (url, range) = (entry.trail.end(), wanted.range);
+                        self.observer.notice(&Event::Chosen { source: 0, url, range });
+                    }
                     self.begin(run, SourceId(0), wanted, began);
                     self.judge(run, *opened, now)?;
                 }
@@ -126,7 +132,10 @@ impl Engine<'_> {
                     Origin::Address(url) => url.to_string(),
                     Origin::Mirrors { .. } => String::new(),
                 };
-                let error = DownloadError::Silent { url, after: self.context.options.plan.drop_after };
+                let plan = &self.context.options.plan;
+                let is_lone = self.sources.is_empty();
+                let after = if is_lone { plan.drop_lone_after() } else { plan.drop_after };
+                let error = DownloadError::Silent { url, after };
                 if self.sources.is_empty() && !self.context.options.retry_first {
                     return Err(error);
                 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::{Abortable, LocalBoxFuture};
@@ -26,6 +27,9 @@ use super::place::Place;
 use super::runs::{ActiveRun, Flow, Step};
 use super::sources::Sources;
 use super::{Context, Job, Origin, Report, Reporting, known};
+
+/// A wake-up that is later than this shows that the process was suspended, or waited for something else than the servers.
+const MAX_LATE: Duration = Duration::from_secs(1);
 
 /// One download under way.
 pub(super) struct Engine<'a> {
@@ -202,6 +206,9 @@ impl<'a> Engine<'a> {
                 }
                 () = reaching(wake) => {}
                 _ = ending.wait_for(|is_wanted| *is_wanted) => return Err(DownloadError::Interrupted),
+            }
+            if wake.is_some_and(|at| Instant::now().saturating_duration_since(at) > MAX_LATE) {
+                self.plan.was_suspended(Instant::now());
             }
             if deadline.is_some_and(|at| at <= Instant::now()) {
                 return Err(DownloadError::TooLong(self.context.options.max_time.unwrap_or_default()));

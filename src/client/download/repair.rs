@@ -154,9 +154,16 @@ impl Engine<'_> {
         if pieces > 0 {
             return DownloadError::WrongPieces { pieces };
         }
+        let servers = self.sources.len();
+        if servers > 1
+            && self.sources.ids().all(|id| self.sources.get(id).is_some_and(|entry| entry.is_missing))
+        {
+            return DownloadError::Missing { name: self.sources.name(0), servers };
+        }
         match self.last_error.take() {
             Some((error, shown)) => {
-                if let Some(shown) = shown {
+                // One page is of use if there is one server only.
+                if let Some(shown) = shown.filter(|_| servers == 1) {
                     self.observer.notice(&Event::Refused { head: &shown.head, page: &shown.page });
                 }
                 error

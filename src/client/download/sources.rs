@@ -38,6 +38,8 @@ pub(super) struct Source {
     /// What goes into `If-Range`, once it has answered.
     pub(super) validator: Option<String>,
     pub(super) first_byte: Option<Duration>,
+    /// Whether it answered that it does not have the file.
+    pub(super) is_missing: bool,
     errors: Vec<String>,
     supplied: RangeSet,
 }
@@ -63,6 +65,7 @@ impl Sources {
             etag: None,
             validator: None,
             first_byte: None,
+            is_missing: false,
             errors: Vec::new(),
             supplied: RangeSet::new(),
         });
