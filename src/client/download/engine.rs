@@ -20,10 +20,10 @@ use super::super::sink::{Durability, Hashing, SinkError, Writer};
 use super::super::transport::Answer;
 use super::asking::AskOutcome;
 use super::complete::within;
-use super::doubt::Doubt;
 use super::fetch::{Fetcher, Shown};
 use super::landing::Unnamed;
 use super::place::Place;
+use super::refetch::Refetch;
 use super::runs::{ActiveRun, Flow, Step};
 use super::sources::Sources;
 use super::{Context, Job, Origin, Report, Reporting, known};
@@ -55,7 +55,7 @@ pub(super) struct Engine<'a> {
     /// Sources that have another version of the file.
     pub(super) other_versions: Vec<SourceId>,
     pub(super) restarts: usize,
-    pub(super) doubt: Doubt,
+    pub(super) refetch: Refetch,
     /// Askings since the last restart.
     pub(super) asked: usize,
     pub(super) last_error: Option<(DownloadError, Option<Shown>)>,
@@ -107,7 +107,7 @@ impl<'a> Engine<'a> {
             metalink: None,
             other_versions: Vec::new(),
             restarts: 0,
-            doubt: Doubt::default(),
+            refetch: Refetch::default(),
             asked: 0,
             last_error: None,
             checksum_error: None,
@@ -167,7 +167,7 @@ impl<'a> Engine<'a> {
                     }
                     continue;
                 }
-                Standing::Stuck if self.give_up_suspicion().await? => continue,
+                Standing::Stuck if self.give_up_lone_source().await? => continue,
                 Standing::Stuck => return Err(self.final_error()),
                 Standing::Working => {}
             }

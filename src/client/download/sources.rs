@@ -125,11 +125,6 @@ impl Sources {
             .collect()
     }
 
-    /// What a source supplied.
-    pub(super) fn supply(&self, id: SourceId) -> Vec<ByteRange> {
-        self.get(id).map(|source| source.supplied.iter().collect()).unwrap_or_default()
-    }
-
     /// Bytes that a source supplied.
     pub(super) fn supplied_bytes(&self, id: SourceId) -> u64 {
         self.get(id).map_or(0, |source| source.supplied.len())

@@ -198,11 +198,6 @@ impl Plan {
         self.missing.insert(range.intersection(&ByteRange::new(0, self.size.unwrap_or(u64::MAX))));
     }
 
-    /// These bytes are there after all.
-    pub fn regain(&mut self, range: ByteRange) {
-        self.missing.remove(range);
-    }
-
     /// The source is not to be asked again.
     pub fn exclude(&mut self, source: SourceId) {
         if let Some(source) = self.sources.get_mut(source.0) {

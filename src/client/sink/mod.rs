@@ -1,6 +1,5 @@
 //! Where the bytes go: a part file beside the target, given the target's name only when it is complete.
 
-mod aside;
 mod descriptor;
 pub mod digest;
 mod finisher;

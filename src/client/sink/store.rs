@@ -12,7 +12,6 @@ use bytes::Bytes;
 use super::super::checksum::{Algorithm, Checksum};
 use super::super::identity::Identity;
 use super::super::plan::{ByteRange, RangeSet};
-use super::aside::Aside;
 use super::digest::{self, RunningDigest};
 use super::in_order::InOrder;
 use super::journal::{Journal, Remembered, claim, journal_path, remove_journal, remove_own};
@@ -60,8 +59,6 @@ pub struct Store {
     pieces: Option<Pieces>,
     /// Pieces found right, by number.
     checked: RangeSet,
-    /// What was there before, while a second version of bytes is tried, and which bytes were.
-    aside: Option<(Aside, RangeSet)>,
     /// The journal that an earlier run left, or the one that marks the part file as ours.
     earlier: Option<File>,
 }
@@ -119,7 +116,6 @@ impl Store {
             digest: None,
             pieces: None,
             checked: RangeSet::new(),
-            aside: None,
             earlier: None,
         }
     }
@@ -181,12 +177,7 @@ impl Store {
     pub fn write(&mut self, batch: &[(u64, Bytes)]) -> Result<Vec<ByteRange>, SinkError> {
         for (offset, bytes) in batch {
             match &mut self.place {
-                Place::Part(part) => {
-                    if let Some((aside, _)) = &mut self.aside {
-                        aside.keep(part, *offset, bytes)?;
-                    }
-                    part.write_at(*offset, bytes)?;
-                }
+                Place::Part(part) => part.write_at(*offset, bytes)?,
                 Place::InOrder(output) => output.write(bytes)?,
             }
             self.written.insert(ByteRange::new(*offset, offset.saturating_add(bytes.len() as u64)));
@@ -268,37 +259,6 @@ impl Store {
                 Err(SinkError::Io { action: "write", path, source })
             }
         }
-    }
-
-    /// From now on, what is written over is kept, until [`take_back`](Self::take_back) or [`accept`](Self::accept).
-    pub fn doubt(&mut self) -> Result<(), SinkError> {
-        if let Place::Part(part) = &self.place {
-            self.aside = Some((Aside::new(part)?, self.written.clone()));
-        }
-        Ok(())
-    }
-
-    /// What was written over since [`doubt`](Self::doubt) was no better: it is as before.
-    pub fn take_back(&mut self) -> Result<(), SinkError> {
-        if let (Place::Part(part), Some((aside, written))) = (&self.place, self.aside.take()) {
-            aside.take_back(part)?;
-            self.written = written;
-            self.begin_digest_anew();
-        }
-        Ok(())
-    }
-
-    /// What was written over is of no more interest.
-    pub fn accept(&mut self) {
-        self.aside = None;
-    }
-
-    /// The bytes of `range` as they are in the file now; none of what takes bytes in order only.
-    pub fn read(&self, range: ByteRange) -> Result<Vec<u8>, SinkError> {
-        let Place::Part(part) = &self.place else { return Ok(Vec::new()) };
-        let mut bytes = vec![0; usize::try_from(range.len()).unwrap_or_default()];
-        part.read_at(range.start, &mut bytes)?;
-        Ok(bytes)
     }
 
     /// The digest of what was written in order so far, where one is computed.
