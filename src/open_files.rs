@@ -91,7 +91,8 @@ pub fn provide(need: Need) -> Result<(), TooFewFiles> {
 }
 
 /// Raises the soft limit to `wanted`, as far as possible, and returns the limit in force.
-fn raised(wanted: u64) -> u64 {
+#[must_use]
+pub fn raised(wanted: u64) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let current = current.unwrap_or(u64::MAX);
     let aim = wanted.min(maximum.unwrap_or(u64::MAX));

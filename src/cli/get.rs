@@ -61,7 +61,7 @@ pub struct GetArguments {
     /// Interval at which received data is saved so that a crash loses no more
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds, help_heading = OUTPUT, hide_short_help = true)]
     pub checkpoint_interval: Duration,
-    /// Download the addresses in this file, one per line
+    /// Download the addresses in this file, one per line; - is standard input
     #[arg(short, long, value_name = "FILE", help_heading = SOURCES)]
     pub input_file: Option<PathBuf>,
     /// Files downloaded at once

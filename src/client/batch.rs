@@ -1,54 +1,118 @@
 //! Several files, so many at a time, on one thread and over shared connections.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::io::Write as _;
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use super::address::masked;
 use super::claims::Claims;
 use super::download::{self, Context, Job, Landed, Report};
 use super::error::DownloadError;
 use super::exit_code::GetCode;
 use super::limit::RateLimiter;
 use super::metalink;
-use super::progress::{FileDisplay, Screen};
+use super::progress::{Ended, FileDisplay, Screen};
 use super::settings::{Reports, Settings};
 use super::sink::Finisher;
+use crate::cli::ProgressMode;
 use crate::http::client::Transport;
-use crate::telemetry;
+use crate::{open_files, telemetry};
 
 /// Files that wait for the disk at a time, beside those that are downloaded.
 const MAX_LANDED: usize = 256;
 
+/// Descriptors that are open whatever is downloaded: standard streams, event loop, threads that resolve names.
+const OWN_DESCRIPTORS: u64 = 32;
+
+/// Descriptors of a download beside its connections: part file, journal, the next journal, the folder.
+const FILE_DESCRIPTORS: usize = 4;
+
+/// How long what came is being saved after Ctrl-C.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much is done at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Parallelism {
+    /// Files that are downloaded.
+    jobs: usize,
+    /// Files that wait for the disk.
+    landed: usize,
+}
+
+impl Parallelism {
+    fn new(jobs: usize) -> Self {
+        Self { jobs, landed: MAX_LANDED }
+    }
+
+    /// The descriptors that this takes with so many sources for each file.
+    fn descriptors(self, sources: usize) -> u64 {
+        let of_jobs = self.jobs.saturating_mul(sources.saturating_add(FILE_DESCRIPTORS));
+        // A small file has one descriptor while it gets its name, a large one its part file and its journal.
+        let of_landed = self.landed.saturating_mul(2);
+        OWN_DESCRIPTORS.saturating_add(of_jobs.saturating_add(of_landed) as u64)
+    }
+
+    /// As much of it as `limit` descriptors allow: fewer files at a time, instead of files that fail.
+    fn within(self, limit: u64, sources: usize) -> Self {
+        if self.descriptors(sources) <= limit {
+            return self;
+        }
+        let half = usize::try_from(limit.saturating_sub(OWN_DESCRIPTORS) / 2).unwrap_or(usize::MAX);
+        let each = sources.saturating_add(FILE_DESCRIPTORS).max(1);
+        Self { jobs: self.jobs.min(half / each).max(1), landed: self.landed.min(half / 2).max(1) }
+    }
+}
+
 /// Downloads everything; the code of the first address that failed.
 pub(super) async fn run(settings: Settings) -> GetCode {
+    let began = Instant::now();
+    let sources = settings.options.plan.max_sources;
+    let wanted = Parallelism::new(settings.jobs);
+    let parallelism = wanted.within(open_files::raised(wanted.descriptors(sources)), sources);
+    let active = Rc::new(Cell::new(0));
     let context = Context {
         transport: Transport::new(settings.transport.clone()),
         options: Rc::new(settings.options.clone()),
         limiter: settings.limit_rate.map(|rate| Rc::new(RefCell::new(RateLimiter::new(rate)))),
-        finisher: Finisher::new(settings.options.durability),
+        finisher: Finisher::new(settings.options.durability, parallelism.landed),
         claims: Claims::default(),
-        stop: stop_on_signals(),
+        stop: stop_on_signals(Rc::clone(&active), settings.show.progress != Some(ProgressMode::None)),
     };
     let mut tasks = tasks(&settings, &context);
     let screen = Screen::new(settings.show, tasks.len());
     let _handled = handle_size_limit();
     let mut first_failure: Option<(Order, GetCode)> = None;
+    let mut ended = Ended::default();
     // What Metalinks describe comes after everything that was named itself; it leads to no further ones.
     while !tasks.is_empty() {
         let is_one = settings.inputs.len() == 1 && tasks.len() == 1;
-        let (context, screen) = (&context, &screen);
+        let (context, screen, active) = (&context, &screen, &active);
         let mut endings = stream::iter(std::mem::take(&mut tasks))
-            .map(|task| async move { (task.order, task.address.clone(), begin(context, task, screen).await) })
-            .buffer_unordered(settings.jobs)
-            // Whoever waits for the disk alone keeps nobody from the network.
-            .map(|(order, address, begun)| async move { (order, address, begun.settle(context, screen).await) })
-            .buffer_unordered(MAX_LANDED);
+            .map(|task| async move {
+                active.set(active.get().saturating_add(1));
+                (task.order, task.address.clone(), begin(context, task, screen).await)
+            })
+            .buffer_unordered(parallelism.jobs)
+            // A download that only waits for the disk leaves the network to the others.
+            .map(|(order, address, begun)| async move {
+                let ending = begun.settle(context, screen).await;
+                active.set(active.get().saturating_sub(1));
+                (order, address, ending)
+            })
+            .buffer_unordered(parallelism.landed);
         while let Some((order, address, ending)) = endings.next().await {
             let error = match ending {
-                Ok(()) => continue,
+                Ok(size) => {
+                    ended.complete = ended.complete.saturating_add(1);
+                    ended.bytes = ended.bytes.saturating_add(size);
+                    continue;
+                }
                 Err(DownloadError::IsMetalink { text, .. }) => {
                     let described = metalink::parse(&text).map_err(DownloadError::from);
                     let described = described.and_then(|files| settings.described_jobs(files));
@@ -59,6 +123,7 @@ pub(super) async fn run(settings: Settings) -> GetCode {
                 }
                 Err(error) => error,
             };
+            ended.failed = ended.failed.saturating_add(1);
             let text = telemetry::chain(&error);
             let line = if is_one { format!("Error: {text}") } else { format!("Error: {address}: {text}") };
             screen.print_error(&line);
@@ -67,7 +132,7 @@ pub(super) async fn run(settings: Settings) -> GetCode {
             }
         }
     }
-    screen.close();
+    screen.close(Ended { took: began.elapsed(), ..ended });
     first_failure.map_or(GetCode::Complete, |(_, code)| code)
 }
 
@@ -89,8 +154,8 @@ enum Begun<'a> {
 }
 
 impl Begun<'_> {
-    /// Waits for the disk, and reports.
-    async fn settle(self, context: &Context, screen: &Screen) -> Result<(), DownloadError> {
+    /// Waits for the disk, and reports; the size of the file.
+    async fn settle(self, context: &Context, screen: &Screen) -> Result<u64, DownloadError> {
         let report = match self {
             Self::Failed { address, error } => Report::of_failure(address, error),
             Self::Landed(landed, display) => landed.finish(context, &display).await,
@@ -100,7 +165,7 @@ impl Begun<'_> {
         if is_file && screen.reports() == Reports::Json {
             screen.print_report(&report);
         }
-        report.outcome.map(|_| ())
+        report.outcome.map(|_| report.size.unwrap_or_default())
     }
 }
 
@@ -137,7 +202,7 @@ fn tasks_of(
     address: &str,
     context: &Context,
 ) -> Vec<Task> {
-    let task = |(number, job)| Task { order: (index, number), address: address.to_owned(), job };
+    let task = |(number, job)| Task { order: (index, number), address: masked(address), job };
     let jobs = match jobs {
         Ok(jobs) => jobs,
         Err(error) => return vec![task((0, Err(error)))],
@@ -156,20 +221,50 @@ fn handle_size_limit() -> Option<tokio::signal::unix::Signal> {
     signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).ok()
 }
 
-/// Becomes true at Ctrl-C or SIGTERM, so that what came so far is kept.
-fn stop_on_signals() -> watch::Receiver<bool> {
+/// Becomes true at Ctrl-C or SIGTERM, so that what came so far is kept. `active` is the number of downloads that are awaited then.
+fn stop_on_signals(active: Rc<Cell<usize>>, is_told: bool) -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
         let Ok(mut signals) = signal(kind) else { continue };
-        let sender = sender.clone();
+        let (sender, active) = (sender.clone(), Rc::clone(&active));
         actix_rt::spawn(async move {
+            let end = || std::process::exit(i32::from(GetCode::Interrupted.number()));
             while signals.recv().await.is_some() {
                 if sender.send_replace(true) {
-                    // The second time it is meant at once.
-                    std::process::exit(i32::from(GetCode::Interrupted.number()));
+                    // The second time, nothing is awaited.
+                    end();
                 }
+                if is_told {
+                    let (files, limit) = (active.get(), humantime::format_duration(SAVE_TIMEOUT));
+                    // Standard error may be closed.
+                    let _ = writeln!(
+                        std::io::stderr(),
+                        "Interrupted: saving what came of {files} download(s), {limit} at most; a second Ctrl-C ends at once"
+                    );
+                }
+                actix_rt::spawn(async move {
+                    tokio::time::sleep(SAVE_TIMEOUT).await;
+                    end();
+                });
             }
         });
     }
     receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fewer_descriptors_mean_fewer_files_at_a_time() {
+        let wanted = Parallelism::new(128);
+        assert_eq!(wanted.within(1 << 20, 4), wanted);
+        for limit in [0, 40, 64, 100, 256, 1024] {
+            let fitting = wanted.within(limit, 4);
+            assert!(fitting.jobs >= 1 && fitting.landed >= 1);
+            assert!(fitting.descriptors(4) <= limit.max(OWN_DESCRIPTORS + 12), "{limit}: {fitting:?}");
+        }
+        assert_eq!(wanted.within(64, 4), Parallelism { jobs: 2, landed: 8 });
+    }
 }

@@ -12,8 +12,21 @@ use crate::http::client::{BodyError, TransportError};
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
     /// The address has no scheme, host or file.
-    #[error("invalid URL, expected http://host:port/file")]
-    InvalidUrl,
+    #[error("invalid URL {url:?}: {reason}")]
+    InvalidUrl {
+        /// The address as it was given, without user name and password.
+        url: String,
+        /// What it lacks.
+        reason: &'static str,
+    },
+    /// The address has another scheme than http and https.
+    #[error("{url}: unsupported scheme {scheme:?}: only http and https are supported")]
+    Scheme {
+        /// The address as it was given, without user name and password.
+        url: String,
+        /// Its scheme.
+        scheme: String,
+    },
     /// A redirect is not followed.
     #[error(transparent)]
     Redirect(#[from] RedirectError),
@@ -64,6 +77,24 @@ pub enum DownloadError {
         /// How many sources were not asked for all of it any more, since it had been fetched too often.
         unasked: usize,
     },
+    /// A server has a file with another digest than the one that was promised.
+    #[error("{url} has a file with the digest {found} instead of {promised}")]
+    OtherDigest {
+        /// The address that was asked.
+        url: String,
+        /// The digest that the server announces.
+        found: Box<Checksum>,
+        /// The digest that the file should have.
+        promised: Box<Checksum>,
+    },
+    /// No server has the file.
+    #[error("none of {servers} servers has {name}: each answered 404 or 410")]
+    Missing {
+        /// The file.
+        name: String,
+        /// How many servers were asked.
+        servers: usize,
+    },
     /// Pieces of the file are not those that were promised.
     #[error("pieces with a wrong digest: {pieces}; no other source brought the right ones")]
     WrongPieces {
@@ -76,6 +107,15 @@ pub enum DownloadError {
     /// A source has another version of the file.
     #[error("{url} has another version of the file")]
     OtherVersion {
+        /// The address that was asked.
+        url: String,
+    },
+    /// An answer that cannot take the place of a version that is proven.
+    #[error(
+        "{url} answered without ETag, Last-Modified and digest, which proves no new version; the part file is kept: run it again, \
+         or begin again with --no-resume"
+    )]
+    Unproven {
         /// The address that was asked.
         url: String,
     },
@@ -115,7 +155,8 @@ impl DownloadError {
     #[must_use]
     pub fn code(&self) -> GetCode {
         match self {
-            Self::InvalidUrl => GetCode::InvalidUrl,
+            Self::InvalidUrl { .. } => GetCode::InvalidUrl,
+            Self::Scheme { .. } => GetCode::UnsupportedProtocol,
             Self::Redirect(error) => match error {
                 RedirectError::NoLocation { .. } => GetCode::HttpError,
                 RedirectError::Scheme { .. } | RedirectError::Downgrade { .. } => {
@@ -123,12 +164,14 @@ impl DownloadError {
                 }
                 RedirectError::Circle { .. } | RedirectError::TooMany { .. } => GetCode::TooManyRedirects,
             },
-            Self::Refused { .. } => GetCode::HttpError,
+            Self::Refused { .. } | Self::Missing { .. } => GetCode::HttpError,
             Self::Transport { source, .. } => transport_code(source),
             Self::BadRange { .. } => GetCode::BadRange,
             Self::Silent { .. } | Self::TooLong(_) => GetCode::Timeout,
-            Self::WrongChecksum { .. } | Self::WrongPieces { .. } => GetCode::WrongChecksum,
-            Self::KeepsChanging | Self::OtherVersion { .. } => GetCode::CannotResume,
+            Self::WrongChecksum { .. } | Self::OtherDigest { .. } | Self::WrongPieces { .. } => {
+                GetCode::WrongChecksum
+            }
+            Self::KeepsChanging | Self::OtherVersion { .. } | Self::Unproven { .. } => GetCode::CannotResume,
             Self::NoSource => GetCode::CannotConnect,
             Self::Interrupted => GetCode::Interrupted,
             Self::Usage(_) => GetCode::Usage,

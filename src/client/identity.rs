@@ -1,10 +1,27 @@
 //! Which file it is: what must be the same on every server for their bytes to be mixed.
+//!
+//! Entity tags and dates compare versions of one resource (RFC 9110, section 8.8). Only a digest compares files of different
+//! resources. [`resource`] defines which addresses count as one.
+
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use url::Url;
 
+use super::address::shown;
 use super::checksum::{Algorithm, Checksum};
 use super::plan::ByteRange;
 use crate::http::client::head::Head;
+
+/// A `Last-Modified` must be this much older than the `Date` of its answer to be a strong validator. RFC 9110, section 8.8.2.2,
+/// demands a second and a common clock, which a client cannot verify; the minute is that of RFC 7232.
+const STRONG_DATE_AGE: Duration = Duration::from_mins(1);
+
+/// The same for an answer without `Date`, compared with the clock of this machine, which may be wrong.
+const STRONG_DATE_AGE_HERE: Duration = Duration::from_hours(24);
+
+/// Earlier dates (1980-01-02) are defaults of archives and reproducible builds: they stay while the content changes.
+const FIRST_STRONG_DATE: Duration = Duration::from_secs(315_619_200);
 
 /// The digest that `head` promises for the whole file: `Repr-Digest` (RFC 9530), or `Digest` (RFC 3230), which
 /// mirrors still send.
@@ -38,25 +55,43 @@ pub struct Observed {
     pub size: Option<u64>,
     /// The strong entity tag, quotes included. A weak one promises too little.
     pub etag: Option<String>,
-    /// `Last-Modified`, as it was written.
+    /// `Last-Modified`, as it was written, if it is a strong validator.
     pub last_modified: Option<String>,
     /// The digest of the whole file.
     pub digest: Option<Checksum>,
+    /// The [`resource`] that the answer represents.
+    pub resource: String,
 }
 
 impl Observed {
     /// What an answer with a part of the file (206) or all of it says.
+    ///
+    /// Validators of a coded or transformed representation (203) do not apply to the file: they are left out.
     #[must_use]
     pub fn from_head(head: &Head, size: Option<u64>) -> Self {
+        if is_coded(head) || head.status == 203 {
+            return Self { size, ..Self::default() };
+        }
+        let date = head.header("date").and_then(|date| httpdate::parse_http_date(date).ok());
         Self {
             size,
             etag: head
                 .header("etag")
                 .filter(|tag| tag.len() > 1 && tag.starts_with('"') && tag.ends_with('"'))
                 .map(ToOwned::to_owned),
-            last_modified: head.header("last-modified").map(ToOwned::to_owned),
+            last_modified: head
+                .header("last-modified")
+                .filter(|modified| is_strong_date(modified, date, SystemTime::now()))
+                .map(ToOwned::to_owned),
             digest: promised_digest(head),
+            resource: String::new(),
         }
+    }
+
+    /// Whether it distinguishes this version of the file from others.
+    #[must_use]
+    pub fn is_evidence(&self) -> bool {
+        self.validator().is_some() || self.digest.is_some()
     }
 
     /// What goes into `If-Range` (RFC 9110, section 13.1.5).
@@ -64,6 +99,48 @@ impl Observed {
     pub fn validator(&self) -> Option<&str> {
         self.etag.as_deref().or(self.last_modified.as_deref())
     }
+}
+
+/// Whether the body has a content coding (RFC 9110, section 8.4): its bytes and positions are not those of the file.
+#[must_use]
+pub fn is_coded(head: &Head) -> bool {
+    head.all("content-encoding")
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
+}
+
+/// Whether `modified` is a strong validator in an answer sent at `date`, or received at `now` if it has no `Date`.
+fn is_strong_date(modified: &str, date: Option<SystemTime>, now: SystemTime) -> bool {
+    let Ok(modified) = httpdate::parse_http_date(modified) else { return false };
+    let latest = match date {
+        Some(date) => date.checked_sub(STRONG_DATE_AGE),
+        None => now.checked_sub(STRONG_DATE_AGE_HERE),
+    };
+    let is_meant =
+        modified.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|time| time >= FIRST_STRONG_DATE);
+    is_meant && latest.is_some_and(|latest| modified <= latest)
+}
+
+/// The resource that `answered` represents after redirects of `requested`: two answers with the same one may be compared by their
+/// validators.
+///
+/// A mirror keeps the path: an address that ends with the requested path and query represents what was requested, whatever
+/// its host. Any other path, such as `/1.2/f` behind `/latest`, is a resource of its own. Its host and its query, which storage
+/// services sign for each request, do not count.
+#[must_use]
+pub fn resource(requested: &Url, answered: &Url) -> String {
+    let mut name = shown(requested);
+    let is_mirror = path_and_query(answered).ends_with(path_and_query(requested));
+    if !is_mirror {
+        name.push(' ');
+        name.push_str(answered.path());
+    }
+    name
+}
+
+fn path_and_query(url: &Url) -> &str {
+    &url[url::Position::BeforePath..url::Position::AfterQuery]
 }
 
 /// Who vouches for the digest.
@@ -84,8 +161,10 @@ pub struct Identity {
     pub digest: Option<(Checksum, Authority)>,
     /// The strong entity tags under which servers have it.
     pub etags: Vec<String>,
-    /// Its `Last-Modified`.
+    /// Its `Last-Modified`, if that is a strong validator.
     pub last_modified: Option<String>,
+    /// The [`resource`] that tags and date belong to; empty before there is any.
+    pub resource: String,
 }
 
 /// Whether a server has the file that is being downloaded.
@@ -103,7 +182,7 @@ const MAX_ETAGS: usize = 64;
 impl Identity {
     /// Whether `observed` is this file. `own_etag` is the tag under which this very server had it before.
     ///
-    /// Without a digest that both have in common, sameness needs evidence: the same strong tag, or the same
+    /// Without a digest that both have in common, sameness needs evidence of the same resource: the same strong tag, or the same
     /// modification time and size. Equal sizes alone are none: a stale copy often has the size of the new one.
     #[must_use]
     pub fn compare(&self, observed: &Observed, own_etag: Option<&str>) -> Verdict {
@@ -118,10 +197,11 @@ impl Identity {
         {
             return verdict(known == seen);
         }
-        if let (Some(own), Some(seen)) = (own_etag, &observed.etag) {
+        let is_comparable = self.is_of(&observed.resource);
+        if let (Some(own), Some(seen), true) = (own_etag, &observed.etag, is_comparable) {
             return verdict(own == seen);
         }
-        if observed.etag.as_ref().is_some_and(|seen| self.etags.contains(seen)) {
+        if is_comparable && observed.etag.as_ref().is_some_and(|seen| self.etags.contains(seen)) {
             return Verdict::Same;
         }
         if self.digest.is_some_and(|(_, authority)| authority == Authority::Given) {
@@ -129,11 +209,17 @@ impl Identity {
             return Verdict::Same;
         }
         match (&self.last_modified, &observed.last_modified) {
-            (Some(known), Some(seen)) => {
+            (Some(known), Some(seen)) if is_comparable => {
                 verdict(known == seen && self.size.is_some() && self.size == observed.size)
             }
             _ => verdict(self.is_open()),
         }
+    }
+
+    /// Whether validators of `resource` may be compared with its own.
+    #[must_use]
+    pub fn is_of(&self, resource: &str) -> bool {
+        self.resource.is_empty() || self.resource == resource
     }
 
     /// Whether nothing yet tells this file from another.
@@ -146,6 +232,12 @@ impl Identity {
     pub fn learn(&mut self, observed: &Observed) {
         self.size = self.size.or(observed.size);
         self.digest = self.digest.or(observed.digest.map(|digest| (digest, Authority::Server)));
+        if !self.is_of(&observed.resource) {
+            return;
+        }
+        if observed.validator().is_some() {
+            self.resource.clone_from(&observed.resource);
+        }
         self.last_modified = self.last_modified.take().or_else(|| observed.last_modified.clone());
         if let Some(etag) = &observed.etag
             && !self.etags.contains(etag)
@@ -220,6 +312,51 @@ mod tests {
             etag: etag.map(ToOwned::to_owned),
             last_modified: modified.map(ToOwned::to_owned),
             digest: None,
+            resource: "http://a/f".to_owned(),
+        }
+    }
+
+    #[test]
+    fn validators_of_another_resource_prove_nothing() {
+        let mut identity = Identity::default();
+        identity.learn(&observed(10, Some("\"1\""), Some("Mon")));
+        let other =
+            Observed { resource: "http://a/g".to_owned(), ..observed(10, Some("\"1\""), Some("Mon")) };
+        assert_eq!(identity.compare(&other, None), Verdict::Different);
+        assert_eq!(identity.compare(&other, Some("\"1\"")), Verdict::Different);
+        let digest = Checksum::new(Algorithm::Sha256, &[1; 32]);
+        identity.digest = digest.map(|digest| (digest, Authority::Server));
+        assert_eq!(identity.compare(&Observed { digest, ..other }, None), Verdict::Same);
+    }
+
+    #[test]
+    fn mirrors_keep_the_path_and_versions_do_not() {
+        let of = |requested: &str, answered: &str| {
+            resource(&Url::parse(requested).unwrap(), &Url::parse(answered).unwrap())
+        };
+        let own = of("http://b/f?x", "http://b/f?x");
+        assert_eq!(of("http://user:pw@b/f?x", "http://m:8/base/f?x"), own);
+        for other in ["http://m/f", "http://m/1.2/g?x", "http://b/f?y"] {
+            assert_ne!(of("http://b/f?x", other), own, "{other}");
+        }
+        assert_ne!(of("http://b/latest", "http://b/1.1/f"), of("http://b/latest", "http://b/1.2/f"));
+        assert_eq!(
+            of("http://b/latest", "http://c/1.1/f?key=1"),
+            of("http://b/latest", "http://d/1.1/f?key=2")
+        );
+        assert_ne!(of("http://b/f", "http://b/f"), of("http://c/f", "http://c/f"));
+    }
+
+    #[test]
+    fn young_and_default_dates_are_weak() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        let is_strong = |modified: &str, date| is_strong_date(modified, date, now);
+        assert!(is_strong("Sun, 06 Nov 1994 08:48:37 GMT", Some(now)));
+        assert!(!is_strong("Sun, 06 Nov 1994 08:48:38 GMT", Some(now)));
+        assert!(!is_strong("Sun, 06 Nov 1994 08:48:37 GMT", None));
+        assert!(is_strong("Sat, 05 Nov 1994 08:49:37 GMT", None));
+        for weak in ["Thu, 01 Jan 1970 00:00:01 GMT", "Tue, 01 Jan 1980 00:00:00 GMT", "yesterday", ""] {
+            assert!(!is_strong(weak, Some(now)), "{weak}");
         }
     }
 

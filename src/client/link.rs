@@ -2,6 +2,8 @@
 
 use url::Url;
 
+use super::address::without_credentials;
+
 /// The most mirrors that are taken from one answer.
 pub const MAX_MIRRORS: usize = 64;
 
@@ -49,8 +51,7 @@ fn mirror(base: &Url, link: &str) -> Option<Mirror> {
             _ => {}
         }
     }
-    let mut url = base.join(target).ok().filter(|_| is_duplicate)?;
-    url.set_fragment(None);
+    let url = without_credentials(&base.join(target).ok().filter(|_| is_duplicate)?);
     match (base.scheme(), url.scheme()) {
         (_, "https") | ("http", "http") => Some(Mirror { url, priority }),
         _ => None,

@@ -2,6 +2,8 @@
 //!
 //! roxmltree reads the XML: it knows no external entities, and with document types refused none that multiply.
 
+use std::path::PathBuf;
+
 use url::Url;
 
 use super::checksum::{Algorithm, Checksum};
@@ -54,8 +56,8 @@ pub enum MetalinkError {
 /// A file of a Metalink.
 #[derive(Debug, Clone)]
 pub struct MetalinkFile {
-    /// Its name, made harmless.
-    pub name: String,
+    /// Its relative path, made harmless.
+    pub name: PathBuf,
     /// Where it is, best first.
     pub urls: Vec<Url>,
     /// Size and digest, as far as they are told.
@@ -112,7 +114,7 @@ fn file(node: roxmltree::Node<'_, '_>) -> Result<MetalinkFile, MetalinkError> {
         _ => None,
     };
     Ok(MetalinkFile {
-        name: naming::safe(node.attribute("name").unwrap_or_default()),
+        name: naming::safe_path(node.attribute("name").unwrap_or_default()),
         urls: urls.into_iter().map(|(_, url)| url).collect(),
         identity: Identity {
             size,
@@ -184,7 +186,7 @@ mod tests {
         )))
         .unwrap();
         assert_eq!(files.len(), 1);
-        assert_eq!(files[0].name, "x.iso");
+        assert_eq!(files[0].name, PathBuf::from("x.iso"));
         assert_eq!(files[0].urls.iter().map(Url::as_str).collect::<Vec<_>>(), ["https://a/x", "http://b/x"]);
         assert_eq!(files[0].identity.size, Some(5));
         assert_eq!(files[0].pieces.as_ref().unwrap().digests.len(), 2);

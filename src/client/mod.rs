@@ -1,6 +1,7 @@
 //! The client: follows the 301 and downloads, or shows why it cannot.
 //!
 //! - [`redirect`], [`link`], [`identity`]: where a redirect leads, which mirrors it names, whether they have the same file.
+//! - `address`: addresses as they are shown, without credentials.
 //! - [`checksum`]: digests of files.
 //! - [`plan`]: who fetches which bytes. Pure, tested against simulated servers.
 //! - [`sink`]: the part file, its journal, the digest.
@@ -10,6 +11,7 @@
 //! - [`event`], [`progress`], [`report`]: what a person, or a script, sees of it.
 //! - [`error`], [`exit_code`]: how it ends.
 
+pub mod address;
 pub mod batch;
 pub mod checksum;
 pub mod claims;

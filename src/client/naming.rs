@@ -1,5 +1,8 @@
 //! The name a download gets where the user gave none: a plain file name in the folder meant, whatever a server says.
 
+use std::path::PathBuf;
+
+use percent_encoding::{percent_decode_str, percent_encode_byte};
 use url::Url;
 
 /// The longest name that is chosen, in bytes: file systems take 255, and a suffix must fit behind it.
@@ -12,20 +15,31 @@ const FALLBACK: &str = "download";
 #[must_use]
 pub fn from_url(url: &Url) -> String {
     let segment = url.path().rsplit('/').next().unwrap_or_default();
-    safe(&percent_encoding::percent_decode_str(segment).decode_utf8_lossy())
+    safe(&lossless(&percent_decode_str(segment).collect::<Vec<u8>>()))
+}
+
+/// Bytes as text; those of another charset than UTF-8 are percent-encoded, so that texts that differ stay different.
+#[must_use]
+pub fn lossless(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|&byte| percent_encode_byte(byte)));
+    }
+    text
 }
 
 /// The safe name that a `Content-Disposition` header proposes, if it proposes one (RFC 6266).
 ///
-/// `filename*` wins over `filename`; only its UTF-8 form is understood.
+/// `filename*` wins over `filename`.
 #[must_use]
 pub fn from_content_disposition(value: &str) -> Option<String> {
     let mut plain = None;
     for (name, value) in parameters(value) {
         match name.as_str() {
             "filename*" => {
-                if let Some(coded) = strip_utf8_prefix(&value) {
-                    return Some(safe(&percent_encoding::percent_decode_str(coded).decode_utf8_lossy()));
+                if let Some(name) = extended(&value) {
+                    return Some(safe(&name));
                 }
             }
             "filename" => plain = plain.or(Some(value)),
@@ -35,62 +49,64 @@ pub fn from_content_disposition(value: &str) -> Option<String> {
     plain.map(|name| safe(&name))
 }
 
-/// `utf-8'language'` off the front of an extended value (RFC 8187).
-fn strip_utf8_prefix(value: &str) -> Option<&str> {
+/// The text of an extended value, `charset'language'text` (RFC 8187), in one of the two charsets that servers send.
+fn extended(value: &str) -> Option<String> {
     let (charset, rest) = value.split_once('\'')?;
     let (_, text) = rest.split_once('\'')?;
-    charset.eq_ignore_ascii_case("utf-8").then_some(text)
+    let bytes: Vec<u8> = percent_decode_str(text).collect();
+    if charset.eq_ignore_ascii_case("utf-8") {
+        Some(lossless(&bytes))
+    } else if charset.eq_ignore_ascii_case("iso-8859-1") {
+        Some(bytes.into_iter().map(char::from).collect())
+    } else {
+        None
+    }
 }
 
-/// The `name=value` pairs after the first `;`, names in lower case, quotes taken off.
+/// The `name=value` pairs between semicolons, names in lower case, quotes removed. Anything else, such as the disposition type, is
+/// skipped.
 fn parameters(text: &str) -> Vec<(String, String)> {
-    let mut pairs = Vec::new();
-    let mut characters = text.chars();
-    // The disposition type is of no interest.
-    if !characters.by_ref().any(|character| character == ';') {
-        return pairs;
-    }
-    loop {
-        let name: String = characters.by_ref().take_while(|&character| character != '=').collect();
-        let mut value = String::new();
-        let mut quoted = false;
-        let mut ended = true;
-        while let Some(character) = characters.next() {
-            match character {
-                '"' => quoted = !quoted,
-                '\\' if quoted => value.extend(characters.next()),
-                ';' if !quoted => {
-                    ended = false;
-                    break;
-                }
-                _ => value.push(character),
-            }
-        }
-        if !name.trim().is_empty() {
-            pairs.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
-        }
-        if ended {
-            return pairs;
+    let mut parts = vec![String::new()];
+    let (mut is_quoted, mut characters) = (false, text.chars());
+    while let Some(character) = characters.next() {
+        let Some(part) = parts.last_mut() else { break };
+        match character {
+            '"' => is_quoted = !is_quoted,
+            '\\' if is_quoted => part.extend(characters.next()),
+            ';' if !is_quoted => parts.push(String::new()),
+            _ => part.push(character),
         }
     }
+    parts
+        .iter()
+        .filter_map(|part| part.split_once('='))
+        .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+        .collect()
 }
 
-/// Makes a name harmless: no folders, no control characters, no leading dots, no device of Windows, not too long.
+/// Makes a relative path harmless: it stays in its folder, and each part is a [`safe`] name.
+#[must_use]
+pub fn safe_path(path: &str) -> PathBuf {
+    let mut parts: Vec<String> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            _ => parts.push(safe(part)),
+        }
+    }
+    if parts.is_empty() { PathBuf::from(FALLBACK) } else { parts.iter().collect() }
+}
+
+/// Makes a name harmless: no folders, no control characters, no leading dots, not too long.
 #[must_use]
 pub fn safe(name: &str) -> String {
     let base = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let printable: String = base
-        .chars()
-        .filter(|&character| !character.is_control() && !is_invisible(character))
-        .map(|character| if r#"<>:"|?*"#.contains(character) { '_' } else { character })
-        .collect();
-    let mut clean = printable.trim_start_matches(['.', ' ']).trim_end_matches(['.', ' ']).to_owned();
+    let printable: String =
+        base.chars().filter(|&character| !character.is_control() && !is_invisible(character)).collect();
+    let mut clean = printable.trim_start_matches(['.', ' ']).trim_end_matches(' ').to_owned();
     if clean.is_empty() {
         return FALLBACK.to_owned();
-    }
-    let stem = clean.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
-    if is_device(&stem) {
-        clean.insert(0, '_');
     }
     while clean.len() > MAX_NAME_BYTES {
         clean.pop();
@@ -101,13 +117,6 @@ pub fn safe(name: &str) -> String {
 /// Characters that change how a name is shown: marks of writing direction and such.
 fn is_invisible(character: char) -> bool {
     matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
-
-fn is_device(stem: &str) -> bool {
-    let numbered = stem.len() == 4
-        && (stem.starts_with("COM") || stem.starts_with("LPT"))
-        && stem.ends_with(|last: char| last.is_ascii_digit());
-    numbered || matches!(stem, "CON" | "PRN" | "AUX" | "NUL")
 }
 
 #[cfg(test)]
@@ -124,7 +133,11 @@ mod tests {
         assert_eq!(name("http://h/..%2f..%2fetc%2fpasswd"), "passwd");
         assert_eq!(name("http://h/..%5C..%5Cboot.ini"), "boot.ini");
         assert_eq!(name("http://h/%00%0a.bashrc"), "bashrc");
-        assert_eq!(name("http://h/nul.txt"), "_nul.txt");
+        for kept in ["nul.txt", "aux.c", "a*b", "pkg_1:2.deb", "end."] {
+            assert_eq!(name(&format!("http://h/{kept}")), kept);
+        }
+        assert_eq!(name("http://h/what%3F"), "what?");
+        assert_eq!(name("http://h/%E4%c3%a4"), "%E4ä");
         assert_eq!(name(&format!("http://h/{}", "n".repeat(300))).len(), MAX_NAME_BYTES);
     }
 
@@ -137,12 +150,37 @@ mod tests {
             name("attachment; filename=\"e.txt\"; filename*=UTF-8''%e2%82%ac%20rates.txt").as_deref(),
             Some("€ rates.txt")
         );
-        assert_eq!(name("attachment; filename=\"a;\\\"b.txt\"").as_deref(), Some("a;_b.txt"));
+        assert_eq!(name("attachment; filename=\"a;\\\"b.txt\"").as_deref(), Some("a;\"b.txt"));
+        assert_eq!(name("filename=\"x\"").as_deref(), Some("x"));
+        assert_eq!(name("attachment; flag; filename = x 9.txt;").as_deref(), Some("x 9.txt"));
+        assert_eq!(name("attachment; filename=x; filename*=ISO-8859-1''%A37").as_deref(), Some("£7"));
+        assert_eq!(name("attachment; filename=x; filename*=KOI8-R''%A37").as_deref(), Some("x"));
         assert_eq!(name("inline"), None);
         assert_eq!(name("attachment; filename=\"\"").as_deref(), Some(FALLBACK));
     }
 
+    #[test]
+    fn paths_stay_in_their_folder() {
+        for (path, expected) in [
+            ("doc/a/README", "doc/a/README"),
+            ("/etc/passwd", "etc/passwd"),
+            ("../../x", "x"),
+            ("a/../../b/./c", "b/c"),
+            ("a/.ssh/x", "a/ssh/x"),
+            ("..", FALLBACK),
+            ("", FALLBACK),
+        ] {
+            assert_eq!(safe_path(path), PathBuf::from(expected), "{path}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_path_never_leaves_its_folder(text in "[a./\\\\\u{0}~ ]{0,30}") {
+            let path = safe_path(&text);
+            prop_assert!(path.components().all(|part| matches!(part, std::path::Component::Normal(_))), "{path:?}");
+        }
+
         #[test]
         fn a_name_never_leaves_its_folder(text in any::<String>()) {
             for name in [Some(safe(&text)), from_content_disposition(&text)].into_iter().flatten() {

@@ -26,6 +26,16 @@ const JSON_INTERVAL: Duration = Duration::from_millis(500);
 /// Rows for sources that are shown under one file.
 const MAX_ROWS: usize = 8;
 
+/// How the files of a run ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ended {
+    pub(super) complete: usize,
+    pub(super) failed: usize,
+    /// The size of the complete ones.
+    pub(super) bytes: u64,
+    pub(super) took: Duration,
+}
+
 /// Shows all downloads of one run.
 #[derive(Debug)]
 pub(super) struct Screen {
@@ -57,7 +67,7 @@ impl Screen {
     pub(super) fn file(&self, job: &Job) -> FileDisplay<'_> {
         let name = match &job.origin {
             Origin::Address(url) => super::naming::from_url(url),
-            Origin::Mirrors { urls, .. } => urls.first().map(super::naming::from_url).unwrap_or_default(),
+            Origin::Mirrors { name, .. } => name.display().to_string(),
         };
         FileDisplay {
             screen: self,
@@ -65,6 +75,7 @@ impl Screen {
             bar: RefCell::new(None),
             countdown: RefCell::new(None),
             rows: RefCell::default(),
+            early_rows: RefCell::default(),
             received: Cell::new(0),
             size: Cell::new(None),
             done: Cell::new(0),
@@ -99,9 +110,22 @@ impl Screen {
         }
     }
 
-    pub(super) fn close(&self) {
+    /// The end of a run; several files have a summary.
+    pub(super) fn close(&self, ended: Ended) {
         if let Some(all) = &self.all {
             all.finish_and_clear();
+        }
+        let is_shown = matches!(self.mode, ProgressMode::Bar | ProgressMode::Plain);
+        if is_shown && ended.complete + ended.failed > 1 {
+            let failed = match ended.failed {
+                0 => String::new(),
+                failed => format!(", {failed} failed"),
+            };
+            let (files, bytes) = (ended.complete, ByteSize(ended.bytes));
+            self.print_error(&format!(
+                "{files} files complete, {bytes} in {:.1} s{failed}",
+                ended.took.as_secs_f64()
+            ));
         }
     }
 
@@ -125,6 +149,8 @@ pub(super) struct FileDisplay<'a> {
     countdown: RefCell<Option<ProgressBar>>,
     /// A row for each source.
     rows: RefCell<HashMap<usize, ProgressBar>>,
+    /// Sources that were chosen before the file had a bar, with their addresses.
+    early_rows: RefCell<Vec<(usize, String)>>,
     received: Cell<u64>,
     size: Cell<Option<u64>>,
     done: Cell<u64>,
@@ -159,6 +185,9 @@ impl FileDisplay<'_> {
         bar.set_position(done);
         bar.reset_eta();
         *self.bar.borrow_mut() = Some(bar);
+        for (source, address) in self.early_rows.take() {
+            self.add_row(source, &address);
+        }
     }
 
     /// A countdown on a terminal, one line elsewhere.
@@ -241,7 +270,13 @@ impl FileDisplay<'_> {
 
     fn add_row(&self, source: usize, address: &str) {
         let mut rows = self.rows.borrow_mut();
-        let Some(bar) = &*self.bar.borrow() else { return };
+        let Some(bar) = &*self.bar.borrow() else {
+            let mut early = self.early_rows.borrow_mut();
+            if early.len() < MAX_ROWS {
+                early.push((source, address.to_owned()));
+            }
+            return;
+        };
         if rows.contains_key(&source) || rows.len() >= MAX_ROWS {
             return;
         }
@@ -308,7 +343,8 @@ impl Observer for FileDisplay<'_> {
                     end => format!("{} to {end}", range.start),
                 };
                 self.explain(&format!("server {source} chosen for bytes {bytes}: {url}"));
-                self.add_row(*source, url.host_str().unwrap_or_default());
+                let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default());
+                self.add_row(*source, &format!("{host}:{}", port.unwrap_or_default()));
             }
             Event::Dropped { source, reason, .. } => {
                 self.explain(&format!("server {source} dropped: {reason}"));

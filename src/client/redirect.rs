@@ -2,6 +2,8 @@
 
 use url::Url;
 
+use super::address::{shown, without_credentials};
+
 /// The redirects that are followed unless the user says otherwise.
 pub const DEFAULT_MAX_REDIRECTS: usize = 10;
 
@@ -52,9 +54,8 @@ pub struct Trail {
 impl Trail {
     /// A trail that starts at `url` and allows `max` redirects.
     #[must_use]
-    pub fn new(mut url: Url, max: usize) -> Self {
-        url.set_fragment(None);
-        Self { visited: Vec::new(), end: url, max }
+    pub fn new(url: Url, max: usize) -> Self {
+        Self { visited: Vec::new(), end: without_credentials(&url), max }
     }
 
     /// The address at its end: the next to be asked.
@@ -81,11 +82,11 @@ impl Trail {
             .and_then(|location| self.end.join(location).ok())
             .ok_or_else(|| RedirectError::NoLocation { from: self.end.to_string() })?;
         match (self.end.scheme(), next.scheme()) {
-            ("https", "http") => return Err(RedirectError::Downgrade { to: next.to_string() }),
+            ("https", "http") => return Err(RedirectError::Downgrade { to: shown(&next) }),
             (_, "http" | "https") => {}
             (_, scheme) => return Err(RedirectError::Scheme { scheme: scheme.to_owned() }),
         }
-        next.set_fragment(None);
+        next = without_credentials(&next);
         if next == self.end || self.visited.contains(&next) {
             return Err(RedirectError::Circle { at: next.to_string() });
         }
@@ -109,7 +110,7 @@ mod tests {
     fn relative_and_absolute() {
         assert_eq!(follow("http://a/x/y?q", "z").unwrap(), "http://a/x/z");
         assert_eq!(follow("http://a/x", "//b/y").unwrap(), "http://b/y");
-        assert_eq!(follow("http://a/x", "https://b/y#f").unwrap(), "https://b/y");
+        assert_eq!(follow("http://a/x", "https://user:pw@b/y#f").unwrap(), "https://b/y");
     }
 
     #[test]

@@ -7,14 +7,15 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use url::Url;
 
+use super::address::{Credentials, masked};
 use super::checksum::Checksum;
 use super::download::{Clobber, Job, Naming, Options, Origin, Output, Reporting, Resume, Unavailable};
 use super::error::DownloadError;
 use super::limit::RateLimiter;
 use super::metalink::{self, MetalinkFile};
+use super::naming;
 use super::plan::PlanSettings;
-use super::redirect::RedirectError;
-use super::sink::Durability;
+use super::sink::{Destination, Durability, check_descriptor, destination};
 use crate::cli::{GetArguments, ProgressMode};
 use crate::http::client::proxy::ProxyRules;
 use crate::http::client::{Family, TransportSettings};
@@ -84,14 +85,17 @@ impl Settings {
             (Some(_), _) if inputs.len() > 1 => {
                 return Err(usage("-o names one file, but there are several addresses: use --output-dir"));
             }
-            // A link that is replaced as any other would be no standard output any more.
-            (Some(path), _) if [Path::new("-"), Path::new("/dev/stdout")].contains(&path.as_path()) => {
-                Output::StandardOutput
-            }
-            (Some(path), _) => Output::File(path.clone()),
+            (Some(path), _) if path == Path::new("-") => Output::Descriptor(1),
+            (Some(path), _) => match destination(path) {
+                Destination::Descriptor(number) => Output::Descriptor(number),
+                Destination::Path(_) => Output::File(path.clone()),
+            },
             (None, folder) => Output::Folder(folder.clone().unwrap_or_default()),
         };
-        if output == Output::StandardOutput && arguments.json {
+        if let Output::Descriptor(number) = output {
+            check_descriptor(number)?;
+        }
+        if output == Output::Descriptor(1) && arguments.json {
             return Err(usage("--json and -o - both want standard output"));
         }
         let checksum = arguments.checksum.as_deref().map(parse_checksum).transpose()?;
@@ -100,7 +104,7 @@ impl Settings {
         }
         let text = match output {
             _ if arguments.silent || inputs.len() > 1 => Text::Nowhere,
-            Output::StandardOutput => Text::Error,
+            Output::Descriptor(1) => Text::Error,
             _ if arguments.json => Text::Error,
             _ => Text::Output,
         };
@@ -132,8 +136,14 @@ impl Settings {
             let text = read_list(Path::new(input))?;
             return self.described_jobs(metalink::parse(&text)?);
         }
-        let origin = Origin::Address(parse_url(input)?);
-        Ok(vec![Job { origin, output: self.output.clone(), checksum: self.checksum }])
+        let mut url = parse_url(input)?;
+        let credentials = Credentials::take(&mut url).into_iter().collect();
+        let must_name = matches!(self.output, Output::Folder(_)) && self.options.naming == Naming::Address;
+        if must_name && url.path().ends_with('/') {
+            return Err(invalid(input, "it names no file: choose a name with -o"));
+        }
+        let (origin, output) = (Origin::Address(url), self.output.clone());
+        Ok(vec![Job { origin, output, checksum: self.checksum, credentials }])
     }
 
     /// The downloads that a Metalink describes.
@@ -141,12 +151,11 @@ impl Settings {
         if files.len() > 1 && !matches!(self.output, Output::Folder(_)) {
             return Err(usage("-o names one file, but the Metalink describes several: use --output-dir"));
         }
-        let job = |file: MetalinkFile| Job {
-            output: match &self.output {
-                Output::Folder(folder) => Output::File(folder.join(&file.name)),
-                other => other.clone(),
-            },
+        let job = |mut file: MetalinkFile| Job {
+            output: self.output.clone(),
+            credentials: file.urls.iter_mut().filter_map(Credentials::take).collect(),
             origin: Origin::Mirrors {
+                name: file.name,
                 urls: file.urls,
                 identity: file.identity,
                 pieces: file.pieces,
@@ -212,16 +221,21 @@ fn transport(arguments: &GetArguments, limit_rate: Option<u64>) -> TransportSett
     }
 }
 
-/// An address with a scheme, a host and a file.
-pub(super) fn parse_url(text: &str) -> Result<Url, DownloadError> {
-    let url = Url::parse(text).map_err(|_| DownloadError::InvalidUrl)?;
+/// An address with a scheme and a host.
+fn parse_url(text: &str) -> Result<Url, DownloadError> {
+    let url = Url::parse(text).map_err(|_| invalid(text, "expected http://host:port/file"))?;
     match url.scheme() {
-        "http" | "https" if url.has_host() && !url.path().ends_with('/') => Ok(url),
-        "http" | "https" => Err(DownloadError::InvalidUrl),
+        "http" | "https" if url.has_host() => Ok(url),
         // `host:8080/file` reads as the scheme `host`.
-        _ if url.cannot_be_a_base() || !url.has_host() => Err(DownloadError::InvalidUrl),
-        scheme => Err(RedirectError::Scheme { scheme: scheme.to_owned() }.into()),
+        _ if url.cannot_be_a_base() || !url.has_host() => {
+            Err(invalid(text, "expected http://host:port/file"))
+        }
+        scheme => Err(DownloadError::Scheme { url: masked(text), scheme: scheme.to_owned() }),
     }
+}
+
+fn invalid(text: &str, reason: &'static str) -> DownloadError {
+    DownloadError::InvalidUrl { url: masked(text), reason }
 }
 
 fn parse_checksum(text: &str) -> Result<Checksum, DownloadError> {
@@ -247,14 +261,29 @@ fn parse_header(line: &str) -> Result<(String, String), DownloadError> {
 }
 
 fn read_list(path: &Path) -> Result<String, DownloadError> {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let read = if path == Path::new("-") {
-        std::io::stdin().take(MAX_LIST_BYTES).read_to_string(&mut text)
+        std::io::stdin().take(MAX_LIST_BYTES).read_to_end(&mut bytes)
     } else {
-        std::fs::File::open(path).and_then(|file| file.take(MAX_LIST_BYTES).read_to_string(&mut text))
+        std::fs::File::open(path).and_then(|file| file.take(MAX_LIST_BYTES).read_to_end(&mut bytes))
     };
     read.map_err(|error| DownloadError::Usage(format!("cannot read the list {}: {error}", path.display())))?;
-    Ok(text)
+    Ok(decoded(&bytes))
+}
+
+/// A text as other programs write it: UTF-8 with or without a byte order mark, UTF-16 with one, and bytes of another charset, which
+/// are percent-encoded, as an address needs them.
+fn decoded(bytes: &[u8]) -> String {
+    let wide = |pair: fn([u8; 2]) -> u16, bytes: &[u8]| {
+        let units: Vec<u16> = bytes.as_chunks().0.iter().map(|chunk| pair(*chunk)).collect();
+        String::from_utf16_lossy(&units)
+    };
+    match bytes {
+        [0xEF, 0xBB, 0xBF, rest @ ..] => naming::lossless(rest),
+        [0xFF, 0xFE, rest @ ..] => wide(u16::from_le_bytes, rest),
+        [0xFE, 0xFF, rest @ ..] => wide(u16::from_be_bytes, rest),
+        _ => naming::lossless(bytes),
+    }
 }
 
 /// The lines that are neither blank nor comments.
@@ -271,11 +300,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_needs_scheme_host_and_file() {
-        for bad in
-            ["127.0.0.1:80/f", "host:80/f", "h/f", "http://", "http://host", "http://host/", "", "file"]
-        {
-            assert!(matches!(parse_url(bad), Err(DownloadError::InvalidUrl)), "{bad}");
+    fn an_address_needs_scheme_and_host() {
+        for bad in ["127.0.0.1:80/f", "host:80/f", "h/f", "http://", "", "file"] {
+            assert!(matches!(parse_url(bad), Err(DownloadError::InvalidUrl { .. })), "{bad}");
         }
         assert_eq!(parse_url("ftp://host/f").unwrap_err().code(), GetCode::UnsupportedProtocol);
         parse_url("http://host:80/f").unwrap();
@@ -293,5 +320,21 @@ mod tests {
     fn lists_have_comments() {
         let list: Vec<_> = addresses("# mirrors\n\nhttp://a/f\r\n  http://b/f  \n").collect();
         assert_eq!(list, ["http://a/f", "http://b/f"]);
+    }
+
+    #[test]
+    fn lists_have_the_charsets_of_other_programs() {
+        let utf16 = |mark: [u8; 2], pair: fn(u16) -> [u8; 2]| {
+            let units = "http://a/ü\r\n".encode_utf16().flat_map(pair);
+            mark.into_iter().chain(units).collect::<Vec<u8>>()
+        };
+        for (bytes, expected) in [
+            (b"\xEF\xBB\xBFhttp://a/f".to_vec(), "http://a/f"),
+            (b"http://a/\xFC".to_vec(), "http://a/%FC"),
+            (utf16([0xFF, 0xFE], u16::to_le_bytes), "http://a/ü\r\n"),
+            (utf16([0xFE, 0xFF], u16::to_be_bytes), "http://a/ü\r\n"),
+        ] {
+            assert_eq!(decoded(&bytes), expected);
+        }
     }
 }

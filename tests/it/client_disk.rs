@@ -220,6 +220,38 @@ fn on_a_small_disk(folder: &Path, script: &str) -> Option<String> {
 }
 
 #[test]
+fn a_server_that_announces_more_than_the_disk_has_free_leaves_the_file_to_the_next() {
+    let file = content(1 << 20);
+    let huge = "HTTP/1.1 200 OK\r\nETag: \"x\"\r\nContent-Length: 9000000000000000\r\n\r\n";
+    let (wrong, right) = (Script::of(b"").sends(huge).start(), Script::of(&file).start());
+    let link = format!("Link: <{}>; rel=duplicate", right.url("/f"));
+    let balancer = Script::redirect(&wrong.url("/f"), &[&link]).start();
+    let downloads = Downloads::new();
+    downloads.get_quickly(&[&balancer.url("/f")]).ended_with(0);
+    assert!(downloads.read("f") == file);
+    let downloads = Downloads::new();
+    let outcome = downloads.get_quickly(&[&Script::redirect(&wrong.url("/f"), &[]).start().url("/f")]);
+    assert!(outcome.ended_with(23).stderr().contains("does not fit"), "{}", outcome.stderr());
+    assert_eq!(downloads.names(), [""; 0]);
+}
+
+#[test]
+fn few_descriptors_mean_fewer_files_at_a_time() {
+    let server = Script::of(&content(200_000)).delays_head(std::time::Duration::from_millis(10)).start();
+    let list: Vec<String> = (0..100).map(|index| server.url(&format!("/f{index}"))).collect();
+    // The soft limit can be raised, the hard one cannot.
+    for limit in ["-Sn 64", "-n 64"] {
+        let downloads = Downloads::new();
+        std::fs::write(downloads.path().join("list"), list.join("\n")).unwrap();
+        let mut command = Command::new("bash");
+        let get = format!("ulimit {limit}; exec {} get -i list -j 128", env!("CARGO_BIN_EXE_fingerpost"));
+        let output = command.arg("-c").arg(get).current_dir(downloads.path()).output().unwrap();
+        assert!(output.status.success(), "{limit}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(downloads.names().len(), 101);
+    }
+}
+
+#[test]
 fn a_full_disk_ends_with_23_and_with_room_it_goes_on() {
     let file = content(8 << 20);
     let announced = Script::of(&file).start();

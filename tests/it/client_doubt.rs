@@ -1,4 +1,4 @@
-//! `fingerpost get` among many corrupt servers: how much is fetched, who is asked, what is left.
+//! `fingerpost get` among many corrupt servers: how much is fetched, which servers are asked, what is left.
 
 use sha2::Sha256;
 
@@ -71,7 +71,7 @@ fn five_servers_are_asked_one_after_the_other_and_the_rest_is_told() {
 }
 
 #[test]
-fn of_several_that_are_wrong_together_each_is_heard_alone() {
+fn of_several_that_are_wrong_together_each_is_asked_alone() {
     let file = content(4 << 20);
     let servers: Vec<FileServer> = (0..3)
         .map(|index| {

@@ -20,6 +20,19 @@ fn balancer(servers: &[&FileServer]) -> FileServer {
 }
 
 #[test]
+fn a_file_that_no_server_has_ends_with_one_line() {
+    let servers: Vec<FileServer> = (0..3).map(|_| Script::of(b"").answers(404, vec![]).start()).collect();
+    let links: Vec<String> =
+        servers.iter().map(|server| format!("<{}>; rel=duplicate", server.url("/f"))).collect();
+    let link = format!("Link: {}", links.join(", "));
+    let balancer = Script::redirect(&servers[0].url("/f"), &[&link]).start();
+    let outcome = Downloads::new().get_quickly(&[&balancer.url("/f")]);
+    let stderr = outcome.ended_with(22).stderr();
+    assert!(stderr.contains("none of 3 servers has") && stderr.lines().count() == 1, "{stderr}");
+    assert!(!outcome.stdout().contains("404 page"), "{}", outcome.stdout());
+}
+
+#[test]
 fn every_way_to_break_off_leads_to_the_next_server_at_the_same_byte() {
     let file = content(FILE);
     let breaking = [

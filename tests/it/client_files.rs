@@ -30,6 +30,28 @@ fn several_files_at_once_each_with_its_report() {
 }
 
 #[test]
+fn several_files_end_with_a_summary_and_ctrl_c_with_what_is_awaited() {
+    let server = Script::of(&content(5000)).start();
+    let downloads = Downloads::new();
+    let outcome = downloads.get(&[&server.url("/a"), &server.url("/b"), "nonsense"]);
+    let last = outcome.ended_with(3).stderr().lines().last().unwrap_or_default().to_owned();
+    assert!(last.starts_with("2 files complete, 9.8 KiB in ") && last.ends_with(", 1 failed"), "{last}");
+    for more in [&[][..], &["-s"]] {
+        let slow = Script::of(&content(400_000)).bytes_per_second(100_000).start();
+        let addresses = [slow.url("/c"), slow.url("/d")];
+        let downloads = Downloads::new();
+        let mut running = downloads.start(&[&[addresses[0].as_str(), &addresses[1]], more].concat());
+        wait_until("both to begin", || {
+            slow.exchanges().iter().filter(|exchange| exchange.sent > 0).count() == 2
+        });
+        running.signal(rustix::process::Signal::INT);
+        assert_eq!(running.wait().code(), Some(130));
+        let words = "saving what came of 2 download(s), 30s at most; a second Ctrl-C ends at once";
+        assert_eq!(running.stderr().contains(words), more.is_empty(), "{}", running.stderr());
+    }
+}
+
+#[test]
 fn one_failure_does_not_stop_the_others_and_names_the_exit_code() {
     let good = Script::of(b"I am a file.").start();
     let missing = Script::of(b"").answers(404, vec![]).start();
@@ -45,7 +67,7 @@ fn one_failure_does_not_stop_the_others_and_names_the_exit_code() {
     codes.sort_unstable();
     assert_eq!(codes, [0, 0, 2, 3, 22], "one report for each: {}", outcome.stdout());
     assert!(stderr.contains(&format!("Error: {}: ", missing.url("/b"))), "{stderr}");
-    assert!(stderr.contains("Error: nonsense: invalid URL"), "{stderr}");
+    assert!(stderr.contains("Error: nonsense: invalid URL \"nonsense\""), "{stderr}");
     assert_eq!(downloads.names(), ["a", "c"]);
 }
 

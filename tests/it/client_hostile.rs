@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use super::support::downloads::{Downloads, QUICK};
+use super::support::downloads::Downloads;
 use super::support::misbehaving::{Fault, Script, Times};
 use super::support::program::Program;
 use super::support::wait_until;
@@ -59,7 +59,9 @@ fn gigabytes_announced_and_nothing_sent_take_no_room() {
     // The same from one that keeps the connection open.
     let silent = Script::of(b"").fault(Fault::StallsAfter(GIGABYTES.to_vec()), Times::Always).start();
     let began = std::time::Instant::now();
-    let mut running = downloads.start(&[&[silent.url("/f").as_str(), "--retry", "1"][..], &QUICK].concat());
+    // The only server is waited for 20 times as long.
+    let flags = ["--retry", "1", "--drop-after", "0.2", "--retry-delay", "0.02"];
+    let mut running = downloads.start(&[&[silent.url("/f").as_str()][..], &flags].concat());
     wait_until("the part file", || downloads.names().contains(&"f.part".to_owned()));
     let blocks = std::fs::metadata(downloads.path().join("f.part")).unwrap().blocks();
     assert!(blocks < 100, "{blocks} blocks of 512 bytes are taken");

@@ -60,3 +60,43 @@ fn times_beyond_what_the_clock_can_count_are_waited_for() {
         assert_eq!(downloads.read("f"), b"I am a file.", "{flag}");
     }
 }
+
+#[test]
+fn the_only_server_is_waited_for_until_its_head() {
+    let answer = Script::of(b"I am a file.");
+    let server = answer.clone().hangs().start();
+    let balancer = Script::redirect(&server.url("/f"), &[]).start();
+    for first in [&server, &balancer] {
+        server.becomes(answer.clone().delays_head(Duration::from_millis(1500)));
+        let asked = server.exchanges().len();
+        let downloads = Downloads::new();
+        let flags =
+            ["--drop-after", "0.3", "--hedge-after", "0.2", "--head-after", "0.1", "--retry-delay", "0.02"];
+        downloads.get(&[&[first.url("/f").as_str()][..], &flags].concat()).ended_with(0);
+        assert_eq!(downloads.read("f"), b"I am a file.");
+        assert_eq!(server.exchanges().len(), asked + 1, "it was asked again");
+    }
+    // It has an end: 20 times the limit.
+    server.becomes(answer.hangs());
+    let began = Instant::now();
+    let outcome = Downloads::new().get(&[&server.url("/f"), "--drop-after", "0.05", "--retry", "0"]);
+    assert!(outcome.ended_with(28).stderr().contains("was silent for 1s"), "{}", outcome.stderr());
+    assert!(began.elapsed() >= Duration::from_secs(1));
+}
+
+#[test]
+fn a_process_that_was_suspended_goes_on_with_its_connection() {
+    let file = content(3_000_000);
+    // Without parts, a new connection would begin at the first byte.
+    let server = Script::of(&file).header("Accept-Ranges: none").bytes_per_second(2_000_000).start();
+    let downloads = Downloads::new();
+    let flags = ["--drop-after", "1", "--hedge-after", "0.5", "--head-after", "0.5"];
+    let mut running = downloads.start(&[&[server.url("/f").as_str()][..], &flags].concat());
+    wait_until("some bytes", || server.sent() > 200_000);
+    running.signal(rustix::process::Signal::STOP);
+    std::thread::sleep(Duration::from_millis(2500));
+    running.signal(rustix::process::Signal::CONT);
+    assert_eq!(running.wait().code(), Some(0));
+    assert!(downloads.read("f") == file);
+    assert_eq!(server.exchanges().len(), 1);
+}

@@ -98,6 +98,7 @@ fn a_part_file_beside_a_small_file_does_not_outlive_it() {
     for flags in [&[][..], &["--no-resume"]] {
         let downloads = Downloads::new();
         std::fs::write(downloads.path().join("f.part"), "of another day").unwrap();
+        std::fs::write(downloads.path().join("f.part.journal"), "").unwrap();
         downloads.get(&[&[server.url("/f").as_str()][..], flags].concat()).ended_with(0);
         assert!(downloads.read("f") == file);
         assert_eq!(downloads.names(), ["f"]);

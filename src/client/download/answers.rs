@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use tokio::time::Instant;
+use url::Url;
 
 use super::super::error::DownloadError;
-use super::super::identity::{Observed, Verdict};
+use super::super::identity::{self, Authority, Observed, Verdict};
 use super::super::metalink::MEDIA_TYPE;
 use super::super::naming;
 use super::super::plan::{Failure, Parts, RangeSet, RunId, SourceId};
-use super::super::sink::{MAX_SMALL, Store, Writer};
+use super::super::sink::{MAX_SMALL, SinkError, Store, Writer};
 use super::engine::Engine;
 use super::fetch::{Extent, Opened};
 use super::place::Place;
@@ -18,8 +19,14 @@ use super::{Origin, Output};
 
 impl Engine<'_> {
     /// Takes an answer in, or tells the plan why not.
-    pub(super) fn judge(&mut self, run: RunId, opened: Opened, now: Instant) -> Result<(), DownloadError> {
+    pub(super) fn judge(
+        &mut self,
+        run: RunId,
+        mut opened: Opened,
+        now: Instant,
+    ) -> Result<(), DownloadError> {
         let Some(active) = self.runs.get(&run) else { return Ok(()) };
+        opened.observed.resource = self.resource(active.source, &opened.url);
         let is_metalink = opened.answer.head.header("content-type").is_some_and(is_metalink);
         let is_whole = opened.extent == Extent::Whole;
         let (source, wanted, started) = (active.source, active.wanted.clone(), active.started);
@@ -41,13 +48,28 @@ impl Engine<'_> {
         let own_etag = self.sources.get(source).and_then(|entry| entry.etag.clone());
         // Where nothing tells one version from another, what is kept must not be added to.
         let is_unprovable = self.identity.is_open() && !self.nothing_kept();
-        if is_unprovable || self.identity.compare(&opened.observed, own_etag.as_deref()) == Verdict::Different
-        {
+        let is_different = is_unprovable
+            || self.identity.compare(&opened.observed, own_etag.as_deref()) == Verdict::Different;
+        if is_different && !self.is_checked_in_pieces(&opened.observed) {
             if !self.nothing_kept() || !self.could_be(&opened.observed) {
-                if self.could_be(&opened.observed) {
+                let could_be = self.could_be(&opened.observed);
+                if could_be && self.identity.can_be_resumed() && !opened.observed.is_evidence() {
+                    // Perhaps the page of a captive portal: the proven version stays, and a later answer may be of it.
+                    let failure = Failure::Passing { retry_after: None };
+                    self.fail(run, failure, DownloadError::Unproven { url }, None, now);
+                    return Ok(());
+                }
+                if could_be {
                     self.other_versions.push(source);
                 }
-                self.fail(run, Failure::Final, DownloadError::OtherVersion { url }, None, now);
+                let error = match (self.identity.digest, opened.observed.digest) {
+                    (Some((promised, Authority::Given)), Some(found)) if promised.contradicts(&found) => {
+                        let (found, promised) = (Box::new(found), Box::new(promised));
+                        DownloadError::OtherDigest { url, found, promised }
+                    }
+                    _ => DownloadError::OtherVersion { url },
+                };
+                self.fail(run, Failure::Final, error, None, now);
                 return Ok(());
             }
             // Nothing of the other version was kept: this one is as good.
@@ -62,6 +84,7 @@ impl Engine<'_> {
             if *entry.trail.end() != opened.url {
                 entry.trail = entry.trail.turned_to(opened.url.clone());
             }
+            entry.resource.clone_from(&opened.observed.resource);
         }
         if opened.extent == Extent::Whole && wanted.range.start > 0 {
             let was_other_tag =
@@ -77,6 +100,28 @@ impl Engine<'_> {
             return Ok(());
         }
         self.accept(run, source, opened, now)
+    }
+
+    /// Whether an answer of another resource can be used, because each piece is compared with its digest.
+    fn is_checked_in_pieces(&self, observed: &Observed) -> bool {
+        let contradicts = matches!(
+            (self.identity.digest, observed.digest), (Some((known, _)), Some(seen)) if known.contradicts(&seen)
+        );
+        self.has_pieces()
+            && !self.identity.is_of(&observed.resource)
+            && self.identity.size == observed.size
+            && !contradicts
+    }
+
+    /// The resource that an answer of `source` from `answered` represents.
+    fn resource(&self, source: SourceId, answered: &Url) -> String {
+        let entry = self.sources.get(source);
+        match (&self.job.origin, entry) {
+            (_, Some(entry)) if entry.trail.end() == answered => entry.resource.clone(),
+            (Origin::Address(requested), _) => identity::resource(requested, answered),
+            (Origin::Mirrors { .. }, Some(entry)) => entry.resource.clone(),
+            (Origin::Mirrors { .. }, None) => String::new(),
+        }
     }
 
     /// The version of which nothing was kept is given up, and with it whoever was about to send it.
@@ -100,7 +145,19 @@ impl Engine<'_> {
         opened: Opened,
         now: Instant,
     ) -> Result<(), DownloadError> {
+        let before = self.identity.clone();
         self.identity.learn(&opened.observed);
+        if self.writer.is_none() {
+            match self.open_store(&opened) {
+                Err(DownloadError::Sink(error @ SinkError::NoSpace { .. })) if !self.is_named_later() => {
+                    // The size is what this server announces; another one may have a smaller file.
+                    self.identity = before;
+                    self.fail(run, Failure::Final, error.into(), None, now);
+                    return Ok(());
+                }
+                result => result?,
+            }
+        }
         if let (Some(size), None) = (self.identity.size, self.plan.size()) {
             self.plan.size_is(size);
         }
@@ -109,6 +166,7 @@ impl Engine<'_> {
             .head
             .header("accept-ranges")
             .is_some_and(|value| value.eq_ignore_ascii_case("none"));
+        let refuses = refuses || identity::is_coded(&opened.answer.head);
         let parts = if self.identity.can_be_resumed() { Parts::Allowed } else { Parts::Forbidden };
         self.plan.allow_parts(parts);
         if refuses {
@@ -120,9 +178,6 @@ impl Engine<'_> {
         }
         if let Some(active) = self.runs.get_mut(&run) {
             active.offset = opened.start;
-        }
-        if self.writer.is_none() {
-            self.open_store(&opened)?;
         }
         self.announce();
         self.read(run, Flow::new(opened), now);
@@ -144,9 +199,10 @@ impl Engine<'_> {
     pub(super) fn open_writer(&mut self) -> Result<(), DownloadError> {
         let (size, hashing, pieces) = (self.identity.size, self.hashing(), self.pieces());
         let Some(target) = &self.target else {
-            let store = match self.job.name() {
-                Some(path) => Store::device(&path, hashing, pieces),
-                None => Store::standard_output(hashing, pieces)?,
+            let store = match (self.job.name(), &self.job.output) {
+                (Some(path), _) => Store::device(&path, hashing, pieces),
+                (None, Output::Descriptor(number)) => Store::descriptor(*number, hashing, pieces)?,
+                (None, _) => return Err(SinkError::Abandoned.into()),
             };
             self.writer = Some(Writer::new(Path::new(""), store, RangeSet::new()));
             return Ok(());

@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use rand::RngExt;
 use tokio::time::Instant;
+use url::Url;
 
+use super::super::address;
 use super::super::checksum::Checksum;
 use super::super::error::DownloadError;
 use super::super::event::{Event, WaitStep};
@@ -49,7 +51,7 @@ impl Engine<'_> {
         let mut trail = Trail::new(url.clone(), self.context.options.max_redirects);
         let gap = self.plan.missing().iter().next();
         let wanted = match gap {
-            Some(range) if range.start > 0 => Wanted {
+            Some(range) if range.start > 0 && self.is_of_address(url) => Wanted {
                 range,
                 size: self.plan.size(),
                 validator: self.identity.validator().map(ToOwned::to_owned),
@@ -60,7 +62,9 @@ impl Engine<'_> {
         let avoid = self.sources.authorities(failed.into_iter());
         let headers = if avoid.is_empty() { Vec::new() } else { vec![("Fingerpost-Avoid", avoid)] };
         let fetcher = self.fetcher.clone();
-        let patience = self.context.options.plan.drop_after;
+        let plan = &self.context.options.plan;
+        // As long as no server is known, the address itself is the only source.
+        let patience = if self.sources.is_empty() { plan.drop_lone_after() } else { plan.drop_after };
         self.asked = self.asked.saturating_add(1);
         let asking = async move {
             let began = Instant::now();
@@ -99,9 +103,10 @@ impl Engine<'_> {
                 let others: Vec<Trail> =
                     mirrors.into_iter().map(|mirror| trail.turned_to(mirror.url)).collect();
                 let before = self.sources.len();
-                self.add_source(trail);
+                let resource = self.resource_at(to);
+                self.add_source(trail, &resource);
                 for other in others {
-                    self.add_source(other);
+                    self.add_source(other, &resource);
                 }
                 let new = self.sources.len().saturating_sub(before);
                 self.plan.named(new, rand::rng().random(), now);
@@ -110,8 +115,13 @@ impl Engine<'_> {
                 self.plan.is_without_balancer();
                 self.plan.asked(None, rand::rng().random(), now);
                 if self.sources.is_empty() {
-                    self.add_source(trail);
+                    let resource = self.resource_at(trail.end());
+                    self.add_source(trail, &resource);
                     let run = self.plan.adopt(SourceId(0), wanted.range, began);
+                    if let Some(entry) = self.sources.get(SourceId(0)) {
+                        let (url, range) = (entry.trail.end(), wanted.range);
+                        self.observer.notice(&Event::Chosen { source: 0, url, range });
+                    }
                     self.begin(run, SourceId(0), wanted, began);
                     self.judge(run, *opened, now)?;
                 }
@@ -122,7 +132,10 @@ impl Engine<'_> {
                     Origin::Address(url) => url.to_string(),
                     Origin::Mirrors { .. } => String::new(),
                 };
-                let error = DownloadError::Silent { url, after: self.context.options.plan.drop_after };
+                let plan = &self.context.options.plan;
+                let is_lone = self.sources.is_empty();
+                let after = if is_lone { plan.drop_lone_after() } else { plan.drop_after };
+                let error = DownloadError::Silent { url, after };
                 if self.sources.is_empty() && !self.context.options.retry_first {
                     return Err(error);
                 }
@@ -140,6 +153,19 @@ impl Engine<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the known validators belong to `requested` or to an address that it redirects to.
+    fn is_of_address(&self, requested: &Url) -> bool {
+        self.identity.resource.split(' ').next() == Some(&address::shown(requested))
+    }
+
+    /// The resource at `named`, an address that the requested one redirects to. What the redirect names beside it is the same.
+    fn resource_at(&self, named: &Url) -> String {
+        match &self.job.origin {
+            Origin::Address(requested) => identity::resource(requested, named),
+            Origin::Mirrors { .. } => String::new(),
+        }
     }
 
     fn asking_failed(&mut self, error: OpenError, now: Instant) -> Result<(), DownloadError> {

@@ -80,6 +80,7 @@ pub(super) async fn is_identical(
         etag: None,
         last_modified: identity.last_modified.clone(),
         digest: identity.digest.map(|(digest, _)| digest),
+        ..Observed::default()
     };
     context.options.resume == Resume::Yes && is_what_was_observed(path, &observed, report).await
 }

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::{Abortable, LocalBoxFuture};
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
+use super::super::address;
 use super::super::checksum::{Algorithm, Checksum};
 use super::super::error::DownloadError;
 use super::super::event::{Event, Observer};
@@ -17,14 +19,17 @@ use super::super::redirect::Trail;
 use super::super::sink::{Durability, Hashing, SinkError, Writer};
 use super::asking::AskOutcome;
 use super::complete::within;
-use super::doubt::Doubt;
 use super::fetch::{Fetcher, Shown};
 use super::landing::Unnamed;
 use super::place::Place;
+use super::refetch::Refetch;
 use super::runs::{ActiveRun, Flow, Step};
 use super::sources::Sources;
 use super::{Context, Job, Origin, Report, Reporting, known};
 use crate::http::client::Answer;
+
+/// A wake-up that is later than this shows that the process was suspended, or waited for something else than the servers.
+const MAX_LATE: Duration = Duration::from_secs(1);
 
 /// One download under way.
 pub(super) struct Engine<'a> {
@@ -50,7 +55,7 @@ pub(super) struct Engine<'a> {
     /// Sources that have another version of the file.
     pub(super) other_versions: Vec<SourceId>,
     pub(super) restarts: usize,
-    pub(super) doubt: Doubt,
+    pub(super) refetch: Refetch,
     /// Askings since the last restart.
     pub(super) asked: usize,
     pub(super) last_error: Option<(DownloadError, Option<Shown>)>,
@@ -102,7 +107,7 @@ impl<'a> Engine<'a> {
             metalink: None,
             other_versions: Vec::new(),
             restarts: 0,
-            doubt: Doubt::default(),
+            refetch: Refetch::default(),
             asked: 0,
             last_error: None,
             checksum_error: None,
@@ -128,8 +133,10 @@ impl<'a> Engine<'a> {
             if let (Some(kinds), None) = (unchecked, self.identity.digest) {
                 self.observer.notice(&Event::Unchecked { kinds });
             }
+            // The Metalink says that all of them have the same file.
+            let resource = urls.first().map(address::shown).unwrap_or_default();
             for url in urls {
-                self.add_source(Trail::new(url.clone(), self.context.options.max_redirects));
+                self.add_source(Trail::new(url.clone(), self.context.options.max_redirects), &resource);
             }
         }
         let checkpoint_every = self.context.options.checkpoint_every;
@@ -160,7 +167,7 @@ impl<'a> Engine<'a> {
                     }
                     continue;
                 }
-                Standing::Stuck if self.give_up_suspicion().await? => continue,
+                Standing::Stuck if self.give_up_lone_source().await? => continue,
                 Standing::Stuck => return Err(self.final_error()),
                 Standing::Working => {}
             }
@@ -200,6 +207,9 @@ impl<'a> Engine<'a> {
                 () = reaching(wake) => {}
                 _ = ending.wait_for(|is_wanted| *is_wanted) => return Err(DownloadError::Interrupted),
             }
+            if wake.is_some_and(|at| Instant::now().saturating_duration_since(at) > MAX_LATE) {
+                self.plan.was_suspended(Instant::now());
+            }
             if deadline.is_some_and(|at| at <= Instant::now()) {
                 return Err(DownloadError::TooLong(self.context.options.max_time.unwrap_or_default()));
             }
@@ -227,9 +237,9 @@ impl<'a> Engine<'a> {
         matches!(&self.job.origin, Origin::Mirrors { pieces: Some(_), .. })
     }
 
-    pub(super) fn add_source(&mut self, trail: Trail) {
+    pub(super) fn add_source(&mut self, trail: Trail, resource: &str) {
         let url = trail.end().clone();
-        if let Some(id) = self.sources.add(trail) {
+        if let Some(id) = self.sources.add(trail, resource) {
             self.plan.add_source();
             self.observer.notice(&Event::Offered { source: id.0, url: &url });
         }

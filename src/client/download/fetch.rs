@@ -1,13 +1,15 @@
 //! One request for a part of the file, or all of it: redirects followed, the head of the answer judged.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 use url::Url;
 
+use super::super::address::Credentials;
 use super::super::error::DownloadError;
-use super::super::identity::{ContentRange, Observed};
+use super::super::identity::{ContentRange, Observed, is_coded};
 use super::super::plan::{ByteRange, Failure};
 use super::super::redirect::{RedirectError, Trail};
 use crate::http::client::head::Framing;
@@ -170,6 +172,8 @@ pub(super) struct Fetcher {
     pub(super) headers: Vec<(String, String)>,
     /// Scheme, host and port that the user named: credentials are sent to no other.
     pub(super) home: Option<url::Origin>,
+    /// Of the addresses that the user gave.
+    pub(super) credentials: Rc<[Credentials]>,
 }
 
 /// What one request, redirects not followed, was answered with.
@@ -266,6 +270,10 @@ impl Fetcher {
         }
         request = request.with("Want-Repr-Digest", "sha-256=10");
         let is_home = self.home.as_ref() == Some(&url.origin());
+        let authorization = self.credentials.iter().find_map(|credentials| credentials.authorization(url));
+        if let Some(authorization) = authorization.filter(|_| !(is_home && given("authorization"))) {
+            request = request.with("Authorization", authorization);
+        }
         for (name, value) in &self.headers {
             let is_secret = ["authorization", "cookie"].iter().any(|own| name.eq_ignore_ascii_case(own));
             if is_home || !is_secret {
@@ -300,6 +308,10 @@ fn part(url: Url, answer: Answer, wanted: &Wanted) -> Result<Opened, OpenError> 
         };
     }
     let length = answer.head.content_length().ok().flatten();
+    if is_coded(&answer.head) {
+        // Its positions are not those of the file.
+        return Err(OpenError::BadRange { url: Box::new(url), value: value + " of a coded body" });
+    }
     let range = ContentRange::parse(&value).and_then(|content| {
         let range = content.range?;
         let fits = range.start == wanted.range.start

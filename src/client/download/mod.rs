@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use url::Url;
 
+use super::address::Credentials;
 use super::checksum::Checksum;
 use super::claims::Claims;
 use super::error::DownloadError;
@@ -19,7 +20,7 @@ use super::event::{Event, Observer};
 use super::identity::{Authority, Identity};
 use super::limit::RateLimiter;
 use super::plan::PlanSettings;
-use super::sink::{Durability, Finisher, Pieces, release_reader};
+use super::sink::{Destination, Durability, Finisher, Pieces, SinkError, destination, release_reader};
 use crate::http::client::Transport;
 
 mod answers;
@@ -27,11 +28,11 @@ mod asking;
 mod complete;
 mod countdown;
 mod described;
-mod doubt;
 mod engine;
 mod fetch;
 mod landing;
 mod place;
+mod refetch;
 mod remember;
 mod repair;
 mod runs;
@@ -52,8 +53,8 @@ pub enum Output {
     File(PathBuf),
     /// To this folder, under the name of the address, or of `Content-Disposition` where the options say so.
     Folder(PathBuf),
-    /// To standard output, as it arrives.
-    StandardOutput,
+    /// To an inherited descriptor, as it arrives; 1 is standard output.
+    Descriptor(i32),
 }
 
 /// Where the file comes from.
@@ -63,6 +64,8 @@ pub enum Origin {
     Address(Url),
     /// Several servers that are known to have it, best first, and what is known of the file.
     Mirrors {
+        /// The relative path that the Metalink gives the file.
+        name: PathBuf,
         /// Their addresses.
         urls: Vec<Url>,
         /// Size and digest, as far as they were told.
@@ -83,26 +86,32 @@ pub struct Job {
     pub output: Output,
     /// The digest that the user says it has.
     pub checksum: Option<Checksum>,
+    /// User names and passwords of its addresses, which do not contain them.
+    pub credentials: Rc<[Credentials]>,
 }
 
 impl Job {
     /// The path of the file, as far as it is known before a server names it; `None` for standard output.
     #[must_use]
     pub fn name(&self) -> Option<PathBuf> {
-        match (&self.output, &self.origin) {
+        let name = match (&self.output, &self.origin) {
             (Output::File(path), _) => Some(path.clone()),
             (Output::Folder(folder), Origin::Address(url)) => Some(folder.join(super::naming::from_url(url))),
-            (Output::Folder(folder), Origin::Mirrors { urls, .. }) => {
-                urls.first().map(|url| folder.join(super::naming::from_url(url)))
-            }
-            (Output::StandardOutput, _) => None,
-        }
+            (Output::Folder(folder), Origin::Mirrors { name, .. }) => Some(folder.join(name)),
+            (Output::Descriptor(_), _) => None,
+        };
+        // A link to a file is not replaced: the file is.
+        name.map(|name| match destination(&name) {
+            Destination::Path(path) => path,
+            Destination::Descriptor(_) => name,
+        })
     }
 
     /// Whether a server may name the file: until one has answered, its name is not taken.
     #[must_use]
     pub fn is_named_later(&self, naming: Naming) -> bool {
-        naming == Naming::Server && matches!(self.output, Output::Folder(_))
+        let is_open = matches!((&self.output, &self.origin), (Output::Folder(_), Origin::Address(_)));
+        naming == Naming::Server && is_open
     }
 }
 
@@ -315,8 +324,13 @@ async fn obtain(
         Origin::Address(url) => Some(url.origin()),
         Origin::Mirrors { .. } => None,
     };
-    let fetcher =
-        Fetcher { transport: context.transport.clone(), headers: context.options.headers.clone(), home };
+    let fetcher = Fetcher {
+        transport: context.transport.clone(),
+        headers: context.options.headers.clone(),
+        home,
+        credentials: Rc::clone(&job.credentials),
+    };
+    make_folders(job)?;
     let there = |target: &Path| {
         observer.notice(&Event::AlreadyThere { target });
         Ok((Completion::AlreadyThere, None))
@@ -351,6 +365,18 @@ async fn obtain(
         }
         Err(error) => Err(error),
     }
+}
+
+/// Makes the folders that a Metalink gives a file, in the folder of the user, which must exist.
+fn make_folders(job: &Job) -> Result<(), SinkError> {
+    let (Output::Folder(folder), Origin::Mirrors { name, .. }) = (&job.output, &job.origin) else {
+        return Ok(());
+    };
+    let inner = name.parent().filter(|inner| !inner.as_os_str().is_empty());
+    let is_there = folder.as_os_str().is_empty() || folder.is_dir();
+    let Some(inner) = inner.filter(|_| is_there) else { return Ok(()) };
+    let path = folder.join(inner);
+    std::fs::create_dir_all(&path).map_err(|source| SinkError::Io { action: "create", path, source })
 }
 
 /// What is known of the file before anybody was asked.

@@ -26,7 +26,7 @@ impl Place {
             let is_begun = part_path(target).symlink_metadata().is_ok();
             return Ok(if is_begun { Self::Begun } else { Self::Free });
         }
-        // A link to a file is replaced itself; behind a link to anything else, that is meant.
+        // A link that leads nowhere, such as one to itself, is replaced.
         let Ok(metadata) = target.metadata() else { return Ok(Self::Taken) };
         let kind = metadata.file_type();
         let what = if kind.is_file() {

@@ -5,8 +5,8 @@ use super::super::event::Event;
 use super::super::plan::{Balancer, ByteRange, Plan, RangeSet, SourceId};
 use super::super::sink::Hashing;
 use super::Origin;
-use super::doubt::Doubt;
 use super::engine::Engine;
+use super::refetch::Refetch;
 
 /// How often a file that changed under the download is begun anew.
 const MAX_RESTARTS: usize = 3;
@@ -46,21 +46,21 @@ impl Engine<'_> {
         }
     }
 
-    /// Pieces that do not have their digest are fetched again, and nothing else. Whoever sent one alone is out; of several, one
-    /// after the other is heard alone where it happens again.
+    /// Pieces that do not have their digest are fetched again, and nothing else. A source that sent one alone is excluded; several
+    /// that sent parts of one are asked one at a time if it is wrong again.
     pub(super) async fn reject_pieces(&mut self, wrong: &[ByteRange]) -> Result<(), DownloadError> {
         let mut wrong = wrong.to_vec();
         // More of them may turn up while what was under way is written.
         while !wrong.is_empty() {
             for piece in &wrong {
                 let suppliers = self.sources.suppliers(*piece);
-                let is_again = !self.doubt.note_piece(*piece);
+                let is_again = !self.refetch.note_piece(*piece);
                 // What an earlier run brought may be what was wrong.
                 let is_mixed = !self.sources.remembered.within(*piece).is_empty();
                 match suppliers.as_slice() {
                     [only] if !is_mixed => self.exclude(*only, "it sent a piece with a wrong digest"),
                     several if is_again => {
-                        self.hear_one_of(several, "it sent part of a piece with a wrong digest");
+                        self.ask_alone(several, "it sent part of a piece with a wrong digest");
                     }
                     _ => {}
                 }
@@ -123,10 +123,7 @@ impl Engine<'_> {
         }
         let size = self.plan.size().unwrap_or(u64::MAX);
         self.lose(&[ByteRange::new(0, size)], "the servers have another version now").await?;
-        self.doubt = Doubt::default();
-        if let Some(writer) = &mut self.writer {
-            writer.accept().await?;
-        }
+        self.refetch = Refetch::default();
         self.identity = self.identity.reopened();
         let balancer = if self.plan.has_no_balancer() { Balancer::Absent } else { Balancer::Present };
         self.plan = Plan::new(self.plan.settings().clone(), None, &RangeSet::new(), balancer);
@@ -150,13 +147,20 @@ impl Engine<'_> {
         if let Some(error) = self.checksum_error.take() {
             return error;
         }
-        let pieces = self.doubt.wrong_pieces(self.plan.missing());
+        let pieces = self.refetch.wrong_pieces(self.plan.missing());
         if pieces > 0 {
             return DownloadError::WrongPieces { pieces };
         }
+        let servers = self.sources.len();
+        if servers > 1
+            && self.sources.ids().all(|id| self.sources.get(id).is_some_and(|entry| entry.is_missing))
+        {
+            return DownloadError::Missing { name: self.sources.name(0), servers };
+        }
         match self.last_error.take() {
             Some((error, shown)) => {
-                if let Some(shown) = shown {
+                // One page is of use if there is one server only.
+                if let Some(shown) = shown.filter(|_| servers == 1) {
                     self.observer.notice(&Event::Refused { head: &shown.head, page: &shown.page });
                 }
                 error

@@ -1,5 +1,7 @@
 //! Runs: started as the plan says, read chunk by chunk, ended, failed.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::future::{AbortHandle, Abortable, LocalBoxFuture};
 use rand::RngExt;
@@ -76,10 +78,10 @@ impl Engine<'_> {
                 Action::Stop { run } => {
                     self.drop_run(run);
                 }
-                Action::Drop { run } => {
+                Action::Drop { run, silence } => {
                     if let Some(active) = self.drop_run(run) {
                         let url = self.sources.name(active.source.0);
-                        let after = self.context.options.plan.drop_after;
+                        let after = Duration::from_secs(silence.as_secs().max(1));
                         self.note_failure(active.source, DownloadError::Silent { url, after }, None);
                     }
                 }
@@ -98,7 +100,8 @@ impl Engine<'_> {
     fn start(&mut self, run: RunId, source: SourceId, range: ByteRange, now: Instant) {
         let Some(entry) = self.sources.get(source) else { return };
         self.observer.notice(&Event::Chosen { source: source.0, url: entry.trail.end(), range });
-        let validator = entry.validator.as_deref().or(self.identity.validator()).map(ToOwned::to_owned);
+        let known = self.identity.validator().filter(|_| self.identity.is_of(&entry.resource));
+        let validator = entry.validator.as_deref().or(known).map(ToOwned::to_owned);
         let wanted = Wanted { range, size: self.plan.size(), validator };
         let (fetcher, trail, asked) = (self.fetcher.clone(), entry.trail.clone(), wanted.clone());
         let opening = async move {
@@ -267,6 +270,14 @@ impl Engine<'_> {
             });
         }
         self.sources.note_error(source, reason);
+        if let Some(entry) = self.sources.get_mut(source) {
+            entry.is_missing = matches!(error, DownloadError::Refused { status: 404 | 410, .. });
+        }
+        if let DownloadError::OtherDigest { .. } = error {
+            // What is promised is not there: that tells more than any failure beside it.
+            self.checksum_error.get_or_insert(error);
+            return;
+        }
         // Another version is only the reason where nothing else went wrong.
         if self.last_error.is_none() || !matches!(error, DownloadError::OtherVersion { .. }) {
             self.last_error = Some((error, shown));

@@ -31,11 +31,15 @@ pub struct SourceReport {
 pub(super) struct Source {
     /// The way to it; grows by the redirects that it answers.
     pub(super) trail: Trail,
+    /// The [resource](super::super::identity::resource) that it has.
+    pub(super) resource: String,
     /// The strong tag under which it has the file.
     pub(super) etag: Option<String>,
     /// What goes into `If-Range`, once it has answered.
     pub(super) validator: Option<String>,
     pub(super) first_byte: Option<Duration>,
+    /// Whether it answered that it does not have the file.
+    pub(super) is_missing: bool,
     errors: Vec<String>,
     supplied: RangeSet,
 }
@@ -50,16 +54,18 @@ pub(super) struct Sources {
 
 impl Sources {
     /// Adds a source, unless it is known or there are too many.
-    pub(super) fn add(&mut self, trail: Trail) -> Option<SourceId> {
+    pub(super) fn add(&mut self, trail: Trail, resource: &str) -> Option<SourceId> {
         let known = self.list.iter().any(|source| source.trail.end() == trail.end());
         if known || self.list.len() >= MAX_SOURCES {
             return None;
         }
         self.list.push(Source {
             trail,
+            resource: resource.to_owned(),
             etag: None,
             validator: None,
             first_byte: None,
+            is_missing: false,
             errors: Vec::new(),
             supplied: RangeSet::new(),
         });
@@ -117,11 +123,6 @@ impl Sources {
         self.ids()
             .filter(|id| self.get(*id).is_some_and(|source| !source.supplied.within(range).is_empty()))
             .collect()
-    }
-
-    /// What a source supplied.
-    pub(super) fn supply(&self, id: SourceId) -> Vec<ByteRange> {
-        self.get(id).map(|source| source.supplied.iter().collect()).unwrap_or_default()
     }
 
     /// Bytes that a source supplied.

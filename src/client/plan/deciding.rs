@@ -28,7 +28,7 @@ impl Plan {
         let heeded = self.runs.values().filter(|run| run.attention == Attention::Listening);
         let silences = heeded.flat_map(|run| {
             let hedge = run.heard.checked_add(self.hedge_limit(run)).filter(|_| run.rival.is_none());
-            let drop = run.heard.checked_add(self.settings.drop_after);
+            let drop = run.heard.checked_add(self.drop_limit(run));
             hedge.into_iter().chain(drop)
         });
         let rests = self.sources.iter().filter_map(|source| match source.availability {
@@ -164,6 +164,20 @@ impl Plan {
         }
     }
 
+    /// How long the run may be silent. The only source gets longer if a new request would only begin its work again: before its
+    /// head, and if it sends no parts.
+    fn drop_limit(&self, run: &Run) -> Duration {
+        let is_other = |(index, source): (usize, &Source)| {
+            SourceId(index) != run.source && source.availability != Availability::Out
+        };
+        let may_name_others = self.may_ask() && self.asking.fruitless == 0;
+        let is_alone = !may_name_others && !self.sources.iter().enumerate().any(is_other);
+        let begins_again = run.phase == Phase::Waiting
+            || self.parts == Parts::Forbidden
+            || self.source(run.source).is_some_and(|source| source.ranges == Ranges::Refused);
+        if is_alone && begins_again { self.settings.drop_lone_after() } else { self.settings.drop_after }
+    }
+
     /// A second source beside a silent one; the end of one that was silent for too long.
     fn watch_silence(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let ids: Vec<RunId> = self.runs.keys().copied().collect();
@@ -173,8 +187,8 @@ impl Plan {
                 continue;
             }
             let silence = now.duration_since(run.heard);
-            if silence >= self.settings.drop_after {
-                actions.push(Action::Drop { run: id });
+            if silence >= self.drop_limit(run) {
+                actions.push(Action::Drop { run: id, silence });
                 self.failed(id, Failure::Passing { retry_after: None }, 1.0, now);
             } else if silence >= self.hedge_limit(run) && run.rival.is_none() {
                 let range = ByteRange::new(run.next, run.end);

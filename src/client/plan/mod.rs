@@ -10,6 +10,8 @@
 //! one run; the end of a run only ever moves down.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 mod asking;
@@ -61,10 +63,12 @@ pub enum Action {
         /// The run.
         run: RunId,
     },
-    /// The run was silent for too long; its source has been told off.
+    /// The run was silent for too long; the failure of its source is noted.
     Drop {
         /// The run.
         run: RunId,
+        /// How long it was silent.
+        silence: Duration,
     },
     /// Ask the balancer for other sources; answered by [`Plan::asked`].
     Ask,
@@ -194,11 +198,6 @@ impl Plan {
         self.missing.insert(range.intersection(&ByteRange::new(0, self.size.unwrap_or(u64::MAX))));
     }
 
-    /// These bytes are there after all.
-    pub fn regain(&mut self, range: ByteRange) {
-        self.missing.remove(range);
-    }
-
     /// The source is not to be asked again.
     pub fn exclude(&mut self, source: SourceId) {
         if let Some(source) = self.sources.get_mut(source.0) {
@@ -264,6 +263,16 @@ impl Plan {
         {
             run.attention = Attention::Listening;
             run.heard = now;
+        }
+    }
+
+    /// The process did not run for a while, such as between SIGSTOP and SIGCONT: the silence of that time does not count.
+    pub fn was_suspended(&mut self, now: Instant) {
+        for run in self.runs.values_mut() {
+            run.heard = now;
+            if run.phase == Phase::Waiting {
+                run.started = now;
+            }
         }
     }
 

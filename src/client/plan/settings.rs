@@ -38,6 +38,17 @@ pub struct PlanSettings {
     pub cool_down: Duration,
 }
 
+/// The only source may be silent for this many times as long: five minutes by default.
+const LONE_PATIENCE: u32 = 20;
+
+impl PlanSettings {
+    /// How long the only source may be silent before it is given up, if a new request would only begin its work again.
+    #[must_use]
+    pub fn drop_lone_after(&self) -> Duration {
+        self.drop_after.saturating_mul(LONE_PATIENCE)
+    }
+}
+
 impl Default for PlanSettings {
     fn default() -> Self {
         Self {

@@ -77,7 +77,7 @@ fn simulate(size: u64, servers: &[Server], settings: PlanSettings, limit: Durati
                     assert!(end <= range.end);
                     range.end = end;
                 }
-                Action::Stop { run } | Action::Drop { run } => {
+                Action::Stop { run } | Action::Drop { run, .. } => {
                     flows.remove(&run);
                 }
                 Action::Ask => panic!("there is no balancer"),

@@ -19,9 +19,6 @@ use tokio::sync::oneshot;
 
 use super::{Durability, SinkError, folder_of};
 
-/// The most files that are open for one group.
-const MAX_GROUP: usize = 256;
-
 /// From so many files on, one call that writes the whole file system costs less than one for each of them. Below, it may wait
 /// long for what others have written there.
 const SYNC_TOGETHER_FROM: usize = 4;
@@ -49,6 +46,8 @@ pub(super) enum Finish {
 #[derive(Debug, Clone)]
 pub struct Finisher {
     durability: Durability,
+    /// The most files that are open for one group.
+    max_group: usize,
     /// Leads to the thread, once there is one. As many files are on the way as there are downloads, at most.
     sender: Rc<OnceCell<mpsc::Sender<Waiting>>>,
 }
@@ -61,10 +60,10 @@ struct Waiting {
 }
 
 impl Finisher {
-    /// One whose files survive what `durability` says.
+    /// One whose files survive what `durability` says, and that has at most `max_group` of them open.
     #[must_use]
-    pub fn new(durability: Durability) -> Self {
-        Self { durability, sender: Rc::default() }
+    pub fn new(durability: Durability, max_group: usize) -> Self {
+        Self { durability, max_group: max_group.max(1), sender: Rc::default() }
     }
 
     /// Writes the file and gives it its name, unless there is one of this name.
@@ -72,11 +71,11 @@ impl Finisher {
         let (answer, answered) = oneshot::channel();
         let sender = self.sender.get_or_init(|| {
             let (sender, receiver) = mpsc::channel();
-            let durability = self.durability;
+            let (durability, max_group) = (self.durability, self.max_group);
             // Where there can be no thread the receiver is gone, and every file is declined.
             let _ = std::thread::Builder::new()
                 .name("finisher".to_owned())
-                .spawn(move || work(&receiver, durability));
+                .spawn(move || work(&receiver, durability, max_group));
             sender
         });
         let _ = sender.send(Waiting { file, answer });
@@ -85,10 +84,10 @@ impl Finisher {
 }
 
 /// Finishes group after group, until nobody could send any more.
-fn work(receiver: &mpsc::Receiver<Waiting>, durability: Durability) {
+fn work(receiver: &mpsc::Receiver<Waiting>, durability: Durability, max_group: usize) {
     while let Ok(first) = receiver.recv() {
         let mut group: Vec<Waiting> =
-            std::iter::once(first).chain(receiver.try_iter()).take(MAX_GROUP).collect();
+            std::iter::once(first).chain(receiver.try_iter()).take(max_group).collect();
         while let Some(first) = group.first() {
             let folder = folder_of(&first.file.target).to_owned();
             let (here, elsewhere) =
@@ -227,7 +226,7 @@ mod tests {
     async fn many_files_of_several_folders_get_their_names() {
         for durability in [Durability::Synced, Durability::Cached] {
             let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-            let finisher = Finisher::new(durability);
+            let finisher = Finisher::new(durability, 256);
             let files = (0..600).map(|index| {
                 let target = folders[index % 2].path().join(format!("f{index}"));
                 finisher.finish(whole(target, "I am a file."))
@@ -246,7 +245,7 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_is_taken_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let finisher = Finisher::new(Durability::Synced);
+        let finisher = Finisher::new(Durability::Synced, 256);
         std::fs::write(folder.path().join("f"), "other").unwrap();
         std::os::unix::fs::symlink("elsewhere", folder.path().join("link")).unwrap();
         for name in ["f", "link"] {

@@ -1,17 +1,16 @@
-//! What takes bytes in order only: standard output, devices, pipes that have a name.
+//! Outputs that take bytes in order only: descriptors such as standard output, devices, named pipes.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
 use super::passing::PassingPieces;
-use super::{Pieces, SinkError};
+use super::{Pieces, SinkError, descriptor};
 
-/// Standard output, or what a path leads to.
+/// A descriptor, or what a path leads to.
 #[derive(Debug)]
 pub(super) struct InOrder {
     /// `None` for standard output.
@@ -23,11 +22,16 @@ pub(super) struct InOrder {
 }
 
 impl InOrder {
-    pub(super) fn standard_output() -> Result<Self, SinkError> {
-        // Without the line buffer of the standard library's handle.
-        let descriptor = std::io::stdout().as_fd().try_clone_to_owned();
-        let file = descriptor.map_err(SinkError::StandardOutput)?.into();
-        Ok(Self { path: None, file: Some(file), pieces: None })
+    /// The inherited descriptor `number`; 1 is standard output.
+    pub(super) fn descriptor(number: i32) -> Result<Self, SinkError> {
+        let path = (number != 1).then(|| PathBuf::from(format!("/dev/fd/{number}")));
+        match descriptor::duplicate(number) {
+            Ok(file) => Ok(Self { path, file: Some(file), pieces: None }),
+            Err(source) => Err(match path {
+                Some(path) => SinkError::Io { action: "write to", path, source },
+                None => SinkError::StandardOutput(source),
+            }),
+        }
     }
 
     pub(super) fn named(path: &Path) -> Self {

@@ -82,8 +82,14 @@ impl Journal {
 
     /// Writes a new journal in the place of any that is there: `done` is on the disk already.
     pub fn create(path: &Path, identity: &Identity, done: &RangeSet) -> io::Result<Self> {
-        // No longer than the journal's own name: where that fits, this does.
-        let fresh = path.with_extension("new");
+        let journal = Self::write(path, identity, done)?;
+        journal.file.sync_data()?;
+        std::fs::rename(fresh_path(path), path)?;
+        Ok(journal)
+    }
+
+    fn write(path: &Path, identity: &Identity, done: &RangeSet) -> io::Result<Self> {
+        let fresh = fresh_path(path);
         let mut text = line(&FirstLine { fingerpost: VERSION, file: identity.clone() })?;
         for range in done.iter() {
             text.push_str(&line(&DoneLine { start: range.start, end: range.end, from: String::new() })?);
@@ -95,8 +101,6 @@ impl Journal {
         }
         let mut file = OpenOptions::new().append(true).create_new(true).open(&fresh)?;
         file.write_all(text.as_bytes())?;
-        file.sync_data()?;
-        std::fs::rename(&fresh, path)?;
         let lines = done.iter().count();
         Ok(Self { path: path.to_owned(), file, lines, done: done.clone() })
     }
@@ -126,6 +130,28 @@ impl Journal {
         self.file.write_all(text.as_bytes())?;
         self.file.sync_data()
     }
+}
+
+/// Where the next journal is written; no longer than the journal's own name: if that fits, this does.
+fn fresh_path(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+/// Marks the part file of `target` as ours by a journal that describes no bytes, which takes the place of any other.
+///
+/// Without it, a run that is killed before its first checkpoint would leave a part file like that of another program.
+pub(super) fn claim(target: &Path) -> Result<File, SinkError> {
+    let path = journal_path(target);
+    let failed = |source| SinkError::Io { action: "create", path: path.clone(), source };
+    if path.symlink_metadata().is_ok() {
+        // It may describe bytes that are overwritten next: it must be gone for good before that.
+        let journal = Journal::create(&path, &Identity::default(), &RangeSet::new()).map_err(failed)?;
+        sync_folder(target)?;
+        return Ok(journal.file);
+    }
+    let journal = Journal::write(&path, &Identity::default(), &RangeSet::new()).map_err(failed)?;
+    std::fs::rename(fresh_path(&path), &path).map_err(failed)?;
+    Ok(journal.file)
 }
 
 /// Where the journal of `target` is.

@@ -1,6 +1,6 @@
 //! Where the bytes go: a part file beside the target, given the target's name only when it is complete.
 
-mod aside;
+mod descriptor;
 pub mod digest;
 mod finisher;
 mod in_order;
@@ -40,6 +40,42 @@ pub fn beside(target: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// The most links that are followed.
+const MAX_LINKS: usize = 40;
+
+/// Where bytes for `path` go: an open descriptor that it names or leads to, or a path. A link to a file, or to a name that
+/// is free, stays a link.
+#[must_use]
+pub fn destination(path: &Path) -> Destination {
+    let mut to = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        if let Some(number) = descriptor::number_of(&to) {
+            return Destination::Descriptor(number);
+        }
+        match std::fs::read_link(&to) {
+            Ok(next) => to = folder_of(&to).join(next),
+            Err(_) => break,
+        }
+    }
+    // A device or a pipe is opened by the name that the user knows.
+    let is_replaced = to.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) || !path.exists();
+    Destination::Path(if is_replaced { to } else { path.to_owned() })
+}
+
+/// Where bytes go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// To the inherited descriptor of this number.
+    Descriptor(i32),
+    /// To what has, or will have, this name.
+    Path(PathBuf),
+}
+
+/// Whether the descriptor `number` is open.
+pub fn check_descriptor(number: i32) -> Result<(), SinkError> {
+    in_order::InOrder::descriptor(number).map(|_| ())
+}
+
 /// The folder that `target` is in.
 fn folder_of(target: &Path) -> &Path {
     match target.parent() {
@@ -60,6 +96,15 @@ pub enum SinkError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The part file is of another program.
+    #[error(
+        "{} is there without a journal: it may be of another program; remove it, or choose another name with -o",
+        path.display()
+    )]
+    Foreign {
+        /// The part file.
+        path: PathBuf,
     },
     /// Another process holds the part file.
     #[error("another download is writing {}: wait for it, or choose another name with -o", path.display())]
@@ -129,6 +174,7 @@ impl SinkError {
             Self::WrongPiece { .. } => GetCode::WrongChecksum,
             Self::Io { .. }
             | Self::Appeared { .. }
+            | Self::Foreign { .. }
             | Self::NotAFile { .. }
             | Self::Displaced { .. }
             | Self::NoSpace { .. }

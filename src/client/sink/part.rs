@@ -1,11 +1,11 @@
 //! The part file: locked against a second client, written at any position, renamed when complete.
 
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+use rustix::fs::{CWD, Gid, OFlags, RenameFlags, Uid, renameat_with};
 
 use super::{SinkError, folder_of, part_path};
 
@@ -45,12 +45,16 @@ impl PartFile {
     /// What an earlier run left in it is kept: the caller knows from the journal whether it is of use.
     pub fn open(target: &Path) -> Result<Self, SinkError> {
         let path = part_path(target);
+        // A file that others must not read is not readable while it is downloaded either.
+        let existing = target.metadata().ok().filter(Metadata::is_file);
+        let mode = existing.map_or(0o666, |existing| existing.mode() & 0o666 | 0o600);
         for _ in 0..MAX_OPENS {
             let file = OpenOptions::new()
                 .read(true)
                 .write(true)
                 .create(true)
                 .truncate(false)
+                .mode(mode)
                 // A link planted under the name must not lead elsewhere.
                 .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
                 .open(&path)
@@ -141,7 +145,7 @@ impl PartFile {
             return Err(SinkError::Displaced { path: self.path.clone() });
         }
         let renamed = match existing {
-            Existing::Replace => std::fs::rename(&self.path, &self.target),
+            Existing::Replace => self.replace_target(),
             Existing::Keep => rename_without_replacing(&self.path, &self.target),
         };
         match renamed {
@@ -156,6 +160,29 @@ impl PartFile {
         match durability {
             Durability::Synced => sync_folder(&self.target),
             Durability::Cached => Ok(()),
+        }
+    }
+
+    /// Takes the place of the target, with its owner and mode.
+    fn replace_target(&self) -> io::Result<()> {
+        if let Ok(target) = self.target.metadata() {
+            let (owner, group) = (Uid::from_raw(target.uid()), Gid::from_raw(target.gid()));
+            // Only root may give a file away; the download does not fail for that.
+            let _ = rustix::fs::fchown(&self.file, Some(owner), Some(group));
+            let _ = self.file.set_permissions(Permissions::from_mode(target.mode() & 0o777));
+        }
+        match std::fs::rename(&self.path, &self.target) {
+            // A bind mount cannot be replaced, only written to. If that fails, the part file is still there.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                let mut target = OpenOptions::new().write(true).open(&self.target)?;
+                let mut part = File::open(&self.path)?;
+                let size = io::copy(&mut part, &mut target)?;
+                target.set_len(size)?;
+                let _ = part.metadata().and_then(|part| target.set_modified(part.modified()?));
+                target.sync_data()?;
+                std::fs::remove_file(&self.path)
+            }
+            result => result,
         }
     }
 

@@ -12,10 +12,9 @@ use bytes::Bytes;
 use super::super::checksum::{Algorithm, Checksum};
 use super::super::identity::Identity;
 use super::super::plan::{ByteRange, RangeSet};
-use super::aside::Aside;
 use super::digest::{self, RunningDigest};
 use super::in_order::InOrder;
-use super::journal::{Journal, Remembered, journal_path, remove_journal, remove_own};
+use super::journal::{Journal, Remembered, claim, journal_path, remove_journal, remove_own};
 use super::part::sync_folder;
 use super::{Durability, Existing, PartFile, SinkError};
 
@@ -60,9 +59,7 @@ pub struct Store {
     pieces: Option<Pieces>,
     /// Pieces found right, by number.
     checked: RangeSet,
-    /// What was there before, while a second version of bytes is tried, and which bytes were.
-    aside: Option<(Aside, RangeSet)>,
-    /// The journal that an earlier run left.
+    /// The journal that an earlier run left, or the one that marks the part file as ours.
     earlier: Option<File>,
 }
 
@@ -85,6 +82,9 @@ impl Store {
         let part = PartFile::open(target)?;
         let remembered = Journal::read(&journal);
         let size = part.size()?;
+        if size > 0 && journal.symlink_metadata().is_err() {
+            return Err(SinkError::Foreign { path: part.path().to_owned() });
+        }
         // A journal may only speak of bytes that are there.
         let remembered = remembered
             .filter(|memory| memory.done.within(ByteRange::new(size, u64::MAX)).is_empty())
@@ -94,9 +94,9 @@ impl Store {
         Ok((store, remembered))
     }
 
-    /// Standard output, which takes bytes in order only.
-    pub fn standard_output(hashing: Hashing, pieces: Option<Pieces>) -> Result<Self, SinkError> {
-        Ok(Self::in_order(InOrder::standard_output()?.in_pieces(pieces), hashing))
+    /// The inherited descriptor `number`, which takes bytes in order only.
+    pub fn descriptor(number: i32, hashing: Hashing, pieces: Option<Pieces>) -> Result<Self, SinkError> {
+        Ok(Self::in_order(InOrder::descriptor(number)?.in_pieces(pieces), hashing))
     }
 
     /// The device or the pipe at `path`, which takes bytes in order only.
@@ -116,7 +116,6 @@ impl Store {
             digest: None,
             pieces: None,
             checked: RangeSet::new(),
-            aside: None,
             earlier: None,
         }
     }
@@ -150,19 +149,21 @@ impl Store {
         self.pieces = pieces;
         self.checked = RangeSet::new();
         let Place::Part(part) = &self.place else { return Ok(()) };
-        if done.is_empty() {
-            // It speaks of what was there, and not of what comes in its place.
-            remove_journal(part.target())?;
-            // Some file systems write a file that was cut to the disk when it is closed.
-            if part.size()? > 0 {
-                part.set_size(0)?;
-            }
-        }
+        // What is in the file and not used makes room for what comes in its place.
+        let room = if done.is_empty() { part.size()? } else { 0 };
         let wanted = size.map(|size| size.saturating_sub(done.len()));
         if let (Some(wanted), Some(free)) = (wanted, part.free_space())
-            && wanted > free
+            && wanted > free.saturating_add(room)
         {
             return Err(SinkError::NoSpace { path: part.path().to_owned(), wanted, free });
+        }
+        if done.is_empty() {
+            // The journal describes what was in the file, and marks the file as ours.
+            self.earlier = Some(claim(part.target())?);
+            // Some file systems write a file that was cut to the disk when it is closed.
+            if room > 0 {
+                part.set_size(0)?;
+            }
         }
         Ok(())
     }
@@ -176,12 +177,7 @@ impl Store {
     pub fn write(&mut self, batch: &[(u64, Bytes)]) -> Result<Vec<ByteRange>, SinkError> {
         for (offset, bytes) in batch {
             match &mut self.place {
-                Place::Part(part) => {
-                    if let Some((aside, _)) = &mut self.aside {
-                        aside.keep(part, *offset, bytes)?;
-                    }
-                    part.write_at(*offset, bytes)?;
-                }
+                Place::Part(part) => part.write_at(*offset, bytes)?,
                 Place::InOrder(output) => output.write(bytes)?,
             }
             self.written.insert(ByteRange::new(*offset, offset.saturating_add(bytes.len() as u64)));
@@ -251,7 +247,7 @@ impl Store {
             return Err(SinkError::Displaced { path: part.path().to_owned() });
         }
         if right.is_empty() {
-            remove_journal(target)?;
+            claim(target)?;
             return Ok(None);
         }
         let path = journal_path(target);
@@ -263,37 +259,6 @@ impl Store {
                 Err(SinkError::Io { action: "write", path, source })
             }
         }
-    }
-
-    /// From now on, what is written over is kept, until [`take_back`](Self::take_back) or [`accept`](Self::accept).
-    pub fn doubt(&mut self) -> Result<(), SinkError> {
-        if let Place::Part(part) = &self.place {
-            self.aside = Some((Aside::new(part)?, self.written.clone()));
-        }
-        Ok(())
-    }
-
-    /// What was written over since [`doubt`](Self::doubt) was no better: it is as before.
-    pub fn take_back(&mut self) -> Result<(), SinkError> {
-        if let (Place::Part(part), Some((aside, written))) = (&self.place, self.aside.take()) {
-            aside.take_back(part)?;
-            self.written = written;
-            self.begin_digest_anew();
-        }
-        Ok(())
-    }
-
-    /// What was written over is of no more interest.
-    pub fn accept(&mut self) {
-        self.aside = None;
-    }
-
-    /// The bytes of `range` as they are in the file now; none of what takes bytes in order only.
-    pub fn read(&self, range: ByteRange) -> Result<Vec<u8>, SinkError> {
-        let Place::Part(part) = &self.place else { return Ok(Vec::new()) };
-        let mut bytes = vec![0; usize::try_from(range.len()).unwrap_or_default()];
-        part.read_at(range.start, &mut bytes)?;
-        Ok(bytes)
     }
 
     /// The digest of what was written in order so far, where one is computed.
@@ -349,6 +314,8 @@ impl Store {
                 let _ = std::fs::remove_file(journal_path(target));
             }
             Err(SinkError::Displaced { .. }) => remove_own(target, journal.or(self.earlier.as_ref())),
+            // The complete file is the user's now: no later run writes over it.
+            Err(SinkError::Appeared { .. }) if journal.is_none() => remove_own(target, self.earlier.as_ref()),
             Err(_) => {}
         }
         finished

@@ -215,32 +215,6 @@ impl Writer {
         Ok(result)
     }
 
-    /// Keeps what is written over from now on, so that [`take_back`](Self::take_back) can undo it.
-    pub async fn doubt(&mut self) -> Result<(), SinkError> {
-        self.flush().await?;
-        self.with_store(Store::doubt).await
-    }
-
-    /// Undoes what was written since [`doubt`](Self::doubt).
-    pub async fn take_back(&mut self) -> Result<(), SinkError> {
-        self.flush().await?;
-        self.with_store(Store::take_back).await
-    }
-
-    /// There is nothing to be undone any more.
-    pub async fn accept(&mut self) -> Result<(), SinkError> {
-        self.with_store(|store| {
-            store.accept();
-            Ok(())
-        })
-        .await
-    }
-
-    /// Bytes as they are in the file now.
-    pub async fn read(&mut self, range: ByteRange) -> Result<Vec<u8>, SinkError> {
-        self.with_store(move |store| store.read(range)).await
-    }
-
     /// The digest of all that came, a file of `size` bytes, where it was asked for.
     pub async fn digest(&mut self, size: u64, algorithm: Algorithm) -> Result<Option<Checksum>, SinkError> {
         if self.waiting <= MAX_SMALL {

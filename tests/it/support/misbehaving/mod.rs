@@ -198,6 +198,7 @@ impl Script {
             }
             _ => {}
         }
+        thread::sleep(self.head_delay);
         let (status, mut lines, from, to) = self.select(request);
         let mut body = self.content.get(from..to).unwrap_or_default().to_vec();
         if let Some(&Fault::Corrupts(at)) = fault

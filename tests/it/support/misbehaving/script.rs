@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{FileServer, checksum};
 
@@ -14,6 +15,7 @@ pub struct Script {
     pub(super) framing: Framing,
     pub(super) ranges: Ranges,
     pub(super) bytes_per_second: Option<u64>,
+    pub(super) head_delay: Duration,
     pub(super) faults: Vec<(Fault, Times)>,
 }
 
@@ -93,6 +95,7 @@ impl Script {
             framing: Framing::Length,
             ranges: Ranges::Honoured,
             bytes_per_second: None,
+            head_delay: Duration::ZERO,
             faults: Vec::new(),
         }
     }
@@ -126,6 +129,12 @@ impl Script {
 
     pub fn bytes_per_second(mut self, rate: u64) -> Self {
         self.bytes_per_second = Some(rate);
+        self
+    }
+
+    /// Sends the head of the file this long after the request.
+    pub fn delays_head(mut self, delay: Duration) -> Self {
+        self.head_delay = delay;
         self
     }
 

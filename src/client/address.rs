@@ -1,0 +1,99 @@
+//! Addresses as they are shown and stored: without user name and password.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
+use url::{Origin, Url};
+
+/// User name and password of an address. They are sent to its scheme, host and port only, and shown nowhere.
+#[derive(Clone)]
+pub struct Credentials {
+    home: Origin,
+    authorization: String,
+}
+
+impl Credentials {
+    /// Takes them out of `url`.
+    pub(super) fn take(url: &mut Url) -> Option<Self> {
+        let is_there = !url.username().is_empty() || url.password().is_some();
+        let decoded = |text| percent_decode_str(text).collect::<Vec<u8>>();
+        let pair = [decoded(url.username()), decoded(url.password().unwrap_or_default())].join(&b':');
+        let home = url.origin();
+        *url = without_credentials(url);
+        is_there.then(|| Self { home, authorization: format!("Basic {}", STANDARD.encode(pair)) })
+    }
+
+    /// The value of `Authorization` in a request to `url`, if they belong there.
+    pub(super) fn authorization(&self, url: &Url) -> Option<&str> {
+        (url.origin() == self.home).then_some(self.authorization.as_str())
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Credentials").field("home", &self.home).finish_non_exhaustive()
+    }
+}
+
+/// `url` without user name, password and fragment.
+#[must_use]
+pub(super) fn shown(url: &Url) -> String {
+    without_credentials(url).into()
+}
+
+/// `url` without user name, password and fragment.
+#[must_use]
+pub(super) fn without_credentials(url: &Url) -> Url {
+    let mut url = url.clone();
+    url.set_fragment(None);
+    // Both fail only for an address without host, which has neither.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url
+}
+
+/// Any text that may be an address, such as one that cannot be parsed, without what may be user name and password.
+#[must_use]
+pub(super) fn masked(text: &str) -> String {
+    let start = text.find("//").map_or(0, |at| at.saturating_add(2));
+    let (front, rest) = text.split_at(start);
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(end);
+    match authority.rsplit_once('@') {
+        Some((_, host)) => format!("{front}{host}{tail}"),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_go_to_their_own_port() {
+        let mut url = Url::parse("http://user:pa%20ss@h:8/f").unwrap();
+        let credentials = Credentials::take(&mut url).unwrap();
+        assert_eq!(url.as_str(), "http://h:8/f");
+        assert_eq!(credentials.authorization(&url), Some("Basic dXNlcjpwYSBzcw=="));
+        assert_eq!(credentials.authorization(&Url::parse("http://h/f").unwrap()), None);
+        assert!(!format!("{credentials:?}").contains("dXNl"));
+        assert!(Credentials::take(&mut url).is_none());
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let url = Url::parse("http://user:pa%20ss@h:8/f?x#y").unwrap();
+        assert_eq!(shown(&url), "http://h:8/f?x");
+        for (text, expected) in [
+            ("http://user:p@ss@h/f", "http://h/f"),
+            ("http://user:pw@/", "http:///"),
+            ("user:pw@h", "h"),
+            ("http://h/a@b", "http://h/a@b"),
+            ("nonsense", "nonsense"),
+        ] {
+            assert_eq!(masked(text), expected);
+        }
+    }
+}

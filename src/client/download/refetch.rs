@@ -1,0 +1,157 @@
+//! A wrong digest: the bytes are fetched again, from one source at a time.
+//!
+//! The digest of the whole does not identify the source of wrong bytes if several brought parts. Each source then brings the
+//! whole file alone, the largest contributor last, until the digest is right. A wrong piece is fetched again by itself.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::super::checksum::Checksum;
+use super::super::error::DownloadError;
+use super::super::plan::{ByteRange, RangeSet, SourceId};
+use super::engine::Engine;
+use super::known;
+
+/// How many times the size of the file may be fetched again because the digest was wrong.
+const MAX_AGAIN: u64 = 4;
+
+const REASON: &str = "the file had a wrong digest";
+
+/// What is fetched again, and from which sources.
+#[derive(Debug, Default)]
+pub(super) struct Refetch {
+    /// Bytes that are fetched only because the digest was wrong.
+    spent: u64,
+    /// Sources that are asked alone, in this order, after the current one.
+    waiting: VecDeque<SourceId>,
+    /// First bytes of pieces that were wrong.
+    pieces: HashSet<u64>,
+}
+
+impl Refetch {
+    /// Notes a wrong piece; whether it is the first time.
+    pub(super) fn note_piece(&mut self, piece: ByteRange) -> bool {
+        self.pieces.insert(piece.start)
+    }
+
+    /// The number of wrong pieces that begin in `missing`.
+    pub(super) fn wrong_pieces(&self, missing: &RangeSet) -> usize {
+        let is_missing =
+            |start: u64| !missing.within(ByteRange::new(start, start.saturating_add(1))).is_empty();
+        self.pieces.iter().filter(|start| is_missing(**start)).count()
+    }
+}
+
+impl Engine<'_> {
+    /// The whole has a wrong digest: decides what is fetched again, and from which source.
+    pub(super) async fn repair(&mut self, found: Checksum, promised: Checksum) -> Result<(), DownloadError> {
+        let path = self.target.clone().or_else(|| self.job.name());
+        let name = path.map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
+        let error = || DownloadError::WrongChecksum {
+            name,
+            found: Box::new(found),
+            promised: Box::new(promised),
+            unasked: 0,
+        };
+        if self.target.is_none() {
+            return Err(error());
+        }
+        self.checksum_error.get_or_insert_with(error);
+        let size = self.plan.size().unwrap_or_default();
+        if size == 0 {
+            return self.exclude_empty_answers();
+        }
+        if !self.sources.remembered.is_empty() {
+            // The bytes of an earlier run have no source: they are replaced before any source is excluded.
+            let ranges: Vec<_> = self.sources.remembered.iter().collect();
+            return self.lose_for_good(&ranges).await;
+        }
+        self.spend(size)?;
+        let suppliers: Vec<SourceId> =
+            self.sources.ids().filter(|id| self.sources.supplied_bytes(*id) > 0).collect();
+        if let [only] = suppliers.as_slice() {
+            self.exclude(*only, REASON);
+        }
+        let others: Vec<SourceId> = self.sources.ids().filter(|id| !self.plan.is_excluded(*id)).collect();
+        self.ask_alone(&others, REASON);
+        self.lose_for_good(&[ByteRange::new(0, size)]).await
+    }
+
+    /// From now on `sources` are asked one at a time, the largest contributor last.
+    pub(super) fn ask_alone(&mut self, sources: &[SourceId], reason: &str) {
+        let mut order: Vec<SourceId> =
+            sources.iter().copied().filter(|id| !self.plan.is_excluded(*id)).collect();
+        order.sort_by_key(|id| self.sources.supplied_bytes(*id));
+        for source in &order {
+            self.exclude(*source, reason);
+        }
+        self.refetch.waiting.extend(order);
+        self.admit_next();
+    }
+
+    /// Admits the next source that is asked alone; whether there is one.
+    fn admit_next(&mut self) -> bool {
+        let next = self.refetch.waiting.pop_front();
+        if let Some(source) = next {
+            self.plan.readmit(source);
+        }
+        next.is_some()
+    }
+
+    /// The source that was asked alone failed before it brought everything: begins again with the next. Whether there is one.
+    pub(super) async fn give_up_lone_source(&mut self) -> Result<bool, DownloadError> {
+        if !self.admit_next() {
+            return Ok(false);
+        }
+        if !self.has_pieces() && !self.nothing_kept() {
+            let size = self.plan.size().unwrap_or(u64::MAX);
+            self.lose_for_good(&[ByteRange::new(0, size)]).await?;
+        }
+        Ok(true)
+    }
+
+    /// An empty answer brings no byte to blame its source for: every source that has answered is excluded.
+    fn exclude_empty_answers(&mut self) -> Result<(), DownloadError> {
+        let has_answered = |id: &SourceId| {
+            !self.plan.is_excluded(*id)
+                && self.sources.get(*id).is_some_and(|entry| entry.first_byte.is_some())
+        };
+        let empty: Vec<SourceId> = self.sources.ids().filter(has_answered).collect();
+        if empty.is_empty() || known(self.job).size.is_some() {
+            return Err(self.final_error());
+        }
+        for source in empty {
+            self.exclude(source, REASON);
+        }
+        self.forget_announced_size();
+        Ok(())
+    }
+
+    /// If nothing is kept of sources that were wrong, their size does not count either.
+    fn forget_announced_size(&mut self) {
+        if self.nothing_kept() && known(self.job).size.is_none() {
+            self.identity.size = None;
+            self.plan.forget_size();
+        }
+    }
+
+    /// Counts bytes that are fetched because the digest was wrong; there is an end to them.
+    fn spend(&mut self, size: u64) -> Result<(), DownloadError> {
+        self.refetch.spent = self.refetch.spent.saturating_add(size);
+        if self.refetch.spent <= size.saturating_mul(MAX_AGAIN) {
+            return Ok(());
+        }
+        let is_unasked = |id: &SourceId| !self.plan.is_excluded(*id) && self.sources.supplied_bytes(*id) == 0;
+        let left = self.sources.ids().filter(is_unasked).count().saturating_add(self.refetch.waiting.len());
+        if let Some(DownloadError::WrongChecksum { unasked, .. }) = &mut self.checksum_error {
+            *unasked = left;
+        }
+        Err(self.final_error())
+    }
+
+    /// Everything was written and checked before: no further piece can turn out wrong.
+    async fn lose_for_good(&mut self, ranges: &[ByteRange]) -> Result<(), DownloadError> {
+        self.lose(ranges, REASON).await?;
+        self.forget_announced_size();
+        Ok(())
+    }
+}
