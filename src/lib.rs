@@ -11,7 +11,7 @@
 //! - [`balancer`]: the list, the probes, the ranking, the redirects.
 //! - [`client`]: `fingerpost get`, which follows the 301 and downloads.
 //! - [`file_server`]: what the client is sent to.
-//! - [`http`]: what balancer and file server share: listeners, the connection, error pages.
+//! - [`http`]: the HTTP client, and the parts that balancer and file server share: listeners, the connection, error pages.
 //! - [`check`]: `fingerpost check`, which looks at configuration and list without running anything.
 //! - [`settings`], [`cli`], [`supervision`], [`systemd`], [`open_files`], [`telemetry`]: what carries them.
 //! - [`up`]: `fingerpost up`, a balancer and some servers in one process.

@@ -47,7 +47,7 @@ pub enum Verification {
 /// TLS for HTTP/1.1 that trusts what `trust` names.
 ///
 /// The system's authorities are read once for the whole process. On a machine without any, every handshake fails, and one line
-/// of the log tells why.
+/// of the log gives the reason.
 pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     static SYSTEM: LazyLock<Result<Arc<ClientConfig>, TlsError>> =
         LazyLock::new(|| Ok(finish(builder()?.with_root_certificates(system_roots()))));

@@ -244,8 +244,8 @@ fn few_descriptors_mean_fewer_downloads_at_a_time() {
             .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes())
     });
     let downloads = Downloads::new();
-    let list: String = (0..100).map(|number| format!("{}\n", server.url(&format!("/f{number}")))).collect();
-    std::fs::write(downloads.path().join("list"), list).unwrap();
+    let list: Vec<_> = (0..100).map(|number| server.url(&format!("/f{number}"))).collect();
+    std::fs::write(downloads.path().join("list"), list.join("\n")).unwrap();
     // The hard limit, too: nothing can be raised.
     let output = Command::new("sh")
         .arg("-c")

@@ -72,7 +72,8 @@ fn a_server_that_failed_one_probe_is_not_chosen_while_another_is_usable() {
 #[test]
 fn probes_skip_interim_answers_read_long_heads_and_look_up_names() {
     let hint = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n";
-    let long: String = (0..150).map(|number| format!("X-{number}: {}\r\n", "y".repeat(100))).collect();
+    let long: Vec<_> = (0..150).map(|number| format!("X-{number}: {}\r\n", "y".repeat(100))).collect();
+    let long = long.concat();
     for before in [
         format!("{hint}HTTP/1.1 100 Continue\r\n\r\n{hint}HTTP/1.1 200 OK\r\n"),
         format!("HTTP/1.1 200 OK\r\n{long}"),

@@ -25,7 +25,7 @@ const GRACE: Duration = Duration::from_millis(5);
 /// Probes one backend. Stays on one thread, as awc's client does.
 pub struct Prober {
     transport: Transport,
-    /// `None` if backend and path are no address together.
+    /// `None` if backend and path do not form an address.
     request: Option<Request>,
     timeout: Duration,
     reports: ReportMetrics,
@@ -58,7 +58,7 @@ impl Prober {
 
     async fn exchange(&self) -> Result<ProbeOutcome, Failure> {
         let Some(request) = &self.request else {
-            return Err(failure(FailureKind::Prober, "the path of the probe is no path"));
+            return Err(failure(FailureKind::Prober, "probe_path is not part of an address"));
         };
         let started = Instant::now();
         let deadline = started + self.timeout;

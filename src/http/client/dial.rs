@@ -289,7 +289,7 @@ impl Service<ConnectInfo<Uri>> for Dialer {
     fn call(&self, info: ConnectInfo<Uri>) -> Self::Future {
         let dialer = self.clone();
         Box::pin(async move {
-            // awc's own error is not shown to anybody: the exchange carries the real one.
+            // awc's own error is not shown: the exchange carries the real one.
             let exchange = Exchange::current().ok_or(ConnectError::Unresolved)?;
             match dialer.connect(&exchange).await {
                 Ok(wire) => Ok(Connection::new(info.request().clone(), wire)),

@@ -135,9 +135,8 @@ impl TransportError {
     /// earlier answer on it: the request may be sent again on a new connection. TLS servers often close without notice.
     pub(super) fn may_be_stale(&self, is_answered: bool) -> bool {
         match self {
-            Self::EmptyReply | Self::Send(_) => true,
-            // Left over from the answer before: a new connection shows whether the server really answers like this.
-            Self::Head(_) => true,
+            // A bad head may be left over from the answer before: a new connection shows whether the server answers like this.
+            Self::EmptyReply | Self::Send(_) | Self::Head(_) => true,
             Self::Receive(error) => !is_answered && is_broken_connection(error),
             _ => false,
         }

@@ -69,7 +69,7 @@ impl Head {
         Self::take_from(buffer, &mut 0)
     }
 
-    /// The same, where the first `searched` bytes of `buffer` are known not to contain the end of the head. A head that
+    /// The same if the first `searched` bytes of `buffer` are known not to contain the end of the head. A head that
     /// is received byte by byte costs no more than one that is received at once.
     pub(super) fn take_from(buffer: &mut BytesMut, searched: &mut usize) -> Result<Option<Self>, HeadError> {
         let start = buffer.get(..PROTOCOL.len().min(buffer.len())).unwrap_or_default();
@@ -119,7 +119,7 @@ impl Head {
         Ok(Self { status, minor_version, headers, raw })
     }
 
-    /// The value of the first line named `name`, in whatever case.
+    /// The value of the first line named `name`; case is ignored.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.headers.iter().find(|(line, _)| line.eq_ignore_ascii_case(name))?;
@@ -198,7 +198,7 @@ impl Head {
         Ok(chunked)
     }
 
-    /// How the body ends, whatever the request's method was.
+    /// How the body ends if the request was a GET.
     pub fn framing(&self) -> Result<Framing, HeadError> {
         if matches!(self.status, 100..=199 | 204 | 304) {
             return Ok(Framing::Length(0));

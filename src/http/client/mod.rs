@@ -4,7 +4,7 @@
 //! Transport::send -> awc::Client -> awc's pool -> Dialer: names, addresses, proxy, TLS -> Wire -> socket
 //! ```
 //!
-//! awc writes requests, pools connections and decodes bodies. Beneath it a [`wire`] bounds and normalises what servers send;
+//! awc writes requests, pools connections and decodes bodies. Beneath it a [`wire`] bounds and normalises the bytes of servers;
 //! see there for the reasons. This is a library: it prints nothing and knows nothing of files, mirrors or retries.
 //!
 //! ```no_run
@@ -310,7 +310,7 @@ fn client(dialer: &Dialer, idle_timeout: Duration) -> Client {
     Client::builder().connector(connector).disable_timeout().disable_redirects().no_default_headers().finish()
 }
 
-/// The address for awc. Its pool takes connections for alike if their authorities are: this authority stands for origin and
+/// The address for awc. Its pool shares connections between equal authorities: this authority is a name for origin and
 /// route, and the dialer takes both from the exchange. The scheme is always http, since TLS is the dialer's.
 fn uri(url: &Url, exchange: &Exchange) -> Result<Uri, TransportError> {
     let key = format!("{:?} {:?}", exchange.origin, exchange.route);

@@ -252,7 +252,6 @@ impl Drop for Pending {
     }
 }
 
-#[expect(clippy::disallowed_types, reason = "see `Names`")]
 fn lock(names: &Names) -> std::sync::MutexGuard<'_, HashMap<String, Entry>> {
     names.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -320,10 +319,10 @@ mod tests {
     /// The same resolver, `age` later.
     fn age(resolver: &Resolver, age: Duration) {
         for entry in lock(&resolver.shared.names).values_mut() {
-            for at in
-                [entry.good.as_mut().map(|good| &mut good.1), entry.failed.as_mut().map(|bad| &mut bad.1)]
-            {
-                at.into_iter().for_each(|at| *at = at.checked_sub(age).unwrap());
+            let good = entry.good.as_mut().map(|(_, at)| at);
+            let failed = entry.failed.as_mut().map(|(_, at)| at);
+            for at in good.into_iter().chain(failed) {
+                *at = at.checked_sub(age).unwrap();
             }
         }
     }

@@ -96,14 +96,13 @@ async fn fetch(transport: &Transport, request: &Request) -> Result<Vec<u8>, Stri
         assert!(!bytes.is_empty());
         body.extend_from_slice(&bytes);
     }
-    // Asking again after the end is no fault.
+    // Asking again after the end is allowed.
     assert!(matches!(answer.chunk().await, Ok(None)));
     Ok(body)
 }
 
 fn head(status: &str, lines: &[&str]) -> Vec<u8> {
-    let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
-    format!("HTTP/1.1 {status}\r\n{lines}\r\n").into_bytes()
+    format!("HTTP/1.1 {}\r\n\r\n", [&[status], lines].concat().join("\r\n")).into_bytes()
 }
 
 const HELLO: Result<&[u8], &str> = Ok(b"hello");

@@ -1,4 +1,4 @@
-//! The connection that awc is given: what a server sends is bounded, counted and brought into the form that awc takes.
+//! The connection that awc is given: the bytes of a server are bounded, counted and brought into a form that awc accepts.
 //!
 //! awc decodes bodies and pools connections; it is shown a head of its own that carries the framing alone, since it cannot
 //! tell an interim response from the final one, stops at 96 header lines, and takes the early end of a connection for the
@@ -297,7 +297,7 @@ impl Wire {
         }
         match result {
             Ok(()) => {}
-            // An end without TLS's own notice is an early end where more was announced.
+            // An end without TLS's own notice is an early end if more bytes were announced.
             Err(error) if is_broken_connection(&error) && self.missing().is_some() => {
                 let error = self.missing().map_or(TransportError::Receive(error), TransportError::Body);
                 return Poll::Ready(Err(self.fail(error)));
@@ -328,13 +328,11 @@ impl Wire {
     /// Takes note of `got`, read from the connection within a body; how many of these bytes belong to the body.
     fn follow(&mut self, got: &[u8]) -> Result<usize, BodyError> {
         if got.is_empty() {
-            return match self.missing() {
-                Some(error) => Err(error),
-                None => {
-                    self.end();
-                    Ok(0)
-                }
-            };
+            if let Some(error) = self.missing() {
+                return Err(error);
+            }
+            self.end();
+            return Ok(0);
         }
         match &mut self.phase {
             Phase::Length { left } => {
