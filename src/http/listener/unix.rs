@@ -50,14 +50,12 @@ pub(super) fn listen(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile
 pub(super) fn check(path: &Path) -> Result<(), ListenError> {
     let failed = |source| ListenError::UnixSocket { path: path.to_owned(), source };
     SockAddr::unix(path).map_err(failed)?;
-    match std::fs::symlink_metadata(path) {
-        Ok(_) => check_stale(path),
-        Err(_) => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            let access = Access::WRITE_OK | Access::EXEC_OK;
-            rustix::fs::access(folder.unwrap_or(Path::new(".")), access).map_err(|errno| failed(errno.into()))
-        }
+    if std::fs::symlink_metadata(path).is_ok() {
+        return check_stale(path);
     }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let access = Access::WRITE_OK | Access::EXEC_OK;
+    rustix::fs::access(folder.unwrap_or(Path::new(".")), access).map_err(|errno| failed(errno.into()))
 }
 
 fn bind(path: &Path) -> io::Result<Socket> {
