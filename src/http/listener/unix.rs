@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{BACKLOG, ListenError};
+use super::{BACKLOG, ListenError, holder};
 
 /// The file of a listening socket; dropping it removes the file, unless another has taken its place.
 #[derive(Debug)]
@@ -78,7 +78,10 @@ fn check_stale(path: &Path) -> Result<(), ListenError> {
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        Ok(_) => Err(ListenError::UnixSocketInUse { path: path.to_owned() }),
+        Ok(connection) => {
+            let holder = holder::find_peer(&connection);
+            Err(ListenError::UnixSocketInUse { path: path.to_owned(), holder })
+        }
         Err(error) => Err(failed(error)),
     }
 }
@@ -109,7 +112,8 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         let (_listener, _file) = listen(&path, 0o600).unwrap();
         let message = listen(&path, 0o600).unwrap_err().to_string();
-        assert!(message.contains("another program") && message.contains("socket"), "{message}");
+        let holder = format!("process {} (", std::process::id());
+        assert!(message.contains(&holder) || cfg!(not(target_os = "linux")), "{message}");
         UnixStream::connect(&path).unwrap();
     }
 
