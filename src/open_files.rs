@@ -73,7 +73,7 @@ pub struct TooFewFiles {
 /// Raises the limit to the need, as far as the hard limit allows.
 ///
 /// A limit that is too low to start is an error. A limit that is too low for the settings is a warning if someone chose
-/// them: nobody can act on a default, and connections beyond the limit wait or get the 503 page.
+/// them: a default needs no action, and connections beyond the limit wait or get the 503 page.
 pub fn provide(need: Need) -> Result<(), TooFewFiles> {
     let limit = raised(need.most);
     if limit < need.start {

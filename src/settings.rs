@@ -27,7 +27,7 @@ const MOST_WORKERS: usize = 512;
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// The file named by `--config` is not there or cannot be read.
-    #[error("cannot read the configuration file {}: check that it exists and may be read", path.display())]
+    #[error("cannot read the configuration file {}: check that it exists and is readable", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

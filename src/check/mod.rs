@@ -142,7 +142,7 @@ impl Programs {
     }
 }
 
-/// Reports what a start of the balancer would report.
+/// Reports every problem that would end a start of the balancer.
 fn check_balancer(raw: RawBalancerSettings, report: &mut Report) {
     let interval = humantime::format_duration(raw.probe_interval).to_string();
     let Ok(settings) = BalancerSettings::try_from(raw) else { return };
@@ -160,7 +160,7 @@ fn check_balancer(raw: RawBalancerSettings, report: &mut Report) {
     report.extend(open_files::provide(settings.open_files()).err());
 }
 
-/// Reports what a start of the file server would report.
+/// Reports every problem that would end a start of the file server.
 fn check_server(raw: RawServerSettings, report: &mut Report) {
     let Ok(settings) = ServerSettings::try_from(raw) else { return };
     report.describe(format!("server: listens on {}, serves {}", settings.listen, settings.root.display()));

@@ -21,7 +21,7 @@ Exit codes: 0 no problem, 1 at least one problem, 2 wrong flags";
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CheckArguments {
-    /// balancer or server [default: what --config configures, or what finds its list or folder here]
+    /// balancer or server [default: the programs in --config, or with a list or folder here]
     #[arg(value_enum, value_name = "PROGRAM", hide_possible_values = true)]
     pub program: Option<Program>,
     /// List of servers, one host:port a line [default: balancer_server_list.txt]

@@ -53,7 +53,7 @@ pub struct AccessLog {
 
 /// The log cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the access log {}: check that its folder exists and may be written", path.display())]
+#[error("cannot write the access log {}: check that its folder exists and is writable", path.display())]
 pub struct AccessLogError {
     path: PathBuf,
     source: io::Error,

@@ -45,7 +45,7 @@ impl Directory {
 
 /// The directory cannot be served.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot serve the folder {}: check that it exists and may be read", path.display())]
+#[error("cannot serve the folder {}: check that it exists and is readable, or name another one with --root", path.display())]
 pub struct RootError {
     path: PathBuf,
     source: io::Error,

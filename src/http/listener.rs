@@ -65,10 +65,16 @@ pub enum ListenError {
     #[error("cannot find out the address of a listening socket")]
     Unknown(#[source] io::Error),
     /// Another program listens there.
-    #[error("cannot listen on the Unix socket {}: another program uses it; stop it, or choose another path", path.display())]
+    #[error(
+        "cannot listen on the Unix socket {}: {} uses it; stop it, or choose another path",
+        path.display(),
+        program(holder.as_ref())
+    )]
     UnixSocketInUse {
-        /// The path that was asked for.
+        /// The requested path.
         path: PathBuf,
+        /// The process, if the system shows it.
+        holder: Option<PortHolder>,
     },
     /// The path is taken by a file of another kind.
     #[error("cannot listen on {}: this file exists and is not a socket; move it, or choose another path", path.display())]
@@ -89,17 +95,21 @@ fn advice(refused: &io::Error) -> &'static str {
     }
 }
 
+/// A program in a message.
+fn program(holder: Option<&PortHolder>) -> String {
+    match holder {
+        None => "another program".to_owned(),
+        Some(PortHolder { pid, name }) if name.is_empty() => format!("process {pid}"),
+        Some(PortHolder { pid, name }) => format!("process {pid} ({name})"),
+    }
+}
+
 /// The holder of a busy port, and the ways out.
 fn in_use(holder: Option<&PortHolder>) -> String {
-    match holder {
-        None => "another program uses this port; choose another port, or 0 for a free one".to_owned(),
-        Some(holder) if holder.pid == std::process::id() => {
-            "this process already uses this port; give each listener its own".to_owned()
-        }
-        Some(PortHolder { pid, name }) => format!(
-            "process {pid} ({name}) uses this port; stop it, or choose another port, or 0 for a free one"
-        ),
+    if holder.is_some_and(|holder| holder.pid == std::process::id()) {
+        return "this process already uses this port; give each listener its own".to_owned();
     }
+    format!("{} uses this port; stop it, or choose another port, or 0 for a free one", program(holder))
 }
 
 /// A listening socket.

@@ -77,7 +77,7 @@ const REDIRECT_TEXT: &str = "The file is at <a href=\"{{location}}\">{{location}
 #[derive(Debug, thiserror::Error)]
 pub enum PagesError {
     /// The folder itself cannot be read.
-    #[error("cannot read the folder of error pages {}: check that it exists and may be read", path.display())]
+    #[error("cannot read the folder of error pages {}: check that it exists and is readable", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,

@@ -65,7 +65,7 @@ fn five_servers_are_asked_one_after_the_other_and_the_rest_is_told() {
         .collect();
     let outcome = get_with(&downloads, &file, &servers, &patient);
     outcome.ended_with(32);
-    assert!(outcome.stderr().contains("2 more were not"), "{}", outcome.stderr());
+    assert!(outcome.stderr().contains("2 sources were skipped"), "{}", outcome.stderr());
     assert_eq!(downloads.names(), [""; 0]);
     assert_eq!(sent(&servers), 5 * file.len());
 }

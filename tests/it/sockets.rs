@@ -221,7 +221,12 @@ fn the_socket_of_a_dead_server_is_replaced_and_that_of_a_living_one_is_not() {
     };
     let mut first = start();
     let message = error_of(place.server().arg("--unix-socket").arg(&path));
-    assert!(message.contains("clients.sock: another program does"), "{message}");
+    let holder = if cfg!(target_os = "linux") {
+        format!("process {} (fingerpost)", first.pid())
+    } else {
+        "another program".to_owned()
+    };
+    assert!(message.contains(&format!("clients.sock: {holder} uses it")), "{message}");
     first.kill();
     assert!(path.exists());
     let _second = start();
@@ -233,7 +238,7 @@ fn a_file_that_is_no_socket_is_never_removed() {
     let place = Place::new();
     let precious = place.path("files/hello.txt");
     let message = error_of(place.server().arg("--unix-socket").arg(&precious));
-    assert!(message.contains("hello.txt: a file is there that is no socket"), "{message}");
+    assert!(message.contains("hello.txt: this file exists and is not a socket"), "{message}");
     assert_eq!(std::fs::read_to_string(precious).unwrap(), "hello");
 }
 

@@ -47,7 +47,7 @@ const LOGGED_PROBLEMS: usize = 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
     /// It is not there, or must not be read.
-    #[error("cannot read the list of servers {}: check that it exists and may be read", path.display())]
+    #[error("cannot read the list of servers {}: check that it exists and is readable, or name another one with --servers", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

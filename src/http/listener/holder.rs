@@ -1,6 +1,7 @@
-//! Finds the process that holds a busy port, so that the error can name it.
+//! Finds the process that holds a busy port or Unix socket, so that the error can name it.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ const SEARCH_LIMIT: Duration = Duration::from_secs(1);
 /// `TCP_LISTEN` as `/proc/net/tcp` writes it.
 const LISTEN: &str = "0A";
 
-/// A process that listens on a port.
+/// A process that listens on a port or Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortHolder {
     /// Its process id.
@@ -38,13 +39,29 @@ pub(super) fn find(address: SocketAddr) -> Option<PortHolder> {
     let deadline = Instant::now() + SEARCH_LIMIT;
     std::fs::read_dir("/proc").ok()?.flatten().take_while(|_| Instant::now() < deadline).find_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
-        holds_one(&entry.path().join("fd"), &sockets, deadline).then(|| PortHolder {
-            pid,
-            name: std::fs::read_to_string(entry.path().join("comm"))
-                .map(|name| name.trim_end().escape_debug().to_string())
-                .unwrap_or_default(),
-        })
+        holds_one(&entry.path().join("fd"), &sockets, deadline).then(|| PortHolder::of(pid))
     })
+}
+
+/// The process that listens on the Unix socket of this connection.
+pub(super) fn find_peer(connection: &UnixStream) -> Option<PortHolder> {
+    #[cfg(target_os = "linux")]
+    {
+        let peer = rustix::net::sockopt::socket_peercred(connection).ok()?;
+        u32::try_from(peer.pid.as_raw_nonzero().get()).ok().map(PortHolder::of)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = connection;
+        None
+    }
+}
+
+impl PortHolder {
+    fn of(pid: u32) -> Self {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        Self { pid, name: name.map(|name| name.trim_end().escape_debug().to_string()).unwrap_or_default() }
+    }
 }
 
 fn holds_one(descriptors: &Path, sockets: &[PathBuf], deadline: Instant) -> bool {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{BACKLOG, ListenError};
+use super::{BACKLOG, ListenError, holder};
 
 /// The file of a listening socket; dropping it removes the file, unless another has taken its place.
 #[derive(Debug)]
@@ -50,14 +50,12 @@ pub(super) fn listen(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile
 pub(super) fn check(path: &Path) -> Result<(), ListenError> {
     let failed = |source| ListenError::UnixSocket { path: path.to_owned(), source };
     SockAddr::unix(path).map_err(failed)?;
-    match std::fs::symlink_metadata(path) {
-        Ok(_) => check_stale(path),
-        Err(_) => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            let access = Access::WRITE_OK | Access::EXEC_OK;
-            rustix::fs::access(folder.unwrap_or(Path::new(".")), access).map_err(|errno| failed(errno.into()))
-        }
+    if std::fs::symlink_metadata(path).is_ok() {
+        return check_stale(path);
     }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let access = Access::WRITE_OK | Access::EXEC_OK;
+    rustix::fs::access(folder.unwrap_or(Path::new(".")), access).map_err(|errno| failed(errno.into()))
 }
 
 fn bind(path: &Path) -> io::Result<Socket> {
@@ -80,7 +78,10 @@ fn check_stale(path: &Path) -> Result<(), ListenError> {
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        Ok(_) => Err(ListenError::UnixSocketInUse { path: path.to_owned() }),
+        Ok(connection) => {
+            let holder = holder::find_peer(&connection);
+            Err(ListenError::UnixSocketInUse { path: path.to_owned(), holder })
+        }
         Err(error) => Err(failed(error)),
     }
 }
@@ -111,7 +112,8 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         let (_listener, _file) = listen(&path, 0o600).unwrap();
         let message = listen(&path, 0o600).unwrap_err().to_string();
-        assert!(message.contains("another program") && message.contains("socket"), "{message}");
+        let holder = format!("process {} (", std::process::id());
+        assert!(message.contains(&holder) || cfg!(not(target_os = "linux")), "{message}");
         UnixStream::connect(&path).unwrap();
     }
 
