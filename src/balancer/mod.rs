@@ -16,6 +16,7 @@ use actix_http::header::HeaderValue;
 use arc_swap::ArcSwap;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -91,6 +92,8 @@ pub fn command(arguments: &BalancerArguments) -> Result<(), BalancerError> {
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
         let interrupts = Interrupts::listen()?;
+        // Rotation of logs sends SIGUSR1, which ends a process that does not handle it. The balancer has no log file.
+        let _rotations = signal(SignalKind::user_defined1())?;
         actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
         balancer.run(Bound::announce, stop).await
     })
