@@ -24,7 +24,7 @@ pub fn serve(
     let phases = Data::new(phases);
     let metrics = move || exposition::encode(&registry);
     http::admin::serve(listener, metrics, move |pages| {
-        pages.app_data(phases.clone()).route("/healthz", http::admin::page().to(health));
+        pages.app_data(phases.clone()).route("/healthz", http::admin::page_route().to(health));
     })
 }
 

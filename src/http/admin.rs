@@ -9,9 +9,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use actix_web::dev::Server;
-use actix_web::guard;
 use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{App, HttpResponse, HttpServer, Route};
+use actix_web::{App, HttpResponse, HttpServer, Route, guard};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -35,7 +34,7 @@ pub fn serve(
     let server = HttpServer::new(move || {
         App::new()
             .app_data(metrics.clone())
-            .route("/metrics", page().to(show_metrics))
+            .route("/metrics", page_route().to(show_metrics))
             .configure(pages.clone())
     })
     // One scrape now and then; the cap keeps a forgotten poller from holding descriptors that downloads need.
@@ -47,9 +46,9 @@ pub fn serve(
     Ok(server.listen(listener)?.run())
 }
 
-/// The route of a page: GET, and HEAD, which many monitors use. The HTTP layer leaves out the body of an answer to HEAD.
+/// The route of a page that a browser may request with GET or HEAD.
 #[must_use]
-pub fn page() -> Route {
+pub fn page_route() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 

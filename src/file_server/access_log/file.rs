@@ -44,13 +44,12 @@ pub(super) struct LogFile {
 impl LogFile {
     /// Opens the log without waiting for a reader.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let (file, identity) = match standard_stream(path) {
-            Some(stream) => (stream?, None),
-            None => {
-                let file = open_path(path)?;
-                let identity = identity(&file.metadata()?);
-                (file, Some(identity))
-            }
+        let (file, identity) = if let Some(stream) = standard_stream(path) {
+            (stream?, None)
+        } else {
+            let file = open_path(path)?;
+            let identity = identity(&file.metadata()?);
+            (file, Some(identity))
         };
         Ok(Self {
             path: path.to_owned(),

@@ -15,11 +15,11 @@ use crate::http::pages::{Dress, dress, escape};
 /// Everything in a name that might mean something in a URL.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-const STYLE: &str = include_str!("listing.css");
+/// The explanation below the listing of the root.
+const ABOUT: &str = "<p>A fingerpost file server: balancers redirect downloads to it. This list is also there \
+                     <a href=\"?format=json\">as JSON</a>.</p>\n";
 
-/// Shown below the listing of the root, for a person who opens the address of the server.
-const EXPLANATION: &str = "<p>This is a fingerpost file server. Select a file to download it; programs get this list from \
-                           <a href=\"?format=json\">?format=json</a>.</p>\n";
+const STYLE: &str = include_str!("listing.css");
 
 /// The last second that a date can name: the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -90,7 +90,7 @@ pub(super) fn html(place: Place<'_>, view: View, entries: &Entries) -> Bytes {
     }
     content.extend_from_slice(b"</tbody>\n</table>\n");
     if place.path.is_empty() {
-        content.extend_from_slice(EXPLANATION.as_bytes());
+        content.extend_from_slice(ABOUT.as_bytes());
     }
     if entries.is_cut {
         content.extend_from_slice(
