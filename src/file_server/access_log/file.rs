@@ -101,7 +101,7 @@ fn open_path(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     if path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
         // A FIFO that is opened for writing only has to wait for a reader, and breaks when the reader ends. Opened for
-        // both, it keeps as many lines as fit into it until a reader comes.
+        // both, it keeps the lines that fit into it until it has a reader.
         options.read(true).write(true);
     } else {
         options.create(true).append(true);
