@@ -6,6 +6,7 @@ use std::rc::Rc;
 use actix_service::{fn_factory, map_config};
 use actix_web::App;
 use actix_web::dev::AppConfig;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::admin::{self, Admin};
 use super::backends::watch::{Follower, ListError};
@@ -64,6 +65,8 @@ pub fn command(arguments: &BalancerArguments) -> Result<(), BalancerError> {
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
         let interrupts = Interrupts::listen()?;
+        // Rotation of logs sends SIGUSR1, which ends a process that does not handle it. The balancer has no log file.
+        let _rotations = signal(SignalKind::user_defined1())?;
         actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
         program.run(Bound::announce, stop).await
     })

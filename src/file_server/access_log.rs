@@ -60,7 +60,8 @@ pub struct AccessLogError {
 }
 
 impl AccessLog {
-    /// Appends to this file, which is opened anew once it has been renamed or removed.
+    /// Appends to this file, which is opened again once it has been renamed or removed. `/dev/stdout` and `/dev/stderr` are
+    /// the streams of this process. A FIFO needs no reader yet.
     pub fn open(path: &Path, format: Format) -> Result<Self, AccessLogError> {
         let failed = |source| AccessLogError { path: path.to_owned(), source };
         let mut file = LogFile::open(path).map_err(failed)?;
@@ -119,6 +120,11 @@ impl AccessLog {
         }
     }
 
+    /// Opens the file again under its name, as after a rotation. If too many lines wait, that is left to the next check.
+    pub fn reopen(&self) {
+        let _ = self.lines.try_send(Message::Reopen);
+    }
+
     /// Waits a moment for all lines so far to be written.
     pub async fn written(&self) {
         let (done, is_done) = oneshot::channel();
@@ -132,7 +138,9 @@ impl AccessLog {
             let _ = is_done.await;
         };
         if tokio::time::timeout(LAST_WRITE, written).await.is_err() {
-            tracing::warn!("the last lines of the access log may be missing: its disk is too slow");
+            tracing::warn!(
+                "the last lines of the access log may be missing: its disk or its reader is too slow"
+            );
         }
     }
 }

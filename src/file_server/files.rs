@@ -243,10 +243,9 @@ impl Files {
             }
             OpenError::Missing | OpenError::Folder => self.refuse(StatusCode::NOT_FOUND),
             OpenError::Forbidden => self.refuse(StatusCode::FORBIDDEN),
-            // It is being written at this moment.
-            OpenError::WouldBlock => self.refuse(StatusCode::SERVICE_UNAVAILABLE),
-            // To probes as well: another server may have the files.
-            OpenError::RootGone => self.refuse(StatusCode::SERVICE_UNAVAILABLE),
+            // The file is being written, or the served directory is gone: to probes as well, because another server may
+            // have the files.
+            OpenError::WouldBlock | OpenError::RootGone => self.refuse(StatusCode::SERVICE_UNAVAILABLE),
             OpenError::Exhausted(errno) => {
                 tracing::warn!(%errno, "no descriptor or memory left to open a file");
                 self.refuse(StatusCode::SERVICE_UNAVAILABLE)

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use actix_http::Request;
 use actix_service::fn_service;
 use rustix::fs::Access;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 pub mod access_log;
@@ -118,6 +119,7 @@ pub fn command(arguments: &ServerArguments) -> Result<(), ServerError> {
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
         let interrupts = Interrupts::listen()?;
+        server.reopen_log_on_signal()?;
         actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
         server.run(Bound::announce, stop).await
     })
@@ -232,6 +234,20 @@ impl FileServer {
     #[must_use]
     pub fn bound(&self) -> &Bound {
         &self.bound
+    }
+
+    /// Opens the access log again at each SIGUSR1, which logrotate sends after a rename. Without an access log, the signal has
+    /// no effect; unhandled, it would end the process.
+    pub fn reopen_log_on_signal(&self) -> std::io::Result<()> {
+        let mut signals = signal(SignalKind::user_defined1())?;
+        if let Some(log) = self.log.clone() {
+            actix::spawn(async move {
+                while signals.recv().await.is_some() {
+                    log.reopen();
+                }
+            });
+        }
+        Ok(())
     }
 
     /// Serves until `stop` asks to stop. From then on probes are told so, while downloads go on for as long as

@@ -1,4 +1,4 @@
-//! Reads what the page cache holds, and never waits for a disk.
+//! Reads from the page cache without waiting for a disk.
 
 use std::fs::File;
 

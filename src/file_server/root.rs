@@ -230,7 +230,7 @@ impl Root {
                 self.directory.store(Some(Arc::new(directory)));
                 if was_open { Refreshed::Replaced } else { Refreshed::Restored }
             }
-            // Out of descriptors: this says nothing about the directory.
+            // The process is out of descriptors or memory, whatever the state of the directory.
             (true, Err(error)) if is_shortage(&error) => Refreshed::Unchanged,
             (true, Err(error)) => {
                 self.directory.store(None);

@@ -6,8 +6,8 @@
 //! - A file that was modified less than a second ago may be modified again within the same second.
 //! - Reproducible builds and container layers give every file the time 0 or 1, in each version.
 //!
-//! A modification time in the future was set on purpose or by a clock that is ahead. The latter may go on to set it, so
-//! such a file counts as just modified.
+//! A modification time in the future was set on purpose or by a clock that is ahead. Such a clock may
+//! set the same second again, so the file counts as just modified.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,10 +15,10 @@ use actix_http::header::HeaderValue;
 
 use super::root::Time;
 
-/// Age from which on the modification time in seconds tells two versions apart.
+/// Age from which on the modification time in seconds identifies a version.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// Age of a change from which on the time of the change tells two versions apart: file systems take it from a clock that
+/// Age of a change from which on the time of the change identifies a version: file systems take it from a clock that
 /// advances up to 10 ms at a time.
 const CHANGE_SETTLED: Duration = Duration::from_millis(200);
 

@@ -1,8 +1,9 @@
 //! The thread that writes the access log, and the file it writes to.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
@@ -13,67 +14,113 @@ use tokio::time::Instant;
 
 use super::WAITING;
 
-/// From one look whether the log was renamed to the next.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Interval between two checks whether the log was renamed.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the thread is told.
+/// A request to the thread.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// A line to write.
+    /// Write a line.
     Line(String),
-    /// To answer once all lines before are written, or lost.
+    /// Answer once all lines before are written, or lost.
     Flush(oneshot::Sender<()>),
+    /// Open the path again: the lines after this go to the file that has the name then.
+    Reopen,
 }
 
 #[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,
     file: BufWriter<File>,
-    inode: u64,
-    looked: Option<Instant>,
-    /// Whether the log was told that a rotation could not be followed.
+    /// Device and inode. `None` for a standard stream, which is never opened again.
+    identity: Option<(u64, u64)>,
+    checked: Option<Instant>,
+    /// Whether a failed rotation was reported.
     is_warned: bool,
-    /// Whether nobody can read any more what is written.
+    /// Whether the open file has no name any more, so that its lines are lost.
     is_removed: bool,
 }
 
 impl LogFile {
+    /// Opens the log without waiting for a reader.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
-        let inode = file.metadata()?.ino();
-        let (looked, is_warned, is_removed) = (None, false, false);
-        Ok(Self { path: path.to_owned(), file: BufWriter::new(file), inode, looked, is_warned, is_removed })
+        let (file, identity) = if let Some(stream) = standard_stream(path) {
+            (stream?, None)
+        } else {
+            let file = open_path(path)?;
+            let identity = identity(&file.metadata()?);
+            (file, Some(identity))
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            file: BufWriter::new(file),
+            identity,
+            checked: None,
+            is_warned: false,
+            is_removed: false,
+        })
     }
 
-    /// Looks now and then whether the log was renamed. Where it cannot be opened anew, the old file goes on.
+    /// Checks at most once in [`CHECK_INTERVAL`] whether the log was renamed or removed, and follows.
     fn follow_rotation(&mut self, now: Instant) {
-        if self.looked.is_some_and(|then| now.duration_since(then) <= LOOK_EVERY) {
+        if self.checked.is_some_and(|then| now.duration_since(then) <= CHECK_INTERVAL) {
             return;
         }
-        match self.reopen_if_moved() {
-            Ok(()) => (self.is_warned, self.is_removed) = (false, false),
+        self.checked = Some(now);
+        let found = std::fs::metadata(&self.path).ok().map(|metadata| identity(&metadata));
+        if self.identity.is_some() && found != self.identity {
+            self.reopen(now);
+        } else {
+            (self.is_warned, self.is_removed) = (false, false);
+        }
+    }
+
+    /// Opens the path again. If that fails, the old file stays in use.
+    fn reopen(&mut self, now: Instant) {
+        if self.identity.is_none() {
+            return;
+        }
+        match Self::open(&self.path) {
+            Ok(file) => *self = Self { checked: Some(now), ..file },
             Err(error) => {
                 self.is_removed = self.file.get_ref().metadata().is_ok_and(|metadata| metadata.nlink() == 0);
                 if !std::mem::replace(&mut self.is_warned, true) {
                     let path = self.path.display();
-                    tracing::warn!(%error, %path, "the access log cannot be opened anew; the old file goes on");
+                    tracing::warn!(%error, %path, "the access log cannot be opened again; the old file stays in use");
                 }
             }
         }
-        self.looked = Some(now);
-    }
-
-    /// Follows a rotation: the file that has our name now is another one, or none.
-    fn reopen_if_moved(&mut self) -> io::Result<()> {
-        if std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode) {
-            return Ok(());
-        }
-        *self = Self::open(&self.path)?;
-        Ok(())
     }
 }
 
-/// Writes lines until nobody is left to send any.
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+fn open_path(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    if path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+        // A FIFO that is opened for writing only has to wait for a reader, and breaks when the reader ends. Opened for
+        // both, it keeps the lines that fit into it until it has a reader.
+        options.read(true).write(true);
+    } else {
+        options.create(true).append(true);
+    }
+    options.open(path)
+}
+
+/// A standard stream of this process by its usual names. It is duplicated, because opening it again fails for a socket (as
+/// systemd has it), and for a file would begin to write at another offset than the process.
+fn standard_stream(path: &Path) -> Option<io::Result<File>> {
+    let stream = match path.to_str()? {
+        "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => io::stdout().as_fd().try_clone_to_owned(),
+        "/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2" => io::stderr().as_fd().try_clone_to_owned(),
+        _ => return None,
+    };
+    Some(stream.map(File::from))
+}
+
+/// Writes lines until every sender is gone.
 pub(super) fn write_lines(messages: &Receiver<Message>, log: &mut LogFile, lost: &AtomicU64) {
     while let Ok(first) = messages.recv() {
         log.follow_rotation(Instant::now());
@@ -87,6 +134,10 @@ pub(super) fn write_lines(messages: &Receiver<Message>, log: &mut LogFile, lost:
                         log.file.write_all(line.as_bytes())?;
                     }
                     Message::Flush(done) => waiting.push(done),
+                    Message::Reopen => {
+                        log.file.flush()?;
+                        log.reopen(Instant::now());
+                    }
                 }
             }
             log.file.flush()
@@ -100,7 +151,7 @@ pub(super) fn write_lines(messages: &Receiver<Message>, log: &mut LogFile, lost:
             lost.fetch_add(written, Ordering::Relaxed);
         }
         for done in waiting {
-            // Who has waited too long is gone.
+            // The receiver is gone if it has waited for too long.
             let _ = done.send(());
         }
     }
@@ -122,14 +173,14 @@ mod tests {
         let (done, mut is_done) = oneshot::channel();
         sender.send(Message::Flush(done)).unwrap();
         drop(sender);
-        log.looked = None;
+        log.checked = None;
         write_lines(&messages, log, &lost);
         assert_eq!(is_done.try_recv(), Ok(()));
         lost.into_inner()
     }
 
     #[test]
-    fn a_renamed_log_is_opened_anew() {
+    fn a_renamed_log_is_opened_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let mut log = LogFile::open(&path).unwrap();
@@ -140,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_cannot_be_opened_anew_goes_on_in_the_old_file() {
+    fn a_log_that_cannot_be_opened_again_keeps_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let [before, after] = ["before", "after"].map(|name| folder.path().join(name));
         std::fs::create_dir(&before).unwrap();
@@ -154,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_nobody_can_read_any_more_are_counted_as_lost() {
+    fn lines_of_a_removed_log_are_counted_as_lost() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("logs");
         std::fs::create_dir(&place).unwrap();
@@ -163,5 +214,34 @@ mod tests {
         assert_eq!(write(&mut log, &["a\n", "b\n"]), 2);
         std::fs::create_dir(&place).unwrap();
         assert_eq!(write(&mut log, &["c\n"]), 0);
+    }
+
+    #[test]
+    fn a_log_is_opened_again_on_request_and_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let mut log = LogFile::open(&path).unwrap();
+        let (sender, messages) = sync_channel(WAITING);
+        sender.send(Message::Line("old\n".to_owned())).unwrap();
+        sender.send(Message::Reopen).unwrap();
+        sender.send(Message::Line("new\n".to_owned())).unwrap();
+        drop(sender);
+        // The check for a rename is not due.
+        log.checked = Some(Instant::now() + Duration::from_hours(1));
+        let renamed = folder.path().join("access.log.1");
+        std::fs::rename(&path, &renamed).unwrap();
+        write_lines(&messages, &mut log, &AtomicU64::new(0));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new\n");
+        assert_eq!(std::fs::read_to_string(renamed).unwrap(), "old\n");
+    }
+
+    #[test]
+    fn standard_streams_are_not_opened_by_their_path() {
+        for path in ["/dev/stdout", "/dev/stderr", "/dev/fd/1", "/proc/self/fd/2"] {
+            let mut log = LogFile::open(Path::new(path)).unwrap();
+            assert_eq!(log.identity, None, "{path}");
+            log.reopen(Instant::now());
+            assert!(!log.is_warned);
+        }
     }
 }

@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn the_first_entries_of_many_are_kept_whatever_their_order() {
-        let count = 3 * MOST_SHOWN + 7;
+        let count = 3 * i64::try_from(MOST_SHOWN).unwrap() + 7;
         // Every number below `count` once, in no order: 7919 is a prime that does not divide it.
         let numbers = (0..count).map(|number| number * 7919 % count);
         for order in [Order::Ascending, Order::Descending] {
@@ -194,13 +194,13 @@ mod tests {
             let mut first = First { view, entries: Vec::new(), is_cut: false };
             for number in numbers.clone() {
                 let name = number.to_string().into_bytes();
-                first.add(Entry { name, kind: Kind::File(0), modified: number as i64 });
+                first.add(Entry { name, kind: Kind::File(0), modified: number });
                 assert!(first.entries.len() < 2 * MOST_SHOWN);
             }
             let entries = first.into_entries();
-            let times: Vec<_> = entries.list.iter().map(|entry| entry.modified as usize).collect();
+            let times: Vec<_> = entries.list.iter().map(|entry| entry.modified).collect();
             let expected: Vec<_> = match order {
-                Order::Ascending => (0..MOST_SHOWN).collect(),
+                Order::Ascending => (0..count).take(MOST_SHOWN).collect(),
                 Order::Descending => (0..count).rev().take(MOST_SHOWN).collect(),
             };
             assert!(entries.is_cut && times == expected, "{order:?}");

@@ -179,7 +179,7 @@ fn the_newest_of_many_files_are_shown() {
 fn the_root_explains_itself_in_one_line() {
     let server = server();
     server.put("sub/a", "a");
-    let explains = |target| server.get(target).text().matches("This is a fingerpost file server").count();
+    let explains = |target| server.get(target).text().matches("A fingerpost file server").count();
     assert_eq!([explains("/"), explains("/files/"), explains("/sub/")], [1, 1, 0]);
 }
 

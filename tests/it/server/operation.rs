@@ -1,14 +1,16 @@
 //! What an operator sees and does.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
 use super::{Server, pattern, request};
-use crate::support::{http, wait_until};
+use crate::support::program::{Program, READY, fingerpost};
+use crate::support::{http, wait_for, wait_until};
 
 const LARGE: usize = 32 << 20;
 
@@ -160,6 +162,80 @@ fn the_access_log_says_what_was_truly_sent() {
     assert!(lines[5].contains("\" 200 100000 ") && !lines[5].ends_with("aborted"), "{text}");
     let sent: usize = lines[6].split_whitespace().nth(9).unwrap().parse().unwrap();
     assert!(lines[6].ends_with(" aborted") && sent > 0 && sent < LARGE, "{text}");
+}
+
+#[test]
+fn the_signal_of_a_log_rotation_opens_the_log_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, renamed] = ["access.log", "access.log.1"].map(|name| folder.path().join(name));
+    let mut server = Server::start_with(&["--access-log", path.to_str().unwrap()]);
+    server.get("/before");
+    wait_until("the first line", || std::fs::read_to_string(&path).unwrap().contains("/before"));
+    std::fs::rename(&path, &renamed).unwrap();
+    server.program().signal(Signal::USR1);
+    // Without a line to write, too.
+    wait_until("the new log", || path.exists());
+    server.get("/after");
+    wait_until("the second line", || std::fs::read_to_string(&path).unwrap().contains("/after"));
+    assert!(!std::fs::read_to_string(&renamed).unwrap().contains("/after"));
+    assert!(server.program_mut().is_running());
+}
+
+#[test]
+fn the_signal_of_a_log_rotation_ends_no_program() {
+    let list = tempfile::NamedTempFile::new().unwrap();
+    let balancer = ["balancer", "--host", "127.0.0.1", "--servers", list.path().to_str().unwrap()];
+    let server = Server::start();
+    let root = server.root();
+    let plain_server = ["server", "--host", "127.0.0.1", "--root", root.to_str().unwrap()];
+    for arguments in [&balancer[..], &plain_server, &["up", "--servers", "1"]] {
+        let mut program = Program::start(arguments);
+        let address = program.address();
+        for _ in 0..3 {
+            program.signal(Signal::USR1);
+            assert!(http::try_get(address, "/nothing").is_ok(), "{arguments:?}");
+        }
+        assert!(program.is_running());
+        program.signal(Signal::INT);
+        assert!(program.wait().success(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_fifo_as_access_log_needs_no_reader_to_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let server = Server::start_with(&["--access-log", path.to_str().unwrap()]);
+    let mut line = String::new();
+    // Each reader ends before the next one begins.
+    for target in ["/first", "/second"] {
+        assert_eq!(server.get(target).status, 404);
+        let mut reader = BufReader::new(std::fs::File::open(&path).unwrap());
+        line.clear();
+        reader.read_line(&mut line).unwrap();
+        assert!(line.contains(target), "{line}");
+    }
+}
+
+#[test]
+fn standard_output_as_access_log_has_the_lines_after_the_ready_line() {
+    // A file without O_APPEND: lines that were written at another offset would overwrite the ready line.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("output");
+    let root = folder.path().to_str().unwrap();
+    let log = std::fs::File::create(&path).unwrap();
+    let arguments = ["server", "--host", "127.0.0.1", "--root", root, "--access-log", "/dev/stdout"];
+    let mut server = fingerpost().args(arguments).stdout(log).stderr(Stdio::null()).spawn().unwrap();
+    let text = || std::fs::read_to_string(&path).unwrap();
+    let port = wait_for("the ready line", || {
+        text().lines().find_map(|line| line.strip_prefix(READY)?.parse::<u16>().ok())
+    });
+    http::get(([127, 0, 0, 1], port).into(), "/first");
+    wait_until("the line", || text().contains("/first"));
+    assert!(text().starts_with(READY), "{}", text());
+    server.kill().unwrap();
+    server.wait().unwrap();
 }
 
 #[test]
