@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use pin_project_lite::pin_project;
 
+use super::direct;
 use super::link::Link;
 
 /// Makes a [`Watched`] service of what the program's factory makes.
@@ -32,7 +33,7 @@ where
     S::Error: Into<Response<BoxBody>>,
     S::Response: Into<Response<B>>,
     S::Future: 'static,
-    B: MessageBody,
+    B: MessageBody + 'static,
 {
     type Response = Response<Tracked<EitherBody<B>>>;
     type Error = Response<BoxBody>;
@@ -58,7 +59,7 @@ where
     S: Service<Request>,
     S::Error: Into<Response<BoxBody>>,
     S::Response: Into<Response<B>>,
-    B: MessageBody,
+    B: MessageBody + 'static,
 {
     type Response = Response<Tracked<EitherBody<B>>>;
     type Error = Response<BoxBody>;
@@ -74,8 +75,9 @@ where
         if let Some(link) = &link {
             link.begin_answer(has_body);
         }
+        let is_head = request.method() == actix_http::Method::HEAD;
         let asks_for_upgrade = request.head().connection_type() == ConnectionType::Upgrade;
-        Answer { inner: self.inner.call(request), link, asks_for_upgrade, body: PhantomData }
+        Answer { inner: self.inner.call(request), link, is_head, asks_for_upgrade, body: PhantomData }
     }
 }
 
@@ -85,6 +87,7 @@ pin_project! {
         #[pin]
         inner: F,
         link: Option<Rc<Link>>,
+        is_head: bool,
         asks_for_upgrade: bool,
         body: PhantomData<B>,
     }
@@ -95,6 +98,7 @@ where
     F: Future<Output = Result<R, E>>,
     R: Into<Response<B>>,
     E: Into<Response<BoxBody>>,
+    B: MessageBody + 'static,
 {
     type Output = Result<Response<Tracked<EitherBody<B>>>, Response<BoxBody>>;
 
@@ -111,6 +115,9 @@ where
         // The HTTP layer would echo the wish to upgrade, and close the connection after the answer without saying so.
         if *this.asks_for_upgrade || link.as_ref().is_some_and(|link| link.must_close()) {
             head.set_connection_type(ConnectionType::Close);
+        }
+        if let Some(link) = &link {
+            answer = direct::attach(answer, link, *this.is_head);
         }
         Poll::Ready(Ok(answer.map_body(|_, body| Tracked { body, end: End(link) })))
     }
