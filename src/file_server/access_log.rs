@@ -11,7 +11,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime};
 
 use actix_http::header::{self, HeaderName};
-use actix_http::{HttpMessage as _, Request, StatusCode};
+use actix_http::{RequestHead, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -89,17 +89,17 @@ impl AccessLog {
 
     /// Keeps of a request what its line will say.
     #[must_use]
-    pub fn begin(&self, request: &Request, status: StatusCode) -> Entry {
+    pub fn begin(&self, request: &RequestHead, status: StatusCode) -> Entry {
         let field = |name: HeaderName| {
-            let value = request.headers().get(name)?;
+            let value = request.headers.get(name)?;
             Some(cut(&String::from_utf8_lossy(value.as_bytes())))
         };
         Entry {
-            client: request.peer_addr().map(|address| address.ip().to_canonical()),
+            client: request.peer_addr.map(|address| address.ip().to_canonical()),
             line: RequestLine::Parts {
-                method: cut(request.method().as_str()),
-                target: cut(&request.uri().to_string()),
-                version: format!("{:?}", request.version()),
+                method: cut(request.method.as_str()),
+                target: cut(&request.uri.to_string()),
+                version: format!("{:?}", request.version),
             },
             status: status.as_u16(),
             referer: field(header::REFERER),

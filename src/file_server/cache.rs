@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::store::{Content, Found};
 
-/// What an entry takes beside the file's bytes: its path twice, headers, the maps. An estimate from above.
-const OVERHEAD: u64 = 1024;
+/// Bytes of an entry beside those of the file: its path twice, headers, recorded heads, the maps. An upper estimate.
+const OVERHEAD: u64 = 2048;
 
 /// Files by path. When a new one does not fit, the clock's hand goes round and takes those out that were not
 /// asked for since it came by last (second chance, Corbató 1968).

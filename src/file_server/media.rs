@@ -1,23 +1,65 @@
-//! The content type of a file, by its name.
+//! The media type of a file, by its name.
 
 use std::path::Path;
 
-use actix_http::header::HeaderValue;
+use actix_web::mime::{APPLICATION_OCTET_STREAM, Mime};
 
-/// The `Content-Type` of a file of this name: text says that it is UTF-8, an unknown ending is a stream of bytes.
+/// Endings for which actix-files has no type, or another one than mirrors, nginx and Apache use.
+const OVERRIDES: [(&str, &[&str]); 17] = [
+    ("application/gzip", &["tgz"]),
+    // An app bundle, not Authorware; a disk image, not a photograph.
+    ("application/octet-stream", &["aab", "raw"]),
+    ("application/vnd.apple.mpegurl", &["m3u8"]),
+    ("application/vnd.debian.binary-package", &["ddeb", "deb", "udeb"]),
+    ("application/x-bzip2", &["tbz", "tbz2"]),
+    ("application/x-lz4", &["lz4"]),
+    ("application/x-lzip", &["lz"]),
+    ("application/x-lzma", &["lzma"]),
+    ("application/x-rpm", &["drpm", "rpm", "srpm"]),
+    ("application/x-xz", &["txz"]),
+    ("application/zstd", &["tzst", "zst"]),
+    ("font/otf", &["otf"]),
+    ("font/woff", &["woff"]),
+    ("model/stl", &["stl"]),
+    ("text/javascript", &["mjs"]),
+    (
+        "text/plain",
+        &[
+            "b2",
+            "buildinfo",
+            "changes",
+            "diff",
+            "dsc",
+            "md5",
+            "md5sum",
+            "patch",
+            "sha1",
+            "sha1sum",
+            "sha256",
+            "sha256sum",
+            "sha512",
+            "sha512sum",
+        ],
+    ),
+    ("video/mp2t", &["ts"]),
+];
+
+/// The type of a file of this name: UTF-8 is announced for text, and an unknown ending means a stream of bytes.
 #[must_use]
-pub fn content_type(name: &[u8]) -> HeaderValue {
+pub fn media_type(name: &[u8]) -> Mime {
     let name = String::from_utf8_lossy(name);
     let extension =
         Path::new(&*name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    let media = actix_files::file_extension_to_mime(extension);
-    let is_text = media.type_() == "text" || media.subtype() == "javascript" || media.subtype() == "json";
-    let text = if is_text && media.get_param("charset").is_none() {
-        format!("{media}; charset=utf-8")
-    } else {
-        media.to_string()
+    let is_listed = |endings: &[&str]| endings.iter().any(|ending| extension.eq_ignore_ascii_case(ending));
+    let media = match OVERRIDES.iter().find(|(_, endings)| is_listed(endings)) {
+        Some((media, _)) => media.parse().unwrap_or(APPLICATION_OCTET_STREAM),
+        None => actix_files::file_extension_to_mime(extension),
     };
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("application/octet-stream"))
+    let is_text = media.type_() == "text" || media.subtype() == "javascript" || media.subtype() == "json";
+    if !is_text || media.get_param("charset").is_some() {
+        return media;
+    }
+    format!("{media}; charset=utf-8").parse().unwrap_or(media)
 }
 
 #[cfg(test)]
@@ -26,17 +68,61 @@ mod tests {
 
     #[test]
     fn types_follow_the_ending() {
-        for (name, expected) in [
-            ("a.png", "image/png"),
-            ("a.txt", "text/plain; charset=utf-8"),
-            ("a.HTML", "text/html; charset=utf-8"),
-            ("a.json", "application/json; charset=utf-8"),
-            ("a.iso", "application/octet-stream"),
-            ("a.tar.gz", "application/gzip"),
-            ("README", "application/octet-stream"),
-            ("sub.png/README", "application/octet-stream"),
+        for (expected, names) in [
+            (
+                "application/octet-stream",
+                "iso img bin whl AppImage exe dmg msi qcow2 raw aab snap flatpak unknown",
+            ),
+            ("application/gzip", "gz tgz tar.gz"),
+            ("application/x-xz", "xz txz tar.xz"),
+            ("application/x-bzip2", "bz2 tbz2"),
+            ("application/zstd", "zst tar.zst pkg.tar.zst"),
+            ("application/x-lzip", "lz"),
+            ("application/x-tar", "tar"),
+            ("application/zip", "zip"),
+            ("application/x-7z-compressed", "7z"),
+            ("application/x-rpm", "rpm RPM drpm"),
+            ("application/vnd.debian.binary-package", "deb udeb"),
+            ("application/vnd.android.package-archive", "apk"),
+            ("application/java-archive", "jar"),
+            ("application/pgp-signature", "asc sig"),
+            ("application/x-bittorrent", "torrent"),
+            ("application/metalink4+xml", "meta4"),
+            ("application/pdf", "pdf"),
+            ("application/wasm", "wasm"),
+            ("application/json; charset=utf-8", "json"),
+            ("text/xml; charset=utf-8", "xml"),
+            ("text/javascript; charset=utf-8", "js mjs"),
+            ("text/css; charset=utf-8", "css"),
+            ("text/html; charset=utf-8", "html htm HTML"),
+            ("text/plain; charset=utf-8", "txt log conf sha256 sha512sum md5 patch diff dsc"),
+            ("text/markdown; charset=utf-8", "md"),
+            ("text/csv; charset=utf-8", "csv"),
+            ("text/x-yaml; charset=utf-8", "yaml yml"),
+            ("text/x-toml; charset=utf-8", "toml"),
+            ("image/svg+xml", "svg"),
+            ("image/png", "png"),
+            ("image/jpeg", "jpg jpeg"),
+            ("image/webp", "webp"),
+            ("image/avif", "avif"),
+            ("image/x-icon", "ico"),
+            ("video/mp4", "mp4"),
+            ("video/webm", "webm"),
+            ("video/mp2t", "ts"),
+            ("application/vnd.apple.mpegurl", "m3u8"),
+            ("audio/mpeg", "mp3"),
+            ("audio/flac", "flac"),
+            ("font/woff2", "woff2"),
+            ("font/woff", "woff"),
+            ("font/ttf", "ttf"),
         ] {
-            assert_eq!(content_type(name.as_bytes()), expected, "{name}");
+            for ending in names.split(' ') {
+                let name = format!("sub.png/name-1.0.{ending}");
+                assert_eq!(media_type(name.as_bytes()).to_string(), expected, "{name}");
+            }
+        }
+        for name in ["README", "sub.png/README", ".rpm", "name.", "\u{e9}"] {
+            assert_eq!(media_type(name.as_bytes()), APPLICATION_OCTET_STREAM, "{name}");
         }
     }
 }

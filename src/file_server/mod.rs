@@ -1,33 +1,40 @@
 //! The file server: serves a folder, with an error page of its own for every error.
 //!
+//! It is a service of actix-web ([`FileService`]), which `fingerpost server` mounts on its own transport and any other
+//! program on a stock `HttpServer`. `actix_files::NamedFile` decides about conditions, ranges and statuses.
+//!
+//! - [`service`]: the service, and its settings for other programs.
 //! - [`path`], [`root`], [`walk_beneath`], [`nowait`]: which file a request path names, opening it beneath the root, and
 //!   reading it without waiting for a disk.
-//! - [`store`], [`cache`], [`snapshot`]: files as they are answered, small ones from memory.
-//! - [`files`]: from a request to its file, and [`sending`]: from a file to its answer; [`validators`], [`conditions`],
-//!   [`range`], [`multipart`] decide what is sent of it.
-//! - [`encoding`], [`variants`]: whether a file is sent that lies compressed beside it.
+//! - [`store`], [`cache`], [`snapshot`]: open files, small ones in memory; [`validators`], [`media`]: their headers.
+//! - [`encoding`], [`variants`]: whether a compressed file is sent in place of another.
+//! - [`files`]: from a request to its file. [`sending`]: from a file to its answer, which `NamedFile` decides about after
+//!   [`rewrite`] has put our entity tag and [`range`] several ranges into its terms. It reads the properties of a file in
+//!   memory from the [`stand_in`].
+//! - [`replay`]: the fast path, which sends a recorded answer once more.
+//! - [`multipart`], [`body`]: the bytes.
 //! - [`listing`]: folders without an index.
 //! - [`digests`]: the SHA-256 of every file, made in the background.
-//! - [`source`]: a file that is watched while it is sent.
-//! - [`load`]: what the server reports of itself to balancers, and `drain`: how it stops.
+//! - [`load`]: the report about the server's load for balancers, and `drain`: the graceful stop.
 //! - [`access_log`], [`metrics`], [`admin`]: what its operator sees.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
-use actix_http::Request;
-use actix_service::fn_service;
+use actix_service::map_config;
+use actix_web::App;
+use actix_web::dev::AppConfig;
 use rustix::fs::Access;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 pub mod access_log;
 pub mod admin;
+mod body;
 pub mod cache;
-pub mod conditions;
 pub mod digests;
 mod drain;
 pub mod encoding;
@@ -40,11 +47,14 @@ pub mod multipart;
 mod nowait;
 pub mod path;
 pub mod range;
+mod replay;
+mod rewrite;
 pub mod root;
-pub mod sending;
+mod sending;
+mod service;
 pub mod settings;
 pub mod snapshot;
-pub mod source;
+mod stand_in;
 pub mod store;
 pub mod validators;
 mod variants;
@@ -54,21 +64,20 @@ use crate::cli::ServerArguments;
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::{Pages, PagesError};
 use crate::http::stop::{Interrupts, StopHandle};
-use crate::http::transport::{RefusalLog, Transport};
+use crate::http::transport::{FastPath, RefusalLog, Transport};
 use crate::open_files::{self, TooFewFiles};
 use crate::settings::SettingsError;
 use crate::systemd::{PassedError, PassedSockets, ServiceState};
 use crate::telemetry::say;
 use access_log::{AccessLog, AccessLogError};
 use digests::Hashing;
-use files::{AnswerPlan, Files};
-use listing::Listings;
+use files::{Files, Shared};
 use load::Load;
 use metrics::{Figures, WorkerCounters};
 use root::{Root, RootError};
 use settings::ServerSettings;
-use store::{Found, Store};
-use variants::Variants;
+
+pub use service::{FileService, FileServiceBuilder, WorkerService};
 
 /// Why a file server cannot run, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -230,6 +239,12 @@ impl FileServer {
         errors
     }
 
+    /// The settings of a [`FileService`], which any actix-web application can mount.
+    #[must_use]
+    pub fn builder(root: impl Into<PathBuf>) -> FileServiceBuilder {
+        FileServiceBuilder::new(root.into())
+    }
+
     /// Where it can be reached.
     #[must_use]
     pub fn bound(&self) -> &Bound {
@@ -268,45 +283,34 @@ impl FileServer {
             refusals: log.clone().map(|log| Arc::new(log) as Arc<dyn RefusalLog>),
             stop: transport_stop.clone(),
         };
-        let plan = AnswerPlan {
-            pages,
-            cache_control: settings.cache_control,
-            passage: settings.passage,
-            probe_file: Found::embedded(files::PROBE, files::embedded_probe()),
-        };
         root::keep_fresh(&root)?;
-        let listing_memory = settings.listing.then(|| Arc::new(Semaphore::new(listing::MEMORY)));
         let hashing = settings.digests.map(|plan| Hashing::start(Arc::clone(&root), plan)).transpose()?;
         let digests = hashing.as_ref().map(Hashing::digests);
         let digest_table = digests.as_ref().map(|digests| digests.table());
         let workers: Vec<_> = (0..settings.workers).map(|_| Arc::new(WorkerCounters::default())).collect();
-        let next_worker = Arc::new(AtomicUsize::new(0));
-        let cache_bytes = settings.cache_bytes / settings.workers as u64;
         let log_lines_lost = log.as_ref().map(AccessLog::lost).unwrap_or_default();
         let last_lines = log.clone();
-        let serving = {
-            let (workers, load) = (workers.clone(), Arc::clone(&load));
-            let worker_phases = transport_stop.phases();
-            transport.serve(listeners, move || {
-                // A worker that replaces another counts on where the other stopped.
-                let number = next_worker.fetch_add(1, Ordering::Relaxed) % workers.len().max(1);
-                let counters = workers.get(number).map(Arc::clone).unwrap_or_default();
-                let variants = || Variants::new(Arc::clone(&root), Arc::clone(&counters));
-                let variants = settings.precompressed.then(variants);
-                let files = Rc::new(Files {
-                    store: Store::new(Arc::clone(&root), cache_bytes, plan.passage, Arc::clone(&counters)),
-                    load: Arc::clone(&load),
-                    counters,
-                    log: log.clone().map(Rc::new),
-                    listings: listing_memory.clone().map(|memory| Listings::new(Arc::clone(&root), memory)),
-                    variants,
-                    digests: digests.clone(),
-                    phases: worker_phases.clone(),
-                    plan: plan.clone(),
-                });
-                fn_service(move |request: Request| files.answer(request))
-            })?
-        };
+        let shared = Arc::new(Shared {
+            root,
+            pages,
+            cache_control: settings.cache_control,
+            passage: settings.passage,
+            cache_bytes: settings.cache_bytes / settings.workers as u64,
+            precompressed: settings.precompressed,
+            listing_memory: settings.listing.then(|| Arc::new(Semaphore::new(listing::MEMORY))),
+            digests,
+            load: Arc::clone(&load),
+            log,
+            counters: workers.clone(),
+            next_worker: AtomicUsize::new(0),
+            phases: Some(transport_stop.phases()),
+        });
+        let serving = transport.serve_with_fast_path(listeners, move || {
+            let files = FileService::new(Arc::clone(&shared));
+            let replays: Rc<dyn FastPath> = Files::of_thread(&shared);
+            let app = App::new().default_service(files);
+            (map_config(app, |()| AppConfig::default()), Some(replays))
+        })?;
         if let Some(listener) = admin_listener {
             let (load, connections) = (Arc::clone(&load), serving.connections());
             let figures = Figures { workers, load, connections, log_lines_lost, digests: digest_table };

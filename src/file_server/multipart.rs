@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use actix_http::header::HeaderValue;
+use actix_web::mime::Mime;
 use bytes::{Bytes, BytesMut};
 
 use super::range::Part;
@@ -29,14 +30,13 @@ impl Piece {
 
 /// The content type and the pieces of an answer with these parts of a file of `length` bytes.
 #[must_use]
-pub fn pieces(parts: &[Part], content_type: &HeaderValue, length: u64) -> (HeaderValue, VecDeque<Piece>) {
+pub fn pieces(parts: &[Part], media_type: &Mime, length: u64) -> (HeaderValue, VecDeque<Piece>) {
     // Fixed length, and no part of a file's bytes can be told from it by chance in any useful time.
     let boundary = format!("{:032x}", rand::random::<u128>());
-    let content_type = String::from_utf8_lossy(content_type.as_bytes());
     let mut pieces = VecDeque::with_capacity(2 * parts.len() + 1);
     for part in parts {
         let head = format!(
-            "\r\n--{boundary}\r\nContent-Type: {content_type}\r\nContent-Range: bytes {}-{}/{length}\r\n\r\n",
+            "\r\n--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: bytes {}-{}/{length}\r\n\r\n",
             part.start,
             part.end.saturating_sub(1),
         );
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn parts_stand_between_their_boundaries() {
         let parts = [Part { start: 0, end: 2 }, Part { start: 7, end: 10 }];
-        let (kind, pieces) = pieces(&parts, &HeaderValue::from_static("text/plain"), 10);
+        let (kind, pieces) = pieces(&parts, &actix_web::mime::TEXT_PLAIN, 10);
         let boundary =
             kind.to_str().unwrap().strip_prefix("multipart/byteranges; boundary=").unwrap().to_owned();
         let length: u64 = pieces.iter().map(Piece::length).sum();

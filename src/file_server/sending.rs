@@ -1,28 +1,36 @@
-//! From a file to the answer: under which conditions, which parts of it, with which headers.
+//! From a file to the answer: actix-files decides, and the answer gets our entity tag, pages and bytes.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::Metadata;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use actix_files::NamedFile;
 use actix_http::body::BoxBody;
 use actix_http::header::{self, HeaderName, HeaderValue};
-use actix_http::{HttpMessage as _, Method, Request, Response, StatusCode};
+use actix_http::{Method, StatusCode};
+use actix_web::dev::ServiceRequest;
+use actix_web::{HttpRequest, HttpResponse};
+use bytes::Bytes;
+use rustix::io::Errno;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::conditions::{self, Outcome};
+use super::body::{self, Announced, Watched};
 use super::files::{Files, PROBE};
 use super::load::{Flight, Work};
 use super::multipart::{self, Piece};
-use super::range::{self, Part, Ranges};
+use super::range::Part;
+use super::rewrite::Rewritten;
+use super::root::{Identity, OpenError};
 use super::snapshot;
-use super::source::{Guard, Source};
 use super::store::{Content, Found};
 use super::variants::Representation;
 use crate::balancer::load_report;
-use crate::http::transport::{DirectBody, Passage, Segment};
+use crate::http::transport::{DirectBody, FileGuard, Passage};
 
 const LOAD_REPORT: HeaderName = HeaderName::from_static(load_report::HEADER);
 
@@ -30,97 +38,113 @@ const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
 /// An answer, and what it counts for until it ends.
 pub(super) struct Sent {
-    pub(super) answer: Response<BoxBody>,
+    pub(super) answer: HttpResponse,
     pub(super) flight: Flight,
-    /// Memory that its body takes, where that is counted.
+    /// The guard of a body that actix streams.
+    pub(super) guard: Option<Rc<Watched>>,
+    /// Memory that the body takes, if it is limited.
     pub(super) memory: Option<OwnedSemaphorePermit>,
 }
 
-impl From<Response<BoxBody>> for Sent {
-    fn from(answer: Response<BoxBody>) -> Self {
-        Self { answer, flight: Flight::None, memory: None }
+impl From<HttpResponse> for Sent {
+    fn from(answer: HttpResponse) -> Self {
+        Self { answer, flight: Flight::None, guard: None, memory: None }
     }
 }
 
 impl Files {
-    /// The answer with a file, or with the word that the client has it, or parts of it.
-    pub(super) fn send(&self, request: &Request, representation: &Representation<'_>) -> Sent {
+    /// The answer with a file, with parts of it, or without: as actix-files decides.
+    pub(super) fn send(&self, request: &mut ServiceRequest, representation: &Representation<'_>) -> Sent {
         let Representation { name, found, varies, encoded } = representation;
-        let (validators, content_type) = (representation.validators(), representation.content_type());
-        let length = found.meta.identity.length;
-        let headers = request.headers();
-        let outcome = conditions::evaluate(headers, validators);
-        let ranges = match headers.get(header::RANGE) {
-            Some(ranges) if outcome == Outcome::Send && *request.method() == Method::GET => {
-                range::parse(ranges.as_bytes(), length)
-            }
-            _ => Ranges::Ignored,
+        let (validators, meta) = (representation.validators(), &found.meta);
+        let length = meta.identity.length;
+        let file = match self.judged_file(found) {
+            Ok(file) => file,
+            Err(error) => return self.fail(request, name, error),
         };
-        let mut answer = match (outcome, &ranges) {
-            (Outcome::Failed, _) => return self.refuse(StatusCode::PRECONDITION_FAILED).into(),
-            (Outcome::NotModified, _) => Response::with_body(StatusCode::NOT_MODIFIED, BoxBody::new(())),
-            (_, Ranges::Unsatisfiable) => {
-                let mut answer = self.refuse(StatusCode::RANGE_NOT_SATISFIABLE);
-                answer.headers_mut().insert(header::CONTENT_RANGE, visible(format!("bytes */{length}")));
+        let rewritten = Rewritten::apply(request, validators, length);
+        let decided = file
+            .use_etag(false)
+            .use_last_modified(validators.modified.is_some())
+            .disable_content_disposition()
+            .set_content_type(representation.media_type().clone())
+            .into_response(request.request());
+        let parts = rewritten.restore(request);
+        let status = decided.status();
+        let mut answer = match status {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED => decided,
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                let mut answer = self.refuse(status);
+                if let Some(range) = decided.headers().get(header::CONTENT_RANGE) {
+                    answer.headers_mut().insert(header::CONTENT_RANGE, range.clone());
+                }
                 return answer.into();
             }
-            (_, Ranges::Parts(_)) => Response::with_body(StatusCode::PARTIAL_CONTENT, BoxBody::new(())),
-            (_, Ranges::Ignored) => Response::with_body(StatusCode::OK, BoxBody::new(())),
+            status => return self.refuse(status).into(),
         };
         let fields = answer.headers_mut();
         fields.insert(header::ETAG, validators.etag.clone());
-        if let Some(last_modified) = &validators.last_modified {
-            fields.insert(header::LAST_MODIFIED, last_modified.clone());
-        }
+        match &validators.last_modified {
+            Some(last_modified) => fields.insert(header::LAST_MODIFIED, last_modified.clone()),
+            None => fields.remove(header::LAST_MODIFIED),
+        };
         if *varies {
             fields.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
         }
-        if let Some(cache_control) = &self.plan.cache_control {
-            fields.insert(header::CACHE_CONTROL, cache_control.clone());
-        }
         let work = if **name == *PROBE { Work::Probe } else { Work::Client };
         if work == Work::Probe {
-            // A stored probe answer would tell of a load, and of a health, that is gone.
+            // A stored probe answer would report a load, and a health, of the past.
             fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             fields.insert(LOAD_REPORT, visible(self.load.report().to_string()));
+        } else if let Some(cache_control) = &self.shared.cache_control {
+            fields.insert(header::CACHE_CONTROL, cache_control.clone());
         }
-        if outcome == Outcome::NotModified {
+        if status == StatusCode::NOT_MODIFIED {
+            fields.remove(header::CONTENT_TYPE);
+            fields.remove(header::ACCEPT_RANGES);
             return answer.into();
         }
-        fields.insert(header::CONTENT_TYPE, content_type.clone());
         if let Some(encoded) = encoded {
-            let token = HeaderValue::from_static(encoded.coding.token());
-            fields.insert(header::CONTENT_ENCODING, token);
+            fields.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoded.coding.token()));
         }
-        fields.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         fields.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if let Some(digest) = self.digests.as_ref().and_then(|digests| digests.header(name, &found.meta)) {
+        if let Some(digest) = self.digests.as_ref().and_then(|digests| digests.header(name, meta)) {
             fields.insert(REPR_DIGEST, digest);
         }
-        let pieces = match ranges {
-            Ranges::Parts(parts) => match parts.as_slice() {
-                [part] => {
-                    let range = format!("bytes {}-{}/{length}", part.start, part.end.saturating_sub(1));
-                    fields.insert(header::CONTENT_RANGE, visible(range));
-                    VecDeque::from([Piece::File(*part)])
-                }
-                parts => {
-                    let (content_type, pieces) = multipart::pieces(parts, content_type, length);
-                    fields.insert(header::CONTENT_TYPE, content_type);
-                    pieces
-                }
-            },
-            Ranges::Ignored | Ranges::Unsatisfiable => {
-                VecDeque::from([Piece::File(Part { start: 0, end: length })])
+        let pieces = match parts.as_slice() {
+            [part] if status == StatusCode::PARTIAL_CONTENT => VecDeque::from([Piece::File(*part)]),
+            parts if status == StatusCode::PARTIAL_CONTENT => {
+                let (content_type, pieces) = multipart::pieces(parts, representation.media_type(), length);
+                fields.insert(header::CONTENT_TYPE, content_type);
+                fields.remove(header::CONTENT_RANGE);
+                pieces
+            }
+            _ => VecDeque::from([Piece::File(Part { start: 0, end: length })]),
+        };
+        self.set_body(request.request(), answer, found, work, pieces)
+    }
+
+    /// The file that actix-files is asked about. It opens none itself.
+    fn judged_file(&self, found: &Found) -> Result<NamedFile, OpenError> {
+        let meta = &found.meta;
+        let file = match &found.content {
+            Content::File(file) => file.try_clone(),
+            Content::Memory(_) | Content::Snapshot(_) => {
+                let modified = meta.validators.modified.unwrap_or(SystemTime::UNIX_EPOCH);
+                self.stand_in.show(meta.identity.length, modified)
             }
         };
-        self.set_body(request, answer, found, work, pieces)
+        // The type is known, so the name tells nothing; a fixed one costs no look at it.
+        let named = file.and_then(|file| NamedFile::from_file(file, "file")).map_err(open_error)?;
+        let is_changed =
+            matches!(found.content, Content::File(_)) && !is_of(named.metadata(), &meta.identity);
+        if is_changed { Err(OpenError::WouldBlock) } else { Ok(named) }
     }
 
     fn set_body(
         &self,
-        request: &Request,
-        mut answer: Response<BoxBody>,
+        request: &HttpRequest,
+        mut answer: HttpResponse,
         found: &Found,
         work: Work,
         pieces: VecDeque<Piece>,
@@ -128,56 +152,75 @@ impl Files {
         let is_head = *request.method() == Method::HEAD;
         let bytes: u64 = pieces.iter().map(Piece::length).sum();
         let in_flight = self.load.begin(work, if is_head { 0 } else { bytes });
-        let (direct, flight) = match &found.content {
-            Content::Memory(file) => {
-                let body = BoxBody::new(multipart::gather(pieces, file));
-                return Sent { answer: answer.set_body(body), flight: Flight::Own(in_flight), memory: None };
+        let is_of_ours = self.shared.is_on_transport();
+        let (body, in_flight) = match &found.content {
+            _ if is_head => (BoxBody::new(Announced(bytes)), in_flight),
+            Content::Memory(file) => (BoxBody::new(multipart::gather(pieces, file)), in_flight),
+            Content::Snapshot(copy) if is_of_ours => {
+                let segments = body::segments(pieces, copy);
+                let direct = DirectBody { segments, passage: Passage::Kernel, guard: None };
+                answer.extensions_mut().insert(direct);
+                (BoxBody::new(Announced(bytes)), in_flight)
             }
-            Content::Snapshot(copy) => {
-                let Ok(segments) = segments_of_copy(copy, found.meta.identity.length, pieces) else {
-                    return self.refuse(StatusCode::INTERNAL_SERVER_ERROR).into();
-                };
-                let passage = Passage::Kernel;
-                (DirectBody { segments, passage, guard: None }, Flight::Own(in_flight))
-            }
+            Content::Snapshot(copy) => match snapshot::read(copy, found.meta.identity.length) {
+                Ok(file) => (BoxBody::new(multipart::gather(pieces, &file)), in_flight),
+                Err(_) => return self.refuse(StatusCode::INTERNAL_SERVER_ERROR).into(),
+            },
             Content::File(file) => {
                 let in_flight = Rc::new(RefCell::new(Some(in_flight)));
                 let flight = Flight::Shared(Rc::clone(&in_flight));
-                let source = Source { file: Arc::clone(file), identity: found.meta.identity };
-                let guard = Guard { source, in_flight, counters: Arc::clone(&self.counters) };
-                let segments = pieces.into_iter().map(|piece| segment(file, piece)).collect();
-                let passage = self.plan.passage;
-                (DirectBody { segments, passage, guard: Some(Rc::new(guard)) }, flight)
+                let watched = Rc::new(Watched {
+                    file: Arc::clone(file),
+                    identity: found.meta.identity,
+                    in_flight,
+                    counters: Arc::clone(&self.counters),
+                });
+                return self.set_file_body(answer, flight, watched, pieces, is_of_ours);
             }
         };
-        answer.extensions_mut().insert(direct);
-        Sent { answer, flight, memory: None }
+        Sent { flight: Flight::Own(in_flight), ..answer.set_body(body).into() }
     }
-}
 
-fn segment(file: &Arc<File>, piece: Piece) -> Segment {
-    match piece {
-        Piece::Text(text) => Segment::Bytes(text),
-        Piece::File(part) => {
-            Segment::File { file: Arc::clone(file), offset: part.start, length: part.length() }
+    fn set_file_body(
+        &self,
+        mut answer: HttpResponse,
+        flight: Flight,
+        watched: Rc<Watched>,
+        pieces: VecDeque<Piece>,
+        is_of_ours: bool,
+    ) -> Sent {
+        if is_of_ours {
+            let segments = body::segments(pieces, &watched.file);
+            let guard: Option<Rc<dyn FileGuard>> = Some(watched);
+            answer.extensions_mut().insert(DirectBody { segments, passage: self.shared.passage, guard });
+            return Sent { flight, ..answer.into() };
         }
+        // One part is the stream of actix-files, which is the body already.
+        if pieces.len() > 1 {
+            answer = answer.set_body(body::stream(pieces, Arc::clone(&watched.file)));
+        }
+        Sent { flight, guard: Some(watched), ..answer.into() }
     }
 }
 
-/// One part straight from a copy; several, which have text between them, gathered in memory.
-fn segments_of_copy(
-    copy: &Arc<File>,
-    length: u64,
-    mut pieces: VecDeque<Piece>,
-) -> io::Result<VecDeque<Segment>> {
-    if pieces.len() == 1 {
-        return Ok(pieces.drain(..).map(|piece| segment(copy, piece)).collect());
-    }
-    let bytes = snapshot::read(copy, length)?;
-    Ok(VecDeque::from([Segment::Bytes(multipart::gather(pieces, &bytes))]))
+/// Whether a file is still in this state, as far as actix-files takes notice of it.
+fn is_of(metadata: &Metadata, identity: &Identity) -> bool {
+    let stamp = identity.stamp();
+    let modified = if metadata.mtime() < 0 { 0 } else { metadata.mtime() };
+    (metadata.len(), modified, metadata.mtime_nsec())
+        == (stamp.length, stamp.modified.0, i64::from(stamp.modified.1))
 }
 
-/// A header value of visible characters; what is none comes out empty.
+fn open_error(error: io::Error) -> OpenError {
+    error.raw_os_error().map_or(OpenError::Failed(Errno::IO), |code| Errno::from_raw_os_error(code).into())
+}
+
+/// A header value of visible characters; other text results in an empty one.
 fn visible(text: String) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// The embedded probe file, for a folder that has none.
+pub(super) fn embedded_probe() -> Found {
+    Found::embedded(PROBE, Bytes::from_static(include_bytes!("../../files/plshelp.txt")))
 }

@@ -30,12 +30,12 @@ pub fn read(copy: &File, length: u64) -> io::Result<Bytes> {
 }
 
 #[cfg(target_os = "linux")]
-fn create() -> io::Result<std::os::fd::OwnedFd> {
+pub(super) fn create() -> io::Result<std::os::fd::OwnedFd> {
     use rustix::fs::{MemfdFlags, memfd_create};
     Ok(memfd_create("fingerpost-file", MemfdFlags::CLOEXEC)?)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn create() -> io::Result<std::os::fd::OwnedFd> {
+pub(super) fn create() -> io::Result<std::os::fd::OwnedFd> {
     Err(io::ErrorKind::Unsupported.into())
 }

@@ -3,11 +3,13 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use actix_http::header::HeaderValue;
+use actix_web::mime::Mime;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, Shared};
@@ -19,6 +21,7 @@ use super::digests;
 use super::media;
 use super::metrics::WorkerCounters;
 use super::nowait::{self, Nowait};
+use super::replay::Replays;
 use super::root::{Identity, OpenError, Patience, Root, Stamp};
 use super::snapshot;
 use super::validators::Validators;
@@ -30,19 +33,21 @@ pub const SMALL: u64 = 128 << 10;
 /// A file in memory is looked at again once this has passed: its answer is never staler than that.
 pub const FRESH: Duration = Duration::from_secs(1);
 
-/// What an answer says of a file.
+/// What answers tell about one state of a file, computed once for each worker.
 #[derive(Debug)]
 pub struct Meta {
-    /// The state it was in.
+    /// The state.
     pub identity: Identity,
     /// What tells that state from another.
     pub validators: Validators,
-    /// Its type.
-    pub content_type: HeaderValue,
-    /// Its `Repr-Digest`, once that is known.
+    /// The content type.
+    pub media_type: Mime,
+    /// The `Repr-Digest`, once it is known.
     pub digest: OnceLock<HeaderValue>,
-    /// Whether somebody was asked to find the digest out.
+    /// Whether the digest was requested.
     pub is_digest_asked: AtomicBool,
+    /// Heads of earlier answers.
+    pub(super) replays: Replays,
 }
 
 impl Meta {
@@ -51,9 +56,10 @@ impl Meta {
         Self {
             identity,
             validators: Validators::new(modified, changed, length, SystemTime::now()),
-            content_type: media::content_type(path),
+            media_type: media::media_type(path),
             digest: OnceLock::new(),
             is_digest_asked: AtomicBool::new(false),
+            replays: Replays::default(),
         }
     }
 }
@@ -61,8 +67,8 @@ impl Meta {
 /// A file that can be answered.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// What the answer says of it.
-    pub meta: Arc<Meta>,
+    /// What the answer tells about it.
+    pub meta: Rc<Meta>,
     /// Its bytes.
     pub content: Content,
 }
@@ -73,7 +79,7 @@ impl Found {
     pub fn embedded(name: &[u8], bytes: Bytes) -> Self {
         let identity = Identity::embedded(bytes.len() as u64);
         let meta = Meta { digest: digests::header_of(&bytes).into(), ..Meta::new(name, identity) };
-        Self { meta: Arc::new(meta), content: Content::Memory(bytes) }
+        Self { meta: Rc::new(meta), content: Content::Memory(bytes) }
     }
 }
 
@@ -88,12 +94,13 @@ pub enum Content {
     File(Arc<File>),
 }
 
-/// What a look at the disk came to.
+/// The result of opening a file.
 #[derive(Debug, Clone)]
 enum Loaded {
-    /// The file is as it was.
+    /// The file is in the state that is cached.
     Same,
-    Found(Found),
+    /// It is in this state.
+    Read(Identity, Content),
 }
 
 type Loading = Shared<LocalBoxFuture<'static, Result<Loaded, OpenError>>>;
@@ -119,6 +126,21 @@ impl Store {
     /// The file if it can be had without waiting for a disk; [`OpenError::WouldBlock`] if it cannot.
     pub fn get(&self, path: &[u8], now: Instant) -> Result<Found, OpenError> {
         let cached = self.cache.borrow_mut().get(path, now);
+        self.get_known(path, cached, now)
+    }
+
+    /// The same for a file that is in memory; none if it is not, or only a disk can tell whether it changed.
+    pub fn get_cached(&self, path: &[u8], now: Instant) -> Option<Found> {
+        let cached = self.cache.borrow_mut().get(path, now)?;
+        self.get_known(path, Some(cached), now).ok()
+    }
+
+    fn get_known(
+        &self,
+        path: &[u8],
+        cached: Option<(Found, Duration)>,
+        now: Instant,
+    ) -> Result<Found, OpenError> {
         let known = match cached {
             Some((found, age)) if age < FRESH => {
                 self.counters.cache_hits.fetch_add(1, Ordering::Relaxed);
@@ -181,7 +203,8 @@ impl Store {
         let mut cache = self.cache.borrow_mut();
         match loaded {
             Ok(Loaded::Same) => cache.confirm(path, now).ok_or(OpenError::WouldBlock),
-            Ok(Loaded::Found(found)) => {
+            Ok(Loaded::Read(identity, content)) => {
+                let found = Found { meta: Rc::new(Meta::new(path, identity)), content };
                 match &found.content {
                     Content::Memory(_) | Content::Snapshot(_) => {
                         let evicted = cache.insert(path, found.clone(), now);
@@ -226,7 +249,7 @@ fn load(root: &Root, path: &[u8], known: Option<Identity>, patience: Patience) -
     } else {
         Content::File(Arc::new(file))
     };
-    Ok(Loaded::Found(Found { meta: Arc::new(Meta::new(path, identity)), content }))
+    Ok(Loaded::Read(identity, content))
 }
 
 /// All bytes of a file that is in this state before and after.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use actix_http::header::{self, HeaderMap, HeaderValue};
+use actix_web::mime::Mime;
 use tokio::time::Instant;
 
 use super::encoding::{self, Coding};
@@ -36,7 +36,7 @@ pub(super) struct Representation<'a> {
 pub(super) struct Encoded {
     pub(super) coding: Coding,
     /// The type of the file beside it.
-    pub(super) content_type: HeaderValue,
+    pub(super) media_type: Mime,
     pub(super) validators: Validators,
 }
 
@@ -50,8 +50,8 @@ impl<'a> Representation<'a> {
         self.encoded.as_ref().map_or(&self.found.meta.validators, |encoded| &encoded.validators)
     }
 
-    pub(super) fn content_type(&self) -> &HeaderValue {
-        self.encoded.as_ref().map_or(&self.found.meta.content_type, |encoded| &encoded.content_type)
+    pub(super) fn media_type(&self) -> &Mime {
+        self.encoded.as_ref().map_or(&self.found.meta.media_type, |encoded| &encoded.media_type)
     }
 
     /// The file beside this one instead, unless it is older and so was made of an earlier version.
@@ -62,8 +62,8 @@ impl<'a> Representation<'a> {
         }
         // Whoever compresses a file keeps its time, so that one tag could name two representations without this.
         let validators = sibling.validators.with_suffix(coding.token());
-        let content_type = original.content_type.clone();
-        let encoded = Some(Encoded { coding, content_type, validators });
+        let media_type = original.media_type.clone();
+        let encoded = Some(Encoded { coding, media_type, validators });
         Some(Self { name: Cow::Owned(name), found, varies: true, encoded })
     }
 }
@@ -86,11 +86,12 @@ impl Variants {
         Self { root, counters, remembered: RefCell::default() }
     }
 
-    /// The representation to send of a file; [`OpenError::WouldBlock`] if only a disk can tell.
-    pub(super) fn select<'a>(
+    /// The representation of a file for these values of `Accept-Encoding`; [`OpenError::WouldBlock`] if only a disk can
+    /// tell.
+    pub(super) fn select<'a, 'b>(
         &self,
         store: &Store,
-        headers: &HeaderMap,
+        accepted: impl Iterator<Item = &'b [u8]>,
         mut plain: Representation<'a>,
     ) -> Result<Representation<'a>, OpenError> {
         let now = Instant::now();
@@ -99,7 +100,7 @@ impl Variants {
             None => self.remember(&plain.name, look(&self.root, &plain.name, Patience::Cached)?, now),
         };
         plain.varies = siblings.contains(&true);
-        for coding in wanted(headers, siblings) {
+        for coding in wanted(accepted, siblings) {
             let name = name_in(coding, &plain.name);
             let encoded = match store.get(&name, now) {
                 Ok(found) => plain.encoded_as(coding, name, found),
@@ -115,10 +116,10 @@ impl Variants {
     }
 
     /// The same, by threads that may wait for a disk.
-    pub(super) async fn select_from_disk<'a>(
+    pub(super) async fn select_from_disk<'a, 'b>(
         &self,
         store: &Store,
-        headers: &HeaderMap,
+        accepted: impl Iterator<Item = &'b [u8]>,
         mut plain: Representation<'a>,
     ) -> Representation<'a> {
         let (root, name) = (Arc::clone(&self.root), plain.name.to_vec());
@@ -127,7 +128,7 @@ impl Variants {
         let siblings = looking.await.unwrap_or(Ok(Siblings::default())).unwrap_or_default();
         self.remember(&plain.name, siblings, Instant::now());
         plain.varies = siblings.contains(&true);
-        for coding in wanted(headers, siblings) {
+        for coding in wanted(accepted, siblings) {
             let name = name_in(coding, &plain.name);
             let found = store.read(&name).await.ok();
             if let Some(encoded) = found.and_then(|found| plain.encoded_as(coding, name, found)) {
@@ -155,13 +156,12 @@ impl Variants {
     }
 }
 
-/// The codings that are there and wanted, the most wanted first.
-fn wanted(headers: &HeaderMap, siblings: Siblings) -> impl Iterator<Item = Coding> {
-    // Most files have none: their requests are not taken apart.
-    let fields = siblings.contains(&true).then(|| headers.get_all(header::ACCEPT_ENCODING));
-    encoding::wanted(fields.into_iter().flatten().map(HeaderValue::as_bytes)).filter(move |coding| {
-        Coding::ALL.iter().zip(siblings).any(|(own, is_there)| own == coding && is_there)
-    })
+/// The codings that exist and are accepted, the preferred one first.
+fn wanted<'a>(accepted: impl Iterator<Item = &'a [u8]>, siblings: Siblings) -> impl Iterator<Item = Coding> {
+    // Most files have no siblings: the headers of their requests are not parsed.
+    let accepted = siblings.contains(&true).then_some(accepted);
+    encoding::wanted(accepted.into_iter().flatten())
+        .filter(move |coding| Coding::ALL.iter().zip(siblings).any(|(own, exists)| own == coding && exists))
 }
 
 fn name_in(coding: Coding, name: &[u8]) -> Vec<u8> {

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use actix_http::body::BoxBody;
 use actix_http::header::{self, HeaderName, HeaderValue};
-use actix_http::{HttpMessage as _, Method, Request, Response, StatusCode};
+use actix_http::{Method, StatusCode};
+use actix_web::HttpResponse;
+use actix_web::dev::ServiceRequest;
 use bytes::Bytes;
 use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -91,9 +93,15 @@ impl Listings {
 
 impl Files {
     /// The answer with the listing of a folder.
-    pub(super) async fn list(&self, listings: &Listings, request: &Request, path: &[u8]) -> Sent {
+    pub(super) async fn list(
+        &self,
+        listings: &Listings,
+        request: &mut ServiceRequest,
+        prefix: &str,
+        path: &[u8],
+    ) -> Sent {
         let view = View::of(request.uri().query().unwrap_or_default(), request.headers());
-        let place = Place { path, is_bare_root: request.path() == "/" };
+        let place = Place { path, is_bare_root: request.path().strip_prefix(prefix) == Some("/") };
         let made = match listings.make(place, view).await {
             Some(Ok(made)) => made,
             Some(Err(error)) => return self.fail(request, path, error),
@@ -102,7 +110,7 @@ impl Files {
         let Some(memory) = listings.reserve(&made.body) else { return self.refuse_listing() };
         let is_head = *request.method() == Method::HEAD;
         let in_flight = self.load.begin(Work::Client, if is_head { 0 } else { made.body.len() as u64 });
-        let mut answer = Response::with_body(StatusCode::OK, BoxBody::new(made.body));
+        let mut answer = HttpResponse::with_body(StatusCode::OK, BoxBody::new(made.body));
         let content_type = match view.form {
             Form::Html => "text/html; charset=utf-8",
             Form::Json => "application/json",
@@ -116,7 +124,7 @@ impl Files {
             fields.insert(LISTING_LIMIT, HeaderValue::from(folder::MOST_SHOWN));
             self.counters.listings_cut.fetch_add(1, Relaxed);
         }
-        Sent { answer, flight: Flight::Own(in_flight), memory: Some(memory) }
+        Sent { flight: Flight::Own(in_flight), memory: Some(memory), ..answer.into() }
     }
 
     fn refuse_listing(&self) -> Sent {

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use crate::support::http::{self, Answer, Connection, Expect};
 use crate::support::program::{Program, fingerpost};
 
+mod answers;
 #[cfg(target_os = "linux")]
 mod blocked_calls;
 mod clients;

@@ -1,0 +1,236 @@
+//! Bodies: bytes in memory, parts of files that the connection sends, and parts of files that actix streams.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use actix_http::body::{BodySize, BoxBody, MessageBody, SizedStream};
+use actix_rt::task::spawn_blocking;
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::load::{Flight, InFlight};
+use super::metrics::WorkerCounters;
+use super::multipart::Piece;
+use super::range::Part;
+use super::root::Identity;
+use crate::http::transport::{Completion, FileGuard, Segment};
+
+/// Bytes that a stream holds in memory.
+const CHUNK: u64 = 64 << 10;
+
+/// The answer to HEAD: no bytes, under the length that the answer to GET would have.
+#[derive(Debug)]
+pub(super) struct Announced(pub(super) u64);
+
+impl MessageBody for Announced {
+    type Error = io::Error;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.0)
+    }
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, io::Error>>> {
+        Poll::Ready(None)
+    }
+}
+
+/// Observes the file of one answer: it must stay in its state, and its bytes are counted as they are sent.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) file: Arc<File>,
+    pub(super) identity: Identity,
+    pub(super) in_flight: Rc<RefCell<Option<InFlight>>>,
+    pub(super) counters: Arc<WorkerCounters>,
+}
+
+impl FileGuard for Watched {
+    fn check(&self) -> io::Result<()> {
+        if Identity::of(&self.file) == Ok(self.identity) {
+            return Ok(());
+        }
+        Err(io::Error::other("the file changed while it was sent"))
+    }
+
+    fn sent(&self, bytes: u64) {
+        if let Some(in_flight) = self.in_flight.borrow_mut().as_mut() {
+            in_flight.sent(bytes);
+        }
+    }
+
+    fn read_cold(&self) {
+        self.counters.cold_reads.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Pieces as the connection sends them, of a file that holds them from its start.
+pub(super) fn segments(pieces: VecDeque<Piece>, file: &Arc<File>) -> VecDeque<Segment> {
+    let segment = |piece| match piece {
+        Piece::Text(text) => Segment::Bytes(text),
+        Piece::File(part) => {
+            Segment::File { file: Arc::clone(file), offset: part.start, length: part.length() }
+        }
+    };
+    pieces.into_iter().map(segment).collect()
+}
+
+/// Pieces as a stream, for which the blocking pool reads the file.
+pub(super) fn stream(pieces: VecDeque<Piece>, file: Arc<File>) -> BoxBody {
+    let length = pieces.iter().map(Piece::length).sum();
+    let chunks = stream::try_unfold((pieces, file), |(mut pieces, file)| async move {
+        let chunk = match pieces.pop_front() {
+            None => return Ok(None),
+            Some(Piece::Text(text)) => text,
+            Some(Piece::File(part)) => {
+                let end = part.end.min(part.start + CHUNK);
+                if end < part.end {
+                    pieces.push_front(Piece::File(Part { start: end, end: part.end }));
+                }
+                let (source, mut bytes) = (Arc::clone(&file), vec![0; (end - part.start) as usize]);
+                let reading =
+                    spawn_blocking(move || source.read_exact_at(&mut bytes, part.start).map(|()| bytes));
+                reading.await.map_err(io::Error::other)??.into()
+            }
+        };
+        Ok::<_, io::Error>(Some((chunk, (pieces, file))))
+    });
+    BoxBody::new(SizedStream::new(length, chunks))
+}
+
+/// A body that actix streams, with what its answer counts for until it has ended.
+pub(super) struct Counted {
+    inner: BoxBody,
+    left: u64,
+    guard: Option<Rc<Watched>>,
+    flight: Flight,
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+impl Counted {
+    /// `guard` is asked before the last bytes are given away; `flight` ends with them.
+    pub(super) fn new(
+        inner: BoxBody,
+        guard: Option<Rc<Watched>>,
+        flight: Flight,
+        memory: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        let left = match inner.size() {
+            BodySize::Sized(length) => length,
+            BodySize::None | BodySize::Stream => 0,
+        };
+        let mut counted = Self { inner, left, guard, flight, _memory: memory };
+        if left == 0 {
+            counted.end();
+        }
+        counted
+    }
+
+    fn end(&mut self) {
+        std::mem::replace(&mut self.flight, Flight::None).end(Completion::Whole);
+    }
+}
+
+impl MessageBody for Counted {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        self.inner.size()
+    }
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        let this = self.get_mut();
+        let Some(chunk) = ready!(this.inner.as_pin_mut().poll_next(cx)) else {
+            // The answer to HEAD has a length and no bytes.
+            this.end();
+            return Poll::Ready(None);
+        };
+        let chunk = chunk.inspect_err(|error| {
+            tracing::warn!(%error, "a file could not be read while it was sent");
+        })?;
+        this.left = this.left.saturating_sub(chunk.len() as u64);
+        if let Some(guard) = &this.guard {
+            if this.left == 0 {
+                guard.check()?;
+            }
+            guard.sent(chunk.len() as u64);
+        }
+        if this.left == 0 {
+            this.end();
+        }
+        Poll::Ready(Some(Ok(chunk)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use actix_http::body;
+
+    use super::super::load::{Load, Work};
+    use super::*;
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(test)
+    }
+
+    fn file(length: usize) -> (tempfile::NamedTempFile, Arc<File>, Vec<u8>) {
+        let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&bytes).unwrap();
+        let open = Arc::new(file.reopen().unwrap());
+        (file, open, bytes)
+    }
+
+    fn counted(open: &Arc<File>, load: &Arc<Load>, length: u64) -> Counted {
+        let in_flight = Rc::new(RefCell::new(Some(load.begin(Work::Client, length))));
+        let flight = Flight::Shared(Rc::clone(&in_flight));
+        let identity = Identity::of(open).unwrap();
+        let guard = Watched { file: Arc::clone(open), identity, in_flight, counters: Arc::default() };
+        let pieces = VecDeque::from([Piece::File(Part { start: 0, end: length })]);
+        Counted::new(stream(pieces, Arc::clone(open)), Some(Rc::new(guard)), flight, None)
+    }
+
+    #[test]
+    fn pieces_are_streamed_in_their_order() {
+        let (_file, open, bytes) = file(200_000);
+        let pieces = VecDeque::from([
+            Piece::Text(Bytes::from_static(b"<")),
+            Piece::File(Part { start: 10, end: 150_000 }),
+            Piece::Text(Bytes::from_static(b"|")),
+            Piece::File(Part { start: 0, end: 5 }),
+        ]);
+        let body = stream(pieces, open);
+        assert_eq!(body.size(), BodySize::Sized(149_997));
+        let sent = run(body::to_bytes(body)).unwrap();
+        assert!(sent == [b"<", &bytes[10..150_000], b"|", &bytes[..5]].concat());
+    }
+
+    #[test]
+    fn a_whole_body_completes_its_flight_and_a_dropped_one_aborts_it() {
+        let (_file, open, _) = file(100_000);
+        let load = run(async { Arc::new(Load::new(1)) });
+        assert_eq!(run(body::to_bytes(counted(&open, &load, 100_000))).unwrap().len(), 100_000);
+        assert_eq!((load.completed(), load.aborted(), load.sent()), (1, 0, 100_000));
+        drop(counted(&open, &load, 100_000));
+        assert_eq!((load.completed(), load.aborted(), load.sent()), (1, 1, 100_000));
+    }
+
+    #[test]
+    fn a_file_that_changed_never_ends_well() {
+        let (file, open, _) = file(100_000);
+        let load = run(async { Arc::new(Load::new(1)) });
+        let body = counted(&open, &load, 100_000);
+        file.as_file().set_len(100_001).unwrap();
+        assert!(run(body::to_bytes(body)).is_err());
+        assert_eq!((load.completed(), load.aborted()), (0, 1));
+    }
+}

@@ -1,0 +1,296 @@
+//! The fast path: a plain request gets the head that actix-files made for an equal request, and the bytes in memory.
+//!
+//! Recorded heads belong to one state of a file in the cache of one worker ([`Meta`](super::store::Meta)), so they are
+//! fresh exactly as long as the file, and gone with it. A request is answered from them only if it is a plain GET, or
+//! a revalidation with byte for byte the tag and the date of the recorded answer; all other requests, those of the probe
+//! file, and all requests of a server that writes an access log take the way through the service.
+
+use std::cell::RefCell;
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use actix_http::header::{self, HeaderMap, HeaderValue};
+use actix_http::{Method, RequestHead, StatusCode};
+use actix_web::HttpResponse;
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+
+use super::files::{Files, PROBE, name_of};
+use super::load::{Flight, Work};
+use super::path;
+use super::store::Content;
+use super::variants::Representation;
+use crate::http::host::is_host;
+use crate::http::transport::{FastAnswer, FastPath, Offer, OnEnd};
+
+/// A request with more header lines takes the way through the service.
+const MOST_HEADERS: usize = 32;
+
+/// A larger body is sent from the cache of files, because a copy of it would cost more than a second buffer of one write.
+const COPIED: usize = 8 << 10;
+
+/// Header lines that change the answer or the connection, in lower case.
+const DECISIVE: [&str; 10] = [
+    "connection",
+    "content-length",
+    "expect",
+    "http2-settings",
+    "if-match",
+    "if-range",
+    "if-unmodified-since",
+    "range",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Which of the answers for one state of a file a head belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Key {
+    status: StatusCode,
+    /// Whether the file is sent in place of the one that it is a compressed form of.
+    is_encoded: bool,
+    /// Whether compressed forms of the file exist.
+    varies: bool,
+    has_digest: bool,
+    /// Whether the request had an `If-Modified-Since` beside its `If-None-Match`.
+    has_date: bool,
+}
+
+impl Key {
+    fn new(status: StatusCode, representation: &Representation<'_>, has_date: bool) -> Self {
+        Self {
+            status,
+            is_encoded: representation.encoded.is_some(),
+            varies: representation.varies,
+            has_digest: status == StatusCode::OK && representation.found.meta.digest.get().is_some(),
+            has_date,
+        }
+    }
+}
+
+/// Heads of answers without their last header line, `Date`: at most one for each [`Key`].
+#[derive(Debug, Default)]
+pub(super) struct Replays(RefCell<Vec<(Key, Bytes)>>);
+
+impl Replays {
+    fn find(&self, key: Key) -> Option<Bytes> {
+        self.0.borrow().iter().find(|(own, _)| *own == key).map(|(_, head)| head.clone())
+    }
+
+    /// Keeps the head of an answer, if the request was one that [`PlainRequest`] recognises.
+    pub(super) fn record(
+        &self,
+        request: &RequestHead,
+        representation: &Representation<'_>,
+        answer: &HttpResponse,
+    ) {
+        let Content::Memory(bytes) = &representation.found.content else { return };
+        if request.method != Method::GET {
+            return;
+        }
+        let field = |name| {
+            let mut values = request.headers.get_all(name);
+            (values.next(), values.next().is_some())
+        };
+        let others = [header::IF_MATCH, header::IF_UNMODIFIED_SINCE, header::IF_RANGE, header::RANGE];
+        if others.iter().any(|name| request.headers.contains_key(name)) {
+            return;
+        }
+        let (tag, date) = (field(header::IF_NONE_MATCH), field(header::IF_MODIFIED_SINCE));
+        let validators = representation.validators();
+        let is_equal = |field, own: Option<&HeaderValue>| own.is_some() && field == (own, false);
+        let has_date = date.0.is_some();
+        let is_plain = match answer.status() {
+            StatusCode::OK => tag.0.is_none() && !has_date,
+            StatusCode::NOT_MODIFIED => {
+                is_equal(tag, Some(&validators.etag))
+                    && (!has_date || is_equal(date, validators.last_modified.as_ref()))
+            }
+            _ => false,
+        };
+        let key = Key::new(answer.status(), representation, has_date);
+        if is_plain && self.find(key).is_none() {
+            let length = (answer.status() == StatusCode::OK).then_some(bytes.len());
+            self.0.borrow_mut().push((key, head_of(answer.status(), length, answer.headers())));
+        }
+    }
+}
+
+/// The head of an answer as the connection writes it, up to its `Date`.
+fn head_of(status: StatusCode, length: Option<usize>, headers: &HeaderMap) -> Bytes {
+    let mut head = BytesMut::with_capacity(512);
+    let reason = status.canonical_reason().unwrap_or_default();
+    head.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).as_bytes());
+    if let Some(length) = length {
+        head.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes());
+    }
+    for (name, value) in headers {
+        let mut is_first = true;
+        for byte in name.as_str().bytes() {
+            head.extend_from_slice(&[if is_first { byte.to_ascii_uppercase() } else { byte }]);
+            is_first = byte == b'-';
+        }
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.freeze()
+}
+
+impl FastPath for Files {
+    fn answer(&self, head: &[u8], _: Option<IpAddr>, answer: &mut FastAnswer) -> Offer {
+        self.replay(head, answer).map_or(Offer::Declined, |()| Offer::Answered)
+    }
+}
+
+impl Files {
+    /// Answers a request from a recorded head; none if there is none for it.
+    fn replay(&self, head: &[u8], answer: &mut FastAnswer) -> Option<()> {
+        if self.log.is_some() {
+            return None;
+        }
+        let mut headers = [const { MaybeUninit::uninit() }; MOST_HEADERS];
+        let request = PlainRequest::parse(head, &mut headers)?;
+        let path = path::parse(request.path).ok()?;
+        let name = name_of(&path);
+        if *name == *PROBE {
+            // Each answer has a load report of its own.
+            return None;
+        }
+        let now = Instant::now();
+        let found = self.store.get_cached(&name, now)?;
+        let plain = Representation::plain(name, found);
+        let representation = match self.variants_of(&plain) {
+            Some(variants) => variants.select(&self.store, request.accepted(), plain).ok()?,
+            None => plain,
+        };
+        let Content::Memory(bytes) = &representation.found.content else { return None };
+        let validators = representation.validators();
+        let status = match (request.tag, request.date) {
+            (None, None) => StatusCode::OK,
+            (Some(tag), date)
+                if tag == validators.etag.as_bytes()
+                    && date.is_none_or(|date| {
+                        validators.last_modified.as_ref().is_some_and(|own| own == date)
+                    }) =>
+            {
+                StatusCode::NOT_MODIFIED
+            }
+            _ => return None,
+        };
+        if let Some(digests) = &self.digests {
+            // A digest that has become known belongs into the head, and one that is unknown is requested.
+            let _ = digests.header(&representation.name, &representation.found.meta);
+        }
+        let key = Key::new(status, &representation, request.date.is_some());
+        let head = representation.found.meta.replays.find(key)?;
+        answer.closes = request.closes;
+        answer.bytes.extend_from_slice(&head);
+        if request.closes {
+            answer.bytes.extend_from_slice(b"Connection: close\r\n");
+        }
+        self.date.put(now, &mut answer.bytes);
+        self.counters.answered(status.as_u16());
+        if status == StatusCode::OK {
+            let in_flight = self.load.begin(Work::Client, bytes.len() as u64);
+            if bytes.len() <= COPIED {
+                answer.bytes.extend_from_slice(bytes);
+                in_flight.complete();
+            } else {
+                answer.body = Some(bytes.clone());
+                answer.on_end = Some(OnEnd(Box::new(|end| Flight::Own(in_flight).end(end.completion))));
+            }
+        }
+        Some(())
+    }
+}
+
+/// A GET that asks for a whole file, or whether one tag is still that of the file.
+struct PlainRequest<'h, 'b> {
+    path: &'b str,
+    headers: &'h [httparse::Header<'b>],
+    /// The value of `If-None-Match`.
+    tag: Option<&'b [u8]>,
+    /// The value of `If-Modified-Since`.
+    date: Option<&'b [u8]>,
+    /// Whether it asks for the end of the connection.
+    closes: bool,
+}
+
+impl<'h, 'b> PlainRequest<'h, 'b> {
+    fn parse(
+        head: &'b [u8],
+        headers: &'h mut [MaybeUninit<httparse::Header<'b>>; MOST_HEADERS],
+    ) -> Option<Self> {
+        let mut request = httparse::Request::new(&mut []);
+        let parsed = request.parse_with_uninit_headers(head, headers).ok()?;
+        if !parsed.is_complete() || request.method != Some("GET") || request.version != Some(1) {
+            return None;
+        }
+        let target =
+            request.path.filter(|target| target.starts_with('/') && target.bytes().all(is_regular))?;
+        let path = target.split_once('?').map_or(target, |(path, _)| path);
+        let (mut hosts, mut tag, mut date, mut closes) = (0, None, None, false);
+        for header in request.headers.iter() {
+            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+            if is("host") {
+                hosts += 1;
+                if !is_host(header.value) {
+                    return None;
+                }
+            } else if is("if-none-match") {
+                if tag.replace(header.value).is_some() {
+                    return None;
+                }
+            } else if is("if-modified-since") {
+                if date.replace(header.value).is_some() {
+                    return None;
+                }
+            } else if is("connection") && header.value.eq_ignore_ascii_case(b"close") {
+                closes = true;
+            } else if DECISIVE.into_iter().any(is) && !is_keep_alive(header) {
+                return None;
+            }
+        }
+        (hosts == 1).then_some(Self { path, headers: request.headers, tag, date, closes })
+    }
+
+    /// The values of `Accept-Encoding`.
+    fn accepted(&self) -> impl Iterator<Item = &'b [u8]> {
+        let accepted =
+            self.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("accept-encoding"));
+        accepted.map(|header| header.value)
+    }
+}
+
+/// Whether a header repeats the default, as browsers do with each request (RFC 9112, section 9.3).
+fn is_keep_alive(header: &httparse::Header<'_>) -> bool {
+    header.name.eq_ignore_ascii_case("connection") && header.value.eq_ignore_ascii_case(b"keep-alive")
+}
+
+/// Characters of a path and query (RFC 3986, sections 3.3 and 3.4). The service decides about others.
+fn is_regular(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'/' | b'?' | b':' | b'@')
+        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
+}
+
+/// The end of each head, formatted twice a second.
+#[derive(Debug, Default)]
+pub(super) struct DateLine(RefCell<Option<(Instant, String)>>);
+
+impl DateLine {
+    fn put(&self, now: Instant, head: &mut BytesMut) {
+        const FRESH: Duration = Duration::from_millis(500);
+        let mut line = self.0.borrow_mut();
+        let is_fresh = line.as_ref().is_some_and(|(made, _)| now.saturating_duration_since(*made) < FRESH);
+        if !is_fresh {
+            let date = httpdate::fmt_http_date(SystemTime::now());
+            *line = Some((now, format!("Date: {date}\r\n\r\n")));
+        }
+        if let Some((_, line)) = &*line {
+            head.extend_from_slice(line.as_bytes());
+        }
+    }
+}

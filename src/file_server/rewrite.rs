@@ -1,0 +1,197 @@
+//! Rewrites a request for [`NamedFile`](actix_files::NamedFile), which evaluates its conditions and its range.
+//!
+//! `NamedFile` has an entity tag of its own that cannot be set, so conditions on our tag are replaced by ones that need
+//! no tag: `*` if the tag matches, a tag that matches no file if it does not. It refuses a `Range` that RFC 9110 asks
+//! to ignore, and it sends the first range only, so the header is replaced by its first satisfiable part or removed.
+//! Precedence, dates and statuses are left to `NamedFile`. Afterwards the request is restored.
+
+use actix_http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::dev::ServiceRequest;
+
+use super::range::{self, Part, Ranges};
+use super::validators::Validators;
+
+/// Does not match: the entity tag of `NamedFile` is switched off.
+const OTHER_TAG: HeaderValue = HeaderValue::from_static("\"\"");
+const ANY_TAG: HeaderValue = HeaderValue::from_static("*");
+
+/// The header lines that may be rewritten.
+const REWRITTEN: [HeaderName; 4] = [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_RANGE, header::RANGE];
+
+/// What was replaced in a request.
+#[derive(Debug, Default)]
+pub(super) struct Rewritten {
+    original: Vec<(HeaderName, HeaderValue)>,
+    parts: Vec<Part>,
+}
+
+impl Rewritten {
+    /// Rewrites a request for a file with these validators and of this length.
+    pub(super) fn apply(request: &mut ServiceRequest, validators: &Validators, length: u64) -> Self {
+        let mut rewritten = Self::default();
+        for name in REWRITTEN {
+            // Most requests have none of them, and are not touched.
+            let Some(first) = request.headers().get(&name) else { continue };
+            let replacement = match name {
+                header::RANGE => {
+                    let (range, parts) = replace_range(first, length);
+                    rewritten.parts = parts;
+                    range
+                }
+                header::IF_RANGE if validators.matches_strongly(first.as_bytes()) => None,
+                // A date tells versions apart only once its second is over (RFC 9110, section 13.1.5).
+                header::IF_RANGE if validators.is_provisional => Some(OTHER_TAG),
+                header::IF_RANGE => continue,
+                header::IF_MATCH => {
+                    Some(replace_tags(request.headers(), &name, |tag| validators.matches_strongly(tag)))
+                }
+                _ => Some(replace_tags(request.headers(), &name, |tag| validators.matches_weakly(tag))),
+            };
+            rewritten.replace(request.headers_mut(), name, replacement);
+        }
+        rewritten
+    }
+
+    fn replace(&mut self, headers: &mut HeaderMap, name: HeaderName, replacement: Option<HeaderValue>) {
+        let removed = match replacement {
+            Some(value) => headers.insert(name.clone(), value),
+            None => headers.remove(&name),
+        };
+        self.original.extend(removed.map(|value| (name.clone(), value)));
+    }
+
+    /// Restores the request, and gives the parts of the file that it asks for.
+    pub(super) fn restore(self, request: &mut ServiceRequest) -> Vec<Part> {
+        if !self.original.is_empty() {
+            let headers = request.headers_mut();
+            for (name, _) in &self.original {
+                headers.remove(name);
+            }
+            for (name, value) in self.original {
+                headers.append(name, value);
+            }
+        }
+        self.parts
+    }
+}
+
+/// The range that `NamedFile` is to decide about, and the parts that are sent if it grants that one.
+fn replace_range(asked: &HeaderValue, length: u64) -> (Option<HeaderValue>, Vec<Part>) {
+    match range::parse(asked.as_bytes(), length) {
+        Ranges::Ignored => (None, Vec::new()),
+        Ranges::Unsatisfiable => (HeaderValue::try_from(format!("bytes={length}-")).ok(), Vec::new()),
+        Ranges::Parts(parts) => {
+            let first = parts.first().copied().unwrap_or(Part { start: 0, end: length });
+            let range = format!("bytes={}-{}", first.start, first.end.saturating_sub(1));
+            (HeaderValue::try_from(range).ok(), parts)
+        }
+    }
+}
+
+fn replace_tags(headers: &HeaderMap, name: &HeaderName, is_equal: impl Fn(&[u8]) -> bool) -> HeaderValue {
+    let mut tags = headers.get_all(name).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let is_listed = tags.any(|tag| {
+        let tag = tag.trim_ascii();
+        tag == b"*" || is_equal(tag)
+    });
+    if is_listed { ANY_TAG } else { OTHER_TAG }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    const TAG: &str = "\"2ebc98a1-3e8\"";
+
+    fn validators(etag: &'static str, is_provisional: bool) -> Validators {
+        let modified = (0x2ebc_98a1, 0);
+        let etag = HeaderValue::from_static(etag);
+        Validators { etag, is_provisional, ..Validators::new(modified, modified, 1000, SystemTime::now()) }
+    }
+
+    fn request(lines: &[(&'static str, &str)]) -> ServiceRequest {
+        let request = TestRequest::get();
+        lines.iter().fold(request, |request, line| request.append_header(*line)).to_srv_request()
+    }
+
+    #[track_caller]
+    fn check(tag: &'static str, lines: &[(&'static str, &str)], name: HeaderName, expected: Option<&str>) {
+        check_of(&validators(tag, false), lines, &name, expected);
+    }
+
+    #[track_caller]
+    fn check_of(
+        validators: &Validators,
+        lines: &[(&'static str, &str)],
+        name: &HeaderName,
+        expected: Option<&str>,
+    ) {
+        let mut request = request(lines);
+        let rewritten = Rewritten::apply(&mut request, validators, 1000);
+        let value = request.headers().get(name).map(|value| value.to_str().unwrap());
+        assert_eq!(value, expected, "{lines:?}");
+        assert!(request.headers().get_all(name).count() <= 1, "{lines:?}");
+        rewritten.restore(&mut request);
+        let restored: Vec<_> = request.headers().get_all(name).collect();
+        let original: Vec<_> = lines.iter().filter(|line| *name == line.0).map(|line| line.1).collect();
+        assert_eq!(restored, original, "{lines:?}");
+    }
+
+    #[test]
+    fn conditions_on_the_tag_become_conditions_without_one() {
+        for (value, expected) in [
+            (TAG, "*"),
+            ("*", "*"),
+            ("\"a\", \"2ebc98a1-3e8\"", "*"),
+            ("W/\"2ebc98a1-3e8\"", "\"\""),
+            ("W/*", "\"\""),
+            ("\"a\"", "\"\""),
+            ("garbage", "\"\""),
+            ("", "\"\""),
+        ] {
+            check(TAG, &[("if-match", value)], header::IF_MATCH, Some(expected));
+        }
+        for (value, expected) in [(TAG, "*"), ("W/\"2ebc98a1-3e8\"", "*"), ("*", "*"), ("\"a\"", "\"\"")] {
+            check(TAG, &[("if-none-match", value)], header::IF_NONE_MATCH, Some(expected));
+        }
+        check(TAG, &[("if-none-match", "\"a\""), ("if-none-match", TAG)], header::IF_NONE_MATCH, Some("*"));
+    }
+
+    #[test]
+    fn a_weak_tag_matches_weakly_only() {
+        const WEAK: &str = "W/\"1-2\"";
+        check(WEAK, &[("if-none-match", "\"1-2\"")], header::IF_NONE_MATCH, Some("*"));
+        check(WEAK, &[("if-none-match", WEAK)], header::IF_NONE_MATCH, Some("*"));
+        check(WEAK, &[("if-match", WEAK)], header::IF_MATCH, Some("\"\""));
+        check(WEAK, &[("if-range", WEAK)], header::IF_RANGE, Some(WEAK));
+    }
+
+    #[test]
+    fn an_if_range_that_matches_is_left_out() {
+        check(TAG, &[("if-range", TAG)], header::IF_RANGE, None);
+        check(TAG, &[("if-range", "\"a\"")], header::IF_RANGE, Some("\"a\""));
+        check(TAG, &[("if-range", "yesterday")], header::IF_RANGE, Some("yesterday"));
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        check(TAG, &[("if-range", date)], header::IF_RANGE, Some(date));
+        check_of(&validators(TAG, true), &[("if-range", date)], &header::IF_RANGE, Some("\"\""));
+    }
+
+    #[test]
+    fn the_first_satisfiable_part_stands_for_all() {
+        for (value, expected) in [
+            ("bytes=500-599,0-9", Some("bytes=500-599")),
+            ("Bytes = 0-9, 10-19", Some("bytes=0-19")),
+            ("bytes=-10", Some("bytes=990-999")),
+            ("bytes=0-99999999999999999999", Some("bytes=0-999")),
+            ("bytes=1000-", Some("bytes=1000-")),
+            ("lines=0-1", None),
+            ("", None),
+        ] {
+            check(TAG, &[("range", value)], header::RANGE, expected);
+        }
+    }
+}

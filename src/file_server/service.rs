@@ -1,0 +1,302 @@
+//! The file server as a service of any actix-web application.
+
+use std::future::{Ready, ready};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use actix_http::header::HeaderValue;
+use actix_service::{Service, ServiceFactory};
+use actix_web::dev::{AppService, HttpServiceFactory, ResourceDef, ServiceRequest, ServiceResponse};
+use tokio::sync::Semaphore;
+
+use super::files::{Answering, Files, Shared};
+use super::listing;
+use super::load::Load;
+use super::metrics::WorkerCounters;
+use super::root::{Root, RootError};
+use crate::http::pages::Pages;
+use crate::http::transport::Passage;
+
+/// A folder that is served by an actix-web `App`.
+///
+/// It is a service for [`App::service`](actix_web::App::service) and for `default_service`, in an `App` or a scope. Clones
+/// serve the same folder; each worker thread keeps its small files in memory.
+///
+/// ```
+/// use actix_web::{App, test};
+/// use fingerpost::file_server::FileServer;
+///
+/// # actix_rt::System::new().block_on(async {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// std::fs::write(folder.join("hello.txt"), "hello").unwrap();
+/// let files = FileServer::builder(folder).listing(true).files().unwrap();
+/// let app = test::init_service(App::new().service(files.at("/files"))).await;
+///
+/// let request = test::TestRequest::get().uri("/files/hello.txt").insert_header(("Range", "bytes=0-3"));
+/// let answer = test::call_service(&app, request.to_request()).await;
+/// assert_eq!(answer.status(), 206);
+/// assert_eq!(answer.headers().get("Content-Range").unwrap(), "bytes 0-3/5");
+/// assert_eq!(test::read_body(answer).await, "hell");
+///
+/// let request = test::TestRequest::get().uri("/files/../secret");
+/// assert_eq!(test::call_service(&app, request.to_request()).await.status(), 404);
+/// # });
+/// ```
+///
+/// On a stock `HttpServer` the bytes of large files are streamed by actix-files, with 64 KiB in memory for each download.
+/// What only the transport of `fingerpost server` has is missing there: sendfile, the replay of answers to plain
+/// requests, pages for errors of the HTTP parser, deadlines for request heads, limits for slow readers, and probes that
+/// are told about a stop.
+#[derive(Debug, Clone)]
+pub struct FileService {
+    shared: Arc<Shared>,
+    prefix: Arc<str>,
+}
+
+impl FileService {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, prefix: Arc::from("") }
+    }
+
+    /// The same below this path, such as `/files`: it is what requests for the folder itself begin with, and is removed
+    /// from their paths. In a scope, the path of the scope is part of it.
+    #[must_use]
+    pub fn at(&self, prefix: &str) -> Self {
+        Self { shared: Arc::clone(&self.shared), prefix: Arc::from(prefix.trim_end_matches('/')) }
+    }
+}
+
+impl HttpServiceFactory for FileService {
+    fn register(self, config: &mut AppService) {
+        config.register_service(ResourceDef::root_prefix(&self.prefix), None, self, None);
+    }
+}
+
+impl ServiceFactory<ServiceRequest> for FileService {
+    type Response = ServiceResponse;
+    type Error = actix_web::Error;
+    type Config = ();
+    type Service = WorkerService;
+    type InitError = ();
+    type Future = Ready<Result<WorkerService, ()>>;
+
+    fn new_service(&self, (): ()) -> Self::Future {
+        let files = Files::of_thread(&self.shared);
+        ready(Ok(WorkerService { files, prefix: Rc::from(&*self.prefix) }))
+    }
+}
+
+/// A [`FileService`] on one worker thread.
+pub struct WorkerService {
+    files: Rc<Files>,
+    prefix: Rc<str>,
+}
+
+impl Service<ServiceRequest> for WorkerService {
+    type Response = ServiceResponse;
+    type Error = actix_web::Error;
+    type Future = Answering;
+
+    actix_service::always_ready!();
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        self.files.answer(&self.prefix, request)
+    }
+}
+
+/// Collects the settings of a [`FileService`].
+#[derive(Debug, Clone)]
+pub struct FileServiceBuilder {
+    root: PathBuf,
+    cache_bytes: u64,
+    cache_control: Option<HeaderValue>,
+    listing: bool,
+    precompressed: bool,
+    pages: Pages,
+}
+
+impl FileServiceBuilder {
+    pub(super) fn new(root: PathBuf) -> Self {
+        Self {
+            root,
+            cache_bytes: 16 << 20,
+            cache_control: None,
+            listing: false,
+            precompressed: false,
+            pages: Pages::built_in(),
+        }
+    }
+
+    /// Memory for files of up to 128 KiB, in bytes for each worker thread; 16 MiB by default.
+    #[must_use]
+    pub fn cache_bytes(self, cache_bytes: u64) -> Self {
+        Self { cache_bytes, ..self }
+    }
+
+    /// The `Cache-Control` of every file; none by default.
+    #[must_use]
+    pub fn cache_control(self, value: HeaderValue) -> Self {
+        Self { cache_control: Some(value), ..self }
+    }
+
+    /// Whether folders without `index.html` are listed; false by default.
+    #[must_use]
+    pub fn listing(self, listing: bool) -> Self {
+        Self { listing, ..self }
+    }
+
+    /// Whether `name.br`, `name.zst` and `name.gz` are sent in place of `name` to clients that accept them; false by default.
+    #[must_use]
+    pub fn precompressed(self, precompressed: bool) -> Self {
+        Self { precompressed, ..self }
+    }
+
+    /// The pages of errors; those of `fingerpost server` by default.
+    #[must_use]
+    pub fn pages(self, pages: Pages) -> Self {
+        Self { pages, ..self }
+    }
+
+    /// Opens the folder.
+    pub fn files(self) -> Result<FileService, RootError> {
+        Ok(FileService::new(Arc::new(Shared {
+            root: Arc::new(Root::open(&self.root)?),
+            pages: self.pages,
+            cache_control: self.cache_control,
+            passage: Passage::Memory,
+            cache_bytes: self.cache_bytes,
+            precompressed: self.precompressed,
+            listing_memory: self.listing.then(|| Arc::new(Semaphore::new(listing::MEMORY))),
+            digests: None,
+            load: Arc::new(Load::new(rand::random())),
+            log: None,
+            counters: vec![Arc::new(WorkerCounters::default())],
+            next_worker: AtomicUsize::new(0),
+            phases: None,
+        })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::dev::ServiceResponse;
+    use actix_web::http::StatusCode;
+    use actix_web::http::header::{self, HeaderMap};
+    use actix_web::test::{self, TestRequest};
+    use actix_web::{App, web};
+
+    use super::*;
+    use crate::file_server::FileServer;
+
+    const LARGE: usize = 300_000;
+
+    fn bytes() -> Vec<u8> {
+        (0..LARGE).map(|at| (at % 251) as u8).collect()
+    }
+
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("sub")).unwrap();
+        std::fs::write(folder.path().join("sub/index.html"), "index").unwrap();
+        std::fs::write(folder.path().join("small.txt"), "0123456789").unwrap();
+        std::fs::write(folder.path().join("large.bin"), bytes()).unwrap();
+        folder
+    }
+
+    /// Answers of an application that mounts a folder below `/dl`, at its top, and in a scope.
+    async fn ask(files: &FileService, request: TestRequest) -> (StatusCode, HeaderMap, Vec<u8>) {
+        let app = App::new()
+            .service(files.at("/dl"))
+            .service(web::scope("/scope").default_service(files.at("/scope")))
+            .default_service(files.clone());
+        let app = test::init_service(app).await;
+        let answer: ServiceResponse = test::call_service(&app, request.to_request()).await;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        (status, headers, test::read_body(answer).await.to_vec())
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        actix_rt::System::new().block_on(test);
+    }
+
+    #[test]
+    fn a_folder_is_mounted_below_a_path_in_a_scope_and_as_the_default() {
+        let folder = folder();
+        let files = FileServer::builder(folder.path()).files().unwrap();
+        run(async {
+            for target in ["/dl/small.txt", "/scope/small.txt", "/small.txt", "/dl/files/small.txt"] {
+                let (status, _, body) = ask(&files, TestRequest::get().uri(target)).await;
+                assert_eq!((status, &*body), (StatusCode::OK, &b"0123456789"[..]), "{target}");
+            }
+            for target in
+                ["/dl/dl/small.txt", "/dlsmall.txt", "/dl/../small.txt", "/scope/nothing", "/%64l/small.txt"]
+            {
+                let (status, _, body) = ask(&files, TestRequest::get().uri(target)).await;
+                assert_eq!(status, StatusCode::NOT_FOUND, "{target}");
+                assert!(String::from_utf8(body).unwrap().contains("404 Not Found"), "{target}");
+            }
+            for (target, location) in
+                [("/dl", "/dl/"), ("/dl/sub?a", "/dl/sub/?a"), ("/scope/sub", "/scope/sub/")]
+            {
+                let (status, headers, _) = ask(&files, TestRequest::get().uri(target)).await;
+                assert_eq!(status, StatusCode::MOVED_PERMANENTLY, "{target}");
+                assert_eq!(headers.get(header::LOCATION).unwrap(), location);
+            }
+            let (status, ..) = ask(&files, TestRequest::post().uri("/dl/small.txt")).await;
+            assert_eq!(status, StatusCode::NOT_IMPLEMENTED);
+        });
+    }
+
+    #[test]
+    fn a_large_file_is_streamed_whole_and_in_parts() {
+        let folder = folder();
+        let files = FileServer::builder(folder.path()).files().unwrap();
+        let bytes = bytes();
+        run(async {
+            let get = || TestRequest::get().uri("/dl/large.bin");
+            let (status, headers, body) = ask(&files, get()).await;
+            assert_eq!(status, StatusCode::OK);
+            assert!(body == bytes);
+            let tag = headers.get(header::ETAG).unwrap().clone();
+            let (status, _, body) = ask(&files, get().insert_header(("Range", "bytes=100000-250000"))).await;
+            assert_eq!(status, StatusCode::PARTIAL_CONTENT);
+            assert!(body == bytes[100_000..=250_000]);
+            let (status, headers, body) =
+                ask(&files, get().insert_header(("Range", "bytes=0-9,200000-299999"))).await;
+            assert_eq!(status, StatusCode::PARTIAL_CONTENT);
+            assert!(headers.get(header::CONTENT_TYPE).unwrap().to_str().unwrap().starts_with("multipart/"));
+            assert!(memchr::memmem::find(&body, &bytes[200_000..]).is_some() && body.len() < 101_000);
+            let (status, _, body) = ask(&files, get().insert_header(("If-None-Match", tag))).await;
+            assert_eq!((status, body.len()), (StatusCode::NOT_MODIFIED, 0));
+            let (status, headers, _) =
+                ask(&files, TestRequest::with_uri("/dl/large.bin").method(actix_http::Method::HEAD)).await;
+            assert_eq!(
+                (status, headers.get(header::ACCEPT_RANGES).unwrap()),
+                (StatusCode::OK, &header::HeaderValue::from_static("bytes"))
+            );
+            let load = &files.shared.load;
+            assert_eq!((load.in_flight(), load.completed(), load.aborted()), (0, 4, 0));
+        });
+    }
+
+    #[test]
+    fn the_request_comes_back_as_it_was() {
+        let folder = folder();
+        let files = FileServer::builder(folder.path()).files().unwrap();
+        run(async {
+            let app = test::init_service(App::new().service(files.at("/dl"))).await;
+            let lines =
+                [("Range", "bytes=5-6, 0-1"), ("If-Range", "\"a\""), ("If-None-Match", "\"b\", \"c\"")];
+            let request = lines
+                .iter()
+                .fold(TestRequest::get().uri("/dl/small.txt"), |request, line| request.insert_header(*line));
+            let answer = test::call_service(&app, request.to_request()).await;
+            for (name, value) in lines {
+                assert_eq!(answer.request().headers().get(name).unwrap(), value);
+            }
+        });
+    }
+}

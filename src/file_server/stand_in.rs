@@ -1,0 +1,58 @@
+//! A file that stands in for one in memory when actix-files is asked about it.
+//!
+//! [`NamedFile`](actix_files::NamedFile) reads length and modification time from an open file, of which cached files have
+//! none, for the process may hold far more small files in memory than descriptors. An empty file in memory is given
+//! their length and time instead. So `NamedFile` decides about exactly the state that is cached, without a disk.
+
+use std::cell::{Cell, OnceCell};
+use std::fs::File;
+use std::io;
+use std::time::SystemTime;
+
+use super::snapshot;
+
+/// The stand-in of one worker.
+#[derive(Debug, Default)]
+pub(super) struct StandIn {
+    file: OnceCell<File>,
+    /// The length and the time that it has.
+    shown: Cell<Option<(u64, SystemTime)>>,
+}
+
+impl StandIn {
+    /// An open file of this length and modification time. Its bytes mean nothing, and later calls change it.
+    pub(super) fn show(&self, length: u64, modified: SystemTime) -> io::Result<File> {
+        let file = match self.file.get() {
+            Some(file) => file,
+            None => {
+                let made = snapshot::create().map(File::from).or_else(|_| tempfile::tempfile())?;
+                self.file.get_or_init(|| made)
+            }
+        };
+        let wanted = (length, modified);
+        if self.shown.get() != Some(wanted) {
+            self.shown.set(None);
+            file.set_len(length)?;
+            file.set_modified(modified)?;
+            self.shown.set(Some(wanted));
+        }
+        file.try_clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn it_has_the_length_and_the_time_of_one_file_after_the_other() {
+        let stand_in = StandIn::default();
+        for (length, seconds) in [(10, 0x2ebc_98a1), (10, 0), (128 << 10, 0), (0, 1)] {
+            let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            let metadata = stand_in.show(length, modified).unwrap().metadata().unwrap();
+            assert_eq!((metadata.len(), metadata.modified().unwrap()), (length, modified));
+        }
+    }
+}
