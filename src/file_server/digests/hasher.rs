@@ -1,8 +1,8 @@
 //! The thread that reads files and makes their digests.
 //!
-//! What clients ask for comes before what a walk finds, and a large file lets others go first in turns.
+//! Files that clients request come before those that a walk finds, and a large file is read in turns with others.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -16,9 +16,8 @@ use tokio::time::Instant;
 use super::super::root::{Identity, OpenError, Patience, Root, Time};
 use super::gentle::{self, Pace};
 use super::kept::KeptFile;
-use super::links::{Finder, Paths};
 use super::walk::{Step, Walk};
-use super::{MOST_ASKED, Made, Table};
+use super::{MOST_ASKED, MOST_DIGESTS, Table};
 
 /// Bytes that are read at once.
 const CHUNK: usize = 256 << 10;
@@ -54,12 +53,11 @@ pub(super) struct Hasher {
     young: VecDeque<(Instant, Box<[u8]>)>,
     open: VecDeque<Job>,
     /// The paths of all of these.
-    in_hand: HashMap<Box<[u8]>, Finder>,
-    paths: Paths,
+    in_hand: HashSet<Box<[u8]>>,
     walk: Option<Walk>,
     next_walk: Instant,
-    /// Paths that the last walk did not meet, and that may be gone.
-    unmet: Vec<Box<[u8]>>,
+    /// Whether a file or folder could not be opened since the walk began, so that it may have missed files.
+    is_walk_partial: bool,
     is_unsaved: bool,
     is_full: bool,
 }
@@ -90,11 +88,10 @@ impl Hasher {
             waiting: VecDeque::new(),
             young: VecDeque::new(),
             open: VecDeque::new(),
-            in_hand: HashMap::new(),
-            paths: Paths::default(),
+            in_hand: HashSet::new(),
             walk: None,
             next_walk: now,
-            unmet: Vec::new(),
+            is_walk_partial: false,
             is_unsaved: false,
             is_full: false,
         }
@@ -135,7 +132,7 @@ impl Hasher {
         next.unwrap_or_else(|| Instant::now() + SETTLED)
     }
 
-    /// Whether so many files wait that the walk waits until the young have grown up.
+    /// Whether many files wait, so that the walk must pause until those changed a moment ago are old enough to read.
     fn is_crowded(&self) -> bool {
         self.in_hand.len() > MOST_ASKED / 2
     }
@@ -144,8 +141,6 @@ impl Hasher {
     fn work(&mut self) -> bool {
         if let Some(job) = self.open.pop_front() {
             self.read_turn(job);
-        } else if let Some(path) = self.unmet.pop() {
-            self.look(path, Finder::Doubt);
         } else if self.is_crowded() {
             return false;
         } else if self.walk.is_some() || self.next_walk <= Instant::now() {
@@ -166,21 +161,23 @@ impl Hasher {
             self.waiting.extend(self.young.pop_front().map(|(_, path)| path));
         }
         while self.open.len() < MOST_OPEN {
-            let Some(path) = self.waiting.pop_front() else { return };
-            let finder = self.in_hand.remove(&path).unwrap_or(Finder::Request);
-            self.look(path, finder);
+            let Some(path) = self.waiting.pop_front() else {
+                return;
+            };
+            self.in_hand.remove(&path);
+            self.look(path);
         }
     }
 
     fn accept(&mut self, path: Box<[u8]>) {
-        if path.is_empty() || self.in_hand.contains_key(&path) {
+        if path.is_empty() || self.in_hand.contains(&path) {
             return;
         }
         if self.in_hand.len() >= MOST_ASKED {
             self.leave_out();
             return;
         }
-        self.in_hand.insert(path.clone(), Finder::Request);
+        self.in_hand.insert(path.clone());
         self.waiting.push_back(path);
     }
 
@@ -190,76 +187,75 @@ impl Hasher {
 
     /// One entry of the walk.
     fn step(&mut self) {
+        if self.walk.is_none() {
+            self.is_walk_partial = false;
+        }
         let walk = self.walk.get_or_insert_with(Walk::new);
         match walk.step(&self.root) {
-            Step::File(path) => self.look(path.into(), Finder::Walk),
+            Step::File(path) => self.look(path.into()),
             Step::Passed => {}
+            Step::Failed => self.is_walk_partial = true,
             Step::LeftOut => self.leave_out(),
             Step::End => {
                 self.walk = None;
                 self.next_walk = Instant::now() + WALK_EVERY;
-                let number = self.table.walks.fetch_add(1, Relaxed) + 1;
-                let known = self.table.known.pin();
-                let unmet = known.iter().filter(|(_, known)| known.walk.load(Relaxed) < number);
-                self.unmet = unmet.map(|(path, _)| path.clone()).collect();
+                self.table.walks.fetch_add(1, Relaxed);
+                // A disk that failed meanwhile may be back before its files are read again.
+                if !self.is_walk_partial {
+                    self.is_unsaved |= self.table.retire_unseen() > 0;
+                }
             }
         }
     }
 
-    /// Looks at a file that is not in hand: forgets it if it is gone, begins to read it if its digest is not known.
-    fn look(&mut self, path: Box<[u8]>, finder: Finder) {
-        if let Some(first) = self.in_hand.get_mut(&path) {
-            *first = finder.max(*first);
+    /// Opens a file that is not in hand, and begins to read it if its digest is not known.
+    fn look(&mut self, path: Box<[u8]>) {
+        if self.in_hand.contains(&path) {
             return;
         }
         self.pause(LOOK);
         let (file, identity) = match self.root.file(&path, Patience::Disk) {
             Ok(found) => found,
-            Err(OpenError::Missing | OpenError::Folder) => {
-                self.is_unsaved |= self.table.known.pin().remove(&path).is_some();
+            Err(OpenError::Missing | OpenError::Folder) => return,
+            Err(OpenError::Exhausted(_) | OpenError::WouldBlock) => {
+                return self.wait_for(path, SETTLED);
+            }
+            Err(OpenError::RootGone) => {
+                self.is_walk_partial = true;
                 return;
             }
-            Err(OpenError::Exhausted(_) | OpenError::WouldBlock) => {
-                return self.wait_for(path, finder, SETTLED);
+            Err(OpenError::Failed(_)) => {
+                self.is_walk_partial = true;
+                return self.fail(&path);
             }
-            // What is known counts again once the directory is back.
-            Err(OpenError::RootGone) => return,
-            Err(OpenError::Forbidden | OpenError::Failed(_)) => return self.fail(&path),
+            Err(OpenError::Forbidden) => return self.fail(&path),
         };
-        if self.paths.meet(&self.table, &path, &identity, finder) {
+        let is_being_read = self.open.iter().any(|job| job.identity.file() == identity.file());
+        if is_being_read || self.table.find(&identity).is_some() {
             return;
         }
-        if !self.table.has_room_for(&path) {
+        if !self.table.has_room_for(&identity.file()) {
             self.leave_out();
             if !std::mem::replace(&mut self.is_full, true) {
-                tracing::warn!("there are more files than digests are made of, or one with a longer path");
+                tracing::warn!(limit = MOST_DIGESTS, "there are more files than digests are kept for");
             }
             return;
-        }
-        // A walk reads what it meets; clients may ask for one file by many paths.
-        if finder != Finder::Walk {
-            if let Some(made) = self.paths.find(&identity) {
-                return self.keep(path, &identity, made, finder);
-            }
-            if self.open.iter().any(|job| job.identity.file() == identity.file()) {
-                return self.wait_for(path, finder, SETTLED);
-            }
         }
         let settles = settles_in(identity.stamp().changed, SystemTime::now());
         if !settles.is_zero() {
-            return self.wait_for(path, finder, settles);
+            return self.wait_for(path, settles);
         }
         gentle::do_not_read_ahead(&file);
-        self.in_hand.insert(path.clone(), finder);
+        self.in_hand.insert(path.clone());
         self.open.push_front(Job { path, file, identity, at: 0, hash: Sha256::new() });
     }
 
-    fn wait_for(&mut self, path: Box<[u8]>, finder: Finder, time: Duration) {
+    fn wait_for(&mut self, path: Box<[u8]>, time: Duration) {
         if self.in_hand.len() >= MOST_ASKED {
             self.leave_out();
             return;
         }
-        self.in_hand.insert(path.clone(), finder);
+        self.in_hand.insert(path.clone());
         self.young.push_back((Instant::now() + time, path));
     }
 
@@ -299,17 +295,12 @@ impl Hasher {
     /// A file has been read; what was read counts if the file is as it was.
     fn finish(&mut self, job: Job) {
         let Job { path, file, identity, at, hash } = job;
-        let finder = self.in_hand.remove(&path).unwrap_or(Finder::Request);
+        self.in_hand.remove(&path);
         let stamp = identity.stamp();
         if at != stamp.length || Identity::of(&file).map(|now| now.stamp()) != Ok(stamp) {
-            return self.wait_for(path, finder, SETTLED);
+            return self.wait_for(path, SETTLED);
         }
-        let made = Arc::new(Made { stamp, digest: hash.finalize().into() });
-        self.keep(path, &identity, made, finder);
-    }
-
-    fn keep(&mut self, path: Box<[u8]>, identity: &Identity, made: Arc<Made>, finder: Finder) {
-        self.paths.keep(&self.table, path, identity, made, finder);
+        self.table.insert(&identity, hash.finalize().into());
         self.is_unsaved = true;
     }
 
@@ -365,7 +356,7 @@ mod tests {
         let (_asked, receiver) = std::sync::mpsc::sync_channel(1);
         let mut hasher = Hasher::new(root, Arc::default(), receiver, None);
         for number in 0..=MOST_ASKED / 2 {
-            hasher.wait_for(number.to_string().into_bytes().into(), Finder::Walk, SETTLED);
+            hasher.wait_for(number.to_string().into_bytes().into(), SETTLED);
         }
         let young = hasher.young.front().unwrap().0;
         for walk in [None, Some(Walk::new())] {

@@ -12,27 +12,24 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::{Known, MOST_DIGESTS, Stamp, Table};
+use super::{FileId, Known, MOST_DIGESTS, Stamp, Table};
 
-const FIRST_LINE: &[u8] = b"fingerpost digests 1\n";
+const FIRST_LINE: &[u8] = b"fingerpost digests 2\n";
 
 /// The last line begins with this; the digest of the lines before follows.
 const SEAL: &str = "all ";
 
-/// The longest line: an encoded path of the longest kind, and some numbers.
-const LONGEST_LINE: u64 = 4096;
+/// The longest line: a digest and seven numbers.
+const LONGEST_LINE: u64 = 512;
 
 /// The largest file that is read.
 const LARGEST: u64 = 1 << 30;
 
 /// A part that was written to last so long ago belongs to no process any more.
 const OLD_PART: Duration = Duration::from_mins(10);
-
-const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
 /// Writing takes at most one part in so many of the time, and happens at most once in [`SHORTEST_PAUSE`].
 const PAUSE: u32 = 50;
@@ -66,8 +63,8 @@ impl KeptFile {
         match read(&self.path) {
             Ok(entries) => {
                 let known = table.known.pin();
-                for (path, entry) in entries {
-                    known.insert(path, entry);
+                for (file, entry) in entries {
+                    known.insert(file, entry);
                 }
             }
             Err(KeptError::System(error)) if error.kind() == io::ErrorKind::NotFound => {}
@@ -140,13 +137,13 @@ fn write_sealed(file: &File, table: &Table) -> io::Result<()> {
     let mut sealed = Sealing { to: BufWriter::new(file), sum: Sha256::new() };
     sealed.line(FIRST_LINE)?;
     let known = table.known.pin();
-    for (path, entry) in known.iter().take(MOST_DIGESTS) {
-        let Stamp { length, modified, changed } = entry.made.stamp;
-        let path = percent_encode(path, ESCAPED);
-        let digest = STANDARD.encode(entry.made.digest);
+    for ((device, inode), entry) in known.iter().take(MOST_DIGESTS) {
+        let Stamp { length, modified, changed } = entry.stamp;
+        let digest = STANDARD.encode(entry.digest);
         let ((modified, modified_nanos), (changed, changed_nanos)) = (modified, changed);
-        let line =
-            format!("{digest} {length} {modified} {modified_nanos} {changed} {changed_nanos} {path}\n");
+        let line = format!(
+            "{digest} {device} {inode} {length} {modified} {modified_nanos} {changed} {changed_nanos}\n"
+        );
         sealed.line(line.as_bytes())?;
     }
     let Sealing { mut to, sum } = sealed;
@@ -166,7 +163,7 @@ impl<W: Write> Sealing<W> {
     }
 }
 
-type Entry = (Box<[u8]>, Known);
+type Entry = (FileId, Known);
 
 fn read(path: &Path) -> Result<Vec<Entry>, KeptError> {
     let mut lines = BufReader::new(File::open(path)?).take(LARGEST);
@@ -197,11 +194,11 @@ fn read(path: &Path) -> Result<Vec<Entry>, KeptError> {
 fn parse(line: &str) -> Option<Entry> {
     let mut words = line.split(' ');
     let digest = STANDARD.decode(words.next()?).ok()?.try_into().ok()?;
+    let file = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     let length = words.next()?.parse().ok()?;
     let mut time = || Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?));
     let stamp = Stamp { length, modified: time()?, changed: time()? };
-    let path = percent_decode(words.next()?.as_bytes()).collect();
-    words.next().is_none().then_some((path, Known::new(stamp, digest)))
+    words.next().is_none().then_some((file, Known::new(stamp, digest, 0)))
 }
 
 #[cfg(test)]
@@ -211,23 +208,18 @@ mod tests {
 
     fn table() -> Table {
         let table = Table::default();
-        for (number, path) in
-            [&b"a.txt"[..], b"with space %41\xff", "grün/b".as_bytes()].into_iter().enumerate()
-        {
+        for (number, file) in [(0, 0), (1, 5), (u64::MAX, u64::MAX)].into_iter().enumerate() {
             let stamp = Stamp { length: 7, modified: (-3, 5), changed: (i64::MAX, 999_999_999) };
-            table.known.pin().insert(path.into(), Known::new(stamp, [number as u8; 32]));
+            table.known.pin().insert(file, Known::new(stamp, [number as u8; 32], 0));
         }
         table
     }
 
-    fn entries(table: &Table) -> Vec<(Box<[u8]>, Stamp, Sha256Bytes)> {
-        let mut entries: Vec<_> = table
-            .known
-            .pin()
-            .iter()
-            .map(|(path, known)| (path.clone(), known.made.stamp, known.made.digest))
-            .collect();
-        entries.sort_by(|(first, ..), (second, ..)| first.cmp(second));
+    fn entries(table: &Table) -> Vec<(FileId, Stamp, Sha256Bytes)> {
+        let known = table.known.pin();
+        let mut entries: Vec<_> =
+            known.iter().map(|(file, known)| (*file, known.stamp, known.digest)).collect();
+        entries.sort_by_key(|(file, ..)| *file);
         entries
     }
 

@@ -1,11 +1,12 @@
 //! SHA-256 of the served files, made in the background and sent as `Repr-Digest` (RFC 9530).
 //!
 //! Workers look a digest up in a table that is read without a lock. One thread of the lowest priority fills it: it
-//! walks the folder again and again ([`walk`]), reads what it does not know ([`hasher`], [`gentle`]), what clients
-//! ask for first, and keeps the table in a file over restarts ([`kept`]).
+//! walks the folder at intervals ([`walk`]), reads the files whose digest is not known ([`hasher`], [`gentle`]), those that
+//! clients request first, and keeps the table in a file over restarts ([`kept`]).
 //!
-//! A digest counts for a path in one state only ([`Stamp`]): a file that changes has none until it was read anew. Another
-//! path to a file that was read has its digest, too ([`links`]).
+//! The table is keyed by device and inode, and a digest counts for one state of the file only ([`Stamp`]). So a file has one
+//! digest whatever path or hard link leads to it, a file that changes has none until it was read again, and paths that
+//! clients make up through links take no room.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -21,23 +22,19 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
-use super::root::{Root, Stamp};
+use super::root::{Identity, Root, Stamp};
 use super::store::Meta;
 
 mod gentle;
 mod hasher;
 mod kept;
-mod links;
 mod walk;
 
 use hasher::Hasher;
 use kept::KeptFile;
 
-/// Digests that are held; about 300 bytes each.
+/// Digests that are held; about 200 bytes each.
 pub const MOST_DIGESTS: usize = 1 << 18;
-
-/// A file with a longer path has no digest.
-const LONGEST_PATH: usize = 1024;
 
 /// Requests for digests that wait for the thread; one more is lost, and counted.
 const MOST_ASKED: usize = 1024;
@@ -48,27 +45,21 @@ const LAST_WRITE: Duration = Duration::from_secs(2);
 /// A SHA-256.
 type Sha256Bytes = [u8; 32];
 
-/// What is known of one path.
+/// Device and inode of a file.
+type FileId = (u64, u64);
+
+/// The digest of a file in one state.
 #[derive(Debug)]
 struct Known {
-    made: Arc<Made>,
-    /// The last walk that met it.
-    walk: AtomicU64,
-    /// Whether it was asked for, and no walk has met it since.
-    is_guest: AtomicBool,
-}
-
-/// What was made of a file in one state.
-#[derive(Debug)]
-struct Made {
     stamp: Stamp,
     digest: Sha256Bytes,
+    /// The last walk during which a walk or a request came upon the file in this state.
+    seen: AtomicU64,
 }
 
 impl Known {
-    fn new(stamp: Stamp, digest: Sha256Bytes) -> Self {
-        let made = Arc::new(Made { stamp, digest });
-        Self { made, walk: AtomicU64::new(0), is_guest: AtomicBool::new(false) }
+    fn new(stamp: Stamp, digest: Sha256Bytes, walk: u64) -> Self {
+        Self { stamp, digest, seen: AtomicU64::new(walk) }
     }
 }
 
@@ -91,7 +82,7 @@ pub struct Digests {
 /// What the workers and the thread share.
 #[derive(Debug, Default)]
 pub struct Table {
-    known: papaya::HashMap<Box<[u8]>, Known>,
+    known: papaya::HashMap<FileId, Known>,
     is_stopping: AtomicBool,
     /// Files that wait to be read, or are being read.
     pub pending: AtomicUsize,
@@ -156,7 +147,7 @@ impl Digests {
         if let Some(header) = meta.digest.get() {
             return Some(header.clone());
         }
-        if let Some(digest) = self.table.find(path, &meta.identity.stamp()) {
+        if let Some(digest) = self.table.find(&meta.identity) {
             return Some(meta.digest.get_or_init(|| header(&digest)).clone());
         }
         if !meta.is_digest_asked.swap(true, Relaxed) && self.asked.try_send(path.into()).is_err() {
@@ -179,10 +170,21 @@ impl Table {
         self.known.len()
     }
 
-    fn find(&self, path: &[u8], stamp: &Stamp) -> Option<Sha256Bytes> {
-        let known = self.known.pin();
-        let made = &known.get(path)?.made;
-        (made.stamp == *stamp).then_some(made.digest)
+    /// The digest of a file in this state, if it is known.
+    fn find(&self, identity: &Identity) -> Option<Sha256Bytes> {
+        let table = self.known.pin();
+        let known = table.get(&identity.file()).filter(|known| known.stamp == identity.stamp())?;
+        let walk = self.this_walk();
+        // A write for each request would move the cache line between workers.
+        if known.seen.load(Relaxed) != walk {
+            known.seen.store(walk, Relaxed);
+        }
+        Some(known.digest)
+    }
+
+    fn insert(&self, identity: &Identity, digest: Sha256Bytes) {
+        let known = Known::new(identity.stamp(), digest, self.this_walk());
+        self.known.pin().insert(identity.file(), known);
     }
 
     /// The number of the walk that is under way, or comes next.
@@ -190,9 +192,17 @@ impl Table {
         self.walks.load(Relaxed) + 1
     }
 
-    /// Whether there is room for one more path, or for a new state of this one.
-    fn has_room_for(&self, path: &[u8]) -> bool {
-        path.len() <= LONGEST_PATH && (self.known.len() < MOST_DIGESTS || self.known.pin().contains_key(path))
+    /// Whether there is room for one more file, or for a new state of this one.
+    fn has_room_for(&self, file: &FileId) -> bool {
+        self.known.len() < MOST_DIGESTS || self.known.pin().contains_key(file)
+    }
+
+    /// Removes the digests of files that were not seen during the last two walks, and returns their number.
+    fn retire_unseen(&self) -> usize {
+        let oldest = self.walks.load(Relaxed).saturating_sub(1);
+        let before = self.known.len();
+        self.known.pin().retain(|_, known| known.seen.load(Relaxed) >= oldest);
+        before.saturating_sub(self.known.len())
     }
 }
 
@@ -216,5 +226,35 @@ mod tests {
         // The example of RFC 9530, appendix B.1.
         let header = header_of(b"{\"hello\": \"world\"}\n");
         assert_eq!(header, "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:");
+    }
+
+    #[test]
+    fn the_digest_of_a_file_counts_for_one_state_and_every_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, link] = ["file", "link"].map(|name| folder.path().join(name));
+        std::fs::write(&file, "hello").unwrap();
+        std::fs::hard_link(&file, &link).unwrap();
+        let identity = |path| Identity::of(&std::fs::File::open(path).unwrap()).unwrap();
+        let table = Table::default();
+        table.insert(&identity(&file), [7; 32]);
+        assert_eq!(table.find(&identity(&link)), Some([7; 32]));
+        std::fs::write(&link, "other").unwrap();
+        assert_eq!(table.find(&identity(&file)), None);
+        table.insert(&identity(&file), [8; 32]);
+        assert_eq!((table.find(&identity(&link)), table.known()), (Some([8; 32]), 1));
+    }
+
+    #[test]
+    fn digests_of_files_that_no_walk_meets_are_retired() {
+        let table = Table::default();
+        let identity = Identity::embedded(7);
+        table.insert(&identity, [7; 32]);
+        for (is_seen, retired) in [(false, 0), (true, 0), (false, 0), (false, 1)] {
+            if is_seen {
+                assert!(table.find(&identity).is_some());
+            }
+            table.walks.fetch_add(1, Relaxed);
+            assert_eq!(table.retire_unseen(), retired);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 
 use super::super::path::is_served_name;
-use super::super::root::Root;
+use super::super::root::{OpenError, Root};
 
 /// Folders within folders that are gone into; one descriptor each.
 const DEEPEST: usize = 64;
@@ -29,8 +29,10 @@ struct Folder {
 pub(super) enum Step {
     /// Perhaps a file, at this path.
     File(Vec<u8>),
-    /// Nothing that is served, or a folder that was gone into.
+    /// Nothing that is served, or a folder that was entered.
     Passed,
+    /// A folder that cannot be read to its end. The walk misses the files in it.
+    Failed,
     /// A folder too deep to go into.
     LeftOut,
     /// There is no other entry.
@@ -46,13 +48,17 @@ impl Walk {
     pub(super) fn step(&mut self, root: &Root) -> Step {
         if !self.is_begun {
             self.is_begun = true;
-            self.enter(root, Vec::new());
+            return self.enter(root, Vec::new());
         }
-        let Some(folder) = self.way.last_mut() else { return Step::End };
-        // A folder that cannot be read to its end ends there; the next walk tries again.
-        let Some(Ok(entry)) = folder.entries.read() else {
-            self.way.pop();
-            return Step::Passed;
+        let Some(folder) = self.way.last_mut() else {
+            return Step::End;
+        };
+        let entry = match folder.entries.read() {
+            Some(Ok(entry)) => entry,
+            end => {
+                self.way.pop();
+                return if end.is_none() { Step::Passed } else { Step::Failed };
+            }
         };
         let name = entry.file_name().to_bytes();
         if !is_served_name(name) {
@@ -74,17 +80,19 @@ impl Walk {
         match kind {
             FileType::RegularFile | FileType::Symlink => Step::File(path),
             FileType::Directory if self.way.len() >= DEEPEST => Step::LeftOut,
-            FileType::Directory => {
-                self.enter(root, path);
-                Step::Passed
-            }
+            FileType::Directory => self.enter(root, path),
             _ => Step::Passed,
         }
     }
 
-    fn enter(&mut self, root: &Root, path: Vec<u8>) {
-        if let Ok(entries) = root.folder(&path) {
-            self.way.push(Folder { path, entries });
+    fn enter(&mut self, root: &Root, path: Vec<u8>) -> Step {
+        match root.folder(&path) {
+            Ok(entries) => {
+                self.way.push(Folder { path, entries });
+                Step::Passed
+            }
+            Err(OpenError::Missing | OpenError::Forbidden) => Step::Passed,
+            Err(_) => Step::Failed,
         }
     }
 }
@@ -101,7 +109,7 @@ mod tests {
         loop {
             match walk.step(root) {
                 Step::File(path) => files.push(String::from_utf8(path).unwrap()),
-                Step::Passed | Step::LeftOut => {}
+                Step::Passed | Step::Failed | Step::LeftOut => {}
                 Step::End => break,
             }
         }

@@ -113,17 +113,18 @@ fn files_are_read_without_being_asked_for() {
 }
 
 #[test]
-fn the_paths_through_a_link_cost_one_read() {
+fn all_paths_and_hard_links_of_a_file_cost_one_read() {
     let folder = tempfile::tempdir().unwrap();
     let (root, kept) = (folder.path().join("root"), folder.path().join("digests"));
     std::fs::create_dir(&root).unwrap();
     let bytes = pattern(200_000);
     std::fs::write(root.join("file"), &bytes).unwrap();
     std::os::unix::fs::symlink(".", root.join("loop")).unwrap();
+    std::fs::hard_link(root.join("file"), root.join("hard-link")).unwrap();
     let program = serve(&root, &kept);
     wait_until("the digest", || metric(&program, "digests_known") == 1);
-    for depth in 1..30 {
-        let target = format!("{}/file", "/loop".repeat(depth));
+    let by_links = (1..30).map(|depth| format!("{}/file", "/loop".repeat(depth)));
+    for target in by_links.chain(["/hard-link".to_owned()]) {
         let told = wait_for("the digest by another path", || {
             http::get(program.address(), &target).header("Repr-Digest").map(str::to_owned)
         });

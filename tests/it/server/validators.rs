@@ -68,7 +68,7 @@ fn two_versions_of_one_moment_differ() {
 #[test]
 fn no_last_modified_lies_in_the_future() {
     let server = Server::start();
-    let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
+    let tomorrow = SystemTime::now() + Duration::from_hours(24);
     put_with_time(&server, "tomorrow", "x", tomorrow);
     let answer = server.get("/tomorrow");
     assert_eq!((answer.status, answer.header("Last-Modified")), (200, None));
