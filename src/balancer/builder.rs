@@ -78,6 +78,11 @@ impl Builder {
         self.with("balancer.probe_path", path)
     }
 
+    /// The content of the probed file, `text:SUBSTRING` or `sha-256:DIGITS`; an answer with other content is a failure.
+    pub fn probe_expect(self, expectation: &str) -> Self {
+        self.with("balancer.probe_expect", expectation)
+    }
+
     /// Other backends that a redirect names for clients that can use them; 0 to 3.
     pub fn alternates(self, alternates: usize) -> Self {
         self.with("balancer.alternates", alternates)

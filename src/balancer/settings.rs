@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::Uri;
 use serde::Deserialize;
 
+use crate::balancer::expectation::{Expectation, NotAnExpectation};
 use crate::balancer::health::Thresholds;
 use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
 use crate::balancer::probe::schedule::ProbeBudget;
@@ -37,6 +39,7 @@ pub struct RawBalancerSettings {
     #[serde(with = "crate::settings::time")]
     pub probe_timeout: Duration,
     pub probe_path: String,
+    pub probe_expect: String,
     pub probe_concurrency: usize,
     pub probe_budget: u32,
     pub fall: u32,
@@ -83,6 +86,8 @@ pub struct BalancerSettings {
     pub policy: PolicyName,
     /// The path that probes ask for, starting with a slash.
     pub probe_path: String,
+    /// The content that probes expect, unless a backend's line names another.
+    pub probe_expect: Option<Arc<Expectation>>,
     /// How long one probe may take in all.
     pub probe_timeout: Duration,
     /// Probes under way at once.
@@ -154,7 +159,14 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             let reason = format!("a redirect names at most {MOST_ALTERNATES} other servers");
             return Err(SettingsError::value("balancer.alternates", raw.alternates, reason));
         }
+        let probe_expect = match raw.probe_expect.as_str() {
+            "" => None,
+            value => Some(value.parse().map(Arc::new).map_err(|reason: NotAnExpectation| {
+                SettingsError::value("balancer.probe_expect", value, reason.to_string())
+            })?),
+        };
         Ok(Self {
+            probe_expect,
             admin: host_and_port("balancer.admin", &raw.admin)?,
             status: RedirectStatus::try_from(raw.status)
                 .map_err(|reason| SettingsError::value("balancer.status", raw.status, reason))?,

@@ -38,6 +38,9 @@ pub struct BalancingArguments {
     /// The path that probes ask for [default: /files/plshelp.txt]
     #[arg(long, value_name = "PATH")]
     pub probe_path: Option<String>,
+    /// The content of the probed file, text:SUBSTRING or sha-256:DIGITS; other content is a failure [default: any]
+    #[arg(long, value_name = "VALUE")]
+    pub probe_expect: Option<String>,
     /// Proxies whose X-Forwarded-For and X-Forwarded-Proto count [default: 127.0.0.0/8,::1]
     #[arg(long, value_name = "CIDR,...")]
     pub trusted_proxies: Option<String>,
@@ -71,6 +74,7 @@ impl BalancingArguments {
             "balancer.policy" => self.policy,
             "balancer.probe_interval" => self.probe_interval,
             "balancer.probe_path" => self.probe_path,
+            "balancer.probe_expect" => self.probe_expect,
             "balancer.status" => self.status,
             "balancer.trusted_proxies" => self.trusted_proxies,
         }

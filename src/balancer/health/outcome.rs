@@ -54,6 +54,8 @@ pub enum FailureKind {
     Status(u16),
     /// The body is longer than any probe file.
     TooLarge,
+    /// The body is not the expected one.
+    Content,
     /// The balancer itself could not probe, for want of descriptors or ports for instance.
     Prober,
 }
@@ -77,7 +79,8 @@ impl FailureKind {
             | Self::Malformed
             | Self::Status(_)
             | Self::ClosedEarly
-            | Self::TooLarge => Evidence::Plain,
+            | Self::TooLarge
+            | Self::Content => Evidence::Plain,
             Self::Unreachable | Self::Resolve | Self::TimedOut | Self::Prober => Evidence::Doubtful,
         }
     }
@@ -95,6 +98,7 @@ impl FailureKind {
             Self::Malformed => "malformed",
             Self::Status(_) => "status",
             Self::TooLarge => "too_large",
+            Self::Content => "content",
             Self::Prober => "prober",
         }
     }
@@ -112,6 +116,7 @@ impl fmt::Display for FailureKind {
             Self::Malformed => "answer is not HTTP",
             Self::Status(status) => return write!(formatter, "answered with status {status}"),
             Self::TooLarge => "body is too large",
+            Self::Content => "answered with other content than probes expect",
             Self::Prober => "this balancer could not send the probe",
         })
     }

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::Uri;
@@ -18,6 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::balancer::admin::metrics::ReportMetrics;
 use crate::balancer::backends::BackendId;
+use crate::balancer::expectation::Expectation;
 use crate::balancer::health::{Failure, FailureKind, ProbeOutcome};
 use crate::balancer::load_report::{self, LoadReport};
 use crate::balancer::probe::ProbePlan;
@@ -34,6 +36,7 @@ pub struct Prober {
     timeout: Duration,
     clock: ConnectClock,
     reports: ReportMetrics,
+    expectation: Option<Arc<Expectation>>,
 }
 
 /// How far a probe came; says where the time went when it runs out.
@@ -44,12 +47,12 @@ enum Phase {
 }
 
 impl Prober {
-    /// A prober that fetches the plan's path below `backend`.
+    /// A prober that fetches the plan's path below `backend`, and expects this content.
     ///
     /// Each probe opens a connection of its own and asks the server to close it, so that it measures what a new
     /// client would see, and a server that closes without saying so does no harm.
     #[must_use]
-    pub fn new(backend: &BackendId, plan: &ProbePlan) -> Self {
+    pub fn new(backend: &BackendId, plan: &ProbePlan, expectation: Option<Arc<Expectation>>) -> Self {
         let timeout = plan.timeout;
         // A probe has one time-out, which says what it waited for; those of awc come too late to speak first.
         let late = timeout.saturating_mul(2);
@@ -74,7 +77,8 @@ impl Prober {
             .add_default_header((header::USER_AGENT, concat!("fingerpost/", env!("CARGO_PKG_VERSION"))))
             .add_default_header((header::ACCEPT_ENCODING, "identity"))
             .finish();
-        Self { client, url: format!("{backend}{}", plan.path), timeout, clock, reports: plan.reports.clone() }
+        let (url, reports) = (format!("{backend}{}", plan.path), plan.reports.clone());
+        Self { client, url, timeout, clock, reports, expectation }
     }
 
     /// Fetches the probe file once. Only a 200 whose whole body arrived is a success.
@@ -108,8 +112,14 @@ impl Prober {
             let words = status.canonical_reason().unwrap_or_default();
             return Err(failure(FailureKind::Status(status.as_u16()), words.to_owned()));
         }
-        read_whole(&mut response).await?;
+        let mut body = self.expectation.is_some().then(Vec::new);
+        read_whole(&mut response, body.as_mut()).await?;
         let total = started.elapsed();
+        if let (Some(expectation), Some(body)) = (&self.expectation, &body)
+            && !expectation.is_met(body)
+        {
+            return Err(failure(FailureKind::Content, String::new()));
+        }
         let connect = self.clock.took.get().unwrap_or(first_byte);
         Ok(ProbeOutcome::Success { connect, first_byte, total, report })
     }
@@ -130,8 +140,11 @@ impl Prober {
     }
 }
 
-/// Reads the body to its end and counts it, since awc takes a connection that closes early for the end.
-async fn read_whole<S>(response: &mut ClientResponse<S>) -> Result<(), ProbeOutcome>
+/// Reads the body to its end, into `body` if it is needed, and counts it, since awc takes a connection that closes early for the end.
+async fn read_whole<S>(
+    response: &mut ClientResponse<S>,
+    mut body: Option<&mut Vec<u8>>,
+) -> Result<(), ProbeOutcome>
 where
     S: futures_util::Stream<Item = Result<bytes::Bytes, PayloadError>> + Unpin,
 {
@@ -146,6 +159,9 @@ where
         read = read.saturating_add(chunk.len());
         if read > LARGEST_BODY {
             return Err(failure(FailureKind::TooLarge, format!("sent more than {LARGEST_BODY} bytes")));
+        }
+        if let Some(body) = &mut body {
+            body.extend_from_slice(&chunk);
         }
     }
     match announced {
