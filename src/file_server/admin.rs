@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use actix_web::HttpResponse;
 use actix_web::dev::Server;
-use actix_web::web::{self, Data};
+use actix_web::web::Data;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
@@ -24,7 +24,7 @@ pub fn serve(
     let phases = Data::new(phases);
     let metrics = move || exposition::encode(&registry);
     http::admin::serve(listener, metrics, move |pages| {
-        pages.app_data(phases.clone()).route("/healthz", web::get().to(health));
+        pages.app_data(phases.clone()).route("/healthz", http::admin::read().to(health));
     })
 }
 

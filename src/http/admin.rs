@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use actix_web::dev::Server;
 use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{App, HttpResponse, HttpServer};
+use actix_web::{App, HttpResponse, HttpServer, Route, guard};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -34,7 +34,7 @@ pub fn serve(
     let server = HttpServer::new(move || {
         App::new()
             .app_data(metrics.clone())
-            .route("/metrics", web::get().to(show_metrics))
+            .route("/metrics", read().to(show_metrics))
             .configure(pages.clone())
     })
     // One scrape now and then; the cap keeps a forgotten poller from holding descriptors that downloads need.
@@ -44,6 +44,12 @@ pub fn serve(
     .shutdown_timeout(1)
     .disable_signals();
     Ok(server.listen(listener)?.run())
+}
+
+/// A route for GET and HEAD; many monitors ask with HEAD.
+#[must_use]
+pub fn read() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 async fn show_metrics(metrics: Data<Metrics>) -> HttpResponse {

@@ -13,6 +13,7 @@ use crate::balancer::Balancer;
 use crate::balancer::ranking::publication::Publication;
 use crate::balancer::settings::FaultInjection;
 use crate::http;
+use crate::http::admin::read;
 use crate::http::transport::Connections;
 use crate::supervision::{ActorKind, Supervisor, UnknownActor};
 use crate::telemetry::exposition;
@@ -48,6 +49,8 @@ impl Admin {
 
 /// Serves the admin pages on `listener`.
 ///
+/// Each page answers HEAD, too.
+///
 /// - `GET /metrics`: the metrics, as Prometheus reads them
 /// - `GET /healthz`: 200 as long as the process answers
 /// - `GET /readyz`: 503 until every backend of the list has been probed, 200 from then on
@@ -62,9 +65,9 @@ pub fn serve(listener: TcpListener, admin: Admin, connections: Arc<Connections>)
     http::admin::serve(listener, metrics, move |pages| {
         pages
             .app_data(admin.clone())
-            .route("/healthz", web::get().to(async || HttpResponse::Ok().body("ok\n")))
-            .route("/readyz", web::get().to(ready))
-            .route("/api/v1/backends", web::get().to(backends))
+            .route("/healthz", read().to(async || HttpResponse::Ok().body("ok\n")))
+            .route("/readyz", read().to(ready))
+            .route("/api/v1/backends", read().to(backends))
             .route("/debug/panic/{actor}", web::post().to(panic_on_request));
     })
 }
