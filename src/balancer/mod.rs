@@ -159,7 +159,7 @@ impl Balancer {
         );
         let mut metrics = BalancerMetrics::default();
         let publication = Arc::new(Publication::new(first, metrics.tables_lost.clone()));
-        metrics.observe(Arc::clone(&publication));
+        metrics.observe(Arc::clone(&publication), settings.metrics_backends);
         let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
         let ranking = RankingPlan {
             publication: Arc::clone(&publication),

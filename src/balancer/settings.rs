@@ -53,6 +53,7 @@ pub struct RawBalancerSettings {
     pub alternates: usize,
     pub second_chance: bool,
     pub trusted_proxies: String,
+    pub metrics_backends: usize,
     pub fault_injection: bool,
 }
 
@@ -102,6 +103,8 @@ pub struct BalancerSettings {
     pub alternates: usize,
     /// Where a client is sent that comes back for the same file.
     pub returning: Returning,
+    /// Backends with metrics of their own, at most.
+    pub metrics_backends: usize,
     /// The proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count.
     pub trusted_proxies: TrustedProxies,
     /// Whether the admin listener may be asked to make an actor panic.
@@ -193,6 +196,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             shutdown_timeout: raw.shutdown_timeout,
             alternates: raw.alternates,
             returning: if raw.second_chance { Returning::Elsewhere } else { Returning::Anywhere },
+            metrics_backends: raw.metrics_backends,
             trusted_proxies: raw.trusted_proxies.parse().map_err(|reason: NotANetwork| {
                 SettingsError::value("balancer.trusted_proxies", &raw.trusted_proxies, reason.to_string())
             })?,

@@ -85,6 +85,21 @@ impl FailureKind {
         }
     }
 
+    /// Every [`FailureKind::label`].
+    pub const LABELS: [&'static str; 11] = [
+        "refused",
+        "unreachable",
+        "resolve",
+        "tls",
+        "timed_out",
+        "closed_early",
+        "malformed",
+        "status",
+        "too_large",
+        "content",
+        "prober",
+    ];
+
     /// A short name without the status' number: the value of the metrics' label.
     #[must_use]
     pub fn label(self) -> &'static str {
