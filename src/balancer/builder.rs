@@ -2,10 +2,11 @@
 
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::backends::list;
 use super::backends::watch::Follower;
+use super::backends::{Backend, list};
 use super::policy::PolicyName;
 use super::settings::{BalancerSettings, RawBalancerSettings};
 use super::{Balancer, Source, StartError};
@@ -107,14 +108,15 @@ impl Builder {
         let settings = BalancerSettings::try_from(raw)?;
         let source = match self.list_file {
             Some(path) => Source::File(Follower::open(path)?),
-            None => {
-                let list = list::parse(self.backends.as_bytes());
-                match list.problems.into_iter().next() {
-                    Some(problem) => return Err(StartError::Backends(problem)),
-                    None => Source::Fixed(list.backends.into()),
-                }
-            }
+            None => Source::Fixed(fixed(&self.backends)?),
         };
         Ok(Balancer::start(&settings, source))
     }
+}
+
+/// The backends of these lines, all of which must be right.
+fn fixed(lines: &str) -> Result<Arc<[Backend]>, StartError> {
+    let list = list::parse(lines.as_bytes());
+    let problem = list.problems.into_iter().next();
+    problem.map_or_else(|| Ok(list.backends.into()), |problem| Err(StartError::Backends(problem)))
 }

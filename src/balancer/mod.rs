@@ -136,7 +136,6 @@ impl Drop for Shared {
 
 impl Balancer {
     /// A balancer with the default settings; see [`Builder`].
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
     }

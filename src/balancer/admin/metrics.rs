@@ -210,50 +210,43 @@ impl fmt::Debug for TableCollector {
 
 const STATES: [State; 4] = [State::Unknown, State::Up, State::Suspect, State::Down];
 
-impl TableCollector {
-    /// The series of each of these backends.
-    fn encode_backends(
-        &self,
-        entries: &[Entry],
-        encoder: &mut DescriptorEncoder<'_>,
-    ) -> Result<(), fmt::Error> {
-        let id = |entry: &Entry| entry.member.backend.id().to_string();
-        let counter = ConstCounter::new(0_u64).metric_type();
-        let mut family =
-            encoder.encode_descriptor("redirects", "Clients sent to each server", None, counter)?;
-        for entry in entries {
-            let labels = [("backend", id(entry))];
-            ConstCounter::new(entry.member.ledger.redirects()).encode(family.encode_family(&labels)?)?;
-        }
-
-        let gauge = ConstGauge::new(0_u64).metric_type();
-        let help = "1 for the state of each server, 0 for the other states";
-        let mut family = encoder.encode_descriptor("backend_state", help, None, gauge)?;
-        for entry in entries {
-            for state in STATES {
-                let labels = [("backend", id(entry)), ("state", state.to_string())];
-                let value = u64::from(entry.health.state() == state);
-                ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
-            }
-        }
-
-        let help = "Time that each server takes to answer a probe, the estimate that ranks it";
-        let mut family = encoder.encode_descriptor("backend_response_seconds", help, None, gauge)?;
-        for entry in entries {
-            if let Some(time) = entry.estimate.response_time() {
-                let labels = [("backend", id(entry))];
-                ConstGauge::new(time.as_secs_f64()).encode(family.encode_family(&labels)?)?;
-            }
-        }
-
-        let help = "Requests probably in flight at each server: of its latest load report, and sent since";
-        let mut family = encoder.encode_descriptor("backend_requests_in_flight", help, None, gauge)?;
-        for entry in entries {
-            let labels = [("backend", id(entry))];
-            ConstGauge::new(entry.member.ledger.outstanding()).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
+/// The series of each of these backends.
+fn encode_backends(entries: &[Entry], encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let id = |entry: &Entry| entry.member.backend.id().to_string();
+    let counter = ConstCounter::new(0_u64).metric_type();
+    let mut family = encoder.encode_descriptor("redirects", "Clients sent to each server", None, counter)?;
+    for entry in entries {
+        let labels = [("backend", id(entry))];
+        ConstCounter::new(entry.member.ledger.redirects()).encode(family.encode_family(&labels)?)?;
     }
+
+    let gauge = ConstGauge::new(0_u64).metric_type();
+    let help = "1 for the state of each server, 0 for the other states";
+    let mut family = encoder.encode_descriptor("backend_state", help, None, gauge)?;
+    for entry in entries {
+        for state in STATES {
+            let labels = [("backend", id(entry)), ("state", state.to_string())];
+            let value = u64::from(entry.health.state() == state);
+            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+        }
+    }
+
+    let help = "Time that each server takes to answer a probe, the estimate that ranks it";
+    let mut family = encoder.encode_descriptor("backend_response_seconds", help, None, gauge)?;
+    for entry in entries {
+        if let Some(time) = entry.estimate.response_time() {
+            let labels = [("backend", id(entry))];
+            ConstGauge::new(time.as_secs_f64()).encode(family.encode_family(&labels)?)?;
+        }
+    }
+
+    let help = "Requests probably in flight at each server: of its latest load report, and sent since";
+    let mut family = encoder.encode_descriptor("backend_requests_in_flight", help, None, gauge)?;
+    for entry in entries {
+        let labels = [("backend", id(entry))];
+        ConstGauge::new(entry.member.ledger.outstanding()).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
 }
 
 impl Collector for TableCollector {
@@ -276,7 +269,7 @@ impl Collector for TableCollector {
         }
 
         let shown = table.entries.get(..self.most_backends).unwrap_or(&table.entries);
-        self.encode_backends(shown, &mut encoder)?;
+        encode_backends(shown, &mut encoder)?;
 
         let gauge = ConstGauge::new(0_u64);
         let mut family = encoder.encode_descriptor(
