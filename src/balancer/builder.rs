@@ -2,10 +2,11 @@
 
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::backends::list;
 use super::backends::watch::Follower;
+use super::backends::{Backend, list};
 use super::policy::PolicyName;
 use super::settings::{BalancerSettings, RawBalancerSettings};
 use super::{Balancer, Source, StartError};
@@ -78,6 +79,11 @@ impl Builder {
         self.with("balancer.probe_path", path)
     }
 
+    /// The content of the probed file, `text:SUBSTRING` or `sha-256:DIGITS`; an answer with other content is a failure.
+    pub fn probe_expect(self, expectation: &str) -> Self {
+        self.with("balancer.probe_expect", expectation)
+    }
+
     /// Other backends that a redirect names for clients that can use them; 0 to 3.
     pub fn alternates(self, alternates: usize) -> Self {
         self.with("balancer.alternates", alternates)
@@ -102,14 +108,15 @@ impl Builder {
         let settings = BalancerSettings::try_from(raw)?;
         let source = match self.list_file {
             Some(path) => Source::File(Follower::open(path)?),
-            None => {
-                let list = list::parse(self.backends.as_bytes());
-                match list.problems.into_iter().next() {
-                    Some(problem) => return Err(StartError::Backends(problem)),
-                    None => Source::Fixed(list.backends.into()),
-                }
-            }
+            None => Source::Fixed(fixed(&self.backends)?),
         };
         Ok(Balancer::start(&settings, source))
     }
+}
+
+/// The backends of these lines, all of which must be right.
+fn fixed(lines: &str) -> Result<Arc<[Backend]>, StartError> {
+    let list = list::parse(lines.as_bytes());
+    let problem = list.problems.into_iter().next();
+    problem.map_or_else(|| Ok(list.backends.into()), |problem| Err(StartError::Backends(problem)))
 }

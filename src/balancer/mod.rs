@@ -3,6 +3,7 @@
 //! - [`backends`]: the list of backends, and changes of it while the balancer runs.
 //! - `roster`, [`probe`]: one `ProbeActor` for each backend of the list.
 //! - [`health`], [`load_report`], [`ranking`]: probe results and load reports, folded by `RankingActor` into tables.
+//! - [`expectation`]: the content that probes expect.
 //! - [`policy`]: how one backend is chosen from a table.
 //! - [`redirect`]: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
 //! - [`builder`]: a balancer in any actix program; [`program`]: `fingerpost balancer`, with listeners and signals.
@@ -43,6 +44,7 @@ use tokio::time::Instant;
 pub mod admin;
 pub mod backends;
 pub mod builder;
+pub mod expectation;
 pub mod health;
 pub mod load_report;
 pub mod policy;
@@ -135,7 +137,6 @@ impl Drop for Shared {
 
 impl Balancer {
     /// A balancer with the default settings; see [`Builder`].
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -158,7 +159,7 @@ impl Balancer {
         );
         let mut metrics = BalancerMetrics::default();
         let publication = Arc::new(Publication::new(first, metrics.tables_lost.clone()));
-        metrics.observe(Arc::clone(&publication));
+        metrics.observe(Arc::clone(&publication), settings.metrics_backends);
         let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
         let ranking = RankingPlan {
             publication: Arc::clone(&publication),
@@ -171,6 +172,7 @@ impl Balancer {
         let probes = ProbePlan {
             path: settings.probe_path.clone(),
             timeout: settings.probe_timeout,
+            expectation: settings.probe_expect.clone(),
             interval: settings.thresholds.interval,
             slots: Semaphore::new(settings.probe_concurrency),
             resolver: Resolver::default(),

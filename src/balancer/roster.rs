@@ -25,8 +25,8 @@ pub(super) struct Roster {
     pub(super) supervisor: Supervisor,
     /// Shows the interval between two probes of one backend.
     pub(super) interval: SecondsGauge,
-    /// The actors. Each holds as long as its address is here.
-    pub(super) probes: HashMap<BackendId, Addr<ProbeActor>>,
+    /// The actors, each with its line of the list. An actor runs until its address is dropped.
+    pub(super) probes: HashMap<BackendId, (Backend, Addr<ProbeActor>)>,
 }
 
 impl Roster {
@@ -37,17 +37,18 @@ impl Roster {
         // A mailbox takes this message even if it is full: a list must not be lost.
         self.ranking.do_send(ListChanged(Arc::clone(backends)));
         let mut left = std::mem::take(&mut self.probes);
-        for backend in backends.iter().map(Backend::id) {
-            let probe = left.remove(backend).unwrap_or_else(|| self.start(backend.clone(), backends.len()));
-            self.probes.insert(backend.clone(), probe);
+        for backend in backends.iter() {
+            let known = left.remove(backend.id());
+            let known = known.filter(|(known, _)| known.expectation() == backend.expectation());
+            let probe = known.map_or_else(|| self.start(backend, backends.len()), |(_, probe)| probe);
+            self.probes.insert(backend.id().clone(), (backend.clone(), probe));
         }
         // Dropping an address ends its actor: that of a backend which has left the list.
     }
 
-    fn start(&self, backend: BackendId, backends: usize) -> Addr<ProbeActor> {
-        let first_pause = self.budget.first_pause(&backend, backends);
-        let actor =
-            ProbeActor::new(backend.clone(), Arc::clone(&self.plan), self.ranking.clone(), first_pause);
-        self.supervisor.start(ActorKind::Probe, backend.as_str(), actor)
+    fn start(&self, backend: &Backend, backends: usize) -> Addr<ProbeActor> {
+        let first_pause = self.budget.first_pause(backend.id(), backends);
+        let actor = ProbeActor::new(backend, Arc::clone(&self.plan), self.ranking.clone(), first_pause);
+        self.supervisor.start(ActorKind::Probe, backend.id().as_str(), actor)
     }
 }

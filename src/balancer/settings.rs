@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::Uri;
 use serde::Deserialize;
 
+use crate::balancer::expectation::{Expectation, NotAnExpectation};
 use crate::balancer::health::Thresholds;
 use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
 use crate::balancer::probe::schedule::ProbeBudget;
@@ -37,6 +39,7 @@ pub struct RawBalancerSettings {
     #[serde(with = "crate::settings::time")]
     pub probe_timeout: Duration,
     pub probe_path: String,
+    pub probe_expect: String,
     pub probe_concurrency: usize,
     pub probe_budget: u32,
     pub fall: u32,
@@ -50,6 +53,7 @@ pub struct RawBalancerSettings {
     pub alternates: usize,
     pub second_chance: bool,
     pub trusted_proxies: String,
+    pub metrics_backends: usize,
     pub fault_injection: bool,
 }
 
@@ -83,6 +87,8 @@ pub struct BalancerSettings {
     pub policy: PolicyName,
     /// The path that probes ask for, starting with a slash.
     pub probe_path: String,
+    /// The content that probes expect, unless a backend's line names another.
+    pub probe_expect: Option<Arc<Expectation>>,
     /// How long one probe may take in all.
     pub probe_timeout: Duration,
     /// Probes under way at once.
@@ -97,6 +103,8 @@ pub struct BalancerSettings {
     pub alternates: usize,
     /// Where a client is sent that comes back for the same file.
     pub returning: Returning,
+    /// Backends with metrics of their own, at most.
+    pub metrics_backends: usize,
     /// The proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count.
     pub trusted_proxies: TrustedProxies,
     /// Whether the admin listener may be asked to make an actor panic.
@@ -154,7 +162,14 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             let reason = format!("a redirect names at most {MOST_ALTERNATES} other servers");
             return Err(SettingsError::value("balancer.alternates", raw.alternates, reason));
         }
+        let probe_expect = match raw.probe_expect.as_str() {
+            "" => None,
+            value => Some(value.parse().map(Arc::new).map_err(|reason: NotAnExpectation| {
+                SettingsError::value("balancer.probe_expect", value, reason.to_string())
+            })?),
+        };
         Ok(Self {
+            probe_expect,
             admin: host_and_port("balancer.admin", &raw.admin)?,
             status: RedirectStatus::try_from(raw.status)
                 .map_err(|reason| SettingsError::value("balancer.status", raw.status, reason))?,
@@ -181,6 +196,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             shutdown_timeout: raw.shutdown_timeout,
             alternates: raw.alternates,
             returning: if raw.second_chance { Returning::Elsewhere } else { Returning::Anywhere },
+            metrics_backends: raw.metrics_backends,
             trusted_proxies: raw.trusted_proxies.parse().map_err(|reason: NotANetwork| {
                 SettingsError::value("balancer.trusted_proxies", &raw.trusted_proxies, reason.to_string())
             })?,

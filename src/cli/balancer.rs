@@ -56,6 +56,9 @@ pub struct BalancingArguments {
     /// Path that probes request [default: /files/plshelp.txt]
     #[arg(long, value_name = "PATH", help_heading = BALANCING)]
     pub probe_path: Option<String>,
+    /// The content of the probed file, text:SUBSTRING or sha-256:DIGITS; other content is a failure [default: any]
+    #[arg(long, value_name = "VALUE")]
+    pub probe_expect: Option<String>,
     /// Proxies whose X-Forwarded-For and X-Forwarded-Proto count [default: 127.0.0.0/8,::1]
     #[arg(long, value_name = "CIDR,...", help_heading = BALANCING)]
     pub trusted_proxies: Option<String>,
@@ -89,6 +92,7 @@ impl BalancingArguments {
             "balancer.policy" => self.policy,
             "balancer.probe_interval" => self.probe_interval,
             "balancer.probe_path" => self.probe_path,
+            "balancer.probe_expect" => self.probe_expect,
             "balancer.status" => self.status,
             "balancer.trusted_proxies" => self.trusted_proxies,
         }

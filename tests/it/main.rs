@@ -38,6 +38,7 @@ mod failover;
 mod help;
 mod live_list;
 mod malformed;
+mod metrics;
 mod probing;
 mod redirect;
 mod seed;

@@ -4,8 +4,9 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use super::client_http::Raw;
+use super::support::digits;
 use super::support::fleet::Balancer;
-use super::support::peer::{Behaviour, Peer};
+use super::support::peer::{BODY, Behaviour, Peer};
 use super::support::program::fingerpost;
 
 #[test]
@@ -47,6 +48,33 @@ fn whatever_a_server_answers_wrongly_it_gets_no_client_while_another_is_usable()
     }
     balancer.wait_for_state(&sound.authority(), "up");
     assert_eq!(balancer.redirects(200).authorities(), [sound.authority()]);
+}
+
+#[test]
+fn a_server_whose_probed_file_has_other_content_than_expected_gets_no_client() {
+    let peers = [(); 4].map(|()| Peer::start(Behaviour::Prompt));
+    let [plain, other, digest, wrong_digest] = peers.each_ref().map(Peer::authority);
+    let sound = format!("sha-256:{}", digits::<sha2::Sha256>(BODY));
+    let wrong = "0".repeat(64);
+    let list = format!(
+        "{plain}\n{other} expect=text:am%20a%20page\n{digest} expect={sound}\n{wrong_digest} expect=sha-256:{wrong}"
+    );
+    let flags = ["--probe-interval", "200ms", "--probe-expect", "text:I am a file"];
+    let balancer = Balancer::start_with(&list, &flags);
+    for (authority, state) in [(&plain, "up"), (&other, "down"), (&digest, "up"), (&wrong_digest, "down")] {
+        balancer.wait_for_state(authority, state);
+    }
+    let shown = balancer.backends().into_iter().find(|backend| backend["state"] == "down").unwrap();
+    let reason = shown["reason"].as_str().unwrap();
+    assert!(reason.contains("other content than probes expect"), "{reason}");
+    assert!(balancer.metric("fingerpost_probes_total{outcome=\"content\"}").unwrap() >= 2.0);
+    // A change of the attribute alone takes effect.
+    balancer.replace_list(&format!("{plain}\n{other} expect=text:file\n"));
+    balancer.wait_for_state(&other, "up");
+
+    let output = fingerpost().args(["balancer", "--probe-expect", "abc"]).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("balancer.probe_expect = abc: it must be text:SUBSTRING"), "{message}");
 }
 
 #[test]

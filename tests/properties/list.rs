@@ -33,12 +33,14 @@ prop_compose! {
         weight in prop::option::of(1..=list::MAX_WEIGHT),
         tier in prop::option::of(any::<u8>()),
         zone in prop::option::of("[a-zA-Z0-9._-]{1,64}"),
+        expect in prop::option::of("text:([a-z=:.]|%20|%23|%C3%A4|%0A){1,20}|sha-256:[0-9a-f]{64}"),
     ) -> String {
         let (scheme, base_path) = place;
         let mut line = format!("{scheme}{host}:{port}{base_path}");
         line.extend(weight.map(|weight| format!(" weight={weight}")));
         line.extend(tier.map(|tier| format!("\ttier={tier}")));
         line.extend(zone.map(|zone| format!("  zone={zone}")));
+        line.extend(expect.map(|expect| format!(" expect={expect}")));
         line
     }
 }

@@ -13,8 +13,9 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
-use crate::balancer::health::{ProbeOutcome, State};
+use crate::balancer::health::{FailureKind, ProbeOutcome, State};
 use crate::balancer::ranking::publication::Publication;
+use crate::balancer::ranking::table::Entry;
 use crate::supervision::SupervisionMetrics;
 use crate::telemetry::exposition;
 
@@ -66,8 +67,12 @@ impl RankingMetrics {
 
     fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        drop(metrics.probes.get_or_create(&OutcomeLabels { outcome: "success" }));
-        registry.register("probes", "Probes that ended, by outcome", metrics.probes.clone());
+        // All of them from the start, so that the first failure of a kind is an increase.
+        for outcome in FailureKind::LABELS.into_iter().chain(["success"]) {
+            drop(metrics.probes.get_or_create(&OutcomeLabels { outcome }));
+        }
+        let help = "Probes that ended, by outcome: success, or the reason of the failure";
+        registry.register("probes", help, metrics.probes.clone());
         registry.register(
             "ranking_mailbox_age_seconds",
             "How long the latest probe result waited to be taken in",
@@ -116,7 +121,7 @@ pub struct BalancerMetrics {
     pub reports: ReportMetrics,
     /// Routing tables that a worker could not take in time.
     pub tables_lost: Counter,
-    /// Probe results that the ranking could not take.
+    /// Probe results over which the ranking panicked.
     pub results_lost: Counter,
     /// The time between two probes of one backend, stretched by the budget.
     pub probe_interval: SecondsGauge,
@@ -137,7 +142,7 @@ impl Default for BalancerMetrics {
         );
         registry.register(
             "probe_results_lost",
-            "Probe results that the ranking's mailbox could not take",
+            "Probe results over which the ranking panicked",
             results_lost.clone(),
         );
         registry.register(
@@ -159,10 +164,11 @@ impl Default for BalancerMetrics {
 }
 
 impl BalancerMetrics {
-    /// Adds what is read off the latest table at each scrape.
-    pub fn observe(&mut self, publication: Arc<Publication>) {
+    /// Adds the figures of the latest table at each scrape, with series of their own for the first `most_backends` of the
+    /// list.
+    pub fn observe(&mut self, publication: Arc<Publication>, most_backends: usize) {
         let workers = Arc::clone(&self.workers);
-        self.registry.register_collector(Box::new(TableCollector { publication, workers }));
+        self.registry.register_collector(Box::new(TableCollector { publication, most_backends, workers }));
     }
 
     /// Counters for one HTTP worker. Those of a worker that has ended are used again, so that nothing they counted is
@@ -188,9 +194,11 @@ impl BalancerMetrics {
     }
 }
 
-/// Reads the figures that stand elsewhere already.
+/// Reads the figures of the latest table and of the workers.
 struct TableCollector {
     publication: Arc<Publication>,
+    /// Backends of the list with series of their own.
+    most_backends: usize,
     workers: Arc<ArcSwap<Vec<Arc<WorkerCounters>>>>,
 }
 
@@ -198,6 +206,47 @@ impl fmt::Debug for TableCollector {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("TableCollector")
     }
+}
+
+const STATES: [State; 4] = [State::Unknown, State::Up, State::Suspect, State::Down];
+
+/// The series of each of these backends.
+fn encode_backends(entries: &[Entry], encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let id = |entry: &Entry| entry.member.backend.id().to_string();
+    let counter = ConstCounter::new(0_u64).metric_type();
+    let mut family = encoder.encode_descriptor("redirects", "Clients sent to each server", None, counter)?;
+    for entry in entries {
+        let labels = [("backend", id(entry))];
+        ConstCounter::new(entry.member.ledger.redirects()).encode(family.encode_family(&labels)?)?;
+    }
+
+    let gauge = ConstGauge::new(0_u64).metric_type();
+    let help = "1 for the state of each server, 0 for the other states";
+    let mut family = encoder.encode_descriptor("backend_state", help, None, gauge)?;
+    for entry in entries {
+        for state in STATES {
+            let labels = [("backend", id(entry)), ("state", state.to_string())];
+            let value = u64::from(entry.health.state() == state);
+            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+        }
+    }
+
+    let help = "Time that each server takes to answer a probe, the estimate that ranks it";
+    let mut family = encoder.encode_descriptor("backend_response_seconds", help, None, gauge)?;
+    for entry in entries {
+        if let Some(time) = entry.estimate.response_time() {
+            let labels = [("backend", id(entry))];
+            ConstGauge::new(time.as_secs_f64()).encode(family.encode_family(&labels)?)?;
+        }
+    }
+
+    let help = "Requests probably in flight at each server: of its latest load report, and sent since";
+    let mut family = encoder.encode_descriptor("backend_requests_in_flight", help, None, gauge)?;
+    for entry in entries {
+        let labels = [("backend", id(entry))];
+        ConstGauge::new(entry.member.ledger.outstanding()).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
 }
 
 impl Collector for TableCollector {
@@ -219,16 +268,8 @@ impl Collector for TableCollector {
             }
         }
 
-        let mut family = encoder.encode_descriptor(
-            "redirects",
-            "Clients sent to each server",
-            None,
-            counter.metric_type(),
-        )?;
-        for entry in &table.entries {
-            let labels = [("backend", entry.member.backend.id().as_str())];
-            ConstCounter::new(entry.member.ledger.redirects()).encode(family.encode_family(&labels)?)?;
-        }
+        let shown = table.entries.get(..self.most_backends).unwrap_or(&table.entries);
+        encode_backends(shown, &mut encoder)?;
 
         let gauge = ConstGauge::new(0_u64);
         let mut family = encoder.encode_descriptor(
@@ -237,7 +278,7 @@ impl Collector for TableCollector {
             None,
             gauge.metric_type(),
         )?;
-        for state in [State::Unknown, State::Up, State::Suspect, State::Down] {
+        for state in STATES {
             let count = table.entries.iter().filter(|entry| entry.health.state() == state).count();
             ConstGauge::new(count as u64).encode(family.encode_family(&[("state", state.to_string())])?)?;
         }

@@ -14,6 +14,7 @@ use crate::balancer::Balancer;
 use crate::balancer::ranking::publication::Publication;
 use crate::balancer::settings::FaultInjection;
 use crate::http;
+use crate::http::admin::page_route;
 use crate::http::transport::Connections;
 use crate::supervision::{ActorKind, Supervisor, UnknownActor};
 use crate::telemetry::exposition;
@@ -50,6 +51,8 @@ impl Admin {
 
 /// Serves the admin pages on `listener`.
 ///
+/// Each page answers HEAD, too.
+///
 /// - `GET /`: the status page, for people
 /// - `GET /metrics`: the metrics, as Prometheus reads them
 /// - `GET /healthz`: 200 as long as the process answers
@@ -65,10 +68,10 @@ pub fn serve(listener: TcpListener, admin: Admin, connections: Arc<Connections>)
     http::admin::serve(listener, metrics, move |pages| {
         pages
             .app_data(admin.clone())
-            .route("/", http::admin::page_route().to(status_page))
-            .route("/healthz", web::get().to(async || HttpResponse::Ok().body("ok\n")))
-            .route("/readyz", web::get().to(ready))
-            .route("/api/v1/backends", web::get().to(backends))
+            .route("/", page_route().to(status_page))
+            .route("/healthz", page_route().to(async || HttpResponse::Ok().body("ok\n")))
+            .route("/readyz", page_route().to(ready))
+            .route("/api/v1/backends", page_route().to(backends))
             .route("/debug/panic/{actor}", web::post().to(panic_on_request));
     })
 }

@@ -5,6 +5,7 @@
 //! 127.0.0.1:8081
 //! [2001:db8::7]:8081          weight=2
 //! https://mirror.example/pub  weight=4 tier=1 zone=eu   # port 443, files below /pub
+//! mirror2.example:8080        expect=text:I%20am%20a%20file
 //! ```
 //!
 //! Parsing knows no files and cannot fail as a whole: every line is a backend, nothing, or a [`Problem`].
@@ -13,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Backend, BackendId, Scheme};
+use crate::balancer::expectation::Expectation;
 
 mod address;
 
@@ -102,7 +104,7 @@ pub enum LineError {
     BasePath { word: String },
     #[error("{word}: after the server come attributes such as weight=2")]
     NotAnAttribute { word: String },
-    #[error("{word}: there are the attributes weight, tier and zone")]
+    #[error("{word}: there are the attributes weight, tier, zone and expect")]
     UnknownAttribute { word: String },
     #[error("{word}: the attribute stands here twice")]
     RepeatedAttribute { word: String },
@@ -114,6 +116,8 @@ pub enum LineError {
     Tier { word: String },
     #[error("{word}: a zone is 1 to {MAX_ZONE_BYTES} letters, digits, '-', '_' and '.'")]
     Zone { word: String },
+    #[error("{word}: an expectation is text:SUBSTRING, with %20 for a space, or sha-256: and 64 digits")]
+    Expectation { word: String },
     #[error("{id} stands in line {first} already; that line counts")]
     Duplicate { id: BackendId, first: usize },
     #[error("there are {MAX_BACKENDS} servers already; this one is left out, and {more} more")]
@@ -175,6 +179,7 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Backend>, LineError> {
         weight: attributes.weight.unwrap_or(DEFAULT_WEIGHT),
         tier: attributes.tier.unwrap_or(DEFAULT_TIER),
         zone: attributes.zone,
+        expectation: attributes.expectation,
     }))
 }
 
@@ -183,6 +188,7 @@ struct Attributes {
     weight: Option<u32>,
     tier: Option<u8>,
     zone: Option<Arc<str>>,
+    expectation: Option<Arc<Expectation>>,
 }
 
 impl Attributes {
@@ -196,6 +202,7 @@ impl Attributes {
                 "weight" => attributes.weight.replace(weight(word, value)?).is_none(),
                 "tier" => attributes.tier.replace(tier(word, value)?).is_none(),
                 "zone" => attributes.zone.replace(zone(word, value)?).is_none(),
+                "expect" => attributes.expectation.replace(expectation(word, value)?).is_none(),
                 _ => return Err(LineError::UnknownAttribute { word: shown(word) }),
             };
             if !is_new {
@@ -220,6 +227,13 @@ fn zone(word: &str, value: &str) -> Result<Arc<str>, LineError> {
     let is_valid = (1..=MAX_ZONE_BYTES).contains(&value.len())
         && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     if is_valid { Ok(value.into()) } else { Err(LineError::Zone { word: shown(word) }) }
+}
+
+/// Percent-encoded, since a word has no space and ends at `#`.
+fn expectation(word: &str, value: &str) -> Result<Arc<Expectation>, LineError> {
+    let decoded = percent_encoding::percent_decode_str(value).decode_utf8().ok();
+    let expectation = decoded.and_then(|value| value.parse::<Expectation>().ok());
+    expectation.map(Arc::new).ok_or_else(|| LineError::Expectation { word: shown(word) })
 }
 
 /// A number of digits alone; `str::parse` would take a sign, too.

@@ -6,6 +6,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use super::expectation::Expectation;
+
 pub mod list;
 pub mod watch;
 
@@ -59,6 +63,7 @@ pub struct Backend {
     weight: u32,
     tier: u8,
     zone: Option<Arc<str>>,
+    expectation: Option<Arc<Expectation>>,
 }
 
 impl Backend {
@@ -92,7 +97,16 @@ impl Backend {
     pub fn zone(&self) -> Option<&str> {
         self.zone.as_deref()
     }
+
+    /// The content that its probes expect, if its line names one.
+    #[must_use]
+    pub fn expectation(&self) -> Option<&Arc<Expectation>> {
+        self.expectation.as_ref()
+    }
 }
+
+/// What a word of the list cannot hold, and the percent sign.
+const NOT_IN_A_WORD: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%');
 
 impl fmt::Display for Backend {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,6 +125,10 @@ impl fmt::Display for Backend {
         }
         if let Some(zone) = &self.zone {
             write!(formatter, " zone={zone}")?;
+        }
+        if let Some(expectation) = &self.expectation {
+            let value = expectation.to_string();
+            write!(formatter, " expect={}", utf8_percent_encode(&value, NOT_IN_A_WORD))?;
         }
         Ok(())
     }

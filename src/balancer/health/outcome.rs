@@ -54,6 +54,8 @@ pub enum FailureKind {
     Status(u16),
     /// The body is longer than any probe file.
     TooLarge,
+    /// The body is not the expected one.
+    Content,
     /// The balancer itself could not probe, for want of descriptors or ports for instance.
     Prober,
 }
@@ -77,10 +79,26 @@ impl FailureKind {
             | Self::Malformed
             | Self::Status(_)
             | Self::ClosedEarly
-            | Self::TooLarge => Evidence::Plain,
+            | Self::TooLarge
+            | Self::Content => Evidence::Plain,
             Self::Unreachable | Self::Resolve | Self::TimedOut | Self::Prober => Evidence::Doubtful,
         }
     }
+
+    /// Every [`FailureKind::label`].
+    pub const LABELS: [&'static str; 11] = [
+        "refused",
+        "unreachable",
+        "resolve",
+        "tls",
+        "timed_out",
+        "closed_early",
+        "malformed",
+        "status",
+        "too_large",
+        "content",
+        "prober",
+    ];
 
     /// A short name without the status' number: the value of the metrics' label.
     #[must_use]
@@ -95,6 +113,7 @@ impl FailureKind {
             Self::Malformed => "malformed",
             Self::Status(_) => "status",
             Self::TooLarge => "too_large",
+            Self::Content => "content",
             Self::Prober => "prober",
         }
     }
@@ -112,6 +131,7 @@ impl fmt::Display for FailureKind {
             Self::Malformed => "answer is not HTTP",
             Self::Status(status) => return write!(formatter, "answered with status {status}"),
             Self::TooLarge => "body is too large",
+            Self::Content => "answered with other content than probes expect",
             Self::Prober => "this balancer could not send the probe",
         })
     }

@@ -13,7 +13,8 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::balancer::admin::metrics::ReportMetrics;
-use crate::balancer::backends::BackendId;
+use crate::balancer::backends::{Backend, BackendId};
+use crate::balancer::expectation::Expectation;
 use crate::balancer::health::ProbeOutcome;
 use crate::balancer::ranking::RankingActor;
 use crate::http::client::Resolver;
@@ -30,6 +31,8 @@ pub struct ProbePlan {
     pub path: String,
     /// How long one probe may take in all.
     pub timeout: Duration,
+    /// The expected content of the file, unless a backend's line names another.
+    pub expectation: Option<Arc<Expectation>>,
     /// The pause after a probe whose result the ranking could not take.
     pub interval: Duration,
     /// Bounds the probes under way at once, over all backends.
@@ -57,6 +60,7 @@ pub struct ProbeResult {
 /// Probes one backend until its last address is dropped.
 pub struct ProbeActor {
     backend: BackendId,
+    expectation: Option<Arc<Expectation>>,
     plan: Arc<ProbePlan>,
     ranking: Addr<RankingActor>,
     first_pause: Duration,
@@ -68,12 +72,13 @@ impl ProbeActor {
     /// An actor that probes `backend` for the first time after `first_pause`.
     #[must_use]
     pub fn new(
-        backend: BackendId,
+        backend: &Backend,
         plan: Arc<ProbePlan>,
         ranking: Addr<RankingActor>,
         first_pause: Duration,
     ) -> Self {
-        Self { backend, plan, ranking, first_pause, prober: None }
+        let expectation = backend.expectation().or(plan.expectation.as_ref()).cloned();
+        Self { backend: backend.id().clone(), expectation, plan, ranking, first_pause, prober: None }
     }
 
     fn probe(&mut self, ctx: &mut Context<Self>) {
@@ -81,7 +86,9 @@ impl ProbeActor {
             ctx.stop();
             return;
         }
-        let prober = self.prober.get_or_insert_with(|| Rc::new(Prober::new(&self.backend, &self.plan)));
+        let (plan, expectation) = (&self.plan, &self.expectation);
+        let prober =
+            self.prober.get_or_insert_with(|| Rc::new(Prober::new(&self.backend, plan, expectation.clone())));
         let (prober, plan) = (Rc::clone(prober), Arc::clone(&self.plan));
         let (backend, ranking) = (self.backend.clone(), self.ranking.clone());
         let probing = async move {

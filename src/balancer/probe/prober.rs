@@ -1,6 +1,7 @@
 //! One probe: a fetch of the probe file, timed in its parts.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use awc::http::StatusCode;
@@ -9,6 +10,7 @@ use url::Url;
 
 use crate::balancer::admin::metrics::ReportMetrics;
 use crate::balancer::backends::BackendId;
+use crate::balancer::expectation::Expectation;
 use crate::balancer::health::{Failure, FailureKind, ProbeOutcome};
 use crate::balancer::load_report::{self, LoadReport};
 use crate::balancer::probe::ProbePlan;
@@ -29,15 +31,16 @@ pub struct Prober {
     request: Option<Request>,
     timeout: Duration,
     reports: ReportMetrics,
+    expectation: Option<Arc<Expectation>>,
 }
 
 impl Prober {
-    /// A prober that fetches the plan's path below `backend`.
+    /// A prober that fetches the plan's path below `backend`, and expects this content.
     ///
     /// Each probe opens a connection of its own and asks the server to close it, so that it measures what a new
     /// client would experience, and a server that closes without notice does no harm.
     #[must_use]
-    pub fn new(backend: &BackendId, plan: &ProbePlan) -> Self {
+    pub fn new(backend: &BackendId, plan: &ProbePlan, expectation: Option<Arc<Expectation>>) -> Self {
         let settings = TransportSettings { connect_timeout: plan.timeout, ..TransportSettings::default() };
         let request = Url::parse(&format!("{backend}{}", plan.path)).ok().map(|url| Request {
             connection: ConnectionUse::Single,
@@ -48,6 +51,7 @@ impl Prober {
             request,
             timeout: plan.timeout,
             reports: plan.reports.clone(),
+            expectation,
         }
     }
 
@@ -73,11 +77,17 @@ impl Prober {
             let words = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
             return Err(failure(FailureKind::Status(status), words.unwrap_or_default()));
         }
-        match timeout_at(deadline, read_whole(&mut answer)).await {
+        let mut body = self.expectation.is_some().then(Vec::new);
+        match timeout_at(deadline, read_whole(&mut answer, body.as_mut())).await {
             Ok(result) => result?,
             Err(_) => return Err(self.timed_out("the body did not end")),
         }
         let total = started.elapsed();
+        if let (Some(expectation), Some(body)) = (&self.expectation, &body)
+            && !expectation.is_met(body)
+        {
+            return Err(failure(FailureKind::Content, ""));
+        }
         let connect = answer.connecting.unwrap_or_default();
         Ok(ProbeOutcome::Success { connect, first_byte, total, report })
     }
@@ -103,13 +113,16 @@ impl Prober {
     }
 }
 
-/// Reads the body to its end.
-async fn read_whole(answer: &mut Answer) -> Result<(), Failure> {
+/// Reads the body to its end, into `body` if its content is needed.
+async fn read_whole(answer: &mut Answer, mut body: Option<&mut Vec<u8>>) -> Result<(), Failure> {
     let mut read: usize = 0;
     while let Some(bytes) = answer.chunk().await.map_err(|error| refused(&error))? {
         read = read.saturating_add(bytes.len());
         if read > LARGEST_BODY {
             return Err(failure(FailureKind::TooLarge, format!("sent more than {LARGEST_BODY} bytes")));
+        }
+        if let Some(body) = &mut body {
+            body.extend_from_slice(&bytes);
         }
     }
     Ok(())

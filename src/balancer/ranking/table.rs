@@ -37,7 +37,7 @@ impl Needs {
     /// uses IPv4 (it may have nothing else).
     #[must_use]
     pub fn new(https: bool, ipv4: bool) -> Self {
-        Self(u8::from(https) * Self::HTTPS | u8::from(ipv4) * Self::IPV4)
+        Self((u8::from(https) * Self::HTTPS) | (u8::from(ipv4) * Self::IPV4))
     }
 
     /// Those that this backend meets. A name may have addresses of both families.

@@ -54,8 +54,8 @@ impl Scene {
         let members: Vec<_> = listed.iter().cloned().map(|backend| Member::new(backend, &mut book)).collect();
         let (clock, mut random) = (Clock::new(now), SmallRng::seed_from_u64(1));
         let first = RoutingTable::first(&members, PolicyName::Ranked, &thresholds, &clock, now, &mut random);
-        let lost = prometheus_client::metrics::counter::Counter::default();
-        let publication = Arc::new(Publication::new(first, lost));
+        let counter = prometheus_client::metrics::counter::Counter::default();
+        let publication = Arc::new(Publication::new(first, counter));
         let (worker, published) = worker(&publication);
         let plan = RankingPlan {
             publication: Arc::clone(&publication),

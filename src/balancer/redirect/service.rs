@@ -164,7 +164,7 @@ impl RedirectService {
             avoid: avoid::avoided(request.headers()),
             client,
         };
-        match self.choose(&table, wanted, now) {
+        match self.choose(&table, &wanted, now) {
             Some(choice) => answer::redirect(&plan.pages, plan.status, &table, &choice, &target),
             None => self.unavailable(),
         }
@@ -174,11 +174,11 @@ impl RedirectService {
     pub(super) fn choose<'a>(
         &self,
         table: &'a RoutingTable,
-        wanted: Wanted<'_>,
+        wanted: &Wanted<'_>,
         now: Tick,
     ) -> Option<Choice<'a>> {
         let plan = &self.shared.answers;
-        let Wanted { target, is_head, avoid, client } = wanted;
+        let Wanted { target, is_head, avoid, client } = *wanted;
         let mut request = policy::Request { path_hash: policy::digest(target.path()), avoid };
         let visit = self.visit(client.address, request.path_hash, is_head, now);
         let entry_of = |place: Option<u32>| table.entries.get(place? as usize);

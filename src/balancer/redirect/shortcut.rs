@@ -79,7 +79,7 @@ impl FastPath for RedirectService {
         let lines = request.headers.iter().map(|header| (header.name, header.value));
         let client = Client::new(peer, false, &plan.trusted_proxies, lines);
         let wanted = Wanted { target: &target, is_head: false, avoid: Avoid::default(), client };
-        let Some(choice) = self.choose(&table, wanted, now) else {
+        let Some(choice) = self.choose(&table, &wanted, now) else {
             return Offer::Declined;
         };
 

@@ -52,6 +52,9 @@ fn the_authority_is_host_and_port() {
 fn attributes_follow_the_server_in_any_order() {
     let backend = only("h:1\tzone=eu-west.1  tier=3 weight=1000 # the big one");
     assert_eq!((backend.weight(), backend.tier(), backend.zone()), (1000, 3, Some("eu-west.1")));
+    let expecting = only("h:1 expect=text:I%20am%20a%23%25 tier=1");
+    assert_eq!(expecting.expectation().unwrap().to_string(), "text:I am a#%");
+    assert_eq!(expecting.to_string(), "h:1 tier=1 expect=text:I%20am%20a%23%25");
     let plain = only("h:1");
     assert_eq!((plain.weight(), plain.tier(), plain.zone()), (1, 0, None));
 }
@@ -105,7 +108,7 @@ fn every_kind_of_bad_line_has_its_reason() {
         ("http://h/b\\c", "base path"),
         ("http://h/%zz", "base path"),
         ("h:1 fast", "attributes such as"),
-        ("h:1 wieght=2", "weight, tier and zone"),
+        ("h:1 wieght=2", "weight, tier, zone and expect"),
         ("h:1 weight=0", "remove its line"),
         ("h:1 weight=1001", "from 1 to 1000"),
         ("h:1 weight=-1", "from 1 to 1000"),
@@ -113,6 +116,11 @@ fn every_kind_of_bad_line_has_its_reason() {
         ("h:1 tier=256", "from 0 to 255"),
         ("h:1 zone=", "a zone is"),
         ("h:1 zone=a/b", "a zone is"),
+        ("h:1 expect=", "an expectation is"),
+        ("h:1 expect=text:", "an expectation is"),
+        ("h:1 expect=text:%FF", "an expectation is"),
+        ("h:1 expect=sha-256:00", "an expectation is"),
+        ("h:1 expect=text:a expect=text:b", "twice"),
         ("h:1 tier=1 tier=1", "twice"),
     ] {
         let message = problem(line);

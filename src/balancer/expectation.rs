@@ -1,0 +1,108 @@
+//! The content that a probe expects. Without it, any 200 counts as a success, also that of a captive portal or of a
+//! default virtual host.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest, Sha256};
+
+/// What the body of a probe answer must be. As text (`Display`) it is the value that parses to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expectation {
+    /// It contains this text.
+    Text(Box<str>),
+    /// It has this SHA-256 digest.
+    Sha256([u8; 32]),
+}
+
+/// A value that is not an expectation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("it must be text:SUBSTRING, or sha-256: and 64 hexadecimal digits")]
+pub struct NotAnExpectation;
+
+impl Expectation {
+    /// Whether `body` is as expected.
+    #[must_use]
+    pub fn is_met(&self, body: &[u8]) -> bool {
+        match self {
+            Self::Text(text) => memchr::memmem::find(body, text.as_bytes()).is_some(),
+            Self::Sha256(digest) => Sha256::digest(body).as_slice() == digest,
+        }
+    }
+}
+
+impl FromStr for Expectation {
+    type Err = NotAnExpectation;
+
+    fn from_str(value: &str) -> Result<Self, NotAnExpectation> {
+        if let Some(text) = value.strip_prefix("text:").filter(|text| !text.is_empty()) {
+            return Ok(Self::Text(text.into()));
+        }
+        let digits = value.strip_prefix("sha-256:").filter(|digits| digits.len() == 64);
+        let digits = digits.map(str::as_bytes).ok_or(NotAnExpectation)?;
+        let mut digest = [0; 32];
+        for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = pair.iter().try_fold(0, |value, digit| {
+                let digit = char::from(*digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+                digit.map(|digit| value << 4 | digit).ok_or(NotAnExpectation)
+            })?;
+        }
+        Ok(Self::Sha256(digest))
+    }
+}
+
+impl fmt::Display for Expectation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(formatter, "text:{text}"),
+            Self::Sha256(digest) => {
+                formatter.write_str("sha-256:")?;
+                digest.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST_OF_ABC: &str = "sha-256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    #[test]
+    fn a_text_is_looked_for_in_the_body() {
+        let expectation: Expectation = "text:a file: I".parse().unwrap();
+        assert!(expectation.is_met(b"\xFFthis is a file: I think"));
+        assert!(!expectation.is_met(b"A file: I"));
+        assert!(!expectation.is_met(b""));
+    }
+
+    #[test]
+    fn a_digest_is_that_of_the_whole_body() {
+        for value in [DIGEST_OF_ABC.to_owned(), DIGEST_OF_ABC.to_uppercase().replace("SHA", "sha")] {
+            let expectation: Expectation = value.parse().unwrap();
+            assert!(expectation.is_met(b"abc"));
+            assert!(!expectation.is_met(b"abcd"));
+            assert_eq!(expectation.to_string(), DIGEST_OF_ABC);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_an_error() {
+        let digits = DIGEST_OF_ABC.get(8..).unwrap();
+        for value in [
+            "",
+            "text",
+            "text:",
+            "abc",
+            "sha-256:",
+            "sha-256:ba78",
+            &format!("sha-256:{digits}0"),
+            &format!("sha-256:+{}", &digits[1..]),
+            &format!("sha-256:{}\u{e4}", &digits[2..]),
+            &format!("sha256:{digits}"),
+        ] {
+            assert_eq!(value.parse::<Expectation>(), Err(NotAnExpectation), "{value}");
+        }
+    }
+}
