@@ -29,7 +29,7 @@ use awc::http::{Method as HttpMethod, Uri, header};
 use awc::{Client, ClientResponse, Connector};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::{Position, Url};
 
 mod dial;
@@ -55,6 +55,9 @@ const MAX_IDLE: usize = 256;
 
 /// The longest address that awc's own type takes without error.
 const MAX_TARGET_BYTES: usize = 65_534;
+
+/// Characters of a pool's key that are coded.
+const NOT_IN_KEYS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-');
 
 /// awc's own time limits are not used: they hide what took so long.
 const NEVER: Duration = Duration::from_hours(365 * 24);
@@ -313,9 +316,15 @@ fn client(dialer: &Dialer, idle_timeout: Duration) -> Client {
 /// The address for awc. Its pool shares connections between equal authorities: this authority is a name for origin and
 /// route, and the dialer takes both from the exchange. The scheme is always http, since TLS is the dialer's.
 fn uri(url: &Url, exchange: &Exchange) -> Result<Uri, TransportError> {
-    let key = format!("{:?} {:?}", exchange.origin, exchange.route);
-    // Every character that could mean something in an authority is coded; so is the underscore.
-    let authority = utf8_percent_encode(&key, NON_ALPHANUMERIC).to_string().replace('%', "_");
+    let Origin { host, port, security } = &exchange.origin;
+    let security = if *security == Security::Tls { "tls" } else { "tcp" };
+    // awc hashes it byte by byte for each request, so it is short.
+    let key = match &exchange.route {
+        Route::Direct => format!("{security}.{port}.{host}"),
+        route => format!("{security}.{port}.{host} {route:?}"),
+    };
+    // Every character that could mean something in an authority is coded, and so is the underscore.
+    let authority = utf8_percent_encode(&key, NOT_IN_KEYS).to_string().replace('%', "_");
     let target = match exchange.route {
         // A proxy needs the whole address (RFC 9112, section 3.2.2).
         Route::Forward(_) => {

@@ -298,6 +298,35 @@ fn idle_connections_are_bounded() {
 }
 
 #[test]
+fn the_pool_tells_origins_and_routes_apart() {
+    let key = |url: &str, route: &Route| {
+        let request = Request::get(url.parse().unwrap());
+        let exchange = Exchange::new(request.origin().unwrap(), route.clone(), Reuse::Allowed, false, 1);
+        uri(&request.url, &exchange).unwrap().authority().unwrap().to_string()
+    };
+    let by_proxy = |proxy: &str| {
+        let rules = ProxyRules::from_variables(|name| (name == "http_proxy").then(|| proxy.to_owned()));
+        rules.route(&"http://a.org/f".parse().unwrap()).unwrap()
+    };
+    let direct = [
+        "http://a.org/f",
+        "http://a.org:81/f",
+        "https://a.org/f",
+        "http://[::1]/f",
+        "http://3a-3a1/f",
+        "http://_3A/",
+    ];
+    let mut keys: Vec<_> = direct.iter().map(|url| key(url, &Route::Direct)).collect();
+    keys.extend(
+        ["p:1", "p:2", "q:1", "user:a@p:1", "user:b@p:1"]
+            .map(|proxy| key("http://a.org/f", &by_proxy(proxy))),
+    );
+    assert_eq!(key("http://user:pw@A.org:80/g?x", &Route::Direct), keys[0]);
+    let different: std::collections::HashSet<_> = keys.iter().collect();
+    assert_eq!(different.len(), keys.len(), "{keys:?}");
+}
+
+#[test]
 fn an_address_that_cannot_be_sent_is_an_error() {
     run(async {
         let transport = Transport::new(TransportSettings::default());
