@@ -21,7 +21,7 @@ impl Credentials {
         let decoded = |text| percent_decode_str(text).collect::<Vec<u8>>();
         let pair = [decoded(url.username()), decoded(url.password().unwrap_or_default())].join(&b':');
         let home = url.origin();
-        *url = without_credentials(url);
+        *url = without_credentials(url.clone());
         is_there.then(|| Self { home, authorization: format!("Basic {}", STANDARD.encode(pair)) })
     }
 
@@ -40,13 +40,12 @@ impl fmt::Debug for Credentials {
 /// `url` without user name, password and fragment.
 #[must_use]
 pub(super) fn shown(url: &Url) -> String {
-    without_credentials(url).into()
+    without_credentials(url.clone()).into()
 }
 
 /// `url` without user name, password and fragment.
 #[must_use]
-pub(super) fn without_credentials(url: &Url) -> Url {
-    let mut url = url.clone();
+pub(super) fn without_credentials(mut url: Url) -> Url {
     url.set_fragment(None);
     // Both fail only for an address without host, which has neither.
     let _ = url.set_username("");
@@ -54,7 +53,7 @@ pub(super) fn without_credentials(url: &Url) -> Url {
     url
 }
 
-/// Any text that may be an address, such as one that cannot be parsed, without what may be user name and password.
+/// A text that may be an address, even one that cannot be parsed, without user name and password.
 #[must_use]
 pub(super) fn masked(text: &str) -> String {
     let start = text.find("//").map_or(0, |at| at.saturating_add(2));

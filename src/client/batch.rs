@@ -27,13 +27,13 @@ use crate::{open_files, telemetry};
 /// Files that wait for the disk at a time, beside those that are downloaded.
 const MAX_LANDED: usize = 256;
 
-/// Descriptors that are open whatever is downloaded: standard streams, event loop, threads that resolve names.
+/// Descriptors beside those of downloads: standard streams, event loop, threads that resolve names.
 const OWN_DESCRIPTORS: u64 = 32;
 
 /// Descriptors of a download beside its connections: part file, journal, the next journal, the folder.
 const FILE_DESCRIPTORS: usize = 4;
 
-/// How long what came is being saved after Ctrl-C.
+/// The most time for saving the received bytes after Ctrl-C.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How much is done at a time.
@@ -50,7 +50,7 @@ impl Parallelism {
         Self { jobs, landed: MAX_LANDED }
     }
 
-    /// The descriptors that this takes with so many sources for each file.
+    /// The descriptors that this takes with `sources` servers for each file.
     fn descriptors(self, sources: usize) -> u64 {
         let of_jobs = self.jobs.saturating_mul(sources.saturating_add(FILE_DESCRIPTORS));
         // A small file has one descriptor while it gets its name, a large one its part file and its journal.
@@ -82,7 +82,7 @@ pub(super) async fn run(settings: Settings) -> GetCode {
         limiter: settings.limit_rate.map(|rate| Rc::new(RefCell::new(RateLimiter::new(rate)))),
         finisher: Finisher::new(settings.options.durability, parallelism.landed),
         claims: Claims::default(),
-        stop: stop_on_signals(Rc::clone(&active), settings.show.progress != Some(ProgressMode::None)),
+        stop: stop_on_signals(&active, settings.show.progress != Some(ProgressMode::None)),
     };
     let mut tasks = tasks(&settings, &context);
     let screen = Screen::new(settings.show, tasks.len());
@@ -221,12 +221,12 @@ fn handle_size_limit() -> Option<tokio::signal::unix::Signal> {
     signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).ok()
 }
 
-/// Becomes true at Ctrl-C or SIGTERM, so that what came so far is kept. `active` is the number of downloads that are awaited then.
-fn stop_on_signals(active: Rc<Cell<usize>>, is_told: bool) -> watch::Receiver<bool> {
+/// Becomes true at Ctrl-C or SIGTERM, so that the received bytes are kept. `active` is the number of downloads that are awaited then.
+fn stop_on_signals(active: &Rc<Cell<usize>>, is_told: bool) -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
         let Ok(mut signals) = signal(kind) else { continue };
-        let (sender, active) = (sender.clone(), Rc::clone(&active));
+        let (sender, active) = (sender.clone(), Rc::clone(active));
         actix_rt::spawn(async move {
             let end = || std::process::exit(i32::from(GetCode::Interrupted.number()));
             while signals.recv().await.is_some() {
@@ -239,7 +239,7 @@ fn stop_on_signals(active: Rc<Cell<usize>>, is_told: bool) -> watch::Receiver<bo
                     // Standard error may be closed.
                     let _ = writeln!(
                         std::io::stderr(),
-                        "Interrupted: saving what came of {files} download(s), {limit} at most; a second Ctrl-C ends at once"
+                        "Interrupted: saving {files} unfinished download(s), {limit} at most; a second Ctrl-C ends at once"
                     );
                 }
                 actix_rt::spawn(async move {

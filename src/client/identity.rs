@@ -21,7 +21,7 @@ const STRONG_DATE_AGE: Duration = Duration::from_mins(1);
 const STRONG_DATE_AGE_HERE: Duration = Duration::from_hours(24);
 
 /// Earlier dates (1980-01-02) are defaults of archives and reproducible builds: they stay while the content changes.
-const FIRST_STRONG_DATE: Duration = Duration::from_secs(315_619_200);
+const FIRST_STRONG_DATE: Duration = Duration::from_hours(24 * 3653);
 
 /// The digest that `head` promises for the whole file: `Repr-Digest` (RFC 9530), or `Digest` (RFC 3230), which
 /// mirrors still send.
@@ -125,8 +125,8 @@ fn is_strong_date(modified: &str, date: Option<SystemTime>, now: SystemTime) -> 
 /// The resource that `answered` represents after redirects of `requested`: two answers with the same one may be compared by their
 /// validators.
 ///
-/// A mirror keeps the path: an address that ends with the requested path and query represents what was requested, whatever
-/// its host. Any other path, such as `/1.2/f` behind `/latest`, is a resource of its own. Its host and its query, which storage
+/// A mirror keeps the path: an address that ends with the requested path and query represents the requested resource on any
+/// host. Any other path, such as `/1.2/f` behind `/latest`, is a resource of its own. Its host and its query, which storage
 /// services sign for each request, do not count.
 #[must_use]
 pub fn resource(requested: &Url, answered: &Url) -> String {

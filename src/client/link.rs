@@ -51,7 +51,7 @@ fn mirror(base: &Url, link: &str) -> Option<Mirror> {
             _ => {}
         }
     }
-    let url = without_credentials(&base.join(target).ok().filter(|_| is_duplicate)?);
+    let url = without_credentials(base.join(target).ok().filter(|_| is_duplicate)?);
     match (base.scheme(), url.scheme()) {
         (_, "https") | ("http", "http") => Some(Mirror { url, priority }),
         _ => None,

@@ -55,7 +55,7 @@ impl Trail {
     /// A trail that starts at `url` and allows `max` redirects.
     #[must_use]
     pub fn new(url: Url, max: usize) -> Self {
-        Self { visited: Vec::new(), end: without_credentials(&url), max }
+        Self { visited: Vec::new(), end: without_credentials(url), max }
     }
 
     /// The address at its end: the next to be asked.
@@ -86,7 +86,7 @@ impl Trail {
             (_, "http" | "https") => {}
             (_, scheme) => return Err(RedirectError::Scheme { scheme: scheme.to_owned() }),
         }
-        next = without_credentials(&next);
+        next = without_credentials(next);
         if next == self.end || self.visited.contains(&next) {
             return Err(RedirectError::Circle { at: next.to_string() });
         }

@@ -46,7 +46,7 @@ fn several_files_end_with_a_summary_and_ctrl_c_with_what_is_awaited() {
         });
         running.signal(rustix::process::Signal::INT);
         assert_eq!(running.wait().code(), Some(130));
-        let words = "saving what came of 2 download(s), 30s at most; a second Ctrl-C ends at once";
+        let words = "saving 2 unfinished download(s), 30s at most; a second Ctrl-C ends at once";
         assert_eq!(running.stderr().contains(words), more.is_empty(), "{}", running.stderr());
     }
 }

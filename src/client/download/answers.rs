@@ -150,7 +150,7 @@ impl Engine<'_> {
         if self.writer.is_none() {
             match self.open_store(&opened) {
                 Err(DownloadError::Sink(error @ SinkError::NoSpace { .. })) if !self.is_named_later() => {
-                    // The size is what this server announces; another one may have a smaller file.
+                    // This server announces the size; another one may have a smaller file.
                     self.identity = before;
                     self.fail(run, Failure::Final, error.into(), None, now);
                     return Ok(());

@@ -133,7 +133,7 @@ impl<'a> Engine<'a> {
             if let (Some(kinds), None) = (unchecked, self.identity.digest) {
                 self.observer.notice(&Event::Unchecked { kinds });
             }
-            // The Metalink says that all of them have the same file.
+            // By the Metalink, all of them have the same file.
             let resource = urls.first().map(address::shown).unwrap_or_default();
             for url in urls {
                 self.add_source(Trail::new(url.clone(), self.context.options.max_redirects), &resource);

@@ -72,17 +72,17 @@ impl Engine<'_> {
             self.exclude(*only, REASON);
         }
         let others: Vec<SourceId> = self.sources.ids().filter(|id| !self.plan.is_excluded(*id)).collect();
-        self.ask_alone(&others, REASON);
+        self.ask_alone(&others);
         self.lose_for_good(&[ByteRange::new(0, size)]).await
     }
 
     /// From now on `sources` are asked one at a time, the largest contributor last.
-    pub(super) fn ask_alone(&mut self, sources: &[SourceId], reason: &str) {
+    pub(super) fn ask_alone(&mut self, sources: &[SourceId]) {
         let mut order: Vec<SourceId> =
             sources.iter().copied().filter(|id| !self.plan.is_excluded(*id)).collect();
         order.sort_by_key(|id| self.sources.supplied_bytes(*id));
         for source in &order {
-            self.exclude(*source, reason);
+            self.plan.exclude(*source);
         }
         self.refetch.waiting.extend(order);
         self.admit_next();

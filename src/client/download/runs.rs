@@ -274,7 +274,7 @@ impl Engine<'_> {
             entry.is_missing = matches!(error, DownloadError::Refused { status: 404 | 410, .. });
         }
         if let DownloadError::OtherDigest { .. } = error {
-            // What is promised is not there: that tells more than any failure beside it.
+            // The promised file is not there: that matters more than any other failure.
             self.checksum_error.get_or_insert(error);
             return;
         }

@@ -60,7 +60,7 @@ struct Waiting {
 }
 
 impl Finisher {
-    /// One whose files survive what `durability` says, and that has at most `max_group` of them open.
+    /// One whose files survive as `durability` defines, and that has at most `max_group` of them open.
     #[must_use]
     pub fn new(durability: Durability, max_group: usize) -> Self {
         Self { durability, max_group: max_group.max(1), sender: Rc::default() }

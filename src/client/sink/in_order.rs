@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use super::passing::PassingPieces;
 use super::{Pieces, SinkError, descriptor};
 
-/// A descriptor, or what a path leads to.
+/// A descriptor, or the target of a path.
 #[derive(Debug)]
 pub(super) struct InOrder {
     /// `None` for standard output.

@@ -132,7 +132,7 @@ impl Journal {
     }
 }
 
-/// Where the next journal is written; no longer than the journal's own name: if that fits, this does.
+/// The path of the next journal while it is written; no longer than the journal's own name: if that fits, this does.
 fn fresh_path(path: &Path) -> PathBuf {
     path.with_extension("new")
 }

@@ -43,7 +43,7 @@ pub fn beside(target: &Path, suffix: &str) -> PathBuf {
 /// The most links that are followed.
 const MAX_LINKS: usize = 40;
 
-/// Where bytes for `path` go: an open descriptor that it names or leads to, or a path. A link to a file, or to a name that
+/// The destination of bytes for `path`: an open descriptor that it names or leads to, or a path. A link to a file, or to a name that
 /// is free, stays a link.
 #[must_use]
 pub fn destination(path: &Path) -> Destination {
@@ -62,12 +62,12 @@ pub fn destination(path: &Path) -> Destination {
     Destination::Path(if is_replaced { to } else { path.to_owned() })
 }
 
-/// Where bytes go.
+/// The destination of bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
     /// To the inherited descriptor of this number.
     Descriptor(i32),
-    /// To what has, or will have, this name.
+    /// To the file, device or pipe of this name.
     Path(PathBuf),
 }
 

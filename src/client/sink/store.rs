@@ -149,7 +149,7 @@ impl Store {
         self.pieces = pieces;
         self.checked = RangeSet::new();
         let Place::Part(part) = &self.place else { return Ok(()) };
-        // What is in the file and not used makes room for what comes in its place.
+        // Bytes in the file that are not used make room for those that replace them.
         let room = if done.is_empty() { part.size()? } else { 0 };
         let wanted = size.map(|size| size.saturating_sub(done.len()));
         if let (Some(wanted), Some(free)) = (wanted, part.free_space())
@@ -158,7 +158,7 @@ impl Store {
             return Err(SinkError::NoSpace { path: part.path().to_owned(), wanted, free });
         }
         if done.is_empty() {
-            // The journal describes what was in the file, and marks the file as ours.
+            // The journal must not describe the old content any more; the new one marks the file as ours.
             self.earlier = Some(claim(part.target())?);
             // Some file systems write a file that was cut to the disk when it is closed.
             if room > 0 {
