@@ -30,14 +30,22 @@ pub(super) struct Connection {
     pub(super) stream: Stream,
     pub(super) worker: Rc<Worker>,
     pub(super) peer: Option<SocketAddr>,
-    /// Bytes that no request was made of yet: the first part of a head, and requests sent ahead.
-    pub(super) input: BytesMut,
-    /// Bytes of `input` that `scan` has seen.
-    scanned: usize,
-    scan: HeadScan,
+    /// Bytes that no request was made of yet, if there are any.
+    unread: Option<Box<Unread>>,
     answers: u32,
     wait: Wait,
+    /// Whether the client has closed its side.
+    pub(super) is_ended: bool,
     pub(super) tally: Tally,
+}
+
+/// The first part of a head, or requests that were sent ahead.
+#[derive(Debug, Default)]
+struct Unread {
+    bytes: BytesMut,
+    /// Bytes that `scan` has seen.
+    scanned: usize,
+    scan: HeadScan,
 }
 
 /// What is settled when a connection is gone.
@@ -66,7 +74,7 @@ enum Wait {
 #[derive(Debug)]
 pub(super) enum Next {
     /// Has the service answer the request with this head.
-    Request(BytesMut),
+    Request(Box<[u8]>),
     /// Sends the rest of an answer of the fast path, of which the kernel took `written` bytes at once.
     Rest {
         /// The answer.
@@ -100,11 +108,10 @@ impl Connection {
             stream,
             worker: Rc::clone(&worker),
             peer,
-            input: BytesMut::new(),
-            scanned: 0,
-            scan: HeadScan::default(),
+            unread: None,
             answers: 0,
             wait: Wait::No,
+            is_ended: false,
             tally: Tally { sent: 0, slot: None, worker, _place: place },
         }
     }
@@ -154,40 +161,55 @@ impl Connection {
         }
     }
 
+    /// Bytes that were read and that no request was made of.
+    pub(super) fn unread(&self) -> &[u8] {
+        self.unread.as_ref().map_or(&[], |unread| &unread.bytes)
+    }
+
     /// Reads heads, and answers those that the fast path takes, until something is left to do.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
+        let mut unread = self.unread.take().map_or_else(Unread::default, |unread| *unread);
+        let next = self.poll_heads(cx, &mut unread);
+        if !unread.bytes.is_empty() {
+            self.unread = Some(Box::new(unread));
+        }
+        next
+    }
+
+    fn poll_heads(&mut self, cx: &mut Context<'_>, unread: &mut Unread) -> Poll<io::Result<Next>> {
         let worker = Rc::clone(&self.worker);
         let mut scratch = worker.scratch.borrow_mut();
         for _ in 0..ANSWERS_IN_TURN {
             let mut read = ReadBuf::new(&mut scratch);
-            if self.scanned == self.input.len() {
+            if unread.scanned == unread.bytes.len() {
+                let is_partial = unread.scanned > 0;
                 let Poll::Ready(result) = self.stream.poll_read(cx, &mut read) else {
-                    return self.poll_wait(cx);
+                    return self.poll_wait(cx, is_partial);
                 };
                 result?;
                 if read.filled().is_empty() {
+                    self.is_ended = true;
                     // Half a head and an end is malformed; an end between two requests is not.
-                    let is_partial = self.scanned > 0;
                     let next = if is_partial { Next::Refuse(StatusCode::BAD_REQUEST) } else { Next::Close };
                     return Poll::Ready(Ok(next));
                 }
-                if !self.input.is_empty() {
-                    self.input.extend_from_slice(read.filled());
+                if is_partial {
+                    unread.bytes.extend_from_slice(read.filled());
                 }
             }
             // A head that arrives in one piece, as nearly all do, is not copied.
-            let bytes = if self.input.is_empty() { read.filled() } else { &self.input };
-            let unseen = bytes.get(self.scanned..).unwrap_or_default();
-            let end = match self.scan.feed(unseen, worker.limits.head) {
-                Scan::Complete(end) => self.scanned + end,
+            let bytes = if unread.bytes.is_empty() { read.filled() } else { &unread.bytes };
+            let unseen = bytes.get(unread.scanned..).unwrap_or_default();
+            let end = match unread.scan.feed(unseen, worker.limits.head) {
+                Scan::Complete(end) => unread.scanned + end,
                 other => {
-                    if self.input.is_empty() {
-                        self.input.extend_from_slice(read.filled());
+                    if unread.bytes.is_empty() {
+                        unread.bytes.extend_from_slice(read.filled());
                     }
-                    self.scanned = self.input.len();
+                    unread.scanned = unread.bytes.len();
                     match other {
                         Scan::Refused(status) => return Poll::Ready(Ok(Next::Refuse(status))),
-                        _ if is_malformed(&self.input) => {
+                        _ if is_malformed(&unread.bytes) => {
                             return Poll::Ready(Ok(Next::Refuse(StatusCode::BAD_REQUEST)));
                         }
                         _ => continue,
@@ -197,15 +219,17 @@ impl Connection {
             let head = bytes.get(..end).unwrap_or(bytes);
             let mut answer = worker.fast_answer.borrow_mut();
             let declined = match offer(&worker, head, self.peer, &mut answer) {
-                Offer::Declined => Some(BytesMut::from(head)),
+                Offer::Declined => Some(Box::from(head)),
                 Offer::Answered => None,
             };
-            if self.input.is_empty() {
-                self.input.extend_from_slice(read.filled().get(end..).unwrap_or_default());
+            if unread.bytes.is_empty() {
+                unread.bytes.extend_from_slice(read.filled().get(end..).unwrap_or_default());
             } else {
-                self.input.advance(end);
+                unread.bytes.advance(end);
             }
-            self.forget_head();
+            unread.scanned = 0;
+            unread.scan = HeadScan::default();
+            self.wait = Wait::No;
             if let Some(head) = declined {
                 return Poll::Ready(Ok(Next::Request(head)));
             }
@@ -217,15 +241,9 @@ impl Connection {
         Poll::Pending
     }
 
-    /// The head in `input` has become a request.
-    fn forget_head(&mut self) {
-        self.scan = HeadScan::default();
-        self.scanned = 0;
-        self.wait = Wait::No;
-        if self.input.is_empty() {
-            // Gives the memory back.
-            self.input = BytesMut::new();
-        }
+    /// Takes bytes that are not to become a request.
+    pub(super) fn keep_unread(&mut self, bytes: &[u8]) {
+        self.unread = Some(Box::new(Unread { bytes: bytes.into(), ..Unread::default() }));
     }
 
     /// Sends an answer of the fast path, as far as the kernel takes it. Gives the next step unless that is the next request.
@@ -273,17 +291,17 @@ impl Connection {
     }
 
     /// There is nothing to read: waits for the next bytes, unless they come too late or are not wanted any more.
-    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
+    fn poll_wait(&mut self, cx: &mut Context<'_>, is_partial: bool) -> Poll<io::Result<Next>> {
         if self.stream.is_new() {
             return Poll::Pending;
         }
         let mut deadlines = self.worker.deadlines.borrow_mut();
         let slot = *self.tally.slot.get_or_insert_with(|| deadlines.enter(cx.waker().clone()));
         let limits = &self.worker.limits;
-        let (wait, limit) = match self.scanned {
-            0 if self.answers == 0 => (Wait::Request, limits.head_timeout),
-            0 => (Wait::Request, limits.keep_alive),
-            _ => (Wait::Head, limits.head_timeout),
+        let (wait, limit) = match self.answers {
+            _ if is_partial => (Wait::Head, limits.head_timeout),
+            0 => (Wait::Request, limits.head_timeout),
+            _ => (Wait::Request, limits.keep_alive),
         };
         if self.wait != wait {
             self.wait = wait;

@@ -59,7 +59,7 @@ impl Connection {
         if let Ok(Err(_)) = timeout(LINGER, first).await {
             return;
         }
-        self.input.extend_from_slice(read.filled());
+        self.keep_unread(read.filled());
         let ending = self.refuse(StatusCode::SERVICE_UNAVAILABLE);
         // A client that does not take the page would keep the place of the next one.
         let _ = timeout(LINGER, ending).await;
@@ -67,7 +67,7 @@ impl Connection {
 
     /// Answers the unread input with the page of this status, and closes.
     pub(super) async fn refuse(&mut self, status: StatusCode) -> io::Result<After> {
-        let refused = Refused::of(self, &self.input);
+        let refused = Refused::of(self, self.unread());
         self.refuse_as(status, refused).await
     }
 
@@ -100,8 +100,9 @@ impl Connection {
     /// Whether bytes that were sent could be lost if the socket were closed now. A connection that sent little and has
     /// nothing to read costs no look at the kernel.
     pub(super) fn is_at_risk(&self, cx: &mut Context<'_>) -> bool {
-        let is_suspect =
-            self.tally.sent > AT_ONCE || !self.input.is_empty() || self.stream.poll_readable(cx).is_ready();
+        let is_suspect = self.tally.sent > AT_ONCE
+            || !self.unread().is_empty()
+            || (!self.is_ended && self.stream.poll_readable(cx).is_ready());
         is_suspect && self.stream.unacknowledged() != Some(0)
     }
 

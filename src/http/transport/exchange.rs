@@ -29,7 +29,7 @@ enum Body<B> {
 
 impl Connection {
     /// Answers the request with this head.
-    pub(super) async fn answer_request<S, B>(&mut self, mut head: BytesMut, service: &S) -> io::Result<After>
+    pub(super) async fn answer_request<S, B>(&mut self, head: Box<[u8]>, service: &S) -> io::Result<After>
     where
         S: Service<Request>,
         S::Error: Into<Response<BoxBody>>,
@@ -38,6 +38,7 @@ impl Connection {
     {
         self.begin_answer();
         let refused = Refused::of(self, &head);
+        let mut head = BytesMut::from(Bytes::from(head));
         let mut codec = Codec::new(self.worker.codec.clone());
         let mut request = match codec.decode(&mut head) {
             Ok(Some(Message::Item(request))) => request,

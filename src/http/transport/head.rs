@@ -169,7 +169,8 @@ pub(super) fn is_malformed(beginning: &[u8]) -> bool {
     beginning.len() <= LONGEST
         && matches!(
             request.parse_with_uninit_headers(beginning, &mut headers),
-            Err(error) if error != httparse::Error::TooManyHeaders
+            // Another version has a status of its own, once its line is whole.
+            Err(error) if !matches!(error, httparse::Error::TooManyHeaders | httparse::Error::Version)
         )
 }
 

@@ -74,6 +74,8 @@ mod accept;
 mod admission;
 mod connection;
 mod deadlines;
+#[cfg(any(test, fuzzing))]
+pub mod driver;
 mod ending;
 mod exchange;
 mod fast_path;

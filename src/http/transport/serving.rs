@@ -165,9 +165,10 @@ impl Serving {
             Ok(_) = phases.wait_for(|phase| matches!(phase, Phase::Stopping(_))) => {}
             () = self.replace_workers() => {}
         }
+        // The listeners close once the last worker has taken the connections that wait there.
+        self.start = Box::new(|_| Err(io::Error::other("the server is being stopped")));
         tokio::select! {
             () = connections.emptied() => {}
-            () = self.replace_workers() => {}
             () = grace(&mut phases) => {}
         }
         for worker in &self.workers {

@@ -21,7 +21,53 @@ pub(super) enum Stream {
     New(Accepted),
     /// Both ends are in this process.
     #[cfg(any(test, fuzzing))]
-    Memory(tokio::io::DuplexStream),
+    Memory(Memory),
+}
+
+/// One end of a pipe in memory.
+#[cfg(any(test, fuzzing))]
+#[derive(Debug)]
+pub(super) struct Memory {
+    pipe: tokio::io::DuplexStream,
+    ahead: Ahead,
+}
+
+/// The first byte of a write that found the pipe full. Writing it is the only way to wait for room.
+#[cfg(any(test, fuzzing))]
+#[derive(Debug)]
+enum Ahead {
+    No,
+    Waits(u8),
+    Written,
+}
+
+#[cfg(any(test, fuzzing))]
+impl From<tokio::io::DuplexStream> for Stream {
+    fn from(pipe: tokio::io::DuplexStream) -> Self {
+        Self::Memory(Memory { pipe, ahead: Ahead::No })
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+impl Memory {
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Ahead::Waits(byte) = self.ahead {
+            std::task::ready!(Pin::new(&mut self.pipe).poll_write(cx, &[byte]))?;
+            self.ahead = Ahead::Written;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Ahead::Written = std::mem::replace(&mut self.ahead, Ahead::No) {
+            return Poll::Ready(Ok(1));
+        }
+        let written = Pin::new(&mut self.pipe).poll_write(cx, bytes);
+        if let (Poll::Pending, Some(first)) = (&written, bytes.first()) {
+            self.ahead = Ahead::Waits(*first);
+        }
+        written
+    }
 }
 
 /// A non-blocking socket as the kernel returned it.
@@ -93,10 +139,9 @@ impl Stream {
     /// Ready once the kernel may take more.
     pub(super) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self,
-            socket => socket.poll_write_ready(cx),
-            New(_accepted) => Poll::Ready(Ok(())),
-            // A write of nothing is ready as soon as there is room.
-            Memory(memory) => Pin::new(memory).poll_write(cx, &[]).map_ok(drop))
+        socket => socket.poll_write_ready(cx),
+        New(_accepted) => Poll::Ready(Ok(())),
+        Memory(memory) => memory.poll_writable(cx))
     }
 
     /// Bytes that were sent and that the other end has not acknowledged, as far as the system knows. The other end of a Unix
@@ -113,7 +158,7 @@ impl Stream {
         each!(self,
             socket => Pin::new(socket).poll_read(cx, buf),
             New(accepted) => accepted.read(buf),
-            Memory(memory) => Pin::new(memory).poll_read(cx, buf))
+            Memory(memory) => Pin::new(&mut memory.pipe).poll_read(cx, buf))
     }
 
     /// Writes the first bytes and then the second, as far as the kernel takes them, in one call.
@@ -127,13 +172,13 @@ impl Stream {
         let only = if first.is_empty() { second } else { first };
         let is_one = first.is_empty() || second.is_empty();
         each!(self,
-            socket => if is_one {
-                Pin::new(socket).poll_write(cx, only)
-            } else {
-                Pin::new(socket).poll_write_vectored(cx, &both)
-            },
-            New(accepted) => accepted.write(&both, only, is_one),
-            Memory(memory) => Pin::new(memory).poll_write(cx, only))
+        socket => if is_one {
+            Pin::new(socket).poll_write(cx, only)
+        } else {
+            Pin::new(socket).poll_write_vectored(cx, &both)
+        },
+        New(accepted) => accepted.write(&both, only, is_one),
+        Memory(memory) => memory.poll_write(cx, only))
     }
 
     /// Sends bytes of a file from `offset` on, which moves behind them. Gives 0 if the file has no more.
@@ -149,7 +194,7 @@ impl Stream {
         each!(self,
             socket => Pin::new(socket).poll_shutdown(cx),
             New(_accepted) => Poll::Ready(Ok(())),
-            Memory(memory) => Pin::new(memory).poll_shutdown(cx))
+            Memory(memory) => Pin::new(&mut memory.pipe).poll_shutdown(cx))
     }
 }
 
