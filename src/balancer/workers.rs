@@ -19,7 +19,7 @@ use crate::balancer::redirect::{CurrentTable, RedirectHandler};
 use crate::balancer::settings::BalancerSettings;
 use crate::http::listener::Listener;
 use crate::http::stop::StopHandle;
-use crate::http::transport::{Limits, Serving, Shortcut, Transport};
+use crate::http::transport::{FastPath, Limits, Serving, Transport};
 use crate::supervision::{ActorKind, Guardian, Seat};
 
 /// What every HTTP worker is started with.
@@ -55,13 +55,13 @@ impl Workers {
             stop,
             ..Transport::default()
         };
-        transport.serve_with_shortcut(listeners, move || {
+        transport.serve_with_fast_path(listeners, move || {
             let service = Rc::new(self.start());
-            let shortcut: Rc<dyn Shortcut> = Rc::clone(&service) as _;
-            let long_way = fn_service(move |request: Request| {
+            let fast_path: Rc<dyn FastPath> = Rc::clone(&service) as _;
+            let slow_path = fn_service(move |request: Request| {
                 ready(Ok::<_, Response<BoxBody>>(service.answer(&request)))
             });
-            (long_way, Some(shortcut))
+            (slow_path, Some(fast_path))
         })
     }
 

@@ -5,10 +5,9 @@
 //! and sends one range only.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::future::{Ready, ready};
 use std::pin::Pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -17,10 +16,10 @@ use actix_http::header::{self, HeaderValue};
 use actix_http::{HttpMessage as _, Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::access_log::AccessLog;
-use super::body::{Body, Passage};
 use super::digests::Digests;
 use super::listing::Listings;
 use super::load::{Flight, Load};
@@ -32,7 +31,8 @@ use super::store::{Found, Store};
 use super::variants::{Representation, Variants};
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
-use crate::http::transport::Link;
+use crate::http::stop::Phase;
+use crate::http::transport::{OnEnd, Passage};
 
 /// The file that balancers fetch to see whether a server answers.
 pub const PROBE: &[u8] = b"plshelp.txt";
@@ -72,6 +72,8 @@ pub struct Files {
     pub(super) listings: Option<Listings>,
     /// The digests of the files, if they are made.
     pub digests: Option<Arc<Digests>>,
+    /// Whether the server is being stopped.
+    pub phases: watch::Receiver<Phase>,
     /// How it answers.
     pub plan: AnswerPlan,
 }
@@ -79,13 +81,13 @@ pub struct Files {
 /// An answer that is there at once, or once a disk has been read.
 pub enum Answering {
     /// It is there.
-    Now(Ready<Result<Response<Body>, Response<BoxBody>>>),
+    Now(Ready<Result<Response<BoxBody>, Response<BoxBody>>>),
     /// It has to wait.
-    Later(LocalBoxFuture<'static, Result<Response<Body>, Response<BoxBody>>>),
+    Later(LocalBoxFuture<'static, Result<Response<BoxBody>, Response<BoxBody>>>),
 }
 
 impl Future for Answering {
-    type Output = Result<Response<Body>, Response<BoxBody>>;
+    type Output = Result<Response<BoxBody>, Response<BoxBody>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
@@ -95,25 +97,7 @@ impl Future for Answering {
     }
 }
 
-thread_local! {
-    /// Those of this worker thread, while it has some.
-    static OF_THREAD: RefCell<Weak<Files>> = const { RefCell::new(Weak::new()) };
-}
-
 impl Files {
-    /// Those of this worker thread: all its listeners share them, and so what they keep in memory. They are made by
-    /// the first listener of the server whose load this is.
-    pub fn of_thread(load: &Arc<Load>, make: impl FnOnce() -> Self) -> Rc<Self> {
-        OF_THREAD.with_borrow_mut(|of_thread| {
-            if let Some(files) = of_thread.upgrade().filter(|files| Arc::ptr_eq(&files.load, load)) {
-                return files;
-            }
-            let files = Rc::new(make());
-            *of_thread = Rc::downgrade(&files);
-            files
-        })
-    }
-
     /// The answer to one request.
     pub fn answer(self: &Rc<Self>, request: Request) -> Answering {
         if let Some(sent) = self.answer_now(&request) {
@@ -130,19 +114,19 @@ impl Files {
     }
 
     /// Counts an answer, and has its end counted and written down.
-    fn finish(&self, request: &Request, sent: Sent) -> Response<Body> {
-        let Sent { answer, flight, memory } = sent;
+    fn finish(&self, request: &Request, sent: Sent) -> Response<BoxBody> {
+        let Sent { mut answer, flight, memory } = sent;
         self.counters.answered(answer.status().as_u16());
         let line = self.log.as_ref().map(|log| (Rc::clone(log), log.begin(request, answer.status())));
         let has_end = line.is_some() || memory.is_some() || !matches!(flight, Flight::None);
-        if let (Some(link), true) = (Link::of(request), has_end) {
-            link.on_end(move |end| {
+        if has_end {
+            answer.extensions_mut().insert(OnEnd(Box::new(move |end| {
                 drop(memory);
                 flight.end(end.completion);
                 if let Some((log, entry)) = line {
                     log.end(&entry, end);
                 }
-            });
+            })));
         }
         answer
     }
@@ -160,7 +144,7 @@ impl Files {
             Err(PathError::Malformed) => return Some(self.refuse(StatusCode::BAD_REQUEST).into()),
             Err(PathError::Unserved) => return Some(self.refuse(StatusCode::NOT_FOUND).into()),
         };
-        if *path.bytes == *PROBE && Link::of(request).is_some_and(|link| link.is_draining()) {
+        if *path.bytes == *PROBE && *self.phases.borrow() != Phase::Running {
             let mut answer = self.refuse(StatusCode::SERVICE_UNAVAILABLE);
             answer.head_mut().reason = Some("Draining");
             return Some(answer.into());
@@ -223,7 +207,7 @@ impl Files {
     }
 
     /// A folder's name without its slash: the links of its page would lead beside it.
-    fn redirect_to_folder(&self, request: &Request) -> Response<Body> {
+    fn redirect_to_folder(&self, request: &Request) -> Response<BoxBody> {
         // The path holds no empty segment, so this cannot lead to another host.
         let mut location = format!("{}/", request.path());
         // With a slash after it, the first folder called so is left out.
@@ -237,14 +221,14 @@ impl Files {
         let Ok(value) = HeaderValue::try_from(&location) else { return self.refuse(StatusCode::NOT_FOUND) };
         let status = StatusCode::MOVED_PERMANENTLY;
         let mut answer =
-            self.refuse(status).set_body(Body::from(self.plan.pages.redirect(status, &location)));
+            self.refuse(status).set_body(BoxBody::new(self.plan.pages.redirect(status, &location)));
         answer.headers_mut().insert(header::LOCATION, value);
         answer
     }
 
     /// The page of a status.
-    pub(super) fn refuse(&self, status: StatusCode) -> Response<Body> {
-        let mut answer = self.plan.pages.answer(status).map_body(|_, page| Body::from(page));
+    pub(super) fn refuse(&self, status: StatusCode) -> Response<BoxBody> {
+        let mut answer = self.plan.pages.answer(status).map_into_boxed_body();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
         }

@@ -7,7 +7,7 @@
 //! - [`encoding`], [`variants`]: whether a file is sent that lies compressed beside it.
 //! - [`listing`]: folders without an index.
 //! - [`digests`]: the SHA-256 of every file, made in the background.
-//! - [`body`], [`source`]: how the bytes go out.
+//! - [`source`]: a file that is watched while it is sent.
 //! - [`load`]: what the server reports of itself to balancers, and `drain`: how it stops.
 //! - [`access_log`], [`metrics`], [`admin`]: what its operator sees.
 
@@ -22,7 +22,6 @@ use tokio::sync::Semaphore;
 
 pub mod access_log;
 pub mod admin;
-pub mod body;
 pub mod cache;
 pub mod conditions;
 pub mod digests;
@@ -223,30 +222,23 @@ impl FileServer {
         let last_lines = log.clone();
         let serving = {
             let (workers, load) = (workers.clone(), Arc::clone(&load));
+            let worker_phases = transport_stop.phases();
             transport.serve(listeners, move || {
-                let files = Files::of_thread(&load, || {
-                    // A worker that died and was started anew goes on where the other stopped counting.
-                    let number = next_worker.fetch_add(1, Ordering::Relaxed) % workers.len().max(1);
-                    let counters = workers.get(number).map(Arc::clone).unwrap_or_default();
-                    let variants = || Variants::new(Arc::clone(&root), Arc::clone(&counters));
-                    let variants = settings.precompressed.then(variants);
-                    Files {
-                        store: Store::new(
-                            Arc::clone(&root),
-                            cache_bytes,
-                            plan.passage,
-                            Arc::clone(&counters),
-                        ),
-                        load: Arc::clone(&load),
-                        counters,
-                        log: log.clone().map(Rc::new),
-                        listings: listing_memory
-                            .clone()
-                            .map(|memory| Listings::new(Arc::clone(&root), memory)),
-                        variants,
-                        digests: digests.clone(),
-                        plan: plan.clone(),
-                    }
+                // A worker that replaces another counts on where the other stopped.
+                let number = next_worker.fetch_add(1, Ordering::Relaxed) % workers.len().max(1);
+                let counters = workers.get(number).map(Arc::clone).unwrap_or_default();
+                let variants = || Variants::new(Arc::clone(&root), Arc::clone(&counters));
+                let variants = settings.precompressed.then(variants);
+                let files = Rc::new(Files {
+                    store: Store::new(Arc::clone(&root), cache_bytes, plan.passage, Arc::clone(&counters)),
+                    load: Arc::clone(&load),
+                    counters,
+                    log: log.clone().map(Rc::new),
+                    listings: listing_memory.clone().map(|memory| Listings::new(Arc::clone(&root), memory)),
+                    variants,
+                    digests: digests.clone(),
+                    phases: worker_phases.clone(),
+                    plan: plan.clone(),
                 });
                 fn_service(move |request: Request| files.answer(request))
             })?

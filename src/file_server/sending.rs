@@ -7,40 +7,37 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use actix_http::body::BoxBody;
 use actix_http::header::{self, HeaderName, HeaderValue};
 use actix_http::{HttpMessage as _, Method, Request, Response, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::body::{Body, FileBody};
 use super::conditions::{self, Outcome};
 use super::files::{Files, PROBE};
 use super::load::{Flight, Work};
 use super::multipart::{self, Piece};
 use super::range::{self, Part, Ranges};
 use super::snapshot;
-use super::source::Source;
+use super::source::{Guard, Source};
 use super::store::{Content, Found};
 use super::variants::Representation;
 use crate::balancer::load_report;
-use crate::http::transport::{Link, SendFile};
+use crate::http::transport::{DirectBody, Passage, Segment};
 
 const LOAD_REPORT: HeaderName = HeaderName::from_static(load_report::HEADER);
-
-/// From this size on, bytes in memory are written from where they are: below it, a copy costs less than that.
-const DIRECT: u64 = 8 << 10;
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
 /// An answer, and what it counts for until it ends.
 pub(super) struct Sent {
-    pub(super) answer: Response<Body>,
+    pub(super) answer: Response<BoxBody>,
     pub(super) flight: Flight,
     /// Memory that its body takes, where that is counted.
     pub(super) memory: Option<OwnedSemaphorePermit>,
 }
 
-impl From<Response<Body>> for Sent {
-    fn from(answer: Response<Body>) -> Self {
+impl From<Response<BoxBody>> for Sent {
+    fn from(answer: Response<BoxBody>) -> Self {
         Self { answer, flight: Flight::None, memory: None }
     }
 }
@@ -61,14 +58,14 @@ impl Files {
         };
         let mut answer = match (outcome, &ranges) {
             (Outcome::Failed, _) => return self.refuse(StatusCode::PRECONDITION_FAILED).into(),
-            (Outcome::NotModified, _) => Response::with_body(StatusCode::NOT_MODIFIED, Body::Empty),
+            (Outcome::NotModified, _) => Response::with_body(StatusCode::NOT_MODIFIED, BoxBody::new(())),
             (_, Ranges::Unsatisfiable) => {
                 let mut answer = self.refuse(StatusCode::RANGE_NOT_SATISFIABLE);
                 answer.headers_mut().insert(header::CONTENT_RANGE, visible(format!("bytes */{length}")));
                 return answer.into();
             }
-            (_, Ranges::Parts(_)) => Response::with_body(StatusCode::PARTIAL_CONTENT, Body::Empty),
-            (_, Ranges::Ignored) => Response::with_body(StatusCode::OK, Body::Empty),
+            (_, Ranges::Parts(_)) => Response::with_body(StatusCode::PARTIAL_CONTENT, BoxBody::new(())),
+            (_, Ranges::Ignored) => Response::with_body(StatusCode::OK, BoxBody::new(())),
         };
         let fields = answer.headers_mut();
         fields.insert(header::ETAG, validators.etag.clone());
@@ -121,7 +118,7 @@ impl Files {
     fn set_body(
         &self,
         request: &Request,
-        mut answer: Response<Body>,
+        mut answer: Response<BoxBody>,
         found: &Found,
         work: Work,
         pieces: VecDeque<Piece>,
@@ -129,60 +126,53 @@ impl Files {
         let is_head = *request.method() == Method::HEAD;
         let bytes: u64 = pieces.iter().map(Piece::length).sum();
         let in_flight = self.load.begin(work, if is_head { 0 } else { bytes });
-        let length = found.meta.identity.length;
-        let (body, flight) = match (&found.content, Link::of(request)) {
-            (Content::Memory(file), Some(link)) if bytes >= DIRECT && !is_head => {
-                let body = Body::Direct(multipart::gather(pieces, file), Rc::clone(link));
-                (body, Flight::Own(in_flight))
+        let (direct, flight) = match &found.content {
+            Content::Memory(file) => {
+                let body = BoxBody::new(multipart::gather(pieces, file));
+                return Sent { answer: answer.set_body(body), flight: Flight::Own(in_flight), memory: None };
             }
-            (Content::Memory(file), _) => {
-                let body = Body::Memory(multipart::gather(pieces, file));
-                let flight = Flight::Own(in_flight);
-                return Sent { answer: answer.set_body(body), flight, memory: None };
-            }
-            (Content::File(_) | Content::Snapshot(_), _) if is_head => {
-                (Body::Announced, Flight::Own(in_flight))
-            }
-            (Content::Snapshot(copy), Some(link)) => {
-                let Ok(body) = snapshot_body(copy, length, pieces, link) else {
+            Content::Snapshot(copy) => {
+                let Ok(segments) = segments_of_copy(copy, found.meta.identity.length, pieces) else {
                     return self.refuse(StatusCode::INTERNAL_SERVER_ERROR).into();
                 };
-                (body, Flight::Own(in_flight))
+                let passage = Passage::Kernel;
+                (DirectBody { segments, passage, guard: None }, Flight::Own(in_flight))
             }
-            (Content::File(file), Some(link)) => {
+            Content::File(file) => {
                 let in_flight = Rc::new(RefCell::new(Some(in_flight)));
                 let flight = Flight::Shared(Rc::clone(&in_flight));
                 let source = Source { file: Arc::clone(file), identity: found.meta.identity };
-                let counters = Arc::clone(&self.counters);
+                let guard = Guard { source, in_flight, counters: Arc::clone(&self.counters) };
+                let segments = pieces.into_iter().map(|piece| segment(file, piece)).collect();
                 let passage = self.plan.passage;
-                let body = FileBody::new(source, passage, pieces, Rc::clone(link), in_flight, counters);
-                (Body::File(Box::new(body)), flight)
-            }
-            // Every connection of ours has a link.
-            (Content::File(_) | Content::Snapshot(_), None) => {
-                return self.refuse(StatusCode::INTERNAL_SERVER_ERROR).into();
+                (DirectBody { segments, passage, guard: Some(Rc::new(guard)) }, flight)
             }
         };
-        answer.head_mut().no_chunking(true);
-        answer.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
-        Sent { answer: answer.set_body(body), flight, memory: None }
+        answer.extensions_mut().insert(direct);
+        Sent { answer, flight, memory: None }
+    }
+}
+
+fn segment(file: &Arc<File>, piece: Piece) -> Segment {
+    match piece {
+        Piece::Text(text) => Segment::Bytes(text),
+        Piece::File(part) => {
+            Segment::File { file: Arc::clone(file), offset: part.start, length: part.length() }
+        }
     }
 }
 
 /// One part straight from a copy; several, which have text between them, gathered in memory.
-fn snapshot_body(
+fn segments_of_copy(
     copy: &Arc<File>,
     length: u64,
-    pieces: VecDeque<Piece>,
-    link: &Rc<Link>,
-) -> io::Result<Body> {
-    if let (Some(Piece::File(part)), 1) = (pieces.front(), pieces.len()) {
-        let (file, offset, length) = (Arc::clone(copy), part.start, part.length());
-        let part = SendFile { file, offset, length, is_guarded: false };
-        return Ok(Body::Snapshot(Some(part), Rc::clone(link)));
+    mut pieces: VecDeque<Piece>,
+) -> io::Result<VecDeque<Segment>> {
+    if pieces.len() == 1 {
+        return Ok(pieces.drain(..).map(|piece| segment(copy, piece)).collect());
     }
     let bytes = snapshot::read(copy, length)?;
-    Ok(Body::Direct(multipart::gather(pieces, &bytes), Rc::clone(link)))
+    Ok(VecDeque::from([Segment::Bytes(multipart::gather(pieces, &bytes))]))
 }
 
 /// A header value of visible characters; what is none comes out empty.

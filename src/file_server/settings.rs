@@ -9,11 +9,10 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use super::access_log::Format;
-use super::body::Passage;
 use super::digests::DigestPlan;
 use super::snapshot;
 use crate::http::listener::Place;
-use crate::http::transport::Limits;
+use crate::http::transport::{Limits, Passage};
 use crate::open_files::Need;
 use crate::settings::{SettingsError, host_and_port, worker_threads};
 

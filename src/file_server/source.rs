@@ -1,17 +1,16 @@
-//! An open file that an answer is sent from, and reading it where the kernel does not send it by itself.
+//! An open file that an answer is sent from, and the state that it must keep meanwhile.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
-use super::range::Part;
+use super::load::InFlight;
+use super::metrics::WorkerCounters;
 use super::root::Identity;
-
-/// Bytes that are read at once only to have them in memory.
-const SCRATCH: usize = 256 << 10;
+use crate::http::transport::FileGuard;
 
 /// An open file, and the state it was in when the answer was begun.
 #[derive(Debug, Clone)]
@@ -30,50 +29,29 @@ impl Source {
         }
         Err(io::Error::other("the file changed while it was sent"))
     }
-
-    /// Whether a part is in memory, as far as its first and its last byte tell. True where the file system does not say.
-    #[must_use]
-    pub fn is_cached(&self, part: Part) -> bool {
-        self.is_byte_cached(part.start) && self.is_byte_cached(part.end.saturating_sub(1))
-    }
-
-    #[cfg(target_os = "linux")]
-    fn is_byte_cached(&self, at: u64) -> bool {
-        use rustix::io::{Errno, ReadWriteFlags, preadv2};
-        let mut byte = [0];
-        let read = preadv2(&*self.file, &mut [io::IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT);
-        read != Err(Errno::AGAIN)
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn is_byte_cached(&self, _: u64) -> bool {
-        true
-    }
-
-    /// Waits until the kernel has a part in memory.
-    pub fn fault_in(&self, part: Part) -> io::Result<()> {
-        let mut scratch = vec![0; SCRATCH.min(length(part))];
-        let mut at = part.start;
-        while at < part.end {
-            match self.file.read_at(&mut scratch, at)? {
-                // The file is shorter now; whoever sends it will see.
-                0 => break,
-                read => at += read as u64,
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads a part, waiting for the disk where it must; an error where the file has become too short for it.
-    pub fn read(&self, part: Part) -> io::Result<Bytes> {
-        let mut bytes = vec![0; length(part)];
-        self.file.read_exact_at(&mut bytes, part.start)?;
-        Ok(bytes.into())
-    }
 }
 
-fn length(part: Part) -> usize {
-    usize::try_from(part.length()).unwrap_or(usize::MAX)
+/// Watches a file while an answer is sent from it, and counts the bytes that were sent.
+pub(super) struct Guard {
+    pub(super) source: Source,
+    pub(super) in_flight: Rc<RefCell<Option<InFlight>>>,
+    pub(super) counters: Arc<WorkerCounters>,
+}
+
+impl FileGuard for Guard {
+    fn check(&self) -> io::Result<()> {
+        self.source.look()
+    }
+
+    fn sent(&self, bytes: u64) {
+        if let Some(in_flight) = self.in_flight.borrow_mut().as_mut() {
+            in_flight.sent(bytes);
+        }
+    }
+
+    fn read_cold(&self) {
+        self.counters.cold_reads.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
@@ -86,16 +64,6 @@ mod tests {
         let open = file.reopen().unwrap();
         let identity = Identity::of(&open).unwrap();
         (file, Source { file: Arc::new(open), identity })
-    }
-
-    #[test]
-    fn a_part_is_read_whole_or_not_at_all() {
-        let (_file, source) = source(b"0123456789");
-        assert_eq!(source.read(Part { start: 2, end: 5 }).unwrap(), "234");
-        let error = source.read(Part { start: 8, end: 11 }).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        source.fault_in(Part { start: 8, end: 11 }).unwrap();
-        assert!(source.is_cached(Part { start: 0, end: 10 }));
     }
 
     #[test]

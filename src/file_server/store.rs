@@ -15,7 +15,6 @@ use futures_util::future::{LocalBoxFuture, Shared};
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::time::Instant;
 
-use super::body::Passage;
 use super::cache::Cache;
 use super::conditions::Validators;
 use super::digests;
@@ -23,6 +22,7 @@ use super::media;
 use super::metrics::WorkerCounters;
 use super::root::{Identity, OpenError, Patience, Root};
 use super::snapshot;
+use crate::http::transport::Passage;
 
 /// Files up to this size are answered from memory.
 pub const SMALL: u64 = 128 << 10;
@@ -268,6 +268,7 @@ mod tests {
     use std::task::Poll;
 
     use super::*;
+    use crate::http::transport::Passage;
 
     /// One look at a future, of which nothing is expected.
     async fn poll_once<F: Future>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {

@@ -75,6 +75,16 @@ impl Collector for Common {
                 "Bytes written to connections that have ended",
                 connections.sent.load(Relaxed),
             ),
+            (
+                "connections_not_accepted",
+                "Attempts to accept a connection that failed for lack of descriptors or memory",
+                connections.not_accepted.load(Relaxed),
+            ),
+            (
+                "workers_replaced",
+                "HTTP workers that ended unasked and were replaced",
+                connections.workers_replaced.load(Relaxed),
+            ),
             ("late_heads", "Request heads that did not come in time", connections.late_heads.load(Relaxed)),
             ("bad_heads", "Requests refused before a handler saw them", connections.bad_heads.load(Relaxed)),
             (

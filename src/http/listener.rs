@@ -3,15 +3,18 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::telemetry::say;
 
+mod system;
 mod unix;
 
+pub(super) use system::watch;
 pub use unix::SocketFile;
 
 /// Connections the kernel holds ready for us; more than actix's 1024 so that a burst is not refused.
@@ -89,7 +92,33 @@ impl From<TcpListener> for Listener {
     }
 }
 
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
 impl Listener {
+    /// Sets the options that accepted sockets inherit, and that spare them system calls.
+    pub(super) fn prepare(&self) {
+        let Self::Tcp(listener) = self else { return };
+        let socket = SockRef::from(listener);
+        // With Nagle's algorithm on, the second answer of a connection waits for a delayed acknowledgement.
+        let prepared = socket.set_tcp_nodelay(true).and_then(|()| system::defer_accept(listener));
+        if let Err(error) = prepared {
+            tracing::debug!(%error, "cannot set the options of a listening socket");
+        }
+    }
+
     fn address(&self) -> io::Result<Address> {
         Ok(match self {
             Self::Tcp(listener) => Address::Tcp(listener.local_addr()?),

@@ -2,7 +2,7 @@
 //! HTTP layer between.
 //!
 //! It takes the requests that make up nearly all of the traffic: `GET /path HTTP/1.1` with one `Host` and no header
-//! that means something for the connection. Everything else, and everything that is not answered by a redirect, is
+//! that changes the answer, `Connection: close` and `keep-alive` excepted. Everything else, and everything that is not answered by a redirect, is
 //! declined and goes the long way through [`RedirectService::answer`]. The two ways give the same answer, byte for
 //! byte but for the order of header lines.
 
@@ -18,21 +18,14 @@ use super::location::Target;
 use super::service::RedirectService;
 use crate::balancer::policy::{Avoid, Tick};
 use crate::http::host::is_host;
-use crate::http::transport::{Offer, Shortcut};
+use crate::http::transport::{FastAnswer, FastPath, Offer};
 
 /// A request with more header lines goes the long way.
 const MOST_HEADERS: usize = 32;
 
-/// What a request must not hold to go the short way, in lower case: it changes the answer or the connection.
-const DECISIVE: [&str; 7] = [
-    "connection",
-    "content-length",
-    "expect",
-    "fingerpost-avoid",
-    "http2-settings",
-    "transfer-encoding",
-    "upgrade",
-];
+/// Headers that a request on the fast path must not have, in lower case: they change the answer or the connection.
+const DECISIVE: [&str; 6] =
+    ["content-length", "expect", "fingerpost-avoid", "http2-settings", "transfer-encoding", "upgrade"];
 
 /// Which bytes are [`is_regular`].
 const REGULAR: [bool; 256] = {
@@ -74,11 +67,11 @@ struct Tail {
     text: Vec<u8>,
 }
 
-impl Shortcut for RedirectService {
-    fn answer(&self, head: &[u8], client: Option<IpAddr>, answer: &mut BytesMut) -> Offer {
+impl FastPath for RedirectService {
+    fn answer(&self, head: &[u8], client: Option<IpAddr>, answer: &mut FastAnswer) -> Offer {
         let mut headers = [const { MaybeUninit::uninit() }; MOST_HEADERS];
-        let Some(target) = plain_target(head, &mut headers) else { return Offer::Declined };
-        let Ok(target) = Target::parse(target.as_bytes()) else { return Offer::Declined };
+        let Some(request) = plain_request(head, &mut headers) else { return Offer::Declined };
+        let Ok(target) = Target::parse(request.target.as_bytes()) else { return Offer::Declined };
         let table = self.table.load();
         let now = self.plan.clock.tick(Instant::now());
         let Some(choice) = self.choose(&table, &target, Avoid::default(), client, now) else {
@@ -96,8 +89,13 @@ impl Shortcut for RedirectService {
             let (code, reason) = (self.plan.status.code(), self.plan.status.reason());
             start.extend(format!("HTTP/1.1 {code} {reason}\r\nContent-Length: ").bytes());
         }
+        answer.closes = request.closes;
+        let answer = &mut answer.bytes;
         answer.put_slice(start);
         put_number(answer, page.len());
+        if request.closes {
+            answer.put_slice(b"\r\nConnection: close");
+        }
         answer.put_slice(b"\r\nLocation: ");
         answer.put_slice(location);
         if !choice.picks.alternates().is_empty() {
@@ -111,38 +109,48 @@ impl Shortcut for RedirectService {
     }
 }
 
-/// Whether a header says what holds without it, as browsers do with each request (RFC 9112, section 9.3).
-fn is_needless(header: &httparse::Header<'_>) -> bool {
-    header.name.eq_ignore_ascii_case("connection") && header.value.eq_ignore_ascii_case(b"keep-alive")
+/// A request that may take the fast path.
+struct PlainRequest<'a> {
+    target: &'a str,
+    /// Whether it asks for the end of the connection.
+    closes: bool,
 }
 
-/// The target of a request that may go the short way.
-fn plain_target<'a>(
+/// The request with this head, if it may take the fast path.
+fn plain_request<'a>(
     head: &'a [u8],
     headers: &mut [MaybeUninit<httparse::Header<'a>>; MOST_HEADERS],
-) -> Option<&'a str> {
+) -> Option<PlainRequest<'a>> {
     let mut request = httparse::Request::new(&mut []);
     let parsed = request.parse_with_uninit_headers(head, headers).ok()?;
     if !parsed.is_complete() || request.method != Some("GET") || request.version != Some(1) {
         return None;
     }
-    let mut hosts = 0;
+    let (mut hosts, mut closes) = (0, false);
     for header in request.headers.iter() {
         if header.name.eq_ignore_ascii_case("host") {
             hosts += 1;
             if !is_host(header.value) {
                 return None;
             }
-        } else if DECISIVE.iter().any(|name| header.name.eq_ignore_ascii_case(name)) && !is_needless(header) {
+        } else if header.name.eq_ignore_ascii_case("connection") {
+            // Browsers send `keep-alive` with each request, although it is the default (RFC 9112, section 9.3).
+            let asks_to_close = header.value.eq_ignore_ascii_case(b"close");
+            if !asks_to_close && !header.value.eq_ignore_ascii_case(b"keep-alive") {
+                return None;
+            }
+            closes |= asks_to_close;
+        } else if DECISIVE.iter().any(|name| header.name.eq_ignore_ascii_case(name)) {
             return None;
         }
     }
-    // An absolute-form target names a host of its own; the long way knows what that means.
-    request.path.filter(|path| {
+    // An absolute-form target names a host of its own, which the service knows how to read.
+    let target = request.path.filter(|path| {
         hosts == 1
             && path.starts_with('/')
             && path.bytes().all(|byte| REGULAR.get(usize::from(byte)) == Some(&true))
-    })
+    })?;
+    Some(PlainRequest { target, closes })
 }
 
 impl Tail {

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use actix_http::body::BoxBody;
 use actix_http::header::{self, HeaderName, HeaderValue};
 use actix_http::{HttpMessage as _, Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::body::Body;
 use super::files::Files;
 use super::load::{Flight, Work};
 use super::root::{OpenError, Root};
@@ -102,7 +102,7 @@ impl Files {
         let Some(memory) = listings.reserve(&made.body) else { return self.refuse_listing() };
         let is_head = *request.method() == Method::HEAD;
         let in_flight = self.load.begin(Work::Client, if is_head { 0 } else { made.body.len() as u64 });
-        let mut answer = Response::with_body(StatusCode::OK, Body::from(made.body));
+        let mut answer = Response::with_body(StatusCode::OK, BoxBody::new(made.body));
         let content_type = match view.form {
             Form::Html => "text/html; charset=utf-8",
             Form::Json => "application/json",

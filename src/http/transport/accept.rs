@@ -1,163 +1,136 @@
-//! Takes accepted sockets in: counts them, refuses one too many, hands the others to the HTTP layer.
+//! Accepts connections on the thread that serves them.
 
-use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use actix_http::StatusCode;
-use actix_service::{Service, ServiceFactory};
-use futures_util::future::LocalBoxFuture;
-use pin_project_lite::pin_project;
+use actix_http::body::{BoxBody, MessageBody};
+use actix_http::{Request, Response};
+use actix_rt::task::yield_now;
+use actix_service::Service;
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::sync::watch;
 
-use super::admission::{Admission, Place};
-use super::connection::Connection;
-use super::link::Worker;
+use super::Phase;
+use super::admission::Admission;
+use super::connection::{Connection, Next};
 use super::stream::Stream;
+use super::worker::Worker;
+use crate::http::listener::{self, Listener};
 
-/// A connection and the address of its other end, as the HTTP layer of actix takes them.
-type Accepted = (Connection, Option<SocketAddr>);
+/// Connections accepted before the others of the thread get their turn.
+const BATCH: usize = 32;
 
-/// Makes an [`Acceptor`] around the HTTP layer.
-pub(super) struct AcceptorFactory<H> {
-    pub(super) http: H,
-    pub(super) worker: Rc<Worker>,
-}
+/// The pause after the system had no descriptor or memory for a connection.
+const PAUSE: Duration = Duration::from_millis(100);
 
-impl<H, I> ServiceFactory<I> for AcceptorFactory<H>
-where
-    H: ServiceFactory<Accepted, Config = (), Response = ()>,
-    H::Service: 'static,
-    H::Future: 'static,
-    <H::Service as Service<Accepted>>::Future: 'static,
-    H::Error: std::fmt::Display + 'static,
-    I: Into<Stream>,
-{
-    type Response = ();
-    type Error = ();
-    type Config = ();
-    type Service = Acceptor<H::Service>;
-    type InitError = H::InitError;
-    type Future = LocalBoxFuture<'static, Result<Self::Service, Self::InitError>>;
-
-    fn new_service(&self, (): ()) -> Self::Future {
-        let http = self.http.new_service(());
-        let worker = Rc::clone(&self.worker);
-        Box::pin(async move { Ok(Acceptor { http: Rc::new(http.await?), worker }) })
-    }
-}
-
-/// Serves accepted sockets.
-pub(super) struct Acceptor<H> {
-    http: Rc<H>,
+/// Accepts and serves connections until the server is to stop. Connections that the kernel has ready then are served too.
+pub(super) async fn accept<S, B>(
+    listener: Arc<Listener>,
     worker: Rc<Worker>,
-}
-
-impl<H, I> Service<I> for Acceptor<H>
+    service: Rc<S>,
+    mut phases: watch::Receiver<Phase>,
+) -> io::Result<()>
 where
-    H: Service<Accepted, Response = ()> + 'static,
-    H::Future: 'static,
-    H::Error: std::fmt::Display + 'static,
-    I: Into<Stream>,
+    S: Service<Request> + 'static,
+    S::Error: Into<Response<BoxBody>>,
+    S::Response: Into<Response<B>>,
+    B: MessageBody + 'static,
 {
-    type Response = ();
-    type Error = ();
-    type Future = LocalBoxFuture<'static, Result<(), ()>>;
-
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
-        self.http.poll_ready(cx).map_err(|_| ())
-    }
-
-    fn call(&self, socket: I) -> Self::Future {
-        let stream: Stream = socket.into();
-        let peer = stream.peer();
-        let (place, admission) = self.worker.connections.enter(peer.map(|peer| peer.ip()));
-        let worker = Rc::clone(&self.worker);
-        match admission {
-            Admission::Granted => {}
-            Admission::TooMany => {
-                return Box::pin(async move {
-                    let _place = place;
-                    // Whether the page still arrives is up to the client.
-                    let _ = Connection::refuse(stream, peer, worker, StatusCode::SERVICE_UNAVAILABLE).await;
-                    Ok(())
-                });
-            }
-            Admission::FarTooMany => return Box::pin(std::future::ready(Ok(()))),
-        }
-        let mut connection = Connection::new(stream, peer, Rc::clone(&worker));
-        let http = Rc::clone(&self.http);
-        let serving = async move {
-            if connection.has_short_way()
-                && let Err(error) = poll_fn(|cx| connection.poll_short_way(cx)).await
-            {
-                tracing::debug!(%error, "connection ended early");
-                return;
-            }
-            if let Err(error) = http.call((connection, peer)).await {
-                tracing::debug!(%error, "connection ended early");
-            }
+    let registered = listener::watch(listener)?;
+    let listener = registered.get_ref();
+    let mut stopping = std::pin::pin!(phases.wait_for(|phase| matches!(phase, Phase::Stopping(_))));
+    let mut is_short = false;
+    loop {
+        let mut ready = tokio::select! {
+            // A server whose handle is gone can still be cut.
+            Ok(_) = &mut stopping => break,
+            ready = registered.readable() => ready?,
         };
-        Box::pin(Served { serving, worker, _place: place })
+        for _ in 0..BATCH {
+            match accept_one(listener) {
+                Ok((stream, peer)) => {
+                    is_short = false;
+                    receive(stream, peer, &worker, &service);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready.clear_ready();
+                    break;
+                }
+                Err(error) if is_of_connection(&error) => {}
+                Err(error) => {
+                    worker.connections.not_accepted.fetch_add(1, Ordering::Relaxed);
+                    if !std::mem::replace(&mut is_short, true) {
+                        tracing::error!(%error, "cannot accept connections; trying again until it works");
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                    break;
+                }
+            }
+        }
+        yield_now().await;
     }
+    while let Ok((stream, peer)) = accept_one(listener) {
+        receive(stream, peer, &worker, &service);
+    }
+    Ok(())
 }
 
-pin_project! {
-    /// Serves a connection, and ends once the worker ends them all.
-    ///
-    /// A type of its own, since an async block that waits for `serving` would have room for it twice.
-    struct Served<F> {
-        #[pin]
-        serving: F,
-        worker: Rc<Worker>,
-        // Given back once the connection is gone: fields are dropped in their order.
-        _place: Place,
-    }
+/// Takes the next connection that the kernel has ready.
+fn accept_one(listener: &Listener) -> io::Result<(Stream, Option<SocketAddr>)> {
+    let (socket, address) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    Ok(match listener {
+        Listener::Tcp(_) => {
+            let peer = address.and_then(|address| SocketAddr::try_from(address).ok());
+            (std::net::TcpStream::from(socket).into(), peer)
+        }
+        Listener::Unix(_) => (std::os::unix::net::UnixStream::from(socket).into(), None),
+    })
 }
 
-impl<F: Future<Output = ()>> Future for Served<F> {
-    type Output = Result<(), ()>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if this.worker.is_cut.get() { Poll::Ready(Ok(())) } else { this.serving.poll(cx).map(Ok) }
-    }
+/// Whether a connection that is gone already, and not a lack on this side, made accepting fail.
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-#[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::net::TcpStream;
-    use std::time::Duration;
-
-    use actix_http::{Request, Response};
-    use actix_service::fn_service;
-
-    use crate::http::listener;
-    use crate::http::transport::Transport;
-
-    #[test]
-    fn every_connection_has_ended_once_the_grace_has_passed() {
-        let listener = listener::listen("127.0.0.1", 0).unwrap();
-        let address = listener.local_addr().unwrap();
-        actix_rt::System::new().block_on(async {
-            let answer = |_: Request| async {
-                Ok::<_, Response<actix_http::body::BoxBody>>(Response::ok().set_body("x".repeat(32 << 20)))
-            };
-            let transport = Transport { workers: 1, ..Transport::default() };
-            let serving = transport.serve(vec![listener.into()], move || fn_service(answer)).unwrap();
-            let (stop, connections) = (serving.stop_handle(), serving.connections());
-            let client = std::thread::spawn(move || {
-                let mut stream = TcpStream::connect(address).unwrap();
-                stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-                stream.read_exact(&mut [0; 12]).unwrap();
-                stop.stop(Duration::ZERO);
-                stream
-            });
-            serving.run().await.unwrap();
-            assert_eq!(connections.live(), 0);
-            drop(client.join().unwrap());
-        });
+/// Takes a connection in: answers at once if that is possible, before the event loop knows the socket.
+fn receive<S, B>(stream: Stream, peer: Option<SocketAddr>, worker: &Rc<Worker>, service: &Rc<S>)
+where
+    S: Service<Request> + 'static,
+    S::Error: Into<Response<BoxBody>>,
+    S::Response: Into<Response<B>>,
+    B: MessageBody + 'static,
+{
+    let (place, admission) = worker.connections.enter(peer.map(|peer| peer.ip()));
+    match admission {
+        Admission::Granted => {}
+        Admission::TooMany => {
+            if let Ok(stream) = stream.register() {
+                let connection = Connection::new(stream, peer, Rc::clone(worker), place);
+                actix_rt::spawn(connection.turn_away());
+            }
+            return;
+        }
+        Admission::FarTooMany => return,
+    }
+    let mut connection = Connection::new(stream, peer, Rc::clone(worker), place);
+    let cx = &mut Context::from_waker(Waker::noop());
+    let next = match connection.poll_next(cx) {
+        Poll::Ready(Ok(Next::Close)) if !connection.is_at_risk(cx) => return,
+        Poll::Ready(Ok(next)) => Some(next),
+        Poll::Ready(Err(_)) => return,
+        Poll::Pending => None,
+    };
+    match connection.register() {
+        Ok(mut connection) => {
+            let service = Rc::clone(service);
+            actix_rt::spawn(async move { connection.serve(next, &*service).await });
+        }
+        Err(error) => tracing::debug!(%error, "a connection cannot be watched"),
     }
 }

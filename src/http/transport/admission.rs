@@ -23,6 +23,8 @@ pub struct Connections {
     /// Connections that are being refused. They take no place from anybody.
     refusing: AtomicUsize,
     lingering: AtomicUsize,
+    /// Workers that still accept connections on a listener.
+    accepting: AtomicUsize,
     emptied: Notify,
     rows: [Row; 2],
     /// Connections accepted, those refused included.
@@ -37,6 +39,10 @@ pub struct Connections {
     pub stalled: AtomicU64,
     /// Bytes written to connections that have ended, heads included.
     pub sent: AtomicU64,
+    /// Attempts to accept a connection that failed for lack of descriptors or memory.
+    pub not_accepted: AtomicU64,
+    /// Workers that ended without being asked to, and were replaced.
+    pub workers_replaced: AtomicU64,
 }
 
 /// One row of a count-min sketch (Cormode and Muthukrishnan, 2005): an address counts in the slot it hashes
@@ -80,6 +86,7 @@ impl Connections {
             live: AtomicUsize::new(0),
             refusing: AtomicUsize::new(0),
             lingering: AtomicUsize::new(0),
+            accepting: AtomicUsize::new(0),
             emptied: Notify::new(),
             rows: [Row::new(), Row::new()],
             accepted: AtomicU64::new(0),
@@ -88,6 +95,8 @@ impl Connections {
             bad_heads: AtomicU64::new(0),
             stalled: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            not_accepted: AtomicU64::new(0),
+            workers_replaced: AtomicU64::new(0),
         }
     }
 
@@ -142,9 +151,17 @@ impl Connections {
         }
     }
 
-    /// Resolves once no connection is open.
+    /// Counts a worker that accepts connections until the returned value is dropped.
+    pub(super) fn accept(self: &Arc<Self>) -> Accepting {
+        self.accepting.fetch_add(1, Ordering::Relaxed);
+        Accepting(Arc::clone(self))
+    }
+
+    /// Resolves once no connection is open and no more are accepted.
     pub(super) async fn emptied(&self) {
-        while self.live() + self.refusing.load(Ordering::Relaxed) > 0 {
+        let open =
+            || [&self.accepting, &self.live, &self.refusing].map(|count| count.load(Ordering::Relaxed));
+        while open() != [0, 0, 0] {
             self.emptied.notified().await;
         }
     }
@@ -168,6 +185,18 @@ pub(super) struct Lingering(Arc<Connections>);
 impl Drop for Lingering {
     fn drop(&mut self) {
         self.0.lingering.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A worker that accepts connections.
+#[derive(Debug)]
+pub(super) struct Accepting(Arc<Connections>);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        if self.0.accepting.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.emptied.notify_one();
+        }
     }
 }
 

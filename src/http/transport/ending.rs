@@ -1,162 +1,161 @@
-//! The end of a connection: a page where it is refused, then a close that lets the last answer arrive.
+//! The end of a connection: the page of a refusal, and a close that lets the last answer arrive.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use actix_http::StatusCode;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::ReadBuf;
+use tokio::time::timeout;
 
-use super::admission::{Connections, Lingering};
-use super::clock::{Clock, Purpose};
-use super::link::Link;
+use super::connection::{After, Connection};
+use super::refusal::{Refusal, RefusalLog, is_head_request, request_line};
+use super::response::OnEnd;
+use super::sending::Sending;
 use super::stall;
-use super::stream::Stream;
 use crate::http::pages::Pages;
 
-/// A close with unread input makes the kernel reset the connection, and what the client has not taken yet is lost. So
-/// input is read and dropped for this long,
-pub(super) const LINGER: Duration = Duration::from_secs(1);
-/// and this much of it. Where the kernel then still holds something for a client that goes on taking, both begin anew.
+/// A close with unread input makes the kernel reset the connection, and the client may lose bytes that it has not taken yet.
+/// So input is read and dropped for this long,
+const LINGER: Duration = Duration::from_secs(1);
+/// and up to this many bytes. Both start again while the client keeps taking bytes that the kernel still holds.
 const LINGER_BYTES: usize = 256 << 10;
 
-/// Whether the request was a HEAD, whose answer has no body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Body {
-    Page,
-    None,
+/// Bytes that leave at once and wait for nothing of their own (RFC 6928): a reset that the kernel sends on a close with
+/// unread input follows them. Of a longer answer, a part may still be in the kernel, which the reset discards.
+const AT_ONCE: u64 = 14 << 10;
+
+/// Bytes that are looked at of a request that is refused whatever it contains.
+const GLANCE: usize = 1024;
+
+/// A request that is about to be refused, or the part of it that has arrived.
+pub(super) struct Refused {
+    is_head: bool,
+    log: Option<(Arc<dyn RefusalLog>, Option<IpAddr>, Vec<u8>)>,
 }
 
-/// A connection on its way out.
-#[derive(Debug)]
-pub(super) struct Ending {
-    unsent: Bytes,
-    closing: Closing,
-    page: Option<Page>,
-    patience: Patience,
-    _lingering: Option<Lingering>,
-}
-
-/// What a refused connection was answered with.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Page {
-    pub(super) status: StatusCode,
-    /// The bytes of the answer before its body.
-    pub(super) head_length: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Closing {
-    Sending,
-    Lingering { left: usize },
-    Done,
-}
-
-impl Ending {
-    /// Refuses with the page of this status.
-    pub(super) fn with_page(status: StatusCode, body: Body, pages: &Pages) -> Self {
-        let (unsent, head_length) = encode(status, body, pages);
-        let page = Some(Page { status, head_length: head_length as u64 });
-        Self { unsent, closing: Closing::Sending, page, patience: Patience::default(), _lingering: None }
-    }
-
-    /// Closes after an answer that is out already.
-    pub(super) fn after_answer(connections: &Arc<Connections>) -> Self {
+impl Refused {
+    pub(super) fn of(connection: &Connection, head: &[u8]) -> Self {
+        let client = connection.peer.map(|peer| peer.ip().to_canonical());
+        let log = connection.worker.refusals.clone();
         Self {
-            unsent: Bytes::new(),
-            closing: Closing::Sending,
-            page: None,
-            patience: Patience::default(),
-            _lingering: Some(connections.linger()),
-        }
-    }
-
-    /// The page, where there is one.
-    pub(super) fn page(&self) -> Option<Page> {
-        self.page
-    }
-
-    /// Whether all of it has gone to the kernel.
-    pub(super) fn is_sent(&self) -> bool {
-        self.unsent.is_empty()
-    }
-
-    /// Sends the page if there is one, closes for writing, and waits until the other side has closed, or has taken all, or
-    /// takes too little. Once ready, it stays so.
-    pub(super) fn poll(
-        &mut self,
-        stream: &mut Stream,
-        clock: &mut Clock,
-        cx: &mut Context<'_>,
-        link: &Link,
-    ) -> Poll<io::Result<()>> {
-        loop {
-            if self.closing == Closing::Done {
-                return Poll::Ready(Ok(()));
-            }
-            if clock.purpose() != Some(Purpose::Linger) {
-                clock.set(Purpose::Linger, LINGER, cx);
-            } else if clock.expired().is_some() {
-                if self.patience.is_over(stream.unacknowledged(), link) {
-                    self.closing = Closing::Done;
-                }
-                continue;
-            }
-            match self.closing {
-                Closing::Sending => {
-                    while self.unsent.has_remaining() {
-                        match ready!(stream.poll_write(cx, &self.unsent))? {
-                            0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                            written => {
-                                self.unsent.advance(written);
-                                link.count_sent(written);
-                            }
-                        }
-                    }
-                    ready!(stream.poll_shutdown(cx))?;
-                    self.closing = Closing::Lingering { left: LINGER_BYTES };
-                }
-                Closing::Lingering { left } => {
-                    let mut space = [0; 4096];
-                    let mut buf = ReadBuf::new(&mut space);
-                    let is_over = match ready!(stream.poll_read(cx, &mut buf)) {
-                        Ok(()) => buf.filled().is_empty(),
-                        Err(_) => true,
-                    };
-                    self.closing = match left.checked_sub(buf.filled().len()) {
-                        _ if is_over => Closing::Done,
-                        Some(left) => Closing::Lingering { left },
-                        None if matches!(stream.unacknowledged(), None | Some(0)) => Closing::Done,
-                        None => Closing::Lingering { left: LINGER_BYTES },
-                    };
-                }
-                Closing::Done => {}
-            }
+            is_head: is_head_request(head),
+            log: log.map(|log| (log, client, request_line(head).to_vec())),
         }
     }
 }
 
-/// How long a client may still take what is left, in steps of [`LINGER`].
+impl Connection {
+    /// Answers a connection that is one too many with the page of 503.
+    pub(super) async fn turn_away(mut self) {
+        let mut space = [0; GLANCE];
+        let mut read = ReadBuf::new(&mut space);
+        // Only to know a HEAD request, whose answer has no body, and for the log.
+        let first = std::future::poll_fn(|cx| self.stream.poll_read(cx, &mut read));
+        if let Ok(Err(_)) = timeout(LINGER, first).await {
+            return;
+        }
+        self.keep_unread(read.filled());
+        let ending = self.refuse(StatusCode::SERVICE_UNAVAILABLE);
+        // A client that does not take the page would keep the place of the next one.
+        let _ = timeout(LINGER, ending).await;
+    }
+
+    /// Answers the unread input with the page of this status, and closes.
+    pub(super) async fn refuse(&mut self, status: StatusCode) -> io::Result<After> {
+        let refused = Refused::of(self, self.unread());
+        self.refuse_as(status, refused).await
+    }
+
+    /// Answers a request with the page of this status, and closes.
+    pub(super) async fn refuse_as(&mut self, status: StatusCode, refused: Refused) -> io::Result<After> {
+        self.begin_answer();
+        let connections = &self.worker.connections;
+        match status {
+            StatusCode::REQUEST_TIMEOUT => connections.late_heads.fetch_add(1, Ordering::Relaxed),
+            StatusCode::SERVICE_UNAVAILABLE => 0,
+            _ => connections.bad_heads.fetch_add(1, Ordering::Relaxed),
+        };
+        let Refused { is_head, log } = refused;
+        let (mut head, mut page) = encode(status, &self.worker.pages);
+        if is_head {
+            page.clear();
+        }
+        let on_end = log.map(|(log, client, line)| {
+            OnEnd(Box::new(move |end| {
+                log.refused(&Refusal { client, request_line: &line, status, end });
+            }))
+        });
+        let mut sending = Sending::new(self, head.len(), on_end);
+        sending.write(&mut head, &mut page).await?;
+        sending.end();
+        self.linger().await;
+        Ok(After::Closed)
+    }
+
+    /// Whether bytes that were sent could be lost if the socket were closed now. A connection that sent little and has
+    /// nothing to read costs no look at the kernel.
+    pub(super) fn is_at_risk(&self, cx: &mut Context<'_>) -> bool {
+        let is_suspect = self.tally.sent > AT_ONCE
+            || !self.unread().is_empty()
+            || (!self.is_ended && self.stream.poll_readable(cx).is_ready());
+        is_suspect && self.stream.unacknowledged() != Some(0)
+    }
+
+    /// Ends the sending side, and waits until the client has closed, or has taken everything, or takes too little.
+    pub(super) async fn linger(&mut self) {
+        let mut patience = Patience::default();
+        let mut left = LINGER_BYTES;
+        if std::future::poll_fn(|cx| self.stream.poll_shutdown(cx)).await.is_err() {
+            return;
+        }
+        while timeout(LINGER, std::future::poll_fn(|cx| self.poll_drop_input(cx, &mut left))).await.is_err() {
+            if patience.is_over(self) {
+                return;
+            }
+        }
+    }
+
+    /// Reads and drops input. Ready once the client has closed, or has sent too much and taken everything.
+    fn poll_drop_input(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
+        let worker = std::rc::Rc::clone(&self.worker);
+        let mut scratch = worker.scratch.borrow_mut();
+        loop {
+            let mut read = ReadBuf::new(&mut scratch);
+            if ready!(self.stream.poll_read(cx, &mut read)).is_err() || read.filled().is_empty() {
+                return Poll::Ready(());
+            }
+            *left = match left.checked_sub(read.filled().len()) {
+                Some(left) => left,
+                None if matches!(self.stream.unacknowledged(), None | Some(0)) => return Poll::Ready(()),
+                None => LINGER_BYTES,
+            };
+        }
+    }
+}
+
+/// How long a client may still take the bytes that are left, in steps of [`LINGER`].
 #[derive(Debug, Default)]
 struct Patience {
-    /// What had been taken when the current window began.
+    /// Bytes that had been taken when the current window began.
     mark: Option<u64>,
     /// The time since then.
     waited: Duration,
 }
 
 impl Patience {
-    /// Looks at the client at the end of a step, so many bytes not having arrived.
-    fn is_over(&mut self, unacknowledged: Option<u64>, link: &Link) -> bool {
-        let left = match unacknowledged {
+    /// Looks at the client at the end of a step.
+    fn is_over(&mut self, connection: &Connection) -> bool {
+        let left = match connection.stream.unacknowledged() {
             None | Some(0) => return true,
             Some(left) => left,
         };
-        let limits = &link.worker.limits;
-        let taken = link.sent().saturating_sub(left);
+        let limits = &connection.worker.limits;
+        let taken = connection.tally.sent.saturating_sub(left);
         let Some(mark) = self.mark else {
             self.mark = Some(taken);
             return false;
@@ -166,7 +165,7 @@ impl Patience {
             return false;
         }
         if taken.saturating_sub(mark) < stall::minimum(limits.minimum_rate, limits.write_timeout) {
-            link.worker.connections.stalled.fetch_add(1, Ordering::Relaxed);
+            connection.worker.connections.stalled.fetch_add(1, Ordering::Relaxed);
             return true;
         }
         *self = Self { mark: Some(taken), waited: Duration::ZERO };
@@ -174,8 +173,8 @@ impl Patience {
     }
 }
 
-/// The whole answer as it goes out, and how long its head is.
-fn encode(status: StatusCode, body: Body, pages: &Pages) -> (Bytes, usize) {
+/// The head of a refusal, and its page.
+fn encode(status: StatusCode, pages: &Pages) -> (BytesMut, Bytes) {
     let page = pages.html(status);
     let head = format!(
         "HTTP/1.1 {} {}\r\n\
@@ -191,10 +190,5 @@ fn encode(status: StatusCode, body: Body, pages: &Pages) -> (Bytes, usize) {
         if status == StatusCode::SERVICE_UNAVAILABLE { "Retry-After: 5\r\n" } else { "" },
         httpdate::fmt_http_date(SystemTime::now()),
     );
-    let mut answer = BytesMut::with_capacity(head.len() + page.len());
-    answer.extend_from_slice(head.as_bytes());
-    if body == Body::Page {
-        answer.extend_from_slice(&page);
-    }
-    (answer.freeze(), head.len())
+    (BytesMut::from(head.as_bytes()), page)
 }

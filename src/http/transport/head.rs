@@ -3,6 +3,8 @@
 //! The parser of actix remains the judge of everything else. The two agree on what ends a line and a head
 //! (RFC 9112, section 2.2: a bare LF counts as a line's end, empty lines before a request are skipped).
 
+use std::mem::MaybeUninit;
+
 use actix_http::StatusCode;
 
 /// How large a request head may be.
@@ -27,7 +29,6 @@ pub enum Scan {
 
 /// The longest end of a request line that is kept, enough for ` HTTP/x.y` and a CR.
 const TAIL: usize = 16;
-const METHOD: usize = 5;
 
 /// One request head on its way in, in pieces of any size.
 #[derive(Debug, Default)]
@@ -41,8 +42,6 @@ pub struct HeadScan {
     total: usize,
     /// The end of the request line in earlier pieces.
     tail: [u8; TAIL],
-    /// The first bytes of the request line.
-    method: [u8; METHOD],
     /// Whether there was a `#` in earlier pieces of the request line.
     has_fragment: bool,
 }
@@ -72,9 +71,6 @@ impl HeadScan {
             let end = memchr::memchr(b'\n', rest);
             let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
             if self.part == Part::RequestLine {
-                if self.line < METHOD {
-                    self.keep_method(line);
-                }
                 if self.line + line.len() > limits.line {
                     return Scan::Refused(StatusCode::URI_TOO_LONG);
                 }
@@ -109,12 +105,6 @@ impl HeadScan {
         }
     }
 
-    /// Whether the request is a HEAD, as far as its first bytes tell.
-    #[must_use]
-    pub fn is_head_request(&self) -> bool {
-        &self.method == b"HEAD "
-    }
-
     fn more(&mut self, length: usize, limits: HeadLimits) -> Scan {
         self.total += length;
         if self.total > limits.total {
@@ -129,12 +119,6 @@ impl HeadScan {
             0 => matches!(line, b"" | b"\r"),
             1 => self.lone_cr && line.is_empty(),
             _ => false,
-        }
-    }
-
-    fn keep_method(&mut self, line: &[u8]) {
-        for (kept, byte) in self.method.iter_mut().skip(self.line).zip(line) {
-            *kept = *byte;
         }
     }
 
@@ -173,6 +157,21 @@ impl HeadScan {
         let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
         is_number(major) && numbers.all(is_number) && major != b"1"
     }
+}
+
+/// Whether the parser refuses the head that begins with these bytes, whatever follows. A client of another protocol learns it
+/// at once rather than after a timeout. Only short beginnings are looked at, since they are looked at again after each read.
+pub(super) fn is_malformed(beginning: &[u8]) -> bool {
+    const LONGEST: usize = 1024;
+    const HEADERS: usize = 96;
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    beginning.len() <= LONGEST
+        && matches!(
+            request.parse_with_uninit_headers(beginning, &mut headers),
+            // Another version has a status of its own, once its line is whole.
+            Err(error) if !matches!(error, httparse::Error::TooManyHeaders | httparse::Error::Version)
+        )
 }
 
 fn has_fragment(line: &[u8]) -> bool {
@@ -239,19 +238,5 @@ mod tests {
         check(line.as_bytes(), Scan::Refused(StatusCode::URI_TOO_LONG));
         let fields = format!("GET / HTTP/1.1\r\n{}\r\n\r\n", "A: b\r\n".repeat(80));
         check(fields.as_bytes(), Scan::Refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
-    }
-
-    #[test]
-    fn a_head_request_is_known_by_its_first_bytes() {
-        for cut in 0..=6 {
-            let (first, second) = b"HEAD / HTTP/1.1\r\n".split_at(cut);
-            let mut scan = HeadScan::default();
-            scan.feed(first, LIMITS);
-            scan.feed(second, LIMITS);
-            assert!(scan.is_head_request());
-        }
-        let mut scan = HeadScan::default();
-        scan.feed(b"HEADER / HTTP/1.1\r\n", LIMITS);
-        assert!(!scan.is_head_request());
     }
 }

@@ -1,22 +1,37 @@
-//! The connection under both programs: actix-http over an IO type of our own.
+//! The HTTP/1 server under both programs: one loop for each connection over the codec of actix-http.
 //!
-//! The HTTP layer of actix answers malformed requests with an empty page, gives time to the first request head
-//! only, and never cuts a reader that stalls. A [`Transport`] adds what is missing around the socket and
-//! leaves parsing and encoding to actix:
+//! ```text
+//!   accept --+--> wait for a head --> whole head --> fast path --> send --+
+//!   (limits) |      |    ^   |                          | declined        |
+//!            |      |    |   +-- malformed, late        v                 |
+//!            |      |    |   |   or too large        service --> send ----+--> last answer?
+//!            |      |    +---|-----------------------------------------------  no |   | yes
+//!            |      |        v                                                    |   v
+//!            +------|--> page of 400, 408, 414, 431, 503, 505 --------------------|-> linger
+//!              503  |                                                             |   |
+//!                   +-- idle, drained, closed by the client ----------------------+-> close
+//! ```
 //!
-//! - every error of the parser gets its page: 400, 408, 414, 431, and 505 for a major version other than 1;
-//! - every request head has a deadline, the first as well as any later one;
-//! - readers that take less than [`Limits::minimum_rate`] are cut;
-//! - connections beyond the limit get the 503 page, not silence;
-//! - header names go out in Camel-Case, and `TCP_NODELAY` is on;
-//! - a stop lets answers under way finish, and closes idle connections at once.
+//! - Each worker is a thread with an arbiter of actix. It accepts connections by itself and serves them to their end. A
+//!   request that has arrived with its connection is answered before the event loop knows the socket.
+//! - Every request head has a limit ([`HeadLimits`]) and a deadline, the first as well as any later one. Refused heads get
+//!   their page: 400, 408, 414, 431, and 505 for a major version other than 1.
+//! - The body of a request is never read. A request with a body is the last one of its connection.
+//! - Requests that are sent ahead wait in the kernel, and are answered in order.
+//! - Readers that take less than [`Limits::minimum_rate`] are cut.
+//! - Connections beyond the limits get the 503 page.
+//! - A close waits until the client has taken the end of the last answer, if that could be lost.
+//! - Header names are in Camel-Case, and `TCP_NODELAY` is on.
+//! - A stop lets answers under way finish, and closes idle connections at once.
+//! - A connection that waits for a request has no buffer and no timer: it reads into a buffer of its worker, and a sweep
+//!   over all connections of the worker finds those that are late (`deadlines`).
 //!
-//! A request whose head comes in one read costs one look at its bytes: no timer, no allocation, no system call.
+//! A service knows nothing of its connection. The extensions of its response may hold a [`DirectBody`] and an [`OnEnd`].
 //!
 //! # How to use it
 //!
-//! The factory runs once for each worker thread and listener, on that thread. It makes a plain service of
-//! `actix_http`, which may hold what is not `Send`. [`pages`](crate::http::pages) has the answers to errors.
+//! The factory runs once for each worker, on the thread of the worker, and again if the worker is replaced. It makes a plain
+//! service of `actix_http`, which may hold values that are not `Send`. [`pages`](crate::http::pages) has the answers to errors.
 //!
 //! ```
 //! use actix_http::{Request, Response, StatusCode};
@@ -52,47 +67,46 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::body::{BoxBody, MessageBody};
-use actix_http::{HttpService, KeepAlive, Request, Response};
-use actix_server::Server;
-use actix_service::{IntoServiceFactory, Service, ServiceFactory};
-use tokio::sync::watch;
+use actix_http::{Request, Response};
+use actix_service::{IntoServiceFactory, ServiceFactory};
 
 mod accept;
 mod admission;
-mod clock;
 mod connection;
+mod deadlines;
+#[cfg(any(test, fuzzing))]
+pub mod driver;
 mod ending;
+mod exchange;
+mod fast_path;
 pub mod head;
-mod link;
-mod outgoing;
 mod pace;
 mod queue;
 mod refusal;
-mod service;
-mod shortcut;
+mod response;
+mod sending;
+mod serving;
 mod stall;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod worker;
 
 pub use admission::{Connections, REFUSED_AT_ONCE};
-pub use link::{AnswerEnd, Completion, Link};
-pub use outgoing::{SendFile, SendState};
+pub use fast_path::{FastAnswer, FastPath, Offer};
 pub use refusal::{Refusal, RefusalLog};
-pub use shortcut::{Offer, Shortcut};
+pub use response::{AnswerEnd, Completion, DirectBody, FileGuard, OnEnd, Passage, Segment};
+pub use serving::Serving;
 
-use self::accept::AcceptorFactory;
-use self::connection::Connection;
 use self::head::HeadLimits;
-use self::link::{Shared, Worker};
 use self::pace::Pace;
-use self::service::WatchedFactory;
+use self::worker::Shared;
 use super::listener::Listener;
 use super::pages::Pages;
 use super::stop::{Phase, StopHandle};
 
-/// Once the grace of a stop has passed, the workers have this long to end what is left.
-const CUT: Duration = Duration::from_secs(1);
+/// More workers than processors can be of use.
+const MOST_WORKERS: usize = 512;
 
 /// What a client may take of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,9 +156,9 @@ pub struct Transport {
     pub blocking_threads: usize,
     /// What a client may take.
     pub limits: Limits,
-    /// What is answered where no handler is asked.
+    /// The pages of refusals.
     pub pages: Pages,
-    /// Hears of every request that no handler hears of.
+    /// Called for every request that the connection refuses by itself.
     pub refusals: Option<Arc<dyn RefusalLog>>,
     /// Stops it; servers that share a handle stop together.
     pub stop: StopHandle,
@@ -167,10 +181,10 @@ impl Default for Transport {
 impl Transport {
     /// Starts to accept connections; they are served while [`Serving::run`] is awaited.
     ///
-    /// `factory` runs once for each worker thread and listener, on that thread.
+    /// `factory` runs once for each worker, on its thread, and again if the worker is replaced.
     ///
     /// # Panics
-    /// Outside of an actix or tokio runtime.
+    /// Outside of an actix system.
     pub fn serve<F, I, S, B>(self, listeners: Vec<Listener>, factory: F) -> io::Result<Serving>
     where
         F: Fn() -> I + Send + Clone + 'static,
@@ -179,157 +193,48 @@ impl Transport {
         S::Error: Into<Response<BoxBody>> + 'static,
         S::InitError: fmt::Debug,
         S::Response: Into<Response<B>> + 'static,
-        S::Future: 'static,
-        <S::Service as Service<Request>>::Future: 'static,
+        S::Service: 'static,
         B: MessageBody + 'static,
     {
-        self.serve_with_shortcut(listeners, move || (factory(), None))
+        self.serve_with_fast_path(listeners, move || (factory(), None))
     }
 
-    /// The same for a program that answers plain requests itself.
+    /// The same for a program that answers plain requests by itself.
     ///
     /// # Panics
-    /// Outside of an actix or tokio runtime.
-    pub fn serve_with_shortcut<F, I, S, B>(self, listeners: Vec<Listener>, factory: F) -> io::Result<Serving>
+    /// Outside of an actix system.
+    pub fn serve_with_fast_path<F, I, S, B>(self, listeners: Vec<Listener>, factory: F) -> io::Result<Serving>
     where
-        F: Fn() -> (I, Option<Rc<dyn Shortcut>>) + Send + Clone + 'static,
+        F: Fn() -> (I, Option<Rc<dyn FastPath>>) + Send + Clone + 'static,
         I: IntoServiceFactory<S, Request>,
         S: ServiceFactory<Request, Config = ()> + 'static,
         S::Error: Into<Response<BoxBody>> + 'static,
         S::InitError: fmt::Debug,
         S::Response: Into<Response<B>> + 'static,
-        S::Future: 'static,
-        <S::Service as Service<Request>>::Future: 'static,
+        S::Service: 'static,
         B: MessageBody + 'static,
     {
-        let connections =
-            Arc::new(Connections::new(self.limits.connections, self.limits.connections_per_address));
-        let stop = self.stop;
-        let phases = stop.phases();
         let workers = match self.workers {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             workers => workers,
         };
-        let mut builder = Server::build()
-            .workers(workers.min(512))
-            .worker_max_blocking_threads(self.blocking_threads.max(1))
-            // Connections are counted here, and one too many is answered; actix would leave it waiting.
-            .max_concurrent_connections(usize::MAX >> 1)
-            // How long a stop takes is decided in `Serving::run`; actix would cut every answer after 30 s.
-            .shutdown_timeout(u64::MAX)
-            .disable_signals();
-        let cut = watch::Sender::new(false);
-        let is_cut = cut.subscribe();
-        let (limits, pages, refusals) = (self.limits, self.pages, self.refusals);
-        let pace = limits.rate.map(Pace::new).map(Arc::new);
-        let service = {
-            let connections = Arc::clone(&connections);
-            let phases = phases.clone();
-            move || {
-                let (handler, shortcut) = factory();
-                let worker = Rc::new(Worker::new(Shared {
-                    limits: limits.clone(),
-                    pages: pages.clone(),
-                    connections: Arc::clone(&connections),
-                    pace: pace.clone(),
-                    shortcut,
-                    refusals: refusals.clone(),
-                }));
-                actix_rt::spawn(drain_when_asked(Rc::clone(&worker), phases.clone(), is_cut.clone()));
-                let http = HttpService::build()
-                    // Each of these times is kept by the connection, without a timer for each request.
-                    .keep_alive(KeepAlive::Os)
-                    .client_request_timeout(Duration::ZERO)
-                    .on_connect_ext(|connection: &Connection, data| {
-                        data.insert(Rc::clone(connection.link()));
-                    })
-                    .h1(WatchedFactory::new(handler.into_factory()));
-                AcceptorFactory { http, worker }
-            }
+        let Limits { connections, connections_per_address, rate, .. } = self.limits;
+        let shared = Shared {
+            connections: Arc::new(Connections::new(connections, connections_per_address)),
+            pace: rate.map(Pace::new).map(Arc::new),
+            limits: self.limits,
+            pages: self.pages,
+            refusals: self.refusals,
         };
-        for listener in listeners {
-            builder = match listener {
-                Listener::Tcp(listener) => builder.listen(self.name, listener, service.clone())?,
-                Listener::Unix(listener) => builder.listen_uds(self.name, listener, service.clone())?,
-            };
+        listeners.iter().for_each(Listener::prepare);
+        let listeners = listeners.into_iter().map(Arc::new).collect();
+        serving::Plan {
+            name: self.name,
+            blocking_threads: self.blocking_threads,
+            shared,
+            listeners,
+            stop: self.stop,
         }
-        Ok(Serving { server: builder.run(), stop, phases, cut, connections })
-    }
-}
-
-/// A server that accepts connections.
-#[must_use = "connections are served while `run` is awaited"]
-pub struct Serving {
-    server: Server,
-    stop: StopHandle,
-    phases: watch::Receiver<Phase>,
-    /// Tells the workers that the grace has passed.
-    cut: watch::Sender<bool>,
-    connections: Arc<Connections>,
-}
-
-impl Serving {
-    /// Stops this server.
-    #[must_use]
-    pub fn stop_handle(&self) -> StopHandle {
-        self.stop.clone()
-    }
-
-    /// Its connections, counted.
-    #[must_use]
-    pub fn connections(&self) -> Arc<Connections> {
-        Arc::clone(&self.connections)
-    }
-
-    /// Serves until the stop handle is used, and then until every answer is out or the grace has passed. Answers that
-    /// are cut then have heard of their end.
-    pub async fn run(mut self) -> io::Result<()> {
-        let handle = self.server.handle();
-        let asked = self.phases.wait_for(|phase| matches!(phase, Phase::Stopping(_)));
-        tokio::select! {
-            ended = &mut self.server => return ended,
-            _ = asked => {}
-        }
-        // Closes the listeners at once. That the workers are done is seen here sooner than there.
-        let stopped = handle.stop(true);
-        tokio::select! {
-            ended = &mut self.server => ended,
-            () = self.connections.emptied() => Ok(()),
-            () = async { stopped.await; std::future::pending().await } => Ok(()),
-            () = grace(&mut self.phases) => {
-                self.cut.send_replace(true);
-                // Should a worker be stuck, its connections end with the process.
-                let _ = tokio::time::timeout(CUT, self.connections.emptied()).await;
-                Ok(())
-            }
-        }
-    }
-}
-
-/// Resolves once the grace of a stop has passed, be it shortened meanwhile.
-async fn grace(phases: &mut watch::Receiver<Phase>) {
-    let began = tokio::time::Instant::now();
-    loop {
-        let Phase::Stopping(grace) = *phases.borrow_and_update() else { return };
-        tokio::select! {
-            () = tokio::time::sleep_until(began + grace) => return,
-            changed = phases.changed() => if changed.is_err() { return },
-        }
-    }
-}
-
-async fn drain_when_asked(
-    worker: Rc<Worker>,
-    mut phases: watch::Receiver<Phase>,
-    mut is_cut: watch::Receiver<bool>,
-) {
-    if phases.wait_for(|phase| *phase != Phase::Running).await.is_ok() {
-        worker.drain();
-    }
-    if phases.wait_for(|phase| matches!(phase, Phase::Stopping(_))).await.is_ok() {
-        worker.stop();
-    }
-    if is_cut.wait_for(|is_cut| *is_cut).await.is_ok() {
-        worker.cut();
+        .start(workers.min(MOST_WORKERS), factory)
     }
 }

@@ -1,11 +1,11 @@
-//! Requests that no handler hears of, for those who keep a log.
+//! Requests that the connection refuses by itself, for programs that keep a log.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use actix_http::StatusCode;
 
-use super::link::AnswerEnd;
+use super::response::AnswerEnd;
 
 /// The most of a request line that is kept for a log.
 const LONGEST_LINE: usize = 2048;
@@ -23,48 +23,28 @@ pub struct Refusal<'a> {
     pub end: AnswerEnd,
 }
 
-/// Hears of refused requests, on the threads that serve; so it must not wait.
+/// Called for each refused request, on the threads that serve; it must not block.
 pub trait RefusalLog: fmt::Debug + Send + Sync {
     /// A refused connection has ended.
     fn refused(&self, refusal: &Refusal<'_>);
 }
 
-/// The request line of a head on its way in.
-#[derive(Debug, Default)]
-pub(super) struct RequestLine {
-    bytes: Vec<u8>,
-    is_whole: bool,
+/// The request line at the start of a head, without its end and no longer than [`LONGEST_LINE`].
+pub(super) fn request_line(head: &[u8]) -> &[u8] {
+    let line = without_empty_lines(head).split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    line.get(..LONGEST_LINE).unwrap_or(line)
 }
 
-impl RequestLine {
-    /// Takes what belongs to the line from the next bytes of the head.
-    pub(super) fn feed(&mut self, bytes: &[u8]) {
-        if self.is_whole {
-            return;
-        }
-        let skipped = match self.bytes.as_slice() {
-            // Empty lines may come before it.
-            [] => bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count(),
-            _ => 0,
-        };
-        let rest = bytes.get(skipped..).unwrap_or_default();
-        let end = memchr::memchr(b'\n', rest);
-        let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
-        let room = LONGEST_LINE - self.bytes.len();
-        self.bytes.extend_from_slice(line.get(..room).unwrap_or(line));
-        self.is_whole = end.is_some() || self.bytes.len() == LONGEST_LINE;
-    }
+/// Whether a head is that of a HEAD request, as far as it has arrived.
+pub(super) fn is_head_request(head: &[u8]) -> bool {
+    without_empty_lines(head).starts_with(b"HEAD ")
+}
 
-    /// The line without its end, as far as it came.
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.bytes.strip_suffix(b"\r").unwrap_or(&self.bytes)
-    }
-
-    /// Waits for the next head.
-    pub(super) fn clear(&mut self) {
-        self.bytes.clear();
-        self.is_whole = false;
-    }
+/// Empty lines may precede a request (RFC 9112, section 2.2).
+fn without_empty_lines(head: &[u8]) -> &[u8] {
+    let start = head.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(head.len());
+    head.get(start..).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -72,24 +52,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_is_kept_however_the_head_is_cut() {
-        let head = b"\r\n\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n";
-        for cut in 0..head.len() {
-            let mut line = RequestLine::default();
-            line.feed(&head[..cut]);
-            line.feed(&head[cut..]);
-            assert_eq!(line.bytes(), b"GET /a HTTP/1.1", "cut at {cut}");
-        }
+    fn the_request_line_is_found_behind_empty_lines_and_cut_at_its_limit() {
+        assert_eq!(request_line(b"\r\n\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n"), b"GET /a HTTP/1.1");
+        assert_eq!(request_line(b"GET /a"), b"GET /a");
+        assert_eq!(request_line(b"\r\n"), b"");
+        assert_eq!(request_line(&[b'x'; 10_000]).len(), LONGEST_LINE);
     }
 
     #[test]
-    fn a_line_without_an_end_is_kept_to_its_limit() {
-        let mut line = RequestLine::default();
-        for _ in 0..10 {
-            line.feed(&[b'x'; 1000]);
-        }
-        assert_eq!(line.bytes().len(), LONGEST_LINE);
-        line.clear();
-        assert_eq!(line.bytes(), b"");
+    fn a_head_request_is_known_by_its_first_bytes() {
+        assert!(is_head_request(b"\nHEAD / HTTP/1.1\r\n"));
+        assert!(!is_head_request(b"HEADER / HTTP/1.1\r\n") && !is_head_request(b"HEA"));
     }
 }

@@ -15,6 +15,7 @@ use crate::http::listener;
 
 mod endings;
 mod readers;
+mod whole;
 
 const SHORT: Duration = Duration::from_millis(150);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -92,7 +93,11 @@ async fn answer(request: Request) -> Result<Response<BoxBody>, Response<BoxBody>
             "slow".to_owned()
         }
         "/panic" => panic!("asked to, by a test"),
-        // The dispatcher's own errors look just like this, and are replaced; a body never is.
+        "/end-worker" => {
+            actix_rt::Arbiter::current().stop();
+            "never sent".to_owned()
+        }
+        // A body may look like a refusal.
         "/mimic" => "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n".to_owned(),
         path => format!("[{path}]"),
     };
@@ -126,6 +131,25 @@ fn a_panic_of_a_handler_ends_its_own_connection_alone() {
     }
     other.write_all(GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
     assert_eq!(read_to_end(&mut other).matches("[/a]").count(), 2);
+}
+
+#[test]
+fn a_worker_that_ends_is_replaced_and_keeps_no_connection() {
+    let server = Server::start(Limits::default());
+    let mut idle = server.connect();
+    idle.write_all(GET.as_bytes()).unwrap();
+    idle.read_exact(&mut [0; 12]).unwrap();
+    let mut last = server.connect();
+    last.write_all(GET.replace("/a", "/end-worker").as_bytes()).unwrap();
+    read_to_end(&mut last);
+    read_to_end(&mut idle);
+    assert!(
+        server.say(GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n").as_bytes()).ends_with("[/a]")
+    );
+    assert_eq!(server.connections.workers_replaced.load(std::sync::atomic::Ordering::Relaxed), 1);
+    while server.connections.live() > 0 {
+        std::thread::yield_now();
+    }
 }
 
 #[test]

@@ -1,0 +1,49 @@
+//! What a listening socket needs of the system, and that no safe call of a crate in use offers.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _};
+use std::sync::Arc;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::Listener;
+
+/// Registers a listening socket with the event loop of this thread.
+pub(in super::super) fn watch(listener: Arc<Listener>) -> io::Result<AsyncFd<Arc<Listener>>> {
+    // SAFETY: a `Listener` owns its descriptor, returns the same one each time, and closes it only when it is dropped. The
+    // returned value keeps it alive.
+    #[allow(unsafe_code, reason = "the safe functions of tokio are deprecated")]
+    let watched = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
+    Ok(watched?)
+}
+
+/// The kernel reports a connection without a request after this many seconds, so that limits and deadlines hold for it too.
+#[cfg(target_os = "linux")]
+static SECONDS: libc::c_int = 1;
+
+/// Sets `TCP_DEFER_ACCEPT` on a listening socket.
+#[cfg(target_os = "linux")]
+pub(super) fn defer_accept(listener: impl AsFd) -> io::Result<()> {
+    let length = std::mem::size_of_val(&SECONDS) as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes, which is the size of `SECONDS`, and keeps no pointer. The descriptor is open
+    // while it is borrowed.
+    #[allow(unsafe_code, reason = "no crate in use has a safe call for it")]
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const SECONDS).cast(),
+            length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Other systems report a connection without waiting for its request.
+#[cfg(not(target_os = "linux"))]
+#[expect(clippy::unnecessary_wraps, reason = "it can fail on Linux")]
+pub(super) fn defer_accept(_: impl AsFd) -> io::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! Coarse deadlines of connections that wait for a request: one sweep for each worker instead of a timer for each
+//! connection. Pure but for the wakers.
+
+use std::task::Waker;
+use std::time::Duration;
+
+/// The longest and the shortest time between two sweeps.
+const SWEEPS: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_secs(5);
+
+/// Sweeps within the shortest limit. A deadline is missed by at most the time between two of them.
+const SWEEPS_PER_LIMIT: u32 = 4;
+
+/// The waiting connections of one worker.
+#[derive(Debug)]
+pub(super) struct Deadlines {
+    /// The time between two sweeps.
+    period: Duration,
+    /// Sweeps so far.
+    now: u64,
+    entries: Vec<Entry>,
+    free: Vec<Slot>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    waker: Option<Waker>,
+    /// The sweep at which the connection is woken.
+    due: u64,
+}
+
+/// The number of a connection's entry.
+pub(super) type Slot = u32;
+
+/// The deadline of a connection that waits for nothing here.
+const NEVER: u64 = u64::MAX;
+
+impl Deadlines {
+    /// No connections yet, whose shortest limit is this.
+    pub(super) fn new(shortest: Duration) -> Self {
+        let period = (shortest / SWEEPS_PER_LIMIT).clamp(*SWEEPS.start(), *SWEEPS.end());
+        Self { period, now: 0, entries: Vec::new(), free: Vec::new() }
+    }
+
+    /// The time between two sweeps.
+    pub(super) fn period(&self) -> Duration {
+        self.period
+    }
+
+    /// Adds a connection without a deadline; it stays until [`Deadlines::leave`].
+    pub(super) fn enter(&mut self, waker: Waker) -> Slot {
+        let entry = Entry { waker: Some(waker), due: NEVER };
+        if let Some(slot) = self.free.pop() {
+            if let Some(place) = self.entries.get_mut(slot as usize) {
+                *place = entry;
+            }
+            return slot;
+        }
+        self.entries.push(entry);
+        (self.entries.len() - 1) as Slot
+    }
+
+    pub(super) fn leave(&mut self, slot: Slot) {
+        if let Some(entry) = self.entries.get_mut(slot as usize) {
+            *entry = Entry { waker: None, due: NEVER };
+            self.free.push(slot);
+        }
+    }
+
+    /// Sets the deadline of a connection: not before `limit` has passed from now on.
+    pub(super) fn set(&mut self, slot: Slot, limit: Duration) {
+        let sweeps = limit.as_nanos().div_ceil(self.period.as_nanos()) as u64;
+        if let Some(entry) = self.entries.get_mut(slot as usize) {
+            // The current period has begun already, so it does not count.
+            entry.due = self.now.saturating_add(sweeps).saturating_add(1);
+        }
+    }
+
+    /// Takes the deadline away.
+    pub(super) fn clear(&mut self, slot: Slot) {
+        if let Some(entry) = self.entries.get_mut(slot as usize) {
+            entry.due = NEVER;
+        }
+    }
+
+    /// Whether the deadline of a connection has passed.
+    pub(super) fn is_over(&self, slot: Slot) -> bool {
+        self.entries.get(slot as usize).is_some_and(|entry| entry.due <= self.now)
+    }
+
+    /// A period has passed: wakes the connections whose deadline has.
+    pub(super) fn sweep(&mut self) {
+        self.now += 1;
+        for entry in self.entries.iter().filter(|entry| entry.due <= self.now) {
+            entry.wake();
+        }
+    }
+
+    /// Wakes every connection.
+    pub(super) fn wake_all(&self) {
+        self.entries.iter().for_each(Entry::wake);
+    }
+}
+
+impl Entry {
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    const LIMIT: Duration = Duration::from_secs(8);
+
+    #[test]
+    fn a_deadline_passes_after_its_limit_and_at_most_a_quarter_later() {
+        let count = Arc::new(Count::default());
+        let mut deadlines = Deadlines::new(LIMIT);
+        assert_eq!(deadlines.period(), Duration::from_secs(2));
+        let slot = deadlines.enter(Arc::clone(&count).into());
+        deadlines.set(slot, LIMIT);
+        for _ in 0..4 {
+            deadlines.sweep();
+            assert!(!deadlines.is_over(slot));
+        }
+        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+        deadlines.sweep();
+        assert!(deadlines.is_over(slot));
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_connection_that_left_is_not_woken_and_its_slot_is_used_again() {
+        let count = Arc::new(Count::default());
+        let mut deadlines = Deadlines::new(LIMIT);
+        let first = deadlines.enter(Arc::clone(&count).into());
+        deadlines.set(first, Duration::ZERO);
+        deadlines.leave(first);
+        deadlines.sweep();
+        deadlines.sweep();
+        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+        let second = deadlines.enter(Arc::clone(&count).into());
+        assert_eq!((first, deadlines.is_over(second)), (second, false));
+        deadlines.wake_all();
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_cleared_deadline_never_passes() {
+        let mut deadlines = Deadlines::new(Duration::ZERO);
+        let slot = deadlines.enter(Arc::new(Count::default()).into());
+        deadlines.set(slot, LIMIT);
+        deadlines.clear(slot);
+        (0..10_000).for_each(|_| deadlines.sweep());
+        assert!(!deadlines.is_over(slot));
+    }
+}

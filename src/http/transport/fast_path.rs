@@ -1,0 +1,58 @@
+//! The fast path: a program answers a plain request from the bytes of its head, before objects are made of it.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use bytes::{Bytes, BytesMut};
+
+use super::response::OnEnd;
+
+/// Answers requests from the bytes of their head.
+pub trait FastPath {
+    /// Looks at a whole request head. Either fills `answer`, which is empty, with the complete response, or declines and
+    /// leaves it as it is; the request then goes to the service.
+    ///
+    /// A request with a body must be declined. The response must be the one that the service would give.
+    fn answer(&self, head: &[u8], client: Option<IpAddr>, answer: &mut FastAnswer) -> Offer;
+}
+
+impl fmt::Debug for dyn FastPath {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("FastPath")
+    }
+}
+
+/// A response of the fast path.
+#[derive(Debug, Default)]
+pub struct FastAnswer {
+    /// The head, and a small body behind it.
+    pub bytes: BytesMut,
+    /// A larger body, which is not copied.
+    pub body: Option<Bytes>,
+    /// Called when the answer has ended.
+    pub on_end: Option<OnEnd>,
+    /// Whether the connection closes after this answer. Only for a request that asks for it, and the head must announce it.
+    pub closes: bool,
+}
+
+impl FastAnswer {
+    /// The bytes before the body.
+    pub(super) fn head_length(&self) -> usize {
+        memchr::memmem::find(&self.bytes, b"\r\n\r\n").map_or(self.bytes.len(), |at| at + 4)
+    }
+
+    /// Makes room for the next answer, and keeps the buffer.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        *self = Self { bytes: std::mem::take(&mut self.bytes), ..Self::default() };
+    }
+}
+
+/// The decision of a fast path on a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// The response is in the buffer.
+    Answered,
+    /// The service is to answer.
+    Declined,
+}

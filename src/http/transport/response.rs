@@ -1,0 +1,116 @@
+//! Announcements of a service to the connection, in the extensions of its response.
+//!
+//! A service returns an ordinary response that any actix server can stream. If this transport serves it, a [`DirectBody`]
+//! replaces the body, and an [`OnEnd`] is called at the end of the answer.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// Sent in place of the body of the response, which is dropped unread. The length of all segments becomes the
+/// `Content-Length`. A response to HEAD has that length, and nothing is sent.
+pub struct DirectBody {
+    /// The segments, in the order in which they are sent.
+    pub segments: VecDeque<Segment>,
+    /// How the bytes of files get to the socket.
+    pub passage: Passage,
+    /// Watches the files; none if nothing can change them and they are in memory.
+    pub guard: Option<Rc<dyn FileGuard>>,
+}
+
+impl DirectBody {
+    /// The bytes of all segments.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.segments.iter().map(Segment::length).sum()
+    }
+}
+
+impl fmt::Debug for DirectBody {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("DirectBody").field("segments", &self.segments).finish_non_exhaustive()
+    }
+}
+
+/// A part of a body.
+#[derive(Debug, Clone)]
+pub enum Segment {
+    /// Bytes in memory.
+    Bytes(Bytes),
+    /// A part of an open file.
+    File {
+        /// The file.
+        file: Arc<File>,
+        /// The first byte of the part.
+        offset: u64,
+        /// The bytes of the part.
+        length: u64,
+    },
+}
+
+impl Segment {
+    /// The bytes of the segment.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File { length, .. } => *length,
+        }
+    }
+}
+
+/// How the bytes of a file get to the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// Within the kernel, with sendfile, if the file system supports it; else as in [`Passage::Memory`].
+    Kernel,
+    /// Through memory of this program, 64 KiB of it for each connection.
+    Memory,
+}
+
+/// Watches the files of one body while they are sent, on the thread of the connection.
+pub trait FileGuard {
+    /// Fails if the file is not in the state that the head announced.
+    ///
+    /// It is called before each attempt to send the last bytes of a segment. After an error the connection ends before the
+    /// announced length, so that a client never takes bytes of two states for a whole file.
+    fn check(&self) -> io::Result<()>;
+
+    /// More bytes of the body were sent.
+    fn sent(&self, bytes: u64);
+
+    /// The next bytes of the file are not in memory; another thread reads them.
+    fn read_cold(&self);
+}
+
+/// Called once, when the answer has ended or was cut.
+pub struct OnEnd(pub Box<dyn FnOnce(AnswerEnd)>);
+
+impl fmt::Debug for OnEnd {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("OnEnd")
+    }
+}
+
+/// How an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerEnd {
+    /// Bytes of its body that the kernel took.
+    pub body_sent: u64,
+    /// Whether the kernel took the whole answer.
+    pub completion: Completion,
+}
+
+/// Whether the whole answer was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completion {
+    /// The kernel took all of it.
+    Whole,
+    /// The connection ended before.
+    Aborted,
+}

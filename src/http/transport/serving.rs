@@ -1,0 +1,222 @@
+//! The workers of a server: their start, their replacement, and the stop.
+
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix_http::body::{BoxBody, MessageBody};
+use actix_http::{Request, Response};
+use actix_rt::Arbiter;
+use actix_service::{IntoServiceFactory, ServiceFactory};
+use tokio::sync::{mpsc, watch};
+
+use super::accept::accept;
+use super::admission::{Accepting, Connections};
+use super::fast_path::FastPath;
+use super::worker::{Shared, Worker};
+use super::{Listener, Phase, StopHandle};
+
+/// Once the grace of a stop has passed, the workers have this long to end their connections.
+const CUT: Duration = Duration::from_secs(1);
+
+/// The pause before a worker that ended is replaced.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a server is started with.
+pub(super) struct Plan {
+    pub(super) name: &'static str,
+    pub(super) blocking_threads: usize,
+    pub(super) shared: Shared,
+    pub(super) listeners: Vec<Arc<Listener>>,
+    pub(super) stop: StopHandle,
+}
+
+/// A server that accepts connections.
+#[must_use = "connections are served while `run` is awaited"]
+pub struct Serving {
+    name: &'static str,
+    stop: StopHandle,
+    phases: watch::Receiver<Phase>,
+    connections: Arc<Connections>,
+    /// Starts the worker of this number.
+    start: Box<dyn Fn(usize) -> io::Result<Arbiter>>,
+    workers: Vec<Arbiter>,
+    /// The numbers of workers that ended. At most one for each is queued, so it needs no bound of its own.
+    ended: mpsc::UnboundedReceiver<usize>,
+}
+
+impl Plan {
+    pub(super) fn start<F, I, S, B>(self, workers: usize, factory: F) -> io::Result<Serving>
+    where
+        F: Fn() -> (I, Option<Rc<dyn FastPath>>) + Send + Clone + 'static,
+        I: IntoServiceFactory<S, Request>,
+        S: ServiceFactory<Request, Config = ()> + 'static,
+        S::Error: Into<Response<BoxBody>> + 'static,
+        S::InitError: fmt::Debug,
+        S::Response: Into<Response<B>> + 'static,
+        S::Service: 'static,
+        B: MessageBody + 'static,
+    {
+        let Self { name, blocking_threads, shared, listeners, stop } = self;
+        let connections = Arc::clone(&shared.connections);
+        let phases = stop.phases();
+        let (sender, ended) = mpsc::unbounded_channel();
+        let start = {
+            let (connections, phases) = (Arc::clone(&connections), phases.clone());
+            move |number| {
+                let accepting: Vec<_> =
+                    listeners.iter().map(|listener| (Arc::clone(listener), connections.accept())).collect();
+                let arbiter = super::worker::start_arbiter(blocking_threads)?;
+                let end = End { number, ended: sender.clone() };
+                let (shared, phases, factory) = (shared.clone(), phases.clone(), factory.clone());
+                arbiter.spawn_fn(move || {
+                    actix_rt::spawn(async move {
+                        let _end = end;
+                        if let Err(error) = work(shared, accepting, phases, factory).await {
+                            tracing::error!(%error, "an HTTP worker failed");
+                        }
+                    });
+                });
+                Ok(arbiter)
+            }
+        };
+        let workers = (0..workers).map(&start).collect::<io::Result<_>>()?;
+        Ok(Serving { name, stop, phases, connections, start: Box::new(start), workers, ended })
+    }
+}
+
+/// Runs a worker on its thread until the thread is stopped.
+async fn work<F, I, S, B>(
+    shared: Shared,
+    listeners: Vec<(Arc<Listener>, Accepting)>,
+    phases: watch::Receiver<Phase>,
+    factory: F,
+) -> io::Result<()>
+where
+    F: Fn() -> (I, Option<Rc<dyn FastPath>>),
+    I: IntoServiceFactory<S, Request>,
+    S: ServiceFactory<Request, Config = ()>,
+    S::Error: Into<Response<BoxBody>> + 'static,
+    S::InitError: fmt::Debug,
+    S::Response: Into<Response<B>> + 'static,
+    S::Service: 'static,
+    B: MessageBody + 'static,
+{
+    let (service, fast_path) = factory();
+    let service = service.into_factory().new_service(()).await;
+    let service = Rc::new(service.map_err(|error| io::Error::other(format!("{error:?}")))?);
+    let worker = Rc::new(Worker::new(shared, fast_path));
+    actix_rt::spawn(Rc::clone(&worker).follow(phases.clone()));
+    let accepting = listeners.into_iter().map(|(listener, accepting)| {
+        let (worker, service, phases) = (Rc::clone(&worker), Rc::clone(&service), phases.clone());
+        async move {
+            // A panic while a new connection is looked at ends that connection alone.
+            loop {
+                let accept =
+                    accept(Arc::clone(&listener), Rc::clone(&worker), Rc::clone(&service), phases.clone());
+                match actix_rt::spawn(accept).await {
+                    Ok(ended) => break ended.map(|()| drop(accepting)),
+                    Err(panicked) => tracing::debug!(%panicked, "accepting starts again"),
+                }
+            }
+        }
+    });
+    let accepted = futures_util::future::try_join_all(accepting);
+    let timers = Rc::clone(&worker).run_timers();
+    // The timers never end.
+    let ((), _) = futures_util::future::try_join(async { Ok(timers.await) }, accepted).await?;
+    Ok(())
+}
+
+/// Reports the end of a worker, whatever ended it.
+struct End {
+    number: usize,
+    ended: mpsc::UnboundedSender<usize>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let _ = self.ended.send(self.number);
+    }
+}
+
+impl Serving {
+    /// Stops this server.
+    #[must_use]
+    pub fn stop_handle(&self) -> StopHandle {
+        self.stop.clone()
+    }
+
+    /// Its connections, counted.
+    #[must_use]
+    pub fn connections(&self) -> Arc<Connections> {
+        Arc::clone(&self.connections)
+    }
+
+    /// Serves until the stop handle is used, and then until every answer is sent or the grace has passed. Answers that
+    /// are cut then have reported their end.
+    pub async fn run(mut self) -> io::Result<()> {
+        let connections = Arc::clone(&self.connections);
+        let mut phases = self.phases.clone();
+        tokio::select! {
+            Ok(_) = phases.wait_for(|phase| matches!(phase, Phase::Stopping(_))) => {}
+            () = self.replace_workers() => {}
+        }
+        // The listeners close once the last worker has taken the connections that wait there.
+        self.start = Box::new(|_| Err(io::Error::other("the server is being stopped")));
+        tokio::select! {
+            () = connections.emptied() => {}
+            () = grace(&mut phases) => {}
+        }
+        for worker in &self.workers {
+            worker.stop();
+        }
+        let cut = async {
+            for _ in &self.workers {
+                self.ended.recv().await;
+            }
+            connections.emptied().await;
+        };
+        // The connections of a worker that is stuck end with the process.
+        let _ = tokio::time::timeout(CUT, cut).await;
+        Ok(())
+    }
+
+    /// Replaces workers that end, for ever.
+    async fn replace_workers(&mut self) {
+        loop {
+            let Some(number) = self.ended.recv().await else { return std::future::pending().await };
+            self.connections.workers_replaced.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(
+                server = self.name,
+                number,
+                "an HTTP worker ended; starting another in its place"
+            );
+            let Some(worker) = self.workers.get_mut(number) else { continue };
+            // If only its task ended, its thread and its connections end now.
+            worker.stop();
+            loop {
+                tokio::time::sleep(PAUSE).await;
+                match (self.start)(number) {
+                    Ok(started) => break *worker = started,
+                    Err(error) => tracing::error!(%error, "cannot start an HTTP worker; trying again"),
+                }
+            }
+        }
+    }
+}
+
+/// Resolves once the grace of a stop has passed, even if it is shortened meanwhile.
+async fn grace(phases: &mut watch::Receiver<Phase>) {
+    let began = tokio::time::Instant::now();
+    loop {
+        let Phase::Stopping(grace) = *phases.borrow_and_update() else { return };
+        tokio::select! {
+            () = tokio::time::sleep_until(began + grace) => return,
+            changed = phases.changed() => if changed.is_err() { return },
+        }
+    }
+}

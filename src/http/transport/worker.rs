@@ -1,0 +1,110 @@
+//! What the connections of one worker share, and the thread that they run on.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix_http::{KeepAlive, ServiceConfig};
+use actix_rt::Arbiter;
+use tokio::sync::watch;
+
+use super::admission::Connections;
+use super::deadlines::Deadlines;
+use super::fast_path::{FastAnswer, FastPath};
+use super::pace::Pace;
+use super::refusal::RefusalLog;
+use super::{Limits, Pages, Phase};
+
+/// Bytes read at once.
+const SCRATCH: usize = 16 << 10;
+
+/// What all workers of a server share.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) limits: Limits,
+    pub(super) pages: Pages,
+    pub(super) connections: Arc<Connections>,
+    pub(super) pace: Option<Arc<Pace>>,
+    pub(super) refusals: Option<Arc<dyn RefusalLog>>,
+}
+
+/// What the connections of one worker share.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) shared: Shared,
+    pub(super) fast_path: Option<Rc<dyn FastPath>>,
+    /// The settings of actix's codec.
+    pub(super) codec: ServiceConfig,
+    /// Each answer is the last of its connection.
+    pub(super) is_draining: Cell<bool>,
+    /// Connections that have not sent a request are closed too.
+    pub(super) is_stopping: Cell<bool>,
+    /// All connections read into this buffer, so that a connection without a request needs none.
+    pub(super) scratch: RefCell<Box<[u8]>>,
+    /// The answer of the fast path, before it is sent.
+    pub(super) fast_answer: RefCell<FastAnswer>,
+    pub(super) deadlines: RefCell<Deadlines>,
+}
+
+impl std::ops::Deref for Worker {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Worker {
+    /// A worker of this thread; its timers run as long as [`Worker::run_timers`] and [`Worker::follow`] do.
+    pub(super) fn new(shared: Shared, fast_path: Option<Rc<dyn FastPath>>) -> Self {
+        let shortest = shared.limits.head_timeout.min(shared.limits.keep_alive);
+        Self {
+            shared,
+            fast_path,
+            codec: ServiceConfig::new(
+                // The loop keeps all times; the codec only needs to know that connections persist.
+                KeepAlive::Os,
+                std::time::Duration::ZERO,
+                std::time::Duration::ZERO,
+                false,
+                None,
+            ),
+            is_draining: Cell::new(false),
+            is_stopping: Cell::new(false),
+            scratch: RefCell::new(vec![0; SCRATCH].into()),
+            fast_answer: RefCell::default(),
+            deadlines: RefCell::new(Deadlines::new(shortest)),
+        }
+    }
+
+    /// Wakes the connections whose deadline has passed, for ever.
+    pub(super) async fn run_timers(self: Rc<Self>) {
+        let period = self.deadlines.borrow().period();
+        loop {
+            tokio::time::sleep(period).await;
+            self.deadlines.borrow_mut().sweep();
+        }
+    }
+
+    /// Tells the connections of a drain and of a stop.
+    pub(super) async fn follow(self: Rc<Self>, mut phases: watch::Receiver<Phase>) {
+        if phases.wait_for(|phase| *phase != Phase::Running).await.is_ok() {
+            self.is_draining.set(true);
+            self.deadlines.borrow().wake_all();
+        }
+        if phases.wait_for(|phase| matches!(phase, Phase::Stopping(_))).await.is_ok() {
+            self.is_stopping.set(true);
+            self.deadlines.borrow().wake_all();
+        }
+    }
+}
+
+/// Starts the thread of a worker.
+pub(super) fn start_arbiter(blocking_threads: usize) -> std::io::Result<Arbiter> {
+    Arbiter::try_with_tokio_rt(move || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(blocking_threads.max(1))
+            .build()
+    })
+}
