@@ -235,10 +235,10 @@ pub fn build(
     candidates.retain(|candidate| candidate.weight > 0.0 && candidate.weight.is_finite());
     match name {
         PolicyName::Adaptive => Box::new(adaptive::Adaptive::new(candidates, now, rng)),
-        PolicyName::Ranked => Box::new(ranked::Ranked::new(candidates, rng)),
+        PolicyName::Ranked => Box::new(ranked::ranked(candidates, rng)),
         PolicyName::TwoChoices => Box::new(two_choices::TwoChoices::new(candidates)),
         PolicyName::RoundRobin => Box::new(round_robin::RoundRobin::new(candidates)),
-        PolicyName::Random => Box::new(random::Random::new(candidates)),
+        PolicyName::Random => Box::new(random::WeightedRandom::new(candidates)),
         PolicyName::Hash => Box::new(hash::ConsistentHash::new(candidates)),
     }
 }
