@@ -1,5 +1,5 @@
 //! Policies against each other without sockets: a discrete-event simulation of servers, probes and balancers that runs
-//! the balancer's own code. Prints tables in Markdown and draws plots; docs/selection.md shows both.
+//! the balancer's own code. Prints tables in Markdown and draws plots; docs/selection.md shows the plots, docs/selection-tables.md the tables.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -60,7 +60,7 @@ fn main() {
     }
     plot::by_staleness(&arguments.plots, &grid).expect("the plot can be drawn");
     println!("\n### Other shapes, load 0.7, probes every 5 service times\n");
-    results::print_head(&["what", "servers"]);
+    results::print_head(&["variation", "servers"]);
     for (what, scenario, seeds) in variations(arguments.seeds) {
         let mix = format!("{} {}", scenario.servers, scenario.mix.label());
         Row::play(&scenario, seeds).print(&[what.to_owned(), mix]);
@@ -91,7 +91,7 @@ fn summary(grid: &[Row]) {
     let simple = |row: &Row| {
         row.p99(Contender::Ours(PolicyName::RoundRobin)).min(row.p99(Contender::Ours(PolicyName::Ranked)))
     };
-    println!("\n### Adaptive at its worst\n");
+    println!("\n### Where adaptive is worst\n");
     let worst = |title: &str, against: &dyn Fn(&Row) -> f64| {
         let ratio = |row: &Row| adaptive(row) / against(row);
         let row = grid.iter().max_by(|left, right| ratio(left).total_cmp(&ratio(right))).unwrap();
