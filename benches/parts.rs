@@ -1,4 +1,4 @@
-//! What the parts around a pick cost: the list, the table, the load report, the Location.
+//! Measures the parts around a pick: server list, routing table, load report, and `Location`.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-/// The allocator of the program.
+/// The allocator of the fingerpost binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -44,7 +44,7 @@ fn parse_list(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Backends that have answered two probes with a report.
+/// Backends with two successful probes that carried reports.
 fn entries(count: usize) -> Vec<Entry> {
     let start = Instant::now();
     let clock = Clock::new(start);

@@ -1,7 +1,7 @@
-//! What a pick and a rebuild cost, by policy and number of backends.
+//! Measures a pick and the build of a policy, by policy and number of backends.
 //!
-//! The servers report different loads, and clients come at a rate that keeps about two thirds of them busy, so that
-//! picks meet idle and busy backends as in service.
+//! The servers report different loads, and the request rate keeps about two thirds of them busy, so that picks meet idle
+//! and busy backends as in production.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use fingerpost::balancer::policy::{
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-/// The allocator of the program.
+/// The allocator of the fingerpost binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const COUNTS: [u32; 3] = [10, 1_000, 100_000];
 
-/// Requests a second that one backend carries.
+/// Requests per second that one backend can serve.
 const RATE: f64 = 100.0;
 
 fn candidates(count: u32) -> Vec<Candidate> {

@@ -1,4 +1,4 @@
-//! Who sends each job to a server: the balancer's own policies, and others to compare them with.
+//! Chooses a server for each job: the balancer's own policies, and algorithms to compare them with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,28 +17,28 @@ use crate::prequal::Prequal;
 use crate::scenario::Scenario;
 use crate::server::Server;
 
-/// Bytes of a job of mean size, for the reports.
+/// The size of an average job in the load reports, in bytes.
 const BYTES: f64 = 1e6;
 
-/// The shortest time between two tables, as in the balancer.
-const TABLE_PACE: f64 = 0.25;
+/// The shortest time between two tables in seconds, as in the balancer.
+const TABLE_INTERVAL: f64 = 0.25;
 
-/// What can be compared.
+/// An algorithm of the comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contender {
     /// One of the balancer's policies.
     Ours(PolicyName),
-    /// Random, weighted by the inverse of the probes' response time.
+    /// Weighted random by the inverse of the response time to probes.
     InverseResponseTime,
     /// Round robin with the true capacities as weights.
     TrueWeights,
-    /// Prequal's rule with three probes for each job, which a redirect balancer could not afford.
+    /// Prequal with three probes for each job, which are too many for a redirect balancer.
     Prequal,
-    /// Sees every queue as it is: (in flight + 1) / capacity, the least.
+    /// Knows the present queue of every server and minimizes (in flight + 1) / capacity.
     Oracle,
 }
 
-/// The order of the tables' columns.
+/// The contenders in the order of the table columns.
 pub(crate) const CONTENDERS: [Contender; 9] = [
     Contender::Ours(PolicyName::Random),
     Contender::Ours(PolicyName::RoundRobin),
@@ -96,7 +96,7 @@ impl Dispatcher {
         }
     }
 
-    /// A probe of this server is answered.
+    /// A probe of this server succeeded.
     pub(crate) fn probed(&mut self, now: f64, index: usize, server: &Server, scenario: &Scenario) {
         if let Self::Table(table) = self {
             table.probed(now, index, server, scenario);
@@ -104,7 +104,7 @@ impl Dispatcher {
     }
 }
 
-/// Where one job more would get the largest share; ties at random.
+/// The server at which one more job would get the largest share; a random one of equals.
 fn shortest(servers: &[Server], random: &mut SmallRng) -> usize {
     let first = random.random_range(0..servers.len());
     let order = (first..servers.len()).chain(0..first);
@@ -112,14 +112,14 @@ fn shortest(servers: &[Server], random: &mut SmallRng) -> usize {
     order.min_by(|left, right| load(*left).total_cmp(&load(*right))).unwrap_or(first)
 }
 
-/// What a candidate's weight is.
+/// The source of the candidates' weights.
 enum Weighing {
     Equal,
     InverseResponseTime,
     Capacity,
 }
 
-/// A balancer with tables, as the real one.
+/// A balancer that rebuilds its table at most every [`TABLE_INTERVAL`], like the real one.
 pub(crate) struct Table {
     name: PolicyName,
     weighing: Weighing,
@@ -190,14 +190,14 @@ impl Table {
     }
 
     fn choose(&mut self, now: f64) -> usize {
-        if self.stale && now >= self.built_at + TABLE_PACE {
+        if self.stale && now >= self.built_at + TABLE_INTERVAL {
             self.build(now);
             self.built_at = now;
         }
         let mut picks = Picks::new(0);
         let tick = self.clock.tick(self.instant(now));
         self.policy.pick(&Request::default(), tick, &mut self.random, &mut picks);
-        picks.chosen().expect("there are always candidates") as usize
+        picks.chosen().expect("every table has candidates") as usize
     }
 
     fn probed(&mut self, now: f64, index: usize, server: &Server, scenario: &Scenario) {
