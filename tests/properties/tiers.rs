@@ -1,4 +1,4 @@
-//! The selection over several tiers: which of them gets the clients, and whom its servers are compared with.
+//! The selection from several tiers: the tier that gets the clients, and comparisons within a tier.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ struct Tier {
     silent: usize,
 }
 
-/// Servers of which the silent ones answered until `ago`, all at once.
+/// Servers of which the silent ones stopped answering `ago` before `now`, all at the same time.
 fn fleet(tiers: &[Tier], now: Instant, ago: Duration) -> Vec<(Health, u32)> {
     let mut healths = Vec::new();
     for (tier, number) in tiers.iter().zip(0..) {
@@ -33,7 +33,7 @@ fn fleet(tiers: &[Tier], now: Instant, ago: Duration) -> Vec<(Health, u32)> {
     healths
 }
 
-/// The rule that selects, and how many of each tier are chosen.
+/// The mode of the selection, and the number of chosen servers of each tier.
 fn chosen(tiers: &[Tier], ago: u64) -> (Mode, Vec<usize>) {
     let now = Instant::now() + Duration::from_mins(10);
     let healths = fleet(tiers, now, Duration::from_secs(ago));
@@ -48,7 +48,7 @@ fn chosen(tiers: &[Tier], ago: u64) -> (Mode, Vec<usize>) {
 }
 
 #[test]
-fn a_tier_that_fell_silent_as_a_whole_leaves_its_clients_to_the_next_one_at_once() {
+fn the_next_tier_replaces_a_silent_tier_at_once() {
     for ago in [0, 5, 20, 50, 100] {
         let tiers = [Tier { up: 0, silent: 6 }, Tier { up: 4, silent: 0 }];
         assert_eq!(chosen(&tiers, ago), (Mode::Normal, vec![0, 4]), "{ago} s ago");
@@ -58,7 +58,7 @@ fn a_tier_that_fell_silent_as_a_whole_leaves_its_clients_to_the_next_one_at_once
 }
 
 #[test]
-fn silence_is_judged_and_forgiven_within_the_tier_that_is_chosen_from() {
+fn silence_is_evaluated_within_the_chosen_tier() {
     let doubted = [Tier { up: 0, silent: 20 }, Tier { up: 13, silent: 7 }];
     assert_eq!(chosen(&doubted, 1), (Mode::ProberDoubted, vec![0, 20]));
     let panic = [Tier { up: 5, silent: 15 }, Tier { up: 100, silent: 0 }];
@@ -68,7 +68,7 @@ fn silence_is_judged_and_forgiven_within_the_tier_that_is_chosen_from() {
 }
 
 #[test]
-fn when_every_tier_fell_silent_the_prober_is_doubted_however_small_each_is() {
+fn silence_of_all_tiers_puts_the_prober_in_doubt_even_if_each_is_small() {
     let tiers = [Tier { up: 0, silent: 5 }, Tier { up: 0, silent: 5 }];
     assert_eq!(chosen(&tiers, 1), (Mode::ProberDoubted, vec![5, 0]));
     assert_eq!(chosen(&tiers, 20), (Mode::Panic, vec![5, 0]));
@@ -76,7 +76,7 @@ fn when_every_tier_fell_silent_the_prober_is_doubted_however_small_each_is() {
 }
 
 #[test]
-fn a_preferred_tier_may_be_slower_than_the_others_and_each_is_compared_with_its_own() {
+fn servers_are_compared_only_within_their_tier() {
     let now = Instant::now();
     let tiers = [Tier { up: 10, silent: 0 }, Tier { up: 90, silent: 0 }];
     let healths = fleet(&tiers, now, Duration::ZERO);
@@ -97,7 +97,7 @@ fn a_preferred_tier_may_be_slower_than_the_others_and_each_is_compared_with_its_
     assert!(standings[1..10].iter().all(|it| *it == Standing::Chosen(1.0)), "{standings:?}");
     assert!(standings[10..].iter().all(|it| *it == Standing::SpareTier), "{standings:?}");
 
-    // The one server of the lowest tier, beside nine that are much faster.
+    // One server in the lowest tier, nine much faster ones in the next.
     let alone: Vec<Member<'_>> = members[1..2].iter().chain(&members[10..19]).copied().collect();
     let standings = fleet::select(&alone, &THRESHOLDS, now).standings;
     assert_eq!(standings[0], Standing::Chosen(1.0), "{standings:?}");
@@ -105,7 +105,7 @@ fn a_preferred_tier_may_be_slower_than_the_others_and_each_is_compared_with_its_
 
 proptest! {
     #[test]
-    fn the_lowest_tier_with_a_server_that_is_up_is_the_one_chosen_from(
+    fn the_lowest_tier_with_a_server_that_is_up_gets_the_clients(
         servers in proptest::collection::vec((outcomes(), 0_u32..3, any::<Option<u8>>()), 0..40),
         later in 0_u64..120,
     ) {
@@ -145,7 +145,7 @@ proptest! {
             let chosen_and_up = standings()
                 .filter(|(standing, member)| matches!(standing, Standing::Chosen(_)) && is_up(member))
                 .count();
-            prop_assert!(chosen_and_up > 0, "nobody who is up");
+            prop_assert!(chosen_and_up > 0, "no server that is up is chosen");
         }
     }
 }
