@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fingerpost::balancer::health::fleet::{self, Member, Mode, Standing};
+use fingerpost::balancer::health::fleet::{self, Eligibility, Member, Mode};
 use fingerpost::balancer::health::{
     Failure, FailureKind, Health, ProbeOutcome, State, Thresholds, Traffic, Transition,
 };
@@ -153,17 +153,17 @@ proptest! {
             .collect();
         let now = Instant::now() + Duration::from_mins(1);
         let selection = fleet::select(&members, &THRESHOLDS, now);
-        prop_assert_eq!(selection.standings.len(), members.len());
+        prop_assert_eq!(selection.eligibilities.len(), members.len());
         let tiers: Vec<u32> = selection
-            .standings
+            .eligibilities
             .iter()
             .zip(&members)
-            .filter(|(standing, _)| matches!(standing, Standing::Chosen(_)))
+            .filter(|(eligibility, _)| matches!(eligibility, Eligibility::Chosen(_)))
             .map(|(_, member)| member.tier)
             .collect();
         prop_assert!(tiers.windows(2).all(|pair| pair[0] == pair[1]), "more than one tier: {:?}", tiers);
         prop_assert_eq!(tiers.is_empty(), selection.mode == Mode::Nothing);
-        let ejected = selection.standings.iter().filter(|it| matches!(it, Standing::Ejected(_))).count();
+        let ejected = selection.eligibilities.iter().filter(|it| matches!(it, Eligibility::Ejected(_))).count();
         let has = |state: State| healths.iter().any(|health| health.state() == state);
         let up = healths.iter().filter(|health| health.state() == State::Up).count();
         prop_assert!(ejected <= up / 10);
@@ -172,9 +172,9 @@ proptest! {
         } else if has(State::Suspect) {
             prop_assert!(matches!(selection.mode, Mode::Suspects | Mode::Panic | Mode::ProberDoubted));
         }
-        for (standing, member) in selection.standings.iter().zip(&members) {
-            let share = match standing {
-                Standing::Chosen(share) => *share,
+        for (eligibility, member) in selection.eligibilities.iter().zip(&members) {
+            let share = match eligibility {
+                Eligibility::Chosen(share) => *share,
                 _ => continue,
             };
             prop_assert!(share > 0.0 && share <= 1.0);
@@ -207,7 +207,7 @@ fn check(up: usize, failed: usize, kind: FailureKind, later: u64, mode: Mode, ch
     let members: Vec<Member<'_>> =
         healths.iter().map(|health| Member { health, tier: 0, response_time: None }).collect();
     let selection = fleet::select(&members, &THRESHOLDS, now + Duration::from_secs(later));
-    let count = selection.standings.iter().filter(|it| matches!(it, Standing::Chosen(_))).count();
+    let count = selection.eligibilities.iter().filter(|it| matches!(it, Eligibility::Chosen(_))).count();
     assert_eq!((selection.mode, count), (mode, chosen), "{up} up, {failed} {kind}");
 }
 
@@ -249,9 +249,9 @@ fn at_most_a_tenth_of_the_backends_are_ejected_as_slow() {
             Member { health, tier: 0, response_time: Some(Duration::from_millis(milliseconds)) }
         })
         .collect();
-    let standings = fleet::select(&members, &THRESHOLDS, now).standings;
+    let eligibilities = fleet::select(&members, &THRESHOLDS, now).eligibilities;
     let ejected: Vec<usize> =
-        (0..20).filter(|index| matches!(standings[*index], Standing::Ejected(_))).collect();
+        (0..20).filter(|index| matches!(eligibilities[*index], Eligibility::Ejected(_))).collect();
     assert_eq!(ejected, [1, 2], "the slowest two of three");
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fingerpost::balancer::health::fleet::{self, Member, Mode, Standing};
+use fingerpost::balancer::health::fleet::{self, Eligibility, Member, Mode};
 use fingerpost::balancer::health::{FailureKind, Health, State, Thresholds, Traffic};
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -27,7 +27,7 @@ fn selection_after(failures: &[FailureKind]) -> (Mode, usize) {
     let members: Vec<Member<'_>> =
         healths.iter().map(|health| Member { health, tier: 0, response_time: None }).collect();
     let selection = fleet::select(&members, &THRESHOLDS, start + Duration::from_secs(1));
-    let chosen = selection.standings.iter().filter(|it| matches!(it, Standing::Chosen(_))).count();
+    let chosen = selection.eligibilities.iter().filter(|it| matches!(it, Eligibility::Chosen(_))).count();
     (selection.mode, chosen)
 }
 

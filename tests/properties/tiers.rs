@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fingerpost::balancer::health::fleet::{self, Member, Mode, Outlier, Standing};
+use fingerpost::balancer::health::fleet::{self, Eligibility, Member, Mode, Outlier};
 use fingerpost::balancer::health::{FailureKind, Health, State};
 use proptest::prelude::*;
 use tokio::time::Instant;
@@ -41,8 +41,8 @@ fn chosen(tiers: &[Tier], ago: u64) -> (Mode, Vec<usize>) {
         healths.iter().map(|(health, tier)| Member { health, tier: *tier, response_time: None }).collect();
     let selection = fleet::select(&members, &THRESHOLDS, now);
     let mut counts = vec![0; tiers.len()];
-    for (standing, member) in selection.standings.iter().zip(&members) {
-        counts[member.tier as usize] += usize::from(matches!(standing, Standing::Chosen(_)));
+    for (eligibility, member) in selection.eligibilities.iter().zip(&members) {
+        counts[member.tier as usize] += usize::from(matches!(eligibility, Eligibility::Chosen(_)));
     }
     (selection.mode, counts)
 }
@@ -92,15 +92,15 @@ fn servers_are_compared_only_within_their_tier() {
             Member { health, tier: *tier, response_time: Some(Duration::from_millis(milliseconds)) }
         })
         .collect();
-    let standings = fleet::select(&members, &THRESHOLDS, now).standings;
-    assert_eq!(standings[0], Standing::Ejected(Outlier::Slow));
-    assert!(standings[1..10].iter().all(|it| *it == Standing::Chosen(1.0)), "{standings:?}");
-    assert!(standings[10..].iter().all(|it| *it == Standing::SpareTier), "{standings:?}");
+    let eligibilities = fleet::select(&members, &THRESHOLDS, now).eligibilities;
+    assert_eq!(eligibilities[0], Eligibility::Ejected(Outlier::Slow));
+    assert!(eligibilities[1..10].iter().all(|it| *it == Eligibility::Chosen(1.0)), "{eligibilities:?}");
+    assert!(eligibilities[10..].iter().all(|it| *it == Eligibility::SpareTier), "{eligibilities:?}");
 
     // One server in the lowest tier, nine much faster ones in the next.
     let alone: Vec<Member<'_>> = members[1..2].iter().chain(&members[10..19]).copied().collect();
-    let standings = fleet::select(&alone, &THRESHOLDS, now).standings;
-    assert_eq!(standings[0], Standing::Chosen(1.0), "{standings:?}");
+    let eligibilities = fleet::select(&alone, &THRESHOLDS, now).eligibilities;
+    assert_eq!(eligibilities[0], Eligibility::Chosen(1.0), "{eligibilities:?}");
 }
 
 proptest! {
@@ -132,18 +132,18 @@ proptest! {
         let selection = fleet::select(&members, &THRESHOLDS, start + Duration::from_secs(later));
         let is_up = |member: &&Member<'_>| member.health.state() == State::Up;
         let expected = members.iter().filter(is_up).map(|member| member.tier).min();
-        let standings = || selection.standings.iter().zip(&members);
+        let eligibilities = || selection.eligibilities.iter().zip(&members);
         if let Some(expected) = expected {
-            for (standing, member) in standings() {
-                if matches!(standing, Standing::Chosen(_) | Standing::Ejected(_)) {
+            for (eligibility, member) in eligibilities() {
+                if matches!(eligibility, Eligibility::Chosen(_) | Eligibility::Ejected(_)) {
                     prop_assert_eq!(member.tier, expected);
                 }
-                if *standing == Standing::SpareTier {
+                if *eligibility == Eligibility::SpareTier {
                     prop_assert!(member.tier > expected);
                 }
             }
-            let chosen_and_up = standings()
-                .filter(|(standing, member)| matches!(standing, Standing::Chosen(_)) && is_up(member))
+            let chosen_and_up = eligibilities()
+                .filter(|(eligibility, member)| matches!(eligibility, Eligibility::Chosen(_)) && is_up(member))
                 .count();
             prop_assert!(chosen_and_up > 0, "no server that is up is chosen");
         }

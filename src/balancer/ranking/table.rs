@@ -7,7 +7,7 @@ use rand::Rng;
 use tokio::time::Instant;
 
 use crate::balancer::backends::Backend;
-use crate::balancer::health::fleet::{self, Mode, Standing};
+use crate::balancer::health::fleet::{self, Eligibility, Mode};
 use crate::balancer::health::{Health, ProbeOutcome, State, Thresholds, Transition};
 use crate::balancer::policy::{self, Book, Candidate, Clock, Ledger, Policy, PolicyName};
 use crate::balancer::ranking::estimate::{Continuity, Estimate};
@@ -45,7 +45,7 @@ pub struct Entry {
     /// The latest successful probe, in its parts.
     pub latest: Option<Timings>,
     /// Whether it is chosen from, as of the latest table.
-    pub standing: Standing,
+    pub eligibility: Eligibility,
     /// Whether its load reports were believed, as of the latest table.
     pub was_heard: bool,
 }
@@ -70,7 +70,7 @@ impl Entry {
             health: Health::new(now),
             estimate: Estimate::default(),
             latest: None,
-            standing: Standing::Out,
+            eligibility: Eligibility::Out,
             was_heard: false,
         }
     }
@@ -124,7 +124,7 @@ impl RoutingTable {
         Self::build(0, &mut entries, name, thresholds, clock, now, random)
     }
 
-    /// The table that follows from what is known now. It notes the standing of each entry in `entries` too.
+    /// The table that follows from what is known now. It notes the eligibility of each entry in `entries` too.
     #[must_use]
     pub fn build(
         generation: u64,
@@ -145,11 +145,11 @@ impl RoutingTable {
             .collect();
         let selection = fleet::select(&members, thresholds, now);
         let mut candidates = Vec::new();
-        for ((place, entry), standing) in (0..).zip(entries.iter_mut()).zip(selection.standings) {
-            let before = std::mem::replace(&mut entry.standing, standing);
+        for ((place, entry), eligibility) in (0..).zip(entries.iter_mut()).zip(selection.eligibilities) {
+            let before = std::mem::replace(&mut entry.eligibility, eligibility);
             let was_heard = std::mem::replace(&mut entry.was_heard, entry.estimate.is_heard());
             // One that is heard no more stands with those that never were: what it said last would hold for ever.
-            let joins = !matches!(before, Standing::Chosen(_)) || (was_heard && !entry.was_heard);
+            let joins = !matches!(before, Eligibility::Chosen(_)) || (was_heard && !entry.was_heard);
             candidates.extend(candidate(place, entry, joins));
         }
         Self {
@@ -170,7 +170,7 @@ impl RoutingTable {
 
 /// The entry, if it is chosen from.
 fn candidate(place: u32, entry: &Entry, joins: bool) -> Option<Candidate> {
-    let Standing::Chosen(share) = entry.standing else { return None };
+    let Eligibility::Chosen(share) = entry.eligibility else { return None };
     Some(Candidate {
         backend: place,
         weight: f64::from(entry.member.backend.weight()) * share,
