@@ -6,7 +6,8 @@ use std::time::Duration;
 use fingerpost::balancer::health::ProbeOutcome;
 use fingerpost::balancer::load_report::LoadReport;
 use fingerpost::balancer::policy::{
-    self, Book, Candidate, Clock, Ledger, Picks, Policy, PolicyName, Request, Tick, identity,
+    self, BackendLoad, Candidate, LoadSlab, MonotonicClock, PickRequest, Picks, Policy, PolicyName,
+    Timestamp, identity,
 };
 use fingerpost::balancer::ranking::estimate::Estimate;
 use rand::rngs::SmallRng;
@@ -124,11 +125,11 @@ pub(crate) struct Table {
     name: PolicyName,
     weighing: Weighing,
     capacities: Vec<f64>,
-    ledgers: Vec<Arc<Ledger>>,
+    loads: Vec<Arc<BackendLoad>>,
     estimates: Vec<Estimate>,
     policy: Box<dyn Policy>,
     origin: Instant,
-    clock: Clock,
+    clock: MonotonicClock,
     built_at: f64,
     stale: bool,
     random: SmallRng,
@@ -138,18 +139,19 @@ impl Table {
     fn new(name: PolicyName, weighing: Weighing, scenario: &Scenario, seed: u64) -> Self {
         let origin = Instant::now();
         let mut random = SmallRng::seed_from_u64(seed);
-        let mut book = Book::default();
-        let ledgers: Vec<Arc<Ledger>> =
-            (0..scenario.servers).map(|server| book.open(identity(&format!("server{server}:80")))).collect();
+        let mut slab = LoadSlab::default();
+        let loads: Vec<Arc<BackendLoad>> = (0..scenario.servers)
+            .map(|server| slab.allocate(identity(&format!("server{server}:80"))))
+            .collect();
         let mut table = Self {
             name,
             weighing,
             capacities: scenario.capacities(),
             estimates: vec![Estimate::default(); scenario.servers],
-            ledgers,
-            policy: policy::build(name, Vec::new(), Tick::default(), &mut random),
+            loads,
+            policy: policy::build(name, Vec::new(), Timestamp::default(), &mut random),
             origin,
-            clock: Clock::new(origin),
+            clock: MonotonicClock::new(origin),
             built_at: 0.0,
             stale: true,
             random,
@@ -163,14 +165,14 @@ impl Table {
     }
 
     fn build(&mut self, now: f64) {
-        let now = self.clock.tick(self.instant(now));
+        let now = self.clock.timestamp(self.instant(now));
         let candidates = self
-            .ledgers
+            .loads
             .iter()
             .zip(&self.estimates)
             .zip(&self.capacities)
             .zip(0..)
-            .map(|(((ledger, estimate), capacity), backend)| Candidate {
+            .map(|(((load, estimate), capacity), backend)| Candidate {
                 backend,
                 weight: match (&self.weighing, estimate.response_time()) {
                     (Weighing::InverseResponseTime, Some(time)) => 1.0 / time.as_secs_f64(),
@@ -182,7 +184,7 @@ impl Table {
                 reports: estimate.reports(),
                 joins: false,
                 address: backend.into(),
-                ledger: Arc::clone(ledger),
+                load: Arc::clone(load),
             })
             .collect();
         self.policy = policy::build(self.name, candidates, now, &mut self.random);
@@ -195,8 +197,8 @@ impl Table {
             self.built_at = now;
         }
         let mut picks = Picks::new(0);
-        let tick = self.clock.tick(self.instant(now));
-        self.policy.pick(&Request::default(), tick, &mut self.random, &mut picks);
+        let tick = self.clock.timestamp(self.instant(now));
+        self.policy.pick(&PickRequest::default(), tick, &mut self.random, &mut picks);
         picks.chosen().expect("every table has candidates") as usize
     }
 
@@ -212,7 +214,7 @@ impl Table {
         });
         let outcome = ProbeOutcome::Success { connect: Duration::ZERO, first_byte: total, total, report };
         let instant = self.instant(now);
-        self.estimates[index].observe(&outcome, &self.ledgers[index], &self.clock, instant);
+        self.estimates[index].observe(&outcome, &self.loads[index], &self.clock, instant);
         self.stale = true;
     }
 }

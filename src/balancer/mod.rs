@@ -43,7 +43,7 @@ use crate::telemetry::say;
 use admin::Admin;
 use admin::metrics::BalancerMetrics;
 use backends::watch::{Follower, ListError};
-use policy::{Book, PolicyName, SecondChance};
+use policy::{LoadSlab, PolicyName, RetryAvoidance};
 use probe::ProbePlan;
 use ranking::publication::Publication;
 use ranking::table::{Member, RoutingTable};
@@ -151,11 +151,11 @@ impl Balancer {
         follower.heed_hangup();
         let Listening { listeners, file: _file, .. } = listening;
         let backends = follower.backends();
-        let mut book = Book::default();
+        let mut book = LoadSlab::default();
         let members: Vec<Member> =
             backends.iter().cloned().map(|backend| Member::new(backend, &mut book)).collect();
         let now = Instant::now();
-        let clock = policy::Clock::new(now);
+        let clock = policy::MonotonicClock::new(now);
         let first = RoutingTable::first(
             &members,
             settings.policy,
@@ -241,7 +241,7 @@ impl Balancer {
 }
 
 /// Under `hash` a path belongs to one server, whoever asks for it again.
-fn second_chance(settings: &BalancerSettings) -> Option<Arc<SecondChance>> {
+fn second_chance(settings: &BalancerSettings) -> Option<Arc<RetryAvoidance>> {
     let given = settings.returning == Returning::Elsewhere && settings.policy != PolicyName::Hash;
     given.then(Arc::default)
 }

@@ -10,7 +10,7 @@ use rand::rngs::SmallRng;
 
 use crate::balancer::admin::metrics::BalancerMetrics;
 use crate::balancer::backends::{Backend, BackendId};
-use crate::balancer::policy::Book;
+use crate::balancer::policy::LoadSlab;
 use crate::balancer::probe::{ProbeActor, ProbePlan, ProbeResult, Tenure};
 use crate::balancer::ranking::table::Member;
 use crate::balancer::ranking::{ListChanged, Members, RankingActor};
@@ -24,7 +24,7 @@ pub struct Roster {
     results: Outlet<ProbeResult>,
     ranking: Seat<RankingActor>,
     members: Members,
-    book: Book,
+    book: LoadSlab,
     metrics: Arc<BalancerMetrics>,
     listed: HashMap<BackendId, Listed>,
 }
@@ -44,7 +44,7 @@ impl Roster {
         guardian: Guardian,
         plan: Arc<ProbePlan>,
         ranking: Seat<RankingActor>,
-        (members, book): (Members, Book),
+        (members, book): (Members, LoadSlab),
         metrics: Arc<BalancerMetrics>,
     ) -> Self {
         let (seat, lost) = (ranking.clone(), metrics.results_lost.clone());

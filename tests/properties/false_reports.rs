@@ -5,7 +5,7 @@ use std::time::Duration;
 use fingerpost::balancer::backends::list;
 use fingerpost::balancer::health::{ProbeOutcome, Thresholds};
 use fingerpost::balancer::load_report;
-use fingerpost::balancer::policy::{Book, Clock, Picks, PolicyName, Request};
+use fingerpost::balancer::policy::{LoadSlab, MonotonicClock, PickRequest, Picks, PolicyName};
 use fingerpost::balancer::ranking::table::{Entry, Member, RoutingTable};
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -28,7 +28,7 @@ const THRESHOLDS: Thresholds = Thresholds {
 /// Ten equal servers that are probed every second. The first one may send any report.
 struct Fleet {
     entries: Vec<Entry>,
-    clock: Clock,
+    clock: MonotonicClock,
     now: Instant,
     random: SmallRng,
     seconds: u32,
@@ -41,11 +41,11 @@ impl Fleet {
         let lines: Vec<String> = (0..SERVERS).map(|server| format!("server{server}:80")).collect();
         let backends = list::parse(lines.join("\n").as_bytes()).backends;
         let now = Instant::now();
-        let mut book = Book::default();
-        let entries = backends.into_iter().map(|backend| Entry::new(Member::new(backend, &mut book), now));
+        let mut slab = LoadSlab::default();
+        let entries = backends.into_iter().map(|backend| Entry::new(Member::new(backend, &mut slab), now));
         Self {
             entries: entries.collect(),
-            clock: Clock::new(now),
+            clock: MonotonicClock::new(now),
             now,
             random: SmallRng::seed_from_u64(1),
             seconds: 0,
@@ -80,7 +80,7 @@ impl Fleet {
         for _ in 0..self.rate {
             self.now += Duration::from_secs(1) / self.rate;
             let mut picks = Picks::new(0);
-            table.policy.pick(&Request::default(), self.clock.tick(self.now), random, &mut picks);
+            table.policy.pick(&PickRequest::default(), self.clock.timestamp(self.now), random, &mut picks);
             sent[picks.chosen().unwrap() as usize] += 1;
         }
         sent

@@ -5,14 +5,14 @@ use std::thread;
 use std::time::Duration;
 
 use fingerpost::balancer::policy::{
-    self, Avoid, Book, Candidate, MOST_ALTERNATES, Picks, PolicyName, Request, Throughput, Tick, digest,
-    identity,
+    self, Avoid, Candidate, LoadSlab, MOST_ALTERNATES, PickRequest, Picks, PolicyName, Throughput, Timestamp,
+    digest, identity,
 };
 use proptest::prelude::*;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-fn candidate(book: &mut Book, backend: u32, weight: f64) -> Candidate {
+fn candidate(slab: &mut LoadSlab, backend: u32, weight: f64) -> Candidate {
     Candidate {
         backend,
         weight,
@@ -21,14 +21,14 @@ fn candidate(book: &mut Book, backend: u32, weight: f64) -> Candidate {
         reports: false,
         joins: false,
         address: digest(&backend.to_le_bytes()),
-        ledger: book.open(identity(&format!("server{backend}:80"))),
+        load: slab.allocate(identity(&format!("server{backend}:80"))),
     }
 }
 
 /// Candidates 0 to `count` - 1, all of weight 1.
 fn equal(count: u32) -> Vec<Candidate> {
-    let mut book = Book::default();
-    (0..count).map(|backend| candidate(&mut book, backend, 1.0)).collect()
+    let mut slab = LoadSlab::default();
+    (0..count).map(|backend| candidate(&mut slab, backend, 1.0)).collect()
 }
 
 fn names() -> impl Strategy<Value = PolicyName> {
@@ -41,14 +41,14 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
         .prop_map(|(requests, bytes, busy_seconds)| Throughput { requests, bytes, busy_seconds });
     let one = (any::<f64>(), any::<Option<u32>>(), proptest::option::of(throughput), any::<Option<u32>>());
     proptest::collection::vec(one, 0..40).prop_map(|all| {
-        let mut book = Book::default();
+        let mut slab = LoadSlab::default();
         all.into_iter()
             .zip(0..)
             .map(|((weight, milliseconds, throughput, in_flight), backend)| {
-                let mut candidate = candidate(&mut book, backend, weight);
+                let mut candidate = candidate(&mut slab, backend, weight);
                 candidate.response_time = milliseconds.map(|it| Duration::from_millis(it.into()));
                 candidate.throughput = throughput;
-                candidate.ledger.settle(in_flight, Duration::from_millis(1), Tick(5));
+                candidate.load.record_probe(in_flight, Duration::from_millis(1), Timestamp(5));
                 candidate
             })
             .collect()
@@ -59,11 +59,11 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
 fn shares(name: PolicyName, candidates: Vec<Candidate>, picks: u32) -> Vec<f64> {
     let mut counts = vec![0.0; candidates.len()];
     let mut random = SmallRng::seed_from_u64(7);
-    let policy = policy::build(name, candidates, Tick(0), &mut random);
+    let policy = policy::build(name, candidates, Timestamp(0), &mut random);
     for pick in 0..picks {
         let mut chosen = Picks::new(0);
-        let request = Request { path_hash: random.random(), avoid: Avoid::default() };
-        policy.pick(&request, Tick(u64::from(pick) * 1_000_000), &mut random, &mut chosen);
+        let request = PickRequest { path_hash: random.random(), avoid: Avoid::default() };
+        policy.pick(&request, Timestamp(u64::from(pick) * 1_000_000), &mut random, &mut chosen);
         counts[chosen.chosen().unwrap() as usize] += 1.0 / f64::from(picks);
     }
     counts
@@ -83,17 +83,17 @@ proptest! {
             .filter(|candidate| candidate.weight > 0.0 && candidate.weight.is_finite())
             .map(|candidate| candidate.backend)
             .collect();
-        let mut request = Request::default();
+        let mut request = PickRequest::default();
         for backend in &avoided {
             request.avoid.add(identity(&format!("server{backend}:80")));
         }
         let avoided: HashSet<u32> = avoided.into_iter().collect();
         let mut random = SmallRng::seed_from_u64(1);
-        let policy = policy::build(name, candidates, Tick(0), &mut random);
+        let policy = policy::build(name, candidates, Timestamp(0), &mut random);
         for tick in ticks {
             request.path_hash = tick;
             let mut picks = Picks::new(alternates);
-            policy.pick(&request, Tick(tick), &mut random, &mut picks);
+            policy.pick(&request, Timestamp(tick), &mut random, &mut picks);
             let all: Vec<u32> = picks.chosen().into_iter().chain(picks.alternates().iter().copied()).collect();
             let wanted = 1 + alternates.min(MOST_ALTERNATES);
             let left = usable.difference(&avoided).count();
@@ -125,8 +125,8 @@ proptest! {
 #[test]
 fn every_policy_respects_weights() {
     for name in PolicyName::ALL {
-        let mut book = Book::default();
-        let candidates = vec![candidate(&mut book, 0, 1.0), candidate(&mut book, 1, 3.0)];
+        let mut slab = LoadSlab::default();
+        let candidates = vec![candidate(&mut slab, 0, 1.0), candidate(&mut slab, 1, 3.0)];
         let shares = shares(name, candidates, 4_000);
         // `ranked`, `two-choices` and `hash` do not keep the exact ratio. None of them may reverse or ignore it.
         let (least, most) = match name {
@@ -165,11 +165,11 @@ fn ranked_breaks_ties_differently_in_each_table() {
     let mut random = SmallRng::seed_from_u64(3);
     let mut firsts = HashSet::new();
     for _ in 0..50 {
-        let policy = policy::build(PolicyName::Ranked, equal(3), Tick(0), &mut random);
+        let policy = policy::build(PolicyName::Ranked, equal(3), Timestamp(0), &mut random);
         let mut counts = [0; 3];
         for _ in 0..300 {
             let mut picks = Picks::new(0);
-            policy.pick(&Request::default(), Tick(0), &mut random, &mut picks);
+            policy.pick(&PickRequest::default(), Timestamp(0), &mut random, &mut picks);
             counts[picks.chosen().unwrap() as usize] += 1;
         }
         firsts.insert((0..3).max_by_key(|backend| counts[*backend]).unwrap());
@@ -183,10 +183,10 @@ fn round_robin_continues_at_the_position_of_the_previous_table() {
     let mut random = SmallRng::seed_from_u64(3);
     let mut order = Vec::new();
     for _ in 0..5 {
-        let policy = policy::build(PolicyName::RoundRobin, candidates.clone(), Tick(0), &mut random);
+        let policy = policy::build(PolicyName::RoundRobin, candidates.clone(), Timestamp(0), &mut random);
         for _ in 0..2 {
             let mut picks = Picks::new(2);
-            policy.pick(&Request::default(), Tick(0), &mut random, &mut picks);
+            policy.pick(&PickRequest::default(), Timestamp(0), &mut random, &mut picks);
             order.push(picks.chosen().unwrap());
         }
     }
@@ -197,10 +197,10 @@ fn round_robin_continues_at_the_position_of_the_previous_table() {
 fn hash_moves_only_paths_of_a_new_backend() {
     let choose = |count: u32, path: u64| {
         let mut random = SmallRng::seed_from_u64(3);
-        let policy = policy::build(PolicyName::Hash, equal(count), Tick(0), &mut random);
+        let policy = policy::build(PolicyName::Hash, equal(count), Timestamp(0), &mut random);
         let mut picks = Picks::new(0);
-        let request = Request { path_hash: path, avoid: Avoid::default() };
-        policy.pick(&request, Tick(0), &mut random, &mut picks);
+        let request = PickRequest { path_hash: path, avoid: Avoid::default() };
+        policy.pick(&request, Timestamp(0), &mut random, &mut picks);
         picks.chosen().unwrap()
     };
     let moved: Vec<u32> =
@@ -213,35 +213,35 @@ fn hash_moves_only_paths_of_a_new_backend() {
 fn hash_moves_a_path_whose_backend_has_too_many_outstanding_requests() {
     let candidates = equal(4);
     let mut random = SmallRng::seed_from_u64(3);
-    let policy = policy::build(PolicyName::Hash, candidates.clone(), Tick(0), &mut random);
+    let policy = policy::build(PolicyName::Hash, candidates.clone(), Timestamp(0), &mut random);
     for _ in 0..1_000 {
-        policy.pick(&Request::default(), Tick(0), &mut random, &mut Picks::new(0));
+        policy.pick(&PickRequest::default(), Timestamp(0), &mut random, &mut Picks::new(0));
     }
-    let most = candidates.iter().map(|candidate| candidate.ledger.redirects()).max().unwrap();
+    let most = candidates.iter().map(|candidate| candidate.load.redirects()).max().unwrap();
     assert!((250..330).contains(&most), "not 1.25 times the share of 1000: {most}");
 }
 
 #[test]
 fn adaptive_prefers_an_idle_weak_backend_to_overloaded_strong_ones() {
     for tables in [1, 20] {
-        let mut book = Book::default();
-        let mut candidates: Vec<_> = (0..3).map(|backend| candidate(&mut book, backend, 1.0)).collect();
+        let mut slab = LoadSlab::default();
+        let mut candidates: Vec<_> = (0..3).map(|backend| candidate(&mut slab, backend, 1.0)).collect();
         // Because of its response time, the last one is drawn 32 to 128 times less often than the others.
         candidates[2].response_time = Some(Duration::from_secs(10));
         candidates[0].response_time = Some(Duration::from_micros(100));
         let mut random = SmallRng::seed_from_u64(7);
-        let now = Tick(1_000_000_000);
+        let now = Timestamp(1_000_000_000);
         let mut chosen = [0; 3];
         // The first table sets the cost of a request.
-        drop(policy::build(PolicyName::Adaptive, candidates.clone(), Tick(0), &mut random));
+        drop(policy::build(PolicyName::Adaptive, candidates.clone(), Timestamp(0), &mut random));
         for busy in &candidates[..2] {
-            busy.ledger.settle(Some(u32::MAX), Duration::from_millis(1), now);
+            busy.load.record_probe(Some(u32::MAX), Duration::from_millis(1), now);
         }
         for _ in 0..tables {
-            let policy = policy::build(PolicyName::Adaptive, candidates.clone(), Tick(0), &mut random);
+            let policy = policy::build(PolicyName::Adaptive, candidates.clone(), Timestamp(0), &mut random);
             for pick in 0..200 / tables {
                 let mut picks = Picks::new(0);
-                policy.pick(&Request::default(), Tick(now.0 + pick), &mut random, &mut picks);
+                policy.pick(&PickRequest::default(), Timestamp(now.0 + pick), &mut random, &mut picks);
                 chosen[picks.chosen().unwrap() as usize] += 1;
             }
         }
@@ -251,9 +251,9 @@ fn adaptive_prefers_an_idle_weak_backend_to_overloaded_strong_ones() {
 
 /// Redirects `count` clients at a rate of `per_second`, with a new table every second. Advances `now`, and returns the
 /// number of redirects to each candidate.
-fn redirect(candidates: &[Candidate], count: u64, per_second: u64, now: &mut Tick) -> Vec<u64> {
+fn redirect(candidates: &[Candidate], count: u64, per_second: u64, now: &mut Timestamp) -> Vec<u64> {
     let mut random = SmallRng::seed_from_u64(7);
-    let before: Vec<u64> = candidates.iter().map(|candidate| candidate.ledger.redirects()).collect();
+    let before: Vec<u64> = candidates.iter().map(|candidate| candidate.load.redirects()).collect();
     let mut candidates = candidates.to_vec();
     let mut policy = None;
     for pick in 0..count {
@@ -264,10 +264,10 @@ fn redirect(candidates: &[Candidate], count: u64, per_second: u64, now: &mut Tic
             }
         }
         let mut picks = Picks::new(0);
-        policy.as_ref().unwrap().pick(&Request::default(), *now, &mut random, &mut picks);
+        policy.as_ref().unwrap().pick(&PickRequest::default(), *now, &mut random, &mut picks);
         now.0 += 1_000_000_000 / per_second;
     }
-    candidates.iter().zip(before).map(|(candidate, before)| candidate.ledger.redirects() - before).collect()
+    candidates.iter().zip(before).map(|(candidate, before)| candidate.load.redirects() - before).collect()
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn a_backend_that_joins_busy_ones_without_reports_gets_an_equal_share() {
         // The second rate is far above the one that the policy assumes for backends without reports.
         for per_second in [100, 30_000] {
             let mut candidates = equal(3);
-            let mut now = Tick(1_000_000_000);
+            let mut now = Timestamp(1_000_000_000);
             candidates[2].joins = true;
             redirect(&candidates[2..], earlier, 1_000_000, &mut now);
             redirect(&candidates[..2], 10 * per_second, per_second, &mut now);
@@ -290,11 +290,11 @@ fn a_backend_that_joins_busy_ones_without_reports_gets_an_equal_share() {
 #[test]
 fn a_backend_with_reports_that_joins_busy_ones_without_gets_an_equal_share() {
     let mut candidates = equal(3);
-    let mut now = Tick(1_000_000_000);
+    let mut now = Timestamp(1_000_000_000);
     redirect(&candidates[..2], 300_000, 30_000, &mut now);
     candidates[2].joins = true;
     candidates[2].reports = true;
-    candidates[2].ledger.settle(Some(1), Duration::from_millis(1), now);
+    candidates[2].load.record_probe(Some(1), Duration::from_millis(1), now);
     let shares = redirect(&candidates, 3_000, 30_000, &mut now);
     assert!(shares.iter().all(|count| (900..1100).contains(count)), "{shares:?}");
 }
@@ -302,7 +302,7 @@ fn a_backend_with_reports_that_joins_busy_ones_without_gets_an_equal_share() {
 #[test]
 fn hash_distinguishes_backends_of_one_host() {
     let mut candidates = equal(3);
-    candidates[1].ledger = Book::default().open(candidates[0].ledger.identity());
+    candidates[1].load = LoadSlab::default().allocate(candidates[0].load.identity());
     let shares = shares(PolicyName::Hash, candidates, 3_000);
     assert!(shares.iter().all(|share| (0.2..0.5).contains(share)), "{shares:?}");
 }
@@ -314,20 +314,20 @@ fn concurrent_picks_count_every_redirect() {
     const PICKS: u64 = 10_000;
     for name in PolicyName::ALL {
         let candidates = equal(10);
-        let policy = policy::build(name, candidates.clone(), Tick(0), &mut SmallRng::seed_from_u64(7));
+        let policy = policy::build(name, candidates.clone(), Timestamp(0), &mut SmallRng::seed_from_u64(7));
         thread::scope(|scope| {
             for worker in 0..WORKERS {
                 let policy = &policy;
                 scope.spawn(move || {
                     let mut random = SmallRng::seed_from_u64(worker);
                     for pick in 0..PICKS {
-                        let request = Request { path_hash: random.random(), avoid: Avoid::default() };
-                        policy.pick(&request, Tick(pick * 1_000_000), &mut random, &mut Picks::new(0));
+                        let request = PickRequest { path_hash: random.random(), avoid: Avoid::default() };
+                        policy.pick(&request, Timestamp(pick * 1_000_000), &mut random, &mut Picks::new(0));
                     }
                 });
             }
         });
-        let counts: Vec<u64> = candidates.iter().map(|candidate| candidate.ledger.redirects()).collect();
+        let counts: Vec<u64> = candidates.iter().map(|candidate| candidate.load.redirects()).collect();
         assert_eq!(counts.iter().sum::<u64>(), WORKERS * PICKS, "{name}");
         assert!(counts.iter().all(|count| *count > WORKERS * PICKS / 100), "{name}: {counts:?}");
     }
@@ -340,12 +340,12 @@ fn no_pick_allocates() {
             let mut random = SmallRng::seed_from_u64(7);
             let candidates = equal(count);
             let mut avoid = Avoid::default();
-            avoid.add(candidates[0].ledger.identity());
-            let policy = policy::build(name, candidates, Tick(0), &mut random);
+            avoid.add(candidates[0].load.identity());
+            let policy = policy::build(name, candidates, Timestamp(0), &mut random);
             let allocated = allocation_counter::measure(|| {
                 for pick in 0..100 {
-                    let request = Request { path_hash: pick, avoid };
-                    policy.pick(&request, Tick(pick), &mut random, &mut Picks::new(MOST_ALTERNATES));
+                    let request = PickRequest { path_hash: pick, avoid };
+                    policy.pick(&request, Timestamp(pick), &mut random, &mut Picks::new(MOST_ALTERNATES));
                 }
             });
             assert_eq!(allocated.count_total, 0, "{name}, {count} backends");

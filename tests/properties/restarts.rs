@@ -5,7 +5,7 @@ use std::time::Duration;
 use fingerpost::balancer::backends::list;
 use fingerpost::balancer::health::{Failure, FailureKind, ProbeOutcome};
 use fingerpost::balancer::load_report::LoadReport;
-use fingerpost::balancer::policy::{Book, Clock};
+use fingerpost::balancer::policy::{LoadSlab, MonotonicClock};
 use fingerpost::balancer::ranking::table::{Entry, Member};
 use proptest::prelude::*;
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ use super::health::THRESHOLDS;
 /// One address that is probed every second.
 struct Address {
     entry: Entry,
-    clock: Clock,
+    clock: MonotonicClock,
     now: Instant,
 }
 
@@ -23,8 +23,8 @@ impl Address {
     fn new() -> Self {
         let now = Instant::now();
         let backend = list::parse(b"server:80").backends.remove(0);
-        let member = Member::new(backend, &mut Book::default());
-        Self { entry: Entry::new(member, now), clock: Clock::new(now), now }
+        let member = Member::new(backend, &mut LoadSlab::default());
+        Self { entry: Entry::new(member, now), clock: MonotonicClock::new(now), now }
     }
 
     fn observe(&mut self, outcome: &ProbeOutcome) {

@@ -25,7 +25,7 @@ use self::score::{Rank, Samples, Score};
 use super::alias::AliasTable;
 use super::draw::{self, BackendRef, BackendSet as _};
 use super::load::{CHUNK_LEN, LoadCell, SlabChunk};
-use super::{Candidate, Ledger, Picks, Policy, Request, Tick};
+use super::{BackendLoad, Candidate, PickRequest, Picks, Policy, Timestamp};
 
 /// The number of backends that a pick draws.
 const DRAWN: usize = 4;
@@ -48,7 +48,7 @@ pub(super) struct Adaptive {
     backends: CellMap,
     hints: Hints,
     /// Keeps the slab from reusing the cells.
-    _loads: Box<[Arc<Ledger>]>,
+    _loads: Box<[Arc<BackendLoad>]>,
 }
 
 /// State that all workers write with each pick, on its own cache line. Of two concurrent writes one is lost, which makes
@@ -63,13 +63,13 @@ struct Hints {
 }
 
 impl Adaptive {
-    pub(super) fn new(candidates: Vec<Candidate>, now: Tick, rng: &mut dyn Rng) -> Self {
+    pub(super) fn new(candidates: Vec<Candidate>, now: Timestamp, rng: &mut dyn Rng) -> Self {
         without_reports::align(&candidates, now);
         let mut chunks: Vec<Arc<SlabChunk>> = Vec::new();
         let (mut backends, mut shares) = (Vec::new(), Vec::new());
-        let mut best = [(Tick(u64::MAX), u32::MAX); REMEMBERED];
+        let mut best = [(Timestamp(u64::MAX), u32::MAX); REMEMBERED];
         for (candidate, cost) in candidates.iter().zip(capacity::costs(&candidates)) {
-            let Candidate { ledger: load, backend, .. } = candidate;
+            let Candidate { load, backend, .. } = candidate;
             let cell = load.cell_ref();
             let known = chunks.iter().rposition(|chunk| Arc::ptr_eq(chunk, &cell.chunk));
             let chunk = known.unwrap_or_else(|| {
@@ -86,7 +86,7 @@ impl Adaptive {
             load.cell().set_cost(cost);
             let finish = load.cell().finish_time().0.saturating_add(cost.increment as u64);
             let [first, second] = best;
-            let this = (Tick(finish), number as u32);
+            let this = (Timestamp(finish), number as u32);
             best = [first.min(this), first.max(this).min(second)];
         }
         let backends = CellMap::new(backends);
@@ -99,7 +99,7 @@ impl Adaptive {
                 drawn: AtomicU64::new(rng.next_u64()),
                 remembered: best.map(|(_, cell)| AtomicU32::new(cell)),
             },
-            _loads: candidates.into_iter().map(|candidate| candidate.ledger).collect(),
+            _loads: candidates.into_iter().map(|candidate| candidate.load).collect(),
         }
     }
 
@@ -122,7 +122,7 @@ impl Adaptive {
     }
 
     /// The backends to compare, without those that the request avoids.
-    fn samples(&self, request: &Request, now: Tick) -> Samples {
+    fn samples(&self, request: &PickRequest, now: Timestamp) -> Samples {
         let first = self.advance(DRAWN);
         let [one, two, three, four] = [0, 1, 2, 3].map(|nth| self.draw(first.wrapping_add(nth)) as u32);
         let [five, six] = self.hints.remembered.each_ref().map(|hint| hint.load(Relaxed));
@@ -150,7 +150,7 @@ impl Adaptive {
 }
 
 impl Policy for Adaptive {
-    fn pick(&self, request: &Request, now: Tick, _rng: &mut dyn Rng, picks: &mut Picks) {
+    fn pick(&self, request: &PickRequest, now: Timestamp, _rng: &mut dyn Rng, picks: &mut Picks) {
         let samples = self.samples(request, now);
         let mut draw = || self.draw(self.advance(1));
         let number = samples.best().unwrap_or_else(|| {

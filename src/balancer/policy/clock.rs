@@ -2,17 +2,17 @@
 
 use tokio::time::Instant;
 
-/// Nanoseconds since the origin of a [`Clock`].
+/// Nanoseconds since the origin of a [`MonotonicClock`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Tick(pub u64);
+pub struct Timestamp(pub u64);
 
 /// Converts instants to nanoseconds. One process uses one clock.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+pub struct MonotonicClock {
     origin: Instant,
 }
 
-impl Clock {
+impl MonotonicClock {
     /// A clock that starts at `origin`.
     #[must_use]
     pub fn new(origin: Instant) -> Self {
@@ -21,8 +21,8 @@ impl Clock {
 
     /// Nanoseconds from the origin to `instant`; 0 for an instant before the origin.
     #[must_use]
-    pub fn tick(&self, instant: Instant) -> Tick {
+    pub fn timestamp(&self, instant: Instant) -> Timestamp {
         let nanoseconds = instant.saturating_duration_since(self.origin).as_nanos();
-        Tick(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+        Timestamp(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
     }
 }

@@ -16,7 +16,7 @@ pub fn digest(bytes: &[u8]) -> u64 {
 }
 
 /// A 24-bit hash of a backend's authority (`host:port`), for [`Avoid`](super::Avoid) and
-/// [`SecondChance`](super::SecondChance). If two backends have the same hash, a request that avoids one avoids both.
+/// [`RetryAvoidance`](super::RetryAvoidance). If two backends have the same hash, a request that avoids one avoids both.
 #[must_use]
 pub fn identity(authority: &str) -> u32 {
     (digest(authority.as_bytes()) >> 40) as u32

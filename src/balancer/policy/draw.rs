@@ -1,6 +1,6 @@
 //! Helpers for policies that draw one backend after another.
 
-use super::{Candidate, Picks, Request};
+use super::{Candidate, PickRequest, Picks};
 
 /// The number of draws for one pick. If the request avoids all drawn backends or they are picked already, the neighbours
 /// of the last one are tried in order.
@@ -31,7 +31,7 @@ impl BackendSet for [Candidate] {
 
     fn get(&self, index: usize) -> Option<BackendRef> {
         let candidate = self.get(index)?;
-        Some(BackendRef { backend: candidate.backend, identity: candidate.ledger.identity() })
+        Some(BackendRef { backend: candidate.backend, identity: candidate.load.identity() })
     }
 
     fn indices_from(&self, index: usize) -> impl Iterator<Item = usize> {
@@ -42,14 +42,14 @@ impl BackendSet for [Candidate] {
 /// Fills `picks` with backends from `draw`, which yields indices of `candidates`, and counts the redirect to the first.
 pub(super) fn fill(
     candidates: &[Candidate],
-    request: &Request,
+    request: &PickRequest,
     picks: &mut Picks,
     mut draw: impl FnMut() -> usize,
 ) {
     let first = draw();
     let index = acceptable(candidates, request, picks, first, &mut draw).unwrap_or(first);
     let Some(chosen) = candidates.get(index) else { return };
-    chosen.ledger.cell().count_redirect();
+    chosen.load.cell().count_redirect();
     picks.push(chosen.backend);
     fill_up(candidates, request, picks, draw);
 }
@@ -57,7 +57,7 @@ pub(super) fn fill(
 /// Adds alternates until `picks` is full or no acceptable backend is left.
 pub(super) fn fill_up<B: BackendSet + ?Sized>(
     backends: &B,
-    request: &Request,
+    request: &PickRequest,
     picks: &mut Picks,
     mut draw: impl FnMut() -> usize,
 ) {
@@ -73,7 +73,7 @@ pub(super) fn fill_up<B: BackendSet + ?Sized>(
 /// further draws, then the next acceptable index in order; `None` if no backend is acceptable.
 pub(super) fn acceptable<B: BackendSet + ?Sized>(
     backends: &B,
-    request: &Request,
+    request: &PickRequest,
     picks: &Picks,
     mut index: usize,
     draw: &mut impl FnMut() -> usize,
@@ -130,7 +130,9 @@ mod tests {
         let backends = Sparse { count: 3, lookups: Cell::new(0) };
         let mut avoid = Avoid::default();
         avoid.add(1);
-        for (request, found) in [(Request::default(), 3), (Request { avoid, ..Request::default() }, 2)] {
+        for (request, found) in
+            [(PickRequest::default(), 3), (PickRequest { avoid, ..PickRequest::default() }, 2)]
+        {
             let mut picks = Picks::new(3);
             fill_up(&backends, &request, &mut picks, || 0);
             assert_eq!(picks.len(), found);

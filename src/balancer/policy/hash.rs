@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use rand::Rng;
 
 use super::digest::mix;
-use super::{Candidate, Picks, Policy, Request, Tick, draw};
+use super::{Candidate, PickRequest, Picks, Policy, Timestamp, draw};
 
 /// Consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam, "Consistent Hashing with Bounded Loads",
 /// 2018). A path belongs to the backend at the next point of a ring. While that backend has more than 1.25 times its
@@ -49,7 +49,7 @@ impl ConsistentHash {
             })
             .collect();
         ring.sort_unstable();
-        let outstanding = candidates.iter().map(|candidate| candidate.ledger.outstanding()).sum();
+        let outstanding = candidates.iter().map(|candidate| candidate.load.outstanding()).sum();
         Self {
             candidates: candidates.into_boxed_slice(),
             ring: ring.into_boxed_slice(),
@@ -60,12 +60,12 @@ impl ConsistentHash {
 
     fn has_room(&self, candidate: &Candidate, outstanding: u64) -> bool {
         let share = (outstanding as f64 + 1.0) * candidate.weight / self.weights;
-        (candidate.ledger.outstanding() as f64) < (share * BOUND).max(ALWAYS_ALLOWED)
+        (candidate.load.outstanding() as f64) < (share * BOUND).max(ALWAYS_ALLOWED)
     }
 }
 
 impl Policy for ConsistentHash {
-    fn pick(&self, request: &Request, _now: Tick, _rng: &mut dyn Rng, picks: &mut Picks) {
+    fn pick(&self, request: &PickRequest, _now: Timestamp, _rng: &mut dyn Rng, picks: &mut Picks) {
         let outstanding = self.outstanding.fetch_add(1, Relaxed);
         let start = self.ring.partition_point(|(point, _)| *point < mix(request.path_hash));
         let (before, from) = self.ring.split_at_checked(start).unwrap_or_default();

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::Tick;
+use super::Timestamp;
 
 /// Cells in a chunk.
 pub(super) const CHUNK_LEN: usize = 1024;
@@ -23,20 +23,20 @@ const MAX_BACKLOG: Duration = Duration::from_hours(1);
 /// It combines the latest load report with the redirects sent since. Either alone misleads: a report is old after a few
 /// redirects, and redirects do not show when a download ends.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct BackendLoad {
     cell: CellRef,
     identity: u32,
     /// The number of redirects that the latest report accounts for.
     reported_redirects: AtomicU64,
     /// Requests in flight according to the latest report, without the probe itself.
     in_flight: AtomicU64,
-    /// The time of the latest successful probe, in nanoseconds as in [`Tick`].
+    /// The time of the latest successful probe, in nanoseconds as in [`Timestamp`].
     probed_at: AtomicU64,
     /// The number of redirects at that time.
     redirects_at_probe: AtomicU64,
 }
 
-impl Ledger {
+impl BackendLoad {
     /// Takes over a cell that no other backend uses, and resets it.
     fn new(cell: CellRef, identity: u32) -> Self {
         cell.get().reset();
@@ -83,7 +83,7 @@ impl Ledger {
     ///
     /// The report cannot include clients that were redirected during the probe, or so shortly before it that they had
     /// not reached the backend. Their number is estimated from the redirect rate since the previous probe, and added.
-    pub fn settle(&self, in_flight: Option<u32>, took: Duration, now: Tick) {
+    pub fn record_probe(&self, in_flight: Option<u32>, took: Duration, now: Timestamp) {
         let redirects = self.redirects();
         let sent = redirects.saturating_sub(self.redirects_at_probe.swap(redirects, Relaxed)) as f64;
         let passed = now.0.saturating_sub(self.probed_at.swap(now.0, Relaxed)).max(1) as f64;
@@ -113,7 +113,7 @@ pub(super) struct RequestCost {
 
 /// The fields that a pick reads and writes: half a cache line.
 ///
-/// A cell keeps its address for the lifetime of its [`Ledger`], so all tables write to the same cell.
+/// A cell keeps its address for the lifetime of its [`BackendLoad`], so all tables write to the same cell.
 #[derive(Debug, Default)]
 #[repr(align(32))]
 pub(super) struct LoadCell {
@@ -140,8 +140,8 @@ impl LoadCell {
     }
 
     #[inline]
-    pub(super) fn finish_time(&self) -> Tick {
-        Tick(self.finish_time.load(Relaxed))
+    pub(super) fn finish_time(&self) -> Timestamp {
+        Timestamp(self.finish_time.load(Relaxed))
     }
 
     #[inline]
@@ -168,7 +168,7 @@ impl LoadCell {
 
     /// Replaces the known work, in nanoseconds. An idle backend keeps an earlier finish time, which shows for how long
     /// it has been idle.
-    fn set_backlog(&self, nanoseconds: u64, now: Tick) {
+    fn set_backlog(&self, nanoseconds: u64, now: Timestamp) {
         if nanoseconds == 0 {
             self.finish_time.fetch_min(now.0, Relaxed);
         } else {
@@ -176,7 +176,7 @@ impl LoadCell {
         }
     }
 
-    pub(super) fn set_finish_time(&self, time: Tick) {
+    pub(super) fn set_finish_time(&self, time: Timestamp) {
         self.finish_time.store(time.0, Relaxed);
     }
 
@@ -187,7 +187,7 @@ impl LoadCell {
 
     /// Adds one request to the known work.
     #[inline]
-    pub(super) fn add_request(&self, now: Tick) {
+    pub(super) fn add_request(&self, now: Timestamp) {
         let increment = self.increment() as u64;
         let mut current = self.finish_time.load(Relaxed);
         // An exchange fails only if another worker succeeded. After three failures, losing the idle time since
@@ -237,21 +237,21 @@ impl CellRef {
 
 /// Allocates load records. One process uses one slab, so that the cells of all backends fill few chunks.
 #[derive(Debug, Default)]
-pub struct Book {
-    used: Vec<(CellRef, Weak<Ledger>)>,
+pub struct LoadSlab {
+    used: Vec<(CellRef, Weak<BackendLoad>)>,
     free: Vec<CellRef>,
 }
 
-impl Book {
+impl LoadSlab {
     /// A record without load. `identity` is the [`identity`](super::identity) of the backend's authority.
     ///
     /// The slab reuses a cell after the last [`Arc`] of its record is gone.
-    pub fn open(&mut self, identity: u32) -> Arc<Ledger> {
+    pub fn allocate(&mut self, identity: u32) -> Arc<BackendLoad> {
         if self.free.is_empty() {
             self.reclaim();
         }
         let cell = self.free.pop().unwrap_or_else(|| self.add_chunk());
-        let load = Arc::new(Ledger::new(cell.clone(), identity));
+        let load = Arc::new(BackendLoad::new(cell.clone(), identity));
         self.used.push((cell, Arc::downgrade(&load)));
         load
     }
@@ -277,32 +277,32 @@ mod tests {
 
     use super::*;
 
-    fn cells(loads: &[Arc<Ledger>]) -> HashSet<*const LoadCell> {
+    fn cells(loads: &[Arc<BackendLoad>]) -> HashSet<*const LoadCell> {
         loads.iter().map(|load| std::ptr::from_ref(load.cell())).collect()
     }
 
-    fn open(slab: &mut Book, count: usize) -> Vec<Arc<Ledger>> {
-        (0..count as u32).map(|identity| slab.open(identity)).collect()
+    fn allocate(slab: &mut LoadSlab, count: usize) -> Vec<Arc<BackendLoad>> {
+        (0..count as u32).map(|identity| slab.allocate(identity)).collect()
     }
 
     #[test]
     fn each_backend_has_its_own_cell() {
-        let loads = open(&mut Book::default(), 3 * CHUNK_LEN);
+        let loads = allocate(&mut LoadSlab::default(), 3 * CHUNK_LEN);
         assert_eq!(cells(&loads).len(), loads.len());
         assert!((0..).zip(&loads).all(|(identity, load)| load.identity() == identity));
     }
 
     #[test]
     fn the_slab_reuses_and_resets_cells_of_dropped_backends_only() {
-        let mut slab = Book::default();
-        let mut loads = open(&mut slab, CHUNK_LEN);
+        let mut slab = LoadSlab::default();
+        let mut loads = allocate(&mut slab, CHUNK_LEN);
         let kept = Arc::clone(&loads[7]);
         for load in &loads {
             load.cell().count_redirect();
         }
         let before = cells(&loads);
         loads.clear();
-        loads.extend(open(&mut slab, CHUNK_LEN - 1));
+        loads.extend(allocate(&mut slab, CHUNK_LEN - 1));
         assert!(loads.iter().all(|load| load.redirects() == 0));
         assert_eq!(kept.redirects(), 1);
         loads.push(kept);
@@ -311,20 +311,20 @@ mod tests {
 
     #[test]
     fn concurrent_workers_lose_no_redirect_and_no_work() {
-        let load = Book::default().open(0);
+        let load = LoadSlab::default().allocate(0);
         load.cell().set_cost(RequestCost { service_time: 10.0, increment: 10.0 });
-        load.cell().add_request(Tick(1_000));
+        load.cell().add_request(Timestamp(1_000));
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..50_000 {
                         load.cell().count_redirect();
-                        load.cell().add_request(Tick(1_000));
+                        load.cell().add_request(Timestamp(1_000));
                     }
                 });
             }
         });
         assert_eq!(load.redirects(), 200_000);
-        assert_eq!(load.cell().finish_time(), Tick(1_000 + 200_001 * 10));
+        assert_eq!(load.cell().finish_time(), Timestamp(1_000 + 200_001 * 10));
     }
 }

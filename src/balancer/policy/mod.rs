@@ -1,7 +1,7 @@
 //! Policies that choose a backend for each request. One file per policy.
 //!
 //! A policy is built for each routing table. All HTTP workers then read it concurrently. State that must outlive a
-//! table, such as the number of redirects, is in the load record of each backend ([`Ledger`]). A pick takes no lock,
+//! table, such as the number of redirects, is in the load record of each backend ([`BackendLoad`]). A pick takes no lock,
 //! allocates nothing, and gets the time and the source of random numbers as arguments.
 
 mod adaptive;
@@ -24,10 +24,10 @@ use std::time::Duration;
 
 use rand::Rng;
 
-pub use clock::{Clock, Tick};
+pub use clock::{MonotonicClock, Timestamp};
 pub use digest::{digest, identity};
-pub use load::{Book, Ledger};
-pub use retry_avoidance::{SecondChance, Visit};
+pub use load::{BackendLoad, LoadSlab};
+pub use retry_avoidance::{RetryAvoidance, RetryLookup};
 
 /// The largest number of alternates that a pick returns besides the chosen backend.
 pub const MOST_ALTERNATES: usize = 3;
@@ -42,7 +42,7 @@ pub trait Policy: fmt::Debug + Send + Sync {
     ///
     /// A backend that the request avoids is chosen only if the request avoids all candidates. `picks` stays empty only if
     /// the policy has no candidate.
-    fn pick(&self, request: &Request, now: Tick, rng: &mut dyn Rng, picks: &mut Picks);
+    fn pick(&self, request: &PickRequest, now: Timestamp, rng: &mut dyn Rng, picks: &mut Picks);
 }
 
 /// A backend that may be chosen.
@@ -65,7 +65,7 @@ pub struct Candidate {
     /// The [`digest`] of its whole address, equal on every balancer.
     pub address: u64,
     /// Its load. Every table shares the same record.
-    pub ledger: Arc<Ledger>,
+    pub load: Arc<BackendLoad>,
 }
 
 /// Work that a server completed. Older observations have less weight.
@@ -81,7 +81,7 @@ pub struct Throughput {
 
 /// The properties of a request that policies use.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Request {
+pub struct PickRequest {
     /// A hash of the path, equal on every balancer.
     pub path_hash: u64,
     /// The backends to avoid as long as another one is usable.
@@ -229,7 +229,7 @@ impl FromStr for PolicyName {
 pub fn build(
     name: PolicyName,
     mut candidates: Vec<Candidate>,
-    now: Tick,
+    now: Timestamp,
     rng: &mut dyn Rng,
 ) -> Box<dyn Policy> {
     candidates.retain(|candidate| candidate.weight > 0.0 && candidate.weight.is_finite());

@@ -3,7 +3,7 @@
 use rand::Rng;
 
 use super::alias::AliasTable;
-use super::{Candidate, Picks, Policy, Request, Tick, draw};
+use super::{Candidate, PickRequest, Picks, Policy, Timestamp, draw};
 
 /// Draws candidates at random, in proportion to given weights.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl WeightedRandom {
 }
 
 impl Policy for WeightedRandom {
-    fn pick(&self, request: &Request, _now: Tick, rng: &mut dyn Rng, picks: &mut Picks) {
+    fn pick(&self, request: &PickRequest, _now: Timestamp, rng: &mut dyn Rng, picks: &mut Picks) {
         draw::fill(&self.candidates, request, picks, || self.draws.index(rng.next_u64()));
     }
 }

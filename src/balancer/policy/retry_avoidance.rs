@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::Tick;
+use super::Timestamp;
 use super::digest::mix;
 
 /// Remembers for about a minute which backend each client was redirected to for which file.
@@ -16,7 +16,7 @@ use super::digest::mix;
 /// outcome is a retry that is not recognized. A word holds, from the top, the key (20 bits), the number of retries (2),
 /// the time in quarters of a second (18), and the backend's identity (24).
 #[derive(Debug)]
-pub struct SecondChance {
+pub struct RetryAvoidance {
     slots: Box<[AtomicU64]>,
 }
 
@@ -40,9 +40,9 @@ const TIME_SHIFT: u32 = 24;
 const TIME_MASK: u64 = (1 << 18) - 1;
 const IDENTITY_MASK: u64 = (1 << 24) - 1;
 
-/// The result of [`SecondChance::visit`], to be passed to [`SecondChance::sent`].
+/// The result of [`RetryAvoidance::look_up`], to be passed to [`RetryAvoidance::record`].
 #[derive(Debug, Clone, Copy)]
-pub struct Visit {
+pub struct RetryLookup {
     slot: usize,
     key: u64,
     retries: u64,
@@ -51,22 +51,22 @@ pub struct Visit {
     pub avoid: Option<u32>,
 }
 
-impl Default for SecondChance {
+impl Default for RetryAvoidance {
     fn default() -> Self {
         Self { slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect() }
     }
 }
 
-impl SecondChance {
+impl RetryAvoidance {
     /// Looks up a client. `key` is a hash of its address and of the requested path.
     #[must_use]
-    pub fn visit(&self, key: u64, now: Tick) -> Visit {
+    pub fn look_up(&self, key: u64, now: Timestamp) -> RetryLookup {
         let key = mix(key);
         let slot = (key as usize) % SLOTS;
         // An empty slot has key 0.
         let key = (key >> KEY_SHIFT).max(1);
         let time = (now.0 / QUARTER_SECOND) & TIME_MASK;
-        let mut lookup = Visit { slot, key, retries: 0, time, avoid: None };
+        let mut lookup = RetryLookup { slot, key, retries: 0, time, avoid: None };
         let word = self.slots.get(slot).map_or(0, |slot| slot.load(Relaxed));
         if word >> KEY_SHIFT != key {
             return lookup;
@@ -83,7 +83,7 @@ impl SecondChance {
     }
 
     /// Records the backend that the client is redirected to.
-    pub fn sent(&self, lookup: &Visit, identity: u32) {
+    pub fn record(&self, lookup: &RetryLookup, identity: u32) {
         if let Some(slot) = self.slots.get(lookup.slot) {
             let word = (lookup.key << KEY_SHIFT)
                 | (lookup.retries << RETRIES_SHIFT)
@@ -98,20 +98,20 @@ impl SecondChance {
 mod tests {
     use super::*;
 
-    fn milliseconds(milliseconds: u64) -> Tick {
-        Tick(Duration::from_millis(milliseconds).as_nanos() as u64)
+    fn milliseconds(milliseconds: u64) -> Timestamp {
+        Timestamp(Duration::from_millis(milliseconds).as_nanos() as u64)
     }
 
     /// Requests the same file at each of these milliseconds, and is redirected to backend 1, then 2, and so on. Compares
     /// the backends to avoid.
     #[track_caller]
     fn check(requests: &[u64], avoided: &[Option<u32>]) {
-        let memory = SecondChance::default();
+        let memory = RetryAvoidance::default();
         let found: Vec<Option<u32>> = (1..)
             .zip(requests)
             .map(|(identity, time)| {
-                let lookup = memory.visit(7, milliseconds(*time));
-                memory.sent(&lookup, identity);
+                let lookup = memory.look_up(7, milliseconds(*time));
+                memory.record(&lookup, identity);
                 lookup.avoid
             })
             .collect();
@@ -138,10 +138,10 @@ mod tests {
 
     #[test]
     fn clients_with_different_keys_do_not_affect_each_other() {
-        let memory = SecondChance::default();
-        let lookup = memory.visit(1, milliseconds(0));
-        memory.sent(&lookup, 9);
-        assert_eq!(memory.visit(2, milliseconds(2_000)).avoid, None);
-        assert_eq!(memory.visit(1, milliseconds(2_000)).avoid, Some(9));
+        let memory = RetryAvoidance::default();
+        let lookup = memory.look_up(1, milliseconds(0));
+        memory.record(&lookup, 9);
+        assert_eq!(memory.look_up(2, milliseconds(2_000)).avoid, None);
+        assert_eq!(memory.look_up(1, milliseconds(2_000)).avoid, Some(9));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rand::Rng;
 
-use super::{Candidate, Picks, Policy, Request, Tick, draw};
+use super::{Candidate, PickRequest, Picks, Policy, Timestamp, draw};
 
 /// Places the weights end to end on the interval from 0 to 1, and walks over it in as many equal steps per round as
 /// there are candidates. A round chooses each candidate as often as its share requires, rounded up or down; with equal
@@ -34,7 +34,7 @@ impl RoundRobin {
                 Some(*end)
             })
             .collect();
-        let redirects = candidates.iter().map(|candidate| candidate.ledger.redirects()).sum();
+        let redirects = candidates.iter().map(|candidate| candidate.load.redirects()).sum();
         Self { candidates: candidates.into_boxed_slice(), ends, steps: AtomicU64::new(redirects) }
     }
 
@@ -49,7 +49,7 @@ impl RoundRobin {
 }
 
 impl Policy for RoundRobin {
-    fn pick(&self, request: &Request, _now: Tick, _rng: &mut dyn Rng, picks: &mut Picks) {
+    fn pick(&self, request: &PickRequest, _now: Timestamp, _rng: &mut dyn Rng, picks: &mut Picks) {
         let first = self.step();
         let mut offset = 0;
         // Alternates and replacements are the next candidates in order. They do not advance the round.

@@ -4,7 +4,7 @@
 use rand::Rng;
 
 use super::alias::AliasTable;
-use super::{Candidate, Picks, Policy, Request, Tick, draw};
+use super::{Candidate, PickRequest, Picks, Policy, Timestamp, draw};
 
 /// Compares the requests in flight of the latest report plus the redirects since.
 #[derive(Debug)]
@@ -21,14 +21,14 @@ impl TwoChoices {
 
     /// Outstanding requests per weight, if the candidate had one request more.
     fn load(&self, index: usize) -> f64 {
-        self.candidates.get(index).map_or(f64::INFINITY, |candidate| {
-            (candidate.ledger.outstanding() as f64 + 1.0) / candidate.weight
-        })
+        self.candidates
+            .get(index)
+            .map_or(f64::INFINITY, |candidate| (candidate.load.outstanding() as f64 + 1.0) / candidate.weight)
     }
 }
 
 impl Policy for TwoChoices {
-    fn pick(&self, request: &Request, _now: Tick, rng: &mut dyn Rng, picks: &mut Picks) {
+    fn pick(&self, request: &PickRequest, _now: Timestamp, rng: &mut dyn Rng, picks: &mut Picks) {
         draw::fill(&self.candidates, request, picks, || {
             let (one, other) = (self.draws.index(rng.next_u64()), self.draws.index(rng.next_u64()));
             if self.load(other) < self.load(one) { other } else { one }

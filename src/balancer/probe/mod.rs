@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::balancer::admin::metrics::ReportMetrics;
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::{Health, ProbeOutcome, Thresholds, Traffic};
-use crate::balancer::policy::Ledger;
+use crate::balancer::policy::BackendLoad;
 use crate::balancer::ranking::table::Member;
 use crate::supervision::{Lifeline, Outlet, Panic};
 
@@ -76,7 +76,7 @@ pub struct ProbeActor {
     prober: Rc<Prober>,
     /// This actor's own view, for the pauses between probes; what clients see is decided by the ranking.
     health: Health,
-    ledger: Arc<Ledger>,
+    ledger: Arc<BackendLoad>,
     redirects_seen: u64,
     /// When `redirects_seen` was last found to have grown.
     used_at: Option<Instant>,

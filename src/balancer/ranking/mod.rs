@@ -13,7 +13,7 @@ use crate::balancer::admin::metrics::RankingMetrics;
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::fleet::Mode;
 use crate::balancer::health::{State, Thresholds, Transition};
-use crate::balancer::policy::{Clock, PolicyName};
+use crate::balancer::policy::{MonotonicClock, PolicyName};
 use crate::balancer::probe::ProbeResult;
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::supervision::{Lifeline, Panic};
@@ -62,7 +62,7 @@ pub struct RankingPlan {
     /// What the probes of all backends share; it can stretch the interval.
     pub probe_budget: ProbeBudget,
     /// The clock of the ledgers, which the request path uses too.
-    pub clock: Clock,
+    pub clock: MonotonicClock,
     /// What is counted.
     pub metrics: RankingMetrics,
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::balancer::backends::Backend;
 use crate::balancer::health::fleet::{self, Eligibility, Mode};
 use crate::balancer::health::{Health, ProbeOutcome, State, Thresholds, Transition};
-use crate::balancer::policy::{self, Book, Candidate, Clock, Ledger, Policy, PolicyName};
+use crate::balancer::policy::{self, BackendLoad, Candidate, LoadSlab, MonotonicClock, Policy, PolicyName};
 use crate::balancer::ranking::estimate::{Continuity, Estimate};
 
 /// A backend of the list, and the record of what it was sent, which lives as long as the backend stays in the list.
@@ -18,7 +18,7 @@ pub struct Member {
     /// The line of the list.
     pub backend: Backend,
     /// What it was sent.
-    pub ledger: Arc<Ledger>,
+    pub ledger: Arc<BackendLoad>,
     /// A digest of its whole address, as [`policy::Candidate`] has it.
     pub address: u64,
 }
@@ -26,8 +26,8 @@ pub struct Member {
 impl Member {
     /// A backend that was sent nothing yet, with a ledger of this book.
     #[must_use]
-    pub fn new(backend: Backend, book: &mut Book) -> Self {
-        let ledger = book.open(policy::identity(backend.id().authority()));
+    pub fn new(backend: Backend, book: &mut LoadSlab) -> Self {
+        let ledger = book.allocate(policy::identity(backend.id().authority()));
         let address = policy::digest(backend.id().as_str().as_bytes());
         Self { backend, ledger, address }
     }
@@ -80,7 +80,7 @@ impl Entry {
         &mut self,
         outcome: &ProbeOutcome,
         thresholds: &Thresholds,
-        clock: &Clock,
+        clock: &MonotonicClock,
         now: Instant,
     ) -> Option<Transition> {
         let transition = self.health.observe(outcome, thresholds, now);
@@ -116,7 +116,7 @@ impl RoutingTable {
         members: &[Member],
         name: PolicyName,
         thresholds: &Thresholds,
-        clock: &Clock,
+        clock: &MonotonicClock,
         now: Instant,
         random: &mut dyn Rng,
     ) -> Self {
@@ -131,7 +131,7 @@ impl RoutingTable {
         entries: &mut [Entry],
         name: PolicyName,
         thresholds: &Thresholds,
-        clock: &Clock,
+        clock: &MonotonicClock,
         now: Instant,
         random: &mut dyn Rng,
     ) -> Self {
@@ -157,7 +157,7 @@ impl RoutingTable {
             built_at: now,
             mode: selection.mode,
             entries: entries.to_vec(),
-            policy: policy::build(name, candidates, clock.tick(now), random),
+            policy: policy::build(name, candidates, clock.timestamp(now), random),
         }
     }
 
@@ -179,6 +179,6 @@ fn candidate(place: u32, entry: &Entry, joins: bool) -> Option<Candidate> {
         reports: entry.was_heard,
         joins,
         address: entry.member.address,
-        ledger: Arc::clone(&entry.member.ledger),
+        load: Arc::clone(&entry.member.ledger),
     })
 }

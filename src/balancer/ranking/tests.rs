@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::balancer::backends::list;
 use crate::balancer::health::{Failure, FailureKind, ProbeOutcome};
-use crate::balancer::policy::Book;
+use crate::balancer::policy::LoadSlab;
 use crate::supervision::{ActorKind, Guardian, Leash, Patience, Seat, SupervisionMetrics};
 
 /// A ranking with one subscriber, in virtual time.
@@ -33,7 +33,7 @@ impl Scene {
             &members,
             PolicyName::Ranked,
             &thresholds,
-            &Clock::new(now),
+            &MonotonicClock::new(now),
             now,
             &mut random,
         );
@@ -52,7 +52,7 @@ impl Scene {
             policy: PolicyName::Ranked,
             thresholds,
             probe_budget: ProbeBudget { per_second: 2000 },
-            clock: Clock::new(now),
+            clock: MonotonicClock::new(now),
             metrics: RankingMetrics::default(),
         };
         let (guardian, work) = Guardian::new(Patience::default(), SupervisionMetrics::default());
@@ -89,7 +89,7 @@ impl Scene {
 
 fn members(list: &str) -> Vec<Member> {
     let backends = list::parse(list.as_bytes()).backends;
-    let mut book = Book::default();
+    let mut book = LoadSlab::default();
     backends.into_iter().map(|backend| Member::new(backend, &mut book)).collect()
 }
 

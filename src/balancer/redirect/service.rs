@@ -19,7 +19,7 @@ use super::location::Target;
 use super::shortcut::Workbench;
 use crate::balancer::admin::metrics::WorkerCounters;
 use crate::balancer::backends::BackendId;
-use crate::balancer::policy::{self, Avoid, Clock, Picks, SecondChance, Tick, Visit};
+use crate::balancer::policy::{self, Avoid, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp};
 use crate::balancer::ranking::table::RoutingTable;
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
@@ -37,9 +37,9 @@ pub struct AnswerPlan {
     /// The pages.
     pub pages: Pages,
     /// What clients were sent where, if those that come back are sent elsewhere.
-    pub second_chance: Option<Arc<SecondChance>>,
+    pub second_chance: Option<Arc<RetryAvoidance>>,
     /// Tells the policies the time.
-    pub clock: Clock,
+    pub clock: MonotonicClock,
 }
 
 /// Answers the requests of one HTTP worker.
@@ -98,7 +98,7 @@ impl RedirectService {
             return self.refuse(StatusCode::BAD_REQUEST);
         };
         let table = self.table.load();
-        let now = self.plan.clock.tick(Instant::now());
+        let now = self.plan.clock.timestamp(Instant::now());
         let client = request.peer_addr().map(|peer| peer.ip());
         match self.choose(&table, &target, avoid::avoided(request.headers()), client, now) {
             Some(choice) => answer::redirect(&self.plan.pages, self.plan.status, &table, &choice, &target),
@@ -113,9 +113,9 @@ impl RedirectService {
         target: &Target<'_>,
         avoid: Avoid,
         client: Option<IpAddr>,
-        now: Tick,
+        now: Timestamp,
     ) -> Option<Choice<'a>> {
-        let mut wanted = policy::Request { path_hash: policy::digest(target.path()), avoid };
+        let mut wanted = policy::PickRequest { path_hash: policy::digest(target.path()), avoid };
         let visit = self.visit(client, wanted.path_hash, now);
         if let Some(failed) = visit.as_ref().and_then(|visit| visit.avoid) {
             wanted.avoid.add(failed);
@@ -124,19 +124,19 @@ impl RedirectService {
         table.policy.pick(&wanted, now, &mut *self.random.borrow_mut(), &mut picks);
         let entry = table.entries.get(picks.chosen()? as usize)?;
         if let (Some(memory), Some(visit)) = (&self.plan.second_chance, &visit) {
-            memory.sent(visit, entry.member.ledger.identity());
+            memory.record(visit, entry.member.ledger.identity());
         }
         Some(Choice { backend: entry.member.backend.id(), picks })
     }
 
     /// Looks up whether this client was sent somewhere for this file before.
-    fn visit(&self, client: Option<IpAddr>, path_hash: u64, now: Tick) -> Option<Visit> {
+    fn visit(&self, client: Option<IpAddr>, path_hash: u64, now: Timestamp) -> Option<RetryLookup> {
         let memory = self.plan.second_chance.as_ref()?;
         let client = match client? {
             IpAddr::V4(address) => policy::digest(&address.octets()),
             IpAddr::V6(address) => policy::digest(&address.octets()),
         };
-        Some(memory.visit(client.rotate_left(1) ^ path_hash, now))
+        Some(memory.look_up(client.rotate_left(1) ^ path_hash, now))
     }
 
     fn refuse(&self, status: StatusCode) -> Response<Bytes> {

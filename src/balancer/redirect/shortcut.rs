@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::answer;
 use super::location::Target;
 use super::service::RedirectService;
-use crate::balancer::policy::{Avoid, Tick};
+use crate::balancer::policy::{Avoid, Timestamp};
 use crate::http::host::is_host;
 use crate::http::transport::{Offer, Shortcut};
 
@@ -70,7 +70,7 @@ pub(super) struct Workbench {
 /// The header lines that all answers have, `Date` the last of them, made anew twice a second.
 #[derive(Debug, Default)]
 struct Tail {
-    made: Option<Tick>,
+    made: Option<Timestamp>,
     text: Vec<u8>,
 }
 
@@ -80,7 +80,7 @@ impl Shortcut for RedirectService {
         let Some(target) = plain_target(head, &mut headers) else { return Offer::Declined };
         let Ok(target) = Target::parse(target.as_bytes()) else { return Offer::Declined };
         let table = self.table.load();
-        let now = self.plan.clock.tick(Instant::now());
+        let now = self.plan.clock.timestamp(Instant::now());
         let Some(choice) = self.choose(&table, &target, Avoid::default(), client, now) else {
             return Offer::Declined;
         };
@@ -146,7 +146,7 @@ fn plain_target<'a>(
 }
 
 impl Tail {
-    fn text(&mut self, now: Tick) -> &[u8] {
+    fn text(&mut self, now: Timestamp) -> &[u8] {
         const FRESH: Duration = Duration::from_millis(500);
         if self.made.is_none_or(|made| Duration::from_nanos(now.0.saturating_sub(made.0)) >= FRESH) {
             self.made = Some(now);

@@ -7,7 +7,7 @@ use std::hint::select_unpredictable;
 
 use super::{DRAWN, REMEMBERED};
 use crate::balancer::policy::load::LoadCell;
-use crate::balancer::policy::{MOST_ALTERNATES, Tick};
+use crate::balancer::policy::{MOST_ALTERNATES, Timestamp};
 
 /// The number of backends that a pick compares.
 const COMPARED: usize = DRAWN + REMEMBERED;
@@ -63,7 +63,7 @@ impl Score {
     pub(super) const NONE: Self = Self { rank: Rank::NONE, idle: 0 };
 
     #[inline]
-    pub(super) fn new(cell: &LoadCell, number: u32, now: Tick) -> Self {
+    pub(super) fn new(cell: &LoadCell, number: u32, now: Timestamp) -> Self {
         let backlog = cell.finish_time().0.wrapping_sub(now.0).cast_signed();
         let busy = backlog > 0;
         // A busy backend is charged half a request more: its finish time is an estimate, but idle is certain.
