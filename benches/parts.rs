@@ -1,4 +1,4 @@
-//! What the parts around a pick cost: the list, the table, the load report, the Location.
+//! Measures the parts around a pick: server list, routing table, load report, and `Location`.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_ma
 use fingerpost::balancer::backends::{Backend, list};
 use fingerpost::balancer::health::{ProbeOutcome, Thresholds};
 use fingerpost::balancer::load_report::{self, LoadReport};
-use fingerpost::balancer::policy::{Book, Clock, PolicyName};
+use fingerpost::balancer::policy::{LoadSlab, MonotonicClock, PolicyName};
 use fingerpost::balancer::ranking::table::{Entry, Member, RoutingTable};
 use fingerpost::balancer::redirect::location::Target;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-/// The allocator of the program.
+/// The allocator of the fingerpost binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -44,13 +44,13 @@ fn parse_list(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Backends that have answered two probes with a report.
+/// Backends with two successful probes that carried reports.
 fn entries(count: usize) -> Vec<Entry> {
     let start = Instant::now();
-    let clock = Clock::new(start);
-    let mut book = Book::default();
+    let clock = MonotonicClock::new(start);
+    let mut slab = LoadSlab::default();
     let entry = |(seconds, backend): (u64, Backend)| {
-        let mut entry = Entry::new(Member::new(backend, &mut book), start);
+        let mut entry = Entry::new(Member::new(backend, &mut slab), start);
         for probe in 1..3 {
             let time = Duration::from_micros(300 + seconds % 1000);
             let done = probe * (50 + seconds % 50);
@@ -77,7 +77,7 @@ fn build_table(criterion: &mut Criterion) {
         let entries = entries(count);
         let mut random = SmallRng::seed_from_u64(1);
         let now = Instant::now() + Duration::from_secs(10);
-        let clock = Clock::new(now);
+        let clock = MonotonicClock::new(now);
         group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
             bencher.iter_batched(
                 || entries.clone(),

@@ -1,30 +1,30 @@
-//! What a pick and a rebuild cost, by policy and number of backends.
+//! Measures a pick and the build of a policy, by policy and number of backends.
 //!
-//! The servers report different loads, and clients come at a rate that keeps about two thirds of them busy, so that
-//! picks meet idle and busy backends as in service.
+//! The servers report different loads, and the request rate keeps about two thirds of them busy, so that picks meet idle
+//! and busy backends as in production.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use fingerpost::balancer::policy::{
-    self, Book, Candidate, Picks, PolicyName, Request, Throughput, Tick, digest, identity,
+    self, Candidate, LoadSlab, PickRequest, Picks, PolicyName, Throughput, Timestamp, digest, identity,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-/// The allocator of the program.
+/// The allocator of the fingerpost binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const COUNTS: [u32; 3] = [10, 1_000, 100_000];
 
-/// Requests a second that one backend carries.
+/// Requests per second that one backend can serve.
 const RATE: f64 = 100.0;
 
 fn candidates(count: u32) -> Vec<Candidate> {
     let mut random = SmallRng::seed_from_u64(u64::from(count));
-    let mut book = Book::default();
+    let mut slab = LoadSlab::default();
     (0..count)
         .map(|backend| {
             let seconds = random.random_range(5.0..50.0);
@@ -39,7 +39,7 @@ fn candidates(count: u32) -> Vec<Candidate> {
                 reports: true,
                 joins: false,
                 address: digest(&backend.to_le_bytes()),
-                ledger: book.open(identity(&format!("server{backend}:80"))),
+                load: slab.allocate(identity(&format!("server{backend}:80"))),
             }
         })
         .collect()
@@ -51,10 +51,10 @@ fn pick(criterion: &mut Criterion) {
         for count in COUNTS {
             let candidates = candidates(count);
             let mut random = SmallRng::seed_from_u64(1);
-            let policy = policy::build(name, candidates.clone(), Tick(0), &mut random);
+            let policy = policy::build(name, candidates.clone(), Timestamp(0), &mut random);
             for candidate in &candidates {
                 let in_flight = random.random_range(1..4);
-                candidate.ledger.settle(Some(in_flight), Duration::from_millis(1), Tick(1));
+                candidate.load.record_probe(Some(in_flight), Duration::from_millis(1), Timestamp(1));
             }
             let between = (1e9 / (0.66 * RATE * f64::from(count))) as u64;
             let mut now = 1_000_000_000;
@@ -62,8 +62,8 @@ fn pick(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     now += between;
                     let mut picks = Picks::new(0);
-                    let request = Request { path_hash: now, ..Request::default() };
-                    policy.pick(black_box(&request), Tick(now), &mut random, &mut picks);
+                    let request = PickRequest { path_hash: now, ..PickRequest::default() };
+                    policy.pick(black_box(&request), Timestamp(now), &mut random, &mut picks);
                     picks.chosen()
                 });
             });
@@ -82,7 +82,7 @@ fn build(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new(name.as_str(), count), |bencher| {
                 bencher.iter_batched(
                     || candidates.clone(),
-                    |candidates| policy::build(name, candidates, Tick(0), &mut random),
+                    |candidates| policy::build(name, candidates, Timestamp(0), &mut random),
                     criterion::BatchSize::LargeInput,
                 );
             });

@@ -1,18 +1,18 @@
-//! File servers with a limited rate, and a balancer in front of them.
+//! Starts file servers with a limited rate, and a balancer in front of them.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// Processes that are killed on drop.
+/// The processes. They are killed on drop.
 pub(crate) struct Fleet {
     processes: Vec<Child>,
     balancer: u16,
 }
 
 impl Fleet {
-    /// A server for each of these rates in bytes a second, and a balancer that probes each second.
+    /// Starts a server for each rate in bytes per second, and a balancer that probes every second.
     pub(crate) fn start(root: &Path, rates: &[u64], policy: &str) -> io::Result<Self> {
         let mut fleet = Self { processes: Vec::new(), balancer: 0 };
         let mut list = Vec::new();
@@ -46,11 +46,11 @@ impl Fleet {
         self.balancer
     }
 
-    /// Starts the program and waits for the line that names its port.
+    /// Starts the program, waits for its ready line, and returns the port.
     fn spawn(&mut self, arguments: &[&str]) -> io::Result<u16> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_fingerpost"))
             .args(arguments)
-            // All clients have one address here, and would be taken for one that comes back.
+            // All clients share one address, so the balancer would treat them as retries of one client.
             .env("FINGERPOST__BALANCER__SECOND_CHANCE", "false")
             .stdin(Stdio::null())
             .stderr(Stdio::null())

@@ -1,13 +1,13 @@
-//! Policies compared with real processes on loopback: file servers with a limited rate, the balancer, and clients that
-//! come whether or not earlier ones are done.
+//! Compares policies with real processes on loopback: file servers with a limited rate, the balancer, and clients that
+//! arrive on schedule, whether or not earlier ones have finished.
 //!
 //! ```text
 //! cargo bench --bench selection -- [--seconds 15] [--load 0.7] [--only POLICY,POLICY] [--mix 'one at a tenth']
 //! ```
 //!
-//! One policy a pass, interleaved over the mixes. Each pass gets the same arrivals and sizes: downloads of about
-//! 200 kB on servers of about 1 MB/s, so that a probe each second is one in five service times. The time of a download
-//! is that of the redirect and of the download itself, until the last byte.
+//! Each pass runs one policy on one mix of servers, with the same arrivals and sizes: downloads of about 200 kB on
+//! servers of about 1 MB/s. The balancer probes every second, which is every five service times. The time of a download
+//! lasts from the request for the redirect to the last byte.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -31,19 +31,19 @@ mod fleet;
 
 const SERVERS: usize = 10;
 
-/// Bytes a second of an average server.
+/// The rate of an average server in bytes per second.
 const RATE: f64 = 1e6;
 
-/// Bytes of an average download.
+/// The size of an average download in bytes.
 const MEAN_SIZE: f64 = 200e3;
 
-/// Files, whose sizes are the quantiles of an exponential distribution.
+/// The number of files. Their sizes are quantiles of an exponential distribution.
 const FILES: usize = 64;
 
-/// What comes first is not measured.
+/// Downloads that start earlier are not measured.
 const WARM_UP: Duration = Duration::from_secs(5);
 
-/// The speed of each server against the others.
+/// The relative speed of each server.
 type Speed = fn(usize) -> f64;
 
 const MIXES: [(&str, Speed); 4] = [
@@ -57,13 +57,13 @@ const MIXES: [(&str, Speed); 4] = [
 struct Options {
     #[arg(long, default_value_t = 15)]
     seconds: u64,
-    /// The share of all capacity that is asked for.
+    /// The share of the total capacity that the clients request.
     #[arg(long, default_value_t = 0.7)]
     load: f64,
-    /// Policies.
+    /// The policies to compare.
     #[arg(long, value_delimiter = ',', default_value = "round-robin,ranked,two-choices,adaptive")]
     only: Vec<String>,
-    /// What the names of the mixes start with; all where it is empty.
+    /// A prefix of the names of the mixes to run; an empty one selects all.
     #[arg(long, default_value = "")]
     mix: String,
 }
@@ -73,7 +73,7 @@ fn main() -> io::Result<()> {
     let root = tempfile::tempdir()?;
     write_files(root.path())?;
     println!(
-        "load {}, {} s a pass, p50 / p99 in milliseconds, downloads that failed\n",
+        "load {}, {} s per pass, p50 / p99 in milliseconds, failed downloads\n",
         options.load, options.seconds
     );
     println!("| servers | {} |", options.only.join(" | "));
@@ -103,7 +103,7 @@ fn write_files(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// When each download begins, and of which file; the same in every pass.
+/// The start time and the file of each download; the same in every pass.
 fn jobs(options: &Options) -> Vec<(Duration, usize)> {
     let mut random = SmallRng::seed_from_u64(1);
     let per_second = options.load * SERVERS as f64 * RATE / MEAN_SIZE;

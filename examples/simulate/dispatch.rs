@@ -1,4 +1,4 @@
-//! Who sends each job to a server: the balancer's own policies, and others to compare them with.
+//! Chooses a server for each job: the balancer's own policies, and algorithms to compare them with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,8 @@ use std::time::Duration;
 use fingerpost::balancer::health::ProbeOutcome;
 use fingerpost::balancer::load_report::LoadReport;
 use fingerpost::balancer::policy::{
-    self, Book, Candidate, Clock, Ledger, Picks, Policy, PolicyName, Request, Tick, identity,
+    self, BackendLoad, Candidate, LoadSlab, MonotonicClock, PickRequest, Picks, Policy, PolicyName,
+    Timestamp, identity,
 };
 use fingerpost::balancer::ranking::estimate::Estimate;
 use rand::rngs::SmallRng;
@@ -17,28 +18,28 @@ use crate::prequal::Prequal;
 use crate::scenario::Scenario;
 use crate::server::Server;
 
-/// Bytes of a job of mean size, for the reports.
+/// The size of an average job in the load reports, in bytes.
 const BYTES: f64 = 1e6;
 
-/// The shortest time between two tables, as in the balancer.
-const TABLE_PACE: f64 = 0.25;
+/// The shortest time between two tables in seconds, as in the balancer.
+const TABLE_INTERVAL: f64 = 0.25;
 
-/// What can be compared.
+/// An algorithm of the comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contender {
     /// One of the balancer's policies.
     Ours(PolicyName),
-    /// Random, weighted by the inverse of the probes' response time.
+    /// Weighted random by the inverse of the response time to probes.
     InverseResponseTime,
     /// Round robin with the true capacities as weights.
     TrueWeights,
-    /// Prequal's rule with three probes for each job, which a redirect balancer could not afford.
+    /// Prequal with three probes for each job, which are too many for a redirect balancer.
     Prequal,
-    /// Sees every queue as it is: (in flight + 1) / capacity, the least.
+    /// Knows the present queue of every server and minimizes (in flight + 1) / capacity.
     Oracle,
 }
 
-/// The order of the tables' columns.
+/// The contenders in the order of the table columns.
 pub(crate) const CONTENDERS: [Contender; 9] = [
     Contender::Ours(PolicyName::Random),
     Contender::Ours(PolicyName::RoundRobin),
@@ -96,7 +97,7 @@ impl Dispatcher {
         }
     }
 
-    /// A probe of this server is answered.
+    /// A probe of this server succeeded.
     pub(crate) fn probed(&mut self, now: f64, index: usize, server: &Server, scenario: &Scenario) {
         if let Self::Table(table) = self {
             table.probed(now, index, server, scenario);
@@ -104,7 +105,7 @@ impl Dispatcher {
     }
 }
 
-/// Where one job more would get the largest share; ties at random.
+/// The server at which one more job would get the largest share; a random one of equals.
 fn shortest(servers: &[Server], random: &mut SmallRng) -> usize {
     let first = random.random_range(0..servers.len());
     let order = (first..servers.len()).chain(0..first);
@@ -112,23 +113,23 @@ fn shortest(servers: &[Server], random: &mut SmallRng) -> usize {
     order.min_by(|left, right| load(*left).total_cmp(&load(*right))).unwrap_or(first)
 }
 
-/// What a candidate's weight is.
+/// The source of the candidates' weights.
 enum Weighing {
     Equal,
     InverseResponseTime,
     Capacity,
 }
 
-/// A balancer with tables, as the real one.
+/// A balancer that rebuilds its table at most every [`TABLE_INTERVAL`], like the real one.
 pub(crate) struct Table {
     name: PolicyName,
     weighing: Weighing,
     capacities: Vec<f64>,
-    ledgers: Vec<Arc<Ledger>>,
+    loads: Vec<Arc<BackendLoad>>,
     estimates: Vec<Estimate>,
     policy: Box<dyn Policy>,
     origin: Instant,
-    clock: Clock,
+    clock: MonotonicClock,
     built_at: f64,
     stale: bool,
     random: SmallRng,
@@ -138,18 +139,19 @@ impl Table {
     fn new(name: PolicyName, weighing: Weighing, scenario: &Scenario, seed: u64) -> Self {
         let origin = Instant::now();
         let mut random = SmallRng::seed_from_u64(seed);
-        let mut book = Book::default();
-        let ledgers: Vec<Arc<Ledger>> =
-            (0..scenario.servers).map(|server| book.open(identity(&format!("server{server}:80")))).collect();
+        let mut slab = LoadSlab::default();
+        let loads: Vec<Arc<BackendLoad>> = (0..scenario.servers)
+            .map(|server| slab.allocate(identity(&format!("server{server}:80"))))
+            .collect();
         let mut table = Self {
             name,
             weighing,
             capacities: scenario.capacities(),
             estimates: vec![Estimate::default(); scenario.servers],
-            ledgers,
-            policy: policy::build(name, Vec::new(), Tick::default(), &mut random),
+            loads,
+            policy: policy::build(name, Vec::new(), Timestamp::default(), &mut random),
             origin,
-            clock: Clock::new(origin),
+            clock: MonotonicClock::new(origin),
             built_at: 0.0,
             stale: true,
             random,
@@ -163,14 +165,14 @@ impl Table {
     }
 
     fn build(&mut self, now: f64) {
-        let now = self.clock.tick(self.instant(now));
+        let now = self.clock.timestamp(self.instant(now));
         let candidates = self
-            .ledgers
+            .loads
             .iter()
             .zip(&self.estimates)
             .zip(&self.capacities)
             .zip(0..)
-            .map(|(((ledger, estimate), capacity), backend)| Candidate {
+            .map(|(((load, estimate), capacity), backend)| Candidate {
                 backend,
                 weight: match (&self.weighing, estimate.response_time()) {
                     (Weighing::InverseResponseTime, Some(time)) => 1.0 / time.as_secs_f64(),
@@ -182,7 +184,7 @@ impl Table {
                 reports: estimate.reports(),
                 joins: false,
                 address: backend.into(),
-                ledger: Arc::clone(ledger),
+                load: Arc::clone(load),
             })
             .collect();
         self.policy = policy::build(self.name, candidates, now, &mut self.random);
@@ -190,14 +192,14 @@ impl Table {
     }
 
     fn choose(&mut self, now: f64) -> usize {
-        if self.stale && now >= self.built_at + TABLE_PACE {
+        if self.stale && now >= self.built_at + TABLE_INTERVAL {
             self.build(now);
             self.built_at = now;
         }
         let mut picks = Picks::new(0);
-        let tick = self.clock.tick(self.instant(now));
-        self.policy.pick(&Request::default(), tick, &mut self.random, &mut picks);
-        picks.chosen().expect("there are always candidates") as usize
+        let tick = self.clock.timestamp(self.instant(now));
+        self.policy.pick(&PickRequest::default(), tick, &mut self.random, &mut picks);
+        picks.chosen().expect("every table has candidates") as usize
     }
 
     fn probed(&mut self, now: f64, index: usize, server: &Server, scenario: &Scenario) {
@@ -212,7 +214,7 @@ impl Table {
         });
         let outcome = ProbeOutcome::Success { connect: Duration::ZERO, first_byte: total, total, report };
         let instant = self.instant(now);
-        self.estimates[index].observe(&outcome, &self.ledgers[index], &self.clock, instant);
+        self.estimates[index].observe(&outcome, &self.loads[index], &self.clock, instant);
         self.stale = true;
     }
 }

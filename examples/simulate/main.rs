@@ -1,10 +1,10 @@
-//! Policies against each other without sockets: a discrete-event simulation of servers, probes and balancers that runs
-//! the balancer's own code. Prints tables in Markdown and draws plots; docs/selection.md shows both.
+//! Compares policies without sockets: a discrete-event simulation of servers, probes and balancers that runs
+//! the balancer's own code. Prints tables in Markdown and draws plots; docs/selection.md shows the plots, docs/selection-tables.md the tables.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a simulation that goes wrong may panic"
+    reason = "a failed simulation may panic"
 )]
 
 mod dispatch;
@@ -32,17 +32,17 @@ const MIXES: [(usize, Mix); 4] =
 /// Compares policies by simulation.
 #[derive(Parser)]
 struct Arguments {
-    /// Runs of each cell, each with arrivals and sizes of its own; every policy gets the same.
+    /// The number of runs of each cell. Each run has its own arrivals and sizes, the same for every policy.
     #[arg(long, default_value_t = 10)]
     seeds: u64,
-    /// Where the plots go.
+    /// The folder of the plots.
     #[arg(long, default_value = "docs/plots")]
     plots: PathBuf,
 }
 
 fn main() {
     let arguments = Arguments::parse();
-    std::fs::create_dir_all(&arguments.plots).expect("the folder for the plots can be made");
+    std::fs::create_dir_all(&arguments.plots).expect("cannot create the folder of the plots");
     let mut grid = Vec::new();
     for (servers, mix) in MIXES {
         println!("\n### {}\n", mix.title(servers));
@@ -56,14 +56,14 @@ fn main() {
                 grid.push(row);
             }
         }
-        plot::by_load(&arguments.plots, mix, servers, &grid[start..]).expect("the plot can be drawn");
+        plot::by_load(&arguments.plots, mix, servers, &grid[start..]).expect("cannot draw the plot");
     }
-    plot::by_staleness(&arguments.plots, &grid).expect("the plot can be drawn");
+    plot::by_staleness(&arguments.plots, &grid).expect("cannot draw the plot");
     println!("\n### Other shapes, load 0.7, probes every 5 service times\n");
-    results::print_head(&["what", "servers"]);
-    for (what, scenario, seeds) in variations(arguments.seeds) {
+    results::print_head(&["variation", "servers"]);
+    for (variation, scenario, seeds) in variations(arguments.seeds) {
         let mix = format!("{} {}", scenario.servers, scenario.mix.label());
-        Row::play(&scenario, seeds).print(&[what.to_owned(), mix]);
+        Row::play(&scenario, seeds).print(&[variation.to_owned(), mix]);
     }
     summary(&grid);
 }
@@ -85,13 +85,13 @@ fn variations(seeds: u64) -> Vec<(&'static str, Scenario, u64)> {
     all
 }
 
-/// The cells in which adaptive does worst, against the better of round robin and ranked, and against the oracle.
+/// Prints the cells in which adaptive is worst, compared with three other contenders.
 fn summary(grid: &[Row]) {
     let adaptive = |row: &Row| row.p99(Contender::Ours(PolicyName::Adaptive));
     let simple = |row: &Row| {
         row.p99(Contender::Ours(PolicyName::RoundRobin)).min(row.p99(Contender::Ours(PolicyName::Ranked)))
     };
-    println!("\n### Adaptive at its worst\n");
+    println!("\n### Where adaptive is worst\n");
     let worst = |title: &str, against: &dyn Fn(&Row) -> f64| {
         let ratio = |row: &Row| adaptive(row) / against(row);
         let row = grid.iter().max_by(|left, right| ratio(left).total_cmp(&ratio(right))).unwrap();

@@ -1,8 +1,8 @@
-//! Floats in order.
+//! Floats that can be keys of a heap.
 
 use std::cmp::Ordering;
 
-/// A float that is ordered by its total order.
+/// A float with the order of [`f64::total_cmp`].
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Ordered(pub(crate) f64);
 

@@ -1,4 +1,4 @@
-//! The plots.
+//! Draws the plots.
 
 use std::error::Error;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::results::Row;
 
 const SIZE: (u32, u32) = (760, 440);
 const LEGEND_WIDTH: i32 = 130;
-/// The p99 beyond which a curve leaves the plot.
+/// The upper end of the p99 axis; larger values are drawn there.
 const HIGHEST: f64 = 200.0;
 const LOWEST: f64 = 2.0;
 const COLOURS: [RGBColor; 9] = [
@@ -53,7 +53,7 @@ fn draw(
     axis: &str,
     range: std::ops::Range<f64>,
     rows: &[&Row],
-    place: impl Fn(&Row) -> f64,
+    x: impl Fn(&Row) -> f64,
 ) -> Result<(), Box<dyn Error>> {
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
@@ -72,7 +72,7 @@ fn draw(
         .draw()?;
     for ((contender, colour), line) in CONTENDERS.into_iter().zip(COLOURS).zip(0..) {
         let points: Vec<(f64, f64)> =
-            rows.iter().map(|row| (place(row), row.p99(contender).min(HIGHEST))).collect();
+            rows.iter().map(|row| (x(row), row.p99(contender).min(HIGHEST))).collect();
         let style = colour.stroke_width(if is_ours(contender) { 3 } else { 1 });
         chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
         chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, colour.filled())))?;

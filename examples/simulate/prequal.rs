@@ -1,4 +1,4 @@
-//! Prequal (Wydrowski and others, NSDI 2024), as it is meant: three fresh probes for each job.
+//! Prequal (Wydrowski and others, NSDI 2024) as its authors describe it, with three new probes for each job.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ const POOL: usize = 16;
 const PROBES_PER_JOB: usize = 3;
 const OLDEST_SECONDS: f64 = 1.0;
 const HOT_QUANTILE: f64 = 0.84;
-/// How many recent probes the quantile is taken over.
+/// The number of recent probes that determine the quantile.
 const RECENT: usize = 128;
 
 struct Probe {
@@ -23,8 +23,9 @@ struct Probe {
     uses: usize,
 }
 
-/// Hot or cold: among the probed servers whose requests in flight are not above the quantile the one with the least
-/// latency, else the one with the fewest in flight. A probe is used a limited number of times.
+/// Divides the probed servers into hot and cold: a server is hot if its requests in flight exceed the quantile. Chooses
+/// the cold server with the lowest latency; if all are hot, the one with the fewest requests in flight. A probe is used
+/// a limited number of times.
 pub(crate) struct Prequal {
     pool: VecDeque<Probe>,
     recent: VecDeque<usize>,
@@ -44,7 +45,7 @@ impl Prequal {
 
     pub(crate) fn choose(&mut self, now: f64, servers: &[Server]) -> usize {
         self.pool.retain(|probe| now - probe.at <= OLDEST_SECONDS);
-        let chosen = self.best().map(|place| self.take(place, servers.len()));
+        let chosen = self.best().map(|index| self.take(index, servers.len()));
         let chosen = chosen.unwrap_or_else(|| self.random.random_range(0..servers.len()));
         self.drop_one();
         for _ in 0..PROBES_PER_JOB.min(servers.len()) {
@@ -57,8 +58,8 @@ impl Prequal {
     fn hot_limit(&self) -> usize {
         let mut sorted: Vec<usize> = self.recent.iter().copied().collect();
         sorted.sort_unstable();
-        let place = (sorted.len() as f64 * HOT_QUANTILE) as usize;
-        sorted.get(place).copied().unwrap_or(usize::MAX)
+        let index = (sorted.len() as f64 * HOT_QUANTILE) as usize;
+        sorted.get(index).copied().unwrap_or(usize::MAX)
     }
 
     fn best(&self) -> Option<usize> {
@@ -71,25 +72,25 @@ impl Prequal {
             .filter(|(_, probe)| probe.in_flight <= limit)
             .min_by_key(|(_, probe)| Ordered(probe.latency))
             .or_else(|| pool().min_by_key(|(_, probe)| probe.in_flight))
-            .map(|(place, _)| place)
+            .map(|(index, _)| index)
     }
 
-    /// Uses the probe; its requests in flight grow by the one sent.
-    fn take(&mut self, place: usize, servers: usize) -> usize {
+    /// Uses the probe and adds the new job to its requests in flight.
+    fn take(&mut self, index: usize, servers: usize) -> usize {
         let per_job = PROBES_PER_JOB as f64;
         let reuse = 2.0 / ((1.0 - (POOL as f64 / servers as f64)) * per_job - 1.0);
         let reuse = if reuse > 0.0 { reuse.ceil().max(1.0) as usize } else { usize::MAX };
-        let probe = &mut self.pool[place];
+        let probe = &mut self.pool[index];
         probe.in_flight += 1;
         probe.uses += 1;
         let server = probe.server;
         if probe.uses >= reuse {
-            self.pool.remove(place);
+            self.pool.remove(index);
         }
         server
     }
 
-    /// Removes, in turn, the oldest probe and the worst.
+    /// Removes a probe: alternately the oldest and the worst.
     fn drop_one(&mut self) {
         self.remove_worst = !self.remove_worst;
         if !self.remove_worst {
@@ -104,8 +105,8 @@ impl Prequal {
                 (0, Ordered(probe.latency))
             }
         });
-        if let Some((place, _)) = worst {
-            self.pool.remove(place);
+        if let Some((index, _)) = worst {
+            self.pool.remove(index);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What came out of a cell, and how it is shown.
+//! The results of a cell, and their form in a table.
 
 use std::thread;
 
@@ -6,7 +6,7 @@ use crate::dispatch::{CONTENDERS, Contender};
 use crate::scenario::Scenario;
 use crate::world;
 
-/// The times of one contender in one cell, all runs together, in service times of an average server.
+/// The download times of one contender in one cell over all runs, in service times of an average server.
 #[derive(Clone, Copy, Default)]
 struct Figures {
     p50: f64,
@@ -62,7 +62,7 @@ impl Row {
     }
 }
 
-/// The contender whose other figures are shown too.
+/// The contender with all figures in its cells.
 const DETAILED: Contender = Contender::Ours(fingerpost::balancer::policy::PolicyName::Adaptive);
 
 pub(crate) fn print_head(labels: &[&str]) {
@@ -85,7 +85,7 @@ impl Figures {
     }
 }
 
-/// Three digits at most, since no more are certain; what grows without bound is not worth a number.
+/// At most three digits, because more are not certain. A time over 200 means that the queue grows without bound.
 fn short(time: f64) -> String {
     match time {
         time if time >= 200.0 => "> 200".to_owned(),

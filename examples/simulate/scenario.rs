@@ -1,4 +1,4 @@
-//! The cells of the grid: what servers there are, what comes in, how often probes look.
+//! The cells of the grid: servers, arrivals, and probe intervals.
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 /// The time between two probes of one server, in seconds: the balancer's default.
 pub(crate) const PROBE_INTERVAL: f64 = 2.0;
 
-/// Which servers there are.
+/// The relative speeds of the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mix {
     Equal,
@@ -39,20 +39,20 @@ impl Mix {
     }
 }
 
-/// How the sizes of downloads are distributed; their mean is always one.
+/// The distribution of download sizes. The mean is always one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sizes {
     Exponential,
-    /// Bounded Pareto, shape 1.5, the largest a thousand times the smallest.
+    /// Bounded Pareto with shape 1.5; the largest size is a thousand times the smallest.
     Pareto,
 }
 
-/// When the servers are probed.
+/// The times of the probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probes {
-    /// Each at its own moment.
+    /// Each server at a random time.
     Staggered,
-    /// All at once.
+    /// All servers at the same time.
     Synchronous,
 }
 
@@ -67,11 +67,18 @@ pub(crate) struct Scenario {
     pub(crate) sizes: Sizes,
     pub(crate) probes: Probes,
     pub(crate) balancers: usize,
-    /// How many clients a server serves at their full speed: a client takes this part of its capacity at most.
+    /// The number of clients that a server can serve at their full speed: a client uses at most the inverse of it as a
+    /// share of the capacity.
     pub(crate) slow_clients: f64,
     /// Whether the servers report their load.
     pub(crate) reports: bool,
 }
+
+/// The smallest number of jobs in a run.
+const FEWEST: usize = 30_000;
+
+/// The smallest number of probes of each server in a run.
+const PROBES: f64 = 30.0;
 
 impl Scenario {
     pub(crate) fn new(servers: usize, mix: Mix, load: f64, interval: f64) -> Self {
@@ -88,10 +95,8 @@ impl Scenario {
         }
     }
 
-    /// How many jobs are played: at least these, and enough for the probes to have looked at each server often.
+    /// The number of jobs: at least [`FEWEST`], and enough for [`PROBES`] probes of each server.
     fn count(&self) -> usize {
-        const FEWEST: usize = 30_000;
-        const PROBES: f64 = 30.0;
         FEWEST.max((self.arrivals_per_second() * PROBES * PROBE_INTERVAL) as usize)
     }
 
@@ -99,18 +104,18 @@ impl Scenario {
         self.load * self.servers as f64 / self.service_time()
     }
 
-    /// The cell in words.
+    /// A description for the summary.
     pub(crate) fn describe(&self) -> String {
         let Self { load, interval, .. } = self;
         format!("{}, load {load}, probes every {interval} service times", self.mix.title(self.servers))
     }
 
-    /// Seconds that a job of mean size takes on an idle server of average speed.
+    /// The time of an average job on an idle server of average speed, in seconds.
     pub(crate) fn service_time(&self) -> f64 {
         PROBE_INTERVAL / self.interval
     }
 
-    /// Work a second of each server; work is measured in seconds of an average server.
+    /// The work per second of each server. The unit of work is one second of an average server.
     pub(crate) fn capacities(&self) -> Vec<f64> {
         let relative: Vec<f64> = (0..self.servers)
             .map(|server| match self.mix {
@@ -143,7 +148,7 @@ impl Scenario {
     }
 }
 
-/// Mean 1, shape 1.5, from `low` to a thousand times `low`.
+/// A size with mean 1 and shape 1.5; the largest is a thousand times the smallest.
 fn bounded_pareto(uniform: f64) -> f64 {
     const SHAPE: f64 = 1.5;
     const RANGE: f64 = 1000.0;

@@ -1,26 +1,26 @@
-//! The servers of the simulation: processor sharing, as a server whose downloads share its line evenly.
+//! The servers of the simulation: processor sharing, like downloads that divide a network link equally.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::order::Ordered;
 
-/// One server. Every job gets an equal share of the capacity, and no job more than its client takes.
+/// One server. Every job gets an equal share of the capacity, limited by the speed of its client.
 pub(crate) struct Server {
-    /// Work a second.
+    /// Work per second.
     pub(crate) capacity: f64,
-    /// Work a second that one client takes at most.
+    /// The largest work per second of one client.
     client_limit: f64,
-    /// The work that a job present since the beginning would have got.
+    /// The work that a job would have received if it had been present from the start.
     attained: f64,
     at: f64,
-    /// By the `attained` at which each job is done; the value is its arrival.
+    /// For each job the value of `attained` at its end, and its arrival time.
     jobs: BinaryHeap<Reverse<(Ordered, Ordered)>>,
     pub(crate) busy_seconds: f64,
     pub(crate) work_done: f64,
     pub(crate) completed: u64,
     pub(crate) most_in_flight: usize,
-    /// Grows with each change, so that an event planned before can be told to be void.
+    /// Increases with each change, which invalidates events that were scheduled before.
     pub(crate) version: u64,
 }
 
@@ -66,7 +66,7 @@ impl Server {
         self.version += 1;
     }
 
-    /// Ends the job that is done first and gives its arrival.
+    /// Ends the job that finishes first and returns its arrival time.
     pub(crate) fn finish(&mut self, now: f64) -> Option<f64> {
         self.advance(now);
         let Reverse((_, arrival)) = self.jobs.pop()?;
@@ -75,7 +75,7 @@ impl Server {
         Some(arrival.0)
     }
 
-    /// When the next job is done, if no other comes before.
+    /// The time at which the next job finishes, unless another arrives before.
     pub(crate) fn next_finish(&self) -> Option<f64> {
         let Reverse((target, _)) = self.jobs.peek()?;
         Some(self.at + ((target.0 - self.attained) / self.rate_of_one()).max(0.0))

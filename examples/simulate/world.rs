@@ -1,4 +1,4 @@
-//! Plays one scenario with one contender.
+//! Runs one scenario with one contender.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,12 +11,12 @@ use crate::order::Ordered;
 use crate::scenario::{PROBE_INTERVAL, Probes, Scenario};
 use crate::server::Server;
 
-/// The part of the jobs that only fills the servers and is not measured.
+/// The share of the jobs that only fills the servers and is not measured.
 const WARM_UP: f64 = 0.3;
 
-/// What came out of one run: times in service times of an average server.
+/// The result of one run. Times are in service times of an average server.
 pub(crate) struct Outcome {
-    /// The sojourn time of each measured job.
+    /// The time from arrival to end of each measured job.
     pub(crate) times: Vec<f64>,
     pub(crate) most_in_flight: usize,
 }
@@ -36,18 +36,15 @@ pub(crate) fn play(scenario: &Scenario, contender: Contender, seed: u64) -> Outc
     let jobs = scenario.jobs(seed);
     let warm = (jobs.len() as f64 * WARM_UP) as usize;
     let mut world = World::new(scenario, contender, seed, jobs[warm].0);
-    for (index, (now, size)) in jobs.iter().enumerate() {
+    for (now, size) in &jobs {
         world.run_until(*now);
         let balancer = world.random.random_range(0..world.balancers.len());
         let chosen = world.balancers[balancer].choose(*now, &world.servers);
         world.servers[chosen].accept(*now, *size);
-        world.plan_finish(chosen);
-        // Jobs still running at the end would be missing: those that arrive late are not measured either, but
-        // arrivals go on until the last measured ones have had their time.
-        if index + 1 == jobs.len() {
-            world.run_until(f64::INFINITY);
-        }
+        world.schedule_finish(chosen);
     }
+    // All measured jobs must end, or the longest ones would be missing from the result.
+    world.run_until(f64::INFINITY);
     let unit = scenario.service_time();
     Outcome {
         times: world.times.iter().map(|time| time / unit).collect(),
@@ -88,7 +85,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Lets jobs end and probes be answered up to `until`; with no end, only what is running ends.
+    /// Processes ends of jobs and probes up to `until`; if it is infinite, only the ends of running jobs.
     fn run_until(&mut self, until: f64) {
         loop {
             let finish = self.finishes.peek().map_or(f64::INFINITY, |Reverse((at, ..))| at.0);
@@ -117,14 +114,14 @@ impl<'a> World<'a> {
         {
             self.times.push(at.0 - arrival);
         }
-        self.plan_finish(index);
+        self.schedule_finish(index);
     }
 
     fn probe(&mut self) {
         let Some(Reverse((at, balancer, index))) = self.probes.pop() else { return };
         self.servers[index].advance(at.0);
         self.balancers[balancer].probed(at.0, index, &self.servers[index], self.scenario);
-        // Advancing moved the server's clock, not what it will do: the event planned stays right.
+        // `advance` does not change the order of jobs, so the scheduled event stays valid.
         let jitter = match self.scenario.probes {
             Probes::Staggered => 0.9 + 0.2 * self.random.random::<f64>(),
             Probes::Synchronous => 1.0,
@@ -132,7 +129,7 @@ impl<'a> World<'a> {
         self.probes.push(Reverse((Ordered(at.0 + PROBE_INTERVAL * jitter), balancer, index)));
     }
 
-    fn plan_finish(&mut self, index: usize) {
+    fn schedule_finish(&mut self, index: usize) {
         let server = &self.servers[index];
         if let Some(at) = server.next_finish() {
             self.finishes.push(Reverse((Ordered(at), index, server.version)));

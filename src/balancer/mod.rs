@@ -65,7 +65,7 @@ use backends::Backend;
 use backends::list::Problem;
 use backends::watch::{Follower, ListError};
 use builder::Builder;
-use policy::{Book, PolicyName};
+use policy::{LoadSlab, PolicyName};
 use probe::ProbePlan;
 use ranking::publication::Publication;
 use ranking::table::{Member, RoutingTable};
@@ -144,11 +144,11 @@ impl Balancer {
     /// Starts the actors. The first probes begin at once, spread as the probe budget demands.
     pub(crate) fn start(settings: &BalancerSettings, source: Source) -> Self {
         let backends = source.backends();
-        let mut book = Book::default();
+        let mut book = LoadSlab::default();
         let members: Vec<Member> =
             backends.iter().cloned().map(|backend| Member::new(backend, &mut book)).collect();
         let now = Instant::now();
-        let clock = policy::Clock::new(now);
+        let clock = policy::MonotonicClock::new(now);
         let first = RoutingTable::first(
             &members,
             settings.policy,

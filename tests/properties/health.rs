@@ -1,8 +1,8 @@
-//! The health machine under any sequence of outcomes, and the selection over any fleet.
+//! Health after any sequence of probe outcomes, and the selection of candidates from any fleet.
 
 use std::time::Duration;
 
-use fingerpost::balancer::health::fleet::{self, Member, Mode, Standing};
+use fingerpost::balancer::health::fleet::{self, Eligibility, Member, Mode};
 use fingerpost::balancer::health::{
     Failure, FailureKind, Health, ProbeOutcome, State, Thresholds, Traffic, Transition,
 };
@@ -45,7 +45,7 @@ pub(super) fn outcome(failed: Option<FailureKind>) -> ProbeOutcome {
     failed.map_or_else(success, failure)
 }
 
-/// Plays `outcomes`, a second apart, and calls `check` after each.
+/// Observes `outcomes` one second apart, and calls `check` after each.
 fn play(
     outcomes: &[Option<FailureKind>],
     mut check: impl FnMut(&Health, &[Option<FailureKind>], Option<Transition>, Instant),
@@ -67,7 +67,7 @@ proptest! {
         play(&outcomes, |health, seen, transition, now| {
             let in_a_row = seen.iter().rev().take_while(|it| it.is_some()).count() as u32;
             match health.state() {
-                State::Unknown => panic!("unknown after a probe"),
+                State::Unknown => panic!("the state is unknown after a probe"),
                 State::Up => assert_eq!(in_a_row, 0),
                 State::Suspect => assert!((1..THRESHOLDS.fall).contains(&in_a_row)),
                 State::Down => assert!(in_a_row == 0 || in_a_row >= THRESHOLDS.fall || before != State::Suspect),
@@ -97,11 +97,11 @@ proptest! {
             health.observe(&failure(kind), &THRESHOLDS, Instant::now());
         }
         prop_assert_eq!(health.state(), State::Down);
-        prop_assert!(health.reason().to_string().contains("times in a row"));
+        prop_assert!(health.reason().to_string().contains(&kind.to_string()));
     }
 
     #[test]
-    fn a_failure_of_the_prober_changes_nothing(outcomes in outcomes()) {
+    fn a_failure_of_the_prober_does_not_change_the_state(outcomes in outcomes()) {
         let mut health = play(&outcomes, |_, _, _, _| {});
         let before = health.state();
         prop_assert_eq!(health.observe(&failure(FailureKind::Prober), &THRESHOLDS, Instant::now()), None);
@@ -109,7 +109,7 @@ proptest! {
     }
 
     #[test]
-    fn the_next_probe_is_never_far_and_never_at_once(outcomes in outcomes(), seed in any::<u64>()) {
+    fn the_pause_before_the_next_probe_is_within_its_limits(outcomes in outcomes(), seed in any::<u64>()) {
         let health = play(&outcomes, |_, _, _, _| {});
         let mut random = SmallRng::seed_from_u64(seed);
         for traffic in [Traffic::Idle, Traffic::Active] {
@@ -138,7 +138,7 @@ proptest! {
     }
 
     #[test]
-    fn the_selection_is_of_the_lowest_tier_that_is_usable(
+    fn all_chosen_backends_belong_to_one_tier_and_have_a_positive_share(
         fleet in proptest::collection::vec((outcomes(), 0_u32..3, any::<Option<u16>>()), 0..40),
     ) {
         let healths: Vec<Health> = fleet.iter().map(|(outcomes, ..)| play(outcomes, |_, _, _, _| {})).collect();
@@ -153,17 +153,17 @@ proptest! {
             .collect();
         let now = Instant::now() + Duration::from_mins(1);
         let selection = fleet::select(&members, &THRESHOLDS, now);
-        prop_assert_eq!(selection.standings.len(), members.len());
+        prop_assert_eq!(selection.eligibilities.len(), members.len());
         let tiers: Vec<u32> = selection
-            .standings
+            .eligibilities
             .iter()
             .zip(&members)
-            .filter(|(standing, _)| matches!(standing, Standing::Chosen(_)))
+            .filter(|(eligibility, _)| matches!(eligibility, Eligibility::Chosen(_)))
             .map(|(_, member)| member.tier)
             .collect();
-        prop_assert!(tiers.windows(2).all(|pair| pair[0] == pair[1]), "one tier: {:?}", tiers);
+        prop_assert!(tiers.windows(2).all(|pair| pair[0] == pair[1]), "more than one tier: {:?}", tiers);
         prop_assert_eq!(tiers.is_empty(), selection.mode == Mode::Nothing);
-        let ejected = selection.standings.iter().filter(|it| matches!(it, Standing::Ejected(_))).count();
+        let ejected = selection.eligibilities.iter().filter(|it| matches!(it, Eligibility::Ejected(_))).count();
         let has = |state: State| healths.iter().any(|health| health.state() == state);
         let up = healths.iter().filter(|health| health.state() == State::Up).count();
         prop_assert!(ejected <= up / 10);
@@ -172,9 +172,9 @@ proptest! {
         } else if has(State::Suspect) {
             prop_assert!(matches!(selection.mode, Mode::Suspects | Mode::Panic | Mode::ProberDoubted));
         }
-        for (standing, member) in selection.standings.iter().zip(&members) {
-            let share = match standing {
-                Standing::Chosen(share) => *share,
+        for (eligibility, member) in selection.eligibilities.iter().zip(&members) {
+            let share = match eligibility {
+                Eligibility::Chosen(share) => *share,
                 _ => continue,
             };
             prop_assert!(share > 0.0 && share <= 1.0);
@@ -185,7 +185,7 @@ proptest! {
     }
 }
 
-/// A fleet of `up` backends that answer and `failed` that did until a second ago.
+/// A fleet of `up` backends that answer, and `failed` backends that stopped one second ago.
 fn fleet(up: usize, failed: usize, kind: FailureKind) -> (Vec<Health>, Instant) {
     let start = Instant::now();
     let now = start + Duration::from_secs(1);
@@ -207,19 +207,19 @@ fn check(up: usize, failed: usize, kind: FailureKind, later: u64, mode: Mode, ch
     let members: Vec<Member<'_>> =
         healths.iter().map(|health| Member { health, tier: 0, response_time: None }).collect();
     let selection = fleet::select(&members, &THRESHOLDS, now + Duration::from_secs(later));
-    let count = selection.standings.iter().filter(|it| matches!(it, Standing::Chosen(_))).count();
+    let count = selection.eligibilities.iter().filter(|it| matches!(it, Eligibility::Chosen(_))).count();
     assert_eq!((selection.mode, count), (mode, chosen), "{up} up, {failed} {kind}");
 }
 
 #[test]
-fn many_that_fall_silent_at_once_make_the_prober_doubted() {
+fn silence_of_many_backends_at_once_puts_the_prober_in_doubt() {
     check(13, 7, FailureKind::TimedOut, 0, Mode::ProberDoubted, 20);
     check(0, 20, FailureKind::TimedOut, 0, Mode::ProberDoubted, 20);
     check(14, 6, FailureKind::TimedOut, 0, Mode::Normal, 14);
 }
 
 #[test]
-fn the_doubt_ends_and_what_is_silent_still_is_out_or_panic_is() {
+fn silent_backends_are_excluded_or_cause_panic_after_the_doubt() {
     check(13, 7, FailureKind::TimedOut, 20, Mode::Normal, 13);
     check(5, 15, FailureKind::TimedOut, 20, Mode::Panic, 20);
     check(5, 15, FailureKind::TimedOut, 100, Mode::Normal, 5);
@@ -227,19 +227,19 @@ fn the_doubt_ends_and_what_is_silent_still_is_out_or_panic_is() {
 }
 
 #[test]
-fn what_is_plainly_down_is_out_whatever_its_number() {
+fn backends_that_refuse_or_fail_are_excluded_in_any_number() {
     check(10, 90, FailureKind::Refused, 0, Mode::Normal, 10);
     check(0, 100, FailureKind::Status(500), 0, Mode::Nothing, 0);
 }
 
 #[test]
-fn in_a_small_fleet_silence_is_believed() {
+fn silent_backends_of_a_small_fleet_are_excluded_at_once() {
     check(2, 1, FailureKind::TimedOut, 0, Mode::Normal, 2);
     check(0, 3, FailureKind::TimedOut, 0, Mode::Nothing, 0);
 }
 
 #[test]
-fn one_far_slower_than_the_rest_is_put_aside() {
+fn at_most_a_tenth_of_the_backends_are_ejected_as_slow() {
     let (healths, now) = fleet(20, 0, FailureKind::Refused);
     let members: Vec<Member<'_>> = healths
         .iter()
@@ -249,15 +249,15 @@ fn one_far_slower_than_the_rest_is_put_aside() {
             Member { health, tier: 0, response_time: Some(Duration::from_millis(milliseconds)) }
         })
         .collect();
-    let standings = fleet::select(&members, &THRESHOLDS, now).standings;
+    let eligibilities = fleet::select(&members, &THRESHOLDS, now).eligibilities;
     let ejected: Vec<usize> =
-        (0..20).filter(|index| matches!(standings[*index], Standing::Ejected(_))).collect();
-    assert_eq!(ejected, [1, 2], "the worst two of three, since one in ten may go");
+        (0..20).filter(|index| matches!(eligibilities[*index], Eligibility::Ejected(_))).collect();
+    assert_eq!(ejected, [1, 2], "the slowest two of three");
 }
 
-/// One in a thousand backends is chosen every few seconds, and clients must not be sent there for longer after it died.
+/// In a fleet of a thousand, a backend gets a client only every few seconds. Its failure must still be noticed quickly.
 #[test]
-fn a_backend_chosen_seldom_counts_as_being_sent_clients() {
+fn a_client_within_four_intervals_makes_a_backend_active() {
     let interval = THRESHOLDS.interval;
     assert_eq!(Traffic::after(None, interval), Traffic::Idle);
     assert_eq!(Traffic::after(Some(interval * 3), interval), Traffic::Active);

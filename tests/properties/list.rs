@@ -1,13 +1,13 @@
-//! The list parser.
+//! The parser of the server list.
 
 use fingerpost::balancer::backends::list::{self, MAX_PROBLEMS};
 use proptest::prelude::*;
 
-/// A host as a person may write it: a name, an IPv4 or an IPv6 address.
+/// A host name, an IPv4 address or an IPv6 address.
 fn host() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,8}[a-zA-Z0-9_])?(\\.[a-z]([a-z0-9-]{0,8}[a-z0-9])?){0,3}"
-            .prop_filter("a last part of digits makes an address", |name| {
+            .prop_filter("a name whose last part begins with a digit may be an address", |name| {
                 !name.rsplit('.').next().unwrap().starts_with(|first: char| first.is_ascii_digit())
             }),
         (1..224_u8, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| format!("{a}.{b}.{c}.{d}")),
@@ -19,7 +19,7 @@ fn host() -> impl Strategy<Value = String> {
 }
 
 prop_compose! {
-    /// A right line.
+    /// A valid line.
     fn line()(
         host in host(),
         port in 1..=u16::MAX,
@@ -45,7 +45,7 @@ prop_compose! {
     }
 }
 
-/// Lines right and wrong, so that random text gets past the first character.
+/// Valid and invalid lines, so that random text reaches every part of the parser.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let line = prop_oneof![
         line().prop_map(String::into_bytes),
@@ -66,14 +66,14 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn a_right_line_gives_a_backend_and_no_problem(line in line()) {
+    fn a_valid_line_yields_one_backend_and_no_problem(line in line()) {
         let list = list::parse(line.as_bytes());
         prop_assert_eq!(&list.problems, &[]);
         prop_assert_eq!(list.backends.len(), 1);
     }
 
     #[test]
-    fn parse_print_parse_is_the_identity(text in text()) {
+    fn a_printed_list_parses_to_the_same_backends(text in text()) {
         let backends = list::parse(&text).backends;
         let printed: Vec<_> = backends.iter().map(ToString::to_string).collect();
         let again = list::parse(printed.join("\n").as_bytes());
@@ -82,17 +82,17 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_give_a_list_that_keeps_its_promises(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+    fn random_bytes_yield_a_valid_list(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
         check(&bytes)?;
     }
 
     #[test]
-    fn nearly_right_text_gives_a_list_that_keeps_its_promises(text in text()) {
+    fn nearly_valid_text_yields_a_valid_list(text in text()) {
         check(&text)?;
     }
 
     #[test]
-    fn wrong_lines_do_not_change_what_right_lines_mean(right in prop::collection::vec(line(), 1..8), wrong in "[!-/]{1,20}") {
+    fn invalid_lines_do_not_affect_valid_ones(right in prop::collection::vec(line(), 1..8), wrong in "[!-/]{1,20}") {
         prop_assume!(!wrong.starts_with('#'));
         let mixed = [wrong.as_str(), &right.join(&format!("
 {wrong}

@@ -1,4 +1,4 @@
-//! The load report comes from servers that may say anything.
+//! The parser of load reports, with arbitrary input.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(report in reports()) {
+    fn a_printed_report_parses_to_the_same_report(report in reports()) {
         let parsed = parse(report.to_string().as_bytes()).unwrap();
         prop_assert_eq!(parsed.report, report);
         prop_assert_eq!(parsed.clamped, 0);
@@ -39,7 +39,7 @@ proptest! {
     }
 
     #[test]
-    fn any_number_ends_within_the_limits(in_flight in any::<f64>(), busy in any::<f64>(), boot in any::<f64>()) {
+    fn any_number_is_limited_to_its_range(in_flight in any::<f64>(), busy in any::<f64>(), boot in any::<f64>()) {
         let metrics = format!("\"in_flight\":{in_flight:e},\"busy_seconds\":{busy:e},\"boot\":{boot:e}");
         if let Ok(parsed) = parse(format!("JSON {{\"named_metrics\":{{{metrics}}}}}").as_bytes()) {
             prop_assert!(parsed.report.in_flight <= MOST_IN_FLIGHT);

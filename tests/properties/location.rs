@@ -1,4 +1,4 @@
-//! The `Location` of a redirect.
+//! The `Location` header of a redirect.
 
 use fingerpost::balancer::backends::{Backend, list};
 use fingerpost::balancer::redirect::location::Target;
@@ -14,7 +14,7 @@ fn backend() -> impl Strategy<Value = Backend> {
     .prop_map(|line| list::parse(line.as_bytes()).backends.remove(0))
 }
 
-/// What hostile clients send: pieces that mean something to one parser or other, in any order.
+/// Request targets of hostile clients: pieces with a meaning in some URL parser, in any order.
 fn target() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         Just("/"),
@@ -60,12 +60,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn the_authority_is_the_backends_and_the_path_stays_below_its_base(backend in backend(), raw in target()) {
+    fn the_location_stays_on_the_backend_and_below_its_base_path(backend in backend(), raw in target()) {
         let Ok(target) = Target::parse(&raw) else { return Ok(()) };
         let location = target.location(backend.id());
         prop_assert!(location.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'\\'));
         let text = std::str::from_utf8(&location).unwrap();
-        // What a browser makes of it (WHATWG URL), dot segments resolved.
+        // A browser resolves dot segments (WHATWG URL).
         let url = url::Url::parse(text).unwrap();
         let base = url::Url::parse(backend.id().as_str()).unwrap();
         prop_assert_eq!(url.scheme(), base.scheme());
@@ -77,7 +77,7 @@ proptest! {
     }
 
     #[test]
-    fn path_and_query_come_back_byte_for_byte(backend in backend(), raw in target()) {
+    fn path_and_query_are_copied_byte_for_byte(backend in backend(), raw in target()) {
         let Ok(target) = Target::parse(&raw) else { return Ok(()) };
         let location = target.location(backend.id());
         let sent = location.strip_prefix(backend.id().as_str().as_bytes()).unwrap();
@@ -97,7 +97,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_taken_or_refused(raw in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn the_path_of_any_accepted_target_begins_with_a_slash(raw in prop::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(target) = Target::parse(&raw) {
             prop_assert!(target.path().starts_with(b"/"));
         }

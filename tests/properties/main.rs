@@ -1,12 +1,12 @@
-//! What holds for every input: properties of the pure modules, tried on random ones.
+//! Properties of the pure modules, tested with random inputs.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test may panic")]
 
-mod boots;
+mod false_reports;
 mod health;
-mod lies;
 mod list;
 mod load_report;
 mod location;
 mod policies;
+mod restarts;
 mod silence;
 mod tiers;

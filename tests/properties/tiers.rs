@@ -1,8 +1,8 @@
-//! The selection over several tiers: which of them gets the clients, and whom its servers are compared with.
+//! The selection from several tiers: the tier that gets the clients, and comparisons within a tier.
 
 use std::time::Duration;
 
-use fingerpost::balancer::health::fleet::{self, Member, Mode, Outlier, Standing};
+use fingerpost::balancer::health::fleet::{self, Eligibility, Member, Mode, Outlier};
 use fingerpost::balancer::health::{FailureKind, Health, State};
 use proptest::prelude::*;
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ struct Tier {
     silent: usize,
 }
 
-/// Servers of which the silent ones answered until `ago`, all at once.
+/// Servers of which the silent ones stopped answering `ago` before `now`, all at the same time.
 fn fleet(tiers: &[Tier], now: Instant, ago: Duration) -> Vec<(Health, u32)> {
     let mut healths = Vec::new();
     for (tier, number) in tiers.iter().zip(0..) {
@@ -33,7 +33,7 @@ fn fleet(tiers: &[Tier], now: Instant, ago: Duration) -> Vec<(Health, u32)> {
     healths
 }
 
-/// The rule that selects, and how many of each tier are chosen.
+/// The mode of the selection, and the number of chosen servers of each tier.
 fn chosen(tiers: &[Tier], ago: u64) -> (Mode, Vec<usize>) {
     let now = Instant::now() + Duration::from_mins(10);
     let healths = fleet(tiers, now, Duration::from_secs(ago));
@@ -41,14 +41,14 @@ fn chosen(tiers: &[Tier], ago: u64) -> (Mode, Vec<usize>) {
         healths.iter().map(|(health, tier)| Member { health, tier: *tier, response_time: None }).collect();
     let selection = fleet::select(&members, &THRESHOLDS, now);
     let mut counts = vec![0; tiers.len()];
-    for (standing, member) in selection.standings.iter().zip(&members) {
-        counts[member.tier as usize] += usize::from(matches!(standing, Standing::Chosen(_)));
+    for (eligibility, member) in selection.eligibilities.iter().zip(&members) {
+        counts[member.tier as usize] += usize::from(matches!(eligibility, Eligibility::Chosen(_)));
     }
     (selection.mode, counts)
 }
 
 #[test]
-fn a_tier_that_fell_silent_as_a_whole_leaves_its_clients_to_the_next_one_at_once() {
+fn the_next_tier_replaces_a_silent_tier_at_once() {
     for ago in [0, 5, 20, 50, 100] {
         let tiers = [Tier { up: 0, silent: 6 }, Tier { up: 4, silent: 0 }];
         assert_eq!(chosen(&tiers, ago), (Mode::Normal, vec![0, 4]), "{ago} s ago");
@@ -58,7 +58,7 @@ fn a_tier_that_fell_silent_as_a_whole_leaves_its_clients_to_the_next_one_at_once
 }
 
 #[test]
-fn silence_is_judged_and_forgiven_within_the_tier_that_is_chosen_from() {
+fn silence_is_evaluated_within_the_chosen_tier() {
     let doubted = [Tier { up: 0, silent: 20 }, Tier { up: 13, silent: 7 }];
     assert_eq!(chosen(&doubted, 1), (Mode::ProberDoubted, vec![0, 20]));
     let panic = [Tier { up: 5, silent: 15 }, Tier { up: 100, silent: 0 }];
@@ -68,7 +68,7 @@ fn silence_is_judged_and_forgiven_within_the_tier_that_is_chosen_from() {
 }
 
 #[test]
-fn when_every_tier_fell_silent_the_prober_is_doubted_however_small_each_is() {
+fn silence_of_all_tiers_puts_the_prober_in_doubt_even_if_each_is_small() {
     let tiers = [Tier { up: 0, silent: 5 }, Tier { up: 0, silent: 5 }];
     assert_eq!(chosen(&tiers, 1), (Mode::ProberDoubted, vec![5, 0]));
     assert_eq!(chosen(&tiers, 20), (Mode::Panic, vec![5, 0]));
@@ -76,7 +76,7 @@ fn when_every_tier_fell_silent_the_prober_is_doubted_however_small_each_is() {
 }
 
 #[test]
-fn a_preferred_tier_may_be_slower_than_the_others_and_each_is_compared_with_its_own() {
+fn servers_are_compared_only_within_their_tier() {
     let now = Instant::now();
     let tiers = [Tier { up: 10, silent: 0 }, Tier { up: 90, silent: 0 }];
     let healths = fleet(&tiers, now, Duration::ZERO);
@@ -92,20 +92,20 @@ fn a_preferred_tier_may_be_slower_than_the_others_and_each_is_compared_with_its_
             Member { health, tier: *tier, response_time: Some(Duration::from_millis(milliseconds)) }
         })
         .collect();
-    let standings = fleet::select(&members, &THRESHOLDS, now).standings;
-    assert_eq!(standings[0], Standing::Ejected(Outlier::Slow));
-    assert!(standings[1..10].iter().all(|it| *it == Standing::Chosen(1.0)), "{standings:?}");
-    assert!(standings[10..].iter().all(|it| *it == Standing::SpareTier), "{standings:?}");
+    let eligibilities = fleet::select(&members, &THRESHOLDS, now).eligibilities;
+    assert_eq!(eligibilities[0], Eligibility::Ejected(Outlier::Slow));
+    assert!(eligibilities[1..10].iter().all(|it| *it == Eligibility::Chosen(1.0)), "{eligibilities:?}");
+    assert!(eligibilities[10..].iter().all(|it| *it == Eligibility::SpareTier), "{eligibilities:?}");
 
-    // The one server of the lowest tier, beside nine that are much faster.
+    // One server in the lowest tier, nine much faster ones in the next.
     let alone: Vec<Member<'_>> = members[1..2].iter().chain(&members[10..19]).copied().collect();
-    let standings = fleet::select(&alone, &THRESHOLDS, now).standings;
-    assert_eq!(standings[0], Standing::Chosen(1.0), "{standings:?}");
+    let eligibilities = fleet::select(&alone, &THRESHOLDS, now).eligibilities;
+    assert_eq!(eligibilities[0], Eligibility::Chosen(1.0), "{eligibilities:?}");
 }
 
 proptest! {
     #[test]
-    fn the_lowest_tier_with_a_server_that_is_up_is_the_one_chosen_from(
+    fn the_lowest_tier_with_a_server_that_is_up_gets_the_clients(
         servers in proptest::collection::vec((outcomes(), 0_u32..3, any::<Option<u8>>()), 0..40),
         later in 0_u64..120,
     ) {
@@ -132,20 +132,20 @@ proptest! {
         let selection = fleet::select(&members, &THRESHOLDS, start + Duration::from_secs(later));
         let is_up = |member: &&Member<'_>| member.health.state() == State::Up;
         let expected = members.iter().filter(is_up).map(|member| member.tier).min();
-        let standings = || selection.standings.iter().zip(&members);
+        let eligibilities = || selection.eligibilities.iter().zip(&members);
         if let Some(expected) = expected {
-            for (standing, member) in standings() {
-                if matches!(standing, Standing::Chosen(_) | Standing::Ejected(_)) {
+            for (eligibility, member) in eligibilities() {
+                if matches!(eligibility, Eligibility::Chosen(_) | Eligibility::Ejected(_)) {
                     prop_assert_eq!(member.tier, expected);
                 }
-                if *standing == Standing::SpareTier {
+                if *eligibility == Eligibility::SpareTier {
                     prop_assert!(member.tier > expected);
                 }
             }
-            let chosen_and_up = standings()
-                .filter(|(standing, member)| matches!(standing, Standing::Chosen(_)) && is_up(member))
+            let chosen_and_up = eligibilities()
+                .filter(|(eligibility, member)| matches!(eligibility, Eligibility::Chosen(_)) && is_up(member))
                 .count();
-            prop_assert!(chosen_and_up > 0, "nobody who is up");
+            prop_assert!(chosen_and_up > 0, "no server that is up is chosen");
         }
     }
 }

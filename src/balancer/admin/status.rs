@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::balancer::health::fleet::Standing;
+use crate::balancer::health::fleet::Eligibility;
 use crate::balancer::ranking::table::{Entry, RoutingTable};
 
 /// What `/api/v1/backends` answers.
@@ -74,7 +74,7 @@ impl StatusReport {
 
 impl BackendStatus {
     fn of(entry: &Entry, all_redirects: u64, now: Instant, wall: SystemTime) -> Self {
-        let Entry { member, health, estimate, latest, standing, .. } = entry;
+        let Entry { member, health, estimate, latest, eligibility, .. } = entry;
         let redirects = member.ledger.redirects();
         let since = wall.checked_sub(now.saturating_duration_since(health.since())).unwrap_or(wall);
         Self {
@@ -82,14 +82,14 @@ impl BackendStatus {
             state: health.state().to_string(),
             reason: health.reason().to_string(),
             since: humantime::format_rfc3339_seconds(since).to_string(),
-            traffic: match standing {
-                Standing::Chosen(share) if *share < 1.0 => {
+            traffic: match eligibility {
+                Eligibility::Chosen(share) if *share < 1.0 => {
                     format!("yes, {:.0} % of its weight", share * 100.0)
                 }
-                Standing::Chosen(_) => "yes".to_owned(),
-                Standing::SpareTier => "no, a lower tier is usable".to_owned(),
-                Standing::Ejected(outlier) => format!("no, {outlier}"),
-                Standing::Out => "no".to_owned(),
+                Eligibility::Chosen(_) => "yes".to_owned(),
+                Eligibility::SpareTier => "no, a lower tier is usable".to_owned(),
+                Eligibility::Ejected(outlier) => format!("no, {outlier}"),
+                Eligibility::Out => "no".to_owned(),
             },
             share: if all_redirects == 0 { 0.0 } else { redirects as f64 / all_redirects as f64 },
             redirects,

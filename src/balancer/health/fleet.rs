@@ -61,7 +61,7 @@ pub struct Member<'a> {
 
 /// Whether and why a backend is chosen from.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Standing {
+pub enum Eligibility {
     /// Clients are sent there with this share of its weight.
     Chosen(f64),
     /// A lower tier takes all clients.
@@ -103,14 +103,14 @@ pub enum Mode {
 pub struct Selection {
     /// Which rule made it.
     pub mode: Mode,
-    /// One standing for each member, in their order.
-    pub standings: Vec<Standing>,
+    /// One eligibility for each member, in their order.
+    pub eligibilities: Vec<Eligibility>,
 }
 
 /// Selects the backends that are chosen from.
 #[must_use]
 pub fn select(members: &[Member<'_>], thresholds: &Thresholds, now: Instant) -> Selection {
-    let mut standings = vec![Standing::Out; members.len()];
+    let mut eligibilities = vec![Eligibility::Out; members.len()];
     let lowest_tier = |admission: Admission| {
         let admitted = members.iter().filter(|member| admission.share(member.health, now).is_some());
         admitted.map(|member| member.tier).min()
@@ -118,7 +118,7 @@ pub fn select(members: &[Member<'_>], thresholds: &Thresholds, now: Instant) -> 
     // A backend that answers goes before every silent one, whatever the tiers. Where none does, all are judged together.
     let answering = lowest_tier(Admission::Usable(None));
     if let Some(tier) = answering {
-        eject_outliers(members, tier, &mut standings);
+        eject_outliers(members, tier, &mut eligibilities);
     }
     let judged = members.iter().filter(|member| answering.is_none_or(|tier| member.tier == tier));
     let trust = Trust::judge(judged.map(|member| member.health), thresholds, now);
@@ -130,21 +130,21 @@ pub fn select(members: &[Member<'_>], thresholds: &Thresholds, now: Instant) -> 
     .into_iter()
     .find_map(|(mode, admission)| Some((mode, admission, answering.or_else(|| lowest_tier(admission))?)));
     let Some((mode, admission, tier)) = admitted else {
-        return Selection { mode: Mode::Nothing, standings };
+        return Selection { mode: Mode::Nothing, eligibilities };
     };
-    for (member, standing) in members.iter().zip(&mut standings) {
-        if *standing != Standing::Out || member.tier < tier {
+    for (member, eligibility) in members.iter().zip(&mut eligibilities) {
+        if *eligibility != Eligibility::Out || member.tier < tier {
             continue;
         }
         if let Some(share) = admission.share(member.health, now) {
-            *standing = if member.tier == tier {
-                Standing::Chosen(share * member.health.warmth(thresholds, now))
+            *eligibility = if member.tier == tier {
+                Eligibility::Chosen(share * member.health.warmth(thresholds, now))
             } else {
-                Standing::SpareTier
+                Eligibility::SpareTier
             };
         }
     }
-    Selection { mode, standings }
+    Selection { mode, eligibilities }
 }
 
 /// Whom a rule lets in.
@@ -209,7 +209,7 @@ impl Trust {
 }
 
 /// Puts the worst outliers of a tier aside, within the limit.
-fn eject_outliers(members: &[Member<'_>], tier: u32, standings: &mut [Standing]) {
+fn eject_outliers(members: &[Member<'_>], tier: u32, eligibilities: &mut [Eligibility]) {
     let up = || {
         let numbered = members.iter().enumerate();
         numbered.filter(|(_, member)| member.tier == tier && member.health.state == State::Up)
@@ -239,8 +239,8 @@ fn eject_outliers(members: &[Member<'_>], tier: u32, standings: &mut [Standing])
         .collect();
     outliers.sort_unstable_by(|left, right| right.0.total_cmp(&left.0));
     for (_, index, outlier) in outliers.into_iter().take(most) {
-        if let Some(standing) = standings.get_mut(index) {
-            *standing = Standing::Ejected(outlier);
+        if let Some(eligibility) = eligibilities.get_mut(index) {
+            *eligibility = Eligibility::Ejected(outlier);
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Drawing an index with probability proportional to its weight, in constant time.
+//! Draws an index with a probability proportional to its weight, in constant time.
 
 use std::hint::select_unpredictable;
 
-/// The alias table of Walker, built as Vose describes (IEEE Transactions on Software Engineering 17(9), 1991): each
-/// column holds its own index up to a threshold and one other above it.
+/// Walker's alias table, built with Vose's algorithm (IEEE Transactions on Software Engineering 17(9), 1991): a column
+/// yields its own index below a threshold and one other index above it.
 #[derive(Debug)]
 pub(super) struct AliasTable {
     columns: Box<[Column]>,
@@ -11,14 +11,14 @@ pub(super) struct AliasTable {
 
 #[derive(Debug, Clone, Copy)]
 struct Column {
-    /// Of 2^32: draws below stay here.
+    /// In units of 2^-32. A draw below it yields the column's own index.
     threshold: u32,
     alias: u32,
 }
 
 impl AliasTable {
-    /// Weights are finite and not negative; an index of weight 0 is never drawn unless all are 0, when every index is
-    /// equally likely.
+    /// Builds the table. Weights must be finite and not negative. An index of weight 0 is never drawn, unless all weights
+    /// are 0: then every index is equally likely.
     pub(super) fn new(weights: &[f64]) -> Self {
         let sum: f64 = weights.iter().sum();
         let scale = if sum > 0.0 { weights.len() as f64 / sum } else { 0.0 };
@@ -28,7 +28,8 @@ impl AliasTable {
             (0..weights.len()).map(|index| Column { threshold: u32::MAX, alias: index as u32 }).collect();
         let (mut small, mut large): (Vec<usize>, Vec<usize>) =
             (0..shares.len()).partition(|&index| shares.get(index).is_some_and(|share| *share < 1.0));
-        // What is left for last may keep a column of its own by rounding. Those of weight 0 must not.
+        // Because of rounding, the indices that are handled last may keep a whole column. Indices of weight 0 must not,
+        // so they are handled first.
         small.sort_by_key(|&index| shares.get(index).is_some_and(|share| *share <= 0.0));
         while let (Some(low), Some(&high)) = (small.pop(), large.last()) {
             let Some(&share) = shares.get(low) else { break };
@@ -46,9 +47,9 @@ impl AliasTable {
         Self { columns: columns.into_boxed_slice() }
     }
 
-    /// The index that a uniformly distributed number stands for; 0 when the table is empty.
+    /// Maps a uniformly distributed number to an index; to 0 if the table is empty.
     ///
-    /// The high half chooses the column, the low half decides within it.
+    /// The high half of the number selects the column, the low half is compared with its threshold.
     pub(super) fn index(&self, uniform: u64) -> usize {
         let column = (((uniform >> 32) * self.columns.len() as u64) >> 32) as usize;
         self.columns.get(column).map_or(column, |entry| {
@@ -61,7 +62,7 @@ impl AliasTable {
 mod tests {
     use super::*;
 
-    /// The exact probability of each index: columns are equally likely, thresholds are out of 2^32.
+    /// The exact probability of each index.
     fn probabilities(table: &AliasTable) -> Vec<f64> {
         let mut shares = vec![0.0; table.columns.len()];
         for (index, column) in table.columns.iter().enumerate() {
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn each_index_has_the_probability_of_its_weight() {
+    fn the_probability_of_an_index_is_proportional_to_its_weight() {
         check(&[1.0]);
         check(&[1.0, 1.0, 1.0]);
         check(&[3.0, 2.0, 1.0]);
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_without_weight_is_never_drawn() {
+    fn an_index_of_weight_zero_is_never_drawn() {
         for count in 1..200_u32 {
             let weights: Vec<f64> = (0..count)
                 .map(|index| if index % 3 == count % 3 { 1.0 / f64::from(1 + index % 7) } else { 0.0 })
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_is_always_within_the_table() {
+    fn extreme_numbers_map_to_indices_within_the_table() {
         let table = AliasTable::new(&[1.0, 2.0, 3.0]);
         for uniform in [0, u64::MAX, u64::MAX << 32, u64::from(u32::MAX)] {
             assert!(table.index(uniform) < 3);

@@ -1,7 +1,9 @@
-//! Hashes that are the same on every balancer, in every build: for consistent hashing and as short names.
+//! Hashes that are equal on every balancer and in every build, for consistent hashing and short identifiers.
 
-/// Eight bytes at a time (little-endian, the last ones filled up with zeros), each spread over all bits as `MurmurHash3`
-/// does in the end; the length tells such zeros from others.
+/// A 64-bit hash of `bytes`; not cryptographic.
+///
+/// It processes eight bytes at a time (little-endian, zero-padded) and spreads them with the finalizer of `MurmurHash3`.
+/// The length is hashed too, so that padding differs from real zeros.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
@@ -13,14 +15,14 @@ pub fn digest(bytes: &[u8]) -> u64 {
     mix(hash ^ u64::from_le_bytes(last))
 }
 
-/// The number that stands for a backend of this authority (`host:port`) in [`super::Avoid`]: 24 bits,
-/// as [`super::SecondChance`] has room for. Two backends with the same number are avoided together, if at all.
+/// A 24-bit hash of a backend's authority (`host:port`), for [`Avoid`](super::Avoid) and
+/// [`RetryAvoidance`](super::RetryAvoidance). If two backends have the same hash, a request that avoids one avoids both.
 #[must_use]
 pub fn identity(authority: &str) -> u32 {
     (digest(authority.as_bytes()) >> 40) as u32
 }
 
-/// Spreads every bit of `hash` over all of them.
+/// The finalizer of `MurmurHash3`: spreads every bit of `hash` over all bits.
 pub(super) fn mix(mut hash: u64) -> u64 {
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);

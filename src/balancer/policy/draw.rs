@@ -1,110 +1,99 @@
-//! What policies share that draw their backends one after the other.
+//! Helpers for policies that draw one backend after another.
 
-use super::{Candidate, Picks, Request};
+use super::{Candidate, PickRequest, Picks};
 
-/// How often a draw may hit a backend that is avoided or picked already before its neighbours are tried in turn.
-const DRAWS: usize = 4;
+/// The number of draws for one pick. If the request avoids all drawn backends or they are picked already, the neighbours
+/// of the last one are tried in order.
+const MAX_DRAWS: usize = 4;
 
-/// What stands for one backend in a policy.
-pub(super) trait Choice {
-    /// Its place in the routing table.
-    fn backend(&self) -> u32;
-    /// The identity of its ledger.
-    fn identity(&self) -> u32;
+/// Identifies a backend during a pick.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BackendRef {
+    /// Its index in the routing table.
+    pub(super) backend: u32,
+    /// Its number in [`Avoid`](super::Avoid).
+    pub(super) identity: u32,
 }
 
-/// What is drawn from. Not every index need have a choice.
-pub(super) trait Choices {
-    type Choice: Choice;
-    /// How many choices there are.
+/// The backends of a policy by index. An index need not have a backend.
+pub(super) trait BackendSet {
+    /// The number of backends.
     fn count(&self) -> usize;
-    /// The choice of an index.
-    fn get(&self, index: usize) -> Option<&Self::Choice>;
-    /// The indices of all choices, those from `index` on first.
-    fn from(&self, index: usize) -> impl Iterator<Item = usize>;
+    fn get(&self, index: usize) -> Option<BackendRef>;
+    /// The indices of all backends, starting at `index` and wrapping around.
+    fn indices_from(&self, index: usize) -> impl Iterator<Item = usize>;
 }
 
-impl Choice for Candidate {
-    fn backend(&self) -> u32 {
-        self.backend
-    }
-
-    fn identity(&self) -> u32 {
-        self.ledger.identity()
-    }
-}
-
-impl Choices for [Candidate] {
-    type Choice = Candidate;
-
+impl BackendSet for [Candidate] {
     fn count(&self) -> usize {
         self.len()
     }
 
-    fn get(&self, index: usize) -> Option<&Candidate> {
-        self.get(index)
+    fn get(&self, index: usize) -> Option<BackendRef> {
+        let candidate = self.get(index)?;
+        Some(BackendRef { backend: candidate.backend, identity: candidate.load.identity() })
     }
 
-    fn from(&self, index: usize) -> impl Iterator<Item = usize> {
+    fn indices_from(&self, index: usize) -> impl Iterator<Item = usize> {
         (index..self.len()).chain(0..index)
     }
 }
 
-/// Fills `picks` from `draw`, which yields indices into `choices`, and notes the redirect unless the chosen backend is
-/// given.
+/// Fills `picks` with backends from `draw`, which yields indices of `candidates`. Counts the redirect to the first, unless
+/// `picks` contained it already.
 pub(super) fn fill(
-    choices: &[Candidate],
-    request: &Request,
+    candidates: &[Candidate],
+    request: &PickRequest,
     picks: &mut Picks,
     mut draw: impl FnMut() -> usize,
 ) {
     if picks.chosen().is_none() {
         let first = draw();
-        let index = acceptable(choices, request, picks, first, &mut draw).unwrap_or(first);
-        let Some(chosen) = choices.get(index) else { return };
-        chosen.ledger.line().redirected();
+        let index = acceptable(candidates, request, picks, first, &mut draw).unwrap_or(first);
+        let Some(chosen) = candidates.get(index) else { return };
+        chosen.load.cell().count_redirect();
         picks.push(chosen.backend);
     }
-    fill_up(choices, request, picks, draw);
+    fill_up(candidates, request, picks, draw);
 }
 
-/// Fills what is left of `picks` with runners-up.
-pub(super) fn fill_up<C: Choices + ?Sized>(
-    choices: &C,
-    request: &Request,
+/// Adds alternates until `picks` is full or no acceptable backend is left.
+pub(super) fn fill_up<B: BackendSet + ?Sized>(
+    backends: &B,
+    request: &PickRequest,
     picks: &mut Picks,
     mut draw: impl FnMut() -> usize,
 ) {
-    while !picks.is_full() && picks.len() < choices.count() {
+    while !picks.is_full() && picks.len() < backends.count() {
         let index = draw();
-        let found = acceptable(choices, request, picks, index, &mut draw);
-        let Some(found) = found.and_then(|index| choices.get(index)) else { return };
-        picks.push(found.backend());
+        let found = acceptable(backends, request, picks, index, &mut draw);
+        let Some(found) = found.and_then(|index| backends.get(index)) else { return };
+        picks.push(found.backend);
     }
 }
 
-/// `index` if its choice is neither avoided nor picked already, else one drawn anew, else the next after it;
-/// `None` when there is no such choice.
-pub(super) fn acceptable<C: Choices + ?Sized>(
-    choices: &C,
-    request: &Request,
+/// `index` if its backend is acceptable: not avoided and not picked already. Otherwise the first acceptable index of
+/// further draws, then the next acceptable index in order; `None` if no backend is acceptable.
+pub(super) fn acceptable<B: BackendSet + ?Sized>(
+    backends: &B,
+    request: &PickRequest,
     picks: &Picks,
     mut index: usize,
     draw: &mut impl FnMut() -> usize,
 ) -> Option<usize> {
     let accepts = |index: &usize| {
-        choices.get(*index).is_some_and(|choice| {
-            !request.avoid.contains(choice.identity()) && !picks.contains(choice.backend())
-        })
+        backends
+            .get(*index)
+            .is_some_and(|found| !request.avoid.contains(found.identity) && !picks.contains(found.backend))
     };
-    for _ in 1..DRAWS {
+    for _ in 1..MAX_DRAWS {
         if accepts(&index) {
             return Some(index);
         }
         index = draw();
     }
-    // Few backends can be avoided or picked, so this ends soon whatever their number.
-    choices.from(index).find(accepts)
+    // A request avoids few backends and a pick takes few, so the search is short even among 100 000 backends.
+    backends.indices_from(index).find(accepts)
 }
 
 #[cfg(test)]
@@ -114,54 +103,43 @@ mod tests {
     use super::*;
     use crate::balancer::policy::Avoid;
 
-    struct Place(u32);
+    const GAP: usize = 1000;
 
-    impl Choice for Place {
-        fn backend(&self) -> u32 {
-            self.0
-        }
-
-        fn identity(&self) -> u32 {
-            self.0
-        }
-    }
-
-    /// Choices far apart, and how often one was looked for.
+    /// Backends at the multiples of [`GAP`]; counts the lookups.
     struct Sparse {
-        places: Vec<Place>,
-        looked: Cell<usize>,
+        count: usize,
+        lookups: Cell<usize>,
     }
 
-    const APART: usize = 1000;
-
-    impl Choices for Sparse {
-        type Choice = Place;
-
+    impl BackendSet for Sparse {
         fn count(&self) -> usize {
-            self.places.len()
+            self.count
         }
 
-        fn get(&self, index: usize) -> Option<&Place> {
-            self.looked.set(self.looked.get() + 1);
-            self.places.get(index / APART).filter(|_| index.is_multiple_of(APART))
+        fn get(&self, index: usize) -> Option<BackendRef> {
+            self.lookups.set(self.lookups.get() + 1);
+            let backend = (index / GAP) as u32;
+            index.is_multiple_of(GAP).then_some(BackendRef { backend, identity: backend })
         }
 
-        fn from(&self, index: usize) -> impl Iterator<Item = usize> {
-            let start = index.div_ceil(APART);
-            (start..self.count()).chain(0..start).map(|place| place * APART)
+        fn indices_from(&self, index: usize) -> impl Iterator<Item = usize> {
+            let start = index.div_ceil(GAP);
+            (start..self.count).chain(0..start).map(|backend| backend * GAP)
         }
     }
 
     #[test]
-    fn what_few_choices_cost_does_not_depend_on_how_far_apart_they_are() {
-        let choices = Sparse { places: (0..3).map(Place).collect(), looked: Cell::new(0) };
+    fn the_cost_of_a_search_does_not_depend_on_the_gaps_between_backends() {
+        let backends = Sparse { count: 3, lookups: Cell::new(0) };
         let mut avoid = Avoid::default();
         avoid.add(1);
-        for (request, found) in [(Request::default(), 3), (Request { avoid, ..Request::default() }, 2)] {
+        for (request, found) in
+            [(PickRequest::default(), 3), (PickRequest { avoid, ..PickRequest::default() }, 2)]
+        {
             let mut picks = Picks::new(3);
-            fill_up(&choices, &request, &mut picks, || 0);
+            fill_up(&backends, &request, &mut picks, || 0);
             assert_eq!(picks.len(), found);
         }
-        assert!(choices.looked.get() < 50, "{}", choices.looked.get());
+        assert!(backends.lookups.get() < 50, "{}", backends.lookups.get());
     }
 }

@@ -1,45 +1,45 @@
-//! `hash`: the same path goes to the same backend, for servers that cache.
+//! `hash`: sends requests for one path to one backend, for servers that cache.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rand::Rng;
 
 use super::digest::mix;
-use super::{Candidate, Picks, Policy, Request, Tick, draw};
+use super::{Candidate, PickRequest, Picks, Policy, Timestamp, draw};
 
 /// Consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam, "Consistent Hashing with Bounded Loads",
-/// 2018): a path belongs to the backend whose point on a ring comes next, and goes on to the one after while that
-/// one has more than a quarter more outstanding than its share.
+/// 2018). A path belongs to the backend at the next point of a ring. While that backend has more than 1.25 times its
+/// share of the outstanding requests, the path moves to the following one.
 ///
-/// The points depend on each backend's address alone, the base path included, so that a backend which comes or goes moves only its own paths,
-/// and all balancers agree.
+/// The points depend only on each backend's whole address, including the base path. So a backend that joins or leaves
+/// moves only its own paths, and all balancers agree.
 #[derive(Debug)]
-pub(super) struct Hash {
+pub(super) struct ConsistentHash {
     candidates: Box<[Candidate]>,
-    /// Points in order, each with the index of its candidate.
+    /// Points in ascending order, each with the index of its candidate.
     ring: Box<[(u64, u32)]>,
-    /// What was outstanding in all when the table was built, and what was sent since.
+    /// The outstanding requests of all candidates when the table was built, plus the redirects since.
     outstanding: AtomicU64,
     weights: f64,
 }
 
-/// Points of a backend of average weight in a small fleet; the more, the more evenly paths spread.
+/// Points of a backend of average weight in a small fleet. More points distribute the paths more evenly.
 const POINTS: usize = 64;
 
-/// About as many points in all: sorting them is most of a rebuild.
-const MOST_POINTS: usize = 1 << 16;
+/// The approximate number of points of all backends. Sorting them takes most of the time of a rebuild.
+const MAX_POINTS: usize = 1 << 16;
 
-/// How many times its share of what is outstanding a backend may have before its paths move on.
+/// A backend may have this many times its share of the outstanding requests before its paths move.
 const BOUND: f64 = 1.25;
 
-/// So many outstanding are no reason to move on: spreading a path costs its cache.
+/// With fewer outstanding requests than this, paths never move: a moved path misses the cache.
 const ALWAYS_ALLOWED: f64 = 8.0;
 
-impl Hash {
+impl ConsistentHash {
     pub(super) fn new(candidates: Vec<Candidate>) -> Self {
         let weights: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
         let average = weights / candidates.len().max(1) as f64;
-        let points = (MOST_POINTS / candidates.len().max(1)).clamp(4, POINTS) as f64;
+        let points = (MAX_POINTS / candidates.len().max(1)).clamp(4, POINTS) as f64;
         let mut ring: Vec<(u64, u32)> = (0..)
             .zip(&candidates)
             .flat_map(|(index, candidate)| {
@@ -49,7 +49,7 @@ impl Hash {
             })
             .collect();
         ring.sort_unstable();
-        let outstanding = candidates.iter().map(|candidate| candidate.ledger.outstanding()).sum();
+        let outstanding = candidates.iter().map(|candidate| candidate.load.outstanding()).sum();
         Self {
             candidates: candidates.into_boxed_slice(),
             ring: ring.into_boxed_slice(),
@@ -60,25 +60,24 @@ impl Hash {
 
     fn has_room(&self, candidate: &Candidate, outstanding: u64) -> bool {
         let share = (outstanding as f64 + 1.0) * candidate.weight / self.weights;
-        (candidate.ledger.outstanding() as f64) < (share * BOUND).max(ALWAYS_ALLOWED)
+        (candidate.load.outstanding() as f64) < (share * BOUND).max(ALWAYS_ALLOWED)
     }
 }
 
-impl Policy for Hash {
-    fn pick(&self, request: &Request, _now: Tick, _rng: &mut dyn Rng, picks: &mut Picks) {
+impl Policy for ConsistentHash {
+    fn pick(&self, request: &PickRequest, _now: Timestamp, _rng: &mut dyn Rng, picks: &mut Picks) {
         let outstanding = self.outstanding.fetch_add(1, Relaxed);
         let start = self.ring.partition_point(|(point, _)| *point < mix(request.path_hash));
         let (before, from) = self.ring.split_at_checked(start).unwrap_or_default();
         let mut walk = from.iter().chain(before).map(|(_, index)| *index as usize);
         let owner = walk.clone().next().unwrap_or_default();
-        // Within so many points a backend with room is found almost surely: at most four in five are full.
+        // At most four in five backends are full, so a backend with room is almost certainly among the next points.
         let mut near = walk.clone().take(POINTS).filter(|index| {
             self.candidates.get(*index).is_some_and(|candidate| self.has_room(candidate, outstanding))
         });
-        let first = near.next().unwrap_or(owner);
-        let mut drawn = Some(first);
+        let mut chosen = Some(near.next().unwrap_or(owner));
         draw::fill(&self.candidates, request, picks, || {
-            drawn.take().or_else(|| walk.next()).unwrap_or(owner)
+            chosen.take().or_else(|| walk.next()).unwrap_or(owner)
         });
     }
 }

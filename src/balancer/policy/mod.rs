@@ -1,19 +1,20 @@
-//! How one backend is chosen from those that are usable: one file for each policy.
+//! Policies that choose a backend for each request. One file per policy.
 //!
-//! A policy is built anew with each routing table and then only read, by all HTTP workers at once. What must survive
-//! the rebuild (what was sent where) lives in each backend's [`Ledger`]. A pick takes no lock, allocates nothing and
-//! reads neither clock nor random source of its own.
+//! A policy is built for each routing table. All HTTP workers then read it concurrently. State that must outlive a
+//! table, such as the number of redirects, is in the load record of each backend ([`BackendLoad`]). A pick takes no lock,
+//! allocates nothing, and gets the time and the source of random numbers as arguments.
 
 mod adaptive;
 mod alias;
+mod clock;
 mod digest;
 mod draw;
 mod hash;
-mod ledger;
+mod load;
 mod random;
 mod ranked;
+mod retry_avoidance;
 mod round_robin;
-mod second_chance;
 mod two_choices;
 
 use std::fmt;
@@ -23,68 +24,73 @@ use std::time::Duration;
 
 use rand::Rng;
 
+pub use clock::{MonotonicClock, Timestamp};
 pub use digest::{digest, identity};
-pub use ledger::{Book, Clock, Ledger, Tick};
-pub use second_chance::{SecondChance, Visit};
+pub use load::{BackendLoad, LoadSlab};
+pub use retry_avoidance::{RetryAvoidance, RetryLookup};
 
-/// How many runners-up a pick can name besides the backend chosen.
+/// The largest number of alternates that a pick returns besides the chosen backend.
 pub const MOST_ALTERNATES: usize = 3;
 
-/// How many backends a request can ask to avoid; what it names beyond is not heeded.
+/// The largest number of backends that a request can avoid. Further ones are ignored.
 pub const MOST_AVOIDED: usize = 8;
 
 /// Chooses backends.
 pub trait Policy: fmt::Debug + Send + Sync {
-    /// Chooses a backend and up to `picks.wanted() - 1` runners-up, all different, and notes in the ledger of the
-    /// first that a client was sent there.
+    /// Puts the chosen backend and the requested number of alternates into `picks`, all different, and records the
+    /// redirect in the load of the chosen one.
     ///
-    /// A backend that the request avoids is chosen only when it avoids all of them. `picks` stays empty only when
-    /// the policy has no candidate. If `picks` holds a chosen backend already, only runners-up are added.
-    fn pick(&self, request: &Request, now: Tick, rng: &mut dyn Rng, picks: &mut Picks);
+    /// If `picks` has a chosen backend already, only alternates are added, and no redirect is recorded.
+    ///
+    /// A backend that the request avoids is chosen only if the request avoids all candidates. `picks` stays empty only if
+    /// the policy has no candidate.
+    fn pick(&self, request: &PickRequest, now: Timestamp, rng: &mut dyn Rng, picks: &mut Picks);
 }
 
 /// A backend that may be chosen.
 #[derive(Debug, Clone)]
 pub struct Candidate {
-    /// Its place in the routing table.
+    /// Its index in the routing table.
     pub backend: u32,
-    /// The weight of the list times the share its health leaves it. Not above 0 (or not a number) means never.
+    /// Its weight in the list, reduced by its health. A candidate whose weight is not above 0 (or not finite) is never
+    /// chosen.
     pub weight: f64,
-    /// How long it takes to answer a probe, if that is known.
+    /// Its response time to probes; `None` if unknown.
     pub response_time: Option<Duration>,
-    /// What its load reports tell of its capacity, if it sends any.
+    /// Its throughput according to its load reports; `None` without usable reports.
     pub throughput: Option<Throughput>,
-    /// Whether its probe answers say what is in flight there, so that its ledger is set right with each.
+    /// Whether its probe responses carry load reports, which correct its load with each probe.
     pub reports: bool,
-    /// Whether it joins the others of its kind, with reports or without: it is new, was out, or was of the other kind.
+    /// Whether it joins the candidates with reports, or those without, in this table: it was not a candidate in the
+    /// previous table, or it stopped sending usable reports.
     pub joins: bool,
-    /// A [`digest`] of its whole address, the same on every balancer.
+    /// The [`digest`] of its whole address, equal on every balancer.
     pub address: u64,
-    /// What it was sent; the same one in each table.
-    pub ledger: Arc<Ledger>,
+    /// Its load. Every table shares the same record.
+    pub load: Arc<BackendLoad>,
 }
 
-/// What a server was seen to do, older observations counting less.
+/// Work that a server completed. Older observations have less weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Throughput {
-    /// Requests completed.
+    /// Completed requests.
     pub requests: f64,
-    /// Bytes of bodies sent; 0 if the server does not count them.
+    /// Bytes of response bodies; 0 if the server does not count them.
     pub bytes: f64,
-    /// The seconds it took, those in which nothing was to be done left out.
+    /// Seconds in which the server had at least one request in flight.
     pub busy_seconds: f64,
 }
 
-/// What a policy needs to know of a request.
+/// The properties of a request that policies use.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Request {
-    /// A hash of the path, the same on every balancer.
+pub struct PickRequest {
+    /// A hash of the path, equal on every balancer.
     pub path_hash: u64,
-    /// The backends to leave out while another is usable.
+    /// The backends to avoid as long as another one is usable.
     pub avoid: Avoid,
 }
 
-/// A short list of backends, each by the number that [`identity`] gives its authority.
+/// Up to [`MOST_AVOIDED`] backends, each identified by the [`identity`] of its authority.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Avoid {
     identities: [u32; MOST_AVOIDED],
@@ -92,7 +98,7 @@ pub struct Avoid {
 }
 
 impl Avoid {
-    /// Adds a backend, if there is room.
+    /// Adds a backend, unless the list is full.
     pub fn add(&mut self, identity: u32) {
         if let Some(slot) = self.identities.get_mut(self.len) {
             *slot = identity;
@@ -100,22 +106,21 @@ impl Avoid {
         }
     }
 
-    /// Whether nothing is to be avoided.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Whether the backend is in it.
+    /// Whether the list contains the backend.
     #[must_use]
     #[inline]
     pub fn contains(&self, identity: u32) -> bool {
-        // Nearly always there is nothing to look through.
+        // The list is nearly always empty.
         self.len > 0 && self.identities.iter().take(self.len).any(|avoided| *avoided == identity)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len == 0
     }
 }
 
-/// The outcome of a pick: the backend chosen, then the runners-up in the order of preference.
+/// The result of a pick: the chosen backend, then the alternates in order of preference. Each is an index in the routing
+/// table.
 #[derive(Debug, Clone, Copy)]
 pub struct Picks {
     backends: [u32; 1 + MOST_ALTERNATES],
@@ -124,13 +129,13 @@ pub struct Picks {
 }
 
 impl Picks {
-    /// An empty one that asks for `alternates` runners-up, [`MOST_ALTERNATES`] at most.
+    /// An empty result with room for `alternates` alternates, at most [`MOST_ALTERNATES`].
     #[must_use]
     pub fn new(alternates: usize) -> Self {
         Self { backends: [0; 1 + MOST_ALTERNATES], len: 0, wanted: 1 + alternates.min(MOST_ALTERNATES) }
     }
 
-    /// One that has its chosen backend, a place in the routing table, and asks for runners-up alone.
+    /// A result with a chosen backend, which asks only for alternates.
     #[must_use]
     pub fn with(chosen: u32, alternates: usize) -> Self {
         let mut picks = Self::new(alternates);
@@ -138,19 +143,13 @@ impl Picks {
         picks
     }
 
-    /// How many backends are asked for, the chosen one included.
-    #[must_use]
-    pub fn wanted(&self) -> usize {
-        self.wanted
-    }
-
-    /// The backend that the client is to be sent to.
+    /// The backend for the `Location` header.
     #[must_use]
     pub fn chosen(&self) -> Option<u32> {
         self.as_slice().first().copied()
     }
 
-    /// The runners-up.
+    /// The backends for the `Link` header.
     #[must_use]
     pub fn alternates(&self) -> &[u32] {
         self.as_slice().get(1..).unwrap_or_default()
@@ -180,29 +179,29 @@ impl Picks {
     }
 }
 
-/// The name of a policy, as `--policy` takes it.
+/// The policies, as values of `--policy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PolicyName {
-    /// The least virtual finish time of a few, from load reports and what was sent since.
+    /// The earliest virtual finish time of a few backends, from load reports and redirects.
     Adaptive,
-    /// Weights 1 to n by rank, the fastest n; weighted random.
+    /// Weighted random: the fastest of n backends has weight n, the slowest weight 1.
     Ranked,
-    /// Of two drawn at random, the one with fewer requests outstanding.
+    /// Of two random backends, the one with fewer outstanding requests.
     TwoChoices,
-    /// One after the other.
+    /// In order, by weight.
     RoundRobin,
-    /// Weighted random.
+    /// Random, by weight.
     Random,
-    /// The same path to the same backend.
+    /// The same backend for the same path.
     Hash,
 }
 
 impl PolicyName {
-    /// All of them, in the order in which help and errors list them.
+    /// All policies, in the order of the help text and of error messages.
     pub const ALL: [Self; 6] =
         [Self::Adaptive, Self::Ranked, Self::TwoChoices, Self::RoundRobin, Self::Random, Self::Hash];
 
-    /// The name.
+    /// The name as a string.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -222,9 +221,9 @@ impl fmt::Display for PolicyName {
     }
 }
 
-/// There is no policy of that name.
+/// The name belongs to no policy.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no such policy; known are {}", PolicyName::ALL.map(PolicyName::as_str).join(", "))]
+#[error("unknown policy; the policies are {}", PolicyName::ALL.map(PolicyName::as_str).join(", "))]
 pub struct UnknownPolicy;
 
 impl FromStr for PolicyName {
@@ -235,12 +234,12 @@ impl FromStr for PolicyName {
     }
 }
 
-/// Builds the policy over these candidates. Those whose weight is not above 0 are left out.
+/// Builds a policy for one routing table. It ignores candidates whose weight is not above 0 or not finite.
 #[must_use]
 pub fn build(
     name: PolicyName,
     mut candidates: Vec<Candidate>,
-    now: Tick,
+    now: Timestamp,
     rng: &mut dyn Rng,
 ) -> Box<dyn Policy> {
     candidates.retain(|candidate| candidate.weight > 0.0 && candidate.weight.is_finite());
@@ -250,17 +249,17 @@ pub fn build(
     }
 }
 
-/// Builds the policy over a part of the candidates of another one, which is used beside it: what that one has written to
-/// the ledgers stays.
+/// Builds a policy for some of the candidates of another policy, to be used beside it. The costs and finish times that the
+/// other policy has set remain.
 #[must_use]
 pub fn build_part(name: PolicyName, mut candidates: Vec<Candidate>, rng: &mut dyn Rng) -> Box<dyn Policy> {
     candidates.retain(|candidate| candidate.weight > 0.0 && candidate.weight.is_finite());
     match name {
         PolicyName::Adaptive => Box::new(adaptive::Adaptive::over(candidates, rng)),
-        PolicyName::Ranked => Box::new(ranked::Ranked::new(candidates, rng)),
+        PolicyName::Ranked => Box::new(ranked::ranked(candidates, rng)),
         PolicyName::TwoChoices => Box::new(two_choices::TwoChoices::new(candidates)),
         PolicyName::RoundRobin => Box::new(round_robin::RoundRobin::new(candidates)),
-        PolicyName::Random => Box::new(random::Random::new(candidates)),
-        PolicyName::Hash => Box::new(hash::Hash::new(candidates)),
+        PolicyName::Random => Box::new(random::WeightedRandom::new(candidates)),
+        PolicyName::Hash => Box::new(hash::ConsistentHash::new(candidates)),
     }
 }

@@ -1,25 +1,27 @@
-//! `round-robin`: one after the other, each as often as its weight says.
+//! `round-robin`: chooses the backends in order, each as often as its weight requires.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rand::Rng;
 
-use super::{Candidate, Picks, Policy, Request, Tick, draw};
+use super::{Candidate, PickRequest, Picks, Policy, Timestamp, draw};
 
-/// Walks over the weights laid end to end, in as many equal steps as there are candidates. So a round gives each its
-/// share, rounded up or down, and with equal weights each comes exactly once.
+/// Places the weights end to end on the interval from 0 to 1, and walks over it in as many equal steps per round as
+/// there are candidates. A round chooses each candidate as often as its share requires, rounded up or down; with equal
+/// weights, exactly once.
 ///
-/// A new table goes on where the last one was, which the ledgers tell: beginning anew would favour the first backends
-/// with every table.
+/// A new table continues at the position of the previous one, which is the sum of all redirects. Starting again at the
+/// first candidate would favour the first candidates with each table.
 #[derive(Debug)]
 pub(super) struct RoundRobin {
     candidates: Box<[Candidate]>,
-    /// Where each candidate's stretch ends, the whole being 1.
+    /// The end of each candidate's part of the interval.
     ends: Box<[f64]>,
     steps: AtomicU64,
 }
 
-/// The golden ratio's fraction: each round is shifted by it, so that the points of all rounds lie evenly.
+/// The fractional part of the golden ratio. Each round is shifted by it, so that the points of all rounds are evenly
+/// distributed.
 const SHIFT: f64 = 0.618_033_988_749_894_9;
 
 impl RoundRobin {
@@ -32,26 +34,26 @@ impl RoundRobin {
                 Some(*end)
             })
             .collect();
-        let sent = candidates.iter().map(|candidate| candidate.ledger.redirects()).sum();
-        Self { candidates: candidates.into_boxed_slice(), ends, steps: AtomicU64::new(sent) }
+        let redirects = candidates.iter().map(|candidate| candidate.load.redirects()).sum();
+        Self { candidates: candidates.into_boxed_slice(), ends, steps: AtomicU64::new(redirects) }
     }
 
-    /// The candidate at the current step; `advance` moves the round on by so much.
+    /// The candidate at the present step. `advance` is the number of steps to move on.
     fn step(&self, advance: u64) -> usize {
         let steps = self.steps.fetch_add(advance, Relaxed);
         let count = self.candidates.len().max(1) as u64;
-        let (round, place) = (steps / count, steps % count);
+        let (round, step) = (steps / count, steps % count);
         let shift = (round as f64 * SHIFT).fract();
-        let point = (place as f64 + shift) / count as f64;
+        let point = (step as f64 + shift) / count as f64;
         self.ends.partition_point(|end| *end <= point).min(self.candidates.len().saturating_sub(1))
     }
 }
 
 impl Policy for RoundRobin {
-    fn pick(&self, request: &Request, _now: Tick, _rng: &mut dyn Rng, picks: &mut Picks) {
+    fn pick(&self, request: &PickRequest, _now: Timestamp, _rng: &mut dyn Rng, picks: &mut Picks) {
         let first = self.step(u64::from(picks.chosen().is_none()));
         let mut offset = 0;
-        // Runners-up and replacements are the next in order; they do not move the round on.
+        // Alternates and replacements are the next candidates in order. They do not advance the round.
         draw::fill(&self.candidates, request, picks, || {
             let index = (first + offset) % self.candidates.len().max(1);
             offset += 1;

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::balancer::health::ProbeOutcome;
 use crate::balancer::load_report::LoadReport;
-use crate::balancer::policy::{Clock, Ledger, Throughput};
+use crate::balancer::policy::{BackendLoad, MonotonicClock, Throughput};
 
 /// How long a measurement counts: after this time it weighs 1/e of what it did.
 const RESPONSE_TIME_MEMORY: Duration = Duration::from_secs(10);
@@ -45,8 +45,8 @@ impl Estimate {
     pub fn observe(
         &mut self,
         outcome: &ProbeOutcome,
-        ledger: &Ledger,
-        clock: &Clock,
+        ledger: &BackendLoad,
+        clock: &MonotonicClock,
         now: Instant,
     ) -> Continuity {
         let ProbeOutcome::Success { total, report, .. } = outcome else {
@@ -77,7 +77,7 @@ impl Estimate {
         };
         self.turns = self.turns.after(continuity, now);
         let believed = report.filter(|_| self.is_believed());
-        ledger.settle(believed.map(|report| report.in_flight), *total, clock.tick(now));
+        ledger.record_probe(believed.map(|report| report.in_flight), *total, clock.timestamp(now));
         if self.is_shared() { Continuity::Same } else { continuity }
     }
 

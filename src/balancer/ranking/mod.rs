@@ -12,7 +12,7 @@ use crate::balancer::admin::metrics::RankingMetrics;
 use crate::balancer::backends::{Backend, BackendId};
 use crate::balancer::health::fleet::Mode;
 use crate::balancer::health::{State, Thresholds, Transition};
-use crate::balancer::policy::{Book, Clock, PolicyName};
+use crate::balancer::policy::{LoadSlab, MonotonicClock, PolicyName};
 use crate::balancer::probe::ProbeResult;
 use crate::balancer::probe::schedule::ProbeBudget;
 
@@ -54,7 +54,7 @@ pub struct RankingPlan {
     /// What the probes of all backends share; it can stretch the interval.
     pub probe_budget: ProbeBudget,
     /// The clock of the ledgers, which the request path uses too.
-    pub clock: Clock,
+    pub clock: MonotonicClock,
     /// The counters.
     pub metrics: RankingMetrics,
 }
@@ -64,7 +64,7 @@ pub struct RankingActor {
     plan: RankingPlan,
     /// The list in force.
     listed: Arc<[Backend]>,
-    book: Book,
+    book: LoadSlab,
     entries: Vec<Entry>,
     places: HashMap<BackendId, usize>,
     generation: u64,
@@ -77,7 +77,7 @@ pub struct RankingActor {
 impl RankingActor {
     /// Starts from the latest published table. `listed` is the list it was made from, with ledgers of `book`.
     #[must_use]
-    pub fn new(plan: RankingPlan, listed: Arc<[Backend]>, book: Book, random: SmallRng) -> Self {
+    pub fn new(plan: RankingPlan, listed: Arc<[Backend]>, book: LoadSlab, random: SmallRng) -> Self {
         let published_at = plan.publication.latest().built_at;
         let mut actor = Self {
             plan,

@@ -7,9 +7,9 @@ use rand::Rng;
 use tokio::time::Instant;
 
 use crate::balancer::backends::Backend;
-use crate::balancer::health::fleet::{self, Mode, Standing};
+use crate::balancer::health::fleet::{self, Eligibility, Mode};
 use crate::balancer::health::{Health, ProbeOutcome, State, Thresholds, Traffic, Transition};
-use crate::balancer::policy::{self, Book, Candidate, Clock, Ledger, Policy, PolicyName};
+use crate::balancer::policy::{self, BackendLoad, Candidate, LoadSlab, MonotonicClock, Policy, PolicyName};
 use crate::balancer::ranking::estimate::{Continuity, Estimate};
 
 /// A backend of the list, and the record of what it was sent, which lives as long as the backend stays in the list.
@@ -18,7 +18,7 @@ pub struct Member {
     /// The line of the list.
     pub backend: Backend,
     /// What it was sent.
-    pub ledger: Arc<Ledger>,
+    pub ledger: Arc<BackendLoad>,
     /// A digest of its whole address, as [`policy::Candidate`] has it.
     pub address: u64,
     /// What it has of what clients may need.
@@ -53,8 +53,8 @@ impl Needs {
 impl Member {
     /// A backend that was sent nothing yet, with a ledger of this book.
     #[must_use]
-    pub fn new(backend: Backend, book: &mut Book) -> Self {
-        let ledger = book.open(policy::identity(backend.id().authority()));
+    pub fn new(backend: Backend, book: &mut LoadSlab) -> Self {
+        let ledger = book.allocate(policy::identity(backend.id().authority()));
         let address = policy::digest(backend.id().as_str().as_bytes());
         let has = Needs::met_by(&backend);
         Self { backend, ledger, address, has }
@@ -73,7 +73,7 @@ pub struct Entry {
     /// The latest successful probe, in its parts.
     pub latest: Option<Timings>,
     /// Whether it is chosen from, as of the latest table.
-    pub standing: Standing,
+    pub eligibility: Eligibility,
     /// Whether its load reports were believed, as of the latest table.
     pub was_heard: bool,
     /// The redirects to it at its latest probe.
@@ -104,7 +104,7 @@ impl Entry {
             health: Health::new(now),
             estimate: Estimate::default(),
             latest: None,
-            standing: Standing::Out,
+            eligibility: Eligibility::Out,
             was_heard: false,
         }
     }
@@ -114,7 +114,7 @@ impl Entry {
         &mut self,
         outcome: &ProbeOutcome,
         thresholds: &Thresholds,
-        clock: &Clock,
+        clock: &MonotonicClock,
         now: Instant,
     ) -> Option<Transition> {
         let transition = self.health.observe(outcome, thresholds, now);
@@ -173,7 +173,7 @@ impl RoutingTable {
         members: &[Member],
         name: PolicyName,
         thresholds: &Thresholds,
-        clock: &Clock,
+        clock: &MonotonicClock,
         now: Instant,
         random: &mut dyn Rng,
     ) -> Self {
@@ -181,14 +181,14 @@ impl RoutingTable {
         Self::build(0, &mut entries, name, thresholds, clock, now, random)
     }
 
-    /// The table that follows from what is known now. It notes the standing of each entry in `entries` too.
+    /// The table that follows from what is known now. It notes the eligibility of each entry in `entries` too.
     #[must_use]
     pub fn build(
         generation: u64,
         entries: &mut [Entry],
         name: PolicyName,
         thresholds: &Thresholds,
-        clock: &Clock,
+        clock: &MonotonicClock,
         now: Instant,
         random: &mut dyn Rng,
     ) -> Self {
@@ -202,11 +202,11 @@ impl RoutingTable {
             .collect();
         let selection = fleet::select(&members, thresholds, now);
         let mut candidates: Vec<Candidate> = Vec::new();
-        for ((place, entry), standing) in (0..).zip(entries.iter_mut()).zip(selection.standings) {
-            let before = std::mem::replace(&mut entry.standing, standing);
+        for ((place, entry), eligibility) in (0..).zip(entries.iter_mut()).zip(selection.eligibilities) {
+            let before = std::mem::replace(&mut entry.eligibility, eligibility);
             let was_heard = std::mem::replace(&mut entry.was_heard, entry.estimate.is_heard());
             // One that is heard no more stands with those that never were: what it said last would hold for ever.
-            let joins = !matches!(before, Standing::Chosen(_)) || (was_heard && !entry.was_heard);
+            let joins = !matches!(before, Eligibility::Chosen(_)) || (was_heard && !entry.was_heard);
             candidates.extend(candidate(place, entry, joins));
         }
         let needs = [0, 1, 2, 3].map(Needs);
@@ -215,12 +215,12 @@ impl RoutingTable {
         let is_mixed = meeting.iter().any(|count| (1..entries.len()).contains(count));
         let all = if is_mixed { candidates.clone() } else { Vec::new() };
         // This one first: it prepares the ledgers.
-        let policy = policy::build(name, candidates, clock.tick(now), random);
+        let policy = policy::build(name, candidates, clock.timestamp(now), random);
         let restricted = needs.map(|needs| match meeting.get(usize::from(needs.0)) {
             Some(0) => Restricted::Unmet,
             Some(count) if *count < entries.len() => restrict(needs, entries, &all, |part| match part {
                 Part::Of(candidates) => policy::build_part(name, candidates, random),
-                Part::Beside(candidates) => policy::build(name, candidates, clock.tick(now), random),
+                Part::Beside(candidates) => policy::build(name, candidates, clock.timestamp(now), random),
             }),
             _ => Restricted::Same,
         });
@@ -275,13 +275,13 @@ fn restrict(
         return if is_whole { Restricted::Same } else { Restricted::Part(build(Part::Of(part))) };
     }
     let usable = || (0..).zip(entries).filter(|(_, entry)| needs.are_met_by(entry.member.has));
-    let spare = || usable().filter(|(_, entry)| entry.standing == Standing::SpareTier);
+    let spare = || usable().filter(|(_, entry)| entry.eligibility == Eligibility::SpareTier);
     let tier = spare().map(|(_, entry)| entry.member.backend.tier()).min();
     let of_tier = spare().filter(|(_, entry)| Some(entry.member.backend.tier()) == tier);
     let mut beside: Vec<Candidate> =
         of_tier.map(|(place, entry)| candidate_with(place, entry, 1.0, false)).collect();
     if beside.is_empty() {
-        let aside = usable().filter(|(_, entry)| matches!(entry.standing, Standing::Ejected(_)));
+        let aside = usable().filter(|(_, entry)| matches!(entry.eligibility, Eligibility::Ejected(_)));
         beside.extend(aside.map(|(place, entry)| candidate_with(place, entry, 1.0, false)));
     }
     if beside.is_empty() { Restricted::Unmet } else { Restricted::Part(build(Part::Beside(beside))) }
@@ -289,7 +289,7 @@ fn restrict(
 
 /// The entry, if it is chosen from.
 fn candidate(place: u32, entry: &Entry, joins: bool) -> Option<Candidate> {
-    let Standing::Chosen(share) = entry.standing else { return None };
+    let Eligibility::Chosen(share) = entry.eligibility else { return None };
     Some(candidate_with(place, entry, share, joins))
 }
 
@@ -302,7 +302,7 @@ fn candidate_with(place: u32, entry: &Entry, share: f64, joins: bool) -> Candida
         reports: entry.was_heard,
         joins,
         address: entry.member.address,
-        ledger: Arc::clone(&entry.member.ledger),
+        load: Arc::clone(&entry.member.ledger),
     }
 }
 
@@ -314,7 +314,7 @@ mod tests {
     use super::*;
     use crate::balancer::backends::list;
     use crate::balancer::health::{Failure, FailureKind};
-    use crate::balancer::policy::{Picks, Request};
+    use crate::balancer::policy::{PickRequest, Picks};
 
     const THRESHOLDS: Thresholds = Thresholds {
         fall: 3,
@@ -327,7 +327,8 @@ mod tests {
     /// The backends that clients with these needs are sent to, those whose line has `down` being out.
     fn chosen(name: PolicyName, lines: &[&str], https: bool, ipv4: bool) -> Vec<String> {
         let now = Instant::now();
-        let (clock, mut random, mut book) = (Clock::new(now), SmallRng::seed_from_u64(1), Book::default());
+        let (clock, mut random, mut book) =
+            (MonotonicClock::new(now), SmallRng::seed_from_u64(1), LoadSlab::default());
         let text = lines.join("\n").replace(" down", "");
         let backends = list::parse(text.as_bytes()).backends;
         let mut entries: Vec<Entry> =
@@ -345,10 +346,10 @@ mod tests {
         let mut found = std::collections::BTreeSet::new();
         for path_hash in 0..200 {
             let mut picks = Picks::new(3);
-            let request = Request { path_hash: path_hash << 55, ..Request::default() };
+            let request = PickRequest { path_hash: path_hash << 55, ..PickRequest::default() };
             table.policy_for(Needs::new(https, ipv4)).pick(
                 &request,
-                clock.tick(now),
+                clock.timestamp(now),
                 &mut random,
                 &mut picks,
             );

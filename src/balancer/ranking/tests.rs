@@ -50,9 +50,9 @@ impl Scene {
             slow_start: Duration::from_secs(10),
         };
         let listed = backends(list);
-        let mut book = Book::default();
+        let mut book = LoadSlab::default();
         let members: Vec<_> = listed.iter().cloned().map(|backend| Member::new(backend, &mut book)).collect();
-        let (clock, mut random) = (Clock::new(now), SmallRng::seed_from_u64(1));
+        let (clock, mut random) = (MonotonicClock::new(now), SmallRng::seed_from_u64(1));
         let first = RoutingTable::first(&members, PolicyName::Ranked, &thresholds, &clock, now, &mut random);
         let counter = prometheus_client::metrics::counter::Counter::default();
         let publication = Arc::new(Publication::new(first, counter));

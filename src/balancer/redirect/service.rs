@@ -25,8 +25,8 @@ use super::{CurrentTable, RedirectHandler};
 use crate::balancer::Shared;
 use crate::balancer::admin::metrics::WorkerCounters;
 use crate::balancer::backends::BackendId;
-use crate::balancer::health::fleet::Standing;
-use crate::balancer::policy::{self, Avoid, Clock, Picks, SecondChance, Tick, Visit};
+use crate::balancer::health::fleet::Eligibility;
+use crate::balancer::policy::{self, Avoid, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp};
 use crate::balancer::ranking::table::RoutingTable;
 use crate::balancer::settings::Returning;
 use crate::http::host::is_host;
@@ -51,11 +51,11 @@ pub struct AnswerPlan {
     /// The proxies whose word on the client counts.
     pub trusted_proxies: TrustedProxies,
     /// The backends that clients were sent to; `None` under `hash`, which keeps a path on its backend by itself.
-    pub memory: Option<Arc<SecondChance>>,
+    pub memory: Option<Arc<RetryAvoidance>>,
     /// Whether clients that return are sent elsewhere.
     pub returning: Returning,
     /// Tells the policies the time.
-    pub clock: Clock,
+    pub clock: MonotonicClock,
 }
 
 /// How the service is mounted.
@@ -154,7 +154,7 @@ impl RedirectService {
         };
         let plan = &self.shared.answers;
         let table = self.table.borrow();
-        let now = plan.clock.tick(Instant::now());
+        let now = plan.clock.timestamp(Instant::now());
         let lines = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let peer = request.peer_addr.map(|peer| peer.ip());
         let client = Client::new(peer, is_https, &plan.trusted_proxies, lines);
@@ -175,11 +175,11 @@ impl RedirectService {
         &self,
         table: &'a RoutingTable,
         wanted: &Wanted<'_>,
-        now: Tick,
+        now: Timestamp,
     ) -> Option<Choice<'a>> {
         let plan = &self.shared.answers;
         let Wanted { target, is_head, avoid, client } = *wanted;
-        let mut request = policy::Request { path_hash: policy::digest(target.path()), avoid };
+        let mut request = policy::PickRequest { path_hash: policy::digest(target.path()), avoid };
         let visit = self.visit(client.address, request.path_hash, is_head, now);
         let entry_of = |place: Option<u32>| table.entries.get(place? as usize);
         let failed = visit.and_then(|visit| visit.avoid).filter(|_| plan.returning == Returning::Elsewhere);
@@ -191,28 +191,34 @@ impl RedirectService {
         let mut picks = Picks::new(alternates);
         let same = visit.and_then(|visit| visit.same);
         if let (Some(place), Some(entry)) = (same, entry_of(same))
-            && entry.standing != Standing::Out
+            && entry.eligibility != Eligibility::Out
             && !request.avoid.contains(entry.member.ledger.identity())
         {
-            entry.member.ledger.redirected(now);
+            entry.member.ledger.record_redirect(now);
             picks = Picks::with(place, alternates);
         }
         table.policy_for(client.needs()).pick(&request, now, &mut *self.random.borrow_mut(), &mut picks);
         let chosen = picks.chosen()?;
         if let (Some(memory), Some(visit)) = (&plan.memory, &visit) {
-            memory.sent(visit, chosen);
+            memory.record(visit, chosen);
         }
         Some(Choice { backend: entry_of(Some(chosen))?.member.backend.id(), picks })
     }
 
     /// Looks up whether this client was sent somewhere for this file before.
-    fn visit(&self, client: Option<IpAddr>, path_hash: u64, is_head: bool, now: Tick) -> Option<Visit> {
+    fn visit(
+        &self,
+        client: Option<IpAddr>,
+        path_hash: u64,
+        is_head: bool,
+        now: Timestamp,
+    ) -> Option<RetryLookup> {
         let memory = self.shared.answers.memory.as_ref()?;
         let client = match client? {
             IpAddr::V4(address) => policy::digest(&address.octets()),
             IpAddr::V6(address) => policy::digest(&address.octets()),
         };
-        Some(memory.visit(client.rotate_left(1) ^ path_hash, is_head, now))
+        Some(memory.look_up(client.rotate_left(1) ^ path_hash, is_head, now))
     }
 
     fn refuse(&self, status: StatusCode) -> Response<Bytes> {

@@ -17,7 +17,7 @@ use super::answer;
 use super::client::Client;
 use super::location::Target;
 use super::service::{RedirectService, Wanted};
-use crate::balancer::policy::{Avoid, Tick};
+use crate::balancer::policy::{Avoid, Timestamp};
 use crate::http::host::is_host;
 use crate::http::transport::{FastAnswer, FastPath, Offer};
 
@@ -64,7 +64,7 @@ pub(super) struct Workbench {
 /// The header lines that all answers have, `Date` the last of them, made anew twice a second.
 #[derive(Debug, Default)]
 struct Tail {
-    made: Option<Tick>,
+    made: Option<Timestamp>,
     text: Vec<u8>,
 }
 
@@ -75,7 +75,7 @@ impl FastPath for RedirectService {
         let Ok(target) = Target::parse(request.target.as_bytes()) else { return Offer::Declined };
         let plan = &self.shared.answers;
         let table = self.table.borrow();
-        let now = plan.clock.tick(Instant::now());
+        let now = plan.clock.timestamp(Instant::now());
         let lines = request.headers.iter().map(|header| (header.name, header.value));
         let client = Client::new(peer, false, &plan.trusted_proxies, lines);
         let wanted = Wanted { target: &target, is_head: false, avoid: Avoid::default(), client };
@@ -160,7 +160,7 @@ fn plain_request<'a, 'b>(
 }
 
 impl Tail {
-    fn text(&mut self, now: Tick) -> &[u8] {
+    fn text(&mut self, now: Timestamp) -> &[u8] {
         const FRESH: Duration = Duration::from_millis(500);
         if self.made.is_none_or(|made| Duration::from_nanos(now.0.saturating_sub(made.0)) >= FRESH) {
             self.made = Some(now);

@@ -1,106 +1,109 @@
-//! What one request costs each backend: measured where its load reports tell, guessed where they do not.
+//! The cost of one request on each backend: measured from load reports, or estimated without them.
 
 use std::time::Duration;
 
-use crate::balancer::policy::ledger::Cost;
+use crate::balancer::policy::load::RequestCost;
 use crate::balancer::policy::{Candidate, Throughput};
 
-/// What is assumed of one request while no backend tells anything.
-const UNKNOWN_SERVICE: Duration = Duration::from_millis(1);
+/// The service time that is assumed while no backend sends reports.
+const DEFAULT_SERVICE_TIME: Duration = Duration::from_millis(1);
 
-/// This many requests at the usual rate are mixed into each measurement: little seen means little believed.
+/// The number of requests at the median rate that are mixed into each measurement, so that a short measurement has
+/// little influence.
 const PRIOR_REQUESTS: f64 = 5.0;
 
-/// No measurement makes a backend this many times better or worse than usual.
-const MOST_UNLIKE: f64 = 32.0;
+/// A measured rate is at most this many times above or below the median.
+const MAX_DEVIATION: f64 = 32.0;
 
-/// A backend that reports nothing and takes long to answer a probe gets at least this part of the usual share ...
-const LEAST_QUICK: f64 = 1.0 / 32.0;
+/// The smallest share of a backend without reports that answers probes slowly, relative to the median.
+const MIN_QUICKNESS: f64 = 1.0 / 32.0;
 
-/// ... and one that answers at once at most so many times as much.
-const MOST_QUICK: f64 = 4.0;
+/// The largest share of a backend without reports that answers probes fast, relative to the median.
+const MAX_QUICKNESS: f64 = 4.0;
 
-/// The share of the measured rate that is planned with: a server that is believed a little slower than it is does
-/// well, one that is believed faster is flooded.
-const PRUDENCE: f64 = 0.8;
+/// The part of the measured rate that is used. An underestimated backend still does well; an overestimated one is
+/// flooded.
+const SAFETY_FACTOR: f64 = 0.8;
 
-/// A request takes at least this long and at most that long, whatever the reports say.
-const SERVICE_LIMITS: (Duration, Duration) = (Duration::from_micros(1), Duration::from_hours(1));
+/// The shortest and the longest service time, whatever the reports contain.
+const SERVICE_TIME_LIMITS: (Duration, Duration) = (Duration::from_micros(1), Duration::from_hours(1));
 
-/// No weight makes a request delay a backend longer, in nanoseconds: about two weeks.
-const LONGEST_DELAY: f64 = 1e15;
+/// The largest increment of a virtual finish time, in nanoseconds (about two weeks), whatever the weight.
+const MAX_INCREMENT: f64 = 1e15;
 
-/// No sum of a minute's or an hour's work comes near to this.
-const MOST_SEEN: f64 = 1e18;
+/// Larger figures cannot be the work of hours.
+const MAX_PLAUSIBLE: f64 = 1e18;
 
-/// The cost for each candidate.
-pub(super) fn costs(candidates: &[Candidate]) -> Vec<Cost> {
-    let usual = Usual::of(candidates);
+/// The cost of a request on each candidate.
+pub(super) fn costs(candidates: &[Candidate]) -> Vec<RequestCost> {
+    let medians = Medians::of(candidates);
     let cost = |candidate: &Candidate| {
-        let (rate, quickness) = match reported(candidate) {
-            Some(throughput) => (usual.rate(throughput), 1.0),
-            None => (usual.rate, usual.quickness(candidate)),
+        let (rate, quickness) = match plausible_throughput(candidate) {
+            Some(throughput) => (medians.rate_of(throughput), 1.0),
+            None => (medians.rate, medians.quickness(candidate)),
         };
-        let (shortest, longest) = SERVICE_LIMITS;
-        let service = (1.0 / rate).clamp(shortest.as_secs_f64(), longest.as_secs_f64()) * 1e9 / PRUDENCE;
+        let (shortest, longest) = SERVICE_TIME_LIMITS;
+        let seconds = (1.0 / rate).clamp(shortest.as_secs_f64(), longest.as_secs_f64());
+        let service_time = seconds * 1e9 / SAFETY_FACTOR;
         let share = candidate.weight * quickness;
-        let delay = (service / share).clamp(1.0, LONGEST_DELAY);
-        Cost { service: service as f32, delay: delay as f32 }
+        let increment = (service_time / share).clamp(1.0, MAX_INCREMENT);
+        RequestCost { service_time: service_time as f32, increment: increment as f32 }
     };
     candidates.iter().map(cost).collect()
 }
 
-/// What is usual among the candidates.
-struct Usual {
-    /// Requests a busy second, the median of those that report.
+/// Medians over the candidates. A single backend with false figures would distort a mean without limit.
+struct Medians {
+    /// Requests per busy second, over the backends with reports.
     rate: f64,
-    /// Bytes a request, the median of those that report; 0 if none counts them.
+    /// Bytes per request, over the backends with reports; 0 if no backend counts bytes.
     size: f64,
-    /// The median of the response times of those that do not report.
-    time: Option<f64>,
+    /// The response time in seconds, over the backends without reports.
+    response_time: Option<f64>,
 }
 
-impl Usual {
+impl Medians {
     fn of(candidates: &[Candidate]) -> Self {
-        let reporting = || candidates.iter().filter_map(reported);
-        // Medians, since one that lies moves a mean as far as it likes.
+        let reporting = || candidates.iter().filter_map(plausible_throughput);
         let size =
             median(reporting().map(|throughput| throughput.bytes / throughput.requests)).unwrap_or(0.0);
-        let rate = median(reporting().map(|throughput| done(throughput, size) / throughput.busy_seconds));
-        let silent = candidates.iter().filter(|candidate| reported(candidate).is_none());
-        let time = median(silent.filter_map(|candidate| Some(candidate.response_time?.as_secs_f64())));
-        Self { rate: rate.unwrap_or(1.0 / UNKNOWN_SERVICE.as_secs_f64()), size, time }
+        let rate =
+            median(reporting().map(|throughput| completed(throughput, size) / throughput.busy_seconds));
+        let others = candidates.iter().filter(|candidate| plausible_throughput(candidate).is_none());
+        let response_time =
+            median(others.filter_map(|candidate| Some(candidate.response_time?.as_secs_f64())));
+        Self { rate: rate.unwrap_or(1.0 / DEFAULT_SERVICE_TIME.as_secs_f64()), size, response_time }
     }
 
-    /// The rate to believe in: the measured one, drawn towards the usual one the more the less was seen.
-    fn rate(&self, measured: Throughput) -> f64 {
-        let rate = (done(measured, self.size) + PRIOR_REQUESTS)
+    /// The measured rate in requests per second, drawn towards the median: the shorter the measurement, the more.
+    fn rate_of(&self, measured: Throughput) -> f64 {
+        let rate = (completed(measured, self.size) + PRIOR_REQUESTS)
             / (measured.busy_seconds + PRIOR_REQUESTS / self.rate);
-        rate.clamp(self.rate / MOST_UNLIKE, self.rate * MOST_UNLIKE)
+        rate.clamp(self.rate / MAX_DEVIATION, self.rate * MAX_DEVIATION)
     }
 
-    /// The share of a backend that tells nothing, by its response time: the inverse, within limits, since a short way
-    /// does not make a server as much stronger as it makes its answers faster.
+    /// The share of a backend without reports: the inverse of its response time, relative to the median. The limits
+    /// exist because a short network path improves the response time more than the capacity.
     fn quickness(&self, candidate: &Candidate) -> f64 {
-        match (candidate.response_time, self.time) {
-            (Some(time), Some(usual)) => (usual / time.as_secs_f64()).clamp(LEAST_QUICK, MOST_QUICK),
+        match (candidate.response_time, self.response_time) {
+            (Some(time), Some(median)) => (median / time.as_secs_f64()).clamp(MIN_QUICKNESS, MAX_QUICKNESS),
             _ => 1.0,
         }
     }
 }
 
-/// What the candidate reported, if it makes sense.
-fn reported(candidate: &Candidate) -> Option<Throughput> {
+/// The throughput of the candidate, unless its figures are impossible.
+fn plausible_throughput(candidate: &Candidate) -> Option<Throughput> {
     candidate.throughput.filter(|throughput| {
         let Throughput { requests, bytes, busy_seconds } = *throughput;
-        [requests, bytes, busy_seconds].into_iter().all(|figure| (0.0..MOST_SEEN).contains(&figure))
+        [requests, bytes, busy_seconds].into_iter().all(|figure| (0.0..MAX_PLAUSIBLE).contains(&figure))
             && busy_seconds > 0.0
     })
 }
 
-/// Requests done. Bytes, if they are counted, tell it sooner and more evenly than completed requests do: a request
-/// of the usual size counts as one.
-fn done(throughput: Throughput, size: f64) -> f64 {
+/// Completed requests, computed from bytes if the server counts them: bytes grow during a download, and a completed
+/// request shows only at its end.
+fn completed(throughput: Throughput, size: f64) -> f64 {
     if size > 0.0 && throughput.bytes > 0.0 { throughput.bytes / size } else { throughput.requests }
 }
 

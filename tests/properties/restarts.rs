@@ -1,21 +1,21 @@
-//! A server that starts anew between two probes, and an address behind which several servers take turns.
+//! Servers that restart between two probes, and several servers behind one address.
 
 use std::time::Duration;
 
 use fingerpost::balancer::backends::list;
 use fingerpost::balancer::health::{Failure, FailureKind, ProbeOutcome};
 use fingerpost::balancer::load_report::LoadReport;
-use fingerpost::balancer::policy::{Book, Clock};
+use fingerpost::balancer::policy::{LoadSlab, MonotonicClock};
 use fingerpost::balancer::ranking::table::{Entry, Member};
 use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::health::THRESHOLDS;
 
-/// One address, probed each second.
+/// One address that is probed every second.
 struct Address {
     entry: Entry,
-    clock: Clock,
+    clock: MonotonicClock,
     now: Instant,
 }
 
@@ -23,8 +23,8 @@ impl Address {
     fn new() -> Self {
         let now = Instant::now();
         let backend = list::parse(b"server:80").backends.remove(0);
-        let member = Member::new(backend, &mut Book::default());
-        Self { entry: Entry::new(member, now), clock: Clock::new(now), now }
+        let member = Member::new(backend, &mut LoadSlab::default());
+        Self { entry: Entry::new(member, now), clock: MonotonicClock::new(now), now }
     }
 
     fn observe(&mut self, outcome: &ProbeOutcome) {
@@ -32,16 +32,14 @@ impl Address {
         self.entry.observe(outcome, &THRESHOLDS, &self.clock, self.now);
     }
 
-    /// The answer of a server that began at this time, in seconds after the first.
-    fn answers(&mut self, boot: u64, completed: u64) {
+    /// Observes a report of the server process `boot`, which has completed `completed` requests.
+    fn succeed(&mut self, boot: u64, completed: u64) {
         let report = LoadReport {
             in_flight: 1,
-            unsent_bytes: None,
             completed: Some(completed),
             busy: Some(Duration::from_secs(completed)),
-            sent_bytes: None,
-            egress: None,
             boot: Some(boot),
+            ..LoadReport::default()
         };
         let took = Duration::from_millis(1);
         self.observe(&ProbeOutcome::Success {
@@ -52,7 +50,7 @@ impl Address {
         });
     }
 
-    fn fails(&mut self) {
+    fn fail(&mut self) {
         let failure = Failure { kind: FailureKind::Refused, detail: String::new() };
         self.observe(&ProbeOutcome::Failure(failure));
     }
@@ -71,60 +69,61 @@ impl Address {
 }
 
 #[test]
-fn a_server_that_started_anew_between_two_probes_starts_slowly_and_its_reason_says_so() {
+fn a_restart_between_two_probes_begins_a_slow_start_and_shows_in_the_reason() {
     let mut address = Address::new();
-    (0..30).for_each(|second| address.answers(1, second));
-    assert_eq!((address.is_warm(), address.reason().as_str()), (true, "answers"));
-    address.answers(2, 0);
+    (0..30).for_each(|second| address.succeed(1, second));
+    assert!(address.is_warm());
+    let steady = address.reason();
+    address.succeed(2, 0);
     assert!(address.warmth() <= 0.1);
-    assert_eq!(address.reason(), "answers (restarted since the last probe)");
-    (1..11).for_each(|second| address.answers(2, second));
+    assert_ne!(address.reason(), steady);
+    (1..11).for_each(|second| address.succeed(2, second));
     assert!(address.is_warm());
     assert!(!address.entry.estimate.is_shared());
 }
 
 #[test]
-fn servers_that_take_turns_at_an_address_start_slowly_once_and_report_nothing() {
+fn servers_that_share_an_address_have_one_slow_start_and_their_reports_are_ignored() {
     for turns in [vec![1, 2], vec![1, 1, 1, 2], vec![1, 2, 3, 4, 5]] {
         let mut address = Address::new();
         for (second, boot) in (0..60).zip(turns.iter().cycle()) {
-            address.answers(*boot, second);
+            address.succeed(*boot, second);
         }
         assert!(address.entry.estimate.is_shared(), "{turns:?}");
         assert_eq!(address.entry.estimate.throughput(), None, "{turns:?}");
         assert!(address.is_warm(), "{turns:?}");
-        // One of them alone, for more than a minute.
-        (0..70).for_each(|second| address.answers(1, second));
+        // One of them alone for more than a minute.
+        (0..70).for_each(|second| address.succeed(1, second));
         assert!(!address.entry.estimate.is_shared(), "{turns:?}");
         assert!(address.entry.estimate.throughput().is_some(), "{turns:?}");
     }
 }
 
 #[test]
-fn a_server_that_crashes_again_and_again_starts_slowly_each_time_and_is_one_server() {
+fn repeated_crashes_begin_a_slow_start_each_and_do_not_look_like_a_shared_address() {
     let mut address = Address::new();
     for boot in 0..10 {
         for second in 0..8 {
-            address.answers(boot, second);
+            address.succeed(boot, second);
         }
         assert!(!address.entry.estimate.is_shared(), "boot {boot}");
-        (0..THRESHOLDS.fall).for_each(|_| address.fails());
-        (0..THRESHOLDS.rise).for_each(|_| address.answers(boot + 1, 0));
+        (0..THRESHOLDS.fall).for_each(|_| address.fail());
+        (0..THRESHOLDS.rise).for_each(|_| address.succeed(boot + 1, 0));
         assert!(address.warmth() <= 0.1, "boot {boot}");
     }
 }
 
 proptest! {
     #[test]
-    fn however_the_boots_change_the_whole_weight_is_reached(
+    fn the_full_weight_is_reached_for_any_sequence_of_boots(
         boots in proptest::collection::vec(0_u64..3, 80..120),
     ) {
         let mut address = Address::new();
-        let mut whole = false;
+        let mut reached = false;
         for (second, boot) in (0..).zip(&boots) {
-            address.answers(*boot, second);
-            whole |= second > 20 && address.is_warm();
+            address.succeed(*boot, second);
+            reached |= second > 20 && address.is_warm();
         }
-        prop_assert!(whole);
+        prop_assert!(reached);
     }
 }

@@ -1,0 +1,175 @@
+//! Sends a client that requests the same file again to another backend, and a GET to the backend of the HEAD before it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::Timestamp;
+use super::digest::mix;
+
+/// Remembers for about a minute which backend each client was redirected to for which file.
+///
+/// A client that requests the file again after 1 to 60 s probably failed at that backend. A client that repeats the
+/// request within a second, or more than three times in a row, did not fail: it downloads parts in parallel, or many
+/// clients share one address. The policy then chooses freely.
+///
+/// The memory is fixed: one atomic word per slot. A newer client overwrites an older one in the same slot, so the worst
+/// outcome is a retry that is not recognized. A word holds, from the top, the key (19 bits), whether the request was a HEAD
+/// (1), the number of retries (2), the time in quarters of a second (18), and the backend's index in the routing table
+/// (24). A change of the list can move the indices: then a client is treated as a new one, or as one of another backend.
+#[derive(Debug)]
+pub struct RetryAvoidance {
+    slots: Box<[AtomicU64]>,
+}
+
+/// Half a megabyte. At 1 000 redirects per second, a client is overwritten after a minute on average.
+const SLOTS: usize = 1 << 16;
+
+const QUARTER_SECOND: u64 = Duration::from_millis(250).as_nanos() as u64;
+
+/// The shortest pause before a retry, in quarters of a second.
+const MIN_PAUSE: u64 = 4;
+
+/// The longest pause before a retry, in quarters of a second. A later request is a new download.
+const MAX_PAUSE: u64 = 240;
+
+/// The number of retries after which the client counts as several clients. The largest number that the word can hold.
+const MAX_RETRIES: u64 = 3;
+
+const KEY_SHIFT: u32 = 45;
+const HEAD_SHIFT: u32 = 44;
+const RETRIES_SHIFT: u32 = 42;
+const TIME_SHIFT: u32 = 24;
+const TIME_MASK: u64 = (1 << 18) - 1;
+const INDEX_MASK: u64 = (1 << 24) - 1;
+
+/// The result of [`RetryAvoidance::look_up`], to be passed to [`RetryAvoidance::record`].
+#[derive(Debug, Clone, Copy)]
+pub struct RetryLookup {
+    slot: usize,
+    key: u64,
+    is_head: bool,
+    retries: u64,
+    time: u64,
+    /// The index of the backend that the client probably failed at; `None` if this is not a retry.
+    pub avoid: Option<u32>,
+    /// The index of the backend of the HEAD before this GET; `None` if there was no HEAD.
+    pub same: Option<u32>,
+}
+
+impl Default for RetryAvoidance {
+    fn default() -> Self {
+        Self { slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect() }
+    }
+}
+
+impl RetryAvoidance {
+    /// Looks up a client. `key` is a hash of its address and of the requested path; `is_head` means the method HEAD.
+    #[must_use]
+    pub fn look_up(&self, key: u64, is_head: bool, now: Timestamp) -> RetryLookup {
+        let key = mix(key);
+        let slot = (key as usize) % SLOTS;
+        // An empty slot has key 0.
+        let key = (key >> KEY_SHIFT).max(1);
+        let time = (now.0 / QUARTER_SECOND) & TIME_MASK;
+        let mut lookup = RetryLookup { slot, key, is_head, retries: 0, time, avoid: None, same: None };
+        let word = self.slots.get(slot).map_or(0, |slot| slot.load(Relaxed));
+        if word >> KEY_SHIFT != key {
+            return lookup;
+        }
+        let retries = (word >> RETRIES_SHIFT) & MAX_RETRIES;
+        let pause = time.wrapping_sub(word >> TIME_SHIFT) & TIME_MASK;
+        let was_head = (word >> HEAD_SHIFT) & 1 != 0;
+        if was_head && !is_head && pause <= MAX_PAUSE {
+            lookup.retries = retries;
+            lookup.same = Some((word & INDEX_MASK) as u32);
+        } else if pause < MIN_PAUSE {
+            lookup.retries = MAX_RETRIES;
+        } else if pause <= MAX_PAUSE {
+            lookup.retries = (retries + 1).min(MAX_RETRIES);
+            lookup.avoid = (retries < MAX_RETRIES).then_some((word & INDEX_MASK) as u32);
+        }
+        lookup
+    }
+
+    /// Records the backend that the client is redirected to.
+    pub fn record(&self, lookup: &RetryLookup, index: u32) {
+        if let Some(slot) = self.slots.get(lookup.slot) {
+            let word = (lookup.key << KEY_SHIFT)
+                | (u64::from(lookup.is_head) << HEAD_SHIFT)
+                | (lookup.retries << RETRIES_SHIFT)
+                | (lookup.time << TIME_SHIFT)
+                | (u64::from(index) & INDEX_MASK);
+            slot.store(word, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn milliseconds(milliseconds: u64) -> Timestamp {
+        Timestamp(Duration::from_millis(milliseconds).as_nanos() as u64)
+    }
+
+    /// Requests the same file at each of these milliseconds, and is redirected to backend 1, then 2, and so on. Compares
+    /// the backends to avoid.
+    #[track_caller]
+    fn check(requests: &[u64], avoided: &[Option<u32>]) {
+        let memory = RetryAvoidance::default();
+        let found: Vec<Option<u32>> = (1..)
+            .zip(requests)
+            .map(|(identity, time)| {
+                let lookup = memory.look_up(7, false, milliseconds(*time));
+                memory.record(&lookup, identity);
+                lookup.avoid
+            })
+            .collect();
+        assert_eq!(found, avoided, "{requests:?}");
+    }
+
+    #[test]
+    fn a_retry_avoids_the_previous_backend() {
+        check(&[0, 1_000], &[None, Some(1)]);
+        check(&[0, 60_000], &[None, Some(1)]);
+        check(&[0, 5_000, 10_000], &[None, Some(1), Some(2)]);
+    }
+
+    #[test]
+    fn a_request_after_more_than_a_minute_is_not_a_retry() {
+        check(&[0, 61_000], &[None, None]);
+    }
+
+    #[test]
+    fn parallel_parts_and_shared_addresses_avoid_no_backend() {
+        check(&[0, 100, 200, 5_000], &[None, None, None, None]);
+        check(&[0, 2_000, 4_000, 6_000, 8_000], &[None, Some(1), Some(2), Some(3), None]);
+    }
+
+    #[test]
+    fn a_get_after_a_head_returns_to_its_backend() {
+        let memory = RetryAvoidance::default();
+        let request = |is_head, seconds: u64| {
+            let lookup = memory.look_up(7, is_head, milliseconds(seconds * 1_000));
+            memory.record(&lookup, seconds as u32);
+            (lookup.same, lookup.avoid)
+        };
+        assert_eq!(request(true, 0), (None, None));
+        assert_eq!(request(false, 0), (Some(0), None));
+        // This GET is a retry of the one before, and so is the HEAD.
+        assert_eq!(request(false, 2), (None, Some(0)));
+        assert_eq!(request(true, 4), (None, Some(2)));
+        assert_eq!(request(false, 5), (Some(4), None));
+        assert_eq!(request(true, 100), (None, None));
+        assert_eq!(request(false, 161), (None, None));
+    }
+
+    #[test]
+    fn clients_with_different_keys_do_not_affect_each_other() {
+        let memory = RetryAvoidance::default();
+        let lookup = memory.look_up(1, false, milliseconds(0));
+        memory.record(&lookup, 9);
+        assert_eq!(memory.look_up(2, false, milliseconds(2_000)).avoid, None);
+        assert_eq!(memory.look_up(1, false, milliseconds(2_000)).avoid, Some(9));
+    }
+}
