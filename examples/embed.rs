@@ -12,6 +12,7 @@ use actix_web::web::{self, Data, Json};
 use actix_web::{App, HttpResponse, HttpServer, Responder, get};
 use fingerpost::balancer::Balancer;
 use fingerpost::balancer::admin::status::StatusReport;
+use fingerpost::file_server::FileServer;
 
 #[get("/")]
 async fn index() -> impl Responder {
@@ -32,13 +33,13 @@ async fn main() -> io::Result<()> {
         Balancer::builder().list_file("balancer_server_list.txt").start().map_err(io::Error::other)?;
     let redirects = balancer.redirects().strip_prefix("/dl");
     let balancer = Data::new(balancer);
+    let files = FileServer::builder("files").listing(true).files().map_err(io::Error::other)?;
     println!("Serving http://127.0.0.1:8080/");
     HttpServer::new(move || {
         App::new()
             .app_data(balancer.clone())
             .service(web::scope("/dl").service(redirects.clone()))
-            // MERGE: replace this line with the file server's own service.
-            .service(actix_files::Files::new("/files", "files"))
+            .service(files.at("/files"))
             .service(index)
             .service(mirrors)
             .default_service(web::to(HttpResponse::NotFound))

@@ -176,8 +176,9 @@ impl Supervisor {
                     return;
                 }
                 tokio::select! {
-                    () = &mut actor => {}
+                    biased;
                     () = self.0.drill_of(kind).notified() => panic_on_request(),
+                    () = &mut actor => {}
                 }
             };
             // Whatever the panic left half done is put in order by `restarting`.

@@ -207,8 +207,13 @@ impl Follower {
     /// Reads the file on a thread that may wait for a slow disk.
     async fn reading(&self) -> Reading {
         let path = self.path.clone();
-        let bytes = tokio::task::spawn_blocking(move || read(&path)).await;
-        match bytes {
+        // tokio panics if the system has no thread for the first call of a pool. The list in force stays then.
+        let spawned = std::panic::catch_unwind(|| tokio::task::spawn_blocking(move || read(&path)));
+        let Ok(task) = spawned else {
+            let source = io::Error::other("the system has no thread left");
+            return Reading::Unusable(ListError::Unreadable { path: self.path.clone(), source });
+        };
+        match task.await {
             Ok(Ok(bytes)) if self.settle.is_in_force(&bytes) => Reading::InForce,
             Ok(Ok(bytes)) => match parse(&self.path, &bytes) {
                 Ok(list) => Reading::List { bytes, list },

@@ -38,7 +38,7 @@ impl RoundRobin {
         Self { candidates: candidates.into_boxed_slice(), ends, steps: AtomicU64::new(redirects) }
     }
 
-    /// The candidate at the present step. `advance` is the number of steps to move on.
+    /// The candidate at the current step; `advance` moves the round on by that number of steps.
     fn step(&self, advance: u64) -> usize {
         let steps = self.steps.fetch_add(advance, Relaxed);
         let count = self.candidates.len().max(1) as u64;
