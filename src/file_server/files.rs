@@ -1,4 +1,4 @@
-//! From a request to its answer: which file it names, or why there is none. [`sending`](super::sending) has the rest.
+//! From a request to its answer: which file it names, or why there is none. [`sending`] has the rest.
 //!
 //! `actix_files::Files` is not used: it resolves dot segments, opens files on the thread that serves and follows links out
 //! of the root. Its `NamedFile` decides about the files that are opened here.

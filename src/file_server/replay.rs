@@ -47,25 +47,41 @@ const DECISIVE: [&str; 10] = [
 /// Which of the answers for one state of a file a head belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Key {
-    status: StatusCode,
-    /// Whether the file is sent in place of the one that it is a compressed form of.
-    is_encoded: bool,
-    /// Whether compressed forms of the file exist.
-    varies: bool,
+    asked: Asked,
+    form: Form,
     has_digest: bool,
-    /// Whether the request had an `If-Modified-Since` beside its `If-None-Match`.
-    has_date: bool,
+}
+
+/// What a plain request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    File,
+    /// Whether a tag is that of the file.
+    Tag,
+    /// The same, with a modification time that does not count beside the tag.
+    TagAndDate,
+}
+
+/// What a file is sent as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// It has no compressed form.
+    Only,
+    /// It has compressed forms.
+    Plain,
+    /// It is the compressed form of another.
+    Encoded,
 }
 
 impl Key {
-    fn new(status: StatusCode, representation: &Representation<'_>, has_date: bool) -> Self {
-        Self {
-            status,
-            is_encoded: representation.encoded.is_some(),
-            varies: representation.varies,
-            has_digest: status == StatusCode::OK && representation.found.meta.digest.get().is_some(),
-            has_date,
-        }
+    fn new(asked: Asked, representation: &Representation<'_>) -> Self {
+        let form = match (&representation.encoded, representation.varies) {
+            (Some(_), _) => Form::Encoded,
+            (None, true) => Form::Plain,
+            (None, false) => Form::Only,
+        };
+        let has_digest = asked == Asked::File && representation.found.meta.digest.get().is_some();
+        Self { asked, form, has_digest }
     }
 }
 
@@ -100,18 +116,20 @@ impl Replays {
         let (tag, date) = (field(header::IF_NONE_MATCH), field(header::IF_MODIFIED_SINCE));
         let validators = representation.validators();
         let is_equal = |field, own: Option<&HeaderValue>| own.is_some() && field == (own, false);
-        let has_date = date.0.is_some();
-        let is_plain = match answer.status() {
-            StatusCode::OK => tag.0.is_none() && !has_date,
-            StatusCode::NOT_MODIFIED => {
-                is_equal(tag, Some(&validators.etag))
-                    && (!has_date || is_equal(date, validators.last_modified.as_ref()))
+        let asked = match (answer.status(), tag.0, date.0) {
+            (StatusCode::OK, None, None) => Asked::File,
+            (StatusCode::NOT_MODIFIED, Some(_), None) if is_equal(tag, Some(&validators.etag)) => Asked::Tag,
+            (StatusCode::NOT_MODIFIED, Some(_), Some(_))
+                if is_equal(tag, Some(&validators.etag))
+                    && is_equal(date, validators.last_modified.as_ref()) =>
+            {
+                Asked::TagAndDate
             }
-            _ => false,
+            _ => return,
         };
-        let key = Key::new(answer.status(), representation, has_date);
-        if is_plain && self.find(key).is_none() {
-            let length = (answer.status() == StatusCode::OK).then_some(bytes.len());
+        let key = Key::new(asked, representation);
+        if self.find(key).is_none() {
+            let length = (asked == Asked::File).then_some(bytes.len());
             self.0.borrow_mut().push((key, head_of(answer.status(), length, answer.headers())));
         }
     }
@@ -167,15 +185,14 @@ impl Files {
         };
         let Content::Memory(bytes) = &representation.found.content else { return None };
         let validators = representation.validators();
-        let status = match (request.tag, request.date) {
-            (None, None) => StatusCode::OK,
-            (Some(tag), date)
-                if tag == validators.etag.as_bytes()
-                    && date.is_none_or(|date| {
-                        validators.last_modified.as_ref().is_some_and(|own| own == date)
-                    }) =>
+        let asked = match (request.tag, request.date) {
+            (None, None) => Asked::File,
+            (Some(tag), None) if validators.etag == tag => Asked::Tag,
+            (Some(tag), Some(date))
+                if validators.etag == tag
+                    && validators.last_modified.as_ref().is_some_and(|own| own == date) =>
             {
-                StatusCode::NOT_MODIFIED
+                Asked::TagAndDate
             }
             _ => return None,
         };
@@ -183,7 +200,7 @@ impl Files {
             // A digest that has become known belongs into the head, and one that is unknown is requested.
             let _ = digests.header(&representation.name, &representation.found.meta);
         }
-        let key = Key::new(status, &representation, request.date.is_some());
+        let key = Key::new(asked, &representation);
         let head = representation.found.meta.replays.find(key)?;
         answer.closes = request.closes;
         answer.bytes.extend_from_slice(&head);
@@ -191,8 +208,8 @@ impl Files {
             answer.bytes.extend_from_slice(b"Connection: close\r\n");
         }
         self.date.put(now, &mut answer.bytes);
-        self.counters.answered(status.as_u16());
-        if status == StatusCode::OK {
+        if asked == Asked::File {
+            self.counters.answered(StatusCode::OK.as_u16());
             let in_flight = self.load.begin(Work::Client, bytes.len() as u64);
             if bytes.len() <= COPIED {
                 answer.bytes.extend_from_slice(bytes);
@@ -201,6 +218,8 @@ impl Files {
                 answer.body = Some(bytes.clone());
                 answer.on_end = Some(OnEnd(Box::new(|end| Flight::Own(in_flight).end(end.completion))));
             }
+        } else {
+            self.counters.answered(StatusCode::NOT_MODIFIED.as_u16());
         }
         Some(())
     }

@@ -63,9 +63,11 @@ impl Files {
             Err(error) => return self.fail(request, name, error),
         };
         let rewritten = Rewritten::apply(request, validators, length);
+        // Our header replaces that of actix-files, which only a condition on the date needs.
+        let needs_date = validators.modified.is_some() && Rewritten::has_date(request.headers());
         let decided = file
             .use_etag(false)
-            .use_last_modified(validators.modified.is_some())
+            .use_last_modified(needs_date)
             .disable_content_disposition()
             .set_content_type(representation.media_type().clone())
             .into_response(request.request());
@@ -135,7 +137,8 @@ impl Files {
             }
         };
         // The type is known, so the name tells nothing; a fixed one costs no look at it.
-        let named = file.and_then(|file| NamedFile::from_file(file, "file")).map_err(open_error)?;
+        let named =
+            file.and_then(|file| NamedFile::from_file(file, "file")).map_err(|error| open_error(&error))?;
         let is_changed =
             matches!(found.content, Content::File(_)) && !is_of(named.metadata(), &meta.identity);
         if is_changed { Err(OpenError::WouldBlock) } else { Ok(named) }
@@ -211,7 +214,7 @@ fn is_of(metadata: &Metadata, identity: &Identity) -> bool {
         == (stamp.length, stamp.modified.0, i64::from(stamp.modified.1))
 }
 
-fn open_error(error: io::Error) -> OpenError {
+fn open_error(error: &io::Error) -> OpenError {
     error.raw_os_error().map_or(OpenError::Failed(Errno::IO), |code| Errno::from_raw_os_error(code).into())
 }
 

@@ -22,12 +22,11 @@ pub(super) struct StandIn {
 impl StandIn {
     /// An open file of this length and modification time. Its bytes mean nothing, and later calls change it.
     pub(super) fn show(&self, length: u64, modified: SystemTime) -> io::Result<File> {
-        let file = match self.file.get() {
-            Some(file) => file,
-            None => {
-                let made = snapshot::create().map(File::from).or_else(|_| tempfile::tempfile())?;
-                self.file.get_or_init(|| made)
-            }
+        let file = if let Some(file) = self.file.get() {
+            file
+        } else {
+            let made = snapshot::create().map(File::from).or_else(|_| tempfile::tempfile())?;
+            self.file.get_or_init(|| made)
         };
         let wanted = (length, modified);
         if self.shown.get() != Some(wanted) {
