@@ -5,8 +5,9 @@ use std::path::Path;
 use actix_web::mime::{APPLICATION_OCTET_STREAM, Mime};
 
 /// Endings for which actix-files has no type, or another one than mirrors, nginx and Apache use.
-const OVERRIDES: [(&str, &[&str]); 17] = [
+const OVERRIDES: [(&str, &[&str]); 18] = [
     ("application/gzip", &["tgz"]),
+    ("application/json", &["map"]),
     // An app bundle, not Authorware; a disk image, not a photograph.
     ("application/octet-stream", &["aab", "raw"]),
     ("application/vnd.apple.mpegurl", &["m3u8"]),
