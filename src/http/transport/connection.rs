@@ -233,7 +233,7 @@ impl Connection {
             if let Some(head) = declined {
                 return Poll::Ready(Ok(Next::Request(head)));
             }
-            if let Some(next) = self.send_at_once(cx, &mut answer)? {
+            if let Some(next) = self.send_at_once(cx, &mut answer) {
                 return Poll::Ready(Ok(next));
             }
         }
@@ -247,7 +247,7 @@ impl Connection {
     }
 
     /// Sends an answer of the fast path, as far as the kernel takes it. Gives the next step unless that is the next request.
-    fn send_at_once(&mut self, cx: &mut Context<'_>, answer: &mut FastAnswer) -> io::Result<Option<Next>> {
+    fn send_at_once(&mut self, cx: &mut Context<'_>, answer: &mut FastAnswer) -> Option<Next> {
         let body = answer.body.as_deref().unwrap_or_default();
         let length = answer.bytes.len() + body.len();
         match self.stream.poll_write(cx, &answer.bytes, body) {
@@ -258,12 +258,12 @@ impl Connection {
                     let body_sent = length.saturating_sub(answer.head_length()) as u64;
                     (on_end.0)(AnswerEnd { body_sent, completion: Completion::Whole });
                 }
-                Ok(answer.closes.then_some(Next::Close))
+                answer.closes.then_some(Next::Close)
             }
             // An error shows again when the rest is sent.
             other => {
                 let written = if let Poll::Ready(Ok(written)) = other { written } else { 0 };
-                Ok(Some(Next::Rest { answer: Box::new(std::mem::take(answer)), written }))
+                Some(Next::Rest { answer: Box::new(std::mem::take(answer)), written })
             }
         }
     }

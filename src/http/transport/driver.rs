@@ -77,7 +77,7 @@ async fn run(script: &Script<'_>) -> Outcome {
     let serving = tokio::task::spawn_local(async move { connection.serve(None, &service).await });
 
     let (mut reader, mut writer) = tokio::io::split(far);
-    let send = async {
+    let writing = async {
         for piece in &script.pieces {
             // The connection may end before it has read everything.
             if writer.write_all(piece).await.is_err() {
@@ -90,12 +90,12 @@ async fn run(script: &Script<'_>) -> Outcome {
         }
     };
     let mut sent = Vec::new();
-    let receive = async {
+    let reading = async {
         if script.reads {
             let _ = reader.read_to_end(&mut sent).await;
         }
     };
-    let all = futures_util::future::join3(serving, send, receive);
+    let all = futures_util::future::join3(serving, writing, reading);
     let ended = timeout(Duration::from_hours(1), all).await;
     let ended_after = ended.ok().map(|(served, (), ())| {
         served.expect("no input makes a connection panic");
