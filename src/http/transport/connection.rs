@@ -48,7 +48,7 @@ struct Unread {
     scan: HeadScan,
 }
 
-/// What is settled when a connection is gone.
+/// Figures and permits that are settled when a connection is gone.
 #[derive(Debug)]
 pub(super) struct Tally {
     /// Bytes sent so far, heads included.
@@ -59,7 +59,7 @@ pub(super) struct Tally {
     _place: Place,
 }
 
-/// What a connection has a deadline for.
+/// The event that a connection has a deadline for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
     /// Nothing.
@@ -70,7 +70,7 @@ enum Wait {
     Head,
 }
 
-/// What a connection does next.
+/// The next step of a connection.
 #[derive(Debug)]
 pub(super) enum Next {
     /// Has the service answer the request with this head.
@@ -88,7 +88,7 @@ pub(super) enum Next {
     Close,
 }
 
-/// What becomes of a connection after an answer.
+/// The state of a connection after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
     /// It waits for the next request.
@@ -121,7 +121,7 @@ impl Connection {
         Ok(Self { stream: self.stream.register()?, ..self })
     }
 
-    /// Serves requests until the connection ends. `next` is what the first look at it found to do, if there was one.
+    /// Serves requests until the connection ends. `next` is the first step, if it is known already.
     pub(super) async fn serve<S, B>(&mut self, mut next: Option<Next>, service: &S)
     where
         S: Service<Request>,

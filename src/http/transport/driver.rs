@@ -23,7 +23,7 @@ use super::{Connections, FastAnswer, FastPath, Limits, Offer, Pages};
 /// The head that the fast path of the driven server answers.
 pub const FAST: &[u8] = b"GET /fast HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// What the other end of a driven connection does.
+/// The behaviour of the other end of a driven connection.
 #[derive(Debug, Clone)]
 pub struct Script<'a> {
     /// Sent in this order, each by itself.
@@ -34,7 +34,7 @@ pub struct Script<'a> {
     pub reads: bool,
 }
 
-/// What a driven connection did.
+/// The result of a driven connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// The bytes that it sent and that were read.

@@ -25,7 +25,7 @@ const CUT: Duration = Duration::from_secs(1);
 /// The pause before a worker that ended is replaced.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a server is started with.
+/// The parts that a server is started with.
 pub(super) struct Plan {
     pub(super) name: &'static str,
     pub(super) blocking_threads: usize,
