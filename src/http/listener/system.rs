@@ -1,4 +1,4 @@
-//! What a listening socket needs of the system, and that no safe call of a crate in use offers.
+//! System calls on listening sockets for which no crate in use has a safe function.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};

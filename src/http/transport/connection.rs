@@ -48,7 +48,7 @@ struct Unread {
     scan: HeadScan,
 }
 
-/// What is settled when a connection is gone.
+/// Figures and permits that are settled when a connection is gone.
 #[derive(Debug)]
 pub(super) struct Tally {
     /// Bytes sent so far, heads included.
@@ -59,7 +59,7 @@ pub(super) struct Tally {
     _place: Place,
 }
 
-/// What a connection has a deadline for.
+/// The event that a connection has a deadline for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
     /// Nothing.
@@ -70,7 +70,7 @@ enum Wait {
     Head,
 }
 
-/// What a connection does next.
+/// The next step of a connection.
 #[derive(Debug)]
 pub(super) enum Next {
     /// Has the service answer the request with this head.
@@ -88,7 +88,7 @@ pub(super) enum Next {
     Close,
 }
 
-/// What becomes of a connection after an answer.
+/// The state of a connection after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
     /// It waits for the next request.
@@ -121,7 +121,7 @@ impl Connection {
         Ok(Self { stream: self.stream.register()?, ..self })
     }
 
-    /// Serves requests until the connection ends. `next` is what the first look at it found to do, if there was one.
+    /// Serves requests until the connection ends. `next` is the first step, if it is known already.
     pub(super) async fn serve<S, B>(&mut self, mut next: Option<Next>, service: &S)
     where
         S: Service<Request>,
@@ -233,7 +233,7 @@ impl Connection {
             if let Some(head) = declined {
                 return Poll::Ready(Ok(Next::Request(head)));
             }
-            if let Some(next) = self.send_at_once(cx, &mut answer)? {
+            if let Some(next) = self.send_at_once(cx, &mut answer) {
                 return Poll::Ready(Ok(next));
             }
         }
@@ -247,7 +247,7 @@ impl Connection {
     }
 
     /// Sends an answer of the fast path, as far as the kernel takes it. Gives the next step unless that is the next request.
-    fn send_at_once(&mut self, cx: &mut Context<'_>, answer: &mut FastAnswer) -> io::Result<Option<Next>> {
+    fn send_at_once(&mut self, cx: &mut Context<'_>, answer: &mut FastAnswer) -> Option<Next> {
         let body = answer.body.as_deref().unwrap_or_default();
         let length = answer.bytes.len() + body.len();
         match self.stream.poll_write(cx, &answer.bytes, body) {
@@ -258,12 +258,12 @@ impl Connection {
                     let body_sent = length.saturating_sub(answer.head_length()) as u64;
                     (on_end.0)(AnswerEnd { body_sent, completion: Completion::Whole });
                 }
-                Ok(answer.closes.then_some(Next::Close))
+                answer.closes.then_some(Next::Close)
             }
             // An error shows again when the rest is sent.
             other => {
                 let written = if let Poll::Ready(Ok(written)) = other { written } else { 0 };
-                Ok(Some(Next::Rest { answer: Box::new(std::mem::take(answer)), written }))
+                Some(Next::Rest { answer: Box::new(std::mem::take(answer)), written })
             }
         }
     }

@@ -23,7 +23,7 @@ use super::{Connections, FastAnswer, FastPath, Limits, Offer, Pages};
 /// The head that the fast path of the driven server answers.
 pub const FAST: &[u8] = b"GET /fast HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// What the other end of a driven connection does.
+/// The behaviour of the other end of a driven connection.
 #[derive(Debug, Clone)]
 pub struct Script<'a> {
     /// Sent in this order, each by itself.
@@ -34,7 +34,7 @@ pub struct Script<'a> {
     pub reads: bool,
 }
 
-/// What a driven connection did.
+/// The result of a driven connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// The bytes that it sent and that were read.
@@ -77,7 +77,7 @@ async fn run(script: &Script<'_>) -> Outcome {
     let serving = tokio::task::spawn_local(async move { connection.serve(None, &service).await });
 
     let (mut reader, mut writer) = tokio::io::split(far);
-    let send = async {
+    let writing = async {
         for piece in &script.pieces {
             // The connection may end before it has read everything.
             if writer.write_all(piece).await.is_err() {
@@ -90,12 +90,12 @@ async fn run(script: &Script<'_>) -> Outcome {
         }
     };
     let mut sent = Vec::new();
-    let receive = async {
+    let reading = async {
         if script.reads {
             let _ = reader.read_to_end(&mut sent).await;
         }
     };
-    let all = futures_util::future::join3(serving, send, receive);
+    let all = futures_util::future::join3(serving, writing, reading);
     let ended = timeout(Duration::from_hours(1), all).await;
     let ended_after = ended.ok().map(|(served, (), ())| {
         served.expect("no input makes a connection panic");

@@ -35,17 +35,16 @@ const GLANCE: usize = 1024;
 /// A request that is about to be refused, or the part of it that has arrived.
 pub(super) struct Refused {
     is_head: bool,
-    log: Option<(Arc<dyn RefusalLog>, Option<IpAddr>, Vec<u8>)>,
+    client: Option<IpAddr>,
+    /// The log, and the request line for it.
+    log: Option<(Arc<dyn RefusalLog>, Vec<u8>)>,
 }
 
 impl Refused {
     pub(super) fn of(connection: &Connection, head: &[u8]) -> Self {
         let client = connection.peer.map(|peer| peer.ip().to_canonical());
-        let log = connection.worker.refusals.clone();
-        Self {
-            is_head: is_head_request(head),
-            log: log.map(|log| (log, client, request_line(head).to_vec())),
-        }
+        let log = connection.worker.refusals.clone().map(|log| (log, request_line(head).to_vec()));
+        Self { is_head: is_head_request(head), client, log }
     }
 }
 
@@ -80,12 +79,12 @@ impl Connection {
             StatusCode::SERVICE_UNAVAILABLE => 0,
             _ => connections.bad_heads.fetch_add(1, Ordering::Relaxed),
         };
-        let Refused { is_head, log } = refused;
+        let Refused { is_head, client, log } = refused;
         let (mut head, mut page) = encode(status, &self.worker.pages);
         if is_head {
             page.clear();
         }
-        let on_end = log.map(|(log, client, line)| {
+        let on_end = log.map(|(log, line)| {
             OnEnd(Box::new(move |end| {
                 log.refused(&Refusal { client, request_line: &line, status, end });
             }))

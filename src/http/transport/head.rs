@@ -70,10 +70,8 @@ impl HeadScan {
             let rest = bytes.get(at..).unwrap_or_default();
             let end = memchr::memchr(b'\n', rest);
             let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
-            if self.part == Part::RequestLine {
-                if self.line + line.len() > limits.line {
-                    return Scan::Refused(StatusCode::URI_TOO_LONG);
-                }
+            if self.part == Part::RequestLine && self.line + line.len() > limits.line {
+                return Scan::Refused(StatusCode::URI_TOO_LONG);
             }
             let Some(end) = end else {
                 self.keep_line(line);

@@ -25,7 +25,7 @@ const CUT: Duration = Duration::from_secs(1);
 /// The pause before a worker that ended is replaced.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a server is started with.
+/// The parts that a server is started with.
 pub(super) struct Plan {
     pub(super) name: &'static str,
     pub(super) blocking_threads: usize,
@@ -125,10 +125,11 @@ where
         }
     });
     let accepted = futures_util::future::try_join_all(accepting);
-    let timers = Rc::clone(&worker).run_timers();
-    // The timers never end.
-    let ((), _) = futures_util::future::try_join(async { Ok(timers.await) }, accepted).await?;
-    Ok(())
+    tokio::select! {
+        Err(error) = accepted => Err(error),
+        // The timers never end, nor does a worker that no longer accepts.
+        () = Rc::clone(&worker).run_timers() => Ok(()),
+    }
 }
 
 /// Reports the end of a worker, whatever ended it.

@@ -1,4 +1,4 @@
-//! What the connections of one worker share, and the thread that they run on.
+//! The state that the connections of one worker share, and the thread that they run on.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -18,7 +18,7 @@ use super::{Limits, Pages, Phase};
 /// Bytes read at once.
 const SCRATCH: usize = 16 << 10;
 
-/// What all workers of a server share.
+/// The state that all workers of a server share.
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
     pub(super) limits: Limits,
@@ -28,7 +28,7 @@ pub(super) struct Shared {
     pub(super) refusals: Option<Arc<dyn RefusalLog>>,
 }
 
-/// What the connections of one worker share.
+/// The state that the connections of one worker share.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) shared: Shared,
