@@ -56,8 +56,8 @@ pub struct BalancingArguments {
     /// Path that probes request [default: /files/plshelp.txt]
     #[arg(long, value_name = "PATH", help_heading = BALANCING)]
     pub probe_path: Option<String>,
-    /// The content of the probed file, text:SUBSTRING or sha-256:DIGITS; other content is a failure [default: any]
-    #[arg(long, value_name = "VALUE")]
+    /// Content of the probed file, text:SUBSTRING or sha-256:DIGITS; other content is a failure [default: any]
+    #[arg(long, value_name = "VALUE", help_heading = BALANCING)]
     pub probe_expect: Option<String>,
     /// Proxies whose X-Forwarded-For and X-Forwarded-Proto count [default: 127.0.0.0/8,::1]
     #[arg(long, value_name = "CIDR,...", help_heading = BALANCING)]

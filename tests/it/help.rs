@@ -69,7 +69,7 @@ fn the_values_of_policy_are_those_of_the_balancer() {
     let mut check = fingerpost();
     check.args(["check", "balancer"]).env("FINGERPOST__BALANCER__POLICY", "unknown");
     let checked = String::from_utf8(check.current_dir(folder.path()).output().unwrap().stdout).unwrap();
-    let known = checked.split("known are ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let known = checked.split("policies are ").nth(1).unwrap().lines().next().unwrap().to_owned();
     let output = fingerpost().args(["balancer", "--policy", "unknown"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(
