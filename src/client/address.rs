@@ -1,4 +1,4 @@
-//! Addresses as they are shown and stored: without user name and password.
+//! Addresses for display and storage, without user name and password.
 
 use std::fmt;
 
@@ -7,7 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 use url::{Origin, Url};
 
-/// User name and password of an address. They are sent to its scheme, host and port only, and shown nowhere.
+/// User name and password of an address. They are sent only to its scheme, host and port, and never
+/// displayed.
 #[derive(Clone)]
 pub struct Credentials {
     home: Origin,
@@ -15,7 +16,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Takes them out of `url`.
+    /// Removes the credentials from `url` and returns them.
     pub(super) fn take(url: &mut Url) -> Option<Self> {
         let is_there = !url.username().is_empty() || url.password().is_some();
         let decoded = |text| percent_decode_str(text).collect::<Vec<u8>>();
@@ -25,7 +26,7 @@ impl Credentials {
         is_there.then(|| Self { home, authorization: format!("Basic {}", STANDARD.encode(pair)) })
     }
 
-    /// The value of `Authorization` in a request to `url`, if they belong there.
+    /// The value of `Authorization` in a request to `url`; `None` if `url` has another origin.
     pub(super) fn authorization(&self, url: &Url) -> Option<&str> {
         (url.origin() == self.home).then_some(self.authorization.as_str())
     }
@@ -47,13 +48,13 @@ pub(super) fn shown(url: &Url) -> String {
 #[must_use]
 pub(super) fn without_credentials(mut url: Url) -> Url {
     url.set_fragment(None);
-    // Both fail only for an address without host, which has neither.
+    // Both fail only for an address without host, which has no credentials.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url
 }
 
-/// A text that may be an address, even one that cannot be parsed, without user name and password.
+/// Removes user name and password from a text that may be an address, even an invalid one.
 #[must_use]
 pub(super) fn masked(text: &str) -> String {
     let start = text.find("//").map_or(0, |at| at.saturating_add(2));

@@ -1,4 +1,4 @@
-//! Several files, so many at a time, on one thread and over shared connections.
+//! Downloads several files, a limited number at a time, on one thread and over shared connections.
 
 use std::cell::{Cell, RefCell};
 use std::io::Write as _;
@@ -24,22 +24,23 @@ use crate::cli::ProgressMode;
 use crate::http::client::Transport;
 use crate::{open_files, telemetry};
 
-/// Files that wait for the disk at a time, beside those that are downloaded.
+/// Maximum number of files that wait for the disk, beside the active downloads.
 const MAX_LANDED: usize = 256;
 
-/// Descriptors beside those of downloads: standard streams, event loop, threads that resolve names.
+/// Descriptors of the process beside those of downloads: standard streams, event loop, threads that resolve
+/// names.
 const OWN_DESCRIPTORS: u64 = 32;
 
-/// Descriptors of a download beside its connections: part file, journal, the next journal, the folder.
+/// Descriptors of a download beside its connections: part file, journal, new journal, folder.
 const FILE_DESCRIPTORS: usize = 4;
 
-/// The most time for saving the received bytes after Ctrl-C.
+/// Maximum time to save the received bytes after Ctrl-C.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How much is done at a time.
+/// Limits on concurrent work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Parallelism {
-    /// Files that are downloaded.
+    /// Active downloads.
     jobs: usize,
     /// Files that wait for the disk.
     landed: usize,
@@ -50,15 +51,16 @@ impl Parallelism {
         Self { jobs, landed: MAX_LANDED }
     }
 
-    /// The descriptors that this takes with `sources` servers for each file.
+    /// Number of descriptors needed with `sources` servers for each file.
     fn descriptors(self, sources: usize) -> u64 {
         let of_jobs = self.jobs.saturating_mul(sources.saturating_add(FILE_DESCRIPTORS));
-        // A small file has one descriptor while it gets its name, a large one its part file and its journal.
+        // A small file needs one descriptor while it gets its name, a large one needs two: part file and
+        // journal.
         let of_landed = self.landed.saturating_mul(2);
         OWN_DESCRIPTORS.saturating_add(of_jobs.saturating_add(of_landed) as u64)
     }
 
-    /// As much of it as `limit` descriptors allow: fewer files at a time, instead of files that fail.
+    /// Reduces the limits to fit into `limit` descriptors: fewer concurrent files, instead of failed ones.
     fn within(self, limit: u64, sources: usize) -> Self {
         if self.descriptors(sources) <= limit {
             return self;
@@ -69,7 +71,7 @@ impl Parallelism {
     }
 }
 
-/// Downloads everything; the code of the first address that failed.
+/// Downloads all inputs. Returns the code of the first address that failed.
 pub(super) async fn run(settings: Settings) -> GetCode {
     let began = Instant::now();
     let sources = settings.options.plan.max_sources;
@@ -89,7 +91,8 @@ pub(super) async fn run(settings: Settings) -> GetCode {
     let _handled = handle_size_limit();
     let mut first_failure: Option<(Order, GetCode)> = None;
     let mut ended = Ended::default();
-    // What Metalinks describe comes after everything that was named itself; it leads to no further ones.
+    // The files of a Metalink follow after all given addresses. An address in a Metalink is not read as
+    // another Metalink.
     while !tasks.is_empty() {
         let is_one = settings.inputs.len() == 1 && tasks.len() == 1;
         let (context, screen, active) = (&context, &screen, &active);
@@ -99,7 +102,7 @@ pub(super) async fn run(settings: Settings) -> GetCode {
                 (task.order, task.address.clone(), begin(context, task, screen).await)
             })
             .buffer_unordered(parallelism.jobs)
-            // A download that only waits for the disk leaves the network to the others.
+            // A download that only waits for the disk does not count as active.
             .map(|(order, address, begun)| async move {
                 let ending = begun.settle(context, screen).await;
                 active.set(active.get().saturating_sub(1));
@@ -136,31 +139,31 @@ pub(super) async fn run(settings: Settings) -> GetCode {
     first_failure.map_or(GetCode::Complete, |(_, code)| code)
 }
 
-/// The place of a file among all: that of its address, and of those that a Metalink at the address describes.
+/// Position of a file: index of its address, and index within the Metalink at that address.
 type Order = (usize, usize);
 
-/// A file to be downloaded, or why it is none.
+/// A file to download, or the reason why it cannot be downloaded.
 struct Task {
     order: Order,
-    /// The address as it was written.
+    /// The address as given, without credentials.
     address: String,
     job: Result<Job, DownloadError>,
 }
 
-/// How far a download is once it needs the network no more.
+/// State of a download that no longer needs the network.
 enum Begun<'a> {
     Failed { address: String, error: DownloadError },
     Landed(Box<Landed>, FileDisplay<'a>),
 }
 
 impl Begun<'_> {
-    /// Waits for the disk, and reports; the size of the file.
+    /// Waits for the disk, and prints the report. Returns the size of the file.
     async fn settle(self, context: &Context, screen: &Screen) -> Result<u64, DownloadError> {
         let report = match self {
             Self::Failed { address, error } => Report::of_failure(address, error),
             Self::Landed(landed, display) => landed.finish(context, &display).await,
         };
-        // A Metalink is no file, but those that it describes are.
+        // The report covers the files that a Metalink describes, not the Metalink.
         let is_file = !matches!(report.outcome, Err(DownloadError::IsMetalink { .. }));
         if is_file && screen.reports() == Reports::Json {
             screen.print_report(&report);
@@ -169,33 +172,34 @@ impl Begun<'_> {
     }
 }
 
-/// Downloads, up to the point where only the disk is waited for.
+/// Downloads one file, up to the point at which only disk work remains.
 async fn begin<'a>(context: &Context, task: Task, screen: &'a Screen) -> Begun<'a> {
     let job = match task.job {
         Ok(job) => job,
         Err(error) => return Begun::Failed { address: task.address, error },
     };
     let display = screen.file(&job);
-    // Boxed, so that what is handed around is small.
+    // Boxed to keep the futures small.
     let landed = Box::new(Box::pin(download::fetch(context, &job, &display)).await);
     display.landed();
     let is_claimed = !job.is_named_later(context.options.naming);
     if let (Err(DownloadError::IsMetalink { .. }), Some(name), true) =
         (landed.outcome(), job.name(), is_claimed)
     {
-        // What it describes often has the name of its address.
+        // A file in the Metalink often has the name of the address.
         context.claims.release(&name);
     }
     Begun::Landed(landed, display)
 }
 
-/// What is to be downloaded, in order.
+/// All tasks, in order.
 fn tasks(settings: &Settings, context: &Context) -> Vec<Task> {
     let inputs = settings.inputs.iter().enumerate();
     inputs.flat_map(|(index, input)| tasks_of(settings.jobs_of(input), index, input, context)).collect()
 }
 
-/// The tasks that one address stands for: the second of two files with one name would take the place of the first.
+/// The tasks of one address. Of two files with one path, the second fails, because it would replace the
+/// first.
 fn tasks_of(
     jobs: Result<Vec<Job>, DownloadError>,
     index: usize,
@@ -216,12 +220,14 @@ fn tasks_of(
     claimed.enumerate().map(task).collect()
 }
 
-/// Writing beyond the limit on the size of files fails with an error while this is held, and does not end the process.
+/// While the returned handle is held, a write beyond the file size limit (RLIMIT_FSIZE) fails with an error
+/// instead of ending the process.
 fn handle_size_limit() -> Option<tokio::signal::unix::Signal> {
     signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).ok()
 }
 
-/// Becomes true at Ctrl-C or SIGTERM, so that the received bytes are kept. `active` is the number of downloads that are awaited then.
+/// Becomes true at Ctrl-C or SIGTERM, so that received bytes are saved. `active` is the number of downloads
+/// to wait for.
 fn stop_on_signals(active: &Rc<Cell<usize>>, is_told: bool) -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
@@ -231,7 +237,7 @@ fn stop_on_signals(active: &Rc<Cell<usize>>, is_told: bool) -> watch::Receiver<b
             let end = || std::process::exit(i32::from(GetCode::Interrupted.number()));
             while signals.recv().await.is_some() {
                 if sender.send_replace(true) {
-                    // The second time, nothing is awaited.
+                    // A second signal ends the process at once.
                     end();
                 }
                 if is_told {

@@ -1,4 +1,4 @@
-//! Digests of files: which kinds are understood, how they are written, how they are computed.
+//! Digests of files: supported algorithms, text forms, computation.
 
 use std::fmt;
 
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha512};
 
-/// The longest digest, in bytes.
+/// Size of the longest digest, in bytes.
 const MAX_BYTES: usize = 64;
 
-/// How a digest is computed. SHA-1 tells what broke, not what somebody made up to look alike.
+/// A digest algorithm. SHA-1 detects accidental damage, but not forgery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
-    /// SHA-256, the one that servers are asked for.
+    /// SHA-256, which `get` asks servers for.
     Sha256,
     /// SHA-512.
     Sha512,
@@ -23,10 +23,10 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// All of them, those first that are taken where several are to be had.
+    /// All algorithms, most preferred first.
     pub const ALL: [Self; 3] = [Self::Sha256, Self::Sha512, Self::Sha1];
 
-    /// The algorithm with this name, with or without the hyphen, in any case.
+    /// The algorithm with this name, with or without hyphen, ignoring case.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         let is_name =
@@ -34,7 +34,7 @@ impl Algorithm {
         Self::ALL.into_iter().find(|algorithm| is_name(algorithm.name()))
     }
 
-    /// Its name in the registry of RFC 5854.
+    /// Its name in the IANA registry used by RFC 5854.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -44,7 +44,7 @@ impl Algorithm {
         }
     }
 
-    /// The size of its digests, in bytes.
+    /// Size of the digest, in bytes.
     fn length(self) -> usize {
         match self {
             Self::Sha256 => 32,
@@ -58,12 +58,12 @@ impl Algorithm {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Checksum {
     algorithm: Algorithm,
-    /// What the algorithm leaves over is zero.
+    /// Unused bytes are zero.
     bytes: [u8; MAX_BYTES],
 }
 
 impl Checksum {
-    /// The digest with these bytes; `None` where they are too many or too few.
+    /// The digest with these bytes; `None` if their number is wrong.
     #[must_use]
     pub fn new(algorithm: Algorithm, digest: &[u8]) -> Option<Self> {
         let mut bytes = [0; MAX_BYTES];
@@ -73,7 +73,7 @@ impl Checksum {
         Some(Self { algorithm, bytes })
     }
 
-    /// Reads hexadecimal digits, or base64.
+    /// Parses hexadecimal digits, or base64.
     #[must_use]
     pub fn parse(algorithm: Algorithm, text: &str) -> Option<Self> {
         if text.len() != algorithm.length() * 2 {
@@ -87,20 +87,20 @@ impl Checksum {
         Self::new(algorithm, &bytes?)
     }
 
-    /// Reads `sha-256=HEX`, as [`Display`](fmt::Display) writes it.
+    /// Parses `sha-256=HEX`, the format of [`Display`](fmt::Display).
     #[must_use]
     pub fn parse_named(text: &str) -> Option<Self> {
         let (name, digest) = text.split_once('=')?;
         Self::parse(Algorithm::named(name)?, digest)
     }
 
-    /// How it was computed.
+    /// The algorithm.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// Its hexadecimal digits alone.
+    /// The hexadecimal digits, without the name of the algorithm.
     #[must_use]
     pub fn hex(&self) -> String {
         use fmt::Write as _;
@@ -110,7 +110,8 @@ impl Checksum {
         })
     }
 
-    /// Whether both are of one kind, and differ: two kinds cannot be compared.
+    /// Whether both digests have the same algorithm and differ. Digests of different algorithms cannot be
+    /// compared.
     #[must_use]
     pub fn contradicts(&self, other: &Self) -> bool {
         self.algorithm == other.algorithm && self.bytes != other.bytes
@@ -142,7 +143,7 @@ impl<'de> Deserialize<'de> for Checksum {
     }
 }
 
-/// Computes a digest, bytes by bytes.
+/// An incremental digest computation.
 #[derive(Debug, Clone)]
 pub enum Hasher {
     /// SHA-256.
@@ -154,7 +155,7 @@ pub enum Hasher {
 }
 
 impl Hasher {
-    /// One that has seen nothing yet.
+    /// A computation without input.
     #[must_use]
     pub fn new(algorithm: Algorithm) -> Self {
         match algorithm {
@@ -164,7 +165,7 @@ impl Hasher {
         }
     }
 
-    /// What it computes.
+    /// The algorithm.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         match self {
@@ -174,7 +175,7 @@ impl Hasher {
         }
     }
 
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(hasher) => hasher.update(bytes),
@@ -183,7 +184,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of all that it took.
+    /// The digest of all added bytes.
     #[must_use]
     pub fn finish(self) -> Checksum {
         let algorithm = self.algorithm();

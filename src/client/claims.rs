@@ -1,4 +1,4 @@
-//! The names of one run's files: no two downloads may write to the same one.
+//! Paths of the files of one run: no two downloads may write to the same path.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -9,17 +9,18 @@ use std::rc::Rc;
 use super::error::DownloadError;
 use super::sink::{BESIDE, beside};
 
-/// The names that were given out. Clones share them.
+/// The reserved paths. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Claims {
     names: Rc<RefCell<HashSet<PathBuf>>>,
 }
 
 impl Claims {
-    /// Claims `name`, and with it the names of the part file and the journal beside it.
+    /// Reserves `name` and the paths of the part file and the journal beside it. Fails if one of them is
+    /// reserved.
     pub fn claim(&self, name: &Path) -> Result<(), DownloadError> {
         let mut names = self.names.borrow_mut();
-        // What is beside two different names is the same only where one of the two is beside the other.
+        // The files beside two paths can only coincide if one path is beside the other.
         let is_beside = BESIDE.iter().any(|suffix| {
             names.contains(&beside(name, suffix))
                 || without(name, suffix).is_some_and(|front| names.contains(front))
@@ -36,19 +37,19 @@ impl Claims {
         Ok(())
     }
 
-    /// Whether a file of this run has `name`.
+    /// Whether `name` is reserved.
     #[must_use]
     pub fn has(&self, name: &Path) -> bool {
         self.names.borrow().contains(name)
     }
 
-    /// Gives `name` back: nothing will be written to it.
+    /// Releases `name`, to which nothing will be written.
     pub fn release(&self, name: &Path) {
         self.names.borrow_mut().remove(name);
     }
 }
 
-/// `name` without `suffix`, where it ends with it.
+/// `name` without `suffix`; `None` if it does not end with it.
 fn without<'a>(name: &'a Path, suffix: &str) -> Option<&'a Path> {
     let front = name.as_os_str().as_bytes().strip_suffix(suffix.as_bytes())?;
     Some(Path::new(std::ffi::OsStr::from_bytes(front)))
@@ -60,7 +61,7 @@ mod tests {
 
     use super::*;
 
-    /// All that is written to for `name`.
+    /// All paths that a download to `name` writes to.
     fn all(name: &str) -> HashSet<PathBuf> {
         let name = Path::new(name);
         BESIDE.iter().map(|suffix| beside(name, suffix)).chain([name.to_owned()]).collect()

@@ -16,10 +16,10 @@ pub enum DownloadError {
     InvalidUrl {
         /// The address as it was given, without user name and password.
         url: String,
-        /// What it lacks.
+        /// What is missing.
         reason: &'static str,
     },
-    /// The address has another scheme than http and https.
+    /// The scheme is neither http nor https.
     #[error("{url}: unsupported scheme {scheme:?}: only http and https are supported")]
     Scheme {
         /// The address as it was given, without user name and password.
@@ -27,37 +27,37 @@ pub enum DownloadError {
         /// Its scheme.
         scheme: String,
     },
-    /// A redirect is not followed.
+    /// A redirect was not followed.
     #[error(transparent)]
     Redirect(#[from] RedirectError),
     /// The server answered with an error.
     #[error("{url} answered {status}")]
     Refused {
-        /// The address that was asked.
+        /// The requested address.
         url: String,
-        /// The status of its answer.
+        /// The status of the answer.
         status: u16,
     },
     /// The exchange with a server failed.
     #[error("{url}")]
     Transport {
-        /// The address that was asked.
+        /// The requested address.
         url: String,
-        /// What failed.
+        /// The error.
         source: TransportError,
     },
-    /// A server answered with a part that was not asked for.
+    /// A server answered with a range that was not requested.
     #[error("{url} sent an impossible part: Content-Range {value:?}")]
     BadRange {
-        /// The address that was asked.
+        /// The requested address.
         url: String,
-        /// The `Content-Range` of its answer.
+        /// The `Content-Range` of the answer.
         value: String,
     },
-    /// A source was silent for too long.
+    /// A source sent nothing for too long.
     #[error("{url} was silent for {}", humantime::format_duration(*.after))]
     Silent {
-        /// The address that was asked.
+        /// The requested address.
         url: String,
         /// The limit.
         after: std::time::Duration,
@@ -65,93 +65,93 @@ pub enum DownloadError {
     /// The whole download took too long.
     #[error("not complete within {}", humantime::format_duration(*.0))]
     TooLong(std::time::Duration),
-    /// The file is complete but not the one that was promised.
+    /// The file is complete, but its digest is wrong.
     #[error("{name} has the digest {found} instead of {promised}{}", others(*.unasked))]
     WrongChecksum {
-        /// What was downloaded.
+        /// The path of the file.
         name: String,
-        /// The digest of what came.
+        /// The digest of the received bytes.
         found: Box<Checksum>,
-        /// The digest it should have had.
+        /// The expected digest.
         promised: Box<Checksum>,
-        /// How many sources were not asked for all of it any more, since it had been fetched too often.
+        /// Number of sources that were skipped because the download limit was reached.
         unasked: usize,
     },
-    /// A server has a file with another digest than the one that was promised.
+    /// A server announces another digest than the expected one.
     #[error("{url} has a file with the digest {found} instead of {promised}")]
     OtherDigest {
-        /// The address that was asked.
+        /// The requested address.
         url: String,
-        /// The digest that the server announces.
+        /// The announced digest.
         found: Box<Checksum>,
-        /// The digest that the file should have.
+        /// The expected digest.
         promised: Box<Checksum>,
     },
     /// No server has the file.
     #[error("none of {servers} servers has {name}: each answered 404 or 410")]
     Missing {
-        /// The file.
+        /// The address of the file.
         name: String,
-        /// How many servers were asked.
+        /// Number of servers.
         servers: usize,
     },
-    /// Pieces of the file are not those that were promised.
+    /// Pieces have wrong digests.
     #[error("pieces with a wrong digest: {pieces}; no other source brought the right ones")]
     WrongPieces {
-        /// How many.
+        /// Number of pieces.
         pieces: usize,
     },
-    /// Sources have different versions of the file, and it kept changing.
+    /// The sources have different versions of the file, and it changed repeatedly.
     #[error("the file changed again and again while it was downloaded")]
     KeepsChanging,
     /// A source has another version of the file.
     #[error("{url} has another version of the file")]
     OtherVersion {
-        /// The address that was asked.
+        /// The requested address.
         url: String,
     },
-    /// An answer that cannot take the place of a version that is proven.
+    /// An answer without validators, which cannot replace a proven version.
     #[error(
         "{url} answered without ETag, Last-Modified and digest, which proves no new version; the part file is kept: run it again, \
          or begin again with --no-resume"
     )]
     Unproven {
-        /// The address that was asked.
+        /// The requested address.
         url: String,
     },
-    /// Nobody is left to ask.
+    /// No source is left to ask.
     #[error("no source is left")]
     NoSource,
-    /// The user stopped it.
+    /// The user interrupted the download.
     #[error("interrupted; run the same command again to go on")]
     Interrupted,
-    /// A Metalink cannot be used.
+    /// A Metalink is invalid.
     #[error(transparent)]
     Metalink(#[from] super::metalink::MetalinkError),
     /// The address leads to a Metalink instead of the file.
     #[error("{url} is a Metalink")]
     IsMetalink {
-        /// The address that sent it.
+        /// The address of the Metalink.
         url: String,
-        /// What it says, as far as it was read.
+        /// The text of the Metalink, as far as it was read.
         text: String,
     },
-    /// The name that a server chose is taken.
+    /// The name chosen by a server exists already.
     #[error("{} is there already; a name that the server chose replaces nothing: choose one with -o", path.display())]
     NameTaken {
-        /// What is there.
+        /// The existing file.
         path: PathBuf,
     },
-    /// Flags that make no sense, alone or together.
+    /// Invalid flags, alone or in combination.
     #[error("{0}")]
     Usage(String),
-    /// The file could not be written.
+    /// The file cannot be written.
     #[error(transparent)]
     Sink(#[from] SinkError),
 }
 
 impl DownloadError {
-    /// The code that the process ends with.
+    /// Exit code of the process.
     #[must_use]
     pub fn code(&self) -> GetCode {
         match self {

@@ -1,4 +1,4 @@
-//! What happens during a download, told to whoever shows it. Nothing else in the client prints.
+//! Events of a download, passed to an [`Observer`]. Only observers print.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,110 +7,110 @@ use url::Url;
 
 use super::plan::ByteRange;
 
-/// Something a person may want to see.
+/// An event that may be displayed.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A server answered with a redirect that is followed.
     Redirected {
         /// Status line and headers as they were received.
         head: &'a [u8],
-        /// The page that came with it, cut where it is too long to be one.
+        /// The body of the answer, possibly cut.
         page: &'a [u8],
-        /// The address it leads to.
+        /// The target of the redirect.
         to: &'a Url,
     },
-    /// A server answered with something that is neither the file nor a redirect that can be followed.
+    /// A server answered with neither the file nor a redirect that can be followed.
     Refused {
         /// Status line and headers as they were received.
         head: &'a [u8],
-        /// The page that came with it, cut where it is too long to be one.
+        /// The body of the answer, possibly cut.
         page: &'a [u8],
     },
     /// The balancer has no server, and will be asked again.
     Waiting {
-        /// In how long.
+        /// Time until the next request.
         left: Duration,
-        /// Whether this was said before.
+        /// Whether this is the first event of this wait.
         step: WaitStep,
     },
-    /// The digests that the file was described with are not understood: nothing will be compared with them.
+    /// All digests in the Metalink are unsupported, so the file is not verified.
     Unchecked {
-        /// Their kinds.
+        /// Names of the unsupported algorithms.
         kinds: &'a str,
     },
-    /// A source is known from now on.
+    /// A source was added.
     Offered {
-        /// Its number, from 0.
+        /// The number of the source, from 0.
         source: usize,
-        /// Its address.
+        /// The address of the source.
         url: &'a Url,
     },
-    /// A source is asked for bytes.
+    /// Bytes were requested from a source.
     Chosen {
-        /// Its number.
+        /// The number of the source.
         source: usize,
-        /// Its address.
+        /// The address of the source.
         url: &'a Url,
-        /// The bytes; the end is `u64::MAX` where the size is unknown.
+        /// The bytes; the end is `u64::MAX` if the size is unknown.
         range: ByteRange,
     },
-    /// A source failed, or is not wanted any more.
+    /// A source failed, or is no longer used.
     Dropped {
-        /// Its number.
+        /// The number of the source.
         source: usize,
-        /// Its address.
+        /// The address of the source.
         url: &'a Url,
-        /// Why.
+        /// The reason.
         reason: &'a str,
     },
-    /// The file itself begins to arrive.
+    /// The first answer with bytes of the file was accepted.
     Started {
-        /// The name it will get; `None` for standard output.
+        /// The final path; `None` for standard output.
         target: Option<&'a Path>,
-        /// Its size in bytes, where known.
+        /// The size in bytes, if known.
         size: Option<u64>,
-        /// Bytes that an earlier run brought.
+        /// Bytes kept from an earlier run.
         done: u64,
     },
-    /// More of the file arrived.
+    /// Bytes of the file were received.
     Received {
-        /// Who sent it.
+        /// The number of the source.
         source: usize,
-        /// How many bytes.
+        /// Number of bytes.
         bytes: u64,
     },
-    /// Bytes turned out wrong, or belong to another version, and are fetched again.
+    /// Wrong bytes, or bytes of another version, were discarded and are fetched again.
     Lost {
-        /// How many.
+        /// Number of bytes.
         bytes: u64,
-        /// Why.
+        /// The reason.
         reason: &'a str,
     },
     /// The file is complete.
     Finished {
-        /// The name it has; `None` for standard output.
+        /// The path of the file; `None` for standard output.
         target: Option<&'a Path>,
-        /// Its size in bytes.
+        /// The size in bytes.
         size: u64,
     },
-    /// The file was complete before, and nothing was downloaded.
+    /// The complete file existed before, and nothing was downloaded.
     AlreadyThere {
-        /// Its name.
+        /// The path of the file.
         target: &'a Path,
     },
 }
 
-/// How far a wait is.
+/// Stage of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitStep {
-    /// It begins.
+    /// The wait starts.
     First,
-    /// It goes on.
+    /// The wait continues.
     Further,
 }
 
-/// Is told what happens.
+/// Receives the events of one download.
 pub trait Observer {
-    /// Takes note of `event`; must return at once.
+    /// Handles `event`; must not block.
     fn notice(&self, event: &Event<'_>);
 }

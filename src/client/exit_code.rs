@@ -2,15 +2,15 @@
 
 use std::process::ExitCode;
 
-/// How a download ended, as a script sees it.
+/// Exit code of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum GetCode {
     /// The file is complete under its final name.
     Complete = 0,
-    /// The address, or one that a server sent us to, has a scheme other than http and https.
+    /// The address, or the target of a redirect, has a scheme other than http and https.
     UnsupportedProtocol = 1,
-    /// Flags that make no sense, alone or together.
+    /// Invalid flags, alone or in combination.
     Usage = 2,
     /// The address has no scheme, no host or no file.
     InvalidUrl = 3,
@@ -22,38 +22,38 @@ pub enum GetCode {
     CannotConnect = 7,
     /// The body ended before its announced length.
     PartialFile = 18,
-    /// The server answered with an error (400 or above) or with a redirect that leads nowhere.
+    /// The server answered with an error (400 or above), or with a redirect without a usable target.
     HttpError = 22,
     /// The file cannot be written.
     WriteError = 23,
     /// Connecting, the answer or the whole download took too long.
     Timeout = 28,
-    /// The file is complete but its checksum is not the one that was promised.
+    /// The file is complete, but its digest is wrong.
     WrongChecksum = 32,
-    /// A server answered a range request with a range that makes no sense.
+    /// A server answered a range request with an invalid range.
     BadRange = 33,
-    /// TLS with the server failed for another reason than its certificate.
+    /// The TLS handshake failed, for a reason other than the certificate.
     TlsHandshake = 35,
-    /// Another client is downloading to the same name, or the part file cannot be resumed.
+    /// Another client is downloading to the same path, or the part file cannot be resumed.
     CannotResume = 36,
-    /// More redirects than allowed, or redirects in a circle.
+    /// Too many redirects, or a redirect loop.
     TooManyRedirects = 47,
     /// The server closed the connection without an answer.
     EmptyReply = 52,
-    /// The connection broke, or what came over it is not HTTP.
+    /// The connection was lost, or the answer is not HTTP.
     ReceiveError = 56,
     /// The server's certificate cannot be trusted.
     Certificate = 60,
     /// The file of certificates to trust cannot be read.
     CertificateFile = 77,
-    /// A Metalink that makes no sense.
+    /// An invalid Metalink.
     BadMetalink = 82,
-    /// Interrupted by Ctrl-C or SIGTERM; what came so far is kept.
+    /// Interrupted by Ctrl-C or SIGTERM; the received bytes are kept.
     Interrupted = 130,
 }
 
 impl GetCode {
-    /// The number itself.
+    /// The code as a number.
     #[must_use]
     pub fn number(self) -> u8 {
         self as u8

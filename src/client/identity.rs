@@ -1,7 +1,7 @@
-//! Which file it is: what must be the same on every server for their bytes to be mixed.
+//! Identity of a file: the properties that must be the same on every server before their bytes are mixed.
 //!
-//! Entity tags and dates compare versions of one resource (RFC 9110, section 8.8). Only a digest compares files of different
-//! resources. [`resource`] defines which addresses count as one.
+//! Entity tags and dates compare versions of one resource (RFC 9110, section 8.8). Only a digest compares
+//! files of different resources. [`resource`] defines which addresses count as one resource.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,18 +13,20 @@ use super::checksum::{Algorithm, Checksum};
 use super::plan::ByteRange;
 use crate::http::client::head::Head;
 
-/// A `Last-Modified` must be this much older than the `Date` of its answer to be a strong validator. RFC 9110, section 8.8.2.2,
-/// demands a second and a common clock, which a client cannot verify; the minute is that of RFC 7232.
+/// A `Last-Modified` must be this much older than the `Date` of its answer to be a strong validator. RFC
+/// 9110, section 8.8.2.2, demands one second and a common clock, which a client cannot verify. The minute is
+/// from RFC 7232.
 const STRONG_DATE_AGE: Duration = Duration::from_mins(1);
 
-/// The same for an answer without `Date`, compared with the clock of this machine, which may be wrong.
+/// The limit for an answer without `Date`, compared with the clock of this machine, which may be wrong.
 const STRONG_DATE_AGE_HERE: Duration = Duration::from_hours(24);
 
-/// Earlier dates (1980-01-02) are defaults of archives and reproducible builds: they stay while the content changes.
+/// Earlier dates (1980-01-02) are defaults of archives and reproducible builds, which do not change with the
+/// content.
 const FIRST_STRONG_DATE: Duration = Duration::from_hours(24 * 3653);
 
-/// The digest that `head` promises for the whole file: `Repr-Digest` (RFC 9530), or `Digest` (RFC 3230), which
-/// mirrors still send.
+/// The digest that `head` announces for the whole file: `Repr-Digest` (RFC 9530), or `Digest` (RFC 3230),
+/// which mirrors still send.
 #[must_use]
 pub fn promised_digest(head: &Head) -> Option<Checksum> {
     let members = |name| head.all(name).flat_map(|value| value.split(','));
@@ -36,8 +38,8 @@ pub fn promised_digest(head: &Head) -> Option<Checksum> {
     current.or_else(|| digest_of_target(head))
 }
 
-/// The digest that a redirect promises for the file it leads to (RFC 6249, section 6). A `Repr-Digest` would be that
-/// of the redirect's own page.
+/// The digest that a redirect announces for its target (RFC 6249, section 6). A `Repr-Digest` would be the
+/// digest of the redirect's own page.
 #[must_use]
 pub fn digest_of_target(head: &Head) -> Option<Checksum> {
     head.all("digest").flat_map(|value| value.split(',')).find_map(|member| {
@@ -48,14 +50,14 @@ pub fn digest_of_target(head: &Head) -> Option<Checksum> {
     })
 }
 
-/// What one answer says about the file.
+/// Properties of the file according to one answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
     /// The size of the whole file.
     pub size: Option<u64>,
-    /// The strong entity tag, quotes included. A weak one promises too little.
+    /// The strong entity tag, with quotes. Weak tags are left out, because different bytes may share one.
     pub etag: Option<String>,
-    /// `Last-Modified`, as it was written, if it is a strong validator.
+    /// `Last-Modified` as received, if it is a strong validator.
     pub last_modified: Option<String>,
     /// The digest of the whole file.
     pub digest: Option<Checksum>,
@@ -64,9 +66,9 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// What an answer with a part of the file (206) or all of it says.
+    /// Reads the properties from an answer with the file (200) or a part of it (206).
     ///
-    /// Validators of a coded or transformed representation (203) do not apply to the file: they are left out.
+    /// Validators of a coded or transformed representation (203) do not apply to the file and are left out.
     #[must_use]
     pub fn from_head(head: &Head, size: Option<u64>) -> Self {
         if is_coded(head) || head.status == 203 {
@@ -88,20 +90,21 @@ impl Observed {
         }
     }
 
-    /// Whether it distinguishes this version of the file from others.
+    /// Whether these properties distinguish this version of the file from others.
     #[must_use]
     pub fn is_evidence(&self) -> bool {
         self.validator().is_some() || self.digest.is_some()
     }
 
-    /// What goes into `If-Range` (RFC 9110, section 13.1.5).
+    /// The validator for `If-Range` (RFC 9110, section 13.1.5).
     #[must_use]
     pub fn validator(&self) -> Option<&str> {
         self.etag.as_deref().or(self.last_modified.as_deref())
     }
 }
 
-/// Whether the body has a content coding (RFC 9110, section 8.4): its bytes and positions are not those of the file.
+/// Whether the body has a content coding (RFC 9110, section 8.4), so that its bytes and positions are not
+/// those of the file.
 #[must_use]
 pub fn is_coded(head: &Head) -> bool {
     head.all("content-encoding")
@@ -110,7 +113,8 @@ pub fn is_coded(head: &Head) -> bool {
         .any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
 }
 
-/// Whether `modified` is a strong validator in an answer sent at `date`, or received at `now` if it has no `Date`.
+/// Whether `modified` is a strong validator in an answer sent at `date`, or received at `now` if it has no
+/// `Date`.
 fn is_strong_date(modified: &str, date: Option<SystemTime>, now: SystemTime) -> bool {
     let Ok(modified) = httpdate::parse_http_date(modified) else { return false };
     let latest = match date {
@@ -122,12 +126,12 @@ fn is_strong_date(modified: &str, date: Option<SystemTime>, now: SystemTime) -> 
     is_meant && latest.is_some_and(|latest| modified <= latest)
 }
 
-/// The resource that `answered` represents after redirects of `requested`: two answers with the same one may be compared by their
-/// validators.
+/// The resource that `answered` represents after redirects from `requested`. Validators may be compared
+/// between answers with the same resource.
 ///
-/// A mirror keeps the path: an address that ends with the requested path and query represents the requested resource on any
-/// host. Any other path, such as `/1.2/f` behind `/latest`, is a resource of its own. Its host and its query, which storage
-/// services sign for each request, do not count.
+/// A mirror keeps the path: an address that ends with the requested path and query represents the requested
+/// resource on any host. Any other path, such as `/1.2/f` behind `/latest`, is a resource of its own. Its
+/// host and its query, which storage services sign for each request, do not count.
 #[must_use]
 pub fn resource(requested: &Url, answered: &Url) -> String {
     let mut name = shown(requested);
@@ -143,47 +147,48 @@ fn path_and_query(url: &Url) -> &str {
     &url[url::Position::BeforePath..url::Position::AfterQuery]
 }
 
-/// Who vouches for the digest.
+/// Origin of a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Authority {
-    /// The user, a metalink or the balancer: whatever any server says, the file has this digest.
+    /// The user, a Metalink or the balancer. This digest wins over announcements of servers.
     Given,
-    /// A server that has the file.
+    /// A server with the file.
     Server,
 }
 
-/// The file that is being downloaded, as far as it is known.
+/// The known properties of the file that is being downloaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: Option<u64>,
-    /// Its digest and who vouches for it.
+    /// Digest and its origin.
     pub digest: Option<(Checksum, Authority)>,
-    /// The strong entity tags under which servers have it.
+    /// Strong entity tags of this version on its servers.
     pub etags: Vec<String>,
-    /// Its `Last-Modified`, if that is a strong validator.
+    /// `Last-Modified`, if it is a strong validator.
     pub last_modified: Option<String>,
-    /// The [`resource`] that tags and date belong to; empty before there is any.
+    /// The [`resource`] that the validators belong to; empty if there is no validator.
     pub resource: String,
 }
 
-/// Whether a server has the file that is being downloaded.
+/// Result of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It has.
+    /// The answer is proven to be of the same version.
     Same,
-    /// It has another, or nothing proves that it has not.
+    /// The answer is of another version, or the versions cannot be proven equal.
     Different,
 }
 
-/// The most entity tags that are kept of one file.
+/// Maximum number of entity tags of one file.
 const MAX_ETAGS: usize = 64;
 
 impl Identity {
-    /// Whether `observed` is this file. `own_etag` is the tag under which this very server had it before.
+    /// Whether `observed` is this file. `own_etag` is the earlier tag of the same server.
     ///
-    /// Without a digest that both have in common, sameness needs evidence of the same resource: the same strong tag, or the same
-    /// modification time and size. Equal sizes alone are none: a stale copy often has the size of the new one.
+    /// Without a digest in common, equality needs validators of the same resource: the same strong tag, or
+    /// the same modification time and size. Equal sizes alone prove nothing: a stale copy often has the size
+    /// of the new one.
     #[must_use]
     pub fn compare(&self, observed: &Observed, own_etag: Option<&str>) -> Verdict {
         let verdict = |is_same| if is_same { Verdict::Same } else { Verdict::Different };
@@ -205,7 +210,7 @@ impl Identity {
             return Verdict::Same;
         }
         if self.digest.is_some_and(|(_, authority)| authority == Authority::Given) {
-            // Whatever is put together is checked in the end.
+            // The digest of the complete file is verified in the end.
             return Verdict::Same;
         }
         match (&self.last_modified, &observed.last_modified) {
@@ -216,19 +221,19 @@ impl Identity {
         }
     }
 
-    /// Whether validators of `resource` may be compared with its own.
+    /// Whether validators of `resource` may be compared with those of this file.
     #[must_use]
     pub fn is_of(&self, resource: &str) -> bool {
         self.resource.is_empty() || self.resource == resource
     }
 
-    /// Whether nothing yet tells this file from another.
+    /// Whether no property of the file is known.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.size.is_none() && self.etags.is_empty() && self.last_modified.is_none() && self.digest.is_none()
     }
 
-    /// Learns from an answer that was found to be the same file.
+    /// Adds the properties of an answer that was found to be the same file.
     pub fn learn(&mut self, observed: &Observed) {
         self.size = self.size.or(observed.size);
         self.digest = self.digest.or(observed.digest.map(|digest| (digest, Authority::Server)));
@@ -247,20 +252,20 @@ impl Identity {
         }
     }
 
-    /// Forgets everything but what was given from outside: the servers have another file now.
+    /// Keeps only a digest from the user, a Metalink or the balancer: the servers have another version now.
     #[must_use]
     pub fn reopened(&self) -> Self {
         let digest = self.digest.filter(|(_, authority)| *authority == Authority::Given);
         Self { digest, ..Self::default() }
     }
 
-    /// What goes into `If-Range` to a server whose own validator is not known.
+    /// The validator for `If-Range` to a server whose own validator is unknown.
     #[must_use]
     pub fn validator(&self) -> Option<&str> {
         self.etags.first().or(self.last_modified.as_ref()).map(String::as_str)
     }
 
-    /// Whether parts of the file can be asked for one by one: only if a changed file would be noticed.
+    /// Whether the file may be requested in parts: only if a change of it would be detected.
     #[must_use]
     pub fn can_be_resumed(&self) -> bool {
         self.validator().is_some() || self.digest.is_some()
@@ -270,14 +275,15 @@ impl Identity {
 /// The value of a `Content-Range` header (RFC 9110, section 14.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContentRange {
-    /// The part that was sent; `None` in a 416.
+    /// The range of the body; `None` in a 416.
     pub range: Option<ByteRange>,
-    /// The size of the whole file, where told.
+    /// The size of the whole file, if it is not `*`.
     pub size: Option<u64>,
 }
 
 impl ContentRange {
-    /// Reads `bytes FIRST-LAST/SIZE`, with `*` for an unknown size, or `bytes */SIZE`. Impossible values are `None`.
+    /// Parses `bytes FIRST-LAST/SIZE`, with `*` for an unknown size, or `bytes */SIZE`. Returns `None` for
+    /// impossible values.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let number = |digits: &str| -> Option<u64> {

@@ -1,34 +1,34 @@
-//! `--limit-rate`: so many bytes a second over all connections.
+//! `--limit-rate`: a rate limit over all connections.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Says how long to wait after each read. Pure.
+/// Computes the delay after each read. Pure.
 #[derive(Debug)]
 pub struct RateLimiter {
     bytes_per_second: u64,
-    /// When everything that was read so far is paid for.
+    /// Time at which the next read is allowed.
     paid_at: Option<Instant>,
 }
 
 impl RateLimiter {
-    /// A limiter to `bytes_per_second`, at least 1.
+    /// A limiter to `bytes_per_second`; 0 counts as 1.
     #[must_use]
     pub fn new(bytes_per_second: u64) -> Self {
         Self { bytes_per_second: bytes_per_second.max(1), paid_at: None }
     }
 
-    /// How much should be read at once for the rate to be even, in bytes.
+    /// Maximum size of one read in bytes, small enough for an even rate.
     #[must_use]
     pub fn read_size(&self) -> usize {
         usize::try_from(self.bytes_per_second / 16).unwrap_or(usize::MAX).max(512)
     }
 
-    /// Notes that `bytes` were read at `now`; when the next may be.
+    /// Records a read of `bytes` at `now`. Returns the time of the next read.
     pub fn take(&mut self, bytes: u64, now: Instant) -> Instant {
         let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
-        // Time in which nothing was read is not saved up.
+        // Idle time is not saved up.
         let from = self.paid_at.filter(|&at| at > now).unwrap_or(now);
         let paid = from.checked_add(cost).unwrap_or(from);
         self.paid_at = Some(paid);

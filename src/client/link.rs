@@ -4,22 +4,22 @@ use url::Url;
 
 use super::address::without_credentials;
 
-/// The most mirrors that are taken from one answer.
+/// Maximum number of mirrors of one answer.
 pub const MAX_MIRRORS: usize = 64;
 
-/// Another place where the same file is.
+/// A mirror of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
-    /// Its address.
+    /// The address.
     pub url: Url,
-    /// Its priority, 1 to 999 999: lower is better. Without one it comes last.
+    /// The priority, 1 to 999 999; lower is better. `u32::MAX` if the link has none.
     pub priority: u32,
 }
 
-/// The `rel=duplicate` links in the values of an answer's `Link` headers, best first, none twice.
+/// The distinct `rel=duplicate` links in the values of an answer's `Link` headers, best first.
 ///
-/// Relative addresses are resolved against `base`. A malformed link is skipped, and only http and https count;
-/// where `base` is https, only https.
+/// Relative addresses are resolved against `base`. Malformed links and links to other schemes than http and
+/// https are skipped; if `base` is https, only https is accepted.
 pub fn mirrors<'a>(base: &Url, values: impl Iterator<Item = &'a str>) -> Vec<Mirror> {
     let mut mirrors: Vec<Mirror> = Vec::new();
     for value in values {
@@ -58,7 +58,7 @@ fn mirror(base: &Url, link: &str) -> Option<Mirror> {
     }
 }
 
-/// The links of one header value: commas separate them, but not within `<>` or quotes.
+/// The links in one header value: separated by commas outside `<>` and quotes.
 fn links(value: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let (mut start, mut in_target, mut in_quotes) = (0, false, false);

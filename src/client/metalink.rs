@@ -1,6 +1,7 @@
-//! Metalink 4 (RFC 5854): a file that names mirrors, sizes and digests.
+//! Metalink 4 (RFC 5854): a document with mirrors, sizes and digests of files.
 //!
-//! roxmltree reads the XML: it knows no external entities, and with document types refused none that multiply.
+//! The XML parser, roxmltree, does not load external entities. Document types are refused, so that entities
+//! cannot expand without bound.
 
 use std::path::PathBuf;
 
@@ -14,36 +15,36 @@ use super::sink::Pieces;
 /// The media type of a Metalink.
 pub const MEDIA_TYPE: &str = "application/metalink4+xml";
 
-/// The longest Metalink that is read, in bytes.
+/// Maximum size of a Metalink, in bytes.
 pub const MAX_BYTES: usize = 16 << 20;
 
-/// The most XML nodes of one.
+/// Maximum number of XML nodes.
 const MAX_NODES: u32 = 1 << 20;
 
-/// The most mirrors of one file.
+/// Maximum number of mirrors of one file.
 const MAX_URLS: usize = 100;
 
-/// The most kinds of digests that are told as not understood.
+/// Maximum number of unsupported algorithms in a warning.
 const MAX_KINDS: usize = 8;
 
 const NAMESPACE: &str = "urn:ietf:params:xml:ns:metalink";
 
-/// Why a text is no Metalink of use.
+/// Why a Metalink cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MetalinkError {
-    /// It is not XML, or XML with more than a Metalink needs.
+    /// The text is not XML, or its XML exceeds the limits.
     #[error("the Metalink is not well-formed: {0}")]
     Xml(#[from] roxmltree::Error),
-    /// It is longer than any Metalink.
+    /// The text is too long.
     #[error("the Metalink is larger than {MAX_BYTES} bytes")]
     TooLarge,
-    /// Its root is something else.
+    /// The root element is not `metalink`.
     #[error("the document is no Metalink 4 (RFC 5854)")]
     OtherDocument,
-    /// It names no file that could be downloaded.
+    /// No file has a usable address.
     #[error("the Metalink names no file with an http or https address")]
     Empty,
-    /// A value makes no sense.
+    /// A value is invalid.
     #[error("the Metalink's {element} {value:?} makes no sense")]
     Value {
         /// The element.
@@ -56,19 +57,19 @@ pub enum MetalinkError {
 /// A file of a Metalink.
 #[derive(Debug, Clone)]
 pub struct MetalinkFile {
-    /// Its relative path, made harmless.
+    /// The sanitised relative path.
     pub name: PathBuf,
-    /// Where it is, best first.
+    /// Addresses, best first.
     pub urls: Vec<Url>,
-    /// Size and digest, as far as they are told.
+    /// Size and digest, if given.
     pub identity: Identity,
-    /// The digests of its pieces.
+    /// Digests of the pieces.
     pub pieces: Option<Pieces>,
-    /// The kinds of digests of the whole, where there are some and none is understood.
+    /// The algorithms of the digests of the whole file, if all of them are unsupported.
     pub unchecked: Option<String>,
 }
 
-/// Reads a Metalink; the files of it that can be downloaded.
+/// Parses a Metalink. Returns its files that have a usable address.
 pub fn parse(text: &str) -> Result<Vec<MetalinkFile>, MetalinkError> {
     if text.len() > MAX_BYTES {
         return Err(MetalinkError::TooLarge);
@@ -140,7 +141,7 @@ fn pieces(node: roxmltree::Node<'_, '_>, algorithm: Algorithm, size: u64) -> Res
     Ok(Pieces { length, size, digests: digests.into() })
 }
 
-/// The first node whose `type` is the best algorithm that any of them names.
+/// The first node with the most preferred algorithm in its `type`.
 fn best<'a>(
     nodes: impl Iterator<Item = roxmltree::Node<'a, 'a>>,
 ) -> Option<(roxmltree::Node<'a, 'a>, Algorithm)> {

@@ -1,15 +1,15 @@
-//! The client: follows the 301 and downloads, or shows why it cannot.
+//! The client `fingerpost get`: follows redirects and downloads files.
 //!
-//! - [`redirect`], [`link`], [`identity`]: where a redirect leads, which mirrors it names, whether they have the same file.
-//! - `address`: addresses as they are shown, without credentials.
+//! - [`redirect`], [`link`], [`identity`]: target of a redirect, its mirrors, and whether they have the same file.
+//! - `address`: addresses for display, without credentials.
 //! - [`checksum`]: digests of files.
-//! - [`plan`]: who fetches which bytes. Pure, tested against simulated servers.
-//! - [`sink`]: the part file, its journal, the digest.
-//! - [`download`]: one file from address to final name: does what the plan says.
-//! - [`batch`]: several files at a time; [`metalink`]: files described by one.
-//! - [`naming`]: the file's name where the user gave none; [`claims`]: that no two files of a run have the same.
-//! - [`event`], [`progress`], [`report`]: what a person, or a script, sees of it.
-//! - [`error`], [`exit_code`]: how it ends.
+//! - [`plan`]: assigns byte ranges to sources. Pure, tested with simulated servers.
+//! - [`sink`]: part file, journal, digest.
+//! - [`download`]: performs the plan for one file, from its address to its final name.
+//! - [`batch`]: several files at a time; [`metalink`]: files described by a Metalink.
+//! - [`naming`]: file names for addresses; [`claims`]: prevents two downloads of a run from writing to one path.
+//! - [`event`], [`progress`], [`report`]: output for users and scripts.
+//! - [`error`], [`exit_code`]: failures.
 
 pub mod address;
 pub mod batch;
@@ -38,15 +38,15 @@ use crate::cli::GetArguments;
 use crate::telemetry;
 use settings::Settings;
 
-/// What the client calls itself.
+/// The `User-Agent` of the client.
 pub(crate) const USER_AGENT: &str = concat!("fingerpost/", env!("CARGO_PKG_VERSION"));
 
-/// Runs `fingerpost get` and gives its exit code.
+/// Runs `fingerpost get` and returns its exit code.
 #[must_use]
 pub fn command(arguments: &GetArguments) -> ExitCode {
     match Settings::new(arguments) {
         Ok(settings) => {
-            // Not dropped: that would wait for a write to a pipe that nobody reads.
+            // Not dropped, because that would wait for a blocked write to a pipe without a reader.
             let system = ManuallyDrop::new(actix_rt::System::new());
             system.block_on(batch::run(settings)).into()
         }

@@ -1,24 +1,25 @@
-//! The name a download gets where the user gave none: a plain file name in the folder meant, whatever a server says.
+//! File names for downloads without `-o`: always plain names, even if a server sends a path.
 
 use std::path::PathBuf;
 
 use percent_encoding::{percent_decode_str, percent_encode_byte};
 use url::Url;
 
-/// The longest name that is chosen, in bytes: file systems take 255, and a suffix must fit behind it.
+/// Maximum size of a chosen name in bytes: file systems allow 255, and a suffix must fit.
 const MAX_NAME_BYTES: usize = 240;
 
-/// The name of last resort.
+/// The name if no other can be used.
 const FALLBACK: &str = "download";
 
-/// The safe name of the file that `url` names: the last part of its path, decoded.
+/// The sanitised name of the file at `url`: the decoded last segment of its path.
 #[must_use]
 pub fn from_url(url: &Url) -> String {
     let segment = url.path().rsplit('/').next().unwrap_or_default();
     safe(&lossless(&percent_decode_str(segment).collect::<Vec<u8>>()))
 }
 
-/// Bytes as text; those of another charset than UTF-8 are percent-encoded, so that texts that differ stay different.
+/// Converts bytes to text. Bytes that are not UTF-8 are percent-encoded, so that different bytes give
+/// different texts.
 #[must_use]
 pub fn lossless(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
@@ -29,9 +30,9 @@ pub fn lossless(bytes: &[u8]) -> String {
     text
 }
 
-/// The safe name that a `Content-Disposition` header proposes, if it proposes one (RFC 6266).
+/// The sanitised name in a `Content-Disposition` header, if it has one (RFC 6266).
 ///
-/// `filename*` wins over `filename`.
+/// `filename*` takes precedence over `filename`.
 #[must_use]
 pub fn from_content_disposition(value: &str) -> Option<String> {
     let mut plain = None;
@@ -49,7 +50,7 @@ pub fn from_content_disposition(value: &str) -> Option<String> {
     plain.map(|name| safe(&name))
 }
 
-/// The text of an extended value, `charset'language'text` (RFC 8187), in one of the two charsets that servers send.
+/// Decodes an extended value, `charset'language'text` (RFC 8187), in UTF-8 or ISO-8859-1.
 fn extended(value: &str) -> Option<String> {
     let (charset, rest) = value.split_once('\'')?;
     let (_, text) = rest.split_once('\'')?;
@@ -63,8 +64,8 @@ fn extended(value: &str) -> Option<String> {
     }
 }
 
-/// The `name=value` pairs between semicolons, names in lower case, quotes removed. Anything else, such as the disposition type, is
-/// skipped.
+/// The `name=value` pairs between semicolons, with names in lower case and without quotes. Other parts, such
+/// as the disposition type, are skipped.
 fn parameters(text: &str) -> Vec<(String, String)> {
     let mut parts = vec![String::new()];
     let (mut is_quoted, mut characters) = (false, text.chars());
@@ -84,7 +85,7 @@ fn parameters(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Makes a relative path harmless: it stays in its folder, and each part is a [`safe`] name.
+/// Sanitises a relative path: it stays in its folder, and each part is a [`safe`] name.
 #[must_use]
 pub fn safe_path(path: &str) -> PathBuf {
     let mut parts: Vec<String> = Vec::new();
@@ -98,7 +99,7 @@ pub fn safe_path(path: &str) -> PathBuf {
     if parts.is_empty() { PathBuf::from(FALLBACK) } else { parts.iter().collect() }
 }
 
-/// Makes a name harmless: no folders, no control characters, no leading dots, not too long.
+/// Sanitises a name: no folders, no control characters, no leading dots, limited length.
 #[must_use]
 pub fn safe(name: &str) -> String {
     let base = name.rsplit(['/', '\\']).next().unwrap_or_default();
@@ -114,7 +115,7 @@ pub fn safe(name: &str) -> String {
     clean
 }
 
-/// Characters that change how a name is shown: marks of writing direction and such.
+/// Invisible characters that change how a name is displayed, such as marks of the writing direction.
 fn is_invisible(character: char) -> bool {
     matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }

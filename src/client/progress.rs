@@ -1,4 +1,4 @@
-//! What a person sees: redirects and errors as they were received, and how far each file is.
+//! Output for users: redirects and errors as received, and the progress of each file.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -17,32 +17,32 @@ use super::settings::{Explanations, Reports, Show, Text};
 use super::sink::MAX_SMALL;
 use crate::cli::ProgressMode;
 
-/// How long at least between two plain lines of one file.
+/// Minimum interval between two plain lines of one file.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long at least between two JSON objects of one file.
+/// Minimum interval between two JSON objects of one file.
 const JSON_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Rows for sources that are shown under one file.
+/// Maximum number of rows for the sources of one file.
 const MAX_ROWS: usize = 8;
 
-/// How the files of a run ended.
+/// Totals of a run.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Ended {
     pub(super) complete: usize,
     pub(super) failed: usize,
-    /// The size of the complete ones.
+    /// Size of the complete files, in bytes.
     pub(super) bytes: u64,
     pub(super) took: Duration,
 }
 
-/// Shows all downloads of one run.
+/// Displays all downloads of one run.
 #[derive(Debug)]
 pub(super) struct Screen {
     show: Show,
     mode: ProgressMode,
     bars: MultiProgress,
-    /// How many files there are, and the bar that counts them.
+    /// A bar that counts the files of several.
     all: Option<ProgressBar>,
 }
 
@@ -63,7 +63,7 @@ impl Screen {
         Self { show, mode, bars, all }
     }
 
-    /// The display of one file.
+    /// Starts the display of one file.
     pub(super) fn file(&self, job: &Job) -> FileDisplay<'_> {
         let name = match &job.origin {
             Origin::Address(url) => super::naming::from_url(url),
@@ -92,7 +92,7 @@ impl Screen {
     pub(super) fn print_report(&self, report: &Report) {
         let line = report::line(report) + "\n";
         self.bars.suspend(|| {
-            // A reader that went away must not stop the downloads.
+            // A closed standard output must not stop the downloads.
             let _ = write(&mut io::stdout().lock(), &[line.as_bytes()]);
         });
     }
@@ -103,14 +103,14 @@ impl Screen {
         });
     }
 
-    /// So many files more than were known at first.
+    /// Adds files that were not known at the start.
     pub(super) fn expect(&self, files: usize) {
         if let Some(all) = &self.all {
             all.inc_length(files as u64);
         }
     }
 
-    /// The end of a run; several files have a summary.
+    /// Ends the display, with a summary if there are several files.
     pub(super) fn close(&self, ended: Ended) {
         if let Some(all) = &self.all {
             all.finish_and_clear();
@@ -140,14 +140,14 @@ impl Screen {
     }
 }
 
-/// Shows one download.
+/// Displays one download.
 #[derive(Debug)]
 pub(super) struct FileDisplay<'a> {
     screen: &'a Screen,
     name: String,
     bar: RefCell<Option<ProgressBar>>,
     countdown: RefCell<Option<ProgressBar>>,
-    /// A row for each source.
+    /// One row for each source.
     rows: RefCell<HashMap<usize, ProgressBar>>,
     /// Sources that were chosen before the file had a bar, with their addresses.
     early_rows: RefCell<Vec<(usize, String)>>,
@@ -170,7 +170,7 @@ impl FileDisplay<'_> {
         self.size.set(size);
         self.done.set(done);
         let is_one_of_many = self.screen.all.is_some() && size.is_some_and(|size| size <= MAX_SMALL as u64);
-        // A bar for each of thousands of small files would cost more than the files.
+        // Bars for thousands of small files would cost more than the downloads.
         if self.screen.mode != ProgressMode::Bar || is_one_of_many {
             return;
         }
@@ -190,7 +190,7 @@ impl FileDisplay<'_> {
         }
     }
 
-    /// A countdown on a terminal, one line elsewhere.
+    /// Shows a countdown on a terminal, one line elsewhere.
     fn wait(&self, left: Duration, step: WaitStep) {
         let seconds = left.as_secs_f64().round();
         let line = format!("No server is available; asking again in {seconds} s");
@@ -285,7 +285,8 @@ impl FileDisplay<'_> {
         rows.insert(source, row);
     }
 
-    /// Nothing is to come any more; what waits for the disk has no bar, where there are several files.
+    /// Called when the network transfer is complete. With several files, a file that waits for the disk has
+    /// no bar.
     pub(super) fn landed(&self) {
         if self.screen.all.is_some() {
             self.clear();
@@ -320,7 +321,7 @@ impl Observer for FileDisplay<'_> {
         match event {
             Event::Redirected { head, page, to } => {
                 let line = format!("A new server address was received: {to}\n");
-                // A balancer's second answer is like its first.
+                // Later redirects of a balancer resemble the first one, so only their target is shown.
                 if self.has_shown_redirect.replace(true) {
                     self.screen.print_text(&[line.as_bytes()]);
                 } else {
@@ -385,7 +386,7 @@ fn styled(bar: ProgressBar, template: &str) -> ProgressBar {
     }
 }
 
-/// What is missing for the next line to begin at the left.
+/// A line break if the page does not end with one.
 fn ending(page: &[u8]) -> &'static [u8] {
     if page.last().is_none_or(|&last| last == b'\n') { b"" } else { b"\n" }
 }
@@ -402,7 +403,7 @@ fn write(stream: &mut (impl Write + IsTerminal), parts: &[&[u8]]) -> io::Result<
     stream.flush()
 }
 
-/// A server's text without what would command the terminal that shows it.
+/// Removes control characters, with which a server could send commands to the terminal.
 fn harmless(text: &[u8]) -> String {
     String::from_utf8_lossy(text)
         .replace("\r\n", "\n")

@@ -1,40 +1,40 @@
-//! Following redirects: where to go next, and when to refuse.
+//! Follows redirects, and decides which of them are refused.
 
 use url::Url;
 
 use super::address::{shown, without_credentials};
 
-/// The redirects that are followed unless the user says otherwise.
+/// Default maximum number of redirects.
 pub const DEFAULT_MAX_REDIRECTS: usize = 10;
 
-/// Why a redirect is not followed.
+/// Why a redirect was not followed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RedirectError {
-    /// There is no `Location`, or it is no address.
+    /// The answer has no valid `Location`.
     #[error("{from} redirects without a usable Location")]
     NoLocation {
-        /// Who redirected.
+        /// The address that redirected.
         from: String,
     },
-    /// The scheme is neither http nor https.
+    /// The scheme of the target is neither http nor https.
     #[error("refusing the redirect to {scheme}: only http and https are followed")]
     Scheme {
-        /// The scheme of the new address.
+        /// The scheme of the target.
         scheme: String,
     },
-    /// From an encrypted connection to an open one.
+    /// A redirect from https to http.
     #[error("refusing the redirect from https to {to}: it would give up encryption")]
     Downgrade {
-        /// The new address.
+        /// The target.
         to: String,
     },
-    /// The new address was visited before.
+    /// The target was visited before.
     #[error("the redirects run in a circle: {at} was visited before")]
     Circle {
-        /// The address.
+        /// The target.
         at: String,
     },
-    /// More redirects than allowed.
+    /// There are more redirects than allowed.
     #[error("more than {max} redirects")]
     TooMany {
         /// The limit.
@@ -45,38 +45,39 @@ pub enum RedirectError {
 /// The addresses visited on the way to a file.
 #[derive(Debug, Clone)]
 pub struct Trail {
-    /// All but the last.
+    /// All addresses but the last.
     visited: Vec<Url>,
     end: Url,
     max: usize,
 }
 
 impl Trail {
-    /// A trail that starts at `url` and allows `max` redirects.
+    /// A chain that starts at `url` and allows `max` redirects.
     #[must_use]
     pub fn new(url: Url, max: usize) -> Self {
         Self { visited: Vec::new(), end: without_credentials(url), max }
     }
 
-    /// The address at its end: the next to be asked.
+    /// The last address, which is requested next.
     #[must_use]
     pub fn end(&self) -> &Url {
         &self.end
     }
 
-    /// The address before it: who redirected here last. Without a redirect, the end itself.
+    /// The address that redirected to the last one; the last one itself if there was no redirect.
     #[must_use]
     pub fn previous(&self) -> &Url {
         self.visited.last().unwrap_or(&self.end)
     }
 
-    /// The same way to another address, which the last one but one named beside its redirect.
+    /// The same chain with `url` as last address, for a mirror named beside the last redirect.
     #[must_use]
     pub fn turned_to(&self, url: Url) -> Self {
         Self { visited: self.visited.clone(), end: url, max: self.max }
     }
 
-    /// Takes the next step: `location` is what the last address answered, absolute or relative to it.
+    /// Follows a redirect: `location` is the header of the answer from the last address, absolute or relative
+    /// to it.
     pub fn follow(&mut self, location: Option<&str>) -> Result<Url, RedirectError> {
         let mut next = location
             .and_then(|location| self.end.join(location).ok())

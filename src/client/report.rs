@@ -1,4 +1,4 @@
-//! `--json`: how each file ended, as one object a line.
+//! `--json`: one object per line with the result of each file.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use super::checksum::Algorithm;
 use super::download::Report;
 use super::exit_code::GetCode;
 
-/// The object. `seconds` and `ttfb` are in seconds.
+/// The result of one file. `seconds` and `ttfb` are in seconds.
 #[derive(Debug, Serialize)]
 struct FileReport<'a> {
     url: &'a str,
@@ -22,13 +22,13 @@ struct FileReport<'a> {
 #[derive(Debug, Serialize)]
 struct ServerReport<'a> {
     url: &'a str,
-    /// Bytes that were kept.
+    /// Received bytes that were kept.
     bytes: u64,
     ttfb: Option<f64>,
     errors: &'a [String],
 }
 
-/// The line for one file.
+/// The JSON line for one file, without line break.
 #[must_use]
 pub fn line(report: &Report) -> String {
     let error = report.outcome.as_ref().err();
@@ -54,6 +54,6 @@ pub fn line(report: &Report) -> String {
             })
             .collect(),
     };
-    // Nothing in it can fail to be written as JSON.
+    // The fields always serialise.
     serde_json::to_string(&object).unwrap_or_default()
 }

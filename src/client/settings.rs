@@ -1,4 +1,4 @@
-//! From flags to what the client goes by: checked, in types that cannot say nonsense.
+//! Validates the flags and converts them to settings.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -22,26 +22,26 @@ use crate::http::client::{Family, TransportSettings};
 use crate::http::tls::{Trust, Verification};
 use crate::open_files;
 
-/// The longest list of addresses that is read, in bytes.
+/// Maximum size of a list of addresses, in bytes.
 const MAX_LIST_BYTES: u64 = 64 << 20;
 
-/// What one run of `fingerpost get` is to do.
+/// Settings of one run of `fingerpost get`.
 #[derive(Debug)]
 pub(super) struct Settings {
-    /// The addresses or Metalink files, in order, as they were written.
+    /// The addresses or Metalink files, in order, as given.
     pub(super) inputs: Vec<String>,
-    /// Where they go.
+    /// Destination of the files.
     pub(super) output: Output,
     pub(super) checksum: Option<Checksum>,
     pub(super) options: Options,
     pub(super) transport: TransportSettings,
     pub(super) limit_rate: Option<u64>,
-    /// Files at a time.
+    /// Maximum number of concurrent downloads.
     pub(super) jobs: usize,
     pub(super) show: Show,
 }
 
-/// What is shown, and where.
+/// Settings of the display.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Show {
     pub(super) progress: Option<ProgressMode>,
@@ -50,14 +50,14 @@ pub(super) struct Show {
     pub(super) reports: Reports,
 }
 
-/// Where redirects and error pages are shown.
+/// Destination of redirects and error pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Text {
-    /// On standard output, where nothing else goes there.
+    /// Standard output, if it is free.
     Output,
-    /// On standard error, where standard output carries the file or reports.
+    /// Standard error, if standard output carries the file or reports.
     Error,
-    /// Nowhere.
+    /// They are not shown.
     Nowhere,
 }
 
@@ -68,7 +68,7 @@ pub(super) enum Explanations {
     Hidden,
 }
 
-/// Whether a JSON object tells how each file ended.
+/// Whether a JSON object reports the result of each file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reports {
     Json,
@@ -129,7 +129,7 @@ impl Settings {
         })
     }
 
-    /// What one input stands for: a Metalink file for all that it describes, anything else for one download.
+    /// The downloads of one input: all files of a Metalink file, or else one address.
     pub(super) fn jobs_of(&self, input: &str) -> Result<Vec<Job>, DownloadError> {
         let is_metalink = [".meta4", ".metalink"].iter().any(|ending| input.ends_with(ending));
         if is_metalink && !input.contains("://") {
@@ -146,7 +146,7 @@ impl Settings {
         Ok(vec![Job { origin, output, checksum: self.checksum, credentials }])
     }
 
-    /// The downloads that a Metalink describes.
+    /// The downloads of all files of a Metalink.
     pub(super) fn described_jobs(&self, files: Vec<MetalinkFile>) -> Result<Vec<Job>, DownloadError> {
         if files.len() > 1 && !matches!(self.output, Output::Folder(_)) {
             return Err(usage("-o names one file, but the Metalink describes several: use --output-dir"));
@@ -221,12 +221,12 @@ fn transport(arguments: &GetArguments, limit_rate: Option<u64>) -> TransportSett
     }
 }
 
-/// An address with a scheme and a host.
+/// Parses an address with a scheme and a host.
 fn parse_url(text: &str) -> Result<Url, DownloadError> {
     let url = Url::parse(text).map_err(|_| invalid(text, "expected http://host:port/file"))?;
     match url.scheme() {
         "http" | "https" if url.has_host() => Ok(url),
-        // `host:8080/file` reads as the scheme `host`.
+        // `host:8080/file` parses as the scheme `host`.
         _ if url.cannot_be_a_base() || !url.has_host() => {
             Err(invalid(text, "expected http://host:port/file"))
         }
@@ -244,7 +244,7 @@ fn parse_checksum(text: &str) -> Result<Checksum, DownloadError> {
     })
 }
 
-/// A header line that cannot end another one or belong to the connection itself.
+/// Parses a header line. It must not contain another header line, nor a header that the download sets itself.
 fn parse_header(line: &str) -> Result<(String, String), DownloadError> {
     const OURS: [&str; 7] =
         ["host", "connection", "range", "if-range", "accept-encoding", "content-length", "transfer-encoding"];
@@ -271,8 +271,8 @@ fn read_list(path: &Path) -> Result<String, DownloadError> {
     Ok(decoded(&bytes))
 }
 
-/// A text as other programs write it: UTF-8 with or without a byte order mark, UTF-16 with one, and bytes of another charset, which
-/// are percent-encoded, as an address needs them.
+/// Decodes a text as written by other programs: UTF-8 with or without byte order mark, or UTF-16 with byte
+/// order mark. Bytes of other charsets are percent-encoded, as in an address.
 fn decoded(bytes: &[u8]) -> String {
     let wide = |pair: fn([u8; 2]) -> u16, bytes: &[u8]| {
         let units: Vec<u16> = bytes.as_chunks().0.iter().map(|chunk| pair(*chunk)).collect();

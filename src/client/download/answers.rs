@@ -1,4 +1,4 @@
-//! Judging an answer: is it the same file, and does it bring what was asked for?
+//! Judges an answer: whether it is the same file, and whether it has the requested bytes.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use super::runs::Flow;
 use super::{Origin, Output};
 
 impl Engine<'_> {
-    /// Takes an answer in, or tells the plan why not.
+    /// Accepts an answer, or reports to the plan why it cannot be used.
     pub(super) fn judge(
         &mut self,
         run: RunId,
@@ -33,20 +33,20 @@ impl Engine<'_> {
         let url = opened.url.to_string();
         let is_open = matches!(self.job.origin, Origin::Address(_)) && self.job.checksum.is_none();
         if is_metalink && is_whole && is_open {
-            // Once a server has sent the file, it is no Metalink.
+            // A Metalink after bytes of the file is not a description of the file.
             if self.nothing_kept() && self.identity == self.identity.reopened() {
                 self.metalink = Some(opened.answer);
                 return Err(DownloadError::IsMetalink { url, text: String::new() });
             }
             if self.nothing_came() {
-                // What an earlier run left may be older than it.
+                // The bytes of an earlier run may be older than the Metalink.
                 self.other_versions.push(source);
             }
             self.fail(run, Failure::Final, DownloadError::OtherVersion { url }, None, now);
             return Ok(());
         }
         let own_etag = self.sources.get(source).and_then(|entry| entry.etag.clone());
-        // Where nothing tells one version from another, what is kept must not be added to.
+        // Without a validator or digest, an answer cannot be proven to continue the kept bytes.
         let is_unprovable = self.identity.is_open() && !self.nothing_kept();
         let is_different = is_unprovable
             || self.identity.compare(&opened.observed, own_etag.as_deref()) == Verdict::Different;
@@ -54,7 +54,8 @@ impl Engine<'_> {
             if !self.nothing_kept() || !self.could_be(&opened.observed) {
                 let could_be = self.could_be(&opened.observed);
                 if could_be && self.identity.can_be_resumed() && !opened.observed.is_evidence() {
-                    // Perhaps the page of a captive portal: the proven version stays, and a later answer may be of it.
+                    // The answer may be the page of a captive portal: the proven version stays, and a later
+                    // answer may match it.
                     let failure = Failure::Passing { retry_after: None };
                     self.fail(run, failure, DownloadError::Unproven { url }, None, now);
                     return Ok(());
@@ -72,7 +73,7 @@ impl Engine<'_> {
                 self.fail(run, Failure::Final, error, None, now);
                 return Ok(());
             }
-            // Nothing of the other version was kept: this one is as good.
+            // No byte of the earlier version was kept, so the version of this answer replaces it.
             self.turn_to_another_version(now);
         }
         let knew_validator = self.sources.get(source).and_then(|entry| entry.validator.clone());
@@ -80,7 +81,7 @@ impl Engine<'_> {
             entry.etag.clone_from(&opened.observed.etag);
             entry.validator = opened.observed.validator().map(ToOwned::to_owned);
             entry.first_byte = entry.first_byte.or_else(|| Some(now.duration_since(started)));
-            // The next request needs not take the redirects again.
+            // The next request skips the redirects.
             if *entry.trail.end() != opened.url {
                 entry.trail = entry.trail.turned_to(opened.url.clone());
             }
@@ -90,7 +91,8 @@ impl Engine<'_> {
             let was_other_tag =
                 knew_validator.is_none() && opened.observed.validator() != wanted.validator.as_deref();
             if was_other_tag && opened.observed.validator().is_some() {
-                // The same file under a tag of its own: it is asked again, in its own terms.
+                // The source has the same file under an ETag of its own: the part is requested again with
+                // that ETag.
                 self.runs.remove(&run);
                 self.plan.withdraw(run, now);
             } else {
@@ -124,7 +126,8 @@ impl Engine<'_> {
         }
     }
 
-    /// The version of which nothing was kept is given up, and with it whoever was about to send it.
+    /// Gives up the current version, of which no byte was kept, and excludes the sources that were about to
+    /// send it.
     fn turn_to_another_version(&mut self, now: Instant) {
         self.identity = self.identity.reopened();
         self.plan.forget_size();
@@ -150,7 +153,7 @@ impl Engine<'_> {
         if self.writer.is_none() {
             match self.open_store(&opened) {
                 Err(DownloadError::Sink(error @ SinkError::NoSpace { .. })) if !self.is_named_later() => {
-                    // This server announces the size; another one may have a smaller file.
+                    // Another server may have a smaller file.
                     self.identity = before;
                     self.fail(run, Failure::Final, error.into(), None, now);
                     return Ok(());
@@ -195,7 +198,7 @@ impl Engine<'_> {
         self.open_writer()
     }
 
-    /// A writer of a file of which nothing is there yet.
+    /// Opens a writer for a file of which no byte was received.
     pub(super) fn open_writer(&mut self) -> Result<(), DownloadError> {
         let (size, hashing, pieces) = (self.identity.size, self.hashing(), self.pieces());
         let Some(target) = &self.target else {
@@ -216,13 +219,13 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// A request for what follows the bytes that are there was told that nothing does: that is the size, where it was not known,
-    /// and where it is said of this version.
+    /// Handles a 416 to a request that starts behind the received bytes. If the size was unknown and the 416
+    /// is about this version, its size is the size of the file. Returns whether that is the case.
     pub(super) fn is_end(&mut self, run: RunId, observed: &Observed, now: Instant) -> bool {
         let Some(active) = self.runs.get(&run) else { return false };
         let is_same = match &observed.etag {
             Some(tag) => self.identity.etags.contains(tag),
-            // Many servers send no tag with a 416: who sent this version speaks of it.
+            // Many servers send no ETag with a 416: it counts if its source has sent this version before.
             None => {
                 self.sources.supplied_bytes(active.source) > 0
                     || self.sources.get(active.source).is_some_and(|entry| entry.validator.is_some())
@@ -240,17 +243,17 @@ impl Engine<'_> {
         true
     }
 
-    /// Whether no byte of the file is there yet.
+    /// Whether no byte of the file was kept, neither from this run nor from an earlier one.
     pub(super) fn nothing_kept(&self) -> bool {
         self.sources.remembered.is_empty() && self.nothing_came()
     }
 
-    /// Whether no byte of what is there came in this run.
+    /// Whether no byte was kept in this run.
     fn nothing_came(&self) -> bool {
         self.sources.ids().all(|id| self.sources.supplied_bytes(id) == 0)
     }
 
-    /// Whether `observed` could be the file if all that is there were given up.
+    /// Whether `observed` could be the file if all kept bytes were discarded.
     fn could_be(&self, observed: &Observed) -> bool {
         self.identity.reopened().compare(observed, None) == Verdict::Same
     }

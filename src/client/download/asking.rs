@@ -1,4 +1,4 @@
-//! Asking the address that the user gave: a balancer names servers, a server answers itself.
+//! Requests to the address given by the user: a balancer names servers, a server answers with the file.
 
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ use super::engine::Engine;
 use super::fetch::{Hop, OpenError, Opened, Shown, Wanted};
 use super::{Origin, Unavailable};
 
-/// What a balancer is waited for where its 503 does not say how long.
+/// Wait after a 503 without `Retry-After`.
 const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 
-/// What came of asking.
+/// Result of a request to the address given by the user.
 pub(super) enum AskOutcome {
     Redirect {
         trail: Trail,
@@ -39,9 +39,9 @@ pub(super) enum AskOutcome {
     },
     Failed(OpenError),
     Silent,
-    /// Another second of the wait after a 503 is over.
+    /// One more second of the wait after a 503 has passed.
     Waiting(Countdown),
-    /// All of it is.
+    /// The wait after a 503 is over.
     Waited,
 }
 
@@ -63,7 +63,7 @@ impl Engine<'_> {
         let headers = if avoid.is_empty() { Vec::new() } else { vec![("Fingerpost-Avoid", avoid)] };
         let fetcher = self.fetcher.clone();
         let plan = &self.context.options.plan;
-        // As long as no server is known, the address itself is the only source.
+        // Until a server is known, the address itself is the only source.
         let patience = if self.sources.is_empty() { plan.drop_lone_after() } else { plan.drop_after };
         self.asked = self.asked.saturating_add(1);
         let asking = async move {
@@ -160,7 +160,8 @@ impl Engine<'_> {
         self.identity.resource.split(' ').next() == Some(&address::shown(requested))
     }
 
-    /// The resource at `named`, an address that the requested one redirects to. What the redirect names beside it is the same.
+    /// The resource at `named`, the target of a redirect from the requested address. The mirrors of that
+    /// redirect have the same resource.
     fn resource_at(&self, named: &Url) -> String {
         match &self.job.origin {
             Origin::Address(requested) => identity::resource(requested, named),
@@ -195,7 +196,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Waits, and counts down to the next asking.
+    /// Waits before the next request to the balancer, and shows a countdown.
     fn wait(&mut self, wait: Duration) {
         let now = Instant::now();
         let countdown = Countdown::new(wait, now);

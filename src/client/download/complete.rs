@@ -1,4 +1,4 @@
-//! Whether a file that is there already is the one that would be downloaded.
+//! Whether a file that exists already is the file to be downloaded.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::super::sink::digest;
 use super::fetch::Fetcher;
 use super::{Clobber, Context, Job, Origin, Report, Resume};
 
-/// What becomes of `work`, unless the user wants an end or the time of the whole download is over.
+/// Runs `work`; fails if the user interrupts the download or `--max-time` is over first.
 pub(super) async fn within<T>(
     context: &Context,
     started: Instant,
@@ -34,7 +34,7 @@ pub(super) async fn within<T>(
     }
 }
 
-/// Whether the file at `path` is the one that would be downloaded, or is not to be touched.
+/// Whether the file at `path` is the file to be downloaded, or must not be replaced.
 pub(super) async fn is_complete(
     context: &Context,
     job: &Job,
@@ -65,7 +65,7 @@ pub(super) async fn is_complete(
     is_what_was_observed(path, &observed, report).await
 }
 
-/// The same where a server has named the file, and said all of it that `identity` knows.
+/// Like [`is_complete`], for a name chosen by a server that has also sent all that `identity` knows.
 pub(super) async fn is_identical(
     context: &Context,
     identity: &Identity,
@@ -94,13 +94,13 @@ async fn is_what_was_observed(path: &Path, observed: &Observed, report: &mut Rep
         report.digest = digest_of(path, promised.algorithm()).await;
         return report.digest == Some(promised);
     }
-    // A finished file has the server's modification time: one that was touched since has another.
+    // A finished file gets the server's modification time: a later write to it changes the time.
     let modified = metadata.modified().ok().map(httpdate::fmt_http_date);
     let own = Identity { size: Some(metadata.len()), last_modified: modified, ..Identity::default() };
     observed.last_modified.is_some() && own.compare(observed, None) == Verdict::Same
 }
 
-/// The digest of the file at `path`; whoever waits no more for it stops it.
+/// Computes the digest of the file at `path`. Dropping the future stops the computation.
 async fn digest_of(path: &Path, algorithm: Algorithm) -> Option<Checksum> {
     let path = path.to_owned();
     let waiting = Arc::new(());

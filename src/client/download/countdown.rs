@@ -1,33 +1,33 @@
-//! Waiting for a balancer that has no server, second by second, so that a person can see how long it takes.
+//! Countdown, second by second, while a balancer has no server.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The longest wait at once, whatever `Retry-After` says; then the balancer is asked again.
+/// Maximum of one wait, even if `Retry-After` is longer; then the balancer is asked again.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
-/// A wait that is under way.
+/// A wait in progress.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Countdown {
     until: Instant,
 }
 
 impl Countdown {
-    /// Begins to wait for `wait`, or for [`LONGEST_WAIT`] where that is less.
+    /// Starts a wait of `wait`, at most [`LONGEST_WAIT`].
     pub(super) fn new(wait: Duration, now: Instant) -> Self {
         Self { until: now + wait.min(LONGEST_WAIT) }
     }
 
-    /// How long it still takes; zero when it is over.
+    /// Remaining time; zero at the end.
     pub(super) fn left(&self, now: Instant) -> Duration {
         self.until.saturating_duration_since(now)
     }
 
-    /// Waits until another whole number of seconds is left, or none; whether it goes on.
+    /// Waits until the remaining time is a whole number of seconds. Returns whether time remains.
     pub(super) async fn tick(&self) -> bool {
         let left = self.left(Instant::now());
-        // At a whole second already: the next one.
+        // At a whole second, the next one is due.
         let to_boundary = match left.subsec_nanos() {
             0 => Duration::from_secs(1).min(left),
             nanos => Duration::from_nanos(nanos.into()),
@@ -41,7 +41,7 @@ impl Countdown {
 mod tests {
     use super::*;
 
-    /// The seconds that are shown, and how long the whole took.
+    /// The displayed seconds, and the duration of the whole wait.
     async fn shown(wait: Duration) -> (Vec<u64>, Duration) {
         let began = Instant::now();
         let countdown = Countdown::new(wait, began);

@@ -6,10 +6,10 @@ use super::super::error::DownloadError;
 use super::super::metalink::{MAX_BYTES, MetalinkError};
 use crate::http::client::Answer;
 
-/// How long the rest of a Metalink may take.
+/// Timeout for the body of a Metalink.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The text of the Metalink that `answer`, of the server at `url`, brings.
+/// Reads the text of the Metalink from `answer`, sent by the server at `url`.
 pub(super) async fn read(url: &str, mut answer: Answer) -> Result<String, DownloadError> {
     let reading = async {
         let mut text = Vec::new();

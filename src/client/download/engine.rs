@@ -1,4 +1,4 @@
-//! Does what the plan says, and tells it what happened.
+//! Performs the actions of the plan, and reports events to it.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -28,10 +28,11 @@ use super::sources::Sources;
 use super::{Context, Job, Origin, Report, Reporting, known};
 use crate::http::client::Answer;
 
-/// A wake-up that is later than this shows that the process was suspended, or waited for something else than the servers.
+/// A wake-up that is later than this shows that the process was suspended, or was blocked by something other
+/// than the servers.
 const MAX_LATE: Duration = Duration::from_secs(1);
 
-/// One download under way.
+/// One download in progress.
 pub(super) struct Engine<'a> {
     pub(super) context: &'a Context,
     pub(super) job: &'a Job,
@@ -43,20 +44,20 @@ pub(super) struct Engine<'a> {
     pub(super) sources: Sources,
     pub(super) runs: HashMap<RunId, ActiveRun>,
     pub(super) steps: FuturesUnordered<Abortable<LocalBoxFuture<'static, Step>>>,
-    /// Answers that are not read on until the disk has caught up.
+    /// Answers that are not read until the disk has caught up.
     pub(super) held_back: Vec<(RunId, Flow)>,
     pub(super) asking: Option<LocalBoxFuture<'static, AskOutcome>>,
     pub(super) writer: Option<Writer>,
     pub(super) place: Place,
-    /// The name that was taken only when it was needed.
+    /// The path that was reserved late, once the name of the file was known.
     claimed: Option<PathBuf>,
-    /// What came instead of the file.
+    /// The Metalink that a server sent instead of the file.
     pub(super) metalink: Option<Answer>,
     /// Sources that have another version of the file.
     pub(super) other_versions: Vec<SourceId>,
     pub(super) restarts: usize,
     pub(super) refetch: Refetch,
-    /// Askings since the last restart.
+    /// Requests to the balancer since the last restart.
     pub(super) asked: usize,
     pub(super) last_error: Option<(DownloadError, Option<Shown>)>,
     pub(super) checksum_error: Option<DownloadError>,
@@ -76,7 +77,7 @@ impl<'a> Engine<'a> {
         started: Instant,
     ) -> Self {
         let identity = known(job);
-        // What takes bytes in order only has no part file, and nothing that could be gone on with.
+        // An output without positions has no part file and cannot be resumed.
         let target = target.filter(|_| place != Place::InOrder);
         let balancer = match &job.origin {
             Origin::Address(_) => Balancer::Present,
@@ -120,7 +121,7 @@ impl<'a> Engine<'a> {
     pub(super) fn plan_settings(context: &Context, has_positions: bool) -> super::PlanSettings {
         let mut settings = context.options.plan.clone();
         if !has_positions {
-            // Standard output takes bytes in order: one run at a time brings them so.
+            // An output without positions takes bytes in order, so only one run may be active.
             settings.max_sources = 1;
         }
         settings
@@ -133,7 +134,7 @@ impl<'a> Engine<'a> {
             if let (Some(kinds), None) = (unchecked, self.identity.digest) {
                 self.observer.notice(&Event::Unchecked { kinds });
             }
-            // By the Metalink, all of them have the same file.
+            // The Metalink asserts that all of its addresses have the same file.
             let resource = urls.first().map(address::shown).unwrap_or_default();
             for url in urls {
                 self.add_source(Trail::new(url.clone(), self.context.options.max_redirects), &resource);
@@ -156,7 +157,8 @@ impl<'a> Engine<'a> {
             }
             match self.plan.standing() {
                 Standing::Complete => {
-                    // What takes bytes in order may take none any more; a file on the disk must not be left half checked.
+                    // A write to a pipe may block forever, so it must be interruptible. The check of a file
+                    // on the disk must not be left half done.
                     let is_right = if self.place == Place::InOrder {
                         within(self.context, self.started, self.is_right()).await??
                     } else {
@@ -221,7 +223,7 @@ impl<'a> Engine<'a> {
         if is_wanted { Hashing::On(self.algorithm()) } else { Hashing::Off }
     }
 
-    /// The algorithm of the digest that is known; SHA-256 where none is.
+    /// The algorithm of the known digest, or SHA-256.
     pub(super) fn algorithm(&self) -> Algorithm {
         self.identity.digest.map_or(Algorithm::Sha256, |(digest, _)| digest.algorithm())
     }
@@ -255,7 +257,7 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// Where the end waits for the disk, the disk begins before the end.
+    /// Starts a checkpoint before it is due, so that less is left to sync at the end.
     fn checkpoint_early(&mut self) -> Result<(), DownloadError> {
         let is_due = self.writer.as_ref().is_some_and(Writer::is_checkpoint_due);
         if is_due && self.context.options.durability == Durability::Synced {
@@ -264,7 +266,7 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// The file begins to arrive: says so, once.
+    /// Reports the start of the transfer, once.
     pub(super) fn announce(&mut self) {
         if !std::mem::replace(&mut self.is_announced, true) {
             self.observer.notice(&Event::Started {
@@ -275,7 +277,8 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// A right file, ready to be named; what came of a download that failed is kept or removed.
+    /// Ends all runs. Returns a verified file that only lacks its name; after a failure, keeps the received
+    /// bytes if a later run can use them, and removes them otherwise.
     pub(super) async fn conclude(
         &mut self,
         outcome: Result<(), DownloadError>,
@@ -297,7 +300,7 @@ impl<'a> Engine<'a> {
                 durability: self.context.options.durability,
             })),
             (Err(error), None) => Err(error),
-            // What waits to be written is dropped: a pipe without a reader would never take it.
+            // Unwritten bytes are dropped: a write to a pipe without a reader would block forever.
             (Err(error), Some(_)) if self.place == Place::InOrder => Err(error),
             (Err(error), Some(mut writer)) => {
                 let is_wrong = matches!(error, DownloadError::WrongChecksum { .. });
@@ -306,11 +309,11 @@ impl<'a> Engine<'a> {
                     && self.identity.can_be_resumed()
                     && !is_wrong
                     && !matches!(error, DownloadError::Sink(_));
-                // The first failure is the one to tell; a second one here changes nothing.
+                // The first failure is reported; a failure to clean up is not.
                 let _ = if is_of_use {
                     writer.save_all(&self.identity, |index| self.sources.name(index)).await
                 } else if !is_wrong && !is_displaced && writer.has_journal() {
-                    // A full disk may have room again: what the journal says is true.
+                    // The disk may have space again later, and every line of the journal is true.
                     Ok(())
                 } else {
                     writer.discard().await
@@ -320,7 +323,8 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// A server named the file: unless the address names it so too, nothing of that name is replaced.
+    /// Uses the name chosen by a server. No existing file of that name is replaced, unless the address has
+    /// the same name.
     pub(super) fn named_by_server(&mut self, target: PathBuf) -> Result<(), DownloadError> {
         if self.job.name().as_ref() == Some(&target) {
             return self.claim_name();
@@ -338,7 +342,7 @@ impl<'a> Engine<'a> {
         self.job.is_named_later(self.context.options.naming)
     }
 
-    /// Takes the name of the address, which was left free for as long as a server could give another.
+    /// Reserves the name of the address, which was not reserved while a server could choose another name.
     pub(super) fn claim_name(&mut self) -> Result<(), DownloadError> {
         let Some(name) = self.job.name() else { return Ok(()) };
         self.context.claims.claim(&name)?;
@@ -346,7 +350,7 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// Gives back what [`claim_name`](Self::claim_name) took, if it did.
+    /// Releases the path that [`claim_name`](Self::claim_name) reserved, if any.
     pub(super) fn release_name(&mut self) {
         if let Some(name) = self.claimed.take() {
             self.context.claims.release(&name);
@@ -367,7 +371,7 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// Ends at `at`; never where that is beyond what the clock can count.
+/// Completes at `at`; never if `at` is `None`, a time beyond the range of the clock.
 async fn reaching(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,

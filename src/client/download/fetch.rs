@@ -1,4 +1,4 @@
-//! One request for a part of the file, or all of it: redirects followed, the head of the answer judged.
+//! One request for the file or a part of it: follows redirects and validates the head of the answer.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,28 +15,28 @@ use super::super::redirect::{RedirectError, Trail};
 use crate::http::client::head::Framing;
 use crate::http::client::{Answer, Method, Request, Transport, TransportError};
 
-/// The longest page of a redirect or an error that is kept to be shown, in bytes.
+/// Maximum number of bytes of a redirect or error page that is kept for display.
 const MAX_PAGE_BYTES: usize = 64 * 1024;
 
-/// How long the page of an error may take.
+/// Timeout for the page of an error.
 const ERROR_PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the page of a redirect may delay the download.
+/// Maximum delay of the download by the page of a redirect.
 const REDIRECT_PAGE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// What is asked for.
+/// The bytes that a request asks for.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
-    /// The bytes; the end is `u64::MAX` where it is not known.
+    /// The bytes; the end is `u64::MAX` if it is unknown.
     pub(super) range: ByteRange,
-    /// The size of the file, where known.
+    /// The size of the file, if known.
     pub(super) size: Option<u64>,
-    /// What the file must still be for a part to be sent.
+    /// Validator for `If-Range`: the server sends a part only if the file still has it.
     pub(super) validator: Option<String>,
 }
 
 impl Wanted {
-    /// All of a file of which nothing is known.
+    /// The whole of a file of unknown size.
     pub(super) fn everything() -> Self {
         Self { range: ByteRange::new(0, u64::MAX), size: None, validator: None }
     }
@@ -45,7 +45,8 @@ impl Wanted {
         self.range.start > 0 || self.range.end < self.size.unwrap_or(u64::MAX)
     }
 
-    /// Adds what asks for the part, in terms that a changed file is not mixed up with (RFC 9110, section 13.1.5).
+    /// Adds `Range` and, if a validator is known, `If-Range`, so that a part of a changed file is not sent
+    /// (RFC 9110, section 13.1.5).
     fn apply(&self, request: Request) -> Request {
         if !self.is_part() {
             return request;
@@ -65,35 +66,35 @@ impl Wanted {
     }
 }
 
-/// An answer that brings the file, or a part of it.
+/// An answer with the file or a part of it.
 #[derive(Debug)]
 pub(super) struct Opened {
     /// The address that answered, after all redirects.
     pub(super) url: Url,
     pub(super) answer: Answer,
-    /// The place in the file of the first byte that comes.
+    /// The position in the file of the first byte of the body.
     pub(super) start: u64,
     pub(super) extent: Extent,
     pub(super) observed: Observed,
 }
 
-/// How much of the file an answer brings.
+/// How much of the file the body contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// All of it, to its end.
+    /// The whole file.
     Whole,
-    /// What comes before `end`; the file may go on behind it.
+    /// A part up to `end`; the file may be longer.
     Part { end: u64 },
 }
 
-/// An answer that is shown: a redirect or an error.
+/// An answer that is displayed: a redirect or an error.
 #[derive(Debug, Clone)]
 pub(super) struct Shown {
     pub(super) head: Bytes,
     pub(super) page: Bytes,
 }
 
-/// Why a request brought nothing.
+/// Why a request did not return any bytes of the file.
 #[derive(Debug)]
 pub(super) enum OpenError {
     Transport {
@@ -114,7 +115,7 @@ pub(super) enum OpenError {
         url: Box<Url>,
         value: String,
     },
-    /// 416, with the size of the file.
+    /// A 416 with the size of the file.
     PastEnd {
         url: Box<Url>,
         observed: Box<Observed>,
@@ -123,7 +124,7 @@ pub(super) enum OpenError {
 }
 
 impl OpenError {
-    /// What it means for the plan.
+    /// The kind of failure for the plan.
     pub(super) fn failure(&self) -> Failure {
         match self {
             Self::Transport { source, .. } => match source {
@@ -138,7 +139,7 @@ impl OpenError {
             Self::Refused { status: 408 | 429 | 500..=599, retry_after, .. } => {
                 Failure::Passing { retry_after: *retry_after }
             }
-            // A plain request may still do.
+            // A request without a range may still succeed.
             Self::Refused { status: 412 | 416, .. } | Self::BadRange { .. } | Self::PastEnd { .. } => {
                 Failure::NoRanges
             }
@@ -146,7 +147,7 @@ impl OpenError {
         }
     }
 
-    /// What it means for the user.
+    /// The error for the user, and the answer to display.
     pub(super) fn into_error(self) -> (DownloadError, Option<Shown>) {
         match self {
             Self::Transport { url, source } => {
@@ -170,21 +171,21 @@ pub(super) struct Fetcher {
     pub(super) transport: Transport,
     /// The user's own header lines.
     pub(super) headers: Vec<(String, String)>,
-    /// Scheme, host and port that the user named: credentials are sent to no other.
+    /// Origin given by the user: credentials are sent to no other.
     pub(super) home: Option<url::Origin>,
-    /// Of the addresses that the user gave.
+    /// Credentials from the addresses given by the user.
     pub(super) credentials: Rc<[Credentials]>,
 }
 
-/// What one request, redirects not followed, was answered with.
+/// The answer to one request, without following redirects.
 pub(super) enum Hop {
-    /// The trail has grown by it.
+    /// A redirect; its target is now the end of the trail.
     Redirect(Box<Answer>, Shown),
     Opened(Box<Opened>),
 }
 
 impl Fetcher {
-    /// Asks for `wanted` along `trail`, following redirects.
+    /// Requests `wanted` from the end of `trail`, following redirects.
     pub(super) async fn open(&self, mut trail: Trail, wanted: Wanted) -> Result<Opened, OpenError> {
         loop {
             match self.hop(&mut trail, &wanted, &[]).await? {
@@ -194,7 +195,7 @@ impl Fetcher {
         }
     }
 
-    /// One request to the end of `trail`, with these further header lines.
+    /// Sends one request to the end of `trail`, with additional `headers`.
     pub(super) async fn hop(
         &self,
         trail: &mut Trail,
@@ -229,7 +230,7 @@ impl Fetcher {
         }
     }
 
-    /// What a HEAD says of the file at the end of all redirects.
+    /// Properties of the file from a HEAD request, following redirects.
     pub(super) async fn inspect(&self, mut trail: Trail) -> Result<Observed, OpenError> {
         loop {
             let url = trail.end().clone();
@@ -309,7 +310,7 @@ fn part(url: Url, answer: Answer, wanted: &Wanted) -> Result<Opened, OpenError> 
     }
     let length = answer.head.content_length().ok().flatten();
     if is_coded(&answer.head) {
-        // Its positions are not those of the file.
+        // Positions in a coded body differ from positions in the file.
         return Err(OpenError::BadRange { url: Box::new(url), value: value + " of a coded body" });
     }
     let range = ContentRange::parse(&value).and_then(|content| {
@@ -331,13 +332,13 @@ fn size_past_end(answer: &Answer) -> Option<u64> {
     content.size.filter(|_| content.range.is_none())
 }
 
-/// The head and the page of an answer that is not the file, as far as the page is received in time.
+/// The head and page of an answer without the file, as far as the page is received in time.
 async fn shown(answer: &mut Answer) -> Shown {
     let head = Bytes::copy_from_slice(answer.head.raw());
     let mut page = BytesMut::new();
     let patience = if answer.head.is_redirect() { REDIRECT_PAGE_TIMEOUT } else { ERROR_PAGE_TIMEOUT };
     let is_shown = match answer.head.framing() {
-        // The page of a redirect is of no use to the download: it is read only if its end is near.
+        // The download does not need the page of a redirect: it is read only if it is short.
         Ok(Framing::Length(length)) => !answer.head.is_redirect() || length <= MAX_PAGE_BYTES as u64,
         Ok(Framing::UntilClose) => !answer.head.is_redirect() || !answer.head.keeps_alive(),
         Ok(Framing::Chunked) | Err(_) => true,

@@ -1,4 +1,5 @@
-//! The end of a download, once nothing is to come from the network any more: the disk, and the name.
+//! End of a download after its last network transfer: writes the last bytes, syncs the file and gives it its
+//! name.
 
 use std::time::SystemTime;
 
@@ -11,7 +12,7 @@ use super::complete::within;
 use super::place::Place;
 use super::{Completion, Context, Report};
 
-/// A file that is complete and right, and lacks its name.
+/// A complete, verified file that still lacks its final name.
 #[derive(Debug)]
 pub(super) struct Unnamed {
     pub(super) writer: Writer,
@@ -26,13 +27,14 @@ impl Unnamed {
         let (writer, size) = (&mut self.writer, self.size);
         let finishing = writer.finish(size, self.modified, self.place.existing(), self.durability);
         if self.place == Place::InOrder {
-            // Whoever reads may never do so; a file on the disk is not left half named.
+            // The reader of a pipe may never read, so this must be interruptible. A file on the disk must not
+            // be left half renamed.
             return Ok(within(context, started, finishing).await??);
         }
         if let Err(error) = finishing.await {
-            // A file that is complete and lacks its name alone is kept, and so is what a journal tells of.
+            // A complete file is kept even without its name, and so are bytes recorded in a journal.
             if !writer.holds(size) && !writer.has_journal() {
-                // The first failure is the one to tell.
+                // The first failure is reported, not that of the cleanup.
                 let _ = writer.discard().await;
             }
             return Err(error.into());
@@ -41,8 +43,8 @@ impl Unnamed {
     }
 }
 
-/// A download to which nothing is to come from the network any more. It is not done before [`finish`](Self::finish): others may
-/// use the network meanwhile.
+/// A download that no longer needs the network. It is not done before [`finish`](Self::finish); meanwhile,
+/// other downloads may use the network.
 #[derive(Debug)]
 pub struct Landed {
     pub(super) report: Report,
@@ -51,12 +53,12 @@ pub struct Landed {
 }
 
 impl Landed {
-    /// How it ended, where that is known already.
+    /// The outcome so far; `finish` may still fail.
     pub fn outcome(&self) -> &Result<Completion, DownloadError> {
         &self.report.outcome
     }
 
-    /// Waits for the disk, and gives a right file its name.
+    /// Waits for the disk, and gives a verified file its name.
     pub async fn finish(self, context: &Context, observer: &dyn Observer) -> Report {
         let Self { mut report, unnamed, started } = self;
         if let Some(unnamed) = unnamed {

@@ -1,7 +1,8 @@
-//! One file, from the address that was asked for to the name on the disk.
+//! Download of one file, from the given address to the final name on the disk.
 //!
-//! The [`Plan`](super::plan::Plan) decides, the engine acts: it sends what the plan asks for, judges whether an answer is the same file,
-//! hands bytes to the [`Writer`](super::sink::Writer), and in the end compares the digest.
+//! The [`Plan`](super::plan::Plan) decides and the engine acts: it sends the requests, judges whether an
+//! answer is the same file, passes bytes to the [`Writer`](super::sink::Writer), and finally compares the
+//! digest.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -46,52 +47,52 @@ use landing::Unnamed;
 use place::Place;
 pub use sources::SourceReport;
 
-/// Where the file goes.
+/// Destination of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// To this path, by way of a part file beside it.
+    /// This path, by way of a part file beside it.
     File(PathBuf),
-    /// To this folder, under the name of the address, or of `Content-Disposition` where the options say so.
+    /// A file in this folder, named by the address, or by `Content-Disposition` if [`Naming::Server`] is set.
     Folder(PathBuf),
-    /// To an inherited descriptor, as it arrives; 1 is standard output.
+    /// An inherited descriptor, written as bytes arrive; 1 is standard output.
     Descriptor(i32),
 }
 
-/// Where the file comes from.
+/// Origin of the file.
 #[derive(Debug, Clone)]
 pub enum Origin {
-    /// A balancer or a server.
+    /// The address of a balancer or a server.
     Address(Url),
-    /// Several servers that are known to have it, best first, and what is known of the file.
+    /// Several servers that have the file, best first, and the known properties of the file.
     Mirrors {
         /// The relative path that the Metalink gives the file.
         name: PathBuf,
-        /// Their addresses.
+        /// The addresses of the servers.
         urls: Vec<Url>,
-        /// Size and digest, as far as they were told.
+        /// Size and digest from the Metalink, as far as it has them.
         identity: Identity,
-        /// The digests of its pieces.
+        /// Digests of the pieces of the file.
         pieces: Option<Pieces>,
-        /// The kinds of digests it was described with, where none of them is understood.
+        /// The kinds of digests in the Metalink, if all of them are unsupported.
         unchecked: Option<String>,
     },
 }
 
-/// What is to be downloaded.
+/// One file to download.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// Where it comes from.
+    /// Origin of the file.
     pub origin: Origin,
-    /// Where it goes.
+    /// Destination of the file.
     pub output: Output,
-    /// The digest that the user says it has.
+    /// The digest given by the user.
     pub checksum: Option<Checksum>,
-    /// User names and passwords of its addresses, which do not contain them.
+    /// User names and passwords that were removed from the addresses.
     pub credentials: Rc<[Credentials]>,
 }
 
 impl Job {
-    /// The path of the file, as far as it is known before a server names it; `None` for standard output.
+    /// The path of the file, if it is known before a server names it; `None` for standard output.
     #[must_use]
     pub fn name(&self) -> Option<PathBuf> {
         let name = match (&self.output, &self.origin) {
@@ -100,14 +101,14 @@ impl Job {
             (Output::Folder(folder), Origin::Mirrors { name, .. }) => Some(folder.join(name)),
             (Output::Descriptor(_), _) => None,
         };
-        // A link to a file is not replaced: the file is.
+        // The target of a link is replaced, not the link.
         name.map(|name| match destination(&name) {
             Destination::Path(path) => path,
             Destination::Descriptor(_) => name,
         })
     }
 
-    /// Whether a server may name the file: until one has answered, its name is not taken.
+    /// Whether a server may name the file. If so, its path is not reserved before a server has answered.
     #[must_use]
     pub fn is_named_later(&self, naming: Naming) -> bool {
         let is_open = matches!((&self.output, &self.origin), (Output::Folder(_), Origin::Address(_)));
@@ -115,84 +116,84 @@ impl Job {
     }
 }
 
-/// Whether what an earlier run left is used.
+/// Whether the bytes of an earlier run are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Resume {
-    /// Where it is proven to be the same file.
+    /// If they are proven to be of the same file.
     #[default]
     Yes,
     /// Never.
     No,
 }
 
-/// What is done where the file is there already.
+/// What happens if the file exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Clobber {
-    /// Another version takes its place, once complete.
+    /// Another version replaces it, once complete.
     #[default]
     Replace,
-    /// It stays, and nothing is downloaded.
+    /// The file stays, and nothing is downloaded.
     Never,
 }
 
-/// What is done while a balancer has no server.
+/// What happens while a balancer has no server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Unavailable {
     /// The download fails.
     #[default]
     Fail,
-    /// It waits as long as the balancer says, and asks again.
+    /// The download waits for the balancer's `Retry-After`, and asks again.
     Wait,
 }
 
-/// Whether the SHA-256 is computed although nobody promised one.
+/// Whether a digest is computed even if no digest is known to compare it with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reporting {
-    /// Only to be compared.
+    /// Only if there is a digest to compare it with.
     #[default]
     Compare,
-    /// Always: the report tells it.
+    /// Always, for the report.
     Always,
 }
 
-/// How files are downloaded; the same for all of one run.
+/// Options common to all downloads of one run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// When sources are asked, helped and given up.
+    /// Timeouts and limits for choosing, hedging and dropping sources.
     pub plan: PlanSettings,
-    /// How many redirects are followed.
+    /// Maximum number of redirects.
     pub max_redirects: usize,
-    /// Further header lines of every request.
+    /// Additional headers for every request.
     pub headers: Vec<(String, String)>,
-    /// Whether what an earlier run left is used.
+    /// Whether the bytes of an earlier run are used.
     pub resume: Resume,
-    /// What is done where the file is there already.
+    /// What happens if the file exists already.
     pub clobber: Clobber,
-    /// What is done while a balancer has no server.
+    /// What happens while a balancer has no server.
     pub unavailable: Unavailable,
-    /// Whether even a first request is tried again after a failure that may pass.
+    /// Whether the very first request is retried after a temporary failure.
     pub retry_first: bool,
-    /// The time from which on nothing is tried again.
+    /// Time after the start of the download after which nothing is retried.
     pub retry_until: Option<Duration>,
-    /// The time that the whole download may take.
+    /// Maximum duration of the whole download.
     pub max_time: Option<Duration>,
-    /// How often what came is synced and journalled.
+    /// Interval between checkpoints, which sync received bytes and record them in the journal.
     pub checkpoint_every: Duration,
-    /// What a finished download survives.
+    /// Which crashes a finished download survives.
     pub durability: Durability,
-    /// Whether the digest is always computed.
+    /// Whether a digest is always computed.
     pub reporting: Reporting,
-    /// Whether `Content-Disposition` names the file.
+    /// What determines the name of the file.
     pub naming: Naming,
 }
 
-/// Who names the file.
+/// What determines the name of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Naming {
     /// The address.
     #[default]
     Address,
-    /// `Content-Disposition`, made harmless, where the server sends it.
+    /// The sanitised `Content-Disposition`, if the server sends one.
     Server,
 }
 
@@ -216,53 +217,53 @@ impl Default for Options {
     }
 }
 
-/// What downloads of one run share.
+/// State shared by all downloads of one run.
 #[derive(Debug, Clone)]
 pub struct Context {
-    /// The connections.
+    /// The HTTP client.
     pub transport: Transport,
-    /// How they are done.
+    /// Options of all downloads.
     pub options: Rc<Options>,
-    /// How fast they may be, all together.
+    /// Rate limit of all downloads together.
     pub limiter: Option<Rc<RefCell<RateLimiter>>>,
-    /// Where small files get their names.
+    /// Finishes small files.
     pub finisher: Finisher,
-    /// The names that downloads of this run have.
+    /// The paths reserved by downloads of this run.
     pub claims: Claims,
-    /// Becomes true when the user wants an end.
+    /// Becomes true if the user interrupts the run.
     pub stop: watch::Receiver<bool>,
 }
 
-/// What became of a download.
+/// Report of one download.
 #[derive(Debug)]
 pub struct Report {
-    /// The address that was asked for.
+    /// The requested address.
     pub address: String,
-    /// The name of the file; `None` for standard output, or where none was found.
+    /// The path of the file; `None` for standard output, or if the name is still unknown.
     pub target: Option<PathBuf>,
-    /// Its size in bytes, where known.
+    /// The size in bytes, if known.
     pub size: Option<u64>,
-    /// Its digest, where it was computed.
+    /// The digest, if it was computed.
     pub digest: Option<Checksum>,
-    /// Who was asked, and what each brought.
+    /// Sources that were asked, with the bytes received from each.
     pub sources: Vec<SourceReport>,
-    /// How long it took.
+    /// Duration of the download.
     pub elapsed: Duration,
-    /// How it ended.
+    /// Result of the download.
     pub outcome: Result<Completion, DownloadError>,
 }
 
 /// How a download succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completion {
-    /// Bytes came.
+    /// The file was downloaded.
     Downloaded,
-    /// The file was complete before.
+    /// The complete file existed before.
     AlreadyThere,
 }
 
 impl Report {
-    /// That of a download that failed before it began.
+    /// The report of a download that failed before its start.
     #[must_use]
     pub fn of_failure(address: String, error: DownloadError) -> Self {
         Self { outcome: Err(error), ..Self::begun(address, None) }
@@ -286,7 +287,7 @@ pub async fn run(context: &Context, job: &Job, observer: &dyn Observer) -> Repor
     fetch(context, job, observer).await.finish(context, observer).await
 }
 
-/// Downloads one file up to the point where only the disk is waited for.
+/// Downloads one file, up to the point at which only disk work remains.
 pub async fn fetch(context: &Context, job: &Job, observer: &dyn Observer) -> Landed {
     let started = Instant::now();
     let address = match &job.origin {
@@ -302,14 +303,14 @@ pub async fn fetch(context: &Context, job: &Job, observer: &dyn Observer) -> Lan
     if let (Err(error), Some(path)) = (&outcome, job.name())
         && !matches!(error, DownloadError::IsMetalink { .. })
     {
-        // Perhaps it was not opened: nothing was written.
+        // A pipe that was not opened yet still has a waiting reader.
         release_reader(&path);
     }
     report.outcome = outcome;
     Landed { report, unnamed, started }
 }
 
-/// What [`fetch`] does, with all that comes of it but the ending in `report`.
+/// Implements [`fetch`]. Fills `report`, except for its outcome.
 async fn obtain(
     context: &Context,
     job: &Job,
@@ -338,7 +339,7 @@ async fn obtain(
     let place = Place::of(report.target.as_deref())?;
     if place == Place::Taken
         && let Some(path) = report.target.clone()
-        // What another address of this run brought under that name says nothing of this one.
+        // A file that another download of this run has written is not a file from before the run.
         && !(job.is_named_later(context.options.naming) && context.claims.has(&path))
         && within(context, started, is_complete(context, job, &fetcher, &path, report)).await?
     {
@@ -367,7 +368,7 @@ async fn obtain(
     }
 }
 
-/// Makes the folders that a Metalink gives a file, in the folder of the user, which must exist.
+/// Creates the folders that a Metalink names for a file, inside the user's folder, which must exist.
 fn make_folders(job: &Job) -> Result<(), SinkError> {
     let (Output::Folder(folder), Origin::Mirrors { name, .. }) = (&job.output, &job.origin) else {
         return Ok(());
@@ -379,7 +380,7 @@ fn make_folders(job: &Job) -> Result<(), SinkError> {
     std::fs::create_dir_all(&path).map_err(|source| SinkError::Io { action: "create", path, source })
 }
 
-/// What is known of the file before anybody was asked.
+/// The properties of the file that are known before the first request.
 fn known(job: &Job) -> Identity {
     let mut identity = match &job.origin {
         Origin::Mirrors { identity, .. } => identity.clone(),

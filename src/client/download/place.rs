@@ -1,32 +1,32 @@
-//! What has the file's name before it is downloaded, and what may become of that.
+//! What exists at the file's path before the download, and whether it may be replaced.
 
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use super::super::sink::{Existing, SinkError, part_path};
 
-/// What has the file's name before the download, or that of its part file.
+/// What exists at the path of the file, or of its part file, before the download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// Nothing.
     Free,
-    /// What an earlier run left.
+    /// A part file of an earlier run.
     Begun,
-    /// A file; perhaps there is a part file too.
+    /// A file, and possibly a part file.
     Taken,
-    /// Something that is written to, and not replaced: standard output, a device, a pipe.
+    /// An output that is written in order and not replaced: standard output, a device, a pipe.
     InOrder,
 }
 
 impl Place {
-    /// What is at `target`, which is standard output where there is none.
+    /// Examines `target`; `None` is standard output.
     pub(super) fn of(target: Option<&Path>) -> Result<Self, SinkError> {
         let Some(target) = target else { return Ok(Self::InOrder) };
         if target.symlink_metadata().is_err() {
             let is_begun = part_path(target).symlink_metadata().is_ok();
             return Ok(if is_begun { Self::Begun } else { Self::Free });
         }
-        // A link that leads nowhere, such as one to itself, is replaced.
+        // A dangling link is replaced.
         let Ok(metadata) = target.metadata() else { return Ok(Self::Taken) };
         let kind = metadata.file_type();
         let what = if kind.is_file() {

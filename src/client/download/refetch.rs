@@ -16,19 +16,19 @@ const MAX_AGAIN: u64 = 4;
 
 const REASON: &str = "the file had a wrong digest";
 
-/// What is fetched again, and from which sources.
+/// Which bytes are fetched again, and from which sources.
 #[derive(Debug, Default)]
 pub(super) struct Refetch {
-    /// Bytes that are fetched only because the digest was wrong.
+    /// Bytes fetched again because of a wrong digest.
     spent: u64,
-    /// Sources that are asked alone, in this order, after the current one.
+    /// Sources to ask alone, in this order, after the current one.
     waiting: VecDeque<SourceId>,
-    /// First bytes of pieces that were wrong.
+    /// Start positions of wrong pieces.
     pieces: HashSet<u64>,
 }
 
 impl Refetch {
-    /// Notes a wrong piece; whether it is the first time.
+    /// Records a wrong piece. Returns false if it was recorded before.
     pub(super) fn note_piece(&mut self, piece: ByteRange) -> bool {
         self.pieces.insert(piece.start)
     }
@@ -42,7 +42,7 @@ impl Refetch {
 }
 
 impl Engine<'_> {
-    /// The whole has a wrong digest: decides what is fetched again, and from which source.
+    /// Handles a wrong digest of the whole file: decides what is fetched again, and from which source.
     pub(super) async fn repair(&mut self, found: Checksum, promised: Checksum) -> Result<(), DownloadError> {
         let path = self.target.clone().or_else(|| self.job.name());
         let name = path.map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
@@ -76,7 +76,7 @@ impl Engine<'_> {
         self.lose_for_good(&[ByteRange::new(0, size)]).await
     }
 
-    /// From now on `sources` are asked one at a time, the largest contributor last.
+    /// Asks `sources` one at a time from now on, the largest contributor last.
     pub(super) fn ask_alone(&mut self, sources: &[SourceId]) {
         let mut order: Vec<SourceId> =
             sources.iter().copied().filter(|id| !self.plan.is_excluded(*id)).collect();
@@ -88,7 +88,7 @@ impl Engine<'_> {
         self.admit_next();
     }
 
-    /// Admits the next source that is asked alone; whether there is one.
+    /// Admits the next source to ask alone. Returns whether there is one.
     fn admit_next(&mut self) -> bool {
         let next = self.refetch.waiting.pop_front();
         if let Some(source) = next {
@@ -97,7 +97,8 @@ impl Engine<'_> {
         next.is_some()
     }
 
-    /// The source that was asked alone failed before it brought everything: begins again with the next. Whether there is one.
+    /// Handles the failure of a source that was asked alone: starts again with the next one. Returns whether
+    /// there is one.
     pub(super) async fn give_up_lone_source(&mut self) -> Result<bool, DownloadError> {
         if !self.admit_next() {
             return Ok(false);
@@ -109,7 +110,7 @@ impl Engine<'_> {
         Ok(true)
     }
 
-    /// An empty answer brings no byte to blame its source for: every source that has answered is excluded.
+    /// An empty file has no byte that identifies a source: excludes every source that has answered.
     fn exclude_empty_answers(&mut self) -> Result<(), DownloadError> {
         let has_answered = |id: &SourceId| {
             !self.plan.is_excluded(*id)
@@ -126,7 +127,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// If nothing is kept of sources that were wrong, their size does not count either.
+    /// If no bytes are kept, the size announced by the excluded sources is dropped too.
     fn forget_announced_size(&mut self) {
         if self.nothing_kept() && known(self.job).size.is_none() {
             self.identity.size = None;
@@ -134,7 +135,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Counts bytes that are fetched because the digest was wrong; there is an end to them.
+    /// Counts bytes fetched again, and fails once the limit is reached.
     fn spend(&mut self, size: u64) -> Result<(), DownloadError> {
         self.refetch.spent = self.refetch.spent.saturating_add(size);
         if self.refetch.spent <= size.saturating_mul(MAX_AGAIN) {
@@ -148,7 +149,8 @@ impl Engine<'_> {
         Err(self.final_error())
     }
 
-    /// Everything was written and checked before: no further piece can turn out wrong.
+    /// Like [`lose`](Self::lose), after all pieces were written and checked: no other piece can turn out
+    /// wrong.
     async fn lose_for_good(&mut self, ranges: &[ByteRange]) -> Result<(), DownloadError> {
         self.lose(ranges, REASON).await?;
         self.forget_announced_size();

@@ -1,4 +1,4 @@
-//! What an earlier run left: whether it is of use, and which of it is wrong.
+//! Resumes the download of an earlier run: decides whether its bytes can be used, and finds wrong pieces.
 
 use std::path::PathBuf;
 
@@ -11,11 +11,11 @@ use super::engine::Engine;
 use super::place::Place;
 use super::{Origin, Resume, known};
 
-/// How much is checked at once: nobody waits longer for an end.
+/// Bytes checked per step: an interruption waits for one step at most.
 const CHECK_BYTES: u64 = 8 << 20;
 
 impl Engine<'_> {
-    /// Opens what an earlier run left, and plans with it.
+    /// Opens the part file of an earlier run, and plans the missing bytes.
     pub(super) async fn remember(&mut self) -> Result<(), DownloadError> {
         let Some(target) = self.target.clone() else { return Ok(()) };
         if self.context.options.resume == Resume::No || self.place == Place::Free {
@@ -25,7 +25,7 @@ impl Engine<'_> {
             return Ok(());
         }
         if self.is_named_later() && self.claim_name().is_err() {
-            // It is of another file of this run.
+            // The part file belongs to another file of this run.
             return Ok(());
         }
         let result = self.go_on(target).await;
@@ -38,7 +38,7 @@ impl Engine<'_> {
     async fn go_on(&mut self, target: PathBuf) -> Result<(), DownloadError> {
         let (mut store, remembered) = Store::open(&target)?;
         let Some(memory) = remembered else { return Ok(()) };
-        // What is promised now must not contradict what was promised then.
+        // The digest known now must not contradict the one recorded by the earlier run.
         let promised = (known(self.job).digest, memory.identity.digest);
         let contradicts = matches!(promised, (Some((now, _)), Some((then, _))) if now.contradicts(&then));
         let resized = self.identity.size.is_some_and(|size| Some(size) != memory.identity.size);
@@ -71,7 +71,7 @@ impl Engine<'_> {
     }
 }
 
-/// The store, with a journal that says no more than is right.
+/// Rewrites the journal so that it lists only `right` bytes.
 async fn corrected(store: Store, identity: Identity, right: RangeSet) -> Result<Store, SinkError> {
     let correcting = tokio::task::spawn_blocking(move || {
         let result = store.correct_journal(None, &identity, &right);
@@ -80,7 +80,7 @@ async fn corrected(store: Store, identity: Identity, right: RangeSet) -> Result<
     correcting.await.map_err(SinkError::Worker)?
 }
 
-/// The store, and those of its pieces that turned out wrong.
+/// Checks all pieces in `done`. Returns the store and the wrong pieces.
 async fn checked(mut store: Store, done: &RangeSet) -> Result<(Store, Vec<ByteRange>), SinkError> {
     let mut wrong = Vec::new();
     for range in done.iter() {

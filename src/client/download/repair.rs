@@ -1,4 +1,4 @@
-//! The end: is it the right file? And where not: pieces and versions that are fetched again.
+//! Verifies the complete file; requests wrong pieces again, and restarts with another version.
 
 use super::super::error::DownloadError;
 use super::super::event::Event;
@@ -8,20 +8,20 @@ use super::Origin;
 use super::engine::Engine;
 use super::refetch::Refetch;
 
-/// How often a file that changed under the download is begun anew.
+/// Maximum number of restarts because the file changed during the download.
 const MAX_RESTARTS: usize = 3;
 
 impl Engine<'_> {
-    /// Whether the complete file is right. Where not, the plan knows what to fetch again.
+    /// Verifies the complete file. If it is wrong, the plan is updated with the bytes to fetch again.
     pub(super) async fn is_right(&mut self) -> Result<bool, DownloadError> {
         if self.writer.is_none() {
-            // It was known to be empty, and nobody was asked for it.
+            // A file known to be empty needs no request.
             self.open_writer()?;
         }
         let has_pieces = self.has_pieces();
         let wrong = match &mut self.writer {
             Some(writer) if has_pieces => writer.flush().await?,
-            // What is still to be written goes with the digest, or with the name.
+            // Unwritten bytes are written together with the digest, or with the rename.
             _ => Vec::new(),
         };
         if !wrong.is_empty() {
@@ -46,16 +46,16 @@ impl Engine<'_> {
         }
     }
 
-    /// Pieces that do not have their digest are fetched again, and nothing else. A source that sent one alone is excluded; several
-    /// that sent parts of one are asked one at a time if it is wrong again.
+    /// Fetches pieces with a wrong digest again, and nothing else. The only contributor to a wrong piece is
+    /// excluded. Several contributors are asked one at a time if the piece is wrong again.
     pub(super) async fn reject_pieces(&mut self, wrong: &[ByteRange]) -> Result<(), DownloadError> {
         let mut wrong = wrong.to_vec();
-        // More of them may turn up while what was under way is written.
+        // Writing the remaining bytes may reveal more wrong pieces.
         while !wrong.is_empty() {
             for piece in &wrong {
                 let suppliers = self.sources.suppliers(*piece);
                 let is_again = !self.refetch.note_piece(*piece);
-                // What an earlier run brought may be what was wrong.
+                // The wrong bytes may come from an earlier run.
                 let is_mixed = !self.sources.remembered.within(*piece).is_empty();
                 match suppliers.as_slice() {
                     [only] if !is_mixed => self.exclude(*only, "it sent a piece with a wrong digest"),
@@ -70,7 +70,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Fetches `ranges` again; pieces that turned out wrong meanwhile are given back.
+    /// Discards `ranges`, so that they are fetched again. Returns pieces that turned out wrong meanwhile.
     pub(super) async fn lose(
         &mut self,
         ranges: &[ByteRange],
@@ -99,7 +99,7 @@ impl Engine<'_> {
         self.sources.note_error(source, reason.to_owned());
     }
 
-    /// Whether nobody is left who has this version, but somebody who has another.
+    /// Whether no usable source has this version, but one has another.
     pub(super) fn must_restart(&self) -> bool {
         let was_asked = matches!(self.job.origin, Origin::Mirrors { .. }) || self.asked > 1;
         !self.other_versions.is_empty()
@@ -108,7 +108,7 @@ impl Engine<'_> {
             && (was_asked || self.plan.has_no_balancer())
     }
 
-    /// Gives up what is there and begins with the version that the servers have now.
+    /// Discards all bytes and starts again with the version that the servers have now.
     pub(super) async fn restart(&mut self) -> Result<(), DownloadError> {
         self.restarts = self.restarts.saturating_add(1);
         if self.restarts > MAX_RESTARTS {
@@ -118,7 +118,7 @@ impl Engine<'_> {
             });
         }
         if self.target.is_none() && self.plan.has_received() {
-            // What standard output has taken cannot be taken back.
+            // Bytes written to standard output cannot be taken back.
             return Err(DownloadError::KeepsChanging);
         }
         let size = self.plan.size().unwrap_or(u64::MAX);
@@ -142,7 +142,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Why nobody is left: what was wrong with the bytes, or what the last one said.
+    /// The error to report if no source is left: a wrong digest, or else the last failure.
     pub(super) fn final_error(&mut self) -> DownloadError {
         if let Some(error) = self.checksum_error.take() {
             return error;
@@ -159,7 +159,7 @@ impl Engine<'_> {
         }
         match self.last_error.take() {
             Some((error, shown)) => {
-                // One page is of use if there is one server only.
+                // An error page is only shown if there is one server.
                 if let Some(shown) = shown.filter(|_| servers == 1) {
                     self.observer.notice(&Event::Refused { head: &shown.head, page: &shown.page });
                 }

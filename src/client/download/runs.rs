@@ -1,4 +1,4 @@
-//! Runs: started as the plan says, read chunk by chunk, ended, failed.
+//! Life of a run: start, reading, end, failure.
 
 use std::time::Duration;
 
@@ -16,22 +16,22 @@ use super::engine::Engine;
 use super::fetch::{Extent, OpenError, Opened, Shown, Wanted};
 use crate::http::client::{Answer, BodyError, TransportError};
 
-/// A run that is under way.
+/// A run in progress.
 pub(super) struct ActiveRun {
     pub(super) source: SourceId,
-    /// The place in the file of the next byte.
+    /// The position in the file of the next byte.
     pub(super) offset: u64,
     pub(super) started: Instant,
     pub(super) wanted: Wanted,
     abort: AbortHandle,
 }
 
-/// An answer being read.
+/// The body of an answer that is being read.
 pub(super) struct Flow {
     pub(super) url: Url,
     pub(super) answer: Answer,
     pub(super) extent: Extent,
-    /// What came and is not paid for yet: under a limit of the rate, nothing further is read before.
+    /// Bytes received but not yet allowed by the rate limit; no further bytes are read before they are.
     unpaid: Bytes,
 }
 
@@ -46,7 +46,7 @@ pub(super) enum Step {
         run: RunId,
         result: Result<Box<Opened>, OpenError>,
     },
-    /// Bytes came. Under a limit of the rate they are taken in one by one, as a [`Step::Chunk`] each.
+    /// Bytes were read. With a rate limit they are passed on in portions, as a [`Step::Chunk`] each.
     Came {
         run: RunId,
         flow: Flow,
@@ -73,7 +73,7 @@ impl Engine<'_> {
         for action in self.plan.decide(now) {
             match action {
                 Action::Start { run, source, range } => self.start(run, source, range, now),
-                // The plan takes no byte beyond the new end, and the run is over when it is reached.
+                // The plan accepts no byte beyond the new end, and ends the run there.
                 Action::Shorten { .. } => {}
                 Action::Stop { run } => {
                     self.drop_run(run);
@@ -125,7 +125,7 @@ impl Engine<'_> {
         self.steps.push(Abortable::new(future, registration));
     }
 
-    /// Reads on, or not before the disk has caught up, and what came before is paid for.
+    /// Reads the next bytes, once the disk has caught up and the rate limit allows the previous bytes.
     pub(super) fn read(&mut self, run: RunId, mut flow: Flow, now: Instant) {
         if self.writer.as_ref().is_some_and(Writer::is_full) {
             self.plan.turned_away(run);
@@ -211,7 +211,7 @@ impl Engine<'_> {
             self.observer.notice(&Event::Received { source: source.0, bytes: fresh.len() });
             if let Some(writer) = &mut self.writer {
                 writer.push(fresh.start, bytes.slice(from..to), source.0);
-                // The last bytes are written in one go with what comes after them.
+                // The last bytes are written together with the digest or the rename.
                 if !is_complete {
                     writer.start()?;
                 }
@@ -225,7 +225,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// The body is complete. It may still be less than the head announced, or than the file has.
+    /// Handles the end of a body. It may be shorter than announced, or than the file.
     fn end(&mut self, run: RunId, flow: Flow, now: Instant) {
         let Some(active) = self.runs.get(&run) else { return };
         let (extent, came) = (flow.extent, active.offset);
@@ -274,11 +274,11 @@ impl Engine<'_> {
             entry.is_missing = matches!(error, DownloadError::Refused { status: 404 | 410, .. });
         }
         if let DownloadError::OtherDigest { .. } = error {
-            // The promised file is not there: that matters more than any other failure.
+            // A wrong announced digest takes precedence over any other failure.
             self.checksum_error.get_or_insert(error);
             return;
         }
-        // Another version is only the reason where nothing else went wrong.
+        // Another version is only reported if there is no other failure.
         if self.last_error.is_none() || !matches!(error, DownloadError::OtherVersion { .. }) {
             self.last_error = Some((error, shown));
         }

@@ -1,4 +1,4 @@
-//! Who was asked, what each brought, and how each failed.
+//! The sources of a download, the bytes received from each, and their failures.
 
 use std::time::Duration;
 
@@ -7,53 +7,53 @@ use url::Url;
 use super::super::plan::{ByteRange, RangeSet, SourceId};
 use super::super::redirect::Trail;
 
-/// The most failures of one source that are told.
+/// Maximum number of reported failures of one source.
 const MAX_ERRORS: usize = 16;
 
-/// The most sources of one download.
+/// Maximum number of sources of one download.
 const MAX_SOURCES: usize = 128;
 
-/// What a source brought.
+/// Report of one source.
 #[derive(Debug, Clone)]
 pub struct SourceReport {
-    /// Its address.
+    /// The address of the source.
     pub url: Url,
-    /// Bytes of the file that came from it and were kept.
+    /// Received bytes that were kept.
     pub bytes: u64,
-    /// From the first request to the head of its first answer.
+    /// Time from the first request to the head of its answer.
     pub first_byte: Option<Duration>,
-    /// What went wrong, in order.
+    /// Failures, in order.
     pub errors: Vec<String>,
 }
 
-/// A source as the engine knows it.
+/// State of a source in the engine.
 #[derive(Debug)]
 pub(super) struct Source {
-    /// The way to it; grows by the redirects that it answers.
+    /// The redirects that lead to the source, including its own.
     pub(super) trail: Trail,
-    /// The [resource](super::super::identity::resource) that it has.
+    /// The [resource](super::super::identity::resource) of the source.
     pub(super) resource: String,
-    /// The strong tag under which it has the file.
+    /// The strong ETag of the file at this source.
     pub(super) etag: Option<String>,
-    /// What goes into `If-Range`, once it has answered.
+    /// The validator for `If-Range`, once the source has answered.
     pub(super) validator: Option<String>,
     pub(super) first_byte: Option<Duration>,
-    /// Whether it answered that it does not have the file.
+    /// Whether the source answered 404 or 410.
     pub(super) is_missing: bool,
     errors: Vec<String>,
     supplied: RangeSet,
 }
 
-/// All sources of one download. Their places are the plan's numbers.
+/// All sources of one download. An index is a [`SourceId`] of the plan.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     list: Vec<Source>,
-    /// What came from an earlier run.
+    /// Bytes from an earlier run.
     pub(super) remembered: RangeSet,
 }
 
 impl Sources {
-    /// Adds a source, unless it is known or there are too many.
+    /// Adds a source. Returns `None` if it is known or there are too many.
     pub(super) fn add(&mut self, trail: Trail, resource: &str) -> Option<SourceId> {
         let known = self.list.iter().any(|source| source.trail.end() == trail.end());
         if known || self.list.len() >= MAX_SOURCES {
@@ -110,7 +110,7 @@ impl Sources {
         }
     }
 
-    /// These bytes are not kept after all.
+    /// Removes discarded bytes from all sources.
     pub(super) fn forget(&mut self, range: ByteRange) {
         self.remembered.remove(range);
         for source in &mut self.list {
@@ -118,19 +118,19 @@ impl Sources {
         }
     }
 
-    /// Who supplied something of `range`.
+    /// Sources that supplied bytes of `range`.
     pub(super) fn suppliers(&self, range: ByteRange) -> Vec<SourceId> {
         self.ids()
             .filter(|id| self.get(*id).is_some_and(|source| !source.supplied.within(range).is_empty()))
             .collect()
     }
 
-    /// Bytes that a source supplied.
+    /// Number of kept bytes from a source.
     pub(super) fn supplied_bytes(&self, id: SourceId) -> u64 {
         self.get(id).map_or(0, |source| source.supplied.len())
     }
 
-    /// The authorities of those of `ids`, for `Fingerpost-Avoid`.
+    /// The authorities of `ids`, for `Fingerpost-Avoid`.
     pub(super) fn authorities(&self, ids: impl Iterator<Item = SourceId>) -> String {
         let mut list: Vec<String> = Vec::new();
         for id in ids {

@@ -1,4 +1,4 @@
-//! Whether and when the balancer is asked for other sources.
+//! Decides whether and when the balancer is asked for other sources.
 
 use std::time::Duration;
 
@@ -6,24 +6,25 @@ use tokio::time::Instant;
 
 use super::{Action, Balancer, Plan, source};
 
-/// Askings in a row that named nobody new, after which a balancer has nobody else.
+/// Queries in a row without a new source, after which the balancer is assumed to have no others.
 const BARREN_ASKINGS: u32 = 2;
 
-/// How asking the balancer went so far.
+/// State of the queries to the balancer.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Asking {
     pub(super) under_way: bool,
-    /// Askings in a row after which nothing arrived.
+    /// Queries in a row since the last received byte.
     pub(super) fruitless: u32,
-    /// Askings in a row that named nobody new.
+    /// Queries in a row without a new source.
     pub(super) barren: u32,
     pub(super) not_before: Option<Instant>,
-    /// A run is silent and nobody is there to take its place.
+    /// A run is stalled and no idle source can replace it.
     pub(super) wanted: bool,
 }
 
 impl Plan {
-    /// The balancer named so many sources that were added before this; the next asking need not wait for long.
+    /// Handles an answer of the balancer with `new_sources` sources, which were added before this call. If
+    /// there are any, the next query may follow at once.
     pub fn named(&mut self, new_sources: usize, jitter: f64, now: Instant) {
         if new_sources == 0 {
             self.asking.barren = self.asking.barren.saturating_add(1);
@@ -37,7 +38,8 @@ impl Plan {
         }
     }
 
-    /// The balancer was asked and named nobody. `retry_after` is what it asked us to wait.
+    /// Handles the end of a query without new sources. `retry_after` is the delay that the balancer asked
+    /// for.
     pub fn asked(&mut self, retry_after: Option<Duration>, jitter: f64, now: Instant) {
         self.asking.under_way = false;
         self.asking.wanted = false;
@@ -50,23 +52,23 @@ impl Plan {
         }
     }
 
-    /// Waiting for the balancer is what the user wants, however often it has nobody.
+    /// Resets the count of fruitless queries: the user asked to wait for the balancer without a limit.
     pub fn keep_asking(&mut self) {
         self.asking.fruitless = 0;
     }
 
-    /// The address leads straight to a server: there is nobody to ask for others.
+    /// Notes that the address is that of a server, so that no balancer can name others.
     pub fn is_without_balancer(&mut self) {
         self.balancer = Balancer::Absent;
     }
 
-    /// Whether there is nobody to ask for other sources.
+    /// Whether no balancer can name other sources.
     #[must_use]
     pub fn has_no_balancer(&self) -> bool {
         self.balancer == Balancer::Absent
     }
 
-    /// Whether the balancer may be asked, now or after a rest.
+    /// Whether the balancer may be asked, now or after a back-off.
     pub(super) fn may_ask(&self) -> bool {
         self.balancer == Balancer::Present && self.asking.fruitless < self.settings.max_failures.max(1)
     }

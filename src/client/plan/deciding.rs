@@ -1,4 +1,4 @@
-//! What is to be done now: silent runs are hedged, gaps filled, the balancer asked.
+//! Decides the next actions: hedges stalled runs, fills gaps, queries the balancer.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{
 };
 
 impl Plan {
-    /// What is to be done at `now`.
+    /// The actions to take at `now`.
     pub fn decide(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         self.settle_races(now, &mut actions);
@@ -22,7 +22,7 @@ impl Plan {
         actions
     }
 
-    /// When [`decide`](Self::decide) is to be called next, if nothing happens before.
+    /// Time of the next call of [`decide`](Self::decide) if no event happens before.
     #[must_use]
     pub fn next_wake(&self, now: Instant) -> Option<Instant> {
         let heeded = self.runs.values().filter(|run| run.attention == Attention::Listening);
@@ -36,7 +36,7 @@ impl Plan {
             _ => None,
         });
         let ask = self.asking.not_before.filter(|_| self.may_ask() && !self.asking.under_way);
-        // Whether another source pays changes with the rates.
+        // The benefit of another source changes with the rates.
         let share = now.checked_add(self.settings.sample_time).filter(|_| {
             self.parts == Parts::Allowed
                 && self.runs.values().any(|run| run.phase == Phase::Streaming)
@@ -45,7 +45,7 @@ impl Plan {
         silences.chain(rests).chain(ask).chain(share).filter(|&at| at > now).min()
     }
 
-    /// What no run under way will bring, in order.
+    /// Missing bytes that no active run covers.
     pub(super) fn free(&self) -> RangeSet {
         let mut free = self.missing.clone();
         for run in self.runs.values() {
@@ -79,7 +79,7 @@ impl Plan {
         id
     }
 
-    /// Starts `source` on the same bytes as the run `beside`.
+    /// Starts a run of `source` for the bytes of the run `beside`.
     pub(super) fn begin_rival(
         &mut self,
         beside: RunId,
@@ -94,7 +94,7 @@ impl Plan {
         Some(Action::Start { run: id, source, range })
     }
 
-    /// The best source that has nothing to do: fewest failures, then fastest, then first named.
+    /// The best idle source: fewest failures, then fastest, then first named.
     pub(super) fn idle_source(&self, range: ByteRange, now: Instant) -> Option<SourceId> {
         let is_part = range.start > 0 || Some(range.end) != self.size.or(Some(u64::MAX));
         let mut best: Option<(SourceId, &Source)> = None;
@@ -116,7 +116,7 @@ impl Plan {
         best.map(|(id, _)| id)
     }
 
-    /// Races to speak that were won, and runs that have nothing left to bring.
+    /// Ends first-byte races that are decided, and runs with nothing left to fetch.
     fn settle_races(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let ids: Vec<RunId> = self.runs.keys().copied().collect();
         for id in ids {
@@ -128,7 +128,7 @@ impl Plan {
             }
             let Some(Rival { run: other, race }) = run.rival else { continue };
             let Some(rival) = self.runs.get(&other) else {
-                // The rival is gone: this run may be hedged again.
+                // The rival has ended: this run may be hedged again.
                 if let Some(run) = self.runs.get_mut(&id) {
                     run.rival = None;
                 }
@@ -156,7 +156,7 @@ impl Plan {
 
     fn hedge_limit(&self, run: &Run) -> Duration {
         match run.phase {
-            // A head alone brings nobody further.
+            // A head without a byte of the body is not progress.
             Phase::Streaming if run.received > 0 => self.settings.hedge_after,
             Phase::Streaming | Phase::Waiting => self
                 .source(run.source)
@@ -164,8 +164,8 @@ impl Plan {
         }
     }
 
-    /// How long the run may be silent. The only source gets longer if a new request would only begin its work again: before its
-    /// head, and if it sends no parts.
+    /// Timeout of a silent run. It is longer for the only source if a new request would only repeat its work:
+    /// before its head, and if it does not support ranges.
     fn drop_limit(&self, run: &Run) -> Duration {
         let is_other = |(index, source): (usize, &Source)| {
             SourceId(index) != run.source && source.availability != Availability::Out
@@ -178,7 +178,7 @@ impl Plan {
         if is_alone && begins_again { self.settings.drop_lone_after() } else { self.settings.drop_after }
     }
 
-    /// A second source beside a silent one; the end of one that was silent for too long.
+    /// Starts a second source beside a stalled run, and drops runs that reached their timeout.
     fn watch_silence(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let ids: Vec<RunId> = self.runs.keys().copied().collect();
         for id in ids {
@@ -200,7 +200,8 @@ impl Plan {
         }
     }
 
-    /// Who only made room for another need not rest any more where nobody else is left, and the balancer has nobody new.
+    /// Clears the back-off of sources that were stopped without a failure if no other source is usable and
+    /// the balancer offers no new one.
     fn wake_the_blameless(&mut self, now: Instant) {
         let was_asked = self.asking.fruitless > 0 || !self.may_ask();
         let nobody_works = self.runs.is_empty() && !self.sources.iter().any(|source| source.is_ready(now));
@@ -213,7 +214,7 @@ impl Plan {
         }
     }
 
-    /// Free bytes go to idle sources.
+    /// Assigns free bytes to idle sources.
     fn fill_gaps(&mut self, now: Instant, actions: &mut Vec<Action>) {
         loop {
             let Some(gap) = self.free().iter().next() else { return };
@@ -225,7 +226,8 @@ impl Plan {
             let whole = ByteRange::new(0, self.size.unwrap_or(u64::MAX));
             let chosen = match (self.idle_source(gap, now), self.parts) {
                 (Some(source), Parts::Allowed) => Some((source, self.lease(source, gap))),
-                // Without a way to notice a change, or from one that sends only the whole, it begins at the beginning.
+                // If a change of the file could not be detected, or the source does not support ranges, the
+                // download starts at the first byte.
                 (Some(source), Parts::Forbidden) => Some((source, whole)),
                 (None, _) if is_alone => self.idle_source(whole, now).map(|source| (source, whole)),
                 (None, _) => None,

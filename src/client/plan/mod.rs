@@ -1,13 +1,13 @@
-//! Who fetches which bytes: failover, hedging, several sources with work stealing. Pure: it is told what happened and
-//! when, and says what to do.
+//! Assigns byte ranges to sources: failover, hedging, several sources with work stealing. Pure: its inputs
+//! are events with their times, its outputs are actions.
 //!
-//! Bytes that are missing and that no run under way will bring are *free*. A ready source takes free bytes first; where
-//! none are left and it pays, it takes the tail of the run that would last longest, in proportion to the two
-//! rates. Near the end, where a run is too short to split, it is fetched twice and the first to bring a byte
-//! wins it.
+//! Missing bytes that no active run covers are *free*. An idle source takes free bytes first. If there are
+//! none and a second source saves enough time, it takes the tail of the run with the most time left, in
+//! proportion to the two rates. Near the end, a run that is too short to split is fetched twice, and the
+//! bytes that arrive first are kept.
 //!
-//! Invariants: every missing byte is free or within a run; a byte is accepted once; a source carries at most
-//! one run; the end of a run only ever moves down.
+//! Invariants: every missing byte is free or within a run; a byte is accepted once; a source has at most one
+//! run; the end of a run never moves up.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,75 +31,76 @@ pub use range::{ByteRange, RangeSet};
 pub use settings::PlanSettings;
 pub use source::{Availability, Failure, Ranges, Source};
 
-/// A source's number, in the order in which they were added.
+/// Index of a source, in the order of addition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceId(pub usize);
 
-/// A run's number; none is used twice.
+/// Number of a run, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub u64);
 
-/// What is to be done.
+/// An action to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Ask `source` for `range`. Where `range` begins at 0 and is all that is known of the file, a plain request will do.
+    /// Request `range` from `source`. If `range` starts at 0 and covers the whole file as far as it is known,
+    /// a request without a range suffices.
     Start {
         /// The new run.
         run: RunId,
-        /// Who is asked.
+        /// The source.
         source: SourceId,
-        /// For what; the end is `u64::MAX` while the size is unknown.
+        /// The bytes; the end is `u64::MAX` while the size is unknown.
         range: ByteRange,
     },
-    /// The run ends at `end` now, before what it asked for.
+    /// The run now ends at `end`, before the end of its request.
     Shorten {
         /// The run.
         run: RunId,
-        /// The byte before which it stops.
+        /// The new end, exclusive.
         end: u64,
     },
-    /// The run is of no more use.
+    /// The run is no longer needed.
     Stop {
         /// The run.
         run: RunId,
     },
-    /// The run was silent for too long; the failure of its source is noted.
+    /// The run timed out, and the failure of its source is recorded.
     Drop {
         /// The run.
         run: RunId,
-        /// How long it was silent.
+        /// Time since the last byte.
         silence: Duration,
     },
-    /// Ask the balancer for other sources; answered by [`Plan::asked`].
+    /// Query the balancer for other sources; the answer is passed to [`Plan::named`] or [`Plan::asked`].
     Ask,
 }
 
-/// Where the download stands.
+/// Status of the download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// Something is under way, or will be at [`Plan::next_wake`].
+    /// A request is active, or will be at [`Plan::next_wake`].
     Working,
     /// No byte is missing.
     Complete,
-    /// Nobody is left who could bring what is missing.
+    /// No source is left for the missing bytes.
     Stuck,
 }
 
-/// Whether there is a balancer that could name other sources.
+/// Whether a balancer can name other sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balancer {
-    /// There is.
+    /// A balancer can.
     Present,
-    /// The address leads straight to a server.
+    /// The address is that of a server.
     Absent,
 }
 
-/// Whether the file may be asked for in parts.
+/// Whether the file may be requested in parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parts {
-    /// A changed file would be noticed.
+    /// A change of the file would be detected.
     Allowed,
-    /// It would not: only a whole answer of one source is safe.
+    /// A change would not be detected, so that only a whole answer of one source is safe.
     Forbidden,
 }
 
@@ -115,12 +116,12 @@ pub struct Plan {
     parts: Parts,
     balancer: Balancer,
     asking: Asking,
-    /// Whether a second source was found worth it; from then on idle ones go on helping.
+    /// Whether a second source was found worthwhile; from then on, idle sources help.
     is_shared: bool,
 }
 
 impl Plan {
-    /// A plan for a file of which `done` is there already. Its size may come later.
+    /// A plan for a file of which the bytes `done` are present. An unknown size may be set later.
     #[must_use]
     pub fn new(settings: PlanSettings, size: Option<u64>, done: &RangeSet, balancer: Balancer) -> Self {
         let mut missing = RangeSet::of(ByteRange::new(0, size.unwrap_or(u64::MAX)));
@@ -141,19 +142,19 @@ impl Plan {
         }
     }
 
-    /// Adds a source that may be asked at once.
+    /// Adds a source that may be used at once.
     pub fn add_source(&mut self) -> SourceId {
         self.sources.push(Source::new());
         SourceId(self.sources.len().saturating_sub(1))
     }
 
-    /// What is known of a source.
+    /// The state of a source.
     #[must_use]
     pub fn source(&self, source: SourceId) -> Option<&Source> {
         self.sources.get(source.0)
     }
 
-    /// The bytes that are not there yet.
+    /// The bytes that are not present.
     #[must_use]
     pub fn missing(&self) -> &RangeSet {
         &self.missing
@@ -165,12 +166,12 @@ impl Plan {
         self.size
     }
 
-    /// Whether parts may be asked for.
+    /// Sets whether parts may be requested.
     pub fn allow_parts(&mut self, parts: Parts) {
         self.parts = parts;
     }
 
-    /// The file turned out to have `size` bytes.
+    /// Sets the size of the file, in bytes.
     pub fn size_is(&mut self, size: u64) {
         self.size = Some(size);
         self.missing.remove(ByteRange::new(size, u64::MAX));
@@ -179,7 +180,7 @@ impl Plan {
         }
     }
 
-    /// Nothing is there, and what was known of the size was said of another version.
+    /// Forgets the size, which belonged to another version. No byte may be present.
     pub fn forget_size(&mut self) {
         let Some(size) = self.size.take() else { return };
         self.missing = RangeSet::of(ByteRange::new(0, u64::MAX));
@@ -188,30 +189,30 @@ impl Plan {
         }
     }
 
-    /// The runs whose answers have begun.
+    /// The runs whose answers have started.
     pub fn answered(&self) -> impl Iterator<Item = RunId> + '_ {
         self.runs.iter().filter(|(_, run)| run.phase == Phase::Streaming).map(|(id, _)| *id)
     }
 
-    /// These bytes are not there after all: they were wrong.
+    /// Marks wrong bytes as missing again.
     pub fn discard(&mut self, range: ByteRange) {
         self.missing.insert(range.intersection(&ByteRange::new(0, self.size.unwrap_or(u64::MAX))));
     }
 
-    /// The source is not to be asked again.
+    /// Excludes the source from further requests.
     pub fn exclude(&mut self, source: SourceId) {
         if let Some(source) = self.sources.get_mut(source.0) {
             source.availability = Availability::Out;
         }
     }
 
-    /// Whether the source is not to be asked again.
+    /// Whether the source is excluded.
     #[must_use]
     pub fn is_excluded(&self, source: SourceId) -> bool {
         self.source(source).is_none_or(|source| source.availability == Availability::Out)
     }
 
-    /// The source may be asked after all.
+    /// Readmits an excluded source.
     pub fn readmit(&mut self, source: SourceId) {
         if let Some(source) = self.sources.get_mut(source.0) {
             source.availability = Availability::Ready;
@@ -219,12 +220,12 @@ impl Plan {
         }
     }
 
-    /// Takes in a run that is under way already: the balancer's address itself answered.
+    /// Adds a run that is already active: the given address itself answered with the file.
     pub fn adopt(&mut self, source: SourceId, range: ByteRange, now: Instant) -> RunId {
         self.begin(source, range, None, now)
     }
 
-    /// The head of the run's answer came, and its bytes follow from `start` on.
+    /// Handles the head of an answer; its body begins at byte `start`.
     pub fn head_came(&mut self, id: RunId, start: u64, now: Instant) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.next = start;
@@ -236,27 +237,27 @@ impl Plan {
         }
     }
 
-    /// The answer to the run announces no byte from `end` on: what it does not bring is asked for in another run.
+    /// Shortens the run to the end announced by its answer; another run fetches the rest.
     pub fn announced(&mut self, id: RunId, end: u64) {
         if let Some(run) = self.runs.get_mut(&id) {
             run.end = run.end.min(end);
         }
     }
 
-    /// The least that the file has, going by what is there: its size, where that is known.
+    /// A lower bound of the size of the file: its size if known, or else the end of the present bytes.
     #[must_use]
     pub fn least_size(&self) -> u64 {
         self.size.unwrap_or_else(|| self.missing.iter().last().map_or(0, |rest| rest.start))
     }
 
-    /// From now on nobody listens to the run: what the client itself waits for is not the source's silence.
+    /// Pauses the timeouts of the run while the client is not reading from it.
     pub fn turned_away(&mut self, id: RunId) {
         if let Some(run) = self.runs.get_mut(&id) {
             run.attention = Attention::Elsewhere;
         }
     }
 
-    /// From now on the run is listened to.
+    /// Resumes the timeouts of the run.
     pub fn listened(&mut self, id: RunId, now: Instant) {
         if let Some(run) = self.runs.get_mut(&id)
             && run.attention == Attention::Elsewhere
@@ -266,7 +267,7 @@ impl Plan {
         }
     }
 
-    /// The process did not run for a while, such as between SIGSTOP and SIGCONT: the silence of that time does not count.
+    /// Restarts all timeouts after the process was suspended, for example by SIGSTOP.
     pub fn was_suspended(&mut self, now: Instant) {
         for run in self.runs.values_mut() {
             run.heard = now;
@@ -276,9 +277,9 @@ impl Plan {
         }
     }
 
-    /// `count` bytes came on the run; those of them that were still missing, which are to be kept.
+    /// Handles `count` received bytes. Returns those of them that were missing, which the caller must keep.
     ///
-    /// The run is over once its last byte came; [`finished`](Self::finished) need not be called then.
+    /// The run ends with its last byte; [`finished`](Self::finished) need not be called then.
     pub fn received(&mut self, id: RunId, count: u64, now: Instant) -> Vec<ByteRange> {
         let Some(run) = self.runs.get_mut(&id) else { return Vec::new() };
         let came = ByteRange::new(run.next, run.next.saturating_add(count));
@@ -302,7 +303,7 @@ impl Plan {
         fresh
     }
 
-    /// The run brought what it announced. That the file ends there, it does not say.
+    /// Ends a run that received all announced bytes. The file may be longer.
     pub fn finished(&mut self, id: RunId, now: Instant) {
         let Some(run) = self.runs.remove(&id) else { return };
         if let Some(source) = self.sources.get_mut(run.source.0) {
@@ -311,7 +312,7 @@ impl Plan {
         }
     }
 
-    /// The run is over before it brought anything, without blame: its source is asked again in other words.
+    /// Ends a run without bytes and without a failure: its source is asked again with another request.
     pub fn withdraw(&mut self, id: RunId, now: Instant) {
         let Some(run) = self.runs.remove(&id) else { return };
         if let Some(source) = self.sources.get_mut(run.source.0) {
@@ -319,7 +320,7 @@ impl Plan {
         }
     }
 
-    /// The run failed; `jitter` is a random number in 0..1.
+    /// Records the failure of a run; `jitter` is a random number in 0..1.
     pub fn failed(&mut self, id: RunId, failure: Failure, jitter: f64, now: Instant) {
         let Some(run) = self.runs.remove(&id) else { return };
         if let Some(source) = self.sources.get_mut(run.source.0) {
@@ -328,13 +329,13 @@ impl Plan {
         }
     }
 
-    /// The numbers it goes by.
+    /// Timeouts and limits.
     #[must_use]
     pub fn settings(&self) -> &PlanSettings {
         &self.settings
     }
 
-    /// Whether a source is ready, or at work without having failed.
+    /// Whether a source is ready, or active without a failure.
     #[must_use]
     pub fn is_trusted(&self, source: SourceId) -> bool {
         let is_silent = self.runs.values().any(|run| run.source == source && run.phase == Phase::Waiting);
@@ -344,32 +345,32 @@ impl Plan {
                 .is_some_and(|source| source.failures == 0 && source.availability == Availability::Ready)
     }
 
-    /// The source says that it sends no parts.
+    /// Notes that the source does not support ranges.
     pub fn refuses_ranges(&mut self, source: SourceId) {
         if let Some(source) = self.sources.get_mut(source.0) {
             source.ranges = Ranges::Refused;
         }
     }
 
-    /// Whether any byte came.
+    /// Whether any byte is present.
     #[must_use]
     pub fn has_received(&self) -> bool {
         self.missing != RangeSet::of(ByteRange::new(0, self.size.unwrap_or(u64::MAX)))
     }
 
-    /// Whether the run is still under way.
+    /// Whether the run is active.
     #[must_use]
     pub fn is_running(&self, id: RunId) -> bool {
         self.runs.contains_key(&id)
     }
 
-    /// Whether every source is out, and none has anything under way.
+    /// Whether every source is excluded and no run is active.
     #[must_use]
     pub fn is_deserted(&self) -> bool {
         self.runs.is_empty() && self.sources.iter().all(|source| source.availability == Availability::Out)
     }
 
-    /// No more retries: whoever is resting or failing now is out.
+    /// Stops retrying: sources in back-off are excluded, and so are sources that fail from now on.
     pub fn lose_patience(&mut self) {
         self.settings.max_failures = 0;
         self.balancer = Balancer::Absent;
@@ -380,7 +381,7 @@ impl Plan {
         }
     }
 
-    /// Where the download stands.
+    /// Status of the download.
     #[must_use]
     pub fn standing(&self) -> Standing {
         let anybody = self.sources.iter().any(|source| source.availability != Availability::Out)

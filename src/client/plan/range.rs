@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// The bytes from `start` up to, but without, `end`. Empty where they are equal.
+/// The bytes from `start` to `end`, exclusive. Empty if both are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ByteRange {
     /// The first byte.
@@ -12,32 +12,32 @@ pub struct ByteRange {
 }
 
 impl ByteRange {
-    /// The range from `start` up to `end`; empty where `end` comes first.
+    /// The range from `start` to `end`; empty if `end` is less than `start`.
     #[must_use]
     pub fn new(start: u64, end: u64) -> Self {
         Self { start, end: end.max(start) }
     }
 
-    /// How many bytes it has.
+    /// Number of bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.end.saturating_sub(self.start)
     }
 
-    /// Whether it has none.
+    /// Whether the range has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.start >= self.end
     }
 
-    /// What both ranges have in common; empty where that is nothing.
+    /// The intersection of both ranges; may be empty.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         Self::new(self.start.max(other.start), self.end.min(other.end))
     }
 }
 
-/// A set of bytes as ordered ranges, none of which touch.
+/// A set of bytes, stored as ordered, disjoint ranges that do not touch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RangeSet {
     /// Start to end.
@@ -45,13 +45,13 @@ pub struct RangeSet {
 }
 
 impl RangeSet {
-    /// The set without bytes.
+    /// The empty set.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The set of one range's bytes.
+    /// The set of the bytes of one range.
     #[must_use]
     pub fn of(range: ByteRange) -> Self {
         let mut set = Self::new();
@@ -65,7 +65,7 @@ impl RangeSet {
             return;
         }
         let (mut start, mut end) = (range.start, range.end);
-        // Whatever overlaps or touches is merged into one.
+        // Overlapping and adjacent ranges are merged.
         while let Some((&other_start, &other_end)) = self.ranges.range(..=end).next_back() {
             if other_end < start {
                 break;
@@ -77,7 +77,7 @@ impl RangeSet {
         self.ranges.insert(start, end);
     }
 
-    /// Takes the bytes of `range` away.
+    /// Removes the bytes of `range`.
     pub fn remove(&mut self, range: ByteRange) {
         if range.is_empty() {
             return;
@@ -115,13 +115,13 @@ impl RangeSet {
         self.ranges.iter().map(|(&start, &end)| ByteRange::new(start, end))
     }
 
-    /// How many bytes are in it.
+    /// Number of bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.iter().map(|range| range.len()).sum()
     }
 
-    /// Whether no byte is in it.
+    /// Whether the set has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
@@ -151,7 +151,7 @@ mod tests {
     }
 
     proptest! {
-        /// A set does what a table with one entry a byte does, and stays in its normal form.
+        /// A set behaves like a table with one flag per byte, and its ranges stay disjoint and apart.
         #[test]
         fn a_set_is_a_table_of_bytes(
             operations in prop::collection::vec(operation(), 0..40),

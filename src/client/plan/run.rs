@@ -1,10 +1,10 @@
-//! A run: bytes that one source was asked for.
+//! A run: one request to one source, and its answer.
 
 use tokio::time::Instant;
 
 use super::{RunId, SourceId};
 
-/// Bytes that a source was asked for.
+/// A request to a source for a range of bytes.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
     pub(super) source: SourceId,
@@ -12,28 +12,28 @@ pub(super) struct Run {
     pub(super) end: u64,
     pub(super) phase: Phase,
     pub(super) started: Instant,
-    /// When something was last heard of it.
+    /// Time of the last received byte, or of the start.
     pub(super) heard: Instant,
     pub(super) attention: Attention,
     pub(super) received: u64,
-    /// Those of them that were missing: progress.
+    /// Received bytes that were missing.
     pub(super) kept: u64,
-    /// The run that was started beside it for the same bytes.
+    /// Another run for the same bytes.
     pub(super) rival: Option<Rival>,
 }
 
-/// How far its answer is.
+/// Progress of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Waiting,
     Streaming,
 }
 
-/// Whether silence would be noticed.
+/// Whether the timeouts of a run are active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attention {
     Listening,
-    /// The client waits for something else: its disk, its own limit of the rate.
+    /// The client itself is not reading: it waits for its disk or its rate limit.
     Elsewhere,
 }
 
@@ -44,11 +44,11 @@ pub(super) struct Rival {
     pub(super) race: Race,
 }
 
-/// What two runs for the same bytes are raced for.
+/// What decides between two runs for the same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Race {
-    /// One was silent: the first to send anything goes on alone.
+    /// One run stalled: the first to receive a byte continues alone.
     ToSpeak,
-    /// The end is near: both send, whoever brings a byte first.
+    /// The end is near: both runs continue, and each byte is taken from the run that receives it first.
     ToFinish,
 }

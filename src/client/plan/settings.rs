@@ -1,48 +1,49 @@
-//! The numbers that planning goes by.
+//! Timeouts and limits of the plan.
 
 use std::time::Duration;
 
-/// When a second source is asked, how much it gets, and how long a failing one is put up with.
+/// When to add a second source, how many bytes to assign, and when to drop a failing source.
 #[derive(Debug, Clone)]
 pub struct PlanSettings {
-    /// The most sources that send at once.
+    /// Maximum number of sources used at once.
     pub max_sources: usize,
-    /// Files above this many bytes are taken from several sources where time is saved.
+    /// Files above this many bytes use several sources if [`parallel_time`](Self::parallel_time) remains.
     pub parallel_size: u64,
-    /// The time that must be left for a second source to be worth it.
+    /// Minimum remaining time for which a second source is added.
     pub parallel_time: Duration,
     /// The same for files of at most [`parallel_size`](Self::parallel_size) bytes.
     pub parallel_time_small: Duration,
-    /// How long a source must have been sending for its rate to be believed.
+    /// Minimum duration of a transfer before its rate is used.
     pub sample_time: Duration,
-    /// How much a source is given at once, in time at its own rate.
+    /// Size of an assignment, as time at the source's rate.
     pub lease_time: Duration,
-    /// The least it is given, in bytes, and the first run of a source whose rate is unknown.
+    /// Minimum size of an assignment in bytes; also the first assignment of a source of unknown rate.
     pub lease_min: u64,
     /// Runs shorter than this many bytes are not split.
     pub split_min: u64,
-    /// How long a head, and then a first byte, may take before a second source is asked beside the first; at least three
-    /// round trips.
+    /// Maximum time until the head, and then until the first byte, before a second source is started; at
+    /// least three round trips.
     pub head_after: Duration,
-    /// How long a sending source may be silent before a second one is asked beside it.
+    /// Maximum silence of a sending source before a second source is started.
     pub hedge_after: Duration,
-    /// How long any source may be silent before it is given up.
+    /// Maximum silence of any source before it is dropped.
     pub drop_after: Duration,
-    /// Failures of one source in a row, without progress, after which it is out; as many times the balancer is asked.
+    /// Failures of one source in a row, without progress, after which it is excluded. Also the maximum number
+    /// of fruitless queries to the balancer in a row.
     pub max_failures: u32,
-    /// The rest after the first failure; it doubles with each further one.
+    /// Back-off after the first failure; doubles after each further failure.
     pub backoff_base: Duration,
-    /// The longest rest.
+    /// Maximum back-off.
     pub backoff_max: Duration,
-    /// How long a source rests that others are far ahead of, or that lost a race.
+    /// Back-off of a source that is much slower than the others, or lost a race.
     pub cool_down: Duration,
 }
 
-/// The only source may be silent for this many times as long: five minutes by default.
+/// Factor on [`PlanSettings::drop_after`] for the only source: five minutes by default.
 const LONE_PATIENCE: u32 = 20;
 
 impl PlanSettings {
-    /// How long the only source may be silent before it is given up, if a new request would only begin its work again.
+    /// Maximum silence of the only source before it is dropped, if a new request would only repeat its work.
     #[must_use]
     pub fn drop_lone_after(&self) -> Duration {
         self.drop_after.saturating_mul(LONE_PATIENCE)

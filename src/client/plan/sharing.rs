@@ -1,19 +1,21 @@
-//! Several sources at once: who helps whom, with how much, and who is too slow to be kept.
+//! Several sources at once: which source helps which run, with how many bytes, and which source is replaced
+//! because it is too slow.
 
 use tokio::time::Instant;
 
 use super::{Action, ByteRange, Parts, Phase, Plan, Race, Ranges, RunId, SourceId};
 
-/// A source below this part of the median rate is replaced by one that has not been tried.
+/// A source below this fraction of the median rate is replaced by a source that was not tried yet.
 const TOO_SLOW: f64 = 0.15;
 
-/// A run is fetched twice where the second source would need less than this part of the time.
+/// A run is fetched twice if the second source needs less than this fraction of the remaining time.
 const WORTH_TWICE: f64 = 0.5;
 
 impl Plan {
-    /// How much of `gap` a source is given: what it sends in the lease time, or the least where its rate is unknown.
+    /// The part of `gap` to assign to a source: the bytes it sends in the lease time, or the minimum if its
+    /// rate is unknown.
     ///
-    /// While nobody else could help, that is all of it: one request.
+    /// The whole gap in one request until several sources share the file.
     pub(super) fn lease(&self, source: SourceId, gap: ByteRange) -> ByteRange {
         if !self.is_shared || self.size.is_none() {
             return gap;
@@ -26,7 +28,7 @@ impl Plan {
         ((rate * self.settings.lease_time.as_secs_f64()) as u64).max(self.settings.lease_min)
     }
 
-    /// Idle sources help those that would take longest, where it pays.
+    /// Assigns idle sources to the runs with the most time left, if it saves enough time.
     pub(super) fn share(&mut self, now: Instant, actions: &mut Vec<Action>) {
         if self.parts == Parts::Forbidden || self.size.is_none() {
             return;
@@ -46,11 +48,11 @@ impl Plan {
 
     fn helper(&self, victim: RunId, now: Instant) -> Option<SourceId> {
         let end = self.runs.get(&victim)?.end;
-        // Any helper sends a part.
+        // A helper always sends a part.
         self.idle_source(ByteRange::new(end.saturating_sub(1).max(1), end), now)
     }
 
-    /// Whether a second source saves enough time.
+    /// Whether a second source would save enough time.
     fn pays(&self, now: Instant) -> bool {
         let rate: f64 = self.streaming().filter_map(|(_, run)| self.source(run.source)?.rate()).sum();
         let sampled = self
@@ -65,7 +67,7 @@ impl Plan {
         self.runs.iter().filter(|(_, run)| run.phase == Phase::Streaming).map(|(&id, run)| (id, run))
     }
 
-    /// The run with the most time to go, among those whose rate is known.
+    /// The run with the most time left, among those with a known rate.
     fn longest_run(&self) -> Option<RunId> {
         let time_left = |run: &super::Run| {
             let rate = self.source(run.source)?.rate()?;
@@ -78,7 +80,8 @@ impl Plan {
             .map(|(id, _)| id)
     }
 
-    /// Gives `helper` the tail of the run `victim`, or all of it to race for; whether it was worth it.
+    /// Assigns `helper` the tail of the run `victim`, or all of it as a race. Returns whether it was
+    /// worthwhile.
     fn help(&mut self, victim: RunId, helper: SourceId, now: Instant, actions: &mut Vec<Action>) -> bool {
         let Some(run) = self.runs.get(&victim) else { return false };
         let (Some(own), Some(other)) = (self.source(run.source), self.source(helper)) else { return false };
@@ -108,7 +111,8 @@ impl Plan {
         false
     }
 
-    /// Where every place is taken, one that is far slower than the others makes room for one that was not tried.
+    /// If all runs are in use, stops a source that is far slower than the others, so that an untried source
+    /// can start.
     fn replace_the_slow(&mut self, now: Instant, actions: &mut Vec<Action>) {
         if self.runs.len() < self.settings.max_sources || self.runs.len() < 2 {
             return;

@@ -1,4 +1,4 @@
-//! The plan against simulated servers and a simulated clock.
+//! Tests of the plan with simulated servers and a simulated clock.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use super::*;
 
 const TICK: Duration = Duration::from_millis(5);
 
-/// A server: how fast, how far away, and at which byte of each answer it breaks off.
+/// A server: its rate, its latency, and the byte of each answer at which it closes the connection.
 #[derive(Debug, Clone)]
 struct Server {
     rate: u64,
     latency: Duration,
     breaks_after: Option<u64>,
-    /// When it is killed.
+    /// Time at which the server is killed.
     dies_at: Option<Duration>,
     is_silent: bool,
 }
@@ -39,13 +39,14 @@ struct Flow {
 struct Outcome {
     took: Duration,
     standing: Standing,
-    /// Bytes that were sent, whether of use or not.
+    /// All bytes that servers sent.
     sent: u64,
     by_source: BTreeMap<usize, u64>,
     requests: usize,
 }
 
-/// Runs a download of `size` bytes to its end, or for `limit`. Every byte must be accepted exactly once.
+/// Runs a download of `size` bytes until it ends, at most for `limit`. Every byte must be accepted exactly
+/// once.
 fn simulate(size: u64, servers: &[Server], settings: PlanSettings, limit: Duration) -> Outcome {
     let start = Instant::now();
     let mut now = start;
@@ -174,7 +175,7 @@ fn a_server_that_is_killed_costs_little_time_and_few_bytes() {
     let size: u64 = 64 << 20;
     for victim in 0..3 {
         let mut servers = vec![Server::new(20 * MEGA); 3];
-        // A third of the time that all three would take.
+        // A third of the time that all three servers would take.
         let dies_at = Duration::from_secs_f64(size as f64 / 60e6 / 3.0);
         servers[victim].dies_at = Some(dies_at);
         let outcome = default_run(size, &servers);
@@ -194,7 +195,7 @@ fn a_silent_first_server_costs_one_second() {
 
 #[test]
 fn a_crawling_server_is_helped_at_the_end() {
-    // Starts first, and would need 1000 s alone.
+    // The slow server starts first, and would need 1000 s alone.
     let outcome = default_run(20 << 20, &[Server::new(20_000), Server::new(20 * MEGA)]);
     assert!(outcome.took < Duration::from_secs(3), "{:?}", outcome.took);
 }
@@ -256,7 +257,7 @@ fn a_run_that_nobody_listens_to_is_neither_hedged_nor_given_up() {
     plan.turned_away(*run);
     let later = start + 10 * settings.drop_after;
     assert_eq!(plan.decide(later), []);
-    // Once it is listened to, its silence counts from then on.
+    // After the timeouts resume, silence counts from that moment.
     plan.listened(*run, later);
     assert_eq!(plan.decide(later), []);
     let hedged = plan.decide(later + settings.hedge_after);
@@ -277,7 +278,7 @@ fn any_server() -> impl Strategy<Value = Server> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// With one honest server among any others, the file comes, each byte accepted once.
+    /// With one honest server among any others, the download completes, and each byte is accepted once.
     #[test]
     fn one_honest_server_is_enough(
         mut servers in prop::collection::vec(any_server(), 0..5),

@@ -1,4 +1,4 @@
-//! One source as planning sees it: how fast it is, whether it may be asked.
+//! State of a source in the plan: its rate, its latency, and whether it may be used.
 
 use std::time::Duration;
 
@@ -6,60 +6,60 @@ use tokio::time::Instant;
 
 use super::PlanSettings;
 
-/// The weight of the past in a rate fades with this time constant.
+/// Time constant of the exponentially weighted rate.
 const RATE_MEMORY: Duration = Duration::from_secs(1);
 
-/// Bytes are counted this long before they make a sample of the rate.
+/// Minimum duration of one sample of the rate.
 const RATE_SAMPLE: Duration = Duration::from_millis(40);
 
-/// A run that brought this many missing bytes was progress: failures before it are forgotten.
+/// A run with this many missing bytes is progress and resets the failure count.
 const PROGRESS_BYTES: u64 = 16 * 1024;
 
-/// What is known before a source has answered once.
+/// Assumed latency of a source before its first answer.
 const UNKNOWN_LATENCY: Duration = Duration::from_millis(50);
 
-/// Whether a source may be asked.
+/// Whether a source may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Availability {
-    /// Now.
+    /// At once.
     Ready,
-    /// Not before this.
+    /// Not before this time.
     Resting(Instant),
-    /// Never again.
+    /// Not any more.
     Out,
 }
 
-/// Whether a source sends parts of the file.
+/// Whether a source supports range requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ranges {
-    /// It has not been asked for one, or has sent one.
+    /// No range was requested yet, or a request for a range succeeded.
     Likely,
-    /// It sent everything when it was asked for a part.
+    /// The source answered a request for a range with the whole file.
     Refused,
 }
 
-/// How a run on a source failed.
+/// Kind of failure of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// It may go better another time, not before `retry_after` where the server said so.
+    /// Temporary; a retry may succeed, but not before `retry_after`.
     Passing {
         /// The server's `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// It sent the whole file when asked for a part, and will do so again.
+    /// The source answered a request for a range with the whole file, and will do so again.
     NoRanges,
-    /// The server has not got this file, or not in this version.
+    /// The server does not have this file, or has another version.
     Final,
 }
 
-/// What planning knows of a source.
+/// State of a source in the plan.
 #[derive(Debug, Clone)]
 pub struct Source {
     pub(super) availability: Availability,
     pub(super) ranges: Ranges,
     pub(super) failures: u32,
     latency: Option<Duration>,
-    /// Bytes per second, faded.
+    /// Bytes per second, exponentially weighted.
     rate: Option<f64>,
     sample_bytes: u64,
     sample_since: Option<Instant>,
@@ -78,7 +78,7 @@ impl Source {
         }
     }
 
-    /// Whether it may be asked at `now`.
+    /// Whether the source may be used at `now`.
     pub(super) fn is_ready(&self, now: Instant) -> bool {
         match self.availability {
             Availability::Ready => true,
@@ -87,18 +87,18 @@ impl Source {
         }
     }
 
-    /// Bytes per second, where enough came to tell.
+    /// Bytes per second; `None` before the first sample.
     #[must_use]
     pub fn rate(&self) -> Option<f64> {
         self.rate
     }
 
-    /// From asking to the head of the answer.
+    /// Time from the request to the head of the answer.
     pub(super) fn latency(&self) -> Duration {
         self.latency.unwrap_or(UNKNOWN_LATENCY)
     }
 
-    /// How long its next head may take before it counts as hanging.
+    /// Maximum time until the next head before the source counts as stalled.
     pub(super) fn patience(&self, settings: &PlanSettings) -> Duration {
         settings.head_after.max(self.latency.unwrap_or_default().saturating_mul(3))
     }
@@ -118,7 +118,7 @@ impl Source {
         }
     }
 
-    /// A run came to its end: its last bytes are a sample, however short.
+    /// Handles the end of a run: its last bytes are a sample, however short.
     pub(super) fn run_ended(&mut self, now: Instant) {
         if self.rate.is_none() && self.sample_bytes > PROGRESS_BYTES {
             self.take_sample(now);
@@ -135,7 +135,8 @@ impl Source {
         self.rate = Some(self.rate.map_or(sample, |rate| rate + weight * (sample - rate)));
     }
 
-    /// Notes a failure after a run that brought `kept` missing bytes; `jitter` in 0..1 spreads the rests of many clients.
+    /// Records a failure after a run with `kept` missing bytes; `jitter` in 0..1 spreads the retries of many
+    /// clients.
     pub(super) fn failed(
         &mut self,
         failure: Failure,
@@ -160,7 +161,7 @@ impl Source {
         };
     }
 
-    /// It rests, without blame.
+    /// Backs off without recording a failure.
     pub(super) fn rest(&mut self, rest: Duration, now: Instant) {
         if self.availability != Availability::Out {
             self.availability = resting(now, rest);
@@ -169,11 +170,12 @@ impl Source {
 }
 
 fn resting(now: Instant, rest: Duration) -> Availability {
-    // A rest beyond what the clock can count never ends.
+    // A back-off beyond the range of the clock never ends.
     now.checked_add(rest).map_or(Availability::Out, Availability::Resting)
 }
 
-/// The rest after so many failures: doubling, and between half of that and all of it.
+/// Back-off after `failures` failures in a row: doubles with each, and is between half and all of that, by
+/// `jitter`.
 pub(super) fn backoff(settings: &PlanSettings, failures: u32, jitter: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let full = settings.backoff_base.saturating_mul(1 << doublings).min(settings.backoff_max);

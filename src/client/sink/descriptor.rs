@@ -1,27 +1,27 @@
-//! Descriptors that the process inherited, by number, and the paths that lead to them.
+//! Inherited descriptors, by number, and the paths that lead to them.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-/// The folders in which a process sees its own descriptors.
+/// Folders with the descriptors of the calling process.
 const FOLDERS: [&str; 2] = ["/proc/self/fd", "/dev/fd"];
 
-/// The number of the descriptor that `path` names, as `/dev/fd/3` does.
+/// The number of the descriptor at `path`, for example of `/dev/fd/3`.
 pub(super) fn number_of(path: &Path) -> Option<i32> {
     let folder = path.parent()?.canonicalize().ok()?;
     let is_own = FOLDERS.iter().any(|own| Path::new(own).canonicalize().is_ok_and(|own| own == folder));
     path.file_name()?.to_str()?.parse().ok().filter(|number| is_own && *number >= 0)
 }
 
-/// Another handle of the descriptor `number`, with the same position in a file.
+/// Duplicates the descriptor `number`; both handles share the position in the file.
 pub(super) fn duplicate(number: i32) -> io::Result<File> {
     if number == 1 && at_start::output_was_closed() {
         return Err(rustix::io::Errno::BADF.into());
     }
-    // SAFETY: the number is not negative. The borrow is used for one system call only, which fails for a number that is not
-    // open; nothing is closed through it.
+    // SAFETY: the number is not negative. The borrow lasts for one system call, which fails if the descriptor
+    // is not open. The borrow closes nothing.
     #[allow(
         unsafe_code,
         reason = "the standard library has safe handles for the first three descriptors only"
@@ -30,14 +30,14 @@ pub(super) fn duplicate(number: i32) -> io::Result<File> {
     borrowed.try_clone_to_owned().map(File::from)
 }
 
-/// Before `main`, the standard library opens /dev/null in the place of a standard output that is closed: a file that is written to it
-/// would be lost without an error.
+/// Before `main`, the standard library opens /dev/null in place of a closed standard output. A file written
+/// to it would be lost without an error, so the state before that is recorded.
 #[cfg(target_os = "linux")]
 mod at_start {
     use std::os::fd::BorrowedFd;
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-    /// Static, as the descriptor is: a process has one.
+    /// Static, because standard output is global to the process.
     static OUTPUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
 
     // SAFETY: the C library calls each function pointer of this section once, on the only thread, before `main`. The function makes
@@ -48,7 +48,7 @@ mod at_start {
     static NOTE: extern "C" fn() = note;
 
     extern "C" fn note() {
-        // SAFETY: used for one system call, which fails if it is not open.
+        // SAFETY: the borrow lasts for one system call, which fails if the descriptor is not open.
         #[allow(unsafe_code, reason = "as above")]
         let output = unsafe { BorrowedFd::borrow_raw(1) };
         OUTPUT_WAS_CLOSED.store(rustix::io::fcntl_getfd(output).is_err(), Relaxed);

@@ -1,5 +1,5 @@
-//! The digest of a file whose bytes come in any order: what comes in order is hashed as it lands, the rest is read back
-//! when the gap before it closes.
+//! Digest of a file whose bytes arrive in any order: bytes at the current position are hashed at once, later
+//! bytes are read back when the gap before them closes.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -11,15 +11,15 @@ use super::super::checksum::{Algorithm, Checksum, Hasher};
 use super::super::plan::{ByteRange, RangeSet};
 use super::{PartFile, SinkError};
 
-/// How much is read back at once.
+/// Maximum size of one read.
 const READ_BACK_BYTES: usize = 1 << 20;
 
-/// The room to read so many bytes back.
+/// Size of the buffer for reading `bytes` bytes.
 fn buffer_size(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(READ_BACK_BYTES).min(READ_BACK_BYTES)
 }
 
-/// The hash of the file's beginning.
+/// Hash of a prefix of the file.
 #[derive(Debug, Clone)]
 pub(super) struct RunningDigest {
     hasher: Hasher,
@@ -36,7 +36,7 @@ impl RunningDigest {
         self.hasher.algorithm()
     }
 
-    /// Bytes landed; they count if they are the next ones.
+    /// Handles written bytes; they are hashed if they are the next ones.
     pub(super) fn landed(&mut self, offset: u64, bytes: &[u8]) {
         if offset == self.position {
             self.hasher.update(bytes);
@@ -44,7 +44,7 @@ impl RunningDigest {
         }
     }
 
-    /// Reads back what follows in `written`, at most `limit` bytes.
+    /// Reads back and hashes the bytes of `written` that follow the position, at most `limit` bytes.
     pub(super) fn catch_up(
         &mut self,
         part: &PartFile,
@@ -65,7 +65,8 @@ impl RunningDigest {
         Ok(())
     }
 
-    /// The digest that a file of `size` bytes will have once `batch` is written too, where nothing has to be read back for it.
+    /// The digest of a file of `size` bytes after `batch` is written; `None` if bytes would have to be read
+    /// back for it.
     pub(super) fn of(mut self, batch: &[(u64, Bytes)], size: u64, algorithm: Algorithm) -> Option<Checksum> {
         if self.algorithm() != algorithm {
             return None;
@@ -81,7 +82,7 @@ impl RunningDigest {
     }
 }
 
-/// The digest of the bytes of `range` as they are in the file.
+/// The digest of the bytes of `range` in the file.
 pub(super) fn of_range(
     part: &PartFile,
     range: ByteRange,
@@ -100,7 +101,7 @@ pub(super) fn of_range(
     Ok(hasher.finish())
 }
 
-/// The digest of a file on the disk; it fails once it `is_awaited` no more.
+/// The digest of a file on the disk. Fails once `is_awaited` returns false.
 pub fn of_file(path: &Path, algorithm: Algorithm, is_awaited: impl Fn() -> bool) -> io::Result<Checksum> {
     let mut file = File::open(path)?;
     let mut hasher = Hasher::new(algorithm);

@@ -1,9 +1,9 @@
-//! Small files, finished many at a time.
+//! Finishes small files in groups.
 //!
-//! What is whole in memory needs no part file, no lock and no journal. It is written to a file without a name, which is then linked to
-//! its own: a name that is taken is never taken over, one operation on the folder makes the file visible as a whole, and
-//! of a process that is killed nothing is left. What comes while one group is on its way to the disk makes up the next, so
-//! many files share one wait for the disk, as the transactions of a database do.
+//! A file that is complete in memory needs no part file, lock or journal. It is written to a file without a
+//! name (`O_TMPFILE`), which is then linked to its name: an existing file is never replaced, the file appears
+//! as a whole, and a killed process leaves nothing behind. Files that arrive while one group is synced form
+//! the next group, so that many files share one sync, like the group commit of a database.
 
 use std::cell::OnceCell;
 use std::fs::File;
@@ -19,60 +19,61 @@ use tokio::sync::oneshot;
 
 use super::{Durability, SinkError, folder_of};
 
-/// From so many files on, one call that writes the whole file system costs less than one for each of them. Below, it may wait
-/// long for what others have written there.
+/// From this number of files on, one `syncfs` is cheaper than one `fdatasync` for each file. Below, it may
+/// wait long for writes of other programs to the same file system.
 const SYNC_TOGETHER_FROM: usize = 4;
 
-/// A file that is whole in memory.
+/// A file that is complete in memory.
 #[derive(Debug)]
 pub(super) struct WholeFile {
     pub(super) target: PathBuf,
-    /// All of it, with the place of each part.
+    /// All bytes, as parts with their positions.
     pub(super) parts: Vec<(u64, Bytes)>,
     pub(super) modified: Option<SystemTime>,
 }
 
-/// What became of it.
+/// Result for one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Finish {
-    /// It has its name.
+    /// The file has its final name.
     Named,
-    /// It cannot go this way, and nothing of it is on the disk: there is a file of this name, or the file system has no
-    /// files without one. By way of a part file it may go, or fail with a reason.
+    /// Nothing of the file is on the disk: a file of this name exists, or the file system does not support
+    /// files without names. The caller must use a part file.
     Declined,
 }
 
-/// Gives files that are whole their names, on a thread of its own. Clones share their groups.
+/// Names complete files, on a separate thread. Clones share the thread and the groups.
 #[derive(Debug, Clone)]
 pub struct Finisher {
     durability: Durability,
-    /// The most files that are open for one group.
+    /// Maximum number of open files in one group.
     max_group: usize,
-    /// Leads to the thread, once there is one. As many files are on the way as there are downloads, at most.
+    /// Channel to the thread, which starts with the first file. The queue holds at most one file for each
+    /// active download.
     sender: Rc<OnceCell<mpsc::Sender<Waiting>>>,
 }
 
 #[derive(Debug)]
 struct Waiting {
     file: WholeFile,
-    /// Dropped without an answer, it declines.
+    /// If this is dropped without an answer, the file is declined.
     answer: oneshot::Sender<Result<Finish, SinkError>>,
 }
 
 impl Finisher {
-    /// One whose files survive as `durability` defines, and that has at most `max_group` of them open.
+    /// A finisher that syncs files as `durability` requires, with at most `max_group` open files.
     #[must_use]
     pub fn new(durability: Durability, max_group: usize) -> Self {
         Self { durability, max_group: max_group.max(1), sender: Rc::default() }
     }
 
-    /// Writes the file and gives it its name, unless there is one of this name.
+    /// Writes the file and links its name, unless that name exists.
     pub(super) async fn finish(&self, file: WholeFile) -> Result<Finish, SinkError> {
         let (answer, answered) = oneshot::channel();
         let sender = self.sender.get_or_init(|| {
             let (sender, receiver) = mpsc::channel();
             let (durability, max_group) = (self.durability, self.max_group);
-            // Where there can be no thread the receiver is gone, and every file is declined.
+            // If no thread can be started, the receiver is dropped, and every file is declined.
             let _ = std::thread::Builder::new()
                 .name("finisher".to_owned())
                 .spawn(move || work(&receiver, durability, max_group));
@@ -83,7 +84,7 @@ impl Finisher {
     }
 }
 
-/// Finishes group after group, until nobody could send any more.
+/// Finishes groups until all senders are dropped.
 fn work(receiver: &mpsc::Receiver<Waiting>, durability: Durability, max_group: usize) {
     while let Ok(first) = receiver.recv() {
         let mut group: Vec<Waiting> =
@@ -98,9 +99,9 @@ fn work(receiver: &mpsc::Receiver<Waiting>, durability: Durability, max_group: u
     }
 }
 
-/// Finishes files of one folder. Whoever is dropped on the way is declined.
+/// Finishes files of one folder. Files that fail on the way are declined by dropping them.
 fn finish_group(path: &Path, group: Vec<Waiting>, durability: Durability) {
-    // Opened before anything is written: what the file system cannot write from here on, it tells this handle.
+    // Opened before the first write: `syncfs` reports write errors since the opening of its handle.
     let Ok(folder) = File::open(path) else { return };
     let written: Vec<(Waiting, File)> = group
         .into_iter()
@@ -109,7 +110,7 @@ fn finish_group(path: &Path, group: Vec<Waiting>, durability: Durability) {
             Some((waiting, file))
         })
         .collect();
-    // Names come after bytes: a crash in between leaves nothing, never half a file.
+    // Names are linked after the bytes are synced: a crash in between leaves nothing, never a partial file.
     if durability == Durability::Synced && sync(&folder, &written).is_err() {
         return;
     }
@@ -134,7 +135,7 @@ fn finish_group(path: &Path, group: Vec<Waiting>, durability: Durability) {
                     .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error),
             }),
         };
-        // Nobody waits where the download was given up meanwhile.
+        // The receiver is gone if the download was given up meanwhile.
         let _ = waiting.answer.send(result);
     }
 }
@@ -145,7 +146,7 @@ fn write(folder: &File, whole: &WholeFile) -> io::Result<File> {
         file.write_all_at(bytes, *offset)?;
     }
     if let Some(modified) = whole.modified {
-        // As with a part file: a failure of that is no failure of the download.
+        // As for a part file, the download does not fail if the time cannot be set.
         let _ = file.set_modified(modified);
     }
     Ok(file)
@@ -158,7 +159,7 @@ fn sync(folder: &File, written: &[(Waiting, File)]) -> io::Result<()> {
     written.iter().try_for_each(|(_, file)| file.sync_data())
 }
 
-/// Files without a name, where the system has them.
+/// Files without a name, if the system supports them.
 #[cfg(target_os = "linux")]
 mod unnamed {
     use std::fs::File;
@@ -171,20 +172,20 @@ mod unnamed {
     /// A new file in `folder`.
     pub(super) fn create(folder: &File) -> io::Result<File> {
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-        // As `File::create` has it: what the user's mask leaves of it.
+        // The mode of `File::create`: 0666, reduced by the umask.
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
         Ok(openat(folder, ".", flags, mode)?.into())
     }
 
-    /// Gives `file` the name of `target` in `folder`, unless that is taken.
+    /// Links `file` to the name of `target` in `folder`; fails if that exists.
     pub(super) fn link(file: &File, folder: &File, target: &Path) -> io::Result<()> {
         let name = target.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
-        // Linking a descriptor itself takes a privilege; linking what /proc shows of it takes none.
+        // Linking a descriptor directly requires a privilege; linking its path in /proc does not.
         let own = format!("/proc/self/fd/{}", file.as_raw_fd());
         Ok(linkat(CWD, own, folder, name, AtFlags::SYMLINK_FOLLOW)?)
     }
 
-    /// Waits until everything on the file system of `folder` is on the disk.
+    /// Syncs the whole file system of `folder`.
     pub(super) fn sync_file_system(folder: &File) -> io::Result<()> {
         Ok(syncfs(folder)?)
     }

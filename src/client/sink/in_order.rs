@@ -1,4 +1,5 @@
-//! Outputs that take bytes in order only: descriptors such as standard output, devices, named pipes.
+//! Outputs without positions, which take bytes in order: descriptors such as standard output, devices, named
+//! pipes.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -10,14 +11,14 @@ use rustix::fs::OFlags;
 use super::passing::PassingPieces;
 use super::{Pieces, SinkError, descriptor};
 
-/// A descriptor, or the target of a path.
+/// A descriptor, or a device or pipe at a path.
 #[derive(Debug)]
 pub(super) struct InOrder {
     /// `None` for standard output.
     path: Option<PathBuf>,
-    /// `None` until something is written: opening a pipe waits for its reader.
+    /// `None` until the first write: opening a pipe waits for its reader.
     file: Option<File>,
-    /// Where their digests are known.
+    /// Pieces to verify, if their digests are known.
     pieces: Option<Box<PassingPieces>>,
 }
 
@@ -38,12 +39,12 @@ impl InOrder {
         Self { path: Some(path.to_owned()), file: None, pieces: None }
     }
 
-    /// The same, with pieces that are compared.
+    /// Adds pieces to verify before they are written.
     pub(super) fn in_pieces(self, pieces: Option<Pieces>) -> Self {
         Self { pieces: pieces.map(PassingPieces::new).map(Box::new), ..self }
     }
 
-    /// Writes what comes next, unless it completes a piece that is wrong.
+    /// Writes the next bytes. Fails without writing them if they complete a wrong piece.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
         if let Some(Err(start)) = self.pieces.as_mut().map(|pieces| pieces.pass(bytes)) {
             let name =
@@ -58,14 +59,14 @@ impl InOrder {
         })
     }
 
-    /// Opens it, if nothing was written yet: the reader of a pipe waits for that, and sees its end.
+    /// Opens the output if nothing was written yet, so that the reader of a pipe sees its end.
     pub(super) fn open(&mut self) -> Result<(), SinkError> {
         let (None, Some(path)) = (&self.file, &self.path) else { return Ok(()) };
         let failed = |source| SinkError::Io { action: "open", path: path.clone(), source };
         let flags = OFlags::NOCTTY.bits().cast_signed();
         let file = OpenOptions::new().write(true).custom_flags(flags).open(path).map_err(failed)?;
         let kind = file.metadata().map_err(failed)?.file_type();
-        // A file that took its place meanwhile is nobody's to be written over.
+        // A regular file that replaced the device or pipe meanwhile must not be overwritten.
         if !kind.is_char_device() && !kind.is_fifo() {
             return Err(SinkError::NotAFile { path: path.clone(), what: "something else now" });
         }
@@ -74,12 +75,12 @@ impl InOrder {
     }
 }
 
-/// Ends the wait of whoever waits to read from the pipe at `path`: it sees the end, and no byte. Nothing happens where there is
-/// no pipe, or nobody who waits.
+/// Lets a reader that waits at the pipe `path` see an empty file. Does nothing if `path` is not a pipe or has
+/// no reader.
 pub fn release_reader(path: &Path) {
     if path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
         let flags = (OFlags::NOCTTY | OFlags::NONBLOCK).bits().cast_signed();
-        // That fails where nobody reads: then there is nobody to be told.
+        // Fails if the pipe has no reader; then there is nothing to do.
         let _ = OpenOptions::new().write(true).custom_flags(flags).open(path);
     }
 }

@@ -1,8 +1,8 @@
-//! The journal beside the part file: which file it is, and which of its bytes are on the disk, from whom.
+//! The journal beside the part file: the identity of the file, the bytes of it that are on the disk, and
+//! their sources.
 //!
-//! One JSON object a line; the first names the file. A line is added only after the bytes it speaks of were
-//! synced, so whatever a crash leaves behind, what the journal says is true. A broken last line is as if it had
-//! not been written.
+//! One JSON object per line; the first describes the file. A line is added only after its bytes were synced,
+//! so that every line is true after a crash. A broken last line is ignored.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -15,10 +15,10 @@ use super::super::plan::{ByteRange, RangeSet};
 use super::part::{is_named, sync_folder};
 use super::{SinkError, beside, part_path};
 
-/// The longest journal that is read, in bytes; a longer one is not ours.
+/// Maximum size of a journal in bytes; a longer one is not ours.
 const MAX_JOURNAL_BYTES: u64 = 64 << 20;
 
-/// Lines after which a journal is written anew, in short.
+/// Number of lines after which the journal is rewritten in compact form.
 const MAX_LINES: usize = 4096;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,22 +34,22 @@ struct FirstLine {
 struct DoneLine {
     start: u64,
     end: u64,
-    /// Where the bytes came from.
+    /// Address of the source.
     from: String,
 }
 
 const VERSION: u32 = 1;
 
-/// What an earlier run left.
+/// State left by an earlier run.
 #[derive(Debug, Clone)]
 pub struct Remembered {
-    /// Which file it was.
+    /// The identity of the file.
     pub identity: Identity,
-    /// The bytes of it that are on the disk.
+    /// Its bytes on the disk.
     pub done: RangeSet,
 }
 
-/// A journal that is being written.
+/// An open journal.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
@@ -59,7 +59,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// What the journal at `path` says; `None` where there is none, or none that makes sense.
+    /// Reads the journal at `path`; `None` if it is missing or invalid.
     #[must_use]
     pub fn read(path: &Path) -> Option<Remembered> {
         let file = File::open(path).ok().filter(|file| {
@@ -70,7 +70,7 @@ impl Journal {
         let size = first.file.size.filter(|_| first.fingerpost == VERSION)?;
         let mut done = RangeSet::new();
         for line in lines {
-            // What follows a broken line was written by nobody.
+            // Bytes after a broken line were not written by a journal.
             let Ok(line) = serde_json::from_str::<DoneLine>(&line) else { break };
             if line.start > line.end || line.end > size {
                 return None;
@@ -80,7 +80,8 @@ impl Journal {
         Some(Remembered { identity: first.file, done })
     }
 
-    /// Writes a new journal in the place of any that is there: `done` is on the disk already.
+    /// Replaces the journal at `path` by a new one, which lists the bytes `done`. These are on the disk
+    /// already.
     pub fn create(path: &Path, identity: &Identity, done: &RangeSet) -> io::Result<Self> {
         let journal = Self::write(path, identity, done)?;
         journal.file.sync_data()?;
@@ -94,7 +95,7 @@ impl Journal {
         for range in done.iter() {
             text.push_str(&line(&DoneLine { start: range.start, end: range.end, from: String::new() })?);
         }
-        // A leftover, or a link planted under the name, is not written through.
+        // The file must be new: a planted link must not lead the writes elsewhere.
         match std::fs::remove_file(&fresh) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -105,17 +106,17 @@ impl Journal {
         Ok(Self { path: path.to_owned(), file, lines, done: done.clone() })
     }
 
-    /// The file that it is.
+    /// The open file of the journal.
     pub(super) fn handle(&self) -> &File {
         &self.file
     }
 
-    /// The bytes that it says are on the disk.
+    /// The bytes that the journal lists.
     pub(super) fn done(&self) -> &RangeSet {
         &self.done
     }
 
-    /// Adds bytes that were synced, and waits until the journal is on the disk too.
+    /// Appends synced bytes, and syncs the journal.
     pub fn add(&mut self, identity: &Identity, runs: &[(ByteRange, String)]) -> io::Result<()> {
         let mut text = String::new();
         for (range, from) in runs {
@@ -132,19 +133,22 @@ impl Journal {
     }
 }
 
-/// The path of the next journal while it is written; no longer than the journal's own name: if that fits, this does.
+/// Temporary path of a new journal. It is no longer than the path of the journal, so it fits if the journal
+/// does.
 fn fresh_path(path: &Path) -> PathBuf {
     path.with_extension("new")
 }
 
-/// Marks the part file of `target` as ours by a journal that describes no bytes, which takes the place of any other.
+/// Marks the part file of `target` as ours with a journal that lists no bytes, and replaces any other
+/// journal.
 ///
-/// Without it, a run that is killed before its first checkpoint would leave a part file like that of another program.
+/// Otherwise, a run that is killed before its first checkpoint would leave a part file that looks like that
+/// of another program.
 pub(super) fn claim(target: &Path) -> Result<File, SinkError> {
     let path = journal_path(target);
     let failed = |source| SinkError::Io { action: "create", path: path.clone(), source };
     if path.symlink_metadata().is_ok() {
-        // It may describe bytes that are overwritten next: it must be gone for good before that.
+        // The old journal may list bytes that are overwritten next: it must be removed durably first.
         let journal = Journal::create(&path, &Identity::default(), &RangeSet::new()).map_err(failed)?;
         sync_folder(target)?;
         return Ok(journal.file);
@@ -154,12 +158,13 @@ pub(super) fn claim(target: &Path) -> Result<File, SinkError> {
     Ok(journal.file)
 }
 
-/// Where the journal of `target` is.
+/// Path of the journal of `target`.
 pub(super) fn journal_path(target: &Path) -> PathBuf {
     beside(target, ".part.journal")
 }
 
-/// Removes the journal of `target`, and waits until it is gone for good: what it speaks of is to be written over.
+/// Removes the journal of `target` durably (fsync of the directory), before the bytes that it lists are
+/// overwritten.
 pub(super) fn remove_journal(target: &Path) -> Result<(), SinkError> {
     let path = journal_path(target);
     match std::fs::remove_file(&path) {
@@ -169,17 +174,17 @@ pub(super) fn remove_journal(target: &Path) -> Result<(), SinkError> {
     }
 }
 
-/// Removes the journal of `target` if that is `own`: it speaks of a part file that is gone, and must not do so of another, while
-/// that of another client is true.
+/// Removes the journal of `target` if it is `own`. Its part file is gone, and it must not describe another
+/// one. The journal of another client stays, because it is true.
 pub(super) fn remove_own(target: &Path, own: Option<&File>) {
     let path = journal_path(target);
     if own.is_some_and(|own| is_named(own, &path)) {
-        // Nothing better is known where that fails.
+        // There is no fallback if this fails.
         let _ = std::fs::remove_file(path);
     }
 }
 
-/// Makes what was written so far survive a crash, and says so in the journal.
+/// Syncs all written bytes, then records them in the journal.
 pub(super) fn checkpoint(
     file: &File,
     target: &Path,
@@ -248,7 +253,7 @@ mod tests {
     }
 
     proptest! {
-        /// A crash may cut the journal anywhere, and a disk may hold anything.
+        /// A crash may cut the journal anywhere, and the rest of the file may hold any bytes.
         #[test]
         fn a_cut_journal_says_less_but_nothing_false(keep in 0_usize..300, tail in "[ -~\n]{0,20}") {
             let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Where the bytes go: a part file beside the target, given the target's name only when it is complete.
+//! Destination of received bytes: a part file beside the target, which gets the target's name only when it is
+//! complete.
 
 mod descriptor;
 pub mod digest;
@@ -23,16 +24,16 @@ pub use writer::{MAX_SMALL, Writer};
 
 use super::exit_code::GetCode;
 
-/// What the names of the files beside a target end with: part file, journal, the next journal.
+/// Suffixes of the files beside a target: part file, journal, new journal.
 pub const BESIDE: [&str; 3] = [".part", ".part.journal", ".part.new"];
 
-/// The part file of `target`.
+/// Path of the part file of `target`.
 #[must_use]
 pub fn part_path(target: &Path) -> PathBuf {
     beside(target, ".part")
 }
 
-/// `target` with `suffix` behind its name.
+/// `target` with `suffix` appended to its name.
 #[must_use]
 pub fn beside(target: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(target.as_os_str());
@@ -40,11 +41,11 @@ pub fn beside(target: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The most links that are followed.
+/// Maximum number of links to follow.
 const MAX_LINKS: usize = 40;
 
-/// The destination of bytes for `path`: an open descriptor that it names or leads to, or a path. A link to a file, or to a name that
-/// is free, stays a link.
+/// The destination for `path`: an open descriptor that it names or leads to, or a path. The target of a link
+/// to a file, or of a dangling link, is replaced instead of the link.
 #[must_use]
 pub fn destination(path: &Path) -> Destination {
     let mut to = path.to_owned();
@@ -57,17 +58,17 @@ pub fn destination(path: &Path) -> Destination {
             Err(_) => break,
         }
     }
-    // A device or a pipe is opened by the name that the user knows.
+    // A device or pipe keeps the name given by the user.
     let is_replaced = to.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) || !path.exists();
     Destination::Path(if is_replaced { to } else { path.to_owned() })
 }
 
-/// The destination of bytes.
+/// Destination of received bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
-    /// To the inherited descriptor of this number.
+    /// The inherited descriptor of this number.
     Descriptor(i32),
-    /// To the file, device or pipe of this name.
+    /// The file, device or pipe at this path.
     Path(PathBuf),
 }
 
@@ -76,7 +77,7 @@ pub fn check_descriptor(number: i32) -> Result<(), SinkError> {
     in_order::InOrder::descriptor(number).map(|_| ())
 }
 
-/// The folder that `target` is in.
+/// The folder that contains `target`.
 fn folder_of(target: &Path) -> &Path {
     match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -90,14 +91,14 @@ pub enum SinkError {
     /// The system refused.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The part file is of another program.
+    /// The part file belongs to another program.
     #[error(
         "{} is there without a journal: it may be of another program; remove it, or choose another name with -o",
         path.display()
@@ -112,23 +113,23 @@ pub enum SinkError {
         /// The part file.
         path: PathBuf,
     },
-    /// A file got the target's name while the download ran.
+    /// A file with the target's name appeared during the download.
     #[error("{} appeared during the download and was not replaced; the download is in {}", path.display(), part.display())]
     Appeared {
         /// The target.
         path: PathBuf,
-        /// The part file, complete.
+        /// The complete part file.
         part: PathBuf,
     },
-    /// What has the name cannot be replaced by a file, and is none that could be written to.
+    /// The target is neither replaceable by a file nor writable in order.
     #[error("{} is {what}: choose another name with -o, or a folder with --output-dir", path.display())]
     NotAFile {
         /// The target.
         path: PathBuf,
-        /// What it is.
+        /// The kind of the target.
         what: &'static str,
     },
-    /// The part file is another one than was written.
+    /// The part file was removed or replaced during the download.
     #[error("{} was removed or replaced by something else during the download", path.display())]
     Displaced {
         /// The part file.
@@ -144,29 +145,29 @@ pub enum SinkError {
         /// Bytes that are free.
         free: u64,
     },
-    /// A thread that writes came to an end of its own.
+    /// A thread that writes the file panicked or was cancelled.
     #[error("a thread that writes the file stopped")]
     Worker(#[source] tokio::task::JoinError),
-    /// The file is no longer open, after a failure before.
+    /// The file was closed after an earlier failure.
     #[error("the file was given up after a failure")]
     Abandoned,
-    /// A piece of what takes bytes in order is wrong: what was written cannot be taken back.
+    /// A piece has a wrong digest, and the output cannot take written bytes back.
     #[error(
         "the piece of {name} that begins at byte {start} has a wrong digest; what came before it is right"
     )]
     WrongPiece {
-        /// What is written to.
+        /// Name of the output.
         name: String,
-        /// Its first byte.
+        /// Position of the first byte of the piece.
         start: u64,
     },
-    /// Standard output cannot be written.
+    /// Writing to standard output failed.
     #[error("cannot write to standard output")]
     StandardOutput(#[source] io::Error),
 }
 
 impl SinkError {
-    /// The code that the process ends with.
+    /// Exit code of the process.
     #[must_use]
     pub fn code(&self) -> GetCode {
         match self {

@@ -9,25 +9,25 @@ use rustix::fs::{CWD, Gid, OFlags, RenameFlags, Uid, renameat_with};
 
 use super::{SinkError, folder_of, part_path};
 
-/// How often a part file that was renamed away under our hands is opened again.
+/// Maximum number of attempts to open a part file that another client renames meanwhile.
 const MAX_OPENS: usize = 8;
 
-/// What happens to a file that has the target's name already.
+/// What happens to an existing file with the target's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// It was there when the download began, and the download takes its place.
+    /// It existed when the download started, and is replaced.
     Replace,
-    /// There was none; one that appears meanwhile is left alone.
+    /// It did not exist; one that appears meanwhile is not replaced.
     Keep,
 }
 
-/// What a finished download survives.
+/// Which crashes a finished download survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// A power failure: the system is asked to write it to the disk.
+    /// A power failure: the file is synced to the disk.
     #[default]
     Synced,
-    /// The end of this process only: the system writes it when it likes.
+    /// A crash of the process only: the system writes the file later.
     Cached,
 }
 
@@ -42,10 +42,10 @@ pub struct PartFile {
 impl PartFile {
     /// Opens or creates the part file of `target` and locks it.
     ///
-    /// What an earlier run left in it is kept: the caller knows from the journal whether it is of use.
+    /// Existing bytes are kept: the journal shows the caller whether they can be used.
     pub fn open(target: &Path) -> Result<Self, SinkError> {
         let path = part_path(target);
-        // A file that others must not read is not readable while it is downloaded either.
+        // A private file must not be readable for others during the download either.
         let existing = target.metadata().ok().filter(Metadata::is_file);
         let mode = existing.map_or(0o666, |existing| existing.mode() & 0o666 | 0o600);
         for _ in 0..MAX_OPENS {
@@ -55,7 +55,7 @@ impl PartFile {
                 .create(true)
                 .truncate(false)
                 .mode(mode)
-                // A link planted under the name must not lead elsewhere.
+                // A planted link must not lead the writes elsewhere.
                 .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
                 .open(&path)
                 .map_err(|source| SinkError::Io { action: "create", path: path.clone(), source })?;
@@ -66,7 +66,7 @@ impl PartFile {
                     return Err(SinkError::Io { action: "lock", path, source });
                 }
             }
-            // Between opening and locking, another client may have finished and renamed this very file.
+            // Another client may have finished and renamed this file between opening and locking.
             let part = Self { file, path: path.clone(), target: target.to_owned() };
             if part.has_its_name() {
                 return Ok(part);
@@ -75,7 +75,7 @@ impl PartFile {
         Err(SinkError::Locked { path })
     }
 
-    /// Whether its name leads to it still.
+    /// Whether the path still leads to this file.
     pub(super) fn has_its_name(&self) -> bool {
         is_named(&self.file, &self.path)
     }
@@ -86,7 +86,7 @@ impl PartFile {
         &self.path
     }
 
-    /// What the part file is to be called in the end.
+    /// The final path of the file.
     #[must_use]
     pub fn target(&self) -> &Path {
         &self.target
@@ -107,36 +107,36 @@ impl PartFile {
         self.file.read_exact_at(buffer, offset).map_err(|source| self.failed("read", source))
     }
 
-    /// How long the file is now, in bytes.
+    /// Current size in bytes.
     pub fn size(&self) -> Result<u64, SinkError> {
         self.file.metadata().map(|metadata| metadata.len()).map_err(|source| self.failed("inspect", source))
     }
 
-    /// The free space for others than root where the file is, in bytes; `None` where the system does not say.
+    /// Free bytes for unprivileged users on the file system; `None` if unknown.
     #[must_use]
     pub fn free_space(&self) -> Option<u64> {
         let space = rustix::fs::fstatvfs(&self.file).ok()?;
         Some(space.f_bavail.saturating_mul(space.f_frsize))
     }
 
-    /// Another handle, to wait for the disk while this one is written to.
+    /// Duplicates the handle, to sync the file while this handle is written to.
     pub fn second_handle(&self) -> Result<File, SinkError> {
         self.file.try_clone().map_err(|source| self.failed("open again", source))
     }
 
-    /// Sets the modification time; a failure of that is no failure of the download.
+    /// Sets the modification time. Errors are ignored: the download does not fail for them.
     pub fn set_modified(&self, time: std::time::SystemTime) {
         let _ = self.file.set_modified(time);
     }
 
-    /// Waits until everything written is on the disk.
+    /// Syncs all written bytes to the disk.
     pub fn sync(&self) -> Result<(), SinkError> {
         self.file.sync_data().map_err(|source| self.failed("sync", source))
     }
 
-    /// Gives the complete file its final name, and waits until both are on the disk.
+    /// Gives the complete file its final name, and syncs both.
     ///
-    /// The part file stays under its own name where that fails.
+    /// If that fails, the part file keeps its own name.
     pub fn finish(&self, existing: Existing, durability: Durability) -> Result<(), SinkError> {
         if durability == Durability::Synced {
             self.sync()?;
@@ -163,16 +163,16 @@ impl PartFile {
         }
     }
 
-    /// Takes the place of the target, with its owner and mode.
+    /// Replaces the target, and takes over its owner and mode.
     fn replace_target(&self) -> io::Result<()> {
         if let Ok(target) = self.target.metadata() {
             let (owner, group) = (Uid::from_raw(target.uid()), Gid::from_raw(target.gid()));
-            // Only root may give a file away; the download does not fail for that.
+            // Only root may change the owner; the download does not fail for that.
             let _ = rustix::fs::fchown(&self.file, Some(owner), Some(group));
             let _ = self.file.set_permissions(Permissions::from_mode(target.mode() & 0o777));
         }
         match std::fs::rename(&self.path, &self.target) {
-            // A bind mount cannot be replaced, only written to. If that fails, the part file is still there.
+            // A bind mount cannot be replaced, only written to. If that fails, the part file still exists.
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 let mut target = OpenOptions::new().write(true).open(&self.target)?;
                 let mut part = File::open(&self.path)?;
@@ -186,7 +186,7 @@ impl PartFile {
         }
     }
 
-    /// Removes the part file: there is nothing in it that a later run could use.
+    /// Removes the part file, which a later run could not use.
     pub fn discard(&self) -> Result<(), SinkError> {
         if !self.has_its_name() {
             return Err(SinkError::Displaced { path: self.path.clone() });
@@ -208,7 +208,7 @@ pub(super) fn is_named(file: &File, path: &Path) -> bool {
 
 fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // Some file systems cannot; a link does not replace anything either.
+        // Some file systems do not support this flag. A hard link does not replace a file either.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
             std::fs::hard_link(from, to)?;
             std::fs::remove_file(from)
@@ -217,7 +217,7 @@ fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Waits until the names in the folder of `path` are on the disk.
+/// Syncs the folder of `path`.
 pub(super) fn sync_folder(path: &Path) -> Result<(), SinkError> {
     let folder = folder_of(path);
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| SinkError::Io {

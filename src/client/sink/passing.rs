@@ -1,15 +1,16 @@
-//! The pieces of what takes bytes in order: nothing can be read back, so each is compared as it passes.
+//! Verification of pieces for outputs that take bytes in order: nothing can be read back, so each piece is
+//! verified before its last bytes are written.
 
 use super::super::checksum::Hasher;
 use super::Pieces;
 
-/// The piece that passes now, and those that follow.
+/// The current piece and those after it.
 #[derive(Debug)]
 pub(super) struct PassingPieces {
     pieces: Pieces,
-    /// That of the current piece, once it has begun.
+    /// Hash of the current piece, once it has begun.
     hasher: Option<Hasher>,
-    /// Bytes that passed.
+    /// Bytes verified or hashed so far.
     position: u64,
 }
 
@@ -18,7 +19,8 @@ impl PassingPieces {
         Self { pieces, hasher: None, position: 0 }
     }
 
-    /// Takes the bytes that come next. Where they complete a piece with a wrong digest, the error is where that begins.
+    /// Hashes the next bytes. If they complete a piece with a wrong digest, fails with the start of that
+    /// piece.
     pub(super) fn pass(&mut self, mut bytes: &[u8]) -> Result<(), u64> {
         while !bytes.is_empty() {
             let number = self.position / self.pieces.length;
@@ -57,7 +59,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes are cut, the first wrong piece is named, and where none is wrong, none.
+        /// However the bytes are split, the first wrong piece is reported, and no other.
         #[test]
         fn the_first_wrong_piece_is_found(
             file in prop::collection::vec(any::<u8>(), 1..200),

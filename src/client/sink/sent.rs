@@ -1,13 +1,13 @@
-//! Which bytes came, from whom.
+//! Which source sent which bytes.
 
 use super::super::plan::{ByteRange, RangeSet};
 
-/// Runs of bytes in the order in which they came, with the number of who sent them.
+/// Received ranges in order of arrival, with the number of their source.
 #[derive(Debug, Default)]
 pub(super) struct Sent(Vec<(ByteRange, usize)>);
 
 impl Sent {
-    /// Notes that `range` came from `source`; what continues the last run makes it longer.
+    /// Records that `range` came from `source`. A continuation extends the last entry.
     pub(super) fn add(&mut self, range: ByteRange, source: usize) {
         match self.0.last_mut() {
             Some((last, from)) if last.end == range.start && *from == source => last.end = range.end,
@@ -15,14 +15,14 @@ impl Sent {
         }
     }
 
-    /// Takes what `other` has.
+    /// Moves all entries of `other` to the end.
     pub(super) fn append(&mut self, other: &mut Self) {
         for (range, source) in std::mem::take(&mut other.0) {
             self.add(range, source);
         }
     }
 
-    /// Nobody sent the bytes of `range`.
+    /// Removes the bytes of `range`.
     pub(super) fn forget(&mut self, range: ByteRange) {
         for (run, source) in std::mem::take(&mut self.0) {
             let mut left = RangeSet::of(run);
@@ -35,12 +35,12 @@ impl Sent {
         self.0.is_empty()
     }
 
-    /// How many bytes came.
+    /// Number of bytes.
     pub(super) fn len(&self) -> u64 {
         self.0.iter().map(|(range, _)| range.len()).sum()
     }
 
-    /// The runs, with the name of each sender.
+    /// The ranges with the names of their sources.
     pub(super) fn named(self, name: impl Fn(usize) -> String) -> Vec<(ByteRange, String)> {
         self.0.into_iter().map(|(range, source)| (range, name(source))).collect()
     }

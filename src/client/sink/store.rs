@@ -1,6 +1,6 @@
-//! What is done with bytes on the disk's side: written, hashed, checked piece by piece, journalled, named.
+//! The blocking half of the sink: writes, hashes and verifies bytes, keeps the journal, names the file.
 //!
-//! Everything here blocks; [`Writer`](super::Writer) runs it beside the network.
+//! [`Writer`](super::Writer) calls it on blocking threads.
 
 use std::fs::File;
 use std::path::Path;
@@ -18,26 +18,26 @@ use super::journal::{Journal, Remembered, claim, journal_path, remove_journal, r
 use super::part::sync_folder;
 use super::{Durability, Existing, PartFile, SinkError};
 
-/// How much is read back for the digest beside each batch of writes.
+/// Maximum number of bytes read back for the digest with each batch of writes.
 const CATCH_UP_BYTES: u64 = 8 << 20;
 
-/// The digests of a file's pieces.
+/// Digests of the pieces of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pieces {
-    /// The size of each piece but the last, in bytes; at least 1.
+    /// Size of each piece but the last, in bytes; at least 1.
     pub length: u64,
     /// The size of the file.
     pub size: u64,
-    /// Their digests in order.
+    /// Digests of the pieces, in order.
     pub digests: Arc<[Checksum]>,
 }
 
-/// Whether the digest of the whole is computed.
+/// Whether the digest of the whole file is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hashing {
-    /// Something will be compared with it, or somebody told.
+    /// The digest is compared or reported.
     On(Algorithm),
-    /// Nobody asks for it.
+    /// The digest is not needed.
     Off,
 }
 
@@ -50,16 +50,16 @@ impl Hashing {
     }
 }
 
-/// The file being written.
+/// The output of one download.
 #[derive(Debug)]
 pub struct Store {
     place: Place,
     written: RangeSet,
     digest: Option<RunningDigest>,
     pieces: Option<Pieces>,
-    /// Pieces found right, by number.
+    /// Numbers of verified pieces.
     checked: RangeSet,
-    /// The journal that an earlier run left, or the one that marks the part file as ours.
+    /// The journal of an earlier run, or the one that marks the part file as ours.
     earlier: Option<File>,
 }
 
@@ -70,10 +70,10 @@ enum Place {
 }
 
 impl Store {
-    /// The part file of `target`, and what the journal beside it remembers.
+    /// Opens the part file of `target`, and reads the journal beside it.
     pub fn open(target: &Path) -> Result<(Self, Option<Remembered>), SinkError> {
         let journal = journal_path(target);
-        // Said before anything is downloaded, and not when the first checkpoint is due.
+        // Checked before the download, not at the first checkpoint.
         if let Err(source) = journal.symlink_metadata()
             && source.kind() == std::io::ErrorKind::InvalidFilename
         {
@@ -85,7 +85,7 @@ impl Store {
         if size > 0 && journal.symlink_metadata().is_err() {
             return Err(SinkError::Foreign { path: part.path().to_owned() });
         }
-        // A journal may only speak of bytes that are there.
+        // A journal with bytes beyond the end of the part file is invalid.
         let remembered = remembered
             .filter(|memory| memory.done.within(ByteRange::new(size, u64::MAX)).is_empty())
             .filter(|memory| !memory.done.is_empty());
@@ -94,12 +94,12 @@ impl Store {
         Ok((store, remembered))
     }
 
-    /// The inherited descriptor `number`, which takes bytes in order only.
+    /// Output to the inherited descriptor `number`, in order.
     pub fn descriptor(number: i32, hashing: Hashing, pieces: Option<Pieces>) -> Result<Self, SinkError> {
         Ok(Self::in_order(InOrder::descriptor(number)?.in_pieces(pieces), hashing))
     }
 
-    /// The device or the pipe at `path`, which takes bytes in order only.
+    /// Output to the device or pipe at `path`, in order.
     #[must_use]
     pub fn device(path: &Path, hashing: Hashing, pieces: Option<Pieces>) -> Self {
         Self::in_order(InOrder::named(path).in_pieces(pieces), hashing)
@@ -120,7 +120,7 @@ impl Store {
         }
     }
 
-    /// The part file of `target`, begun anew; nothing is left of it where that fails.
+    /// Creates an empty part file of `target`. Leaves nothing behind if that fails.
     pub fn create(
         target: &Path,
         size: Option<u64>,
@@ -129,14 +129,14 @@ impl Store {
     ) -> Result<Self, SinkError> {
         let (mut store, _) = Self::open(target)?;
         if let Err(error) = store.begin(&RangeSet::new(), size, hashing, pieces) {
-            // Nothing is in the part file yet; the failure to tell is the first one.
+            // The part file is empty; the first failure is reported.
             let _ = store.discard(target, None);
             return Err(error);
         }
         Ok(store)
     }
 
-    /// Begins with what is there already; its pieces are still to be [checked](Self::check).
+    /// Starts with the bytes `done`; their pieces must still be [checked](Self::check).
     pub fn begin(
         &mut self,
         done: &RangeSet,
@@ -149,7 +149,7 @@ impl Store {
         self.pieces = pieces;
         self.checked = RangeSet::new();
         let Place::Part(part) = &self.place else { return Ok(()) };
-        // Bytes in the file that are not used make room for those that replace them.
+        // Unused bytes in the file are overwritten, so their space counts as free.
         let room = if done.is_empty() { part.size()? } else { 0 };
         let wanted = size.map(|size| size.saturating_sub(done.len()));
         if let (Some(wanted), Some(free)) = (wanted, part.free_space())
@@ -158,9 +158,9 @@ impl Store {
             return Err(SinkError::NoSpace { path: part.path().to_owned(), wanted, free });
         }
         if done.is_empty() {
-            // The journal must not describe the old content any more; the new one marks the file as ours.
+            // The journal must not list the old content any more; the new one marks the file as ours.
             self.earlier = Some(claim(part.target())?);
-            // Some file systems write a file that was cut to the disk when it is closed.
+            // Some file systems sync a truncated file when it is closed.
             if room > 0 {
                 part.set_size(0)?;
             }
@@ -168,12 +168,12 @@ impl Store {
         Ok(())
     }
 
-    /// Checks the pieces that touch `range` and are whole; those that turned out wrong, which are forgotten.
+    /// Verifies the complete pieces that touch `range`. Returns the wrong ones, which are marked as missing.
     pub fn check(&mut self, range: ByteRange) -> Result<Vec<ByteRange>, SinkError> {
         self.check_pieces(std::iter::once(range))
     }
 
-    /// Writes `batch`; the pieces that turned out wrong.
+    /// Writes `batch`. Returns the pieces that turned out wrong.
     pub fn write(&mut self, batch: &[(u64, Bytes)]) -> Result<Vec<ByteRange>, SinkError> {
         for (offset, bytes) in batch {
             match &mut self.place {
@@ -195,7 +195,7 @@ impl Store {
         self.check_pieces(landed)
     }
 
-    /// Checks the pieces that touch `landed` and are whole now.
+    /// Verifies the complete, unverified pieces that touch `landed`.
     fn check_pieces(&mut self, landed: impl Iterator<Item = ByteRange>) -> Result<Vec<ByteRange>, SinkError> {
         let (Some(pieces), Place::Part(part)) = (&self.pieces, &self.place) else { return Ok(Vec::new()) };
         let mut wrong = Vec::new();
@@ -213,7 +213,7 @@ impl Store {
                 if digest::of_range(part, piece, known.algorithm())? == *known {
                     self.checked.insert(ByteRange::new(number, number + 1));
                 } else {
-                    // At once: what else landed in it must not have it found wrong again.
+                    // Removed at once, so that another chunk of the same piece does not report it again.
                     self.written.remove(piece);
                     wrong.push(piece);
                 }
@@ -225,15 +225,15 @@ impl Store {
         Ok(wrong)
     }
 
-    /// These bytes are wrong and will be written again.
+    /// Marks wrong bytes as missing; they will be written again.
     pub fn forget(&mut self, range: ByteRange) {
         self.written.remove(range);
-        // What was hashed may hold them.
+        // The hash may include them.
         self.begin_digest_anew();
     }
 
-    /// A later run is told of `right` alone, where the journal said more. There is none where nothing is right, or where that
-    /// cannot be told.
+    /// Rewrites the journal so that it lists `right` only, and returns it. `None` if `right` is empty: then
+    /// the journal lists no bytes. If it cannot be rewritten, it is removed.
     pub fn correct_journal(
         &self,
         journal: Option<&File>,
@@ -254,14 +254,14 @@ impl Store {
         match Journal::create(&path, identity, right) {
             Ok(journal) => sync_folder(target).map(|()| Some(journal)),
             Err(source) => {
-                // Better none than one that is wrong; the failure to tell is the first one.
+                // No journal is better than a wrong one; the first failure is reported.
                 let _ = remove_journal(target);
                 Err(SinkError::Io { action: "write", path, source })
             }
         }
     }
 
-    /// The digest of what was written in order so far, where one is computed.
+    /// The hash of the prefix written so far, if a digest is computed.
     pub(super) fn running_digest(&self) -> Option<RunningDigest> {
         self.digest.clone()
     }
@@ -270,24 +270,25 @@ impl Store {
         self.digest = self.digest.as_ref().map(|running| RunningDigest::new(running.algorithm()));
     }
 
-    /// The digest of all that was written; `None` for what takes bytes in order only where it was not asked for from the start.
+    /// The digest of all written bytes; `None` for an output in order that has not computed it from the
+    /// start.
     pub fn digest(&mut self, algorithm: Algorithm) -> Result<Option<Checksum>, SinkError> {
         let running = self.digest.take().filter(|running| running.algorithm() == algorithm);
         let mut running = match (running, &self.place) {
             (Some(running), _) => running,
-            // Promised late: all of it is read back.
+            // The digest became known late: the whole file is read back.
             (None, Place::Part(_)) => RunningDigest::new(algorithm),
             (None, Place::InOrder(_)) => return Ok(None),
         };
         if let Place::Part(part) = &self.place {
             running.catch_up(part, &self.written, u64::MAX)?;
         }
-        // A repair begins again.
+        // A repair needs a new hash.
         self.digest = Some(RunningDigest::new(algorithm));
         Ok(Some(running.finish()))
     }
 
-    /// Gives the file its name; the journal goes.
+    /// Gives the file its name and removes the journal.
     pub fn finish(
         &mut self,
         target: &Path,
@@ -310,18 +311,18 @@ impl Store {
         let finished = part.finish(existing, durability);
         match finished {
             Ok(()) => {
-                // Without its part file it is ignored, so that it may stay where this fails.
+                // A journal without part file is ignored, so a failure is harmless.
                 let _ = std::fs::remove_file(journal_path(target));
             }
             Err(SinkError::Displaced { .. }) => remove_own(target, journal.or(self.earlier.as_ref())),
-            // The complete file is the user's now: no later run writes over it.
+            // The complete part file belongs to the user now: no later run may overwrite it.
             Err(SinkError::Appeared { .. }) if journal.is_none() => remove_own(target, self.earlier.as_ref()),
             Err(_) => {}
         }
         finished
     }
 
-    /// Removes everything: no later run could use it.
+    /// Removes the part file and the journal, which no later run could use.
     pub fn discard(&self, target: &Path, journal: Option<&File>) -> Result<(), SinkError> {
         let Place::Part(part) = &self.place else { return Ok(()) };
         if part.has_its_name() {
@@ -332,12 +333,12 @@ impl Store {
         part.discard()
     }
 
-    /// What was written and not found wrong.
+    /// Written bytes that were not found wrong.
     pub(super) fn written(&self) -> &RangeSet {
         &self.written
     }
 
-    /// What a checkpoint needs; `None` for what takes bytes in order only.
+    /// A handle for a checkpoint; `None` for an output in order.
     pub(super) fn second_handle(&self) -> Option<Result<File, SinkError>> {
         match &self.place {
             Place::Part(part) => Some(part.second_handle()),

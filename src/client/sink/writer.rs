@@ -1,5 +1,5 @@
-//! Writing beside the network: batches go to tokio's bounded pool of blocking threads, one at a time, and what comes meanwhile
-//! makes up the next.
+//! Writes bytes concurrently with the network: batches run on tokio's bounded pool of blocking threads, one
+//! at a time; bytes that arrive meanwhile form the next batch.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -18,42 +18,42 @@ use super::{Durability, Existing, SinkError};
 
 mod saving;
 
-/// Bytes that may wait for the disk; beyond that the network waits.
+/// Maximum number of unwritten bytes; beyond it, the network is not read.
 const MAX_WAITING_BYTES: usize = 8 << 20;
 
-/// Bytes that came since the last checkpoint, after which one is worth it before its time: the disk works while the rest
-/// still arrives, and little is left to wait for at the end.
+/// Unsaved bytes that make an early checkpoint worthwhile: the disk works while the rest still arrives, and
+/// the final sync is short.
 const EARLY_CHECKPOINT_BYTES: u64 = 16 << 20;
 
-/// A file of at most so many bytes has no part file unless something goes wrong; so many are hashed without going to another
-/// thread for it.
+/// Files of at most this size have no part file unless something fails. As many bytes are hashed without
+/// moving to another thread.
 pub const MAX_SMALL: usize = 64 << 10;
 
-/// A store that comes back, and the pieces that turned out wrong.
+/// The store after a batch, and the pieces that turned out wrong.
 type Written = (Box<Store>, Result<Vec<ByteRange>, SinkError>);
 
 /// The writing side of one download.
 #[derive(Debug)]
 pub struct Writer {
     target: PathBuf,
-    /// What the part file will be, while all that came is in memory: in the batch.
+    /// Set while all received bytes are in memory, in the batch.
     held: Option<Held>,
-    /// `None` before that, and while a batch is being written.
+    /// `None` while the file is in memory, and while a batch is being written.
     store: Option<Box<Store>>,
     writing: Option<JoinHandle<Written>>,
     batch: Vec<(u64, Bytes)>,
-    /// What is in the batch, and in the one that is being written, with who sent it.
+    /// Sources of the bytes in the batch, and in the batch that is being written.
     batch_runs: Sent,
     writing_runs: Sent,
     waiting: usize,
-    /// Written since the last checkpoint, with who sent it.
+    /// Bytes written since the last checkpoint, with their sources.
     unsaved: Sent,
     journal: JournalState,
-    /// What was on the disk when this run began.
+    /// Bytes on the disk when this run started.
     before: RangeSet,
 }
 
-/// A file that has no part file yet.
+/// A file without a part file.
 #[derive(Debug)]
 struct Held {
     size: Option<u64>,
@@ -68,14 +68,14 @@ enum JournalState {
 }
 
 impl Writer {
-    /// A writer to `store`, which was begun with `before`.
+    /// A writer to `store`, which was started with the bytes `before`.
     #[must_use]
     pub fn new(target: &Path, store: Store, before: RangeSet) -> Self {
         Self { store: Some(Box::new(store)), before, ..Self::empty(target) }
     }
 
-    /// A writer of a new file of `size` bytes, as far as that is known, which stays in memory while it is small. Whoever
-    /// uses this has seen that neither the file nor a part file is there.
+    /// A writer of a new file of `size` bytes, if known, which stays in memory while it is small. Neither the
+    /// file nor a part file may exist.
     #[must_use]
     pub fn held(target: &Path, size: Option<u64>, hashing: Hashing, finisher: &Finisher) -> Self {
         let held = Held { size, hashing, finisher: finisher.clone() };
@@ -98,7 +98,7 @@ impl Writer {
         }
     }
 
-    /// Takes bytes that `source` sent.
+    /// Adds bytes from `source` to the batch.
     pub fn push(&mut self, offset: u64, bytes: Bytes, source: usize) {
         let range = ByteRange::new(offset, offset.saturating_add(bytes.len() as u64));
         self.waiting = self.waiting.saturating_add(bytes.len());
@@ -106,13 +106,14 @@ impl Writer {
         self.batch.push((offset, bytes));
     }
 
-    /// Whether the network has to wait.
+    /// Whether the network must not be read for now.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.waiting >= MAX_WAITING_BYTES
     }
 
-    /// Sends the batch on its way, if the last one arrived and it is too much to be held.
+    /// Starts to write the batch, unless the previous one is still being written or the file is small enough
+    /// to stay in memory.
     pub fn start(&mut self) -> Result<(), SinkError> {
         if self.held.is_some() && self.waiting <= MAX_SMALL {
             return Ok(());
@@ -135,7 +136,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What was held goes on by way of a part file.
+    /// Moves a file from memory to a part file.
     fn leave_memory(&mut self) -> Result<(), SinkError> {
         if let Some(Held { size, hashing, .. }) = self.held.take() {
             self.store = Some(Box::new(Store::create(&self.target, size, hashing, None)?));
@@ -143,8 +144,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits until a batch arrived, and gives the pieces that turned out wrong, or until a checkpoint was made. Never ends
-    /// where nothing is under way.
+    /// Waits until a batch was written, and returns the pieces that turned out wrong, or until a checkpoint
+    /// is complete. Never completes if neither is in progress.
     pub async fn progress(&mut self) -> Result<Vec<ByteRange>, SinkError> {
         match (&mut self.writing, &mut self.journal) {
             (Some(writing), JournalState::Busy(saving)) => tokio::select! {
@@ -173,7 +174,7 @@ impl Writer {
         Ok(wrong)
     }
 
-    /// Waits until everything is written; pieces that turned out wrong.
+    /// Waits until all bytes are written. Returns pieces that turned out wrong.
     pub async fn flush(&mut self) -> Result<Vec<ByteRange>, SinkError> {
         let mut wrong = Vec::new();
         loop {
@@ -184,10 +185,11 @@ impl Writer {
         }
     }
 
-    /// Does something that blocks with the store, after everything was written and saved. What is still to be written is
-    /// written in one go with it: handing it over to another thread costs more than writing a small file.
+    /// Runs blocking `work` with the store, after all bytes were written and the current checkpoint is
+    /// complete. The last batch is written by the same thread: moving it to another one costs more than
+    /// writing a small file.
     ///
-    /// Pieces are not looked at on the way: where there are any, [`flush`](Self::flush) comes first.
+    /// Wrong pieces of that batch are not reported: with pieces, call [`flush`](Self::flush) first.
     async fn with_store<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Store) -> Result<T, SinkError> + Send + 'static,
@@ -215,7 +217,7 @@ impl Writer {
         Ok(result)
     }
 
-    /// The digest of all that came, a file of `size` bytes, where it was asked for.
+    /// The digest of all bytes, a file of `size` bytes; `None` if the output has not computed it.
     pub async fn digest(&mut self, size: u64, algorithm: Algorithm) -> Result<Option<Checksum>, SinkError> {
         if self.waiting <= MAX_SMALL {
             let running = match (&self.store, &self.held) {
@@ -254,7 +256,7 @@ impl Writer {
         .await
     }
 
-    /// Whether all of a file of `size` bytes was written.
+    /// Whether all of a file of `size` bytes is written.
     #[must_use]
     pub fn holds(&self, size: u64) -> bool {
         let whole = ByteRange::new(0, size);
@@ -263,7 +265,7 @@ impl Writer {
         })
     }
 
-    /// Removes everything: no later run could use it.
+    /// Removes the part file and the journal, which no later run could use.
     pub async fn discard(&mut self) -> Result<(), SinkError> {
         if self.held.take().is_some() {
             self.batch.clear();

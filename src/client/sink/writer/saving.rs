@@ -1,4 +1,4 @@
-//! What a later run is told: which bytes are on the disk.
+//! Checkpoints: record in the journal which bytes are on the disk.
 
 use std::fs::File;
 
@@ -12,26 +12,28 @@ use super::super::store::Store;
 use super::{EARLY_CHECKPOINT_BYTES, JournalState, Writer};
 
 impl Writer {
-    /// Whether a journal speaks of what was written.
+    /// Whether a journal lists written bytes.
     #[must_use]
     pub fn has_journal(&self) -> bool {
         !self.before.is_empty() || !matches!(self.journal, JournalState::Idle(None))
     }
 
-    /// Whether so much came since the last checkpoint that the next should not wait for its time.
+    /// Whether enough bytes are unsaved to make an early checkpoint worthwhile.
     #[must_use]
     pub fn is_checkpoint_due(&self) -> bool {
         matches!(self.journal, JournalState::Idle(_)) && self.unsaved.len() >= EARLY_CHECKPOINT_BYTES
     }
 
-    /// Begins to make what was written so far survive a crash, unless that is under way or the store is busy.
+    /// Starts a checkpoint, which syncs all written bytes and records them, unless one is in progress or the
+    /// store is busy. `name` returns the address of a source.
     pub fn checkpoint(
         &mut self,
         identity: &Identity,
         name: impl Fn(usize) -> String,
     ) -> Result<(), SinkError> {
         if self.held.is_some() && !self.batch.is_empty() {
-            // So little that it need not be written beside the network; only a file without pieces is held.
+            // The bytes are few enough to be written on this thread. Only a file without pieces is held in
+            // memory, so none can turn out wrong.
             self.leave_memory()?;
             if let Some(store) = &mut self.store {
                 store.write(&std::mem::take(&mut self.batch))?;
@@ -51,7 +53,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes and saves everything there is, for another run to go on with.
+    /// Writes and saves all received bytes, so that a later run can resume.
     pub async fn save_all(
         &mut self,
         identity: &Identity,
@@ -78,16 +80,16 @@ impl Writer {
         self.was_saved(joined)
     }
 
-    /// The journal that this run wrote, to tell it from another client's.
+    /// The journal of this run, to distinguish it from that of another client.
     pub(super) async fn own_journal(&mut self) -> Result<Option<File>, SinkError> {
         self.settle().await?;
         let JournalState::Idle(Some(journal)) = &self.journal else { return Ok(None) };
-        // Without it, one that is not needed may stay.
+        // If the handle cannot be duplicated, an unneeded journal may stay.
         Ok(journal.handle().try_clone().ok())
     }
 
-    /// These bytes are wrong and will come again: before that, a journal that says otherwise is corrected, where the file is
-    /// what `identity` says. Pieces that turn out wrong meanwhile are given back.
+    /// Discards wrong bytes. A journal that lists them is corrected before they are overwritten, for a file
+    /// of the given `identity`. Returns further pieces that turned out wrong.
     pub async fn forget(
         &mut self,
         ranges: &[ByteRange],
