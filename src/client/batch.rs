@@ -11,21 +11,21 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::address::masked;
-use super::claims::Claims;
-use super::download::{self, Context, Job, Landed, Report};
+use super::download::{self, Context, DownloadJob, DownloadReport, FinishedTransfer};
 use super::error::DownloadError;
 use super::exit_code::GetCode;
 use super::limit::RateLimiter;
 use super::metalink;
 use super::progress::{Ended, FileDisplay, Screen};
+use super::reserved_paths::ReservedPaths;
 use super::settings::{Reports, Settings};
-use super::sink::Finisher;
+use super::sink::GroupCommit;
 use crate::cli::ProgressMode;
 use crate::http::client::Transport;
 use crate::{open_files, telemetry};
 
 /// Maximum number of files that wait for the disk, beside the active downloads.
-const MAX_LANDED: usize = 256;
+const MAX_FINISHING: usize = 256;
 
 /// Descriptors of the process beside those of downloads: standard streams, event loop, threads that resolve
 /// names.
@@ -43,12 +43,12 @@ struct Parallelism {
     /// Active downloads.
     jobs: usize,
     /// Files that wait for the disk.
-    landed: usize,
+    finishing: usize,
 }
 
 impl Parallelism {
     fn new(jobs: usize) -> Self {
-        Self { jobs, landed: MAX_LANDED }
+        Self { jobs, finishing: MAX_FINISHING }
     }
 
     /// Number of descriptors needed with `sources` servers for each file.
@@ -56,8 +56,8 @@ impl Parallelism {
         let of_jobs = self.jobs.saturating_mul(sources.saturating_add(FILE_DESCRIPTORS));
         // A small file needs one descriptor while it gets its name, a large one needs two: part file and
         // journal.
-        let of_landed = self.landed.saturating_mul(2);
-        OWN_DESCRIPTORS.saturating_add(of_jobs.saturating_add(of_landed) as u64)
+        let of_finishing = self.finishing.saturating_mul(2);
+        OWN_DESCRIPTORS.saturating_add(of_jobs.saturating_add(of_finishing) as u64)
     }
 
     /// Reduces the limits to fit into `limit` descriptors: fewer concurrent files, instead of failed ones.
@@ -67,7 +67,7 @@ impl Parallelism {
         }
         let half = usize::try_from(limit.saturating_sub(OWN_DESCRIPTORS) / 2).unwrap_or(usize::MAX);
         let each = sources.saturating_add(FILE_DESCRIPTORS).max(1);
-        Self { jobs: self.jobs.min(half / each).max(1), landed: self.landed.min(half / 2).max(1) }
+        Self { jobs: self.jobs.min(half / each).max(1), finishing: self.finishing.min(half / 2).max(1) }
     }
 }
 
@@ -82,8 +82,8 @@ pub(super) async fn run(settings: Settings) -> GetCode {
         transport: Transport::new(settings.transport.clone()),
         options: Rc::new(settings.options.clone()),
         limiter: settings.limit_rate.map(|rate| Rc::new(RefCell::new(RateLimiter::new(rate)))),
-        finisher: Finisher::new(settings.options.durability, parallelism.landed),
-        claims: Claims::default(),
+        group_commit: GroupCommit::new(settings.options.durability, parallelism.finishing),
+        reserved_paths: ReservedPaths::default(),
         stop: stop_on_signals(&active, settings.show.progress != Some(ProgressMode::None)),
     };
     let mut tasks = tasks(&settings, &context);
@@ -108,7 +108,7 @@ pub(super) async fn run(settings: Settings) -> GetCode {
                 active.set(active.get().saturating_sub(1));
                 (order, address, ending)
             })
-            .buffer_unordered(parallelism.landed);
+            .buffer_unordered(parallelism.finishing);
         while let Some((order, address, ending)) = endings.next().await {
             let error = match ending {
                 Ok(size) => {
@@ -147,21 +147,21 @@ struct Task {
     order: Order,
     /// The address as given, without credentials.
     address: String,
-    job: Result<Job, DownloadError>,
+    job: Result<DownloadJob, DownloadError>,
 }
 
 /// State of a download that no longer needs the network.
-enum Begun<'a> {
+enum TransferOutcome<'a> {
     Failed { address: String, error: DownloadError },
-    Landed(Box<Landed>, FileDisplay<'a>),
+    Done(Box<FinishedTransfer>, FileDisplay<'a>),
 }
 
-impl Begun<'_> {
+impl TransferOutcome<'_> {
     /// Waits for the disk, and prints the report. Returns the size of the file.
     async fn settle(self, context: &Context, screen: &Screen) -> Result<u64, DownloadError> {
         let report = match self {
-            Self::Failed { address, error } => Report::of_failure(address, error),
-            Self::Landed(landed, display) => landed.finish(context, &display).await,
+            Self::Failed { address, error } => DownloadReport::of_failure(address, error),
+            Self::Done(landed, display) => landed.finish(context, &display).await,
         };
         // The report covers the files that a Metalink describes, not the Metalink.
         let is_file = !matches!(report.outcome, Err(DownloadError::IsMetalink { .. }));
@@ -173,23 +173,23 @@ impl Begun<'_> {
 }
 
 /// Downloads one file, up to the point at which only disk work remains.
-async fn begin<'a>(context: &Context, task: Task, screen: &'a Screen) -> Begun<'a> {
+async fn begin<'a>(context: &Context, task: Task, screen: &'a Screen) -> TransferOutcome<'a> {
     let job = match task.job {
         Ok(job) => job,
-        Err(error) => return Begun::Failed { address: task.address, error },
+        Err(error) => return TransferOutcome::Failed { address: task.address, error },
     };
     let display = screen.file(&job);
     // Boxed to keep the futures small.
     let landed = Box::new(Box::pin(download::fetch(context, &job, &display)).await);
-    display.landed();
+    display.transfer_ended();
     let is_claimed = !job.is_named_later(context.options.naming);
     if let (Err(DownloadError::IsMetalink { .. }), Some(name), true) =
         (landed.outcome(), job.name(), is_claimed)
     {
         // A file in the Metalink often has the name of the address.
-        context.claims.release(&name);
+        context.reserved_paths.release(&name);
     }
-    Begun::Landed(landed, display)
+    TransferOutcome::Done(landed, display)
 }
 
 /// All tasks, in order.
@@ -201,7 +201,7 @@ fn tasks(settings: &Settings, context: &Context) -> Vec<Task> {
 /// The tasks of one address. Of two files with one path, the second fails, because it would replace the
 /// first.
 fn tasks_of(
-    jobs: Result<Vec<Job>, DownloadError>,
+    jobs: Result<Vec<DownloadJob>, DownloadError>,
     index: usize,
     address: &str,
     context: &Context,
@@ -213,7 +213,7 @@ fn tasks_of(
     };
     let claimed = jobs.into_iter().map(|job| {
         if let Some(name) = job.name().filter(|_| !job.is_named_later(context.options.naming)) {
-            context.claims.claim(&name)?;
+            context.reserved_paths.reserve(&name)?;
         }
         Ok(job)
     });
@@ -228,7 +228,7 @@ fn handle_size_limit() -> Option<tokio::signal::unix::Signal> {
 
 /// Becomes true at Ctrl-C or SIGTERM, so that received bytes are saved. `active` is the number of downloads
 /// to wait for.
-fn stop_on_signals(active: &Rc<Cell<usize>>, is_told: bool) -> watch::Receiver<bool> {
+fn stop_on_signals(active: &Rc<Cell<usize>>, is_verbose: bool) -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
         let Ok(mut signals) = signal(kind) else { continue };
@@ -240,7 +240,7 @@ fn stop_on_signals(active: &Rc<Cell<usize>>, is_told: bool) -> watch::Receiver<b
                     // A second signal ends the process at once.
                     end();
                 }
-                if is_told {
+                if is_verbose {
                     let (files, limit) = (active.get(), humantime::format_duration(SAVE_TIMEOUT));
                     // Standard error may be closed.
                     let _ = writeln!(
@@ -268,9 +268,9 @@ mod tests {
         assert_eq!(wanted.within(1 << 20, 4), wanted);
         for limit in [0, 40, 64, 100, 256, 1024] {
             let fitting = wanted.within(limit, 4);
-            assert!(fitting.jobs >= 1 && fitting.landed >= 1);
+            assert!(fitting.jobs >= 1 && fitting.finishing >= 1);
             assert!(fitting.descriptors(4) <= limit.max(OWN_DESCRIPTORS + 12), "{limit}: {fitting:?}");
         }
-        assert_eq!(wanted.within(64, 4), Parallelism { jobs: 2, landed: 8 });
+        assert_eq!(wanted.within(64, 4), Parallelism { jobs: 2, finishing: 8 });
     }
 }

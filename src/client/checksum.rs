@@ -145,7 +145,7 @@ impl<'de> Deserialize<'de> for Checksum {
 
 /// An incremental digest computation.
 #[derive(Debug, Clone)]
-pub enum Hasher {
+pub enum ChecksumHasher {
     /// SHA-256.
     Sha256(Sha256),
     /// SHA-512.
@@ -154,7 +154,7 @@ pub enum Hasher {
     Sha1(Sha1),
 }
 
-impl Hasher {
+impl ChecksumHasher {
     /// A computation without input.
     #[must_use]
     pub fn new(algorithm: Algorithm) -> Self {
@@ -216,7 +216,7 @@ mod tests {
                  2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
             ),
         ] {
-            let mut hasher = Hasher::new(algorithm);
+            let mut hasher = ChecksumHasher::new(algorithm);
             hasher.update(b"ab");
             hasher.update(b"c");
             assert_eq!(hasher.finish().to_string(), format!("{}={hex}", algorithm.name()));
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn names_have_hyphens_or_none() {
+    fn names_of_algorithms_may_lack_the_hyphen() {
         assert_eq!(Algorithm::named("SHA-512"), Some(Algorithm::Sha512));
         assert_eq!(Algorithm::named("sha1"), Some(Algorithm::Sha1));
         assert_eq!(Algorithm::named("md5"), None);
@@ -232,7 +232,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(bytes in prop::collection::vec(any::<u8>(), 0..70)) {
+        fn the_text_form_round_trips(bytes in prop::collection::vec(any::<u8>(), 0..70)) {
             for algorithm in Algorithm::ALL {
                 let Some(checksum) = Checksum::new(algorithm, &bytes) else { continue };
                 prop_assert_eq!(Checksum::parse_named(&checksum.to_string()), Some(checksum));
@@ -241,7 +241,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_harmless(text in ".{0,130}") {
+        fn any_text_is_parsed_without_panic(text in ".{0,130}") {
             for algorithm in Algorithm::ALL {
                 let _ = Checksum::parse(algorithm, &text);
             }

@@ -55,7 +55,7 @@ pub enum DownloadError {
         value: String,
     },
     /// A source sent nothing for too long.
-    #[error("{url} was silent for {}", humantime::format_duration(*.after))]
+    #[error("{url} sent nothing for {}", humantime::format_duration(*.after))]
     Silent {
         /// The requested address.
         url: String,
@@ -66,7 +66,7 @@ pub enum DownloadError {
     #[error("not complete within {}", humantime::format_duration(*.0))]
     TooLong(std::time::Duration),
     /// The file is complete, but its digest is wrong.
-    #[error("{name} has the digest {found} instead of {promised}{}", others(*.unasked))]
+    #[error("{name} has the digest {found} instead of {promised}{}", other_sources(*.unasked))]
     WrongChecksum {
         /// The path of the file.
         name: String,
@@ -96,13 +96,13 @@ pub enum DownloadError {
         servers: usize,
     },
     /// Pieces have wrong digests.
-    #[error("pieces with a wrong digest: {pieces}; no other source brought the right ones")]
+    #[error("pieces with a wrong digest on every source: {pieces}")]
     WrongPieces {
         /// Number of pieces.
         pieces: usize,
     },
     /// The sources have different versions of the file, and it changed repeatedly.
-    #[error("the file changed again and again while it was downloaded")]
+    #[error("the file changed repeatedly during the download")]
     KeepsChanging,
     /// A source has another version of the file.
     #[error("{url} has another version of the file")]
@@ -112,18 +112,18 @@ pub enum DownloadError {
     },
     /// An answer without validators, which cannot replace a proven version.
     #[error(
-        "{url} answered without ETag, Last-Modified and digest, which proves no new version; the part file is kept: run it again, \
-         or begin again with --no-resume"
+        "{url} answered without ETag, Last-Modified and digest, so a new version is not proven; the part file is kept: run the \
+         command again, or start over with --no-resume"
     )]
     Unproven {
         /// The requested address.
         url: String,
     },
     /// No source is left to ask.
-    #[error("no source is left")]
+    #[error("no server is left")]
     NoSource,
     /// The user interrupted the download.
-    #[error("interrupted; run the same command again to go on")]
+    #[error("interrupted; run the same command again to resume")]
     Interrupted,
     /// A Metalink is invalid.
     #[error(transparent)]
@@ -137,7 +137,7 @@ pub enum DownloadError {
         text: String,
     },
     /// The name chosen by a server exists already.
-    #[error("{} is there already; a name that the server chose replaces nothing: choose one with -o", path.display())]
+    #[error("{} exists already, and a name chosen by the server replaces no file: choose a name with -o", path.display())]
     NameTaken {
         /// The existing file.
         path: PathBuf,
@@ -182,9 +182,9 @@ impl DownloadError {
     }
 }
 
-fn others(unasked: usize) -> String {
+fn other_sources(unasked: usize) -> String {
     match unasked {
-        0 => ", and no other source brought the right one".to_owned(),
+        0 => ", and no other source has the right file".to_owned(),
         _ => format!(
             " after trying every allowed source; {unasked} sources were skipped because the download limit (5 times the \
              size of the file) was reached"

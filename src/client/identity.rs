@@ -1,4 +1,4 @@
-//! Identity of a file: the properties that must be the same on every server before their bytes are mixed.
+//! ContentIdentity of a file: the properties that must be the same on every server before their bytes are mixed.
 //!
 //! Entity tags and dates compare versions of one resource (RFC 9110, section 8.8). Only a digest compares
 //! files of different resources. [`resource`] defines which addresses count as one resource.
@@ -158,7 +158,7 @@ pub enum Authority {
 
 /// The known properties of the file that is being downloaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
+pub struct ContentIdentity {
     /// Size in bytes.
     pub size: Option<u64>,
     /// Digest and its origin.
@@ -183,7 +183,7 @@ pub enum Verdict {
 /// Maximum number of entity tags of one file.
 const MAX_ETAGS: usize = 64;
 
-impl Identity {
+impl ContentIdentity {
     /// Whether `observed` is this file. `own_etag` is the earlier tag of the same server.
     ///
     /// Without a digest in common, equality needs validators of the same resource: the same strong tag, or
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn validators_of_another_resource_prove_nothing() {
-        let mut identity = Identity::default();
+        let mut identity = ContentIdentity::default();
         identity.learn(&observed(10, Some("\"1\""), Some("Mon")));
         let other =
             Observed { resource: "http://a/g".to_owned(), ..observed(10, Some("\"1\""), Some("Mon")) };
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn mirrors_keep_the_path_and_versions_do_not() {
+    fn a_mirror_keeps_the_path_and_a_version_does_not() {
         let of = |requested: &str, answered: &str| {
             resource(&Url::parse(requested).unwrap(), &Url::parse(answered).unwrap())
         };
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn young_and_default_dates_are_weak() {
+    fn recent_and_default_dates_are_weak() {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
         let is_strong = |modified: &str, date| is_strong_date(modified, date, now);
         assert!(is_strong("Sun, 06 Nov 1994 08:48:37 GMT", Some(now)));
@@ -367,8 +367,8 @@ mod tests {
     }
 
     #[test]
-    fn sameness_needs_evidence() {
-        let mut identity = Identity::default();
+    fn equality_needs_evidence() {
+        let mut identity = ContentIdentity::default();
         let first = observed(10, Some("\"a\""), Some("Mon"));
         assert_eq!(identity.compare(&first, None), Verdict::Same);
         identity.learn(&first);
@@ -387,10 +387,12 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_decides() {
+    fn a_digest_takes_precedence() {
         let digest = |byte| Checksum::new(Algorithm::Sha256, &[byte; 32]);
-        let mut identity =
-            Identity { digest: digest(1).map(|d| (d, Authority::Given)), ..Identity::default() };
+        let mut identity = ContentIdentity {
+            digest: digest(1).map(|d| (d, Authority::Given)),
+            ..ContentIdentity::default()
+        };
         identity.learn(&observed(10, Some("\"a\""), Some("Mon")));
         let mut other = observed(10, Some("\"b\""), Some("Tue"));
         assert_eq!(identity.compare(&other, None), Verdict::Same);

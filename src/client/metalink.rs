@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::checksum::{Algorithm, Checksum};
-use super::identity::{Authority, Identity};
+use super::identity::{Authority, ContentIdentity};
 use super::naming;
 use super::sink::Pieces;
 
@@ -39,13 +39,13 @@ pub enum MetalinkError {
     #[error("the Metalink is larger than {MAX_BYTES} bytes")]
     TooLarge,
     /// The root element is not `metalink`.
-    #[error("the document is no Metalink 4 (RFC 5854)")]
+    #[error("the document is not a Metalink 4 (RFC 5854)")]
     OtherDocument,
     /// No file has a usable address.
     #[error("the Metalink names no file with an http or https address")]
     Empty,
     /// A value is invalid.
-    #[error("the Metalink's {element} {value:?} makes no sense")]
+    #[error("the Metalink has an invalid {element}: {value:?}")]
     Value {
         /// The element.
         element: &'static str,
@@ -62,7 +62,7 @@ pub struct MetalinkFile {
     /// Addresses, best first.
     pub urls: Vec<Url>,
     /// Size and digest, if given.
-    pub identity: Identity,
+    pub identity: ContentIdentity,
     /// Digests of the pieces.
     pub pieces: Option<Pieces>,
     /// The algorithms of the digests of the whole file, if all of them are unsupported.
@@ -117,10 +117,10 @@ fn file(node: roxmltree::Node<'_, '_>) -> Result<MetalinkFile, MetalinkError> {
     Ok(MetalinkFile {
         name: naming::safe_path(node.attribute("name").unwrap_or_default()),
         urls: urls.into_iter().map(|(_, url)| url).collect(),
-        identity: Identity {
+        identity: ContentIdentity {
             size,
             digest: digest.map(|digest| (digest, Authority::Given)),
-            ..Identity::default()
+            ..ContentIdentity::default()
         },
         pieces,
         unchecked,
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_digest_is_taken_and_the_lack_of_one_told() {
+    fn the_best_digest_is_used_and_unsupported_ones_are_reported() {
         let file = |hashes: &str| {
             parse(&document(&format!("<file name=\"x\"><size>5</size>{hashes}<url>http://a/x</url></file>")))
                 .unwrap()
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_documents_are_harmless() {
+    fn hostile_documents_are_refused() {
         let url = "<url>http://a/x</url>";
         for bad in [
             "<!DOCTYPE x [<!ENTITY a \"b\">]><x>&a;</x>".to_owned(),
@@ -237,7 +237,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_harmless(text in "[<>/a-z\"= !&;\\[\\]-]{0,120}") {
+        fn any_text_is_parsed_without_panic(text in "[<>/a-z\"= !&;\\[\\]-]{0,120}") {
             let _ = parse(&document(&text));
         }
     }

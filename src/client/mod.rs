@@ -7,14 +7,13 @@
 //! - [`sink`]: part file, journal, digest.
 //! - [`download`]: performs the plan for one file, from its address to its final name.
 //! - [`batch`]: several files at a time; [`metalink`]: files described by a Metalink.
-//! - [`naming`]: file names for addresses; [`claims`]: prevents two downloads of a run from writing to one path.
+//! - [`naming`]: file names for addresses; [`reserved_paths`]: prevents two downloads of a run from writing to one path.
 //! - [`event`], [`progress`], [`report`]: output for users and scripts.
 //! - [`error`], [`exit_code`]: failures.
 
 pub mod address;
 pub mod batch;
 pub mod checksum;
-pub mod claims;
 pub mod download;
 pub mod error;
 pub mod event;
@@ -28,6 +27,7 @@ pub mod plan;
 pub mod progress;
 pub mod redirect;
 pub mod report;
+pub mod reserved_paths;
 mod settings;
 pub mod sink;
 

@@ -10,7 +10,7 @@ use bytesize::ByteSize;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
-use super::download::{Job, Origin, Report};
+use super::download::{DownloadJob, DownloadReport, FileOrigin};
 use super::event::{Event, Observer, WaitStep};
 use super::report;
 use super::settings::{Explanations, Reports, Show, Text};
@@ -42,7 +42,7 @@ pub(super) struct Screen {
     show: Show,
     mode: ProgressMode,
     bars: MultiProgress,
-    /// A bar that counts the files of several.
+    /// Counts the files of a run with several files.
     all: Option<ProgressBar>,
 }
 
@@ -64,10 +64,10 @@ impl Screen {
     }
 
     /// Starts the display of one file.
-    pub(super) fn file(&self, job: &Job) -> FileDisplay<'_> {
+    pub(super) fn file(&self, job: &DownloadJob) -> FileDisplay<'_> {
         let name = match &job.origin {
-            Origin::Address(url) => super::naming::from_url(url),
-            Origin::Mirrors { name, .. } => name.display().to_string(),
+            FileOrigin::Address(url) => super::naming::from_url(url),
+            FileOrigin::Mirrors { name, .. } => name.display().to_string(),
         };
         FileDisplay {
             screen: self,
@@ -89,7 +89,7 @@ impl Screen {
         self.show.reports
     }
 
-    pub(super) fn print_report(&self, report: &Report) {
+    pub(super) fn print_report(&self, report: &DownloadReport) {
         let line = report::line(report) + "\n";
         self.bars.suspend(|| {
             // A closed standard output must not stop the downloads.
@@ -287,7 +287,7 @@ impl FileDisplay<'_> {
 
     /// Called when the network transfer is complete. With several files, a file that waits for the disk has
     /// no bar.
-    pub(super) fn landed(&self) {
+    pub(super) fn transfer_ended(&self) {
         if self.screen.all.is_some() {
             self.clear();
         }
@@ -332,7 +332,7 @@ impl Observer for FileDisplay<'_> {
             Event::Waiting { left, step } => self.wait(*left, *step),
             Event::Unchecked { kinds } => {
                 let line = format!(
-                    "Warning: {} comes with digests of these kinds alone, which are not checked: {kinds}",
+                    "Warning: {} is not verified, because its digests are of unsupported kinds: {kinds}",
                     self.name
                 );
                 self.screen.print_error(&line);
@@ -352,7 +352,7 @@ impl Observer for FileDisplay<'_> {
             }
             Event::Started { size, done, .. } => {
                 if *done > 0 {
-                    self.explain(&format!("{done} bytes are there from an earlier run"));
+                    self.explain(&format!("{done} bytes are kept from an earlier run"));
                 }
                 self.begin(*size, *done);
             }
@@ -372,7 +372,7 @@ impl Observer for FileDisplay<'_> {
                 }
             }
             Event::AlreadyThere { target } => {
-                let line = format!("{} is there already\n", target.display());
+                let line = format!("{} exists already\n", target.display());
                 self.screen.print_text(&[line.as_bytes()]);
             }
         }
@@ -421,7 +421,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_cannot_command_the_terminal() {
+    fn control_characters_of_a_server_do_not_reach_the_terminal() {
         assert_eq!(harmless(b"a\r\n\x1b]0;title\x07b\tc\rd"), "a\n\u{fffd}]0;title\u{fffd}b\tc\u{fffd}d");
     }
 }

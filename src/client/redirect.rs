@@ -29,7 +29,7 @@ pub enum RedirectError {
         to: String,
     },
     /// The target was visited before.
-    #[error("the redirects run in a circle: {at} was visited before")]
+    #[error("redirect loop: {at} was visited before")]
     Circle {
         /// The target.
         at: String,
@@ -44,14 +44,14 @@ pub enum RedirectError {
 
 /// The addresses visited on the way to a file.
 #[derive(Debug, Clone)]
-pub struct Trail {
+pub struct RedirectChain {
     /// All addresses but the last.
     visited: Vec<Url>,
     end: Url,
     max: usize,
 }
 
-impl Trail {
+impl RedirectChain {
     /// A chain that starts at `url` and allows `max` redirects.
     #[must_use]
     pub fn new(url: Url, max: usize) -> Self {
@@ -72,7 +72,7 @@ impl Trail {
 
     /// The same chain with `url` as last address, for a mirror named beside the last redirect.
     #[must_use]
-    pub fn turned_to(&self, url: Url) -> Self {
+    pub fn with_end(&self, url: Url) -> Self {
         Self { visited: self.visited.clone(), end: url, max: self.max }
     }
 
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     fn follow(from: &str, location: &str) -> Result<String, RedirectError> {
-        Trail::new(from.parse().unwrap(), 10).follow(Some(location)).map(|url| url.to_string())
+        RedirectChain::new(from.parse().unwrap(), 10).follow(Some(location)).map(|url| url.to_string())
     }
 
     #[test]
@@ -115,16 +115,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn refused_redirects() {
         for scheme in ["file:///etc/passwd", "ftp://a/b", "javascript:alert(1)", "data:,x"] {
             assert!(matches!(follow("http://a/x", scheme), Err(RedirectError::Scheme { .. })), "{scheme}");
         }
         assert!(matches!(follow("https://a/x", "http://a/x"), Err(RedirectError::Downgrade { .. })));
         assert!(matches!(follow("http://a/x", "/x"), Err(RedirectError::Circle { .. })));
         assert!(matches!(follow("http://a/x", "http://"), Err(RedirectError::NoLocation { .. })));
-        let mut trail = Trail::new("http://a/0".parse().unwrap(), 2);
-        assert!(trail.follow(None).is_err());
-        assert!(trail.follow(Some("/1")).is_ok() && trail.follow(Some("/2")).is_ok());
-        assert_eq!(trail.follow(Some("/3")), Err(RedirectError::TooMany { max: 2 }));
+        let mut chain = RedirectChain::new("http://a/0".parse().unwrap(), 2);
+        assert!(chain.follow(None).is_err());
+        assert!(chain.follow(Some("/1")).is_ok() && chain.follow(Some("/2")).is_ok());
+        assert_eq!(chain.follow(Some("/3")), Err(RedirectError::TooMany { max: 2 }));
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::checksum::Algorithm;
-use super::download::Report;
+use super::download::DownloadReport;
 use super::exit_code::GetCode;
 
 /// The result of one file. `seconds` and `ttfb` are in seconds.
@@ -30,7 +30,7 @@ struct ServerReport<'a> {
 
 /// The JSON line for one file, without line break.
 #[must_use]
-pub fn line(report: &Report) -> String {
+pub fn line(report: &DownloadReport) -> String {
     let error = report.outcome.as_ref().err();
     let object = FileReport {
         url: &report.address,

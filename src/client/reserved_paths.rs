@@ -11,14 +11,14 @@ use super::sink::{BESIDE, beside};
 
 /// The reserved paths. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Claims {
+pub struct ReservedPaths {
     names: Rc<RefCell<HashSet<PathBuf>>>,
 }
 
-impl Claims {
+impl ReservedPaths {
     /// Reserves `name` and the paths of the part file and the journal beside it. Fails if one of them is
     /// reserved.
-    pub fn claim(&self, name: &Path) -> Result<(), DownloadError> {
+    pub fn reserve(&self, name: &Path) -> Result<(), DownloadError> {
         let mut names = self.names.borrow_mut();
         // The files beside two paths can only coincide if one path is beside the other.
         let is_beside = BESIDE.iter().any(|suffix| {
@@ -69,15 +69,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_claimed_is_written_to_by_one(
+        fn no_two_reservations_share_a_path(
             names in prop::collection::vec("f{1,2}(\\.part|\\.journal|\\.new){0,3}", 1..6),
         ) {
-            let claims = Claims::default();
+            let reserved_paths = ReservedPaths::default();
             let mut written = HashSet::new();
             for name in &names {
                 let wanted = all(name);
                 let is_free = written.is_disjoint(&wanted);
-                prop_assert_eq!(claims.claim(Path::new(name)).is_ok(), is_free, "{} of {:?}", name, names);
+                prop_assert_eq!(reserved_paths.reserve(Path::new(name)).is_ok(), is_free, "{} of {:?}", name, names);
                 if is_free {
                     written.extend(wanted);
                 }
@@ -86,10 +86,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_released_is_free() {
-        let claims = Claims::default();
-        claims.claim(Path::new("f")).unwrap();
-        claims.release(Path::new("f"));
-        claims.claim(Path::new("f.part")).unwrap();
+    fn a_released_path_can_be_reserved() {
+        let reserved_paths = ReservedPaths::default();
+        reserved_paths.reserve(Path::new("f")).unwrap();
+        reserved_paths.release(Path::new("f"));
+        reserved_paths.reserve(Path::new("f.part")).unwrap();
     }
 }

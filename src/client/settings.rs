@@ -9,7 +9,9 @@ use url::Url;
 
 use super::address::{Credentials, masked};
 use super::checksum::Checksum;
-use super::download::{Clobber, Job, Naming, Options, Origin, Output, Reporting, Resume, Unavailable};
+use super::download::{
+    Clobber, DownloadJob, FileOrigin, Naming, Options, Output, Reporting, Resume, Unavailable,
+};
 use super::error::DownloadError;
 use super::limit::RateLimiter;
 use super::metalink::{self, MetalinkFile};
@@ -96,11 +98,11 @@ impl Settings {
             check_descriptor(number)?;
         }
         if output == Output::Descriptor(1) && arguments.json {
-            return Err(usage("--json and -o - both want standard output"));
+            return Err(usage("--json and -o - both use standard output"));
         }
         let checksum = arguments.checksum.as_deref().map(parse_checksum).transpose()?;
         if checksum.is_some() && inputs.len() > 1 {
-            return Err(usage("--checksum is that of one file, but there are several addresses"));
+            return Err(usage("--checksum applies to one file, but there are several addresses"));
         }
         let text = match output {
             _ if arguments.silent || inputs.len() > 1 => Text::Nowhere,
@@ -130,7 +132,7 @@ impl Settings {
     }
 
     /// The downloads of one input: all files of a Metalink file, or else one address.
-    pub(super) fn jobs_of(&self, input: &str) -> Result<Vec<Job>, DownloadError> {
+    pub(super) fn jobs_of(&self, input: &str) -> Result<Vec<DownloadJob>, DownloadError> {
         let is_metalink = [".meta4", ".metalink"].iter().any(|ending| input.ends_with(ending));
         if is_metalink && !input.contains("://") {
             let text = read_list(Path::new(input))?;
@@ -142,19 +144,19 @@ impl Settings {
         if must_name && url.path().ends_with('/') {
             return Err(invalid(input, "it names no file: choose a name with -o"));
         }
-        let (origin, output) = (Origin::Address(url), self.output.clone());
-        Ok(vec![Job { origin, output, checksum: self.checksum, credentials }])
+        let (origin, output) = (FileOrigin::Address(url), self.output.clone());
+        Ok(vec![DownloadJob { origin, output, checksum: self.checksum, credentials }])
     }
 
     /// The downloads of all files of a Metalink.
-    pub(super) fn described_jobs(&self, files: Vec<MetalinkFile>) -> Result<Vec<Job>, DownloadError> {
+    pub(super) fn described_jobs(&self, files: Vec<MetalinkFile>) -> Result<Vec<DownloadJob>, DownloadError> {
         if files.len() > 1 && !matches!(self.output, Output::Folder(_)) {
             return Err(usage("-o names one file, but the Metalink describes several: use --output-dir"));
         }
-        let job = |mut file: MetalinkFile| Job {
+        let job = |mut file: MetalinkFile| DownloadJob {
             output: self.output.clone(),
             credentials: file.urls.iter_mut().filter_map(Credentials::take).collect(),
-            origin: Origin::Mirrors {
+            origin: FileOrigin::Mirrors {
                 name: file.name,
                 urls: file.urls,
                 identity: file.identity,
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn header_lines_cannot_smuggle() {
+    fn header_lines_cannot_contain_other_headers() {
         parse_header("X-Token: abc").unwrap();
         for bad in ["X", "X y: z", "X: a\r\nY: b", "Range: bytes=0-1", "HOST: h", ": x"] {
             assert_eq!(parse_header(bad).unwrap_err().code(), GetCode::Usage, "{bad}");
@@ -317,13 +319,13 @@ mod tests {
     }
 
     #[test]
-    fn lists_have_comments() {
+    fn comments_in_lists_are_skipped() {
         let list: Vec<_> = addresses("# mirrors\n\nhttp://a/f\r\n  http://b/f  \n").collect();
         assert_eq!(list, ["http://a/f", "http://b/f"]);
     }
 
     #[test]
-    fn lists_have_the_charsets_of_other_programs() {
+    fn lists_in_common_charsets_are_decoded() {
         let utf16 = |mark: [u8; 2], pair: fn(u16) -> [u8; 2]| {
             let units = "http://a/ü\r\n".encode_utf16().flat_map(pair);
             mark.into_iter().chain(units).collect::<Vec<u8>>()

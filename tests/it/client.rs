@@ -1,4 +1,5 @@
-//! `fingerpost get` as a person meets it: redirects shown and followed, files whole or absent, exit codes.
+//! `fingerpost get` in its basic use: redirects are shown and followed, files are whole or absent, exit codes
+//! are right.
 
 use super::support::downloads::Downloads;
 use super::support::misbehaving::{Fault, FileServer, Script, Times, content};
@@ -26,7 +27,7 @@ fn the_redirect_is_shown_as_received_and_followed() {
 }
 
 #[test]
-fn standard_output_carries_nothing_but_the_file() {
+fn standard_output_has_only_the_file() {
     let file = content(100_000);
     let server = Script::of(&file).start();
     let balancer = balancer_before(&server, "/f");
@@ -38,7 +39,7 @@ fn standard_output_carries_nothing_but_the_file() {
 }
 
 #[test]
-fn half_a_file_gets_no_name() {
+fn a_partial_file_does_not_get_its_name() {
     let server = Script::of(&content(100_000)).etag(None).closes_at(50_000).start();
     let downloads = Downloads::new();
     let outcome = downloads.get(&[&server.url("/f"), "-o", "name"]);
@@ -69,7 +70,7 @@ fn an_address_without_scheme_or_file_is_refused() {
 }
 
 #[test]
-fn a_server_that_closes_after_each_answer_without_saying_so_is_no_trouble() {
+fn an_unannounced_close_after_each_answer_is_not_a_failure() {
     let body = "I am a file.\n";
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let server = Script::of(b"").sends(answer).start();
@@ -80,7 +81,7 @@ fn a_server_that_closes_after_each_answer_without_saying_so_is_no_trouble() {
 }
 
 #[test]
-fn redirects_have_an_end() {
+fn redirect_loops_and_long_chains_are_refused() {
     let downloads = Downloads::new();
     let first = Script::of(b"").start();
     first.becomes(Script::redirect(&first.url("/f"), &[]));
@@ -116,7 +117,7 @@ fn redirects_to_other_schemes_are_refused() {
 }
 
 #[test]
-fn what_is_not_http_is_an_error() {
+fn an_answer_that_is_not_http_is_an_error() {
     let cases: [(Fault, i32); 4] = [
         (Fault::ClosesWithoutAnswer, 52),
         (Fault::Sends(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()), 56),

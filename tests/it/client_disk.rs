@@ -1,5 +1,5 @@
-//! `fingerpost get` and the disk: folders that may not be written to, disks that are full, names that are too long. Exit code 23,
-//! nothing under the final name, and with room it goes on.
+//! `fingerpost get` and the disk: folders without write permission, full disks, names that are too long. It
+//! exits with 23, creates nothing under the final name, and resumes once there is space.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -16,11 +16,11 @@ use super::support::downloads::Downloads;
 use super::support::misbehaving::{Fault, Framing, Script, Times, content};
 use super::support::{wait_for, wait_until};
 
-/// A user who is not root, and has no name either.
+/// The user id of an unprivileged user without a name.
 const NOBODY: u32 = 65_534;
 
 #[test]
-fn what_cannot_be_written_ends_with_23() {
+fn an_output_that_cannot_be_written_ends_with_23() {
     let server = Script::of(&content(10_000)).start();
     let downloads = Downloads::new();
     let missing = downloads.path().join("missing/f");
@@ -29,7 +29,7 @@ fn what_cannot_be_written_ends_with_23() {
 }
 
 #[test]
-fn names_that_leave_no_room_for_a_journal_are_refused_at_once() {
+fn names_too_long_for_a_journal_are_refused_at_once() {
     let file = content(200_000);
     let server = Script::of(&file).start();
     let downloads = Downloads::new();
@@ -38,12 +38,12 @@ fn names_that_leave_no_room_for_a_journal_are_refused_at_once() {
         assert!(outcome.ended_with(23).stderr().contains("File name too long"), "{}", outcome.stderr());
     }
     assert_eq!(downloads.names(), [""; 0]);
-    // The longest that fits, journal included: the server's pace leaves time for one.
+    // The longest name that fits, including the journal: the slow server leaves time for a checkpoint.
     let server = Script::of(&file).bytes_per_second(1_000_000).start();
     let name = "n".repeat(242);
     downloads.get(&[&server.url("/f"), "-o", &name, "--checkpoint-interval", "0.01"]).ended_with(0);
     assert_eq!(downloads.names(), [name]);
-    // What a server's address makes too long is cut to fit.
+    // A name that is too long in the address is truncated.
     let downloads = Downloads::new();
     let url = server.url(&format!("/{}", "m".repeat(300)));
     downloads.get(&[&url, "--checkpoint-interval", "0.01"]).ended_with(0);
@@ -51,13 +51,13 @@ fn names_that_leave_no_room_for_a_journal_are_refused_at_once() {
 }
 
 #[test]
-fn a_folder_that_may_not_be_written_to_ends_with_23() {
+fn a_folder_without_write_permission_ends_with_23() {
     let server = Script::of(&content(10_000)).start();
     let downloads = Downloads::new();
     let program = tempfile::tempdir().unwrap();
     let mut command = downloads.command(&[&server.url("/f")]);
     if rustix::process::geteuid().is_root() {
-        // Root may write anywhere: somebody else tries, with a copy of the program that anybody can reach.
+        // Root may write anywhere, so another user runs a copy of the program in a folder that it can access.
         let copy = program.path().join("fingerpost");
         std::fs::copy(env!("CARGO_BIN_EXE_fingerpost"), &copy).unwrap();
         std::fs::set_permissions(program.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -92,7 +92,7 @@ fn a_limit_on_the_size_of_files_ends_with_23() {
 }
 
 #[test]
-fn a_folder_is_refused_before_anything_is_asked() {
+fn a_folder_as_output_is_refused_before_any_request() {
     let server = Script::of(&content(10_000)).start();
     let downloads = Downloads::new();
     std::fs::create_dir(downloads.path().join("folder")).unwrap();
@@ -122,7 +122,7 @@ fn devices_and_pipes_are_written_to_and_not_replaced() {
         assert!(reading.join().unwrap() == expected);
     }
     assert!(pipe.symlink_metadata().unwrap().file_type().is_fifo());
-    // Behind a link, the device itself is meant.
+    // A link to a device leads to the device.
     let link = downloads.path().join("null");
     std::os::unix::fs::symlink("/dev/null", &link).unwrap();
     downloads.get_quickly(&[&breaks_once.start().url("/f"), "-o", "null"]).ended_with(0);
@@ -137,7 +137,7 @@ fn devices_and_pipes_are_written_to_and_not_replaced() {
     assert!(outcome.ended_with(0).stdout_bytes() == file);
 }
 
-/// A named pipe in the folder of `downloads`.
+/// Creates a named pipe in the folder of `downloads`.
 fn pipe_in(downloads: &Downloads) -> PathBuf {
     let pipe = downloads.path().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -145,7 +145,7 @@ fn pipe_in(downloads: &Downloads) -> PathBuf {
 }
 
 #[test]
-fn a_pipe_without_a_reader_holds_nothing_up() {
+fn a_pipe_without_a_reader_does_not_block_the_end() {
     for size in [0, 1000, 200_000, 30 << 20] {
         let server = Script::of(&content(size)).start();
         let url = server.url("/f");
@@ -163,11 +163,11 @@ fn a_pipe_without_a_reader_holds_nothing_up() {
 }
 
 #[test]
-fn a_pipe_whose_reader_stops_holds_nothing_up() {
+fn a_pipe_with_a_stalled_reader_does_not_block_the_end() {
     let server = Script::of(&content(30 << 20)).start();
     let downloads = Downloads::new();
     let pipe = pipe_in(&downloads);
-    // It reads nothing, and goes on to exist.
+    // The reader reads nothing and keeps the pipe open.
     let _reader = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
     let (_unread, output) = std::io::pipe().unwrap();
     for name in ["pipe", "-"] {
@@ -184,7 +184,7 @@ fn a_pipe_whose_reader_stops_holds_nothing_up() {
 }
 
 #[test]
-fn nothing_of_a_file_that_is_known_to_be_wrong_is_written() {
+fn a_file_that_is_known_to_be_wrong_is_not_written() {
     let server = Script::of(&content(1000)).start();
     let digest = format!("sha-256={}", digits::<Sha256>(b"another"));
     let downloads = Downloads::new();
@@ -193,12 +193,12 @@ fn nothing_of_a_file_that_is_known_to_be_wrong_is_written() {
 }
 
 #[test]
-fn whoever_waits_for_a_pipe_sees_the_end_of_a_download_that_brought_nothing() {
+fn the_reader_of_a_pipe_sees_the_end_of_a_failed_download() {
     let server = Script::of(b"").answers(404, vec![]).start();
     let downloads = Downloads::new();
     let pipe = pipe_in(&downloads);
     let reading = std::thread::spawn(move || std::fs::read(pipe).unwrap());
-    // Only a reader that waits already can be told.
+    // Only a reader that waits already sees the end.
     wait_until("the reader's end", || {
         downloads.get(&[&server.url("/f"), "-o", "pipe"]).ended_with(22);
         reading.is_finished()
@@ -206,7 +206,8 @@ fn whoever_waits_for_a_pipe_sees_the_end_of_a_download_that_brought_nothing() {
     assert_eq!(reading.join().unwrap(), b"");
 }
 
-/// Runs a script in a folder that is a disk of 3 MiB of its own; its output. `None` where this user may not mount anything.
+/// Runs a script in a folder on a 3 MiB file system. Returns its output, or `None` if this user may not mount
+/// a file system.
 fn on_a_small_disk(folder: &Path, script: &str) -> Option<String> {
     let map_root = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
     let run = |script: &str| {
@@ -220,7 +221,7 @@ fn on_a_small_disk(folder: &Path, script: &str) -> Option<String> {
 }
 
 #[test]
-fn a_server_that_announces_more_than_the_disk_has_free_leaves_the_file_to_the_next() {
+fn after_a_size_beyond_the_free_space_the_next_server_is_asked() {
     let file = content(1 << 20);
     let huge = "HTTP/1.1 200 OK\r\nETag: \"x\"\r\nContent-Length: 9000000000000000\r\n\r\n";
     let (wrong, right) = (Script::of(b"").sends(huge).start(), Script::of(&file).start());
@@ -239,7 +240,7 @@ fn a_server_that_announces_more_than_the_disk_has_free_leaves_the_file_to_the_ne
 fn few_descriptors_mean_fewer_files_at_a_time() {
     let server = Script::of(&content(200_000)).delays_head(std::time::Duration::from_millis(10)).start();
     let list: Vec<String> = (0..100).map(|index| server.url(&format!("/f{index}"))).collect();
-    // The soft limit can be raised, the hard one cannot.
+    // The program can raise the soft limit, but not the hard limit.
     for limit in ["-Sn 64", "-n 64"] {
         let downloads = Downloads::new();
         std::fs::write(downloads.path().join("list"), list.join("\n")).unwrap();
@@ -252,7 +253,7 @@ fn few_descriptors_mean_fewer_files_at_a_time() {
 }
 
 #[test]
-fn a_full_disk_ends_with_23_and_with_room_it_goes_on() {
+fn a_full_disk_ends_with_23_and_free_space_lets_it_resume() {
     let file = content(8 << 20);
     let announced = Script::of(&file).start();
     let streamed = Script::of(&file).framing(Framing::Chunked).start();
@@ -268,7 +269,7 @@ fn a_full_disk_ends_with_23_and_with_room_it_goes_on() {
         println!("not allowed to mount a disk: the limit on the size of files has to do");
         return;
     };
-    // An announced size is compared with what is free before anything is written.
+    // An announced size is compared with the free space before anything is written.
     assert!(told.contains("does not fit: it needs 8388608 bytes"), "{told}");
     assert!(told.contains("code 23, files: *"), "{told}");
     assert!(told.contains("No space left on device"), "{told}");

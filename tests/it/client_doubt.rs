@@ -1,4 +1,5 @@
-//! `fingerpost get` among many corrupt servers: how much is fetched, which servers are asked, what is left.
+//! `fingerpost get` among many corrupt servers: how much it fetches, which servers it asks, which files it
+//! leaves.
 
 use sha2::Sha256;
 
@@ -6,7 +7,7 @@ use super::support::digits;
 use super::support::downloads::{Downloads, Outcome, PATIENT, QUICK};
 use super::support::misbehaving::{FileServer, Framing, Script, content};
 
-/// Quick, and from several servers wherever it can be.
+/// Flags for quick failures, and for several servers whenever possible.
 const FLAGS: [&str; 6] =
     ["--parallel-time", "0.05", "--parallel-size", "1MiB", "--checkpoint-interval", "0.05"];
 
@@ -46,7 +47,7 @@ fn a_dozen_corrupt_servers_cost_no_more_than_five_times_the_file_and_leave_nothi
 }
 
 #[test]
-fn five_servers_are_asked_one_after_the_other_and_the_rest_is_told() {
+fn five_servers_are_asked_in_turn_and_the_skipped_ones_are_counted() {
     let file = content(300_000);
     let servers: Vec<FileServer> = (0..7)
         .map(|index| {
@@ -71,12 +72,12 @@ fn five_servers_are_asked_one_after_the_other_and_the_rest_is_told() {
 }
 
 #[test]
-fn of_several_that_are_wrong_together_each_is_asked_alone() {
+fn after_a_wrong_digest_each_of_several_servers_is_asked_alone() {
     let file = content(4 << 20);
     let servers: Vec<FileServer> = (0..3)
         .map(|index| {
             let script = Script::of(&file).bytes_per_second(10 << 20);
-            // The right one is slowest, and brings least.
+            // The right server is the slowest and sends least.
             if index == 2 {
                 script.bytes_per_second(5 << 20).start()
             } else {
@@ -91,10 +92,10 @@ fn of_several_that_are_wrong_together_each_is_asked_alone() {
 }
 
 #[test]
-fn a_copy_that_was_cut_short_does_not_keep_the_right_one_away() {
+fn a_truncated_copy_does_not_prevent_the_right_file() {
     let file = content(300_000);
     for cut in [200_000, 0] {
-        // Where the right one does not say its size, that of the wrong one must not stand.
+        // If the right server announces no size, the size of the wrong one must not remain in use.
         for framing in [Framing::Length, Framing::Chunked, Framing::UntilClose] {
             let right = Script::of(&file).framing(framing);
             let servers = [Script::of(&file[..cut]).start(), right.start()];

@@ -1,18 +1,19 @@
-//! `fingerpost get` puts bytes together only on evidence of one version: validators of one resource, strong dates, no coded bytes.
+//! `fingerpost get` joins bytes only if they are proven to be of one version: validators of one resource,
+//! strong dates, no coded bytes.
 
 use super::support::downloads::Downloads;
 use super::support::misbehaving::{Fault, FileServer, Ranges, Script, Times, content};
 
 const FILE: usize = 400_000;
 
-/// Two files of one size.
+/// Two different files of the same size.
 fn two_files() -> (Vec<u8>, Vec<u8>) {
     let (first, mut second) = (content(FILE), content(FILE));
     second.reverse();
     (first, second)
 }
 
-/// A first run that ends after half of `script`'s file; `f.part` is kept if `is_kept`.
+/// Runs `get` until half of `script`'s file was received. `f.part` is kept if `is_kept`.
 fn half(downloads: &Downloads, server: &FileServer, url: &str, script: &Script, is_kept: bool) {
     server.becomes(script.clone().closes_at(FILE / 2));
     let outcome = downloads.get_quickly(&[url, "-o", "f", "--retry", "0"]);
@@ -52,7 +53,7 @@ fn a_redirect_to_the_next_release_is_another_resource() {
 }
 
 #[test]
-fn an_address_that_a_storage_service_signs_anew_is_the_same_resource() {
+fn an_address_with_a_new_signature_is_the_same_resource() {
     let file = content(FILE);
     let server = Script::of(b"").start();
     let releases = Script::redirect(&server.url("/bucket/5?signature=1"), &[]).start();
@@ -82,7 +83,7 @@ fn a_young_date_is_no_evidence() {
     downloads.get_quickly(&[&server.url("/f")]).ended_with(0);
     assert!(downloads.read("f") == second);
     assert!(server.exchanges().iter().all(|exchange| exchange.header("Range").is_none()));
-    // A file of such a date is not taken for complete: it may have been written again within the second.
+    // A file with such a date does not count as complete: it may have changed again within the same second.
     let sent = server.sent();
     server.becomes(young(&first));
     downloads.get_quickly(&[&server.url("/f")]).ended_with(0);
@@ -90,19 +91,19 @@ fn a_young_date_is_no_evidence() {
 }
 
 #[test]
-fn coded_and_plain_bytes_are_not_put_together() {
+fn coded_and_plain_bytes_are_not_joined() {
     let (plain, coded) = two_files();
     let tag = Some("\"v1\"");
     let gzip = |file: &[u8]| Script::of(file).etag(tag).header("Content-Encoding: gzip");
     let downloads = Downloads::new();
     let server = gzip(&coded).start();
-    // The coded one breaks off; then the plain one comes under the same tag.
+    // The coded answer ends early; then the plain one has the same tag.
     half(&downloads, &server, &server.url("/f"), &gzip(&coded), false);
     server.becomes(Script::of(&plain).etag(tag).ranges(Ranges::IfRangeIgnored));
     downloads.get_quickly(&[&server.url("/f")]).ended_with(0);
     assert!(downloads.read("f") == plain);
 
-    // The plain one breaks off; then coded parts and coded wholes come.
+    // The plain answer ends early; then coded parts and coded whole answers follow.
     let downloads = Downloads::new();
     half(&downloads, &server, &server.url("/f"), &Script::of(&plain).etag(tag), true);
     server.becomes(gzip(&coded).ranges(Ranges::IfRangeIgnored));
@@ -125,7 +126,7 @@ fn a_page_without_validators_does_not_replace_a_proven_version() {
     let outcome = downloads.get_quickly(&[&server.url("/f"), "--retry", "1"]);
     assert!(outcome.ended_with(36).stderr().contains("the part file is kept"), "{}", outcome.stderr());
     assert_eq!(downloads.names(), ["f.part", "f.part.journal"]);
-    // After the login, the download goes on in the same run.
+    // After the login, the download resumes in the same run.
     server.becomes(page.fault(Fault::ClosesWithoutAnswer, Times::Next(1)));
     let mut running = downloads.start(&[&server.url("/f"), "--retry", "20", "--retry-delay", "0.05"]);
     let asked = server.exchanges().len();
@@ -136,7 +137,7 @@ fn a_page_without_validators_does_not_replace_a_proven_version() {
 }
 
 #[test]
-fn an_unrequested_part_is_taken_only_if_it_is_everything() {
+fn an_unrequested_206_is_accepted_only_if_it_has_the_whole_file() {
     let file = content(FILE);
     let head = |range: &str, length: usize| {
         format!(

@@ -1,4 +1,4 @@
-//! `fingerpost get` with servers that fail, hang or crawl: the file comes from the others.
+//! `fingerpost get` with servers that fail, hang or are slow: the other servers supply the file.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::support::wait_until;
 
 const FILE: usize = 600_000;
 
-/// A balancer that sends to the first server and names the others, in this order.
+/// A balancer that redirects to the first server and names the others, in this order.
 fn balancer(servers: &[&FileServer]) -> FileServer {
     let links: Vec<String> = servers
         .iter()
@@ -20,7 +20,7 @@ fn balancer(servers: &[&FileServer]) -> FileServer {
 }
 
 #[test]
-fn a_file_that_no_server_has_ends_with_one_line() {
+fn a_file_missing_on_all_servers_prints_one_line() {
     let servers: Vec<FileServer> = (0..3).map(|_| Script::of(b"").answers(404, vec![]).start()).collect();
     let links: Vec<String> =
         servers.iter().map(|server| format!("<{}>; rel=duplicate", server.url("/f"))).collect();
@@ -33,7 +33,7 @@ fn a_file_that_no_server_has_ends_with_one_line() {
 }
 
 #[test]
-fn every_way_to_break_off_leads_to_the_next_server_at_the_same_byte() {
+fn after_any_broken_answer_the_next_server_continues_at_the_same_byte() {
     let file = content(FILE);
     let breaking = [
         Script::of(&file).closes_at(FILE / 3),
@@ -46,7 +46,7 @@ fn every_way_to_break_off_leads_to_the_next_server_at_the_same_byte() {
         let downloads = Downloads::new();
         downloads.get_quickly(&[&balancer(&[&bad, &good]).url("/f")]).ended_with(0);
         assert!(downloads.read("f") == file, "{script:?}");
-        // What the first one sent is not fetched again.
+        // Bytes from the first server are not fetched again.
         let resumed = good.exchanges()[0].header("Range").expect("the whole file was asked for").to_owned();
         let from: usize = resumed["bytes=".len()..resumed.len() - 1].parse().unwrap();
         assert!(from > 0 && from <= FILE / 3, "{resumed}");
@@ -55,7 +55,7 @@ fn every_way_to_break_off_leads_to_the_next_server_at_the_same_byte() {
 }
 
 #[test]
-fn every_way_not_to_answer_leads_to_the_next_server() {
+fn after_any_missing_answer_the_next_server_is_asked() {
     let file = content(FILE);
     let faults = [
         Fault::ClosesWithoutAnswer,
@@ -80,7 +80,7 @@ fn every_way_not_to_answer_leads_to_the_next_server() {
     }
 }
 
-/// The least of three times that a download through a 301 to `first` takes, with `good` in its Link.
+/// The shortest of three downloads through a 301 to `first`, with `good` in its Link header.
 fn least_time(first: &str, good: &FileServer, file: &[u8]) -> Duration {
     let link = format!("Link: <{}>; rel=duplicate; pri=1", good.url("/f"));
     let balancer = Script::redirect(first, &[&link]).start();
@@ -111,7 +111,7 @@ fn a_server_that_hangs_costs_less_than_two_seconds() {
 }
 
 #[test]
-fn a_black_hole_alone_is_given_up() {
+fn a_single_unresponsive_server_is_given_up() {
     let hole = BlackHole::start();
     let downloads = Downloads::new();
     downloads.get(&[&hole.url("/f"), "--connect-timeout", "0.3"]).ended_with(28);
@@ -130,7 +130,7 @@ fn a_dead_port_leads_to_the_next_server() {
 }
 
 #[test]
-fn without_a_link_the_balancer_is_asked_again_and_told_whom_to_avoid() {
+fn without_a_link_the_balancer_is_asked_again_with_servers_to_avoid() {
     let file = content(FILE);
     let bad = Script::of(&file).fault(Fault::Hangs, Times::Always).start();
     let good = Script::of(&file).start();
@@ -148,12 +148,12 @@ fn without_a_link_the_balancer_is_asked_again_and_told_whom_to_avoid() {
 }
 
 #[test]
-fn a_server_that_breaks_off_again_and_again_is_still_of_use() {
+fn a_server_that_fails_repeatedly_with_progress_stays_in_use() {
     let file = content(FILE);
     for script in [
         Script::of(&file).closes_at(100_000),
         Script::of(&file).framing(Framing::Chunked).closes_at(100_000),
-        // Once alone, as a server does that was restarted.
+        // With one failure only, as if the server was restarted.
         Script::of(&file).fault(Fault::ClosesAt(100_000), Times::Next(1)),
     ] {
         let server = script.clone().start();
@@ -162,7 +162,7 @@ fn a_server_that_breaks_off_again_and_again_is_still_of_use() {
         assert!(downloads.read("f") == file, "{script:?}");
         assert_eq!(server.sent(), FILE, "{script:?}");
     }
-    // A reset takes with it what had not been read yet.
+    // A reset discards bytes that the client had not read yet.
     let server = Script::of(&file).resets_at(100_000).start();
     let downloads = Downloads::new();
     downloads.get_quickly(&[&server.url("/f"), "--retry", "50"]).ended_with(0);
@@ -182,12 +182,12 @@ fn a_server_that_is_killed_costs_little() {
     running.wait();
     assert!(downloads.read("f") == file);
     let sent = dying.sent() + others.iter().map(FileServer::sent).sum::<usize>();
-    // What a killed server had written but not delivered counts as sent here.
+    // Bytes that a killed server had written but not delivered count as sent here.
     assert!(sent < file.len() + (3 << 20), "{sent} bytes were sent for {}", file.len());
 }
 
 #[test]
-fn servers_without_ranges_are_asked_for_everything() {
+fn servers_without_ranges_are_asked_for_the_whole_file() {
     let file = content(FILE);
     for ranges in [Ranges::Ignored, Ranges::Refused, Ranges::IfRangeRefused] {
         let bad = Script::of(&file).closes_at(FILE / 2).start();
@@ -200,7 +200,7 @@ fn servers_without_ranges_are_asked_for_everything() {
 }
 
 #[test]
-fn a_wrong_content_range_is_never_believed() {
+fn a_wrong_content_range_is_never_used() {
     let file = content(FILE);
     for value in [
         "bytes 0-9/600000",
@@ -248,7 +248,7 @@ fn a_small_file_takes_one_request() {
 }
 
 #[test]
-fn a_hundred_links_are_no_trouble() {
+fn a_hundred_links_are_accepted() {
     let file = content(FILE);
     let (bad, good) = (Script::of(&file).closes_at(10).start(), Script::of(&file).start());
     let mut links: Vec<String> = (0..100)

@@ -1,4 +1,4 @@
-//! `fingerpost get` for scripts and for many files: lists, names, reports, limits, proxies.
+//! `fingerpost get` in scripts and for many files: lists, names, reports, limits, proxies.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ fn several_files_at_once_each_with_its_report() {
 }
 
 #[test]
-fn several_files_end_with_a_summary_and_ctrl_c_with_what_is_awaited() {
+fn several_files_end_with_a_summary_and_ctrl_c_prints_the_active_ones() {
     let server = Script::of(&content(5000)).start();
     let downloads = Downloads::new();
     let outcome = downloads.get(&[&server.url("/a"), &server.url("/b"), "nonsense"]);
@@ -72,13 +72,13 @@ fn one_failure_does_not_stop_the_others_and_names_the_exit_code() {
 }
 
 #[test]
-fn two_files_of_one_name_are_not_written_over_each_other() {
+fn two_files_of_one_name_do_not_overwrite_each_other() {
     let one = Script::of(b"one").start();
     let two = Script::of(b"two").start();
     let downloads = Downloads::new();
     downloads.get(&[&one.url("/f"), &two.url("/f")]).ended_with(2);
     assert_eq!(downloads.read("f"), b"one");
-    // Neither are the part file and the journal beside one of them.
+    // The same holds for the part file and the journal of one of them.
     let file = content(400_000);
     let slow = Script::of(&file).bytes_per_second(1_000_000).start();
     for name in ["/g.part", "/g.part.journal", "/g.part.new"] {
@@ -126,9 +126,9 @@ fn the_time_is_limited() {
 }
 
 #[test]
-fn own_headers_are_sent_and_credentials_only_to_the_first_host() {
+fn given_headers_are_sent_and_credentials_only_to_the_first_host() {
     let server = Script::of(b"I am a file.").start();
-    // Another name for the same machine is another host.
+    // Another name for the same machine counts as another host.
     let elsewhere = server.url("/f").replace("127.0.0.1", "localhost");
     let balancer = Script::redirect(&elsewhere, &[]).start();
     let downloads = Downloads::new();
@@ -142,7 +142,7 @@ fn own_headers_are_sent_and_credentials_only_to_the_first_host() {
 }
 
 #[test]
-fn a_proxy_of_the_environment_is_used() {
+fn a_proxy_from_the_environment_is_used() {
     let file = content(2000);
     let proxy = Script::of(&file).start();
     let downloads = Downloads::new();
@@ -157,7 +157,7 @@ fn a_proxy_of_the_environment_is_used() {
     let mut command = downloads.command(&["http://files.invalid/g"]);
     let direct = command.env("http_proxy", format!("http://{authority}")).env("NO_PROXY", "invalid");
     assert_eq!(direct.output().unwrap().status.code(), Some(6));
-    // Which of the two names it was that could not be resolved, the code tells; of the password nobody does.
+    // The exit code shows which of the two names cannot be resolved. No output shows the password.
     for (proxy, words) in [
         ("http://user:SECRET@proxy.invalid:3128", "cannot resolve the proxy proxy.invalid"),
         ("https://user:SECRET@proxy.invalid:3128", "cannot use the proxy \"https://proxy.invalid:3128\""),
@@ -186,7 +186,7 @@ fn choices_are_explained() {
 }
 
 #[test]
-fn dead_hosts_have_codes_of_their_own() {
+fn failures_of_hosts_have_their_own_exit_codes() {
     let downloads = Downloads::new();
     downloads.get(&["http://files.invalid/f"]).ended_with(6);
     let dead = Script::of(b"").start();
@@ -205,7 +205,7 @@ fn dead_hosts_have_codes_of_their_own() {
 }
 
 #[test]
-fn a_name_that_a_server_chose_replaces_nothing() {
+fn a_name_chosen_by_a_server_replaces_no_file() {
     let file = content(5000);
     let date = "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT";
     let named = Script::of(&file).header("Content-Disposition: attachment; filename=\"mine\"");
@@ -214,15 +214,15 @@ fn a_name_that_a_server_chose_replaces_nothing() {
     let mine = downloads.path().join("mine");
     std::fs::write(&mine, "precious").unwrap();
     downloads.get(&[&server.url("/f"), "-J", "--no-clobber"]).ended_with(0);
-    assert!(downloads.get(&[&server.url("/f"), "-J"]).ended_with(23).stderr().contains("is there already"));
+    assert!(downloads.get(&[&server.url("/f"), "-J"]).ended_with(23).stderr().contains("exists already"));
     assert_eq!((downloads.names(), downloads.read("mine")), (vec!["mine".to_owned()], b"precious".to_vec()));
-    // What is there and the same is complete, as under a name of the address.
+    // An identical existing file counts as complete, as under a name from the address.
     std::fs::remove_file(&mine).unwrap();
     for _ in 0..2 {
         downloads.get(&[&server.url("/f"), "-J"]).ended_with(0);
         assert!(downloads.read("mine") == file);
     }
-    // A name that the address has too was to be expected.
+    // A name that equals the name of the address may be replaced.
     server.becomes(named.clone());
     std::fs::write(&mine, "of another day").unwrap();
     downloads.get(&[&server.url("/mine"), "-J"]).ended_with(0);
@@ -237,7 +237,7 @@ fn a_name_that_a_server_chose_replaces_nothing() {
 }
 
 #[test]
-fn addresses_of_one_name_are_two_files_where_the_server_names_them() {
+fn addresses_of_one_name_are_two_files_if_the_server_names_them() {
     let named = |name: &str| {
         let line = format!("Content-Disposition: attachment; filename=\"{name}\"");
         Script::of(&content(5000)).header(line).start()
@@ -252,13 +252,13 @@ fn addresses_of_one_name_are_two_files_where_the_server_names_them() {
         assert_eq!(downloads.read("download"), b"unnamed");
     }
     let downloads = Downloads::new();
-    // While the one between them comes, the first gets its name.
+    // The first file gets its name while the second is still being downloaded.
     let slow = Script::of(&content(100_000)).bytes_per_second(200_000).start();
     let slow_url = slow.url("/slow");
     let arguments = [&urls[2], &slow_url, &urls[0], "-J", "-j", "1", "--no-clobber"];
     downloads.get(&arguments).ended_with(0);
     assert_eq!(downloads.names(), ["download", "one", "slow"]);
-    // What the address alone names is of one of them.
+    // A name from the address belongs to one of the downloads only.
     let downloads = Downloads::new();
     let same = Script::of(b"unnamed too").start();
     let address = same.url("/download");
@@ -270,7 +270,7 @@ fn addresses_of_one_name_are_two_files_where_the_server_names_them() {
 }
 
 #[test]
-fn what_is_left_under_the_name_of_the_address_is_gone_on_with_by_the_one_it_is_of() {
+fn a_part_file_is_resumed_only_by_the_download_it_belongs_to() {
     let (file, other) = (content(500_000), content(1000));
     let server = Script::of(&file).closes_at(200_000).start();
     let second = Script::of(&other).header("Content-Disposition: attachment; filename=\"second\"").start();
@@ -285,7 +285,7 @@ fn what_is_left_under_the_name_of_the_address_is_gone_on_with_by_the_one_it_is_o
 }
 
 #[test]
-fn the_time_is_limited_and_ctrl_c_heard_while_files_that_are_there_are_checked() {
+fn max_time_and_ctrl_c_end_the_check_of_existing_files() {
     let server = Script::of(b"").hangs().start();
     let downloads = Downloads::new();
     let list: Vec<String> = (0..20).map(|index| format!("f{index}")).collect();

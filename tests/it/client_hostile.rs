@@ -1,5 +1,5 @@
-//! `fingerpost get` against servers that mean no good: bounded memory, nothing outside the folder, true exit
-//! codes.
+//! `fingerpost get` against hostile servers: memory stays bounded, nothing is written outside the folder,
+//! exit codes are right.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -14,7 +14,7 @@ fn sends(bytes: impl Into<Vec<u8>>) -> super::support::misbehaving::FileServer {
 
 const GIGABYTES: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000000\r\n\r\n";
 
-/// The most memory that a program ever had.
+/// Peak memory of a program.
 fn peak_memory_kilobytes(program: &Program) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -43,7 +43,7 @@ fn impossible_lengths_are_refused() {
             .ended_with(56);
         assert_eq!(downloads.names(), [""; 0]);
     }
-    // More than any disk has.
+    // More than any disk can hold.
     let huge = sends("HTTP/1.1 200 OK\r\nETag: \"x\"\r\nContent-Length: 18446744073709551615\r\n\r\nabc");
     let downloads = Downloads::new();
     downloads.get(&[&huge.url("/f")]).ended_with(23);
@@ -51,15 +51,15 @@ fn impossible_lengths_are_refused() {
 }
 
 #[test]
-fn gigabytes_announced_and_nothing_sent_take_no_room() {
+fn an_announced_size_without_bytes_takes_no_disk_space() {
     let server = sends(GIGABYTES);
     let downloads = Downloads::new();
     downloads.get_quickly(&[&server.url("/f"), "--retry", "1"]).ended_with(18);
     assert_eq!(downloads.names(), [""; 0]);
-    // The same from one that keeps the connection open.
+    // The same with a server that keeps the connection open.
     let silent = Script::of(b"").fault(Fault::StallsAfter(GIGABYTES.to_vec()), Times::Always).start();
     let began = std::time::Instant::now();
-    // The only server is waited for 20 times as long.
+    // The only server has 20 times the timeout.
     let flags = ["--retry", "1", "--drop-after", "0.2", "--retry-delay", "0.02"];
     let mut running = downloads.start(&[&[silent.url("/f").as_str()][..], &flags].concat());
     wait_until("the part file", || downloads.names().contains(&"f.part".to_owned()));
@@ -101,7 +101,7 @@ fn names_that_a_server_proposes_stay_in_the_folder() {
         let downloads = Downloads::new();
         downloads.get(&[&server.url("/f"), "-J"]).ended_with(0);
         assert_eq!(downloads.names(), [name], "{header}");
-        // Without -J the server has no say.
+        // Without -J, the server does not choose the name.
         let downloads = Downloads::new();
         downloads.get(&[&server.url("/f")]).ended_with(0);
         assert_eq!(downloads.names(), ["f"]);
@@ -120,7 +120,7 @@ fn names_of_addresses_stay_in_the_folder() {
 }
 
 #[test]
-fn an_endless_page_of_a_redirect_is_cut() {
+fn an_endless_page_of_a_redirect_is_truncated() {
     let target = Script::of(b"I am a file.").start();
     let head = format!(
         "HTTP/1.1 301 Moved\r\nLocation: {}\r\nContent-Length: 99999999999\r\n\r\n",
@@ -136,7 +136,7 @@ fn an_endless_page_of_a_redirect_is_cut() {
 }
 
 #[test]
-fn interim_answers_are_skipped_but_not_for_ever() {
+fn interim_answers_are_skipped_up_to_a_limit() {
     let hint = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n";
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
     let downloads = Downloads::new();
@@ -146,8 +146,8 @@ fn interim_answers_are_skipped_but_not_for_ever() {
 }
 
 #[test]
-fn a_length_of_its_own_is_trusted_less_than_silence() {
-    // Neither length nor chunks: the end of the connection is the end of the file.
+fn the_end_of_the_connection_ends_a_body_without_length() {
+    // Without length or chunks, the end of the connection is the end of the file.
     let downloads = Downloads::new();
     downloads.get(&[&sends("HTTP/1.1 200 OK\r\n\r\nabc").url("/f")]).ended_with(0);
     assert_eq!(downloads.read("f"), b"abc");

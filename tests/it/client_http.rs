@@ -1,4 +1,4 @@
-//! `fingerpost get` and what servers, proxies and names do to an exchange: the forms that curl accepts are accepted.
+//! `fingerpost get` and unusual forms of HTTP exchanges: it accepts the forms that curl accepts.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use super::support::downloads::Downloads;
 
 const CONTENT: &[u8] = b"I am a file.\n";
 
-/// A server whose handler writes the answer to each request itself; it is given the request's head.
+/// A server whose handler receives the head of each request and writes the answer.
 pub(super) struct Raw {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
@@ -71,7 +71,7 @@ fn answer(lines: &str) -> Vec<u8> {
 }
 
 #[test]
-fn answers_in_the_forms_that_curl_accepts_are_downloaded() {
+fn answers_that_curl_accepts_are_downloaded() {
     let hint = "HTTP/1.1 102 Processing\r\n\r\n".repeat(12);
     let cases: [(&str, Vec<u8>); 5] = [
         ("/folded", answer("Content-Security-Policy: default-src 'self';\r\n    img-src 'self'\r\nX: y\r\n")),
@@ -97,7 +97,7 @@ fn answers_in_the_forms_that_curl_accepts_are_downloaded() {
 }
 
 #[test]
-fn the_page_of_a_redirect_is_not_waited_for() {
+fn a_slow_page_of_a_redirect_does_not_delay_the_download() {
     let server = Raw::start(|head, stream| match path(head) {
         "/without-length" => {
             stream.write_all(b"HTTP/1.1 302 Found\r\nLocation: /f\r\n\r\n")?;
@@ -122,7 +122,7 @@ fn the_page_of_a_redirect_is_not_waited_for() {
 }
 
 #[test]
-fn a_location_in_latin_1_is_asked_for_byte_by_byte() {
+fn a_location_in_latin_1_is_percent_encoded_byte_by_byte() {
     let server = Raw::start(|head, stream| match path(head) {
         "/go" => {
             stream.write_all(b"HTTP/1.1 302 Found\r\nLocation: /caf\xe9.bin\r\nContent-Length: 0\r\n\r\n")
@@ -136,7 +136,7 @@ fn a_location_in_latin_1_is_asked_for_byte_by_byte() {
 }
 
 #[test]
-fn the_body_of_an_answer_to_head_does_not_disturb_the_download() {
+fn a_body_in_an_answer_to_head_does_not_affect_the_download() {
     for delay in [0, 20] {
         let server = Raw::start(move |_, stream| {
             stream.write_all(b"HTTP/1.1 200 OK\r\nETag: \"v\"\r\nContent-Length: 13\r\n\r\n")?;
@@ -195,7 +195,7 @@ fn a_certificate_made_by_openssl_is_trusted_if_it_is_listed() {
         .arg(&key)
         .arg("-out")
         .arg(&certificate)
-        // The system's configuration may add the extension, too.
+        // The system configuration may add this extension, too.
         .env("OPENSSL_CONF", "/dev/null")
         .output();
     let Some(output) = openssl.ok().filter(|output| output.status.success()) else {
@@ -207,7 +207,7 @@ fn a_certificate_made_by_openssl_is_trusted_if_it_is_listed() {
     let (downloads, certificate) = (Downloads::new(), certificate.display().to_string());
     downloads.get(&[&format!("https://{address}/f"), "--cacert", &certificate]).ended_with(0);
     assert_eq!(downloads.read("f"), CONTENT);
-    // Neither for another name, nor without the list.
+    // It is not trusted for another name, nor without the list.
     downloads
         .get(&[&format!("https://localhost:{}/g", address.port()), "-4", "--cacert", &certificate])
         .ended_with(60);
@@ -216,7 +216,7 @@ fn a_certificate_made_by_openssl_is_trusted_if_it_is_listed() {
 }
 
 #[test]
-fn no_proxy_is_read_as_by_curl() {
+fn no_proxy_has_the_syntax_of_curl() {
     let proxy =
         Raw::start(|_, stream| stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"));
     let server = Raw::start(|_, stream| stream.write_all(&answer("")));
@@ -246,7 +246,7 @@ fn few_descriptors_mean_fewer_downloads_at_a_time() {
     let downloads = Downloads::new();
     let list: Vec<_> = (0..100).map(|number| server.url(&format!("/f{number}"))).collect();
     std::fs::write(downloads.path().join("list"), list.join("\n")).unwrap();
-    // The hard limit, too: nothing can be raised.
+    // The hard limit is set too, so that the limit cannot be raised.
     let output = Command::new("sh")
         .arg("-c")
         .arg(format!("ulimit -n 64; exec {} get -j 64 -i list", env!("CARGO_BIN_EXE_fingerpost")))

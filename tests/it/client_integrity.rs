@@ -1,4 +1,4 @@
-//! `fingerpost get` never ends with 0 and wrong bytes: digests promised, digests given, corrupt servers.
+//! `fingerpost get` never exits with 0 and wrong bytes: announced digests, given digests, corrupt servers.
 
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512};
@@ -29,13 +29,13 @@ fn balancer(servers: &[&FileServer], header: &str) -> FileServer {
 }
 
 #[test]
-fn a_given_checksum_decides() {
+fn a_given_checksum_is_verified() {
     let file = content(FILE);
     let server = Script::of(&file).start();
     let downloads = Downloads::new();
     let right = format!("sha-256={}", hex(&file));
     downloads.get(&[&server.url("/f"), "--checksum", &right]).ended_with(0);
-    // The file is there and right: nobody is asked.
+    // The file exists and is right: no server is asked.
     let before = server.exchanges().len();
     downloads.get(&[&server.url("/f"), "--checksum", &right]).ended_with(0);
     assert_eq!(server.exchanges().len(), before);
@@ -58,7 +58,7 @@ fn a_given_checksum_decides() {
 }
 
 #[test]
-fn a_metalink_whose_digests_are_not_understood_says_so() {
+fn unsupported_digests_of_a_metalink_print_a_warning() {
     let file = content(FILE);
     let server = Script::of(&file).start();
     let metalink = format!(
@@ -69,12 +69,12 @@ fn a_metalink_whose_digests_are_not_understood_says_so() {
     let downloads = Downloads::new();
     std::fs::write(downloads.path().join("f.meta4"), metalink).unwrap();
     let outcome = downloads.get(&["f.meta4"]);
-    assert!(outcome.ended_with(0).stderr().contains("which are not checked: md5"), "{}", outcome.stderr());
+    assert!(outcome.ended_with(0).stderr().contains("unsupported kinds: md5"), "{}", outcome.stderr());
     assert!(downloads.read("f") == file);
 }
 
 #[test]
-fn a_corrupt_server_is_found_out_by_its_own_digest() {
+fn a_corrupt_server_is_detected_by_its_own_digest() {
     let file = content(FILE);
     let corrupt = Script::of(&file).header(repr_digest(&file)).corrupts(300_000);
     let alone = corrupt.clone().start();
@@ -91,7 +91,7 @@ fn a_corrupt_server_is_found_out_by_its_own_digest() {
 }
 
 #[test]
-fn a_balancers_digest_unmasks_a_corrupt_server() {
+fn a_corrupt_server_is_detected_by_the_digest_of_the_balancer() {
     let file = content(FILE);
     let corrupt = Script::of(&file).corrupts(10).start();
     let good = Script::of(&file).start();
@@ -103,12 +103,12 @@ fn a_balancers_digest_unmasks_a_corrupt_server() {
 }
 
 #[test]
-fn one_corrupt_server_of_two_that_share_a_file_is_found_out() {
+fn one_corrupt_server_of_two_that_share_a_file_is_detected() {
     let file = content(12 << 20);
     for first_is_corrupt in [true, false] {
         let make = |is_corrupt: bool| {
             let script = Script::of(&file).bytes_per_second(20 << 20);
-            // Whatever part it sends is wrong.
+            // Every part from this server is wrong.
             if is_corrupt { script.corrupts_everywhere() } else { script }
         };
         let (first, second) = (make(first_is_corrupt).start(), make(!first_is_corrupt).start());
@@ -118,13 +118,14 @@ fn one_corrupt_server_of_two_that_share_a_file_is_found_out() {
         let address = balancer.url("/f");
         downloads.get(&[&[address.as_str(), "--parallel-time", "0.1"][..], &PATIENT].concat()).ended_with(0);
         assert!(downloads.read("f") == file, "corrupt first: {first_is_corrupt}");
-        // Together, with what was on its way when a part was cut short, and each alone.
+        // All servers together, with the bytes in flight when a part was shortened, and each server alone.
         let sent = first.sent() + second.sent();
         assert!(sent <= 3 * file.len() + (6 << 20), "{sent} bytes were sent");
     }
 }
 
-/// Downloads `file` from servers of which one, `corrupt`, does as `spoil` says; the bytes that all of them sent.
+/// Downloads `file` from several servers. The one at index `corrupt` sends wrong bytes as defined by `spoil`.
+/// Returns the bytes that all servers sent.
 fn shared_with_a_corrupt_one(
     file: &[u8],
     servers: usize,
@@ -154,7 +155,7 @@ fn one_corrupt_server_among_several_costs_at_most_the_file_twice_more() {
         for corrupt in 0..servers {
             let spoil = |script: Script| script.corrupts_blocks(256 << 10);
             let sent = shared_with_a_corrupt_one(&file, servers, corrupt, spoil);
-            // Together, the corrupt one alone, another one alone.
+            // All servers together, the corrupt one alone, another one alone.
             assert!(sent <= 3 * file.len() + (6 << 20), "{sent} bytes were sent, {corrupt} of {servers}");
         }
     }
@@ -177,7 +178,8 @@ fn several_corrupt_servers_cost_at_most_five_times_the_file() {
         let outcome = downloads.get_quickly(&[&[balancer.url("/f").as_str()][..], &flags].concat());
         let sent: usize = servers.iter().map(FileServer::sent).sum();
         assert!(sent <= 5 * file.len() + (3 << 20), "{sent} bytes were sent, {good} is good");
-        // Not found among so many wrong ones, it is not there; a wrong file never is.
+        // Among many wrong servers the right one may not be found; then no file is left, and never a wrong
+        // one.
         match outcome.code() {
             0 => assert!(downloads.read("f") == file),
             code => assert_eq!((code, downloads.names()), (32, vec![]), "{}", outcome.stderr()),
@@ -186,10 +188,10 @@ fn several_corrupt_servers_cost_at_most_five_times_the_file() {
 }
 
 #[test]
-fn a_server_that_ends_while_it_is_asked_alone_leaves_the_file_to_the_next() {
+fn after_a_failure_of_a_server_asked_alone_the_next_is_asked() {
     let file = content(9 << 20);
     let good = Script::of(&file).bytes_per_second(10 << 20).start();
-    // Brings most, all of it wrong, and then no more.
+    // Sends most bytes, all of them wrong, and then fails.
     let corrupt = Script::of(&file).bytes_per_second(30 << 20).corrupts_everywhere().start();
     let digest = format!("Digest: SHA-256={}", base64(&file));
     let balancer = balancer(&[&good, &corrupt], &digest);
@@ -203,11 +205,11 @@ fn a_server_that_ends_while_it_is_asked_alone_leaves_the_file_to_the_next() {
 }
 
 #[test]
-fn a_server_that_promises_another_file_is_not_used() {
+fn a_server_that_announces_another_digest_is_not_used() {
     let (file, mut other) = (content(FILE), content(FILE));
     other.reverse();
     let good = Script::of(&file).header(repr_digest(&file)).closes_at(FILE / 2).start();
-    // The same tag, the same size, another file.
+    // The same tag and size, but another file.
     let impostor = Script::of(&other).etag(good.etag().as_deref()).header(repr_digest(&other)).start();
     let downloads = Downloads::new();
     let balancer = balancer(&[&good, &impostor], "X-Nothing: 1");
@@ -216,7 +218,7 @@ fn a_server_that_promises_another_file_is_not_used() {
 }
 
 #[test]
-fn a_checksum_that_no_server_has_ends_with_32_before_anything_is_fetched() {
+fn a_checksum_that_no_server_has_ends_with_32_before_any_download() {
     let file = content(FILE);
     let server = Script::of(&file).header(repr_digest(&file)).start();
     let wrong = format!("sha-256={}", hex(b"another file"));
@@ -230,12 +232,12 @@ fn a_checksum_that_no_server_has_ends_with_32_before_anything_is_fetched() {
 }
 
 #[test]
-fn a_short_body_is_no_file_however_it_ends() {
+fn a_short_body_is_an_error_in_every_framing() {
     let file = content(FILE);
     let endings = [Fault::ClosesAt(FILE / 3), Fault::ResetsAt(FILE / 3)];
     for fault in endings {
         for framing in [Framing::Length, Framing::Chunked] {
-            // Without anything to tell a changed file by, it cannot be put together either.
+            // Without a validator, parts cannot be joined either.
             let script = Script::of(&file).etag(None).framing(framing).fault(fault.clone(), Times::Always);
             let server = script.start();
             let downloads = Downloads::new();
@@ -267,7 +269,7 @@ fn a_metalink_repairs_the_pieces_of_a_corrupt_server() {
     repaired_by_a_metalink::<Sha512, Sha1>("sha-512", "sha-1");
 }
 
-/// The whole has a digest of one kind, the pieces of another.
+/// The whole file and its pieces have digests of different algorithms.
 fn repaired_by_a_metalink<Whole: Digest, Piece: Digest>(whole: &str, pieces: &str) {
     let file = content(4 << 20);
     let piece = 256 * 1024;
@@ -289,10 +291,10 @@ fn repaired_by_a_metalink<Whole: Digest, Piece: Digest>(whole: &str, pieces: &st
     std::fs::write(downloads.path().join("f.meta4"), &metalink).unwrap();
     downloads.get_quickly(&["f.meta4"]).ended_with(0);
     assert!(downloads.read("f") == file);
-    // Only what was bad, and what had not come yet, was fetched from the good one.
+    // Only wrong and missing bytes were fetched from the good server.
     assert!(corrupt.sent() + good.sent() < 2 * file.len(), "{} and {}", corrupt.sent(), good.sent());
 
-    // The same from an address that answers with a Metalink.
+    // The same with an address that answers with the Metalink.
     let catalogue = Script::of(metalink.as_bytes()).header("Content-Type: application/metalink4+xml").start();
     let downloads = Downloads::new();
     downloads.get_quickly(&[&catalogue.url("/download")]).ended_with(0);

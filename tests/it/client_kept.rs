@@ -1,4 +1,4 @@
-//! `fingerpost get` and connections that it keeps: one that the server gave up meanwhile is no failure.
+//! `fingerpost get` and kept connections: a connection that the server closed meanwhile is not a failure.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,13 +13,13 @@ use super::support::downloads::Downloads;
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfile";
 const TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
-/// Reads one request; whether there was any.
+/// Reads one request. Returns false at the end of the connection.
 fn asked(stream: &mut impl Read) -> bool {
     let mut lines = BufReader::with_capacity(1, stream).lines();
     lines.by_ref().map_while(Result::ok).any(|line| line.is_empty())
 }
 
-/// Answers one request on a connection and then does as `ends` says; answers the next connections as they should be.
+/// Answers one request and then calls `ends` with the connection. Later connections are answered normally.
 fn server(ends: impl FnOnce(TcpStream) + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -34,7 +34,7 @@ fn server(ends: impl FnOnce(TcpStream) + Send + 'static) -> SocketAddr {
     address
 }
 
-/// A server that says when it is asked and answers once it is told to.
+/// A server that reports each request and answers after a signal.
 fn between() -> (SocketAddr, Receiver<()>, Sender<()>) {
     let ((says, asked_now), (go, told)) = (channel(), channel());
     let address = server(move |mut stream| {
@@ -47,7 +47,7 @@ fn between() -> (SocketAddr, Receiver<()>, Sender<()>) {
 }
 
 #[test]
-fn an_answer_to_no_request_is_not_taken_for_the_next_one() {
+fn an_unrequested_answer_is_not_used_for_the_next_request() {
     let (middle, while_idle, go) = between();
     let first = server(move |mut stream| {
         assert!(asked(&mut stream));
@@ -64,7 +64,7 @@ fn an_answer_to_no_request_is_not_taken_for_the_next_one() {
 }
 
 #[test]
-fn a_request_that_crosses_the_end_of_its_connection_is_sent_again() {
+fn a_request_on_a_connection_that_closes_is_sent_again() {
     let first = server(|mut stream| {
         assert!(asked(&mut stream));
         stream.write_all(ANSWER).unwrap();
@@ -77,7 +77,7 @@ fn a_request_that_crosses_the_end_of_its_connection_is_sent_again() {
 }
 
 #[test]
-fn tls_that_ends_without_a_word_on_an_idle_connection_is_no_failure() {
+fn an_idle_tls_connection_closed_without_alert_is_not_a_failure() {
     for waits_for_the_request in [false, true] {
         let (middle, while_idle, go) = between();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -97,7 +97,7 @@ fn tls_that_ends_without_a_word_on_an_idle_connection_is_no_failure() {
                 assert!(asked(&mut stream));
             }
             stream.sock.shutdown(Shutdown::Both).unwrap();
-            // Where the middle one waits no more, nobody hears it.
+            // The server in between may no longer wait for this signal.
             let _ = go.send(());
             let mut next = accept();
             assert!(asked(&mut next));

@@ -25,7 +25,7 @@ fn reports(outcome: &Outcome) -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn an_empty_file_is_made_and_checked_though_nobody_is_asked() {
+fn an_empty_file_is_created_and_verified_without_a_request() {
     let server = Script::of(&content(1000)).start();
     let hash =
         |bytes: &[u8]| format!("<size>0</size><hash type=\"sha-256\">{}</hash>", digits::<Sha256>(bytes));
@@ -46,7 +46,7 @@ fn an_empty_file_is_made_and_checked_though_nobody_is_asked() {
 }
 
 #[test]
-fn a_piece_that_was_found_wrong_stays_so_for_later_runs() {
+fn a_wrong_piece_stays_missing_for_later_runs() {
     let right = content(200_000);
     let server = Script::of(&right).stalls_after_head().start();
     let hashes: Vec<String> =
@@ -55,7 +55,7 @@ fn a_piece_that_was_found_wrong_stays_so_for_later_runs() {
     let pieces = format!("<size>200000</size><pieces length=\"100000\" type=\"sha-256\">{hashes}</pieces>");
     let downloads = Downloads::new();
     std::fs::write(downloads.path().join("a.meta4"), metalink(&[file("f", &pieces, &server)])).unwrap();
-    // What an earlier run left is wrong in its second half.
+    // The second half of the bytes of an earlier run is wrong.
     let mut wrong = right.clone();
     wrong[150_000] ^= 1;
     std::fs::write(downloads.path().join("f.part"), wrong).unwrap();
@@ -72,7 +72,7 @@ fn a_piece_that_was_found_wrong_stays_so_for_later_runs() {
     let mut running = downloads.start(&["a.meta4"]);
     wait_until("a question", || !server.exchanges().is_empty());
     running.kill();
-    // Without the Metalink, only the journal knows.
+    // Without the Metalink, only the journal records this.
     server.becomes(Script::of(&right));
     downloads.get(&[&server.url("/f")]).ended_with(0);
     assert!(downloads.read("f") == right);
@@ -80,13 +80,13 @@ fn a_piece_that_was_found_wrong_stays_so_for_later_runs() {
 }
 
 #[test]
-fn each_file_that_an_address_describes_ends_by_itself() {
+fn each_file_of_a_metalink_has_its_own_result() {
     let good = Script::of(b"I am a file.").start();
     let missing = Script::of(b"").answers(404, vec![]).start();
     let text = metalink(&[
         file("a", "", &missing),
         file("b", "", &good),
-        // The second of two would take the place of the first.
+        // The second of two files of one name would replace the first.
         file("folder/../b", "", &good),
         file("list", "", &good),
     ]);
@@ -95,21 +95,21 @@ fn each_file_that_an_address_describes_ends_by_itself() {
     let downloads = Downloads::new();
     let outcome = downloads.get(&[&front.url("/list"), "--json", "-H", "Authorization: Bearer secret"]);
     let reports = reports(outcome.ended_with(22));
-    let told: Vec<_> =
+    let output: Vec<_> =
         reports.iter().map(|report| (report["file"].as_str(), report["exit"].as_u64())).collect();
     let expected = [(Some("a"), Some(22)), (Some("b"), Some(0)), (Some("list"), Some(0)), (None, Some(2))];
-    assert_eq!(told, expected, "{}", outcome.stdout());
+    assert_eq!(output, expected, "{}", outcome.stdout());
     assert_eq!(downloads.names(), ["b", "list"]);
-    // It is read from the very answer that turned out to be one, to a request like any other.
+    // The Metalink is read from the answer to a normal request.
     assert_eq!(front.exchanges()[0].header("Authorization"), Some("Bearer secret"));
-    // Another port is another server.
+    // Another port is another origin.
     let asked = catalogue.exchanges();
     assert_eq!((asked.len(), asked[0].header("Authorization")), (1, None));
     assert!(good.exchanges().iter().all(|exchange| exchange.header("Authorization").is_none()));
 }
 
 #[test]
-fn a_metalink_that_does_not_come_or_makes_no_sense_is_reported() {
+fn a_missing_or_invalid_metalink_is_reported() {
     let refusing = Script::of(b"no").answers(401, vec![TYPE.to_owned()]).start();
     let nonsense = Script::of(b"<a>").header(TYPE).start();
     let half = Script::of(&[b' '; 1000]).header(TYPE).closes_at(500).start();
@@ -124,7 +124,7 @@ fn a_metalink_that_does_not_come_or_makes_no_sense_is_reported() {
 }
 
 #[test]
-fn the_time_is_limited_and_ctrl_c_heard_while_a_metalink_comes() {
+fn max_time_and_ctrl_c_end_the_transfer_of_a_metalink() {
     let server = Script::of(&[b' '; 1000]).header(TYPE).stalls_at(500).start();
     let downloads = Downloads::new();
     downloads.get(&[&server.url("/f"), "--max-time", "0.3"]).ended_with(28);
@@ -135,7 +135,7 @@ fn the_time_is_limited_and_ctrl_c_heard_while_a_metalink_comes() {
 }
 
 #[test]
-fn a_metalink_in_the_place_of_what_has_begun_to_arrive_is_no_end_of_it() {
+fn a_metalink_after_bytes_of_a_file_does_not_end_the_download() {
     let right = content(300_000);
     let other = Script::of(b"another file").start();
     let text = metalink(&[file("other", "", &other)]);
@@ -164,7 +164,7 @@ fn a_metalink_in_the_place_of_what_has_begun_to_arrive_is_no_end_of_it() {
 }
 
 #[test]
-fn an_address_that_has_a_metalink_now_is_read_as_one_although_half_of_a_file_is_left() {
+fn a_metalink_replaces_a_file_that_was_half_downloaded_before() {
     let right = content(300_000);
     let server = Script::of(&right).closes_at(200_000).start();
     let downloads = Downloads::new();
@@ -176,7 +176,7 @@ fn an_address_that_has_a_metalink_now_is_read_as_one_although_half_of_a_file_is_
     assert!(downloads.read("f") == right);
 }
 
-/// `file` described by a Metalink with its pieces; `servers` have it.
+/// A Metalink of `file` with digests of its pieces, and `servers` as mirrors.
 fn described_by_pieces(file: &[u8], length: usize, servers: &[&FileServer]) -> String {
     let hashes: Vec<String> =
         file.chunks(length).map(|piece| format!("<hash>{}</hash>", digits::<Sha256>(piece))).collect();
@@ -190,7 +190,7 @@ fn described_by_pieces(file: &[u8], length: usize, servers: &[&FileServer]) -> S
 }
 
 #[test]
-fn what_is_right_is_kept_though_a_piece_was_wrong() {
+fn right_pieces_are_kept_after_a_wrong_piece() {
     let file = content(4 << 20);
     let length = 1 << 20;
     for at in [3 << 20, 1 << 20] {
@@ -201,7 +201,7 @@ fn what_is_right_is_kept_though_a_piece_was_wrong() {
             let text = described_by_pieces(&file, length, servers);
             std::fs::write(downloads.path().join("a.meta4"), text).unwrap();
         };
-        // It can be ended by hand: the right pieces are kept.
+        // After an interruption, the right pieces are kept.
         describe(&[&corrupt, &silent]);
         let mut running =
             downloads.start(&["a.meta4", "-v", "--sources", "1", "--checkpoint-interval", "60"]);
@@ -219,7 +219,7 @@ fn what_is_right_is_kept_though_a_piece_was_wrong() {
 }
 
 #[test]
-fn where_nobody_has_a_right_piece_the_others_are_kept() {
+fn if_no_server_has_a_right_piece_the_other_pieces_are_kept() {
     let file = content(4 << 20);
     let length = 1 << 20;
     let corrupt = Script::of(&file).corrupts(length + 5).start();
@@ -227,8 +227,8 @@ fn where_nobody_has_a_right_piece_the_others_are_kept() {
     let text = described_by_pieces(&file, length, &[&corrupt]);
     std::fs::write(downloads.path().join("a.meta4"), text).unwrap();
     let outcome = downloads.get(&["a.meta4"]);
-    let told = outcome.ended_with(32).stderr();
-    assert!(told.contains("pieces with a wrong digest: 1;"), "{told}");
+    let output = outcome.ended_with(32).stderr();
+    assert!(output.contains("pieces with a wrong digest on every source: 1"), "{output}");
     assert_eq!(downloads.names(), ["a.meta4", "f.part", "f.part.journal"]);
     corrupt.becomes(Script::of(&file));
     let before = corrupt.sent();
@@ -238,7 +238,7 @@ fn where_nobody_has_a_right_piece_the_others_are_kept() {
 }
 
 #[test]
-fn pieces_are_compared_where_bytes_are_taken_in_order() {
+fn pieces_are_verified_for_outputs_in_order() {
     let file = content(400_000);
     for (script, code) in [(Script::of(&file), 0), (Script::of(&file).corrupts(150_000), 32)] {
         let server = script.start();
@@ -260,7 +260,7 @@ fn pieces_are_compared_where_bytes_are_taken_in_order() {
 #[test]
 fn a_right_server_that_shares_pieces_with_a_corrupt_one_is_kept() {
     let right = content(6 << 20);
-    // One piece for all of it, too: whatever is wrong, both had a part in it.
+    // One case has a single piece, so that both servers contribute to the wrong one.
     for pieces in [3, 1] {
         for first_is_corrupt in [true, false] {
             let servers = [first_is_corrupt, !first_is_corrupt].map(|is_corrupt| {

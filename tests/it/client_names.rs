@@ -8,7 +8,7 @@ use super::support::misbehaving::{Fault, Script, Times, content};
 use super::support::wait_until;
 
 #[test]
-fn names_that_only_other_systems_forbid_are_kept() {
+fn names_that_are_invalid_only_on_other_systems_are_kept() {
     let server = Script::of(b"I am a file.").start();
     let downloads = Downloads::new();
     let paths = ["aux.c", "a*b", "what%3F", "pkg_1%3a2.deb", "pkg_1_2.deb", "%E4", "%F6"];
@@ -18,7 +18,7 @@ fn names_that_only_other_systems_forbid_are_kept() {
 }
 
 #[test]
-fn lists_are_read_as_other_programs_write_them() {
+fn lists_in_formats_of_other_programs_are_read() {
     let server = Script::of(b"I am a file.").start();
     let url = |name: &str| server.url(&format!("/{name}"));
     let utf16: Vec<u8> =
@@ -40,7 +40,7 @@ fn lists_are_read_as_other_programs_write_them() {
 }
 
 #[test]
-fn a_metalink_has_folders_and_does_not_leave_its_own() {
+fn a_metalink_creates_folders_only_inside_the_given_one() {
     let server = Script::of(b"I am a file.").start();
     let digest = digits::<Sha256>(b"I am a file.");
     let file = |name: &str| {
@@ -57,7 +57,7 @@ fn a_metalink_has_folders_and_does_not_leave_its_own() {
         assert_eq!(downloads.read(&format!("out/{name}")), b"I am a file.", "{name}");
     }
     assert_eq!(downloads.names(), ["out", "x.meta4"]);
-    // A folder that the user names is not made.
+    // The user's folder is not created.
     downloads.get(&["x.meta4", "--output-dir", "missing"]).ended_with(23);
     assert_eq!(downloads.names(), ["out", "x.meta4"]);
 }
@@ -80,7 +80,7 @@ fn an_address_without_file_name_needs_another_source_of_the_name() {
 }
 
 #[test]
-fn a_wrong_address_is_quoted() {
+fn an_invalid_address_is_quoted() {
     let downloads = Downloads::new();
     for (address, code, words) in [
         ("127.0.0.1:80/f", 3, "invalid URL \"127.0.0.1:80/f\": expected http://host:port/file"),
@@ -97,7 +97,7 @@ fn a_wrong_address_is_quoted() {
 fn credentials_of_an_address_are_sent_and_not_shown() {
     let file = content(3_000_000);
     let server = Script::of(&file).bytes_per_second(1_000_000).start();
-    // Another port is another server.
+    // Another port is another origin.
     let balancer = Script::redirect(&server.url("/f"), &[]).start();
     for (first, mode) in [(&server, "--json"), (&balancer, "-v")] {
         let downloads = Downloads::new();
@@ -122,7 +122,7 @@ fn credentials_of_an_address_are_sent_and_not_shown() {
 }
 
 #[test]
-fn flags_of_curl_that_change_nothing_are_accepted() {
+fn flags_of_curl_without_effect_are_accepted() {
     let server = Script::of(b"I am a file.").start();
     let downloads = Downloads::new();
     let outcome = downloads.get(&["-fsSLO", "-q", &server.url("/f")]);

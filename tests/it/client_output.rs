@@ -1,4 +1,4 @@
-//! `fingerpost get` and what has the output's name: links, descriptors, mounts, modes, files of other programs.
+//! `fingerpost get` and existing outputs: links, descriptors, mounts, modes, files of other programs.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Output};
@@ -7,7 +7,7 @@ use super::support::downloads::Downloads;
 use super::support::misbehaving::{Script, content};
 use super::support::wait_until;
 
-/// Runs a shell script in which `$GET` is `fingerpost get`.
+/// Runs a shell script in which `$GET` stands for `fingerpost get`.
 fn shell(downloads: &Downloads, script: &str) -> Output {
     let mut command = Command::new("bash");
     command.arg("-c").arg(script).current_dir(downloads.path());
@@ -37,7 +37,7 @@ fn a_link_to_a_descriptor_stays_and_the_descriptor_is_written_to() {
         assert!(output.status.success(), "{output:?}");
         assert!(downloads.read("out") == expected, "{redirection}");
     }
-    // The position is that of the descriptor: what follows it follows the file.
+    // The descriptor's position advances: later output follows the file.
     assert!(
         shell(&downloads, &format!("{{ $GET -s {url} -o dev/three; echo end >&3; }} 3>out")).status.success()
     );
@@ -45,7 +45,7 @@ fn a_link_to_a_descriptor_stays_and_the_descriptor_is_written_to() {
     for name in ["stdout", "stderr", "three", "far"] {
         assert!(downloads.path().join("dev").join(name).is_symlink(), "{name}");
     }
-    // A descriptor that is closed, standard output too, is told before anything is asked.
+    // A closed descriptor is reported before any request, also for standard output.
     for (output, redirection) in
         [("-", ">&-"), ("/dev/stdout", ">&-"), ("dev/three", "3>&-"), ("/dev/fd/77", "")]
     {
@@ -79,7 +79,7 @@ fn a_link_to_a_file_stays_and_the_file_keeps_its_mode() {
 }
 
 #[test]
-fn what_takes_the_place_of_a_private_file_is_private_from_the_start() {
+fn the_replacement_of_a_private_file_is_private_from_the_start() {
     let server = Script::of(&content(300_000)).stalls_at(100_000).start();
     let downloads = Downloads::new();
     std::fs::write(downloads.path().join("f"), "secret").unwrap();
@@ -101,7 +101,7 @@ fn a_part_file_of_another_program_is_left_alone() {
     for more in [&[][..], &["--no-resume"]] {
         let outcome = downloads.get(&[&[server.url("/f").as_str()], more].concat());
         assert!(
-            outcome.ended_with(23).stderr().contains("may be of another program"),
+            outcome.ended_with(23).stderr().contains("may belong to another program"),
             "{}",
             outcome.stderr()
         );
@@ -109,7 +109,7 @@ fn a_part_file_of_another_program_is_left_alone() {
         assert!(downloads.read("f.part") == precious);
     }
     downloads.get(&[&server.url("/f"), "-o", "g"]).ended_with(0);
-    // Our own is known as such, however early the run was killed.
+    // A part file of `get` is recognised, even if the run was killed early.
     let downloads = Downloads::new();
     let slow = Script::of(&file).stalls_at(200_000).start();
     let mut running = downloads.start(&[&slow.url("/f"), "--checkpoint-interval", "3600"]);

@@ -1,4 +1,5 @@
-//! `fingerpost get` and answers with a part of the file: what they announce, what they bring, and where the file ends.
+//! `fingerpost get` and partial answers: announced range, received bytes, and the end of a file of unknown
+//! size.
 
 use base64::Engine as _;
 use sha2::{Digest, Sha256};
@@ -9,7 +10,7 @@ use super::support::misbehaving::{Fault, FileServer, Framing, Ranges, Script, Ti
 
 const FILE: usize = 300_000;
 
-/// A file of unknown size of which the first answer brings this much.
+/// For files of unknown size, the first answer ends after this many bytes.
 const BROKEN_AT: usize = 100_000;
 
 fn balancer(servers: &[&FileServer]) -> FileServer {
@@ -34,17 +35,18 @@ fn the_end_of_a_part_is_not_the_end_of_a_file_of_unknown_size() {
     let downloads = Downloads::new();
     downloads.get_quickly(&[&server.url("/f"), "--max-time", "20"]).ended_with(0);
     assert!(downloads.read("f") == file);
-    // The last request learns from a 416 that there is no more.
+    // The last request is answered with a 416, which shows the end of the file.
     let asked = ["", "100000", "150000", "200000", "250000", "300000"];
     let asked = asked.map(|from| if from.is_empty() { String::new() } else { format!("bytes={from}-") });
     assert_eq!(ranges(&server), asked);
 }
 
 #[test]
-fn a_part_that_is_cut_off_is_no_end_of_a_file_of_unknown_size() {
+fn a_truncated_part_is_not_the_end_of_a_file_of_unknown_size() {
     let file = content(FILE);
     let first = Script::of(&file).framing(Framing::Chunked).closes_at(BROKEN_AT).start();
-    // Announces all that is left, and closes the connection, its only mark of the end, before it.
+    // Announces all remaining bytes, but closes the connection earlier. The end of the connection is the only
+    // mark of the end.
     let second = Script::of(&file)
         .framing(Framing::UntilClose)
         .ranges(Ranges::Unsized(FILE))
@@ -57,7 +59,7 @@ fn a_part_that_is_cut_off_is_no_end_of_a_file_of_unknown_size() {
 }
 
 #[test]
-fn a_whole_answer_that_is_less_than_what_came_already_is_no_file() {
+fn a_whole_answer_shorter_than_the_received_bytes_is_an_error() {
     let file = content(FILE);
     let first = Script::of(&file)
         .framing(Framing::Chunked)
@@ -76,7 +78,7 @@ fn a_whole_answer_that_is_less_than_what_came_already_is_no_file() {
 }
 
 #[test]
-fn parts_that_announce_bytes_and_bring_none_are_asked_for_five_times() {
+fn a_part_without_bytes_is_requested_five_times() {
     let head = format!("Content-Range: bytes {BROKEN_AT}-{}/{FILE}", FILE - 1);
     let empty =
         format!("HTTP/1.1 206 Part\r\nETag: \"e\"\r\n{head}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
@@ -92,7 +94,7 @@ fn parts_that_announce_bytes_and_bring_none_are_asked_for_five_times() {
 }
 
 #[test]
-fn whole_answers_that_break_off_at_the_same_byte_are_no_progress() {
+fn whole_answers_that_end_at_the_same_byte_are_not_progress() {
     let server = Script::of(&content(FILE)).ranges(Ranges::Ignored).closes_at(BROKEN_AT).start();
     let downloads = Downloads::new();
     downloads.get_quickly(&[&server.url("/f"), "--max-time", "20"]).ended_with(18);
@@ -100,7 +102,7 @@ fn whole_answers_that_break_off_at_the_same_byte_are_no_progress() {
 }
 
 #[test]
-fn a_server_that_is_asked_again_under_its_own_tag_does_not_end_the_file() {
+fn a_second_request_with_the_own_tag_of_a_server_does_not_end_the_file() {
     let file = content(FILE);
     let coded = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(&file));
     let digest = format!("Repr-Digest: sha-256=:{coded}:");
@@ -120,9 +122,9 @@ fn a_server_that_is_asked_again_under_its_own_tag_does_not_end_the_file() {
 }
 
 #[test]
-fn a_head_of_another_version_says_nothing_of_the_size() {
+fn a_head_of_another_version_does_not_set_the_size() {
     let file = content(FILE);
-    // Longer, shorter, of unknown size: whatever the silent one announced.
+    // The stalled server announces a longer, a shorter or an unknown size.
     for (announced, framing) in
         [(FILE / 2, Framing::Length), (2 * FILE, Framing::Length), (FILE / 2, Framing::Chunked)]
     {
@@ -136,12 +138,12 @@ fn a_head_of_another_version_says_nothing_of_the_size() {
 }
 
 #[test]
-fn where_a_file_ends_is_said_by_those_that_have_it() {
+fn a_server_with_this_version_determines_the_end_of_the_file() {
     let (file, longer) = (content(FILE), content(2 * FILE));
     let past_end = || vec![format!("Content-Range: bytes */{FILE}")];
     let broken =
         || Script::of(&longer).framing(Framing::Chunked).fault(Fault::ClosesAt(FILE), Times::Next(1));
-    // Who sent this version says where it ends, with a tag or without.
+    // A server that has sent this version shows the end, with a tag or without.
     for tag in [None, Some(format!("ETag: {}", broken().start().etag().unwrap()))] {
         let lines = past_end().into_iter().chain(tag).collect();
         let server = broken().answers(416, lines).start();
@@ -149,7 +151,7 @@ fn where_a_file_ends_is_said_by_those_that_have_it() {
         downloads.get_quickly(&[&server.url("/f")]).ended_with(0);
         assert!(downloads.read("f") == file);
     }
-    // So does another under the same tag.
+    // Another server with the same tag does so, too.
     let (first, second) = (broken().answers(404, vec![]).start(), Script::of(&file));
     let second = second.etag(first.etag().as_deref()).start();
     let downloads = Downloads::new();
@@ -158,7 +160,7 @@ fn where_a_file_ends_is_said_by_those_that_have_it() {
 }
 
 #[test]
-fn who_never_sent_the_file_does_not_say_where_it_ends() {
+fn a_server_without_this_version_does_not_determine_the_end_of_the_file() {
     let file = content(FILE);
     let breaking = || {
         let script = Script::of(&file).framing(Framing::Chunked);
@@ -174,7 +176,7 @@ fn who_never_sent_the_file_does_not_say_where_it_ends() {
     assert_eq!(ranges(&second), [format!("bytes={BROKEN_AT}-"), String::new()]);
     assert_eq!(downloads.names(), [""; 0]);
 
-    // Nor does it keep the right file away where a digest tells which it is.
+    // It does not prevent the right file either, if a digest identifies that.
     let (first, second) = (breaking(), misleading());
     let third = Script::of(&file).etag(Some("\"right\"")).framing(Framing::Chunked).start();
     let checksum = format!("sha-256={}", digits::<Sha256>(&file));

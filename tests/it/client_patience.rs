@@ -1,4 +1,4 @@
-//! `fingerpost get` and its own waiting: a server is not silent while nobody listens to it.
+//! `fingerpost get` and its own waiting: timeouts of a server are paused while the client does not read.
 
 use std::io::Read;
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use super::support::misbehaving::{Script, content};
 use super::support::wait_until;
 
 #[test]
-fn a_reader_that_pauses_costs_no_server() {
+fn a_pause_of_the_reader_does_not_drop_a_server() {
     let file = content(24 << 20);
     let server = Script::of(&file).start();
     let downloads = Downloads::new();
@@ -18,8 +18,8 @@ fn a_reader_that_pauses_costs_no_server() {
         downloads.command(&[&url, "-o", "-", "--drop-after", "0.3", "--hedge-after", "0.1", "--retry", "1"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut output = child.stdout.take().unwrap();
-    // What the pipe, the memory and the sockets hold is full once nothing further is sent for longer than it takes to give a
-    // server up.
+    // The pipe, the memory and the socket buffers are full once no byte was sent for longer than the timeout
+    // of a server.
     let (mut sent, mut since) = (0, Instant::now());
     wait_until("the server to be held back", || {
         if server.sent() != sent {
@@ -35,10 +35,10 @@ fn a_reader_that_pauses_costs_no_server() {
 }
 
 #[test]
-fn a_limit_of_the_rate_is_no_silence_of_the_server() {
+fn a_rate_limit_does_not_count_as_silence_of_the_server() {
     let file = content(12_000);
     let head = format!("HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: {}\r\n\r\n", file.len());
-    // Head and body come at once: the first read brings all of it.
+    // Head and body arrive together: the first read returns everything.
     let server = Script::of(b"").sends([head.as_bytes(), &file].concat()).start();
     let downloads = Downloads::new();
     let began = Instant::now();
@@ -50,7 +50,7 @@ fn a_limit_of_the_rate_is_no_silence_of_the_server() {
 }
 
 #[test]
-fn times_beyond_what_the_clock_can_count_are_waited_for() {
+fn times_beyond_the_range_of_the_clock_are_accepted() {
     let server = Script::of(b"I am a file.").start();
     let flags =
         ["checkpoint-interval", "head-after", "hedge-after", "drop-after", "retry-delay", "parallel-time"];
@@ -62,7 +62,7 @@ fn times_beyond_what_the_clock_can_count_are_waited_for() {
 }
 
 #[test]
-fn the_only_server_is_waited_for_until_its_head() {
+fn the_only_server_has_a_longer_timeout_for_its_head() {
     let answer = Script::of(b"I am a file.");
     let server = answer.clone().hangs().start();
     let balancer = Script::redirect(&server.url("/f"), &[]).start();
@@ -76,18 +76,18 @@ fn the_only_server_is_waited_for_until_its_head() {
         assert_eq!(downloads.read("f"), b"I am a file.");
         assert_eq!(server.exchanges().len(), asked + 1, "it was asked again");
     }
-    // It has an end: 20 times the limit.
+    // The wait is limited to 20 times the timeout.
     server.becomes(answer.hangs());
     let began = Instant::now();
     let outcome = Downloads::new().get(&[&server.url("/f"), "--drop-after", "0.05", "--retry", "0"]);
-    assert!(outcome.ended_with(28).stderr().contains("was silent for 1s"), "{}", outcome.stderr());
+    assert!(outcome.ended_with(28).stderr().contains("sent nothing for 1s"), "{}", outcome.stderr());
     assert!(began.elapsed() >= Duration::from_secs(1));
 }
 
 #[test]
-fn a_process_that_was_suspended_goes_on_with_its_connection() {
+fn a_suspended_process_continues_on_its_connection() {
     let file = content(3_000_000);
-    // Without parts, a new connection would begin at the first byte.
+    // Without range support, a new connection would start at the first byte.
     let server = Script::of(&file).header("Accept-Ranges: none").bytes_per_second(2_000_000).start();
     let downloads = Downloads::new();
     let flags = ["--drop-after", "1", "--hedge-after", "0.5", "--head-after", "0.5"];

@@ -1,4 +1,4 @@
-//! `fingerpost get` run again: after a kill, after a failure, on a complete file, on a file that changed.
+//! `fingerpost get` run again: after a kill, after a failure, with a complete file, with a file that changed.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use super::support::wait_until;
 
 const FILE: usize = 1_000_000;
 
-/// A server that breaks off at `at` and is then not to be had, so that a first run ends there.
+/// Downloads from a server that ends the answer at `at` and then refuses all requests, so that the first run
+/// fails there.
 fn half_a_download(downloads: &Downloads, script: &Script, at: usize) -> FileServer {
     let server = script.clone().closes_at(at).start();
     let outcome = downloads.get(&[&server.url("/f"), "--retry", "0"]);
@@ -20,7 +21,7 @@ fn half_a_download(downloads: &Downloads, script: &Script, at: usize) -> FileSer
 }
 
 #[test]
-fn the_second_run_goes_on_where_the_first_stopped() {
+fn the_second_run_resumes_at_the_end_of_the_first() {
     let file = content(FILE);
     let downloads = Downloads::new();
     let server = half_a_download(&downloads, &Script::of(&file), FILE / 2);
@@ -41,7 +42,7 @@ fn a_file_that_changed_between_runs_is_fetched_whole() {
     let changed: [(Script, &[u8]); 4] = [
         (Script::of(&new), &new),
         (Script::of(&new[..FILE / 4]), &new[..FILE / 4]),
-        // Servers that do not do as If-Range says.
+        // Servers that ignore If-Range.
         (Script::of(&new).ranges(Ranges::IfRangeIgnored), &new),
         (Script::of(&new).ranges(Ranges::IfRangeRefused), &new),
     ];
@@ -70,7 +71,7 @@ fn a_file_that_changes_during_the_download_is_never_mixed() {
 }
 
 #[test]
-fn a_stale_mirror_of_the_same_size_gives_no_byte() {
+fn no_byte_of_a_stale_mirror_of_the_same_size_is_used() {
     let (new, mut old) = (content(FILE), content(FILE));
     old.reverse();
     let fresh = Script::of(&new).closes_at(FILE / 3).start();
@@ -92,11 +93,11 @@ fn a_complete_file_is_not_fetched_again() {
     let before = server.sent();
     downloads.get(&[&server.url("/f")]).ended_with(0);
     assert_eq!(server.sent(), before);
-    // Touched, and so perhaps changed: it is fetched.
+    // A file with a new modification time may have changed, so it is fetched.
     std::fs::write(downloads.path().join("f"), vec![0; FILE]).unwrap();
     downloads.get(&[&server.url("/f")]).ended_with(0);
     assert!(downloads.read("f") == file);
-    // A new version takes the place of the old one, unless that is not wanted.
+    // A new version replaces the old one, unless the flags forbid it.
     let newer = content(FILE / 2);
     server.becomes(Script::of(&newer));
     downloads.get(&[&server.url("/f"), "--no-clobber"]).ended_with(0);
@@ -130,22 +131,22 @@ fn a_kill_at_any_time_never_leaves_a_wrong_file() {
     downloads.get(&flags).ended_with(0);
     assert!(downloads.read("f") == file);
     assert_eq!(downloads.names(), ["f"]);
-    // Something was gone on with, and always in terms of this very version.
+    // At least one run resumed, always with If-Range for this version.
     let resumed: Vec<_> =
         server.exchanges().into_iter().filter(|exchange| exchange.header("Range").is_some()).collect();
-    assert!(!resumed.is_empty(), "every run began anew");
+    assert!(!resumed.is_empty(), "no run resumed");
     assert!(resumed.iter().all(|exchange| exchange.header("If-Range").is_some()));
 }
 
 #[test]
-fn what_came_is_safe_before_its_time_where_it_is_much() {
+fn a_large_amount_of_bytes_triggers_an_early_checkpoint() {
     let file = content(24 << 20);
     let server = Script::of(&file).stalls_at(20 << 20).start();
     let downloads = Downloads::new();
     let url = server.url("/f");
     let mut running = downloads.start(&[&url, "--checkpoint-interval", "3600"]);
     wait_until("the journal", || downloads.names().contains(&"f.part.journal".to_owned()));
-    // Its first line is written before the rest.
+    // The first line is written before the bytes.
     wait_until("bytes in the journal", || {
         downloads.read("f.part.journal").split(|&byte| byte == b'\n').count() > 2
     });
@@ -159,7 +160,7 @@ fn what_came_is_safe_before_its_time_where_it_is_much() {
 }
 
 #[test]
-fn ctrl_c_keeps_what_came() {
+fn ctrl_c_keeps_the_received_bytes() {
     let file = content(FILE);
     let server = Script::of(&file).bytes_per_second(2_000_000).start();
     let downloads = Downloads::new();
@@ -206,7 +207,7 @@ fn a_part_file_with_a_broken_journal_is_begun_again() {
 }
 
 #[test]
-fn no_resume_begins_anew() {
+fn no_resume_starts_over() {
     let file = content(FILE);
     let downloads = Downloads::new();
     let server = half_a_download(&downloads, &Script::of(&file), FILE / 2);
@@ -217,12 +218,12 @@ fn no_resume_begins_anew() {
 }
 
 #[test]
-fn a_journal_does_not_speak_of_what_came_after_it() {
+fn a_journal_does_not_describe_bytes_of_a_later_run() {
     let (old, mut new) = (content(FILE), content(FILE));
     new.reverse();
     let downloads = Downloads::new();
     let server = half_a_download(&downloads, &Script::of(&old), FILE / 2);
-    // Another version is begun and killed before its first checkpoint.
+    // A run with another version is killed before its first checkpoint.
     server.becomes(Script::of(&new).stalls_at(FILE * 3 / 4));
     let url = server.url("/f");
     let mut running = downloads.start(&[&url, "--no-resume", "--checkpoint-interval", "3600"]);
@@ -238,7 +239,7 @@ fn a_journal_does_not_speak_of_what_came_after_it() {
 }
 
 #[test]
-fn nobody_waits_while_the_pieces_of_an_earlier_run_are_checked() {
+fn other_files_download_while_the_pieces_of_an_earlier_run_are_verified() {
     let size = 32 << 20;
     let server = Script::of(&content(1000)).start();
     let downloads = Downloads::new();
@@ -257,14 +258,14 @@ fn nobody_waits_while_the_pieces_of_an_earlier_run_are_checked() {
     std::fs::write(downloads.path().join("f.part.journal"), journal).unwrap();
     downloads.get_quickly(&["f.meta4", &server.url("/other"), "-j", "2", "--retry", "0"]);
     let asked: Vec<String> = server.exchanges().into_iter().map(|exchange| exchange.request).collect();
-    // The piece was found wrong, and asked for: after the other file.
+    // The piece was found wrong and requested after the other file.
     assert!(asked[0].starts_with("GET /other ") && asked[1].starts_with("GET /f "), "{asked:?}");
 }
 
 #[test]
-fn whoever_lost_its_part_file_leaves_the_journal_of_the_next_alone() {
+fn a_run_that_lost_its_part_file_keeps_the_journal_of_the_next_run() {
     let file = content(6 << 20);
-    // Saved never, saved often, and found wrong in the end.
+    // The first run makes no checkpoint, many checkpoints, or finds a wrong digest in the end.
     let wrong = format!("sha-1={}", "0".repeat(40));
     for more in [["--checkpoint-interval", "60"], ["--checkpoint-interval", "0.05"], ["--checksum", &wrong]] {
         let slow = Script::of(&file).bytes_per_second(3_000_000).start();
@@ -284,7 +285,7 @@ fn whoever_lost_its_part_file_leaves_the_journal_of_the_next_alone() {
         });
         assert_eq!(first.wait().code(), Some(23), "{more:?}");
         second.kill();
-        // Whatever became of the first, the second goes on where it was.
+        // However the first run ended, the second run can be resumed.
         assert_eq!(downloads.names(), ["f.part", "f.part.journal"], "{more:?}");
         breaking.becomes(Script::of(&file));
         downloads.get(&[&breaking.url("/f")]).ended_with(0);

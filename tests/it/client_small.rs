@@ -1,4 +1,5 @@
-//! `fingerpost get` and small files, which are named from memory: whole or not there, and as safe as large ones where they take long.
+//! `fingerpost get` and small files, which are named from memory: they are whole or absent, and as safe as
+//! large files if the download is slow.
 
 use std::process::Command;
 use std::time::Duration;
@@ -12,9 +13,9 @@ use super::support::wait_until;
 const SMALL: usize = 60_000;
 
 #[test]
-fn a_kill_at_any_time_leaves_small_files_whole_or_not_at_all() {
+fn a_kill_at_any_time_leaves_small_files_whole_or_absent() {
     let file = content(1024);
-    // What is there already is not fetched again.
+    // Existing files are not fetched again.
     let server = Script::of(&file).header("Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT").start();
     let mut chance = chance();
     let list: Vec<String> = (0..400).map(|index| server.url(&format!("/n{index}"))).collect();
@@ -46,15 +47,15 @@ fn a_small_file_that_appears_meanwhile_is_not_replaced() {
     let mut running = downloads.start(&[&server.url("/f")]);
     wait_until("the first bytes", || server.sent() > 0);
     assert_eq!(downloads.names(), [""; 0]);
-    std::fs::write(downloads.path().join("f"), "somebody else's").unwrap();
+    std::fs::write(downloads.path().join("f"), "another file").unwrap();
     assert_eq!(running.wait().code(), Some(23));
-    assert_eq!(downloads.read("f"), b"somebody else's");
-    // What came is whole, and not lost.
+    assert_eq!(downloads.read("f"), b"another file");
+    // The received bytes are complete and kept.
     assert!(downloads.read("f.part") == file);
 }
 
 #[test]
-fn what_came_of_a_small_file_is_kept_at_ctrl_c() {
+fn ctrl_c_keeps_the_received_bytes_of_a_small_file() {
     let file = content(SMALL);
     let server = Script::of(&file).stalls_at(SMALL / 2).start();
     let downloads = Downloads::new();
@@ -63,12 +64,12 @@ fn what_came_of_a_small_file_is_kept_at_ctrl_c() {
     std::thread::sleep(Duration::from_millis(100));
     running.signal(rustix::process::Signal::INT);
     assert_eq!(running.wait().code(), Some(130));
-    goes_on(&downloads, &server.url("/f"), &file, || server.becomes(Script::of(&file)));
+    completes(&downloads, &server.url("/f"), &file, || server.becomes(Script::of(&file)));
     assert!(server.exchanges().last().unwrap().header("Range").is_some());
 }
 
 #[test]
-fn a_small_file_that_takes_long_is_saved_on_the_way() {
+fn a_slow_small_file_has_checkpoints() {
     let file = content(SMALL);
     let server = Script::of(&file).stalls_at(SMALL / 2).start();
     let downloads = Downloads::new();
@@ -78,12 +79,12 @@ fn a_small_file_that_takes_long_is_saved_on_the_way() {
         downloads.read("f.part.journal").split(|&byte| byte == b'\n').count() > 2
     });
     running.kill();
-    goes_on(&downloads, &server.url("/f"), &file, || server.becomes(Script::of(&file)));
+    completes(&downloads, &server.url("/f"), &file, || server.becomes(Script::of(&file)));
     assert!(server.exchanges().last().unwrap().header("Range").is_some());
 }
 
-/// A part file and its journal are there, and with them and a server that is well the file is completed.
-fn goes_on(downloads: &Downloads, url: &str, file: &[u8], heal: impl FnOnce()) {
+/// Checks that a part file and its journal exist, and that a healthy server completes the file.
+fn completes(downloads: &Downloads, url: &str, file: &[u8], heal: impl FnOnce()) {
     assert_eq!(downloads.names(), ["f.part", "f.part.journal"]);
     heal();
     downloads.get(&[url]).ended_with(0);
@@ -106,7 +107,7 @@ fn a_part_file_beside_a_small_file_does_not_outlive_it() {
 }
 
 #[test]
-fn a_small_file_may_have_the_longest_name_there_is() {
+fn a_small_file_may_have_the_longest_possible_name() {
     let server = Script::of(b"I am a file.").start();
     let downloads = Downloads::new();
     let name = "n".repeat(255);
@@ -116,11 +117,11 @@ fn a_small_file_may_have_the_longest_name_there_is() {
 }
 
 #[test]
-fn where_files_without_names_cannot_be_linked_a_part_file_does_it() {
+fn if_unnamed_files_cannot_be_linked_a_part_file_is_used() {
     let server = Script::of(b"I am a file.").start();
     let downloads = Downloads::new();
     let map_root = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
-    // Descriptors are linked by way of /proc.
+    // The program links descriptors by their paths in /proc.
     let script = format!(
         "mount -t tmpfs none /proc && {} get -s {}; echo code $?",
         env!("CARGO_BIN_EXE_fingerpost"),
@@ -132,9 +133,9 @@ fn where_files_without_names_cannot_be_linked_a_part_file_does_it() {
         .output()
         .unwrap();
     if !output.status.success() || !String::from_utf8_lossy(&output.stdout).contains("code 0") {
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(told.contains("unshare") || told.contains("mount"), "{told}");
-        println!("not allowed to hide /proc: {told}");
+        let output = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.contains("unshare") || output.contains("mount"), "{output}");
+        println!("not allowed to hide /proc: {output}");
         return;
     }
     assert_eq!(downloads.read("f"), b"I am a file.");

@@ -1,4 +1,4 @@
-//! `fingerpost get` over TLS: whom it trusts, and what it never gives up.
+//! `fingerpost get` over TLS: which certificates it trusts, and that it never falls back to plain HTTP.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -17,13 +17,13 @@ use super::support::misbehaving::Script;
 const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/tls/certificate.pem");
 const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/tls/key.pem");
 
-/// Answers every connection with these bytes until the tests end, under a certificate that it signed itself for localhost; counts
-/// the connections.
+/// Answers every connection with these bytes until the tests end, under a self-signed certificate for
+/// localhost. Counts the connections.
 fn tls_server(answer: String) -> (SocketAddr, Arc<AtomicUsize>) {
     serve(config(), answer.into_bytes())
 }
 
-/// The same with a certificate and key of one's own, as PEM files.
+/// The same with the given certificate and key, as PEM files.
 pub(super) fn server_with(certificate: &Path, key: &Path, answer: Vec<u8>) -> SocketAddr {
     serve(config_of(certificate, key), answer).0
 }
@@ -38,12 +38,12 @@ fn serve(config: Arc<ServerConfig>, answer: Vec<u8>) -> (SocketAddr, Arc<AtomicU
             counter.fetch_add(1, Ordering::SeqCst);
             let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
             let mut stream = StreamOwned::new(connection, tcp);
-            // A client that does not trust us goes away here.
+            // A client that does not trust the certificate closes the connection here.
             let mut request = [0; 4096];
             if stream.read(&mut request).is_ok() && stream.write_all(&answer).is_ok() {
                 stream.conn.send_close_notify();
                 let _ = stream.flush();
-                // Closing with something unread would reset the connection, and the answer with it.
+                // Closing a socket with unread bytes would reset the connection and discard the answer.
                 let _ = stream.sock.read(&mut request);
             }
         }
@@ -51,7 +51,7 @@ fn serve(config: Arc<ServerConfig>, answer: Vec<u8>) -> (SocketAddr, Arc<AtomicU
     (address, connections)
 }
 
-/// A server of TLS with the certificate above.
+/// TLS settings of a server with the certificate above.
 pub(super) fn config() -> Arc<ServerConfig> {
     config_of(Path::new(CERTIFICATE), Path::new(KEY))
 }
@@ -69,7 +69,7 @@ fn config_of(certificate: &Path, key: &Path) -> Arc<ServerConfig> {
 }
 
 #[test]
-fn a_certificate_is_believed_only_if_its_signer_is() {
+fn a_certificate_is_trusted_only_if_its_signer_is() {
     let body = "I am a file.";
     let answer =
         format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -85,13 +85,14 @@ fn a_certificate_is_believed_only_if_its_signer_is() {
         .get(&[&url.replace("127.0.0.1", "localhost"), "-4", "--cacert", CERTIFICATE, "-o", "h"])
         .ended_with(0);
     assert_eq!(connections.load(Ordering::SeqCst), 4, "one for each download");
-    // Without an authority to believe, nobody is connected to: neither to look at the file that is there, nor to fetch it.
+    // Without a trusted authority, `get` does not connect, neither to compare the existing file nor to fetch
+    // it.
     downloads.get(&[&url, "--cacert", "/dev/null"]).ended_with(77);
     assert_eq!(connections.load(Ordering::SeqCst), 4);
 }
 
 #[test]
-fn a_redirect_does_not_give_up_encryption() {
+fn a_redirect_from_https_to_http_is_refused() {
     let open = Script::of(b"I am a file.").start();
     let answer = format!(
         "HTTP/1.1 301 Moved\r\nConnection: close\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n",

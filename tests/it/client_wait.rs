@@ -1,4 +1,5 @@
-//! `fingerpost get --wait` while a balancer has no server: its page is shown, its `Retry-After` waited for, the time counted down.
+//! `fingerpost get --wait` while a balancer has no server: shows its page, waits for `Retry-After`, counts
+//! down.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -9,7 +10,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use super::support::downloads::Downloads;
 use super::support::misbehaving::{Fault, FileServer, Script, Times, content};
 
-/// A balancer that has no server for the first two requests, and says so for `seconds`.
+/// A balancer that has no server for the first two requests, with `Retry-After` of `seconds`.
 fn busy(server: &FileServer, seconds: u64) -> FileServer {
     let unavailable = Fault::Answers(503, vec![format!("Retry-After: {seconds}")]);
     let location = format!("Location: {}", server.url("/f"));
@@ -17,7 +18,7 @@ fn busy(server: &FileServer, seconds: u64) -> FileServer {
 }
 
 #[test]
-fn a_busy_balancer_is_waited_for_only_if_asked_to() {
+fn a_balancer_without_servers_is_waited_for_only_with_the_flag() {
     let file = content(1000);
     let server = Script::of(&file).start();
     let downloads = Downloads::new();
@@ -28,14 +29,14 @@ fn a_busy_balancer_is_waited_for_only_if_asked_to() {
     let outcome = downloads.get(&[&balancer.url("/f"), "--wait"]);
     assert!(outcome.ended_with(0).stdout().contains("503 page"), "{}", outcome.stdout());
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
-    // One line for each wait, where there is no terminal.
+    // Without a terminal, each wait prints one line.
     assert_eq!(outcome.stderr().matches("asking again in 1 s").count(), 2, "{}", outcome.stderr());
     assert_eq!(balancer.exchanges().len(), 3);
     assert!(downloads.read("f") == file);
 }
 
 #[test]
-fn waiting_has_an_end_where_one_is_wanted() {
+fn max_time_and_ctrl_c_end_the_wait() {
     let server = Script::of(b"").start();
     let downloads = Downloads::new();
     let began = Instant::now();
@@ -50,7 +51,7 @@ fn waiting_has_an_end_where_one_is_wanted() {
     assert_eq!(downloads.names(), [""; 0]);
 }
 
-/// The two ends of a terminal.
+/// Opens both ends of a terminal.
 fn terminal() -> (File, File) {
     let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&near).unwrap();
@@ -60,7 +61,7 @@ fn terminal() -> (File, File) {
 }
 
 #[test]
-fn on_a_terminal_the_seconds_are_counted_down() {
+fn a_terminal_shows_a_countdown() {
     let file = content(1000);
     let server = Script::of(&file).start();
     let balancer = busy(&server, 2);
@@ -69,7 +70,8 @@ fn on_a_terminal_the_seconds_are_counted_down() {
     let mut command = downloads.command(&[&balancer.url("/f"), "--wait"]);
     command.env("TERM", "xterm").stdout(std::process::Stdio::null()).stderr(far);
     let mut child = command.spawn().unwrap();
-    // The command holds the far end open, too: without it the near end reads an error once the child is gone.
+    // The command holds the far end open too. Otherwise, reading the near end fails once the child has
+    // exited.
     drop(command);
     let mut shown = Vec::new();
     let mut buffer = [0; 4096];

@@ -9,13 +9,13 @@ use super::super::error::DownloadError;
 use super::super::identity::{self, Authority, Observed, Verdict};
 use super::super::metalink::MEDIA_TYPE;
 use super::super::naming;
-use super::super::plan::{Failure, Parts, RangeSet, RunId, SourceId};
-use super::super::sink::{MAX_SMALL, SinkError, Store, Writer};
+use super::super::plan::{Parts, RangeSet, RunFailure, RunId, SourceId};
+use super::super::sink::{DownloadStore, MAX_SMALL, SinkError, Writer};
 use super::engine::Engine;
 use super::fetch::{Extent, Opened};
-use super::place::Place;
-use super::runs::Flow;
-use super::{Origin, Output};
+use super::runs::BodyReader;
+use super::target_state::TargetState;
+use super::{FileOrigin, Output};
 
 impl Engine<'_> {
     /// Accepts an answer, or reports to the plan why it cannot be used.
@@ -31,18 +31,18 @@ impl Engine<'_> {
         let is_whole = opened.extent == Extent::Whole;
         let (source, wanted, started) = (active.source, active.wanted.clone(), active.started);
         let url = opened.url.to_string();
-        let is_open = matches!(self.job.origin, Origin::Address(_)) && self.job.checksum.is_none();
+        let is_open = matches!(self.job.origin, FileOrigin::Address(_)) && self.job.checksum.is_none();
         if is_metalink && is_whole && is_open {
             // A Metalink after bytes of the file is not a description of the file.
             if self.nothing_kept() && self.identity == self.identity.reopened() {
                 self.metalink = Some(opened.answer);
                 return Err(DownloadError::IsMetalink { url, text: String::new() });
             }
-            if self.nothing_came() {
+            if self.nothing_received() {
                 // The bytes of an earlier run may be older than the Metalink.
                 self.other_versions.push(source);
             }
-            self.fail(run, Failure::Final, DownloadError::OtherVersion { url }, None, now);
+            self.fail(run, RunFailure::Final, DownloadError::OtherVersion { url }, None, now);
             return Ok(());
         }
         let own_etag = self.sources.get(source).and_then(|entry| entry.etag.clone());
@@ -51,16 +51,16 @@ impl Engine<'_> {
         let is_different = is_unprovable
             || self.identity.compare(&opened.observed, own_etag.as_deref()) == Verdict::Different;
         if is_different && !self.is_checked_in_pieces(&opened.observed) {
-            if !self.nothing_kept() || !self.could_be(&opened.observed) {
-                let could_be = self.could_be(&opened.observed);
-                if could_be && self.identity.can_be_resumed() && !opened.observed.is_evidence() {
+            if !self.nothing_kept() || !self.could_match(&opened.observed) {
+                let could_match = self.could_match(&opened.observed);
+                if could_match && self.identity.can_be_resumed() && !opened.observed.is_evidence() {
                     // The answer may be the page of a captive portal: the proven version stays, and a later
                     // answer may match it.
-                    let failure = Failure::Passing { retry_after: None };
+                    let failure = RunFailure::Passing { retry_after: None };
                     self.fail(run, failure, DownloadError::Unproven { url }, None, now);
                     return Ok(());
                 }
-                if could_be {
+                if could_match {
                     self.other_versions.push(source);
                 }
                 let error = match (self.identity.digest, opened.observed.digest) {
@@ -70,11 +70,11 @@ impl Engine<'_> {
                     }
                     _ => DownloadError::OtherVersion { url },
                 };
-                self.fail(run, Failure::Final, error, None, now);
+                self.fail(run, RunFailure::Final, error, None, now);
                 return Ok(());
             }
             // No byte of the earlier version was kept, so the version of this answer replaces it.
-            self.turn_to_another_version(now);
+            self.switch_version(now);
         }
         let knew_validator = self.sources.get(source).and_then(|entry| entry.validator.clone());
         if let Some(entry) = self.sources.get_mut(source) {
@@ -82,8 +82,8 @@ impl Engine<'_> {
             entry.validator = opened.observed.validator().map(ToOwned::to_owned);
             entry.first_byte = entry.first_byte.or_else(|| Some(now.duration_since(started)));
             // The next request skips the redirects.
-            if *entry.trail.end() != opened.url {
-                entry.trail = entry.trail.turned_to(opened.url.clone());
+            if *entry.chain.end() != opened.url {
+                entry.chain = entry.chain.with_end(opened.url.clone());
             }
             entry.resource.clone_from(&opened.observed.resource);
         }
@@ -96,8 +96,8 @@ impl Engine<'_> {
                 self.runs.remove(&run);
                 self.plan.withdraw(run, now);
             } else {
-                let value = "none, but the whole file".to_owned();
-                self.fail(run, Failure::NoRanges, DownloadError::BadRange { url, value }, None, now);
+                let value = "none, because it sent the whole file".to_owned();
+                self.fail(run, RunFailure::NoRanges, DownloadError::BadRange { url, value }, None, now);
             }
             return Ok(());
         }
@@ -119,23 +119,23 @@ impl Engine<'_> {
     fn resource(&self, source: SourceId, answered: &Url) -> String {
         let entry = self.sources.get(source);
         match (&self.job.origin, entry) {
-            (_, Some(entry)) if entry.trail.end() == answered => entry.resource.clone(),
-            (Origin::Address(requested), _) => identity::resource(requested, answered),
-            (Origin::Mirrors { .. }, Some(entry)) => entry.resource.clone(),
-            (Origin::Mirrors { .. }, None) => String::new(),
+            (_, Some(entry)) if entry.chain.end() == answered => entry.resource.clone(),
+            (FileOrigin::Address(requested), _) => identity::resource(requested, answered),
+            (FileOrigin::Mirrors { .. }, Some(entry)) => entry.resource.clone(),
+            (FileOrigin::Mirrors { .. }, None) => String::new(),
         }
     }
 
     /// Gives up the current version, of which no byte was kept, and excludes the sources that were about to
     /// send it.
-    fn turn_to_another_version(&mut self, now: Instant) {
+    fn switch_version(&mut self, now: Instant) {
         self.identity = self.identity.reopened();
         self.plan.forget_size();
         let answered: Vec<RunId> = self.plan.answered().collect();
         for run in answered {
             let Some(active) = self.drop_run(run) else { continue };
             self.other_versions.push(active.source);
-            self.plan.failed(run, Failure::Final, 0.0, now);
+            self.plan.failed(run, RunFailure::Final, 0.0, now);
             let url = self.sources.name(active.source.0);
             self.note_failure(active.source, DownloadError::OtherVersion { url }, None);
         }
@@ -155,14 +155,14 @@ impl Engine<'_> {
                 Err(DownloadError::Sink(error @ SinkError::NoSpace { .. })) if !self.is_named_later() => {
                     // Another server may have a smaller file.
                     self.identity = before;
-                    self.fail(run, Failure::Final, error.into(), None, now);
+                    self.fail(run, RunFailure::Final, error.into(), None, now);
                     return Ok(());
                 }
                 result => result?,
             }
         }
         if let (Some(size), None) = (self.identity.size, self.plan.size()) {
-            self.plan.size_is(size);
+            self.plan.set_size(size);
         }
         let refuses = opened
             .answer
@@ -175,15 +175,15 @@ impl Engine<'_> {
         if refuses {
             self.plan.refuses_ranges(source);
         }
-        self.plan.head_came(run, opened.start, now);
+        self.plan.on_response_head(run, opened.start, now);
         if let Extent::Part { end } = opened.extent {
-            self.plan.announced(run, end);
+            self.plan.limit_to_announced(run, end);
         }
         if let Some(active) = self.runs.get_mut(&run) {
             active.offset = opened.start;
         }
         self.announce();
-        self.read(run, Flow::new(opened), now);
+        self.read(run, BodyReader::new(opened), now);
         Ok(())
     }
 
@@ -191,8 +191,8 @@ impl Engine<'_> {
         if self.is_named_later() {
             let value = opened.answer.head.header("content-disposition");
             match (value.and_then(naming::from_content_disposition), &self.job.output) {
-                (Some(name), Output::Folder(folder)) => self.named_by_server(folder.join(name))?,
-                _ => self.claim_name()?,
+                (Some(name), Output::Folder(folder)) => self.use_server_name(folder.join(name))?,
+                _ => self.reserve_name()?,
             }
         }
         self.open_writer()
@@ -203,25 +203,25 @@ impl Engine<'_> {
         let (size, hashing, pieces) = (self.identity.size, self.hashing(), self.pieces());
         let Some(target) = &self.target else {
             let store = match (self.job.name(), &self.job.output) {
-                (Some(path), _) => Store::device(&path, hashing, pieces),
-                (None, Output::Descriptor(number)) => Store::descriptor(*number, hashing, pieces)?,
+                (Some(path), _) => DownloadStore::device(&path, hashing, pieces),
+                (None, Output::Descriptor(number)) => DownloadStore::descriptor(*number, hashing, pieces)?,
                 (None, _) => return Err(SinkError::Abandoned.into()),
             };
             self.writer = Some(Writer::new(Path::new(""), store, RangeSet::new()));
             return Ok(());
         };
         let is_small = size.is_none_or(|size| size <= MAX_SMALL as u64);
-        self.writer = Some(if is_small && pieces.is_none() && self.place == Place::Free {
-            Writer::held(target, size, hashing, &self.context.finisher)
+        self.writer = Some(if is_small && pieces.is_none() && self.target_state == TargetState::Free {
+            Writer::held(target, size, hashing, &self.context.group_commit)
         } else {
-            Writer::new(target, Store::create(target, size, hashing, pieces)?, RangeSet::new())
+            Writer::new(target, DownloadStore::create(target, size, hashing, pieces)?, RangeSet::new())
         });
         Ok(())
     }
 
     /// Handles a 416 to a request that starts behind the received bytes. If the size was unknown and the 416
     /// is about this version, its size is the size of the file. Returns whether that is the case.
-    pub(super) fn is_end(&mut self, run: RunId, observed: &Observed, now: Instant) -> bool {
+    pub(super) fn is_end_of_file(&mut self, run: RunId, observed: &Observed, now: Instant) -> bool {
         let Some(active) = self.runs.get(&run) else { return false };
         let is_same = match &observed.etag {
             Some(tag) => self.identity.etags.contains(tag),
@@ -237,7 +237,7 @@ impl Engine<'_> {
             return false;
         }
         self.identity.learn(&Observed { size: Some(size), ..Observed::default() });
-        self.plan.size_is(size);
+        self.plan.set_size(size);
         self.plan.finished(run, now);
         self.runs.remove(&run);
         true
@@ -245,16 +245,16 @@ impl Engine<'_> {
 
     /// Whether no byte of the file was kept, neither from this run nor from an earlier one.
     pub(super) fn nothing_kept(&self) -> bool {
-        self.sources.remembered.is_empty() && self.nothing_came()
+        self.sources.resumed.is_empty() && self.nothing_received()
     }
 
     /// Whether no byte was kept in this run.
-    fn nothing_came(&self) -> bool {
+    fn nothing_received(&self) -> bool {
         self.sources.ids().all(|id| self.sources.supplied_bytes(id) == 0)
     }
 
     /// Whether `observed` could be the file if all kept bytes were discarded.
-    fn could_be(&self, observed: &Observed) -> bool {
+    fn could_match(&self, observed: &Observed) -> bool {
         self.identity.reopened().compare(observed, None) == Verdict::Same
     }
 }

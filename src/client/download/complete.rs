@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 use super::super::checksum::{Algorithm, Checksum};
 use super::super::error::DownloadError;
-use super::super::identity::{Identity, Observed, Verdict};
-use super::super::redirect::Trail;
+use super::super::identity::{ContentIdentity, Observed, Verdict};
+use super::super::redirect::RedirectChain;
 use super::super::sink::digest;
 use super::fetch::Fetcher;
-use super::{Clobber, Context, Job, Origin, Report, Resume};
+use super::{Clobber, Context, DownloadJob, DownloadReport, FileOrigin, Resume};
 
 /// Runs `work`; fails if the user interrupts the download or `--max-time` is over first.
 pub(super) async fn within<T>(
@@ -37,10 +37,10 @@ pub(super) async fn within<T>(
 /// Whether the file at `path` is the file to be downloaded, or must not be replaced.
 pub(super) async fn is_complete(
     context: &Context,
-    job: &Job,
+    job: &DownloadJob,
     fetcher: &Fetcher,
     path: &Path,
-    report: &mut Report,
+    report: &mut DownloadReport,
 ) -> bool {
     if context.options.clobber == Clobber::Never {
         return true;
@@ -48,29 +48,29 @@ pub(super) async fn is_complete(
     let Ok(metadata) = path.metadata() else { return false };
     report.size = Some(metadata.len());
     let given = match &job.origin {
-        Origin::Mirrors { identity, .. } => identity.digest.map(|(digest, _)| digest),
-        Origin::Address(_) => None,
+        FileOrigin::Mirrors { identity, .. } => identity.digest.map(|(digest, _)| digest),
+        FileOrigin::Address(_) => None,
     };
     if let Some(promised) = job.checksum.or(given) {
         report.digest = digest_of(path, promised.algorithm()).await;
         return report.digest == Some(promised);
     }
-    let Origin::Address(url) = &job.origin else { return false };
+    let FileOrigin::Address(url) = &job.origin else { return false };
     if context.options.resume == Resume::No {
         return false;
     }
-    let trail = Trail::new(url.clone(), context.options.max_redirects);
+    let chain = RedirectChain::new(url.clone(), context.options.max_redirects);
     let patience = context.options.plan.drop_after;
-    let Ok(Ok(observed)) = tokio::time::timeout(patience, fetcher.inspect(trail)).await else { return false };
+    let Ok(Ok(observed)) = tokio::time::timeout(patience, fetcher.inspect(chain)).await else { return false };
     is_what_was_observed(path, &observed, report).await
 }
 
 /// Like [`is_complete`], for a name chosen by a server that has also sent all that `identity` knows.
 pub(super) async fn is_identical(
     context: &Context,
-    identity: &Identity,
+    identity: &ContentIdentity,
     path: &Path,
-    report: &mut Report,
+    report: &mut DownloadReport,
 ) -> bool {
     if context.options.clobber == Clobber::Never {
         return true;
@@ -85,7 +85,7 @@ pub(super) async fn is_identical(
     context.options.resume == Resume::Yes && is_what_was_observed(path, &observed, report).await
 }
 
-async fn is_what_was_observed(path: &Path, observed: &Observed, report: &mut Report) -> bool {
+async fn is_what_was_observed(path: &Path, observed: &Observed, report: &mut DownloadReport) -> bool {
     let Ok(metadata) = path.metadata() else { return false };
     if !metadata.is_file() || observed.size != Some(metadata.len()) {
         return false;
@@ -96,7 +96,8 @@ async fn is_what_was_observed(path: &Path, observed: &Observed, report: &mut Rep
     }
     // A finished file gets the server's modification time: a later write to it changes the time.
     let modified = metadata.modified().ok().map(httpdate::fmt_http_date);
-    let own = Identity { size: Some(metadata.len()), last_modified: modified, ..Identity::default() };
+    let own =
+        ContentIdentity { size: Some(metadata.len()), last_modified: modified, ..ContentIdentity::default() };
     observed.last_modified.is_some() && own.compare(observed, None) == Verdict::Same
 }
 

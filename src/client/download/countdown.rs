@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_wait_is_over_at_once_and_none_lasts_for_ever() {
+    async fn an_empty_wait_ends_at_once_and_a_long_one_is_limited() {
         assert_eq!(shown(Duration::ZERO).await.1, Duration::ZERO);
         let (seconds, took) = shown(Duration::MAX).await;
         assert_eq!(seconds.len(), 600);

@@ -13,19 +13,19 @@ use super::super::address;
 use super::super::checksum::{Algorithm, Checksum};
 use super::super::error::DownloadError;
 use super::super::event::{Event, Observer};
-use super::super::identity::Identity;
-use super::super::plan::{Balancer, Plan, RangeSet, RunId, SourceId, Standing};
-use super::super::redirect::Trail;
-use super::super::sink::{Durability, Hashing, SinkError, Writer};
-use super::asking::AskOutcome;
+use super::super::identity::ContentIdentity;
+use super::super::plan::{BalancerPresence, DownloadPlan, PlanStatus, RangeSet, RunId, SourceId};
+use super::super::redirect::RedirectChain;
+use super::super::sink::{DigestMode, Durability, SinkError, Writer};
 use super::complete::within;
 use super::fetch::{Fetcher, Shown};
-use super::landing::Unnamed;
-use super::place::Place;
+use super::finish::PendingRename;
+use super::query::QueryOutcome;
 use super::refetch::Refetch;
-use super::runs::{ActiveRun, Flow, Step};
+use super::runs::{ActiveRun, BodyReader, RunEvent};
 use super::sources::Sources;
-use super::{Context, Job, Origin, Report, Reporting, known};
+use super::target_state::TargetState;
+use super::{Context, DownloadJob, DownloadReport, FileOrigin, Reporting, known};
 use crate::http::client::Answer;
 
 /// A wake-up that is later than this shows that the process was suspended, or was blocked by something other
@@ -35,22 +35,22 @@ const MAX_LATE: Duration = Duration::from_secs(1);
 /// One download in progress.
 pub(super) struct Engine<'a> {
     pub(super) context: &'a Context,
-    pub(super) job: &'a Job,
+    pub(super) job: &'a DownloadJob,
     pub(super) observer: &'a dyn Observer,
     pub(super) fetcher: Fetcher,
     pub(super) target: Option<PathBuf>,
-    pub(super) identity: Identity,
-    pub(super) plan: Plan,
+    pub(super) identity: ContentIdentity,
+    pub(super) plan: DownloadPlan,
     pub(super) sources: Sources,
     pub(super) runs: HashMap<RunId, ActiveRun>,
-    pub(super) steps: FuturesUnordered<Abortable<LocalBoxFuture<'static, Step>>>,
+    pub(super) steps: FuturesUnordered<Abortable<LocalBoxFuture<'static, RunEvent>>>,
     /// Answers that are not read until the disk has caught up.
-    pub(super) held_back: Vec<(RunId, Flow)>,
-    pub(super) asking: Option<LocalBoxFuture<'static, AskOutcome>>,
+    pub(super) held_back: Vec<(RunId, BodyReader)>,
+    pub(super) query: Option<LocalBoxFuture<'static, QueryOutcome>>,
     pub(super) writer: Option<Writer>,
-    pub(super) place: Place,
+    pub(super) target_state: TargetState,
     /// The path that was reserved late, once the name of the file was known.
-    claimed: Option<PathBuf>,
+    reserved: Option<PathBuf>,
     /// The Metalink that a server sent instead of the file.
     pub(super) metalink: Option<Answer>,
     /// Sources that have another version of the file.
@@ -58,7 +58,7 @@ pub(super) struct Engine<'a> {
     pub(super) restarts: usize,
     pub(super) refetch: Refetch,
     /// Requests to the balancer since the last restart.
-    pub(super) asked: usize,
+    pub(super) queries: usize,
     pub(super) last_error: Option<(DownloadError, Option<Shown>)>,
     pub(super) checksum_error: Option<DownloadError>,
     digest: Option<Checksum>,
@@ -69,21 +69,21 @@ pub(super) struct Engine<'a> {
 impl<'a> Engine<'a> {
     pub(super) fn new(
         context: &'a Context,
-        job: &'a Job,
+        job: &'a DownloadJob,
         observer: &'a dyn Observer,
         fetcher: Fetcher,
         target: Option<PathBuf>,
-        place: Place,
+        target_state: TargetState,
         started: Instant,
     ) -> Self {
         let identity = known(job);
         // An output without positions has no part file and cannot be resumed.
-        let target = target.filter(|_| place != Place::InOrder);
+        let target = target.filter(|_| target_state != TargetState::Sequential);
         let balancer = match &job.origin {
-            Origin::Address(_) => Balancer::Present,
-            Origin::Mirrors { .. } => Balancer::Absent,
+            FileOrigin::Address(_) => BalancerPresence::Present,
+            FileOrigin::Mirrors { .. } => BalancerPresence::Absent,
         };
-        let plan = Plan::new(
+        let plan = DownloadPlan::new(
             Self::plan_settings(context, target.is_some()),
             identity.size,
             &RangeSet::new(),
@@ -101,15 +101,15 @@ impl<'a> Engine<'a> {
             runs: HashMap::new(),
             steps: FuturesUnordered::new(),
             held_back: Vec::new(),
-            asking: None,
+            query: None,
             writer: None,
-            place,
-            claimed: None,
+            target_state,
+            reserved: None,
             metalink: None,
             other_versions: Vec::new(),
             restarts: 0,
             refetch: Refetch::default(),
-            asked: 0,
+            queries: 0,
             last_error: None,
             checksum_error: None,
             digest: None,
@@ -129,15 +129,18 @@ impl<'a> Engine<'a> {
 
     /// Downloads until the file is complete, checked, and has its name.
     pub(super) async fn run(&mut self) -> Result<(), DownloadError> {
-        self.remember().await?;
-        if let Origin::Mirrors { urls, unchecked, .. } = &self.job.origin {
+        self.resume().await?;
+        if let FileOrigin::Mirrors { urls, unchecked, .. } = &self.job.origin {
             if let (Some(kinds), None) = (unchecked, self.identity.digest) {
                 self.observer.notice(&Event::Unchecked { kinds });
             }
             // The Metalink asserts that all of its addresses have the same file.
             let resource = urls.first().map(address::shown).unwrap_or_default();
             for url in urls {
-                self.add_source(Trail::new(url.clone(), self.context.options.max_redirects), &resource);
+                self.add_source(
+                    RedirectChain::new(url.clone(), self.context.options.max_redirects),
+                    &resource,
+                );
             }
         }
         let checkpoint_every = self.context.options.checkpoint_every;
@@ -148,18 +151,18 @@ impl<'a> Engine<'a> {
         loop {
             let now = Instant::now();
             if patience.is_some_and(|at| at <= now) {
-                self.plan.lose_patience();
+                self.plan.stop_retrying();
             }
             self.act(now);
             if self.must_restart() {
                 self.restart().await?;
                 continue;
             }
-            match self.plan.standing() {
-                Standing::Complete => {
+            match self.plan.status() {
+                PlanStatus::Complete => {
                     // A write to a pipe may block forever, so it must be interruptible. The check of a file
                     // on the disk must not be left half done.
-                    let is_right = if self.place == Place::InOrder {
+                    let is_right = if self.target_state == TargetState::Sequential {
                         within(self.context, self.started, self.is_right()).await??
                     } else {
                         self.is_right().await?
@@ -169,9 +172,9 @@ impl<'a> Engine<'a> {
                     }
                     continue;
                 }
-                Standing::Stuck if self.give_up_lone_source().await? => continue,
-                Standing::Stuck => return Err(self.final_error()),
-                Standing::Working => {}
+                PlanStatus::Stuck if self.give_up_lone_source().await? => continue,
+                PlanStatus::Stuck => return Err(self.final_error()),
+                PlanStatus::Working => {}
             }
             let wake =
                 self.plan.next_wake(now).into_iter().chain(deadline).chain(patience.filter(|&at| at > now));
@@ -183,13 +186,13 @@ impl<'a> Engine<'a> {
                     }
                 }
                 outcome = async {
-                    match self.asking.as_mut() {
-                        Some(asking) => asking.await,
+                    match self.query.as_mut() {
+                        Some(query) => query.await,
                         None => std::future::pending().await,
                     }
                 } => {
-                    self.asking = None;
-                    self.take_answer(outcome)?;
+                    self.query = None;
+                    self.on_query_outcome(outcome)?;
                 }
                 wrong = async {
                     match self.writer.as_mut() {
@@ -200,7 +203,7 @@ impl<'a> Engine<'a> {
                     let wrong = wrong?;
                     self.reject_pieces(&wrong).await?;
                     self.checkpoint_early()?;
-                    self.listen_again()?;
+                    self.resume_reading()?;
                 }
                 () = reaching(next_checkpoint) => {
                     next_checkpoint = Instant::now().checked_add(checkpoint_every);
@@ -210,7 +213,7 @@ impl<'a> Engine<'a> {
                 _ = ending.wait_for(|is_wanted| *is_wanted) => return Err(DownloadError::Interrupted),
             }
             if wake.is_some_and(|at| Instant::now().saturating_duration_since(at) > MAX_LATE) {
-                self.plan.was_suspended(Instant::now());
+                self.plan.restart_timeouts(Instant::now());
             }
             if deadline.is_some_and(|at| at <= Instant::now()) {
                 return Err(DownloadError::TooLong(self.context.options.max_time.unwrap_or_default()));
@@ -218,9 +221,9 @@ impl<'a> Engine<'a> {
         }
     }
 
-    pub(super) fn hashing(&self) -> Hashing {
+    pub(super) fn hashing(&self) -> DigestMode {
         let is_wanted = self.identity.digest.is_some() || self.context.options.reporting == Reporting::Always;
-        if is_wanted { Hashing::On(self.algorithm()) } else { Hashing::Off }
+        if is_wanted { DigestMode::On(self.algorithm()) } else { DigestMode::Off }
     }
 
     /// The algorithm of the known digest, or SHA-256.
@@ -230,18 +233,18 @@ impl<'a> Engine<'a> {
 
     pub(super) fn pieces(&self) -> Option<super::Pieces> {
         match &self.job.origin {
-            Origin::Mirrors { pieces, .. } => pieces.clone(),
-            Origin::Address(_) => None,
+            FileOrigin::Mirrors { pieces, .. } => pieces.clone(),
+            FileOrigin::Address(_) => None,
         }
     }
 
     pub(super) fn has_pieces(&self) -> bool {
-        matches!(&self.job.origin, Origin::Mirrors { pieces: Some(_), .. })
+        matches!(&self.job.origin, FileOrigin::Mirrors { pieces: Some(_), .. })
     }
 
-    pub(super) fn add_source(&mut self, trail: Trail, resource: &str) {
-        let url = trail.end().clone();
-        if let Some(id) = self.sources.add(trail, resource) {
+    pub(super) fn add_source(&mut self, chain: RedirectChain, resource: &str) {
+        let url = chain.end().clone();
+        if let Some(id) = self.sources.add(chain, resource) {
             self.plan.add_source();
             self.observer.notice(&Event::Offered { source: id.0, url: &url });
         }
@@ -272,7 +275,7 @@ impl<'a> Engine<'a> {
             self.observer.notice(&Event::Started {
                 target: self.target.as_deref(),
                 size: self.plan.size(),
-                done: self.sources.remembered.len(),
+                done: self.sources.resumed.len(),
             });
         }
     }
@@ -282,13 +285,13 @@ impl<'a> Engine<'a> {
     pub(super) async fn conclude(
         &mut self,
         outcome: Result<(), DownloadError>,
-    ) -> Result<Option<Unnamed>, DownloadError> {
+    ) -> Result<Option<PendingRename>, DownloadError> {
         let runs: Vec<RunId> = self.runs.keys().copied().collect();
         for run in runs {
             self.drop_run(run);
         }
         match (outcome, self.writer.take()) {
-            (Ok(()), writer) => Ok(writer.map(|writer| Unnamed {
+            (Ok(()), writer) => Ok(writer.map(|writer| PendingRename {
                 writer,
                 size: self.plan.size().unwrap_or_default(),
                 modified: self
@@ -296,12 +299,12 @@ impl<'a> Engine<'a> {
                     .last_modified
                     .as_deref()
                     .and_then(|date| httpdate::parse_http_date(date).ok()),
-                place: self.place,
+                target_state: self.target_state,
                 durability: self.context.options.durability,
             })),
             (Err(error), None) => Err(error),
             // Unwritten bytes are dropped: a write to a pipe without a reader would block forever.
-            (Err(error), Some(_)) if self.place == Place::InOrder => Err(error),
+            (Err(error), Some(_)) if self.target_state == TargetState::Sequential => Err(error),
             (Err(error), Some(mut writer)) => {
                 let is_wrong = matches!(error, DownloadError::WrongChecksum { .. });
                 let is_displaced = matches!(error, DownloadError::Sink(SinkError::Displaced { .. }));
@@ -325,16 +328,16 @@ impl<'a> Engine<'a> {
 
     /// Uses the name chosen by a server. No existing file of that name is replaced, unless the address has
     /// the same name.
-    pub(super) fn named_by_server(&mut self, target: PathBuf) -> Result<(), DownloadError> {
+    pub(super) fn use_server_name(&mut self, target: PathBuf) -> Result<(), DownloadError> {
         if self.job.name().as_ref() == Some(&target) {
-            return self.claim_name();
+            return self.reserve_name();
         }
-        self.context.claims.claim(&target)?;
-        self.place = Place::of(Some(&target))?;
+        self.context.reserved_paths.reserve(&target)?;
+        self.target_state = TargetState::of(Some(&target))?;
         self.target = Some(target.clone());
-        match self.place {
-            Place::Free | Place::Begun => Ok(()),
-            Place::Taken | Place::InOrder => Err(DownloadError::NameTaken { path: target }),
+        match self.target_state {
+            TargetState::Free | TargetState::TransferOutcome => Ok(()),
+            TargetState::Taken | TargetState::Sequential => Err(DownloadError::NameTaken { path: target }),
         }
     }
 
@@ -343,17 +346,17 @@ impl<'a> Engine<'a> {
     }
 
     /// Reserves the name of the address, which was not reserved while a server could choose another name.
-    pub(super) fn claim_name(&mut self) -> Result<(), DownloadError> {
+    pub(super) fn reserve_name(&mut self) -> Result<(), DownloadError> {
         let Some(name) = self.job.name() else { return Ok(()) };
-        self.context.claims.claim(&name)?;
-        self.claimed = Some(name);
+        self.context.reserved_paths.reserve(&name)?;
+        self.reserved = Some(name);
         Ok(())
     }
 
-    /// Releases the path that [`claim_name`](Self::claim_name) reserved, if any.
+    /// Releases the path that [`reserve_name`](Self::reserve_name) reserved, if any.
     pub(super) fn release_name(&mut self) {
-        if let Some(name) = self.claimed.take() {
-            self.context.claims.release(&name);
+        if let Some(name) = self.reserved.take() {
+            self.context.reserved_paths.release(&name);
         }
     }
 
@@ -361,7 +364,7 @@ impl<'a> Engine<'a> {
         self.digest = digest;
     }
 
-    pub(super) fn fill(&self, report: &mut Report) {
+    pub(super) fn fill(&self, report: &mut DownloadReport) {
         if self.target.is_some() {
             report.target.clone_from(&self.target);
         }

@@ -10,8 +10,8 @@ use url::Url;
 use super::super::address::Credentials;
 use super::super::error::DownloadError;
 use super::super::identity::{ContentRange, Observed, is_coded};
-use super::super::plan::{ByteRange, Failure};
-use super::super::redirect::{RedirectError, Trail};
+use super::super::plan::{ByteRange, RunFailure};
+use super::super::redirect::{RedirectChain, RedirectError};
 use crate::http::client::head::Framing;
 use crate::http::client::{Answer, Method, Request, Transport, TransportError};
 
@@ -26,7 +26,7 @@ const REDIRECT_PAGE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The bytes that a request asks for.
 #[derive(Debug, Clone)]
-pub(super) struct Wanted {
+pub(super) struct RangeRequest {
     /// The bytes; the end is `u64::MAX` if it is unknown.
     pub(super) range: ByteRange,
     /// The size of the file, if known.
@@ -35,7 +35,7 @@ pub(super) struct Wanted {
     pub(super) validator: Option<String>,
 }
 
-impl Wanted {
+impl RangeRequest {
     /// The whole of a file of unknown size.
     pub(super) fn everything() -> Self {
         Self { range: ByteRange::new(0, u64::MAX), size: None, validator: None }
@@ -96,7 +96,7 @@ pub(super) struct Shown {
 
 /// Why a request did not return any bytes of the file.
 #[derive(Debug)]
-pub(super) enum OpenError {
+pub(super) enum FetchError {
     Transport {
         url: Box<Url>,
         source: TransportError,
@@ -123,9 +123,9 @@ pub(super) enum OpenError {
     },
 }
 
-impl OpenError {
+impl FetchError {
     /// The kind of failure for the plan.
-    pub(super) fn failure(&self) -> Failure {
+    pub(super) fn failure(&self) -> RunFailure {
         match self {
             Self::Transport { source, .. } => match source {
                 TransportError::Scheme { .. }
@@ -133,17 +133,17 @@ impl OpenError {
                 | TransportError::Proxy(_)
                 | TransportError::TrustAnchors(_)
                 | TransportError::Request(_)
-                | TransportError::Certificate { .. } => Failure::Final,
-                _ => Failure::Passing { retry_after: None },
+                | TransportError::Certificate { .. } => RunFailure::Final,
+                _ => RunFailure::Passing { retry_after: None },
             },
             Self::Refused { status: 408 | 429 | 500..=599, retry_after, .. } => {
-                Failure::Passing { retry_after: *retry_after }
+                RunFailure::Passing { retry_after: *retry_after }
             }
             // A request without a range may still succeed.
             Self::Refused { status: 412 | 416, .. } | Self::BadRange { .. } | Self::PastEnd { .. } => {
-                Failure::NoRanges
+                RunFailure::NoRanges
             }
-            Self::Redirect { .. } | Self::Refused { .. } => Failure::Final,
+            Self::Redirect { .. } | Self::Refused { .. } => RunFailure::Final,
         }
     }
 
@@ -171,7 +171,7 @@ pub(super) struct Fetcher {
     pub(super) transport: Transport,
     /// The user's own header lines.
     pub(super) headers: Vec<(String, String)>,
-    /// Origin given by the user: credentials are sent to no other.
+    /// FileOrigin given by the user: credentials are sent to no other.
     pub(super) home: Option<url::Origin>,
     /// Credentials from the addresses given by the user.
     pub(super) credentials: Rc<[Credentials]>,
@@ -179,30 +179,34 @@ pub(super) struct Fetcher {
 
 /// The answer to one request, without following redirects.
 pub(super) enum Hop {
-    /// A redirect; its target is now the end of the trail.
+    /// A redirect; its target is now the end of the chain.
     Redirect(Box<Answer>, Shown),
     Opened(Box<Opened>),
 }
 
 impl Fetcher {
-    /// Requests `wanted` from the end of `trail`, following redirects.
-    pub(super) async fn open(&self, mut trail: Trail, wanted: Wanted) -> Result<Opened, OpenError> {
+    /// Requests `wanted` from the end of `chain`, following redirects.
+    pub(super) async fn open(
+        &self,
+        mut chain: RedirectChain,
+        wanted: RangeRequest,
+    ) -> Result<Opened, FetchError> {
         loop {
-            match self.hop(&mut trail, &wanted, &[]).await? {
+            match self.hop(&mut chain, &wanted, &[]).await? {
                 Hop::Redirect(..) => {}
                 Hop::Opened(opened) => return Ok(*opened),
             }
         }
     }
 
-    /// Sends one request to the end of `trail`, with additional `headers`.
+    /// Sends one request to the end of `chain`, with additional `headers`.
     pub(super) async fn hop(
         &self,
-        trail: &mut Trail,
-        wanted: &Wanted,
+        chain: &mut RedirectChain,
+        wanted: &RangeRequest,
         headers: &[(&str, String)],
-    ) -> Result<Hop, OpenError> {
-        let url = trail.end().clone();
+    ) -> Result<Hop, FetchError> {
+        let url = chain.end().clone();
         let mut request = wanted.apply(self.request(&url, Method::Get));
         for (name, value) in headers {
             request = request.with(name, value.clone());
@@ -216,30 +220,30 @@ impl Fetcher {
                 let shown = shown(&mut answer).await;
                 if let (416, Some(size)) = (status, size_past_end(&answer)) {
                     let observed = Box::new(Observed::from_head(&answer.head, Some(size)));
-                    return Err(OpenError::PastEnd { url: Box::new(url), observed, shown });
+                    return Err(FetchError::PastEnd { url: Box::new(url), observed, shown });
                 }
                 if !answer.head.is_redirect() {
                     let retry_after = answer.head.header("retry-after").and_then(retry_after);
-                    return Err(OpenError::Refused { url: Box::new(url), status, retry_after, shown });
+                    return Err(FetchError::Refused { url: Box::new(url), status, retry_after, shown });
                 }
-                match trail.follow(answer.head.header("location")) {
+                match chain.follow(answer.head.header("location")) {
                     Ok(_) => Ok(Hop::Redirect(Box::new(answer), shown)),
-                    Err(error) => Err(OpenError::Redirect { error, shown }),
+                    Err(error) => Err(FetchError::Redirect { error, shown }),
                 }
             }
         }
     }
 
     /// Properties of the file from a HEAD request, following redirects.
-    pub(super) async fn inspect(&self, mut trail: Trail) -> Result<Observed, OpenError> {
+    pub(super) async fn inspect(&self, mut chain: RedirectChain) -> Result<Observed, FetchError> {
         loop {
-            let url = trail.end().clone();
+            let url = chain.end().clone();
             let answer = self.send(&self.request(&url, Method::Head)).await?;
             if answer.head.is_redirect() {
                 let shown = Shown { head: Bytes::copy_from_slice(answer.head.raw()), page: Bytes::new() };
-                trail
+                chain
                     .follow(answer.head.header("location"))
-                    .map_err(|error| OpenError::Redirect { error, shown })?;
+                    .map_err(|error| FetchError::Redirect { error, shown })?;
                 answer.finish();
                 continue;
             }
@@ -255,8 +259,8 @@ impl Fetcher {
         }
     }
 
-    async fn send(&self, request: &Request) -> Result<Answer, OpenError> {
-        let failed = |source| OpenError::Transport { url: Box::new(request.url.clone()), source };
+    async fn send(&self, request: &Request) -> Result<Answer, FetchError> {
+        let failed = |source| FetchError::Transport { url: Box::new(request.url.clone()), source };
         self.transport.send(request).await.map_err(failed)
     }
 
@@ -295,7 +299,7 @@ fn whole(url: Url, answer: Answer) -> Opened {
     Opened { url, answer, start: 0, extent: Extent::Whole, observed }
 }
 
-fn part(url: Url, answer: Answer, wanted: &Wanted) -> Result<Opened, OpenError> {
+fn part(url: Url, answer: Answer, wanted: &RangeRequest) -> Result<Opened, FetchError> {
     let value = answer.head.header("content-range").unwrap_or_default().to_owned();
     if !wanted.is_part() {
         // Some servers send 206 to a request for everything.
@@ -305,13 +309,13 @@ fn part(url: Url, answer: Answer, wanted: &Wanted) -> Result<Opened, OpenError> 
             {
                 Ok(Opened { observed: Observed::from_head(&answer.head, Some(size)), ..whole(url, answer) })
             }
-            _ => Err(OpenError::BadRange { url: Box::new(url), value }),
+            _ => Err(FetchError::BadRange { url: Box::new(url), value }),
         };
     }
     let length = answer.head.content_length().ok().flatten();
     if is_coded(&answer.head) {
         // Positions in a coded body differ from positions in the file.
-        return Err(OpenError::BadRange { url: Box::new(url), value: value + " of a coded body" });
+        return Err(FetchError::BadRange { url: Box::new(url), value: value + " of a coded body" });
     }
     let range = ContentRange::parse(&value).and_then(|content| {
         let range = content.range?;
@@ -320,7 +324,7 @@ fn part(url: Url, answer: Answer, wanted: &Wanted) -> Result<Opened, OpenError> 
             && length.is_none_or(|length| length == range.len());
         fits.then_some((range, content.size))
     });
-    let Some((range, size)) = range else { return Err(OpenError::BadRange { url: Box::new(url), value }) };
+    let Some((range, size)) = range else { return Err(FetchError::BadRange { url: Box::new(url), value }) };
     let observed = Observed::from_head(&answer.head, size.or(wanted.size));
     let extent = Extent::Part { end: range.end };
     Ok(Opened { url, answer, start: range.start, extent, observed })

@@ -9,24 +9,24 @@ use super::super::error::DownloadError;
 use super::super::event::{Event, Observer};
 use super::super::sink::{Durability, Writer};
 use super::complete::within;
-use super::place::Place;
-use super::{Completion, Context, Report};
+use super::target_state::TargetState;
+use super::{Context, DownloadReport, DownloadSuccess};
 
 /// A complete, verified file that still lacks its final name.
 #[derive(Debug)]
-pub(super) struct Unnamed {
+pub(super) struct PendingRename {
     pub(super) writer: Writer,
     pub(super) size: u64,
     pub(super) modified: Option<SystemTime>,
-    pub(super) place: Place,
+    pub(super) target_state: TargetState,
     pub(super) durability: Durability,
 }
 
-impl Unnamed {
+impl PendingRename {
     async fn name(mut self, context: &Context, started: Instant) -> Result<(), DownloadError> {
         let (writer, size) = (&mut self.writer, self.size);
-        let finishing = writer.finish(size, self.modified, self.place.existing(), self.durability);
-        if self.place == Place::InOrder {
+        let finishing = writer.finish(size, self.modified, self.target_state.existing(), self.durability);
+        if self.target_state == TargetState::Sequential {
             // The reader of a pipe may never read, so this must be interruptible. A file on the disk must not
             // be left half renamed.
             return Ok(within(context, started, finishing).await??);
@@ -46,20 +46,20 @@ impl Unnamed {
 /// A download that no longer needs the network. It is not done before [`finish`](Self::finish); meanwhile,
 /// other downloads may use the network.
 #[derive(Debug)]
-pub struct Landed {
-    pub(super) report: Report,
-    pub(super) unnamed: Option<Unnamed>,
+pub struct FinishedTransfer {
+    pub(super) report: DownloadReport,
+    pub(super) unnamed: Option<PendingRename>,
     pub(super) started: Instant,
 }
 
-impl Landed {
+impl FinishedTransfer {
     /// The outcome so far; `finish` may still fail.
-    pub fn outcome(&self) -> &Result<Completion, DownloadError> {
+    pub fn outcome(&self) -> &Result<DownloadSuccess, DownloadError> {
         &self.report.outcome
     }
 
     /// Waits for the disk, and gives a verified file its name.
-    pub async fn finish(self, context: &Context, observer: &dyn Observer) -> Report {
+    pub async fn finish(self, context: &Context, observer: &dyn Observer) -> DownloadReport {
         let Self { mut report, unnamed, started } = self;
         if let Some(unnamed) = unnamed {
             let size = unnamed.size;

@@ -1,6 +1,6 @@
 //! Download of one file, from the given address to the final name on the disk.
 //!
-//! The [`Plan`](super::plan::Plan) decides and the engine acts: it sends the requests, judges whether an
+//! The [`DownloadPlan`](super::plan::DownloadPlan) decides and the engine acts: it sends the requests, judges whether an
 //! answer is the same file, passes bytes to the [`Writer`](super::sink::Writer), and finally compares the
 //! digest.
 
@@ -15,37 +15,37 @@ use url::Url;
 
 use super::address::Credentials;
 use super::checksum::Checksum;
-use super::claims::Claims;
 use super::error::DownloadError;
 use super::event::{Event, Observer};
-use super::identity::{Authority, Identity};
+use super::identity::{Authority, ContentIdentity};
 use super::limit::RateLimiter;
 use super::plan::PlanSettings;
-use super::sink::{Destination, Durability, Finisher, Pieces, SinkError, destination, release_reader};
+use super::reserved_paths::ReservedPaths;
+use super::sink::{Destination, Durability, GroupCommit, Pieces, SinkError, destination, release_reader};
 use crate::http::client::Transport;
 
 mod answers;
-mod asking;
 mod complete;
 mod countdown;
-mod described;
 mod engine;
 mod fetch;
-mod landing;
-mod place;
+mod finish;
+mod metalink;
+mod query;
 mod refetch;
-mod remember;
 mod repair;
+mod resume;
 mod runs;
 mod sources;
+mod target_state;
 
 use complete::{is_complete, is_identical, within};
 use engine::Engine;
 use fetch::Fetcher;
-pub use landing::Landed;
-use landing::Unnamed;
-use place::Place;
+pub use finish::FinishedTransfer;
+use finish::PendingRename;
 pub use sources::SourceReport;
+use target_state::TargetState;
 
 /// Destination of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,9 +58,9 @@ pub enum Output {
     Descriptor(i32),
 }
 
-/// Origin of the file.
+/// FileOrigin of the file.
 #[derive(Debug, Clone)]
-pub enum Origin {
+pub enum FileOrigin {
     /// The address of a balancer or a server.
     Address(Url),
     /// Several servers that have the file, best first, and the known properties of the file.
@@ -70,7 +70,7 @@ pub enum Origin {
         /// The addresses of the servers.
         urls: Vec<Url>,
         /// Size and digest from the Metalink, as far as it has them.
-        identity: Identity,
+        identity: ContentIdentity,
         /// Digests of the pieces of the file.
         pieces: Option<Pieces>,
         /// The kinds of digests in the Metalink, if all of them are unsupported.
@@ -80,9 +80,9 @@ pub enum Origin {
 
 /// One file to download.
 #[derive(Debug, Clone)]
-pub struct Job {
-    /// Origin of the file.
-    pub origin: Origin,
+pub struct DownloadJob {
+    /// FileOrigin of the file.
+    pub origin: FileOrigin,
     /// Destination of the file.
     pub output: Output,
     /// The digest given by the user.
@@ -91,14 +91,16 @@ pub struct Job {
     pub credentials: Rc<[Credentials]>,
 }
 
-impl Job {
+impl DownloadJob {
     /// The path of the file, if it is known before a server names it; `None` for standard output.
     #[must_use]
     pub fn name(&self) -> Option<PathBuf> {
         let name = match (&self.output, &self.origin) {
             (Output::File(path), _) => Some(path.clone()),
-            (Output::Folder(folder), Origin::Address(url)) => Some(folder.join(super::naming::from_url(url))),
-            (Output::Folder(folder), Origin::Mirrors { name, .. }) => Some(folder.join(name)),
+            (Output::Folder(folder), FileOrigin::Address(url)) => {
+                Some(folder.join(super::naming::from_url(url)))
+            }
+            (Output::Folder(folder), FileOrigin::Mirrors { name, .. }) => Some(folder.join(name)),
             (Output::Descriptor(_), _) => None,
         };
         // The target of a link is replaced, not the link.
@@ -111,7 +113,7 @@ impl Job {
     /// Whether a server may name the file. If so, its path is not reserved before a server has answered.
     #[must_use]
     pub fn is_named_later(&self, naming: Naming) -> bool {
-        let is_open = matches!((&self.output, &self.origin), (Output::Folder(_), Origin::Address(_)));
+        let is_open = matches!((&self.output, &self.origin), (Output::Folder(_), FileOrigin::Address(_)));
         naming == Naming::Server && is_open
     }
 }
@@ -227,16 +229,16 @@ pub struct Context {
     /// Rate limit of all downloads together.
     pub limiter: Option<Rc<RefCell<RateLimiter>>>,
     /// Finishes small files.
-    pub finisher: Finisher,
+    pub group_commit: GroupCommit,
     /// The paths reserved by downloads of this run.
-    pub claims: Claims,
+    pub reserved_paths: ReservedPaths,
     /// Becomes true if the user interrupts the run.
     pub stop: watch::Receiver<bool>,
 }
 
-/// Report of one download.
+/// DownloadReport of one download.
 #[derive(Debug)]
-pub struct Report {
+pub struct DownloadReport {
     /// The requested address.
     pub address: String,
     /// The path of the file; `None` for standard output, or if the name is still unknown.
@@ -250,19 +252,19 @@ pub struct Report {
     /// Duration of the download.
     pub elapsed: Duration,
     /// Result of the download.
-    pub outcome: Result<Completion, DownloadError>,
+    pub outcome: Result<DownloadSuccess, DownloadError>,
 }
 
 /// How a download succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Completion {
+pub enum DownloadSuccess {
     /// The file was downloaded.
     Downloaded,
     /// The complete file existed before.
     AlreadyThere,
 }
 
-impl Report {
+impl DownloadReport {
     /// The report of a download that failed before its start.
     #[must_use]
     pub fn of_failure(address: String, error: DownloadError) -> Self {
@@ -277,24 +279,24 @@ impl Report {
             digest: None,
             sources: Vec::new(),
             elapsed: Duration::ZERO,
-            outcome: Ok(Completion::AlreadyThere),
+            outcome: Ok(DownloadSuccess::AlreadyThere),
         }
     }
 }
 
 /// Downloads one file.
-pub async fn run(context: &Context, job: &Job, observer: &dyn Observer) -> Report {
+pub async fn run(context: &Context, job: &DownloadJob, observer: &dyn Observer) -> DownloadReport {
     fetch(context, job, observer).await.finish(context, observer).await
 }
 
 /// Downloads one file, up to the point at which only disk work remains.
-pub async fn fetch(context: &Context, job: &Job, observer: &dyn Observer) -> Landed {
+pub async fn fetch(context: &Context, job: &DownloadJob, observer: &dyn Observer) -> FinishedTransfer {
     let started = Instant::now();
     let address = match &job.origin {
-        Origin::Address(url) => url.to_string(),
-        Origin::Mirrors { urls, .. } => urls.first().map(Url::to_string).unwrap_or_default(),
+        FileOrigin::Address(url) => url.to_string(),
+        FileOrigin::Mirrors { urls, .. } => urls.first().map(Url::to_string).unwrap_or_default(),
     };
-    let mut report = Report::begun(address, job.name());
+    let mut report = DownloadReport::begun(address, job.name());
     let obtained = obtain(context, job, observer, started, &mut report).await;
     let (outcome, unnamed) = match obtained {
         Ok((completion, unnamed)) => (Ok(completion), unnamed),
@@ -307,23 +309,23 @@ pub async fn fetch(context: &Context, job: &Job, observer: &dyn Observer) -> Lan
         release_reader(&path);
     }
     report.outcome = outcome;
-    Landed { report, unnamed, started }
+    FinishedTransfer { report, unnamed, started }
 }
 
 /// Implements [`fetch`]. Fills `report`, except for its outcome.
 async fn obtain(
     context: &Context,
-    job: &Job,
+    job: &DownloadJob,
     observer: &dyn Observer,
     started: Instant,
-    report: &mut Report,
-) -> Result<(Completion, Option<Unnamed>), DownloadError> {
+    report: &mut DownloadReport,
+) -> Result<(DownloadSuccess, Option<PendingRename>), DownloadError> {
     if *context.stop.borrow() {
         return Err(DownloadError::Interrupted);
     }
     let home = match &job.origin {
-        Origin::Address(url) => Some(url.origin()),
-        Origin::Mirrors { .. } => None,
+        FileOrigin::Address(url) => Some(url.origin()),
+        FileOrigin::Mirrors { .. } => None,
     };
     let fetcher = Fetcher {
         transport: context.transport.clone(),
@@ -334,23 +336,24 @@ async fn obtain(
     make_folders(job)?;
     let there = |target: &Path| {
         observer.notice(&Event::AlreadyThere { target });
-        Ok((Completion::AlreadyThere, None))
+        Ok((DownloadSuccess::AlreadyThere, None))
     };
-    let place = Place::of(report.target.as_deref())?;
-    if place == Place::Taken
+    let target_state = TargetState::of(report.target.as_deref())?;
+    if target_state == TargetState::Taken
         && let Some(path) = report.target.clone()
         // A file that another download of this run has written is not a file from before the run.
-        && !(job.is_named_later(context.options.naming) && context.claims.has(&path))
+        && !(job.is_named_later(context.options.naming) && context.reserved_paths.has(&path))
         && within(context, started, is_complete(context, job, &fetcher, &path, report)).await?
     {
         return there(&path);
     }
-    let mut engine = Engine::new(context, job, observer, fetcher, report.target.clone(), place, started);
+    let mut engine =
+        Engine::new(context, job, observer, fetcher, report.target.clone(), target_state, started);
     let outcome = engine.run().await;
     let outcome = engine.conclude(outcome).await;
     engine.fill(report);
     match outcome {
-        Ok(unnamed) => Ok((Completion::Downloaded, unnamed)),
+        Ok(unnamed) => Ok((DownloadSuccess::Downloaded, unnamed)),
         Err(DownloadError::NameTaken { path }) => {
             let is_there = is_identical(context, &engine.identity, &path, report);
             if within(context, started, is_there).await? {
@@ -361,7 +364,7 @@ async fn obtain(
         Err(DownloadError::IsMetalink { url, .. }) => {
             let answer = engine.metalink.take().ok_or(DownloadError::NoSource)?;
             engine.release_name();
-            let text = within(context, started, described::read(&url, answer)).await??;
+            let text = within(context, started, metalink::read(&url, answer)).await??;
             Err(DownloadError::IsMetalink { url, text })
         }
         Err(error) => Err(error),
@@ -369,8 +372,8 @@ async fn obtain(
 }
 
 /// Creates the folders that a Metalink names for a file, inside the user's folder, which must exist.
-fn make_folders(job: &Job) -> Result<(), SinkError> {
-    let (Output::Folder(folder), Origin::Mirrors { name, .. }) = (&job.output, &job.origin) else {
+fn make_folders(job: &DownloadJob) -> Result<(), SinkError> {
+    let (Output::Folder(folder), FileOrigin::Mirrors { name, .. }) = (&job.output, &job.origin) else {
         return Ok(());
     };
     let inner = name.parent().filter(|inner| !inner.as_os_str().is_empty());
@@ -381,10 +384,10 @@ fn make_folders(job: &Job) -> Result<(), SinkError> {
 }
 
 /// The properties of the file that are known before the first request.
-fn known(job: &Job) -> Identity {
+fn known(job: &DownloadJob) -> ContentIdentity {
     let mut identity = match &job.origin {
-        Origin::Mirrors { identity, .. } => identity.clone(),
-        Origin::Address(_) => Identity::default(),
+        FileOrigin::Mirrors { identity, .. } => identity.clone(),
+        FileOrigin::Address(_) => ContentIdentity::default(),
     };
     if let Some(digest) = job.checksum {
         identity.digest = Some((digest, Authority::Given));

@@ -60,10 +60,10 @@ impl Engine<'_> {
         if size == 0 {
             return self.exclude_empty_answers();
         }
-        if !self.sources.remembered.is_empty() {
+        if !self.sources.resumed.is_empty() {
             // The bytes of an earlier run have no source: they are replaced before any source is excluded.
-            let ranges: Vec<_> = self.sources.remembered.iter().collect();
-            return self.lose_for_good(&ranges).await;
+            let ranges: Vec<_> = self.sources.resumed.iter().collect();
+            return self.discard_all(&ranges).await;
         }
         self.spend(size)?;
         let suppliers: Vec<SourceId> =
@@ -73,7 +73,7 @@ impl Engine<'_> {
         }
         let others: Vec<SourceId> = self.sources.ids().filter(|id| !self.plan.is_excluded(*id)).collect();
         self.ask_alone(&others);
-        self.lose_for_good(&[ByteRange::new(0, size)]).await
+        self.discard_all(&[ByteRange::new(0, size)]).await
     }
 
     /// Asks `sources` one at a time from now on, the largest contributor last.
@@ -105,7 +105,7 @@ impl Engine<'_> {
         }
         if !self.has_pieces() && !self.nothing_kept() {
             let size = self.plan.size().unwrap_or(u64::MAX);
-            self.lose_for_good(&[ByteRange::new(0, size)]).await?;
+            self.discard_all(&[ByteRange::new(0, size)]).await?;
         }
         Ok(true)
     }
@@ -149,10 +149,10 @@ impl Engine<'_> {
         Err(self.final_error())
     }
 
-    /// Like [`lose`](Self::lose), after all pieces were written and checked: no other piece can turn out
+    /// Like [`discard`](Self::discard), after all pieces were written and checked: no other piece can turn out
     /// wrong.
-    async fn lose_for_good(&mut self, ranges: &[ByteRange]) -> Result<(), DownloadError> {
-        self.lose(ranges, REASON).await?;
+    async fn discard_all(&mut self, ranges: &[ByteRange]) -> Result<(), DownloadError> {
+        self.discard(ranges, REASON).await?;
         self.forget_announced_size();
         Ok(())
     }

@@ -2,9 +2,9 @@
 
 use super::super::error::DownloadError;
 use super::super::event::Event;
-use super::super::plan::{Balancer, ByteRange, Plan, RangeSet, SourceId};
-use super::super::sink::Hashing;
-use super::Origin;
+use super::super::plan::{BalancerPresence, ByteRange, DownloadPlan, RangeSet, SourceId};
+use super::super::sink::DigestMode;
+use super::FileOrigin;
 use super::engine::Engine;
 use super::refetch::Refetch;
 
@@ -28,7 +28,7 @@ impl Engine<'_> {
             self.reject_pieces(&wrong).await?;
             return Ok(false);
         }
-        if self.hashing() == Hashing::Off {
+        if self.hashing() == DigestMode::Off {
             return Ok(true);
         }
         let algorithm = self.algorithm();
@@ -56,7 +56,7 @@ impl Engine<'_> {
                 let suppliers = self.sources.suppliers(*piece);
                 let is_again = !self.refetch.note_piece(*piece);
                 // The wrong bytes may come from an earlier run.
-                let is_mixed = !self.sources.remembered.within(*piece).is_empty();
+                let is_mixed = !self.sources.resumed.within(*piece).is_empty();
                 match suppliers.as_slice() {
                     [only] if !is_mixed => self.exclude(*only, "it sent a piece with a wrong digest"),
                     several if is_again => {
@@ -65,13 +65,13 @@ impl Engine<'_> {
                     _ => {}
                 }
             }
-            wrong = self.lose(&wrong, "pieces had a wrong digest").await?;
+            wrong = self.discard(&wrong, "pieces had a wrong digest").await?;
         }
         Ok(())
     }
 
     /// Discards `ranges`, so that they are fetched again. Returns pieces that turned out wrong meanwhile.
-    pub(super) async fn lose(
+    pub(super) async fn discard(
         &mut self,
         ranges: &[ByteRange],
         reason: &str,
@@ -94,17 +94,17 @@ impl Engine<'_> {
     pub(super) fn exclude(&mut self, source: SourceId, reason: &str) {
         self.plan.exclude(source);
         if let Some(entry) = self.sources.get(source) {
-            self.observer.notice(&Event::Dropped { source: source.0, url: entry.trail.end(), reason });
+            self.observer.notice(&Event::Dropped { source: source.0, url: entry.chain.end(), reason });
         }
         self.sources.note_error(source, reason.to_owned());
     }
 
     /// Whether no usable source has this version, but one has another.
     pub(super) fn must_restart(&self) -> bool {
-        let was_asked = matches!(self.job.origin, Origin::Mirrors { .. }) || self.asked > 1;
+        let was_asked = matches!(self.job.origin, FileOrigin::Mirrors { .. }) || self.queries > 1;
         !self.other_versions.is_empty()
-            && self.plan.is_deserted()
-            && self.asking.is_none()
+            && self.plan.is_out_of_sources()
+            && self.query.is_none()
             && (was_asked || self.plan.has_no_balancer())
     }
 
@@ -122,12 +122,13 @@ impl Engine<'_> {
             return Err(DownloadError::KeepsChanging);
         }
         let size = self.plan.size().unwrap_or(u64::MAX);
-        self.lose(&[ByteRange::new(0, size)], "the servers have another version now").await?;
+        self.discard(&[ByteRange::new(0, size)], "the servers have another version now").await?;
         self.refetch = Refetch::default();
         self.identity = self.identity.reopened();
-        let balancer = if self.plan.has_no_balancer() { Balancer::Absent } else { Balancer::Present };
-        self.plan = Plan::new(self.plan.settings().clone(), None, &RangeSet::new(), balancer);
-        self.asked = 1;
+        let balancer =
+            if self.plan.has_no_balancer() { BalancerPresence::Absent } else { BalancerPresence::Present };
+        self.plan = DownloadPlan::new(self.plan.settings().clone(), None, &RangeSet::new(), balancer);
+        self.queries = 1;
         let others = std::mem::take(&mut self.other_versions);
         for id in self.sources.ids() {
             self.plan.add_source();

@@ -3,40 +3,40 @@
 use std::path::PathBuf;
 
 use super::super::error::DownloadError;
-use super::super::identity::Identity;
-use super::super::plan::{Balancer, ByteRange, Parts, Plan, RangeSet};
-use super::super::sink::{SinkError, Store, Writer, part_path};
+use super::super::identity::ContentIdentity;
+use super::super::plan::{BalancerPresence, ByteRange, DownloadPlan, Parts, RangeSet};
+use super::super::sink::{DownloadStore, SinkError, Writer, part_path};
 use super::complete::within;
 use super::engine::Engine;
-use super::place::Place;
-use super::{Origin, Resume, known};
+use super::target_state::TargetState;
+use super::{FileOrigin, Resume, known};
 
 /// Bytes checked per step: an interruption waits for one step at most.
 const CHECK_BYTES: u64 = 8 << 20;
 
 impl Engine<'_> {
     /// Opens the part file of an earlier run, and plans the missing bytes.
-    pub(super) async fn remember(&mut self) -> Result<(), DownloadError> {
+    pub(super) async fn resume(&mut self) -> Result<(), DownloadError> {
         let Some(target) = self.target.clone() else { return Ok(()) };
-        if self.context.options.resume == Resume::No || self.place == Place::Free {
+        if self.context.options.resume == Resume::No || self.target_state == TargetState::Free {
             return Ok(());
         }
         if part_path(&target).symlink_metadata().is_err() {
             return Ok(());
         }
-        if self.is_named_later() && self.claim_name().is_err() {
+        if self.is_named_later() && self.reserve_name().is_err() {
             // The part file belongs to another file of this run.
             return Ok(());
         }
-        let result = self.go_on(target).await;
+        let result = self.resume_from(target).await;
         if self.writer.is_none() {
             self.release_name();
         }
         result
     }
 
-    async fn go_on(&mut self, target: PathBuf) -> Result<(), DownloadError> {
-        let (mut store, remembered) = Store::open(&target)?;
+    async fn resume_from(&mut self, target: PathBuf) -> Result<(), DownloadError> {
+        let (mut store, remembered) = DownloadStore::open(&target)?;
         let Some(memory) = remembered else { return Ok(()) };
         // The digest known now must not contradict the one recorded by the earlier run.
         let promised = (known(self.job).digest, memory.identity.digest);
@@ -46,7 +46,7 @@ impl Engine<'_> {
             return Ok(());
         }
         let digest = self.identity.digest.or(memory.identity.digest);
-        self.identity = Identity { digest, ..memory.identity };
+        self.identity = ContentIdentity { digest, ..memory.identity };
         let mut done = memory.done;
         store.begin(&done, self.identity.size, self.hashing(), self.pieces())?;
         if self.has_pieces() {
@@ -59,12 +59,13 @@ impl Engine<'_> {
                 store = corrected(store, self.identity.clone(), done.clone()).await?;
             }
         }
-        self.sources.remembered = done.clone();
+        self.sources.resumed = done.clone();
         let balancer = match &self.job.origin {
-            Origin::Address(_) => Balancer::Present,
-            Origin::Mirrors { .. } => Balancer::Absent,
+            FileOrigin::Address(_) => BalancerPresence::Present,
+            FileOrigin::Mirrors { .. } => BalancerPresence::Absent,
         };
-        self.plan = Plan::new(Self::plan_settings(self.context, true), self.identity.size, &done, balancer);
+        self.plan =
+            DownloadPlan::new(Self::plan_settings(self.context, true), self.identity.size, &done, balancer);
         self.plan.allow_parts(Parts::Allowed);
         self.writer = Some(Writer::new(&target, store, done));
         Ok(())
@@ -72,7 +73,11 @@ impl Engine<'_> {
 }
 
 /// Rewrites the journal so that it lists only `right` bytes.
-async fn corrected(store: Store, identity: Identity, right: RangeSet) -> Result<Store, SinkError> {
+async fn corrected(
+    store: DownloadStore,
+    identity: ContentIdentity,
+    right: RangeSet,
+) -> Result<DownloadStore, SinkError> {
     let correcting = tokio::task::spawn_blocking(move || {
         let result = store.correct_journal(None, &identity, &right);
         result.map(|_| store)
@@ -81,7 +86,10 @@ async fn corrected(store: Store, identity: Identity, right: RangeSet) -> Result<
 }
 
 /// Checks all pieces in `done`. Returns the store and the wrong pieces.
-async fn checked(mut store: Store, done: &RangeSet) -> Result<(Store, Vec<ByteRange>), SinkError> {
+async fn checked(
+    mut store: DownloadStore,
+    done: &RangeSet,
+) -> Result<(DownloadStore, Vec<ByteRange>), SinkError> {
     let mut wrong = Vec::new();
     for range in done.iter() {
         let mut start = range.start;

@@ -10,10 +10,10 @@ use url::Url;
 
 use super::super::error::DownloadError;
 use super::super::event::Event;
-use super::super::plan::{Action, ByteRange, Failure, RunId, SourceId, Standing};
+use super::super::plan::{Action, ByteRange, PlanStatus, RunFailure, RunId, SourceId};
 use super::super::sink::Writer;
 use super::engine::Engine;
-use super::fetch::{Extent, OpenError, Opened, Shown, Wanted};
+use super::fetch::{Extent, FetchError, Opened, RangeRequest, Shown};
 use crate::http::client::{Answer, BodyError, TransportError};
 
 /// A run in progress.
@@ -22,44 +22,44 @@ pub(super) struct ActiveRun {
     /// The position in the file of the next byte.
     pub(super) offset: u64,
     pub(super) started: Instant,
-    pub(super) wanted: Wanted,
+    pub(super) wanted: RangeRequest,
     abort: AbortHandle,
 }
 
 /// The body of an answer that is being read.
-pub(super) struct Flow {
+pub(super) struct BodyReader {
     pub(super) url: Url,
     pub(super) answer: Answer,
     pub(super) extent: Extent,
     /// Bytes received but not yet allowed by the rate limit; no further bytes are read before they are.
-    unpaid: Bytes,
+    waiting: Bytes,
 }
 
-impl Flow {
+impl BodyReader {
     pub(super) fn new(opened: Opened) -> Self {
-        Self { url: opened.url, answer: opened.answer, extent: opened.extent, unpaid: Bytes::new() }
+        Self { url: opened.url, answer: opened.answer, extent: opened.extent, waiting: Bytes::new() }
     }
 }
 
-pub(super) enum Step {
+pub(super) enum RunEvent {
     Opened {
         run: RunId,
-        result: Result<Box<Opened>, OpenError>,
+        result: Result<Box<Opened>, FetchError>,
     },
-    /// Bytes were read. With a rate limit they are passed on in portions, as a [`Step::Chunk`] each.
-    Came {
+    /// Bytes were read. With a rate limit they are passed on in portions, as a [`RunEvent::Chunk`] each.
+    Received {
         run: RunId,
-        flow: Flow,
+        body: BodyReader,
         bytes: Bytes,
     },
     Chunk {
         run: RunId,
-        flow: Flow,
+        body: BodyReader,
         bytes: Bytes,
     },
     End {
         run: RunId,
-        flow: Flow,
+        body: BodyReader,
     },
     Broken {
         run: RunId,
@@ -85,7 +85,7 @@ impl Engine<'_> {
                         self.note_failure(active.source, DownloadError::Silent { url, after }, None);
                     }
                 }
-                Action::Ask => self.ask(),
+                Action::QueryBalancer => self.query_balancer(),
             }
         }
     }
@@ -99,26 +99,26 @@ impl Engine<'_> {
 
     fn start(&mut self, run: RunId, source: SourceId, range: ByteRange, now: Instant) {
         let Some(entry) = self.sources.get(source) else { return };
-        self.observer.notice(&Event::Chosen { source: source.0, url: entry.trail.end(), range });
+        self.observer.notice(&Event::Chosen { source: source.0, url: entry.chain.end(), range });
         let known = self.identity.validator().filter(|_| self.identity.is_of(&entry.resource));
         let validator = entry.validator.as_deref().or(known).map(ToOwned::to_owned);
-        let wanted = Wanted { range, size: self.plan.size(), validator };
-        let (fetcher, trail, asked) = (self.fetcher.clone(), entry.trail.clone(), wanted.clone());
+        let wanted = RangeRequest { range, size: self.plan.size(), validator };
+        let (fetcher, chain, asked) = (self.fetcher.clone(), entry.chain.clone(), wanted.clone());
         let opening = async move {
-            let result = fetcher.open(trail, asked).await.map(Box::new);
-            Step::Opened { run, result }
+            let result = fetcher.open(chain, asked).await.map(Box::new);
+            RunEvent::Opened { run, result }
         };
         self.begin(run, source, wanted, now);
         self.step(run, Box::pin(opening));
     }
 
-    pub(super) fn begin(&mut self, run: RunId, source: SourceId, wanted: Wanted, now: Instant) {
+    pub(super) fn begin(&mut self, run: RunId, source: SourceId, wanted: RangeRequest, now: Instant) {
         let (abort, _) = AbortHandle::new_pair();
         let active = ActiveRun { source, offset: wanted.range.start, started: now, wanted, abort };
         self.runs.insert(run, active);
     }
 
-    fn step(&mut self, run: RunId, future: LocalBoxFuture<'static, Step>) {
+    fn step(&mut self, run: RunId, future: LocalBoxFuture<'static, RunEvent>) {
         let Some(active) = self.runs.get_mut(&run) else { return };
         let (abort, registration) = AbortHandle::new_pair();
         active.abort = abort;
@@ -126,35 +126,35 @@ impl Engine<'_> {
     }
 
     /// Reads the next bytes, once the disk has caught up and the rate limit allows the previous bytes.
-    pub(super) fn read(&mut self, run: RunId, mut flow: Flow, now: Instant) {
+    pub(super) fn read(&mut self, run: RunId, mut body: BodyReader, now: Instant) {
         if self.writer.as_ref().is_some_and(Writer::is_full) {
-            self.plan.turned_away(run);
-            self.held_back.push((run, flow));
+            self.plan.pause_timeouts(run);
+            self.held_back.push((run, body));
             return;
         }
-        if let Some(limiter) = self.context.limiter.as_ref().filter(|_| !flow.unpaid.is_empty()) {
-            let bytes = flow.unpaid.split_to(limiter.borrow().read_size().min(flow.unpaid.len()));
+        if let Some(limiter) = self.context.limiter.as_ref().filter(|_| !body.waiting.is_empty()) {
+            let bytes = body.waiting.split_to(limiter.borrow().read_size().min(body.waiting.len()));
             let until = limiter.borrow_mut().take(bytes.len() as u64, now);
-            self.plan.turned_away(run);
+            self.plan.pause_timeouts(run);
             let paying = async move {
                 tokio::time::sleep_until(until).await;
-                Step::Chunk { run, flow, bytes }
+                RunEvent::Chunk { run, body, bytes }
             };
             self.step(run, Box::pin(paying));
             return;
         }
-        self.plan.listened(run, now);
+        self.plan.resume_timeouts(run, now);
         let reading = async move {
-            match flow.answer.chunk().await {
-                Ok(Some(bytes)) => Step::Came { run, flow, bytes },
-                Ok(None) => Step::End { run, flow },
-                Err(error) => Step::Broken { run, url: flow.url, error },
+            match body.answer.chunk().await {
+                Ok(Some(bytes)) => RunEvent::Received { run, body, bytes },
+                Ok(None) => RunEvent::End { run, body },
+                Err(error) => RunEvent::Broken { run, url: body.url, error },
             }
         };
         self.step(run, Box::pin(reading));
     }
 
-    pub(super) fn listen_again(&mut self) -> Result<(), DownloadError> {
+    pub(super) fn resume_reading(&mut self) -> Result<(), DownloadError> {
         if let Some(writer) = &mut self.writer {
             writer.start()?;
         }
@@ -162,45 +162,51 @@ impl Engine<'_> {
             return Ok(());
         }
         let now = Instant::now();
-        for (run, flow) in std::mem::take(&mut self.held_back) {
-            self.read(run, flow, now);
+        for (run, body) in std::mem::take(&mut self.held_back) {
+            self.read(run, body, now);
         }
         Ok(())
     }
 
-    pub(super) fn take(&mut self, step: Step) -> Result<(), DownloadError> {
+    pub(super) fn take(&mut self, step: RunEvent) -> Result<(), DownloadError> {
         let now = Instant::now();
         match step {
-            Step::Opened { run, result: Ok(opened) } => self.judge(run, *opened, now)?,
-            Step::Opened { run, result: Err(OpenError::PastEnd { observed, .. }) }
-                if self.is_end(run, &observed, now) => {}
-            Step::Opened { run, result: Err(error) } => {
+            RunEvent::Opened { run, result: Ok(opened) } => self.judge(run, *opened, now)?,
+            RunEvent::Opened { run, result: Err(FetchError::PastEnd { observed, .. }) }
+                if self.is_end_of_file(run, &observed, now) => {}
+            RunEvent::Opened { run, result: Err(error) } => {
                 let failure = error.failure();
                 let (error, shown) = error.into_error();
                 self.fail(run, failure, error, shown, now);
             }
-            Step::Came { run, mut flow, bytes } if self.context.limiter.is_some() => {
-                flow.unpaid = bytes;
-                self.read(run, flow, now);
+            RunEvent::Received { run, mut body, bytes } if self.context.limiter.is_some() => {
+                body.waiting = bytes;
+                self.read(run, body, now);
             }
-            Step::Came { run, flow, bytes } | Step::Chunk { run, flow, bytes } => {
-                self.keep(run, flow, &bytes, now)?;
+            RunEvent::Received { run, body, bytes } | RunEvent::Chunk { run, body, bytes } => {
+                self.keep(run, body, &bytes, now)?;
             }
-            Step::End { run, flow } => self.end(run, flow, now),
-            Step::Broken { run, url, error } => {
+            RunEvent::End { run, body } => self.end(run, body, now),
+            RunEvent::Broken { run, url, error } => {
                 let error = DownloadError::Transport { url: url.to_string(), source: error };
-                self.fail(run, Failure::Passing { retry_after: None }, error, None, now);
+                self.fail(run, RunFailure::Passing { retry_after: None }, error, None, now);
             }
         }
         Ok(())
     }
 
-    fn keep(&mut self, run: RunId, flow: Flow, bytes: &Bytes, now: Instant) -> Result<(), DownloadError> {
+    fn keep(
+        &mut self,
+        run: RunId,
+        body: BodyReader,
+        bytes: &Bytes,
+        now: Instant,
+    ) -> Result<(), DownloadError> {
         let Some(active) = self.runs.get_mut(&run) else { return Ok(()) };
         let (base, source) = (active.offset, active.source);
         active.offset = base.saturating_add(bytes.len() as u64);
         let kept = self.plan.received(run, bytes.len() as u64, now);
-        let is_complete = self.plan.standing() == Standing::Complete;
+        let is_complete = self.plan.status() == PlanStatus::Complete;
         for fresh in kept {
             let from = usize::try_from(fresh.start.saturating_sub(base)).unwrap_or(usize::MAX);
             let to = usize::try_from(fresh.end.saturating_sub(base)).unwrap_or(usize::MAX);
@@ -218,7 +224,7 @@ impl Engine<'_> {
             }
         }
         if self.plan.is_running(run) {
-            self.read(run, flow, now);
+            self.read(run, body, now);
         } else {
             self.runs.remove(&run);
         }
@@ -226,31 +232,31 @@ impl Engine<'_> {
     }
 
     /// Handles the end of a body. It may be shorter than announced, or than the file.
-    fn end(&mut self, run: RunId, flow: Flow, now: Instant) {
+    fn end(&mut self, run: RunId, body: BodyReader, now: Instant) {
         let Some(active) = self.runs.get(&run) else { return };
-        let (extent, came) = (flow.extent, active.offset);
+        let (extent, came) = (body.extent, active.offset);
         let least = match extent {
             Extent::Whole => self.plan.least_size(),
             Extent::Part { end } => end,
         };
         if came < least {
             let source = BodyError::Short { missing: Some(least.saturating_sub(came)) }.into();
-            let error = DownloadError::Transport { url: flow.url.to_string(), source };
-            self.fail(run, Failure::Passing { retry_after: None }, error, None, now);
+            let error = DownloadError::Transport { url: body.url.to_string(), source };
+            self.fail(run, RunFailure::Passing { retry_after: None }, error, None, now);
             return;
         }
         if extent == Extent::Whole && self.plan.size().is_none() {
-            self.plan.size_is(came);
+            self.plan.set_size(came);
         }
         self.runs.remove(&run);
         self.plan.finished(run, now);
-        flow.answer.finish();
+        body.answer.finish();
     }
 
     pub(super) fn fail(
         &mut self,
         run: RunId,
-        failure: Failure,
+        failure: RunFailure,
         error: DownloadError,
         shown: Option<Shown>,
         now: Instant,
@@ -265,7 +271,7 @@ impl Engine<'_> {
         if let Some(entry) = self.sources.get(source) {
             self.observer.notice(&Event::Dropped {
                 source: source.0,
-                url: entry.trail.end(),
+                url: entry.chain.end(),
                 reason: &reason,
             });
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::super::plan::{ByteRange, RangeSet, SourceId};
-use super::super::redirect::Trail;
+use super::super::redirect::RedirectChain;
 
 /// Maximum number of reported failures of one source.
 const MAX_ERRORS: usize = 16;
@@ -13,7 +13,7 @@ const MAX_ERRORS: usize = 16;
 /// Maximum number of sources of one download.
 const MAX_SOURCES: usize = 128;
 
-/// Report of one source.
+/// DownloadReport of one source.
 #[derive(Debug, Clone)]
 pub struct SourceReport {
     /// The address of the source.
@@ -28,9 +28,9 @@ pub struct SourceReport {
 
 /// State of a source in the engine.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct SourceState {
     /// The redirects that lead to the source, including its own.
-    pub(super) trail: Trail,
+    pub(super) chain: RedirectChain,
     /// The [resource](super::super::identity::resource) of the source.
     pub(super) resource: String,
     /// The strong ETag of the file at this source.
@@ -47,20 +47,20 @@ pub(super) struct Source {
 /// All sources of one download. An index is a [`SourceId`] of the plan.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    list: Vec<Source>,
+    list: Vec<SourceState>,
     /// Bytes from an earlier run.
-    pub(super) remembered: RangeSet,
+    pub(super) resumed: RangeSet,
 }
 
 impl Sources {
     /// Adds a source. Returns `None` if it is known or there are too many.
-    pub(super) fn add(&mut self, trail: Trail, resource: &str) -> Option<SourceId> {
-        let known = self.list.iter().any(|source| source.trail.end() == trail.end());
+    pub(super) fn add(&mut self, chain: RedirectChain, resource: &str) -> Option<SourceId> {
+        let known = self.list.iter().any(|source| source.chain.end() == chain.end());
         if known || self.list.len() >= MAX_SOURCES {
             return None;
         }
-        self.list.push(Source {
-            trail,
+        self.list.push(SourceState {
+            chain,
             resource: resource.to_owned(),
             etag: None,
             validator: None,
@@ -72,11 +72,11 @@ impl Sources {
         Some(SourceId(self.list.len().saturating_sub(1)))
     }
 
-    pub(super) fn get(&self, id: SourceId) -> Option<&Source> {
+    pub(super) fn get(&self, id: SourceId) -> Option<&SourceState> {
         self.list.get(id.0)
     }
 
-    pub(super) fn get_mut(&mut self, id: SourceId) -> Option<&mut Source> {
+    pub(super) fn get_mut(&mut self, id: SourceId) -> Option<&mut SourceState> {
         self.list.get_mut(id.0)
     }
 
@@ -93,7 +93,7 @@ impl Sources {
     }
 
     pub(super) fn name(&self, index: usize) -> String {
-        self.list.get(index).map(|source| source.trail.end().to_string()).unwrap_or_default()
+        self.list.get(index).map(|source| source.chain.end().to_string()).unwrap_or_default()
     }
 
     pub(super) fn note_error(&mut self, id: SourceId, error: String) {
@@ -112,7 +112,7 @@ impl Sources {
 
     /// Removes discarded bytes from all sources.
     pub(super) fn forget(&mut self, range: ByteRange) {
-        self.remembered.remove(range);
+        self.resumed.remove(range);
         for source in &mut self.list {
             source.supplied.remove(range);
         }
@@ -134,7 +134,7 @@ impl Sources {
     pub(super) fn authorities(&self, ids: impl Iterator<Item = SourceId>) -> String {
         let mut list: Vec<String> = Vec::new();
         for id in ids {
-            let Some(url) = self.get(id).map(|source| source.trail.end()) else { continue };
+            let Some(url) = self.get(id).map(|source| source.chain.end()) else { continue };
             let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { continue };
             let authority = format!("{host}:{port}");
             if !list.contains(&authority) {
@@ -148,7 +148,7 @@ impl Sources {
         self.list
             .iter()
             .map(|source| SourceReport {
-                url: source.trail.end().clone(),
+                url: source.chain.end().clone(),
                 bytes: source.supplied.len(),
                 first_byte: source.first_byte,
                 errors: source.errors.clone(),

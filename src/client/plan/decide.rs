@@ -5,41 +5,41 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    Action, Attention, Availability, ByteRange, Failure, Parts, Phase, Plan, Race, RangeSet, Ranges, Rival,
-    Run, RunId, Source, SourceId,
+    Action, Availability, ByteRange, DownloadPlan, Parts, PlanSource, Race, RangeSet, RangeSupport, Rival,
+    Run, RunFailure, RunId, RunPhase, SourceId, TimeoutState,
 };
 
-impl Plan {
+impl DownloadPlan {
     /// The actions to take at `now`.
     pub fn decide(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         self.settle_races(now, &mut actions);
         self.watch_silence(now, &mut actions);
-        self.wake_the_blameless(now);
+        self.clear_faultless_backoff(now);
         self.fill_gaps(now, &mut actions);
         self.share(now, &mut actions);
-        self.ask_if_needed(now, &mut actions);
+        self.query_if_needed(now, &mut actions);
         actions
     }
 
     /// Time of the next call of [`decide`](Self::decide) if no event happens before.
     #[must_use]
     pub fn next_wake(&self, now: Instant) -> Option<Instant> {
-        let heeded = self.runs.values().filter(|run| run.attention == Attention::Listening);
-        let silences = heeded.flat_map(|run| {
-            let hedge = run.heard.checked_add(self.hedge_limit(run)).filter(|_| run.rival.is_none());
-            let drop = run.heard.checked_add(self.drop_limit(run));
+        let timed = self.runs.values().filter(|run| run.timeouts == TimeoutState::Running);
+        let silences = timed.flat_map(|run| {
+            let hedge = run.last_activity.checked_add(self.hedge_limit(run)).filter(|_| run.rival.is_none());
+            let drop = run.last_activity.checked_add(self.drop_limit(run));
             hedge.into_iter().chain(drop)
         });
         let rests = self.sources.iter().filter_map(|source| match source.availability {
-            Availability::Resting(until) => Some(until),
+            Availability::BackingOff(until) => Some(until),
             _ => None,
         });
-        let ask = self.asking.not_before.filter(|_| self.may_ask() && !self.asking.under_way);
+        let ask = self.query.not_before.filter(|_| self.may_query() && !self.query.in_progress);
         // The benefit of another source changes with the rates.
         let share = now.checked_add(self.settings.sample_time).filter(|_| {
             self.parts == Parts::Allowed
-                && self.runs.values().any(|run| run.phase == Phase::Streaming)
+                && self.runs.values().any(|run| run.phase == RunPhase::Streaming)
                 && self.sources.len() > 1
         });
         silences.chain(rests).chain(ask).chain(share).filter(|&at| at > now).min()
@@ -67,10 +67,10 @@ impl Plan {
             source,
             next: range.start,
             end: range.end,
-            phase: Phase::Waiting,
+            phase: RunPhase::Waiting,
             started: now,
-            heard: now,
-            attention: Attention::Listening,
+            last_activity: now,
+            timeouts: TimeoutState::Running,
             received: 0,
             kept: 0,
             rival,
@@ -97,15 +97,15 @@ impl Plan {
     /// The best idle source: fewest failures, then fastest, then first named.
     pub(super) fn idle_source(&self, range: ByteRange, now: Instant) -> Option<SourceId> {
         let is_part = range.start > 0 || Some(range.end) != self.size.or(Some(u64::MAX));
-        let mut best: Option<(SourceId, &Source)> = None;
+        let mut best: Option<(SourceId, &PlanSource)> = None;
         for (index, source) in self.sources.iter().enumerate() {
             let id = SourceId(index);
             let is_idle = source.is_ready(now) && self.runs.values().all(|run| run.source != id);
-            if !is_idle || (is_part && source.ranges == Ranges::Refused) {
+            if !is_idle || (is_part && source.ranges == RangeSupport::Refused) {
                 continue;
             }
             let is_better = best.is_none_or(|(_, other)| {
-                let key = |source: &Source| (source.failures, source.rate().is_none());
+                let key = |source: &PlanSource| (source.failures, source.rate().is_none());
                 let rates = (source.rate().unwrap_or(0.0), other.rate().unwrap_or(0.0));
                 key(source) < key(other) || (key(source) == key(other) && rates.0 > rates.1)
             });
@@ -134,12 +134,14 @@ impl Plan {
                 }
                 continue;
             };
-            let spoke_last = run.heard > rival.heard && run.phase == Phase::Streaming && run.received > 0;
-            if race == Race::ToSpeak && spoke_last {
+            let is_ahead = run.last_activity > rival.last_activity
+                && run.phase == RunPhase::Streaming
+                && run.received > 0;
+            if race == Race::FirstByte && is_ahead {
                 let loser = rival.source;
                 self.stop(other, now, actions);
                 if let Some(source) = self.sources.get_mut(loser.0) {
-                    source.rest(self.settings.cool_down, now);
+                    source.back_off(self.settings.cool_down, now);
                 }
             }
         }
@@ -157,24 +159,24 @@ impl Plan {
     fn hedge_limit(&self, run: &Run) -> Duration {
         match run.phase {
             // A head without a byte of the body is not progress.
-            Phase::Streaming if run.received > 0 => self.settings.hedge_after,
-            Phase::Streaming | Phase::Waiting => self
+            RunPhase::Streaming if run.received > 0 => self.settings.hedge_after,
+            RunPhase::Streaming | RunPhase::Waiting => self
                 .source(run.source)
-                .map_or(self.settings.head_after, |source| source.patience(&self.settings)),
+                .map_or(self.settings.head_after, |source| source.head_timeout(&self.settings)),
         }
     }
 
     /// Timeout of a silent run. It is longer for the only source if a new request would only repeat its work:
     /// before its head, and if it does not support ranges.
     fn drop_limit(&self, run: &Run) -> Duration {
-        let is_other = |(index, source): (usize, &Source)| {
-            SourceId(index) != run.source && source.availability != Availability::Out
+        let is_other = |(index, source): (usize, &PlanSource)| {
+            SourceId(index) != run.source && source.availability != Availability::Excluded
         };
-        let may_name_others = self.may_ask() && self.asking.fruitless == 0;
+        let may_name_others = self.may_query() && self.query.since_progress == 0;
         let is_alone = !may_name_others && !self.sources.iter().enumerate().any(is_other);
-        let begins_again = run.phase == Phase::Waiting
+        let begins_again = run.phase == RunPhase::Waiting
             || self.parts == Parts::Forbidden
-            || self.source(run.source).is_some_and(|source| source.ranges == Ranges::Refused);
+            || self.source(run.source).is_some_and(|source| source.ranges == RangeSupport::Refused);
         if is_alone && begins_again { self.settings.drop_lone_after() } else { self.settings.drop_after }
     }
 
@@ -183,18 +185,18 @@ impl Plan {
         let ids: Vec<RunId> = self.runs.keys().copied().collect();
         for id in ids {
             let Some(run) = self.runs.get(&id) else { continue };
-            if run.attention == Attention::Elsewhere {
+            if run.timeouts == TimeoutState::Paused {
                 continue;
             }
-            let silence = now.duration_since(run.heard);
+            let silence = now.duration_since(run.last_activity);
             if silence >= self.drop_limit(run) {
                 actions.push(Action::Drop { run: id, silence });
-                self.failed(id, Failure::Passing { retry_after: None }, 1.0, now);
+                self.failed(id, RunFailure::Passing { retry_after: None }, 1.0, now);
             } else if silence >= self.hedge_limit(run) && run.rival.is_none() {
                 let range = ByteRange::new(run.next, run.end);
                 match self.idle_source(range, now) {
-                    Some(source) => actions.extend(self.begin_rival(id, source, Race::ToSpeak, now)),
-                    None => self.asking.wanted = true,
+                    Some(source) => actions.extend(self.begin_rival(id, source, Race::FirstByte, now)),
+                    None => self.query.wanted = true,
                 }
             }
         }
@@ -202,12 +204,12 @@ impl Plan {
 
     /// Clears the back-off of sources that were stopped without a failure if no other source is usable and
     /// the balancer offers no new one.
-    fn wake_the_blameless(&mut self, now: Instant) {
-        let was_asked = self.asking.fruitless > 0 || !self.may_ask();
-        let nobody_works = self.runs.is_empty() && !self.sources.iter().any(|source| source.is_ready(now));
-        if nobody_works && was_asked && !self.asking.under_way {
+    fn clear_faultless_backoff(&mut self, now: Instant) {
+        let was_asked = self.query.since_progress > 0 || !self.may_query();
+        let is_idle = self.runs.is_empty() && !self.sources.iter().any(|source| source.is_ready(now));
+        if is_idle && was_asked && !self.query.in_progress {
             for source in self.sources.iter_mut().filter(|source| source.failures == 0) {
-                if let Availability::Resting(_) = source.availability {
+                if let Availability::BackingOff(_) = source.availability {
                     source.availability = Availability::Ready;
                 }
             }

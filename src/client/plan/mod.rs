@@ -14,22 +14,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-mod asking;
-mod deciding;
+mod decide;
+mod query;
 mod range;
 mod run;
 mod settings;
-mod sharing;
+mod share;
 #[cfg(test)]
 mod simulation;
 mod source;
 
-use asking::Asking;
-use run::{Attention, Phase, Race, Rival, Run};
+use query::BalancerQuery;
+use run::{Race, Rival, Run, RunPhase, TimeoutState};
 
 pub use range::{ByteRange, RangeSet};
 pub use settings::PlanSettings;
-pub use source::{Availability, Failure, Ranges, Source};
+pub use source::{Availability, PlanSource, RangeSupport, RunFailure};
 
 /// Index of a source, in the order of addition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,14 +71,14 @@ pub enum Action {
         /// Time since the last byte.
         silence: Duration,
     },
-    /// Query the balancer for other sources; the answer is passed to [`Plan::named`] or [`Plan::asked`].
-    Ask,
+    /// Query the balancer for other sources; the answer is passed to [`DownloadPlan::on_sources_named`] or [`DownloadPlan::on_query_finished`].
+    QueryBalancer,
 }
 
 /// Status of the download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// A request is active, or will be at [`Plan::next_wake`].
+pub enum PlanStatus {
+    /// A request is active, or will be at [`DownloadPlan::next_wake`].
     Working,
     /// No byte is missing.
     Complete,
@@ -88,7 +88,7 @@ pub enum Standing {
 
 /// Whether a balancer can name other sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balancer {
+pub enum BalancerPresence {
     /// A balancer can.
     Present,
     /// The address is that of a server.
@@ -106,24 +106,29 @@ pub enum Parts {
 
 /// The plan of one download.
 #[derive(Debug)]
-pub struct Plan {
+pub struct DownloadPlan {
     settings: PlanSettings,
-    sources: Vec<Source>,
+    sources: Vec<PlanSource>,
     runs: BTreeMap<RunId, Run>,
     next_run: u64,
     size: Option<u64>,
     missing: RangeSet,
     parts: Parts,
-    balancer: Balancer,
-    asking: Asking,
+    balancer: BalancerPresence,
+    query: BalancerQuery,
     /// Whether a second source was found worthwhile; from then on, idle sources help.
     is_shared: bool,
 }
 
-impl Plan {
+impl DownloadPlan {
     /// A plan for a file of which the bytes `done` are present. An unknown size may be set later.
     #[must_use]
-    pub fn new(settings: PlanSettings, size: Option<u64>, done: &RangeSet, balancer: Balancer) -> Self {
+    pub fn new(
+        settings: PlanSettings,
+        size: Option<u64>,
+        done: &RangeSet,
+        balancer: BalancerPresence,
+    ) -> Self {
         let mut missing = RangeSet::of(ByteRange::new(0, size.unwrap_or(u64::MAX)));
         for range in done.iter() {
             missing.remove(range);
@@ -137,20 +142,20 @@ impl Plan {
             missing,
             parts: Parts::Forbidden,
             balancer,
-            asking: Asking::default(),
+            query: BalancerQuery::default(),
             is_shared: false,
         }
     }
 
     /// Adds a source that may be used at once.
     pub fn add_source(&mut self) -> SourceId {
-        self.sources.push(Source::new());
+        self.sources.push(PlanSource::new());
         SourceId(self.sources.len().saturating_sub(1))
     }
 
     /// The state of a source.
     #[must_use]
-    pub fn source(&self, source: SourceId) -> Option<&Source> {
+    pub fn source(&self, source: SourceId) -> Option<&PlanSource> {
         self.sources.get(source.0)
     }
 
@@ -172,7 +177,7 @@ impl Plan {
     }
 
     /// Sets the size of the file, in bytes.
-    pub fn size_is(&mut self, size: u64) {
+    pub fn set_size(&mut self, size: u64) {
         self.size = Some(size);
         self.missing.remove(ByteRange::new(size, u64::MAX));
         for run in self.runs.values_mut() {
@@ -191,7 +196,7 @@ impl Plan {
 
     /// The runs whose answers have started.
     pub fn answered(&self) -> impl Iterator<Item = RunId> + '_ {
-        self.runs.iter().filter(|(_, run)| run.phase == Phase::Streaming).map(|(id, _)| *id)
+        self.runs.iter().filter(|(_, run)| run.phase == RunPhase::Streaming).map(|(id, _)| *id)
     }
 
     /// Marks wrong bytes as missing again.
@@ -202,14 +207,14 @@ impl Plan {
     /// Excludes the source from further requests.
     pub fn exclude(&mut self, source: SourceId) {
         if let Some(source) = self.sources.get_mut(source.0) {
-            source.availability = Availability::Out;
+            source.availability = Availability::Excluded;
         }
     }
 
     /// Whether the source is excluded.
     #[must_use]
     pub fn is_excluded(&self, source: SourceId) -> bool {
-        self.source(source).is_none_or(|source| source.availability == Availability::Out)
+        self.source(source).is_none_or(|source| source.availability == Availability::Excluded)
     }
 
     /// Readmits an excluded source.
@@ -226,19 +231,19 @@ impl Plan {
     }
 
     /// Handles the head of an answer; its body begins at byte `start`.
-    pub fn head_came(&mut self, id: RunId, start: u64, now: Instant) {
+    pub fn on_response_head(&mut self, id: RunId, start: u64, now: Instant) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.next = start;
-        run.phase = Phase::Streaming;
+        run.phase = RunPhase::Streaming;
         let latency = now.duration_since(run.started);
-        run.heard = now;
+        run.last_activity = now;
         if let Some(source) = self.sources.get_mut(run.source.0) {
-            source.head_came(latency, now);
+            source.on_response_head(latency, now);
         }
     }
 
     /// Shortens the run to the end announced by its answer; another run fetches the rest.
-    pub fn announced(&mut self, id: RunId, end: u64) {
+    pub fn limit_to_announced(&mut self, id: RunId, end: u64) {
         if let Some(run) = self.runs.get_mut(&id) {
             run.end = run.end.min(end);
         }
@@ -251,27 +256,27 @@ impl Plan {
     }
 
     /// Pauses the timeouts of the run while the client is not reading from it.
-    pub fn turned_away(&mut self, id: RunId) {
+    pub fn pause_timeouts(&mut self, id: RunId) {
         if let Some(run) = self.runs.get_mut(&id) {
-            run.attention = Attention::Elsewhere;
+            run.timeouts = TimeoutState::Paused;
         }
     }
 
     /// Resumes the timeouts of the run.
-    pub fn listened(&mut self, id: RunId, now: Instant) {
+    pub fn resume_timeouts(&mut self, id: RunId, now: Instant) {
         if let Some(run) = self.runs.get_mut(&id)
-            && run.attention == Attention::Elsewhere
+            && run.timeouts == TimeoutState::Paused
         {
-            run.attention = Attention::Listening;
-            run.heard = now;
+            run.timeouts = TimeoutState::Running;
+            run.last_activity = now;
         }
     }
 
     /// Restarts all timeouts after the process was suspended, for example by SIGSTOP.
-    pub fn was_suspended(&mut self, now: Instant) {
+    pub fn restart_timeouts(&mut self, now: Instant) {
         for run in self.runs.values_mut() {
-            run.heard = now;
-            if run.phase == Phase::Waiting {
+            run.last_activity = now;
+            if run.phase == RunPhase::Waiting {
                 run.started = now;
             }
         }
@@ -282,20 +287,20 @@ impl Plan {
     /// The run ends with its last byte; [`finished`](Self::finished) need not be called then.
     pub fn received(&mut self, id: RunId, count: u64, now: Instant) -> Vec<ByteRange> {
         let Some(run) = self.runs.get_mut(&id) else { return Vec::new() };
-        let came = ByteRange::new(run.next, run.next.saturating_add(count));
-        run.next = came.end;
-        run.heard = now;
+        let received = ByteRange::new(run.next, run.next.saturating_add(count));
+        run.next = received.end;
+        run.last_activity = now;
         run.received = run.received.saturating_add(count);
-        let wanted = came.intersection(&ByteRange::new(came.start, run.end));
+        let wanted = received.intersection(&ByteRange::new(received.start, run.end));
         if let Some(source) = self.sources.get_mut(run.source.0) {
-            source.bytes_came(count, now);
+            source.on_bytes(count, now);
         }
         let is_over = run.next >= run.end;
         let fresh = self.missing.within(wanted);
         self.missing.remove(wanted);
         run.kept = run.kept.saturating_add(fresh.iter().map(ByteRange::len).sum());
         if !fresh.is_empty() {
-            self.asking.fruitless = 0;
+            self.query.since_progress = 0;
         }
         if is_over {
             self.finished(id, now);
@@ -321,7 +326,7 @@ impl Plan {
     }
 
     /// Records the failure of a run; `jitter` is a random number in 0..1.
-    pub fn failed(&mut self, id: RunId, failure: Failure, jitter: f64, now: Instant) {
+    pub fn failed(&mut self, id: RunId, failure: RunFailure, jitter: f64, now: Instant) {
         let Some(run) = self.runs.remove(&id) else { return };
         if let Some(source) = self.sources.get_mut(run.source.0) {
             source.run_ended(now);
@@ -338,7 +343,7 @@ impl Plan {
     /// Whether a source is ready, or active without a failure.
     #[must_use]
     pub fn is_trusted(&self, source: SourceId) -> bool {
-        let is_silent = self.runs.values().any(|run| run.source == source && run.phase == Phase::Waiting);
+        let is_silent = self.runs.values().any(|run| run.source == source && run.phase == RunPhase::Waiting);
         !is_silent
             && self
                 .source(source)
@@ -348,7 +353,7 @@ impl Plan {
     /// Notes that the source does not support ranges.
     pub fn refuses_ranges(&mut self, source: SourceId) {
         if let Some(source) = self.sources.get_mut(source.0) {
-            source.ranges = Ranges::Refused;
+            source.ranges = RangeSupport::Refused;
         }
     }
 
@@ -366,32 +371,33 @@ impl Plan {
 
     /// Whether every source is excluded and no run is active.
     #[must_use]
-    pub fn is_deserted(&self) -> bool {
-        self.runs.is_empty() && self.sources.iter().all(|source| source.availability == Availability::Out)
+    pub fn is_out_of_sources(&self) -> bool {
+        self.runs.is_empty()
+            && self.sources.iter().all(|source| source.availability == Availability::Excluded)
     }
 
     /// Stops retrying: sources in back-off are excluded, and so are sources that fail from now on.
-    pub fn lose_patience(&mut self) {
+    pub fn stop_retrying(&mut self) {
         self.settings.max_failures = 0;
-        self.balancer = Balancer::Absent;
+        self.balancer = BalancerPresence::Absent;
         for source in &mut self.sources {
-            if matches!(source.availability, Availability::Resting(_)) {
-                source.availability = Availability::Out;
+            if matches!(source.availability, Availability::BackingOff(_)) {
+                source.availability = Availability::Excluded;
             }
         }
     }
 
     /// Status of the download.
     #[must_use]
-    pub fn standing(&self) -> Standing {
-        let anybody = self.sources.iter().any(|source| source.availability != Availability::Out)
+    pub fn status(&self) -> PlanStatus {
+        let has_source = self.sources.iter().any(|source| source.availability != Availability::Excluded)
             || !self.runs.is_empty();
         if self.size.is_some() && self.missing.is_empty() {
-            Standing::Complete
-        } else if anybody || self.may_ask() || self.asking.under_way {
-            Standing::Working
+            PlanStatus::Complete
+        } else if has_source || self.may_query() || self.query.in_progress {
+            PlanStatus::Working
         } else {
-            Standing::Stuck
+            PlanStatus::Stuck
         }
     }
 }

@@ -4,81 +4,82 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Action, Balancer, Plan, source};
+use super::{Action, BalancerPresence, DownloadPlan, source};
 
 /// Queries in a row without a new source, after which the balancer is assumed to have no others.
-const BARREN_ASKINGS: u32 = 2;
+const MAX_QUERIES_WITHOUT_NEW_SOURCE: u32 = 2;
 
 /// State of the queries to the balancer.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Asking {
-    pub(super) under_way: bool,
+pub(super) struct BalancerQuery {
+    pub(super) in_progress: bool,
     /// Queries in a row since the last received byte.
-    pub(super) fruitless: u32,
+    pub(super) since_progress: u32,
     /// Queries in a row without a new source.
-    pub(super) barren: u32,
+    pub(super) without_new_source: u32,
     pub(super) not_before: Option<Instant>,
     /// A run is stalled and no idle source can replace it.
     pub(super) wanted: bool,
 }
 
-impl Plan {
+impl DownloadPlan {
     /// Handles an answer of the balancer with `new_sources` sources, which were added before this call. If
     /// there are any, the next query may follow at once.
-    pub fn named(&mut self, new_sources: usize, jitter: f64, now: Instant) {
+    pub fn on_sources_named(&mut self, new_sources: usize, jitter: f64, now: Instant) {
         if new_sources == 0 {
-            self.asking.barren = self.asking.barren.saturating_add(1);
-            if self.is_deserted() && self.asking.barren >= BARREN_ASKINGS {
-                self.balancer = Balancer::Absent;
+            self.query.without_new_source = self.query.without_new_source.saturating_add(1);
+            if self.is_out_of_sources() && self.query.without_new_source >= MAX_QUERIES_WITHOUT_NEW_SOURCE {
+                self.balancer = BalancerPresence::Absent;
             }
-            self.asked(None, jitter, now);
+            self.on_query_finished(None, jitter, now);
         } else {
-            self.asking.barren = 0;
-            self.asked(Some(Duration::ZERO), jitter, now);
+            self.query.without_new_source = 0;
+            self.on_query_finished(Some(Duration::ZERO), jitter, now);
         }
     }
 
     /// Handles the end of a query without new sources. `retry_after` is the delay that the balancer asked
     /// for.
-    pub fn asked(&mut self, retry_after: Option<Duration>, jitter: f64, now: Instant) {
-        self.asking.under_way = false;
-        self.asking.wanted = false;
-        self.asking.fruitless = self.asking.fruitless.saturating_add(1);
+    pub fn on_query_finished(&mut self, retry_after: Option<Duration>, jitter: f64, now: Instant) {
+        self.query.in_progress = false;
+        self.query.wanted = false;
+        self.query.since_progress = self.query.since_progress.saturating_add(1);
         let rest =
-            retry_after.unwrap_or_else(|| source::backoff(&self.settings, self.asking.fruitless, jitter));
+            retry_after.unwrap_or_else(|| source::backoff(&self.settings, self.query.since_progress, jitter));
         match now.checked_add(rest) {
-            Some(at) => self.asking.not_before = Some(at),
-            None => self.balancer = Balancer::Absent,
+            Some(at) => self.query.not_before = Some(at),
+            None => self.balancer = BalancerPresence::Absent,
         }
     }
 
     /// Resets the count of fruitless queries: the user asked to wait for the balancer without a limit.
-    pub fn keep_asking(&mut self) {
-        self.asking.fruitless = 0;
+    pub fn reset_query_failures(&mut self) {
+        self.query.since_progress = 0;
     }
 
     /// Notes that the address is that of a server, so that no balancer can name others.
-    pub fn is_without_balancer(&mut self) {
-        self.balancer = Balancer::Absent;
+    pub fn set_without_balancer(&mut self) {
+        self.balancer = BalancerPresence::Absent;
     }
 
     /// Whether no balancer can name other sources.
     #[must_use]
     pub fn has_no_balancer(&self) -> bool {
-        self.balancer == Balancer::Absent
+        self.balancer == BalancerPresence::Absent
     }
 
     /// Whether the balancer may be asked, now or after a back-off.
-    pub(super) fn may_ask(&self) -> bool {
-        self.balancer == Balancer::Present && self.asking.fruitless < self.settings.max_failures.max(1)
+    pub(super) fn may_query(&self) -> bool {
+        self.balancer == BalancerPresence::Present
+            && self.query.since_progress < self.settings.max_failures.max(1)
     }
 
-    pub(super) fn ask_if_needed(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let nobody_works = self.runs.is_empty() && !(self.size.is_some() && self.missing.is_empty());
-        let is_time = self.asking.not_before.is_none_or(|at| at <= now);
-        if (nobody_works || self.asking.wanted) && self.may_ask() && is_time && !self.asking.under_way {
-            self.asking.under_way = true;
-            actions.push(Action::Ask);
+    pub(super) fn query_if_needed(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let is_idle = self.runs.is_empty() && !(self.size.is_some() && self.missing.is_empty());
+        let is_time = self.query.not_before.is_none_or(|at| at <= now);
+        if (is_idle || self.query.wanted) && self.may_query() && is_time && !self.query.in_progress {
+            self.query.in_progress = true;
+            actions.push(Action::QueryBalancer);
         }
     }
 }

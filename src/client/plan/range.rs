@@ -1,4 +1,4 @@
-//! Ranges of bytes, and sets of them.
+//! RangeSupport of bytes, and sets of them.
 
 use std::collections::BTreeMap;
 
@@ -153,7 +153,7 @@ mod tests {
     proptest! {
         /// A set behaves like a table with one flag per byte, and its ranges stay disjoint and apart.
         #[test]
-        fn a_set_is_a_table_of_bytes(
+        fn a_set_behaves_like_a_table_of_flags(
             operations in prop::collection::vec(operation(), 0..40),
             window in (0..SIZE, 0..SIZE),
         ) {

@@ -10,11 +10,11 @@ pub(super) struct Run {
     pub(super) source: SourceId,
     pub(super) next: u64,
     pub(super) end: u64,
-    pub(super) phase: Phase,
+    pub(super) phase: RunPhase,
     pub(super) started: Instant,
     /// Time of the last received byte, or of the start.
-    pub(super) heard: Instant,
-    pub(super) attention: Attention,
+    pub(super) last_activity: Instant,
+    pub(super) timeouts: TimeoutState,
     pub(super) received: u64,
     /// Received bytes that were missing.
     pub(super) kept: u64,
@@ -24,17 +24,17 @@ pub(super) struct Run {
 
 /// Progress of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum RunPhase {
     Waiting,
     Streaming,
 }
 
 /// Whether the timeouts of a run are active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Attention {
-    Listening,
+pub(super) enum TimeoutState {
+    Running,
     /// The client itself is not reading: it waits for its disk or its rate limit.
-    Elsewhere,
+    Paused,
 }
 
 /// Another run for the same bytes.
@@ -48,7 +48,7 @@ pub(super) struct Rival {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Race {
     /// One run stalled: the first to receive a byte continues alone.
-    ToSpeak,
+    FirstByte,
     /// The end is near: both runs continue, and each byte is taken from the run that receives it first.
-    ToFinish,
+    Tail,
 }

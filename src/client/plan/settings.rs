@@ -40,13 +40,13 @@ pub struct PlanSettings {
 }
 
 /// Factor on [`PlanSettings::drop_after`] for the only source: five minutes by default.
-const LONE_PATIENCE: u32 = 20;
+const LONE_TIMEOUT_FACTOR: u32 = 20;
 
 impl PlanSettings {
     /// Maximum silence of the only source before it is dropped, if a new request would only repeat its work.
     #[must_use]
     pub fn drop_lone_after(&self) -> Duration {
-        self.drop_after.saturating_mul(LONE_PATIENCE)
+        self.drop_after.saturating_mul(LONE_TIMEOUT_FACTOR)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use tokio::time::Instant;
 
-use super::{Action, ByteRange, Parts, Phase, Plan, Race, Ranges, RunId, SourceId};
+use super::{Action, ByteRange, DownloadPlan, Parts, Race, RangeSupport, RunId, RunPhase, SourceId};
 
 /// A source below this fraction of the median rate is replaced by a source that was not tried yet.
 const TOO_SLOW: f64 = 0.15;
@@ -11,7 +11,7 @@ const TOO_SLOW: f64 = 0.15;
 /// A run is fetched twice if the second source needs less than this fraction of the remaining time.
 const WORTH_TWICE: f64 = 0.5;
 
-impl Plan {
+impl DownloadPlan {
     /// The part of `gap` to assign to a source: the bytes it sends in the lease time, or the minimum if its
     /// rate is unknown.
     ///
@@ -24,7 +24,7 @@ impl Plan {
     }
 
     fn lease_bytes(&self, source: SourceId) -> u64 {
-        let rate = self.source(source).and_then(super::Source::rate).unwrap_or(0.0);
+        let rate = self.source(source).and_then(super::PlanSource::rate).unwrap_or(0.0);
         ((rate * self.settings.lease_time.as_secs_f64()) as u64).max(self.settings.lease_min)
     }
 
@@ -33,11 +33,11 @@ impl Plan {
         if self.parts == Parts::Forbidden || self.size.is_none() {
             return;
         }
-        self.replace_the_slow(now, actions);
+        self.replace_slow_run(now, actions);
         while self.runs.len() < self.settings.max_sources && self.free().is_empty() {
             let Some(victim) = self.longest_run() else { return };
             let Some(helper) = self.helper(victim, now) else { return };
-            if !self.is_shared && !self.pays(now) {
+            if !self.is_shared && !self.saves_time(now) {
                 return;
             }
             if !self.help(victim, helper, now, actions) {
@@ -53,7 +53,7 @@ impl Plan {
     }
 
     /// Whether a second source would save enough time.
-    fn pays(&self, now: Instant) -> bool {
+    fn saves_time(&self, now: Instant) -> bool {
         let rate: f64 = self.streaming().filter_map(|(_, run)| self.source(run.source)?.rate()).sum();
         let sampled = self
             .streaming()
@@ -64,7 +64,7 @@ impl Plan {
     }
 
     fn streaming(&self) -> impl Iterator<Item = (RunId, &super::Run)> {
-        self.runs.iter().filter(|(_, run)| run.phase == Phase::Streaming).map(|(&id, run)| (id, run))
+        self.runs.iter().filter(|(_, run)| run.phase == RunPhase::Streaming).map(|(&id, run)| (id, run))
     }
 
     /// The run with the most time left, among those with a known rate.
@@ -105,7 +105,7 @@ impl Plan {
         }
         let is_faster = latency + left / helper_rate < WORTH_TWICE * left / rate;
         if is_faster && other.rate().is_some() {
-            actions.extend(self.begin_rival(victim, helper, Race::ToFinish, now));
+            actions.extend(self.begin_rival(victim, helper, Race::Tail, now));
             return true;
         }
         false
@@ -113,14 +113,14 @@ impl Plan {
 
     /// If all runs are in use, stops a source that is far slower than the others, so that an untried source
     /// can start.
-    fn replace_the_slow(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn replace_slow_run(&mut self, now: Instant, actions: &mut Vec<Action>) {
         if self.runs.len() < self.settings.max_sources || self.runs.len() < 2 {
             return;
         }
         let untried = self.sources.iter().enumerate().any(|(index, source)| {
             source.rate().is_none()
                 && source.is_ready(now)
-                && source.ranges == Ranges::Likely
+                && source.ranges == RangeSupport::Likely
                 && self.runs.values().all(|run| run.source != SourceId(index))
         });
         let mut rates: Vec<(f64, RunId)> = self
@@ -138,7 +138,7 @@ impl Plan {
         let Some(source) = self.runs.get(&id).map(|run| run.source) else { return };
         self.stop(id, now, actions);
         if let Some(source) = self.sources.get_mut(source.0) {
-            source.rest(self.settings.cool_down, now);
+            source.back_off(self.settings.cool_down, now);
         }
     }
 }

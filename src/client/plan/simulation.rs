@@ -12,7 +12,7 @@ const TICK: Duration = Duration::from_millis(5);
 
 /// A server: its rate, its latency, and the byte of each answer at which it closes the connection.
 #[derive(Debug, Clone)]
-struct Server {
+struct SimulatedServer {
     rate: u64,
     latency: Duration,
     breaks_after: Option<u64>,
@@ -21,13 +21,13 @@ struct Server {
     is_silent: bool,
 }
 
-impl Server {
+impl SimulatedServer {
     fn new(rate: u64) -> Self {
         Self { rate, latency: Duration::from_millis(10), breaks_after: None, dies_at: None, is_silent: false }
     }
 }
 
-struct Flow {
+struct SimulatedRun {
     source: SourceId,
     range: ByteRange,
     asked: Instant,
@@ -36,9 +36,9 @@ struct Flow {
     credit: f64,
 }
 
-struct Outcome {
+struct SimulationResult {
     took: Duration,
-    standing: Standing,
+    status: PlanStatus,
     /// All bytes that servers sent.
     sent: u64,
     by_source: BTreeMap<usize, u64>,
@@ -47,19 +47,24 @@ struct Outcome {
 
 /// Runs a download of `size` bytes until it ends, at most for `limit`. Every byte must be accepted exactly
 /// once.
-fn simulate(size: u64, servers: &[Server], settings: PlanSettings, limit: Duration) -> Outcome {
+fn simulate(
+    size: u64,
+    servers: &[SimulatedServer],
+    settings: PlanSettings,
+    limit: Duration,
+) -> SimulationResult {
     let start = Instant::now();
     let mut now = start;
-    let mut plan = Plan::new(settings, Some(size), &RangeSet::new(), Balancer::Absent);
+    let mut plan = DownloadPlan::new(settings, Some(size), &RangeSet::new(), BalancerPresence::Absent);
     plan.allow_parts(Parts::Allowed);
     for _ in servers {
         plan.add_source();
     }
-    let mut flows: BTreeMap<RunId, Flow> = BTreeMap::new();
+    let mut flows: BTreeMap<RunId, SimulatedRun> = BTreeMap::new();
     let mut accepted = RangeSet::new();
-    let mut outcome = Outcome {
+    let mut outcome = SimulationResult {
         took: limit,
-        standing: Standing::Working,
+        status: PlanStatus::Working,
         sent: 0,
         by_source: BTreeMap::new(),
         requests: 0,
@@ -70,7 +75,8 @@ fn simulate(size: u64, servers: &[Server], settings: PlanSettings, limit: Durati
                 Action::Start { run, source, range } => {
                     assert!(flows.values().all(|flow| flow.source != source), "two runs on one source");
                     outcome.requests += 1;
-                    let flow = Flow { source, range, asked: now, has_head: false, sent: 0, credit: 0.0 };
+                    let flow =
+                        SimulatedRun { source, range, asked: now, has_head: false, sent: 0, credit: 0.0 };
                     flows.insert(run, flow);
                 }
                 Action::Shorten { run, end } => {
@@ -81,11 +87,11 @@ fn simulate(size: u64, servers: &[Server], settings: PlanSettings, limit: Durati
                 Action::Stop { run } | Action::Drop { run, .. } => {
                     flows.remove(&run);
                 }
-                Action::Ask => panic!("there is no balancer"),
+                Action::QueryBalancer => panic!("there is no balancer"),
             }
         }
-        outcome.standing = plan.standing();
-        if outcome.standing != Standing::Working {
+        outcome.status = plan.status();
+        if outcome.status != PlanStatus::Working {
             outcome.took = now.duration_since(start);
             break;
         }
@@ -96,7 +102,7 @@ fn simulate(size: u64, servers: &[Server], settings: PlanSettings, limit: Durati
             let server = &servers[flow.source.0];
             if server.dies_at.is_some_and(|at| now.duration_since(start) >= at) {
                 flows.remove(&run);
-                plan.failed(run, Failure::Passing { retry_after: None }, 0.5, now);
+                plan.failed(run, RunFailure::Passing { retry_after: None }, 0.5, now);
                 continue;
             }
             if server.is_silent || now.duration_since(flow.asked) < server.latency {
@@ -104,7 +110,7 @@ fn simulate(size: u64, servers: &[Server], settings: PlanSettings, limit: Durati
             }
             if !flow.has_head {
                 flow.has_head = true;
-                plan.head_came(run, flow.range.start, now);
+                plan.on_response_head(run, flow.range.start, now);
             }
             flow.credit += server.rate as f64 * TICK.as_secs_f64();
             let left = flow.range.len() - flow.sent;
@@ -122,19 +128,19 @@ fn simulate(size: u64, servers: &[Server], settings: PlanSettings, limit: Durati
                 flows.remove(&run);
             } else if Some(flow.sent) == server.breaks_after {
                 flows.remove(&run);
-                plan.failed(run, Failure::Passing { retry_after: None }, 0.5, now);
+                plan.failed(run, RunFailure::Passing { retry_after: None }, 0.5, now);
             }
         }
     }
-    if outcome.standing == Standing::Complete {
+    if outcome.status == PlanStatus::Complete {
         assert_eq!(accepted, RangeSet::of(ByteRange::new(0, size)));
     }
     outcome
 }
 
-fn default_run(size: u64, servers: &[Server]) -> Outcome {
+fn default_run(size: u64, servers: &[SimulatedServer]) -> SimulationResult {
     let outcome = simulate(size, servers, PlanSettings::default(), Duration::from_mins(10));
-    assert_eq!(outcome.standing, Standing::Complete);
+    assert_eq!(outcome.status, PlanStatus::Complete);
     outcome
 }
 
@@ -142,21 +148,22 @@ const MEGA: u64 = 1_000_000;
 
 #[test]
 fn a_small_file_takes_one_request() {
-    let outcome = default_run(MEGA, &[Server::new(20 * MEGA), Server::new(20 * MEGA)]);
+    let outcome = default_run(MEGA, &[SimulatedServer::new(20 * MEGA), SimulatedServer::new(20 * MEGA)]);
     assert_eq!(outcome.requests, 1);
 }
 
 #[test]
 fn a_fast_download_takes_one_request() {
-    let outcome = default_run(64 << 20, &[Server::new(500 * MEGA), Server::new(500 * MEGA)]);
+    let outcome =
+        default_run(64 << 20, &[SimulatedServer::new(500 * MEGA), SimulatedServer::new(500 * MEGA)]);
     assert_eq!(outcome.requests, 1);
 }
 
 #[test]
-fn a_fast_and_a_slow_server_are_nearly_as_fast_as_both() {
+fn a_fast_and_a_slow_server_reach_nearly_the_sum_of_their_rates() {
     let ideal = f64::from(64 << 20) / 22e6;
     for order in [[20, 2], [2, 20]] {
-        let servers = order.map(|rate| Server::new(rate * MEGA));
+        let servers = order.map(|rate| SimulatedServer::new(rate * MEGA));
         let outcome = default_run(64 << 20, &servers);
         assert!(outcome.took.as_secs_f64() < 1.12 * ideal, "{order:?}: {:?}", outcome.took);
         assert!(outcome.sent < (64 << 20) + (1 << 20), "{} sent", outcome.sent);
@@ -165,7 +172,7 @@ fn a_fast_and_a_slow_server_are_nearly_as_fast_as_both() {
 
 #[test]
 fn four_servers_are_nearly_four_times_as_fast() {
-    let outcome = default_run(64 << 20, &[20, 20, 20, 20].map(|rate| Server::new(rate * MEGA)));
+    let outcome = default_run(64 << 20, &[20, 20, 20, 20].map(|rate| SimulatedServer::new(rate * MEGA)));
     let ideal = f64::from(64 << 20) / 80e6;
     assert!(outcome.took.as_secs_f64() < 1.15 * ideal, "{:?}", outcome.took);
 }
@@ -174,7 +181,7 @@ fn four_servers_are_nearly_four_times_as_fast() {
 fn a_server_that_is_killed_costs_little_time_and_few_bytes() {
     let size: u64 = 64 << 20;
     for victim in 0..3 {
-        let mut servers = vec![Server::new(20 * MEGA); 3];
+        let mut servers = vec![SimulatedServer::new(20 * MEGA); 3];
         // A third of the time that all three servers would take.
         let dies_at = Duration::from_secs_f64(size as f64 / 60e6 / 3.0);
         servers[victim].dies_at = Some(dies_at);
@@ -187,43 +194,43 @@ fn a_server_that_is_killed_costs_little_time_and_few_bytes() {
 
 #[test]
 fn a_silent_first_server_costs_one_second() {
-    let mut silent = Server::new(MEGA);
+    let mut silent = SimulatedServer::new(MEGA);
     silent.is_silent = true;
-    let outcome = default_run(MEGA, &[silent, Server::new(100 * MEGA)]);
+    let outcome = default_run(MEGA, &[silent, SimulatedServer::new(100 * MEGA)]);
     assert!(outcome.took < Duration::from_millis(1200), "{:?}", outcome.took);
 }
 
 #[test]
 fn a_crawling_server_is_helped_at_the_end() {
     // The slow server starts first, and would need 1000 s alone.
-    let outcome = default_run(20 << 20, &[Server::new(20_000), Server::new(20 * MEGA)]);
+    let outcome = default_run(20 << 20, &[SimulatedServer::new(20_000), SimulatedServer::new(20 * MEGA)]);
     assert!(outcome.took < Duration::from_secs(3), "{:?}", outcome.took);
 }
 
 #[test]
-fn the_slow_make_room_for_the_untried() {
-    let mut servers = vec![Server::new(MEGA); 4];
+fn an_untried_server_replaces_a_slow_one() {
+    let mut servers = vec![SimulatedServer::new(MEGA); 4];
     servers[3].rate = 20_000;
-    servers.push(Server::new(20 * MEGA));
+    servers.push(SimulatedServer::new(20 * MEGA));
     let outcome = default_run(100 << 20, &servers);
     assert!(outcome.by_source.contains_key(&4), "the fifth was never tried");
 }
 
 #[test]
-fn nobody_is_asked_for_ever() {
-    let mut broken = Server::new(MEGA);
+fn retries_are_limited() {
+    let mut broken = SimulatedServer::new(MEGA);
     broken.breaks_after = Some(0);
     let outcome = simulate(MEGA, &[broken], PlanSettings::default(), Duration::from_mins(10));
-    assert_eq!(outcome.standing, Standing::Stuck);
+    assert_eq!(outcome.status, PlanStatus::Stuck);
     assert!(outcome.took < Duration::from_mins(1));
 }
 
 #[test]
-fn who_lost_a_race_is_asked_at_once_when_the_winner_is_out() {
+fn the_loser_of_a_race_is_asked_at_once_after_the_winner_fails() {
     let settings = PlanSettings::default();
     let start = Instant::now();
     let later = start + settings.head_after;
-    let mut plan = Plan::new(settings, Some(MEGA), &RangeSet::new(), Balancer::Absent);
+    let mut plan = DownloadPlan::new(settings, Some(MEGA), &RangeSet::new(), BalancerPresence::Absent);
     plan.allow_parts(Parts::Allowed);
     let (loser, winner) = (plan.add_source(), plan.add_source());
     let begun = |actions: Vec<Action>, by: SourceId| {
@@ -234,39 +241,40 @@ fn who_lost_a_race_is_asked_at_once_when_the_winner_is_out() {
     };
     let silent = begun(plan.decide(start), loser).unwrap();
     let run = begun(plan.decide(later), winner).unwrap();
-    plan.head_came(run, 0, later);
+    plan.on_response_head(run, 0, later);
     plan.received(run, 1000, later);
     assert!(plan.decide(later).contains(&Action::Stop { run: silent }));
-    plan.failed(run, Failure::Final, 0.5, later);
+    plan.failed(run, RunFailure::Final, 0.5, later);
     assert!(begun(plan.decide(later), loser).is_some());
 }
 
 #[test]
-fn a_run_that_nobody_listens_to_is_neither_hedged_nor_given_up() {
+fn a_run_with_paused_timeouts_is_neither_hedged_nor_dropped() {
     let settings = PlanSettings::default();
     let start = Instant::now();
-    let mut plan = Plan::new(settings.clone(), Some(MEGA), &RangeSet::new(), Balancer::Absent);
+    let mut plan =
+        DownloadPlan::new(settings.clone(), Some(MEGA), &RangeSet::new(), BalancerPresence::Absent);
     plan.allow_parts(Parts::Allowed);
     for _ in 0..2 {
         plan.add_source();
     }
     let actions = plan.decide(start);
     let [Action::Start { run, .. }] = actions.as_slice() else { panic!("{actions:?}") };
-    plan.head_came(*run, 0, start);
+    plan.on_response_head(*run, 0, start);
     plan.received(*run, 1000, start);
-    plan.turned_away(*run);
+    plan.pause_timeouts(*run);
     let later = start + 10 * settings.drop_after;
     assert_eq!(plan.decide(later), []);
     // After the timeouts resume, silence counts from that moment.
-    plan.listened(*run, later);
+    plan.resume_timeouts(*run, later);
     assert_eq!(plan.decide(later), []);
     let hedged = plan.decide(later + settings.hedge_after);
     assert!(matches!(hedged.as_slice(), [Action::Start { range, .. }] if range.start == 1000), "{hedged:?}");
 }
 
-fn any_server() -> impl Strategy<Value = Server> {
+fn any_server() -> impl Strategy<Value = SimulatedServer> {
     (1_u64..40, 0_u64..200, prop::option::weighted(0.3, 20_000_u64..4_000_000), prop::bool::weighted(0.1))
-        .prop_map(|(rate, latency, breaks_after, is_silent)| Server {
+        .prop_map(|(rate, latency, breaks_after, is_silent)| SimulatedServer {
             rate: rate * 500_000,
             latency: Duration::from_millis(latency),
             breaks_after,
@@ -285,9 +293,9 @@ proptest! {
         place in 0_usize..5,
         size in 1_u64..30_000_000,
     ) {
-        servers.insert(place.min(servers.len()), Server::new(2_000_000));
+        servers.insert(place.min(servers.len()), SimulatedServer::new(2_000_000));
         let outcome = simulate(size, &servers, PlanSettings::default(), Duration::from_mins(5));
-        prop_assert_eq!(outcome.standing, Standing::Complete);
+        prop_assert_eq!(outcome.status, PlanStatus::Complete);
         prop_assert!(outcome.sent <= 2 * size + 8_000_000, "{} sent for {}", outcome.sent, size);
     }
 }

@@ -24,14 +24,14 @@ pub enum Availability {
     /// At once.
     Ready,
     /// Not before this time.
-    Resting(Instant),
+    BackingOff(Instant),
     /// Not any more.
-    Out,
+    Excluded,
 }
 
 /// Whether a source supports range requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ranges {
+pub enum RangeSupport {
     /// No range was requested yet, or a request for a range succeeded.
     Likely,
     /// The source answered a request for a range with the whole file.
@@ -40,7 +40,7 @@ pub enum Ranges {
 
 /// Kind of failure of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum RunFailure {
     /// Temporary; a retry may succeed, but not before `retry_after`.
     Passing {
         /// The server's `Retry-After`.
@@ -54,9 +54,9 @@ pub enum Failure {
 
 /// State of a source in the plan.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub struct PlanSource {
     pub(super) availability: Availability,
-    pub(super) ranges: Ranges,
+    pub(super) ranges: RangeSupport,
     pub(super) failures: u32,
     latency: Option<Duration>,
     /// Bytes per second, exponentially weighted.
@@ -65,11 +65,11 @@ pub struct Source {
     sample_since: Option<Instant>,
 }
 
-impl Source {
+impl PlanSource {
     pub(super) fn new() -> Self {
         Self {
             availability: Availability::Ready,
-            ranges: Ranges::Likely,
+            ranges: RangeSupport::Likely,
             failures: 0,
             latency: None,
             rate: None,
@@ -82,8 +82,8 @@ impl Source {
     pub(super) fn is_ready(&self, now: Instant) -> bool {
         match self.availability {
             Availability::Ready => true,
-            Availability::Resting(until) => until <= now,
-            Availability::Out => false,
+            Availability::BackingOff(until) => until <= now,
+            Availability::Excluded => false,
         }
     }
 
@@ -99,17 +99,17 @@ impl Source {
     }
 
     /// Maximum time until the next head before the source counts as stalled.
-    pub(super) fn patience(&self, settings: &PlanSettings) -> Duration {
+    pub(super) fn head_timeout(&self, settings: &PlanSettings) -> Duration {
         settings.head_after.max(self.latency.unwrap_or_default().saturating_mul(3))
     }
 
-    pub(super) fn head_came(&mut self, latency: Duration, now: Instant) {
+    pub(super) fn on_response_head(&mut self, latency: Duration, now: Instant) {
         self.latency = Some(latency);
         self.sample_bytes = 0;
         self.sample_since = Some(now);
     }
 
-    pub(super) fn bytes_came(&mut self, count: u64, now: Instant) {
+    pub(super) fn on_bytes(&mut self, count: u64, now: Instant) {
         self.sample_bytes = self.sample_bytes.saturating_add(count);
         if let Some(since) = self.sample_since
             && now.duration_since(since) >= RATE_SAMPLE
@@ -139,7 +139,7 @@ impl Source {
     /// clients.
     pub(super) fn failed(
         &mut self,
-        failure: Failure,
+        failure: RunFailure,
         kept: u64,
         settings: &PlanSettings,
         jitter: f64,
@@ -148,30 +148,32 @@ impl Source {
         let made_progress = kept >= PROGRESS_BYTES;
         self.failures = if made_progress { 1 } else { self.failures.saturating_add(1) };
         self.availability = match failure {
-            Failure::Final => Availability::Out,
-            Failure::NoRanges if self.ranges == Ranges::Refused => Availability::Out,
-            Failure::NoRanges => {
-                self.ranges = Ranges::Refused;
+            RunFailure::Final => Availability::Excluded,
+            RunFailure::NoRanges if self.ranges == RangeSupport::Refused => Availability::Excluded,
+            RunFailure::NoRanges => {
+                self.ranges = RangeSupport::Refused;
                 Availability::Ready
             }
-            Failure::Passing { .. } if self.failures > settings.max_failures => Availability::Out,
-            Failure::Passing { retry_after: Some(rest) } => resting(now, rest),
-            Failure::Passing { retry_after: None } if made_progress => Availability::Ready,
-            Failure::Passing { retry_after: None } => resting(now, backoff(settings, self.failures, jitter)),
+            RunFailure::Passing { .. } if self.failures > settings.max_failures => Availability::Excluded,
+            RunFailure::Passing { retry_after: Some(rest) } => backing_off(now, rest),
+            RunFailure::Passing { retry_after: None } if made_progress => Availability::Ready,
+            RunFailure::Passing { retry_after: None } => {
+                backing_off(now, backoff(settings, self.failures, jitter))
+            }
         };
     }
 
     /// Backs off without recording a failure.
-    pub(super) fn rest(&mut self, rest: Duration, now: Instant) {
-        if self.availability != Availability::Out {
-            self.availability = resting(now, rest);
+    pub(super) fn back_off(&mut self, rest: Duration, now: Instant) {
+        if self.availability != Availability::Excluded {
+            self.availability = backing_off(now, rest);
         }
     }
 }
 
-fn resting(now: Instant, rest: Duration) -> Availability {
+fn backing_off(now: Instant, rest: Duration) -> Availability {
     // A back-off beyond the range of the clock never ends.
-    now.checked_add(rest).map_or(Availability::Out, Availability::Resting)
+    now.checked_add(rest).map_or(Availability::Excluded, Availability::BackingOff)
 }
 
 /// Back-off after `failures` failures in a row: doubles with each, and is between half and all of that, by
@@ -187,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rests_double_up_to_the_longest() {
+    fn the_back_off_doubles_up_to_its_maximum() {
         let settings = PlanSettings::default();
         assert_eq!(backoff(&settings, 1, 1.0), Duration::from_millis(500));
         assert_eq!(backoff(&settings, 3, 1.0), Duration::from_secs(2));
@@ -198,10 +200,10 @@ mod tests {
     #[test]
     fn the_rate_follows_the_bytes() {
         let start = Instant::now();
-        let mut source = Source::new();
-        source.head_came(Duration::from_millis(10), start);
+        let mut source = PlanSource::new();
+        source.on_response_head(Duration::from_millis(10), start);
         for step in 1..=100 {
-            source.bytes_came(100_000, start + Duration::from_millis(50 * step));
+            source.on_bytes(100_000, start + Duration::from_millis(50 * step));
         }
         let rate = source.rate().unwrap();
         assert!((rate - 2e6).abs() < 1e3, "{rate}");
@@ -209,9 +211,9 @@ mod tests {
 
     #[test]
     fn an_absurd_retry_after_does_not_panic() {
-        let mut source = Source::new();
-        let failure = Failure::Passing { retry_after: Some(Duration::MAX) };
+        let mut source = PlanSource::new();
+        let failure = RunFailure::Passing { retry_after: Some(Duration::MAX) };
         source.failed(failure, 0, &PlanSettings::default(), 0.5, Instant::now());
-        assert_eq!(source.availability, Availability::Out);
+        assert_eq!(source.availability, Availability::Excluded);
     }
 }

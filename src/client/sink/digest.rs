@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::super::checksum::{Algorithm, Checksum, Hasher};
+use super::super::checksum::{Algorithm, Checksum, ChecksumHasher};
 use super::super::plan::{ByteRange, RangeSet};
 use super::{PartFile, SinkError};
 
@@ -22,14 +22,14 @@ fn buffer_size(bytes: u64) -> usize {
 /// Hash of a prefix of the file.
 #[derive(Debug, Clone)]
 pub(super) struct RunningDigest {
-    hasher: Hasher,
+    hasher: ChecksumHasher,
     /// Bytes hashed so far.
     position: u64,
 }
 
 impl RunningDigest {
     pub(super) fn new(algorithm: Algorithm) -> Self {
-        Self { hasher: Hasher::new(algorithm), position: 0 }
+        Self { hasher: ChecksumHasher::new(algorithm), position: 0 }
     }
 
     pub(super) fn algorithm(&self) -> Algorithm {
@@ -37,7 +37,7 @@ impl RunningDigest {
     }
 
     /// Handles written bytes; they are hashed if they are the next ones.
-    pub(super) fn landed(&mut self, offset: u64, bytes: &[u8]) {
+    pub(super) fn on_write(&mut self, offset: u64, bytes: &[u8]) {
         if offset == self.position {
             self.hasher.update(bytes);
             self.position = self.position.saturating_add(bytes.len() as u64);
@@ -72,7 +72,7 @@ impl RunningDigest {
             return None;
         }
         for (offset, bytes) in batch {
-            self.landed(*offset, bytes);
+            self.on_write(*offset, bytes);
         }
         (self.position == size).then(|| self.finish())
     }
@@ -88,7 +88,7 @@ pub(super) fn of_range(
     range: ByteRange,
     algorithm: Algorithm,
 ) -> Result<Checksum, SinkError> {
-    let mut hasher = Hasher::new(algorithm);
+    let mut hasher = ChecksumHasher::new(algorithm);
     let mut buffer = vec![0; buffer_size(range.len())];
     let mut position = range.start;
     while position < range.end {
@@ -104,7 +104,7 @@ pub(super) fn of_range(
 /// The digest of a file on the disk. Fails once `is_awaited` returns false.
 pub fn of_file(path: &Path, algorithm: Algorithm, is_awaited: impl Fn() -> bool) -> io::Result<Checksum> {
     let mut file = File::open(path)?;
-    let mut hasher = Hasher::new(algorithm);
+    let mut hasher = ChecksumHasher::new(algorithm);
     let mut buffer = vec![0; buffer_size(file.metadata()?.len().max(1))];
     loop {
         let length = match file.read(&mut buffer) {
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_that_nobody_waits_for_is_not_computed_to_the_end() {
+    fn a_cancelled_digest_is_not_computed_to_the_end() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "I am a file.").unwrap();
         let wanted = of_file(file.path(), Algorithm::Sha256, || true).unwrap();

@@ -44,7 +44,7 @@ pub(super) enum Finish {
 
 /// Names complete files, on a separate thread. Clones share the thread and the groups.
 #[derive(Debug, Clone)]
-pub struct Finisher {
+pub struct GroupCommit {
     durability: Durability,
     /// Maximum number of open files in one group.
     max_group: usize,
@@ -60,8 +60,8 @@ struct Waiting {
     answer: oneshot::Sender<Result<Finish, SinkError>>,
 }
 
-impl Finisher {
-    /// A finisher that syncs files as `durability` requires, with at most `max_group` open files.
+impl GroupCommit {
+    /// A group_commit that syncs files as `durability` requires, with at most `max_group` open files.
     #[must_use]
     pub fn new(durability: Durability, max_group: usize) -> Self {
         Self { durability, max_group: max_group.max(1), sender: Rc::default() }
@@ -227,10 +227,10 @@ mod tests {
     async fn many_files_of_several_folders_get_their_names() {
         for durability in [Durability::Synced, Durability::Cached] {
             let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-            let finisher = Finisher::new(durability, 256);
+            let group_commit = GroupCommit::new(durability, 256);
             let files = (0..600).map(|index| {
                 let target = folders[index % 2].path().join(format!("f{index}"));
-                finisher.finish(whole(target, "I am a file."))
+                group_commit.finish(whole(target, "I am a file."))
             });
             for result in futures_util::future::join_all(files).await {
                 assert_eq!(result.unwrap(), Finish::Named);
@@ -244,18 +244,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_is_taken_is_left_alone() {
+    async fn an_existing_name_is_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        let finisher = Finisher::new(Durability::Synced, 256);
+        let group_commit = GroupCommit::new(Durability::Synced, 256);
         std::fs::write(folder.path().join("f"), "other").unwrap();
         std::os::unix::fs::symlink("elsewhere", folder.path().join("link")).unwrap();
         for name in ["f", "link"] {
-            let result = finisher.finish(whole(folder.path().join(name), "new")).await;
+            let result = group_commit.finish(whole(folder.path().join(name), "new")).await;
             assert_eq!(result.unwrap(), Finish::Declined);
         }
         assert_eq!(std::fs::read(folder.path().join("f")).unwrap(), b"other");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
-        let missing = finisher.finish(whole(folder.path().join("missing/f"), "new")).await;
+        let missing = group_commit.finish(whole(folder.path().join("missing/f"), "new")).await;
         assert_eq!(missing.unwrap(), Finish::Declined);
     }
 }

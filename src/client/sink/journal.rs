@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::identity::Identity;
+use super::super::identity::ContentIdentity;
 use super::super::plan::{ByteRange, RangeSet};
 use super::part::{is_named, sync_folder};
 use super::{SinkError, beside, part_path};
@@ -26,7 +26,7 @@ const MAX_LINES: usize = 4096;
 struct FirstLine {
     /// The version of this format.
     fingerpost: u32,
-    file: Identity,
+    file: ContentIdentity,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,9 +42,9 @@ const VERSION: u32 = 1;
 
 /// State left by an earlier run.
 #[derive(Debug, Clone)]
-pub struct Remembered {
+pub struct ResumeState {
     /// The identity of the file.
-    pub identity: Identity,
+    pub identity: ContentIdentity,
     /// Its bytes on the disk.
     pub done: RangeSet,
 }
@@ -61,7 +61,7 @@ pub struct Journal {
 impl Journal {
     /// Reads the journal at `path`; `None` if it is missing or invalid.
     #[must_use]
-    pub fn read(path: &Path) -> Option<Remembered> {
+    pub fn read(path: &Path) -> Option<ResumeState> {
         let file = File::open(path).ok().filter(|file| {
             file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_JOURNAL_BYTES)
         })?;
@@ -77,19 +77,19 @@ impl Journal {
             }
             done.insert(ByteRange::new(line.start, line.end));
         }
-        Some(Remembered { identity: first.file, done })
+        Some(ResumeState { identity: first.file, done })
     }
 
     /// Replaces the journal at `path` by a new one, which lists the bytes `done`. These are on the disk
     /// already.
-    pub fn create(path: &Path, identity: &Identity, done: &RangeSet) -> io::Result<Self> {
+    pub fn create(path: &Path, identity: &ContentIdentity, done: &RangeSet) -> io::Result<Self> {
         let journal = Self::write(path, identity, done)?;
         journal.file.sync_data()?;
         std::fs::rename(fresh_path(path), path)?;
         Ok(journal)
     }
 
-    fn write(path: &Path, identity: &Identity, done: &RangeSet) -> io::Result<Self> {
+    fn write(path: &Path, identity: &ContentIdentity, done: &RangeSet) -> io::Result<Self> {
         let fresh = fresh_path(path);
         let mut text = line(&FirstLine { fingerpost: VERSION, file: identity.clone() })?;
         for range in done.iter() {
@@ -117,7 +117,7 @@ impl Journal {
     }
 
     /// Appends synced bytes, and syncs the journal.
-    pub fn add(&mut self, identity: &Identity, runs: &[(ByteRange, String)]) -> io::Result<()> {
+    pub fn add(&mut self, identity: &ContentIdentity, runs: &[(ByteRange, String)]) -> io::Result<()> {
         let mut text = String::new();
         for (range, from) in runs {
             self.done.insert(*range);
@@ -149,11 +149,12 @@ pub(super) fn claim(target: &Path) -> Result<File, SinkError> {
     let failed = |source| SinkError::Io { action: "create", path: path.clone(), source };
     if path.symlink_metadata().is_ok() {
         // The old journal may list bytes that are overwritten next: it must be removed durably first.
-        let journal = Journal::create(&path, &Identity::default(), &RangeSet::new()).map_err(failed)?;
+        let journal =
+            Journal::create(&path, &ContentIdentity::default(), &RangeSet::new()).map_err(failed)?;
         sync_folder(target)?;
         return Ok(journal.file);
     }
-    let journal = Journal::write(&path, &Identity::default(), &RangeSet::new()).map_err(failed)?;
+    let journal = Journal::write(&path, &ContentIdentity::default(), &RangeSet::new()).map_err(failed)?;
     std::fs::rename(fresh_path(&path), &path).map_err(failed)?;
     Ok(journal.file)
 }
@@ -189,7 +190,7 @@ pub(super) fn checkpoint(
     file: &File,
     target: &Path,
     journal: Option<Journal>,
-    identity: &Identity,
+    identity: &ContentIdentity,
     before: &RangeSet,
     runs: &[(ByteRange, String)],
 ) -> Result<Journal, SinkError> {
@@ -218,8 +219,8 @@ mod tests {
 
     use super::*;
 
-    fn identity() -> Identity {
-        Identity { size: Some(1000), etags: vec!["\"tag\"".to_owned()], ..Identity::default() }
+    fn identity() -> ContentIdentity {
+        ContentIdentity { size: Some(1000), etags: vec!["\"tag\"".to_owned()], ..ContentIdentity::default() }
     }
 
     fn run(start: u64, end: u64) -> (ByteRange, String) {
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn a_written_journal_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let mut journal = Journal::create(&path, &identity(), &RangeSet::new()).unwrap();
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_journal_is_written_anew() {
+    fn a_long_journal_is_rewritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let mut journal = Journal::create(&path, &identity(), &RangeSet::new()).unwrap();
@@ -255,7 +256,7 @@ mod tests {
     proptest! {
         /// A crash may cut the journal anywhere, and the rest of the file may hold any bytes.
         #[test]
-        fn a_cut_journal_says_less_but_nothing_false(keep in 0_usize..300, tail in "[ -~\n]{0,20}") {
+        fn a_truncated_journal_lists_no_wrong_bytes(keep in 0_usize..300, tail in "[ -~\n]{0,20}") {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("journal");
             let mut journal = Journal::create(&path, &identity(), &RangeSet::new()).unwrap();

@@ -3,12 +3,12 @@
 
 mod descriptor;
 pub mod digest;
-mod finisher;
-mod in_order;
+mod group_commit;
 pub mod journal;
 mod part;
-mod passing;
-mod sent;
+mod piece_verifier;
+mod provenance;
+mod sequential;
 mod store;
 mod writer;
 
@@ -16,10 +16,10 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use finisher::Finisher;
-pub use in_order::release_reader;
+pub use group_commit::GroupCommit;
 pub use part::{Durability, Existing, PartFile};
-pub use store::{Hashing, Pieces, Store};
+pub use sequential::release_reader;
+pub use store::{DigestMode, DownloadStore, Pieces};
 pub use writer::{MAX_SMALL, Writer};
 
 use super::exit_code::GetCode;
@@ -74,7 +74,7 @@ pub enum Destination {
 
 /// Whether the descriptor `number` is open.
 pub fn check_descriptor(number: i32) -> Result<(), SinkError> {
-    in_order::InOrder::descriptor(number).map(|_| ())
+    sequential::SequentialSink::descriptor(number).map(|_| ())
 }
 
 /// The folder that contains `target`.
@@ -100,7 +100,7 @@ pub enum SinkError {
     },
     /// The part file belongs to another program.
     #[error(
-        "{} is there without a journal: it may be of another program; remove it, or choose another name with -o",
+        "{} exists without a journal and may belong to another program: remove it, or choose another name with -o",
         path.display()
     )]
     Foreign {
@@ -130,7 +130,7 @@ pub enum SinkError {
         what: &'static str,
     },
     /// The part file was removed or replaced during the download.
-    #[error("{} was removed or replaced by something else during the download", path.display())]
+    #[error("{} was removed or replaced during the download", path.display())]
     Displaced {
         /// The part file.
         path: PathBuf,
@@ -149,11 +149,11 @@ pub enum SinkError {
     #[error("a thread that writes the file stopped")]
     Worker(#[source] tokio::task::JoinError),
     /// The file was closed after an earlier failure.
-    #[error("the file was given up after a failure")]
+    #[error("the file was closed after an earlier failure")]
     Abandoned,
     /// A piece has a wrong digest, and the output cannot take written bytes back.
     #[error(
-        "the piece of {name} that begins at byte {start} has a wrong digest; what came before it is right"
+        "the piece of {name} that begins at byte {start} has a wrong digest; the bytes before it are right"
     )]
     WrongPiece {
         /// Name of the output.
@@ -195,17 +195,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_piece_is_reported_once_however_many_chunks_landed_in_it() {
+    fn a_wrong_piece_of_several_chunks_is_reported_once() {
         let folder = tempfile::tempdir().unwrap();
         let digest = |bytes: &[u8]| {
             let mut running = digest::RunningDigest::new(Algorithm::Sha256);
-            running.landed(0, bytes);
+            running.on_write(0, bytes);
             running.finish()
         };
         let digests: [Checksum; 2] = [digest(b"right"), digest(b"again")];
         let pieces = Pieces { length: 5, size: 10, digests: digests.into() };
         let target = folder.path().join("f");
-        let mut store = Store::create(&target, Some(10), Hashing::Off, Some(pieces)).unwrap();
+        let mut store = DownloadStore::create(&target, Some(10), DigestMode::Off, Some(pieces)).unwrap();
         let chunk = |offset, text: &'static str| (offset, Bytes::from(text));
         let wrong = store.write(&[chunk(0, "wr"), chunk(2, "on"), chunk(4, "gagain")]).unwrap();
         assert_eq!(wrong, [ByteRange::new(0, 5)]);

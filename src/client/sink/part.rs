@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_took_the_place_of_the_part_file_is_neither_named_nor_removed() {
+    fn a_replaced_part_file_is_neither_named_nor_removed() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("file");
         let part = PartFile::open(&target).unwrap();

@@ -1,27 +1,27 @@
 //! Verification of pieces for outputs that take bytes in order: nothing can be read back, so each piece is
 //! verified before its last bytes are written.
 
-use super::super::checksum::Hasher;
+use super::super::checksum::ChecksumHasher;
 use super::Pieces;
 
 /// The current piece and those after it.
 #[derive(Debug)]
-pub(super) struct PassingPieces {
+pub(super) struct PieceVerifier {
     pieces: Pieces,
     /// Hash of the current piece, once it has begun.
-    hasher: Option<Hasher>,
+    hasher: Option<ChecksumHasher>,
     /// Bytes verified or hashed so far.
     position: u64,
 }
 
-impl PassingPieces {
+impl PieceVerifier {
     pub(super) fn new(pieces: Pieces) -> Self {
         Self { pieces, hasher: None, position: 0 }
     }
 
     /// Hashes the next bytes. If they complete a piece with a wrong digest, fails with the start of that
     /// piece.
-    pub(super) fn pass(&mut self, mut bytes: &[u8]) -> Result<(), u64> {
+    pub(super) fn verify(&mut self, mut bytes: &[u8]) -> Result<(), u64> {
         while !bytes.is_empty() {
             let number = self.position / self.pieces.length;
             let start = number.saturating_mul(self.pieces.length);
@@ -31,7 +31,7 @@ impl PassingPieces {
             let (Some(known), 1..) = (known, room) else { return Ok(()) };
             let taken = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
             let (now, later) = bytes.split_at(taken);
-            let mut hasher = self.hasher.take().unwrap_or_else(|| Hasher::new(known.algorithm()));
+            let mut hasher = self.hasher.take().unwrap_or_else(|| ChecksumHasher::new(known.algorithm()));
             hasher.update(now);
             bytes = later;
             self.position = self.position.saturating_add(taken as u64);
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     fn digest(bytes: &[u8]) -> Checksum {
-        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let mut hasher = ChecksumHasher::new(Algorithm::Sha256);
         hasher.update(bytes);
         hasher.finish()
     }
@@ -74,8 +74,8 @@ mod tests {
             if let Some(at) = wrong {
                 came[at] ^= 1;
             }
-            let mut passing = PassingPieces::new(pieces);
-            let found = came.chunks(cut).try_for_each(|bytes| passing.pass(bytes));
+            let mut verifier = PieceVerifier::new(pieces);
+            let found = came.chunks(cut).try_for_each(|bytes| verifier.verify(bytes));
             let expected = wrong.map_or(Ok(()), |at| Err((at / length * length) as u64));
             prop_assert_eq!(found, expected);
         }

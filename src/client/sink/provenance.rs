@@ -4,9 +4,9 @@ use super::super::plan::{ByteRange, RangeSet};
 
 /// Received ranges in order of arrival, with the number of their source.
 #[derive(Debug, Default)]
-pub(super) struct Sent(Vec<(ByteRange, usize)>);
+pub(super) struct Provenance(Vec<(ByteRange, usize)>);
 
-impl Sent {
+impl Provenance {
     /// Records that `range` came from `source`. A continuation extends the last entry.
     pub(super) fn add(&mut self, range: ByteRange, source: usize) {
         match self.0.last_mut() {
@@ -51,8 +51,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_forgotten_leaves_the_rest_to_its_senders() {
-        let mut sent = Sent::default();
+    fn removed_bytes_leave_the_rest_with_its_sources() {
+        let mut sent = Provenance::default();
         for (start, end, source) in [(0, 10, 0), (10, 20, 0), (20, 30, 1)] {
             sent.add(ByteRange::new(start, end), source);
         }

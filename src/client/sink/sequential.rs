@@ -8,21 +8,21 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::passing::PassingPieces;
+use super::piece_verifier::PieceVerifier;
 use super::{Pieces, SinkError, descriptor};
 
 /// A descriptor, or a device or pipe at a path.
 #[derive(Debug)]
-pub(super) struct InOrder {
+pub(super) struct SequentialSink {
     /// `None` for standard output.
     path: Option<PathBuf>,
     /// `None` until the first write: opening a pipe waits for its reader.
     file: Option<File>,
     /// Pieces to verify, if their digests are known.
-    pieces: Option<Box<PassingPieces>>,
+    pieces: Option<Box<PieceVerifier>>,
 }
 
-impl InOrder {
+impl SequentialSink {
     /// The inherited descriptor `number`; 1 is standard output.
     pub(super) fn descriptor(number: i32) -> Result<Self, SinkError> {
         let path = (number != 1).then(|| PathBuf::from(format!("/dev/fd/{number}")));
@@ -41,12 +41,12 @@ impl InOrder {
 
     /// Adds pieces to verify before they are written.
     pub(super) fn in_pieces(self, pieces: Option<Pieces>) -> Self {
-        Self { pieces: pieces.map(PassingPieces::new).map(Box::new), ..self }
+        Self { pieces: pieces.map(PieceVerifier::new).map(Box::new), ..self }
     }
 
     /// Writes the next bytes. Fails without writing them if they complete a wrong piece.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
-        if let Some(Err(start)) = self.pieces.as_mut().map(|pieces| pieces.pass(bytes)) {
+        if let Some(Err(start)) = self.pieces.as_mut().map(|pieces| pieces.verify(bytes)) {
             let name =
                 self.path.as_ref().map_or("standard output".to_owned(), |path| path.display().to_string());
             return Err(SinkError::WrongPiece { name, start });
@@ -68,7 +68,7 @@ impl InOrder {
         let kind = file.metadata().map_err(failed)?.file_type();
         // A regular file that replaced the device or pipe meanwhile must not be overwritten.
         if !kind.is_char_device() && !kind.is_fifo() {
-            return Err(SinkError::NotAFile { path: path.clone(), what: "something else now" });
+            return Err(SinkError::NotAFile { path: path.clone(), what: "no longer a device or a pipe" });
         }
         self.file = Some(file);
         Ok(())

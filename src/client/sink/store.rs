@@ -10,12 +10,12 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::super::checksum::{Algorithm, Checksum};
-use super::super::identity::Identity;
+use super::super::identity::ContentIdentity;
 use super::super::plan::{ByteRange, RangeSet};
 use super::digest::{self, RunningDigest};
-use super::in_order::InOrder;
-use super::journal::{Journal, Remembered, claim, journal_path, remove_journal, remove_own};
+use super::journal::{Journal, ResumeState, claim, journal_path, remove_journal, remove_own};
 use super::part::sync_folder;
+use super::sequential::SequentialSink;
 use super::{Durability, Existing, PartFile, SinkError};
 
 /// Maximum number of bytes read back for the digest with each batch of writes.
@@ -34,14 +34,14 @@ pub struct Pieces {
 
 /// Whether the digest of the whole file is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hashing {
+pub enum DigestMode {
     /// The digest is compared or reported.
     On(Algorithm),
     /// The digest is not needed.
     Off,
 }
 
-impl Hashing {
+impl DigestMode {
     fn begin(self) -> Option<RunningDigest> {
         match self {
             Self::On(algorithm) => Some(RunningDigest::new(algorithm)),
@@ -52,8 +52,8 @@ impl Hashing {
 
 /// The output of one download.
 #[derive(Debug)]
-pub struct Store {
-    place: Place,
+pub struct DownloadStore {
+    backing: Backing,
     written: RangeSet,
     digest: Option<RunningDigest>,
     pieces: Option<Pieces>,
@@ -64,14 +64,14 @@ pub struct Store {
 }
 
 #[derive(Debug)]
-enum Place {
+enum Backing {
     Part(PartFile),
-    InOrder(InOrder),
+    Sequential(SequentialSink),
 }
 
-impl Store {
+impl DownloadStore {
     /// Opens the part file of `target`, and reads the journal beside it.
-    pub fn open(target: &Path) -> Result<(Self, Option<Remembered>), SinkError> {
+    pub fn open(target: &Path) -> Result<(Self, Option<ResumeState>), SinkError> {
         let journal = journal_path(target);
         // Checked before the download, not at the first checkpoint.
         if let Err(source) = journal.symlink_metadata()
@@ -90,28 +90,28 @@ impl Store {
             .filter(|memory| memory.done.within(ByteRange::new(size, u64::MAX)).is_empty())
             .filter(|memory| !memory.done.is_empty());
         let earlier = remembered.as_ref().and_then(|_| File::open(journal).ok());
-        let store = Self { earlier, ..Self::new(Place::Part(part)) };
+        let store = Self { earlier, ..Self::new(Backing::Part(part)) };
         Ok((store, remembered))
     }
 
     /// Output to the inherited descriptor `number`, in order.
-    pub fn descriptor(number: i32, hashing: Hashing, pieces: Option<Pieces>) -> Result<Self, SinkError> {
-        Ok(Self::in_order(InOrder::descriptor(number)?.in_pieces(pieces), hashing))
+    pub fn descriptor(number: i32, hashing: DigestMode, pieces: Option<Pieces>) -> Result<Self, SinkError> {
+        Ok(Self::in_order(SequentialSink::descriptor(number)?.in_pieces(pieces), hashing))
     }
 
     /// Output to the device or pipe at `path`, in order.
     #[must_use]
-    pub fn device(path: &Path, hashing: Hashing, pieces: Option<Pieces>) -> Self {
-        Self::in_order(InOrder::named(path).in_pieces(pieces), hashing)
+    pub fn device(path: &Path, hashing: DigestMode, pieces: Option<Pieces>) -> Self {
+        Self::in_order(SequentialSink::named(path).in_pieces(pieces), hashing)
     }
 
-    fn in_order(place: InOrder, hashing: Hashing) -> Self {
-        Self { digest: hashing.begin(), ..Self::new(Place::InOrder(place)) }
+    fn in_order(backing: SequentialSink, hashing: DigestMode) -> Self {
+        Self { digest: hashing.begin(), ..Self::new(Backing::Sequential(backing)) }
     }
 
-    fn new(place: Place) -> Self {
+    fn new(backing: Backing) -> Self {
         Self {
-            place,
+            backing,
             written: RangeSet::new(),
             digest: None,
             pieces: None,
@@ -124,7 +124,7 @@ impl Store {
     pub fn create(
         target: &Path,
         size: Option<u64>,
-        hashing: Hashing,
+        hashing: DigestMode,
         pieces: Option<Pieces>,
     ) -> Result<Self, SinkError> {
         let (mut store, _) = Self::open(target)?;
@@ -141,14 +141,14 @@ impl Store {
         &mut self,
         done: &RangeSet,
         size: Option<u64>,
-        hashing: Hashing,
+        hashing: DigestMode,
         pieces: Option<Pieces>,
     ) -> Result<(), SinkError> {
         self.written = done.clone();
         self.digest = hashing.begin();
         self.pieces = pieces;
         self.checked = RangeSet::new();
-        let Place::Part(part) = &self.place else { return Ok(()) };
+        let Backing::Part(part) = &self.backing else { return Ok(()) };
         // Unused bytes in the file are overwritten, so their space counts as free.
         let room = if done.is_empty() { part.size()? } else { 0 };
         let wanted = size.map(|size| size.saturating_sub(done.len()));
@@ -176,16 +176,16 @@ impl Store {
     /// Writes `batch`. Returns the pieces that turned out wrong.
     pub fn write(&mut self, batch: &[(u64, Bytes)]) -> Result<Vec<ByteRange>, SinkError> {
         for (offset, bytes) in batch {
-            match &mut self.place {
-                Place::Part(part) => part.write_at(*offset, bytes)?,
-                Place::InOrder(output) => output.write(bytes)?,
+            match &mut self.backing {
+                Backing::Part(part) => part.write_at(*offset, bytes)?,
+                Backing::Sequential(output) => output.write(bytes)?,
             }
             self.written.insert(ByteRange::new(*offset, offset.saturating_add(bytes.len() as u64)));
             if let Some(digest) = &mut self.digest {
-                digest.landed(*offset, bytes);
+                digest.on_write(*offset, bytes);
             }
         }
-        let Place::Part(part) = &self.place else { return Ok(Vec::new()) };
+        let Backing::Part(part) = &self.backing else { return Ok(Vec::new()) };
         if let Some(digest) = &mut self.digest {
             digest.catch_up(part, &self.written, CATCH_UP_BYTES)?;
         }
@@ -197,7 +197,9 @@ impl Store {
 
     /// Verifies the complete, unverified pieces that touch `landed`.
     fn check_pieces(&mut self, landed: impl Iterator<Item = ByteRange>) -> Result<Vec<ByteRange>, SinkError> {
-        let (Some(pieces), Place::Part(part)) = (&self.pieces, &self.place) else { return Ok(Vec::new()) };
+        let (Some(pieces), Backing::Part(part)) = (&self.pieces, &self.backing) else {
+            return Ok(Vec::new());
+        };
         let mut wrong = Vec::new();
         for range in landed.filter(|range| !range.is_empty()) {
             let last = range.end.saturating_sub(1);
@@ -220,7 +222,7 @@ impl Store {
             }
         }
         if !wrong.is_empty() {
-            self.begin_digest_anew();
+            self.restart_digest();
         }
         Ok(wrong)
     }
@@ -229,7 +231,7 @@ impl Store {
     pub fn forget(&mut self, range: ByteRange) {
         self.written.remove(range);
         // The hash may include them.
-        self.begin_digest_anew();
+        self.restart_digest();
     }
 
     /// Rewrites the journal so that it lists `right` only, and returns it. `None` if `right` is empty: then
@@ -237,10 +239,10 @@ impl Store {
     pub fn correct_journal(
         &self,
         journal: Option<&File>,
-        identity: &Identity,
+        identity: &ContentIdentity,
         right: &RangeSet,
     ) -> Result<Option<Journal>, SinkError> {
-        let Place::Part(part) = &self.place else { return Ok(None) };
+        let Backing::Part(part) = &self.backing else { return Ok(None) };
         let target = part.target();
         if !part.has_its_name() {
             remove_own(target, journal.or(self.earlier.as_ref()));
@@ -266,7 +268,7 @@ impl Store {
         self.digest.clone()
     }
 
-    fn begin_digest_anew(&mut self) {
+    fn restart_digest(&mut self) {
         self.digest = self.digest.as_ref().map(|running| RunningDigest::new(running.algorithm()));
     }
 
@@ -274,13 +276,13 @@ impl Store {
     /// start.
     pub fn digest(&mut self, algorithm: Algorithm) -> Result<Option<Checksum>, SinkError> {
         let running = self.digest.take().filter(|running| running.algorithm() == algorithm);
-        let mut running = match (running, &self.place) {
+        let mut running = match (running, &self.backing) {
             (Some(running), _) => running,
             // The digest became known late: the whole file is read back.
-            (None, Place::Part(_)) => RunningDigest::new(algorithm),
-            (None, Place::InOrder(_)) => return Ok(None),
+            (None, Backing::Part(_)) => RunningDigest::new(algorithm),
+            (None, Backing::Sequential(_)) => return Ok(None),
         };
-        if let Place::Part(part) = &self.place {
+        if let Backing::Part(part) = &self.backing {
             running.catch_up(part, &self.written, u64::MAX)?;
         }
         // A repair needs a new hash.
@@ -298,9 +300,9 @@ impl Store {
         durability: Durability,
         journal: Option<&File>,
     ) -> Result<(), SinkError> {
-        let part = match &mut self.place {
-            Place::Part(part) => part,
-            Place::InOrder(output) => return output.open(),
+        let part = match &mut self.backing {
+            Backing::Part(part) => part,
+            Backing::Sequential(output) => return output.open(),
         };
         if part.size()? != size {
             part.set_size(size)?;
@@ -324,7 +326,7 @@ impl Store {
 
     /// Removes the part file and the journal, which no later run could use.
     pub fn discard(&self, target: &Path, journal: Option<&File>) -> Result<(), SinkError> {
-        let Place::Part(part) = &self.place else { return Ok(()) };
+        let Backing::Part(part) = &self.backing else { return Ok(()) };
         if part.has_its_name() {
             let _ = std::fs::remove_file(journal_path(target));
         } else {
@@ -340,9 +342,9 @@ impl Store {
 
     /// A handle for a checkpoint; `None` for an output in order.
     pub(super) fn second_handle(&self) -> Option<Result<File, SinkError>> {
-        match &self.place {
-            Place::Part(part) => Some(part.second_handle()),
-            Place::InOrder(_) => None,
+        match &self.backing {
+            Backing::Part(part) => Some(part.second_handle()),
+            Backing::Sequential(_) => None,
         }
     }
 }

@@ -10,10 +10,10 @@ use tokio::task::{JoinError, JoinHandle};
 use super::super::checksum::{Algorithm, Checksum};
 use super::super::plan::{ByteRange, RangeSet};
 use super::digest::RunningDigest;
-use super::finisher::{Finish, Finisher, WholeFile};
+use super::group_commit::{Finish, GroupCommit, WholeFile};
 use super::journal::Journal;
-use super::sent::Sent;
-use super::store::{Hashing, Store};
+use super::provenance::Provenance;
+use super::store::{DigestMode, DownloadStore};
 use super::{Durability, Existing, SinkError};
 
 mod saving;
@@ -30,24 +30,24 @@ const EARLY_CHECKPOINT_BYTES: u64 = 16 << 20;
 pub const MAX_SMALL: usize = 64 << 10;
 
 /// The store after a batch, and the pieces that turned out wrong.
-type Written = (Box<Store>, Result<Vec<ByteRange>, SinkError>);
+type Written = (Box<DownloadStore>, Result<Vec<ByteRange>, SinkError>);
 
 /// The writing side of one download.
 #[derive(Debug)]
 pub struct Writer {
     target: PathBuf,
     /// Set while all received bytes are in memory, in the batch.
-    held: Option<Held>,
+    held: Option<InMemory>,
     /// `None` while the file is in memory, and while a batch is being written.
-    store: Option<Box<Store>>,
+    store: Option<Box<DownloadStore>>,
     writing: Option<JoinHandle<Written>>,
     batch: Vec<(u64, Bytes)>,
     /// Sources of the bytes in the batch, and in the batch that is being written.
-    batch_runs: Sent,
-    writing_runs: Sent,
+    batch_runs: Provenance,
+    writing_runs: Provenance,
     waiting: usize,
     /// Bytes written since the last checkpoint, with their sources.
-    unsaved: Sent,
+    unsaved: Provenance,
     journal: JournalState,
     /// Bytes on the disk when this run started.
     before: RangeSet,
@@ -55,10 +55,10 @@ pub struct Writer {
 
 /// A file without a part file.
 #[derive(Debug)]
-struct Held {
+struct InMemory {
     size: Option<u64>,
-    hashing: Hashing,
-    finisher: Finisher,
+    hashing: DigestMode,
+    group_commit: GroupCommit,
 }
 
 #[derive(Debug)]
@@ -70,15 +70,15 @@ enum JournalState {
 impl Writer {
     /// A writer to `store`, which was started with the bytes `before`.
     #[must_use]
-    pub fn new(target: &Path, store: Store, before: RangeSet) -> Self {
+    pub fn new(target: &Path, store: DownloadStore, before: RangeSet) -> Self {
         Self { store: Some(Box::new(store)), before, ..Self::empty(target) }
     }
 
     /// A writer of a new file of `size` bytes, if known, which stays in memory while it is small. Neither the
     /// file nor a part file may exist.
     #[must_use]
-    pub fn held(target: &Path, size: Option<u64>, hashing: Hashing, finisher: &Finisher) -> Self {
-        let held = Held { size, hashing, finisher: finisher.clone() };
+    pub fn held(target: &Path, size: Option<u64>, hashing: DigestMode, group_commit: &GroupCommit) -> Self {
+        let held = InMemory { size, hashing, group_commit: group_commit.clone() };
         Self { held: Some(held), ..Self::empty(target) }
     }
 
@@ -89,10 +89,10 @@ impl Writer {
             store: None,
             writing: None,
             batch: Vec::new(),
-            batch_runs: Sent::default(),
-            writing_runs: Sent::default(),
+            batch_runs: Provenance::default(),
+            writing_runs: Provenance::default(),
             waiting: 0,
-            unsaved: Sent::default(),
+            unsaved: Provenance::default(),
             journal: JournalState::Idle(None),
             before: RangeSet::new(),
         }
@@ -125,7 +125,7 @@ impl Writer {
         if self.batch.is_empty() {
             return Ok(());
         }
-        self.leave_memory()?;
+        self.move_to_disk()?;
         let Some(mut store) = self.store.take() else { return Ok(()) };
         let batch = std::mem::take(&mut self.batch);
         self.writing_runs = std::mem::take(&mut self.batch_runs);
@@ -137,9 +137,9 @@ impl Writer {
     }
 
     /// Moves a file from memory to a part file.
-    fn leave_memory(&mut self) -> Result<(), SinkError> {
-        if let Some(Held { size, hashing, .. }) = self.held.take() {
-            self.store = Some(Box::new(Store::create(&self.target, size, hashing, None)?));
+    fn move_to_disk(&mut self) -> Result<(), SinkError> {
+        if let Some(InMemory { size, hashing, .. }) = self.held.take() {
+            self.store = Some(Box::new(DownloadStore::create(&self.target, size, hashing, None)?));
         }
         Ok(())
     }
@@ -149,22 +149,22 @@ impl Writer {
     pub async fn progress(&mut self) -> Result<Vec<ByteRange>, SinkError> {
         match (&mut self.writing, &mut self.journal) {
             (Some(writing), JournalState::Busy(saving)) => tokio::select! {
-                joined = writing => self.batch_arrived(joined),
-                joined = saving => self.was_saved(joined).map(|()| Vec::new()),
+                joined = writing => self.batch_written(joined),
+                joined = saving => self.checkpoint_finished(joined).map(|()| Vec::new()),
             },
             (Some(writing), JournalState::Idle(_)) => {
                 let joined = writing.await;
-                self.batch_arrived(joined)
+                self.batch_written(joined)
             }
             (None, JournalState::Busy(saving)) => {
                 let joined = saving.await;
-                self.was_saved(joined).map(|()| Vec::new())
+                self.checkpoint_finished(joined).map(|()| Vec::new())
             }
             (None, JournalState::Idle(_)) => std::future::pending().await,
         }
     }
 
-    fn batch_arrived(&mut self, joined: Result<Written, JoinError>) -> Result<Vec<ByteRange>, SinkError> {
+    fn batch_written(&mut self, joined: Result<Written, JoinError>) -> Result<Vec<ByteRange>, SinkError> {
         self.writing = None;
         let (store, result) = joined.map_err(SinkError::Worker)?;
         self.store = Some(store);
@@ -181,7 +181,7 @@ impl Writer {
             self.write_batch()?;
             let Some(writing) = &mut self.writing else { return Ok(wrong) };
             let joined = writing.await;
-            wrong.extend(self.batch_arrived(joined)?);
+            wrong.extend(self.batch_written(joined)?);
         }
     }
 
@@ -192,14 +192,14 @@ impl Writer {
     /// Wrong pieces of that batch are not reported: with pieces, call [`flush`](Self::flush) first.
     async fn with_store<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&mut Store) -> Result<T, SinkError> + Send + 'static,
+        work: impl FnOnce(&mut DownloadStore) -> Result<T, SinkError> + Send + 'static,
     ) -> Result<T, SinkError> {
         if let Some(writing) = &mut self.writing {
             let joined = writing.await;
-            self.batch_arrived(joined)?;
+            self.batch_written(joined)?;
         }
-        self.settle().await?;
-        self.leave_memory()?;
+        self.finish_checkpoint().await?;
+        self.move_to_disk()?;
         let mut store = self.store.take().ok_or(SinkError::Abandoned)?;
         let batch = std::mem::take(&mut self.batch);
         let mut runs = std::mem::take(&mut self.batch_runs);
@@ -245,7 +245,7 @@ impl Writer {
             && self.waiting as u64 == size
         {
             let file = WholeFile { target: target.clone(), parts: self.batch.clone(), modified };
-            if held.finisher.finish(file).await? == Finish::Named {
+            if held.group_commit.finish(file).await? == Finish::Named {
                 return Ok(());
             }
         }

@@ -4,11 +4,11 @@ use std::fs::File;
 
 use tokio::task::JoinError;
 
-use super::super::super::identity::Identity;
+use super::super::super::identity::ContentIdentity;
 use super::super::super::plan::ByteRange;
 use super::super::SinkError;
 use super::super::journal::{self, Journal};
-use super::super::store::Store;
+use super::super::store::DownloadStore;
 use super::{EARLY_CHECKPOINT_BYTES, JournalState, Writer};
 
 impl Writer {
@@ -28,13 +28,13 @@ impl Writer {
     /// store is busy. `name` returns the address of a source.
     pub fn checkpoint(
         &mut self,
-        identity: &Identity,
+        identity: &ContentIdentity,
         name: impl Fn(usize) -> String,
     ) -> Result<(), SinkError> {
         if self.held.is_some() && !self.batch.is_empty() {
             // The bytes are few enough to be written on this thread. Only a file without pieces is held in
             // memory, so none can turn out wrong.
-            self.leave_memory()?;
+            self.move_to_disk()?;
             if let Some(store) = &mut self.store {
                 store.write(&std::mem::take(&mut self.batch))?;
                 self.unsaved.append(&mut self.batch_runs);
@@ -56,16 +56,16 @@ impl Writer {
     /// Writes and saves all received bytes, so that a later run can resume.
     pub async fn save_all(
         &mut self,
-        identity: &Identity,
+        identity: &ContentIdentity,
         name: impl Fn(usize) -> String,
     ) -> Result<(), SinkError> {
         let wrong = self.flush().await?;
         self.forget(&wrong, identity).await?;
         self.checkpoint(identity, name)?;
-        self.settle().await
+        self.finish_checkpoint().await
     }
 
-    pub(super) fn was_saved(
+    pub(super) fn checkpoint_finished(
         &mut self,
         joined: Result<Result<Journal, SinkError>, JoinError>,
     ) -> Result<(), SinkError> {
@@ -74,15 +74,15 @@ impl Writer {
         Ok(())
     }
 
-    pub(super) async fn settle(&mut self) -> Result<(), SinkError> {
+    pub(super) async fn finish_checkpoint(&mut self) -> Result<(), SinkError> {
         let JournalState::Busy(saving) = &mut self.journal else { return Ok(()) };
         let joined = saving.await;
-        self.was_saved(joined)
+        self.checkpoint_finished(joined)
     }
 
     /// The journal of this run, to distinguish it from that of another client.
     pub(super) async fn own_journal(&mut self) -> Result<Option<File>, SinkError> {
-        self.settle().await?;
+        self.finish_checkpoint().await?;
         let JournalState::Idle(Some(journal)) = &self.journal else { return Ok(None) };
         // If the handle cannot be duplicated, an unneeded journal may stay.
         Ok(journal.handle().try_clone().ok())
@@ -93,10 +93,10 @@ impl Writer {
     pub async fn forget(
         &mut self,
         ranges: &[ByteRange],
-        identity: &Identity,
+        identity: &ContentIdentity,
     ) -> Result<Vec<ByteRange>, SinkError> {
         let wrong = self.flush().await?;
-        self.settle().await?;
+        self.finish_checkpoint().await?;
         if let Some(store) = self.store.as_mut().filter(|_| !ranges.is_empty()) {
             for range in ranges {
                 self.unsaved.forget(*range);
@@ -107,7 +107,11 @@ impl Writer {
         Ok(wrong)
     }
 
-    async fn correct_journal(&mut self, wrong: &[ByteRange], identity: &Identity) -> Result<(), SinkError> {
+    async fn correct_journal(
+        &mut self,
+        wrong: &[ByteRange],
+        identity: &ContentIdentity,
+    ) -> Result<(), SinkError> {
         let JournalState::Idle(journal) = &mut self.journal else { return Ok(()) };
         let journal = journal.take();
         let before = std::mem::take(&mut self.before);
@@ -115,9 +119,9 @@ impl Writer {
         for range in wrong {
             right.remove(*range);
         }
-        let (identity, told) = (identity.clone(), right.clone());
-        let correct = move |store: &mut Store| {
-            store.correct_journal(journal.as_ref().map(Journal::handle), &identity, &told)
+        let (identity, listed) = (identity.clone(), right.clone());
+        let correct = move |store: &mut DownloadStore| {
+            store.correct_journal(journal.as_ref().map(Journal::handle), &identity, &listed)
         };
         let corrected = self.with_store(correct).await?;
         self.journal = JournalState::Idle(corrected);
