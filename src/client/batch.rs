@@ -161,7 +161,7 @@ impl TransferOutcome<'_> {
     async fn settle(self, context: &Context, screen: &Screen) -> Result<u64, DownloadError> {
         let report = match self {
             Self::Failed { address, error } => DownloadReport::of_failure(address, error),
-            Self::Done(landed, display) => landed.finish(context, &display).await,
+            Self::Done(transfer, display) => transfer.finish(context, &display).await,
         };
         // The report covers the files that a Metalink describes, not the Metalink.
         let is_file = !matches!(report.outcome, Err(DownloadError::IsMetalink { .. }));
@@ -180,16 +180,16 @@ async fn begin<'a>(context: &Context, task: Task, screen: &'a Screen) -> Transfe
     };
     let display = screen.file(&job);
     // Boxed to keep the futures small.
-    let landed = Box::new(Box::pin(download::fetch(context, &job, &display)).await);
+    let transfer = Box::new(Box::pin(download::fetch(context, &job, &display)).await);
     display.transfer_ended();
     let is_claimed = !job.is_named_later(context.options.naming);
     if let (Err(DownloadError::IsMetalink { .. }), Some(name), true) =
-        (landed.outcome(), job.name(), is_claimed)
+        (transfer.outcome(), job.name(), is_claimed)
     {
         // A file in the Metalink often has the name of the address.
         context.reserved_paths.release(&name);
     }
-    TransferOutcome::Done(landed, display)
+    TransferOutcome::Done(transfer, display)
 }
 
 /// All tasks, in order.

@@ -231,7 +231,7 @@ impl FileDisplay<'_> {
             ProgressMode::Json if self.is_due(JSON_INTERVAL) => {
                 let object = serde_json::json!({
                     "file": self.name,
-                    "done": self.there(),
+                    "done": self.present(),
                     "size": self.size.get(),
                     "bytes_per_second": self.rate(),
                 });
@@ -250,7 +250,7 @@ impl FileDisplay<'_> {
         is_due
     }
 
-    fn there(&self) -> u64 {
+    fn present(&self) -> u64 {
         self.done.get().saturating_add(self.received.get())
     }
 
@@ -259,10 +259,10 @@ impl FileDisplay<'_> {
     }
 
     fn print_plain_line(&self) {
-        let (there, rate) = (self.there(), self.rate());
-        let mut line = format!("{}: {}", self.name, ByteSize(there));
+        let (present, rate) = (self.present(), self.rate());
+        let mut line = format!("{}: {}", self.name, ByteSize(present));
         if let Some(size) = self.size.get() {
-            let left = size.saturating_sub(there) / rate.max(1);
+            let left = size.saturating_sub(present) / rate.max(1);
             let _ = write!(line, " of {}, {}/s, {left} s left", ByteSize(size), ByteSize(rate));
         }
         self.screen.print_error(&line);

@@ -76,7 +76,7 @@ impl Engine<'_> {
             // No byte of the earlier version was kept, so the version of this answer replaces it.
             self.switch_version(now);
         }
-        let knew_validator = self.sources.get(source).and_then(|entry| entry.validator.clone());
+        let known_validator = self.sources.get(source).and_then(|entry| entry.validator.clone());
         if let Some(entry) = self.sources.get_mut(source) {
             entry.etag.clone_from(&opened.observed.etag);
             entry.validator = opened.observed.validator().map(ToOwned::to_owned);
@@ -89,7 +89,7 @@ impl Engine<'_> {
         }
         if opened.extent == Extent::Whole && wanted.range.start > 0 {
             let was_other_tag =
-                knew_validator.is_none() && opened.observed.validator() != wanted.validator.as_deref();
+                known_validator.is_none() && opened.observed.validator() != wanted.validator.as_deref();
             if was_other_tag && opened.observed.validator().is_some() {
                 // The source has the same file under an ETag of its own: the part is requested again with
                 // that ETag.

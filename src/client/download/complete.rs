@@ -60,8 +60,8 @@ pub(super) async fn is_complete(
         return false;
     }
     let chain = RedirectChain::new(url.clone(), context.options.max_redirects);
-    let patience = context.options.plan.drop_after;
-    let Ok(Ok(observed)) = tokio::time::timeout(patience, fetcher.inspect(chain)).await else { return false };
+    let timeout = context.options.plan.drop_after;
+    let Ok(Ok(observed)) = tokio::time::timeout(timeout, fetcher.inspect(chain)).await else { return false };
     is_what_was_observed(path, &observed, report).await
 }
 

@@ -146,11 +146,11 @@ impl<'a> Engine<'a> {
         let checkpoint_every = self.context.options.checkpoint_every;
         let mut next_checkpoint = self.started.checked_add(checkpoint_every);
         let deadline = self.context.options.max_time.and_then(|time| self.started.checked_add(time));
-        let patience = self.context.options.retry_until.and_then(|time| self.started.checked_add(time));
+        let retry_deadline = self.context.options.retry_until.and_then(|time| self.started.checked_add(time));
         let mut ending = self.context.stop.clone();
         loop {
             let now = Instant::now();
-            if patience.is_some_and(|at| at <= now) {
+            if retry_deadline.is_some_and(|at| at <= now) {
                 self.plan.stop_retrying();
             }
             self.act(now);
@@ -176,8 +176,12 @@ impl<'a> Engine<'a> {
                 PlanStatus::Stuck => return Err(self.final_error()),
                 PlanStatus::Working => {}
             }
-            let wake =
-                self.plan.next_wake(now).into_iter().chain(deadline).chain(patience.filter(|&at| at > now));
+            let wake = self
+                .plan
+                .next_wake(now)
+                .into_iter()
+                .chain(deadline)
+                .chain(retry_deadline.filter(|&at| at > now));
             let wake = wake.min();
             tokio::select! {
                 Some(step) = self.steps.next(), if !self.steps.is_empty() => {

@@ -340,14 +340,14 @@ fn size_past_end(answer: &Answer) -> Option<u64> {
 async fn shown(answer: &mut Answer) -> Shown {
     let head = Bytes::copy_from_slice(answer.head.raw());
     let mut page = BytesMut::new();
-    let patience = if answer.head.is_redirect() { REDIRECT_PAGE_TIMEOUT } else { ERROR_PAGE_TIMEOUT };
+    let timeout = if answer.head.is_redirect() { REDIRECT_PAGE_TIMEOUT } else { ERROR_PAGE_TIMEOUT };
     let is_shown = match answer.head.framing() {
         // The download does not need the page of a redirect: it is read only if it is short.
         Ok(Framing::Length(length)) => !answer.head.is_redirect() || length <= MAX_PAGE_BYTES as u64,
         Ok(Framing::UntilClose) => !answer.head.is_redirect() || !answer.head.keeps_alive(),
         Ok(Framing::Chunked) | Err(_) => true,
     };
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     while is_shown && page.len() < MAX_PAGE_BYTES {
         let Ok(Ok(Some(bytes))) = tokio::time::timeout_at(deadline, answer.chunk()).await else { break };
         let room = MAX_PAGE_BYTES.saturating_sub(page.len());

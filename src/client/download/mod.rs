@@ -334,7 +334,7 @@ async fn obtain(
         credentials: Rc::clone(&job.credentials),
     };
     make_folders(job)?;
-    let there = |target: &Path| {
+    let already_complete = |target: &Path| {
         observer.notice(&Event::AlreadyThere { target });
         Ok((DownloadSuccess::AlreadyThere, None))
     };
@@ -345,7 +345,7 @@ async fn obtain(
         && !(job.is_named_later(context.options.naming) && context.reserved_paths.has(&path))
         && within(context, started, is_complete(context, job, &fetcher, &path, report)).await?
     {
-        return there(&path);
+        return already_complete(&path);
     }
     let mut engine =
         Engine::new(context, job, observer, fetcher, report.target.clone(), target_state, started);
@@ -357,7 +357,7 @@ async fn obtain(
         Err(DownloadError::NameTaken { path }) => {
             let is_there = is_identical(context, &engine.identity, &path, report);
             if within(context, started, is_there).await? {
-                return there(&path);
+                return already_complete(&path);
             }
             Err(DownloadError::NameTaken { path })
         }

@@ -64,17 +64,17 @@ impl Engine<'_> {
         let fetcher = self.fetcher.clone();
         let plan = &self.context.options.plan;
         // Until a server is known, the address itself is the only source.
-        let patience = if self.sources.is_empty() { plan.drop_lone_after() } else { plan.drop_after };
+        let timeout = if self.sources.is_empty() { plan.drop_lone_after() } else { plan.drop_after };
         self.queries = self.queries.saturating_add(1);
         let request = async move {
             let began = Instant::now();
             let mut wanted = wanted;
-            let mut hop = tokio::time::timeout(patience, fetcher.hop(&mut chain, &wanted, &headers)).await;
+            let mut hop = tokio::time::timeout(timeout, fetcher.hop(&mut chain, &wanted, &headers)).await;
             let is_about_the_part =
                 matches!(&hop, Ok(Err(error)) if error.failure() == RunFailure::NoRanges) && wanted.is_part();
             if is_about_the_part {
                 wanted = RangeRequest::everything();
-                hop = tokio::time::timeout(patience, fetcher.hop(&mut chain, &wanted, &headers)).await;
+                hop = tokio::time::timeout(timeout, fetcher.hop(&mut chain, &wanted, &headers)).await;
             }
             match hop {
                 Err(_) => QueryOutcome::Silent,

@@ -72,12 +72,12 @@ impl Engine<'_> {
             self.exclude(*only, REASON);
         }
         let others: Vec<SourceId> = self.sources.ids().filter(|id| !self.plan.is_excluded(*id)).collect();
-        self.ask_alone(&others);
+        self.ask_one_at_a_time(&others);
         self.discard_all(&[ByteRange::new(0, size)]).await
     }
 
     /// Asks `sources` one at a time from now on, the largest contributor last.
-    pub(super) fn ask_alone(&mut self, sources: &[SourceId]) {
+    pub(super) fn ask_one_at_a_time(&mut self, sources: &[SourceId]) {
         let mut order: Vec<SourceId> =
             sources.iter().copied().filter(|id| !self.plan.is_excluded(*id)).collect();
         order.sort_by_key(|id| self.sources.supplied_bytes(*id));

@@ -60,7 +60,7 @@ impl Engine<'_> {
                 match suppliers.as_slice() {
                     [only] if !is_mixed => self.exclude(*only, "it sent a piece with a wrong digest"),
                     several if is_again => {
-                        self.ask_alone(several);
+                        self.ask_one_at_a_time(several);
                     }
                     _ => {}
                 }

@@ -234,19 +234,19 @@ impl Engine<'_> {
     /// Handles the end of a body. It may be shorter than announced, or than the file.
     fn end(&mut self, run: RunId, body: BodyReader, now: Instant) {
         let Some(active) = self.runs.get(&run) else { return };
-        let (extent, came) = (body.extent, active.offset);
+        let (extent, received) = (body.extent, active.offset);
         let least = match extent {
             Extent::Whole => self.plan.least_size(),
             Extent::Part { end } => end,
         };
-        if came < least {
-            let source = BodyError::Short { missing: Some(least.saturating_sub(came)) }.into();
+        if received < least {
+            let source = BodyError::Short { missing: Some(least.saturating_sub(received)) }.into();
             let error = DownloadError::Transport { url: body.url.to_string(), source };
             self.fail(run, RunFailure::Passing { retry_after: None }, error, None, now);
             return;
         }
         if extent == Extent::Whole && self.plan.size().is_none() {
-            self.plan.set_size(came);
+            self.plan.set_size(received);
         }
         self.runs.remove(&run);
         self.plan.finished(run, now);

@@ -31,7 +31,7 @@ impl DownloadPlan {
             let drop = run.last_activity.checked_add(self.drop_limit(run));
             hedge.into_iter().chain(drop)
         });
-        let rests = self.sources.iter().filter_map(|source| match source.availability {
+        let back_offs = self.sources.iter().filter_map(|source| match source.availability {
             Availability::BackingOff(until) => Some(until),
             _ => None,
         });
@@ -42,7 +42,7 @@ impl DownloadPlan {
                 && self.runs.values().any(|run| run.phase == RunPhase::Streaming)
                 && self.sources.len() > 1
         });
-        silences.chain(rests).chain(ask).chain(share).filter(|&at| at > now).min()
+        silences.chain(back_offs).chain(ask).chain(share).filter(|&at| at > now).min()
     }
 
     /// Missing bytes that no active run covers.

@@ -44,9 +44,9 @@ impl DownloadPlan {
         self.query.in_progress = false;
         self.query.wanted = false;
         self.query.since_progress = self.query.since_progress.saturating_add(1);
-        let rest =
+        let delay =
             retry_after.unwrap_or_else(|| source::backoff(&self.settings, self.query.since_progress, jitter));
-        match now.checked_add(rest) {
+        match now.checked_add(delay) {
             Some(at) => self.query.not_before = Some(at),
             None => self.balancer = BalancerPresence::Absent,
         }

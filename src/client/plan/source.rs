@@ -155,7 +155,7 @@ impl PlanSource {
                 Availability::Ready
             }
             RunFailure::Passing { .. } if self.failures > settings.max_failures => Availability::Excluded,
-            RunFailure::Passing { retry_after: Some(rest) } => backing_off(now, rest),
+            RunFailure::Passing { retry_after: Some(delay) } => backing_off(now, delay),
             RunFailure::Passing { retry_after: None } if made_progress => Availability::Ready,
             RunFailure::Passing { retry_after: None } => {
                 backing_off(now, backoff(settings, self.failures, jitter))
@@ -164,16 +164,16 @@ impl PlanSource {
     }
 
     /// Backs off without recording a failure.
-    pub(super) fn back_off(&mut self, rest: Duration, now: Instant) {
+    pub(super) fn back_off(&mut self, delay: Duration, now: Instant) {
         if self.availability != Availability::Excluded {
-            self.availability = backing_off(now, rest);
+            self.availability = backing_off(now, delay);
         }
     }
 }
 
-fn backing_off(now: Instant, rest: Duration) -> Availability {
+fn backing_off(now: Instant, delay: Duration) -> Availability {
     // A back-off beyond the range of the clock never ends.
-    now.checked_add(rest).map_or(Availability::Excluded, Availability::BackingOff)
+    now.checked_add(delay).map_or(Availability::Excluded, Availability::BackingOff)
 }
 
 /// Back-off after `failures` failures in a row: doubles with each, and is between half and all of that, by

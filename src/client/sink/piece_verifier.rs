@@ -69,13 +69,13 @@ mod tests {
         ) {
             let digests = file.chunks(length).map(digest).collect();
             let pieces = Pieces { length: length as u64, size: file.len() as u64, digests };
-            let mut came = file.clone();
+            let mut received = file.clone();
             let wrong = wrong.map(|index| index.index(file.len()));
             if let Some(at) = wrong {
-                came[at] ^= 1;
+                received[at] ^= 1;
             }
             let mut verifier = PieceVerifier::new(pieces);
-            let found = came.chunks(cut).try_for_each(|bytes| verifier.verify(bytes));
+            let found = received.chunks(cut).try_for_each(|bytes| verifier.verify(bytes));
             let expected = wrong.map_or(Ok(()), |at| Err((at / length * length) as u64));
             prop_assert_eq!(found, expected);
         }

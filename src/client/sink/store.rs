@@ -189,19 +189,22 @@ impl DownloadStore {
         if let Some(digest) = &mut self.digest {
             digest.catch_up(part, &self.written, CATCH_UP_BYTES)?;
         }
-        let landed = batch
+        let written_ranges = batch
             .iter()
             .map(|(offset, bytes)| ByteRange::new(*offset, offset.saturating_add(bytes.len() as u64)));
-        self.check_pieces(landed)
+        self.check_pieces(written_ranges)
     }
 
-    /// Verifies the complete, unverified pieces that touch `landed`.
-    fn check_pieces(&mut self, landed: impl Iterator<Item = ByteRange>) -> Result<Vec<ByteRange>, SinkError> {
+    /// Verifies the complete, unverified pieces that touch `written_ranges`.
+    fn check_pieces(
+        &mut self,
+        written_ranges: impl Iterator<Item = ByteRange>,
+    ) -> Result<Vec<ByteRange>, SinkError> {
         let (Some(pieces), Backing::Part(part)) = (&self.pieces, &self.backing) else {
             return Ok(Vec::new());
         };
         let mut wrong = Vec::new();
-        for range in landed.filter(|range| !range.is_empty()) {
+        for range in written_ranges.filter(|range| !range.is_empty()) {
             let last = range.end.saturating_sub(1);
             for number in range.start / pieces.length..=last / pieces.length {
                 let start = number.saturating_mul(pieces.length);
