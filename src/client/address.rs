@@ -10,7 +10,7 @@ use url::{Origin, Url};
 /// User name and password of an address. They are sent only to its scheme, host and port, and never
 /// displayed.
 #[derive(Clone)]
-pub struct Credentials {
+pub(super) struct Credentials {
     home: Origin,
     authorization: String,
 }

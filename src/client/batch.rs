@@ -220,7 +220,7 @@ fn tasks_of(
     claimed.enumerate().map(task).collect()
 }
 
-/// While the returned handle is held, a write beyond the file size limit (RLIMIT_FSIZE) fails with an error
+/// While the returned handle is held, a write beyond the file size limit (`RLIMIT_FSIZE`) fails with an error
 /// instead of ending the process.
 fn handle_size_limit() -> Option<tokio::signal::unix::Signal> {
     signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).ok()

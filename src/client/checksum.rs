@@ -13,7 +13,7 @@ const MAX_BYTES: usize = 64;
 
 /// A digest algorithm. SHA-1 detects accidental damage, but not forgery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Algorithm {
+pub(super) enum Algorithm {
     /// SHA-256, which `get` asks servers for.
     Sha256,
     /// SHA-512.
@@ -24,11 +24,11 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// All algorithms, most preferred first.
-    pub const ALL: [Self; 3] = [Self::Sha256, Self::Sha512, Self::Sha1];
+    pub(super) const ALL: [Self; 3] = [Self::Sha256, Self::Sha512, Self::Sha1];
 
     /// The algorithm with this name, with or without hyphen, ignoring case.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub(super) fn named(name: &str) -> Option<Self> {
         let is_name =
             |own: &str| name.eq_ignore_ascii_case(own) || name.eq_ignore_ascii_case(&own.replace('-', ""));
         Self::ALL.into_iter().find(|algorithm| is_name(algorithm.name()))
@@ -36,7 +36,7 @@ impl Algorithm {
 
     /// Its name in the IANA registry used by RFC 5854.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Sha256 => "sha-256",
             Self::Sha512 => "sha-512",
@@ -56,7 +56,7 @@ impl Algorithm {
 
 /// A digest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Checksum {
+pub(super) struct Checksum {
     algorithm: Algorithm,
     /// Unused bytes are zero.
     bytes: [u8; MAX_BYTES],
@@ -65,7 +65,7 @@ pub struct Checksum {
 impl Checksum {
     /// The digest with these bytes; `None` if their number is wrong.
     #[must_use]
-    pub fn new(algorithm: Algorithm, digest: &[u8]) -> Option<Self> {
+    pub(super) fn new(algorithm: Algorithm, digest: &[u8]) -> Option<Self> {
         let mut bytes = [0; MAX_BYTES];
         bytes
             .get_mut(..algorithm.length())?
@@ -75,7 +75,7 @@ impl Checksum {
 
     /// Parses hexadecimal digits, or base64.
     #[must_use]
-    pub fn parse(algorithm: Algorithm, text: &str) -> Option<Self> {
+    pub(super) fn parse(algorithm: Algorithm, text: &str) -> Option<Self> {
         if text.len() != algorithm.length() * 2 {
             return Self::new(algorithm, &STANDARD.decode(text).ok()?);
         }
@@ -89,20 +89,20 @@ impl Checksum {
 
     /// Parses `sha-256=HEX`, the format of [`Display`](fmt::Display).
     #[must_use]
-    pub fn parse_named(text: &str) -> Option<Self> {
+    pub(super) fn parse_named(text: &str) -> Option<Self> {
         let (name, digest) = text.split_once('=')?;
         Self::parse(Algorithm::named(name)?, digest)
     }
 
     /// The algorithm.
     #[must_use]
-    pub fn algorithm(&self) -> Algorithm {
+    pub(super) fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
     /// The hexadecimal digits, without the name of the algorithm.
     #[must_use]
-    pub fn hex(&self) -> String {
+    pub(super) fn hex(&self) -> String {
         use fmt::Write as _;
         self.bytes.iter().take(self.algorithm.length()).fold(String::new(), |mut text, byte| {
             let _ = write!(text, "{byte:02x}");
@@ -113,7 +113,7 @@ impl Checksum {
     /// Whether both digests have the same algorithm and differ. Digests of different algorithms cannot be
     /// compared.
     #[must_use]
-    pub fn contradicts(&self, other: &Self) -> bool {
+    pub(super) fn contradicts(&self, other: &Self) -> bool {
         self.algorithm == other.algorithm && self.bytes != other.bytes
     }
 }
@@ -145,7 +145,7 @@ impl<'de> Deserialize<'de> for Checksum {
 
 /// An incremental digest computation.
 #[derive(Debug, Clone)]
-pub enum ChecksumHasher {
+pub(super) enum ChecksumHasher {
     /// SHA-256.
     Sha256(Sha256),
     /// SHA-512.
@@ -157,7 +157,7 @@ pub enum ChecksumHasher {
 impl ChecksumHasher {
     /// A computation without input.
     #[must_use]
-    pub fn new(algorithm: Algorithm) -> Self {
+    pub(super) fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::Sha256 => Self::Sha256(Sha256::new()),
             Algorithm::Sha512 => Self::Sha512(Sha512::new()),
@@ -167,7 +167,7 @@ impl ChecksumHasher {
 
     /// The algorithm.
     #[must_use]
-    pub fn algorithm(&self) -> Algorithm {
+    pub(super) fn algorithm(&self) -> Algorithm {
         match self {
             Self::Sha256(_) => Algorithm::Sha256,
             Self::Sha512(_) => Algorithm::Sha512,
@@ -176,7 +176,7 @@ impl ChecksumHasher {
     }
 
     /// Adds the next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
+    pub(super) fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(hasher) => hasher.update(bytes),
             Self::Sha512(hasher) => hasher.update(bytes),
@@ -186,7 +186,7 @@ impl ChecksumHasher {
 
     /// The digest of all added bytes.
     #[must_use]
-    pub fn finish(self) -> Checksum {
+    pub(super) fn finish(self) -> Checksum {
         let algorithm = self.algorithm();
         let mut bytes = [0; MAX_BYTES];
         let digest: &[u8] = match self {

@@ -10,7 +10,7 @@ use crate::http::client::{BodyError, TransportError};
 
 /// Why a download failed.
 #[derive(Debug, thiserror::Error)]
-pub enum DownloadError {
+pub(super) enum DownloadError {
     /// The address has no scheme, host or file.
     #[error("invalid URL {url:?}: {reason}")]
     InvalidUrl {
@@ -153,7 +153,7 @@ pub enum DownloadError {
 impl DownloadError {
     /// Exit code of the process.
     #[must_use]
-    pub fn code(&self) -> GetCode {
+    pub(super) fn code(&self) -> GetCode {
         match self {
             Self::InvalidUrl { .. } => GetCode::InvalidUrl,
             Self::Scheme { .. } => GetCode::UnsupportedProtocol,

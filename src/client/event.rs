@@ -9,7 +9,7 @@ use super::plan::ByteRange;
 
 /// An event that may be displayed.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub(super) enum Event<'a> {
     /// A server answered with a redirect that is followed.
     Redirected {
         /// Status line and headers as they were received.
@@ -58,15 +58,11 @@ pub enum Event<'a> {
     Dropped {
         /// The number of the source.
         source: usize,
-        /// The address of the source.
-        url: &'a Url,
         /// The reason.
         reason: &'a str,
     },
     /// The first answer with bytes of the file was accepted.
     Started {
-        /// The final path; `None` for standard output.
-        target: Option<&'a Path>,
         /// The size in bytes, if known.
         size: Option<u64>,
         /// Bytes kept from an earlier run.
@@ -102,7 +98,7 @@ pub enum Event<'a> {
 
 /// Stage of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WaitStep {
+pub(super) enum WaitStep {
     /// The wait starts.
     First,
     /// The wait continues.
@@ -110,7 +106,7 @@ pub enum WaitStep {
 }
 
 /// Receives the events of one download.
-pub trait Observer {
+pub(super) trait Observer {
     /// Handles `event`; must not block.
     fn notice(&self, event: &Event<'_>);
 }

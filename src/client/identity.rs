@@ -1,4 +1,4 @@
-//! ContentIdentity of a file: the properties that must be the same on every server before their bytes are mixed.
+//! Identity of a file: the properties that must be the same on every server before their bytes are mixed.
 //!
 //! Entity tags and dates compare versions of one resource (RFC 9110, section 8.8). Only a digest compares
 //! files of different resources. [`resource`] defines which addresses count as one resource.
@@ -28,7 +28,7 @@ const FIRST_STRONG_DATE: Duration = Duration::from_hours(24 * 3653);
 /// The digest that `head` announces for the whole file: `Repr-Digest` (RFC 9530), or `Digest` (RFC 3230),
 /// which mirrors still send.
 #[must_use]
-pub fn promised_digest(head: &Head) -> Option<Checksum> {
+pub(super) fn promised_digest(head: &Head) -> Option<Checksum> {
     let members = |name| head.all(name).flat_map(|value| value.split(','));
     let current = members("repr-digest").find_map(|member| {
         let (name, value) = member.trim().split_once('=')?;
@@ -41,7 +41,7 @@ pub fn promised_digest(head: &Head) -> Option<Checksum> {
 /// The digest that a redirect announces for its target (RFC 6249, section 6). A `Repr-Digest` would be the
 /// digest of the redirect's own page.
 #[must_use]
-pub fn digest_of_target(head: &Head) -> Option<Checksum> {
+pub(super) fn digest_of_target(head: &Head) -> Option<Checksum> {
     head.all("digest").flat_map(|value| value.split(',')).find_map(|member| {
         let (name, value) = member.trim().split_once('=')?;
         name.eq_ignore_ascii_case("sha-256")
@@ -52,7 +52,7 @@ pub fn digest_of_target(head: &Head) -> Option<Checksum> {
 
 /// Properties of the file according to one answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Observed {
+pub(super) struct Observed {
     /// The size of the whole file.
     pub size: Option<u64>,
     /// The strong entity tag, with quotes. Weak tags are left out, because different bytes may share one.
@@ -70,7 +70,7 @@ impl Observed {
     ///
     /// Validators of a coded or transformed representation (203) do not apply to the file and are left out.
     #[must_use]
-    pub fn from_head(head: &Head, size: Option<u64>) -> Self {
+    pub(super) fn from_head(head: &Head, size: Option<u64>) -> Self {
         if is_coded(head) || head.status == 203 {
             return Self { size, ..Self::default() };
         }
@@ -92,13 +92,13 @@ impl Observed {
 
     /// Whether these properties distinguish this version of the file from others.
     #[must_use]
-    pub fn is_evidence(&self) -> bool {
+    pub(super) fn is_evidence(&self) -> bool {
         self.validator().is_some() || self.digest.is_some()
     }
 
     /// The validator for `If-Range` (RFC 9110, section 13.1.5).
     #[must_use]
-    pub fn validator(&self) -> Option<&str> {
+    pub(super) fn validator(&self) -> Option<&str> {
         self.etag.as_deref().or(self.last_modified.as_deref())
     }
 }
@@ -106,7 +106,7 @@ impl Observed {
 /// Whether the body has a content coding (RFC 9110, section 8.4), so that its bytes and positions are not
 /// those of the file.
 #[must_use]
-pub fn is_coded(head: &Head) -> bool {
+pub(super) fn is_coded(head: &Head) -> bool {
     head.all("content-encoding")
         .flat_map(|value| value.split(','))
         .map(str::trim)
@@ -133,7 +133,7 @@ fn is_strong_date(modified: &str, date: Option<SystemTime>, now: SystemTime) -> 
 /// resource on any host. Any other path, such as `/1.2/f` behind `/latest`, is a resource of its own. Its
 /// host and its query, which storage services sign for each request, do not count.
 #[must_use]
-pub fn resource(requested: &Url, answered: &Url) -> String {
+pub(super) fn resource(requested: &Url, answered: &Url) -> String {
     let mut name = shown(requested);
     let is_mirror = path_and_query(answered).ends_with(path_and_query(requested));
     if !is_mirror {
@@ -149,7 +149,7 @@ fn path_and_query(url: &Url) -> &str {
 
 /// Origin of a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Authority {
+pub(super) enum Authority {
     /// The user, a Metalink or the balancer. This digest wins over announcements of servers.
     Given,
     /// A server with the file.
@@ -158,7 +158,7 @@ pub enum Authority {
 
 /// The known properties of the file that is being downloaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContentIdentity {
+pub(super) struct ContentIdentity {
     /// Size in bytes.
     pub size: Option<u64>,
     /// Digest and its origin.
@@ -173,7 +173,7 @@ pub struct ContentIdentity {
 
 /// Result of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// The answer is proven to be of the same version.
     Same,
     /// The answer is of another version, or the versions cannot be proven equal.
@@ -190,7 +190,7 @@ impl ContentIdentity {
     /// the same modification time and size. Equal sizes alone prove nothing: a stale copy often has the size
     /// of the new one.
     #[must_use]
-    pub fn compare(&self, observed: &Observed, own_etag: Option<&str>) -> Verdict {
+    pub(super) fn compare(&self, observed: &Observed, own_etag: Option<&str>) -> Verdict {
         let verdict = |is_same| if is_same { Verdict::Same } else { Verdict::Different };
         if let (Some(known), Some(seen)) = (self.size, observed.size)
             && known != seen
@@ -223,18 +223,18 @@ impl ContentIdentity {
 
     /// Whether validators of `resource` may be compared with those of this file.
     #[must_use]
-    pub fn is_of(&self, resource: &str) -> bool {
+    pub(super) fn is_of(&self, resource: &str) -> bool {
         self.resource.is_empty() || self.resource == resource
     }
 
     /// Whether no property of the file is known.
     #[must_use]
-    pub fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.size.is_none() && self.etags.is_empty() && self.last_modified.is_none() && self.digest.is_none()
     }
 
     /// Adds the properties of an answer that was found to be the same file.
-    pub fn learn(&mut self, observed: &Observed) {
+    pub(super) fn learn(&mut self, observed: &Observed) {
         self.size = self.size.or(observed.size);
         self.digest = self.digest.or(observed.digest.map(|digest| (digest, Authority::Server)));
         if !self.is_of(&observed.resource) {
@@ -254,27 +254,27 @@ impl ContentIdentity {
 
     /// Keeps only a digest from the user, a Metalink or the balancer: the servers have another version now.
     #[must_use]
-    pub fn reopened(&self) -> Self {
+    pub(super) fn reopened(&self) -> Self {
         let digest = self.digest.filter(|(_, authority)| *authority == Authority::Given);
         Self { digest, ..Self::default() }
     }
 
     /// The validator for `If-Range` to a server whose own validator is unknown.
     #[must_use]
-    pub fn validator(&self) -> Option<&str> {
+    pub(super) fn validator(&self) -> Option<&str> {
         self.etags.first().or(self.last_modified.as_ref()).map(String::as_str)
     }
 
     /// Whether the file may be requested in parts: only if a change of it would be detected.
     #[must_use]
-    pub fn can_be_resumed(&self) -> bool {
+    pub(super) fn can_be_resumed(&self) -> bool {
         self.validator().is_some() || self.digest.is_some()
     }
 }
 
 /// The value of a `Content-Range` header (RFC 9110, section 14.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ContentRange {
+pub(super) struct ContentRange {
     /// The range of the body; `None` in a 416.
     pub range: Option<ByteRange>,
     /// The size of the whole file, if it is not `*`.
@@ -285,7 +285,7 @@ impl ContentRange {
     /// Parses `bytes FIRST-LAST/SIZE`, with `*` for an unknown size, or `bytes */SIZE`. Returns `None` for
     /// impossible values.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let number = |digits: &str| -> Option<u64> {
             let is_plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
             is_plain.then(|| digits.parse().ok()).flatten()

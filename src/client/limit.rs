@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// Computes the delay after each read. Pure.
 #[derive(Debug)]
-pub struct RateLimiter {
+pub(super) struct RateLimiter {
     bytes_per_second: u64,
     /// Time at which the next read is allowed.
     paid_at: Option<Instant>,
@@ -15,18 +15,18 @@ pub struct RateLimiter {
 impl RateLimiter {
     /// A limiter to `bytes_per_second`; 0 counts as 1.
     #[must_use]
-    pub fn new(bytes_per_second: u64) -> Self {
+    pub(super) fn new(bytes_per_second: u64) -> Self {
         Self { bytes_per_second: bytes_per_second.max(1), paid_at: None }
     }
 
     /// Maximum size of one read in bytes, small enough for an even rate.
     #[must_use]
-    pub fn read_size(&self) -> usize {
+    pub(super) fn read_size(&self) -> usize {
         usize::try_from(self.bytes_per_second / 16).unwrap_or(usize::MAX).max(512)
     }
 
     /// Records a read of `bytes` at `now`. Returns the time of the next read.
-    pub fn take(&mut self, bytes: u64, now: Instant) -> Instant {
+    pub(super) fn take(&mut self, bytes: u64, now: Instant) -> Instant {
         let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
         // Idle time is not saved up.
         let from = self.paid_at.filter(|&at| at > now).unwrap_or(now);

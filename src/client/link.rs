@@ -5,11 +5,11 @@ use url::Url;
 use super::address::without_credentials;
 
 /// Maximum number of mirrors of one answer.
-pub const MAX_MIRRORS: usize = 64;
+pub(super) const MAX_MIRRORS: usize = 64;
 
 /// A mirror of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mirror {
+pub(super) struct Mirror {
     /// The address.
     pub url: Url,
     /// The priority, 1 to 999 999; lower is better. `u32::MAX` if the link has none.
@@ -20,7 +20,7 @@ pub struct Mirror {
 ///
 /// Relative addresses are resolved against `base`. Malformed links and links to other schemes than http and
 /// https are skipped; if `base` is https, only https is accepted.
-pub fn mirrors<'a>(base: &Url, values: impl Iterator<Item = &'a str>) -> Vec<Mirror> {
+pub(super) fn mirrors<'a>(base: &Url, values: impl Iterator<Item = &'a str>) -> Vec<Mirror> {
     let mut mirrors: Vec<Mirror> = Vec::new();
     for value in values {
         for link in links(value) {

@@ -13,10 +13,10 @@ use super::naming;
 use super::sink::Pieces;
 
 /// The media type of a Metalink.
-pub const MEDIA_TYPE: &str = "application/metalink4+xml";
+pub(super) const MEDIA_TYPE: &str = "application/metalink4+xml";
 
 /// Maximum size of a Metalink, in bytes.
-pub const MAX_BYTES: usize = 16 << 20;
+pub(super) const MAX_BYTES: usize = 16 << 20;
 
 /// Maximum number of XML nodes.
 const MAX_NODES: u32 = 1 << 20;
@@ -31,7 +31,7 @@ const NAMESPACE: &str = "urn:ietf:params:xml:ns:metalink";
 
 /// Why a Metalink cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum MetalinkError {
+pub(super) enum MetalinkError {
     /// The text is not XML, or its XML exceeds the limits.
     #[error("the Metalink is not well-formed: {0}")]
     Xml(#[from] roxmltree::Error),
@@ -56,7 +56,7 @@ pub enum MetalinkError {
 
 /// A file of a Metalink.
 #[derive(Debug, Clone)]
-pub struct MetalinkFile {
+pub(super) struct MetalinkFile {
     /// The sanitised relative path.
     pub name: PathBuf,
     /// Addresses, best first.
@@ -70,7 +70,7 @@ pub struct MetalinkFile {
 }
 
 /// Parses a Metalink. Returns its files that have a usable address.
-pub fn parse(text: &str) -> Result<Vec<MetalinkFile>, MetalinkError> {
+pub(super) fn parse(text: &str) -> Result<Vec<MetalinkFile>, MetalinkError> {
     if text.len() > MAX_BYTES {
         return Err(MetalinkError::TooLarge);
     }

@@ -1,35 +1,35 @@
 //! The client `fingerpost get`: follows redirects and downloads files.
 //!
-//! - [`redirect`], [`link`], [`identity`]: target of a redirect, its mirrors, and whether they have the same file.
+//! - `redirect`, `link`, `identity`: target of a redirect, its mirrors, and whether they have the same file.
 //! - `address`: addresses for display, without credentials.
-//! - [`checksum`]: digests of files.
-//! - [`plan`]: assigns byte ranges to sources. Pure, tested with simulated servers.
-//! - [`sink`]: part file, journal, digest.
-//! - [`download`]: performs the plan for one file, from its address to its final name.
-//! - [`batch`]: several files at a time; [`metalink`]: files described by a Metalink.
-//! - [`naming`]: file names for addresses; [`reserved_paths`]: prevents two downloads of a run from writing to one path.
-//! - [`event`], [`progress`], [`report`]: output for users and scripts.
-//! - [`error`], [`exit_code`]: failures.
+//! - `checksum`: digests of files.
+//! - `plan`: assigns byte ranges to sources. Pure, tested with simulated servers.
+//! - `sink`: part file, journal, digest.
+//! - `download`: performs the plan for one file, from its address to its final name.
+//! - `batch`: several files at a time; `metalink`: files described by a Metalink.
+//! - `naming`: file names for addresses; `reserved_paths`: prevents two downloads of a run from writing to one path.
+//! - `event`, `progress`, `report`: output for users and scripts.
+//! - `error`, `exit_code`: failures.
 
-pub mod address;
-pub mod batch;
-pub mod checksum;
-pub mod download;
-pub mod error;
-pub mod event;
-pub mod exit_code;
-pub mod identity;
-pub mod limit;
-pub mod link;
-pub mod metalink;
-pub mod naming;
-pub mod plan;
-pub mod progress;
-pub mod redirect;
-pub mod report;
-pub mod reserved_paths;
+mod address;
+mod batch;
+mod checksum;
+mod download;
+mod error;
+mod event;
+mod exit_code;
+mod identity;
+mod limit;
+mod link;
+mod metalink;
+mod naming;
+mod plan;
+mod progress;
+mod redirect;
+mod report;
+mod reserved_paths;
 mod settings;
-pub mod sink;
+mod sink;
 
 use std::mem::ManuallyDrop;
 use std::process::ExitCode;

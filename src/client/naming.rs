@@ -13,7 +13,7 @@ const FALLBACK: &str = "download";
 
 /// The sanitised name of the file at `url`: the decoded last segment of its path.
 #[must_use]
-pub fn from_url(url: &Url) -> String {
+pub(super) fn from_url(url: &Url) -> String {
     let segment = url.path().rsplit('/').next().unwrap_or_default();
     safe(&lossless(&percent_decode_str(segment).collect::<Vec<u8>>()))
 }
@@ -21,7 +21,7 @@ pub fn from_url(url: &Url) -> String {
 /// Converts bytes to text. Bytes that are not UTF-8 are percent-encoded, so that different bytes give
 /// different texts.
 #[must_use]
-pub fn lossless(bytes: &[u8]) -> String {
+pub(super) fn lossless(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());
@@ -34,7 +34,7 @@ pub fn lossless(bytes: &[u8]) -> String {
 ///
 /// `filename*` takes precedence over `filename`.
 #[must_use]
-pub fn from_content_disposition(value: &str) -> Option<String> {
+pub(super) fn from_content_disposition(value: &str) -> Option<String> {
     let mut plain = None;
     for (name, value) in parameters(value) {
         match name.as_str() {
@@ -87,7 +87,7 @@ fn parameters(text: &str) -> Vec<(String, String)> {
 
 /// Sanitises a relative path: it stays in its folder, and each part is a [`safe`] name.
 #[must_use]
-pub fn safe_path(path: &str) -> PathBuf {
+pub(super) fn safe_path(path: &str) -> PathBuf {
     let mut parts: Vec<String> = Vec::new();
     for part in path.split('/') {
         match part {
@@ -101,7 +101,7 @@ pub fn safe_path(path: &str) -> PathBuf {
 
 /// Sanitises a name: no folders, no control characters, no leading dots, limited length.
 #[must_use]
-pub fn safe(name: &str) -> String {
+pub(super) fn safe(name: &str) -> String {
     let base = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let printable: String =
         base.chars().filter(|&character| !character.is_control() && !is_invisible(character)).collect();

@@ -347,10 +347,10 @@ impl Observer for FileDisplay<'_> {
                 let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default());
                 self.add_row(*source, &format!("{host}:{}", port.unwrap_or_default()));
             }
-            Event::Dropped { source, reason, .. } => {
+            Event::Dropped { source, reason } => {
                 self.explain(&format!("server {source} dropped: {reason}"));
             }
-            Event::Started { size, done, .. } => {
+            Event::Started { size, done } => {
                 if *done > 0 {
                     self.explain(&format!("{done} bytes are kept from an earlier run"));
                 }

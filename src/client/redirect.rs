@@ -5,11 +5,11 @@ use url::Url;
 use super::address::{shown, without_credentials};
 
 /// Default maximum number of redirects.
-pub const DEFAULT_MAX_REDIRECTS: usize = 10;
+pub(super) const DEFAULT_MAX_REDIRECTS: usize = 10;
 
 /// Why a redirect was not followed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RedirectError {
+pub(super) enum RedirectError {
     /// The answer has no valid `Location`.
     #[error("{from} redirects without a usable Location")]
     NoLocation {
@@ -44,7 +44,7 @@ pub enum RedirectError {
 
 /// The addresses visited on the way to a file.
 #[derive(Debug, Clone)]
-pub struct RedirectChain {
+pub(super) struct RedirectChain {
     /// All addresses but the last.
     visited: Vec<Url>,
     end: Url,
@@ -54,31 +54,31 @@ pub struct RedirectChain {
 impl RedirectChain {
     /// A chain that starts at `url` and allows `max` redirects.
     #[must_use]
-    pub fn new(url: Url, max: usize) -> Self {
+    pub(super) fn new(url: Url, max: usize) -> Self {
         Self { visited: Vec::new(), end: without_credentials(url), max }
     }
 
     /// The last address, which is requested next.
     #[must_use]
-    pub fn end(&self) -> &Url {
+    pub(super) fn end(&self) -> &Url {
         &self.end
     }
 
     /// The address that redirected to the last one; the last one itself if there was no redirect.
     #[must_use]
-    pub fn previous(&self) -> &Url {
+    pub(super) fn previous(&self) -> &Url {
         self.visited.last().unwrap_or(&self.end)
     }
 
     /// The same chain with `url` as last address, for a mirror named beside the last redirect.
     #[must_use]
-    pub fn with_end(&self, url: Url) -> Self {
+    pub(super) fn with_end(&self, url: Url) -> Self {
         Self { visited: self.visited.clone(), end: url, max: self.max }
     }
 
     /// Follows a redirect: `location` is the header of the answer from the last address, absolute or relative
     /// to it.
-    pub fn follow(&mut self, location: Option<&str>) -> Result<Url, RedirectError> {
+    pub(super) fn follow(&mut self, location: Option<&str>) -> Result<Url, RedirectError> {
         let mut next = location
             .and_then(|location| self.end.join(location).ok())
             .ok_or_else(|| RedirectError::NoLocation { from: self.end.to_string() })?;

@@ -30,7 +30,7 @@ struct ServerReport<'a> {
 
 /// The JSON line for one file, without line break.
 #[must_use]
-pub fn line(report: &DownloadReport) -> String {
+pub(super) fn line(report: &DownloadReport) -> String {
     let error = report.outcome.as_ref().err();
     let object = FileReport {
         url: &report.address,

@@ -11,14 +11,14 @@ use super::sink::{BESIDE, beside};
 
 /// The reserved paths. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct ReservedPaths {
+pub(super) struct ReservedPaths {
     names: Rc<RefCell<HashSet<PathBuf>>>,
 }
 
 impl ReservedPaths {
     /// Reserves `name` and the paths of the part file and the journal beside it. Fails if one of them is
     /// reserved.
-    pub fn reserve(&self, name: &Path) -> Result<(), DownloadError> {
+    pub(super) fn reserve(&self, name: &Path) -> Result<(), DownloadError> {
         let mut names = self.names.borrow_mut();
         // The files beside two paths can only coincide if one path is beside the other.
         let is_beside = BESIDE.iter().any(|suffix| {
@@ -39,12 +39,12 @@ impl ReservedPaths {
 
     /// Whether `name` is reserved.
     #[must_use]
-    pub fn has(&self, name: &Path) -> bool {
+    pub(super) fn has(&self, name: &Path) -> bool {
         self.names.borrow().contains(name)
     }
 
     /// Releases `name`, to which nothing will be written.
-    pub fn release(&self, name: &Path) {
+    pub(super) fn release(&self, name: &Path) {
         self.names.borrow_mut().remove(name);
     }
 }

@@ -276,11 +276,8 @@ impl<'a> Engine<'a> {
     /// Reports the start of the transfer, once.
     pub(super) fn announce(&mut self) {
         if !std::mem::replace(&mut self.is_announced, true) {
-            self.observer.notice(&Event::Started {
-                target: self.target.as_deref(),
-                size: self.plan.size(),
-                done: self.sources.resumed.len(),
-            });
+            self.observer
+                .notice(&Event::Started { size: self.plan.size(), done: self.sources.resumed.len() });
         }
     }
 

@@ -171,7 +171,7 @@ pub(super) struct Fetcher {
     pub(super) transport: Transport,
     /// The user's own header lines.
     pub(super) headers: Vec<(String, String)>,
-    /// FileOrigin given by the user: credentials are sent to no other.
+    /// Origin given by the user: credentials are sent to no other.
     pub(super) home: Option<url::Origin>,
     /// Credentials from the addresses given by the user.
     pub(super) credentials: Rc<[Credentials]>,

@@ -46,7 +46,7 @@ impl PendingRename {
 /// A download that no longer needs the network. It is not done before [`finish`](Self::finish); meanwhile,
 /// other downloads may use the network.
 #[derive(Debug)]
-pub struct FinishedTransfer {
+pub(crate) struct FinishedTransfer {
     pub(super) report: DownloadReport,
     pub(super) unnamed: Option<PendingRename>,
     pub(super) started: Instant,
@@ -54,12 +54,12 @@ pub struct FinishedTransfer {
 
 impl FinishedTransfer {
     /// The outcome so far; `finish` may still fail.
-    pub fn outcome(&self) -> &Result<DownloadSuccess, DownloadError> {
+    pub(crate) fn outcome(&self) -> &Result<DownloadSuccess, DownloadError> {
         &self.report.outcome
     }
 
     /// Waits for the disk, and gives a verified file its name.
-    pub async fn finish(self, context: &Context, observer: &dyn Observer) -> DownloadReport {
+    pub(crate) async fn finish(self, context: &Context, observer: &dyn Observer) -> DownloadReport {
         let Self { mut report, unnamed, started } = self;
         if let Some(unnamed) = unnamed {
             let size = unnamed.size;

@@ -42,14 +42,14 @@ mod target_state;
 use complete::{is_complete, is_identical, within};
 use engine::Engine;
 use fetch::Fetcher;
-pub use finish::FinishedTransfer;
+pub(super) use finish::FinishedTransfer;
 use finish::PendingRename;
-pub use sources::SourceReport;
+pub(super) use sources::SourceReport;
 use target_state::TargetState;
 
 /// Destination of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
+pub(super) enum Output {
     /// This path, by way of a part file beside it.
     File(PathBuf),
     /// A file in this folder, named by the address, or by `Content-Disposition` if [`Naming::Server`] is set.
@@ -58,9 +58,9 @@ pub enum Output {
     Descriptor(i32),
 }
 
-/// FileOrigin of the file.
+/// Origin of the file.
 #[derive(Debug, Clone)]
-pub enum FileOrigin {
+pub(super) enum FileOrigin {
     /// The address of a balancer or a server.
     Address(Url),
     /// Several servers that have the file, best first, and the known properties of the file.
@@ -80,8 +80,8 @@ pub enum FileOrigin {
 
 /// One file to download.
 #[derive(Debug, Clone)]
-pub struct DownloadJob {
-    /// FileOrigin of the file.
+pub(super) struct DownloadJob {
+    /// Origin of the file.
     pub origin: FileOrigin,
     /// Destination of the file.
     pub output: Output,
@@ -94,7 +94,7 @@ pub struct DownloadJob {
 impl DownloadJob {
     /// The path of the file, if it is known before a server names it; `None` for standard output.
     #[must_use]
-    pub fn name(&self) -> Option<PathBuf> {
+    pub(super) fn name(&self) -> Option<PathBuf> {
         let name = match (&self.output, &self.origin) {
             (Output::File(path), _) => Some(path.clone()),
             (Output::Folder(folder), FileOrigin::Address(url)) => {
@@ -112,7 +112,7 @@ impl DownloadJob {
 
     /// Whether a server may name the file. If so, its path is not reserved before a server has answered.
     #[must_use]
-    pub fn is_named_later(&self, naming: Naming) -> bool {
+    pub(super) fn is_named_later(&self, naming: Naming) -> bool {
         let is_open = matches!((&self.output, &self.origin), (Output::Folder(_), FileOrigin::Address(_)));
         naming == Naming::Server && is_open
     }
@@ -120,7 +120,7 @@ impl DownloadJob {
 
 /// Whether the bytes of an earlier run are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Resume {
+pub(super) enum Resume {
     /// If they are proven to be of the same file.
     #[default]
     Yes,
@@ -130,7 +130,7 @@ pub enum Resume {
 
 /// What happens if the file exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Clobber {
+pub(super) enum Clobber {
     /// Another version replaces it, once complete.
     #[default]
     Replace,
@@ -140,7 +140,7 @@ pub enum Clobber {
 
 /// What happens while a balancer has no server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Unavailable {
+pub(super) enum Unavailable {
     /// The download fails.
     #[default]
     Fail,
@@ -150,7 +150,7 @@ pub enum Unavailable {
 
 /// Whether a digest is computed even if no digest is known to compare it with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Reporting {
+pub(super) enum Reporting {
     /// Only if there is a digest to compare it with.
     #[default]
     Compare,
@@ -160,7 +160,7 @@ pub enum Reporting {
 
 /// Options common to all downloads of one run.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(super) struct Options {
     /// Timeouts and limits for choosing, hedging and dropping sources.
     pub plan: PlanSettings,
     /// Maximum number of redirects.
@@ -191,7 +191,7 @@ pub struct Options {
 
 /// What determines the name of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Naming {
+pub(super) enum Naming {
     /// The address.
     #[default]
     Address,
@@ -221,7 +221,7 @@ impl Default for Options {
 
 /// State shared by all downloads of one run.
 #[derive(Debug, Clone)]
-pub struct Context {
+pub(super) struct Context {
     /// The HTTP client.
     pub transport: Transport,
     /// Options of all downloads.
@@ -236,9 +236,9 @@ pub struct Context {
     pub stop: watch::Receiver<bool>,
 }
 
-/// DownloadReport of one download.
+/// Report of one download.
 #[derive(Debug)]
-pub struct DownloadReport {
+pub(super) struct DownloadReport {
     /// The requested address.
     pub address: String,
     /// The path of the file; `None` for standard output, or if the name is still unknown.
@@ -257,7 +257,7 @@ pub struct DownloadReport {
 
 /// How a download succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DownloadSuccess {
+pub(super) enum DownloadSuccess {
     /// The file was downloaded.
     Downloaded,
     /// The complete file existed before.
@@ -267,7 +267,7 @@ pub enum DownloadSuccess {
 impl DownloadReport {
     /// The report of a download that failed before its start.
     #[must_use]
-    pub fn of_failure(address: String, error: DownloadError) -> Self {
+    pub(super) fn of_failure(address: String, error: DownloadError) -> Self {
         Self { outcome: Err(error), ..Self::begun(address, None) }
     }
 
@@ -284,13 +284,8 @@ impl DownloadReport {
     }
 }
 
-/// Downloads one file.
-pub async fn run(context: &Context, job: &DownloadJob, observer: &dyn Observer) -> DownloadReport {
-    fetch(context, job, observer).await.finish(context, observer).await
-}
-
 /// Downloads one file, up to the point at which only disk work remains.
-pub async fn fetch(context: &Context, job: &DownloadJob, observer: &dyn Observer) -> FinishedTransfer {
+pub(super) async fn fetch(context: &Context, job: &DownloadJob, observer: &dyn Observer) -> FinishedTransfer {
     let started = Instant::now();
     let address = match &job.origin {
         FileOrigin::Address(url) => url.to_string(),

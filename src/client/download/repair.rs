@@ -93,9 +93,7 @@ impl Engine<'_> {
 
     pub(super) fn exclude(&mut self, source: SourceId, reason: &str) {
         self.plan.exclude(source);
-        if let Some(entry) = self.sources.get(source) {
-            self.observer.notice(&Event::Dropped { source: source.0, url: entry.chain.end(), reason });
-        }
+        self.observer.notice(&Event::Dropped { source: source.0, reason });
         self.sources.note_error(source, reason.to_owned());
     }
 

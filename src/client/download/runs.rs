@@ -268,13 +268,7 @@ impl Engine<'_> {
 
     pub(super) fn note_failure(&mut self, source: SourceId, error: DownloadError, shown: Option<Shown>) {
         let reason = crate::telemetry::chain(&error);
-        if let Some(entry) = self.sources.get(source) {
-            self.observer.notice(&Event::Dropped {
-                source: source.0,
-                url: entry.chain.end(),
-                reason: &reason,
-            });
-        }
+        self.observer.notice(&Event::Dropped { source: source.0, reason: &reason });
         self.sources.note_error(source, reason);
         if let Some(entry) = self.sources.get_mut(source) {
             entry.is_missing = matches!(error, DownloadError::Refused { status: 404 | 410, .. });

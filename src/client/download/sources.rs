@@ -13,9 +13,9 @@ const MAX_ERRORS: usize = 16;
 /// Maximum number of sources of one download.
 const MAX_SOURCES: usize = 128;
 
-/// DownloadReport of one source.
+/// Report of one source.
 #[derive(Debug, Clone)]
-pub struct SourceReport {
+pub(crate) struct SourceReport {
     /// The address of the source.
     pub url: Url,
     /// Received bytes that were kept.
@@ -33,7 +33,7 @@ pub(super) struct SourceState {
     pub(super) chain: RedirectChain,
     /// The [resource](super::super::identity::resource) of the source.
     pub(super) resource: String,
-    /// The strong ETag of the file at this source.
+    /// The strong `ETag` of the file at this source.
     pub(super) etag: Option<String>,
     /// The validator for `If-Range`, once the source has answered.
     pub(super) validator: Option<String>,

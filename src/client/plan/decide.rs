@@ -11,7 +11,7 @@ use super::{
 
 impl DownloadPlan {
     /// The actions to take at `now`.
-    pub fn decide(&mut self, now: Instant) -> Vec<Action> {
+    pub(crate) fn decide(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         self.settle_races(now, &mut actions);
         self.watch_silence(now, &mut actions);
@@ -24,7 +24,7 @@ impl DownloadPlan {
 
     /// Time of the next call of [`decide`](Self::decide) if no event happens before.
     #[must_use]
-    pub fn next_wake(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn next_wake(&self, now: Instant) -> Option<Instant> {
         let timed = self.runs.values().filter(|run| run.timeouts == TimeoutState::Running);
         let silences = timed.flat_map(|run| {
             let hedge = run.last_activity.checked_add(self.hedge_limit(run)).filter(|_| run.rival.is_none());

@@ -27,21 +27,21 @@ mod source;
 use query::BalancerQuery;
 use run::{Race, Rival, Run, RunPhase, TimeoutState};
 
-pub use range::{ByteRange, RangeSet};
-pub use settings::PlanSettings;
-pub use source::{Availability, PlanSource, RangeSupport, RunFailure};
+pub(super) use range::{ByteRange, RangeSet};
+pub(super) use settings::PlanSettings;
+pub(super) use source::{Availability, PlanSource, RangeSupport, RunFailure};
 
 /// Index of a source, in the order of addition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SourceId(pub usize);
+pub(super) struct SourceId(pub usize);
 
 /// Number of a run, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RunId(pub u64);
+pub(super) struct RunId(pub u64);
 
 /// An action to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub(super) enum Action {
     /// Request `range` from `source`. If `range` starts at 0 and covers the whole file as far as it is known,
     /// a request without a range suffices.
     Start {
@@ -77,7 +77,7 @@ pub enum Action {
 
 /// Status of the download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlanStatus {
+pub(super) enum PlanStatus {
     /// A request is active, or will be at [`DownloadPlan::next_wake`].
     Working,
     /// No byte is missing.
@@ -88,7 +88,7 @@ pub enum PlanStatus {
 
 /// Whether a balancer can name other sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BalancerPresence {
+pub(super) enum BalancerPresence {
     /// A balancer can.
     Present,
     /// The address is that of a server.
@@ -97,7 +97,7 @@ pub enum BalancerPresence {
 
 /// Whether the file may be requested in parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parts {
+pub(super) enum Parts {
     /// A change of the file would be detected.
     Allowed,
     /// A change would not be detected, so that only a whole answer of one source is safe.
@@ -106,7 +106,7 @@ pub enum Parts {
 
 /// The plan of one download.
 #[derive(Debug)]
-pub struct DownloadPlan {
+pub(super) struct DownloadPlan {
     settings: PlanSettings,
     sources: Vec<PlanSource>,
     runs: BTreeMap<RunId, Run>,
@@ -123,7 +123,7 @@ pub struct DownloadPlan {
 impl DownloadPlan {
     /// A plan for a file of which the bytes `done` are present. An unknown size may be set later.
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         settings: PlanSettings,
         size: Option<u64>,
         done: &RangeSet,
@@ -148,36 +148,36 @@ impl DownloadPlan {
     }
 
     /// Adds a source that may be used at once.
-    pub fn add_source(&mut self) -> SourceId {
+    pub(super) fn add_source(&mut self) -> SourceId {
         self.sources.push(PlanSource::new());
         SourceId(self.sources.len().saturating_sub(1))
     }
 
     /// The state of a source.
     #[must_use]
-    pub fn source(&self, source: SourceId) -> Option<&PlanSource> {
+    pub(super) fn source(&self, source: SourceId) -> Option<&PlanSource> {
         self.sources.get(source.0)
     }
 
     /// The bytes that are not present.
     #[must_use]
-    pub fn missing(&self) -> &RangeSet {
+    pub(super) fn missing(&self) -> &RangeSet {
         &self.missing
     }
 
     /// The size, once known.
     #[must_use]
-    pub fn size(&self) -> Option<u64> {
+    pub(super) fn size(&self) -> Option<u64> {
         self.size
     }
 
     /// Sets whether parts may be requested.
-    pub fn allow_parts(&mut self, parts: Parts) {
+    pub(super) fn allow_parts(&mut self, parts: Parts) {
         self.parts = parts;
     }
 
     /// Sets the size of the file, in bytes.
-    pub fn set_size(&mut self, size: u64) {
+    pub(super) fn set_size(&mut self, size: u64) {
         self.size = Some(size);
         self.missing.remove(ByteRange::new(size, u64::MAX));
         for run in self.runs.values_mut() {
@@ -186,7 +186,7 @@ impl DownloadPlan {
     }
 
     /// Forgets the size, which belonged to another version. No byte may be present.
-    pub fn forget_size(&mut self) {
+    pub(super) fn forget_size(&mut self) {
         let Some(size) = self.size.take() else { return };
         self.missing = RangeSet::of(ByteRange::new(0, u64::MAX));
         for run in self.runs.values_mut().filter(|run| run.end == size) {
@@ -195,17 +195,17 @@ impl DownloadPlan {
     }
 
     /// The runs whose answers have started.
-    pub fn answered(&self) -> impl Iterator<Item = RunId> + '_ {
+    pub(super) fn answered(&self) -> impl Iterator<Item = RunId> + '_ {
         self.runs.iter().filter(|(_, run)| run.phase == RunPhase::Streaming).map(|(id, _)| *id)
     }
 
     /// Marks wrong bytes as missing again.
-    pub fn discard(&mut self, range: ByteRange) {
+    pub(super) fn discard(&mut self, range: ByteRange) {
         self.missing.insert(range.intersection(&ByteRange::new(0, self.size.unwrap_or(u64::MAX))));
     }
 
     /// Excludes the source from further requests.
-    pub fn exclude(&mut self, source: SourceId) {
+    pub(super) fn exclude(&mut self, source: SourceId) {
         if let Some(source) = self.sources.get_mut(source.0) {
             source.availability = Availability::Excluded;
         }
@@ -213,12 +213,12 @@ impl DownloadPlan {
 
     /// Whether the source is excluded.
     #[must_use]
-    pub fn is_excluded(&self, source: SourceId) -> bool {
+    pub(super) fn is_excluded(&self, source: SourceId) -> bool {
         self.source(source).is_none_or(|source| source.availability == Availability::Excluded)
     }
 
     /// Readmits an excluded source.
-    pub fn readmit(&mut self, source: SourceId) {
+    pub(super) fn readmit(&mut self, source: SourceId) {
         if let Some(source) = self.sources.get_mut(source.0) {
             source.availability = Availability::Ready;
             source.failures = 0;
@@ -226,12 +226,12 @@ impl DownloadPlan {
     }
 
     /// Adds a run that is already active: the given address itself answered with the file.
-    pub fn adopt(&mut self, source: SourceId, range: ByteRange, now: Instant) -> RunId {
+    pub(super) fn adopt(&mut self, source: SourceId, range: ByteRange, now: Instant) -> RunId {
         self.begin(source, range, None, now)
     }
 
     /// Handles the head of an answer; its body begins at byte `start`.
-    pub fn on_response_head(&mut self, id: RunId, start: u64, now: Instant) {
+    pub(super) fn on_response_head(&mut self, id: RunId, start: u64, now: Instant) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.next = start;
         run.phase = RunPhase::Streaming;
@@ -243,7 +243,7 @@ impl DownloadPlan {
     }
 
     /// Shortens the run to the end announced by its answer; another run fetches the rest.
-    pub fn limit_to_announced(&mut self, id: RunId, end: u64) {
+    pub(super) fn limit_to_announced(&mut self, id: RunId, end: u64) {
         if let Some(run) = self.runs.get_mut(&id) {
             run.end = run.end.min(end);
         }
@@ -251,19 +251,19 @@ impl DownloadPlan {
 
     /// A lower bound of the size of the file: its size if known, or else the end of the present bytes.
     #[must_use]
-    pub fn least_size(&self) -> u64 {
+    pub(super) fn least_size(&self) -> u64 {
         self.size.unwrap_or_else(|| self.missing.iter().last().map_or(0, |rest| rest.start))
     }
 
     /// Pauses the timeouts of the run while the client is not reading from it.
-    pub fn pause_timeouts(&mut self, id: RunId) {
+    pub(super) fn pause_timeouts(&mut self, id: RunId) {
         if let Some(run) = self.runs.get_mut(&id) {
             run.timeouts = TimeoutState::Paused;
         }
     }
 
     /// Resumes the timeouts of the run.
-    pub fn resume_timeouts(&mut self, id: RunId, now: Instant) {
+    pub(super) fn resume_timeouts(&mut self, id: RunId, now: Instant) {
         if let Some(run) = self.runs.get_mut(&id)
             && run.timeouts == TimeoutState::Paused
         {
@@ -273,7 +273,7 @@ impl DownloadPlan {
     }
 
     /// Restarts all timeouts after the process was suspended, for example by SIGSTOP.
-    pub fn restart_timeouts(&mut self, now: Instant) {
+    pub(super) fn restart_timeouts(&mut self, now: Instant) {
         for run in self.runs.values_mut() {
             run.last_activity = now;
             if run.phase == RunPhase::Waiting {
@@ -285,7 +285,7 @@ impl DownloadPlan {
     /// Handles `count` received bytes. Returns those of them that were missing, which the caller must keep.
     ///
     /// The run ends with its last byte; [`finished`](Self::finished) need not be called then.
-    pub fn received(&mut self, id: RunId, count: u64, now: Instant) -> Vec<ByteRange> {
+    pub(super) fn received(&mut self, id: RunId, count: u64, now: Instant) -> Vec<ByteRange> {
         let Some(run) = self.runs.get_mut(&id) else { return Vec::new() };
         let received = ByteRange::new(run.next, run.next.saturating_add(count));
         run.next = received.end;
@@ -309,7 +309,7 @@ impl DownloadPlan {
     }
 
     /// Ends a run that received all announced bytes. The file may be longer.
-    pub fn finished(&mut self, id: RunId, now: Instant) {
+    pub(super) fn finished(&mut self, id: RunId, now: Instant) {
         let Some(run) = self.runs.remove(&id) else { return };
         if let Some(source) = self.sources.get_mut(run.source.0) {
             source.failures = 0;
@@ -318,7 +318,7 @@ impl DownloadPlan {
     }
 
     /// Ends a run without bytes and without a failure: its source is asked again with another request.
-    pub fn withdraw(&mut self, id: RunId, now: Instant) {
+    pub(super) fn withdraw(&mut self, id: RunId, now: Instant) {
         let Some(run) = self.runs.remove(&id) else { return };
         if let Some(source) = self.sources.get_mut(run.source.0) {
             source.run_ended(now);
@@ -326,7 +326,7 @@ impl DownloadPlan {
     }
 
     /// Records the failure of a run; `jitter` is a random number in 0..1.
-    pub fn failed(&mut self, id: RunId, failure: RunFailure, jitter: f64, now: Instant) {
+    pub(super) fn failed(&mut self, id: RunId, failure: RunFailure, jitter: f64, now: Instant) {
         let Some(run) = self.runs.remove(&id) else { return };
         if let Some(source) = self.sources.get_mut(run.source.0) {
             source.run_ended(now);
@@ -336,13 +336,13 @@ impl DownloadPlan {
 
     /// Timeouts and limits.
     #[must_use]
-    pub fn settings(&self) -> &PlanSettings {
+    pub(super) fn settings(&self) -> &PlanSettings {
         &self.settings
     }
 
     /// Whether a source is ready, or active without a failure.
     #[must_use]
-    pub fn is_trusted(&self, source: SourceId) -> bool {
+    pub(super) fn is_trusted(&self, source: SourceId) -> bool {
         let is_silent = self.runs.values().any(|run| run.source == source && run.phase == RunPhase::Waiting);
         !is_silent
             && self
@@ -351,7 +351,7 @@ impl DownloadPlan {
     }
 
     /// Notes that the source does not support ranges.
-    pub fn refuses_ranges(&mut self, source: SourceId) {
+    pub(super) fn refuses_ranges(&mut self, source: SourceId) {
         if let Some(source) = self.sources.get_mut(source.0) {
             source.ranges = RangeSupport::Refused;
         }
@@ -359,25 +359,25 @@ impl DownloadPlan {
 
     /// Whether any byte is present.
     #[must_use]
-    pub fn has_received(&self) -> bool {
+    pub(super) fn has_received(&self) -> bool {
         self.missing != RangeSet::of(ByteRange::new(0, self.size.unwrap_or(u64::MAX)))
     }
 
     /// Whether the run is active.
     #[must_use]
-    pub fn is_running(&self, id: RunId) -> bool {
+    pub(super) fn is_running(&self, id: RunId) -> bool {
         self.runs.contains_key(&id)
     }
 
     /// Whether every source is excluded and no run is active.
     #[must_use]
-    pub fn is_out_of_sources(&self) -> bool {
+    pub(super) fn is_out_of_sources(&self) -> bool {
         self.runs.is_empty()
             && self.sources.iter().all(|source| source.availability == Availability::Excluded)
     }
 
     /// Stops retrying: sources in back-off are excluded, and so are sources that fail from now on.
-    pub fn stop_retrying(&mut self) {
+    pub(super) fn stop_retrying(&mut self) {
         self.settings.max_failures = 0;
         self.balancer = BalancerPresence::Absent;
         for source in &mut self.sources {
@@ -389,7 +389,7 @@ impl DownloadPlan {
 
     /// Status of the download.
     #[must_use]
-    pub fn status(&self) -> PlanStatus {
+    pub(super) fn status(&self) -> PlanStatus {
         let has_source = self.sources.iter().any(|source| source.availability != Availability::Excluded)
             || !self.runs.is_empty();
         if self.size.is_some() && self.missing.is_empty() {

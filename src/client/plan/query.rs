@@ -25,7 +25,7 @@ pub(super) struct BalancerQuery {
 impl DownloadPlan {
     /// Handles an answer of the balancer with `new_sources` sources, which were added before this call. If
     /// there are any, the next query may follow at once.
-    pub fn on_sources_named(&mut self, new_sources: usize, jitter: f64, now: Instant) {
+    pub(crate) fn on_sources_named(&mut self, new_sources: usize, jitter: f64, now: Instant) {
         if new_sources == 0 {
             self.query.without_new_source = self.query.without_new_source.saturating_add(1);
             if self.is_out_of_sources() && self.query.without_new_source >= MAX_QUERIES_WITHOUT_NEW_SOURCE {
@@ -40,7 +40,7 @@ impl DownloadPlan {
 
     /// Handles the end of a query without new sources. `retry_after` is the delay that the balancer asked
     /// for.
-    pub fn on_query_finished(&mut self, retry_after: Option<Duration>, jitter: f64, now: Instant) {
+    pub(crate) fn on_query_finished(&mut self, retry_after: Option<Duration>, jitter: f64, now: Instant) {
         self.query.in_progress = false;
         self.query.wanted = false;
         self.query.since_progress = self.query.since_progress.saturating_add(1);
@@ -53,18 +53,18 @@ impl DownloadPlan {
     }
 
     /// Resets the count of fruitless queries: the user asked to wait for the balancer without a limit.
-    pub fn reset_query_failures(&mut self) {
+    pub(crate) fn reset_query_failures(&mut self) {
         self.query.since_progress = 0;
     }
 
     /// Notes that the address is that of a server, so that no balancer can name others.
-    pub fn set_without_balancer(&mut self) {
+    pub(crate) fn set_without_balancer(&mut self) {
         self.balancer = BalancerPresence::Absent;
     }
 
     /// Whether no balancer can name other sources.
     #[must_use]
-    pub fn has_no_balancer(&self) -> bool {
+    pub(crate) fn has_no_balancer(&self) -> bool {
         self.balancer == BalancerPresence::Absent
     }
 

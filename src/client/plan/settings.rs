@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// When to add a second source, how many bytes to assign, and when to drop a failing source.
 #[derive(Debug, Clone)]
-pub struct PlanSettings {
+pub(crate) struct PlanSettings {
     /// Maximum number of sources used at once.
     pub max_sources: usize,
     /// Files above this many bytes use several sources if [`parallel_time`](Self::parallel_time) remains.
@@ -45,7 +45,7 @@ const LONE_TIMEOUT_FACTOR: u32 = 20;
 impl PlanSettings {
     /// Maximum silence of the only source before it is dropped, if a new request would only repeat its work.
     #[must_use]
-    pub fn drop_lone_after(&self) -> Duration {
+    pub(crate) fn drop_lone_after(&self) -> Duration {
         self.drop_after.saturating_mul(LONE_TIMEOUT_FACTOR)
     }
 }

@@ -20,7 +20,7 @@ const UNKNOWN_LATENCY: Duration = Duration::from_millis(50);
 
 /// Whether a source may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Availability {
+pub(crate) enum Availability {
     /// At once.
     Ready,
     /// Not before this time.
@@ -31,7 +31,7 @@ pub enum Availability {
 
 /// Whether a source supports range requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RangeSupport {
+pub(crate) enum RangeSupport {
     /// No range was requested yet, or a request for a range succeeded.
     Likely,
     /// The source answered a request for a range with the whole file.
@@ -40,7 +40,7 @@ pub enum RangeSupport {
 
 /// Kind of failure of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RunFailure {
+pub(crate) enum RunFailure {
     /// Temporary; a retry may succeed, but not before `retry_after`.
     Passing {
         /// The server's `Retry-After`.
@@ -54,7 +54,7 @@ pub enum RunFailure {
 
 /// State of a source in the plan.
 #[derive(Debug, Clone)]
-pub struct PlanSource {
+pub(crate) struct PlanSource {
     pub(super) availability: Availability,
     pub(super) ranges: RangeSupport,
     pub(super) failures: u32,
@@ -89,7 +89,7 @@ impl PlanSource {
 
     /// Bytes per second; `None` before the first sample.
     #[must_use]
-    pub fn rate(&self) -> Option<f64> {
+    pub(crate) fn rate(&self) -> Option<f64> {
         self.rate
     }
 

@@ -102,7 +102,11 @@ pub(super) fn of_range(
 }
 
 /// The digest of a file on the disk. Fails once `is_awaited` returns false.
-pub fn of_file(path: &Path, algorithm: Algorithm, is_awaited: impl Fn() -> bool) -> io::Result<Checksum> {
+pub(crate) fn of_file(
+    path: &Path,
+    algorithm: Algorithm,
+    is_awaited: impl Fn() -> bool,
+) -> io::Result<Checksum> {
     let mut file = File::open(path)?;
     let mut hasher = ChecksumHasher::new(algorithm);
     let mut buffer = vec![0; buffer_size(file.metadata()?.len().max(1))];

@@ -44,7 +44,7 @@ pub(super) enum Finish {
 
 /// Names complete files, on a separate thread. Clones share the thread and the groups.
 #[derive(Debug, Clone)]
-pub struct GroupCommit {
+pub(crate) struct GroupCommit {
     durability: Durability,
     /// Maximum number of open files in one group.
     max_group: usize,
@@ -61,9 +61,9 @@ struct Waiting {
 }
 
 impl GroupCommit {
-    /// A group_commit that syncs files as `durability` requires, with at most `max_group` open files.
+    /// A handle that syncs files as `durability` requires, with at most `max_group` open files.
     #[must_use]
-    pub fn new(durability: Durability, max_group: usize) -> Self {
+    pub(crate) fn new(durability: Durability, max_group: usize) -> Self {
         Self { durability, max_group: max_group.max(1), sender: Rc::default() }
     }
 

@@ -42,7 +42,7 @@ const VERSION: u32 = 1;
 
 /// State left by an earlier run.
 #[derive(Debug, Clone)]
-pub struct ResumeState {
+pub(crate) struct ResumeState {
     /// The identity of the file.
     pub identity: ContentIdentity,
     /// Its bytes on the disk.
@@ -51,7 +51,7 @@ pub struct ResumeState {
 
 /// An open journal.
 #[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     path: PathBuf,
     file: File,
     lines: usize,
@@ -61,7 +61,7 @@ pub struct Journal {
 impl Journal {
     /// Reads the journal at `path`; `None` if it is missing or invalid.
     #[must_use]
-    pub fn read(path: &Path) -> Option<ResumeState> {
+    pub(crate) fn read(path: &Path) -> Option<ResumeState> {
         let file = File::open(path).ok().filter(|file| {
             file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_JOURNAL_BYTES)
         })?;
@@ -82,7 +82,7 @@ impl Journal {
 
     /// Replaces the journal at `path` by a new one, which lists the bytes `done`. These are on the disk
     /// already.
-    pub fn create(path: &Path, identity: &ContentIdentity, done: &RangeSet) -> io::Result<Self> {
+    pub(crate) fn create(path: &Path, identity: &ContentIdentity, done: &RangeSet) -> io::Result<Self> {
         let journal = Self::write(path, identity, done)?;
         journal.file.sync_data()?;
         std::fs::rename(fresh_path(path), path)?;
@@ -117,7 +117,7 @@ impl Journal {
     }
 
     /// Appends synced bytes, and syncs the journal.
-    pub fn add(&mut self, identity: &ContentIdentity, runs: &[(ByteRange, String)]) -> io::Result<()> {
+    pub(crate) fn add(&mut self, identity: &ContentIdentity, runs: &[(ByteRange, String)]) -> io::Result<()> {
         let mut text = String::new();
         for (range, from) in runs {
             self.done.insert(*range);

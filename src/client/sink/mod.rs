@@ -2,9 +2,9 @@
 //! complete.
 
 mod descriptor;
-pub mod digest;
+pub(super) mod digest;
 mod group_commit;
-pub mod journal;
+pub(super) mod journal;
 mod part;
 mod piece_verifier;
 mod provenance;
@@ -16,26 +16,26 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use group_commit::GroupCommit;
-pub use part::{Durability, Existing, PartFile};
-pub use sequential::release_reader;
-pub use store::{DigestMode, DownloadStore, Pieces};
-pub use writer::{MAX_SMALL, Writer};
+pub(super) use group_commit::GroupCommit;
+pub(super) use part::{Durability, Existing, PartFile};
+pub(super) use sequential::release_reader;
+pub(super) use store::{DigestMode, DownloadStore, Pieces};
+pub(super) use writer::{MAX_SMALL, Writer};
 
 use super::exit_code::GetCode;
 
 /// Suffixes of the files beside a target: part file, journal, new journal.
-pub const BESIDE: [&str; 3] = [".part", ".part.journal", ".part.new"];
+pub(super) const BESIDE: [&str; 3] = [".part", ".part.journal", ".part.new"];
 
 /// Path of the part file of `target`.
 #[must_use]
-pub fn part_path(target: &Path) -> PathBuf {
+pub(super) fn part_path(target: &Path) -> PathBuf {
     beside(target, ".part")
 }
 
 /// `target` with `suffix` appended to its name.
 #[must_use]
-pub fn beside(target: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(target: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(target.as_os_str());
     name.push(suffix);
     PathBuf::from(name)
@@ -47,7 +47,7 @@ const MAX_LINKS: usize = 40;
 /// The destination for `path`: an open descriptor that it names or leads to, or a path. The target of a link
 /// to a file, or of a dangling link, is replaced instead of the link.
 #[must_use]
-pub fn destination(path: &Path) -> Destination {
+pub(super) fn destination(path: &Path) -> Destination {
     let mut to = path.to_owned();
     for _ in 0..MAX_LINKS {
         if let Some(number) = descriptor::number_of(&to) {
@@ -65,7 +65,7 @@ pub fn destination(path: &Path) -> Destination {
 
 /// Destination of received bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
+pub(super) enum Destination {
     /// The inherited descriptor of this number.
     Descriptor(i32),
     /// The file, device or pipe at this path.
@@ -73,7 +73,7 @@ pub enum Destination {
 }
 
 /// Whether the descriptor `number` is open.
-pub fn check_descriptor(number: i32) -> Result<(), SinkError> {
+pub(super) fn check_descriptor(number: i32) -> Result<(), SinkError> {
     sequential::SequentialSink::descriptor(number).map(|_| ())
 }
 
@@ -87,7 +87,7 @@ fn folder_of(target: &Path) -> &Path {
 
 /// Why the file cannot be written.
 #[derive(Debug, thiserror::Error)]
-pub enum SinkError {
+pub(super) enum SinkError {
     /// The system refused.
     #[error("cannot {action} {}", path.display())]
     Io {
@@ -169,7 +169,7 @@ pub enum SinkError {
 impl SinkError {
     /// Exit code of the process.
     #[must_use]
-    pub fn code(&self) -> GetCode {
+    pub(super) fn code(&self) -> GetCode {
         match self {
             Self::Locked { .. } => GetCode::CannotResume,
             Self::WrongPiece { .. } => GetCode::WrongChecksum,

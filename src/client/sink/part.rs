@@ -14,7 +14,7 @@ const MAX_OPENS: usize = 8;
 
 /// What happens to an existing file with the target's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
+pub(crate) enum Existing {
     /// It existed when the download started, and is replaced.
     Replace,
     /// It did not exist; one that appears meanwhile is not replaced.
@@ -23,7 +23,7 @@ pub enum Existing {
 
 /// Which crashes a finished download survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
+pub(crate) enum Durability {
     /// A power failure: the file is synced to the disk.
     #[default]
     Synced,
@@ -33,7 +33,7 @@ pub enum Durability {
 
 /// `NAME.part`, open and locked.
 #[derive(Debug)]
-pub struct PartFile {
+pub(crate) struct PartFile {
     file: File,
     path: PathBuf,
     target: PathBuf,
@@ -43,7 +43,7 @@ impl PartFile {
     /// Opens or creates the part file of `target` and locks it.
     ///
     /// Existing bytes are kept: the journal shows the caller whether they can be used.
-    pub fn open(target: &Path) -> Result<Self, SinkError> {
+    pub(crate) fn open(target: &Path) -> Result<Self, SinkError> {
         let path = part_path(target);
         // A private file must not be readable for others during the download either.
         let existing = target.metadata().ok().filter(Metadata::is_file);
@@ -82,62 +82,62 @@ impl PartFile {
 
     /// The path of the part file.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The final path of the file.
     #[must_use]
-    pub fn target(&self) -> &Path {
+    pub(crate) fn target(&self) -> &Path {
         &self.target
     }
 
     /// Writes all of `bytes` at `offset`.
-    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
+    pub(crate) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         self.file.write_all_at(bytes, offset).map_err(|source| self.failed("write", source))
     }
 
     /// Cuts or extends the file to `size` bytes.
-    pub fn set_size(&self, size: u64) -> Result<(), SinkError> {
+    pub(crate) fn set_size(&self, size: u64) -> Result<(), SinkError> {
         self.file.set_len(size).map_err(|source| self.failed("resize", source))
     }
 
     /// Fills `buffer` with the bytes from `offset` on.
-    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SinkError> {
+    pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SinkError> {
         self.file.read_exact_at(buffer, offset).map_err(|source| self.failed("read", source))
     }
 
     /// Current size in bytes.
-    pub fn size(&self) -> Result<u64, SinkError> {
+    pub(crate) fn size(&self) -> Result<u64, SinkError> {
         self.file.metadata().map(|metadata| metadata.len()).map_err(|source| self.failed("inspect", source))
     }
 
     /// Free bytes for unprivileged users on the file system; `None` if unknown.
     #[must_use]
-    pub fn free_space(&self) -> Option<u64> {
+    pub(crate) fn free_space(&self) -> Option<u64> {
         let space = rustix::fs::fstatvfs(&self.file).ok()?;
         Some(space.f_bavail.saturating_mul(space.f_frsize))
     }
 
     /// Duplicates the handle, to sync the file while this handle is written to.
-    pub fn second_handle(&self) -> Result<File, SinkError> {
+    pub(crate) fn second_handle(&self) -> Result<File, SinkError> {
         self.file.try_clone().map_err(|source| self.failed("open again", source))
     }
 
     /// Sets the modification time. Errors are ignored: the download does not fail for them.
-    pub fn set_modified(&self, time: std::time::SystemTime) {
+    pub(crate) fn set_modified(&self, time: std::time::SystemTime) {
         let _ = self.file.set_modified(time);
     }
 
     /// Syncs all written bytes to the disk.
-    pub fn sync(&self) -> Result<(), SinkError> {
+    pub(crate) fn sync(&self) -> Result<(), SinkError> {
         self.file.sync_data().map_err(|source| self.failed("sync", source))
     }
 
     /// Gives the complete file its final name, and syncs both.
     ///
     /// If that fails, the part file keeps its own name.
-    pub fn finish(&self, existing: Existing, durability: Durability) -> Result<(), SinkError> {
+    pub(crate) fn finish(&self, existing: Existing, durability: Durability) -> Result<(), SinkError> {
         if durability == Durability::Synced {
             self.sync()?;
         }
@@ -187,7 +187,7 @@ impl PartFile {
     }
 
     /// Removes the part file, which a later run could not use.
-    pub fn discard(&self) -> Result<(), SinkError> {
+    pub(crate) fn discard(&self) -> Result<(), SinkError> {
         if !self.has_its_name() {
             return Err(SinkError::Displaced { path: self.path.clone() });
         }

@@ -77,7 +77,7 @@ impl SequentialSink {
 
 /// Lets a reader that waits at the pipe `path` see an empty file. Does nothing if `path` is not a pipe or has
 /// no reader.
-pub fn release_reader(path: &Path) {
+pub(crate) fn release_reader(path: &Path) {
     if path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
         let flags = (OFlags::NOCTTY | OFlags::NONBLOCK).bits().cast_signed();
         // Fails if the pipe has no reader; then there is nothing to do.

@@ -23,7 +23,7 @@ const CATCH_UP_BYTES: u64 = 8 << 20;
 
 /// Digests of the pieces of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pieces {
+pub(crate) struct Pieces {
     /// Size of each piece but the last, in bytes; at least 1.
     pub length: u64,
     /// The size of the file.
@@ -34,7 +34,7 @@ pub struct Pieces {
 
 /// Whether the digest of the whole file is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DigestMode {
+pub(crate) enum DigestMode {
     /// The digest is compared or reported.
     On(Algorithm),
     /// The digest is not needed.
@@ -52,7 +52,7 @@ impl DigestMode {
 
 /// The output of one download.
 #[derive(Debug)]
-pub struct DownloadStore {
+pub(crate) struct DownloadStore {
     backing: Backing,
     written: RangeSet,
     digest: Option<RunningDigest>,
@@ -71,7 +71,7 @@ enum Backing {
 
 impl DownloadStore {
     /// Opens the part file of `target`, and reads the journal beside it.
-    pub fn open(target: &Path) -> Result<(Self, Option<ResumeState>), SinkError> {
+    pub(crate) fn open(target: &Path) -> Result<(Self, Option<ResumeState>), SinkError> {
         let journal = journal_path(target);
         // Checked before the download, not at the first checkpoint.
         if let Err(source) = journal.symlink_metadata()
@@ -95,13 +95,17 @@ impl DownloadStore {
     }
 
     /// Output to the inherited descriptor `number`, in order.
-    pub fn descriptor(number: i32, hashing: DigestMode, pieces: Option<Pieces>) -> Result<Self, SinkError> {
+    pub(crate) fn descriptor(
+        number: i32,
+        hashing: DigestMode,
+        pieces: Option<Pieces>,
+    ) -> Result<Self, SinkError> {
         Ok(Self::in_order(SequentialSink::descriptor(number)?.in_pieces(pieces), hashing))
     }
 
     /// Output to the device or pipe at `path`, in order.
     #[must_use]
-    pub fn device(path: &Path, hashing: DigestMode, pieces: Option<Pieces>) -> Self {
+    pub(crate) fn device(path: &Path, hashing: DigestMode, pieces: Option<Pieces>) -> Self {
         Self::in_order(SequentialSink::named(path).in_pieces(pieces), hashing)
     }
 
@@ -121,7 +125,7 @@ impl DownloadStore {
     }
 
     /// Creates an empty part file of `target`. Leaves nothing behind if that fails.
-    pub fn create(
+    pub(crate) fn create(
         target: &Path,
         size: Option<u64>,
         hashing: DigestMode,
@@ -137,7 +141,7 @@ impl DownloadStore {
     }
 
     /// Starts with the bytes `done`; their pieces must still be [checked](Self::check).
-    pub fn begin(
+    pub(crate) fn begin(
         &mut self,
         done: &RangeSet,
         size: Option<u64>,
@@ -169,12 +173,12 @@ impl DownloadStore {
     }
 
     /// Verifies the complete pieces that touch `range`. Returns the wrong ones, which are marked as missing.
-    pub fn check(&mut self, range: ByteRange) -> Result<Vec<ByteRange>, SinkError> {
+    pub(crate) fn check(&mut self, range: ByteRange) -> Result<Vec<ByteRange>, SinkError> {
         self.check_pieces(std::iter::once(range))
     }
 
     /// Writes `batch`. Returns the pieces that turned out wrong.
-    pub fn write(&mut self, batch: &[(u64, Bytes)]) -> Result<Vec<ByteRange>, SinkError> {
+    pub(crate) fn write(&mut self, batch: &[(u64, Bytes)]) -> Result<Vec<ByteRange>, SinkError> {
         for (offset, bytes) in batch {
             match &mut self.backing {
                 Backing::Part(part) => part.write_at(*offset, bytes)?,
@@ -231,7 +235,7 @@ impl DownloadStore {
     }
 
     /// Marks wrong bytes as missing; they will be written again.
-    pub fn forget(&mut self, range: ByteRange) {
+    pub(crate) fn forget(&mut self, range: ByteRange) {
         self.written.remove(range);
         // The hash may include them.
         self.restart_digest();
@@ -239,7 +243,7 @@ impl DownloadStore {
 
     /// Rewrites the journal so that it lists `right` only, and returns it. `None` if `right` is empty: then
     /// the journal lists no bytes. If it cannot be rewritten, it is removed.
-    pub fn correct_journal(
+    pub(crate) fn correct_journal(
         &self,
         journal: Option<&File>,
         identity: &ContentIdentity,
@@ -277,7 +281,7 @@ impl DownloadStore {
 
     /// The digest of all written bytes; `None` for an output in order that has not computed it from the
     /// start.
-    pub fn digest(&mut self, algorithm: Algorithm) -> Result<Option<Checksum>, SinkError> {
+    pub(crate) fn digest(&mut self, algorithm: Algorithm) -> Result<Option<Checksum>, SinkError> {
         let running = self.digest.take().filter(|running| running.algorithm() == algorithm);
         let mut running = match (running, &self.backing) {
             (Some(running), _) => running,
@@ -294,7 +298,7 @@ impl DownloadStore {
     }
 
     /// Gives the file its name and removes the journal.
-    pub fn finish(
+    pub(crate) fn finish(
         &mut self,
         target: &Path,
         size: u64,
@@ -328,7 +332,7 @@ impl DownloadStore {
     }
 
     /// Removes the part file and the journal, which no later run could use.
-    pub fn discard(&self, target: &Path, journal: Option<&File>) -> Result<(), SinkError> {
+    pub(crate) fn discard(&self, target: &Path, journal: Option<&File>) -> Result<(), SinkError> {
         let Backing::Part(part) = &self.backing else { return Ok(()) };
         if part.has_its_name() {
             let _ = std::fs::remove_file(journal_path(target));

@@ -27,14 +27,14 @@ const EARLY_CHECKPOINT_BYTES: u64 = 16 << 20;
 
 /// Files of at most this size have no part file unless something fails. As many bytes are hashed without
 /// moving to another thread.
-pub const MAX_SMALL: usize = 64 << 10;
+pub(crate) const MAX_SMALL: usize = 64 << 10;
 
 /// The store after a batch, and the pieces that turned out wrong.
 type Written = (Box<DownloadStore>, Result<Vec<ByteRange>, SinkError>);
 
 /// The writing side of one download.
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct Writer {
     target: PathBuf,
     /// Set while all received bytes are in memory, in the batch.
     held: Option<InMemory>,
@@ -70,14 +70,19 @@ enum JournalState {
 impl Writer {
     /// A writer to `store`, which was started with the bytes `before`.
     #[must_use]
-    pub fn new(target: &Path, store: DownloadStore, before: RangeSet) -> Self {
+    pub(crate) fn new(target: &Path, store: DownloadStore, before: RangeSet) -> Self {
         Self { store: Some(Box::new(store)), before, ..Self::empty(target) }
     }
 
     /// A writer of a new file of `size` bytes, if known, which stays in memory while it is small. Neither the
     /// file nor a part file may exist.
     #[must_use]
-    pub fn held(target: &Path, size: Option<u64>, hashing: DigestMode, group_commit: &GroupCommit) -> Self {
+    pub(crate) fn held(
+        target: &Path,
+        size: Option<u64>,
+        hashing: DigestMode,
+        group_commit: &GroupCommit,
+    ) -> Self {
         let held = InMemory { size, hashing, group_commit: group_commit.clone() };
         Self { held: Some(held), ..Self::empty(target) }
     }
@@ -99,7 +104,7 @@ impl Writer {
     }
 
     /// Adds bytes from `source` to the batch.
-    pub fn push(&mut self, offset: u64, bytes: Bytes, source: usize) {
+    pub(crate) fn push(&mut self, offset: u64, bytes: Bytes, source: usize) {
         let range = ByteRange::new(offset, offset.saturating_add(bytes.len() as u64));
         self.waiting = self.waiting.saturating_add(bytes.len());
         self.batch_runs.add(range, source);
@@ -108,13 +113,13 @@ impl Writer {
 
     /// Whether the network must not be read for now.
     #[must_use]
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.waiting >= MAX_WAITING_BYTES
     }
 
     /// Starts to write the batch, unless the previous one is still being written or the file is small enough
     /// to stay in memory.
-    pub fn start(&mut self) -> Result<(), SinkError> {
+    pub(crate) fn start(&mut self) -> Result<(), SinkError> {
         if self.held.is_some() && self.waiting <= MAX_SMALL {
             return Ok(());
         }
@@ -146,7 +151,7 @@ impl Writer {
 
     /// Waits until a batch was written, and returns the pieces that turned out wrong, or until a checkpoint
     /// is complete. Never completes if neither is in progress.
-    pub async fn progress(&mut self) -> Result<Vec<ByteRange>, SinkError> {
+    pub(crate) async fn progress(&mut self) -> Result<Vec<ByteRange>, SinkError> {
         match (&mut self.writing, &mut self.journal) {
             (Some(writing), JournalState::Busy(saving)) => tokio::select! {
                 joined = writing => self.batch_written(joined),
@@ -175,7 +180,7 @@ impl Writer {
     }
 
     /// Waits until all bytes are written. Returns pieces that turned out wrong.
-    pub async fn flush(&mut self) -> Result<Vec<ByteRange>, SinkError> {
+    pub(crate) async fn flush(&mut self) -> Result<Vec<ByteRange>, SinkError> {
         let mut wrong = Vec::new();
         loop {
             self.write_batch()?;
@@ -218,7 +223,11 @@ impl Writer {
     }
 
     /// The digest of all bytes, a file of `size` bytes; `None` if the output has not computed it.
-    pub async fn digest(&mut self, size: u64, algorithm: Algorithm) -> Result<Option<Checksum>, SinkError> {
+    pub(crate) async fn digest(
+        &mut self,
+        size: u64,
+        algorithm: Algorithm,
+    ) -> Result<Option<Checksum>, SinkError> {
         if self.waiting <= MAX_SMALL {
             let running = match (&self.store, &self.held) {
                 (Some(store), _) => store.running_digest(),
@@ -233,7 +242,7 @@ impl Writer {
     }
 
     /// Gives the file its name.
-    pub async fn finish(
+    pub(crate) async fn finish(
         &mut self,
         size: u64,
         modified: Option<SystemTime>,
@@ -258,7 +267,7 @@ impl Writer {
 
     /// Whether all of a file of `size` bytes is written.
     #[must_use]
-    pub fn holds(&self, size: u64) -> bool {
+    pub(crate) fn holds(&self, size: u64) -> bool {
         let whole = ByteRange::new(0, size);
         self.store.as_ref().is_some_and(|store| {
             store.written().within(whole).iter().map(ByteRange::len).sum::<u64>() == size
@@ -266,7 +275,7 @@ impl Writer {
     }
 
     /// Removes the part file and the journal, which no later run could use.
-    pub async fn discard(&mut self) -> Result<(), SinkError> {
+    pub(crate) async fn discard(&mut self) -> Result<(), SinkError> {
         if self.held.take().is_some() {
             self.batch.clear();
             return Ok(());

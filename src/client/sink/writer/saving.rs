@@ -14,19 +14,19 @@ use super::{EARLY_CHECKPOINT_BYTES, JournalState, Writer};
 impl Writer {
     /// Whether a journal lists written bytes.
     #[must_use]
-    pub fn has_journal(&self) -> bool {
+    pub(crate) fn has_journal(&self) -> bool {
         !self.before.is_empty() || !matches!(self.journal, JournalState::Idle(None))
     }
 
     /// Whether enough bytes are unsaved to make an early checkpoint worthwhile.
     #[must_use]
-    pub fn is_checkpoint_due(&self) -> bool {
+    pub(crate) fn is_checkpoint_due(&self) -> bool {
         matches!(self.journal, JournalState::Idle(_)) && self.unsaved.len() >= EARLY_CHECKPOINT_BYTES
     }
 
     /// Starts a checkpoint, which syncs all written bytes and records them, unless one is in progress or the
     /// store is busy. `name` returns the address of a source.
-    pub fn checkpoint(
+    pub(crate) fn checkpoint(
         &mut self,
         identity: &ContentIdentity,
         name: impl Fn(usize) -> String,
@@ -54,7 +54,7 @@ impl Writer {
     }
 
     /// Writes and saves all received bytes, so that a later run can resume.
-    pub async fn save_all(
+    pub(crate) async fn save_all(
         &mut self,
         identity: &ContentIdentity,
         name: impl Fn(usize) -> String,
@@ -90,7 +90,7 @@ impl Writer {
 
     /// Discards wrong bytes. A journal that lists them is corrected before they are overwritten, for a file
     /// of the given `identity`. Returns further pieces that turned out wrong.
-    pub async fn forget(
+    pub(crate) async fn forget(
         &mut self,
         ranges: &[ByteRange],
         identity: &ContentIdentity,
