@@ -38,7 +38,7 @@ use cli::{Cli, Command};
 /// Runs one command to its end and gives the code the process is to exit with.
 ///
 /// Errors are written to standard error as `Error: ...`; 1 is the code of every failed command but `get`,
-/// whose codes are listed in [`client::exit_code`].
+/// whose codes are listed in `docs/download.md`.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     telemetry::start(&cli.log);
