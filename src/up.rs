@@ -1,5 +1,5 @@
-//! `fingerpost up`: a balancer and some servers in one process, ready in one command. For a first look and for
-//! trying settings; it listens on 127.0.0.1 only.
+//! `fingerpost up`: a balancer and several servers in one process, for a first look and for experiments with settings.
+//! It listens on 127.0.0.1 only.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use futures_util::future::{self, FutureExt};
 use tempfile::TempDir;
 
-use crate::balancer::program::{BalancerError, Bound, Program};
+use crate::balancer::program::{BalancerAddresses, BalancerError, Program};
 use crate::balancer::settings::BalancerSettings;
 use crate::cli::UpArguments;
 use crate::file_server::settings::ServerSettings;
@@ -18,7 +18,7 @@ use crate::http::stop::{Interrupts, StopHandle};
 use crate::open_files::{self, TooFewFiles};
 use crate::settings::SettingsError;
 use crate::systemd::PassedSockets;
-use crate::telemetry::say;
+use crate::telemetry::print_line;
 
 const HOST: &str = "127.0.0.1";
 
@@ -28,30 +28,30 @@ const SAMPLES: [(&str, &[u8]); 2] = [
     ("hello.txt", include_bytes!("../files/hello.txt")),
 ];
 
-/// Why `fingerpost up` cannot run, or ended.
+/// An error that prevents or ends a run of `fingerpost up`.
 #[derive(Debug, thiserror::Error)]
 pub enum UpError {
-    /// The settings make no sense.
+    /// A setting is invalid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// A server cannot run.
+    /// A file server failed.
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// The balancer cannot run.
+    /// The balancer failed.
     #[error(transparent)]
     Balancer(#[from] BalancerError),
-    /// The list, or the samples, cannot be written.
+    /// The list or the sample files cannot be written.
     #[error("cannot write the list of servers to the folder for temporary files")]
     Scratch(#[source] io::Error),
-    /// Too few files may be open.
+    /// The limit of open files is too low.
     #[error(transparent)]
     TooFewFiles(#[from] TooFewFiles),
-    /// The system does not deliver signals.
+    /// The signal handlers cannot be installed.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
 }
 
-/// Runs `fingerpost up` until it is told to stop.
+/// Runs `fingerpost up` until a signal stops it.
 pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
     let mut raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
     HOST.clone_into(&mut raw.server.host);
@@ -98,36 +98,39 @@ async fn run(
     root: &Path,
     stop: &StopHandle,
 ) -> Result<(), UpError> {
-    say(format_args!("Serving the folder {}", root.display()));
+    print_line(format_args!("Serving the folder {}", root.display()));
     let serving = servers.into_iter().zip(1..).map(|(server, number)| {
         let ready = move |bound: &crate::file_server::Bound| {
             for address in &bound.clients {
-                say(format_args!("Server {number} at http://{address}/"));
+                print_line(format_args!("Server {number} at http://{address}/"));
             }
         };
         server.run(ready, stop.clone()).map(|ended| ended.map_err(UpError::from)).boxed_local()
     });
-    // The servers start first, so that they answer the first probes of the balancer.
+    // The servers start first, so that they can answer the first probes of the balancer.
     let mut all: Vec<_> = serving.collect();
-    let ready = |bound: &Bound| {
+    let ready = |bound: &BalancerAddresses| {
         for address in &bound.clients {
-            say(format_args!("Balancer at http://{address}/"));
-            say(format_args!("To download through it: {} get http://{address}/plshelp.txt", own_command()));
+            print_line(format_args!("Balancer at http://{address}/"));
+            print_line(format_args!(
+                "To download through it: {} get http://{address}/plshelp.txt",
+                own_command()
+            ));
         }
         bound.announce();
     };
     all.push(balancer.run(ready, stop.clone()).map(|ended| ended.map_err(UpError::from)).boxed_local());
-    // An error of one program ends all of them, as a stop does.
+    // An error of one program ends all of them, like a stop.
     future::try_join_all(all).await.map(drop)
 }
 
-/// The command that starts this program, for any folder of this machine.
+/// The shell command that starts this program from any folder of this machine.
 fn own_command() -> String {
     let Ok(path) = std::env::current_exe() else { return "fingerpost".to_owned() };
     command_for(&path, std::env::var_os("PATH").as_deref())
 }
 
-/// The bare name if a shell finds the program by it, else the quoted path.
+/// The name of the program if a shell finds the program by its name, else the quoted path.
 fn command_for(program: &Path, search_path: Option<&OsStr>) -> String {
     let name = program.file_name().unwrap_or_default();
     let found = search_path
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_reads_a_word_as_it_was() {
+    fn a_shell_reads_the_original_text_from_a_quoted_word() {
         for text in ["/usr/bin/fingerpost", "a b", "it's", "$HOME", "a\"b", "~", "", "*"] {
             let script = format!("printf %s {}", shell_word(text));
             let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
