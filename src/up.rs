@@ -5,10 +5,14 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures_util::future::{self, FutureExt};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use crate::balancer::expectation::Expectation;
+use crate::balancer::probe::prober::LARGEST_BODY;
 use crate::balancer::program::{BalancerAddresses, BalancerError, Program};
 use crate::balancer::settings::BalancerSettings;
 use crate::cli::UpArguments;
@@ -22,11 +26,14 @@ use crate::telemetry::print_line;
 
 const HOST: &str = "127.0.0.1";
 
+const PROBE_FILE: &str = "plshelp.txt";
+
+/// The probe file of a server whose root has none.
+const BUILT_IN_PROBE: &[u8] = include_bytes!("../files/plshelp.txt");
+
 /// The files that are served if the current folder has no `files/`.
-const SAMPLES: [(&str, &[u8]); 2] = [
-    ("plshelp.txt", include_bytes!("../files/plshelp.txt")),
-    ("hello.txt", include_bytes!("../files/hello.txt")),
-];
+const SAMPLES: [(&str, &[u8]); 2] =
+    [(PROBE_FILE, BUILT_IN_PROBE), ("hello.txt", include_bytes!("../files/hello.txt"))];
 
 /// An error that prevents or ends a run of `fingerpost up`.
 #[derive(Debug, thiserror::Error)]
@@ -79,9 +86,12 @@ pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
         .collect::<Result<Vec<_>, _>>()?;
 
     let grace = balancer_settings.shutdown_timeout;
-    let list = write_list(&scratch, &servers).map_err(UpError::Scratch)?;
-    let balancer =
-        Program::build(BalancerSettings { servers: list, ..balancer_settings }, PassedSockets::default())?;
+    let balancer_settings = BalancerSettings {
+        servers: write_list(&scratch, &servers).map_err(UpError::Scratch)?,
+        probe_expect: probe_expectation(&balancer_settings, &server_settings.root),
+        ..balancer_settings
+    };
+    let balancer = Program::build(balancer_settings, PassedSockets::default())?;
 
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
@@ -122,6 +132,27 @@ async fn run(
     all.push(balancer.run(ready, stop.clone()).map(|ended| ended.map_err(UpError::from)).boxed_local());
     // An error of one program ends all of them, like a stop.
     future::try_join_all(all).await.map(drop)
+}
+
+/// The configured content of the probe file, else the content that the servers send: a program that takes the port of an
+/// ended server then gets no clients. `None` if the content is not known.
+fn probe_expectation(settings: &BalancerSettings, root: &Path) -> Option<Arc<Expectation>> {
+    let probed = settings.probe_path.strip_prefix("/files").unwrap_or(&settings.probe_path);
+    if settings.probe_expect.is_some() || probed != format!("/{PROBE_FILE}") {
+        return settings.probe_expect.clone();
+    }
+    let own = root.join(PROBE_FILE);
+    let expectation = match own.symlink_metadata() {
+        // A symbolic link may lead out of the root; the servers do not follow such a link.
+        Ok(file) if file.is_file() && file.len() <= LARGEST_BODY as u64 => {
+            Expectation::Sha256(Sha256::digest(std::fs::read(own).ok()?).into())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Expectation::Text(String::from_utf8_lossy(BUILT_IN_PROBE).trim().into())
+        }
+        _ => return None,
+    };
+    Some(Arc::new(expectation))
 }
 
 /// The shell command that starts this program from any folder of this machine.

@@ -85,6 +85,40 @@ fn every_printed_address_has_a_page_for_browsers() {
 }
 
 #[test]
+fn probes_expect_the_content_of_the_probe_file_at_the_start() {
+    for (own, configured, state_after_change) in
+        [(None, None, "down"), (Some("my own"), None, "down"), (Some("my own"), Some("text:o"), "up")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("plshelp.txt");
+        if let Some(content) = own {
+            std::fs::write(&file, content).unwrap();
+        }
+        let mut arguments = vec!["up", "--servers", "1", "--root", ".", "--probe-interval", "200ms"];
+        arguments.extend(configured.into_iter().flat_map(|value| ["--probe-expect", value]));
+        let up = Program::start_in(folder.path(), arguments);
+        let admin = up.admin_address();
+        let table = || http::get(admin, "/api/v1/backends").text();
+        wait_until("the server to be up", || table().contains("\"state\":\"up\""));
+        let new = folder.path().join("new");
+        std::fs::write(&new, "another owner").unwrap();
+        std::fs::rename(new, file).unwrap();
+        let server = up.stdout_after("Server 1 at http://");
+        let server = server.trim_end_matches('/').parse().unwrap();
+        wait_until("the new content", || http::get(server, "/plshelp.txt").body == b"another owner");
+        let probes = || {
+            let metrics = http::get(admin, "/metrics").text();
+            let counts = metrics.lines().filter(|line| line.starts_with("fingerpost_probes_total"));
+            counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u32>().ok()).sum::<u32>()
+        };
+        let before = probes();
+        wait_until("five probes of the new content", || probes() >= before + 5);
+        assert!(table().contains(&format!("\"state\":\"{state_after_change}\"")), "{}", table());
+        assert_eq!(table().contains("other content than probes expect"), state_after_change == "down");
+    }
+}
+
+#[test]
 fn a_missing_root_is_an_error_that_names_it() {
     let output = fingerpost().args(["up", "--root", "/nowhere/at/all"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
