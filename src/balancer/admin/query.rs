@@ -32,9 +32,9 @@ pub enum QueryError {
         "cannot query the balancer at {url}: {reason}; check that it runs and that this is its admin address"
     )]
     Unreachable {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// What went wrong.
+        /// The cause.
         reason: String,
     },
     /// The answer is not the table of a balancer of this version.
@@ -42,9 +42,9 @@ pub enum QueryError {
         "the server at {url} is not a fingerpost balancer of this version: {reason}; give the admin address, not the address for clients"
     )]
     NotATable {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// What is wrong with it.
+        /// The difference.
         reason: String,
     },
     /// The table cannot be written.
