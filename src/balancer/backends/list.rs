@@ -21,7 +21,7 @@ mod address;
 /// The largest number of backends. The others are ignored and reported.
 pub const MAX_BACKENDS: usize = 100_000;
 /// The longest line without its comment, in bytes.
-pub const MAX_LINE_BYTES: usize = 1024;
+const MAX_LINE_BYTES: usize = 1024;
 /// The largest number of stored problems. The others are only counted.
 pub const MAX_PROBLEMS: usize = 100;
 /// The largest `weight=`.

@@ -130,20 +130,19 @@ impl Estimate {
 /// A slower measurement raises the average by half of the difference, so that one late answer on a busy machine does not
 /// change the order of the backends.
 #[derive(Debug, Clone, Copy)]
-pub struct ResponseTime {
+struct ResponseTime {
     estimate: Duration,
     at: Instant,
 }
 
 impl ResponseTime {
     /// The average of a first measurement.
-    #[must_use]
-    pub fn new(measured: Duration, now: Instant) -> Self {
+    fn new(measured: Duration, now: Instant) -> Self {
         Self { estimate: measured, at: now }
     }
 
     /// Adds a measurement.
-    pub fn observe(&mut self, measured: Duration, now: Instant) {
+    fn observe(&mut self, measured: Duration, now: Instant) {
         let passed = now.saturating_duration_since(self.at);
         let (old, new) = (self.estimate.as_secs_f64(), measured.as_secs_f64());
         let kept = if new > old { 0.5 } else { decay(passed, RESPONSE_TIME_MEMORY) };
@@ -152,8 +151,7 @@ impl ResponseTime {
     }
 
     /// The average. It does not change between measurements, so a backend without answers does not become faster.
-    #[must_use]
-    pub fn get(&self) -> Duration {
+    fn get(&self) -> Duration {
         self.estimate
     }
 }
@@ -161,7 +159,7 @@ impl ResponseTime {
 /// The throughput of a server, derived from the counts of its load reports: requests and bytes in its busy time. All
 /// decay with age.
 #[derive(Debug, Clone, Copy)]
-pub struct Capacity {
+struct Capacity {
     last: LoadReport,
     at: Instant,
     busy_seconds: f64,
@@ -180,15 +178,14 @@ pub enum Continuity {
 
 impl Capacity {
     /// Starts with a first report, which only provides the base of the next one.
-    #[must_use]
-    pub fn new(report: &LoadReport, now: Instant) -> Self {
+    fn new(report: &LoadReport, now: Instant) -> Self {
         Self { last: *report, at: now, busy_seconds: 0.0, requests: 0.0, bytes: 0.0 }
     }
 
     /// Adds a report.
     ///
     /// The busy time is limited to the elapsed time, and the counts to plausible rates.
-    pub fn observe(&mut self, report: &LoadReport, now: Instant) -> Continuity {
+    fn observe(&mut self, report: &LoadReport, now: Instant) -> Continuity {
         let passed = now.saturating_duration_since(self.at);
         let last = std::mem::replace(&mut self.last, *report);
         self.at = now;
@@ -220,8 +217,7 @@ impl Capacity {
     }
 
     /// The measured throughput.
-    #[must_use]
-    pub fn throughput(&self) -> Throughput {
+    fn throughput(&self) -> Throughput {
         Throughput { requests: self.requests, bytes: self.bytes, busy_seconds: self.busy_seconds }
     }
 }
