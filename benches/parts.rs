@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use fingerpost::balancer::backends::{Backend, list};
-use fingerpost::balancer::health::{ProbeOutcome, Thresholds};
+use fingerpost::balancer::health::{HealthCheckConfig, ProbeOutcome};
 use fingerpost::balancer::load_report::{self, LoadReport};
 use fingerpost::balancer::policy::{LoadSlab, MonotonicClock, PolicyName};
-use fingerpost::balancer::ranking::table::{Entry, Member, RoutingTable};
+use fingerpost::balancer::ranking::table::{BackendEntry, Member, RoutingTable};
 use fingerpost::balancer::redirect::location::Target;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -20,7 +20,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const COUNTS: [usize; 3] = [10, 1_000, 100_000];
 
-const THRESHOLDS: Thresholds = Thresholds {
+const HEALTH_CHECK: HealthCheckConfig = HealthCheckConfig {
     fall: 3,
     rise: 2,
     interval: Duration::from_secs(2),
@@ -45,12 +45,12 @@ fn parse_list(criterion: &mut Criterion) {
 }
 
 /// Backends with two successful probes that carried reports.
-fn entries(count: usize) -> Vec<Entry> {
+fn entries(count: usize) -> Vec<BackendEntry> {
     let start = Instant::now();
     let clock = MonotonicClock::new(start);
     let mut slab = LoadSlab::default();
     let entry = |(seconds, backend): (u64, Backend)| {
-        let mut entry = Entry::new(Member::new(backend, &mut slab), start);
+        let mut entry = BackendEntry::new(Member::new(backend, &mut slab), start);
         for probe in 1..3 {
             let time = Duration::from_micros(300 + seconds % 1000);
             let done = probe * (50 + seconds % 50);
@@ -63,7 +63,7 @@ fn entries(count: usize) -> Vec<Entry> {
             };
             let outcome =
                 ProbeOutcome::Success { connect: time, first_byte: time, total: time, report: Some(report) };
-            entry.observe(&outcome, &THRESHOLDS, &clock, start + Duration::from_secs(2 * probe));
+            entry.observe(&outcome, &HEALTH_CHECK, &clock, start + Duration::from_secs(2 * probe));
         }
         entry
     };
@@ -86,7 +86,7 @@ fn build_table(criterion: &mut Criterion) {
                         1,
                         &mut entries,
                         PolicyName::Adaptive,
-                        &THRESHOLDS,
+                        &HEALTH_CHECK,
                         &clock,
                         now,
                         &mut random,

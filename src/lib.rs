@@ -1,4 +1,4 @@
-//! fingerpost, a redirect load balancer for downloads: it points the way and carries nobody.
+//! fingerpost, a redirect load balancer for downloads: it redirects clients to servers and transfers no file itself.
 //!
 //! The modules in the order in which data flows:
 //!
@@ -10,13 +10,13 @@
 //!
 //! - [`balancer`]: the list, the probes, the ranking, the redirects.
 //! - [`client`]: `fingerpost get`, which follows the 301 and downloads.
-//! - [`file_server`]: what the client is sent to.
+//! - [`file_server`]: `fingerpost server`, which serves the files.
 //! - [`http`]: the HTTP client, and the parts that balancer and file server share: listeners, the connection, error pages.
-//! - [`check`]: `fingerpost check`, which looks at configuration and list without running anything.
-//! - [`settings`], [`cli`], [`supervision`], [`systemd`], [`open_files`], [`telemetry`]: what carries them.
-//! - [`up`]: `fingerpost up`, a balancer and some servers in one process.
+//! - [`check`]: `fingerpost check`, which checks configuration and list without starting a program.
+//! - [`settings`], [`cli`], [`supervision`], [`systemd`], [`open_files`], [`telemetry`]: services for all commands.
+//! - [`up`]: `fingerpost up`, a balancer and several servers in one process.
 //!
-//! A *backend* is a server as the balancer sees it; *file server* is this project's own program.
+//! A *backend* is a server in the list of a balancer, of any make. The *file server* is the server of this project.
 
 use std::process::ExitCode;
 
@@ -35,10 +35,10 @@ pub mod up;
 
 use cli::{Cli, Command};
 
-/// Runs one command to its end and gives the code the process is to exit with.
+/// Runs one command to its end and returns the exit code of the process.
 ///
-/// Errors are written to standard error as `Error: ...`; 1 is the code of every failed command but `get`,
-/// whose codes are listed in `docs/download.md`.
+/// Errors are written to standard error as `Error: ...`. A failed command exits with 1, except `get`, whose codes
+/// are listed in `docs/download.md`.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     telemetry::start(&cli.log);
@@ -58,7 +58,7 @@ fn exit(result: Result<(), impl std::error::Error>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            telemetry::complain(&error);
+            telemetry::print_error(&error);
             ExitCode::FAILURE
         }
     }

@@ -14,30 +14,30 @@ pub struct Need {
     pub start: u64,
     /// Files needed with every connection that the settings allow.
     pub most: u64,
-    /// Whether someone chose a number of connections, so that a lower limit is worth a warning.
-    pub origin: Origin,
+    /// Whether the configuration sets a number of connections. Only then a lower limit causes a warning.
+    pub origin: SettingsOrigin,
 }
 
-/// The origin of the settings that decide how many files may be open.
+/// The origin of the settings that limit the number of open files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// All of them are defaults.
+pub enum SettingsOrigin {
+    /// All of them have their default.
     Default,
-    /// At least one was set.
+    /// At least one is configured.
     Set,
 }
 
 impl Need {
     /// The need of a program with `workers` HTTP workers plus `most_besides` files allowed by its settings.
     #[must_use]
-    pub fn new(workers: usize, most_besides: u64, origin: Origin) -> Self {
+    pub fn new(workers: usize, most_besides: u64, origin: SettingsOrigin) -> Self {
         // Measured: 28, and 4 for each worker.
         let start = 40 + 4 * workers as u64;
         let most = start.saturating_add(REFUSED_AT_ONCE as u64).saturating_add(most_besides);
         Self { start, most, origin }
     }
 
-    /// The need of this number of equal programs in one process.
+    /// The need of `programs` equal programs in one process.
     #[must_use]
     pub fn times(self, programs: u64) -> Self {
         Self {
@@ -50,16 +50,16 @@ impl Need {
     /// Combines the needs of two programs that run in one process.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        let is_set = self.origin == Origin::Set || other.origin == Origin::Set;
+        let is_set = self.origin == SettingsOrigin::Set || other.origin == SettingsOrigin::Set;
         Self {
             start: self.start.saturating_add(other.start),
             most: self.most.saturating_add(other.most),
-            origin: if is_set { Origin::Set } else { Origin::Default },
+            origin: if is_set { SettingsOrigin::Set } else { SettingsOrigin::Default },
         }
     }
 }
 
-/// The limit is too low to start.
+/// The limit of open files is too low to start.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "at most {limit} files and sockets may be open, and a start needs {needed}: raise the limit with \
@@ -72,14 +72,14 @@ pub struct TooFewFiles {
 
 /// Raises the limit to the need, as far as the hard limit allows.
 ///
-/// A limit that is too low to start is an error. A limit that is too low for the settings is a warning if someone chose
-/// them: a default needs no action, and connections beyond the limit wait or get the 503 page.
+/// A limit that is too low to start is an error. A limit that is too low for the configured number of connections causes
+/// a warning. Defaults cause no warning: connections beyond the limit wait or get the 503 page.
 pub fn provide(need: Need) -> Result<(), TooFewFiles> {
     let limit = raised(need.most);
     if limit < need.start {
         return Err(TooFewFiles { limit, needed: need.start });
     }
-    if limit < need.most && need.origin == Origin::Set {
+    if limit < need.most && need.origin == SettingsOrigin::Set {
         tracing::warn!(
             limit,
             needed = need.most,
@@ -105,7 +105,7 @@ pub fn raised(wanted: u64) -> u64 {
     }
 }
 
-/// How many downloads may run at a time: `wanted`, or fewer if the limit, raised as far as possible, is too low for them.
+/// The number of downloads that may run at a time: `wanted`, or fewer if the limit, raised as far as possible, is too low.
 #[must_use]
 pub fn parallel_downloads(wanted: usize) -> usize {
     /// Connections to several servers, the part file, its journal and its folder.

@@ -1,7 +1,7 @@
-//! Settings in layers: the defaults of `config/default.toml`, a configuration file, environment variables
-//! `FINGERPOST__SECTION__KEY`, flags. The later wins.
+//! Settings in layers, in rising order of precedence: the defaults of `config/default.toml`, a configuration file,
+//! environment variables `FINGERPOST__SECTION__KEY`, flags.
 //!
-//! What is read here is raw: each room turns its section into validated settings of its own.
+//! This module reads raw values. Each program validates its own section.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,49 +20,49 @@ pub(crate) mod time;
 /// Every key with its default, as text.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
 
-/// More worker threads than this are a slip of the finger.
+/// A larger number of worker threads is taken for a typing error.
 const MOST_WORKERS: usize = 512;
 
-/// Why the settings cannot be used.
+/// An error in the settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// The file named by `--config` is not there or cannot be read.
+    /// The file named by `--config` does not exist or cannot be read.
     #[error("cannot read the configuration file {}: check that it exists and is readable", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// A line of the file named by `--config` is no TOML, names an unknown key or holds a wrong value.
+    /// A line of the file named by `--config` is not TOML, names an unknown key or holds a wrong value.
     #[error("{}:{line}: {reason}{}", path.display(), Others(*others))]
     Line {
         /// The file.
         path: PathBuf,
-        /// The first such line.
+        /// The number of the first such line.
         line: usize,
-        /// What is wrong with it, and what would be right.
+        /// The error, and a correct value.
         reason: String,
-        /// How many lines besides are wrong.
+        /// The number of other lines with errors.
         others: usize,
     },
     /// A variable names an unknown key, or a variable or flag holds a value of the wrong type.
     #[error("a variable FINGERPOST__... or a flag has a wrong value: {0}")]
     Invalid(#[from] config::ConfigError),
-    /// A key holds a value that makes no sense.
+    /// The value of a key is invalid.
     #[error("{key} = {value}: {reason}")]
     Value {
         /// The key, with its section.
         key: Cow<'static, str>,
-        /// The value as it was given.
+        /// The given value.
         value: String,
-        /// What is wrong with it, and what would be right.
+        /// The error, and a correct value.
         reason: String,
     },
 }
 
 impl SettingsError {
-    /// The value of this key makes no sense, for this reason.
+    /// The value of this key is invalid for this reason.
     pub(crate) fn value(
         key: impl Into<Cow<'static, str>>,
         value: impl fmt::Display,
@@ -72,7 +72,7 @@ impl SettingsError {
     }
 }
 
-/// How many more lines there are to be seen to, where there are any.
+/// Displays the number of other lines with errors, if there are any.
 struct Others(usize);
 
 impl fmt::Display for Others {
@@ -84,7 +84,7 @@ impl fmt::Display for Others {
     }
 }
 
-/// All sections as they were read, types checked, values not yet.
+/// All sections. Types are checked, values are not.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawSettings {
@@ -94,19 +94,19 @@ pub struct RawSettings {
     pub server: RawServerSettings,
 }
 
-/// A flag's value on its way into the settings: the key it overrides, and the value as the key would hold it.
+/// The key that a flag overrides, and the value in the text form of the key.
 pub type Override = (&'static str, String);
 
-/// Whether variables `FINGERPOST__SECTION__KEY` count.
+/// Whether variables `FINGERPOST__SECTION__KEY` override keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variables {
-    /// They do, as at every start.
+    /// They do; the default of every start.
     Read,
-    /// They do not: what is asked for is what a text gives by itself.
+    /// They do not, so that the result depends on the text alone.
     Ignored,
 }
 
-/// Reads the layers. `file` is the one named by `--config`; `flags` win over everything.
+/// Reads all layers. `file` is the path after `--config`; `flags` have the highest precedence.
 pub fn load(file: Option<&Path>, flags: Vec<Override>) -> Result<RawSettings, SettingsError> {
     let text = file.map(file::read).transpose()?.unwrap_or_default();
     from_text(&text, Variables::Read, flags).map_err(|error| {
@@ -123,7 +123,7 @@ pub fn load(file: Option<&Path>, flags: Vec<Override>) -> Result<RawSettings, Se
     })
 }
 
-/// The default of every key; `None` cannot happen, since a test reads them.
+/// The default of every key. A test ensures that the result is never `None`.
 pub(crate) fn defaults() -> Option<RawSettings> {
     from_text("", Variables::Ignored, Vec::new()).ok()
 }
@@ -156,7 +156,7 @@ pub fn from_text(
     Ok(settings.try_deserialize()?)
 }
 
-/// The number of worker threads that a key asks for; 0 means one for each processor.
+/// Validates a number of worker threads; 0 means one for each processor.
 pub(crate) fn worker_threads(key: &'static str, setting: usize) -> Result<usize, SettingsError> {
     match setting {
         0 => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS)),
@@ -165,7 +165,7 @@ pub(crate) fn worker_threads(key: &'static str, setting: usize) -> Result<usize,
     }
 }
 
-/// Splits `host:port` or `[v6]:port`; the host has to resolve.
+/// Splits `host:port` or `[v6]:port`. The host must resolve.
 pub(crate) fn host_and_port(key: &'static str, text: &str) -> Result<(String, u16), SettingsError> {
     let reason = "it must be an address and a port, such as 127.0.0.1:9100";
     let split = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_wins_over_a_file_and_a_file_over_the_defaults() {
+    fn a_flag_overrides_a_file_and_a_file_overrides_the_defaults() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("own.toml");
         std::fs::write(&path, "[balancer]\nport = 1111\nfall = 7\n").unwrap();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_named_with_its_line_and_the_others_are_counted() {
+    fn the_message_names_the_first_wrong_line_and_counts_the_others() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("own.toml");
         std::fs::write(&path, "[balancer]\nprot = 1111\nport = true\n").unwrap();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_an_end_and_one_that_is_no_file_are_errors() {
+    fn an_endless_file_and_a_directory_are_errors() {
         for (path, words) in [("/dev/zero", "larger than 1 MiB"), ("/", "directory")] {
             let message = crate::telemetry::chain(&load(Some(Path::new(path)), Vec::new()).unwrap_err());
             assert!(message.contains(path) && message.contains(words), "{message}");
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_year_is_no_time_to_wait() {
+    fn a_time_longer_than_a_year_is_an_error() {
         for time in ["366d", "500000000y"] {
             let flags = vec![("balancer.shutdown_timeout", time.to_owned())];
             let message = load(None, flags).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! What systemd hands to a service it starts, and what it hears of it: `sd_listen_fds(3)`, `sd_notify(3)`.
+//! Socket activation (`sd_listen_fds(3)`) and notification of the service manager (`sd_notify(3)`).
 
 use std::ffi::OsStr;
 use std::io;
@@ -11,69 +11,70 @@ use socket2::SockRef;
 
 use crate::http::listener::Listener;
 
-/// More sockets than any unit has a use for.
+/// The largest accepted value of `LISTEN_FDS`.
 const MOST_SOCKETS: usize = 64;
 
-/// A socket of this name (`FileDescriptorName=` in its unit) is for the admin pages.
+/// The name (`FileDescriptorName=` in its unit) of the socket for the admin pages.
 const ADMIN: &str = "admin";
 
-/// The time the service manager has to take a word.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The time limit for sending one notification.
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sockets that the service manager opened for this process.
 #[derive(Debug, Default)]
 pub struct PassedSockets {
-    /// Where clients connect; none where the settings decide.
+    /// The listeners for clients; empty if the settings name the address.
     pub clients: Vec<Listener>,
-    /// Where the admin pages are; none where the settings decide.
+    /// The listener of the admin pages; `None` if the settings name the address.
     pub admin: Option<TcpListener>,
 }
 
-/// Why the sockets that were passed cannot be used.
+/// An error in the sockets that the service manager passed.
 #[derive(Debug, thiserror::Error)]
 pub enum PassedError {
-    /// The environment contradicts itself.
+    /// An environment variable has an invalid value.
     #[error("cannot take the sockets that were passed: {name}={value}: {reason}")]
     Variable {
         /// The environment variable.
         name: &'static str,
         /// Its value.
         value: String,
-        /// What is wrong with it.
+        /// The error in the value.
         reason: &'static str,
     },
-    /// A descriptor is something else.
+    /// A descriptor is not a listening stream socket.
     #[error(
         "cannot take socket {number} ({name}) that was passed: it must be a stream socket that listens; \
          a .socket unit needs ListenStream= and Accept=no"
     )]
     Socket {
-        /// Its place, the first being 0.
+        /// Its index; the first is 0.
         number: usize,
         /// Its name.
         name: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The admin pages have one listener, on an address.
+    /// Several sockets are named `admin`, or such a socket is a Unix socket.
     #[error("cannot take the sockets that were passed: only one may be named {ADMIN}, and it must be TCP")]
     Admin,
 }
 
 impl PassedSockets {
-    /// Takes what was passed to this process; nothing where nothing was, or where it was meant for another process.
+    /// Takes the sockets that were passed to this process. Without such sockets, or if they belong to another process,
+    /// the result is empty.
     ///
-    /// `LISTEN_PID` and `LISTEN_FDS` are gone from the environment afterwards. To be called once, before the program
-    /// has threads or opens files of its own.
+    /// Removes `LISTEN_PID` and `LISTEN_FDS` from the environment. Call it once, before the program starts threads or
+    /// opens files.
     pub fn take() -> Result<Self, PassedError> {
         let variable = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        let offer = Offer {
+        let variables = ListenVariables {
             pid: variable("LISTEN_PID"),
             count: variable("LISTEN_FDS"),
             names: variable("LISTEN_FDNAMES"),
         };
         let mut passed = Self::default();
-        let Some(names) = offer.names_of_sockets(std::process::id())? else { return Ok(passed) };
+        let Some(names) = variables.names_of_sockets(std::process::id())? else { return Ok(passed) };
         let mut sockets = ListenFd::from_env();
         for (number, name) in names.into_iter().enumerate() {
             let listener = take_listener(&mut sockets, number).map_err(|source| PassedError::Socket {
@@ -97,14 +98,14 @@ fn take_listener(sockets: &mut ListenFd, number: usize) -> io::Result<Listener> 
     let missing = || io::Error::from(io::ErrorKind::NotFound);
     let listener = match sockets.take_unix_listener(number) {
         Ok(listener) => Listener::Unix(listener.ok_or_else(missing)?),
-        // It may be of the other family; what it is not is said of that one.
+        // The socket may be a TCP socket. If it is neither, the error is the one of TCP.
         Err(_) => Listener::Tcp(sockets.take_tcp_listener(number)?.ok_or_else(missing)?),
     };
     let socket = match &listener {
         Listener::Tcp(listener) => SockRef::from(listener),
         Listener::Unix(listener) => SockRef::from(listener),
     };
-    // A connection, as with Accept=yes, is a stream socket too.
+    // A connection, which systemd passes with Accept=yes, is a stream socket too.
     if !socket.is_listener()? {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -112,16 +113,16 @@ fn take_listener(sockets: &mut ListenFd, number: usize) -> io::Result<Listener> 
     Ok(listener)
 }
 
-/// The words of the environment.
+/// The environment variables of socket activation.
 #[derive(Debug, Default)]
-struct Offer {
+struct ListenVariables {
     pid: Option<String>,
     count: Option<String>,
     names: Option<String>,
 }
 
-impl Offer {
-    /// The name of each socket; none where nothing was passed to this process.
+impl ListenVariables {
+    /// The name of each socket; `None` if no socket was passed to this process.
     fn names_of_sockets(self, own_pid: u32) -> Result<Option<Vec<String>>, PassedError> {
         let wrong =
             |name, value: &str, reason| PassedError::Variable { name, value: value.to_owned(), reason };
@@ -136,7 +137,7 @@ impl Offer {
         let number = count.parse().ok().filter(|number| *number <= MOST_SOCKETS);
         let Some(number) = number else { return Err(wrong("LISTEN_FDS", &count, reason)) };
         let names = match self.names {
-            // What systemd calls a socket without a name.
+            // The name that `sd_listen_fds_with_names(3)` gives to a socket without a name.
             None => vec!["unknown".to_owned(); number],
             Some(names) => {
                 let split: Vec<_> = names.split(':').map(str::to_owned).collect();
@@ -151,16 +152,16 @@ impl Offer {
     }
 }
 
-/// What a service manager wants to know of a service.
+/// A state that is reported to the service manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceState {
-    /// It accepts connections.
+    /// The program accepts connections.
     Ready,
-    /// It was told to stop, and does.
+    /// The program is shutting down.
     Stopping,
 }
 
-/// Tells the service manager that started this process, where it asked to be told (`Type=notify`).
+/// Notifies the service manager that started this process if its unit has `Type=notify`.
 pub fn notify(state: ServiceState) {
     let Some(address) = std::env::var_os("NOTIFY_SOCKET") else { return };
     let word: &[u8] = match state {
@@ -168,18 +169,18 @@ pub fn notify(state: ServiceState) {
         ServiceState::Stopping => b"STOPPING=1\n",
     };
     if let Err(error) = send(&address, word) {
-        tracing::warn!(%error, socket = %address.to_string_lossy(), "cannot tell the service manager");
+        tracing::warn!(%error, socket = %address.to_string_lossy(), "cannot notify the service manager");
     }
 }
 
 fn send(address: &OsStr, word: &[u8]) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(NOTIFY_TIMEOUT))?;
     socket.connect_addr(&socket_address(address)?)?;
     socket.send(word).map(drop)
 }
 
-/// A path, or with an at sign a name in the namespace that Linux has beside the files.
+/// A path, or, after an at sign, a name in the abstract namespace of Linux.
 fn socket_address(address: &OsStr) -> io::Result<SocketAddr> {
     #[cfg(target_os = "linux")]
     if let Some(name) = address.as_encoded_bytes().strip_prefix(b"@") {
@@ -193,21 +194,22 @@ fn socket_address(address: &OsStr) -> io::Result<SocketAddr> {
 mod tests {
     use super::*;
 
-    fn offer(pid: &str, count: &str, names: Option<&str>) -> Result<Option<Vec<String>>, PassedError> {
+    fn variables(pid: &str, count: &str, names: Option<&str>) -> Result<Option<Vec<String>>, PassedError> {
         let text = |text: &str| Some(text.to_owned());
-        Offer { pid: text(pid), count: text(count), names: names.map(str::to_owned) }.names_of_sockets(7)
+        ListenVariables { pid: text(pid), count: text(count), names: names.map(str::to_owned) }
+            .names_of_sockets(7)
     }
 
     #[test]
-    fn sockets_are_taken_by_the_process_they_were_passed_to() {
-        assert_eq!(offer("7", "2", Some("clients:admin")).unwrap().unwrap(), ["clients", "admin"]);
-        assert_eq!(offer("7", "2", None).unwrap().unwrap(), ["unknown", "unknown"]);
-        assert_eq!(offer("8", "2", None).unwrap(), None);
-        assert_eq!(Offer::default().names_of_sockets(7).unwrap(), None);
+    fn only_the_process_in_listen_pid_takes_the_sockets() {
+        assert_eq!(variables("7", "2", Some("clients:admin")).unwrap().unwrap(), ["clients", "admin"]);
+        assert_eq!(variables("7", "2", None).unwrap().unwrap(), ["unknown", "unknown"]);
+        assert_eq!(variables("8", "2", None).unwrap(), None);
+        assert_eq!(ListenVariables::default().names_of_sockets(7).unwrap(), None);
     }
 
     #[test]
-    fn words_that_make_no_sense_are_named() {
+    fn an_error_names_the_invalid_variable_and_its_value() {
         for (pid, count, names, named) in [
             ("me", "1", None, "LISTEN_PID=me"),
             ("7", "many", None, "LISTEN_FDS=many"),
@@ -215,13 +217,13 @@ mod tests {
             ("7", "65", None, "LISTEN_FDS=65"),
             ("7", "2", Some("clients"), "LISTEN_FDNAMES=clients"),
         ] {
-            let message = offer(pid, count, names).unwrap_err().to_string();
+            let message = variables(pid, count, names).unwrap_err().to_string();
             assert!(message.contains(named), "{message}");
         }
     }
 
     #[test]
-    fn a_word_reaches_a_path_and_an_abstract_name() {
+    fn a_notification_is_sent_to_a_path_and_to_an_abstract_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
@@ -229,7 +231,7 @@ mod tests {
         let mut space = [0; 16];
         let length = manager.recv(&mut space).unwrap();
         assert_eq!(&space[..length], b"READY=1\n");
-        assert!(send(folder.path().join("nobody").as_os_str(), b"READY=1\n").is_err());
+        assert!(send(folder.path().join("missing").as_os_str(), b"READY=1\n").is_err());
 
         #[cfg(target_os = "linux")]
         {

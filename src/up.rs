@@ -1,15 +1,19 @@
-//! `fingerpost up`: a balancer and some servers in one process, ready in one command. For a first look and for
-//! trying settings; it listens on 127.0.0.1 only.
+//! `fingerpost up`: a balancer and several servers in one process, for a first look and for experiments with settings.
+//! It listens on 127.0.0.1 only.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures_util::future::{self, FutureExt};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::balancer::program::{BalancerError, Bound, Program};
+use crate::balancer::expectation::Expectation;
+use crate::balancer::probe::prober::LARGEST_BODY;
+use crate::balancer::program::{BalancerAddresses, BalancerError, Program};
 use crate::balancer::settings::BalancerSettings;
 use crate::cli::UpArguments;
 use crate::file_server::settings::ServerSettings;
@@ -18,40 +22,43 @@ use crate::http::stop::{Interrupts, StopHandle};
 use crate::open_files::{self, TooFewFiles};
 use crate::settings::SettingsError;
 use crate::systemd::PassedSockets;
-use crate::telemetry::say;
+use crate::telemetry::print_line;
 
 const HOST: &str = "127.0.0.1";
 
-/// The files that are served if the current folder has no `files/`.
-const SAMPLES: [(&str, &[u8]); 2] = [
-    ("plshelp.txt", include_bytes!("../files/plshelp.txt")),
-    ("hello.txt", include_bytes!("../files/hello.txt")),
-];
+const PROBE_FILE: &str = "plshelp.txt";
 
-/// Why `fingerpost up` cannot run, or ended.
+/// The probe file of a server whose root has none.
+const BUILT_IN_PROBE: &[u8] = include_bytes!("../files/plshelp.txt");
+
+/// The files that are served if the current folder has no `files/`.
+const SAMPLES: [(&str, &[u8]); 2] =
+    [(PROBE_FILE, BUILT_IN_PROBE), ("hello.txt", include_bytes!("../files/hello.txt"))];
+
+/// An error that prevents or ends a run of `fingerpost up`.
 #[derive(Debug, thiserror::Error)]
 pub enum UpError {
-    /// The settings make no sense.
+    /// A setting is invalid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// A server cannot run.
+    /// A file server failed.
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// The balancer cannot run.
+    /// The balancer failed.
     #[error(transparent)]
     Balancer(#[from] BalancerError),
-    /// The list, or the samples, cannot be written.
+    /// The list or the sample files cannot be written.
     #[error("cannot write the list of servers to the folder for temporary files")]
     Scratch(#[source] io::Error),
-    /// Too few files may be open.
+    /// The limit of open files is too low.
     #[error(transparent)]
     TooFewFiles(#[from] TooFewFiles),
-    /// The system does not deliver signals.
+    /// The signal handlers cannot be installed.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
 }
 
-/// Runs `fingerpost up` until it is told to stop.
+/// Runs `fingerpost up` until a signal stops it.
 pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
     let mut raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
     HOST.clone_into(&mut raw.server.host);
@@ -79,9 +86,12 @@ pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
         .collect::<Result<Vec<_>, _>>()?;
 
     let grace = balancer_settings.shutdown_timeout;
-    let list = write_list(&scratch, &servers).map_err(UpError::Scratch)?;
-    let balancer =
-        Program::build(BalancerSettings { servers: list, ..balancer_settings }, PassedSockets::default())?;
+    let balancer_settings = BalancerSettings {
+        servers: write_list(&scratch, &servers).map_err(UpError::Scratch)?,
+        probe_expect: probe_expectation(&balancer_settings, &server_settings.root),
+        ..balancer_settings
+    };
+    let balancer = Program::build(balancer_settings, PassedSockets::default())?;
 
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
@@ -98,36 +108,60 @@ async fn run(
     root: &Path,
     stop: &StopHandle,
 ) -> Result<(), UpError> {
-    say(format_args!("Serving the folder {}", root.display()));
+    print_line(format_args!("Serving the folder {}", root.display()));
     let serving = servers.into_iter().zip(1..).map(|(server, number)| {
         let ready = move |bound: &crate::file_server::Bound| {
             for address in &bound.clients {
-                say(format_args!("Server {number} at http://{address}/"));
+                print_line(format_args!("Server {number} at http://{address}/"));
             }
         };
         server.run(ready, stop.clone()).map(|ended| ended.map_err(UpError::from)).boxed_local()
     });
-    // The servers start first, so that they answer the first probes of the balancer.
+    // The servers start first, so that they can answer the first probes of the balancer.
     let mut all: Vec<_> = serving.collect();
-    let ready = |bound: &Bound| {
+    let ready = |bound: &BalancerAddresses| {
         for address in &bound.clients {
-            say(format_args!("Balancer at http://{address}/"));
-            say(format_args!("To download through it: {} get http://{address}/plshelp.txt", own_command()));
+            print_line(format_args!("Balancer at http://{address}/"));
+            print_line(format_args!(
+                "To download through it: {} get http://{address}/plshelp.txt",
+                own_command()
+            ));
         }
         bound.announce();
     };
     all.push(balancer.run(ready, stop.clone()).map(|ended| ended.map_err(UpError::from)).boxed_local());
-    // An error of one program ends all of them, as a stop does.
+    // An error of one program ends all of them, like a stop.
     future::try_join_all(all).await.map(drop)
 }
 
-/// The command that starts this program, for any folder of this machine.
+/// The configured content of the probe file, else the content that the servers send: a program that takes the port of an
+/// ended server then gets no clients. `None` if the content is not known.
+fn probe_expectation(settings: &BalancerSettings, root: &Path) -> Option<Arc<Expectation>> {
+    let probed = settings.probe_path.strip_prefix("/files").unwrap_or(&settings.probe_path);
+    if settings.probe_expect.is_some() || probed != format!("/{PROBE_FILE}") {
+        return settings.probe_expect.clone();
+    }
+    let own = root.join(PROBE_FILE);
+    let expectation = match own.symlink_metadata() {
+        // A symbolic link may lead out of the root; the servers do not follow such a link.
+        Ok(file) if file.is_file() && file.len() <= LARGEST_BODY as u64 => {
+            Expectation::Sha256(Sha256::digest(std::fs::read(own).ok()?).into())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Expectation::Text(String::from_utf8_lossy(BUILT_IN_PROBE).trim().into())
+        }
+        _ => return None,
+    };
+    Some(Arc::new(expectation))
+}
+
+/// The shell command that starts this program from any folder of this machine.
 fn own_command() -> String {
     let Ok(path) = std::env::current_exe() else { return "fingerpost".to_owned() };
     command_for(&path, std::env::var_os("PATH").as_deref())
 }
 
-/// The bare name if a shell finds the program by it, else the quoted path.
+/// The name of the program if a shell finds the program by its name, else the quoted path.
 fn command_for(program: &Path, search_path: Option<&OsStr>) -> String {
     let name = program.file_name().unwrap_or_default();
     let found = search_path
@@ -191,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_reads_a_word_as_it_was() {
+    fn a_shell_reads_the_original_text_from_a_quoted_word() {
         for text in ["/usr/bin/fingerpost", "a b", "it's", "$HOME", "a\"b", "~", "", "*"] {
             let script = format!("printf %s {}", shell_word(text));
             let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();

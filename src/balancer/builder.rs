@@ -1,4 +1,4 @@
-//! How a program of your own starts a balancer.
+//! The start of a balancer in another program.
 
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
@@ -9,11 +9,11 @@ use super::backends::watch::Follower;
 use super::backends::{Backend, list};
 use super::policy::PolicyName;
 use super::settings::{BalancerSettings, RawBalancerSettings};
-use super::{Balancer, Source, StartError};
+use super::{BackendSource, Balancer, StartError};
 use crate::settings::{self, Variables};
 
-/// Settings of a [`Balancer`]. The defaults are those of `[balancer]` in `config/default.toml`, which explains each;
-/// neither configuration files nor environment variables count.
+/// Settings of a [`Balancer`]. `config/default.toml` explains them and has their defaults. Configuration files and
+/// environment variables have no effect.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -42,19 +42,19 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Adds a backend, written as a line of the list of servers: `host:port`, or a URL, and attributes.
+    /// Adds a backend in the syntax of the list of servers: `host:port` or a URL, and attributes.
     pub fn backend(mut self, line: impl fmt::Display) -> Self {
         // Writing to a string cannot fail.
         let _ = writeln!(self.backends, "{line}");
         self
     }
 
-    /// Takes the backends from a file and follows its changes. It replaces those of [`Builder::backend`].
+    /// Reads the backends from a file and follows its changes. They replace the backends of [`Builder::backend`].
     pub fn list_file(self, path: impl Into<PathBuf>) -> Self {
         Self { list_file: Some(path.into()), ..self }
     }
 
-    /// How a backend is chosen.
+    /// The rule for the choice of a backend.
     pub fn policy(self, policy: PolicyName) -> Self {
         self.with("balancer.policy", policy)
     }
@@ -64,17 +64,17 @@ impl Builder {
         self.with("balancer.status", status)
     }
 
-    /// The time between two probes of one backend; at least 20 ms.
+    /// The interval between two probes of one backend; at least 20 ms.
     pub fn probe_interval(self, interval: Duration) -> Self {
         self.with("balancer.probe_interval", humantime::format_duration(interval))
     }
 
-    /// The longest time of one probe; at most half the interval is used.
+    /// The time limit of one probe; at most half the interval.
     pub fn probe_timeout(self, timeout: Duration) -> Self {
         self.with("balancer.probe_timeout", humantime::format_duration(timeout))
     }
 
-    /// The path that probes ask for.
+    /// The path that probes request.
     pub fn probe_path(self, path: &str) -> Self {
         self.with("balancer.probe_path", path)
     }
@@ -84,12 +84,12 @@ impl Builder {
         self.with("balancer.probe_expect", expectation)
     }
 
-    /// Other backends that a redirect names for clients that can use them; 0 to 3.
+    /// The number of other backends in the `Link` lines of a redirect; 0 to 3.
     pub fn alternates(self, alternates: usize) -> Self {
         self.with("balancer.alternates", alternates)
     }
 
-    /// Whether a client that returns for the same file after 1 to 60 s is sent to another backend.
+    /// Whether a client that requests the same file again after 1 to 60 s is sent to another backend.
     pub fn second_chance(self, is_given: bool) -> Self {
         self.with("balancer.second_chance", is_given)
     }
@@ -102,19 +102,19 @@ impl Builder {
     /// Starts the balancer.
     ///
     /// # Panics
-    /// Outside of an actix `System`, such as `#[actix_web::main]` makes.
+    /// Outside of an actix `System`; `#[actix_web::main]` creates one.
     pub fn start(self) -> Result<Balancer, StartError> {
         let raw: RawBalancerSettings = settings::from_text("", Variables::Ignored, self.changes)?.balancer;
         let settings = BalancerSettings::try_from(raw)?;
         let source = match self.list_file {
-            Some(path) => Source::File(Follower::open(path)?),
-            None => Source::Fixed(fixed(&self.backends)?),
+            Some(path) => BackendSource::File(Follower::open(path)?),
+            None => BackendSource::Fixed(fixed(&self.backends)?),
         };
         Ok(Balancer::start(&settings, source))
     }
 }
 
-/// The backends of these lines, all of which must be right.
+/// Parses the lines. Every problem is an error.
 fn fixed(lines: &str) -> Result<Arc<[Backend]>, StartError> {
     let list = list::parse(lines.as_bytes());
     let problem = list.problems.into_iter().next();

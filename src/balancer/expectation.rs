@@ -1,27 +1,27 @@
-//! The content that a probe expects. Without it, any 200 counts as a success, also that of a captive portal or of a
-//! default virtual host.
+//! The content that a probe expects. Without it, any 200 is a success, even the one of a captive portal or of a default
+//! virtual host.
 
 use std::fmt;
 use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
-/// What the body of a probe answer must be. As text (`Display`) it is the value that parses to it.
+/// The expected body of a probe answer. The text (`Display`) parses to an equal expectation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expectation {
-    /// It contains this text.
+    /// The body contains this text.
     Text(Box<str>),
-    /// It has this SHA-256 digest.
+    /// The body has this SHA-256 digest.
     Sha256([u8; 32]),
 }
 
-/// A value that is not an expectation.
+/// The error for a text that is not an expectation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("it must be text:SUBSTRING, or sha-256: and 64 hexadecimal digits")]
 pub struct NotAnExpectation;
 
 impl Expectation {
-    /// Whether `body` is as expected.
+    /// Whether `body` meets the expectation.
     #[must_use]
     pub fn is_met(&self, body: &[u8]) -> bool {
         match self {
@@ -70,7 +70,7 @@ mod tests {
     const DIGEST_OF_ABC: &str = "sha-256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     #[test]
-    fn a_text_is_looked_for_in_the_body() {
+    fn a_text_is_searched_in_the_body() {
         let expectation: Expectation = "text:a file: I".parse().unwrap();
         assert!(expectation.is_met(b"\xFFthis is a file: I think"));
         assert!(!expectation.is_met(b"A file: I"));
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_is_that_of_the_whole_body() {
+    fn a_digest_is_compared_with_the_digest_of_the_whole_body() {
         for value in [DIGEST_OF_ABC.to_owned(), DIGEST_OF_ABC.to_uppercase().replace("SHA", "sha")] {
             let expectation: Expectation = value.parse().unwrap();
             assert!(expectation.is_met(b"abc"));
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_an_error() {
+    fn other_values_are_an_error() {
         let digits = DIGEST_OF_ABC.get(8..).unwrap();
         for value in [
             "",

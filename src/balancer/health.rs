@@ -1,4 +1,4 @@
-//! What is known of one backend's health, and what a probe's outcome makes of it.
+//! The health of one backend: a state machine over the outcomes of its probes.
 //!
 //! ```text
 //!              success                    failure            `fall` failures in a row
@@ -10,7 +10,7 @@
 //!                                            failure
 //! ```
 //!
-//! Pure: time and randomness are arguments. [`fleet`] decides over all backends together which are chosen from.
+//! Pure: time and randomness are arguments. [`fleet`] selects the candidates from the health of all backends.
 
 pub mod fleet;
 mod outcome;
@@ -22,37 +22,37 @@ use outcome::Evidence;
 use rand::{Rng, RngExt};
 use tokio::time::Instant;
 
-pub use outcome::{Failure, FailureKind, ProbeOutcome};
+pub use outcome::{FailureKind, ProbeFailure, ProbeOutcome};
 
-/// When a backend's state changes and how often it is looked at.
+/// The rules for states and probe intervals.
 #[derive(Debug, Clone, Copy)]
-pub struct Thresholds {
-    /// Failures in a row that take a backend out; at least 1.
+pub struct HealthCheckConfig {
+    /// Failures in a row after which a backend is down; at least 1.
     pub fall: u32,
-    /// Successes in a row that bring it back; at least 1.
+    /// Successes in a row after which a backend is up again; at least 1.
     pub rise: u32,
-    /// The time between two probes of a backend about which nothing is in doubt.
+    /// The interval between two probes of a backend in a steady state.
     pub interval: Duration,
-    /// The longest time between two probes of a backend that is down.
+    /// The longest interval between two probes of a backend that is down.
     pub backoff_max: Duration,
-    /// How long a backend that came back takes to get its whole share; zero gives it at once.
+    /// The time in which the share of a recovered backend grows to its whole weight; zero disables the slow start.
     pub slow_start: Duration,
 }
 
-/// Where a backend stands.
+/// The state of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// No probe has ended yet.
+    /// No probe has ended.
     Unknown,
     /// The last probe succeeded.
     Up,
-    /// It was up, and fewer than `fall` probes in a row have failed since.
+    /// The backend was up, and fewer than `fall` probes in a row have failed since.
     Suspect,
-    /// It is out.
+    /// The backend gets no clients.
     Down,
 }
 
-/// The health of one backend: kept by its address, so that a new weight or a table rebuilt leaves it alone.
+/// The health of one backend. It survives changes of the backend's attributes.
 #[derive(Debug, Clone)]
 pub struct Health {
     state: State,
@@ -62,41 +62,41 @@ pub struct Health {
     /// Successes in a row while it is down.
     successes: u32,
     has_answered: bool,
-    last_failure: Option<Failure>,
-    /// When it stopped answering, as long as nothing but silence came since.
+    last_failure: Option<ProbeFailure>,
+    /// The time of the first of the latest, uninterrupted inconclusive failures of a backend that was up.
     silent_since: Option<Instant>,
-    /// Why the latest probe could not be sent; `None` after one that was.
-    obstacle: Option<Failure>,
-    /// When the slow start began that is under way, or was at the probe before.
-    returned: Option<Instant>,
-    /// The share of failed probes, the latest counting a tenth; starts anew with each return.
+    /// The failure of the prober at the latest probe; `None` if the probe was sent.
+    prober_failure: Option<ProbeFailure>,
+    /// The begin of the slow start. Cleared at the first probe after the end of the slow start.
+    slow_start_began: Option<Instant>,
+    /// Moving average of the share of failed probes. The latest probe has a weight of one tenth. Reset on recovery.
     failure_rate: f32,
 }
 
-/// A change of state. Transitions are logged and counted, samples are not.
+/// A change of state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transition {
-    /// The state left.
+    /// The previous state.
     pub from: State,
-    /// The state entered.
+    /// The new state.
     pub to: State,
 }
 
-/// Whether a backend is being sent clients: those that are get looked at twice as often.
+/// Whether clients are redirected to a backend. Backends with traffic are probed twice as often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Traffic {
-    /// No client was sent there lately.
+    /// No client was redirected to it recently.
     Idle,
-    /// At least one was.
+    /// At least one client was redirected to it recently.
     Active,
 }
 
-/// For so many intervals after a client was sent there, a backend counts as being sent clients: in a large fleet each
-/// is chosen seldom, and together they are asked for all the time.
+/// The number of intervals after a redirect for which a backend counts as active. In a large fleet, each backend is
+/// chosen rarely although the fleet is busy.
 const IN_USE_INTERVALS: u32 = 4;
 
 impl Traffic {
-    /// By the time since a client was seen to have been sent there; `None` if none was.
+    /// Derives the traffic from the time since the last redirect; `None` if there was no redirect.
     #[must_use]
     pub fn after(unused: Option<Duration>, interval: Duration) -> Self {
         match unused {
@@ -106,17 +106,18 @@ impl Traffic {
     }
 }
 
-/// The share of its weight with which a backend that came back begins. Less would be chosen too seldom to warm up.
+/// The share of its weight at the begin of the slow start. A backend with a smaller share would get too few requests to
+/// fill its caches.
 const SLOW_START_FLOOR: f64 = 0.1;
 
-/// Every delay is drawn from within this share around its nominal value, lest probes march in step.
+/// Relative jitter of every probe delay, so that probes do not synchronise.
 const JITTER: f64 = 0.1;
 
-/// What one probe adds to the failure rate.
+/// The weight of one probe in the failure rate.
 const FAILURE_RATE_STEP: f32 = 0.1;
 
 impl Health {
-    /// A backend that has just entered the list.
+    /// The health of a backend that was just added to the list.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
@@ -127,32 +128,32 @@ impl Health {
             has_answered: false,
             last_failure: None,
             silent_since: None,
-            obstacle: None,
-            returned: None,
+            prober_failure: None,
+            slow_start_began: None,
             failure_rate: 0.0,
         }
     }
 
-    /// Takes in one outcome; `Some` when it changed the state.
+    /// Applies the outcome of a probe; `Some` if the state changed.
     ///
-    /// A failure of the prober itself says nothing about the backend and changes nothing but the reason that is shown.
+    /// A failure of the prober itself proves nothing about the backend and changes only the displayed reason.
     pub fn observe(
         &mut self,
         outcome: &ProbeOutcome,
-        thresholds: &Thresholds,
+        health_check: &HealthCheckConfig,
         now: Instant,
     ) -> Option<Transition> {
         let to = match outcome {
-            ProbeOutcome::Success { .. } => self.succeeded(thresholds),
+            ProbeOutcome::Success { .. } => self.succeeded(health_check),
             ProbeOutcome::Failure(failure) if failure.kind == FailureKind::Prober => {
-                self.obstacle = Some(failure.clone());
+                self.prober_failure = Some(failure.clone());
                 return None;
             }
-            ProbeOutcome::Failure(failure) => self.failed(failure, thresholds, now),
+            ProbeOutcome::Failure(failure) => self.failed(failure, health_check, now),
         };
-        self.obstacle = None;
-        if self.warmth(thresholds, now) >= 1.0 {
-            self.returned = None;
+        self.prober_failure = None;
+        if self.slow_start_share(health_check, now) >= 1.0 {
+            self.slow_start_began = None;
         }
         let from = self.state;
         if from == to {
@@ -160,15 +161,15 @@ impl Health {
         }
         if (from, to) == (State::Down, State::Up) {
             self.failure_rate = 0.0;
-            self.returned = Some(now);
+            self.slow_start_began = Some(now);
         }
         self.state = to;
         self.since = now;
         Some(Transition { from, to })
     }
 
-    fn succeeded(&mut self, thresholds: &Thresholds) -> State {
-        let rise = if self.has_answered { thresholds.rise } else { 1 };
+    fn succeeded(&mut self, health_check: &HealthCheckConfig) -> State {
+        let rise = if self.has_answered { health_check.rise } else { 1 };
         self.failures = 0;
         self.failure_rate -= self.failure_rate * FAILURE_RATE_STEP;
         self.successes = self.successes.saturating_add(1);
@@ -181,66 +182,69 @@ impl Health {
         State::Up
     }
 
-    fn failed(&mut self, failure: &Failure, thresholds: &Thresholds, now: Instant) -> State {
+    fn failed(&mut self, failure: &ProbeFailure, health_check: &HealthCheckConfig, now: Instant) -> State {
         self.successes = 0;
         self.failures = self.failures.saturating_add(1);
         self.failure_rate += (1.0 - self.failure_rate) * FAILURE_RATE_STEP;
         self.last_failure = Some(failure.clone());
         match (failure.kind.evidence(), self.state) {
-            (Evidence::Plain, _) => self.silent_since = None,
-            (Evidence::Doubtful, State::Up) => self.silent_since = Some(now),
-            (Evidence::Doubtful, _) => {}
+            (Evidence::Conclusive, _) => self.silent_since = None,
+            (Evidence::Inconclusive, State::Up) => self.silent_since = Some(now),
+            (Evidence::Inconclusive, _) => {}
         }
         match self.state {
             State::Unknown | State::Down => State::Down,
-            State::Up | State::Suspect if self.failures >= thresholds.fall => State::Down,
+            State::Up | State::Suspect if self.failures >= health_check.fall => State::Down,
             State::Up | State::Suspect => State::Suspect,
         }
     }
 
-    /// Notes that the server behind the address is another one than before (its boot identity changed without a
-    /// probe having failed): it starts slowly.
+    /// Begins a slow start because the server restarted: its boot number changed although no probe failed.
     pub fn restarted(&mut self, now: Instant) {
-        self.returned = Some(now);
+        self.slow_start_began = Some(now);
     }
 
-    /// Whether it stopped answering within `window`, and nothing but silence came since.
+    /// Whether the backend stopped answering within the last `window`, and all failures since then are inconclusive.
     fn fell_silent(&self, window: Duration, now: Instant) -> bool {
         self.silent_since.is_some_and(|at| now.saturating_duration_since(at) <= window)
     }
 
-    /// Where the backend stands.
+    /// The current state.
     #[must_use]
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// Since when it stands there.
+    /// The time at which the backend entered the current state.
     #[must_use]
     pub fn since(&self) -> Instant {
         self.since
     }
 
-    /// The share of its weight that a backend which came back has by now: from a tenth to 1, growing evenly over
-    /// `slow_start`.
+    /// The current share of the weight in the slow start: grows linearly from 0.1 to 1 over `slow_start`.
     #[must_use]
-    pub fn warmth(&self, thresholds: &Thresholds, now: Instant) -> f64 {
-        let Some(returned) = self.returned else { return 1.0 };
-        let passed = now.saturating_duration_since(returned);
-        if passed >= thresholds.slow_start {
+    pub fn slow_start_share(&self, health_check: &HealthCheckConfig, now: Instant) -> f64 {
+        let Some(slow_start_began) = self.slow_start_began else { return 1.0 };
+        let passed = now.saturating_duration_since(slow_start_began);
+        if passed >= health_check.slow_start {
             return 1.0;
         }
-        (passed.as_secs_f64() / thresholds.slow_start.as_secs_f64()).max(SLOW_START_FLOOR)
+        (passed.as_secs_f64() / health_check.slow_start.as_secs_f64()).max(SLOW_START_FLOOR)
     }
 
-    /// How long to wait for the next probe, measured from the end of the last one.
+    /// The delay of the next probe, measured from the end of the last one.
     ///
-    /// A quarter of the interval while in doubt; while down the interval, doubled with each further failure up to
-    /// `backoff_max`. A backend that refuses connections is asked each interval: the answer is cheap, and says that
-    /// the machine runs and its server may be back at any moment.
+    /// A quarter of the interval while the backend is suspect or recovers. While it is down, the interval, doubled with each
+    /// further failure up to `backoff_max`. A backend that refuses connections is probed at each interval: such a probe is
+    /// cheap, and it shows that the machine runs, so the server may return soon.
     #[must_use]
-    pub fn next_probe(&self, thresholds: &Thresholds, traffic: Traffic, rng: &mut dyn Rng) -> Duration {
-        let interval = thresholds.interval;
+    pub fn next_probe(
+        &self,
+        health_check: &HealthCheckConfig,
+        traffic: Traffic,
+        rng: &mut dyn Rng,
+    ) -> Duration {
+        let interval = health_check.interval;
         let nominal = match (self.state, traffic) {
             (State::Unknown | State::Up, Traffic::Idle) => interval,
             (State::Unknown | State::Up, Traffic::Active) => interval / 2,
@@ -248,8 +252,8 @@ impl Health {
             (State::Down, _) if self.successes > 0 => interval / 4,
             (State::Down, _) if self.refuses() => interval,
             (State::Down, _) => {
-                let doublings = self.failures.saturating_sub(thresholds.fall).min(16);
-                interval.saturating_mul(1 << doublings).min(thresholds.backoff_max.max(interval))
+                let doublings = self.failures.saturating_sub(health_check.fall).min(16);
+                interval.saturating_mul(1 << doublings).min(health_check.backoff_max.max(interval))
             }
         };
         nominal.mul_f64(1.0 + JITTER * rng.random_range(-1.0..=1.0))
@@ -259,28 +263,34 @@ impl Health {
         self.last_failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Refused)
     }
 
-    /// Why it stands where it stands, in words: what the log and the status table show.
+    /// The reason of the current state, as text for the log and the status table.
     #[must_use]
     pub fn reason(&self) -> Reason<'_> {
         Reason(self)
     }
 }
 
-/// Displays why a backend is in its state.
+/// Displays the reason of a state.
 #[derive(Debug, Clone, Copy)]
 pub struct Reason<'a>(&'a Health);
 
 impl fmt::Display for Reason<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Reason(health) = self;
-        match (&health.last_failure, health.failures, &health.obstacle) {
-            (_, 0, Some(obstacle)) => write!(formatter, "could not be probed: {obstacle}"),
+        match (&health.last_failure, health.failures, &health.prober_failure) {
+            (_, 0, Some(prober_failure)) => write!(formatter, "could not be probed: {prober_failure}"),
             (_, 0, _) if health.state == State::Unknown => formatter.write_str("not probed yet"),
             (_, 0, _) if health.state == State::Down => {
-                write!(formatter, "answers again, {} times in a row so far", health.successes)
+                write!(formatter, "answers again ({} successful probes in a row)", health.successes)
             }
-            (_, 0, _) if health.returned == Some(health.since) => formatter.write_str("answers again"),
-            (_, 0, _) if health.returned.is_some_and(|returned| returned > health.since) => {
+            (_, 0, _) if health.slow_start_began == Some(health.since) => {
+                formatter.write_str("answers again")
+            }
+            (_, 0, _)
+                if health
+                    .slow_start_began
+                    .is_some_and(|slow_start_began| slow_start_began > health.since) =>
+            {
                 formatter.write_str("answers (restarted since the last probe)")
             }
             (_, 0, _) | (None, ..) => formatter.write_str("answers"),

@@ -1,10 +1,10 @@
-//! What a server says of its own load on each probe answer, in the header of the Open Request Cost Aggregation
-//! standard (ORCA): `endpoint-load-metrics: JSON {"named_metrics":{"in_flight":3}}`.
+//! The load report of a server in each probe answer, in the header of the Open Request Cost Aggregation standard (ORCA):
+//! `endpoint-load-metrics: JSON {"named_metrics":{"in_flight":3}}`.
 //!
-//! The file server writes it, the prober reads it. Any other server may send it too; only `in_flight` is required.
-//! Servers lie, so a value that cannot be true is clamped and counted, and nothing here can panic. Where it is `in_flight`,
-//! the report is none: clamped to the most that can be, it would keep all clients away from the server for as long as it
-//! says so.
+//! The file server writes the report, the prober reads it. Any other server may send one too; only `in_flight` is
+//! required. Reports may be wrong or hostile: a value outside of its limits is clamped and counted, and no input causes a
+//! panic. An `in_flight` outside of its limits makes the whole report invalid, because a clamped value would keep all
+//! clients away from the server.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,63 +14,64 @@ use serde::Deserialize;
 /// The name of the header.
 pub const HEADER: &str = "endpoint-load-metrics";
 
-/// A longer header is not looked at.
+/// The longest header that is parsed, in bytes.
 const LONGEST: usize = 4096;
 
-/// No server answers more requests at once.
+/// The largest valid `in_flight`.
 pub const MOST_IN_FLIGHT: u32 = 1_000_000;
 
-/// 2^53 - 1, the greatest whole number that JSON carries exactly: the limit of every byte and request count.
+/// 2^53 - 1, the limit of every byte and request count: JSON readers store numbers as doubles, which represent integers
+/// exactly only up to this value.
 pub const MOST_COUNTED: u64 = (1 << 53) - 1;
 
-/// Ten years: as far as microseconds survive the way through a double of seconds.
+/// Ten years. A longer time would lose microseconds in a double of seconds.
 const MOST_BUSY_MICROS: u64 = 10 * 365 * 86_400 * 1_000_000;
 
-/// The load of one server at one moment. All counts start at zero when the server starts.
+/// The load of one server. All counts start at zero when the server starts.
 ///
-/// As text (`Display`) it is the value of the header [`HEADER`]; [`parse`] reads it back.
+/// The text (`Display`) is the value of the header [`HEADER`]; [`parse`] reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LoadReport {
-    /// Requests being answered, the probe that asks included.
+    /// Unfinished requests, including the current probe.
     pub in_flight: u32,
-    /// Bytes of the bodies being sent that are not yet handed to the kernel.
+    /// Bytes of unfinished bodies that are not yet passed to the kernel.
     pub unsent_bytes: Option<u64>,
-    /// Requests answered to their end; probes do not count.
+    /// Finished requests, without probes.
     pub completed: Option<u64>,
-    /// The time during which at least one request was in flight; probes do not count.
+    /// The total time with at least one request in flight, without probes.
     pub busy: Option<Duration>,
-    /// Bytes of bodies handed to the kernel.
+    /// Bytes of bodies passed to the kernel.
     pub sent_bytes: Option<u64>,
-    /// Bytes a second that left over about the last second.
+    /// Bytes per second sent in about the last second.
     pub egress: Option<u64>,
-    /// A number drawn at the server's start: another one means that everything counted starts anew.
+    /// A random number of the server process. If it changes, all counts have restarted from zero.
     pub boot: Option<u64>,
 }
 
-/// A report as it was understood.
+/// A valid report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parsed {
-    /// The report, every value within its limits.
+pub struct ParsedReport {
+    /// The report, with every value within its limits.
     pub report: LoadReport,
-    /// How many values beside `in_flight` were negative or too great to be true and were moved to the nearest limit.
+    /// The number of values that were outside of their limits and were clamped.
     pub clamped: u32,
 }
 
-/// Why a header is no load report.
+/// An error in a load report.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadReportError {
-    /// The header is longer than any report needs.
+    /// The header is too long.
     #[error("the load report has {0} bytes, at most {LONGEST} are read")]
     TooLong(usize),
-    /// Neither the JSON form nor anything else is understood.
+    /// The header has another form than JSON.
     #[error("the load report does not start with `JSON `")]
     NotJson,
-    /// The JSON is broken, or `named_metrics.in_flight` is missing.
+    /// The JSON is invalid, or `named_metrics.in_flight` is missing.
     #[error("the load report cannot be read: {0}")]
     Malformed(#[from] serde_json::Error),
-    /// `in_flight` is negative, or more than any server answers at once.
-    #[error("the load report says that {0} requests are in flight, which must be from 0 to {MOST_IN_FLIGHT}")]
-    Unbelievable(f64),
+    /// `in_flight` is negative or larger than [`MOST_IN_FLIGHT`].
+    #[error("the load report has in_flight = {0}, which must be from 0 to {MOST_IN_FLIGHT}")]
+    OutOfRange(f64),
 }
 
 #[derive(Deserialize)]
@@ -78,7 +79,7 @@ struct Raw {
     named_metrics: RawMetrics,
 }
 
-/// ORCA's metrics are doubles.
+/// The metrics of ORCA are doubles.
 #[derive(Deserialize)]
 struct RawMetrics {
     in_flight: f64,
@@ -91,42 +92,42 @@ struct RawMetrics {
 }
 
 /// Reads the value of the header [`HEADER`].
-pub fn parse(value: &[u8]) -> Result<Parsed, LoadReportError> {
+pub fn parse(value: &[u8]) -> Result<ParsedReport, LoadReportError> {
     if value.len() > LONGEST {
         return Err(LoadReportError::TooLong(value.len()));
     }
     let json = value.strip_prefix(b"JSON ").ok_or(LoadReportError::NotJson)?;
     let raw = serde_json::from_slice::<Raw>(json)?.named_metrics;
     if !(0.0..=f64::from(MOST_IN_FLIGHT)).contains(&raw.in_flight) {
-        return Err(LoadReportError::Unbelievable(raw.in_flight));
+        return Err(LoadReportError::OutOfRange(raw.in_flight));
     }
-    let mut limits = Limits { clamped: 0 };
+    let mut counter = ClampCounter { clamped: 0 };
     let report = LoadReport {
         in_flight: raw.in_flight.round() as u32,
-        unsent_bytes: raw.unsent_bytes.map(|bytes| limits.whole(bytes, MOST_COUNTED)),
-        completed: raw.completed.map(|requests| limits.whole(requests, MOST_COUNTED)),
+        unsent_bytes: raw.unsent_bytes.map(|bytes| counter.whole(bytes, MOST_COUNTED)),
+        completed: raw.completed.map(|requests| counter.whole(requests, MOST_COUNTED)),
         busy: raw
             .busy_seconds
-            .map(|seconds| Duration::from_micros(limits.whole(seconds * 1e6, MOST_BUSY_MICROS))),
-        sent_bytes: raw.sent_bytes.map(|bytes| limits.whole(bytes, MOST_COUNTED)),
-        egress: raw.egress_bytes_per_second.map(|bytes| limits.whole(bytes, MOST_COUNTED)),
-        boot: raw.boot.map(|boot| limits.whole(boot, MOST_COUNTED)),
+            .map(|seconds| Duration::from_micros(counter.whole(seconds * 1e6, MOST_BUSY_MICROS))),
+        sent_bytes: raw.sent_bytes.map(|bytes| counter.whole(bytes, MOST_COUNTED)),
+        egress: raw.egress_bytes_per_second.map(|bytes| counter.whole(bytes, MOST_COUNTED)),
+        boot: raw.boot.map(|boot| counter.whole(boot, MOST_COUNTED)),
     };
-    Ok(Parsed { report, clamped: limits.clamped })
+    Ok(ParsedReport { report, clamped: counter.clamped })
 }
 
-struct Limits {
+struct ClampCounter {
     clamped: u32,
 }
 
-impl Limits {
-    /// The whole number nearest to `value` from 0 to `most`.
+impl ClampCounter {
+    /// Clamps `value` to 0..=`most` and rounds it.
     fn whole(&mut self, value: f64, most: u64) -> u64 {
         let most = most as f64;
         if value < 0.0 || value > most {
             self.clamped += 1;
         }
-        // A cast from a float makes 0 of what is not a number.
+        // The cast converts NaN to 0.
         value.clamp(0.0, most).round() as u64
     }
 }
@@ -169,13 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_true_is_clamped_and_counted() {
+    fn a_value_outside_of_its_limits_is_clamped_and_counted() {
         check("\"in_flight\":1e6,\"completed\":-1", MOST_IN_FLIGHT, 1);
         check("\"in_flight\":1,\"sent_bytes\":1e300,\"busy_seconds\":-1e300", 1, 2);
     }
 
     #[test]
-    fn what_is_no_report_is_an_error() {
+    fn an_invalid_report_is_an_error() {
         let long = format!("JSON {{\"named_metrics\":{{\"in_flight\":1}}{}}}", " ".repeat(LONGEST));
         for value in [
             "",

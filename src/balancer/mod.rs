@@ -1,15 +1,15 @@
-//! The balancer: knows which backends are usable and how fast they are, and redirects each client to the best.
+//! The balancer: probes the backends, ranks them, and redirects each client to the best one.
 //!
-//! - [`backends`]: the list of backends, and changes of it while the balancer runs.
-//! - `roster`, [`probe`]: one `ProbeActor` for each backend of the list.
-//! - [`health`], [`load_report`], [`ranking`]: probe results and load reports, folded by `RankingActor` into tables.
+//! - [`backends`]: the list of backends, and its changes while the balancer runs.
+//! - `probe_manager`, [`probe`]: one `ProbeActor` for each backend of the list.
+//! - [`health`], [`load_report`], [`ranking`]: `RankingActor` makes routing tables from probe results and load reports.
 //! - [`expectation`]: the content that probes expect.
-//! - [`policy`]: how one backend is chosen from a table.
+//! - [`policy`]: the choice of a backend from a table.
 //! - [`redirect`]: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
 //! - [`builder`]: a balancer in any actix program; [`program`]: `fingerpost balancer`, with listeners and signals.
-//! - [`admin`]: metrics, the status API, drills.
+//! - [`admin`]: metrics, the status API, fault injection.
 //!
-//! # In a program of your own
+//! # As a library
 //! A [`Balancer`] probes and ranks; [`Balancer::redirects`] is a service for any actix-web `App`:
 //!
 //! ```
@@ -17,7 +17,7 @@
 //! use fingerpost::balancer::Balancer;
 //!
 //! # actix_web::rt::System::new().block_on(async {
-//! // Its connections are never accepted, so that it stays unknown, and is used, until the first probe times out.
+//! // This backend never accepts a connection. It stays unknown, and is chosen, until the first probe times out.
 //! let mirror = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
 //! let address = mirror.local_addr().unwrap();
 //!
@@ -49,55 +49,55 @@ pub mod health;
 pub mod load_report;
 pub mod policy;
 pub mod probe;
+mod probe_manager;
 pub mod program;
 pub mod ranking;
 pub mod redirect;
-mod roster;
 pub mod settings;
 
 use crate::http::client::Resolver;
 use crate::http::pages::Pages;
 use crate::settings::SettingsError;
-use crate::supervision::{ActorKind, Failure, RestartPolicy, Supervisor};
+use crate::supervision::{ActorKind, RestartPolicy, SupervisionFailure, Supervisor};
 use admin::metrics::BalancerMetrics;
 use admin::status::StatusReport;
 use backends::Backend;
-use backends::list::Problem;
+use backends::list::ListProblem;
 use backends::watch::{Follower, ListError};
 use builder::Builder;
 use policy::{LoadSlab, PolicyName};
 use probe::ProbePlan;
-use ranking::publication::Publication;
+use probe_manager::ProbeManager;
+use ranking::publisher::TablePublisher;
 use ranking::table::{Member, RoutingTable};
 use ranking::{RankingActor, RankingPlan};
 use redirect::mount::Redirects;
 use redirect::service::AnswerPlan;
-use roster::Roster;
 use settings::BalancerSettings;
 
-/// Why a balancer cannot start.
+/// An error at the start of a balancer.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A setting has a value that makes no sense.
+    /// A setting is invalid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
     /// The list cannot be read.
     #[error(transparent)]
     List(#[from] ListError),
-    /// A backend given in code is wrong. Its number counts from 1.
+    /// The line of a backend given in code is invalid.
     #[error("cannot use the backends: {0}")]
-    Backends(Problem),
+    Backends(ListProblem),
 }
 
 /// The origin of the list of backends.
-pub(crate) enum Source {
-    /// It never changes.
+pub(crate) enum BackendSource {
+    /// A list that never changes.
     Fixed(Arc<[Backend]>),
-    /// A file, which is followed.
+    /// A file that is followed.
     File(Follower),
 }
 
-impl Source {
+impl BackendSource {
     fn backends(&self) -> Arc<[Backend]> {
         match self {
             Self::Fixed(backends) => Arc::clone(backends),
@@ -105,7 +105,7 @@ impl Source {
         }
     }
 
-    /// Waits until another list is in force.
+    /// Waits until another list is active.
     async fn changed(&mut self) -> Arc<[Backend]> {
         match self {
             Self::Fixed(_) => std::future::pending().await,
@@ -114,57 +114,57 @@ impl Source {
     }
 }
 
-/// A running balancer: it follows the list, probes and ranks, on a thread of its own, as long as the balancer, a
-/// [`Redirects`] or a service made of one exists.
+/// A running balancer: it follows the list, probes and ranks on its own thread, as long as the balancer, a
+/// [`Redirects`] or a service created from one exists.
 ///
 /// It has no listener and handles no signal. See the [module](self) for an example.
-pub struct Balancer(Arc<Shared>);
+pub struct Balancer(Arc<BalancerState>);
 
-/// What the services of all workers share.
-pub(in crate::balancer) struct Shared {
+/// The state that the services of all workers share.
+pub(in crate::balancer) struct BalancerState {
     answers: AnswerPlan,
-    publication: Arc<Publication>,
+    publisher: Arc<TablePublisher>,
     supervisor: Supervisor,
     metrics: Arc<BalancerMetrics>,
     arbiter: Arbiter,
 }
 
-impl Drop for Shared {
+impl Drop for BalancerState {
     fn drop(&mut self) {
         self.arbiter.stop();
     }
 }
 
 impl Balancer {
-    /// A balancer with the default settings; see [`Builder`].
+    /// A builder with the default settings.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// Starts the actors. The first probes begin at once, spread as the probe budget demands.
-    pub(crate) fn start(settings: &BalancerSettings, source: Source) -> Self {
+    /// Starts the actors. The first probes start at once, spread over time as the probe budget requires.
+    pub(crate) fn start(settings: &BalancerSettings, source: BackendSource) -> Self {
         let backends = source.backends();
-        let mut book = LoadSlab::default();
+        let mut slab = LoadSlab::default();
         let members: Vec<Member> =
-            backends.iter().cloned().map(|backend| Member::new(backend, &mut book)).collect();
+            backends.iter().cloned().map(|backend| Member::new(backend, &mut slab)).collect();
         let now = Instant::now();
         let clock = policy::MonotonicClock::new(now);
         let first = RoutingTable::first(
             &members,
             settings.policy,
-            &settings.thresholds,
+            &settings.health_check,
             &clock,
             now,
             &mut SmallRng::from_rng(&mut rand::rng()),
         );
         let mut metrics = BalancerMetrics::default();
-        let publication = Arc::new(Publication::new(first, metrics.tables_lost.clone()));
-        metrics.observe(Arc::clone(&publication), settings.metrics_backends);
+        let publisher = Arc::new(TablePublisher::new(first, metrics.tables_lost.clone()));
+        metrics.observe(Arc::clone(&publisher), settings.metrics_backends);
         let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
         let ranking = RankingPlan {
-            publication: Arc::clone(&publication),
+            publisher: Arc::clone(&publisher),
             policy: settings.policy,
-            thresholds: settings.thresholds,
+            health_check: settings.health_check,
             probe_budget: settings.probe_budget,
             clock,
             metrics: metrics.ranking.clone(),
@@ -173,7 +173,7 @@ impl Balancer {
             path: settings.probe_path.clone(),
             timeout: settings.probe_timeout,
             expectation: settings.probe_expect.clone(),
-            interval: settings.thresholds.interval,
+            interval: settings.health_check.interval,
             slots: Semaphore::new(settings.probe_concurrency),
             resolver: Resolver::default(),
             reports: metrics.reports.clone(),
@@ -183,31 +183,32 @@ impl Balancer {
         let arbiter = Arbiter::new();
         let own = supervisor.clone();
         arbiter.spawn_fn(move || {
-            let ranking = RankingActor::new(ranking, backends, book, SmallRng::from_rng(&mut rand::rng()));
+            let ranking = RankingActor::new(ranking, backends, slab, SmallRng::from_rng(&mut rand::rng()));
             let ranking = own.start(ActorKind::Ranking, "ranking", ranking);
             let (plan, supervisor) = (Arc::new(probes), own.clone());
-            let roster = Roster { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
-            actix_rt::spawn(own.guard("the list of servers", follow(source, roster)));
+            let probe_manager =
+                ProbeManager { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
+            actix_rt::spawn(own.guard("the list of servers", follow(source, probe_manager)));
         });
-        Self(Arc::new(Shared {
+        Self(Arc::new(BalancerState {
             answers: AnswerPlan {
                 status: settings.status,
                 alternates: settings.alternates,
                 trusted_proxies: settings.trusted_proxies.clone(),
                 memory: (settings.policy != PolicyName::Hash).then(Arc::default),
-                returning: settings.returning,
-                retry_after: HeaderValue::from(settings.thresholds.interval.as_secs().max(1)),
+                retry_routing: settings.retry_routing,
+                retry_after: HeaderValue::from(settings.health_check.interval.as_secs().max(1)),
                 pages: Pages::built_in(),
                 clock,
             },
-            publication,
+            publisher,
             supervisor,
             metrics: Arc::new(metrics),
             arbiter,
         }))
     }
 
-    /// The service that redirects, for any number of `App`s and workers.
+    /// The redirect service, for any number of `App`s and workers.
     #[must_use]
     pub fn redirects(&self) -> Redirects {
         Redirects::new(Arc::clone(&self.0))
@@ -216,13 +217,13 @@ impl Balancer {
     /// Whether every backend of the first list has been probed.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.0.publication.is_first_round_in()
+        self.0.publisher.is_first_round_complete()
     }
 
-    /// The backends and their state, as `/api/v1/backends` of the program shows them.
+    /// The backends and their state, with the content of `/api/v1/backends` of the program.
     #[must_use]
     pub fn status(&self) -> StatusReport {
-        StatusReport::of(&self.0.publication.latest())
+        StatusReport::of(&self.0.publisher.latest())
     }
 
     /// The metrics in the text format of Prometheus.
@@ -231,18 +232,18 @@ impl Balancer {
         self.0.metrics.encode()
     }
 
-    /// Waits until an actor has panicked so often that it is not restarted any more. The balancer then answers from
-    /// its last table; the program should end.
-    pub async fn failed(&self) -> Failure {
+    /// Waits until an actor panics so often that it is no longer restarted. The balancer then answers from its last
+    /// table; the program should end.
+    pub async fn failed(&self) -> SupervisionFailure {
         self.0.supervisor.failed().await
     }
 }
 
-/// Follows the list and probes its backends.
-async fn follow(mut source: Source, mut roster: Roster) {
-    roster.replace(&source.backends());
+/// Applies every change of the list to the probe manager.
+async fn follow(mut source: BackendSource, mut probe_manager: ProbeManager) {
+    probe_manager.replace(&source.backends());
     loop {
         let backends = source.changed().await;
-        roster.replace(&backends);
+        probe_manager.replace(&backends);
     }
 }

@@ -10,9 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::admin::{self, Admin};
 use super::backends::watch::{Follower, ListError};
-use super::redirect::mount::WorkerService;
+use super::redirect::mount::RedirectWorker;
 use super::settings::BalancerSettings;
-use super::{Balancer, Source, StartError};
+use super::{BackendSource, Balancer, StartError};
 use crate::cli::BalancerArguments;
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::Pages;
@@ -20,42 +20,42 @@ use crate::http::stop::{Interrupts, StopHandle};
 use crate::http::transport::{FastPath, Limits, Transport};
 use crate::open_files::{self, TooFewFiles};
 use crate::settings::SettingsError;
-use crate::supervision::Failure;
+use crate::supervision::SupervisionFailure;
 use crate::systemd::{PassedError, PassedSockets, ServiceState};
-use crate::telemetry::say;
+use crate::telemetry::print_line;
 
-/// Why the program cannot run, or ended.
+/// An error that prevents or ends a run of the program.
 #[derive(Debug, thiserror::Error)]
 pub enum BalancerError {
-    /// The settings make no sense.
+    /// A setting is invalid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
     /// The balancer cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The list cannot be read at start.
+    /// The list cannot be read at the start.
     #[error(transparent)]
     List(#[from] ListError),
-    /// A port cannot be had.
+    /// A port cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The service manager passed sockets that cannot be used.
+    /// The service manager passed unusable sockets.
     #[error(transparent)]
     Passed(#[from] PassedError),
-    /// Too few files may be open.
+    /// The limit of open files is too low.
     #[error(transparent)]
     TooFewFiles(#[from] TooFewFiles),
-    /// The system gave no thread or no signals.
+    /// A thread cannot be started, or a signal handler cannot be installed.
     #[error("cannot start the balancer")]
     System(#[from] std::io::Error),
-    /// An actor kept panicking.
+    /// An actor panicked too often.
     #[error(transparent)]
-    Failed(#[from] Failure),
+    Failed(#[from] SupervisionFailure),
 }
 
 /// Runs `fingerpost balancer` until a signal stops it.
 pub fn command(arguments: &BalancerArguments) -> Result<(), BalancerError> {
-    // First of all, since it is about descriptors and the environment.
+    // Must be first: `take` changes the environment, and the passed descriptors must not be reused.
     let passed = PassedSockets::take()?;
     let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
     let settings = BalancerSettings::try_from(raw.balancer)?;
@@ -65,17 +65,17 @@ pub fn command(arguments: &BalancerArguments) -> Result<(), BalancerError> {
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
         let interrupts = Interrupts::listen()?;
-        // Rotation of logs sends SIGUSR1, which ends a process that does not handle it. The balancer has no log file.
+        // Tools that rotate logs send SIGUSR1, which by default ends a process. The balancer has no log file to reopen.
         let _rotations = signal(SignalKind::user_defined1())?;
         actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
-        program.run(Bound::announce, stop).await
+        program.run(BalancerAddresses::announce, stop).await
     })
 }
 
-/// A balancer program that has its ports and its list, and answers once it runs.
+/// A balancer program with open ports and a list, ready to run.
 pub struct Program {
     settings: BalancerSettings,
-    bound: Bound,
+    bound: BalancerAddresses,
     listening: Listening,
     admin_listener: TcpListener,
     follower: Follower,
@@ -83,24 +83,24 @@ pub struct Program {
 
 /// The addresses of a balancer program.
 #[derive(Debug, Clone)]
-pub struct Bound {
-    /// Clients connect here.
+pub struct BalancerAddresses {
+    /// The addresses for clients.
     pub clients: Vec<Address>,
-    /// The admin pages are here.
+    /// The address of the admin pages.
     pub admin: SocketAddr,
 }
 
-impl Bound {
-    /// Prints the ready lines that scripts wait for, and notifies the service manager.
+impl BalancerAddresses {
+    /// Prints the ready lines, for which scripts wait, and notifies the service manager.
     pub fn announce(&self) {
-        say(format_args!("Admin interface at http://{}/", self.admin));
+        print_line(format_args!("Admin interface at http://{}/", self.admin));
         self.clients.iter().for_each(Address::announce);
         crate::systemd::notify(ServiceState::Ready);
     }
 }
 
 impl Program {
-    /// Reads the list and binds both ports. Sockets that were `passed` replace those of the settings.
+    /// Reads the list and opens both ports. `passed` sockets replace the addresses of the settings.
     pub fn build(settings: BalancerSettings, passed: PassedSockets) -> Result<Self, BalancerError> {
         let follower = Follower::open(settings.servers.clone())?;
         let listening = Listening::open(passed.clients, &settings.listen)?;
@@ -109,18 +109,23 @@ impl Program {
             Some(listener) => listener,
             None => listener::listen(host, *port)?,
         };
-        let bound = Bound { clients: listening.addresses.clone(), admin: admin_listener.local_addr()? };
+        let bound =
+            BalancerAddresses { clients: listening.addresses.clone(), admin: admin_listener.local_addr()? };
         Ok(Self { settings, bound, listening, admin_listener, follower })
     }
 
-    /// Probes, ranks and redirects until `stop` asks to stop; then finishes the answers under way.
+    /// Probes, ranks and redirects until `stop` is triggered, then finishes unfinished answers.
     ///
-    /// `ready` is called once connections are accepted.
-    pub async fn run(self, ready: impl FnOnce(&Bound), stop: StopHandle) -> Result<(), BalancerError> {
+    /// Calls `ready` once connections are accepted.
+    pub async fn run(
+        self,
+        ready: impl FnOnce(&BalancerAddresses),
+        stop: StopHandle,
+    ) -> Result<(), BalancerError> {
         let Self { settings, bound, listening, admin_listener, mut follower } = self;
-        follower.heed_hangup();
+        follower.reload_on_hangup();
         let Listening { listeners, file: _file, .. } = listening;
-        let balancer = Balancer::start(&settings, Source::File(follower));
+        let balancer = Balancer::start(&settings, BackendSource::File(follower));
         let transport = Transport {
             name: "redirects",
             workers: settings.workers,
@@ -136,7 +141,7 @@ impl Program {
         let redirects = balancer.redirects();
         let serving = transport.serve_with_fast_path(listeners, move || {
             let worker = redirects.start_worker();
-            let service = WorkerService(Rc::clone(&worker));
+            let service = RedirectWorker(Rc::clone(&worker));
             // Not `App::service`: there, actix-web would answer a request for `*` itself.
             let app = App::new().default_service(fn_factory(move || {
                 let service = service.clone();

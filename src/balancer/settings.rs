@@ -1,4 +1,4 @@
-//! `[balancer]`: raw as read, and validated.
+//! The section `[balancer]`: raw values, and validated settings.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -9,19 +9,19 @@ use actix_http::Uri;
 use serde::Deserialize;
 
 use crate::balancer::expectation::{Expectation, NotAnExpectation};
-use crate::balancer::health::Thresholds;
+use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::redirect::answer::RedirectStatus;
 use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
 use crate::http::listener::Place;
-use crate::open_files::{Need, Origin};
+use crate::open_files::{Need, SettingsOrigin};
 use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 
 /// The keys of `[balancer]`; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml has one comment for each key, and is their one source")]
+#[expect(missing_docs, reason = "config/default.toml documents each key")]
 pub struct RawBalancerSettings {
     pub servers: PathBuf,
     pub host: String,
@@ -57,73 +57,73 @@ pub struct RawBalancerSettings {
     pub fault_injection: bool,
 }
 
-/// Where a client is sent that comes back for the same file a little later.
+/// The target of a client that requests the same file again after 1 to 60 s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Returning {
-    /// To another server than before, which probably failed it.
-    Elsewhere,
-    /// Wherever the policy says, which under `hash` means to the same server.
-    Anywhere,
+pub enum RetryRouting {
+    /// Another server, because the first one probably failed.
+    OtherBackend,
+    /// Any server that the policy chooses; under `hash`, the same one.
+    AnyBackend,
 }
 
-/// Settings of a balancer that make sense.
+/// Validated settings of a balancer.
 #[derive(Debug, Clone)]
 pub struct BalancerSettings {
     /// The list of servers.
     pub servers: PathBuf,
-    /// Where to listen.
+    /// The address for clients.
     pub listen: Place,
-    /// Where the admin listener listens, host and port.
+    /// Host and port of the admin listener.
     pub admin: (String, u16),
-    /// HTTP worker threads, at least one.
+    /// The number of HTTP worker threads; at least 1.
     pub workers: usize,
-    /// Connections in all; one more gets the 503 page.
+    /// The limit of connections; one more gets the 503 page.
     pub max_connections: usize,
-    /// Connections from one address; one more gets the 503 page.
+    /// The limit of connections from one address; one more gets the 503 page.
     pub max_connections_per_address: u32,
     /// The status of a redirect.
     pub status: RedirectStatus,
-    /// How a server is chosen.
+    /// The rule for the choice of a server.
     pub policy: PolicyName,
-    /// The path that probes ask for, starting with a slash.
+    /// The path that probes request; starts with a slash.
     pub probe_path: String,
-    /// The content that probes expect, unless a backend's line names another.
+    /// The content that probes expect, unless the line of a backend names another.
     pub probe_expect: Option<Arc<Expectation>>,
-    /// How long one probe may take in all.
+    /// The time limit of one probe.
     pub probe_timeout: Duration,
-    /// Probes under way at once.
+    /// The limit of concurrent probes.
     pub probe_concurrency: usize,
-    /// When a backend's state changes and how often it is looked at.
-    pub thresholds: Thresholds,
-    /// The probes a second that all backends share.
+    /// The rules for states and probe intervals.
+    pub health_check: HealthCheckConfig,
+    /// The limit of probes per second over all backends.
     pub probe_budget: ProbeBudget,
-    /// How long a finished answer may take after a stop was asked for.
+    /// The time limit for unfinished answers at a stop.
     pub shutdown_timeout: Duration,
-    /// Runners-up that a redirect names in its `Link` header.
+    /// The number of other servers in the `Link` lines of a redirect.
     pub alternates: usize,
-    /// Where a client is sent that comes back for the same file.
-    pub returning: Returning,
-    /// Backends with metrics of their own, at most.
+    /// The target of a client that requests the same file again.
+    pub retry_routing: RetryRouting,
+    /// The largest number of backends with separate metrics.
     pub metrics_backends: usize,
     /// The proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count.
     pub trusted_proxies: TrustedProxies,
-    /// Whether the admin listener may be asked to make an actor panic.
+    /// Whether a request to the admin listener may make an actor panic.
     pub fault_injection: FaultInjection,
 }
 
-/// Whether faults may be asked for from outside.
+/// Whether a request may inject a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultInjection {
-    /// The default: there is no way to ask.
+    /// The default.
     Forbidden,
     /// For tests and drills.
     Allowed,
 }
 
-/// Intervals below this would measure little but the scheduler.
+/// The shortest probe interval. With shorter ones, a probe measures mainly the scheduler.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 
-/// There are no more ports to connect from.
+/// The number of local ports, and so the limit of concurrent probes.
 const MOST_PROBES: usize = 65_535;
 
 impl TryFrom<RawBalancerSettings> for BalancerSettings {
@@ -151,7 +151,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             return Err(SettingsError::value(
                 "balancer.probe_timeout",
                 "0s",
-                "a probe needs some time, such as 1s",
+                "it must be more than 0s, such as 1s",
             ));
         }
         if !is_probe_path(&raw.probe_path) {
@@ -176,7 +176,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             policy: PolicyName::from_str(&raw.policy)
                 .map_err(|reason| SettingsError::value("balancer.policy", raw.policy, reason.to_string()))?,
             probe_timeout: raw.probe_timeout.min(raw.probe_interval / 2),
-            thresholds: Thresholds {
+            health_check: HealthCheckConfig {
                 fall: raw.fall,
                 rise: raw.rise,
                 interval: raw.probe_interval,
@@ -195,7 +195,11 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             probe_concurrency: raw.probe_concurrency,
             shutdown_timeout: raw.shutdown_timeout,
             alternates: raw.alternates,
-            returning: if raw.second_chance { Returning::Elsewhere } else { Returning::Anywhere },
+            retry_routing: if raw.second_chance {
+                RetryRouting::OtherBackend
+            } else {
+                RetryRouting::AnyBackend
+            },
             metrics_backends: raw.metrics_backends,
             trusted_proxies: raw.trusted_proxies.parse().map_err(|reason: NotANetwork| {
                 SettingsError::value("balancer.trusted_proxies", &raw.trusted_proxies, reason.to_string())
@@ -210,7 +214,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
 }
 
 impl BalancerSettings {
-    /// The files and sockets that may be open: one for each connection and probe.
+    /// The need of open files: one for each connection and probe.
     #[must_use]
     pub fn open_files(&self) -> Need {
         let is_default = settings::defaults().is_some_and(|defaults| {
@@ -218,11 +222,11 @@ impl BalancerSettings {
                 == (defaults.balancer.max_connections, defaults.balancer.probe_concurrency)
         });
         let most = (self.max_connections as u64).saturating_add(self.probe_concurrency as u64);
-        Need::new(self.workers, most, if is_default { Origin::Default } else { Origin::Set })
+        Need::new(self.workers, most, if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set })
     }
 }
 
-/// Whether a URL can hold the path as it stands, so that each probe asks for it and for nothing else.
+/// Whether a URL can hold the path without a change, so that probes request exactly this path.
 fn is_probe_path(path: &str) -> bool {
     path.starts_with('/')
         && path.bytes().all(|byte| byte.is_ascii_graphic())
@@ -241,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_path_is_one_that_a_url_can_hold() {
+    fn a_probe_path_must_fit_into_a_url_without_a_change() {
         for path in ["/", "/files/plshelp.txt", "/a?b=c&d", "//a", "/%20%FF", "/~a;b=(1)@,!*'$+"] {
             assert_eq!(with_probe_path(path).unwrap().probe_path, path);
         }

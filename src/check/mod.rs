@@ -1,5 +1,5 @@
-//! `fingerpost check`: everything that a start would report, without a start: configuration, list, folders, log files,
-//! ports and trust anchors. It creates no file, and listens on each port only for a moment.
+//! `fingerpost check`: reports the errors of a start without a start: configuration, list, folders, log files, ports and
+//! trust anchors. It creates no file and listens on each port only briefly.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,50 +7,51 @@ use std::process::ExitCode;
 
 use crate::balancer::backends::{list, watch};
 use crate::balancer::settings::{BalancerSettings, RawBalancerSettings};
-use crate::cli::{CheckArguments, Program};
+use crate::cli::{CheckArguments, CheckedProgram};
 use crate::file_server::FileServer;
 use crate::file_server::settings::{RawServerSettings, ServerSettings};
 use crate::http::{listener, tls};
 use crate::open_files;
-use crate::settings::file::{self, Found};
+use crate::settings::file::{self, FileCheck};
 use crate::settings::{self, RawSettings, Variables};
 use crate::telemetry::{self, chain};
 
-/// The number of servers that are shown; the others are counted.
+/// The number of servers that the report lists; the others are counted.
 const SHOWN_SERVERS: usize = 20;
 
-/// Runs `fingerpost check`: the report goes to standard output, and the code is a failure if it names a problem.
+/// Runs `fingerpost check`: writes the report to standard output and returns the exit code, a failure if the report
+/// contains a problem.
 #[must_use]
 pub fn command(arguments: &CheckArguments) -> ExitCode {
     let report = report(arguments);
-    let written = telemetry::print(report.text.as_bytes()).inspect_err(|error| telemetry::complain(error));
+    let written = telemetry::print(report.text.as_bytes()).inspect_err(|error| telemetry::print_error(error));
     if report.problems == 0 && written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The report of a check.
 #[derive(Debug, Default)]
-struct Report {
-    /// Lines for a person. A problem in a file starts with file and line, as compilers write it.
+struct CheckReport {
+    /// The lines of the report. A problem in a file starts with `file:line:`, like the messages of compilers.
     text: String,
     problems: usize,
 }
 
-impl Report {
-    fn say(&mut self, line: impl AsRef<str>) {
+impl CheckReport {
+    fn push_line(&mut self, line: impl AsRef<str>) {
         self.text.push_str(line.as_ref());
         self.text.push('\n');
     }
 
-    /// Shows settings, unless some of them are wrong and thus not the ones of a start.
+    /// Adds a line with settings, unless a problem was found: the settings would then differ from those of a start.
     fn describe(&mut self, line: String) {
         if self.problems == 0 {
-            self.say(line);
+            self.push_line(line);
         }
     }
 
     fn problem(&mut self, line: impl AsRef<str>) {
         self.problems += 1;
-        self.say(line);
+        self.push_line(line);
     }
 
     fn extend(&mut self, errors: impl IntoIterator<Item = impl std::error::Error>) {
@@ -58,8 +59,8 @@ impl Report {
     }
 }
 
-fn report(arguments: &CheckArguments) -> Report {
-    let mut report = Report::default();
+fn report(arguments: &CheckArguments) -> CheckReport {
+    let mut report = CheckReport::default();
     if let Some((settings, programs)) = check_settings(arguments, &mut report) {
         if programs.balancer {
             check_balancer(settings.balancer, &mut report);
@@ -69,15 +70,15 @@ fn report(arguments: &CheckArguments) -> Report {
         }
     }
     match report.problems {
-        0 => report.say("No problems."),
-        1 => report.say("1 problem."),
-        count => report.say(format!("{count} problems.")),
+        0 => report.push_line("No problems."),
+        1 => report.push_line("1 problem."),
+        count => report.push_line(format!("{count} problems.")),
     }
     report
 }
 
-/// The settings that a start would use, and the programs to check. `None` if they cannot be read at all.
-fn check_settings(arguments: &CheckArguments, report: &mut Report) -> Option<(RawSettings, Programs)> {
+/// The settings of a start, and the programs to check; `None` if the settings cannot be read at all.
+fn check_settings(arguments: &CheckArguments, report: &mut CheckReport) -> Option<(RawSettings, Programs)> {
     let path = arguments.config.config.as_deref();
     let text = match path.map(file::read) {
         None => String::new(),
@@ -87,7 +88,7 @@ fn check_settings(arguments: &CheckArguments, report: &mut Report) -> Option<(Ra
             return None;
         }
     };
-    let Found { problems, usable, sections } = file::check(&text);
+    let FileCheck { problems, usable, sections } = file::check(&text);
     for problem in &problems {
         let path = path.unwrap_or(Path::new("")).display();
         report.problem(format!("{path}:{}: {}", problem.line, problem.reason));
@@ -102,7 +103,7 @@ fn check_settings(arguments: &CheckArguments, report: &mut Report) -> Option<(Ra
             let programs = Programs::of(arguments, &sections, &raw);
             Some((raw, programs))
         }
-        // Every key was right by itself, so this is about a variable, or about two keys together.
+        // Every key is valid by itself, so the error concerns a variable, or the combination of two keys.
         Err(error) => {
             report.problem(chain(&error));
             None
@@ -118,8 +119,8 @@ struct Programs {
 }
 
 impl Programs {
-    /// The program that was named. Else those that are configured; else those whose list or folder exists; else both,
-    /// so that the report names the missing files.
+    /// The program on the command line; else the configured programs; else the programs whose list or folder exists; else
+    /// both, so that the report names the missing files.
     fn of(arguments: &CheckArguments, sections: &BTreeSet<String>, raw: &RawSettings) -> Self {
         let is_configured = |section: &str| {
             let prefix = format!("FINGERPOST__{}__", section.to_uppercase());
@@ -127,8 +128,8 @@ impl Programs {
                 || std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with(&prefix))
         };
         let named = Self {
-            balancer: arguments.program == Some(Program::Balancer),
-            server: arguments.program == Some(Program::Server),
+            balancer: arguments.program == Some(CheckedProgram::Balancer),
+            server: arguments.program == Some(CheckedProgram::Server),
         };
         let configured = Self {
             balancer: arguments.servers.is_some() || is_configured("balancer"),
@@ -143,7 +144,7 @@ impl Programs {
 }
 
 /// Reports every problem that would end a start of the balancer.
-fn check_balancer(raw: RawBalancerSettings, report: &mut Report) {
+fn check_balancer(raw: RawBalancerSettings, report: &mut CheckReport) {
     let interval = humantime::format_duration(raw.probe_interval).to_string();
     let Ok(settings) = BalancerSettings::try_from(raw) else { return };
     report.describe(format!(
@@ -161,14 +162,14 @@ fn check_balancer(raw: RawBalancerSettings, report: &mut Report) {
 }
 
 /// Reports every problem that would end a start of the file server.
-fn check_server(raw: RawServerSettings, report: &mut Report) {
+fn check_server(raw: RawServerSettings, report: &mut CheckReport) {
     let Ok(settings) = ServerSettings::try_from(raw) else { return };
     report.describe(format!("server: listens on {}, serves {}", settings.listen, settings.root.display()));
     report.extend(FileServer::check(&settings));
     report.extend(open_files::provide(settings.open_files()).err());
 }
 
-fn check_list(path: &Path, report: &mut Report) {
+fn check_list(path: &Path, report: &mut CheckReport) {
     let bytes = match watch::read(path) {
         Ok(bytes) => bytes,
         Err(error) => return report.problem(chain(&error)),
@@ -176,12 +177,12 @@ fn check_list(path: &Path, report: &mut Report) {
     let list = list::parse(&bytes);
     let count = list.backends.len();
     let servers = if count == 1 { "server" } else { "servers" };
-    report.say(format!("{}: {count} {servers}", path.display()));
+    report.push_line(format!("{}: {count} {servers}", path.display()));
     for backend in list.backends.iter().take(SHOWN_SERVERS) {
-        report.say(format!("    {backend}"));
+        report.push_line(format!("    {backend}"));
     }
     if count > SHOWN_SERVERS {
-        report.say(format!("    and {} more", count - SHOWN_SERVERS));
+        report.push_line(format!("    and {} more", count - SHOWN_SERVERS));
     }
     let over_tls = list.backends.iter().filter(|backend| backend.id().is_https()).count();
     if over_tls > 0 && !tls::has_trust_anchors() {
@@ -196,6 +197,6 @@ fn check_list(path: &Path, report: &mut Report) {
     }
     if list.unlisted_problems > 0 {
         report.problems += list.unlisted_problems;
-        report.say(format!("{}: {} more problems", path.display(), list.unlisted_problems));
+        report.push_line(format!("{}: {} more problems", path.display(), list.unlisted_problems));
     }
 }

@@ -23,7 +23,7 @@ Exit codes: 0 no problem, 1 at least one problem, 2 wrong flags";
 pub struct CheckArguments {
     /// balancer or server [default: the programs in --config, or with a list or folder here]
     #[arg(value_enum, value_name = "PROGRAM", hide_possible_values = true)]
-    pub program: Option<Program>,
+    pub program: Option<CheckedProgram>,
     /// List of servers, one host:port a line [default: balancer_server_list.txt]
     #[arg(long, value_name = "FILE", value_parser = text_path())]
     pub servers: Option<PathBuf>,
@@ -34,7 +34,7 @@ pub struct CheckArguments {
 
 /// A program that reads settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Program {
+pub enum CheckedProgram {
     /// `fingerpost balancer`
     Balancer,
     /// `fingerpost server`
@@ -42,7 +42,7 @@ pub enum Program {
 }
 
 impl CheckArguments {
-    /// The settings these flags override.
+    /// The settings that these flags override.
     #[must_use]
     pub fn overrides(&self) -> Vec<Override> {
         overrides! {

@@ -1,4 +1,4 @@
-//! The flags of `fingerpost get`. They have the names of curl or aria2 if either has a flag for the purpose.
+//! The flags of `fingerpost get`. A flag has its name from curl or aria2 if either has a flag for the purpose.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `fingerpost manual`: the man page and the shell completions, made from the command line's own definition.
+//! `fingerpost manual`: the man page and the shell completions, generated from the definition of the command line.
 
 use std::io;
 
@@ -21,12 +21,12 @@ Exit codes: 0 success, 1 failure, 2 wrong flags";
 pub struct ManualArguments {
     /// Man page or completions
     #[arg(value_enum)]
-    pub page: Page,
+    pub page: ManualPage,
     /// Command of the man page, such as get [default: all commands]
     pub command: Option<String>,
 }
 
-/// Why a page cannot be printed.
+/// An error of `fingerpost manual` or `fingerpost help`.
 #[derive(Debug, thiserror::Error)]
 pub enum ManualError {
     /// The command does not exist.
@@ -34,7 +34,7 @@ pub enum ManualError {
     UnknownCommand(String),
     /// Completions cannot be printed for one command.
     #[error("the completions of a shell always cover all commands; leave out {0}")]
-    NotOfOne(String),
+    CompletionsOfOneCommand(String),
     /// The page cannot be made.
     #[error("cannot make the man page")]
     Rendering(#[from] io::Error),
@@ -43,9 +43,9 @@ pub enum ManualError {
     Output(#[from] OutputError),
 }
 
-/// What `fingerpost manual` can print.
+/// An output of `fingerpost manual`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Page {
+pub enum ManualPage {
     /// The man page, in roff.
     Man,
     /// Completions of bash.
@@ -64,14 +64,14 @@ impl ManualArguments {
         command.build();
         let mut text = Vec::new();
         let shell = match self.page {
-            Page::Man => None,
-            Page::Bash => Some(Shell::Bash),
-            Page::Fish => Some(Shell::Fish),
-            Page::Zsh => Some(Shell::Zsh),
+            ManualPage::Man => None,
+            ManualPage::Bash => Some(Shell::Bash),
+            ManualPage::Fish => Some(Shell::Fish),
+            ManualPage::Zsh => Some(Shell::Zsh),
         };
         match (shell, &self.command) {
             (Some(shell), None) => clap_complete::generate(shell, &mut command, "fingerpost", &mut text),
-            (Some(_), Some(name)) => return Err(ManualError::NotOfOne(name.clone())),
+            (Some(_), Some(name)) => return Err(ManualError::CompletionsOfOneCommand(name.clone())),
             (None, None) => clap_mangen::Man::new(command).render(&mut text)?,
             (None, Some(name)) => {
                 let own = command.find_subcommand(name).cloned();

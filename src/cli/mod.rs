@@ -1,6 +1,6 @@
-//! The command line: the one source of the help text, the man page and the shell completions.
+//! The command line: the single source of the help text, the man page and the shell completions.
 
-#![allow(clippy::doc_markdown, reason = "these texts are shown in a terminal as they stand")]
+#![allow(clippy::doc_markdown, reason = "a terminal shows these texts without formatting")]
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ mod status;
 mod up;
 
 pub use balancer::{BalancerArguments, BalancingArguments};
-pub use check::{CheckArguments, Program};
+pub use check::{CheckArguments, CheckedProgram};
 pub use get::{GetArguments, ProgressMode};
 pub use manual::{ManualArguments, ManualError};
 pub use server::ServerArguments;
@@ -53,7 +53,7 @@ Logs go to standard error; --help-all shows --log-format and --log-level.";
     arg_required_else_help = true
 )]
 pub struct Cli {
-    /// The form of the log.
+    /// Format and level of the log.
     #[command(flatten)]
     pub log: LogArguments,
     /// Help and version.
@@ -64,7 +64,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The form of the log, which is written to standard error.
+/// Format and level of the log.
 #[derive(Debug, Clone, Args)]
 pub struct LogArguments {
     /// Format of log lines on standard error
@@ -84,7 +84,7 @@ pub struct LogArguments {
     pub log_level: tracing::Level,
 }
 
-/// Help and version. The parser handles these flags itself, so that the fields stay empty.
+/// Help and version. The parser handles these flags itself, so the fields stay empty.
 #[derive(Debug, Clone, Args)]
 pub struct HelpArguments {
     /// Print the usual flags, examples and exit codes
@@ -178,24 +178,24 @@ pub struct ListenArguments {
     pub workers: Option<usize>,
 }
 
-/// A time with its unit, as the keys take it. The value keeps the text, since a key holds text.
+/// Parses a time with its unit. The value keeps the text, because a key holds text.
 fn time() -> impl TypedValueParser<Value = String> {
     StringValueParser::new().try_map(|text| settings::time::parse(&text).map(|_| text))
 }
 
-/// Takes a path that a key can hold: settings are text, and another path would be that of another file.
+/// Parses a path that a key can hold. Settings are UTF-8 text: a lossy conversion would name another file.
 fn text_path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().try_map(|path| {
         path.into_string().map(PathBuf::from).map_err(|_| "a path that is a setting must be UTF-8")
     })
 }
 
-/// A path from [`text_path`] as the value of a key.
+/// Converts a path from [`text_path`] to the value of a key.
 fn path(path: Option<&PathBuf>) -> Option<String> {
     path.map(|path| path.display().to_string())
 }
 
-/// Turns the flags that were given into overrides, one `key => option` pair each.
+/// Converts the given flags to overrides, one `key => option` pair each.
 macro_rules! overrides {
     ($($key:literal => $option:expr),* $(,)?) => {{
         let mut list: Vec<$crate::settings::Override> = Vec::new();

@@ -51,7 +51,7 @@ pub fn command(arguments: &GetArguments) -> ExitCode {
             system.block_on(batch::run(settings)).into()
         }
         Err(error) => {
-            telemetry::complain(&error);
+            telemetry::print_error(&error);
             error.code().into()
         }
     }

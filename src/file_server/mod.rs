@@ -68,7 +68,7 @@ use crate::http::transport::{FastPath, RefusalLog, Transport};
 use crate::open_files::{self, TooFewFiles};
 use crate::settings::SettingsError;
 use crate::systemd::{PassedError, PassedSockets, ServiceState};
-use crate::telemetry::say;
+use crate::telemetry::print_line;
 use access_log::{AccessLog, AccessLogError};
 use digests::Hashing;
 use files::{Files, Shared};
@@ -189,7 +189,7 @@ impl Bound {
     /// Prints the ready lines that scripts wait for, and tells the service manager.
     pub fn announce(&self) {
         if let Some(admin) = self.admin {
-            say(format_args!("Admin interface at http://{admin}/"));
+            print_line(format_args!("Admin interface at http://{admin}/"));
         }
         self.clients.iter().for_each(Address::announce);
         crate::systemd::notify(ServiceState::Ready);

@@ -13,7 +13,7 @@ use super::digests::DigestPlan;
 use super::snapshot;
 use crate::http::listener::Place;
 use crate::http::transport::{Limits, Passage};
-use crate::open_files::{Need, Origin};
+use crate::open_files::{Need, SettingsOrigin};
 use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 
 /// The keys of `[server]`; `config/default.toml` explains each.
@@ -172,7 +172,7 @@ impl ServerSettings {
         let downloads = (self.limits.connections as u64).saturating_mul(2);
         let is_default = settings::defaults()
             .is_some_and(|defaults| self.limits.connections == defaults.server.max_connections);
-        let origin = if is_default { Origin::Default } else { Origin::Set };
+        let origin = if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set };
         Need::new(self.workers, downloads.saturating_add(digests).saturating_add(copies as u64), origin)
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::telemetry::say;
+use crate::telemetry::print_line;
 
 mod holder;
 mod system;
@@ -178,8 +178,8 @@ impl Address {
     /// Prints the ready line that scripts wait for.
     pub fn announce(&self) {
         match self {
-            Self::Tcp(address) => say(format_args!("{READY} port {}", address.port())),
-            Self::Unix(_) => say(format_args!("{READY} {self}")),
+            Self::Tcp(address) => print_line(format_args!("{READY} port {}", address.port())),
+            Self::Unix(_) => print_line(format_args!("{READY} {self}")),
         }
     }
 }

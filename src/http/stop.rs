@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::systemd::ServiceState;
-use crate::telemetry::say;
+use crate::telemetry::print_line;
 
 /// What a server has been asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Interrupts {
     /// Announces it on standard output, for people and scripts, and to the service manager.
     pub async fn announce_and_stop(mut self, stop: StopHandle, grace: Duration) {
         self.next().await;
-        say("Interrupt received, shutting down ...");
+        print_line("Interrupt received, shutting down ...");
         crate::systemd::notify(ServiceState::Stopping);
         stop.stop(grace);
         self.next().await;

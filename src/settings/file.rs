@@ -1,7 +1,7 @@
-//! A configuration file, key by key: every problem with its line, not the first one alone.
+//! Checks a configuration file key by key and reports every problem with its line.
 //!
-//! Each key is tried by itself on top of the defaults, with the very code that reads settings for a start. So what
-//! passes here is what starts, and no rule is written twice.
+//! Each key is validated by itself on top of the defaults, with the code that reads settings for a start. A file that
+//! passes this check therefore also passes a start, and each rule exists once.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -18,26 +18,26 @@ use crate::balancer::settings::BalancerSettings;
 use crate::file_server::settings::ServerSettings;
 use crate::telemetry::chain;
 
-/// A larger file is a mistake, not a configuration.
+/// A larger file is refused.
 const LARGEST: u64 = 1 << 20;
 
-/// What a file holds.
+/// The result of the check of one file.
 #[derive(Debug, Default)]
-pub struct Found {
-    /// In the order of the lines.
-    pub problems: Vec<Problem>,
-    /// The keys that are right, as a file of their own.
+pub struct FileCheck {
+    /// The problems in the order of the lines.
+    pub problems: Vec<FileProblem>,
+    /// The valid keys, as the text of a configuration file.
     pub usable: String,
     /// The sections that have keys.
     pub sections: BTreeSet<String>,
 }
 
-/// A line that is wrong.
+/// A line with an error.
 #[derive(Debug)]
-pub struct Problem {
-    /// The first is 1.
+pub struct FileProblem {
+    /// The number of the line; the first is 1.
     pub line: usize,
-    /// What is wrong, and what would be right.
+    /// The error, and a correct value.
     pub reason: String,
 }
 
@@ -54,16 +54,16 @@ pub fn read(path: &Path) -> Result<String, SettingsError> {
     text().map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })
 }
 
-/// Makes of each section what its program would run on.
+/// Validates each section with the rules of its program.
 pub fn validate(raw: &RawSettings) -> Result<(), SettingsError> {
     BalancerSettings::try_from(raw.balancer.clone())?;
     ServerSettings::try_from(raw.server.clone())?;
     Ok(())
 }
 
-/// The kind of values that a key takes, as its default shows.
+/// The kind of values that a key takes, derived from its default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ValueKind {
     Integer,
     Boolean,
     Time,
@@ -71,12 +71,12 @@ pub(super) enum Kind {
     Text,
 }
 
-impl Kind {
+impl ValueKind {
     fn of(default: &DeValue<'_>) -> Self {
         match default {
             DeValue::Integer(_) => Self::Integer,
             DeValue::Boolean(_) => Self::Boolean,
-            // Modes such as "660" are digits alone; times and sizes have a unit.
+            // Modes such as "660" are text without a unit; times and sizes have a unit.
             DeValue::String(text) if !text.ends_with(|last: char| last.is_ascii_alphabetic()) => Self::Text,
             DeValue::String(text) if humantime::parse_duration(text).is_ok() => Self::Time,
             DeValue::String(text) if text.parse::<ByteSize>().is_ok() => Self::Size,
@@ -84,7 +84,7 @@ impl Kind {
         }
     }
 
-    /// Checks text from any layer. The error states what to write.
+    /// Checks text from any layer. The error states a correct value.
     pub(super) fn check_text(self, text: &str) -> Result<(), String> {
         match self {
             Self::Time => time::parse(text).map(drop),
@@ -96,8 +96,8 @@ impl Kind {
 
 const A_SIZE: &str = "it must be a size, such as \"64MiB\" or \"500kB\"";
 
-/// Checks that every value has the type that its key takes. The layers above would make a number of `true` and
-/// cut the fraction off `1.5`, as variables need it, which have text alone.
+/// Checks that every value has the type of its key. The `config` crate would convert `true` to a number and truncate
+/// `1.5`, because variables hold only text.
 pub(super) fn check_kinds(text: &str) -> Result<(), SettingsError> {
     let (own, _) = DeTable::parse_recoverable(text);
     let known = known_keys();
@@ -110,18 +110,18 @@ pub(super) fn check_kinds(text: &str) -> Result<(), SettingsError> {
             };
             let written = text.get(value.span()).unwrap_or_default();
             let wanted = match (kind, value.get_ref()) {
-                // Text is checked once all layers are read.
-                (Kind::Time | Kind::Size | Kind::Text, DeValue::String(_))
-                | (Kind::Integer | Kind::Size | Kind::Text, DeValue::Integer(_))
-                | (Kind::Boolean, DeValue::Boolean(_)) => continue,
-                (Kind::Time, _) => match kind.check_text(written) {
+                // The content of text is checked once all layers are read.
+                (ValueKind::Time | ValueKind::Size | ValueKind::Text, DeValue::String(_))
+                | (ValueKind::Integer | ValueKind::Size | ValueKind::Text, DeValue::Integer(_))
+                | (ValueKind::Boolean, DeValue::Boolean(_)) => continue,
+                (ValueKind::Time, _) => match kind.check_text(written) {
                     Ok(()) => continue,
                     Err(wanted) => wanted,
                 },
-                (Kind::Integer, _) => "it must be a whole number, such as 1".to_owned(),
-                (Kind::Boolean, _) => "it must be true or false".to_owned(),
-                (Kind::Size, _) => A_SIZE.to_owned(),
-                (Kind::Text, _) => "it must be text in quotes".to_owned(),
+                (ValueKind::Integer, _) => "it must be a whole number, such as 1".to_owned(),
+                (ValueKind::Boolean, _) => "it must be true or false".to_owned(),
+                (ValueKind::Size, _) => A_SIZE.to_owned(),
+                (ValueKind::Text, _) => "it must be text in quotes".to_owned(),
             };
             return Err(SettingsError::value(name, written, wanted));
         }
@@ -129,10 +129,10 @@ pub(super) fn check_kinds(text: &str) -> Result<(), SettingsError> {
     Ok(())
 }
 
-/// Looks at every line of a configuration file.
+/// Checks every line of a configuration file.
 #[must_use]
-pub fn check(text: &str) -> Found {
-    let mut found = Found::default();
+pub fn check(text: &str) -> FileCheck {
+    let mut found = FileCheck::default();
     let known = known_keys();
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
@@ -167,7 +167,7 @@ fn check_key(
     section: &str,
     key: &Spanned<Cow<'_, str>>,
     value: &Spanned<DeValue<'_>>,
-    found: &mut Found,
+    found: &mut FileCheck,
 ) {
     let name: &str = key.get_ref();
     found.sections.insert(section.to_owned());
@@ -184,11 +184,11 @@ fn check_key(
     }
 }
 
-impl Found {
+impl FileCheck {
     fn report(&mut self, text: &str, offset: usize, reason: String) {
         let before = text.get(..offset).unwrap_or(text);
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        self.problems.push(Problem { line, reason });
+        self.problems.push(FileProblem { line, reason });
     }
 }
 
@@ -197,7 +197,7 @@ impl Found {
 pub(super) struct KnownKey {
     section: String,
     key: String,
-    pub(super) kind: Kind,
+    pub(super) kind: ValueKind,
 }
 
 impl KnownKey {
@@ -219,7 +219,7 @@ pub(super) fn known_keys() -> Vec<KnownKey> {
             keys.iter().map(|(key, default)| KnownKey {
                 section: section.to_string(),
                 key: key.get_ref().to_string(),
-                kind: Kind::of(default.get_ref()),
+                kind: ValueKind::of(default.get_ref()),
             })
         })
         .collect()
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_makes_no_sense_is_named_by_its_line() {
+    fn an_invalid_value_is_reported_with_its_line() {
         let found = problems("[balancer]\nfall = 0\nstatus = 300\nprobe_interval = \"soon\"\n");
         let [fall, status, interval] = found.as_slice() else { panic!("{found:?}") };
         assert!(fall.starts_with("2: balancer.fall = 0: it must be at least 1"), "{fall}");
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_without_a_unit_is_named_with_the_text_to_write() {
+    fn the_error_for_a_time_without_a_unit_contains_the_correct_text() {
         assert_eq!(
             problems("[balancer]\nprobe_interval = 2\nslow_start = '7'\nprobe_timeout = 0.5\nfall = \"2\"\n"),
             [
@@ -279,8 +279,8 @@ mod tests {
         );
         for key in known_keys() {
             let (text, wanted) = match key.kind {
-                Kind::Time => ("7", "write \"7s\""),
-                Kind::Size => ("\"many\"", "or \"500kB\""),
+                ValueKind::Time => ("7", "write \"7s\""),
+                ValueKind::Size => ("\"many\"", "or \"500kB\""),
                 _ => continue,
             };
             let found = problems(&format!("[{}]\n\n{} = {text}", key.section, key.key));
@@ -288,11 +288,11 @@ mod tests {
             assert!(found[0].starts_with(&start) && found[0].ends_with(wanted), "{found:?}");
         }
         let count = |kind| known_keys().iter().filter(|key| key.kind == kind).count();
-        assert!(count(Kind::Time) >= 9 && count(Kind::Size) >= 4);
+        assert!(count(ValueKind::Time) >= 9 && count(ValueKind::Size) >= 4);
     }
 
     #[test]
-    fn a_value_of_another_kind_is_a_problem_even_where_it_could_be_made_to_fit() {
+    fn a_value_of_another_kind_is_a_problem_even_if_it_could_be_converted() {
         let found = problems(
             "[balancer]\nport = true\nworkers = 1.5\nservers = 5.0\nsecond_chance = 1\nhost = ['::']\n\
              unix_socket_mode = 660\n",
@@ -310,13 +310,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_toml_is_named_by_its_line() {
+    fn invalid_toml_is_reported_with_its_line() {
         let found = problems("[balancer]\nport = 1\nfall == 2\n");
         assert!(found.iter().any(|problem| problem.starts_with("3: ")), "{found:?}");
     }
 
     #[test]
-    fn right_keys_beside_wrong_ones_stay_usable() {
+    fn valid_keys_of_a_file_with_errors_stay_usable() {
         let found = check("[balancer]\nservers = 'own list.txt' # mine\nport = -1\n");
         assert_eq!(found.usable, "balancer.servers = 'own list.txt'\n");
     }

@@ -1,13 +1,13 @@
-//! Times in settings: text such as `500ms`, limited so that adding one to a clock cannot overflow.
+//! Times in settings: text such as `500ms`, limited so that the sum of a time and the current time cannot overflow.
 
 use std::time::Duration;
 
 use serde::de::{Deserialize as _, Deserializer, Error};
 
-/// Longer times are a mistake.
+/// The longest allowed time.
 const LONGEST: Duration = Duration::from_hours(365 * 24);
 
-/// Reads a time with its unit. The error states what to write.
+/// Reads a time with its unit. The error contains a correct text.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     match humantime::parse_duration(text) {
@@ -15,7 +15,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
         Ok(time) => Ok(time),
         Err(_) => Err(match text.parse::<f64>().ok().map(Duration::try_from_secs_f64) {
             Some(Ok(time)) if time <= LONGEST => {
-                // Fractions of a second as milliseconds, since `1.5s` is not a time.
+                // Fractions of a second become milliseconds, because `humantime` does not read `1.5s`.
                 let time = humantime::format_duration(Duration::from_millis(
                     u64::try_from(time.as_millis()).unwrap_or_default(),
                 ));
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_without_a_unit_is_answered_with_the_one_to_write() {
+    fn the_error_for_a_time_without_a_unit_contains_the_correct_text() {
         for (text, wanted) in [
             ("2", "write \"2s\""),
             ("90", "write \"1m 30s\""),

@@ -10,14 +10,14 @@ use prometheus_client::encoding::EncodeLabelValue;
 pub enum ActorKind {
     /// Probes one backend.
     Probe,
-    /// Folds probe results into routing tables.
+    /// Makes routing tables from probe results.
     Ranking,
     /// Holds the routing table of one HTTP worker.
     Redirect,
 }
 
 impl ActorKind {
-    /// All kinds, in the order of their numbers.
+    /// All kinds.
     pub const ALL: [Self; 3] = [Self::Probe, Self::Ranking, Self::Redirect];
 }
 

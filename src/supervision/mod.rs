@@ -6,7 +6,7 @@
 //! wait there; its timers and futures are dropped, and `restarting` and `started` run again. Only the message that
 //! caused the panic is lost.
 //!
-//! An actor must therefore put its state in order in `restarting`: a panic can interrupt it at any point.
+//! An actor must therefore restore a consistent state in `restarting`: a panic can interrupt it at any point.
 //!
 //! Invariant: `panic = "abort"` must stay off in every profile.
 
@@ -31,16 +31,16 @@ mod tests;
 
 pub use kind::{ActorKind, UnknownActor};
 
-/// When an actor is restarted, and when its supervisor gives up.
+/// The delays and the limit of restarts.
 #[derive(Debug, Clone, Copy)]
 pub struct RestartPolicy {
-    /// The wait before the first restart; it doubles with each further panic within `window`.
+    /// The delay of the first restart; doubles with each further panic within `window`.
     pub first_delay: Duration,
-    /// The longest wait before a restart.
+    /// The longest delay of a restart.
     pub longest_delay: Duration,
-    /// Panics of one actor within `window` after which the supervisor gives up.
+    /// The supervisor gives up after this number of panics of one actor within `window`.
     pub most_panics: usize,
-    /// How long a panic counts.
+    /// The time after which a panic no longer counts.
     pub window: Duration,
 }
 
@@ -56,7 +56,7 @@ impl Default for RestartPolicy {
 }
 
 impl RestartPolicy {
-    /// The wait before the restart that follows this many panics within the window; `None`: give up.
+    /// The delay of the restart after `panics` panics within the window; `None` if the supervisor gives up.
     fn delay(&self, panics: usize) -> Option<Duration> {
         if panics >= self.most_panics {
             return None;
@@ -66,17 +66,17 @@ impl RestartPolicy {
     }
 }
 
-/// A part of the program failed for good; the process should end.
+/// A failure that restarts cannot repair. The process should end.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum Failure {
-    /// One actor panicked too often.
+pub enum SupervisionFailure {
+    /// An actor panicked too often.
     #[error("{kind} {name} panicked {panics} times within {window:?}; the log above has the reasons")]
     TooManyPanics {
         /// The kind of actor.
         kind: ActorKind,
-        /// Its name among its kind.
+        /// The name of the actor.
         name: Arc<str>,
-        /// Its panics within `window`.
+        /// The number of panics within `window`.
         panics: usize,
         /// See [`RestartPolicy::window`].
         window: Duration,
@@ -86,7 +86,7 @@ pub enum Failure {
     Task(&'static str),
 }
 
-/// Counts restarts.
+/// Counters of restarts.
 #[derive(Debug, Clone, Default)]
 pub struct SupervisionMetrics {
     restarts: Family<ActorLabels, Counter>,
@@ -98,7 +98,7 @@ struct ActorLabels {
 }
 
 impl SupervisionMetrics {
-    /// Metrics that `registry` shows.
+    /// Creates the metrics and adds them to `registry`.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
@@ -114,22 +114,22 @@ impl SupervisionMetrics {
     }
 }
 
-/// Starts actors and restarts them after a panic. Clones share one state.
+/// Starts actors and restarts them after a panic. All clones share one state.
 #[derive(Debug, Clone)]
-pub struct Supervisor(Arc<Shared>);
+pub struct Supervisor(Arc<SupervisorState>);
 
 #[derive(Debug)]
-struct Shared {
+struct SupervisorState {
     policy: RestartPolicy,
     metrics: SupervisionMetrics,
-    failure: watch::Sender<Option<Failure>>,
-    /// One for each kind of actor, in their order.
-    drills: [Notify; ActorKind::ALL.len()],
+    failure: watch::Sender<Option<SupervisionFailure>>,
+    /// Requests to panic, one for each kind of actor, in the order of [`ActorKind::ALL`].
+    panic_requests: [Notify; ActorKind::ALL.len()],
 }
 
-impl Shared {
-    fn drill_of(&self, kind: ActorKind) -> &Notify {
-        let [probe, ranking, redirect] = &self.drills;
+impl SupervisorState {
+    fn panic_request_of(&self, kind: ActorKind) -> &Notify {
+        let [probe, ranking, redirect] = &self.panic_requests;
         match kind {
             ActorKind::Probe => probe,
             ActorKind::Ranking => ranking,
@@ -142,12 +142,12 @@ impl Supervisor {
     /// A supervisor without actors.
     #[must_use]
     pub fn new(policy: RestartPolicy, metrics: SupervisionMetrics) -> Self {
-        let (failure, drills) = (watch::Sender::new(None), Default::default());
-        Self(Arc::new(Shared { policy, metrics, failure, drills }))
+        let (failure, panic_requests) = (watch::Sender::new(None), Default::default());
+        Self(Arc::new(SupervisorState { policy, metrics, failure, panic_requests }))
     }
 
-    /// Starts an actor on the arbiter of the current thread. It ends when it stops itself, or when its last address
-    /// is dropped and it has nothing left to do.
+    /// Starts an actor on the arbiter of the current thread. The actor ends when it stops itself, or when its last address
+    /// is dropped and it has no pending work.
     ///
     /// # Panics
     /// Outside of an actix arbiter.
@@ -161,27 +161,27 @@ impl Supervisor {
         address
     }
 
-    /// Polls an actor until it ends, restarting it after each panic.
+    /// Polls an actor until it ends, and restarts it after each panic.
     async fn run<A>(self, kind: ActorKind, name: Arc<str>, mut actor: ContextFut<A, Context<A>>)
     where
         A: Actor<Context = Context<A>> + Supervised,
     {
-        let Shared { policy, metrics, failure, .. } = &*self.0;
+        let SupervisorState { policy, metrics, failure, .. } = &*self.0;
         let mut panics: VecDeque<Instant> = VecDeque::new();
         loop {
             let is_restart = !panics.is_empty();
             let life = async {
-                // Nothing is restarted that has no address any more.
+                // `restart` returns false if no address of the actor is left.
                 if is_restart && !actor.restart() {
                     return;
                 }
                 tokio::select! {
                     biased;
-                    () = self.0.drill_of(kind).notified() => panic_on_request(),
+                    () = self.0.panic_request_of(kind).notified() => panic_on_request(),
                     () = &mut actor => {}
                 }
             };
-            // Whatever the panic left half done is put in order by `restarting`.
+            // `restarting` repairs the state that the panic left.
             if AssertUnwindSafe(life).catch_unwind().await.is_ok() {
                 return;
             }
@@ -192,7 +192,7 @@ impl Supervisor {
             let Some(delay) = policy.delay(panics.len()) else {
                 actor.ctx().terminate();
                 let (panics, window) = (panics.len(), policy.window);
-                failure.send_replace(Some(Failure::TooManyPanics { kind, name, panics, window }));
+                failure.send_replace(Some(SupervisionFailure::TooManyPanics { kind, name, panics, window }));
                 return;
             };
             sleep(delay).await;
@@ -201,30 +201,30 @@ impl Supervisor {
         }
     }
 
-    /// Runs a task that cannot be restarted; its panic is a failure of the program.
+    /// Runs a task that cannot be restarted. Its panic is a [`SupervisionFailure`].
     pub async fn guard(self, name: &'static str, task: impl Future<Output = ()>) {
         if AssertUnwindSafe(task).catch_unwind().await.is_err() {
-            self.0.failure.send_replace(Some(Failure::Task(name)));
+            self.0.failure.send_replace(Some(SupervisionFailure::Task(name)));
         }
     }
 
-    /// Waits for a failure, if necessary for ever.
-    pub async fn failed(&self) -> Failure {
+    /// Waits for a failure without a time limit.
+    pub async fn failed(&self) -> SupervisionFailure {
         let mut failures = self.0.failure.subscribe();
         match failures.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(failure)) => failure.clone(),
-            // The sender lives in `self`.
+            // Cannot happen: `self` holds the sender.
             _ => std::future::pending().await,
         }
     }
 
-    /// Makes every running actor of this kind panic, so that an operator or a test can watch its restart.
-    pub fn drill(&self, kind: ActorKind) {
-        self.0.drill_of(kind).notify_waiters();
+    /// Makes every running actor of this kind panic, so that an operator or a test can observe the restart.
+    pub fn inject_panic(&self, kind: ActorKind) {
+        self.0.panic_request_of(kind).notify_waiters();
     }
 }
 
-#[expect(clippy::panic, reason = "a panic was asked for")]
+#[expect(clippy::panic, reason = "the caller requests a panic")]
 fn panic_on_request() -> ! {
-    panic!("asked to panic, to show the restart of the actor")
+    panic!("panic on request, as a drill of the restart")
 }

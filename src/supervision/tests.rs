@@ -13,7 +13,7 @@ impl Actor for Fragile {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        // A timer of an earlier life must not fire in the next one.
+        // A timer from before a restart must not fire after it.
         let life = self.restarts;
         ctx.run_later(Duration::from_hours(1), move |actor, _| assert_eq!(actor.restarts, life));
     }
@@ -39,7 +39,7 @@ impl Handler<Add> for Fragile {
     }
 }
 
-/// Runs on a clock that jumps to the next timer as soon as everything waits.
+/// Runs with a clock that advances to the next timer once all tasks wait.
 fn in_virtual_time<F: Future>(future: F) -> F::Output {
     let system = System::with_tokio_rt(|| {
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
@@ -63,7 +63,7 @@ fn a_restarted_actor_keeps_address_state_and_waiting_messages() {
         let address = fragile(&Supervisor::new(RestartPolicy::default(), metrics));
         assert_eq!(address.send(Add(1)).await.unwrap(), (1, 0));
         address.do_send(Add(0));
-        // Sent before the restart, answered after it.
+        // These messages are sent before the restart and answered after it.
         let waiting = [address.send(Add(2)), address.send(Add(3))];
         let answers = futures_util::future::join_all(waiting).await;
         assert_eq!(answers.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [(3, 1), (6, 1)]);
@@ -85,13 +85,13 @@ fn the_sender_of_the_message_that_caused_the_panic_gets_an_error() {
 }
 
 #[test]
-fn a_drill_restarts_every_actor_of_its_kind_and_no_other() {
+fn an_injected_panic_restarts_every_actor_of_its_kind_and_no_other() {
     in_virtual_time(async {
         let supervisor = supervisor();
         let probes = [fragile(&supervisor), fragile(&supervisor)];
         let ranking = supervisor.start(ActorKind::Ranking, "other", Fragile::default());
         sleep(Duration::from_millis(1)).await;
-        supervisor.drill(ActorKind::Probe);
+        supervisor.inject_panic(ActorKind::Probe);
         for probe in &probes {
             assert_eq!(probe.send(Add(1)).await.unwrap(), (1, 1));
         }
@@ -116,7 +116,7 @@ fn repeated_panics_are_a_failure() {
 }
 
 #[test]
-fn panics_that_are_far_apart_are_no_failure() {
+fn panics_that_are_far_apart_are_not_a_failure() {
     in_virtual_time(async {
         let supervisor = supervisor();
         let address = fragile(&supervisor);
@@ -141,9 +141,9 @@ fn a_panic_of_a_guarded_task_is_a_failure() {
 }
 
 #[test]
-fn the_wait_doubles_up_to_the_longest() {
+fn the_delay_doubles_up_to_the_longest() {
     let policy = RestartPolicy::default();
-    let waits: Vec<_> = (1..policy.most_panics).map(|panics| policy.delay(panics).unwrap()).collect();
-    assert!(waits.windows(2).all(|pair| pair[1] == (pair[0] * 2).min(policy.longest_delay)));
+    let delays: Vec<_> = (1..policy.most_panics).map(|panics| policy.delay(panics).unwrap()).collect();
+    assert!(delays.windows(2).all(|pair| pair[1] == (pair[0] * 2).min(policy.longest_delay)));
     assert_eq!(policy.delay(policy.most_panics), None);
 }

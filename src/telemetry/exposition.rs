@@ -1,8 +1,8 @@
-//! Metrics as text that every Prometheus reads.
+//! Metrics in the text format that every version of Prometheus reads.
 //!
-//! `prometheus-client` writes the `OpenMetrics` format, where a counter's type line lacks the `_total` of its samples. Readers of
-//! the older text format, `promtool check metrics` among them, take such samples for metrics without a type. The
-//! text written here is right in both.
+//! `prometheus-client` writes the `OpenMetrics` format, in which the type line of a counter lacks the `_total` of its
+//! samples. Readers of the older text format, such as `promtool check metrics`, treat these samples as metrics without a
+//! type. The output of this module is valid in both formats.
 
 use prometheus_client::registry::Registry;
 
@@ -14,8 +14,8 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub fn encode(registry: &Registry) -> String {
     let mut open_metrics = String::new();
     if prometheus_client::encoding::text::encode(&mut open_metrics, registry).is_err() {
-        // Writing to a string cannot fail; an encoder of ours that did leaves the page short.
-        tracing::error!("metrics could not be encoded");
+        // Writing to a string cannot fail. If one of our encoders fails, the page lacks the rest of the metrics.
+        tracing::error!("cannot encode all metrics");
     }
     to_text_format(&open_metrics)
 }
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counter_and_its_samples_have_one_name() {
+    fn the_type_line_of_a_counter_has_the_name_of_its_samples() {
         let mut registry = Registry::default();
         registry.register("answers", "Answers given", Counter::<u64>::default());
         registry.register("backends", "Backends known", Gauge::<i64>::default());

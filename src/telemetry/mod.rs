@@ -1,4 +1,4 @@
-//! Logs: to standard error always, as text for a person or as JSON for a collector.
+//! Logs to standard error, as text or as JSON, and the output to standard output.
 
 pub mod exposition;
 pub mod panics;
@@ -11,9 +11,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{LogArguments, LogFormat};
 
-/// Sends every log line of this process to standard error in the format and at the level asked for.
+/// Starts logging to standard error with the given format and level.
 ///
-/// Panics are lines of it, too. `FINGERPOST_LOG` (the syntax of `RUST_LOG`) wins over the flag. A second call does nothing.
+/// Panics are logged too. `FINGERPOST_LOG` (with the syntax of `RUST_LOG`) overrides the level. A second call has no
+/// effect.
 pub fn start(arguments: &LogArguments) {
     let asked = std::env::var_os("FINGERPOST_LOG").map(|_| EnvFilter::try_from_env("FINGERPOST_LOG"));
     let (asked, misunderstood) = match asked.transpose() {
@@ -26,7 +27,7 @@ pub fn start(arguments: &LogArguments) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        // It would say on standard error that nothing can be said there, and panic over it.
+        // After a failed write, the subscriber would report the failure with `eprintln!`, which panics.
         .log_internal_errors(false);
     let started = match arguments.log_format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
@@ -41,19 +42,19 @@ pub fn start(arguments: &LogArguments) {
     }
 }
 
-/// Writes a line to standard output, for the person or script that waits for it.
+/// Writes a line to standard output.
 ///
-/// Whoever started the program may have closed the other end of the pipe. That must not end it, as `println!` would.
-pub fn say(line: impl fmt::Display) {
+/// The reader may have closed its end of the pipe. This must not end the program, as a panic of `println!` would.
+pub fn print_line(line: impl fmt::Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-/// Writes an error and its causes to standard error, if anybody reads that.
-pub fn complain(error: &dyn Error) {
+/// Writes an error and its causes to standard error. A failed write is ignored.
+pub fn print_error(error: &dyn Error) {
     let _ = writeln!(io::stderr(), "Error: {}", chain(error));
 }
 
-/// Writes a whole text to standard output. A reader that has had enough, such as `head`, is no error.
+/// Writes a whole text to standard output. A reader that closes the pipe early, such as `head`, is not an error.
 pub fn print(text: &[u8]) -> Result<(), OutputError> {
     match io::stdout().lock().write_all(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(OutputError(error)),
@@ -61,19 +62,19 @@ pub fn print(text: &[u8]) -> Result<(), OutputError> {
     }
 }
 
-/// The terminal or file takes nothing more.
+/// Standard output cannot be written, for instance because the disk is full.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output")]
 pub struct OutputError(#[source] io::Error);
 
-/// An error with all its causes in one line, each after a colon.
+/// An error with all its causes in one line, separated by colons.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
         let inner_text = inner.to_string();
-        // Some errors already repeat their cause; saying it twice helps nobody.
+        // The message of some errors already contains their cause.
         if !text.contains(&inner_text) {
             let _ = write!(text, ": {inner_text}");
         }

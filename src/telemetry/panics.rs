@@ -1,21 +1,20 @@
-//! Panics are seen, wherever they happen: each is a line of the log, and counted.
+//! Logs and counts every panic of the process.
 //!
-//! A panic ends the task it happens in and nothing else: one connection, one job of a thread pool, or the current life of
-//! an actor, which its supervisor restarts.
+//! A panic ends only its own task: a connection, a job of a thread pool, or an actor, which its supervisor restarts.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Static, as the hook is: a process has one.
+/// Static because the panic hook is one for the whole process.
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// How often this process has panicked since the log was started.
+/// The number of panics since [`super::start`].
 #[must_use]
 pub fn count() -> u64 {
     COUNT.load(Relaxed)
 }
 
-/// From now on panics go to the log, in its format, and not past it. `RUST_BACKTRACE=1` adds where each came from.
+/// Installs a panic hook that writes each panic to the log. `RUST_BACKTRACE=1` adds a backtrace.
 pub(super) fn watch() {
     std::panic::set_hook(Box::new(|panic| {
         COUNT.fetch_add(1, Relaxed);

@@ -1,4 +1,4 @@
-//! Actors that panic are restarted, and clients notice nothing.
+//! Actors are restarted after a panic, without an effect on clients.
 
 use super::support::fleet::Balancer;
 use super::support::http;
@@ -29,7 +29,7 @@ fn each_actor_is_restarted_after_a_panic_while_every_request_is_answered() {
         });
         let count = load.count();
         wait_until("load", || load.count() > count + 100);
-        // It works again: the balancer notices that a server fails, and that it has recovered.
+        // The actor works again: the balancer detects that a server fails and that it recovers.
         peers[1].behave(Behaviour::Status(500));
         balancer.wait_for_state(&peers[1].authority(), "down");
         let count = load.count();
@@ -41,17 +41,17 @@ fn each_actor_is_restarted_after_a_panic_while_every_request_is_answered() {
         balancer.wait_for_state(&peers[1].authority(), "up");
     }
     load.stop();
-    // Each panic is counted, and logged with its place and its reason.
+    // Each panic is counted, and logged with its location and its reason.
     assert!(balancer.metric("fingerpost_panics_total").is_some_and(|panics| panics >= 4.0));
     assert_eq!(balancer.metric("fingerpost_probe_results_lost_total"), Some(0.0));
     assert_eq!(balancer.metric("fingerpost_tables_lost_total"), Some(0.0));
     let log = balancer.program().stderr();
     let panic = log.lines().find(|line| line.contains("panicked")).unwrap_or_else(|| panic!("{log}"));
-    assert!(panic.contains("src/supervision/mod.rs:") && panic.contains("asked to panic"), "{panic}");
+    assert!(panic.contains("src/supervision/mod.rs:") && panic.contains("panic on request"), "{panic}");
 }
 
 #[test]
-fn an_actor_that_keeps_panicking_ends_the_program_with_an_error() {
+fn an_actor_that_panics_too_often_ends_the_program_with_an_error() {
     let peer = Peer::start(Behaviour::Prompt);
     let mut balancer = Balancer::start_with_keys(&peer.authority(), &[("FAULT_INJECTION", "true")]);
     let admin = balancer.admin_address();
@@ -68,7 +68,7 @@ fn an_actor_that_keeps_panicking_ends_the_program_with_an_error() {
             balancer.metric("fingerpost_actor_restarts_total{actor=\"Ranking\"}") == Some(f64::from(panics))
         });
     }
-    // The program may end before it has answered.
+    // The program may end before it sends an answer.
     let _last = ask();
     let ended = balancer.program_mut().wait();
     let log = balancer.program().stderr();
@@ -82,7 +82,7 @@ fn an_actor_that_keeps_panicking_ends_the_program_with_an_error() {
 }
 
 #[test]
-fn without_fault_injection_no_actor_can_be_asked_to_panic() {
+fn without_fault_injection_a_request_for_a_panic_is_refused() {
     let peer = Peer::start(Behaviour::Prompt);
     let balancer = Balancer::start(&peer.authority());
     let request = "POST /debug/panic/ranking HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n";

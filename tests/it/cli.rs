@@ -1,4 +1,4 @@
-//! The command line as a person meets it.
+//! The command line: arguments, messages and exit codes.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use super::support::program::{Program, fingerpost};
 use super::support::{http, wait_until};
 
-/// What a command printed, and how it ended.
+/// The output and the exit code of a command.
 struct Ended {
     code: Option<i32>,
     stdout: String,
@@ -39,7 +39,7 @@ fn a_wrong_flag_is_named_and_the_code_is_2() {
 }
 
 #[test]
-fn too_few_open_files_are_an_error_that_says_what_to_do_and_a_low_limit_is_raised() {
+fn the_error_for_too_few_open_files_names_the_remedy_and_a_low_limit_is_raised() {
     let folder = tempfile::tempdir().unwrap();
     let limited = |limit: &str, command: &str| {
         let binary = fingerpost().get_program().to_owned();
@@ -60,7 +60,7 @@ fn too_few_open_files_are_an_error_that_says_what_to_do_and_a_low_limit_is_raise
     }
     let up = Program::spawn(&mut limited("-Sn 20", "up"));
     up.port();
-    // The defaults need far more than this, which no one chose.
+    // The defaults need more, but they are not configured, so there is no warning.
     let up = Program::spawn(&mut limited("-n 500", "up"));
     up.port();
     assert!(!up.stderr().contains("open files"), "{}", up.stderr());
@@ -73,7 +73,7 @@ fn too_few_open_files_are_an_error_that_says_what_to_do_and_a_low_limit_is_raise
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_start_on_a_busy_port_names_the_process_that_holds_it() {
+fn the_error_for_a_busy_port_names_the_process_that_uses_it() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("files")).unwrap();
     std::fs::write(folder.path().join("balancer_server_list.txt"), "127.0.0.1:1\n").unwrap();
@@ -96,7 +96,7 @@ fn a_start_on_a_busy_port_names_the_process_that_holds_it() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn up_raises_a_low_limit_of_open_files_to_what_all_of_it_may_need() {
+fn up_raises_a_low_limit_of_open_files_to_the_need_of_all_its_programs() {
     let folder = tempfile::tempdir().unwrap();
     let binary = fingerpost().get_program().to_owned();
     let mut shell = Command::new("sh");
@@ -115,7 +115,7 @@ fn up_raises_a_low_limit_of_open_files_to_what_all_of_it_may_need() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_path_that_a_setting_cannot_hold_is_named_as_such_rather_than_looked_for_elsewhere() {
+fn a_path_that_is_not_utf8_is_an_error_that_names_the_flag() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt as _;
 
@@ -132,7 +132,7 @@ fn a_path_that_a_setting_cannot_hold_is_named_as_such_rather_than_looked_for_els
 }
 
 #[test]
-fn a_log_that_nobody_reads_any_more_disturbs_nothing() {
+fn a_closed_log_pipe_does_not_affect_the_balancer() {
     let folder = tempfile::tempdir().unwrap();
     let list = folder.path().join("balancer_server_list.txt");
     std::fs::write(&list, "127.0.0.1:1\nnonsense\n").unwrap();
@@ -142,7 +142,7 @@ fn a_log_that_nobody_reads_any_more_disturbs_nothing() {
     command.args(["balancer", "--host", "127.0.0.1"]).current_dir(folder.path()).stderr(writer);
     let mut balancer = Program::spawn_as_it_is(&mut command);
     let admin = balancer.admin_address();
-    // Each of these is a line of the log.
+    // Each of these events is logged.
     wait_until("the probe to fail", || http::get(admin, "/api/v1/backends").text().contains("\"down\""));
     std::fs::write(&list, "127.0.0.1:1\n127.0.0.1:2\n").unwrap();
     wait_until("the new list", || http::get(admin, "/api/v1/backends").text().contains("127.0.0.1:2"));
@@ -153,7 +153,7 @@ fn a_log_that_nobody_reads_any_more_disturbs_nothing() {
 }
 
 #[test]
-fn check_says_what_would_run() {
+fn check_lists_the_servers() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(
         folder.path().join("balancer_server_list.txt"),
@@ -170,7 +170,7 @@ fn check_says_what_would_run() {
 }
 
 #[test]
-fn check_names_every_problem_with_file_and_line() {
+fn check_reports_every_problem_with_file_and_line() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("list.txt"), "127.0.0.1:8081\nnonsense\n127.0.0.1:8081\n").unwrap();
     std::fs::write(
@@ -193,7 +193,7 @@ fn check_names_every_problem_with_file_and_line() {
 }
 
 #[test]
-fn check_names_a_file_that_is_not_there() {
+fn check_names_missing_files() {
     let folder = tempfile::tempdir().unwrap();
     let ended = in_folder(folder.path(), &["check"]);
     assert_eq!(ended.code, Some(1));
@@ -205,10 +205,9 @@ fn check_names_a_file_that_is_not_there() {
     assert!(ended.stdout.starts_with("cannot read the configuration file own.toml: "), "{}", ended.stdout);
 }
 
-/// What `check` reports, and what a start reports.
 #[cfg(target_os = "linux")]
 #[test]
-fn check_reports_what_a_start_reports_and_leaves_everything_as_it_is() {
+fn check_reports_the_error_of_a_start_and_creates_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     std::fs::create_dir(path("files")).unwrap();
@@ -252,7 +251,7 @@ fn check_reports_what_a_start_reports_and_leaves_everything_as_it_is() {
 }
 
 #[test]
-fn check_names_the_trust_anchors_that_https_servers_need() {
+fn check_reports_missing_trust_anchors_for_https_servers() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("balancer_server_list.txt"), "https://127.0.0.1:1\n").unwrap();
     let nowhere = folder.path().join("none.pem");
@@ -265,7 +264,7 @@ fn check_names_the_trust_anchors_that_https_servers_need() {
 }
 
 #[test]
-fn a_time_without_a_unit_is_answered_with_file_line_and_the_text_to_write() {
+fn the_error_for_a_time_without_a_unit_contains_file_line_and_the_correct_text() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("balancer_server_list.txt"), "127.0.0.1:1\n").unwrap();
     std::fs::write(folder.path().join("own.toml"), "[balancer]\nprobe_interval = 2\n").unwrap();
@@ -284,7 +283,7 @@ fn a_time_without_a_unit_is_answered_with_file_line_and_the_text_to_write() {
 }
 
 #[test]
-fn check_names_a_variable_that_is_wrong() {
+fn check_names_an_invalid_variable() {
     let folder = tempfile::tempdir().unwrap();
     let ended =
         run(fingerpost().current_dir(folder.path()).arg("check").env("FINGERPOST__BALANCER__PORT", "many"));

@@ -1,8 +1,8 @@
-//! The documents keep up with the program.
+//! The documents agree with the program.
 
 use std::path::Path;
 
-/// A key of `config/default.toml`, with its default as it is written there.
+/// A key of `config/default.toml`, with the text of its default.
 struct Key {
     section: &'static str,
     name: &'static str,
@@ -26,7 +26,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// The part of a document below `## heading`.
+/// The section of a document below `## heading`.
 fn below<'a>(document: &'a str, heading: &str) -> &'a str {
     let heading = format!("\n## {heading}\n");
     let start = document.find(&heading).unwrap_or_else(|| panic!("no {heading:?}")) + heading.len();
@@ -35,7 +35,7 @@ fn below<'a>(document: &'a str, heading: &str) -> &'a str {
 }
 
 #[test]
-fn every_key_stands_in_the_configuration_document_with_its_default() {
+fn the_configuration_document_has_every_key_with_its_default() {
     let document = read("docs/configuration.md");
     for Key { section, name, default } in keys() {
         let row = format!("\n| `{name}` | `{default}` | ");
@@ -44,7 +44,7 @@ fn every_key_stands_in_the_configuration_document_with_its_default() {
 }
 
 #[test]
-fn the_configuration_document_names_no_key_that_is_not_there() {
+fn the_configuration_document_has_no_unknown_key() {
     let document = read("docs/configuration.md");
     let keys = keys();
     for section in ["balancer", "server"] {
@@ -56,7 +56,7 @@ fn the_configuration_document_names_no_key_that_is_not_there() {
 }
 
 #[test]
-fn every_flag_that_sets_a_key_is_named_beside_it() {
+fn the_configuration_document_names_the_flag_of_each_key() {
     let document = read("docs/configuration.md");
     let output = |command: &str| {
         let output = super::support::program::fingerpost().args([command, "--help-all"]).output().unwrap();
@@ -72,7 +72,7 @@ fn every_flag_that_sets_a_key_is_named_beside_it() {
 }
 
 #[test]
-fn links_between_documents_lead_to_files() {
+fn links_between_documents_are_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut documents = vec![root.join("README.md"), root.join("CHANGELOG.md")];
     documents.extend(std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
@@ -90,7 +90,7 @@ fn links_between_documents_lead_to_files() {
 }
 
 #[test]
-fn the_code_map_names_files_that_are_there_and_every_room() {
+fn the_code_map_names_existing_files_and_every_module() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let document = read("docs/architecture.md");
     let map = below(&document, "Code map");

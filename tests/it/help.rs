@@ -1,13 +1,13 @@
-//! The help texts. They are pinned, so that a change shows in review.
+//! The help texts, compared with files, so that a review shows every change.
 //!
-//! After an intended change, `FINGERPOST_TEST_WRITE_HELP=1 cargo test --test it help` writes the files again.
+//! After an intended change, `FINGERPOST_TEST_WRITE_HELP=1 cargo test --test it help` updates the files.
 
 use std::path::Path;
 
 use super::support::program::fingerpost;
 
 #[test]
-fn every_help_text_is_as_it_is_written_down() {
+fn every_help_text_is_equal_to_its_file() {
     let mut differing = Vec::new();
     let top = help(&["--help"]);
     let mut pages = vec![("fingerpost".to_owned(), top.clone())];
@@ -52,7 +52,7 @@ fn a_help_text_is_short_and_has_examples_and_exit_codes() {
 }
 
 #[test]
-fn completions_know_the_values_of_flags() {
+fn completions_contain_the_values_of_flags() {
     for shell in ["bash", "fish", "zsh"] {
         let text = help(&["manual", shell]);
         for value in ["adaptive", "ranked", "two-choices", "round-robin", "random", "hash", "308", "debug"] {
@@ -61,9 +61,9 @@ fn completions_know_the_values_of_flags() {
     }
 }
 
-/// The command line names the policies by itself, since it does not know the balancer.
+/// The command line has its own list of policies, because `cli` does not depend on `balancer`.
 #[test]
-fn the_values_of_policy_are_those_of_the_balancer() {
+fn the_values_of_policy_are_the_policies_of_the_balancer() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("balancer_server_list.txt"), "127.0.0.1:1\n").unwrap();
     let mut check = fingerpost();
@@ -82,7 +82,7 @@ fn the_values_of_policy_are_those_of_the_balancer() {
 fn flags_of_curl_without_an_effect_are_accepted() {
     let output =
         fingerpost().args(["get", "-q", "-fsSL", "-O", "--location", "--fail", "http://"]).output().unwrap();
-    // The URL is wrong; the flags are not.
+    // The error concerns the URL, not the flags.
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert!(!help(&["get", "--help-all"]).contains("--location"));
 }
@@ -102,7 +102,7 @@ fn the_man_page_and_the_completions_name_every_command() {
 }
 
 #[test]
-fn each_command_has_a_man_page_of_its_own() {
+fn each_command_has_its_own_man_page() {
     for command in commands(&help(&["--help"])) {
         let output = fingerpost().args(["manual", "man", &command]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
@@ -116,7 +116,7 @@ fn each_command_has_a_man_page_of_its_own() {
 }
 
 #[test]
-fn a_reader_that_has_had_enough_is_no_error_and_a_full_disk_is_one() {
+fn a_closed_pipe_is_not_an_error_and_a_full_disk_is_one() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("balancer_server_list.txt"), "127.0.0.1:1\n").unwrap();
     for arguments in [["manual", "zsh"].as_slice(), &["manual", "man"], &["check"]] {

@@ -1,4 +1,4 @@
-//! What probes find out, and what follows from it.
+//! Outcomes of probes and their effect on redirects.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn the_ranks_of_three_servers_share_10_000_redirects_as_3_to_2_to_1() {
 }
 
 #[test]
-fn whatever_a_server_answers_wrongly_it_gets_no_client_while_another_is_usable() {
+fn a_server_with_any_kind_of_wrong_answer_gets_no_client_while_another_is_usable() {
     let sound = Peer::start(Behaviour::Prompt);
     let behaviours = [
         Behaviour::Status(404),
@@ -81,8 +81,7 @@ fn a_server_whose_probed_file_has_other_content_than_expected_gets_no_client() {
 fn a_server_that_failed_one_probe_is_not_chosen_while_another_is_usable() {
     let (steady, shaky) = (Peer::start(Behaviour::Prompt), Peer::start(Behaviour::Prompt));
     let list = format!("{}\n{}", steady.authority(), shaky.authority());
-    // So many failures in a row that it stays under suspicion for the whole story, and a policy that does not remember
-    // how many clients it has sent to whom.
+    // `fall` keeps the server suspect for the whole test. The policy `random` does not depend on earlier redirects.
     let keys = [("FALL", "1000"), ("PROBE_INTERVAL", "200ms"), ("POLICY", "random")];
     let balancer = Balancer::start_with_keys(&list, &keys);
     for peer in [&steady, &shaky] {
@@ -91,7 +90,7 @@ fn a_server_that_failed_one_probe_is_not_chosen_while_another_is_usable() {
     shaky.behave(Behaviour::Status(500));
     balancer.wait_for_state(&shaky.authority(), "suspect");
     assert_eq!(balancer.redirects(200).authorities(), [steady.authority()]);
-    // With nobody else left, one under suspicion is better than none.
+    // Without a server that is up, suspect servers are used.
     steady.behave(Behaviour::Status(500));
     balancer.wait_for_state(&steady.authority(), "suspect");
     assert_eq!(balancer.redirects(200).authorities().len(), 2);
@@ -116,7 +115,7 @@ fn probes_skip_interim_answers_read_long_heads_and_look_up_names() {
 }
 
 #[test]
-fn the_status_names_state_and_reason_of_each_server() {
+fn the_status_contains_state_and_reason_of_each_server() {
     let (sound, broken) = (Peer::start(Behaviour::Prompt), Peer::start(Behaviour::Status(500)));
     let gone = Peer::start(Behaviour::Prompt).authority();
     let silent = Peer::start(Behaviour::Hangs);

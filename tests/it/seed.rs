@@ -1,4 +1,4 @@
-//! The counterparts of the seed system: its server behind our balancer, its client in front of our programs.
+//! Compatibility with the seed system: its server behind this balancer, its client in front of these programs.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,7 +8,7 @@ use super::support::peer::{BODY, Behaviour, Peer};
 use super::support::wait_until;
 
 #[test]
-fn a_server_with_one_connection_at_a_time_that_closes_without_saying_so_is_used_without_a_false_failure() {
+fn a_server_with_one_connection_at_a_time_and_unannounced_closes_has_no_failed_probe() {
     let seed = Peer::start(Behaviour::SeedServer);
     let balancer = Balancer::start_with(&seed.authority(), &["--probe-interval", "400ms"]);
     balancer.wait_for_state(&seed.authority(), "up");
@@ -20,7 +20,7 @@ fn a_server_with_one_connection_at_a_time_that_closes_without_saying_so_is_used_
     assert_eq!(balancer.state(&seed.authority()).as_deref(), Some("up"));
     let stderr = balancer.program().stderr();
     assert_eq!(stderr.matches("backend changed").count(), 1, "only from unknown to up:\n{stderr}");
-    // And a client of the seed's gets the file from it.
+    // A client of the seed system downloads the file from it.
     let page = SeedClient::get(balancer.address(), "/files/plshelp.txt");
     assert_eq!(page.body, BODY);
 }
@@ -34,8 +34,8 @@ fn the_seed_client_downloads_through_balancer_and_file_server() {
     }
 }
 
-/// The seed system's client: looks for `Location: ` and `Content-Length: ` letter by letter, reads as many bytes as
-/// the latter says and not one more, and opens a connection for each request.
+/// The client of the seed system: searches for exactly `Location: ` and `Content-Length: `, reads exactly this number of
+/// bytes, and opens a connection for each request.
 struct SeedClient {
     status_line: String,
     location: Option<String>,
@@ -43,20 +43,20 @@ struct SeedClient {
 }
 
 impl SeedClient {
-    /// Asks, follows one redirect, and gives what came from there.
+    /// Sends a request, follows one redirect, and returns the answer of the server.
     fn get(balancer: SocketAddr, target: &str) -> Self {
-        let redirect = Self::ask(balancer, target);
+        let redirect = Self::request(balancer, target);
         assert_eq!(redirect.status_line, "HTTP/1.1 301 Moved Permanently");
         assert!(!redirect.body.is_empty(), "the page of the redirect");
         let location = redirect.location.expect("a header that starts with `Location: `");
         let rest = location.strip_prefix("http://").expect("an address that starts with http://");
         let (authority, file) = rest.split_once('/').expect("an address with a file");
-        let answer = Self::ask(authority.parse().expect("host:port"), &format!("/{file}"));
+        let answer = Self::request(authority.parse().expect("host:port"), &format!("/{file}"));
         assert_eq!(answer.status_line, "HTTP/1.1 200 OK");
         answer
     }
 
-    fn ask(address: SocketAddr, target: &str) -> Self {
+    fn request(address: SocketAddr, target: &str) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(super::support::DEADLINE)).unwrap();
         write!(stream, "GET {target} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();

@@ -1,4 +1,4 @@
-//! Unix sockets, sockets that the service manager passes, and what it is told.
+//! Unix sockets, socket activation, and notification of the service manager.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -16,7 +16,7 @@ use super::support::{DEADLINE, http, wait_until};
 
 const READY: &str = "Will wait for client connections at ";
 
-/// A folder with a file to serve, a list for a balancer, and a place for a socket.
+/// A folder with a file to serve and a list for a balancer. Tests create sockets in it.
 struct Place(TempDir);
 
 impl Place {
@@ -47,7 +47,7 @@ impl Place {
     }
 }
 
-/// The command as systemd starts it: the socket as descriptor 3, and the number of the process in the environment.
+/// The command in the form in which systemd starts it: the socket is descriptor 3, and the environment has the process id.
 fn passed(command: &Command, socket: impl Into<OwnedFd>) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3<&0 0</dev/null"#, "sh"]);
@@ -56,7 +56,7 @@ fn passed(command: &Command, socket: impl Into<OwnedFd>) -> Command {
     shell
 }
 
-/// The whole answer to one request.
+/// The complete answer to one request.
 fn get(socket: &Path, target: &str) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
     ask(&mut stream, target)
@@ -70,7 +70,7 @@ fn ask(stream: &mut UnixStream, target: &str) -> String {
     answer
 }
 
-/// What a start says that fails.
+/// The message of a start that must fail.
 fn error_of(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -84,7 +84,7 @@ fn a_passed_socket_outlives_the_servers_that_take_it() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     for command in [place.server(), place.server()] {
-        // Asked for before there is a server: the socket holds it until one comes.
+        // The request is sent before the start of the server. It waits in the socket.
         let mut early = http::Connection::open(address).unwrap();
         early.send(http::get_request("/hello.txt")).unwrap();
         let mut program = Program::spawn_as_it_is(&mut passed(&command, listener.try_clone().unwrap()));
@@ -97,7 +97,7 @@ fn a_passed_socket_outlives_the_servers_that_take_it() {
 }
 
 #[test]
-fn a_balancer_takes_a_passed_socket_too() {
+fn a_balancer_accepts_a_passed_socket_too() {
     let place = Place::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -107,7 +107,7 @@ fn a_balancer_takes_a_passed_socket_too() {
 }
 
 #[test]
-fn a_passed_unix_socket_stays_where_it_is() {
+fn a_passed_unix_socket_is_not_removed() {
     let place = Place::new();
     let path = place.path("passed.sock");
     let listener = UnixListener::bind(&path).unwrap();
@@ -139,7 +139,7 @@ fn a_socket_named_admin_is_for_the_admin_pages() {
 #[test]
 fn the_listeners_of_a_worker_share_its_memory() {
     let place = Place::new();
-    // Room for one of them.
+    // The cache has space for one of the files.
     for name in ["first", "second"] {
         std::fs::write(place.path("files").join(name), vec![b'x'; 60 << 10]).unwrap();
     }
@@ -161,7 +161,7 @@ fn the_listeners_of_a_worker_share_its_memory() {
 }
 
 #[test]
-fn sockets_that_cannot_be_taken_are_an_error_that_says_why() {
+fn the_error_for_an_unusable_socket_contains_the_reason() {
     let place = Place::new();
     let no_socket = std::fs::File::open("/dev/null").unwrap();
     let (_other_end, connection) = UnixStream::pair().unwrap();
@@ -177,7 +177,7 @@ fn sockets_that_cannot_be_taken_are_an_error_that_says_why() {
 }
 
 #[test]
-fn what_is_meant_for_another_process_is_left_alone() {
+fn sockets_for_another_process_are_ignored() {
     let place = Place::new();
     let program =
         Program::spawn(place.server().env("LISTEN_PID", "1").env("LISTEN_FDS", "1").args(["--port", "0"]));
@@ -185,7 +185,7 @@ fn what_is_meant_for_another_process_is_left_alone() {
 }
 
 #[test]
-fn a_unix_socket_serves_and_goes_at_the_end() {
+fn a_unix_socket_is_removed_at_the_end() {
     let place = Place::new();
     let path = place.path("clients.sock");
     let mut program = Program::spawn(place.server().arg("--unix-socket").arg(&path));
@@ -211,7 +211,7 @@ fn a_balancer_answers_on_a_unix_socket() {
 }
 
 #[test]
-fn the_socket_of_a_dead_server_is_replaced_and_that_of_a_living_one_is_not() {
+fn the_socket_of_a_dead_server_is_replaced_and_the_socket_of_a_running_one_is_not() {
     let place = Place::new();
     let path = place.path("clients.sock");
     let start = || {
@@ -234,7 +234,7 @@ fn the_socket_of_a_dead_server_is_replaced_and_that_of_a_living_one_is_not() {
 }
 
 #[test]
-fn a_file_that_is_no_socket_is_never_removed() {
+fn a_file_that_is_not_a_socket_is_never_removed() {
     let place = Place::new();
     let precious = place.path("files/hello.txt");
     let message = error_of(place.server().arg("--unix-socket").arg(&precious));
@@ -243,7 +243,7 @@ fn a_file_that_is_no_socket_is_never_removed() {
 }
 
 #[test]
-fn the_limit_of_one_address_does_not_shut_out_a_proxy_on_a_unix_socket() {
+fn the_limit_of_one_address_does_not_apply_to_a_proxy_on_a_unix_socket() {
     let place = Place::new();
     let path = place.path("clients.sock");
     let own = place.path("own.toml");
@@ -251,7 +251,7 @@ fn the_limit_of_one_address_does_not_shut_out_a_proxy_on_a_unix_socket() {
     let program = Program::spawn(place.server().arg("--unix-socket").arg(&path).arg("--config").arg(&own));
     program.stdout_after(READY);
     let mut held: Vec<_> = (0..4).map(|_| UnixStream::connect(&path).unwrap()).collect();
-    // The limit of all connections holds for it as for anybody.
+    // The limit of all connections does apply.
     assert!(get(&path, "/hello.txt").starts_with("HTTP/1.1 503 "));
     for stream in &mut held {
         assert!(ask(stream, "/hello.txt").ends_with("hello"));
@@ -259,23 +259,23 @@ fn the_limit_of_one_address_does_not_shut_out_a_proxy_on_a_unix_socket() {
 }
 
 #[test]
-fn the_service_manager_is_told_of_the_start_and_of_the_stop() {
+fn the_service_manager_is_notified_of_the_start_and_of_the_stop() {
     let place = Place::new();
     let path = place.path("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(DEADLINE)).unwrap();
-    let hear = || {
+    let received = || {
         let mut space = [0; 64];
         let length = manager.recv(&mut space).unwrap();
         String::from_utf8(space[..length].to_vec()).unwrap()
     };
     for mut command in [place.server(), place.balancer()] {
         let mut program = Program::spawn(command.env("NOTIFY_SOCKET", &path).args(["--port", "0"]));
-        assert_eq!(hear(), "READY=1\n");
-        // Ready means that a connection is taken.
+        assert_eq!(received(), "READY=1\n");
+        // READY means that connections are accepted.
         assert!(http::try_get(program.address(), "/hello.txt").is_ok());
         program.signal(Signal::TERM);
-        assert_eq!(hear(), "STOPPING=1\n");
+        assert_eq!(received(), "STOPPING=1\n");
         assert!(program.wait().success());
     }
 }

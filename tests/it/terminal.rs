@@ -1,4 +1,4 @@
-//! SIGHUP: a service survives it, unless the service had a terminal and the terminal is gone.
+//! SIGHUP does not end a service, unless the service had a terminal that was closed.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -11,7 +11,7 @@ use rustix::pty::{self, OpenptFlags};
 use super::support::http;
 use super::support::program::{Program, fingerpost};
 
-/// A pseudo-terminal. Dropping it hangs up the terminal, as closing a window does.
+/// A pseudo-terminal. Dropping it hangs up the terminal, like closing a window.
 struct Terminal {
     master: OwnedFd,
 }
@@ -28,7 +28,7 @@ impl Terminal {
         pty::ptsname(&self.master, Vec::new()).unwrap().into_string().unwrap()
     }
 
-    /// Starts `fingerpost` in a session of its own that has this terminal. `setup` is shell code that runs first.
+    /// Starts `fingerpost` in a new session with this terminal. `setup` is shell code that runs before it.
     fn start(&self, folder: &Path, setup: &str, arguments: &str) -> Program {
         // The first terminal that the leader of a session opens becomes the terminal of the session.
         let script = format!("{setup} exec \"$0\" {arguments} < {}", self.path());
@@ -64,13 +64,13 @@ fn a_service_ends_with_its_terminal() {
 }
 
 #[test]
-fn a_service_whose_terminal_is_there_survives_a_hangup() {
+fn a_service_with_an_open_terminal_survives_a_hangup() {
     for arguments in SERVICES {
         let (folder, terminal) = (folder(), Terminal::open());
         let mut service = terminal.start(folder.path(), "", arguments);
         let address = service.address();
         service.signal(Signal::HUP);
-        // Longer than the last check of the terminal.
+        // Longer than the time until the last check of the terminal.
         std::thread::sleep(std::time::Duration::from_secs(2));
         assert!(service.is_running(), "{arguments}");
         assert!(http::get(address, "/plshelp.txt").status >= 200, "{arguments}");
@@ -112,7 +112,7 @@ fn nohup_keeps_every_program_alive() {
     }
 }
 
-/// The helper of these tests gives a program a terminal.
+/// A test of the helper above.
 #[test]
 fn a_started_program_has_the_terminal() {
     let terminal = Terminal::open();

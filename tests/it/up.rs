@@ -7,7 +7,7 @@ use crate::support::program::{Program, fingerpost};
 use crate::support::{http, wait_until};
 
 #[test]
-fn one_command_brings_a_balancer_and_three_servers_that_answer_at_once() {
+fn one_command_starts_a_balancer_and_three_servers_that_answer_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let mut up = Program::start_in(folder.path(), ["up"]);
     let address = up.address();
@@ -32,7 +32,7 @@ fn one_command_brings_a_balancer_and_three_servers_that_answer_at_once() {
 }
 
 #[test]
-fn it_ends_with_its_terminal() {
+fn a_hangup_of_the_terminal_ends_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut up = Program::start_in(folder.path(), ["up"]);
     up.address();
@@ -42,14 +42,14 @@ fn it_ends_with_its_terminal() {
 }
 
 #[test]
-fn a_folder_of_ones_own_is_served_and_downloaded_with_the_line_that_up_prints() {
+fn the_given_folder_is_served_and_downloaded_with_the_printed_command() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("mine")).unwrap();
     std::fs::write(folder.path().join("mine/plshelp.txt"), "my own").unwrap();
     let up = Program::start_in(folder.path(), ["up", "--servers", "1", "--root", "mine"]);
     up.address();
     let line = up.stdout_after("To download through it: ");
-    // Pasted into a terminal, in another folder.
+    // The user may paste the command into a terminal in another folder.
     let other = tempfile::tempdir().unwrap();
     let get = Command::new("sh").args(["-c", &line]).current_dir(other.path()).output().unwrap();
     assert_eq!(get.status.code(), Some(0), "{}", String::from_utf8_lossy(&get.stderr));
@@ -57,7 +57,7 @@ fn a_folder_of_ones_own_is_served_and_downloaded_with_the_line_that_up_prints() 
 }
 
 #[test]
-fn every_address_that_is_printed_shows_a_page_to_a_browser() {
+fn every_printed_address_has_a_page_for_browsers() {
     let folder = tempfile::tempdir().unwrap();
     let up = Program::start_in(folder.path(), ["up"]);
     let server = up.stdout_after("Server 1 at http://");
@@ -85,14 +85,48 @@ fn every_address_that_is_printed_shows_a_page_to_a_browser() {
 }
 
 #[test]
-fn a_root_that_is_not_there_is_an_error_that_names_it() {
+fn probes_expect_the_content_of_the_probe_file_at_the_start() {
+    for (own, configured, state_after_change) in
+        [(None, None, "down"), (Some("my own"), None, "down"), (Some("my own"), Some("text:o"), "up")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("plshelp.txt");
+        if let Some(content) = own {
+            std::fs::write(&file, content).unwrap();
+        }
+        let mut arguments = vec!["up", "--servers", "1", "--root", ".", "--probe-interval", "200ms"];
+        arguments.extend(configured.into_iter().flat_map(|value| ["--probe-expect", value]));
+        let up = Program::start_in(folder.path(), arguments);
+        let admin = up.admin_address();
+        let table = || http::get(admin, "/api/v1/backends").text();
+        wait_until("the server to be up", || table().contains("\"state\":\"up\""));
+        let new = folder.path().join("new");
+        std::fs::write(&new, "another owner").unwrap();
+        std::fs::rename(new, file).unwrap();
+        let server = up.stdout_after("Server 1 at http://");
+        let server = server.trim_end_matches('/').parse().unwrap();
+        wait_until("the new content", || http::get(server, "/plshelp.txt").body == b"another owner");
+        let probes = || {
+            let metrics = http::get(admin, "/metrics").text();
+            let counts = metrics.lines().filter(|line| line.starts_with("fingerpost_probes_total"));
+            counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u32>().ok()).sum::<u32>()
+        };
+        let before = probes();
+        wait_until("five probes of the new content", || probes() >= before + 5);
+        assert!(table().contains(&format!("\"state\":\"{state_after_change}\"")), "{}", table());
+        assert_eq!(table().contains("other content than probes expect"), state_after_change == "down");
+    }
+}
+
+#[test]
+fn a_missing_root_is_an_error_that_names_it() {
     let output = fingerpost().args(["up", "--root", "/nowhere/at/all"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/at/all"));
 }
 
 #[test]
-fn settings_of_one_server_do_not_get_into_the_way_of_several() {
+fn settings_that_only_fit_one_server_are_ignored() {
     let folder = tempfile::tempdir().unwrap();
     let keys =
         "[server]\nport = 1\nadmin = '127.0.0.1:1'\nunix_socket = 'a'\n[balancer]\nunix_socket = 'b'\n";
@@ -103,13 +137,13 @@ fn settings_of_one_server_do_not_get_into_the_way_of_several() {
 }
 
 #[test]
-fn a_reader_that_has_gone_away_does_not_end_it_and_a_signal_still_does() {
+fn a_closed_output_does_not_end_it_and_a_signal_does() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = fingerpost();
     command.args(["up", "--servers", "1"]).current_dir(folder.path());
     let mut up = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(up.stdout.take());
-    // The log goes on to say what happens: the first probe is in, so every ready line has been written to nobody.
+    // After the first probe, all ready lines have been written to the closed pipe.
     let log = BufReader::new(up.stderr.take().unwrap());
     assert!(log.lines().any(|line| line.unwrap().contains("to=up")));
     let pid = rustix::process::Pid::from_child(&up);

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use fingerpost::balancer::backends::list;
-use fingerpost::balancer::health::{ProbeOutcome, Thresholds};
+use fingerpost::balancer::health::{HealthCheckConfig, ProbeOutcome};
 use fingerpost::balancer::load_report;
 use fingerpost::balancer::policy::{LoadSlab, MonotonicClock, PickRequest, Picks, PolicyName};
-use fingerpost::balancer::ranking::table::{Entry, Member, RoutingTable};
+use fingerpost::balancer::ranking::table::{BackendEntry, Member, RoutingTable};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -17,7 +17,7 @@ const SERVERS: usize = 10;
 /// Redirects per second. Each server can serve 100.
 const RATE: u32 = 600;
 
-const THRESHOLDS: Thresholds = Thresholds {
+const HEALTH_CHECK: HealthCheckConfig = HealthCheckConfig {
     fall: 3,
     rise: 2,
     interval: Duration::from_secs(1),
@@ -27,7 +27,7 @@ const THRESHOLDS: Thresholds = Thresholds {
 
 /// Ten equal servers that are probed every second. The first one may send any report.
 struct Fleet {
-    entries: Vec<Entry>,
+    entries: Vec<BackendEntry>,
     clock: MonotonicClock,
     now: Instant,
     random: SmallRng,
@@ -42,7 +42,8 @@ impl Fleet {
         let backends = list::parse(lines.join("\n").as_bytes()).backends;
         let now = Instant::now();
         let mut slab = LoadSlab::default();
-        let entries = backends.into_iter().map(|backend| Entry::new(Member::new(backend, &mut slab), now));
+        let entries =
+            backends.into_iter().map(|backend| BackendEntry::new(Member::new(backend, &mut slab), now));
         Self {
             entries: entries.collect(),
             clock: MonotonicClock::new(now),
@@ -71,11 +72,11 @@ impl Fleet {
             let report = load_report::parse(header.as_bytes()).ok().map(|parsed| parsed.report);
             let took = Duration::from_millis(1);
             let outcome = ProbeOutcome::Success { connect: took, first_byte: took, total: took, report };
-            entry.observe(&outcome, &THRESHOLDS, &self.clock, self.now);
+            entry.observe(&outcome, &HEALTH_CHECK, &self.clock, self.now);
         }
         let (name, random) = (PolicyName::Adaptive, &mut self.random);
         let table =
-            RoutingTable::build(1, &mut self.entries, name, &THRESHOLDS, &self.clock, self.now, random);
+            RoutingTable::build(1, &mut self.entries, name, &HEALTH_CHECK, &self.clock, self.now, random);
         let mut sent = vec![0; SERVERS];
         for _ in 0..self.rate {
             self.now += Duration::from_secs(1) / self.rate;

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use fingerpost::balancer::health::fleet::{self, Eligibility, Member, Mode};
+use fingerpost::balancer::health::fleet::{self, Eligibility, FleetMember, Mode};
 use fingerpost::balancer::health::{
-    Failure, FailureKind, Health, ProbeOutcome, State, Thresholds, Traffic, Transition,
+    FailureKind, Health, HealthCheckConfig, ProbeFailure, ProbeOutcome, State, Traffic, Transition,
 };
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-pub(super) const THRESHOLDS: Thresholds = Thresholds {
+pub(super) const HEALTH_CHECK: HealthCheckConfig = HealthCheckConfig {
     fall: 3,
     rise: 2,
     interval: Duration::from_secs(2),
@@ -25,7 +25,7 @@ pub(super) fn success() -> ProbeOutcome {
 }
 
 pub(super) fn failure(kind: FailureKind) -> ProbeOutcome {
-    ProbeOutcome::Failure(Failure { kind, detail: String::new() })
+    ProbeOutcome::Failure(ProbeFailure { kind, detail: String::new() })
 }
 
 fn kinds() -> impl Strategy<Value = FailureKind> {
@@ -54,7 +54,7 @@ fn play(
     let mut health = Health::new(start);
     for (index, failed) in outcomes.iter().enumerate() {
         let now = start + Duration::from_secs(index as u64);
-        let transition = health.observe(&outcome(*failed), &THRESHOLDS, now);
+        let transition = health.observe(&outcome(*failed), &HEALTH_CHECK, now);
         check(&health, &outcomes[..=index], transition, now);
     }
     health
@@ -69,8 +69,8 @@ proptest! {
             match health.state() {
                 State::Unknown => panic!("the state is unknown after a probe"),
                 State::Up => assert_eq!(in_a_row, 0),
-                State::Suspect => assert!((1..THRESHOLDS.fall).contains(&in_a_row)),
-                State::Down => assert!(in_a_row == 0 || in_a_row >= THRESHOLDS.fall || before != State::Suspect),
+                State::Suspect => assert!((1..HEALTH_CHECK.fall).contains(&in_a_row)),
+                State::Down => assert!(in_a_row == 0 || in_a_row >= HEALTH_CHECK.fall || before != State::Suspect),
             }
             assert_eq!(transition.is_some(), before != health.state());
             if let Some(transition) = transition {
@@ -84,8 +84,8 @@ proptest! {
     #[test]
     fn rise_successes_in_a_row_bring_any_backend_up(outcomes in outcomes()) {
         let mut health = play(&outcomes, |_, _, _, _| {});
-        for _ in 0..THRESHOLDS.rise {
-            health.observe(&success(), &THRESHOLDS, Instant::now());
+        for _ in 0..HEALTH_CHECK.rise {
+            health.observe(&success(), &HEALTH_CHECK, Instant::now());
         }
         prop_assert_eq!(health.state(), State::Up);
     }
@@ -93,8 +93,8 @@ proptest! {
     #[test]
     fn fall_failures_in_a_row_bring_any_backend_down(outcomes in outcomes(), kind in kinds()) {
         let mut health = play(&outcomes, |_, _, _, _| {});
-        for _ in 0..THRESHOLDS.fall {
-            health.observe(&failure(kind), &THRESHOLDS, Instant::now());
+        for _ in 0..HEALTH_CHECK.fall {
+            health.observe(&failure(kind), &HEALTH_CHECK, Instant::now());
         }
         prop_assert_eq!(health.state(), State::Down);
         prop_assert!(health.reason().to_string().contains(&kind.to_string()));
@@ -104,7 +104,7 @@ proptest! {
     fn a_failure_of_the_prober_does_not_change_the_state(outcomes in outcomes()) {
         let mut health = play(&outcomes, |_, _, _, _| {});
         let before = health.state();
-        prop_assert_eq!(health.observe(&failure(FailureKind::Prober), &THRESHOLDS, Instant::now()), None);
+        prop_assert_eq!(health.observe(&failure(FailureKind::Prober), &HEALTH_CHECK, Instant::now()), None);
         prop_assert_eq!(health.state(), before);
     }
 
@@ -113,26 +113,26 @@ proptest! {
         let health = play(&outcomes, |_, _, _, _| {});
         let mut random = SmallRng::seed_from_u64(seed);
         for traffic in [Traffic::Idle, Traffic::Active] {
-            let delay = health.next_probe(&THRESHOLDS, traffic, &mut random);
-            prop_assert!(delay >= THRESHOLDS.interval.mul_f64(0.9 / 4.0));
+            let delay = health.next_probe(&HEALTH_CHECK, traffic, &mut random);
+            prop_assert!(delay >= HEALTH_CHECK.interval.mul_f64(0.9 / 4.0));
             let longest = match health.state() {
-                State::Down => THRESHOLDS.backoff_max,
-                State::Suspect => THRESHOLDS.interval / 4,
-                State::Unknown | State::Up => THRESHOLDS.interval,
+                State::Down => HEALTH_CHECK.backoff_max,
+                State::Suspect => HEALTH_CHECK.interval / 4,
+                State::Unknown | State::Up => HEALTH_CHECK.interval,
             };
             prop_assert!(delay <= longest.mul_f64(1.1));
         }
     }
 
     #[test]
-    fn warmth_grows_to_one(outcomes in outcomes()) {
+    fn slow_start_share_grows_to_one(outcomes in outcomes()) {
         let health = play(&outcomes, |_, _, _, _| {});
         let now = Instant::now() + Duration::from_secs(outcomes.len() as u64);
         let mut last = 0.1;
         for second in 0..12 {
-            let warmth = health.warmth(&THRESHOLDS, now + Duration::from_secs(second));
-            prop_assert!((last..=1.0).contains(&warmth));
-            last = warmth;
+            let share = health.slow_start_share(&HEALTH_CHECK, now + Duration::from_secs(second));
+            prop_assert!((last..=1.0).contains(&share));
+            last = share;
         }
         prop_assert!((last - 1.0).abs() < f64::EPSILON);
     }
@@ -142,17 +142,17 @@ proptest! {
         fleet in proptest::collection::vec((outcomes(), 0_u32..3, any::<Option<u16>>()), 0..40),
     ) {
         let healths: Vec<Health> = fleet.iter().map(|(outcomes, ..)| play(outcomes, |_, _, _, _| {})).collect();
-        let members: Vec<Member<'_>> = healths
+        let members: Vec<FleetMember<'_>> = healths
             .iter()
             .zip(&fleet)
-            .map(|(health, (_, tier, milliseconds))| Member {
+            .map(|(health, (_, tier, milliseconds))| FleetMember {
                 health,
                 tier: *tier,
                 response_time: milliseconds.map(|it| Duration::from_millis(it.into())),
             })
             .collect();
         let now = Instant::now() + Duration::from_mins(1);
-        let selection = fleet::select(&members, &THRESHOLDS, now);
+        let selection = fleet::select(&members, &HEALTH_CHECK, now);
         prop_assert_eq!(selection.eligibilities.len(), members.len());
         let tiers: Vec<u32> = selection
             .eligibilities
@@ -191,10 +191,10 @@ fn fleet(up: usize, failed: usize, kind: FailureKind) -> (Vec<Health>, Instant) 
     let now = start + Duration::from_secs(1);
     let mut healths = vec![Health::new(start); up + failed];
     for (index, health) in healths.iter_mut().enumerate() {
-        health.observe(&success(), &THRESHOLDS, start);
-        for _ in 0..THRESHOLDS.fall {
+        health.observe(&success(), &HEALTH_CHECK, start);
+        for _ in 0..HEALTH_CHECK.fall {
             if index >= up {
-                health.observe(&failure(kind), &THRESHOLDS, now);
+                health.observe(&failure(kind), &HEALTH_CHECK, now);
             }
         }
     }
@@ -204,9 +204,9 @@ fn fleet(up: usize, failed: usize, kind: FailureKind) -> (Vec<Health>, Instant) 
 #[track_caller]
 fn check(up: usize, failed: usize, kind: FailureKind, later: u64, mode: Mode, chosen: usize) {
     let (healths, now) = fleet(up, failed, kind);
-    let members: Vec<Member<'_>> =
-        healths.iter().map(|health| Member { health, tier: 0, response_time: None }).collect();
-    let selection = fleet::select(&members, &THRESHOLDS, now + Duration::from_secs(later));
+    let members: Vec<FleetMember<'_>> =
+        healths.iter().map(|health| FleetMember { health, tier: 0, response_time: None }).collect();
+    let selection = fleet::select(&members, &HEALTH_CHECK, now + Duration::from_secs(later));
     let count = selection.eligibilities.iter().filter(|it| matches!(it, Eligibility::Chosen(_))).count();
     assert_eq!((selection.mode, count), (mode, chosen), "{up} up, {failed} {kind}");
 }
@@ -241,15 +241,15 @@ fn silent_backends_of_a_small_fleet_are_excluded_at_once() {
 #[test]
 fn at_most_a_tenth_of_the_backends_are_ejected_as_slow() {
     let (healths, now) = fleet(20, 0, FailureKind::Refused);
-    let members: Vec<Member<'_>> = healths
+    let members: Vec<FleetMember<'_>> = healths
         .iter()
         .zip(0..)
         .map(|(health, index)| {
             let milliseconds = if index < 3 { 900 + index } else { 30 };
-            Member { health, tier: 0, response_time: Some(Duration::from_millis(milliseconds)) }
+            FleetMember { health, tier: 0, response_time: Some(Duration::from_millis(milliseconds)) }
         })
         .collect();
-    let eligibilities = fleet::select(&members, &THRESHOLDS, now).eligibilities;
+    let eligibilities = fleet::select(&members, &HEALTH_CHECK, now).eligibilities;
     let ejected: Vec<usize> =
         (0..20).filter(|index| matches!(eligibilities[*index], Eligibility::Ejected(_))).collect();
     assert_eq!(ejected, [1, 2], "the slowest two of three");
@@ -258,7 +258,7 @@ fn at_most_a_tenth_of_the_backends_are_ejected_as_slow() {
 /// In a fleet of a thousand, a backend gets a client only every few seconds. Its failure must still be noticed quickly.
 #[test]
 fn a_client_within_four_intervals_makes_a_backend_active() {
-    let interval = THRESHOLDS.interval;
+    let interval = HEALTH_CHECK.interval;
     assert_eq!(Traffic::after(None, interval), Traffic::Idle);
     assert_eq!(Traffic::after(Some(interval * 3), interval), Traffic::Active);
     assert_eq!(Traffic::after(Some(interval * 5), interval), Traffic::Idle);

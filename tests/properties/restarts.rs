@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use fingerpost::balancer::backends::list;
-use fingerpost::balancer::health::{Failure, FailureKind, ProbeOutcome};
+use fingerpost::balancer::health::{FailureKind, ProbeFailure, ProbeOutcome};
 use fingerpost::balancer::load_report::LoadReport;
 use fingerpost::balancer::policy::{LoadSlab, MonotonicClock};
-use fingerpost::balancer::ranking::table::{Entry, Member};
+use fingerpost::balancer::ranking::table::{BackendEntry, Member};
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::health::THRESHOLDS;
+use super::health::HEALTH_CHECK;
 
 /// One address that is probed every second.
 struct Address {
-    entry: Entry,
+    entry: BackendEntry,
     clock: MonotonicClock,
     now: Instant,
 }
@@ -24,12 +24,12 @@ impl Address {
         let now = Instant::now();
         let backend = list::parse(b"server:80").backends.remove(0);
         let member = Member::new(backend, &mut LoadSlab::default());
-        Self { entry: Entry::new(member, now), clock: MonotonicClock::new(now), now }
+        Self { entry: BackendEntry::new(member, now), clock: MonotonicClock::new(now), now }
     }
 
     fn observe(&mut self, outcome: &ProbeOutcome) {
         self.now += Duration::from_secs(1);
-        self.entry.observe(outcome, &THRESHOLDS, &self.clock, self.now);
+        self.entry.observe(outcome, &HEALTH_CHECK, &self.clock, self.now);
     }
 
     /// Observes a report of the server process `boot`, which has completed `completed` requests.
@@ -51,16 +51,16 @@ impl Address {
     }
 
     fn fail(&mut self) {
-        let failure = Failure { kind: FailureKind::Refused, detail: String::new() };
+        let failure = ProbeFailure { kind: FailureKind::Refused, detail: String::new() };
         self.observe(&ProbeOutcome::Failure(failure));
     }
 
-    fn warmth(&self) -> f64 {
-        self.entry.health.warmth(&THRESHOLDS, self.now)
+    fn slow_start_share(&self) -> f64 {
+        self.entry.health.slow_start_share(&HEALTH_CHECK, self.now)
     }
 
     fn is_warm(&self) -> bool {
-        (self.warmth() - 1.0).abs() < f64::EPSILON
+        (self.slow_start_share() - 1.0).abs() < f64::EPSILON
     }
 
     fn reason(&self) -> String {
@@ -75,7 +75,7 @@ fn a_restart_between_two_probes_begins_a_slow_start_and_shows_in_the_reason() {
     assert!(address.is_warm());
     let steady = address.reason();
     address.succeed(2, 0);
-    assert!(address.warmth() <= 0.1);
+    assert!(address.slow_start_share() <= 0.1);
     assert_ne!(address.reason(), steady);
     (1..11).for_each(|second| address.succeed(2, second));
     assert!(address.is_warm());
@@ -107,9 +107,9 @@ fn repeated_crashes_begin_a_slow_start_each_and_do_not_look_like_a_shared_addres
             address.succeed(boot, second);
         }
         assert!(!address.entry.estimate.is_shared(), "boot {boot}");
-        (0..THRESHOLDS.fall).for_each(|_| address.fail());
-        (0..THRESHOLDS.rise).for_each(|_| address.succeed(boot + 1, 0));
-        assert!(address.warmth() <= 0.1, "boot {boot}");
+        (0..HEALTH_CHECK.fall).for_each(|_| address.fail());
+        (0..HEALTH_CHECK.rise).for_each(|_| address.succeed(boot + 1, 0));
+        assert!(address.slow_start_share() <= 0.1, "boot {boot}");
     }
 }
 

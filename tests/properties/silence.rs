@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use fingerpost::balancer::health::fleet::{self, Eligibility, Member, Mode};
-use fingerpost::balancer::health::{FailureKind, Health, State, Thresholds, Traffic};
+use fingerpost::balancer::health::fleet::{self, Eligibility, FleetMember, Mode};
+use fingerpost::balancer::health::{FailureKind, Health, HealthCheckConfig, State, Traffic};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use super::health::{THRESHOLDS, failure, outcome, outcomes, success};
+use super::health::{HEALTH_CHECK, failure, outcome, outcomes, success};
 
 /// The selection from ten backends that answer and ten that answered before these failures. Returns the mode and the number of
 /// chosen backends.
@@ -17,16 +17,16 @@ fn selection_after(failures: &[FailureKind]) -> (Mode, usize) {
     let start = Instant::now();
     let mut healths = vec![Health::new(start); 20];
     for (index, health) in healths.iter_mut().enumerate() {
-        health.observe(&success(), &THRESHOLDS, start);
+        health.observe(&success(), &HEALTH_CHECK, start);
         for kind in failures {
             if index >= 10 {
-                health.observe(&failure(*kind), &THRESHOLDS, start);
+                health.observe(&failure(*kind), &HEALTH_CHECK, start);
             }
         }
     }
-    let members: Vec<Member<'_>> =
-        healths.iter().map(|health| Member { health, tier: 0, response_time: None }).collect();
-    let selection = fleet::select(&members, &THRESHOLDS, start + Duration::from_secs(1));
+    let members: Vec<FleetMember<'_>> =
+        healths.iter().map(|health| FleetMember { health, tier: 0, response_time: None }).collect();
+    let selection = fleet::select(&members, &HEALTH_CHECK, start + Duration::from_secs(1));
     let chosen = selection.eligibilities.iter().filter(|it| matches!(it, Eligibility::Chosen(_))).count();
     (selection.mode, chosen)
 }
@@ -47,47 +47,47 @@ fn the_reason_shows_a_failure_of_the_prober_until_the_next_probe_ends() {
     let now = Instant::now();
     let mut health = Health::new(now);
     let reason = |health: &Health| health.reason().to_string();
-    health.observe(&success(), &THRESHOLDS, now);
+    health.observe(&success(), &HEALTH_CHECK, now);
     let steady = reason(&health);
-    health.observe(&failure(FailureKind::Prober), &THRESHOLDS, now);
+    health.observe(&failure(FailureKind::Prober), &HEALTH_CHECK, now);
     assert_ne!(reason(&health), steady);
-    health.observe(&success(), &THRESHOLDS, now);
+    health.observe(&success(), &HEALTH_CHECK, now);
     assert_eq!(reason(&health), steady);
     for _ in 0..3 {
-        health.observe(&failure(FailureKind::Refused), &THRESHOLDS, now);
+        health.observe(&failure(FailureKind::Refused), &HEALTH_CHECK, now);
     }
     let down = reason(&health);
-    health.observe(&failure(FailureKind::Prober), &THRESHOLDS, now);
+    health.observe(&failure(FailureKind::Prober), &HEALTH_CHECK, now);
     assert_eq!(reason(&health), down);
 }
 
 /// Simulates a fleet in which half of the backends become silent at the same time. Returns the mode and the healths at
 /// each second after that.
-fn half_becomes_silent(thresholds: &Thresholds, seconds: u64) -> Vec<(Mode, Vec<Health>)> {
+fn half_becomes_silent(health_check: &HealthCheckConfig, seconds: u64) -> Vec<(Mode, Vec<Health>)> {
     let start = Instant::now();
     let hour = start + Duration::from_hours(1);
     let mut random = SmallRng::seed_from_u64(1);
-    let timeout = Duration::from_secs(1).min(thresholds.interval / 2);
+    let timeout = Duration::from_secs(1).min(health_check.interval / 2);
     let mut healths = vec![Health::new(start); 20];
-    let mut due: Vec<Instant> = (0..20).map(|at| start + thresholds.interval * at / 20).collect();
+    let mut due: Vec<Instant> = (0..20).map(|at| start + health_check.interval * at / 20).collect();
     let mut modes = Vec::new();
     for now in (0..3600 + seconds).map(|second| start + Duration::from_secs(second)) {
         for (index, health) in healths.iter_mut().enumerate() {
             while due[index] <= now {
                 let ended = if index < 10 || due[index] < hour {
-                    health.observe(&success(), thresholds, due[index]);
+                    health.observe(&success(), health_check, due[index]);
                     due[index]
                 } else {
-                    health.observe(&failure(FailureKind::TimedOut), thresholds, due[index] + timeout);
+                    health.observe(&failure(FailureKind::TimedOut), health_check, due[index] + timeout);
                     due[index] + timeout
                 };
-                due[index] = ended + health.next_probe(thresholds, Traffic::Idle, &mut random);
+                due[index] = ended + health.next_probe(health_check, Traffic::Idle, &mut random);
             }
         }
         if now >= hour {
-            let members: Vec<Member<'_>> =
-                healths.iter().map(|health| Member { health, tier: 0, response_time: None }).collect();
-            modes.push((fleet::select(&members, thresholds, now).mode, healths.clone()));
+            let members: Vec<FleetMember<'_>> =
+                healths.iter().map(|health| FleetMember { health, tier: 0, response_time: None }).collect();
+            modes.push((fleet::select(&members, health_check, now).mode, healths.clone()));
         }
     }
     modes
@@ -96,9 +96,9 @@ fn half_becomes_silent(thresholds: &Thresholds, seconds: u64) -> Vec<(Mode, Vec<
 #[test]
 fn silence_of_half_the_fleet_puts_the_prober_in_doubt_for_any_interval() {
     for interval in [1, 2, 5, 10, 20, 60, 300] {
-        let thresholds = Thresholds { interval: Duration::from_secs(interval), ..THRESHOLDS };
+        let health_check = HealthCheckConfig { interval: Duration::from_secs(interval), ..HEALTH_CHECK };
         let seconds = interval.max(8) * 11;
-        let modes = half_becomes_silent(&thresholds, seconds);
+        let modes = half_becomes_silent(&health_check, seconds);
         let noticed = modes
             .iter()
             .position(|(_, healths)| healths[10..].iter().all(|health| health.state() != State::Up))
@@ -124,17 +124,17 @@ proptest! {
         let mut troubled = Health::new(start);
         for (failed, second) in outcomes.iter().zip(0..) {
             let now = start + Duration::from_secs(second);
-            plain.observe(&outcome(*failed), &THRESHOLDS, now);
-            troubled.observe(&outcome(*failed), &THRESHOLDS, now);
-            troubled.observe(&failure(FailureKind::Prober), &THRESHOLDS, now);
+            plain.observe(&outcome(*failed), &HEALTH_CHECK, now);
+            troubled.observe(&outcome(*failed), &HEALTH_CHECK, now);
+            troubled.observe(&failure(FailureKind::Prober), &HEALTH_CHECK, now);
         }
         let pause = |health: &Health| {
-            health.next_probe(&THRESHOLDS, Traffic::Idle, &mut SmallRng::seed_from_u64(seed))
+            health.next_probe(&HEALTH_CHECK, Traffic::Idle, &mut SmallRng::seed_from_u64(seed))
         };
         prop_assert_eq!(pause(&plain), pause(&troubled));
         let selected = |health: &Health| {
-            let members = vec![Member { health, tier: 0, response_time: None }; 12];
-            fleet::select(&members, &THRESHOLDS, start + Duration::from_secs(outcomes.len() as u64))
+            let members = vec![FleetMember { health, tier: 0, response_time: None }; 12];
+            fleet::select(&members, &HEALTH_CHECK, start + Duration::from_secs(outcomes.len() as u64))
         };
         prop_assert_eq!(selected(&plain), selected(&troubled));
     }

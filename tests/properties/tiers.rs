@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use fingerpost::balancer::health::fleet::{self, Eligibility, Member, Mode, Outlier};
+use fingerpost::balancer::health::fleet::{self, Eligibility, FleetMember, Mode, Outlier};
 use fingerpost::balancer::health::{FailureKind, Health, State};
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::health::{THRESHOLDS, failure, outcome, outcomes, success};
+use super::health::{HEALTH_CHECK, failure, outcome, outcomes, success};
 
 /// One tier of a fleet.
 struct Tier {
@@ -21,10 +21,10 @@ fn fleet(tiers: &[Tier], now: Instant, ago: Duration) -> Vec<(Health, u32)> {
     for (tier, number) in tiers.iter().zip(0..) {
         for index in 0..tier.up + tier.silent {
             let mut health = Health::new(now - ago);
-            health.observe(&success(), &THRESHOLDS, now - ago);
-            for _ in 0..THRESHOLDS.fall {
+            health.observe(&success(), &HEALTH_CHECK, now - ago);
+            for _ in 0..HEALTH_CHECK.fall {
                 if index >= tier.up {
-                    health.observe(&failure(FailureKind::TimedOut), &THRESHOLDS, now - ago);
+                    health.observe(&failure(FailureKind::TimedOut), &HEALTH_CHECK, now - ago);
                 }
             }
             healths.push((health, number));
@@ -37,9 +37,11 @@ fn fleet(tiers: &[Tier], now: Instant, ago: Duration) -> Vec<(Health, u32)> {
 fn chosen(tiers: &[Tier], ago: u64) -> (Mode, Vec<usize>) {
     let now = Instant::now() + Duration::from_mins(10);
     let healths = fleet(tiers, now, Duration::from_secs(ago));
-    let members: Vec<Member<'_>> =
-        healths.iter().map(|(health, tier)| Member { health, tier: *tier, response_time: None }).collect();
-    let selection = fleet::select(&members, &THRESHOLDS, now);
+    let members: Vec<FleetMember<'_>> = healths
+        .iter()
+        .map(|(health, tier)| FleetMember { health, tier: *tier, response_time: None })
+        .collect();
+    let selection = fleet::select(&members, &HEALTH_CHECK, now);
     let mut counts = vec![0; tiers.len()];
     for (eligibility, member) in selection.eligibilities.iter().zip(&members) {
         counts[member.tier as usize] += usize::from(matches!(eligibility, Eligibility::Chosen(_)));
@@ -80,7 +82,7 @@ fn servers_are_compared_only_within_their_tier() {
     let now = Instant::now();
     let tiers = [Tier { up: 10, silent: 0 }, Tier { up: 90, silent: 0 }];
     let healths = fleet(&tiers, now, Duration::ZERO);
-    let members: Vec<Member<'_>> = healths
+    let members: Vec<FleetMember<'_>> = healths
         .iter()
         .zip(0..)
         .map(|((health, tier), index)| {
@@ -89,17 +91,17 @@ fn servers_are_compared_only_within_their_tier() {
                 (_, 0) => 150,
                 _ => 1,
             };
-            Member { health, tier: *tier, response_time: Some(Duration::from_millis(milliseconds)) }
+            FleetMember { health, tier: *tier, response_time: Some(Duration::from_millis(milliseconds)) }
         })
         .collect();
-    let eligibilities = fleet::select(&members, &THRESHOLDS, now).eligibilities;
+    let eligibilities = fleet::select(&members, &HEALTH_CHECK, now).eligibilities;
     assert_eq!(eligibilities[0], Eligibility::Ejected(Outlier::Slow));
     assert!(eligibilities[1..10].iter().all(|it| *it == Eligibility::Chosen(1.0)), "{eligibilities:?}");
     assert!(eligibilities[10..].iter().all(|it| *it == Eligibility::SpareTier), "{eligibilities:?}");
 
     // One server in the lowest tier, nine much faster ones in the next.
-    let alone: Vec<Member<'_>> = members[1..2].iter().chain(&members[10..19]).copied().collect();
-    let eligibilities = fleet::select(&alone, &THRESHOLDS, now).eligibilities;
+    let alone: Vec<FleetMember<'_>> = members[1..2].iter().chain(&members[10..19]).copied().collect();
+    let eligibilities = fleet::select(&alone, &HEALTH_CHECK, now).eligibilities;
     assert_eq!(eligibilities[0], Eligibility::Chosen(1.0), "{eligibilities:?}");
 }
 
@@ -115,22 +117,22 @@ proptest! {
             .map(|(outcomes, ..)| {
                 let mut health = Health::new(start);
                 for (failed, second) in outcomes.iter().zip(0..) {
-                    health.observe(&outcome(*failed), &THRESHOLDS, start + Duration::from_secs(second));
+                    health.observe(&outcome(*failed), &HEALTH_CHECK, start + Duration::from_secs(second));
                 }
                 health
             })
             .collect();
-        let members: Vec<Member<'_>> = healths
+        let members: Vec<FleetMember<'_>> = healths
             .iter()
             .zip(&servers)
-            .map(|(health, (_, tier, tens))| Member {
+            .map(|(health, (_, tier, tens))| FleetMember {
                 health,
                 tier: *tier,
                 response_time: tens.map(|tens| Duration::from_millis(u64::from(tens) * 10)),
             })
             .collect();
-        let selection = fleet::select(&members, &THRESHOLDS, start + Duration::from_secs(later));
-        let is_up = |member: &&Member<'_>| member.health.state() == State::Up;
+        let selection = fleet::select(&members, &HEALTH_CHECK, start + Duration::from_secs(later));
+        let is_up = |member: &&FleetMember<'_>| member.health.state() == State::Up;
         let expected = members.iter().filter(is_up).map(|member| member.tier).min();
         let eligibilities = || selection.eligibilities.iter().zip(&members);
         if let Some(expected) = expected {

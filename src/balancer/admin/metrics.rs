@@ -1,4 +1,4 @@
-//! The balancer's metrics. Counters of the request path are kept by each HTTP worker for itself and added up here.
+//! The metrics of the balancer. Each HTTP worker has its own counters of the request path; a scrape sums them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,25 +14,25 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use crate::balancer::health::{FailureKind, ProbeOutcome, State};
-use crate::balancer::ranking::publication::Publication;
-use crate::balancer::ranking::table::Entry;
+use crate::balancer::ranking::publisher::TablePublisher;
+use crate::balancer::ranking::table::BackendEntry;
 use crate::supervision::SupervisionMetrics;
 use crate::telemetry::exposition;
 
-/// Seconds, in a gauge.
+/// A gauge in seconds.
 pub type SecondsGauge = Gauge<f64, AtomicU64>;
 
-/// The statuses the balancer answers with, in the order in which a worker counts them.
+/// The statuses of the balancer, in the order of the counters of a worker.
 const STATUSES: [u16; 8] = [301, 302, 307, 308, 400, 404, 501, 503];
 
-/// What one HTTP worker has answered. Each worker writes its own, so no cache line is shared on the request path.
+/// The answers of one HTTP worker, by status. Each worker has its own counters, so the request path shares no cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct WorkerCounters {
+pub struct AnswerCounters {
     answers: [AtomicU64; STATUSES.len()],
 }
 
-impl WorkerCounters {
+impl AnswerCounters {
     /// Counts an answer.
     pub fn answered(&self, status: u16) {
         let counter = STATUSES.iter().position(|known| *known == status).and_then(|at| self.answers.get(at));
@@ -46,7 +46,7 @@ impl WorkerCounters {
 #[derive(Debug, Clone, Default)]
 pub struct RankingMetrics {
     probes: Family<OutcomeLabels, Counter>,
-    /// How long the latest probe result waited in the mailbox.
+    /// The time that the latest probe result spent in the mailbox.
     pub mailbox_age: SecondsGauge,
 }
 
@@ -56,7 +56,7 @@ struct OutcomeLabels {
 }
 
 impl RankingMetrics {
-    /// Counts the end of a probe.
+    /// Counts a probe by its outcome.
     pub fn probed(&self, outcome: &ProbeOutcome) {
         let outcome = match outcome {
             ProbeOutcome::Success { .. } => "success",
@@ -67,7 +67,7 @@ impl RankingMetrics {
 
     fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        // All of them from the start, so that the first failure of a kind is an increase.
+        // All series exist from the start, so that the first failure of a kind is an increase.
         for outcome in FailureKind::LABELS.into_iter().chain(["success"]) {
             drop(metrics.probes.get_or_create(&OutcomeLabels { outcome }));
         }
@@ -75,19 +75,19 @@ impl RankingMetrics {
         registry.register("probes", help, metrics.probes.clone());
         registry.register(
             "ranking_mailbox_age_seconds",
-            "How long the latest probe result waited to be taken in",
+            "The time that the latest probe result waited for the ranking",
             metrics.mailbox_age.clone(),
         );
         metrics
     }
 }
 
-/// What was wrong with load reports.
+/// Counters of invalid load reports.
 #[derive(Debug, Clone, Default)]
 pub struct ReportMetrics {
-    /// Reports that could not be read and were left out.
+    /// Reports that were ignored because they could not be parsed.
     pub unreadable: Counter,
-    /// Values that could not be true and were moved to the nearest limit.
+    /// Values outside of their limits that were clamped.
     pub clamped: Counter,
 }
 
@@ -96,12 +96,12 @@ impl ReportMetrics {
         let metrics = Self::default();
         registry.register(
             "load_reports_unreadable",
-            "Load reports of servers that could not be read and were left out",
+            "Load reports of servers that were ignored because they could not be parsed",
             metrics.unreadable.clone(),
         );
         registry.register(
             "load_report_values_clamped",
-            "Values in load reports that could not be true and were moved to the nearest limit",
+            "Values in load reports that were outside of their limits and were clamped",
             metrics.clamped.clone(),
         );
         metrics
@@ -112,18 +112,18 @@ impl ReportMetrics {
 #[derive(Debug)]
 pub struct BalancerMetrics {
     registry: Registry,
-    workers: Arc<ArcSwap<Vec<Arc<WorkerCounters>>>>,
+    workers: Arc<ArcSwap<Vec<Arc<AnswerCounters>>>>,
     /// Restarts of actors.
     pub supervision: SupervisionMetrics,
     /// Probes.
     pub ranking: RankingMetrics,
     /// Load reports.
     pub reports: ReportMetrics,
-    /// Routing tables that a worker could not take in time.
+    /// Routing tables that did not fit into the mailbox of a worker.
     pub tables_lost: Counter,
-    /// Probe results over which the ranking panicked.
+    /// Probe results that were lost because the ranking panicked.
     pub results_lost: Counter,
-    /// The time between two probes of one backend, stretched by the budget.
+    /// The interval between two probes of one backend, with the stretch by the budget.
     pub probe_interval: SecondsGauge,
 }
 
@@ -137,17 +137,17 @@ impl Default for BalancerMetrics {
         let probe_interval = SecondsGauge::default();
         registry.register(
             "tables_lost",
-            "Routing tables that a worker's mailbox could not take; the next one heals it",
+            "Routing tables that did not fit into the mailbox of a worker; the next table replaces each of them",
             tables_lost.clone(),
         );
         registry.register(
             "probe_results_lost",
-            "Probe results over which the ranking panicked",
+            "Probe results that were lost because the ranking panicked",
             results_lost.clone(),
         );
         registry.register(
             "probe_interval_seconds",
-            "The time between two probes of one server, stretched where the budget asks for it",
+            "The interval between two probes of one server, stretched if the probe budget requires it",
             probe_interval.clone(),
         );
         Self {
@@ -164,20 +164,20 @@ impl Default for BalancerMetrics {
 }
 
 impl BalancerMetrics {
-    /// Adds the figures of the latest table at each scrape, with series of their own for the first `most_backends` of the
-    /// list.
-    pub fn observe(&mut self, publication: Arc<Publication>, most_backends: usize) {
+    /// Adds the figures of the latest table to each scrape, with separate series for the first `most_backends` backends of
+    /// the list.
+    pub fn observe(&mut self, publisher: Arc<TablePublisher>, most_backends: usize) {
         let workers = Arc::clone(&self.workers);
-        self.registry.register_collector(Box::new(TableCollector { publication, most_backends, workers }));
+        self.registry.register_collector(Box::new(TableCollector { publisher, most_backends, workers }));
     }
 
-    /// Counters for one HTTP worker. Those of a worker that has ended are used again, so that nothing they counted is
-    /// lost and their number stays that of the workers.
+    /// Counters for one HTTP worker. The counters of a worker that has ended are reused, so that no count is lost and the
+    /// number of counters does not grow.
     #[must_use]
-    pub fn worker(&self) -> Arc<WorkerCounters> {
+    pub fn worker(&self) -> Arc<AnswerCounters> {
         let known = self.workers.load().iter().find(|known| Arc::strong_count(known) == 1).map(Arc::clone);
         known.unwrap_or_else(|| {
-            let counters = Arc::new(WorkerCounters::default());
+            let counters = Arc::new(AnswerCounters::default());
             self.workers.rcu(|workers| {
                 let mut workers = Vec::clone(workers);
                 workers.push(Arc::clone(&counters));
@@ -194,12 +194,12 @@ impl BalancerMetrics {
     }
 }
 
-/// Reads the figures of the latest table and of the workers.
+/// Collects the figures of the latest table and of the workers.
 struct TableCollector {
-    publication: Arc<Publication>,
-    /// Backends of the list with series of their own.
+    publisher: Arc<TablePublisher>,
+    /// The number of backends with separate series.
     most_backends: usize,
-    workers: Arc<ArcSwap<Vec<Arc<WorkerCounters>>>>,
+    workers: Arc<ArcSwap<Vec<Arc<AnswerCounters>>>>,
 }
 
 impl fmt::Debug for TableCollector {
@@ -210,14 +210,14 @@ impl fmt::Debug for TableCollector {
 
 const STATES: [State; 4] = [State::Unknown, State::Up, State::Suspect, State::Down];
 
-/// The series of each of these backends.
-fn encode_backends(entries: &[Entry], encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-    let id = |entry: &Entry| entry.member.backend.id().to_string();
+/// Encodes the series of each of these backends.
+fn encode_backends(entries: &[BackendEntry], encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let id = |entry: &BackendEntry| entry.member.backend.id().to_string();
     let counter = ConstCounter::new(0_u64).metric_type();
     let mut family = encoder.encode_descriptor("redirects", "Clients sent to each server", None, counter)?;
     for entry in entries {
         let labels = [("backend", id(entry))];
-        ConstCounter::new(entry.member.ledger.redirects()).encode(family.encode_family(&labels)?)?;
+        ConstCounter::new(entry.member.load.redirects()).encode(family.encode_family(&labels)?)?;
     }
 
     let gauge = ConstGauge::new(0_u64).metric_type();
@@ -231,7 +231,7 @@ fn encode_backends(entries: &[Entry], encoder: &mut DescriptorEncoder<'_>) -> Re
         }
     }
 
-    let help = "Time that each server takes to answer a probe, the estimate that ranks it";
+    let help = "Estimated response time of a probe of each server, which determines its rank";
     let mut family = encoder.encode_descriptor("backend_response_seconds", help, None, gauge)?;
     for entry in entries {
         if let Some(time) = entry.estimate.response_time() {
@@ -240,18 +240,18 @@ fn encode_backends(entries: &[Entry], encoder: &mut DescriptorEncoder<'_>) -> Re
         }
     }
 
-    let help = "Requests probably in flight at each server: of its latest load report, and sent since";
+    let help = "Estimated requests in flight at each server: of its latest load report, and redirected since";
     let mut family = encoder.encode_descriptor("backend_requests_in_flight", help, None, gauge)?;
     for entry in entries {
         let labels = [("backend", id(entry))];
-        ConstGauge::new(entry.member.ledger.outstanding()).encode(family.encode_family(&labels)?)?;
+        ConstGauge::new(entry.member.load.outstanding()).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }
 
 impl Collector for TableCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let table = self.publication.latest();
+        let table = self.publisher.latest();
 
         let counter = ConstCounter::new(0_u64);
         let mut family =
@@ -287,12 +287,12 @@ impl Collector for TableCollector {
         for (name, help, count) in [
             (
                 "load_reports_stuck",
-                "Servers whose load reports do not change though clients are sent, and are left out",
+                "Servers whose load reports are ignored because they do not change although clients are sent",
                 estimates().filter(|estimate| estimate.is_stuck()).count(),
             ),
             (
                 "load_reports_shared",
-                "Addresses at which several servers seem to take turns, and whose load reports are left out",
+                "Addresses whose load reports are ignored because several servers seem to share them",
                 estimates().filter(|estimate| estimate.is_shared()).count(),
             ),
         ] {

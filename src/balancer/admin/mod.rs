@@ -1,5 +1,5 @@
-//! What an operator and a monitoring system see of a running balancer. It has a listener of its own, so that no
-//! file name is shadowed.
+//! The pages of a running balancer for operators and monitoring. They have their own listener, because their paths could
+//! be names of files for clients.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use actix_web::web::{self, Data, Json, Path};
 use prometheus_client::registry::Registry;
 
 use crate::balancer::Balancer;
-use crate::balancer::ranking::publication::Publication;
+use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::settings::FaultInjection;
 use crate::http;
 use crate::http::admin::page_route;
@@ -27,9 +27,9 @@ pub mod status;
 use metrics::BalancerMetrics;
 use status::StatusReport;
 
-/// What the pages show.
+/// The state behind the pages.
 pub struct Admin {
-    publication: Arc<Publication>,
+    publisher: Arc<TablePublisher>,
     metrics: Arc<BalancerMetrics>,
     supervisor: Supervisor,
     fault_injection: FaultInjection,
@@ -41,7 +41,7 @@ impl Admin {
     pub fn new(balancer: &Balancer, fault_injection: FaultInjection) -> Self {
         let shared = &balancer.0;
         Self {
-            publication: Arc::clone(&shared.publication),
+            publisher: Arc::clone(&shared.publisher),
             metrics: Arc::clone(&shared.metrics),
             supervisor: shared.supervisor.clone(),
             fault_injection,
@@ -51,12 +51,12 @@ impl Admin {
 
 /// Serves the admin pages on `listener`.
 ///
-/// Each page answers HEAD, too.
+/// Each page supports HEAD, too.
 ///
 /// - `GET /`: the status page, for people
-/// - `GET /metrics`: the metrics, as Prometheus reads them
-/// - `GET /healthz`: 200 as long as the process answers
-/// - `GET /readyz`: 503 until every backend of the list has been probed, 200 from then on
+/// - `GET /metrics`: the metrics in the text format of Prometheus
+/// - `GET /healthz`: 200
+/// - `GET /readyz`: 503 until every backend of the first list has been probed, then 200
 /// - `GET /api/v1/backends`: the table of backends as JSON
 /// - `POST /debug/panic/{actor}`: makes an actor panic, only with `fault_injection`
 pub fn serve(listener: TcpListener, admin: Admin, connections: Arc<Connections>) -> std::io::Result<Server> {
@@ -77,20 +77,20 @@ pub fn serve(listener: TcpListener, admin: Admin, connections: Arc<Connections>)
 }
 
 async fn ready(admin: Data<Admin>) -> HttpResponse {
-    if admin.publication.is_first_round_in() {
+    if admin.publisher.is_first_round_complete() {
         HttpResponse::Ok().body("ready\n")
     } else {
-        HttpResponse::ServiceUnavailable().body("not ready: the first round of probes is not in yet\n")
+        HttpResponse::ServiceUnavailable().body("not ready: the first round of probes is not complete\n")
     }
 }
 
 async fn status_page(admin: Data<Admin>) -> HttpResponse {
-    let report = StatusReport::of(&admin.publication.latest());
+    let report = StatusReport::of(&admin.publisher.latest());
     http::admin::page("balancer", page::STYLE, &page::content(&report, SystemTime::now()))
 }
 
 async fn backends(admin: Data<Admin>) -> Json<StatusReport> {
-    Json(StatusReport::of(&admin.publication.latest()))
+    Json(StatusReport::of(&admin.publisher.latest()))
 }
 
 async fn panic_on_request(admin: Data<Admin>, actor: Path<String>) -> HttpResponse {
@@ -99,8 +99,8 @@ async fn panic_on_request(admin: Data<Admin>, actor: Path<String>) -> HttpRespon
     }
     match actor.parse::<ActorKind>() {
         Ok(kind) => {
-            admin.supervisor.drill(kind);
-            HttpResponse::Accepted().body(format!("every {kind} is asked to panic\n"))
+            admin.supervisor.inject_panic(kind);
+            HttpResponse::Accepted().body(format!("every {kind} will panic\n"))
         }
         Err(error @ UnknownActor) => HttpResponse::NotFound().body(format!("{error}\n")),
     }

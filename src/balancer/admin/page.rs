@@ -1,4 +1,4 @@
-//! The status page of a balancer, for people with a browser. Pure.
+//! The status page of a balancer, for browsers. Pure.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
@@ -8,10 +8,10 @@ use bytes::BytesMut;
 use super::status::{BackendStatus, StatusReport};
 use crate::http::pages::escape;
 
-/// The rules of the page beside those of all pages.
+/// The style sheet of this page, in addition to the one of all pages.
 pub(super) const STYLE: &str = include_str!("page.css");
 
-/// A page with more rows is slow in a browser. The JSON of the status API has every backend.
+/// The largest number of rows: a browser is slow with more. The JSON of the status API has every backend.
 const MOST_ROWS: usize = 1000;
 
 /// The content of the page below its heading. Text from outside is escaped.
@@ -41,7 +41,7 @@ pub(super) fn content(report: &StatusReport, now: SystemTime) -> String {
          <th>Share of redirects<th class=\"number\">Redirects</tr></thead>\n<tbody>\n",
     );
     let mut rows: Vec<_> = all.iter().collect();
-    // Faults first. The sort is stable, so that equal states keep the order of the list.
+    // Faults are at the top. The sort is stable, so backends of one state keep the order of the list.
     rows.sort_by_key(|backend| severity(&backend.state));
     for backend in rows.iter().take(MOST_ROWS) {
         put_row(&mut html, backend, now);
@@ -87,7 +87,7 @@ fn put_row(html: &mut String, backend: &BackendStatus, now: SystemTime) {
     );
 }
 
-/// The order of the rows.
+/// The sort key of a row.
 fn severity(state: &str) -> u8 {
     match state {
         "down" => 0,
@@ -97,7 +97,7 @@ fn severity(state: &str) -> u8 {
     }
 }
 
-/// The time in the state, such as ` for 3m`, in its largest unit.
+/// The time in the state in its largest unit, such as ` for 3 min`.
 fn age(since: &str, now: SystemTime) -> String {
     let Ok(since) = humantime::parse_rfc3339(since) else { return String::new() };
     let seconds = now.duration_since(since).unwrap_or(Duration::ZERO).as_secs();
@@ -158,13 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn text_from_a_server_stays_text() {
+    fn text_from_a_server_is_escaped() {
         let html = page(vec![backend("http://a:1", "down", "<script>alert('\"')</script>")]);
         assert!(!html.contains("<script") && html.contains("&lt;script&gt;alert(&#39;&quot;"), "{html}");
     }
 
     #[test]
-    fn faults_come_first_and_rows_have_a_limit() {
+    fn faults_are_at_the_top_and_the_number_of_rows_is_limited() {
         let html = page(vec![backend("http://a:1", "up", ""), backend("http://b:1", "down", "")]);
         assert!(html.find("http://b:1").unwrap() < html.find("http://a:1").unwrap());
         let html = page(vec![backend("http://a:1", "up", ""); MOST_ROWS + 5]);

@@ -1,4 +1,4 @@
-//! `fingerpost status`: asks a running balancer for its table and prints it.
+//! `fingerpost status`: requests the table of a running balancer and prints it.
 
 use std::time::Duration;
 
@@ -10,40 +10,41 @@ use crate::http::client::{Request, Transport, TransportError, TransportSettings}
 use crate::settings::SettingsError;
 use crate::telemetry::{self, OutputError};
 
-/// The table of 100 000 backends has about 40 MB; more is not from a balancer.
+/// The largest answer that is read, in bytes. The table of 100 000 backends has about 40 MB.
 const LARGEST_ANSWER: usize = 256 << 20;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time limit of the whole request.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why the table cannot be shown.
+/// An error of `fingerpost status`.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// The settings make no sense.
+    /// A setting is invalid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The balancer's admin port is not known here.
+    /// The admin address is not known: the key has port 0.
     #[error(
         "balancer.admin has no fixed port: give the address that the balancer printed at its start, as in fingerpost status http://127.0.0.1:9100/"
     )]
     NoAddress,
-    /// Nobody answers there.
+    /// The request failed.
     #[error(
-        "cannot ask the balancer at {url}: {reason}; check that it runs and that this is its admin address"
+        "cannot query the balancer at {url}: {reason}; check that it runs and that this is its admin address"
     )]
     Unreachable {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// What went wrong.
+        /// The cause.
         reason: String,
     },
-    /// What answers there is no balancer, or one of another version.
+    /// The answer is not the table of a balancer of this version.
     #[error(
         "the server at {url} is not a fingerpost balancer of this version: {reason}; give the admin address, not the address for clients"
     )]
     NotATable {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// What is wrong with it.
+        /// The difference.
         reason: String,
     },
     /// The table cannot be written.
@@ -69,7 +70,7 @@ pub fn command(arguments: &StatusArguments) -> Result<(), QueryError> {
     Ok(telemetry::print(&text)?)
 }
 
-/// How wide the terminal is; `None` where there is none.
+/// The width of the terminal; `None` if standard output is not a terminal.
 fn columns() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
     Some(size.ws_col.into()).filter(|columns| *columns > 0)
@@ -80,26 +81,26 @@ async fn fetch(url: &str) -> Result<Vec<u8>, QueryError> {
     let reading = async {
         let address = Url::parse(url).map_err(|error| unreachable(error.to_string()))?;
         let transport =
-            Transport::new(TransportSettings { connect_timeout: PATIENCE, ..TransportSettings::default() });
+            Transport::new(TransportSettings { connect_timeout: TIMEOUT, ..TransportSettings::default() });
         let broken = |error: TransportError| unreachable(telemetry::chain(&error));
         let mut answer = transport.send(&Request::get(address)).await.map_err(broken)?;
         if !(200..300).contains(&answer.head.status) {
-            let reason = format!("it answers {}", answer.head.status);
+            let reason = format!("it answered with status {}", answer.head.status);
             return Err(QueryError::NotATable { url: url.to_owned(), reason });
         }
         let mut body = Vec::new();
         while let Some(bytes) = answer.chunk().await.map_err(broken)? {
             body.extend_from_slice(&bytes);
             if body.len() > LARGEST_ANSWER {
-                return Err(unreachable("the answer does not end".to_owned()));
+                return Err(unreachable("the answer is too long".to_owned()));
             }
         }
         Ok(body)
     };
-    match tokio::time::timeout(PATIENCE, reading).await {
+    match tokio::time::timeout(TIMEOUT, reading).await {
         Ok(body) => body,
         Err(_) => {
-            Err(unreachable(format!("no whole answer within {}", humantime::format_duration(PATIENCE))))
+            Err(unreachable(format!("no complete answer within {}", humantime::format_duration(TIMEOUT))))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The table of backends as an operator sees it: as JSON from the admin listener, as text from `fingerpost status`.
+//! The table of backends for operators: as JSON from the admin listener, as text from `fingerpost status`.
 
 use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime};
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::balancer::health::fleet::Eligibility;
-use crate::balancer::ranking::table::{Entry, RoutingTable};
+use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 
-/// What `/api/v1/backends` answers.
+/// The content of `/api/v1/backends`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
-    /// Which rule chose the backends that are redirected to, in words.
+    /// The rule that selected the candidates, as text.
     pub mode: String,
-    /// How many tables have been made.
+    /// The number of the routing table.
     pub generation: u64,
-    /// How old the table is, in seconds.
+    /// The age of the routing table in seconds.
     pub table_age_seconds: f64,
     /// The backends, in the order of the list.
     pub backends: Vec<BackendStatus>,
@@ -29,25 +29,25 @@ pub struct BackendStatus {
     pub address: String,
     /// `unknown`, `up`, `suspect` or `down`.
     pub state: String,
-    /// Why it is in this state, in words.
+    /// The reason of the state, as text.
     pub reason: String,
-    /// When it entered the state (RFC 3339).
+    /// The time at which it entered the state (RFC 3339).
     pub since: String,
-    /// Whether clients are sent there, and if not, why.
+    /// Whether it gets clients, and the reason if not.
     pub traffic: String,
-    /// Of all redirects to the backends of this list, the share that went there, 0 to 1.
+    /// Its share of all redirects to the backends of this list, 0 to 1.
     pub share: f64,
     /// Redirects to it since the balancer started.
     pub redirects: u64,
-    /// The use of its load reports: `none`, `used`, or why they are ignored.
+    /// The use of its load reports: `none`, `used`, or the reason why they are ignored.
     pub load_report: String,
-    /// The estimate that ranks it, in milliseconds.
+    /// The estimated response time, which determines its rank, in milliseconds.
     pub response_ms: Option<f64>,
-    /// The latest good probe: until the connection stood, in milliseconds.
+    /// The latest successful probe: the time until the connection was established, in milliseconds.
     pub connect_ms: Option<f64>,
-    /// The latest good probe: until the answer's head was there, in milliseconds.
+    /// The latest successful probe: the time until the head of the answer arrived, in milliseconds.
     pub first_byte_ms: Option<f64>,
-    /// The latest good probe: until the last byte was there, in milliseconds.
+    /// The latest successful probe: the time until the last byte arrived, in milliseconds.
     pub total_ms: Option<f64>,
     /// Its weight in the list.
     pub weight: u32,
@@ -58,11 +58,11 @@ pub struct BackendStatus {
 }
 
 impl StatusReport {
-    /// What the table says, as of now.
+    /// The report of a table at the current time.
     #[must_use]
     pub fn of(table: &RoutingTable) -> Self {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let all: u64 = table.entries.iter().map(|entry| entry.member.ledger.redirects()).sum();
+        let all: u64 = table.entries.iter().map(|entry| entry.member.load.redirects()).sum();
         Self {
             mode: table.mode.to_string(),
             generation: table.generation,
@@ -73,9 +73,9 @@ impl StatusReport {
 }
 
 impl BackendStatus {
-    fn of(entry: &Entry, all_redirects: u64, now: Instant, wall: SystemTime) -> Self {
-        let Entry { member, health, estimate, latest, eligibility, .. } = entry;
-        let redirects = member.ledger.redirects();
+    fn of(entry: &BackendEntry, all_redirects: u64, now: Instant, wall: SystemTime) -> Self {
+        let BackendEntry { member, health, estimate, latest, eligibility, .. } = entry;
+        let redirects = member.load.redirects();
         let since = wall.checked_sub(now.saturating_duration_since(health.since())).unwrap_or(wall);
         Self {
             address: member.backend.id().to_string(),
@@ -87,7 +87,7 @@ impl BackendStatus {
                     format!("yes, {:.0} % of its weight", share * 100.0)
                 }
                 Eligibility::Chosen(_) => "yes".to_owned(),
-                Eligibility::SpareTier => "no, a lower tier is usable".to_owned(),
+                Eligibility::SpareTier => "no, a lower tier is used".to_owned(),
                 Eligibility::Ejected(outlier) => format!("no, {outlier}"),
                 Eligibility::Out => "no".to_owned(),
             },
@@ -112,15 +112,15 @@ impl BackendStatus {
 }
 
 fn milliseconds(duration: Duration) -> f64 {
-    // Microseconds are the finest a probe means anything.
+    // A probe is not more precise than a microsecond.
     duration.as_micros() as f64 / 1000.0
 }
 
-/// The least room for the reason of a state beside the other columns.
+/// The smallest width of the column with the reasons, in characters.
 const LEAST_REASON: usize = 20;
 
 impl StatusReport {
-    /// The report for a person: a table, or some lines for each server where the terminal is too narrow for one.
+    /// The report as text: a table, or several lines for each server if the terminal is too narrow for a table.
     #[must_use]
     pub fn text(&self, columns: Option<usize>) -> String {
         let width = self.backends.iter().map(|backend| backend.address.len()).max().unwrap_or(0).max(7);
@@ -156,12 +156,12 @@ impl StatusReport {
     }
 }
 
-/// Why a backend is where it is.
+/// Displays the reason of a state, and the reason why a backend gets no clients.
 struct Why<'a>(&'a BackendStatus);
 
 impl fmt::Display for Why<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Part of it may be a server's own words, which must not steer a terminal.
+        // The reason may contain text of a server, which must not send control characters to the terminal.
         write!(formatter, "{}", self.0.reason.escape_debug())?;
         match self.0.traffic.as_str() {
             "yes" | "no" => Ok(()),
@@ -194,18 +194,18 @@ mod tests {
         };
         let backends = vec![
             backend("http://a:1", "answers", "yes", Some(1234.5)),
-            backend("http://b.example:80", "odd\u{1b}[31m", "no, a lower tier is usable", None),
+            backend("http://b.example:80", "odd\u{1b}[31m", "no, a lower tier is used", None),
         ];
         StatusReport { mode: "normal".to_owned(), generation: 1, table_age_seconds: 0.0, backends }
     }
 
     #[test]
-    fn the_columns_of_a_table_stand_below_each_other() {
+    fn the_columns_of_a_table_are_aligned() {
         let text = report().text(None);
         let [_, heading, first, second] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
         let at = heading.find("WHY").unwrap();
         assert_eq!((first.find("answers"), second.find("odd")), (Some(at), Some(at)), "{text}");
-        assert!(second.ends_with("odd\\u{1b}[31m; traffic: no, a lower tier is usable"), "{text}");
+        assert!(second.ends_with("odd\\u{1b}[31m; traffic: no, a lower tier is used"), "{text}");
         assert_eq!(report().text(Some(120)), text);
     }
 

@@ -8,7 +8,7 @@
 //! mirror2.example:8080        expect=text:I%20am%20a%20file
 //! ```
 //!
-//! Parsing knows no files and cannot fail as a whole: every line is a backend, nothing, or a [`Problem`].
+//! Parsing is pure and never fails as a whole: every line is a backend, blank, or a [`ListProblem`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,38 +18,38 @@ use crate::balancer::expectation::Expectation;
 
 mod address;
 
-/// Backends beyond this number are left out, and reported.
+/// The largest number of backends. The others are ignored and reported.
 pub const MAX_BACKENDS: usize = 100_000;
-/// The longest line that is read, in bytes, comment not counted.
-pub const MAX_LINE_BYTES: usize = 1024;
-/// Problems beyond this number are counted and not kept.
+/// The longest line without its comment, in bytes.
+const MAX_LINE_BYTES: usize = 1024;
+/// The largest number of stored problems. The others are only counted.
 pub const MAX_PROBLEMS: usize = 100;
 /// The largest `weight=`.
 pub const MAX_WEIGHT: u32 = 1000;
 /// The weight of a line without one.
 pub const DEFAULT_WEIGHT: u32 = 1;
-/// The tier of a line without one: the first to be used.
+/// The tier of a line without one.
 pub const DEFAULT_TIER: u8 = 0;
 /// The longest `zone=`, in bytes.
 const MAX_ZONE_BYTES: usize = 64;
-/// How much of a bad word a message shows, in characters.
+/// The longest part of an invalid word in a message, in characters.
 const SHOWN_CHARACTERS: usize = 60;
 
-/// What a list says.
+/// A parsed list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct List {
-    /// The backends in the order of their lines; no two have the same identity.
+    /// The backends in the order of their lines, each identity once.
     pub backends: Vec<Backend>,
-    /// What is wrong, in the order of the lines; at most [`MAX_PROBLEMS`].
-    pub problems: Vec<Problem>,
-    /// How many problems there were beyond [`MAX_PROBLEMS`].
+    /// The problems in the order of the lines; at most [`MAX_PROBLEMS`].
+    pub problems: Vec<ListProblem>,
+    /// The number of problems beyond [`MAX_PROBLEMS`].
     pub unlisted_problems: usize,
 }
 
 impl List {
-    /// Whether the text was something else than a list: lines, and not one of them right.
+    /// Whether the text is not a list: it has lines with content, and each of them is invalid.
     ///
-    /// A text without any line to read is an empty list, which is legal.
+    /// A text without content is a valid, empty list.
     #[must_use]
     pub fn is_garbage(&self) -> bool {
         self.backends.is_empty() && !self.problems.is_empty()
@@ -57,26 +57,26 @@ impl List {
 
     fn report(&mut self, line: usize, reason: LineError) {
         if self.problems.len() < MAX_PROBLEMS {
-            self.problems.push(Problem { line, reason });
+            self.problems.push(ListProblem { line, reason });
         } else {
             self.unlisted_problems += 1;
         }
     }
 }
 
-/// A line that is left out, or says something twice.
+/// A line that is ignored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}")]
-pub struct Problem {
+pub struct ListProblem {
     /// The number of the line; the first is 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// The reason.
     pub reason: LineError,
 }
 
-/// What can be wrong with a line. Words of the line are quoted with everything but visible text escaped.
+/// The reason why a line is ignored. Messages quote words of the line and escape all but visible text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "each message says what the variant is for")]
+#[expect(missing_docs, reason = "each message explains its variant")]
 pub enum LineError {
     #[error("the file is UTF-16; save it as UTF-8")]
     Utf16,
@@ -88,25 +88,25 @@ pub enum LineError {
     NoPort { word: String },
     #[error("{word}: the port must be a number from 1 to 65535")]
     Port { word: String },
-    #[error("{word}: a server is spoken to over http:// or https://")]
+    #[error("{word}: the scheme must be http:// or https://")]
     UnknownScheme { word: String },
     #[error(
-        "{word}: the host must be a name of letters, digits, '-', '_' and '.' (others as xn--...), or an address"
+        "{word}: the host must be a name of letters, digits, '-', '_' and '.' (others as xn--...), or an IP address"
     )]
     Host { word: String },
-    #[error("{word}: an IPv6 address is written in brackets, as in [::1]:8081")]
+    #[error("{word}: an IPv6 address needs brackets, as in [::1]:8081")]
     NoBrackets { word: String },
     #[error(
-        "{word}: clients cannot be sent to this address; write the one under which they reach the server"
+        "{word}: clients cannot connect to this address; write the address at which they reach the server"
     )]
     Unreachable { word: String },
-    #[error("{word}: the base path must be a plain path without '.', '..' or empty parts, query or fragment")]
+    #[error("{word}: the base path must have no '.', '..' or empty segment, no query and no fragment")]
     BasePath { word: String },
-    #[error("{word}: after the server come attributes such as weight=2")]
+    #[error("{word}: only attributes such as weight=2 may follow the server")]
     NotAnAttribute { word: String },
-    #[error("{word}: there are the attributes weight, tier, zone and expect")]
+    #[error("{word}: unknown attribute; the attributes are weight, tier, zone and expect")]
     UnknownAttribute { word: String },
-    #[error("{word}: the attribute stands here twice")]
+    #[error("{word}: the line has this attribute twice")]
     RepeatedAttribute { word: String },
     #[error(
         "{word}: a weight is a whole number from 1 to {MAX_WEIGHT}; to take a server out, remove its line"
@@ -118,13 +118,13 @@ pub enum LineError {
     Zone { word: String },
     #[error("{word}: an expectation is text:SUBSTRING, with %20 for a space, or sha-256: and 64 digits")]
     Expectation { word: String },
-    #[error("{id} stands in line {first} already; that line counts")]
+    #[error("{id} is already in line {first}, which is used")]
     Duplicate { id: BackendId, first: usize },
-    #[error("there are {MAX_BACKENDS} servers already; this one is left out, and {more} more")]
+    #[error("the list has more than {MAX_BACKENDS} servers; this one and {more} more are ignored")]
     TooMany { more: usize },
 }
 
-/// Reads a list. Any bytes are allowed; the time taken grows with their number alone.
+/// Parses a list. Accepts any bytes, in linear time.
 #[must_use]
 pub fn parse(text: &[u8]) -> List {
     let mut list = List::default();
@@ -159,7 +159,7 @@ pub fn parse(text: &[u8]) -> List {
     list
 }
 
-/// Reads one line without its line feed; `None` for a blank line or a comment.
+/// Parses one line without its line feed; `None` for a blank line or a comment.
 fn parse_line(bytes: &[u8]) -> Result<Option<Backend>, LineError> {
     let content = bytes.split(|byte| *byte == b'#').next().unwrap_or_default().trim_ascii();
     if content.is_empty() {
@@ -229,19 +229,19 @@ fn zone(word: &str, value: &str) -> Result<Arc<str>, LineError> {
     if is_valid { Ok(value.into()) } else { Err(LineError::Zone { word: shown(word) }) }
 }
 
-/// Percent-encoded, since a word has no space and ends at `#`.
+/// Decodes and parses an expectation. It is percent-encoded, because a word contains no space and `#` starts a comment.
 fn expectation(word: &str, value: &str) -> Result<Arc<Expectation>, LineError> {
     let decoded = percent_encoding::percent_decode_str(value).decode_utf8().ok();
     let expectation = decoded.and_then(|value| value.parse::<Expectation>().ok());
     expectation.map(Arc::new).ok_or_else(|| LineError::Expectation { word: shown(word) })
 }
 
-/// A number of digits alone; `str::parse` would take a sign, too.
+/// Parses a number that has only digits; `str::parse` would accept a sign, too.
 fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-/// A word of the list as a message shows it: cut short, and nothing in it can disturb a terminal or a log.
+/// A word of the list for a message: truncated, and escaped for terminals and logs.
 fn shown(word: &str) -> String {
     let mut text: String = word.chars().take(SHOWN_CHARACTERS).flat_map(char::escape_default).collect();
     if word.chars().nth(SHOWN_CHARACTERS).is_some() {

@@ -1,7 +1,7 @@
-//! The backends: the servers this balancer may redirect to, as the list names them.
+//! The backends: the servers in the list, to which the balancer redirects clients.
 //!
-//! [`list`] turns the text of a list into backends and problems. [`watch`] follows the file while the balancer
-//! runs. Whether a backend answers is not known here: that is the business of the probes.
+//! [`list`] parses the text of a list. [`watch`] follows the file while the balancer runs. This module does not know
+//! whether a backend answers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,33 +13,33 @@ use super::expectation::Expectation;
 pub mod list;
 pub mod watch;
 
-/// Who a backend is: its scheme, authority and base path, such as `http://127.0.0.1:8081` or
+/// The identity of a backend: its scheme, authority and base path, such as `http://127.0.0.1:8081` or
 /// `https://mirror.example:443/pub`.
 ///
-/// - Two lines that mean the same place have the same identity, however they spell it: the scheme and the port
-///   always stand in it, a name is in lower case, an address is in its shortest form, the base path ends without
-///   a slash.
-/// - Weight, tier and zone are no part of it, so changing them keeps what is known of the backend's health.
-/// - It is visible ASCII and the beginning of every `Location` that points to this backend.
+/// - Two lines for the same address have the same identity, because the identity is normalised: it always has the scheme
+///   and the port, names are in lower case, IP addresses are in their shortest form, and the base path has no slash at
+///   its end.
+/// - Weight, tier and zone are not a part of it, so a backend keeps its health when they change.
+/// - It is visible ASCII, and each `Location` that points to this backend starts with it.
 ///
 /// A clone costs one atomic increment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendId(Arc<str>);
 
 impl BackendId {
-    /// The identity as text; see the type for what it promises.
+    /// The identity as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it is spoken to over TLS.
+    /// Whether the scheme is https.
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.0.starts_with(Scheme::Https.prefix())
     }
 
-    /// The authority: host and port, as in `127.0.0.1:8081` or `[::1]:8081`.
+    /// The authority: host and port, such as `127.0.0.1:8081` or `[::1]:8081`.
     #[must_use]
     pub fn authority(&self) -> &str {
         let after_scheme = self.0.split_once("://").map_or(&*self.0, |(_, rest)| rest);
@@ -53,9 +53,9 @@ impl fmt::Display for BackendId {
     }
 }
 
-/// A server as the balancer sees it: one line of the list.
+/// A server: one line of the list.
 ///
-/// Its text form is a line of the list that parses to an equal backend.
+/// The text (`Display`) is a line of a list that parses to an equal backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
     id: BackendId,
@@ -67,32 +67,31 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Who it is.
+    /// Its identity.
     #[must_use]
     pub fn id(&self) -> &BackendId {
         &self.id
     }
 
-    /// How it is spoken to, by clients and probes alike.
+    /// The scheme of clients and probes.
     #[must_use]
     pub fn scheme(&self) -> Scheme {
         self.scheme
     }
 
-    /// The share of traffic it is meant to take in comparison with others, 1 to [`list::MAX_WEIGHT`]; 1 where the
-    /// line says nothing.
+    /// Its share of the redirects relative to other backends, 1 to [`list::MAX_WEIGHT`].
     #[must_use]
     pub fn weight(&self) -> u32 {
         self.weight
     }
 
-    /// The lowest tier that has a usable backend takes all traffic; 0 where the line says nothing.
+    /// Its tier. The lowest tier with a usable backend gets all clients.
     #[must_use]
     pub fn tier(&self) -> u8 {
         self.tier
     }
 
-    /// Where it stands, in the operator's own words.
+    /// Its location, as named by the operator.
     #[must_use]
     pub fn zone(&self) -> Option<&str> {
         self.zone.as_deref()
@@ -105,13 +104,13 @@ impl Backend {
     }
 }
 
-/// What a word of the list cannot hold, and the percent sign.
+/// The bytes that a word of the list must encode.
 const NOT_IN_A_WORD: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%');
 
 impl fmt::Display for Backend {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.id.as_str();
-        // The plain form of the seed's lists is `host:port`: the scheme only stands where it has to.
+        // The short form `host:port` if it has the same meaning.
         let has_base_path = self.id.authority().len() + Scheme::Http.prefix().len() < text.len();
         match text.strip_prefix(Scheme::Http.prefix()) {
             Some(authority) if !has_base_path => formatter.write_str(authority)?,
@@ -134,7 +133,7 @@ impl fmt::Display for Backend {
     }
 }
 
-/// The protocol in front of an authority.
+/// The scheme of a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// `http://`
@@ -144,7 +143,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// What stands before the authority in a URL.
+    /// The text before the authority in a URL.
     #[must_use]
     pub fn prefix(self) -> &'static str {
         match self {
@@ -153,7 +152,7 @@ impl Scheme {
         }
     }
 
-    /// The port that a URL without one means.
+    /// The port of a URL without a port.
     #[must_use]
     pub fn default_port(self) -> u16 {
         match self {

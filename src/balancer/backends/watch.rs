@@ -1,5 +1,5 @@
-//! The list file while the balancer runs: every edit takes effect within two seconds, and nothing that happens to the
-//! file takes away what is known.
+//! Follows the list file while the balancer runs. Every edit takes effect within two seconds. If the file becomes
+//! unusable, the last good list stays active.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), fingerpost::balancer::backends::watch::ListError> {
@@ -8,7 +8,7 @@
 //! let mut follower = Follower::open("balancer_server_list.txt".into())?;
 //! let mut backends = follower.backends();
 //! loop {
-//!     // ... hand `backends` to whom it concerns ...
+//!     // ... use `backends` ...
 //!     backends = follower.changed().await;
 //! }
 //! # }
@@ -29,54 +29,54 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Backend;
-use super::list::{self, List, Problem};
-use settle::{Decision, Reading, Settle, Trigger};
+use super::list::{self, List, ListProblem};
+use debounce::{Debouncer, Decision, Reading, Trigger};
 
-mod settle;
+mod debounce;
 
-/// A larger file is refused as a whole: it is no list that a person or script meant to write.
+/// The largest list file, in bytes.
 pub const MAX_LIST_BYTES: u64 = 16 << 20;
-/// The file is read this often even if the system reports no change, as on network file systems.
+/// The file is read at this interval even without a reported change: network file systems may not report any.
 const REREAD_INTERVAL: Duration = Duration::from_millis(500);
-/// Changes that come together are looked at once.
+/// The delay after a reported change, so that a series of changes causes one reading.
 const GATHERING_TIME: Duration = Duration::from_millis(50);
-/// Problems of one list beyond this number are logged as a count.
+/// The largest number of logged problems of one list. The others are only counted.
 const LOGGED_PROBLEMS: usize = 20;
 
-/// Why a file is not used as the list.
+/// The reason why a file is not usable as the list.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
-    /// It is not there, or must not be read.
+    /// The file does not exist or cannot be read.
     #[error("cannot read the list of servers {}: check that it exists and is readable, or name another one with --servers", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// It is a folder, a pipe or a device. What cannot be read again cannot be followed.
+    /// The path is a folder, a pipe or a device. These cannot be read repeatedly, so they cannot be followed.
     #[error("cannot use {} as the list of servers: it is not a regular file", path.display())]
     NotAFile {
-        /// What is there instead.
+        /// The path.
         path: PathBuf,
     },
-    /// It is larger than [`MAX_LIST_BYTES`].
+    /// The file is larger than [`MAX_LIST_BYTES`].
     #[error("cannot use {} as the list of servers: it is larger than {} MiB", path.display(), MAX_LIST_BYTES >> 20)]
     TooLarge {
         /// The file.
         path: PathBuf,
     },
-    /// It has lines, and not one of them is right.
-    #[error("no line of {} is a server; the first: {first}", path.display())]
+    /// The file has lines with content, and each of them is invalid.
+    #[error("no line of {} is a server; first problem: {first}", path.display())]
     Garbage {
         /// The file.
         path: PathBuf,
-        /// What is wrong first.
-        first: Problem,
+        /// The first problem.
+        first: ListProblem,
     },
 }
 
-/// Reads the bytes of a list. A file that is no regular one is refused without waiting for a writer.
+/// Reads the bytes of a list. Refuses all but regular files; does not wait for the writer of a pipe.
 pub fn read(path: &Path) -> Result<Vec<u8>, ListError> {
     let unreadable = |source| ListError::Unreadable { path: path.to_owned(), source };
     let file = open_without_waiting(path).map_err(unreadable)?;
@@ -84,7 +84,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ListError> {
         return Err(ListError::NotAFile { path: path.to_owned() });
     }
     let mut bytes = Vec::new();
-    // The length may grow while it is read, so the limit is the reader's.
+    // The file may grow while it is read, so the reader enforces the limit.
     file.take(MAX_LIST_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_LIST_BYTES {
         return Err(ListError::TooLarge { path: path.to_owned() });
@@ -97,7 +97,7 @@ fn open_without_waiting(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(flags).open(path)
 }
 
-/// Takes the bytes of `path` for a list; refuses one of which no line is right.
+/// Parses the bytes of `path`. Refuses a text without any valid line.
 fn parse(path: &Path, bytes: &[u8]) -> Result<List, ListError> {
     let list = list::parse(bytes);
     match list.problems.first() {
@@ -108,65 +108,72 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<List, ListError> {
     }
 }
 
-/// Follows a list file and says when its backends change.
+/// Follows a list file and reports changes of its backends.
 ///
-/// - Edited in place, replaced by a rename, emptied: the new list counts once the file has kept still for a
-///   moment, and in any case within two seconds.
-/// - Deleted, unreadable, too large, full of garbage: the last good list stays in force, and one warning says so.
-/// - SIGHUP reads the file at once, from [`heed_hangup`](Self::heed_hangup) on; until then it ends the process.
+/// - After an edit in place or a rename over the file, the new list becomes active once the file is stable, and in any
+///   case within two seconds. The new list may be empty.
+/// - If the file is deleted, unreadable, too large or garbage, the last good list stays active, and one warning is
+///   logged.
+/// - SIGHUP reads the file at once, from [`reload_on_hangup`](Self::reload_on_hangup) on; until then it ends the process.
 ///
-/// Every problem of a list is logged when the list comes into force, with file, line and reason.
+/// When a list becomes active, each of its problems is logged with file, line and reason.
 pub struct Follower {
     path: PathBuf,
     backends: Arc<[Backend]>,
-    settle: Settle,
-    touched: Arc<Notify>,
-    /// SIGHUP, if it is taken over.
-    asked: Option<Asked>,
-    /// Reports changes of the folder until it is dropped; `None` where the system cannot.
+    debouncer: Debouncer,
+    file_changed: Arc<Notify>,
+    /// `None` before [`reload_on_hangup`](Self::reload_on_hangup).
+    hangup: Option<HangupSignal>,
+    /// Reports changes of the folder until it is dropped; `None` if the system cannot watch the folder.
     _watcher: Option<RecommendedWatcher>,
 }
 
 impl Follower {
-    /// Reads the list for the first time. Without a list there is nothing to keep, so here a file that cannot be
-    /// used is an error.
+    /// Reads the list for the first time. An unusable file is an error, because there is no earlier list.
     pub fn open(path: PathBuf) -> Result<Self, ListError> {
         // Watching starts first: a change during the first reading must not be missed.
-        let touched = Arc::new(Notify::new());
-        let watcher = watch_folder(&path, Arc::clone(&touched));
+        let file_changed = Arc::new(Notify::new());
+        let watcher = watch_folder(&path, Arc::clone(&file_changed));
         let bytes = read(&path)?;
         let list = parse(&path, &bytes)?;
         log_problems(&path, &list);
         info!(file = %path.display(), servers = list.backends.len(), "list of servers read");
-        let settle = Settle::new(bytes, list.backends.len());
-        Ok(Self { path, backends: list.backends.into(), settle, touched, asked: None, _watcher: watcher })
+        let debouncer = Debouncer::new(bytes, list.backends.len());
+        Ok(Self {
+            path,
+            backends: list.backends.into(),
+            debouncer,
+            file_changed,
+            hangup: None,
+            _watcher: watcher,
+        })
     }
 
-    /// The backends of the list in force.
+    /// The backends of the active list.
     #[must_use]
     pub fn backends(&self) -> Arc<[Backend]> {
         Arc::clone(&self.backends)
     }
 
-    /// Takes SIGHUP over: from now on it asks for a reading, which [`changed`](Self::changed) does, and no longer ends
-    /// the process. To be called on a tokio runtime, before the program announces that it is ready.
-    pub fn heed_hangup(&mut self) {
-        self.asked.get_or_insert_with(Asked::new);
+    /// Handles SIGHUP from now on: [`changed`](Self::changed) then reads the file at once, and SIGHUP no longer ends the
+    /// process. Must be called on a tokio runtime, before the program announces that it is ready.
+    pub fn reload_on_hangup(&mut self) {
+        self.hangup.get_or_insert_with(HangupSignal::new);
     }
 
-    /// Waits until another list is in force, and gives its backends.
+    /// Waits until another list is active, and returns its backends.
     ///
-    /// Runs on a tokio runtime with time, signals and blocking threads. Dropping the future loses nothing: the next
-    /// call goes on where this one was.
+    /// Requires a tokio runtime with time, signals and blocking threads. Cancel safe: the next call continues with the same
+    /// state.
     pub async fn changed(&mut self) -> Arc<[Backend]> {
         let mut trigger = Trigger::Noticed;
         loop {
             let reading = self.reading().await;
-            let wait = match self.settle.observe(reading, Instant::now(), trigger) {
+            let wait = match self.debouncer.observe(reading, Instant::now(), trigger) {
                 Decision::Keep => REREAD_INTERVAL,
-                Decision::LookAgain(wait) => wait.min(REREAD_INTERVAL),
+                Decision::ReadAgain(wait) => wait.min(REREAD_INTERVAL),
                 Decision::Restored => {
-                    info!(file = %self.path.display(), "the list of servers is back as it was");
+                    info!(file = %self.path.display(), "the list of servers is usable again and unchanged");
                     REREAD_INTERVAL
                 }
                 Decision::Refuse(error) => {
@@ -174,7 +181,7 @@ impl Follower {
                     warn!(
                         reason,
                         servers = self.backends.len(),
-                        "the last good list of servers stays in force"
+                        "the last good list of servers stays active"
                     );
                     REREAD_INTERVAL
                 }
@@ -182,7 +189,7 @@ impl Follower {
                     log_problems(&self.path, &list);
                     let backends: Arc<[Backend]> = list.backends.into();
                     log_change(&self.path, &self.backends, &backends);
-                    // An edit of comments alone concerns nobody else.
+                    // An edit of comments does not change the backends.
                     if self.backends != backends {
                         self.backends = Arc::clone(&backends);
                         return backends;
@@ -192,29 +199,29 @@ impl Follower {
             };
             trigger = tokio::select! {
                 () = tokio::time::sleep(wait) => Trigger::Noticed,
-                () = self.touched.notified() => {
+                () = self.file_changed.notified() => {
                     tokio::time::sleep(GATHERING_TIME).await;
                     Trigger::Noticed
                 }
-                () = Asked::received(self.asked.as_mut()) => {
-                    info!(file = %self.path.display(), "asked to read the list of servers again");
-                    Trigger::Asked
+                () = HangupSignal::received(self.hangup.as_mut()) => {
+                    info!(file = %self.path.display(), "SIGHUP received, reading the list of servers");
+                    Trigger::Requested
                 }
             };
         }
     }
 
-    /// Reads the file on a thread that may wait for a slow disk.
+    /// Reads the file on a blocking thread, because the disk may be slow.
     async fn reading(&self) -> Reading {
         let path = self.path.clone();
-        // tokio panics if the system has no thread for the first call of a pool. The list in force stays then.
+        // tokio panics if the system cannot start the first thread of the pool. The active list then stays.
         let spawned = std::panic::catch_unwind(|| tokio::task::spawn_blocking(move || read(&path)));
         let Ok(task) = spawned else {
-            let source = io::Error::other("the system has no thread left");
+            let source = io::Error::other("the system cannot start a thread");
             return Reading::Unusable(ListError::Unreadable { path: self.path.clone(), source });
         };
         match task.await {
-            Ok(Ok(bytes)) if self.settle.is_in_force(&bytes) => Reading::InForce,
+            Ok(Ok(bytes)) if self.debouncer.is_in_force(&bytes) => Reading::InForce,
             Ok(Ok(bytes)) => match parse(&self.path, &bytes) {
                 Ok(list) => Reading::List { bytes, list },
                 Err(error) => Reading::Unusable(error),
@@ -227,23 +234,23 @@ impl Follower {
     }
 }
 
-/// Notifies `touched` of every change in the folder of `path`. The folder is watched, not the file, because a rename
-/// puts another file in its place. The list may be a symbolic link, so any change in the folder may concern it.
-fn watch_folder(path: &Path, touched: Arc<Notify>) -> Option<RecommendedWatcher> {
+/// Notifies `file_changed` of every change in the folder of `path`. A watch on the file itself would end with a rename over
+/// the file. The list may be a symbolic link, so any change in the folder may affect it.
+fn watch_folder(path: &Path, file_changed: Arc<Notify>) -> Option<RecommendedWatcher> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading is a change to nothing; without this, each of our own readings would ask for the next.
+        // Without this condition, each reading of the list would trigger the next one.
         if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
-            touched.notify_one();
+            file_changed.notify_one();
         }
     })
     .and_then(|mut watcher| watcher.watch(folder, RecursiveMode::NonRecursive).map(|()| watcher));
     watcher
         .inspect_err(|error| {
-            warn!(folder = %folder.display(), %error, "cannot watch for changes; the list is read on a timer alone");
+            warn!(folder = %folder.display(), %error, "cannot watch the folder of the list; the list is still read every 500 ms");
         })
         .ok()
 }
@@ -270,22 +277,23 @@ fn log_change(path: &Path, old: &[Backend], new: &[Backend]) {
     );
 }
 
-/// SIGHUP, where it can be had.
-struct Asked {
+/// The handler of SIGHUP.
+struct HangupSignal {
+    /// `None` if the handler cannot be installed.
     signal: Option<Signal>,
 }
 
-impl Asked {
+impl HangupSignal {
     fn new() -> Self {
         let signal = signal(SignalKind::hangup())
-            .inspect_err(|error| warn!(%error, "SIGHUP will not read the list again"))
+            .inspect_err(|error| warn!(%error, "cannot handle SIGHUP; it will not reload the list"))
             .ok();
         Self { signal }
     }
 
-    /// Waits for the next signal; for ever without a signal handler.
-    async fn received(asked: Option<&mut Self>) {
-        if let Some(signal) = asked.and_then(|asked| asked.signal.as_mut())
+    /// Waits for the next signal; never returns without a signal handler.
+    async fn received(hangup: Option<&mut Self>) {
+        if let Some(signal) = hangup.and_then(|hangup| hangup.signal.as_mut())
             && signal.recv().await.is_some()
         {
             return;

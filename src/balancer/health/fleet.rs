@@ -1,131 +1,133 @@
-//! Which backends are chosen from: a pure function of the health of all of them.
+//! Selects the candidates for redirects: a pure function of the health of all backends.
 //!
-//! In this order: the usable backends of the lowest tier that has any; else those under suspicion; else, before the
-//! first answers, those of which nothing is known; else none. A backend is usable when it is up and no outlier, which
-//! is one by comparison with those of its tier: a preferred tier may well be the slower one.
+//! The candidates are the usable backends of the lowest tier that has at least one; else the suspect backends; else,
+//! before the first answers, the unknown backends; else the selection is empty. A backend is usable if it is up and not
+//! an outlier. An outlier is found by comparison with its own tier, because a preferred tier may be the slower one.
 //!
-//! Two rules guard against believing the probes too readily. Both speak only of backends that fell silent, never of
-//! those that refused a connection or gave a wrong answer, and only where [`SMALL_FLEET`] or more are judged together:
-//! the tier that is chosen from, or, where no backend of any tier is up, all of them. So a tier that fell silent as a
-//! whole never keeps its clients from one that answers.
-//! - More than 30 % fell silent within 15 s, or two intervals where those are longer: the prober's own network or processor is the likelier cause,
-//!   and all of them stay in with their whole weight.
-//! - Fewer than half of those that answered until a minute ago, or eight intervals, are up: sending everything to the few would bring
-//!   them down too, so the silent ones get half of their weight.
+//! Two rules limit the effect of missing probe answers. They apply only to silent backends (no answer at all), never to
+//! backends that refused a connection or gave a wrong answer, and only if at least [`SMALL_FLEET`] backends are judged
+//! together: the selected tier, or all backends if no backend of any tier is up. A tier that is silent as a whole
+//! therefore never takes the clients of a tier that answers.
+//! - More than 30 % became silent within 15 s or two intervals, whichever is longer: the probable cause is the network or
+//!   the processor of the balancer, and the silent backends keep their whole weight.
+//! - Fewer than half of the backends that answered within the last minute or eight intervals, whichever is longer, are
+//!   up: all clients together would overload the others, so the silent backends keep half of their weight.
 
 use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Health, State, Thresholds};
+use super::{Health, HealthCheckConfig, State};
 
-/// Among fewer, one or two backends are a large share, and their silence is believed at once.
+/// The smallest number of backends to which the rules for silent backends apply. Among fewer, one or two failed backends
+/// are already a large share.
 pub const SMALL_FLEET: usize = 10;
 
-/// How long after it fell silent a backend stays in while the prober is doubted, at least.
+/// The shortest time for which a silent backend stays a candidate while the prober is doubted.
 const DOUBT_WINDOW: Duration = Duration::from_secs(15);
 
-/// The same in intervals between probes: what fell silent at the same moment is noticed within one interval and the
-/// time of a probe, and must be seen together then.
+/// The same time in probe intervals. If several backends become silent at the same moment, the probes detect them
+/// within one interval and the time limit of a probe, and must count them together.
 const DOUBT_INTERVALS: u32 = 2;
 
-/// In a panic a backend counts as last known good for so many times as long.
+/// In panic mode, a silent backend stays a candidate for this multiple of the time.
 const PANIC_WINDOWS: u32 = 4;
 
-/// The weight of a silent backend in a panic.
+/// The share of its weight that a silent backend keeps in panic mode.
 const PANIC_WEIGHT: f64 = 0.5;
 
-/// A response time this many times the median makes an outlier ...
+/// A backend is an outlier if its response time is more than this multiple of the median ...
 const OUTLIER_FACTOR: u32 = 5;
 
-/// ... unless it is shorter than this: on a fast network a multiple of next to nothing is still nothing.
+/// ... and longer than this time. On a fast network, a multiple of the median is still short.
 const OUTLIER_FLOOR: Duration = Duration::from_millis(100);
 
-/// This share of failed probes makes an outlier of a backend that is up: it comes and goes.
+/// A backend that is up is an outlier if its share of failed probes is larger than this.
 const OUTLIER_FAILURE_RATE: f32 = 0.3;
 
-/// At most one backend in so many of a tier is put aside as an outlier.
+/// At most one backend in this number of backends of a tier is ejected as an outlier.
 const OUTLIERS_ONE_IN: usize = 10;
 
-/// What the selection needs to know of a backend.
+/// The data of one backend that the selection depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct Member<'a> {
+pub struct FleetMember<'a> {
     /// Its health.
     pub health: &'a Health,
-    /// Its tier in the list; the lowest that has a usable backend takes all clients.
+    /// Its tier in the list; the lowest tier with a usable backend gets all clients.
     pub tier: u32,
     /// Its response time, if it has answered.
     pub response_time: Option<Duration>,
 }
 
-/// Whether and why a backend is chosen from.
+/// Whether a backend is a candidate, and the reason if it is not.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Eligibility {
-    /// Clients are sent there with this share of its weight.
+    /// A candidate with this share of its weight.
     Chosen(f64),
-    /// A lower tier takes all clients.
+    /// A lower tier gets all clients.
     SpareTier,
-    /// It is up, but an outlier.
+    /// The backend is up, but an outlier.
     Ejected(Outlier),
-    /// Its health keeps it out.
+    /// Its health excludes it.
     Out,
 }
 
-/// What makes an outlier.
+/// The reason why a backend is an outlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outlier {
-    /// Its response time is many times the median of its tier.
+    /// Its response time is a large multiple of the median of its tier.
     Slow,
     /// Too many of its probes fail.
     Flapping,
 }
 
-/// Which rule made the selection.
+/// The rule behind a selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Backends that are up are chosen from.
+    /// The backends that are up are candidates.
     Normal,
-    /// Too many fell silent at once: the prober is doubted and they stay in.
+    /// Too many backends became silent at once: the prober is doubted, and they stay candidates.
     ProberDoubted,
-    /// Too few are left: the silent ones get half of their weight.
+    /// Too few backends are up: the silent backends stay candidates with half of their weight.
     Panic,
-    /// None is up: those under suspicion are chosen from.
+    /// No backend is up: the suspect backends are candidates.
     Suspects,
-    /// Nothing is known yet: all of which nothing is known are chosen from.
+    /// No probe has ended: the unknown backends are candidates.
     Start,
-    /// There is no backend to send clients to.
+    /// There is no candidate.
     Nothing,
 }
 
-/// Which backends are chosen from.
+/// The candidates.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selection {
-    /// Which rule made it.
+    /// The rule behind the selection.
     pub mode: Mode,
-    /// One eligibility for each member, in their order.
+    /// The eligibility of each member, in the order of the members.
     pub eligibilities: Vec<Eligibility>,
 }
 
-/// Selects the backends that are chosen from.
+/// Selects the candidates.
 #[must_use]
-pub fn select(members: &[Member<'_>], thresholds: &Thresholds, now: Instant) -> Selection {
+pub fn select(members: &[FleetMember<'_>], health_check: &HealthCheckConfig, now: Instant) -> Selection {
     let mut eligibilities = vec![Eligibility::Out; members.len()];
-    let lowest_tier = |admission: Admission| {
+    let lowest_tier = |admission: AdmissionRule| {
         let admitted = members.iter().filter(|member| admission.share(member.health, now).is_some());
         admitted.map(|member| member.tier).min()
     };
-    // A backend that answers goes before every silent one, whatever the tiers. Where none does, all are judged together.
-    let answering = lowest_tier(Admission::Usable(None));
+    // A backend that answers precedes every silent backend, even in a lower tier. If no backend answers, all backends are
+    // judged together.
+    let answering = lowest_tier(AdmissionRule::Usable(None));
     if let Some(tier) = answering {
         eject_outliers(members, tier, &mut eligibilities);
     }
     let judged = members.iter().filter(|member| answering.is_none_or(|tier| member.tier == tier));
-    let trust = Trust::judge(judged.map(|member| member.health), thresholds, now);
+    let confidence = ProbeConfidence::judge(judged.map(|member| member.health), health_check, now);
     let admitted = [
-        (trust.mode, Admission::Usable(trust.silence_forgiven)),
-        (Mode::Suspects, Admission::Only(State::Suspect)),
-        (Mode::Start, Admission::Only(State::Unknown)),
+        (confidence.mode, AdmissionRule::Usable(confidence.silence_forgiven)),
+        (Mode::Suspects, AdmissionRule::Only(State::Suspect)),
+        (Mode::Start, AdmissionRule::Only(State::Unknown)),
     ]
     .into_iter()
     .find_map(|(mode, admission)| Some((mode, admission, answering.or_else(|| lowest_tier(admission))?)));
@@ -138,7 +140,7 @@ pub fn select(members: &[Member<'_>], thresholds: &Thresholds, now: Instant) -> 
         }
         if let Some(share) = admission.share(member.health, now) {
             *eligibility = if member.tier == tier {
-                Eligibility::Chosen(share * member.health.warmth(thresholds, now))
+                Eligibility::Chosen(share * member.health.slow_start_share(health_check, now))
             } else {
                 Eligibility::SpareTier
             };
@@ -147,10 +149,10 @@ pub fn select(members: &[Member<'_>], thresholds: &Thresholds, now: Instant) -> 
     Selection { mode, eligibilities }
 }
 
-/// Whom a rule lets in.
+/// The backends that a rule admits.
 #[derive(Clone, Copy)]
-enum Admission {
-    /// Backends that are up, and silent ones as far as they are forgiven.
+enum AdmissionRule {
+    /// Backends that are up, and silent backends under the conditions of a [`Forgiveness`].
     Usable(Option<Forgiveness>),
     /// Backends in this state.
     Only(State),
@@ -158,14 +160,14 @@ enum Admission {
 
 #[derive(Clone, Copy)]
 struct Forgiveness {
-    /// How long ago the silence may have begun.
+    /// The longest time since the backend became silent.
     window: Duration,
     /// The share of its weight that a silent backend keeps.
     share: f64,
 }
 
-impl Admission {
-    /// The share of its weight with which a backend is let in.
+impl AdmissionRule {
+    /// The share of its weight with which a backend is admitted; `None` if it is not admitted.
     fn share(self, health: &Health, now: Instant) -> Option<f64> {
         match self {
             Self::Usable(_) if health.state == State::Up => Some(1.0),
@@ -178,15 +180,19 @@ impl Admission {
     }
 }
 
-/// How far the probes are believed.
-struct Trust {
+/// The confidence in the probes, derived from the number of silent backends.
+struct ProbeConfidence {
     mode: Mode,
     silence_forgiven: Option<Forgiveness>,
 }
 
-impl Trust {
-    fn judge<'a>(healths: impl Iterator<Item = &'a Health>, thresholds: &Thresholds, now: Instant) -> Self {
-        let doubt_window = DOUBT_WINDOW.max(thresholds.interval.saturating_mul(DOUBT_INTERVALS));
+impl ProbeConfidence {
+    fn judge<'a>(
+        healths: impl Iterator<Item = &'a Health>,
+        health_check: &HealthCheckConfig,
+        now: Instant,
+    ) -> Self {
+        let doubt_window = DOUBT_WINDOW.max(health_check.interval.saturating_mul(DOUBT_INTERVALS));
         let panic_window = doubt_window.saturating_mul(PANIC_WINDOWS);
         let (mut up, mut doubted, mut lost) = (0, 0, 0);
         for health in healths {
@@ -208,13 +214,13 @@ impl Trust {
     }
 }
 
-/// Puts the worst outliers of a tier aside, within the limit.
-fn eject_outliers(members: &[Member<'_>], tier: u32, eligibilities: &mut [Eligibility]) {
+/// Ejects the worst outliers of a tier, within the limit.
+fn eject_outliers(members: &[FleetMember<'_>], tier: u32, eligibilities: &mut [Eligibility]) {
     let up = || {
         let numbered = members.iter().enumerate();
         numbered.filter(|(_, member)| member.tier == tier && member.health.state == State::Up)
     };
-    // Of those that are up, so that the last ones never go.
+    // The limit depends on the backends that are up, so the last ones are never ejected.
     let most = up().count() / OUTLIERS_ONE_IN;
     if most == 0 {
         return;
@@ -230,7 +236,7 @@ fn eject_outliers(members: &[Member<'_>], tier: u32, eligibilities: &mut [Eligib
     let mut outliers: Vec<(f64, usize, Outlier)> = up()
         .filter_map(|(index, member)| {
             if member.health.failure_rate > OUTLIER_FAILURE_RATE {
-                // Worse than any slowness: a slow backend at least answers.
+                // A flapping backend is worse than any slow backend, which at least answers.
                 return Some((f64::INFINITY, index, Outlier::Flapping));
             }
             let time = member.response_time.filter(|time| *time > limit)?;
@@ -249,10 +255,10 @@ impl fmt::Display for Mode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Normal => "normal",
-            Self::ProberDoubted => "too many servers fell silent at once; this balancer's own network is doubted, and they stay in",
-            Self::Panic => "fewer than half of the servers are up; the silent ones stay in with half of their weight",
-            Self::Suspects => "no server is sure to be up; those whose last probe failed are used",
-            Self::Start => "no server has been probed yet; all are used",
+            Self::ProberDoubted => "too many servers became silent at once, probably a fault of this balancer's network; they are still used",
+            Self::Panic => "fewer than half of the servers are up; silent servers are still used with half of their weight",
+            Self::Suspects => "no server is up; servers whose last probe failed are used",
+            Self::Start => "no server has been probed yet; all servers are used",
             Self::Nothing => "no server is usable",
         })
     }
@@ -261,8 +267,8 @@ impl fmt::Display for Mode {
 impl fmt::Display for Outlier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Slow => "put aside: its response time is more than five times the median of its tier",
-            Self::Flapping => "put aside: too many of its probes fail",
+            Self::Slow => "ejected: its response time is more than five times the median of its tier",
+            Self::Flapping => "ejected: too many of its probes fail",
         })
     }
 }

@@ -1,76 +1,76 @@
-//! How a probe can end.
+//! The outcomes of a probe.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::balancer::load_report::LoadReport;
 
-/// How one probe ended. Only a 200 whose whole body arrived is a success, so an error that comes fast never counts
-/// as a fast answer.
+/// The outcome of one probe. Only a 200 with a complete body is a success, so a fast error is never measured as a fast
+/// answer.
 #[derive(Debug, Clone)]
 pub enum ProbeOutcome {
-    /// The probe file arrived whole.
+    /// The complete probe file arrived.
     Success {
-        /// Until the connection stood, name resolution included.
+        /// The time until the connection was established, with name resolution.
         connect: Duration,
-        /// From the request's start until the answer's head had arrived.
+        /// The time from the start of the probe until the head of the answer arrived.
         first_byte: Duration,
-        /// From the request's start until the last byte of the body.
+        /// The time from the start of the probe until the last byte of the body arrived.
         total: Duration,
-        /// What the server said of its load, if it says anything.
+        /// The load report, if the server sent one.
         report: Option<LoadReport>,
     },
-    /// It did not.
-    Failure(Failure),
+    /// The probe failed.
+    Failure(ProbeFailure),
 }
 
-/// Why a probe failed.
+/// A failed probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// What kind of failure: metrics count by it.
+pub struct ProbeFailure {
+    /// The kind of failure, which is the label of the metric.
     pub kind: FailureKind,
-    /// What more is known, in words; may be empty.
+    /// Details as text; may be empty.
     pub detail: String,
 }
 
-/// The kinds of failure.
+/// The kinds of failed probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FailureKind {
     /// Nothing listens on the port, or the connection was reset.
     Refused,
-    /// The network knows no way to the host.
+    /// The network has no route to the host.
     Unreachable,
     /// The name does not resolve.
     Resolve,
     /// The TLS handshake failed.
     Tls,
-    /// The answer, or a part of it, did not come in time.
+    /// The answer did not arrive completely within the time limit.
     TimedOut,
-    /// The connection ended before the answer was whole.
+    /// The connection ended before the answer was complete.
     ClosedEarly,
-    /// What came is no HTTP answer.
+    /// The answer is not HTTP.
     Malformed,
-    /// The answer has another status than 200.
+    /// The status is not 200.
     Status(u16),
-    /// The body is longer than any probe file.
+    /// The body is longer than the limit.
     TooLarge,
-    /// The body is not the expected one.
+    /// The body does not meet the expectation.
     Content,
-    /// The balancer itself could not probe, for want of descriptors or ports for instance.
+    /// The balancer could not send the probe, for instance because it lacks descriptors or ports.
     Prober,
 }
 
-/// What a failure proves.
+/// The strength of a failed probe as evidence against the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
-    /// The server's own answer: it is out, whatever happens elsewhere.
-    Plain,
-    /// Silence, which an overloaded server, a broken network or a starved prober cause as well.
-    Doubtful,
+    /// An answer of the server or its machine, which proves a fault of the backend.
+    Conclusive,
+    /// A missing answer, which a broken network or an overloaded prober may also cause.
+    Inconclusive,
 }
 
 impl FailureKind {
-    /// What a failure of this kind proves.
+    /// The evidence of a failure of this kind.
     #[must_use]
     pub fn evidence(self) -> Evidence {
         match self {
@@ -80,8 +80,8 @@ impl FailureKind {
             | Self::Status(_)
             | Self::ClosedEarly
             | Self::TooLarge
-            | Self::Content => Evidence::Plain,
-            Self::Unreachable | Self::Resolve | Self::TimedOut | Self::Prober => Evidence::Doubtful,
+            | Self::Content => Evidence::Conclusive,
+            Self::Unreachable | Self::Resolve | Self::TimedOut | Self::Prober => Evidence::Inconclusive,
         }
     }
 
@@ -100,7 +100,7 @@ impl FailureKind {
         "prober",
     ];
 
-    /// A short name without the status' number: the value of the metrics' label.
+    /// The value of the metric label: a short name without the number of the status.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -127,7 +127,7 @@ impl fmt::Display for FailureKind {
             Self::Resolve => "name does not resolve",
             Self::Tls => "TLS handshake failed",
             Self::TimedOut => "timed out",
-            Self::ClosedEarly => "connection closed before the answer was whole",
+            Self::ClosedEarly => "connection closed before the answer was complete",
             Self::Malformed => "answer is not HTTP",
             Self::Status(status) => return write!(formatter, "answered with status {status}"),
             Self::TooLarge => "body is too large",
@@ -137,7 +137,7 @@ impl fmt::Display for FailureKind {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ProbeFailure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.detail.is_empty() {
             write!(formatter, "{}", self.kind)

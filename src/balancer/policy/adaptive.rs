@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use rand::Rng;
 
 use self::cell_map::CellMap;
-use self::score::{Rank, Samples, Score};
+use self::score::{Samples, Score, ScoreRank};
 use super::alias::AliasTable;
 use super::draw::{self, BackendRef, BackendSet as _};
 use super::load::{CHUNK_LEN, LoadCell, SlabChunk};
@@ -147,7 +147,7 @@ impl Adaptive {
     }
 
     /// Stores the best compared backends for the next pick: the chosen one with its new rank, and the others.
-    fn remember(&self, chosen: Rank, others: [Rank; REMEMBERED]) {
+    fn remember(&self, chosen: ScoreRank, others: [ScoreRank; REMEMBERED]) {
         let [first, second] = others;
         let best = [first.min(chosen), first.max(chosen).min(second)];
         for (hint, rank) in self.hints.remembered.iter().zip(best) {

@@ -1,5 +1,5 @@
-//! `ProbeActor`: one for each backend. It probes, reports to the `RankingActor`, and waits for the time in the answer.
-//! [`prober`] has the probe itself, [`schedule`] the budget of all probes.
+//! `ProbeActor`, one for each backend: sends a probe, sends the result to the `RankingActor`, and waits for the delay in
+//! the reply. [`prober`] has the probe itself, [`schedule`] the budget of all probes.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,52 +24,52 @@ pub mod schedule;
 
 use prober::Prober;
 
-/// What all probes share.
+/// The settings and resources of all probes.
 #[derive(Debug)]
 pub struct ProbePlan {
-    /// The path that is fetched, below each backend's base path.
+    /// The requested path, below the base path of each backend.
     pub path: String,
-    /// How long one probe may take in all.
+    /// The time limit of one probe.
     pub timeout: Duration,
-    /// The expected content of the file, unless a backend's line names another.
+    /// The expected content of the file, unless the line of a backend names another.
     pub expectation: Option<Arc<Expectation>>,
-    /// The pause after a probe whose result the ranking could not take.
+    /// The delay after a probe whose result was lost.
     pub interval: Duration,
-    /// Bounds the probes under way at once, over all backends.
+    /// Limits the concurrent probes over all backends.
     pub slots: Semaphore,
-    /// The addresses of backends that have names.
+    /// Resolves the names of backends.
     pub resolver: Resolver,
-    /// What was wrong with load reports.
+    /// Counters of invalid load reports.
     pub reports: ReportMetrics,
-    /// Counts results that the ranking could not take.
+    /// Counts the results that the ranking did not process.
     pub results_lost: Counter,
 }
 
-/// The end of one probe. The answer of the ranking is the pause before the next one.
+/// The result of one probe. The reply of the ranking is the delay of the next probe.
 #[derive(Debug, Message)]
 #[rtype(result = "Duration")]
 pub struct ProbeResult {
-    /// Which backend was probed.
+    /// The probed backend.
     pub backend: BackendId,
-    /// When it ended.
+    /// The end of the probe.
     pub ended_at: Instant,
-    /// How it ended.
+    /// The outcome of the probe.
     pub outcome: ProbeOutcome,
 }
 
-/// Probes one backend until its last address is dropped.
+/// Probes one backend until the last address of the actor is dropped.
 pub struct ProbeActor {
     backend: BackendId,
     expectation: Option<Arc<Expectation>>,
     plan: Arc<ProbePlan>,
     ranking: Addr<RankingActor>,
     first_pause: Duration,
-    /// Made for the first probe, and again after a panic.
+    /// Created for the first probe, and again after a panic.
     prober: Option<Rc<Prober>>,
 }
 
 impl ProbeActor {
-    /// An actor that probes `backend` for the first time after `first_pause`.
+    /// An actor that sends the first probe of `backend` after `first_pause`.
     #[must_use]
     pub fn new(
         backend: &Backend,
@@ -92,13 +92,13 @@ impl ProbeActor {
         let (prober, plan) = (Rc::clone(prober), Arc::clone(&self.plan));
         let (backend, ranking) = (self.backend.clone(), self.ranking.clone());
         let probing = async move {
-            // The semaphore is never closed; without a slot the probe would still be right, only not bounded.
+            // `acquire` fails only on a closed semaphore, and this one is never closed.
             let slot = plan.slots.acquire().await;
             let outcome = prober.probe().await;
             drop(slot);
             let result = ProbeResult { backend: backend.clone(), ended_at: Instant::now(), outcome };
             ranking.send(result).await.unwrap_or_else(|error| {
-                // The ranking panicked over it. The next probe makes up for it.
+                // The ranking panicked on this result. The next probe replaces it.
                 tracing::debug!(%backend, %error, "probe result lost");
                 plan.results_lost.inc();
                 plan.interval

@@ -1,4 +1,4 @@
-//! One probe: a fetch of the probe file, timed in its parts.
+//! One probe: a request of the probe file, with the duration of each phase.
 
 use std::io;
 use std::sync::Arc;
@@ -11,23 +11,23 @@ use url::Url;
 use crate::balancer::admin::metrics::ReportMetrics;
 use crate::balancer::backends::BackendId;
 use crate::balancer::expectation::Expectation;
-use crate::balancer::health::{Failure, FailureKind, ProbeOutcome};
+use crate::balancer::health::{FailureKind, ProbeFailure, ProbeOutcome};
 use crate::balancer::load_report::{self, LoadReport};
 use crate::balancer::probe::ProbePlan;
 use crate::http::client::head::Head;
 use crate::http::client::{Answer, ConnectionUse, Request, Transport, TransportError, TransportSettings};
 use crate::telemetry::chain;
 
-/// A probe reads at most this much of a body; the probe file is a line of text.
+/// The largest body of a probe answer, in bytes.
 pub const LARGEST_BODY: usize = 1 << 20;
 
-/// How much later than connecting the whole probe times out, so that the reason names the phase that took so long.
+/// The request times out this much later than the connection, so that the reason names the phase that was too slow.
 const GRACE: Duration = Duration::from_millis(5);
 
-/// Probes one backend. Stays on one thread, as awc's client does.
+/// Probes one backend. Not `Send`, because the client of awc is not.
 pub struct Prober {
     transport: Transport,
-    /// `None` if backend and path do not form an address.
+    /// `None` if backend and path do not form a URL.
     request: Option<Request>,
     timeout: Duration,
     reports: ReportMetrics,
@@ -35,10 +35,10 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// A prober that fetches the plan's path below `backend`, and expects this content.
+    /// A prober that requests the path of `plan` below `backend` and expects this content.
     ///
-    /// Each probe opens a connection of its own and asks the server to close it, so that it measures what a new
-    /// client would experience, and a server that closes without notice does no harm.
+    /// Each probe opens a new connection and sends `Connection: close`. It so measures the latency of a new client, and a
+    /// server that closes idle connections causes no failed probe.
     #[must_use]
     pub fn new(backend: &BackendId, plan: &ProbePlan, expectation: Option<Arc<Expectation>>) -> Self {
         let settings = TransportSettings { connect_timeout: plan.timeout, ..TransportSettings::default() };
@@ -55,19 +55,19 @@ impl Prober {
         }
     }
 
-    /// Fetches the probe file once. Only a 200 whose whole body arrived is a success.
+    /// Requests the probe file once. Only a 200 with a complete body is a success.
     pub async fn probe(&self) -> ProbeOutcome {
         self.exchange().await.unwrap_or_else(ProbeOutcome::Failure)
     }
 
-    async fn exchange(&self) -> Result<ProbeOutcome, Failure> {
+    async fn exchange(&self) -> Result<ProbeOutcome, ProbeFailure> {
         let Some(request) = &self.request else {
-            return Err(failure(FailureKind::Prober, "probe_path is not part of an address"));
+            return Err(failure(FailureKind::Prober, "backend and probe_path do not form a URL"));
         };
         let started = Instant::now();
         let deadline = started + self.timeout;
         let mut answer = match timeout_at(deadline + GRACE, self.transport.send(request)).await {
-            Ok(answer) => answer.map_err(|error| refused(&error))?,
+            Ok(answer) => answer.map_err(|error| probe_failure(&error))?,
             Err(_) => return Err(self.timed_out("no answer")),
         };
         let first_byte = started.elapsed();
@@ -92,7 +92,7 @@ impl Prober {
         Ok(ProbeOutcome::Success { connect, first_byte, total, report })
     }
 
-    fn timed_out(&self, phase: &str) -> Failure {
+    fn timed_out(&self, phase: &str) -> ProbeFailure {
         let waited = humantime::format_duration(self.timeout);
         failure(FailureKind::TimedOut, format!("{phase} within {waited}"))
     }
@@ -106,17 +106,17 @@ impl Prober {
             Err(error) => {
                 self.reports.unreadable.inc();
                 let url = self.request.as_ref().map(|request| request.url.as_str());
-                tracing::debug!(url, %error, "load report left out");
+                tracing::debug!(url, %error, "load report ignored");
                 None
             }
         }
     }
 }
 
-/// Reads the body to its end, into `body` if its content is needed.
-async fn read_whole(answer: &mut Answer, mut body: Option<&mut Vec<u8>>) -> Result<(), Failure> {
+/// Reads the body to its end. Appends it to `body` if the caller needs the content.
+async fn read_whole(answer: &mut Answer, mut body: Option<&mut Vec<u8>>) -> Result<(), ProbeFailure> {
     let mut read: usize = 0;
-    while let Some(bytes) = answer.chunk().await.map_err(|error| refused(&error))? {
+    while let Some(bytes) = answer.chunk().await.map_err(|error| probe_failure(&error))? {
         read = read.saturating_add(bytes.len());
         if read > LARGEST_BODY {
             return Err(failure(FailureKind::TooLarge, format!("sent more than {LARGEST_BODY} bytes")));
@@ -128,8 +128,9 @@ async fn read_whole(answer: &mut Answer, mut body: Option<&mut Vec<u8>>) -> Resu
     Ok(())
 }
 
-/// What an error of the exchange proves of the backend: nothing, if this machine lacks something.
-fn refused(error: &TransportError) -> Failure {
+/// Converts an error of the request to a failed probe. A lack of resources on this machine is a failure of the prober, not
+/// of the backend.
+fn probe_failure(error: &TransportError) -> ProbeFailure {
     let kind = match error {
         TransportError::Shortage { .. }
         | TransportError::Request(_)
@@ -158,9 +159,9 @@ fn refused(error: &TransportError) -> Failure {
         TransportError::ConnectTimeout { after, .. } => {
             format!("no connection within {}", humantime::format_duration(*after))
         }
-        // The kind says it all.
+        // The kind is the whole reason.
         _ if kind == FailureKind::Refused => String::new(),
-        // The text before the cause repeats the kind, or the name of the backend.
+        // Only the cause: the text of the error repeats the kind or the name of the backend.
         TransportError::Resolve { source, .. } => source.to_string(),
         TransportError::Connect { source, .. }
         | TransportError::Certificate { source, .. }
@@ -170,6 +171,6 @@ fn refused(error: &TransportError) -> Failure {
     failure(kind, detail)
 }
 
-fn failure(kind: FailureKind, detail: impl Into<String>) -> Failure {
-    Failure { kind, detail: detail.into() }
+fn failure(kind: FailureKind, detail: impl Into<String>) -> ProbeFailure {
+    ProbeFailure { kind, detail: detail.into() }
 }

@@ -1,46 +1,46 @@
-//! How probes of many backends share a budget. Pure; when one backend is looked at again is said by its
+//! The budget that the probes of all backends share. Pure. The delay of the next probe of one backend comes from its
 //! [`Health`](crate::balancer::health::Health).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use crate::balancer::health::Thresholds;
+use crate::balancer::health::HealthCheckConfig;
 
-/// The probes a second that all backends share.
+/// The limit of probes per second over all backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProbeBudget {
-    /// Probes a second; 0 counts as 1.
+    /// Probes per second; 0 counts as 1.
     pub per_second: u32,
 }
 
 impl ProbeBudget {
-    /// The time one probe of each of `backends` takes at the budget.
+    /// The time in which the budget allows one probe of each of `backends` backends.
     #[must_use]
     pub fn sweep(self, backends: usize) -> Duration {
         Duration::from_secs_f64(backends as f64 / f64::from(self.per_second.max(1)))
     }
 
-    /// The interval that keeps `backends` within the budget; never shorter than `interval`.
+    /// The interval at which `backends` backends stay within the budget; never shorter than `interval`.
     #[must_use]
     pub fn stretched(self, interval: Duration, backends: usize) -> Duration {
         interval.max(self.sweep(backends))
     }
 
-    /// The thresholds that hold while `backends` share the budget.
+    /// The configuration with the stretched interval for `backends` backends.
     #[must_use]
-    pub fn stretch(self, thresholds: &Thresholds, backends: usize) -> Thresholds {
-        Thresholds { interval: self.stretched(thresholds.interval, backends), ..*thresholds }
+    pub fn stretch(self, health_check: &HealthCheckConfig, backends: usize) -> HealthCheckConfig {
+        HealthCheckConfig { interval: self.stretched(health_check.interval, backends), ..*health_check }
     }
 
-    /// The pause before a backend's first probe: spread by its identity over one sweep, so that a start of thousands
-    /// is no burst, and a start of three is at once.
+    /// The delay before the first probe of a backend. The delays of all backends are spread over one sweep by a hash of the
+    /// identity: a list of thousands causes no burst, and the probes of a short list start at once.
     #[must_use]
     pub fn first_pause(self, identity: &impl Hash, backends: usize) -> Duration {
         self.sweep(backends).mul_f64(fraction(identity))
     }
 }
 
-/// A number from 0 to 1 that belongs to the identity alone, the same in every run.
+/// A number from 0 to 1 that depends only on the identity.
 fn fraction(identity: &impl Hash) -> f64 {
     let mut hasher = DefaultHasher::new();
     identity.hash(&mut hasher);

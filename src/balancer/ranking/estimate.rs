@@ -1,4 +1,4 @@
-//! What is measured of one backend: how fast it answers and how much it can carry.
+//! The measured speed and capacity of one backend.
 
 use std::time::Duration;
 
@@ -8,60 +8,60 @@ use crate::balancer::health::ProbeOutcome;
 use crate::balancer::load_report::LoadReport;
 use crate::balancer::policy::{BackendLoad, MonotonicClock, Throughput};
 
-/// How long a measurement counts: after this time it weighs 1/e of what it did.
+/// The decay time of response times: after this time, a measurement has 1/e of its weight.
 const RESPONSE_TIME_MEMORY: Duration = Duration::from_secs(10);
 
-/// How long a load report counts.
+/// The decay time of load reports.
 const CAPACITY_MEMORY: Duration = Duration::from_mins(1);
 
-/// No server sends more bytes or completes more requests in a second; 800 Gbit/s.
+/// The largest accepted rate in bytes or requests per second; 800 Gbit/s.
 const FASTEST: f64 = 1e11;
 
-/// No report makes a server this many times faster than those before it have shown. So what one report claims wrongly
-/// is outweighed in a minute or two, and a server that has become faster is believed in a few probes.
+/// A report counts at most this multiple of the rate of the earlier reports. The effect of one wrong report so ends
+/// within two minutes, and a few probes suffice for a server that has become faster.
 const MOST_SUDDEN: f64 = 32.0;
 
-/// So many busy seconds show how fast a server is.
+/// The number of busy seconds after which the rate of a server is known.
 const ENOUGH_SEEN: f64 = 1.0;
 
-/// A report that does not move while so many clients are sent is not of the server that they are sent to.
+/// A report that stays unchanged while this number of clients is sent is stale.
 const MOST_UNNOTICED: u64 = 20;
 
-/// An address at which one and the same server has answered for so long is that server's.
-const TURNS_MEMORY: Duration = Duration::from_mins(1);
+/// An address at which the same server has answered for this time is not shared.
+const SHARED_ADDRESS_MEMORY: Duration = Duration::from_mins(1);
 
-/// All that is measured of one backend.
+/// All measurements of one backend.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Estimate {
     response_time: Option<ResponseTime>,
     capacity: Option<Capacity>,
-    movement: Movement,
-    turns: Turns,
+    staleness: StaleReportDetector,
+    sharing: SharedAddressDetector,
 }
 
 impl Estimate {
-    /// Takes in the outcome of a probe, and settles the ledger with what it says of the load. A failure measures
-    /// nothing, and a report that is stuck, or of one of several servers, says nothing.
+    /// Applies the outcome of a probe, and updates `load` with its load report. Ignores failures, stale reports, and reports
+    /// of shared addresses.
     pub fn observe(
         &mut self,
         outcome: &ProbeOutcome,
-        ledger: &BackendLoad,
+        load: &BackendLoad,
         clock: &MonotonicClock,
         now: Instant,
     ) -> Continuity {
         let ProbeOutcome::Success { total, report, .. } = outcome else {
-            self.turns.has_failed = true;
+            self.sharing.has_failed = true;
             return Continuity::Same;
         };
-        // Each probe opens a connection, as a new client would, so connecting counts.
+        // Each probe opens a connection, like a new client, so the response time includes connecting.
         match &mut self.response_time {
             Some(time) => time.observe(*total, now),
             None => self.response_time = Some(ResponseTime::new(*total, now)),
         }
         let last = self.capacity.map(|capacity| capacity.last);
-        self.movement = match report {
-            Some(report) => self.movement.after(last, report, ledger.redirects()),
-            None => Movement::default(),
+        self.staleness = match report {
+            Some(report) => self.staleness.after(last, report, load.redirects()),
+            None => StaleReportDetector::default(),
         };
         let continuity = match (report, &mut self.capacity) {
             (Some(report), Some(capacity)) => capacity.observe(report, now),
@@ -69,29 +69,29 @@ impl Estimate {
                 self.capacity = Some(Capacity::new(report, now));
                 Continuity::Same
             }
-            // A server that has stopped telling is one that never did: what it said grows stale.
+            // Without a new report, the last one becomes outdated. The server is treated as one that never sent any.
             (None, _) => {
                 self.capacity = None;
                 Continuity::Same
             }
         };
-        self.turns = self.turns.after(continuity, now);
-        let believed = report.filter(|_| self.is_believed());
-        ledger.record_probe(believed.map(|report| report.in_flight), *total, clock.timestamp(now));
+        self.sharing = self.sharing.after(continuity, now);
+        let usable = report.filter(|_| self.are_reports_usable());
+        load.record_probe(usable.map(|report| report.in_flight), *total, clock.timestamp(now));
         if self.is_shared() { Continuity::Same } else { continuity }
     }
 
-    /// How long it takes to answer a probe, connecting included; `None` before the first answer.
+    /// The response time of a probe with connecting; `None` before the first answer.
     #[must_use]
     pub fn response_time(&self) -> Option<Duration> {
         self.response_time.map(|time| time.get())
     }
 
-    /// What it was seen to carry; `None` if it sends no load reports, they count no work, or they are not
-    /// believed.
+    /// The measured throughput; `None` if the backend sends no load reports, if they count no work, or if they are not
+    /// usable.
     #[must_use]
     pub fn throughput(&self) -> Option<Throughput> {
-        let capacity = self.capacity.filter(|_| self.is_believed());
+        let capacity = self.capacity.filter(|_| self.are_reports_usable());
         capacity.map(|capacity| capacity.throughput()).filter(|seen| seen.busy_seconds > 0.0)
     }
 
@@ -101,49 +101,48 @@ impl Estimate {
         self.capacity.is_some()
     }
 
-    /// Whether its load reports have stayed as they were although clients were sent, so that they are not believed.
+    /// Whether its load reports are ignored because they stayed unchanged although clients were sent.
     #[must_use]
     pub fn is_stuck(&self) -> bool {
-        self.movement.is_stuck()
+        self.staleness.is_stuck()
     }
 
-    /// Whether several servers seem to take turns behind its address, so that no report speaks for all of them.
+    /// Whether its load reports are ignored because several servers seem to share its address.
     #[must_use]
     pub fn is_shared(&self) -> bool {
-        self.turns.is_shared
+        self.sharing.is_shared
     }
 
-    /// Whether its latest probe answer carried a load report that is believed, so that its ledger was set right.
+    /// Whether its latest probe answer carried a usable load report.
     #[must_use]
-    pub fn is_heard(&self) -> bool {
-        self.reports() && self.is_believed()
+    pub fn has_usable_report(&self) -> bool {
+        self.reports() && self.are_reports_usable()
     }
 
-    fn is_believed(&self) -> bool {
+    fn are_reports_usable(&self) -> bool {
         !self.is_stuck() && !self.is_shared()
     }
 }
 
-/// A moving average of response times that rises fast and falls slowly (peak EWMA), since a server that has become
-/// slow is believed sooner than one that has become fast.
+/// A moving average of response times that rises fast and falls slowly (peak EWMA): a slow answer has a larger effect
+/// than a fast one.
 ///
-/// It rises half of the way at once rather than the whole: one late answer on a busy machine does not throw the
-/// order of the backends over.
+/// A slower measurement raises the average by half of the difference, so that one late answer on a busy machine does not
+/// change the order of the backends.
 #[derive(Debug, Clone, Copy)]
-pub struct ResponseTime {
+struct ResponseTime {
     estimate: Duration,
     at: Instant,
 }
 
 impl ResponseTime {
-    /// Begins with a first measurement.
-    #[must_use]
-    pub fn new(measured: Duration, now: Instant) -> Self {
+    /// The average of a first measurement.
+    fn new(measured: Duration, now: Instant) -> Self {
         Self { estimate: measured, at: now }
     }
 
-    /// Takes in a measurement.
-    pub fn observe(&mut self, measured: Duration, now: Instant) {
+    /// Adds a measurement.
+    fn observe(&mut self, measured: Duration, now: Instant) {
         let passed = now.saturating_duration_since(self.at);
         let (old, new) = (self.estimate.as_secs_f64(), measured.as_secs_f64());
         let kept = if new > old { 0.5 } else { decay(passed, RESPONSE_TIME_MEMORY) };
@@ -151,17 +150,16 @@ impl ResponseTime {
         self.at = now;
     }
 
-    /// The estimate. It does not change between measurements: silence makes nobody faster.
-    #[must_use]
-    pub fn get(&self) -> Duration {
+    /// The average. It does not change between measurements, so a backend without answers does not become faster.
+    fn get(&self) -> Duration {
         self.estimate
     }
 }
 
-/// How much a server carries, learnt from the counts of its load reports: requests and bytes done in the time during
-/// which it had something to do, both decaying with age.
+/// The throughput of a server, derived from the counts of its load reports: requests and bytes in its busy time. All
+/// decay with age.
 #[derive(Debug, Clone, Copy)]
-pub struct Capacity {
+struct Capacity {
     last: LoadReport,
     at: Instant,
     busy_seconds: f64,
@@ -169,27 +167,25 @@ pub struct Capacity {
     bytes: f64,
 }
 
-/// Whether a report continues the count of the one before.
+/// Whether a report continues the counts of the previous one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Continuity {
     /// It does.
     Same,
-    /// Another server process answers now; what was learnt of the machine is kept, the counts start anew.
+    /// Another server process answers: its counts started from zero. The measured throughput stays valid.
     Restarted,
 }
 
 impl Capacity {
-    /// Begins with a first report, which only sets the marks from which later ones count.
-    #[must_use]
-    pub fn new(report: &LoadReport, now: Instant) -> Self {
+    /// Starts with a first report, which only provides the base of the next one.
+    fn new(report: &LoadReport, now: Instant) -> Self {
         Self { last: *report, at: now, busy_seconds: 0.0, requests: 0.0, bytes: 0.0 }
     }
 
-    /// Takes in a report.
+    /// Adds a report.
     ///
-    /// What a server claims to have been busy beyond the time that has passed is not believed, nor what it claims to
-    /// have done in that time beyond all likelihood.
-    pub fn observe(&mut self, report: &LoadReport, now: Instant) -> Continuity {
+    /// The busy time is limited to the elapsed time, and the counts to plausible rates.
+    fn observe(&mut self, report: &LoadReport, now: Instant) -> Continuity {
         let passed = now.saturating_duration_since(self.at);
         let last = std::mem::replace(&mut self.last, *report);
         self.at = now;
@@ -202,15 +198,16 @@ impl Capacity {
         self.bytes *= kept;
         if let (Some(before), Some(after)) = (last.busy, report.busy) {
             let seconds = after.saturating_sub(before).min(passed).as_secs_f64();
-            self.requests += self.likely(grown(last.completed, report.completed), self.requests, seconds);
-            self.bytes += self.likely(grown(last.sent_bytes, report.sent_bytes), self.bytes, seconds);
+            self.requests += self.plausible(grown(last.completed, report.completed), self.requests, seconds);
+            self.bytes += self.plausible(grown(last.sent_bytes, report.sent_bytes), self.bytes, seconds);
             self.busy_seconds += seconds;
         }
         Continuity::Same
     }
 
-    /// What is believed of a count that has `grown` in so many busy seconds, after it came to `seen` in those before.
-    fn likely(&self, grown: f64, seen: f64, seconds: f64) -> f64 {
+    /// Limits the increase `grown` of a count within `seconds` busy seconds to a plausible rate. `seen` is the decayed count
+    /// of the earlier busy seconds.
+    fn plausible(&self, grown: f64, seen: f64, seconds: f64) -> f64 {
         let fastest = if self.busy_seconds >= ENOUGH_SEEN && seen > 0.0 {
             (seen / self.busy_seconds * MOST_SUDDEN).min(FASTEST)
         } else {
@@ -219,27 +216,26 @@ impl Capacity {
         grown.min(fastest * seconds)
     }
 
-    /// What was seen so far.
-    #[must_use]
-    pub fn throughput(&self) -> Throughput {
+    /// The measured throughput.
+    fn throughput(&self) -> Throughput {
         Throughput { requests: self.requests, bytes: self.bytes, busy_seconds: self.busy_seconds }
     }
 }
 
-/// Whether the counts of a server's reports grow when clients are sent there. Where they do not, something in between
-/// keeps an old report, or the server makes one up.
+/// Detects reports whose counts do not grow although clients are sent: a cache between server and balancer repeats an
+/// old report, or the server reports constants.
 #[derive(Debug, Clone, Copy, Default)]
-struct Movement {
-    /// What had been sent when the counts were last seen to move.
+struct StaleReportDetector {
+    /// The redirects at the last change of the counts.
     moved: u64,
-    /// What had been sent at the latest report: those clients must have come by the next.
+    /// The redirects at the latest report. These clients must appear in the next report.
     latest: u64,
-    /// Sent since the counts moved, and early enough to be counted.
+    /// The redirects since the last change of the counts that the latest report should contain.
     unnoticed: u64,
 }
 
-impl Movement {
-    /// What is known after a report that follows `last`, so many clients having been sent.
+impl StaleReportDetector {
+    /// The state after a report that follows `last`, at this number of redirects.
     fn after(self, last: Option<LoadReport>, report: &LoadReport, redirects: u64) -> Self {
         let counts =
             |report: &LoadReport| (report.in_flight, report.completed, report.sent_bytes, report.busy);
@@ -254,24 +250,24 @@ impl Movement {
     }
 }
 
-/// Who answers at an address: one server, which may start anew now and then, or several that take turns.
+/// Detects an address that several servers share, as opposed to one server that restarts now and then.
 #[derive(Debug, Clone, Copy, Default)]
-struct Turns {
-    /// When another process than before was last found to answer.
+struct SharedAddressDetector {
+    /// The time of the last change of the server process.
     changed: Option<Instant>,
     latest: Option<Instant>,
-    /// Whether a probe has failed since the latest report, so that a server that starts anew is no wonder.
+    /// Whether a probe has failed since the latest report, so that a restart is plausible.
     has_failed: bool,
     is_shared: bool,
 }
 
-impl Turns {
-    /// What is known after one more report. A server that answers every probe and starts anew all the same does so
-    /// seldom: a second change within [`TURNS_MEMORY`], or at the very next report, is one of another server.
+impl SharedAddressDetector {
+    /// The state after one more report. A server that answers every probe restarts rarely: a second change of the process
+    /// within [`SHARED_ADDRESS_MEMORY`], or at the next report, indicates another server.
     fn after(self, continuity: Continuity, now: Instant) -> Self {
-        let changed_lately = self
-            .changed
-            .is_some_and(|at| self.latest == Some(at) || now.saturating_duration_since(at) <= TURNS_MEMORY);
+        let changed_lately = self.changed.is_some_and(|at| {
+            self.latest == Some(at) || now.saturating_duration_since(at) <= SHARED_ADDRESS_MEMORY
+        });
         let latest = Some(now);
         match continuity {
             Continuity::Restarted => Self {
@@ -287,7 +283,7 @@ impl Turns {
     }
 }
 
-/// How much weighs what is `passed` old.
+/// The weight of a measurement of the age `passed`.
 fn decay(passed: Duration, memory: Duration) -> f64 {
     (-passed.as_secs_f64() / memory.as_secs_f64()).exp()
 }

@@ -1,4 +1,4 @@
-//! `RankingActor`: folds probe results into what is known of each backend and publishes routing tables.
+//! `RankingActor`: updates the entry of a backend with each probe result, and publishes routing tables.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,62 +11,62 @@ use tokio::time::Instant;
 use crate::balancer::admin::metrics::RankingMetrics;
 use crate::balancer::backends::{Backend, BackendId};
 use crate::balancer::health::fleet::Mode;
-use crate::balancer::health::{State, Thresholds, Transition};
+use crate::balancer::health::{HealthCheckConfig, State, Transition};
 use crate::balancer::policy::{LoadSlab, MonotonicClock, PolicyName};
 use crate::balancer::probe::ProbeResult;
 use crate::balancer::probe::schedule::ProbeBudget;
 
 pub mod estimate;
-pub mod publication;
+pub mod publisher;
 pub mod table;
 #[cfg(test)]
 mod tests;
 
 use estimate::Estimate;
-use publication::Publication;
-use table::{Entry, Member, RoutingTable};
+use publisher::TablePublisher;
+use table::{BackendEntry, Member, RoutingTable};
 
-/// The shortest time between two tables after a state changed.
+/// The shortest time between two tables after a change of state.
 const TRANSITION_PACE: Duration = Duration::from_millis(50);
 
-/// The shortest time between two tables when only estimates changed.
+/// The shortest time between two tables after a change of estimates.
 const ESTIMATE_PACE: Duration = Duration::from_millis(250);
 
-/// A table is made this often whatever happens, for the rules that depend on time alone, such as the slow start.
+/// The longest time between two tables. Some rules depend only on time, such as the slow start.
 const LONGEST_PACE: Duration = Duration::from_secs(1);
 
-/// Probe results that may wait; a budget of 2 000 a second fills it in 8 s.
+/// The number of probe results that may wait. A budget of 2 000 probes per second fills the mailbox in 8 s.
 const MAILBOX: usize = 16_384;
 
-/// Another list is in force: all of its backends.
+/// The message that activates a new list: all of its backends.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct ListChanged(pub Arc<[Backend]>);
 
-/// What a `RankingActor` works with.
+/// The settings and resources of a `RankingActor`.
 pub struct RankingPlan {
-    /// Where tables go; the first one has been published already.
-    pub publication: Arc<Publication>,
-    /// How a backend is chosen.
+    /// Receives the tables; already has the first one.
+    pub publisher: Arc<TablePublisher>,
+    /// The rule for the choice of a backend.
     pub policy: PolicyName,
-    /// When a backend's state changes.
-    pub thresholds: Thresholds,
-    /// What the probes of all backends share; it can stretch the interval.
+    /// The rules for states and probe intervals.
+    pub health_check: HealthCheckConfig,
+    /// The limit of probes per second over all backends; it can stretch the interval.
     pub probe_budget: ProbeBudget,
-    /// The clock of the ledgers, which the request path uses too.
+    /// The clock of the load cells, shared with the request path.
     pub clock: MonotonicClock,
-    /// The counters.
+    /// The metrics.
     pub metrics: RankingMetrics,
 }
 
-/// Folds probe results, publishes tables.
+/// Updates the entries with probe results and publishes tables.
 pub struct RankingActor {
     plan: RankingPlan,
-    /// The list in force.
+    /// The active list.
     listed: Arc<[Backend]>,
-    book: LoadSlab,
-    entries: Vec<Entry>,
-    places: HashMap<BackendId, usize>,
+    slab: LoadSlab,
+    entries: Vec<BackendEntry>,
+    indexes: HashMap<BackendId, usize>,
     generation: u64,
     mode: Mode,
     published_at: Instant,
@@ -75,16 +75,17 @@ pub struct RankingActor {
 }
 
 impl RankingActor {
-    /// Starts from the latest published table. `listed` is the list it was made from, with ledgers of `book`.
+    /// An actor that starts from the latest published table. `listed` is the list of this table, and `slab` holds the loads
+    /// of its backends.
     #[must_use]
-    pub fn new(plan: RankingPlan, listed: Arc<[Backend]>, book: LoadSlab, random: SmallRng) -> Self {
-        let published_at = plan.publication.latest().built_at;
+    pub fn new(plan: RankingPlan, listed: Arc<[Backend]>, slab: LoadSlab, random: SmallRng) -> Self {
+        let published_at = plan.publisher.latest().built_at;
         let mut actor = Self {
             plan,
             listed,
-            book,
+            slab,
             entries: Vec::new(),
-            places: HashMap::new(),
+            indexes: HashMap::new(),
             generation: 0,
             mode: Mode::Start,
             published_at,
@@ -95,9 +96,9 @@ impl RankingActor {
         actor
     }
 
-    /// Returns to the latest published table. The list may have changed since.
+    /// Restores the state of the latest published table, then applies the active list, which may be newer.
     fn recover(&mut self) {
-        let latest = self.plan.publication.latest();
+        let latest = self.plan.publisher.latest();
         self.entries.clone_from(&latest.entries);
         self.generation = latest.generation;
         self.mode = latest.mode;
@@ -106,30 +107,30 @@ impl RankingActor {
         self.take_list();
     }
 
-    /// Makes the entries those of the list in force. Entries of backends that stay keep everything but the attributes.
+    /// Replaces the entries by those of the active list. Entries of known backends keep everything but the attributes.
     fn take_list(&mut self) {
         let now = Instant::now();
         let known = self.entries.drain(..).map(|entry| (entry.member.backend.id().clone(), entry));
-        let mut known: HashMap<BackendId, Entry> = known.collect();
-        let book = &mut self.book;
+        let mut known: HashMap<BackendId, BackendEntry> = known.collect();
+        let slab = &mut self.slab;
         let entry = |backend: &Backend| match known.remove(backend.id()) {
             Some(mut entry) => {
                 entry.member.backend = backend.clone();
                 entry
             }
-            None => Entry::new(Member::new(backend.clone(), book), now),
+            None => BackendEntry::new(Member::new(backend.clone(), slab), now),
         };
         self.entries = self.listed.iter().map(entry).collect();
         let ids = self.entries.iter().map(|entry| entry.member.backend.id().clone());
-        self.places = ids.zip(0..).collect();
+        self.indexes = ids.zip(0..).collect();
     }
 
-    /// The thresholds, with the interval that the probe budget allows.
-    fn stretched(&self) -> Thresholds {
-        self.plan.probe_budget.stretch(&self.plan.thresholds, self.entries.len())
+    /// The health check configuration with the interval that the probe budget allows.
+    fn stretched(&self) -> HealthCheckConfig {
+        self.plan.probe_budget.stretch(&self.plan.health_check, self.entries.len())
     }
 
-    /// Has a table made no sooner than `pace` after the last one, and no later than was asked for before.
+    /// Schedules a table at `pace` after the last one, unless an earlier one is already scheduled.
     fn publish_soon(&mut self, pace: Duration, ctx: &mut Context<Self>) {
         let at = self.published_at + pace;
         if self.due.is_none_or(|due| at < due) {
@@ -146,12 +147,12 @@ impl RankingActor {
         self.due = None;
         self.published_at = now;
         self.generation += 1;
-        let thresholds = self.stretched();
+        let health_check = self.stretched();
         let table = RoutingTable::build(
             self.generation,
             &mut self.entries,
             self.plan.policy,
-            &thresholds,
+            &health_check,
             &self.plan.clock,
             now,
             &mut self.random,
@@ -166,7 +167,7 @@ impl RankingActor {
             }
             self.mode = table.mode;
         }
-        self.plan.publication.publish(&Arc::new(table));
+        self.plan.publisher.publish(&Arc::new(table));
     }
 }
 
@@ -195,30 +196,30 @@ impl Handler<ProbeResult> for RankingActor {
 
     fn handle(&mut self, result: ProbeResult, ctx: &mut Context<Self>) -> Self::Result {
         let now = Instant::now();
-        let thresholds = self.stretched();
+        let health_check = self.stretched();
         self.plan.metrics.probed(&result.outcome);
         self.plan.metrics.mailbox_age.set(now.saturating_duration_since(result.ended_at).as_secs_f64());
-        // A probe of a backend that has left the list may still have been under way.
-        let Some(entry) = self.places.get(&result.backend).and_then(|&place| self.entries.get_mut(place))
+        // The backend may have been removed from the list during the probe.
+        let Some(entry) = self.indexes.get(&result.backend).and_then(|&index| self.entries.get_mut(index))
         else {
-            return MessageResult(thresholds.interval);
+            return MessageResult(health_check.interval);
         };
         let before = entry.estimate;
-        let transition = entry.observe(&result.outcome, &thresholds, &self.plan.clock, now);
+        let transition = entry.observe(&result.outcome, &health_check, &self.plan.clock, now);
         if let Some(transition) = transition {
             log(entry, transition);
         }
         log_reports(entry, &before);
-        // Backends in use or in doubt are probed more often, but never beyond the budget.
-        let traffic = entry.traffic(thresholds.interval, now);
-        let pause = entry.health.next_probe(&thresholds, traffic, &mut self.random);
+        // Active and suspect backends are probed more often, but never beyond the budget.
+        let traffic = entry.traffic(health_check.interval, now);
+        let pause = entry.health.next_probe(&health_check, traffic, &mut self.random);
         let pause = pause.max(self.plan.probe_budget.sweep(self.entries.len()));
         self.publish_soon(transition.map_or(ESTIMATE_PACE, |_| TRANSITION_PACE), ctx);
         MessageResult(pause)
     }
 }
 
-fn log(entry: &Entry, Transition { from, to }: Transition) {
+fn log(entry: &BackendEntry, Transition { from, to }: Transition) {
     let backend = entry.member.backend.id();
     let reason = entry.health.reason();
     match to {
@@ -227,14 +228,16 @@ fn log(entry: &Entry, Transition { from, to }: Transition) {
     }
 }
 
-fn log_reports(entry: &Entry, before: &Estimate) {
+fn log_reports(entry: &BackendEntry, before: &Estimate) {
     let (backend, now) = (entry.member.backend.id(), &entry.estimate);
     match (before.is_stuck(), now.is_stuck()) {
         (false, true) => tracing::warn!(
             %backend,
             "the load report stays the same although clients are sent; it is ignored until it changes"
         ),
-        (true, false) => tracing::info!(%backend, "the load report changes again, or is missing"),
+        (true, false) => {
+            tracing::info!(%backend, "the load report changes again, or the server no longer sends one");
+        }
         _ => {}
     }
     match (before.is_shared(), now.is_shared()) {
@@ -251,7 +254,7 @@ impl Handler<ListChanged> for RankingActor {
     type Result = ();
 
     fn handle(&mut self, ListChanged(backends): ListChanged, ctx: &mut Context<Self>) {
-        // First of all: `recover` uses it if anything below panics.
+        // Must be first: `recover` uses the list if one of the next calls panics.
         self.listed = backends;
         self.take_list();
         self.publish_soon(Duration::ZERO, ctx);

@@ -1,4 +1,4 @@
-//! The routing table: what every HTTP worker chooses from.
+//! The routing table, from which every HTTP worker chooses backends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,24 +8,24 @@ use tokio::time::Instant;
 
 use crate::balancer::backends::Backend;
 use crate::balancer::health::fleet::{self, Eligibility, Mode};
-use crate::balancer::health::{Health, ProbeOutcome, State, Thresholds, Traffic, Transition};
+use crate::balancer::health::{Health, HealthCheckConfig, ProbeOutcome, State, Traffic, Transition};
 use crate::balancer::policy::{self, BackendLoad, Candidate, LoadSlab, MonotonicClock, Policy, PolicyName};
 use crate::balancer::ranking::estimate::{Continuity, Estimate};
 
-/// A backend of the list, and the record of what it was sent, which lives as long as the backend stays in the list.
+/// A backend of the list, and its load cell, which exists as long as the backend is in the list.
 #[derive(Debug, Clone)]
 pub struct Member {
     /// The line of the list.
     pub backend: Backend,
-    /// What it was sent.
-    pub ledger: Arc<BackendLoad>,
-    /// A digest of its whole address, as [`policy::Candidate`] has it.
+    /// Its redirects and reported load.
+    pub load: Arc<BackendLoad>,
+    /// A digest of its whole address, for [`policy::Candidate`].
     pub address: u64,
-    /// What it has of what clients may need.
+    /// The needs of clients that it meets.
     pub has: Needs,
 }
 
-/// What a backend must have for a client to reach it.
+/// The properties of a backend that a client needs to reach it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Needs(u8);
 
@@ -33,14 +33,14 @@ impl Needs {
     const HTTPS: u8 = 1;
     const IPV4: u8 = 2;
 
-    /// Those of a client that uses https (browsers refuse a download that leads from there to http), and of one that
-    /// uses IPv4 (it may have nothing else).
+    /// The needs of a client that uses https (browsers block downloads over http from https pages), or that uses IPv4 (it may
+    /// have no IPv6).
     #[must_use]
     pub fn new(https: bool, ipv4: bool) -> Self {
         Self((u8::from(https) * Self::HTTPS) | (u8::from(ipv4) * Self::IPV4))
     }
 
-    /// Those that this backend meets. A name may have addresses of both families.
+    /// The needs that `backend` meets. A host name may have addresses of both families.
     fn met_by(backend: &Backend) -> Self {
         Self::new(backend.id().is_https(), !backend.id().authority().starts_with('['))
     }
@@ -51,85 +51,85 @@ impl Needs {
 }
 
 impl Member {
-    /// A backend that was sent nothing yet, with a ledger of this book.
+    /// A member with a new load cell of `slab`.
     #[must_use]
-    pub fn new(backend: Backend, book: &mut LoadSlab) -> Self {
-        let ledger = book.allocate(policy::identity(backend.id().authority()));
+    pub fn new(backend: Backend, slab: &mut LoadSlab) -> Self {
+        let load = slab.allocate(policy::identity(backend.id().authority()));
         let address = policy::digest(backend.id().as_str().as_bytes());
         let has = Needs::met_by(&backend);
-        Self { backend, ledger, address, has }
+        Self { backend, load, address, has }
     }
 }
 
-/// All that is known of one backend.
+/// The state of one backend in the ranking.
 #[derive(Debug, Clone)]
-pub struct Entry {
-    /// Who it is.
+pub struct BackendEntry {
+    /// The backend and its load cell.
     pub member: Member,
-    /// How it is.
+    /// Its health.
     pub health: Health,
-    /// What is measured of it.
+    /// Its measured speed and capacity.
     pub estimate: Estimate,
-    /// The latest successful probe, in its parts.
+    /// The phases of the latest successful probe.
     pub latest: Option<Timings>,
-    /// Whether it is chosen from, as of the latest table.
+    /// Whether it is a candidate in the latest table.
     pub eligibility: Eligibility,
-    /// Whether its load reports were believed, as of the latest table.
-    pub was_heard: bool,
-    /// The redirects to it at its latest probe.
+    /// Whether its load report was usable for the latest table.
+    pub had_usable_report: bool,
+    /// The number of redirects to it at its latest probe.
     redirects: u64,
-    /// When that number was last seen to grow.
+    /// The time of the latest probe at which this number had grown.
     used_at: Option<Instant>,
 }
 
-/// The parts of one probe, each from its start.
+/// The phases of one probe, each measured from its start.
 #[derive(Debug, Clone, Copy)]
 pub struct Timings {
-    /// Until the connection stood.
+    /// The time until the connection was established.
     pub connect: Duration,
-    /// Until the answer's head was there.
+    /// The time until the head of the answer arrived.
     pub first_byte: Duration,
-    /// Until the last byte was there.
+    /// The time until the last byte arrived.
     pub total: Duration,
 }
 
-impl Entry {
-    /// A backend of which nothing is known.
+impl BackendEntry {
+    /// The entry of a backend before its first probe.
     #[must_use]
     pub fn new(member: Member, now: Instant) -> Self {
         Self {
-            redirects: member.ledger.redirects(),
+            redirects: member.load.redirects(),
             used_at: None,
             member,
             health: Health::new(now),
             estimate: Estimate::default(),
             latest: None,
             eligibility: Eligibility::Out,
-            was_heard: false,
+            had_usable_report: false,
         }
     }
 
-    /// Takes in the outcome of one probe; `Some` when the state changed.
+    /// Applies the outcome of one probe; `Some` if the state changed.
     pub fn observe(
         &mut self,
         outcome: &ProbeOutcome,
-        thresholds: &Thresholds,
+        health_check: &HealthCheckConfig,
         clock: &MonotonicClock,
         now: Instant,
     ) -> Option<Transition> {
-        let transition = self.health.observe(outcome, thresholds, now);
+        let transition = self.health.observe(outcome, health_check, now);
         if let ProbeOutcome::Success { connect, first_byte, total, .. } = outcome {
             self.latest = Some(Timings { connect: *connect, first_byte: *first_byte, total: *total });
         }
-        if self.estimate.observe(outcome, &self.member.ledger, clock, now) == Continuity::Restarted {
+        if self.estimate.observe(outcome, &self.member.load, clock, now) == Continuity::Restarted {
             self.health.restarted(now);
         }
         transition
     }
 
-    /// Whether clients are sent there, as seen at its probes; to be called once for each.
+    /// Whether clients are redirected to it. Must be called once per probe.
     pub fn traffic(&mut self, interval: Duration, now: Instant) -> Traffic {
-        let redirects = self.member.ledger.redirects();
+        let redirects = self.member.load.redirects();
         if redirects != self.redirects {
             (self.redirects, self.used_at) = (redirects, Some(now));
         }
@@ -138,91 +138,96 @@ impl Entry {
     }
 }
 
-/// Immutable, whole and idempotent: a worker that misses one is healed by the next.
+/// A routing table. Each table is complete, so a worker that misses one continues correctly with the next.
 #[derive(Debug)]
 pub struct RoutingTable {
-    /// Grows with each table.
+    /// The number of the table; grows by one with each table.
     pub generation: u64,
-    /// When it was made.
+    /// The time at which it was made.
     pub built_at: Instant,
-    /// Which rule chose the candidates.
+    /// The rule that selected the candidates.
     pub mode: Mode,
-    /// All backends of the list, in its order; a policy names them by their place here.
-    pub entries: Vec<Entry>,
+    /// All backends in the order of the list. Policies refer to a backend by its index here.
+    pub entries: Vec<BackendEntry>,
     /// Chooses among the candidates.
     pub policy: Box<dyn Policy>,
-    /// For each combination of needs.
-    restricted: [Restricted; 4],
+    /// The choice for each combination of needs.
+    restricted: [RestrictedPolicy; 4],
 }
 
-/// How a backend is chosen for clients with certain needs.
+/// The choice of a backend for clients with certain needs.
 #[derive(Debug)]
-enum Restricted {
-    /// Every candidate meets them.
+enum RestrictedPolicy {
+    /// Every candidate meets the needs.
     Same,
-    /// Among the usable backends that meet them.
+    /// Chooses among the usable backends that meet the needs.
     Part(Box<dyn Policy>),
-    /// No usable backend meets them.
+    /// No usable backend meets the needs.
     Unmet,
 }
 
 impl RoutingTable {
-    /// The table before the first probe: nothing is known of any member.
+    /// The table before the first probe.
     #[must_use]
     pub fn first(
         members: &[Member],
         name: PolicyName,
-        thresholds: &Thresholds,
+        health_check: &HealthCheckConfig,
         clock: &MonotonicClock,
         now: Instant,
         random: &mut dyn Rng,
     ) -> Self {
-        let mut entries: Vec<Entry> = members.iter().map(|member| Entry::new(member.clone(), now)).collect();
-        Self::build(0, &mut entries, name, thresholds, clock, now, random)
+        let mut entries: Vec<BackendEntry> =
+            members.iter().map(|member| BackendEntry::new(member.clone(), now)).collect();
+        Self::build(0, &mut entries, name, health_check, clock, now, random)
     }
 
-    /// The table that follows from what is known now. It notes the eligibility of each entry in `entries` too.
+    /// Makes a table from the current entries. Updates the eligibility of each entry.
     #[must_use]
     pub fn build(
         generation: u64,
-        entries: &mut [Entry],
+        entries: &mut [BackendEntry],
         name: PolicyName,
-        thresholds: &Thresholds,
+        health_check: &HealthCheckConfig,
         clock: &MonotonicClock,
         now: Instant,
         random: &mut dyn Rng,
     ) -> Self {
-        let members: Vec<fleet::Member<'_>> = entries
+        let members: Vec<fleet::FleetMember<'_>> = entries
             .iter()
-            .map(|entry| fleet::Member {
+            .map(|entry| fleet::FleetMember {
                 health: &entry.health,
                 tier: entry.member.backend.tier().into(),
                 response_time: entry.estimate.response_time(),
             })
             .collect();
-        let selection = fleet::select(&members, thresholds, now);
+        let selection = fleet::select(&members, health_check, now);
         let mut candidates: Vec<Candidate> = Vec::new();
-        for ((place, entry), eligibility) in (0..).zip(entries.iter_mut()).zip(selection.eligibilities) {
+        for ((index, entry), eligibility) in (0..).zip(entries.iter_mut()).zip(selection.eligibilities) {
             let before = std::mem::replace(&mut entry.eligibility, eligibility);
-            let was_heard = std::mem::replace(&mut entry.was_heard, entry.estimate.is_heard());
-            // One that is heard no more stands with those that never were: what it said last would hold for ever.
-            let joins = !matches!(before, Eligibility::Chosen(_)) || (was_heard && !entry.was_heard);
-            candidates.extend(candidate(place, entry, joins));
+            let had_usable_report =
+                std::mem::replace(&mut entry.had_usable_report, entry.estimate.has_usable_report());
+            // A backend without a usable report joins like a new one: no later report would correct its last reported load.
+            let joins =
+                !matches!(before, Eligibility::Chosen(_)) || (had_usable_report && !entry.had_usable_report);
+            candidates.extend(candidate(index, entry, joins));
         }
         let needs = [0, 1, 2, 3].map(Needs);
         let meeting =
             needs.map(|needs| entries.iter().filter(|entry| needs.are_met_by(entry.member.has)).count());
         let is_mixed = meeting.iter().any(|count| (1..entries.len()).contains(count));
         let all = if is_mixed { candidates.clone() } else { Vec::new() };
-        // This one first: it prepares the ledgers.
+        // Must be built first, because it prepares the load cells.
         let policy = policy::build(name, candidates, clock.timestamp(now), random);
         let restricted = needs.map(|needs| match meeting.get(usize::from(needs.0)) {
-            Some(0) => Restricted::Unmet,
+            Some(0) => RestrictedPolicy::Unmet,
             Some(count) if *count < entries.len() => restrict(needs, entries, &all, |part| match part {
-                Part::Of(candidates) => policy::build_part(name, candidates, random),
-                Part::Beside(candidates) => policy::build(name, candidates, clock.timestamp(now), random),
+                CandidateSet::Subset(candidates) => policy::build_part(name, candidates, random),
+                CandidateSet::Spare(candidates) => {
+                    policy::build(name, candidates, clock.timestamp(now), random)
+                }
             }),
-            _ => Restricted::Same,
+            _ => RestrictedPolicy::Same,
         });
         let (entries, mode) = (entries.to_vec(), selection.mode);
         Self { generation, built_at: now, mode, entries, policy, restricted }
@@ -231,12 +236,13 @@ impl RoutingTable {
     /// Chooses among the backends that meet `needs`, or among all candidates if no usable backend does.
     #[must_use]
     pub fn policy_for(&self, needs: Needs) -> &dyn Policy {
-        // If no backend meets both, one that cannot be reached is worse than one of another scheme.
+        // If no backend meets both needs, the address family precedes the scheme: an unreachable server is worse than one of
+        // another scheme.
         for needs in [needs.0, needs.0 & Needs::IPV4, needs.0 & Needs::HTTPS] {
             match self.restricted.get(usize::from(needs)) {
-                Some(Restricted::Part(policy)) => return &**policy,
-                Some(Restricted::Unmet) => {}
-                Some(Restricted::Same) | None => break,
+                Some(RestrictedPolicy::Part(policy)) => return &**policy,
+                Some(RestrictedPolicy::Unmet) => {}
+                Some(RestrictedPolicy::Same) | None => break,
             }
         }
         &*self.policy
@@ -250,21 +256,21 @@ impl RoutingTable {
 }
 
 /// Candidates for clients with certain needs.
-enum Part {
-    /// Some of the candidates for other clients.
-    Of(Vec<Candidate>),
-    /// Usable backends that other clients are not sent to.
-    Beside(Vec<Candidate>),
+enum CandidateSet {
+    /// Candidates of the whole table.
+    Subset(Vec<Candidate>),
+    /// Usable backends that are not candidates of the whole table.
+    Spare(Vec<Candidate>),
 }
 
-/// The backends for clients with these needs: the candidates that meet them, else the lowest spare tier with backends that
-/// do, else those that are put aside.
+/// Selects the backends for clients with these needs: the candidates that meet the needs, else such backends of the lowest
+/// spare tier, else ejected backends.
 fn restrict(
     needs: Needs,
-    entries: &[Entry],
+    entries: &[BackendEntry],
     candidates: &[Candidate],
-    build: impl FnOnce(Part) -> Box<dyn Policy>,
-) -> Restricted {
+    build: impl FnOnce(CandidateSet) -> Box<dyn Policy>,
+) -> RestrictedPolicy {
     let meets = |candidate: &&Candidate| {
         let entry = entries.get(candidate.backend as usize);
         entry.is_some_and(|entry| needs.are_met_by(entry.member.has))
@@ -272,37 +278,45 @@ fn restrict(
     let part: Vec<Candidate> = candidates.iter().filter(meets).cloned().collect();
     if !part.is_empty() {
         let is_whole = part.len() == candidates.len();
-        return if is_whole { Restricted::Same } else { Restricted::Part(build(Part::Of(part))) };
+        return if is_whole {
+            RestrictedPolicy::Same
+        } else {
+            RestrictedPolicy::Part(build(CandidateSet::Subset(part)))
+        };
     }
     let usable = || (0..).zip(entries).filter(|(_, entry)| needs.are_met_by(entry.member.has));
     let spare = || usable().filter(|(_, entry)| entry.eligibility == Eligibility::SpareTier);
     let tier = spare().map(|(_, entry)| entry.member.backend.tier()).min();
     let of_tier = spare().filter(|(_, entry)| Some(entry.member.backend.tier()) == tier);
     let mut beside: Vec<Candidate> =
-        of_tier.map(|(place, entry)| candidate_with(place, entry, 1.0, false)).collect();
+        of_tier.map(|(index, entry)| candidate_with(index, entry, 1.0, false)).collect();
     if beside.is_empty() {
         let aside = usable().filter(|(_, entry)| matches!(entry.eligibility, Eligibility::Ejected(_)));
-        beside.extend(aside.map(|(place, entry)| candidate_with(place, entry, 1.0, false)));
+        beside.extend(aside.map(|(index, entry)| candidate_with(index, entry, 1.0, false)));
     }
-    if beside.is_empty() { Restricted::Unmet } else { Restricted::Part(build(Part::Beside(beside))) }
+    if beside.is_empty() {
+        RestrictedPolicy::Unmet
+    } else {
+        RestrictedPolicy::Part(build(CandidateSet::Spare(beside)))
+    }
 }
 
-/// The entry, if it is chosen from.
-fn candidate(place: u32, entry: &Entry, joins: bool) -> Option<Candidate> {
+/// The candidate for this entry, if the entry is eligible.
+fn candidate(index: u32, entry: &BackendEntry, joins: bool) -> Option<Candidate> {
     let Eligibility::Chosen(share) = entry.eligibility else { return None };
-    Some(candidate_with(place, entry, share, joins))
+    Some(candidate_with(index, entry, share, joins))
 }
 
-fn candidate_with(place: u32, entry: &Entry, share: f64, joins: bool) -> Candidate {
+fn candidate_with(index: u32, entry: &BackendEntry, share: f64, joins: bool) -> Candidate {
     Candidate {
-        backend: place,
+        backend: index,
         weight: f64::from(entry.member.backend.weight()) * share,
         response_time: entry.estimate.response_time(),
         throughput: entry.estimate.throughput(),
-        reports: entry.was_heard,
+        reports: entry.had_usable_report,
         joins,
         address: entry.member.address,
-        load: Arc::clone(&entry.member.ledger),
+        load: Arc::clone(&entry.member.load),
     }
 }
 
@@ -313,10 +327,10 @@ mod tests {
 
     use super::*;
     use crate::balancer::backends::list;
-    use crate::balancer::health::{Failure, FailureKind};
+    use crate::balancer::health::{FailureKind, ProbeFailure};
     use crate::balancer::policy::{PickRequest, Picks};
 
-    const THRESHOLDS: Thresholds = Thresholds {
+    const HEALTH_CHECK: HealthCheckConfig = HealthCheckConfig {
         fall: 3,
         rise: 2,
         interval: Duration::from_secs(2),
@@ -324,25 +338,27 @@ mod tests {
         slow_start: Duration::ZERO,
     };
 
-    /// The backends that clients with these needs are sent to, those whose line has `down` being out.
+    /// The backends to which clients with these needs are redirected. Backends whose line ends in `down` are down.
     fn chosen(name: PolicyName, lines: &[&str], https: bool, ipv4: bool) -> Vec<String> {
         let now = Instant::now();
-        let (clock, mut random, mut book) =
+        let (clock, mut random, mut slab) =
             (MonotonicClock::new(now), SmallRng::seed_from_u64(1), LoadSlab::default());
         let text = lines.join("\n").replace(" down", "");
         let backends = list::parse(text.as_bytes()).backends;
-        let mut entries: Vec<Entry> =
-            backends.into_iter().map(|backend| Entry::new(Member::new(backend, &mut book), now)).collect();
+        let mut entries: Vec<BackendEntry> = backends
+            .into_iter()
+            .map(|backend| BackendEntry::new(Member::new(backend, &mut slab), now))
+            .collect();
         for (entry, line) in entries.iter_mut().zip(lines) {
             let took = Duration::from_millis(1);
             let outcome = if line.ends_with(" down") {
-                ProbeOutcome::Failure(Failure { kind: FailureKind::Refused, detail: String::new() })
+                ProbeOutcome::Failure(ProbeFailure { kind: FailureKind::Refused, detail: String::new() })
             } else {
                 ProbeOutcome::Success { connect: took, first_byte: took, total: took, report: None }
             };
-            entry.observe(&outcome, &THRESHOLDS, &clock, now);
+            entry.observe(&outcome, &HEALTH_CHECK, &clock, now);
         }
-        let table = RoutingTable::build(1, &mut entries, name, &THRESHOLDS, &clock, now, &mut random);
+        let table = RoutingTable::build(1, &mut entries, name, &HEALTH_CHECK, &clock, now, &mut random);
         let mut found = std::collections::BTreeSet::new();
         for path_hash in 0..200 {
             let mut picks = Picks::new(3);
@@ -367,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_of_https_are_sent_to_http_only_if_no_server_of_https_is_usable() {
+    fn clients_over_https_are_sent_to_http_only_if_no_https_server_is_usable() {
         let lines = ["http://a:1", "https://b:1", "http://c:1", "https://d:1"];
         check(&lines, (true, true), &["https://b:1", "https://d:1"]);
         check(&lines, (false, false), &["http://a:1", "http://c:1", "https://b:1", "https://d:1"]);
@@ -378,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_of_ipv4_are_sent_to_an_ipv6_address_only_if_nothing_else_is_usable() {
+    fn clients_over_ipv4_are_sent_to_an_ipv6_address_only_if_no_other_server_is_usable() {
         check(
             &["http://[::1]:1", "http://b:1", "http://127.0.0.1:1"],
             (false, true),

@@ -2,47 +2,47 @@ use actix::{Addr, System};
 use rand::SeedableRng;
 use tokio::sync::mpsc;
 
-use super::publication::Publish;
+use super::publisher::TableUpdate;
 use super::*;
 use crate::balancer::backends::list;
-use crate::balancer::health::{Failure, FailureKind, ProbeOutcome};
+use crate::balancer::health::{FailureKind, ProbeFailure, ProbeOutcome};
 use crate::supervision::{ActorKind, RestartPolicy, SupervisionMetrics, Supervisor};
 
 /// A ranking with one worker, in virtual time.
-struct Scene {
-    publication: Arc<Publication>,
+struct RankingScenario {
+    publisher: Arc<TablePublisher>,
     supervisor: Supervisor,
     ranking: Addr<RankingActor>,
-    worker: Addr<Worker>,
-    published: mpsc::UnboundedReceiver<Arc<RoutingTable>>,
+    worker: Addr<TestWorker>,
+    tables: mpsc::UnboundedReceiver<Arc<RoutingTable>>,
 }
 
-/// Stands for a `RedirectHandler`.
-struct Worker(mpsc::UnboundedSender<Arc<RoutingTable>>);
+/// Receives tables in place of a `RedirectHandler`.
+struct TestWorker(mpsc::UnboundedSender<Arc<RoutingTable>>);
 
-impl Actor for Worker {
+impl Actor for TestWorker {
     type Context = Context<Self>;
 }
 
-impl Handler<Publish> for Worker {
+impl Handler<TableUpdate> for TestWorker {
     type Result = ();
 
-    fn handle(&mut self, Publish(table): Publish, _: &mut Context<Self>) {
+    fn handle(&mut self, TableUpdate(table): TableUpdate, _: &mut Context<Self>) {
         let _ = self.0.send(table);
     }
 }
 
-fn worker(publication: &Publication) -> (Addr<Worker>, mpsc::UnboundedReceiver<Arc<RoutingTable>>) {
-    let (sender, published) = mpsc::unbounded_channel();
-    let worker = Worker(sender).start();
-    publication.subscribe(&worker.downgrade().recipient());
-    (worker, published)
+fn worker(publisher: &TablePublisher) -> (Addr<TestWorker>, mpsc::UnboundedReceiver<Arc<RoutingTable>>) {
+    let (sender, tables) = mpsc::unbounded_channel();
+    let worker = TestWorker(sender).start();
+    publisher.subscribe(&worker.downgrade().recipient());
+    (worker, tables)
 }
 
-impl Scene {
+impl RankingScenario {
     async fn play<F: Future>(list: &str, story: impl FnOnce(Self) -> F) -> F::Output {
         let now = Instant::now();
-        let thresholds = Thresholds {
+        let health_check = HealthCheckConfig {
             fall: 3,
             rise: 2,
             interval: Duration::from_secs(2),
@@ -50,29 +50,30 @@ impl Scene {
             slow_start: Duration::from_secs(10),
         };
         let listed = backends(list);
-        let mut book = LoadSlab::default();
-        let members: Vec<_> = listed.iter().cloned().map(|backend| Member::new(backend, &mut book)).collect();
+        let mut slab = LoadSlab::default();
+        let members: Vec<_> = listed.iter().cloned().map(|backend| Member::new(backend, &mut slab)).collect();
         let (clock, mut random) = (MonotonicClock::new(now), SmallRng::seed_from_u64(1));
-        let first = RoutingTable::first(&members, PolicyName::Ranked, &thresholds, &clock, now, &mut random);
+        let first =
+            RoutingTable::first(&members, PolicyName::Ranked, &health_check, &clock, now, &mut random);
         let counter = prometheus_client::metrics::counter::Counter::default();
-        let publication = Arc::new(Publication::new(first, counter));
-        let (worker, published) = worker(&publication);
+        let publisher = Arc::new(TablePublisher::new(first, counter));
+        let (worker, tables) = worker(&publisher);
         let plan = RankingPlan {
-            publication: Arc::clone(&publication),
+            publisher: Arc::clone(&publisher),
             policy: PolicyName::Ranked,
-            thresholds,
+            health_check,
             probe_budget: ProbeBudget { per_second: 2000 },
             clock,
             metrics: RankingMetrics::default(),
         };
         let supervisor = Supervisor::new(RestartPolicy::default(), SupervisionMetrics::default());
-        let ranking = RankingActor::new(plan, listed, book, SmallRng::seed_from_u64(2));
+        let ranking = RankingActor::new(plan, listed, slab, SmallRng::seed_from_u64(2));
         let ranking = supervisor.start(ActorKind::Ranking, "ranking", ranking);
         tokio::time::sleep(Duration::from_millis(1)).await;
-        story(Self { publication, supervisor, ranking, worker, published }).await
+        story(Self { publisher, supervisor, ranking, worker, tables }).await
     }
 
-    /// Reports a probe and gives the pause before the next one.
+    /// Sends a probe result and returns the delay of the next probe.
     async fn probed(&self, backend: &str, outcome: ProbeOutcome) -> Duration {
         let backend = backends(backend)[0].id().clone();
         self.ranking.send(ProbeResult { backend, ended_at: Instant::now(), outcome }).await.unwrap()
@@ -83,8 +84,9 @@ impl Scene {
     }
 
     fn states(&self) -> Vec<(String, State)> {
-        let table = self.publication.latest();
-        let state = |entry: &Entry| (entry.member.backend.id().authority().to_owned(), entry.health.state());
+        let table = self.publisher.latest();
+        let state =
+            |entry: &BackendEntry| (entry.member.backend.id().authority().to_owned(), entry.health.state());
         table.entries.iter().map(state).collect()
     }
 }
@@ -99,10 +101,10 @@ fn success() -> ProbeOutcome {
 }
 
 fn failure() -> ProbeOutcome {
-    ProbeOutcome::Failure(Failure { kind: FailureKind::Refused, detail: String::new() })
+    ProbeOutcome::Failure(ProbeFailure { kind: FailureKind::Refused, detail: String::new() })
 }
 
-/// Runs on a clock that jumps to the next timer as soon as everything waits.
+/// Runs with a clock that advances to the next timer once all tasks wait.
 fn in_virtual_time<F: Future>(future: F) -> F::Output {
     let system = System::with_tokio_rt(|| {
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
@@ -111,17 +113,17 @@ fn in_virtual_time<F: Future>(future: F) -> F::Output {
 }
 
 #[test]
-fn however_many_results_come_tables_are_at_least_50_ms_apart() {
-    in_virtual_time(Scene::play("a:1\nb:2", async |mut scene| {
+fn tables_are_at_least_50_ms_apart_under_any_number_of_results() {
+    in_virtual_time(RankingScenario::play("a:1\nb:2", async |mut scenario| {
         for round in 0..500 {
-            scene.probed("a:1", if round % 2 == 0 { success() } else { failure() }).await;
+            scenario.probed("a:1", if round % 2 == 0 { success() } else { failure() }).await;
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let mut times = Vec::new();
-        while let Ok(table) = scene.published.try_recv() {
+        while let Ok(table) = scenario.tables.try_recv() {
             times.push(table.built_at);
         }
-        // The first one follows the list, which may come right after the empty table of the start.
+        // The first table follows the list, which may arrive right after the empty table of the start.
         let apart = times.windows(2).skip(1).map(|pair| pair[1] - pair[0]).min().unwrap();
         assert!(apart >= TRANSITION_PACE, "two tables {apart:?} apart");
         assert!((15..=22).contains(&times.len()), "{} tables in a second", times.len());
@@ -130,19 +132,19 @@ fn however_many_results_come_tables_are_at_least_50_ms_apart() {
 
 #[test]
 fn a_change_of_state_is_published_within_60_ms() {
-    in_virtual_time(Scene::play("a:1\nb:2", async |scene| {
-        scene.probed("a:1", success()).await;
+    in_virtual_time(RankingScenario::play("a:1\nb:2", async |scenario| {
+        scenario.probed("a:1", success()).await;
         tokio::time::sleep(Duration::from_millis(60)).await;
-        assert_eq!(scene.states(), [("a:1".to_owned(), State::Up), ("b:2".to_owned(), State::Unknown)]);
+        assert_eq!(scenario.states(), [("a:1".to_owned(), State::Up), ("b:2".to_owned(), State::Unknown)]);
     }));
 }
 
 #[test]
-fn without_any_result_a_table_is_made_each_second() {
-    in_virtual_time(Scene::play("a:1", async |mut scene| {
+fn without_results_a_table_is_made_each_second() {
+    in_virtual_time(RankingScenario::play("a:1", async |mut scenario| {
         tokio::time::sleep(Duration::from_secs(10)).await;
         let mut tables = 0;
-        while scene.published.try_recv().is_ok() {
+        while scenario.tables.try_recv().is_ok() {
             tables += 1;
         }
         assert!((9..=11).contains(&tables), "{tables} tables in 10 s");
@@ -150,81 +152,81 @@ fn without_any_result_a_table_is_made_each_second() {
 }
 
 #[test]
-fn a_backend_that_stays_in_the_list_keeps_its_health_whatever_its_attributes() {
-    in_virtual_time(Scene::play("a:1\nb:2", async |scene| {
-        scene.probed("a:1", success()).await;
-        scene.probed("b:2", failure()).await;
+fn a_backend_keeps_its_health_when_its_attributes_change() {
+    in_virtual_time(RankingScenario::play("a:1\nb:2", async |scenario| {
+        scenario.probed("a:1", success()).await;
+        scenario.probed("b:2", failure()).await;
         tokio::time::sleep(Duration::from_millis(60)).await;
-        scene.list("c:3\nb:2 weight=9");
+        scenario.list("c:3\nb:2 weight=9");
         tokio::time::sleep(Duration::from_millis(60)).await;
-        assert_eq!(scene.states(), [("c:3".to_owned(), State::Unknown), ("b:2".to_owned(), State::Down)]);
-        assert_eq!(scene.publication.latest().entries[1].member.backend.weight(), 9);
+        assert_eq!(scenario.states(), [("c:3".to_owned(), State::Unknown), ("b:2".to_owned(), State::Down)]);
+        assert_eq!(scenario.publisher.latest().entries[1].member.backend.weight(), 9);
     }));
 }
 
 #[test]
-fn a_restarted_ranking_keeps_its_entries_and_takes_the_list_that_was_sent_meanwhile() {
-    in_virtual_time(Scene::play("a:1", async |scene| {
-        scene.probed("a:1", success()).await;
+fn a_restarted_ranking_keeps_its_entries_and_applies_a_list_sent_during_the_restart() {
+    in_virtual_time(RankingScenario::play("a:1", async |scenario| {
+        scenario.probed("a:1", success()).await;
         tokio::time::sleep(Duration::from_millis(60)).await;
-        scene.supervisor.drill(ActorKind::Ranking);
-        scene.list("a:1\nb:2");
+        scenario.supervisor.inject_panic(ActorKind::Ranking);
+        scenario.list("a:1\nb:2");
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!(scene.states(), [("a:1".to_owned(), State::Up), ("b:2".to_owned(), State::Unknown)]);
-        // The list in force survives a restart, too.
-        scene.supervisor.drill(ActorKind::Ranking);
-        scene.probed("b:2", success()).await;
+        assert_eq!(scenario.states(), [("a:1".to_owned(), State::Up), ("b:2".to_owned(), State::Unknown)]);
+        // The active list survives a restart, too.
+        scenario.supervisor.inject_panic(ActorKind::Ranking);
+        scenario.probed("b:2", success()).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!(scene.states(), [("a:1".to_owned(), State::Up), ("b:2".to_owned(), State::Up)]);
+        assert_eq!(scenario.states(), [("a:1".to_owned(), State::Up), ("b:2".to_owned(), State::Up)]);
     }));
 }
 
 #[test]
-fn once_the_first_round_is_in_it_stays_in_after_changes_of_the_list_and_restarts() {
-    in_virtual_time(Scene::play("a:1\nb:2", async |scene| {
+fn the_first_round_stays_complete_after_changes_of_the_list_and_restarts() {
+    in_virtual_time(RankingScenario::play("a:1\nb:2", async |scenario| {
         let soon = || tokio::time::sleep(Duration::from_secs(2));
-        scene.probed("a:1", success()).await;
+        scenario.probed("a:1", success()).await;
         soon().await;
-        assert!(!scene.publication.is_first_round_in());
-        scene.probed("b:2", failure()).await;
+        assert!(!scenario.publisher.is_first_round_complete());
+        scenario.probed("b:2", failure()).await;
         soon().await;
-        assert!(scene.publication.is_first_round_in());
-        scene.list("a:1\nb:2\nc:3");
+        assert!(scenario.publisher.is_first_round_complete());
+        scenario.list("a:1\nb:2\nc:3");
         soon().await;
-        assert_eq!(scene.states()[2].1, State::Unknown);
-        assert!(scene.publication.is_first_round_in());
-        scene.supervisor.drill(ActorKind::Ranking);
+        assert_eq!(scenario.states()[2].1, State::Unknown);
+        assert!(scenario.publisher.is_first_round_complete());
+        scenario.supervisor.inject_panic(ActorKind::Ranking);
         soon().await;
-        assert!(scene.publication.is_first_round_in());
+        assert!(scenario.publisher.is_first_round_complete());
     }));
 }
 
 #[test]
-fn the_answer_to_a_result_is_the_interval_or_the_shorter_one_of_a_backend_in_doubt() {
-    in_virtual_time(Scene::play("a:1", async |scene| {
+fn the_reply_to_a_result_is_the_interval_or_the_shorter_one_of_a_suspect_backend() {
+    in_virtual_time(RankingScenario::play("a:1", async |scenario| {
         let whole = Duration::from_millis(1800)..=Duration::from_millis(2200);
         let quarter = Duration::from_millis(450)..=Duration::from_millis(550);
-        assert!(whole.contains(&scene.probed("a:1", success()).await));
-        assert!(quarter.contains(&scene.probed("a:1", failure()).await));
-        assert!(whole.contains(&scene.probed("a:1", success()).await));
-        // A probe that was under way when its backend left the list.
-        assert_eq!(scene.probed("b:2", success()).await, Duration::from_secs(2));
+        assert!(whole.contains(&scenario.probed("a:1", success()).await));
+        assert!(quarter.contains(&scenario.probed("a:1", failure()).await));
+        assert!(whole.contains(&scenario.probed("a:1", success()).await));
+        // A probe of a backend that is not in the list.
+        assert_eq!(scenario.probed("b:2", success()).await, Duration::from_secs(2));
     }));
 }
 
 #[test]
-fn a_worker_that_has_ended_receives_no_more_tables_and_is_forgotten() {
-    in_virtual_time(Scene::play("a:1", async |mut scene| {
-        let (other, mut received) = worker(&scene.publication);
-        assert_eq!(scene.publication.workers(), 2);
-        drop(scene.worker);
+fn a_worker_that_has_ended_is_unsubscribed() {
+    in_virtual_time(RankingScenario::play("a:1", async |mut scenario| {
+        let (other, mut received) = worker(&scenario.publisher);
+        assert_eq!(scenario.publisher.workers(), 2);
+        drop(scenario.worker);
         tokio::time::sleep(Duration::from_millis(1500)).await;
-        assert_eq!(scene.publication.workers(), 1);
+        assert_eq!(scenario.publisher.workers(), 1);
         assert!(received.try_recv().is_ok());
-        while scene.published.try_recv().is_ok() {}
-        assert!(scene.published.is_closed());
+        while scenario.tables.try_recv().is_ok() {}
+        assert!(scenario.tables.is_closed());
         drop(other);
         tokio::time::sleep(Duration::from_millis(1500)).await;
-        assert_eq!(scene.publication.workers(), 0);
+        assert_eq!(scenario.publisher.workers(), 0);
     }));
 }

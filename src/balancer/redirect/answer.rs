@@ -1,4 +1,4 @@
-//! What a redirect looks like on the wire.
+//! The answer of a redirect: status, headers and page.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::balancer::policy::Picks;
 use crate::balancer::ranking::table::RoutingTable;
 use crate::http::pages::Pages;
 
-/// The statuses a redirect may have (RFC 9110, sections 15.4.2 to 15.4.9).
+/// The status of a redirect (RFC 9110, sections 15.4.2 to 15.4.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RedirectStatus(StatusCode);
 
@@ -32,13 +32,13 @@ impl TryFrom<u16> for RedirectStatus {
 }
 
 impl RedirectStatus {
-    /// The number.
+    /// The status code.
     #[must_use]
     pub fn code(self) -> u16 {
         self.0.as_u16()
     }
 
-    /// What stands behind the number in a status line.
+    /// The reason phrase of the status line.
     #[must_use]
     pub fn reason(self) -> &'static str {
         self.0.canonical_reason().unwrap_or_default()
@@ -54,10 +54,10 @@ impl fmt::Display for RedirectStatus {
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
-/// The answer that sends a client to the chosen backend. Each runner-up has a `Link` line of its own.
+/// The answer that redirects a client to the chosen backend. Each alternate has its own `Link` line.
 ///
-/// `no-store` keeps caches from pinning a client to one backend: a bare 301 may be stored for ever
-/// (RFC 9111, section 4.2.2).
+/// `no-store` prevents caches from sending a client to the same backend for ever: without it, a 301 may be stored without
+/// a time limit (RFC 9111, section 4.2.2).
 #[must_use]
 pub(super) fn redirect(
     pages: &Pages,
@@ -82,12 +82,12 @@ pub(super) fn redirect(
     response
 }
 
-/// Appends the page of a redirect to `location`, which is visible ASCII, as a [`Target`] promises.
+/// Appends the page of a redirect to `location`. `location` must be visible ASCII, which [`Target`] guarantees.
 pub(super) fn put_page(pages: &Pages, status: RedirectStatus, location: &[u8], page: &mut BytesMut) {
     pages.put_redirect(status.0, location, page);
 }
 
-/// The runners-up with their priorities, `1` first.
+/// The alternates with their priorities, as ASCII digits from `1`.
 pub(super) fn alternates<'a>(
     table: &'a RoutingTable,
     picks: &'a Picks,
@@ -96,12 +96,12 @@ pub(super) fn alternates<'a>(
     (b'1'..).zip(entries.map(|entry| entry.member.backend.id()))
 }
 
-/// The value of one `Link` line (RFC 6249, section 3): `<url>; rel=duplicate; pri=1`. Some clients, aria2 for one, read
-/// one link of each line.
+/// Appends the value of one `Link` line (RFC 6249, section 3): `<url>; rel=duplicate; pri=1`. Some clients, such as
+/// aria2, read only one link of each line.
 pub(super) fn put_link((priority, backend): (u8, &BackendId), target: &Target<'_>, value: &mut BytesMut) {
     value.put_u8(b'<');
     value.put_slice(backend.as_str().as_bytes());
-    // A bracket in the target would end the `<...>` around it.
+    // A bracket in the target would end the URL in the angle brackets.
     if memchr::memchr2(b'<', b'>', target.as_bytes()).is_some() {
         put_without_brackets(value, target.as_bytes());
     } else {
@@ -122,7 +122,7 @@ fn put_without_brackets(value: &mut BytesMut, target: &[u8]) {
 }
 
 fn put(headers: &mut header::HeaderMap, name: HeaderName, value: Bytes) {
-    // Cannot fail for visible ASCII; were it wrong all the same, the header is left out rather than a worker lost.
+    // Cannot fail for visible ASCII. If it fails anyway, an answer without the header is better than a panic.
     if let Ok(value) = HeaderValue::from_maybe_shared(value) {
         headers.append(name, value);
     }

@@ -1,5 +1,5 @@
-//! `Fingerpost-Avoid: host:port, ...`: a client says which backends failed it, and is not sent there again while
-//! another is usable.
+//! The header `Fingerpost-Avoid: host:port, ...`: a client names backends that failed, and is not redirected to them
+//! while another backend is usable.
 
 use actix_http::header::{HeaderMap, HeaderName};
 
@@ -8,13 +8,13 @@ use crate::balancer::policy::{Avoid, MOST_AVOIDED, identity};
 /// The name of the header.
 pub const HEADER: HeaderName = HeaderName::from_static("fingerpost-avoid");
 
-/// The backends that the headers name. Whatever is beyond the first [`MOST_AVOIDED`] names is left out.
+/// The backends that the headers name. Names after the first [`MOST_AVOIDED`] are ignored.
 #[must_use]
 pub fn avoided(headers: &HeaderMap) -> Avoid {
     let mut avoid = Avoid::default();
     let values = headers.get_all(HEADER).filter_map(|value| value.to_str().ok());
     for name in values.flat_map(|value| value.split(',')).take(MOST_AVOIDED) {
-        // Hosts are compared without regard to case (RFC 3986, section 3.2.2); the list has them in lower case.
+        // Host names are case-insensitive (RFC 3986, section 3.2.2); the list has them in lower case.
         avoid.add(identity(&name.trim().to_ascii_lowercase()));
     }
     avoid
@@ -38,15 +38,15 @@ mod tests {
     }
 
     #[test]
-    fn names_are_found_in_one_header_or_several() {
+    fn one_header_or_several_may_name_backends() {
         check(&["b:2"], &["b:2"]);
         check(&["b:2,a:1 ", " [::1]:4"], &["a:1", "b:2", "[::1]:4"]);
         check(&["B:2"], &["b:2"]);
-        check(&["", ",,", "b", "nobody:9"], &[]);
+        check(&["", ",,", "b", "unknown:9"], &[]);
     }
 
     #[test]
-    fn a_client_cannot_name_the_whole_list() {
+    fn the_number_of_names_is_limited() {
         check(&["h:1,h:2,h:3,h:4,h:5,h:6,h:7,h:8,h:9"], &[]);
     }
 }

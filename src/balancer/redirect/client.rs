@@ -1,7 +1,7 @@
-//! The client of a request, which may be behind proxies that end its connection.
+//! The client of a request. Its connection may end at a proxy in front of the balancer.
 //!
-//! `X-Forwarded-For` and `X-Forwarded-Proto` count only if the connection is that of a trusted proxy; any client can
-//! send them. Pure.
+//! `X-Forwarded-For` and `X-Forwarded-Proto` are used only if the connection comes from a trusted proxy, because any
+//! client can send them. Pure.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,21 +9,22 @@ use std::str::FromStr;
 
 use crate::balancer::ranking::table::Needs;
 
-/// The client, as far as the choice of a backend depends on it.
+/// The properties of the client on which the choice of a backend depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Client {
-    /// Its address; `None` for one on a Unix socket.
+    /// Its address; `None` for a client on a Unix socket.
     pub(super) address: Option<IpAddr>,
     /// Whether it uses https.
     pub(super) is_https: bool,
 }
 
 impl Client {
-    /// The client of a request with these header lines that arrived from `peer`, over TLS if `is_https`.
+    /// The client of a request with these header lines. `peer` is the other end of the connection, `is_https` whether the
+    /// connection uses TLS.
     ///
-    /// The address is the last one of `X-Forwarded-For` that is not a trusted proxy: every proxy appends the address it
-    /// was asked from, and a client may have sent the part before. A word that is not an address ends the part that
-    /// counts. Of `X-Forwarded-Proto` the first word counts, which the outermost proxy wrote.
+    /// The address is the last one of `X-Forwarded-For` that is not a trusted proxy: every proxy appends the address of its
+    /// peer, and the client may have sent the words before. Words before one that is not an address are ignored. The scheme
+    /// is the first word of `X-Forwarded-Proto`, which the outermost proxy wrote.
     pub(super) fn new<'a>(
         peer: Option<IpAddr>,
         is_https: bool,
@@ -57,13 +58,13 @@ impl Client {
         client
     }
 
-    /// What a backend must have for this client.
+    /// The needs of this client.
     pub(super) fn needs(&self) -> Needs {
         Needs::new(self.is_https, self.address.is_some_and(|address| address.is_ipv4()))
     }
 }
 
-/// One word of `X-Forwarded-For`: an address, maybe with a port.
+/// Parses a word of `X-Forwarded-For`: an address with an optional port.
 fn address(word: &[u8]) -> Option<IpAddr> {
     let word = std::str::from_utf8(word).ok()?.trim();
     let plain = word.strip_prefix('[').and_then(|word| word.strip_suffix(']')).unwrap_or(word);
@@ -71,11 +72,11 @@ fn address(word: &[u8]) -> Option<IpAddr> {
     address.ok().map(|address| address.to_canonical())
 }
 
-/// The networks of proxies whose `X-Forwarded-...` headers count. A Unix socket counts as 127.0.0.1.
+/// The networks of proxies whose `X-Forwarded-...` headers are used. A Unix socket counts as 127.0.0.1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedProxies(Box<[Network]>);
 
-/// The first `length` bits of `address`. An IPv4 address is mapped into IPv6.
+/// A network prefix: the first `length` bits of `address`. An IPv4 address is mapped to IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Network {
     address: u128,
@@ -101,21 +102,25 @@ fn bits(address: IpAddr) -> u128 {
     }
 }
 
-/// A word that is not a network.
+/// The error for a word that is not a network.
 #[derive(Debug, thiserror::Error)]
 pub struct NotANetwork(String);
 
 impl fmt::Display for NotANetwork {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(word) = self;
-        write!(formatter, "\"{}\" is not a network; write 10.0.0.0/8, ::1 and the like", word.escape_debug())
+        write!(
+            formatter,
+            "\"{}\" is not a network; write an address or a network, such as ::1 or 10.0.0.0/8",
+            word.escape_debug()
+        )
     }
 }
 
 impl FromStr for TrustedProxies {
     type Err = NotANetwork;
 
-    /// Reads addresses and networks, separated by commas. An empty text trusts no proxy.
+    /// Parses addresses and networks, separated by commas. An empty text trusts no proxy.
     fn from_str(text: &str) -> Result<Self, NotANetwork> {
         let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
         let networks = words.map(|word| network(word).ok_or_else(|| NotANetwork(word.to_owned())));
@@ -148,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_a_peer_that_is_not_a_trusted_proxy_do_not_count() {
+    fn headers_of_an_untrusted_peer_are_ignored() {
         let lines = [("X-Forwarded-For", "9.9.9.9"), ("X-Forwarded-Proto", "https")];
         for (peer, trusted) in [("8.8.8.8", "127.0.0.0/8,::1"), ("127.0.0.1", ""), ("::2", "::1")] {
             assert_eq!(client(peer, trusted, &lines), (peer.to_owned(), false));
@@ -184,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_is_the_one_that_the_outermost_proxy_saw() {
+    fn the_scheme_is_the_one_at_the_outermost_proxy() {
         for (value, is_https) in
             [("https", true), ("HTTPS , http", true), ("http, https", false), ("", false), ("ftp", false)]
         {

@@ -1,74 +1,73 @@
-//! Where a client is sent: the chosen backend, then path and query byte for byte as the client wrote them.
+//! The URL of a redirect: the identity of the chosen backend, then the unchanged path and query of the request.
 //!
-//! Whatever a client writes, the authority of a `Location` is the backend's, and the path stays below the
-//! backend's base path. So a target that a client could resolve to something else is refused, not repaired:
-//! repairing would change the bytes.
+//! For every request target, the authority of the `Location` is the authority of the backend, and the path stays below
+//! its base path. A target that a client could resolve to another location is refused. It is not repaired, because a
+//! repair would change its bytes.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::balancer::backends::BackendId;
 
-/// Path and query of a request, fit to follow a backend's identity in a `Location`.
+/// A valid path and query of a request, which can follow the identity of a backend in a `Location`.
 ///
-/// It starts with one slash, holds visible ASCII alone, no backslash, no fragment, and no dot segment, plain or
-/// percent-encoded. Parsing allocates nothing.
+/// It starts with exactly one slash and contains only visible ASCII, no backslash, no fragment, and no dot segment, plain
+/// or percent-encoded. Parsing does not allocate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target<'a> {
     bytes: &'a [u8],
     path_bytes: usize,
 }
 
-/// Why a request target is answered with an error instead of a redirect.
+/// The reason why a request target is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Neither a path nor a URL: `*`, `host:port`, nothing at all.
-    #[error("the request asks for no path")]
+pub enum TargetError {
+    /// The target is neither a path nor a URL: `*`, `host:port`, or empty.
+    #[error("the request target has no path")]
     NoPath,
-    /// A byte that may not stand in a request target: a control character, a space, a backslash, `#`, non-ASCII.
-    #[error("the path holds a character that must be percent-encoded")]
+    /// The target contains an invalid byte: a control character, a space, a backslash, `#`, or non-ASCII.
+    #[error("the path contains a character that must be percent-encoded")]
     Character,
-    /// The path starts with two slashes, which some clients take for another server.
+    /// The path starts with two slashes. Some clients would read the next segment as the name of another server.
     #[error("the path starts with two slashes")]
     DoubleSlash,
-    /// A segment `.` or `..`, or one that a client or server takes for it.
-    #[error("the path holds a '.' or '..' segment")]
+    /// The path contains a segment `.` or `..`, or one that clients or servers treat like it.
+    #[error("the path contains a '.' or '..' segment")]
     DotSegment,
 }
 
 impl<'a> Target<'a> {
-    /// Checks the target of a request line, in origin form (`/path?query`) or absolute form
-    /// (`http://anything/path?query`; RFC 9112, section 3.2). The authority of the latter is left out.
-    pub fn parse(raw: &'a [u8]) -> Result<Self, Refusal> {
+    /// Parses the target of a request line, in origin form (`/path?query`) or absolute form
+    /// (`http://anything/path?query`; RFC 9112, section 3.2). The authority of the absolute form is ignored.
+    pub fn parse(raw: &'a [u8]) -> Result<Self, TargetError> {
         let bytes = if raw.first() == Some(&b'/') { raw } else { after_authority(raw)? };
-        // Without an end before the last byte, this takes many bytes at a time.
+        // `fold` instead of `all`: without an early end, the compiler vectorises the loop.
         if !bytes.iter().fold(true, |all, byte| all & is_allowed(*byte)) {
-            return Err(Refusal::Character);
+            return Err(TargetError::Character);
         }
         let path_bytes = memchr::memchr(b'?', bytes).unwrap_or(bytes.len());
         let path = bytes.get(..path_bytes).unwrap_or(bytes);
         if path.starts_with(b"//") {
-            return Err(Refusal::DoubleSlash);
+            return Err(TargetError::DoubleSlash);
         }
         if has_dot_segment(path) {
-            return Err(Refusal::DotSegment);
+            return Err(TargetError::DotSegment);
         }
         Ok(Self { bytes, path_bytes })
     }
 
-    /// Path and query as the client wrote them.
+    /// The unchanged path and query.
     #[must_use]
     pub fn as_bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The path alone, still percent-encoded.
+    /// The path without the query, still percent-encoded.
     #[must_use]
     pub fn path(&self) -> &'a [u8] {
         self.bytes.get(..self.path_bytes).unwrap_or(self.bytes)
     }
 
-    /// The URL of this target at `backend`, in one buffer of exactly its length. It is visible ASCII, so it is a
-    /// valid header value.
+    /// The URL of this target at `backend`. It is visible ASCII, and so a valid header value.
     #[must_use]
     pub fn location(&self, backend: &BackendId) -> Bytes {
         let mut url = BytesMut::with_capacity(backend.as_str().len() + self.bytes.len());
@@ -76,41 +75,41 @@ impl<'a> Target<'a> {
         url.freeze()
     }
 
-    /// Appends the same URL.
+    /// Appends the URL of this target at `backend`.
     pub fn put_location(&self, backend: &BackendId, url: &mut BytesMut) {
         url.put_slice(backend.as_str().as_bytes());
         url.put_slice(self.bytes);
     }
 }
 
-/// The path and query of an absolute-form target. One without a path asks for `/`.
-fn after_authority(raw: &[u8]) -> Result<&[u8], Refusal> {
+/// The path and query of a target in absolute form. A URL without a path has the path `/`.
+fn after_authority(raw: &[u8]) -> Result<&[u8], TargetError> {
     let scheme_bytes = ["http://", "https://"]
         .into_iter()
         .map(str::as_bytes)
         .find(|scheme| raw.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
         .map(<[u8]>::len)
-        .ok_or(Refusal::NoPath)?;
+        .ok_or(TargetError::NoPath)?;
     let rest = raw.get(scheme_bytes..).unwrap_or_default();
     match rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'\\' | b'#')) {
-        None if rest.is_empty() => Err(Refusal::NoPath),
+        None if rest.is_empty() => Err(TargetError::NoPath),
         None => Ok(b"/"),
-        Some(0) => Err(Refusal::NoPath),
-        // `http://host?query` has a query and no path; no client that means it writes it so.
+        Some(0) => Err(TargetError::NoPath),
+        // `http://host?query` has a query but no path. Real clients always send a path.
         Some(end) if rest.get(end) == Some(&b'/') => Ok(rest.get(end..).unwrap_or_default()),
-        Some(_) => Err(Refusal::NoPath),
+        Some(_) => Err(TargetError::NoPath),
     }
 }
 
-/// Visible ASCII without `\` and `#`. Browsers read a backslash as a slash, and a fragment never reaches a server.
+/// Visible ASCII without `\` and `#`. Browsers treat a backslash as a slash, and clients never send a fragment.
 fn is_allowed(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~') && byte != b'\\' && byte != b'#'
 }
 
-/// Whether a segment of the path is `.` or `..` once its dots are decoded. An encoded slash or backslash ends a
-/// segment here, because some servers decode before they resolve.
+/// Whether a segment of the path is `.` or `..` after decoding. An encoded slash or backslash also ends a segment, because
+/// some servers decode a path before they resolve it.
 fn has_dot_segment(path: &[u8]) -> bool {
-    // Nearly every path has neither a segment that starts with a dot nor an encoded byte.
+    // A fast check for the usual path without an encoded byte.
     if memchr::memchr(b'%', path).is_none() {
         let after_slash = |dot: &usize| dot.checked_sub(1).and_then(|before| path.get(before)) == Some(&b'/');
         return memchr::memchr_iter(b'.', path).filter(after_slash).any(|dot| {
@@ -118,7 +117,7 @@ fn has_dot_segment(path: &[u8]) -> bool {
         });
     }
     let mut rest = path;
-    // The segment so far: the number of dots, or None once it holds anything else.
+    // The number of dots of the current segment; None if it contains another character.
     let mut dots = None;
     loop {
         let (character, length) = decode_first(rest);
@@ -133,7 +132,7 @@ fn has_dot_segment(path: &[u8]) -> bool {
     }
 }
 
-/// The first character with percent-encoding undone, and how many bytes it takes. A stray `%` stands for itself.
+/// The first decoded character, and its encoded length in bytes. An incomplete `%` sequence is a literal `%`.
 fn decode_first(bytes: &[u8]) -> (Option<u8>, usize) {
     match bytes {
         [b'%', high, low, ..] => match (hex(*high), hex(*low)) {
@@ -154,14 +153,14 @@ mod tests {
     use super::*;
     use crate::balancer::backends::list;
 
-    fn location(target: &str) -> Result<String, Refusal> {
+    fn location(target: &str) -> Result<String, TargetError> {
         let list = list::parse(b"https://mirror.example/pub");
         let target = Target::parse(target.as_bytes())?;
         Ok(String::from_utf8(target.location(list.backends[0].id()).to_vec()).unwrap())
     }
 
     #[test]
-    fn path_and_query_come_back_byte_for_byte() {
+    fn path_and_query_are_unchanged() {
         for target in [
             "/",
             "/plshelp.txt",
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_as_target_gives_its_path_and_never_its_authority() {
+    fn the_authority_of_an_absolute_target_is_ignored() {
         for (target, path) in [
             ("http://evil.example/y?z", "/y?z"),
             ("HTTPS://evil.example:1/y", "/y"),
@@ -189,46 +188,46 @@ mod tests {
     }
 
     #[test]
-    fn what_could_lead_elsewhere_is_refused() {
+    fn a_target_that_could_resolve_to_another_location_is_refused() {
         for (target, refusal) in [
-            ("", Refusal::NoPath),
-            ("*", Refusal::NoPath),
-            ("evil.example:443", Refusal::NoPath),
-            ("evil", Refusal::NoPath),
-            ("?x", Refusal::NoPath),
-            ("@evil.example/", Refusal::NoPath),
-            (".evil.example/", Refusal::NoPath),
-            ("ftp://evil.example/x", Refusal::NoPath),
-            ("http:///x", Refusal::NoPath),
-            ("http://", Refusal::NoPath),
-            ("http://a\\b/c", Refusal::NoPath),
-            ("//evil.example/x", Refusal::DoubleSlash),
-            ("http://a//evil.example/x", Refusal::DoubleSlash),
-            ("/\\evil.example/x", Refusal::Character),
-            ("/x?\\", Refusal::Character),
-            ("/x#y", Refusal::Character),
-            ("/a b", Refusal::Character),
-            ("/a\r\nX: y", Refusal::Character),
-            ("/a\0", Refusal::Character),
-            ("/a\u{7f}", Refusal::Character),
-            ("/\u{e9}", Refusal::Character),
-            ("/../x", Refusal::DotSegment),
-            ("/a/..", Refusal::DotSegment),
-            ("/./x", Refusal::DotSegment),
-            ("/%2e%2e/x", Refusal::DotSegment),
-            ("/a/.%2E", Refusal::DotSegment),
-            ("/%2e", Refusal::DotSegment),
-            ("/a/%2e%2e%2fx", Refusal::DotSegment),
-            ("/..%5cx", Refusal::DotSegment),
-            ("/a%2f..", Refusal::DotSegment),
-            ("/a/..?b", Refusal::DotSegment),
+            ("", TargetError::NoPath),
+            ("*", TargetError::NoPath),
+            ("evil.example:443", TargetError::NoPath),
+            ("evil", TargetError::NoPath),
+            ("?x", TargetError::NoPath),
+            ("@evil.example/", TargetError::NoPath),
+            (".evil.example/", TargetError::NoPath),
+            ("ftp://evil.example/x", TargetError::NoPath),
+            ("http:///x", TargetError::NoPath),
+            ("http://", TargetError::NoPath),
+            ("http://a\\b/c", TargetError::NoPath),
+            ("//evil.example/x", TargetError::DoubleSlash),
+            ("http://a//evil.example/x", TargetError::DoubleSlash),
+            ("/\\evil.example/x", TargetError::Character),
+            ("/x?\\", TargetError::Character),
+            ("/x#y", TargetError::Character),
+            ("/a b", TargetError::Character),
+            ("/a\r\nX: y", TargetError::Character),
+            ("/a\0", TargetError::Character),
+            ("/a\u{7f}", TargetError::Character),
+            ("/\u{e9}", TargetError::Character),
+            ("/../x", TargetError::DotSegment),
+            ("/a/..", TargetError::DotSegment),
+            ("/./x", TargetError::DotSegment),
+            ("/%2e%2e/x", TargetError::DotSegment),
+            ("/a/.%2E", TargetError::DotSegment),
+            ("/%2e", TargetError::DotSegment),
+            ("/a/%2e%2e%2fx", TargetError::DotSegment),
+            ("/..%5cx", TargetError::DotSegment),
+            ("/a%2f..", TargetError::DotSegment),
+            ("/a/..?b", TargetError::DotSegment),
         ] {
             assert_eq!(location(target), Err(refusal), "{target:?}");
         }
     }
 
     #[test]
-    fn the_path_ends_where_the_query_begins() {
+    fn the_path_ends_before_the_query() {
         assert_eq!(Target::parse(b"/a?b?c").unwrap().path(), b"/a");
         assert_eq!(Target::parse(b"/a").unwrap().path(), b"/a");
     }

@@ -9,12 +9,12 @@ use actix_web::HttpResponse;
 use actix_web::dev::{AppService, HttpServiceFactory, ResourceDef, ServiceRequest, ServiceResponse};
 
 use super::service::{Mount, RedirectService};
-use crate::balancer::Shared;
+use crate::balancer::BalancerState;
 
-/// Answers requests with redirects in an actix-web application; made by
+/// Answers requests with redirects in an actix-web application; created by
 /// [`Balancer::redirects`](crate::balancer::Balancer::redirects).
 ///
-/// Mount it with `App::default_service` to answer every request that no other service takes, or below a
+/// Mount it with `App::default_service` to answer every request that no other service handles, or below a
 /// [`web::scope`](actix_web::web::scope):
 ///
 /// ```no_run
@@ -32,38 +32,37 @@ use crate::balancer::Shared;
 /// # }
 /// ```
 ///
-/// `App::service` without a scope works too, except that actix-web itself then answers a request for `*` (as in
-/// `OPTIONS *`) with an empty 404.
+/// `App::service` without a scope works too, but actix-web then answers requests for `*` (`OPTIONS *`) with an empty 404.
 ///
-/// # What a mount on a stock `HttpServer` does not have
-/// The connection belongs to the server, so these parts of `fingerpost balancer` are absent:
-/// - the fast path, which answers plain requests from the bytes of their head;
-/// - pages for requests that the parser refuses (actix answers them with an empty 400) and for timeouts;
-/// - a deadline for every request head (actix has `client_request_timeout` for the first one of a connection);
+/// # Differences from `fingerpost balancer`
+/// A stock `HttpServer` handles the connections, so these features of `fingerpost balancer` are missing:
+/// - the fast path, which answers plain requests directly from the bytes of their head;
+/// - error pages for requests that the parser refuses (actix answers them with an empty 400) and for timeouts;
+/// - a time limit for every request head (actix has `client_request_timeout` for the first one of a connection);
 /// - the limit of connections from one address, and the 503 page beyond a limit;
-/// - the cut of clients that read too slowly.
+/// - disconnection of clients that read too slowly.
 #[derive(Clone)]
 pub struct Redirects {
-    shared: Arc<Shared>,
+    shared: Arc<BalancerState>,
     mount: Mount,
 }
 
 impl Redirects {
-    pub(in crate::balancer) fn new(shared: Arc<Shared>) -> Self {
+    pub(in crate::balancer) fn new(shared: Arc<BalancerState>) -> Self {
         Self { shared, mount: Mount::default() }
     }
 
-    /// Takes `prefix` off the path of each request before the redirect, for a mount below a scope: with `/dl`, a
-    /// request for `/dl/a.iso` is sent to `/a.iso` of a backend.
+    /// Removes `prefix` from the path of each request before the redirect, for a mount below a scope: with `/dl`, a request
+    /// for `/dl/a.iso` is redirected to `/a.iso` of a backend.
     ///
-    /// It is compared with the path as the client wrote it, and is the whole prefix, all outer scopes included. A path
-    /// that starts otherwise, `/%64l/a.iso` for instance, gets the 404 page.
+    /// `prefix` must include all outer scopes. It is compared with the undecoded path: a path with another start, such as
+    /// `/%64l/a.iso`, gets the 404 page.
     #[must_use]
     pub fn strip_prefix(self, prefix: &str) -> Self {
         Self { mount: Mount { prefix: prefix.trim_end_matches('/').into() }, ..self }
     }
 
-    /// Starts the service and the `RedirectHandler` of one HTTP worker, on the worker's own thread.
+    /// Starts the service and the `RedirectHandler` of one HTTP worker. Must be called on the thread of the worker.
     pub(in crate::balancer) fn start_worker(&self) -> Rc<RedirectService> {
         Rc::new(RedirectService::start(Arc::clone(&self.shared), self.mount.clone()))
     }
@@ -81,20 +80,20 @@ impl ServiceFactory<ServiceRequest> for Redirects {
     type Response = ServiceResponse;
     type Error = actix_web::Error;
     type Config = ();
-    type Service = WorkerService;
+    type Service = RedirectWorker;
     type InitError = ();
-    type Future = Ready<Result<WorkerService, ()>>;
+    type Future = Ready<Result<RedirectWorker, ()>>;
 
     fn new_service(&self, (): ()) -> Self::Future {
-        ready(Ok(WorkerService(self.start_worker())))
+        ready(Ok(RedirectWorker(self.start_worker())))
     }
 }
 
 /// The service of one HTTP worker in an `App`.
 #[derive(Clone)]
-pub struct WorkerService(pub(in crate::balancer) Rc<RedirectService>);
+pub struct RedirectWorker(pub(in crate::balancer) Rc<RedirectService>);
 
-impl Service<ServiceRequest> for WorkerService {
+impl Service<ServiceRequest> for RedirectWorker {
     type Response = ServiceResponse;
     type Error = actix_web::Error;
     type Future = Ready<Result<ServiceResponse, actix_web::Error>>;
@@ -117,7 +116,7 @@ mod tests {
 
     use crate::balancer::Balancer;
 
-    /// A backend whose connections are never accepted: it is unknown, and used, until its first probe times out.
+    /// A backend that never accepts a connection: it is unknown, and used, until its first probe times out.
     fn silent_backend() -> (TcpListener, String) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn below_a_scope_the_prefix_is_taken_off_as_the_client_wrote_it() {
+    async fn below_a_scope_the_undecoded_prefix_is_removed() {
         let (_listener, address) = silent_backend();
         let balancer = Balancer::builder().backend(&address).start().unwrap();
         let redirects = balancer.redirects().strip_prefix("/dl/");
@@ -157,22 +156,22 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn the_balancer_runs_until_the_last_service_is_dropped_and_forgets_its_workers() {
+    async fn the_balancer_runs_until_the_last_service_is_dropped_and_unsubscribes_its_workers() {
         let (_listener, address) = silent_backend();
         let balancer = Balancer::builder().backend(&address).start().unwrap();
-        let publication = std::sync::Arc::clone(&balancer.0.publication);
+        let publisher = std::sync::Arc::clone(&balancer.0.publisher);
         let redirects = balancer.redirects();
         let [one, other] = [redirects.start_worker(), redirects.start_worker()];
-        assert_eq!(publication.workers(), 2);
+        assert_eq!(publisher.workers(), 2);
         let counted = |worker: &super::RedirectService| worker.counters.answered(301);
         counted(&one);
         counted(&other);
         drop((one, balancer));
-        // The counters of a worker that has ended are used again.
+        // The counters of a worker that has ended are reused.
         let third = redirects.start_worker();
         counted(&third);
         assert!(third.shared.metrics.encode().contains("fingerpost_answers_total{status=\"301\"} 3\n"));
-        while publication.workers() > 2 {
+        while publisher.workers() > 2 {
             actix_rt::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }

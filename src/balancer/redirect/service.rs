@@ -1,6 +1,6 @@
-//! The request path: from a request to its redirect, on the table that this worker holds.
+//! Answers a request with a redirect, using the routing table of the worker.
 //!
-//! Nothing here waits for a mailbox, takes a lock or makes a system call.
+//! This code does not wait for a mailbox, take a lock or make a system call.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -19,54 +19,54 @@ use tokio::time::Instant;
 use super::answer::{self, RedirectStatus};
 use super::avoid;
 use super::client::{Client, TrustedProxies};
+use super::fast_path::ResponseScratch;
 use super::location::Target;
-use super::shortcut::Workbench;
 use super::{CurrentTable, RedirectHandler};
-use crate::balancer::Shared;
-use crate::balancer::admin::metrics::WorkerCounters;
+use crate::balancer::BalancerState;
+use crate::balancer::admin::metrics::AnswerCounters;
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::fleet::Eligibility;
 use crate::balancer::policy::{self, Avoid, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp};
 use crate::balancer::ranking::table::RoutingTable;
-use crate::balancer::settings::Returning;
+use crate::balancer::settings::RetryRouting;
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
 use crate::supervision::ActorKind;
 
-/// Of a longer target, path and query, no alternates are named: each repeats the target, and proxies bound a head (nginx
-/// to 4 or 8 KiB by default).
+/// The longest target (path and query, in bytes) whose redirect has alternates. Each alternate repeats the target, and
+/// proxies limit the size of a head (nginx to 4 or 8 KiB by default).
 const LONGEST_WITH_ALTERNATES: usize = 512;
 
-/// What all workers answer alike.
+/// The settings and resources of the answers of all workers.
 #[derive(Debug, Clone)]
 pub struct AnswerPlan {
     /// The status of a redirect.
     pub status: RedirectStatus,
-    /// Runners-up named in `Link`, at most [`policy::MOST_ALTERNATES`].
+    /// The number of alternates in `Link` lines, at most [`policy::MOST_ALTERNATES`].
     pub alternates: usize,
-    /// `Retry-After` of the 503: about when the next probes are in.
+    /// `Retry-After` of the 503: about the time until the next probes.
     pub retry_after: HeaderValue,
-    /// The pages.
+    /// The pages of redirects and errors.
     pub pages: Pages,
-    /// The proxies whose word on the client counts.
+    /// The proxies whose `X-Forwarded-...` headers are used.
     pub trusted_proxies: TrustedProxies,
-    /// The backends that clients were sent to; `None` under `hash`, which keeps a path on its backend by itself.
+    /// The backends of recent redirects; `None` under `hash`, which sends a path to one backend in any case.
     pub memory: Option<Arc<RetryAvoidance>>,
-    /// Whether clients that return are sent elsewhere.
-    pub returning: Returning,
-    /// Tells the policies the time.
+    /// The target of a client that requests the same file again.
+    pub retry_routing: RetryRouting,
+    /// The clock of the policies.
     pub clock: MonotonicClock,
 }
 
-/// How the service is mounted.
+/// The mount point of the service.
 #[derive(Debug, Clone, Default)]
 pub struct Mount {
-    /// Taken off each path; empty if the service is mounted at the root.
+    /// Removed from each path; empty if the service is mounted at the root.
     pub prefix: Arc<str>,
 }
 
 impl Mount {
-    /// Path and query below the prefix; `None` if the path starts otherwise.
+    /// Path and query after the prefix; `None` if the path does not start with it.
     fn below<'a>(&self, target: &'a str) -> Option<Cow<'a, str>> {
         if self.prefix.is_empty() {
             return Some(target.into());
@@ -82,58 +82,58 @@ impl Mount {
 
 /// Answers the requests of one HTTP worker.
 pub struct RedirectService {
-    /// The balancer, which runs as long as something can ask it.
-    pub(super) shared: Arc<Shared>,
+    /// The balancer, which runs as long as a reference to its state exists.
+    pub(super) shared: Arc<BalancerState>,
     mount: Mount,
     pub(super) table: CurrentTable,
-    pub(super) counters: Arc<WorkerCounters>,
-    pub(super) workbench: RefCell<Workbench>,
+    pub(super) counters: Arc<AnswerCounters>,
+    pub(super) scratch: RefCell<ResponseScratch>,
     random: RefCell<SmallRng>,
-    /// The handler ends with its last address.
+    /// The handler ends when its last address is dropped.
     _handler: Addr<RedirectHandler>,
 }
 
-/// A request, as far as the choice depends on it.
-pub(super) struct Wanted<'a> {
+/// The properties of a request on which the choice of a backend depends.
+pub(super) struct RedirectRequest<'a> {
     pub(super) target: &'a Target<'a>,
     pub(super) is_head: bool,
     pub(super) avoid: Avoid,
     pub(super) client: Client,
 }
 
-/// Where a client is sent.
+/// A chosen backend.
 pub(super) struct Choice<'a> {
     pub(super) backend: &'a BackendId,
-    /// The same backend, and the runners-up.
+    /// The same backend, and the alternates.
     pub(super) picks: Picks,
 }
 
 impl RedirectService {
-    /// Starts the worker of the current thread: its `RedirectHandler`, which receives tables from now on, and the
-    /// service that reads them.
+    /// Starts the worker of the current thread: its `RedirectHandler`, which receives tables, and the service, which reads
+    /// them.
     #[must_use]
-    pub(super) fn start(shared: Arc<Shared>, mount: Mount) -> Self {
-        let publication = &shared.publication;
-        let table: CurrentTable = Rc::new(RefCell::new(publication.latest()));
+    pub(super) fn start(shared: Arc<BalancerState>, mount: Mount) -> Self {
+        let publisher = &shared.publisher;
+        let table: CurrentTable = Rc::new(RefCell::new(publisher.latest()));
         let actor = RedirectHandler(Rc::clone(&table));
         let handler = shared.supervisor.start(ActorKind::Redirect, "worker", actor);
-        publication.subscribe(&handler.downgrade().recipient());
-        // A table may have been published before the handler subscribed.
-        table.replace(publication.latest());
+        publisher.subscribe(&handler.downgrade().recipient());
+        // A table may have been published between the first `latest` and the subscription.
+        table.replace(publisher.latest());
         Self {
             mount,
             table,
             counters: shared.metrics.worker(),
-            workbench: RefCell::default(),
+            scratch: RefCell::default(),
             random: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             _handler: handler,
             shared,
         }
     }
 
-    /// The answer to one request: a redirect, or the page of an error.
+    /// The answer to one request: a redirect or an error page.
     ///
-    /// `is_https` is for a request that arrived over TLS itself.
+    /// `is_https` is whether the connection uses TLS.
     pub fn answer(&self, request: &RequestHead, is_https: bool) -> Response<Bytes> {
         let host = request.headers().get(header::HOST);
         let mut response = match request.method {
@@ -158,7 +158,7 @@ impl RedirectService {
         let lines = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let peer = request.peer_addr.map(|peer| peer.ip());
         let client = Client::new(peer, is_https, &plan.trusted_proxies, lines);
-        let wanted = Wanted {
+        let wanted = RedirectRequest {
             target: &target,
             is_head: request.method == Method::HEAD,
             avoid: avoid::avoided(request.headers()),
@@ -170,21 +170,22 @@ impl RedirectService {
         }
     }
 
-    /// Chooses where this client is sent; `None` when no backend is usable.
+    /// Chooses a backend for this client; `None` if no backend is usable.
     pub(super) fn choose<'a>(
         &self,
         table: &'a RoutingTable,
-        wanted: &Wanted<'_>,
+        wanted: &RedirectRequest<'_>,
         now: Timestamp,
     ) -> Option<Choice<'a>> {
         let plan = &self.shared.answers;
-        let Wanted { target, is_head, avoid, client } = *wanted;
+        let RedirectRequest { target, is_head, avoid, client } = *wanted;
         let mut request = policy::PickRequest { path_hash: policy::digest(target.path()), avoid };
         let visit = self.visit(client.address, request.path_hash, is_head, now);
         let entry_of = |place: Option<u32>| table.entries.get(place? as usize);
-        let failed = visit.and_then(|visit| visit.avoid).filter(|_| plan.returning == Returning::Elsewhere);
+        let failed =
+            visit.and_then(|visit| visit.avoid).filter(|_| plan.retry_routing == RetryRouting::OtherBackend);
         if let Some(failed) = entry_of(failed) {
-            request.avoid.add(failed.member.ledger.identity());
+            request.avoid.add(failed.member.load.identity());
         }
         let is_long = target.as_bytes().len() > LONGEST_WITH_ALTERNATES;
         let alternates = if is_long { 0 } else { plan.alternates };
@@ -192,9 +193,9 @@ impl RedirectService {
         let same = visit.and_then(|visit| visit.same);
         if let (Some(place), Some(entry)) = (same, entry_of(same))
             && entry.eligibility != Eligibility::Out
-            && !request.avoid.contains(entry.member.ledger.identity())
+            && !request.avoid.contains(entry.member.load.identity())
         {
-            entry.member.ledger.record_redirect(now);
+            entry.member.load.record_redirect(now);
             picks = Picks::with(place, alternates);
         }
         table.policy_for(client.needs()).pick(&request, now, &mut *self.random.borrow_mut(), &mut picks);
@@ -205,7 +206,7 @@ impl RedirectService {
         Some(Choice { backend: entry_of(Some(chosen))?.member.backend.id(), picks })
     }
 
-    /// Looks up whether this client was sent somewhere for this file before.
+    /// Looks up an earlier redirect of this client for this file.
     fn visit(
         &self,
         client: Option<IpAddr>,
@@ -223,7 +224,7 @@ impl RedirectService {
 
     fn refuse(&self, status: StatusCode) -> Response<Bytes> {
         let mut response = self.shared.answers.pages.answer(status);
-        // A body may follow that nobody reads.
+        // The request may have a body, which is not read.
         response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
         response
     }

@@ -1,16 +1,16 @@
-//! The first word of a line: where a backend is. What passes here ends up in a `Location` header.
+//! Parses the first word of a line, the address of a backend. Its normalised form becomes a part of `Location` headers.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{BackendId, LineError, Scheme, number, shown};
 
-/// The longest name the DNS carries (RFC 1035, section 2.3.4).
+/// The longest name of the DNS (RFC 1035, section 2.3.4).
 const MAX_NAME_BYTES: usize = 253;
-/// The longest part of a name between two dots.
+/// The longest label of a name.
 const MAX_LABEL_BYTES: usize = 63;
 
-/// Reads `host:port`, `[v6]:port` or a URL with an optional port and base path.
+/// Parses `host:port`, `[v6]:port`, or a URL with an optional port and base path.
 pub(super) fn parse(word: &str) -> Result<(Scheme, BackendId), LineError> {
     let (scheme, rest, is_port_optional) = match word.split_once("://") {
         None => (Scheme::Http, word, false),
@@ -30,13 +30,13 @@ pub(super) fn parse(word: &str) -> Result<(Scheme, BackendId), LineError> {
     let mut text = String::with_capacity(word.len() + "http://:65535".len());
     text.push_str(scheme.prefix());
     push_host(word, host, &mut text)?;
-    // Writing to a String does not fail.
+    // Writing to a string cannot fail.
     let _ = write!(text, ":{port}");
     push_base_path(word, base_path, &mut text)?;
     Ok((scheme, BackendId(text.into())))
 }
 
-/// Host and port; the host keeps its brackets.
+/// Splits host and port. The host keeps its brackets.
 fn split_port<'a>(word: &str, authority: &'a str) -> Result<(&'a str, Option<&'a str>), LineError> {
     if authority.starts_with('[') {
         let end = authority.find(']').ok_or_else(|| LineError::Host { word: shown(word) })?;
@@ -57,7 +57,7 @@ fn split_port<'a>(word: &str, authority: &'a str) -> Result<(&'a str, Option<&'a
 fn push_host(word: &str, host: &str, text: &mut String) -> Result<(), LineError> {
     let invalid = || LineError::Host { word: shown(word) };
     if let Some(inner) = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
-        // A zone index (`%eth0`) means something on one machine only; `Ipv6Addr` refuses it.
+        // A zone index (`%eth0`) is valid on one machine only. `Ipv6Addr` does not parse it.
         let address: Ipv6Addr = inner.parse().map_err(|_| invalid())?;
         if address.is_unspecified() || address.is_multicast() {
             return Err(LineError::Unreachable { word: shown(word) });
@@ -80,8 +80,8 @@ fn push_host(word: &str, host: &str, text: &mut String) -> Result<(), LineError>
     Ok(())
 }
 
-/// Whether a URL parser takes this host for an IPv4 address (WHATWG URL, "ends in a number"). Such a host must be
-/// one in the usual form: `127.1` or `0x7f000001` mean different machines to different clients.
+/// Whether a URL parser treats this host as an IPv4 address (WHATWG URL, "ends in a number"). Such a host must be in
+/// dotted form, because clients disagree about `127.1` and `0x7f000001`.
 fn ends_in_a_number(host: &str) -> bool {
     let last = host.rsplit('.').next().unwrap_or_default();
     let is_decimal = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
@@ -98,9 +98,9 @@ fn is_label(label: &str) -> bool {
 
 fn push_base_path(word: &str, base_path: &str, text: &mut String) -> Result<(), LineError> {
     let base_path = base_path.strip_suffix('/').unwrap_or(base_path);
-    // The first part is the nothing before the leading slash.
+    // The first part is the empty text before the leading slash.
     for part in base_path.split('/').skip(1) {
-        if !is_path_part(part) {
+        if !is_path_segment(part) {
             return Err(LineError::BasePath { word: shown(word) });
         }
         text.push('/');
@@ -109,8 +109,8 @@ fn push_base_path(word: &str, base_path: &str, text: &mut String) -> Result<(), 
     Ok(())
 }
 
-/// Whether `part` is a path segment (RFC 3986, section 3.3) that no client resolves away.
-fn is_path_part(part: &str) -> bool {
+/// Whether `part` is a path segment (RFC 3986, section 3.3) that no client removes as a dot segment.
+fn is_path_segment(part: &str) -> bool {
     let plain = part.to_ascii_lowercase().replace("%2e", ".");
     if part.is_empty() || plain == "." || plain == ".." {
         return false;

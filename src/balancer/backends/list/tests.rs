@@ -1,4 +1,4 @@
-//! Lines and what they mean.
+//! Tests of lines and lists.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn only(line: &str) -> Backend {
 fn problem(line: &str) -> String {
     let list = parse(line.as_bytes());
     assert!(list.backends.is_empty(), "{line:?} must not count: {:?}", list.backends);
-    let [problem]: [Problem; 1] = list.problems.try_into().unwrap();
+    let [problem]: [ListProblem; 1] = list.problems.try_into().unwrap();
     problem.to_string()
 }
 
@@ -25,7 +25,7 @@ fn the_list_of_the_seed_system_is_read_without_its_last_newline() {
 }
 
 #[test]
-fn one_place_has_one_identity() {
+fn different_spellings_of_an_address_have_one_identity() {
     for (line, id) in [
         ("localhost:8081", "http://localhost:8081"),
         ("LocalHost:8081", "http://localhost:8081"),
@@ -60,7 +60,7 @@ fn attributes_follow_the_server_in_any_order() {
 }
 
 #[test]
-fn comments_blank_lines_carriage_returns_and_a_byte_order_mark_are_no_problem() {
+fn comments_blank_lines_carriage_returns_and_a_byte_order_mark_are_valid() {
     let list = parse(b"\xEF\xBB\xBFa:1\r\n\r\n# note \xFF\r\n   \t\r\n  b:2#x\r\n");
     let lines: Vec<_> = list.backends.iter().map(ToString::to_string).collect();
     assert_eq!(lines, ["a:1", "b:2"]);
@@ -68,7 +68,7 @@ fn comments_blank_lines_carriage_returns_and_a_byte_order_mark_are_no_problem() 
 }
 
 #[test]
-fn a_bad_line_is_named_and_the_rest_counts() {
+fn an_invalid_line_is_reported_and_the_other_lines_are_used() {
     let list = parse(b"a:1\n\nnonsense\nb:2\n");
     assert_eq!(list.backends.len(), 2);
     assert_eq!(list.problems.len(), 1);
@@ -76,7 +76,7 @@ fn a_bad_line_is_named_and_the_rest_counts() {
 }
 
 #[test]
-fn every_kind_of_bad_line_has_its_reason() {
+fn every_kind_of_invalid_line_has_its_reason() {
     for (line, reason) in [
         ("host", "no port"),
         ("http:/host:80", "port must be"),
@@ -107,7 +107,7 @@ fn every_kind_of_bad_line_has_its_reason() {
         ("http://h/b?c", "base path"),
         ("http://h/b\\c", "base path"),
         ("http://h/%zz", "base path"),
-        ("h:1 fast", "attributes such as"),
+        ("h:1 fast", "only attributes such as"),
         ("h:1 wieght=2", "weight, tier, zone and expect"),
         ("h:1 weight=0", "remove its line"),
         ("h:1 weight=1001", "from 1 to 1000"),
@@ -129,37 +129,34 @@ fn every_kind_of_bad_line_has_its_reason() {
 }
 
 #[test]
-fn a_duplicate_counts_once_and_is_reported() {
+fn a_duplicate_is_ignored_and_reported() {
     let list = parse(b"h:80 weight=2\nhttp://H/\n");
     assert_eq!(list.backends.len(), 1);
     assert_eq!(list.backends[0].weight(), 2);
-    assert_eq!(
-        list.problems[0].to_string(),
-        "line 2: http://h:80 stands in line 1 already; that line counts"
-    );
+    assert_eq!(list.problems[0].to_string(), "line 2: http://h:80 is already in line 1, which is used");
     assert!(!list.is_garbage());
 }
 
 #[test]
-fn bytes_that_are_no_text_spoil_their_line_only() {
+fn invalid_utf8_affects_only_its_line() {
     let list = parse(b"a:1\n\xC3\x28:1\nb:2");
     assert_eq!(list.backends.len(), 2);
-    assert_eq!(list.problems, [Problem { line: 2, reason: LineError::NotUtf8 }]);
+    assert_eq!(list.problems, [ListProblem { line: 2, reason: LineError::NotUtf8 }]);
     assert_eq!(parse(b"\xFF\xFEa\0:\x001\0").problems[0].reason, LineError::Utf16);
 }
 
 #[test]
-fn a_huge_line_is_refused_and_a_message_stays_short() {
+fn a_huge_line_is_ignored_and_its_message_is_short() {
     let list = parse(format!("{}:1\na:1", "a".repeat(1 << 20)).as_bytes());
     assert_eq!(list.backends.len(), 1);
     assert_eq!(list.problems[0].reason, LineError::TooLong { bytes: (1 << 20) + 2 });
     assert!(problem(&"\u{1b}".repeat(900)).len() < 600);
-    // Bytes beyond the limit that are but a comment are no reason to lose the server.
+    // A long comment does not count towards the limit.
     assert_eq!(parse(format!("a:1 #{}", "x".repeat(2000)).as_bytes()).backends.len(), 1);
 }
 
 #[test]
-fn a_list_of_garbage_is_told_from_an_empty_one() {
+fn garbage_is_distinguished_from_an_empty_list() {
     assert!(!parse(b"").is_garbage());
     assert!(!parse(b"# nothing here\n\n").is_garbage());
     assert!(parse(b"<html>\n").is_garbage());
@@ -168,9 +165,12 @@ fn a_list_of_garbage_is_told_from_an_empty_one() {
 }
 
 #[test]
-fn backends_beyond_the_limit_are_left_out_and_counted() {
+fn backends_beyond_the_limit_are_ignored_and_counted() {
     let lines: Vec<_> = (0..MAX_BACKENDS + 3).map(|number| format!("h{number}.example:1")).collect();
     let list = parse(lines.join("\n").as_bytes());
     assert_eq!(list.backends.len(), MAX_BACKENDS);
-    assert_eq!(list.problems, [Problem { line: MAX_BACKENDS + 1, reason: LineError::TooMany { more: 2 } }]);
+    assert_eq!(
+        list.problems,
+        [ListProblem { line: MAX_BACKENDS + 1, reason: LineError::TooMany { more: 2 } }]
+    );
 }

@@ -1,19 +1,19 @@
-//! A real file in a real folder, followed.
+//! Tests with a real file.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::*;
 
-/// A promise of the module; waiting longer is a failure.
+/// The time limit for the detection of a change on a busy machine.
 const WITHIN: Duration = Duration::from_secs(10);
 
 async fn changed(follower: &mut Follower) -> Vec<String> {
-    let backends = tokio::time::timeout(WITHIN, follower.changed()).await.expect("no change was noticed");
+    let backends = tokio::time::timeout(WITHIN, follower.changed()).await.expect("no change was detected");
     backends.iter().map(ToString::to_string).collect()
 }
 
-async fn keeps_still(follower: &mut Follower) {
+async fn stays_unchanged(follower: &mut Follower) {
     let change = tokio::time::timeout(Duration::from_millis(1500), follower.changed()).await;
     assert!(change.is_err(), "{change:?}");
 }
@@ -25,7 +25,7 @@ fn replace(path: &Path, text: &str) {
 }
 
 #[tokio::test]
-async fn every_way_to_change_the_file_is_noticed() {
+async fn every_kind_of_change_of_the_file_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("list.txt");
     std::fs::write(&path, "a:1").unwrap();
@@ -45,38 +45,38 @@ async fn every_way_to_change_the_file_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_used_leaves_the_last_good_list_in_force() {
+async fn the_last_good_list_stays_active_while_the_file_is_unusable() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("list.txt");
     std::fs::write(&path, "a:1\n").unwrap();
     let mut follower = Follower::open(path.clone()).unwrap();
 
     std::fs::remove_file(&path).unwrap();
-    keeps_still(&mut follower).await;
+    stays_unchanged(&mut follower).await;
     std::fs::create_dir(&path).unwrap();
-    keeps_still(&mut follower).await;
+    stays_unchanged(&mut follower).await;
     std::fs::remove_dir(&path).unwrap();
     std::fs::write(&path, b"\x7fELF\0\xFF\n<html>\n").unwrap();
-    keeps_still(&mut follower).await;
+    stays_unchanged(&mut follower).await;
     assert_eq!(follower.backends().len(), 1);
     std::fs::write(&path, "a:1\nb:1\n").unwrap();
     assert_eq!(changed(&mut follower).await, ["a:1", "b:1"]);
 }
 
 #[tokio::test]
-async fn an_edit_that_changes_no_backend_is_no_change() {
+async fn an_edit_that_changes_no_backend_is_not_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("list.txt");
     std::fs::write(&path, "a:1\n").unwrap();
     let mut follower = Follower::open(path.clone()).unwrap();
     std::fs::write(&path, "# the first\na:1\n").unwrap();
-    keeps_still(&mut follower).await;
+    stays_unchanged(&mut follower).await;
     std::fs::write(&path, "a:1 weight=2\n").unwrap();
     assert_eq!(changed(&mut follower).await, ["a:1 weight=2"]);
 }
 
 #[test]
-fn a_first_list_that_cannot_be_used_is_an_error_that_names_the_file() {
+fn an_unusable_first_list_is_an_error_that_names_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("list.txt");
     let message = |path: &Path| Follower::open(path.to_owned()).err().unwrap().to_string();
@@ -84,14 +84,14 @@ fn a_first_list_that_cannot_be_used_is_an_error_that_names_the_file() {
     assert!(message(&path).contains("list.txt: check that it exists"));
     assert!(message(folder.path()).contains("not a regular file"));
     std::fs::write(&path, "\n<html>\n").unwrap();
-    assert!(message(&path).contains("the first: line 2: <html>: no port"));
+    assert!(message(&path).contains("first problem: line 2: <html>: no port"));
     std::fs::File::create(&path).unwrap().set_len(MAX_LIST_BYTES + 1).unwrap();
     assert!(message(&path).contains("larger than 16 MiB"));
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_pipe_without_a_writer_is_refused_and_not_waited_for() {
+fn a_pipe_without_a_writer_is_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pipe");
     rustix::fs::mknodat(

@@ -19,7 +19,7 @@ const BEST: usize = 1 + MOST_ALTERNATES;
 /// The state that a backend would have with one more request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Score {
-    rank: Rank,
+    rank: ScoreRank,
     /// High half: the bits of a number that grows with the idle time, counted in requests that the backend could have
     /// served. Low half: the number of its cell. 0 for a busy backend.
     idle: u64,
@@ -28,12 +28,12 @@ pub(super) struct Score {
 /// From the top: the time to finish in nanoseconds, whether the backend is busy, and the number of its cell. The bits of
 /// non-negative floats sort like the floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank(u64);
+pub(super) struct ScoreRank(u64);
 
 const FINISH_SHIFT: u32 = 33;
 const BUSY_SHIFT: u32 = 32;
 
-impl Rank {
+impl ScoreRank {
     /// The last rank; belongs to no backend.
     const NONE: Self = Self(u64::MAX);
 
@@ -60,7 +60,7 @@ impl Rank {
 
 impl Score {
     /// The score of a backend that must not be chosen.
-    pub(super) const NONE: Self = Self { rank: Rank::NONE, idle: 0 };
+    pub(super) const NONE: Self = Self { rank: ScoreRank::NONE, idle: 0 };
 
     #[inline]
     pub(super) fn new(cell: &LoadCell, number: u32, now: Timestamp) -> Self {
@@ -71,10 +71,10 @@ impl Score {
         let finish = select_unpredictable(busy, finish, cell.service_time());
         let idle_requests = (backlog.wrapping_neg() as f32 * cell.rate()).to_bits();
         let idle = ((u64::from(idle_requests) + 1) << u32::BITS) | u64::from(number);
-        Self { rank: Rank::new(finish, busy, number), idle: select_unpredictable(busy, 0, idle) }
+        Self { rank: ScoreRank::new(finish, busy, number), idle: select_unpredictable(busy, 0, idle) }
     }
 
-    pub(super) fn rank(&self) -> Rank {
+    pub(super) fn rank(&self) -> ScoreRank {
         self.rank
     }
 }
@@ -83,7 +83,7 @@ impl Score {
 pub(super) struct Samples {
     scores: [Score; COMPARED],
     /// The ranks of `scores` in ascending order.
-    ranks: [Rank; COMPARED],
+    ranks: [ScoreRank; COMPARED],
 }
 
 impl Samples {
@@ -99,23 +99,23 @@ impl Samples {
     /// faster ones are busy.
     pub(super) fn best(&self) -> Option<u32> {
         let [first, ..] = self.ranks;
-        let limit = Rank(select_unpredictable(first.is_busy(), first.0, first.half_more().0));
+        let limit = ScoreRank(select_unpredictable(first.is_busy(), first.0, first.half_more().0));
         let best = self.scores.iter().fold(u64::from(first.cell()), |best, score| {
             best.max(select_unpredictable(score.rank <= limit, score.idle, 0))
         });
-        (first != Rank::NONE).then_some(best as u32)
+        (first != ScoreRank::NONE).then_some(best as u32)
     }
 
     /// The best compared backends except the chosen one, without duplicates, and their number.
-    pub(super) fn others(&self, chosen: u32) -> ([Rank; BEST], usize) {
-        let (mut others, mut found) = ([Rank::NONE; BEST], 0);
+    pub(super) fn others(&self, chosen: u32) -> ([ScoreRank; BEST], usize) {
+        let (mut others, mut found) = ([ScoreRank::NONE; BEST], 0);
         let mut last = chosen;
         for rank in self.ranks.into_iter().take(BEST) {
             // Duplicates have equal ranks, so they are neighbours.
             #[allow(clippy::needless_bitwise_bool, reason = "no branches")]
-            let is_other = (rank.cell() != chosen) & (rank.cell() != last) & (rank != Rank::NONE);
+            let is_other = (rank.cell() != chosen) & (rank.cell() != last) & (rank != ScoreRank::NONE);
             if let Some(other) = others.get_mut(found) {
-                *other = select_unpredictable(is_other, rank, Rank::NONE);
+                *other = select_unpredictable(is_other, rank, ScoreRank::NONE);
             }
             found += usize::from(is_other);
             last = rank.cell();
@@ -126,10 +126,10 @@ impl Samples {
 
 /// Sorts with a network of twelve compare-and-exchange steps.
 fn sorted(
-    [mut first, mut second, mut third, mut fourth, mut fifth, mut sixth]: [Rank; COMPARED],
-) -> [Rank; COMPARED] {
-    let exchange = |left: &mut Rank, right: &mut Rank| {
-        (*left, *right) = (Rank(left.0.min(right.0)), Rank(left.0.max(right.0)));
+    [mut first, mut second, mut third, mut fourth, mut fifth, mut sixth]: [ScoreRank; COMPARED],
+) -> [ScoreRank; COMPARED] {
+    let exchange = |left: &mut ScoreRank, right: &mut ScoreRank| {
+        (*left, *right) = (ScoreRank(left.0.min(right.0)), ScoreRank(left.0.max(right.0)));
     };
     exchange(&mut first, &mut sixth);
     exchange(&mut second, &mut fourth);

@@ -1,4 +1,4 @@
-//! The roster: a `ProbeActor` for each backend of the list in force.
+//! Runs one `ProbeActor` for each backend of the active list.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,38 +12,38 @@ use crate::balancer::probe::{ProbeActor, ProbePlan};
 use crate::balancer::ranking::{ListChanged, RankingActor};
 use crate::supervision::{ActorKind, Supervisor};
 
-/// Starts and ends `ProbeActor`s as the list changes, and sends the list to the ranking. It belongs on the arbiter of
-/// its actors.
-pub(super) struct Roster {
-    /// What all probes share.
+/// Starts and ends `ProbeActor`s when the list changes, and sends the list to the ranking. Must run on the arbiter of
+/// the actors.
+pub(super) struct ProbeManager {
+    /// The settings and resources of all probes.
     pub(super) plan: Arc<ProbePlan>,
-    /// The probes a second of all backends.
+    /// The limit of probes per second over all backends.
     pub(super) budget: ProbeBudget,
-    /// Takes the results and the list.
+    /// Receives the results and the list.
     pub(super) ranking: Addr<RankingActor>,
     /// Restarts the actors.
     pub(super) supervisor: Supervisor,
-    /// Shows the interval between two probes of one backend.
+    /// The metric of the interval between two probes of one backend.
     pub(super) interval: SecondsGauge,
-    /// The actors, each with its line of the list. An actor runs until its address is dropped.
+    /// The actors with their lines of the list. An actor runs until its address is dropped.
     pub(super) probes: HashMap<BackendId, (Backend, Addr<ProbeActor>)>,
 }
 
-impl Roster {
-    /// Makes `backends` the list.
+impl ProbeManager {
+    /// Activates the list `backends`.
     pub(super) fn replace(&mut self, backends: &Arc<[Backend]>) {
         let interval = self.budget.stretched(self.plan.interval, backends.len());
         self.interval.set(interval.as_secs_f64());
-        // A mailbox takes this message even if it is full: a list must not be lost.
+        // `do_send` succeeds even if the mailbox is full: a list must not be lost.
         self.ranking.do_send(ListChanged(Arc::clone(backends)));
-        let mut left = std::mem::take(&mut self.probes);
+        let mut previous = std::mem::take(&mut self.probes);
         for backend in backends.iter() {
-            let known = left.remove(backend.id());
+            let known = previous.remove(backend.id());
             let known = known.filter(|(known, _)| known.expectation() == backend.expectation());
             let probe = known.map_or_else(|| self.start(backend, backends.len()), |(_, probe)| probe);
             self.probes.insert(backend.id().clone(), (backend.clone(), probe));
         }
-        // Dropping an address ends its actor: that of a backend which has left the list.
+        // Drops the addresses of removed backends, which ends their actors.
     }
 
     fn start(&self, backend: &Backend, backends: usize) -> Addr<ProbeActor> {

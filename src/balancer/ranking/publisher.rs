@@ -11,29 +11,29 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::table::RoutingTable;
 
-/// A table for the worker that receives it.
+/// The message that delivers a table to a worker.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
-pub struct Publish(pub Arc<RoutingTable>);
+pub struct TableUpdate(pub Arc<RoutingTable>);
 
 /// Sends each table to the `RedirectHandler` of every HTTP worker.
-pub struct Publication {
+pub struct TablePublisher {
     latest: ArcSwap<RoutingTable>,
     /// Weak, so that a handler ends with its worker.
-    workers: ArcSwap<Vec<WeakRecipient<Publish>>>,
+    workers: ArcSwap<Vec<WeakRecipient<TableUpdate>>>,
     lost: Counter,
-    is_first_round_in: AtomicBool,
+    is_first_round_complete: AtomicBool,
 }
 
-impl Publication {
-    /// Begins with `table`; `lost` counts tables for which a worker's mailbox had no room.
+impl TablePublisher {
+    /// A publisher with a first table. `lost` counts tables that did not fit into the mailbox of a worker.
     #[must_use]
     pub fn new(table: RoutingTable, lost: Counter) -> Self {
         Self {
             latest: ArcSwap::from_pointee(table),
             workers: ArcSwap::default(),
             lost,
-            is_first_round_in: AtomicBool::new(false),
+            is_first_round_complete: AtomicBool::new(false),
         }
     }
 
@@ -43,15 +43,15 @@ impl Publication {
         self.latest.load_full()
     }
 
-    /// Whether a table was published in which every backend had been probed. It stays so: a backend that joins the
-    /// list later is not chosen before its first answer, so requests can be answered as before.
+    /// Whether every backend of the first list has been probed. Never changes back to false: a backend that is added later
+    /// gets no clients before its first answer, so it does not affect the redirects.
     #[must_use]
-    pub fn is_first_round_in(&self) -> bool {
-        self.is_first_round_in.load(Relaxed)
+    pub fn is_first_round_complete(&self) -> bool {
+        self.is_first_round_complete.load(Relaxed)
     }
 
-    /// Sends every table from now on to `worker` too, as long as an address of it exists.
-    pub fn subscribe(&self, worker: &WeakRecipient<Publish>) {
+    /// Sends every later table to `worker`, too, as long as an address of it exists.
+    pub fn subscribe(&self, worker: &WeakRecipient<TableUpdate>) {
         self.change_workers(|workers| workers.push(worker.clone()));
     }
 
@@ -61,15 +61,16 @@ impl Publication {
         self.workers.load().len()
     }
 
-    /// Replaces the latest table and sends it to every worker. If a mailbox is full, the next table makes up for it.
+    /// Replaces the latest table and sends it to every worker. A table that does not fit into a mailbox is dropped; the next
+    /// one replaces it.
     pub fn publish(&self, table: &Arc<RoutingTable>) {
         self.latest.store(Arc::clone(table));
-        if !self.is_first_round_in() && table.are_all_probed() {
-            self.is_first_round_in.store(true, Relaxed);
+        if !self.is_first_round_complete() && table.are_all_probed() {
+            self.is_first_round_complete.store(true, Relaxed);
         }
         let mut has_ended = false;
         for worker in self.workers.load().iter() {
-            match worker.upgrade().map(|worker| worker.try_send(Publish(Arc::clone(table)))) {
+            match worker.upgrade().map(|worker| worker.try_send(TableUpdate(Arc::clone(table)))) {
                 Some(Ok(())) => {}
                 Some(Err(SendError::Full(_))) => drop(self.lost.inc()),
                 Some(Err(SendError::Closed(_))) | None => has_ended = true,
@@ -82,7 +83,7 @@ impl Publication {
         }
     }
 
-    fn change_workers(&self, change: impl Fn(&mut Vec<WeakRecipient<Publish>>)) {
+    fn change_workers(&self, change: impl Fn(&mut Vec<WeakRecipient<TableUpdate>>)) {
         self.workers.rcu(|workers| {
             let mut workers = Vec::clone(workers);
             change(&mut workers);
@@ -91,8 +92,8 @@ impl Publication {
     }
 }
 
-impl fmt::Debug for Publication {
+impl fmt::Debug for TablePublisher {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Publication")
+        formatter.write_str("TablePublisher")
     }
 }

@@ -1,10 +1,10 @@
-//! The short way from a plain request to its redirect: parsed in place, written as bytes, without the objects of the
-//! HTTP layer between.
+//! The fast path for plain requests: parses the head in place and writes the answer as bytes, without the request and
+//! response objects of the HTTP layer.
 //!
-//! It takes the requests that make up nearly all of the traffic: `GET /path HTTP/1.1` with one `Host` and no header
-//! that changes the answer, `Connection: close` and `keep-alive` excepted. Everything else, and everything that is not answered by a redirect, is
-//! declined and goes the long way through [`RedirectService::answer`]. The two ways give the same answer, byte for
-//! byte but for the order of header lines.
+//! A plain request is `GET /path HTTP/1.1` with one `Host` and no header that changes the answer, except `Connection:
+//! close` and `keep-alive`. Nearly all traffic consists of such requests. Other requests, and requests whose answer is
+//! not a redirect, are declined and answered by [`RedirectService::answer`]. Both paths give the same answer, except for
+//! the order of the header lines.
 
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
@@ -16,19 +16,19 @@ use tokio::time::Instant;
 use super::answer;
 use super::client::Client;
 use super::location::Target;
-use super::service::{RedirectService, Wanted};
+use super::service::{RedirectRequest, RedirectService};
 use crate::balancer::policy::{Avoid, Timestamp};
 use crate::http::host::is_host;
 use crate::http::transport::{FastAnswer, FastPath, Offer};
 
-/// A request with more header lines goes the long way.
+/// The largest number of header lines of a plain request.
 const MOST_HEADERS: usize = 32;
 
-/// Headers that a request on the fast path must not have, in lower case: they change the answer or the connection.
+/// Headers that a plain request must not have, in lower case: they change the answer or the connection.
 const DECISIVE: [&str; 6] =
     ["content-length", "expect", "fingerpost-avoid", "http2-settings", "transfer-encoding", "upgrade"];
 
-/// Which bytes are [`is_regular`].
+/// [`is_regular`] as a table.
 const REGULAR: [bool; 256] = {
     let mut regular = [false; 256];
     let mut byte = 0;
@@ -42,8 +42,7 @@ const REGULAR: [bool; 256] = {
     regular
 };
 
-/// Characters that may stand in a path and query (RFC 3986, sections 3.3 and 3.4). Whether others are taken is for
-/// the long way to say.
+/// Characters of a valid path and query (RFC 3986, sections 3.3 and 3.4). Targets with other characters are declined.
 const fn is_regular(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%' | b'/' | b'?')
         || matches!(
@@ -52,16 +51,16 @@ const fn is_regular(byte: u8) -> bool {
         )
 }
 
-/// What the short way keeps from one answer to the next, so that it allocates nothing.
+/// Buffers that are reused for each answer, so that the fast path does not allocate.
 #[derive(Debug, Default)]
-pub(super) struct Workbench {
+pub(super) struct ResponseScratch {
     location: BytesMut,
     page: BytesMut,
     start: Vec<u8>,
     tail: Tail,
 }
 
-/// The header lines that all answers have, `Date` the last of them, made anew twice a second.
+/// The header lines of all answers, with `Date` as the last one. Renewed twice a second.
 #[derive(Debug, Default)]
 struct Tail {
     made: Option<Timestamp>,
@@ -78,13 +77,13 @@ impl FastPath for RedirectService {
         let now = plan.clock.timestamp(Instant::now());
         let lines = request.headers.iter().map(|header| (header.name, header.value));
         let client = Client::new(peer, false, &plan.trusted_proxies, lines);
-        let wanted = Wanted { target: &target, is_head: false, avoid: Avoid::default(), client };
+        let wanted = RedirectRequest { target: &target, is_head: false, avoid: Avoid::default(), client };
         let Some(choice) = self.choose(&table, &wanted, now) else {
             return Offer::Declined;
         };
 
-        let mut workbench = self.workbench.borrow_mut();
-        let Workbench { location, page, start, tail } = &mut *workbench;
+        let mut scratch = self.scratch.borrow_mut();
+        let ResponseScratch { location, page, start, tail } = &mut *scratch;
         location.clear();
         target.put_location(choice.backend, location);
         page.clear();
@@ -114,19 +113,19 @@ impl FastPath for RedirectService {
     }
 }
 
-/// A request that may take the fast path.
-struct PlainRequest<'a, 'b> {
+/// A plain request.
+struct FastPathRequest<'a, 'b> {
     target: &'a str,
     headers: &'b [httparse::Header<'a>],
-    /// Whether it asks for the end of the connection.
+    /// Whether it has `Connection: close`.
     closes: bool,
 }
 
-/// The request with this head, if it may take the fast path.
+/// Parses this head; `None` if the request is not a plain one.
 fn plain_request<'a, 'b>(
     head: &'a [u8],
     headers: &'b mut [MaybeUninit<httparse::Header<'a>>; MOST_HEADERS],
-) -> Option<PlainRequest<'a, 'b>> {
+) -> Option<FastPathRequest<'a, 'b>> {
     let mut request = httparse::Request::new(&mut []);
     let parsed = request.parse_with_uninit_headers(head, headers).ok()?;
     if !parsed.is_complete() || request.method != Some("GET") || request.version != Some(1) {
@@ -150,13 +149,13 @@ fn plain_request<'a, 'b>(
             return None;
         }
     }
-    // An absolute-form target names a host of its own, which the service knows how to read.
+    // A target in absolute form contains another host. The service handles it.
     let target = request.path.filter(|path| {
         hosts == 1
             && path.starts_with('/')
             && path.bytes().all(|byte| REGULAR.get(usize::from(byte)) == Some(&true))
     })?;
-    Some(PlainRequest { target, headers: request.headers, closes })
+    Some(FastPathRequest { target, headers: request.headers, closes })
 }
 
 impl Tail {
