@@ -1,6 +1,7 @@
-//! The thread that reads files and makes their digests.
+//! The thread that reads files and computes their digests.
 //!
-//! Files that clients request come before those that a walk finds, and a large file is read in turns with others.
+//! Files that clients request take precedence over those found by a walk, and a large file is read in turns with
+//! others.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
@@ -13,65 +14,65 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::super::root::{Identity, OpenError, Patience, Root, Time};
-use super::gentle::{self, Pace};
+use super::super::root::{BlockingIo, FileState, OpenError, Root, Time};
+use super::gentle::{self, ReadPace};
 use super::kept::KeptFile;
-use super::walk::{Step, Walk};
+use super::walk::{Walk, WalkStep};
 use super::{MOST_ASKED, MOST_DIGESTS, Table};
 
-/// Bytes that are read at once.
+/// Size of one read, in bytes.
 const CHUNK: usize = 256 << 10;
 
-/// Bytes of one file after which another has its turn: a small file never waits for the whole of a large one.
+/// Bytes of one file that are read before other files get a turn, so that a small file does not wait for a large one.
 const TURN: u64 = 16 << 20;
 
-/// Files that are being read, in turns.
+/// Maximum number of files that are read in turns.
 const MOST_OPEN: usize = 16;
 
-/// Looking at a file counts as reading so many bytes.
+/// Bytes for which the rate limit charges a look at a file.
 const LOOK: u64 = 4 << 10;
 
-/// A file is read once it has kept still for this long: the clocks of file systems tell no shorter times apart with
-/// certainty, and whoever changed it may not be done.
+/// A file is read once its last change is this old. The clocks of file systems do not reliably distinguish shorter
+/// times, and the writer may not have finished.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// From the end of one walk to the begin of the next. A file that is asked for does not wait for it.
+/// Pause between two walks. A requested file does not wait for the next walk.
 const WALK_EVERY: Duration = Duration::from_hours(1);
 
-/// A wait shorter than this is saved up.
+/// Shorter waits are accumulated.
 const SHORTEST_REST: Duration = Duration::from_millis(1);
 
-pub(super) struct Hasher {
+pub(super) struct DigestThread {
     root: Arc<Root>,
     table: Arc<Table>,
     asked: Receiver<Box<[u8]>>,
-    pace: Pace,
+    pace: ReadPace,
     buffer: Vec<u8>,
-    /// Files that were asked for and are not open yet.
+    /// Requested files that are not open yet.
     waiting: VecDeque<Box<[u8]>>,
-    /// Files that were changed a moment ago, and when they are looked at again.
+    /// Recently changed files, and the time of the next look at each.
     young: VecDeque<(Instant, Box<[u8]>)>,
-    open: VecDeque<Job>,
-    /// The paths of all of these.
+    open: VecDeque<HashJob>,
+    /// The paths of all files in `waiting`, `young` and `open`.
     in_hand: HashSet<Box<[u8]>>,
     walk: Option<Walk>,
     next_walk: Instant,
-    /// Whether a file or folder could not be opened since the walk began, so that it may have missed files.
+    /// Whether a file or folder could not be opened during the current walk, so that the walk may have missed files.
     is_walk_partial: bool,
     is_unsaved: bool,
     is_full: bool,
 }
 
 /// A file that is being read.
-struct Job {
+struct HashJob {
     path: Box<[u8]>,
     file: File,
-    identity: Identity,
+    identity: FileState,
     at: u64,
     hash: Sha256,
 }
 
-impl Hasher {
+impl DigestThread {
     pub(super) fn new(
         root: Arc<Root>,
         table: Arc<Table>,
@@ -83,7 +84,7 @@ impl Hasher {
             root,
             table,
             asked,
-            pace: Pace::new(rate, now),
+            pace: ReadPace::new(rate, now),
             buffer: vec![0; CHUNK],
             waiting: VecDeque::new(),
             young: VecDeque::new(),
@@ -97,7 +98,7 @@ impl Hasher {
         }
     }
 
-    /// Makes digests until the table says stop.
+    /// Computes digests until the table requests a stop.
     pub(super) fn run(mut self, mut kept: Option<KeptFile>) {
         gentle::lower_priority();
         if let Some(kept) = &mut kept {
@@ -124,7 +125,7 @@ impl Hasher {
         self.table.is_stopping.load(Relaxed)
     }
 
-    /// When there is something to do again, where there is nothing now.
+    /// The time of the next work, if there is no work now.
     fn next_look(&self, save_at: Option<Instant>) -> Instant {
         let young = self.young.front().map(|(due, _)| *due);
         let walk = (!self.is_crowded()).then_some(self.next_walk);
@@ -132,12 +133,12 @@ impl Hasher {
         next.unwrap_or_else(|| Instant::now() + SETTLED)
     }
 
-    /// Whether many files wait, so that the walk must pause until those changed a moment ago are old enough to read.
+    /// Whether the queue is full, so that the walk must pause until recently changed files are old enough to read.
     fn is_crowded(&self) -> bool {
         self.in_hand.len() > MOST_ASKED / 2
     }
 
-    /// One piece of work, the most urgent first; `false` where there is none.
+    /// Does the most urgent piece of work. Returns false if there is no work.
     fn work(&mut self) -> bool {
         if let Some(job) = self.open.pop_front() {
             self.read_turn(job);
@@ -151,7 +152,7 @@ impl Hasher {
         true
     }
 
-    /// Takes in what was asked for, and what has settled since.
+    /// Accepts requests, and recently changed files that are old enough now.
     fn admit(&mut self) {
         while let Ok(path) = self.asked.try_recv() {
             self.accept(path);
@@ -185,22 +186,23 @@ impl Hasher {
         self.table.left_out.fetch_add(1, Relaxed);
     }
 
-    /// One entry of the walk.
+    /// Advances the walk by one entry.
     fn step(&mut self) {
         if self.walk.is_none() {
             self.is_walk_partial = false;
         }
         let walk = self.walk.get_or_insert_with(Walk::new);
         match walk.step(&self.root) {
-            Step::File(path) => self.look(path.into()),
-            Step::Passed => {}
-            Step::Failed => self.is_walk_partial = true,
-            Step::LeftOut => self.leave_out(),
-            Step::End => {
+            WalkStep::File(path) => self.look(path.into()),
+            WalkStep::Passed => {}
+            WalkStep::Failed => self.is_walk_partial = true,
+            WalkStep::LeftOut => self.leave_out(),
+            WalkStep::End => {
                 self.walk = None;
                 self.next_walk = Instant::now() + WALK_EVERY;
                 self.table.walks.fetch_add(1, Relaxed);
-                // A disk that failed meanwhile may be back before its files are read again.
+                // A file system that failed during the walk may work again before the files of the next walk are
+                // read.
                 if !self.is_walk_partial {
                     self.is_unsaved |= self.table.retire_unseen() > 0;
                 }
@@ -208,13 +210,13 @@ impl Hasher {
         }
     }
 
-    /// Opens a file that is not in hand, and begins to read it if its digest is not known.
+    /// Opens a file that is not in progress, and begins to read it if its digest is not known.
     fn look(&mut self, path: Box<[u8]>) {
         if self.in_hand.contains(&path) {
             return;
         }
         self.pause(LOOK);
-        let (file, identity) = match self.root.file(&path, Patience::Disk) {
+        let (file, identity) = match self.root.file(&path, BlockingIo::Allowed) {
             Ok(found) => found,
             Err(OpenError::Missing | OpenError::Folder) => return,
             Err(OpenError::Exhausted(_) | OpenError::WouldBlock) => {
@@ -237,7 +239,7 @@ impl Hasher {
         if !self.table.has_room_for(&identity.file()) {
             self.leave_out();
             if !std::mem::replace(&mut self.is_full, true) {
-                tracing::warn!(limit = MOST_DIGESTS, "there are more files than digests are kept for");
+                tracing::warn!(limit = MOST_DIGESTS, "there are more files than the limit of digests");
             }
             return;
         }
@@ -247,7 +249,7 @@ impl Hasher {
         }
         gentle::do_not_read_ahead(&file);
         self.in_hand.insert(path.clone());
-        self.open.push_front(Job { path, file, identity, at: 0, hash: Sha256::new() });
+        self.open.push_front(HashJob { path, file, identity, at: 0, hash: Sha256::new() });
     }
 
     fn wait_for(&mut self, path: Box<[u8]>, time: Duration) {
@@ -264,8 +266,8 @@ impl Hasher {
         self.table.failures.fetch_add(1, Relaxed);
     }
 
-    /// Reads of a file what one turn allows.
-    fn read_turn(&mut self, mut job: Job) {
+    /// Reads up to one turn of a file.
+    fn read_turn(&mut self, mut job: HashJob) {
         let length = job.identity.length;
         let end = length.min(job.at + TURN);
         while job.at < end {
@@ -275,7 +277,7 @@ impl Hasher {
             let wanted = usize::try_from(end - job.at).unwrap_or(CHUNK).min(CHUNK);
             let chunk = self.buffer.get_mut(..wanted).unwrap_or_default();
             let read = match gentle::read(&job.file, chunk, job.at) {
-                // It is shorter than it was.
+                // The file has become shorter.
                 Ok(0) => break,
                 Ok(read) => read,
                 Err(_) => return self.fail(&job.path),
@@ -292,19 +294,19 @@ impl Hasher {
         }
     }
 
-    /// A file has been read; what was read counts if the file is as it was.
-    fn finish(&mut self, job: Job) {
-        let Job { path, file, identity, at, hash } = job;
+    /// Stores the digest of a file that was read to its end, if the file is unchanged.
+    fn finish(&mut self, job: HashJob) {
+        let HashJob { path, file, identity, at, hash } = job;
         self.in_hand.remove(&path);
         let stamp = identity.stamp();
-        if at != stamp.length || Identity::of(&file).map(|now| now.stamp()) != Ok(stamp) {
+        if at != stamp.length || FileState::of(&file).map(|now| now.stamp()) != Ok(stamp) {
             return self.wait_for(path, SETTLED);
         }
         self.table.insert(&identity, hash.finalize().into());
         self.is_unsaved = true;
     }
 
-    /// Waits as the pace demands after so many bytes.
+    /// Waits as the rate limit demands after a read of this size.
     fn pause(&mut self, bytes: u64) {
         let now = Instant::now();
         let free_at = self.pace.spend(bytes, now);
@@ -313,7 +315,7 @@ impl Hasher {
         }
     }
 
-    /// Takes requests until then, or until it is to stop.
+    /// Receives requests until the time `then` or a stop.
     fn rest_until(&mut self, then: Instant) {
         while !self.is_stopping() {
             let left = then.saturating_duration_since(Instant::now());
@@ -323,7 +325,7 @@ impl Hasher {
             match self.asked.recv_timeout(left) {
                 Ok(path) => {
                     self.accept(path);
-                    // One that waits for nothing in particular has something to do now.
+                    // A thread without work must begin with the first request.
                     if self.open.is_empty() && self.waiting.len() == 1 {
                         return;
                     }
@@ -335,8 +337,8 @@ impl Hasher {
     }
 }
 
-/// The time until a file that was changed then has kept still long enough. A time ahead of the clock, which was set back
-/// or is that of another machine, keeps nobody waiting.
+/// Time until the change of a file is old enough. For a change in the future, after the clock was set back or on
+/// another machine, this is zero.
 fn settles_in(changed: Time, now: SystemTime) -> Duration {
     let (seconds, nanos) = changed;
     let since_epoch = Duration::new(u64::try_from(seconds).unwrap_or(0), nanos.min(999_999_999));
@@ -349,12 +351,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn while_too_many_files_are_young_the_thread_rests() {
+    fn the_thread_sleeps_while_too_many_files_are_too_young() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a"), "x").unwrap();
         let root = Arc::new(Root::open(folder.path()).unwrap());
         let (_asked, receiver) = std::sync::mpsc::sync_channel(1);
-        let mut hasher = Hasher::new(root, Arc::default(), receiver, None);
+        let mut hasher = DigestThread::new(root, Arc::default(), receiver, None);
         for number in 0..=MOST_ASKED / 2 {
             hasher.wait_for(number.to_string().into_bytes().into(), SETTLED);
         }

@@ -1,11 +1,11 @@
-//! Entity tags and dates of files whose times identify no version.
+//! Entity tags and dates of files whose times do not identify a version.
 
 use std::time::{Duration, SystemTime};
 
 use super::Server;
 use crate::support::wait_until;
 
-/// Puts a file in place that has this modification time from the start, as an archive does that is unpacked.
+/// Creates a file that has this modification time from the start, as unpacking an archive does.
 fn put_with_time(server: &Server, name: &str, text: &str, modified: SystemTime) {
     let part = server.outside().join("dated");
     std::fs::write(&part, text).unwrap();
@@ -14,7 +14,7 @@ fn put_with_time(server: &Server, name: &str, text: &str, modified: SystemTime) 
 }
 
 #[test]
-fn another_version_with_the_same_meaningless_time_and_length_is_sent() {
+fn a_new_version_with_the_same_meaningless_time_and_length_is_sent() {
     let server = Server::start();
     for seconds in [0, 1] {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
@@ -36,9 +36,9 @@ fn another_version_with_the_same_meaningless_time_and_length_is_sent() {
 }
 
 #[test]
-fn a_young_file_has_a_tag_that_lasts_only_while_it_is_young() {
+fn the_tag_of_a_recently_modified_file_is_provisional() {
     let server = Server::start();
-    // One that is answered from memory, and one that is not.
+    // A file that is sent from memory, and a larger one.
     for length in [1000, 200_000] {
         let name = format!("file-{length}");
         server.put(&name, vec![b'1'; length]);
@@ -55,7 +55,7 @@ fn a_young_file_has_a_tag_that_lasts_only_while_it_is_young() {
 }
 
 #[test]
-fn two_versions_of_one_moment_differ() {
+fn two_versions_with_the_same_modification_time_have_different_tags() {
     let server = Server::start();
     server.put("large", vec![b'1'; 300_000]);
     let first = server.get("/large");
