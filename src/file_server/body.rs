@@ -29,9 +29,9 @@ const CHUNK: u64 = 64 << 10;
 
 /// The body of an answer to HEAD: no bytes, with the length of the body of the same GET.
 #[derive(Debug)]
-pub(super) struct Announced(pub(super) u64);
+pub(super) struct HeadBody(pub(super) u64);
 
-impl MessageBody for Announced {
+impl MessageBody for HeadBody {
     type Error = io::Error;
 
     fn size(&self) -> BodySize {
@@ -45,14 +45,14 @@ impl MessageBody for Announced {
 
 /// Guards the file of one answer: checks that the file is unchanged, and counts the bytes that are sent.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct GuardedFile {
     pub(super) file: Arc<File>,
     pub(super) identity: FileState,
     pub(super) in_flight: Rc<RefCell<Option<InFlight>>>,
     pub(super) counters: Arc<FileServerCounters>,
 }
 
-impl FileGuard for Watched {
+impl FileGuard for GuardedFile {
     fn check(&self) -> io::Result<()> {
         if FileState::of(&self.file) == Ok(self.identity) {
             return Ok(());
@@ -106,19 +106,19 @@ pub(super) fn stream(pieces: VecDeque<Piece>, file: Arc<File>) -> BoxBody {
 }
 
 /// A body that actix streams, with the request's entry in the load report.
-pub(super) struct Counted {
+pub(super) struct CountedBody {
     inner: BoxBody,
     left: u64,
-    guard: Option<Rc<Watched>>,
+    guard: Option<Rc<GuardedFile>>,
     flight: Flight,
     _memory: Option<OwnedSemaphorePermit>,
 }
 
-impl Counted {
+impl CountedBody {
     /// Calls `guard` before the last bytes leave the stream, and completes `flight` with them.
     pub(super) fn new(
         inner: BoxBody,
-        guard: Option<Rc<Watched>>,
+        guard: Option<Rc<GuardedFile>>,
         flight: Flight,
         memory: Option<OwnedSemaphorePermit>,
     ) -> Self {
@@ -138,7 +138,7 @@ impl Counted {
     }
 }
 
-impl MessageBody for Counted {
+impl MessageBody for CountedBody {
     type Error = Box<dyn std::error::Error>;
 
     fn size(&self) -> BodySize {
@@ -175,7 +175,7 @@ mod tests {
 
     use actix_http::body;
 
-    use super::super::load::{Load, Work};
+    use super::super::load::{Load, RequestKind};
     use super::*;
 
     fn run<T>(test: impl Future<Output = T>) -> T {
@@ -190,13 +190,13 @@ mod tests {
         (file, open, bytes)
     }
 
-    fn counted(open: &Arc<File>, load: &Arc<Load>, length: u64) -> Counted {
-        let in_flight = Rc::new(RefCell::new(Some(load.begin(Work::Client, length))));
+    fn counted(open: &Arc<File>, load: &Arc<Load>, length: u64) -> CountedBody {
+        let in_flight = Rc::new(RefCell::new(Some(load.begin(RequestKind::Client, length))));
         let flight = Flight::Shared(Rc::clone(&in_flight));
         let identity = FileState::of(open).unwrap();
-        let guard = Watched { file: Arc::clone(open), identity, in_flight, counters: Arc::default() };
+        let guard = GuardedFile { file: Arc::clone(open), identity, in_flight, counters: Arc::default() };
         let pieces = VecDeque::from([Piece::File(FilePart { start: 0, end: length })]);
-        Counted::new(stream(pieces, Arc::clone(open)), Some(Rc::new(guard)), flight, None)
+        CountedBody::new(stream(pieces, Arc::clone(open)), Some(Rc::new(guard)), flight, None)
     }
 
     #[test]

@@ -18,7 +18,7 @@ const OVERHEAD: u64 = 2048;
 pub struct Cache {
     limit: u64,
     bytes: u64,
-    snapshots: usize,
+    memfd_copies: usize,
     places: HashMap<Box<[u8]>, usize>,
     ring: Vec<Option<CacheEntry>>,
     free: Vec<usize>,
@@ -41,7 +41,7 @@ impl CacheEntry {
 
 fn size(path: &[u8], found: &FoundFile) -> u64 {
     let bytes = match &found.content {
-        Content::Memory(_) | Content::Snapshot(_) => found.meta.identity.length,
+        Content::Memory(_) | Content::MemfdCopy(_) => found.meta.identity.length,
         Content::File(_) => 0,
     };
     OVERHEAD + 2 * path.len() as u64 + bytes
@@ -54,7 +54,7 @@ impl Cache {
         Self {
             limit,
             bytes: 0,
-            snapshots: 0,
+            memfd_copies: 0,
             places: HashMap::new(),
             ring: Vec::new(),
             free: Vec::new(),
@@ -76,19 +76,19 @@ impl Cache {
         Some(entry.found.clone())
     }
 
-    /// The number of files that are stored as [`Content::Snapshot`].
+    /// The number of files that are stored as [`Content::MemfdCopy`].
     #[must_use]
-    pub fn snapshots(&self) -> usize {
-        self.snapshots
+    pub fn memfd_copies(&self) -> usize {
+        self.memfd_copies
     }
 
     /// Replaces the content of an entry by another representation of the same bytes.
     pub fn keep_as(&mut self, path: &[u8], content: Content) {
-        let is_snapshot = matches!(content, Content::Snapshot(_));
+        let is_copy = matches!(content, Content::MemfdCopy(_));
         if let Some(entry) = self.entry(path) {
-            let was_snapshot = matches!(entry.found.content, Content::Snapshot(_));
+            let was_copy = matches!(entry.found.content, Content::MemfdCopy(_));
             entry.found.content = content;
-            self.snapshots = self.snapshots + usize::from(is_snapshot) - usize::from(was_snapshot);
+            self.memfd_copies = self.memfd_copies + usize::from(is_copy) - usize::from(was_copy);
         }
     }
 
@@ -104,7 +104,7 @@ impl Cache {
         while self.bytes + size > self.limit {
             evicted += u64::from(self.evict());
         }
-        self.snapshots += usize::from(matches!(found.content, Content::Snapshot(_)));
+        self.memfd_copies += usize::from(matches!(found.content, Content::MemfdCopy(_)));
         let entry = CacheEntry { path: path.into(), found, checked: now, was_used: Cell::new(false) };
         let place = self.free.pop().unwrap_or_else(|| {
             self.ring.push(None);
@@ -147,7 +147,7 @@ impl Cache {
     fn clear(&mut self, place: usize) {
         if let Some(entry) = self.ring.get_mut(place).and_then(Option::take) {
             self.bytes -= entry.size();
-            self.snapshots -= usize::from(matches!(entry.found.content, Content::Snapshot(_)));
+            self.memfd_copies -= usize::from(matches!(entry.found.content, Content::MemfdCopy(_)));
             self.free.push(place);
         }
     }

@@ -9,7 +9,7 @@ use super::load::Load;
 use crate::http::stop::{Phase, StopHandle};
 
 /// Time for small answers, such as pages and heads, after the last download has ended.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const SMALL_ANSWERS_GRACE: Duration = Duration::from_secs(2);
 
 /// Waits for a stop request, refuses probes while downloads finish, and then stops the connections. A download that
 /// begins during this time may use all of the time that the stop allows, and so may the end of a download that still
@@ -41,7 +41,7 @@ pub(super) async fn drain(
                 if std::mem::take(&mut is_accepting) {
                     transport.stop(left);
                 }
-                last_words = Some(Instant::now() + LAST_WORDS);
+                last_words = Some(Instant::now() + SMALL_ANSWERS_GRACE);
             }
             () = tokio::time::sleep_until(last_words.unwrap_or(began)), if last_words.is_some() => {
                 if load.is_idle() && !is_arriving() {
@@ -62,7 +62,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use super::super::load::Work;
+    use super::super::load::RequestKind;
     use super::*;
 
     const GRACE: Duration = Duration::from_mins(1);
@@ -112,8 +112,8 @@ mod tests {
         paused(async {
             let drain = Drain::begin(&Arc::new(Load::new(1))).await;
             assert_eq!(drain.pass(Duration::ZERO).await, Phase::Stopping(GRACE));
-            assert_eq!(drain.pass(LAST_WORDS / 10 * 9).await, Phase::Stopping(GRACE));
-            assert_eq!(drain.pass(LAST_WORDS / 10).await, Phase::Stopping(Duration::ZERO));
+            assert_eq!(drain.pass(SMALL_ANSWERS_GRACE / 10 * 9).await, Phase::Stopping(GRACE));
+            assert_eq!(drain.pass(SMALL_ANSWERS_GRACE / 10).await, Phase::Stopping(Duration::ZERO));
             assert!(drain.task.is_finished());
         });
     }
@@ -124,13 +124,13 @@ mod tests {
             let load = Arc::new(Load::new(1));
             let drain = Drain::begin(&load).await;
             let preparing = load.prepare();
-            assert_eq!(drain.pass(2 * LAST_WORDS).await, Phase::Stopping(GRACE));
-            let download = load.begin(Work::Client, 1000);
+            assert_eq!(drain.pass(2 * SMALL_ANSWERS_GRACE).await, Phase::Stopping(GRACE));
+            let download = load.begin(RequestKind::Client, 1000);
             drop(preparing);
-            assert_eq!(drain.pass(4 * LAST_WORDS).await, Phase::Stopping(GRACE));
+            assert_eq!(drain.pass(4 * SMALL_ANSWERS_GRACE).await, Phase::Stopping(GRACE));
             download.complete();
-            assert_eq!(drain.pass(LAST_WORDS / 10 * 9).await, Phase::Stopping(GRACE));
-            assert_eq!(drain.pass(LAST_WORDS / 5).await, Phase::Stopping(Duration::ZERO));
+            assert_eq!(drain.pass(SMALL_ANSWERS_GRACE / 10 * 9).await, Phase::Stopping(GRACE));
+            assert_eq!(drain.pass(SMALL_ANSWERS_GRACE / 5).await, Phase::Stopping(Duration::ZERO));
         });
     }
 
@@ -139,9 +139,9 @@ mod tests {
         paused(async {
             let is_arriving = Arc::new(AtomicBool::new(true));
             let drain = Drain::begin_while(&Arc::new(Load::new(1)), &is_arriving).await;
-            assert_eq!(drain.pass(5 * LAST_WORDS).await, Phase::Stopping(GRACE));
+            assert_eq!(drain.pass(5 * SMALL_ANSWERS_GRACE).await, Phase::Stopping(GRACE));
             is_arriving.store(false, Ordering::Relaxed);
-            assert_eq!(drain.pass(LAST_WORDS).await, Phase::Stopping(Duration::ZERO));
+            assert_eq!(drain.pass(SMALL_ANSWERS_GRACE).await, Phase::Stopping(Duration::ZERO));
         });
     }
 
@@ -150,7 +150,7 @@ mod tests {
         paused(async {
             let load = Arc::new(Load::new(1));
             let drain = Drain::begin(&load).await;
-            let _download = load.begin(Work::Client, 1000);
+            let _download = load.begin(RequestKind::Client, 1000);
             assert_eq!(drain.pass(GRACE / 10 * 9).await, Phase::Stopping(GRACE));
             assert_eq!(drain.pass(GRACE / 10).await, Phase::Stopping(Duration::ZERO));
         });
@@ -160,9 +160,9 @@ mod tests {
     fn a_second_stop_with_a_shorter_time_applies() {
         paused(async {
             let load = Arc::new(Load::new(1));
-            let _download = load.begin(Work::Client, 1000);
+            let _download = load.begin(RequestKind::Client, 1000);
             let drain = Drain::begin(&load).await;
-            assert_eq!(drain.pass(LAST_WORDS * 2).await, Phase::Draining);
+            assert_eq!(drain.pass(SMALL_ANSWERS_GRACE * 2).await, Phase::Draining);
             drain.stop.stop(Duration::ZERO);
             assert_eq!(drain.pass(MOMENT).await, Phase::Stopping(Duration::ZERO));
         });

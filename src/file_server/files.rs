@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::access_log::AccessLog;
-use super::body::Counted;
+use super::body::CountedBody;
 use super::digests::Digests;
 use super::listing::Listings;
 use super::load::{Flight, Load};
@@ -182,7 +182,9 @@ impl Files {
             // Only the body observes the end of an answer on another server.
             return match flight {
                 Flight::None => answer,
-                flight => answer.map_body(|_, body| BoxBody::new(Counted::new(body, guard, flight, memory))),
+                flight => {
+                    answer.map_body(|_, body| BoxBody::new(CountedBody::new(body, guard, flight, memory)))
+                }
             };
         }
         let line = self.log.as_ref().map(|log| (Rc::clone(log), log.begin(request.head(), answer.status())));

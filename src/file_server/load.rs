@@ -46,7 +46,7 @@ struct Rate {
 
 /// The kind of a request, as far as the load is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
+pub enum RequestKind {
     /// A request of a client.
     Client,
     /// A probe of a balancer. It does not count as load.
@@ -76,8 +76,8 @@ impl Load {
 
     /// Counts a request that is answered with a body of `body_bytes` bytes.
     #[must_use]
-    pub fn begin(self: &Arc<Self>, work: Work, body_bytes: u64) -> InFlight {
-        if work == Work::Client && self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
+    pub fn begin(self: &Arc<Self>, work: RequestKind, body_bytes: u64) -> InFlight {
+        if work == RequestKind::Client && self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
             self.busy_since.store(self.micros(), Ordering::Relaxed);
         }
         self.promised.fetch_add(body_bytes, Ordering::Relaxed);
@@ -190,7 +190,7 @@ impl Drop for Preparing {
 #[derive(Debug)]
 pub struct InFlight {
     load: Arc<Load>,
-    work: Work,
+    work: RequestKind,
     unsent: u64,
     is_complete: bool,
 }
@@ -242,10 +242,10 @@ impl Drop for InFlight {
         load.promised.fetch_sub(self.unsent, Ordering::Relaxed);
         let ended = if self.is_complete { &load.completed } else { &load.aborted };
         ended.fetch_add(1, Ordering::Relaxed);
-        if self.work == Work::Probe && self.is_complete {
+        if self.work == RequestKind::Probe && self.is_complete {
             load.probed.fetch_add(1, Ordering::Relaxed);
         }
-        if self.work == Work::Client {
+        if self.work == RequestKind::Client {
             let since = load.busy_since.load(Ordering::Relaxed);
             if load.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
                 load.busy.fetch_add(load.micros().saturating_sub(since), Ordering::Relaxed);
@@ -272,8 +272,8 @@ mod tests {
     fn promised_bytes_are_those_not_sent_yet() {
         paused(async {
             let load = Arc::new(Load::new(7));
-            let mut first = load.begin(Work::Client, 1000);
-            let second = load.begin(Work::Client, 50);
+            let mut first = load.begin(RequestKind::Client, 1000);
+            let second = load.begin(RequestKind::Client, 50);
             first.sent(300);
             let report = load.report();
             assert_eq!((report.in_flight, report.unsent_bytes), (3, Some(750)));
@@ -291,13 +291,13 @@ mod tests {
         paused(async {
             let load = Arc::new(Load::new(1));
             let second = Duration::from_secs(1);
-            let probe = load.begin(Work::Probe, 10);
+            let probe = load.begin(RequestKind::Probe, 10);
             tokio::time::advance(second).await;
             assert_eq!(load.report().busy, Some(Duration::ZERO));
             probe.complete();
-            let first = load.begin(Work::Client, 10);
+            let first = load.begin(RequestKind::Client, 10);
             tokio::time::advance(second).await;
-            let other = load.begin(Work::Client, 10);
+            let other = load.begin(RequestKind::Client, 10);
             first.complete();
             tokio::time::advance(second).await;
             assert_eq!(load.report().busy, Some(2 * second));

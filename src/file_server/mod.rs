@@ -5,7 +5,7 @@
 //!
 //! - [`service`]: the service, and its settings for other programs.
 //! - [`path`], [`root`], [`walk_beneath`]: parse a request path, and open the file beneath the root.
-//! - [`store`], [`cache`], [`snapshot`]: open files, and small files in memory; [`validators`], [`media`]: their
+//! - [`store`], [`cache`], [`memfd_copy`]: open files, and small files in memory; [`validators`], [`media`]: their
 //!   headers.
 //! - [`encoding`], [`variants`]: select a precompressed file in place of the plain one.
 //! - [`files`]: from a request to its file. [`sending`]: from a file to its answer. [`rewrite`] and [`range`]
@@ -42,6 +42,7 @@ pub mod files;
 mod listing;
 pub mod load;
 pub mod media;
+pub mod memfd_copy;
 pub mod metrics;
 pub mod multipart;
 pub mod path;
@@ -52,7 +53,6 @@ pub mod root;
 mod sending;
 mod service;
 pub mod settings;
-pub mod snapshot;
 mod stand_in;
 pub mod store;
 pub mod validators;
@@ -234,8 +234,8 @@ impl FileServer {
         errors.extend(admin.and_then(Result::err).map(ServerError::from));
         let log = settings.access_log.as_deref().and_then(|path| AccessLog::check(path).err());
         errors.extend(log.map(ServerError::from));
-        let kept_in = settings.digests.as_ref().and_then(|digests| digests.kept_in.as_deref());
-        errors.extend(kept_in.and_then(|path| {
+        let file = settings.digests.as_ref().and_then(|digests| digests.file.as_deref());
+        errors.extend(file.and_then(|path| {
             check_writable(path).err().map(|source| ServerError::Digests { path: path.to_owned(), source })
         }));
         errors

@@ -18,7 +18,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::files::{Files, PROBE, name_of};
-use super::load::{Flight, Work};
+use super::load::{Flight, RequestKind};
 use super::path;
 use super::store::Content;
 use super::variants::Representation;
@@ -215,7 +215,7 @@ impl Files {
         self.date.put(now, &mut answer.bytes);
         if asked == ReplayQuestion::File {
             self.counters.answered(StatusCode::OK.as_u16());
-            let in_flight = self.load.begin(Work::Client, bytes.len() as u64);
+            let in_flight = self.load.begin(RequestKind::Client, bytes.len() as u64);
             if bytes.len() <= COPIED {
                 answer.bytes.extend_from_slice(bytes);
                 in_flight.complete();

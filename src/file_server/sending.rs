@@ -19,14 +19,14 @@ use bytes::Bytes;
 use rustix::io::Errno;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::body::{self, Announced, Watched};
+use super::body::{self, GuardedFile, HeadBody};
 use super::files::{Files, PROBE};
-use super::load::{Flight, Work};
+use super::load::{Flight, RequestKind};
+use super::memfd_copy;
 use super::multipart::{self, Piece};
 use super::range::FilePart;
 use super::rewrite::Rewritten;
 use super::root::{FileState, OpenError};
-use super::snapshot;
 use super::store::{Content, FoundFile};
 use super::variants::Representation;
 use crate::balancer::load_report;
@@ -41,7 +41,7 @@ pub(super) struct FileAnswer {
     pub(super) answer: HttpResponse,
     pub(super) flight: Flight,
     /// The guard of a body that actix streams.
-    pub(super) guard: Option<Rc<Watched>>,
+    pub(super) guard: Option<Rc<GuardedFile>>,
     /// The memory permit of the body, if its memory is limited.
     pub(super) memory: Option<OwnedSemaphorePermit>,
 }
@@ -62,7 +62,7 @@ impl Files {
         let Representation { name, found, varies, encoded } = representation;
         let (validators, meta) = (representation.validators(), &found.meta);
         let length = meta.identity.length;
-        let file = match self.judged_file(found) {
+        let file = match self.file_to_evaluate(found) {
             Ok(file) => file,
             Err(error) => return self.fail(request, name, error),
         };
@@ -97,8 +97,8 @@ impl Files {
         if *varies {
             fields.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
         }
-        let work = if **name == *PROBE { Work::Probe } else { Work::Client };
-        if work == Work::Probe {
+        let work = if **name == *PROBE { RequestKind::Probe } else { RequestKind::Client };
+        if work == RequestKind::Probe {
             // A stored answer to a probe would report an outdated load and health.
             fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             fields.insert(LOAD_REPORT, visible(self.load.report().to_string()));
@@ -131,11 +131,11 @@ impl Files {
     }
 
     /// The file that actix-files evaluates. actix-files does not open a file itself.
-    fn judged_file(&self, found: &FoundFile) -> Result<NamedFile, OpenError> {
+    fn file_to_evaluate(&self, found: &FoundFile) -> Result<NamedFile, OpenError> {
         let meta = &found.meta;
         let file = match &found.content {
             Content::File(file) => file.try_clone(),
-            Content::Memory(_) | Content::Snapshot(_) => {
+            Content::Memory(_) | Content::MemfdCopy(_) => {
                 let modified = meta.validators.modified.unwrap_or(SystemTime::UNIX_EPOCH);
                 self.stand_in.show(meta.identity.length, modified)
             }
@@ -153,7 +153,7 @@ impl Files {
         request: &HttpRequest,
         mut answer: HttpResponse,
         found: &FoundFile,
-        work: Work,
+        work: RequestKind,
         pieces: VecDeque<Piece>,
     ) -> FileAnswer {
         let is_head = *request.method() == Method::HEAD;
@@ -161,22 +161,22 @@ impl Files {
         let in_flight = self.load.begin(work, if is_head { 0 } else { bytes });
         let is_of_ours = self.shared.is_on_transport();
         let (body, in_flight) = match &found.content {
-            _ if is_head => (BoxBody::new(Announced(bytes)), in_flight),
+            _ if is_head => (BoxBody::new(HeadBody(bytes)), in_flight),
             Content::Memory(file) => (BoxBody::new(multipart::gather(pieces, file)), in_flight),
-            Content::Snapshot(copy) if is_of_ours => {
+            Content::MemfdCopy(copy) if is_of_ours => {
                 let segments = body::segments(pieces, copy);
                 let direct = DirectBody { segments, passage: Passage::Kernel, guard: None };
                 answer.extensions_mut().insert(direct);
-                (BoxBody::new(Announced(bytes)), in_flight)
+                (BoxBody::new(HeadBody(bytes)), in_flight)
             }
-            Content::Snapshot(copy) => match snapshot::read(copy, found.meta.identity.length) {
+            Content::MemfdCopy(copy) => match memfd_copy::read(copy, found.meta.identity.length) {
                 Ok(file) => (BoxBody::new(multipart::gather(pieces, &file)), in_flight),
                 Err(_) => return self.refuse(StatusCode::INTERNAL_SERVER_ERROR).into(),
             },
             Content::File(file) => {
                 let in_flight = Rc::new(RefCell::new(Some(in_flight)));
                 let flight = Flight::Shared(Rc::clone(&in_flight));
-                let watched = Rc::new(Watched {
+                let watched = Rc::new(GuardedFile {
                     file: Arc::clone(file),
                     identity: found.meta.identity,
                     in_flight,
@@ -192,7 +192,7 @@ impl Files {
         &self,
         mut answer: HttpResponse,
         flight: Flight,
-        watched: Rc<Watched>,
+        watched: Rc<GuardedFile>,
         pieces: VecDeque<Piece>,
         is_of_ours: bool,
     ) -> FileAnswer {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::access_log::Format;
 use super::digests::DigestPlan;
-use super::snapshot;
+use super::memfd_copy;
 use crate::http::listener::ListenAddress;
 use crate::http::transport::{Limits, Passage};
 use crate::open_files::{Need, Origin};
@@ -168,7 +168,7 @@ impl ServerSettings {
     #[must_use]
     pub fn open_files(&self) -> Need {
         let digests = if self.digests.is_some() { DIGEST_FILES } else { 0 };
-        let copies = if self.passage == Passage::Kernel { snapshot::MOST * self.workers } else { 0 };
+        let copies = if self.passage == Passage::Kernel { memfd_copy::MOST * self.workers } else { 0 };
         let downloads = (self.limits.connections as u64).saturating_mul(2);
         let is_default = settings::defaults()
             .is_some_and(|defaults| self.limits.connections == defaults.server.max_connections);
@@ -177,8 +177,8 @@ impl ServerSettings {
     }
 }
 
-fn digest_plan(kept_in: &str, rate: ByteSize) -> Result<Option<DigestPlan>, SettingsError> {
-    let kept_in = match kept_in {
+fn digest_plan(file: &str, rate: ByteSize) -> Result<Option<DigestPlan>, SettingsError> {
+    let file = match file {
         "off" => return Ok(None),
         "memory" => None,
         "" => {
@@ -190,7 +190,7 @@ fn digest_plan(kept_in: &str, rate: ByteSize) -> Result<Option<DigestPlan>, Sett
         }
         file => Some(PathBuf::from(file)),
     };
-    Ok(Some(DigestPlan { kept_in, rate: NonZeroU64::new(rate.as_u64()) }))
+    Ok(Some(DigestPlan { file, rate: NonZeroU64::new(rate.as_u64()) }))
 }
 
 #[cfg(test)]
@@ -213,8 +213,8 @@ mod tests {
     fn digests_are_disabled_or_in_memory_or_in_a_file() {
         let plan = |value| load("server.digests", value).unwrap().digests;
         assert!(plan("off").is_none());
-        assert!(plan("memory").unwrap().kept_in.is_none());
-        assert_eq!(plan("./off").unwrap().kept_in, Some(PathBuf::from("./off")));
+        assert!(plan("memory").unwrap().file.is_none());
+        assert_eq!(plan("./off").unwrap().file, Some(PathBuf::from("./off")));
         assert_eq!(load("server.digest_rate", "0").unwrap().digests.unwrap().rate, None);
     }
 

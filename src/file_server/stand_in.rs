@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::time::SystemTime;
 
-use super::snapshot;
+use super::memfd_copy;
 
 /// The stand-in of one worker.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ impl StandIn {
         let file = if let Some(file) = self.file.get() {
             file
         } else {
-            let made = snapshot::create().map(File::from).or_else(|_| tempfile::tempfile())?;
+            let made = memfd_copy::create().map(File::from).or_else(|_| tempfile::tempfile())?;
             self.file.get_or_init(|| made)
         };
         let wanted = (length, modified);

@@ -19,10 +19,10 @@ use tokio::time::Instant;
 use super::cache::Cache;
 use super::digests;
 use super::media;
+use super::memfd_copy;
 use super::metrics::FileServerCounters;
 use super::replay::Replays;
 use super::root::{BlockingIo, FileState, OpenError, Root, Stamp};
-use super::snapshot;
 use super::validators::Validators;
 use crate::http::nowait::{self, NowaitRead};
 use crate::http::transport::Passage;
@@ -45,7 +45,7 @@ pub struct Meta {
     /// The `Repr-Digest`, once it is known.
     pub digest: OnceLock<HeaderValue>,
     /// Whether the digest was requested from the thread that computes it.
-    pub is_digest_asked: AtomicBool,
+    pub is_digest_requested: AtomicBool,
     /// Recorded heads of answers.
     pub(super) replays: Replays,
 }
@@ -58,7 +58,7 @@ impl Meta {
             validators: Validators::new(modified, changed, length, SystemTime::now()),
             media_type: media::media_type(path),
             digest: OnceLock::new(),
-            is_digest_asked: AtomicBool::new(false),
+            is_digest_requested: AtomicBool::new(false),
             replays: Replays::default(),
         }
     }
@@ -89,7 +89,7 @@ pub enum Content {
     /// All bytes, in memory.
     Memory(Bytes),
     /// All bytes, in a memfd.
-    Snapshot(Arc<File>),
+    MemfdCopy(Arc<File>),
     /// An open file.
     File(Arc<File>),
 }
@@ -150,7 +150,7 @@ impl FileStore {
         let known = match cached {
             Some((found, age)) if age < FRESH => {
                 self.counters.cache_hits.fetch_add(1, Ordering::Relaxed);
-                return Ok(self.with_snapshot(path, found));
+                return Ok(self.with_memfd_copy(path, found));
             }
             // A provisional tag must be replaced, so the file is read again.
             Some((found, _)) => Some(found.meta.identity).filter(|_| !found.meta.validators.is_provisional),
@@ -162,15 +162,15 @@ impl FileStore {
     }
 
     /// Moves a cached file to a memfd at its second request.
-    fn with_snapshot(&self, path: &[u8], mut found: FoundFile) -> FoundFile {
+    fn with_memfd_copy(&self, path: &[u8], mut found: FoundFile) -> FoundFile {
         let Content::Memory(bytes) = &found.content else { return found };
-        if self.passage != Passage::Kernel || (bytes.len() as u64) < snapshot::SMALLEST {
+        if self.passage != Passage::Kernel || (bytes.len() as u64) < memfd_copy::SMALLEST {
             return found;
         }
-        let has_room = self.cache.borrow().snapshots() < snapshot::MOST;
+        let has_room = self.cache.borrow().memfd_copies() < memfd_copy::MOST;
         // If the copy fails, for instance for lack of descriptors, the bytes are sent from memory of the process.
-        if let Some(copy) = has_room.then(|| snapshot::of(bytes).ok()).flatten() {
-            found.content = Content::Snapshot(Arc::new(copy));
+        if let Some(copy) = has_room.then(|| memfd_copy::of(bytes).ok()).flatten() {
+            found.content = Content::MemfdCopy(Arc::new(copy));
             self.cache.borrow_mut().keep_as(path, found.content.clone());
         } else {
             self.counters.copies_left_out.fetch_add(1, Ordering::Relaxed);
@@ -212,7 +212,7 @@ impl FileStore {
             Ok(Loaded::Read(identity, content)) => {
                 let found = FoundFile { meta: Rc::new(Meta::new(path, identity)), content };
                 match &found.content {
-                    Content::Memory(_) | Content::Snapshot(_) => {
+                    Content::Memory(_) | Content::MemfdCopy(_) => {
                         let evicted = cache.insert(path, found.clone(), now);
                         self.counters.cache_evictions.fetch_add(evicted, Ordering::Relaxed);
                     }

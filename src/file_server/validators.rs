@@ -166,9 +166,9 @@ mod tests {
         // Whole seconds are less precise.
         assert!(tag(modified, (MODIFIED, 0), at(MODIFIED, 999_999_999)).starts_with("W/"));
         assert_eq!(tag(modified, (MODIFIED, 5), at(MODIFIED + 1, 0)), "\"2ebc98a1-3e8\"");
-        let young = Validators::new(modified, modified, 1000, at(MODIFIED, 100));
-        assert!(young.is_provisional && young.last_modified.is_some());
-        assert!(young.with_suffix("br").etag.to_str().unwrap().ends_with("-br\""));
+        let too_recent = Validators::new(modified, modified, 1000, at(MODIFIED, 100));
+        assert!(too_recent.is_provisional && too_recent.last_modified.is_some());
+        assert!(too_recent.with_suffix("br").etag.to_str().unwrap().ends_with("-br\""));
     }
 
     #[test]

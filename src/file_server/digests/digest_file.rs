@@ -36,7 +36,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
-enum KeptError {
+enum DigestFileError {
     #[error(transparent)]
     System(#[from] io::Error),
     #[error("it is damaged, or not a file of digests")]
@@ -45,13 +45,13 @@ enum KeptError {
 
 /// The file of digests, and the time of its next save.
 #[derive(Debug)]
-pub(super) struct KeptFile {
+pub(super) struct DigestFile {
     path: PathBuf,
     due: Instant,
     is_warned: bool,
 }
 
-impl KeptFile {
+impl DigestFile {
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path, due: Instant::now(), is_warned: false }
     }
@@ -66,7 +66,7 @@ impl KeptFile {
                     known.insert(file, entry);
                 }
             }
-            Err(KeptError::System(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(DigestFileError::System(error)) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 tracing::warn!(file = %self.path.display(), %error, "the digests of files are computed again");
             }
@@ -165,28 +165,28 @@ impl<W: Write> Sealing<W> {
 
 type Entry = (FileId, Known);
 
-fn read(path: &Path) -> Result<Vec<Entry>, KeptError> {
+fn read(path: &Path) -> Result<Vec<Entry>, DigestFileError> {
     let mut lines = BufReader::new(File::open(path)?).take(LARGEST);
     let mut entries = Vec::new();
     let mut sum = Sha256::new();
     let mut line = Vec::new();
     (&mut lines).take(FIRST_LINE.len() as u64).read_to_end(&mut line)?;
     if line != FIRST_LINE {
-        return Err(KeptError::Damaged);
+        return Err(DigestFileError::Damaged);
     }
     loop {
         sum.update(&line);
         line.clear();
         (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line)?;
         let text = std::str::from_utf8(&line).ok().and_then(|text| text.strip_suffix('\n'));
-        let text = text.ok_or(KeptError::Damaged)?;
+        let text = text.ok_or(DigestFileError::Damaged)?;
         if let Some(seal) = text.strip_prefix(SEAL) {
             let is_right = seal == STANDARD.encode(sum.finalize()) && lines.read(&mut [0])? == 0;
-            return if is_right { Ok(entries) } else { Err(KeptError::Damaged) };
+            return if is_right { Ok(entries) } else { Err(DigestFileError::Damaged) };
         }
-        entries.push(parse(text).ok_or(KeptError::Damaged)?);
+        entries.push(parse(text).ok_or(DigestFileError::Damaged)?);
         if entries.len() > MOST_DIGESTS {
-            return Err(KeptError::Damaged);
+            return Err(DigestFileError::Damaged);
         }
     }
 }
@@ -229,9 +229,9 @@ mod tests {
         let path = folder.path().join("digests");
         let table = table();
         for _ in 0..2 {
-            assert!(KeptFile::new(path.clone()).save(&table));
+            assert!(DigestFile::new(path.clone()).save(&table));
             let loaded = Table::default();
-            KeptFile::new(path.clone()).load(&loaded);
+            DigestFile::new(path.clone()).load(&loaded);
             assert_eq!(entries(&loaded), entries(&table));
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -241,11 +241,11 @@ mod tests {
     fn a_file_with_a_changed_byte_or_length_is_damaged() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("digests");
-        assert!(KeptFile::new(path.clone()).save(&table()));
+        assert!(DigestFile::new(path.clone()).save(&table()));
         let whole = std::fs::read(&path).unwrap();
         let damaged = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            matches!(read(&path), Err(KeptError::Damaged))
+            matches!(read(&path), Err(DigestFileError::Damaged))
         };
         assert!(!damaged(&whole));
         for at in 0..whole.len() {
@@ -264,9 +264,9 @@ mod tests {
         let table = table();
         let before = entries(&table);
         for path in ["/nowhere/at/all", "/", "/dev/null"] {
-            let mut kept = KeptFile::new(path.into());
-            kept.load(&table);
-            assert!(!kept.save(&table));
+            let mut stored = DigestFile::new(path.into());
+            stored.load(&table);
+            assert!(!stored.save(&table));
             assert_eq!(entries(&table), before);
         }
     }

@@ -15,10 +15,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::super::root::{BlockingIo, FileState, OpenError, Root, Time};
-use super::gentle::{self, ReadPace};
-use super::kept::KeptFile;
+use super::background_read::{self, ReadPace};
+use super::digest_file::DigestFile;
 use super::walk::{Walk, WalkStep};
-use super::{MOST_ASKED, MOST_DIGESTS, Table};
+use super::{MAX_REQUESTS, MOST_DIGESTS, Table};
 
 /// Size of one read, in bytes.
 const CHUNK: usize = 256 << 10;
@@ -51,10 +51,10 @@ pub(super) struct DigestThread {
     /// Requested files that are not open yet.
     waiting: VecDeque<Box<[u8]>>,
     /// Recently changed files, and the time of the next look at each.
-    young: VecDeque<(Instant, Box<[u8]>)>,
+    too_recent: VecDeque<(Instant, Box<[u8]>)>,
     open: VecDeque<HashJob>,
-    /// The paths of all files in `waiting`, `young` and `open`.
-    in_hand: HashSet<Box<[u8]>>,
+    /// The paths of all files in `waiting`, `too_recent` and `open`.
+    in_progress: HashSet<Box<[u8]>>,
     walk: Option<Walk>,
     next_walk: Instant,
     /// Whether a file or folder could not be opened during the current walk, so that the walk may have missed files.
@@ -87,9 +87,9 @@ impl DigestThread {
             pace: ReadPace::new(rate, now),
             buffer: vec![0; CHUNK],
             waiting: VecDeque::new(),
-            young: VecDeque::new(),
+            too_recent: VecDeque::new(),
             open: VecDeque::new(),
-            in_hand: HashSet::new(),
+            in_progress: HashSet::new(),
             walk: None,
             next_walk: now,
             is_walk_partial: false,
@@ -99,25 +99,26 @@ impl DigestThread {
     }
 
     /// Computes digests until the table requests a stop.
-    pub(super) fn run(mut self, mut kept: Option<KeptFile>) {
-        gentle::lower_priority();
-        if let Some(kept) = &mut kept {
-            kept.load(&self.table);
+    pub(super) fn run(mut self, mut digest_file: Option<DigestFile>) {
+        background_read::lower_priority();
+        if let Some(digest_file) = &mut digest_file {
+            digest_file.load(&self.table);
         }
         while !self.is_stopping() {
             self.admit();
             let is_busy = self.work();
             let now = Instant::now();
-            let save_at = kept.as_ref().filter(|_| self.is_unsaved).map(KeptFile::due);
-            if let Some(kept) = kept.as_mut().filter(|_| save_at.is_some_and(|due| due <= now)) {
-                self.is_unsaved = !kept.save(&self.table);
+            let save_at = digest_file.as_ref().filter(|_| self.is_unsaved).map(DigestFile::due);
+            if let Some(digest_file) = digest_file.as_mut().filter(|_| save_at.is_some_and(|due| due <= now))
+            {
+                self.is_unsaved = !digest_file.save(&self.table);
             } else if !is_busy {
-                self.rest_until(self.next_look(save_at));
+                self.sleep_until(self.next_work(save_at));
             }
-            self.table.pending.store(self.in_hand.len(), Relaxed);
+            self.table.pending.store(self.in_progress.len(), Relaxed);
         }
-        if let Some(kept) = kept.as_mut().filter(|_| self.is_unsaved) {
-            kept.save(&self.table);
+        if let Some(digest_file) = digest_file.as_mut().filter(|_| self.is_unsaved) {
+            digest_file.save(&self.table);
         }
     }
 
@@ -126,23 +127,23 @@ impl DigestThread {
     }
 
     /// The time of the next work, if there is no work now.
-    fn next_look(&self, save_at: Option<Instant>) -> Instant {
-        let young = self.young.front().map(|(due, _)| *due);
-        let walk = (!self.is_crowded()).then_some(self.next_walk);
-        let next = [young, walk, save_at].into_iter().flatten().min();
+    fn next_work(&self, save_at: Option<Instant>) -> Instant {
+        let too_recent = self.too_recent.front().map(|(due, _)| *due);
+        let walk = (!self.is_queue_full()).then_some(self.next_walk);
+        let next = [too_recent, walk, save_at].into_iter().flatten().min();
         next.unwrap_or_else(|| Instant::now() + SETTLED)
     }
 
     /// Whether the queue is full, so that the walk must pause until recently changed files are old enough to read.
-    fn is_crowded(&self) -> bool {
-        self.in_hand.len() > MOST_ASKED / 2
+    fn is_queue_full(&self) -> bool {
+        self.in_progress.len() > MAX_REQUESTS / 2
     }
 
     /// Does the most urgent piece of work. Returns false if there is no work.
     fn work(&mut self) -> bool {
         if let Some(job) = self.open.pop_front() {
             self.read_turn(job);
-        } else if self.is_crowded() {
+        } else if self.is_queue_full() {
             return false;
         } else if self.walk.is_some() || self.next_walk <= Instant::now() {
             self.step();
@@ -158,27 +159,27 @@ impl DigestThread {
             self.accept(path);
         }
         let now = Instant::now();
-        while self.young.front().is_some_and(|(due, _)| *due <= now) {
-            self.waiting.extend(self.young.pop_front().map(|(_, path)| path));
+        while self.too_recent.front().is_some_and(|(due, _)| *due <= now) {
+            self.waiting.extend(self.too_recent.pop_front().map(|(_, path)| path));
         }
         while self.open.len() < MOST_OPEN {
             let Some(path) = self.waiting.pop_front() else {
                 return;
             };
-            self.in_hand.remove(&path);
+            self.in_progress.remove(&path);
             self.look(path);
         }
     }
 
     fn accept(&mut self, path: Box<[u8]>) {
-        if path.is_empty() || self.in_hand.contains(&path) {
+        if path.is_empty() || self.in_progress.contains(&path) {
             return;
         }
-        if self.in_hand.len() >= MOST_ASKED {
+        if self.in_progress.len() >= MAX_REQUESTS {
             self.leave_out();
             return;
         }
-        self.in_hand.insert(path.clone());
+        self.in_progress.insert(path.clone());
         self.waiting.push_back(path);
     }
 
@@ -212,7 +213,7 @@ impl DigestThread {
 
     /// Opens a file that is not in progress, and begins to read it if its digest is not known.
     fn look(&mut self, path: Box<[u8]>) {
-        if self.in_hand.contains(&path) {
+        if self.in_progress.contains(&path) {
             return;
         }
         self.pause(LOOK);
@@ -247,22 +248,22 @@ impl DigestThread {
         if !settles.is_zero() {
             return self.wait_for(path, settles);
         }
-        gentle::do_not_read_ahead(&file);
-        self.in_hand.insert(path.clone());
+        background_read::do_not_read_ahead(&file);
+        self.in_progress.insert(path.clone());
         self.open.push_front(HashJob { path, file, identity, at: 0, hash: Sha256::new() });
     }
 
     fn wait_for(&mut self, path: Box<[u8]>, time: Duration) {
-        if self.in_hand.len() >= MOST_ASKED {
+        if self.in_progress.len() >= MAX_REQUESTS {
             self.leave_out();
             return;
         }
-        self.in_hand.insert(path.clone());
-        self.young.push_back((Instant::now() + time, path));
+        self.in_progress.insert(path.clone());
+        self.too_recent.push_back((Instant::now() + time, path));
     }
 
     fn fail(&mut self, path: &[u8]) {
-        self.in_hand.remove(path);
+        self.in_progress.remove(path);
         self.table.failures.fetch_add(1, Relaxed);
     }
 
@@ -276,7 +277,7 @@ impl DigestThread {
             }
             let wanted = usize::try_from(end - job.at).unwrap_or(CHUNK).min(CHUNK);
             let chunk = self.buffer.get_mut(..wanted).unwrap_or_default();
-            let read = match gentle::read(&job.file, chunk, job.at) {
+            let read = match background_read::read(&job.file, chunk, job.at) {
                 // The file has become shorter.
                 Ok(0) => break,
                 Ok(read) => read,
@@ -297,7 +298,7 @@ impl DigestThread {
     /// Stores the digest of a file that was read to its end, if the file is unchanged.
     fn finish(&mut self, job: HashJob) {
         let HashJob { path, file, identity, at, hash } = job;
-        self.in_hand.remove(&path);
+        self.in_progress.remove(&path);
         let stamp = identity.stamp();
         if at != stamp.length || FileState::of(&file).map(|now| now.stamp()) != Ok(stamp) {
             return self.wait_for(path, SETTLED);
@@ -311,12 +312,12 @@ impl DigestThread {
         let now = Instant::now();
         let free_at = self.pace.spend(bytes, now);
         if free_at > now + SHORTEST_REST {
-            self.rest_until(free_at);
+            self.sleep_until(free_at);
         }
     }
 
     /// Receives requests until the time `then` or a stop.
-    fn rest_until(&mut self, then: Instant) {
+    fn sleep_until(&mut self, then: Instant) {
         while !self.is_stopping() {
             let left = then.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -357,18 +358,18 @@ mod tests {
         let root = Arc::new(Root::open(folder.path()).unwrap());
         let (_asked, receiver) = std::sync::mpsc::sync_channel(1);
         let mut hasher = DigestThread::new(root, Arc::default(), receiver, None);
-        for number in 0..=MOST_ASKED / 2 {
+        for number in 0..=MAX_REQUESTS / 2 {
             hasher.wait_for(number.to_string().into_bytes().into(), SETTLED);
         }
-        let young = hasher.young.front().unwrap().0;
+        let too_recent = hasher.too_recent.front().unwrap().0;
         for walk in [None, Some(Walk::new())] {
             hasher.walk = walk;
             assert!(!hasher.work());
-            assert_eq!(hasher.next_look(None), young);
-            assert_eq!(hasher.next_look(Some(young - SETTLED)), young - SETTLED);
+            assert_eq!(hasher.next_work(None), too_recent);
+            assert_eq!(hasher.next_work(Some(too_recent - SETTLED)), too_recent - SETTLED);
         }
-        hasher.young.clear();
-        assert!(hasher.next_look(None) > Instant::now());
+        hasher.too_recent.clear();
+        assert!(hasher.next_work(None) > Instant::now());
     }
 
     #[test]

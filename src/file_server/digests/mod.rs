@@ -2,7 +2,7 @@
 //!
 //! Workers look a digest up in a table that is read without a lock. One thread of the lowest priority fills the
 //! table: it walks the folder at intervals ([`walk`]), reads the files without a known digest ([`hasher`],
-//! [`gentle`]), requested files first, and stores the table in a file across restarts ([`kept`]).
+//! [`background_read`]), requested files first, and stores the table in a file across restarts ([`digest_file`]).
 //!
 //! The table is keyed by device and inode, and a digest is valid for one state of the file only ([`Stamp`]). So a
 //! file has one digest for all of its paths and hard links, a changed file has no digest until it is read again, and
@@ -25,19 +25,19 @@ use tokio::sync::oneshot;
 use super::root::{FileState, Root, Stamp};
 use super::store::Meta;
 
-mod gentle;
+mod background_read;
+mod digest_file;
 mod hasher;
-mod kept;
 mod walk;
 
+use digest_file::DigestFile;
 use hasher::DigestThread;
-use kept::KeptFile;
 
 /// Maximum number of digests in memory; each needs about 200 bytes.
 pub const MOST_DIGESTS: usize = 1 << 18;
 
 /// Requests for digests that wait for the thread. A request beyond this number is dropped and counted.
-const MOST_ASKED: usize = 1024;
+const MAX_REQUESTS: usize = 1024;
 
 /// Maximum time that a stop waits for the file of digests to be written.
 const LAST_WRITE: Duration = Duration::from_secs(2);
@@ -67,7 +67,7 @@ impl Known {
 #[derive(Debug, Clone, Default)]
 pub struct DigestPlan {
     /// The file that stores digests across restarts; `None` keeps them in memory only.
-    pub kept_in: Option<PathBuf>,
+    pub file: Option<PathBuf>,
     /// Maximum rate of reading, in bytes per second.
     pub rate: Option<NonZeroU64>,
 }
@@ -106,13 +106,13 @@ pub struct DigestService {
 impl DigestService {
     /// Starts to compute the digests of all files below `root`.
     pub fn start(root: Arc<Root>, plan: DigestPlan) -> io::Result<Self> {
-        let (asked, receiver) = sync_channel(MOST_ASKED);
+        let (asked, receiver) = sync_channel(MAX_REQUESTS);
         let (ending, ended) = oneshot::channel();
         let table = Arc::new(Table::default());
-        let kept = plan.kept_in.map(KeptFile::new);
+        let file = plan.file.map(DigestFile::new);
         let hasher = DigestThread::new(root, Arc::clone(&table), receiver, plan.rate);
         std::thread::Builder::new().name("digests".to_owned()).spawn(move || {
-            hasher.run(kept);
+            hasher.run(file);
             // The receiver is missing if the server was dropped without a stop.
             let _ = ending.send(());
         })?;
@@ -150,7 +150,7 @@ impl Digests {
         if let Some(digest) = self.table.find(&meta.identity) {
             return Some(meta.digest.get_or_init(|| header(&digest)).clone());
         }
-        if !meta.is_digest_asked.swap(true, Relaxed) && self.asked.try_send(path.into()).is_err() {
+        if !meta.is_digest_requested.swap(true, Relaxed) && self.asked.try_send(path.into()).is_err() {
             self.table.left_out.fetch_add(1, Relaxed);
         }
         None

@@ -42,7 +42,7 @@ pub(super) struct Entries {
 /// Reads the entries of a folder. The result has the first [`MOST_SHOWN`] of them in the order of `view`.
 pub(super) fn read(root: &Root, path: &[u8], view: View) -> Result<Entries, OpenError> {
     let mut folder = root.folder(path)?;
-    let mut first = First { view, entries: Vec::new(), is_cut: false };
+    let mut first = FirstEntries { view, entries: Vec::new(), is_cut: false };
     let mut entries_read = 0;
     while let Some(entry) = folder.read() {
         let entry = entry?;
@@ -63,13 +63,13 @@ pub(super) fn read(root: &Root, path: &[u8], view: View) -> Result<Entries, Open
 
 /// Collects the first [`MOST_SHOWN`] of any number of entries, with memory for twice that number.
 #[derive(Debug)]
-struct First {
+struct FirstEntries {
     view: View,
     entries: Vec<(EntryRank, FolderEntry)>,
     is_cut: bool,
 }
 
-impl First {
+impl FirstEntries {
     fn add(&mut self, entry: FolderEntry) {
         self.entries.push((EntryRank::of(&entry, self.view.key), entry));
         if self.entries.len() == 2 * MOST_SHOWN {
@@ -178,20 +178,20 @@ mod tests {
             (SortKey::Time, SortOrder::Descending, ["y", "z", "b", "A", "c"]),
         ] {
             let view = View { key, order, ..View::default() };
-            let mut first = First { view, entries: Vec::new(), is_cut: false };
+            let mut first = FirstEntries { view, entries: Vec::new(), is_cut: false };
             entries.clone().into_iter().for_each(|entry| first.add(entry));
             assert_eq!(names(&first.into_entries().list), expected, "{key:?} {order:?}");
         }
     }
 
     #[test]
-    fn the_first_entries_are_kept_whatever_the_order_of_reading() {
+    fn the_first_entries_are_returned_whatever_the_order_of_reading() {
         let count = 3 * i64::try_from(MOST_SHOWN).unwrap() + 7;
         // Each number below `count` once, in mixed order: 7919 is a prime that does not divide `count`.
         let numbers = (0..count).map(|number| number * 7919 % count);
         for order in [SortOrder::Ascending, SortOrder::Descending] {
             let view = View { key: SortKey::Time, order, ..View::default() };
-            let mut first = First { view, entries: Vec::new(), is_cut: false };
+            let mut first = FirstEntries { view, entries: Vec::new(), is_cut: false };
             for number in numbers.clone() {
                 let name = number.to_string().into_bytes();
                 first.add(FolderEntry { name, kind: EntryKind::File(0), modified: number });

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::files::Files;
-use super::load::{Flight, Work};
+use super::load::{Flight, RequestKind};
 use super::root::{OpenError, Root};
 use super::sending::FileAnswer;
 
@@ -55,7 +55,7 @@ pub(super) struct Listings {
 }
 
 /// A listing, and whether it is complete.
-struct Made {
+struct Listing {
     body: Bytes,
     is_cut: bool,
 }
@@ -67,7 +67,7 @@ impl Listings {
     }
 
     /// Makes the listing of a folder. `None` if too many others are being made.
-    async fn make(&self, place: ListingContext<'_>, view: View) -> Option<Result<Made, OpenError>> {
+    async fn make(&self, place: ListingContext<'_>, view: View) -> Option<Result<Listing, OpenError>> {
         let turn = tokio::time::timeout(LONGEST_WAIT, Arc::clone(&self.turns).acquire_owned());
         let turn = turn.await.ok()?.ok()?;
         let (root, path, is_bare_root) = (Arc::clone(&self.root), place.path.to_owned(), place.is_bare_root);
@@ -80,7 +80,7 @@ impl Listings {
                 ListingFormat::Html => page::html(place, view, &entries),
                 ListingFormat::Json => page::json(place, &entries),
             };
-            Ok(Made { body, is_cut: entries.is_cut })
+            Ok(Listing { body, is_cut: entries.is_cut })
         });
         // A task that panics has no result; the folder counts as unreadable.
         Some(making.await.unwrap_or(Err(OpenError::Failed(Errno::IO))))
@@ -110,7 +110,8 @@ impl Files {
         };
         let Some(memory) = listings.reserve(&made.body) else { return self.refuse_listing() };
         let is_head = *request.method() == Method::HEAD;
-        let in_flight = self.load.begin(Work::Client, if is_head { 0 } else { made.body.len() as u64 });
+        let in_flight =
+            self.load.begin(RequestKind::Client, if is_head { 0 } else { made.body.len() as u64 });
         let mut answer = HttpResponse::with_body(StatusCode::OK, BoxBody::new(made.body));
         let content_type = match view.form {
             ListingFormat::Html => "text/html; charset=utf-8",
