@@ -110,7 +110,7 @@ async fn run(
 ) -> Result<(), UpError> {
     print_line(format_args!("Serving the folder {}", root.display()));
     let serving = servers.into_iter().zip(1..).map(|(server, number)| {
-        let ready = move |bound: &crate::file_server::Bound| {
+        let ready = move |bound: &crate::file_server::ServerAddresses| {
             for address in &bound.clients {
                 print_line(format_args!("Server {number} at http://{address}/"));
             }

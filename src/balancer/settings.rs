@@ -14,7 +14,7 @@ use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::redirect::answer::RedirectStatus;
 use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
-use crate::http::listener::Place;
+use crate::http::listener::ListenAddress;
 use crate::open_files::{Need, SettingsOrigin};
 use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 
@@ -72,7 +72,7 @@ pub struct BalancerSettings {
     /// The list of servers.
     pub servers: PathBuf,
     /// The address for clients.
-    pub listen: Place,
+    pub listen: ListenAddress,
     /// Host and port of the admin listener.
     pub admin: (String, u16),
     /// The number of HTTP worker threads; at least 1.
@@ -185,7 +185,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             },
             probe_budget: ProbeBudget { per_second: raw.probe_budget },
             servers: raw.servers,
-            listen: Place::new(raw.host, raw.port, raw.unix_socket, &raw.unix_socket_mode).map_err(
+            listen: ListenAddress::new(raw.host, raw.port, raw.unix_socket, &raw.unix_socket_mode).map_err(
                 |reason| SettingsError::value("balancer.unix_socket_mode", &raw.unix_socket_mode, reason),
             )?,
             max_connections: raw.max_connections,

@@ -1,4 +1,5 @@
-//! The access log: a line for each answer once it has ended, with the bytes that were truly sent.
+//! The access log: one line for each answer, written when the answer has ended, with the number of bytes that were
+//! sent.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -21,19 +22,19 @@ mod file;
 
 use file::{LogFile, Message};
 
-/// Lines that wait for the disk; one more is lost, and counted.
+/// Lines that wait to be written. A line beyond this number is dropped and counted.
 const WAITING: usize = 8192;
 
-/// A stop waits this long for the last lines to be written.
+/// Maximum time that a stop waits for the last lines to be written.
 const LAST_WRITE: Duration = Duration::from_secs(2);
 
-/// The time until a full queue is tried again at a stop.
+/// Delay before the next attempt to send to a full queue during a stop.
 const AGAIN: Duration = Duration::from_millis(5);
 
-/// The longest text of a client that a line repeats.
+/// Maximum length, in bytes, of a text from the client in a line.
 const LONGEST: usize = 2048;
 
-/// How a line looks.
+/// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
@@ -43,7 +44,7 @@ pub enum Format {
     Json,
 }
 
-/// Hands lines to a thread that writes them; no request waits for the disk.
+/// Passes lines to a thread that writes them, so that a request never waits for the disk.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
     format: Format,
@@ -51,7 +52,7 @@ pub struct AccessLog {
     lost: Arc<AtomicU64>,
 }
 
-/// The log cannot be written.
+/// The access log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the access log {}: check that its folder exists and is writable", path.display())]
 pub struct AccessLogError {
@@ -60,7 +61,7 @@ pub struct AccessLogError {
 }
 
 impl AccessLog {
-    /// Appends to this file, which is opened again once it has been renamed or removed. `/dev/stdout` and `/dev/stderr` are
+    /// Appends to this file, and opens it again after it was renamed or removed. `/dev/stdout` and `/dev/stderr` are
     /// the streams of this process. A FIFO needs no reader yet.
     pub fn open(path: &Path, format: Format) -> Result<Self, AccessLogError> {
         let failed = |source| AccessLogError { path: path.to_owned(), source };
@@ -81,20 +82,20 @@ impl AccessLog {
             .map_err(|source| AccessLogError { path: path.to_owned(), source })
     }
 
-    /// Lines that were lost because the disk was too slow or full.
+    /// The number of lines that were dropped because the disk was too slow or full.
     #[must_use]
     pub fn lost(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.lost)
     }
 
-    /// Keeps of a request what its line will say.
+    /// Copies the parts of a request that its line will contain.
     #[must_use]
-    pub fn begin(&self, request: &RequestHead, status: StatusCode) -> Entry {
+    pub fn begin(&self, request: &RequestHead, status: StatusCode) -> LogEntry {
         let field = |name: HeaderName| {
             let value = request.headers.get(name)?;
             Some(cut(&String::from_utf8_lossy(value.as_bytes())))
         };
-        Entry {
+        LogEntry {
             client: request.peer_addr.map(|address| address.ip().to_canonical()),
             line: RequestLine::Parts {
                 method: cut(request.method.as_str()),
@@ -110,7 +111,7 @@ impl AccessLog {
     }
 
     /// Writes the line of an answer that has ended.
-    pub fn end(&self, entry: &Entry, end: AnswerEnd) {
+    pub fn end(&self, entry: &LogEntry, end: AnswerEnd) {
         let line = match self.format {
             Format::Combined => entry.combined(end, SystemTime::now()),
             Format::Json => entry.json(end, SystemTime::now()),
@@ -120,12 +121,12 @@ impl AccessLog {
         }
     }
 
-    /// Opens the file again under its name, as after a rotation. If too many lines wait, that is left to the next check.
+    /// Opens the file again under its name, as after a rotation. If the queue is full, the next check does it.
     pub fn reopen(&self) {
         let _ = self.lines.try_send(Message::Reopen);
     }
 
-    /// Waits a moment for all lines so far to be written.
+    /// Waits at most [`LAST_WRITE`] until all lines so far are written.
     pub async fn written(&self) {
         let (done, is_done) = oneshot::channel();
         let written = async {
@@ -134,7 +135,7 @@ impl AccessLog {
                 message = unsent;
                 tokio::time::sleep(AGAIN).await;
             }
-            // Nobody answers where the thread has died; then nothing more is written.
+            // If the thread has ended, the channel closes and nothing more is written.
             let _ = is_done.await;
         };
         if tokio::time::timeout(LAST_WRITE, written).await.is_err() {
@@ -147,7 +148,7 @@ impl AccessLog {
 
 impl RefusalLog for AccessLog {
     fn refused(&self, refusal: &Refusal<'_>) {
-        let entry = Entry {
+        let entry = LogEntry {
             client: refusal.client,
             line: RequestLine::parse(refusal.request_line),
             status: refusal.status.as_u16(),
@@ -164,16 +165,16 @@ fn cut(text: &str) -> String {
     text.chars().take(LONGEST).collect()
 }
 
-/// What a line says of a request.
+/// The properties of a request that its line contains.
 #[derive(Debug)]
-pub struct Entry {
+pub struct LogEntry {
     client: Option<IpAddr>,
     line: RequestLine,
     status: u16,
     referer: Option<String>,
     user_agent: Option<String>,
     range: Option<String>,
-    /// None where the request was refused before it was whole.
+    /// `None` if the request was refused before its head was complete.
     began: Option<tokio::time::Instant>,
 }
 
@@ -184,7 +185,7 @@ enum RequestLine {
         target: String,
         version: String,
     },
-    /// What no request line is, or what came of one; nothing where nothing came.
+    /// Bytes that are not a request line, or its beginning; empty if no byte was received.
     Raw(Vec<u8>),
 }
 
@@ -218,7 +219,7 @@ struct JsonLine<'a> {
     range: Option<&'a str>,
 }
 
-impl Entry {
+impl LogEntry {
     fn combined(&self, end: AnswerEnd, now: SystemTime) -> String {
         let mut line = match self.client {
             Some(client) => client.to_string(),
@@ -268,7 +269,7 @@ impl Entry {
             user_agent: self.user_agent.as_deref(),
             range: self.range.as_deref(),
         };
-        // Strings and numbers only, which cannot fail to be written.
+        // The line holds strings and numbers only, so serialization cannot fail.
         serde_json::to_string(&line).unwrap_or_default() + "\n"
     }
 }
@@ -280,7 +281,8 @@ fn clf_time(now: SystemTime) -> String {
     format!("{}/{}/{}:{} +0000", part(5..7), part(8..11), part(12..16), part(17..25))
 }
 
-/// Quotes, backslashes and whatever is no visible ASCII as `\xHH`, so that a line stays one line.
+/// Appends `text` with quotes, backslashes and bytes other than visible ASCII as `\xHH`, so that it cannot end the
+/// line.
 fn escape(text: &[u8], line: &mut String) {
     for &byte in text {
         if matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\' {
@@ -295,8 +297,8 @@ fn escape(text: &[u8], line: &mut String) {
 mod tests {
     use super::*;
 
-    fn entry() -> Entry {
-        Entry {
+    fn entry() -> LogEntry {
+        LogEntry {
             client: Some(IpAddr::from([192, 0, 2, 1])),
             line: RequestLine::Parts {
                 method: "GET".to_owned(),
@@ -314,7 +316,7 @@ mod tests {
     const END: AnswerEnd = AnswerEnd { body_sent: 2, completion: Completion::Aborted };
 
     #[test]
-    fn a_line_stays_a_line() {
+    fn a_client_cannot_add_a_line() {
         let line = entry().combined(END, SystemTime::UNIX_EPOCH);
         assert_eq!(
             line,
@@ -334,8 +336,8 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_none_is_shown_as_it_came() {
-        let entry = |line| Entry { line: RequestLine::parse(line), began: None, ..entry() };
+    fn a_malformed_request_line_is_logged_as_received() {
+        let entry = |line| LogEntry { line: RequestLine::parse(line), began: None, ..entry() };
         for (line, shown) in [
             (&b""[..], "\"-\""),
             (b"\x16\x03\xff", "\"\\x16\\x03\\xFF\""),

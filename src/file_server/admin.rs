@@ -1,4 +1,4 @@
-//! Metrics and health of a running file server, on a listener of their own.
+//! Metrics and health of a running file server, on a separate listener.
 
 use std::net::TcpListener;
 
@@ -15,8 +15,8 @@ use crate::telemetry::exposition;
 /// Serves the admin pages on `listener`.
 ///
 /// - `GET /`: a page with the state and links, for people
-/// - `GET /metrics`: the metrics, as Prometheus reads them
-/// - `GET /healthz`: 200 as long as new downloads are welcome, 503 once the server drains
+/// - `GET /metrics`: the metrics in the text format of Prometheus
+/// - `GET /healthz`: 200 while the server accepts downloads, 503 once it drains
 pub fn serve(
     listener: TcpListener,
     registry: Registry,

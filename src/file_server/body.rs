@@ -1,4 +1,4 @@
-//! Bodies: bytes in memory, parts of files that the connection sends, and parts of files that actix streams.
+//! Response bodies: bytes in memory, parts of files that the connection sends, and parts of files that actix streams.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,20 +18,20 @@ use futures_util::stream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::load::{Flight, InFlight};
-use super::metrics::WorkerCounters;
+use super::metrics::FileServerCounters;
 use super::multipart::Piece;
-use super::range::Part;
-use super::root::Identity;
+use super::range::FilePart;
+use super::root::FileState;
 use crate::http::transport::{Completion, FileGuard, Segment};
 
-/// Bytes that a stream holds in memory.
+/// Size of one read of a stream, in bytes.
 const CHUNK: u64 = 64 << 10;
 
-/// The answer to HEAD: no bytes, under the length that the answer to GET would have.
+/// The body of an answer to HEAD: no bytes, with the length of the body of the same GET.
 #[derive(Debug)]
-pub(super) struct Announced(pub(super) u64);
+pub(super) struct HeadBody(pub(super) u64);
 
-impl MessageBody for Announced {
+impl MessageBody for HeadBody {
     type Error = io::Error;
 
     fn size(&self) -> BodySize {
@@ -43,18 +43,18 @@ impl MessageBody for Announced {
     }
 }
 
-/// Observes the file of one answer: it must stay in its state, and its bytes are counted as they are sent.
+/// Guards the file of one answer: checks that the file is unchanged, and counts the bytes that are sent.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct GuardedFile {
     pub(super) file: Arc<File>,
-    pub(super) identity: Identity,
+    pub(super) identity: FileState,
     pub(super) in_flight: Rc<RefCell<Option<InFlight>>>,
-    pub(super) counters: Arc<WorkerCounters>,
+    pub(super) counters: Arc<FileServerCounters>,
 }
 
-impl FileGuard for Watched {
+impl FileGuard for GuardedFile {
     fn check(&self) -> io::Result<()> {
-        if Identity::of(&self.file) == Ok(self.identity) {
+        if FileState::of(&self.file) == Ok(self.identity) {
             return Ok(());
         }
         Err(io::Error::other("the file changed while it was sent"))
@@ -71,7 +71,7 @@ impl FileGuard for Watched {
     }
 }
 
-/// Pieces as the connection sends them, of a file that holds them from its start.
+/// Converts pieces to segments for the connection. `file` holds their bytes from its start.
 pub(super) fn segments(pieces: VecDeque<Piece>, file: &Arc<File>) -> VecDeque<Segment> {
     let segment = |piece| match piece {
         Piece::Text(text) => Segment::Bytes(text),
@@ -82,7 +82,7 @@ pub(super) fn segments(pieces: VecDeque<Piece>, file: &Arc<File>) -> VecDeque<Se
     pieces.into_iter().map(segment).collect()
 }
 
-/// Pieces as a stream, for which the blocking pool reads the file.
+/// Converts pieces to a stream that reads the file in the blocking pool.
 pub(super) fn stream(pieces: VecDeque<Piece>, file: Arc<File>) -> BoxBody {
     let length = pieces.iter().map(Piece::length).sum();
     let chunks = stream::try_unfold((pieces, file), |(mut pieces, file)| async move {
@@ -92,7 +92,7 @@ pub(super) fn stream(pieces: VecDeque<Piece>, file: Arc<File>) -> BoxBody {
             Some(Piece::File(part)) => {
                 let end = part.end.min(part.start + CHUNK);
                 if end < part.end {
-                    pieces.push_front(Piece::File(Part { start: end, end: part.end }));
+                    pieces.push_front(Piece::File(FilePart { start: end, end: part.end }));
                 }
                 let (source, mut bytes) = (Arc::clone(&file), vec![0; (end - part.start) as usize]);
                 let reading =
@@ -105,20 +105,20 @@ pub(super) fn stream(pieces: VecDeque<Piece>, file: Arc<File>) -> BoxBody {
     BoxBody::new(SizedStream::new(length, chunks))
 }
 
-/// A body that actix streams, with what its answer counts for until it has ended.
-pub(super) struct Counted {
+/// A body that actix streams, with the request's entry in the load report.
+pub(super) struct CountedBody {
     inner: BoxBody,
     left: u64,
-    guard: Option<Rc<Watched>>,
+    guard: Option<Rc<GuardedFile>>,
     flight: Flight,
     _memory: Option<OwnedSemaphorePermit>,
 }
 
-impl Counted {
-    /// `guard` is asked before the last bytes are given away; `flight` ends with them.
+impl CountedBody {
+    /// Calls `guard` before the last bytes leave the stream, and completes `flight` with them.
     pub(super) fn new(
         inner: BoxBody,
-        guard: Option<Rc<Watched>>,
+        guard: Option<Rc<GuardedFile>>,
         flight: Flight,
         memory: Option<OwnedSemaphorePermit>,
     ) -> Self {
@@ -138,7 +138,7 @@ impl Counted {
     }
 }
 
-impl MessageBody for Counted {
+impl MessageBody for CountedBody {
     type Error = Box<dyn std::error::Error>;
 
     fn size(&self) -> BodySize {
@@ -175,7 +175,7 @@ mod tests {
 
     use actix_http::body;
 
-    use super::super::load::{Load, Work};
+    use super::super::load::{Load, RequestKind};
     use super::*;
 
     fn run<T>(test: impl Future<Output = T>) -> T {
@@ -190,13 +190,13 @@ mod tests {
         (file, open, bytes)
     }
 
-    fn counted(open: &Arc<File>, load: &Arc<Load>, length: u64) -> Counted {
-        let in_flight = Rc::new(RefCell::new(Some(load.begin(Work::Client, length))));
+    fn counted(open: &Arc<File>, load: &Arc<Load>, length: u64) -> CountedBody {
+        let in_flight = Rc::new(RefCell::new(Some(load.begin(RequestKind::Client, length))));
         let flight = Flight::Shared(Rc::clone(&in_flight));
-        let identity = Identity::of(open).unwrap();
-        let guard = Watched { file: Arc::clone(open), identity, in_flight, counters: Arc::default() };
-        let pieces = VecDeque::from([Piece::File(Part { start: 0, end: length })]);
-        Counted::new(stream(pieces, Arc::clone(open)), Some(Rc::new(guard)), flight, None)
+        let identity = FileState::of(open).unwrap();
+        let guard = GuardedFile { file: Arc::clone(open), identity, in_flight, counters: Arc::default() };
+        let pieces = VecDeque::from([Piece::File(FilePart { start: 0, end: length })]);
+        CountedBody::new(stream(pieces, Arc::clone(open)), Some(Rc::new(guard)), flight, None)
     }
 
     #[test]
@@ -204,9 +204,9 @@ mod tests {
         let (_file, open, bytes) = file(200_000);
         let pieces = VecDeque::from([
             Piece::Text(Bytes::from_static(b"<")),
-            Piece::File(Part { start: 10, end: 150_000 }),
+            Piece::File(FilePart { start: 10, end: 150_000 }),
             Piece::Text(Bytes::from_static(b"|")),
-            Piece::File(Part { start: 0, end: 5 }),
+            Piece::File(FilePart { start: 0, end: 5 }),
         ]);
         let body = stream(pieces, open);
         assert_eq!(body.size(), BodySize::Sized(149_997));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_body_completes_its_flight_and_a_dropped_one_aborts_it() {
+    fn a_whole_body_completes_its_request_and_a_dropped_one_aborts_it() {
         let (_file, open, _) = file(100_000);
         let load = run(async { Arc::new(Load::new(1)) });
         assert_eq!(run(body::to_bytes(counted(&open, &load, 100_000))).unwrap().len(), 100_000);
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_changed_never_ends_well() {
+    fn the_body_of_a_changed_file_ends_with_an_error() {
         let (file, open, _) = file(100_000);
         let load = run(async { Arc::new(Load::new(1)) });
         let body = counted(&open, &load, 100_000);

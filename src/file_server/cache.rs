@@ -1,4 +1,4 @@
-//! Small files in memory, at most so many bytes of them.
+//! A cache of small files in memory, with a limit in bytes.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -6,54 +6,55 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::store::{Content, Found};
+use super::store::{Content, FoundFile};
 
-/// Bytes of an entry beside those of the file: its path twice, headers, recorded heads, the maps. An upper estimate.
+/// Upper estimate of the bytes that an entry needs in addition to its file: the path twice, headers, recorded heads,
+/// the maps.
 const OVERHEAD: u64 = 2048;
 
-/// Files by path. When a new one does not fit, the clock's hand goes round and takes those out that were not
-/// asked for since it came by last (second chance, Corbató 1968).
+/// Files by path. If a new file does not fit, a clock hand evicts entries that were not requested since it passed
+/// them last (second chance, Corbató 1968).
 #[derive(Debug)]
 pub struct Cache {
     limit: u64,
     bytes: u64,
-    snapshots: usize,
+    memfd_copies: usize,
     places: HashMap<Box<[u8]>, usize>,
-    ring: Vec<Option<Entry>>,
+    ring: Vec<Option<CacheEntry>>,
     free: Vec<usize>,
     hand: usize,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct CacheEntry {
     path: Box<[u8]>,
-    found: Found,
+    found: FoundFile,
     checked: Instant,
     was_used: Cell<bool>,
 }
 
-impl Entry {
+impl CacheEntry {
     fn size(&self) -> u64 {
         size(&self.path, &self.found)
     }
 }
 
-fn size(path: &[u8], found: &Found) -> u64 {
+fn size(path: &[u8], found: &FoundFile) -> u64 {
     let bytes = match &found.content {
-        Content::Memory(_) | Content::Snapshot(_) => found.meta.identity.length,
+        Content::Memory(_) | Content::MemfdCopy(_) => found.meta.identity.length,
         Content::File(_) => 0,
     };
     OVERHEAD + 2 * path.len() as u64 + bytes
 }
 
 impl Cache {
-    /// An empty cache of this many bytes; 0 keeps nothing.
+    /// An empty cache with a limit in bytes; with 0 it stores nothing.
     #[must_use]
     pub fn new(limit: u64) -> Self {
         Self {
             limit,
             bytes: 0,
-            snapshots: 0,
+            memfd_copies: 0,
             places: HashMap::new(),
             ring: Vec::new(),
             free: Vec::new(),
@@ -61,38 +62,39 @@ impl Cache {
         }
     }
 
-    /// A file, and how long ago it was compared with the disk.
-    pub fn get(&mut self, path: &[u8], now: Instant) -> Option<(Found, Duration)> {
+    /// The file at `path`, and the time since it was last compared with the disk.
+    pub fn get(&mut self, path: &[u8], now: Instant) -> Option<(FoundFile, Duration)> {
         let entry = self.entry(path)?;
         entry.was_used.set(true);
         Some((entry.found.clone(), now.saturating_duration_since(entry.checked)))
     }
 
-    /// The file is on the disk as it is here.
-    pub fn confirm(&mut self, path: &[u8], now: Instant) -> Option<Found> {
+    /// Records that the file on the disk is still in the cached state.
+    pub fn confirm(&mut self, path: &[u8], now: Instant) -> Option<FoundFile> {
         let entry = self.entry(path)?;
         entry.checked = now;
         Some(entry.found.clone())
     }
 
-    /// Files that are kept as [`Content::Snapshot`].
+    /// The number of files that are stored as [`Content::MemfdCopy`].
     #[must_use]
-    pub fn snapshots(&self) -> usize {
-        self.snapshots
+    pub fn memfd_copies(&self) -> usize {
+        self.memfd_copies
     }
 
-    /// Keeps the same bytes of a file in another way.
+    /// Replaces the content of an entry by another representation of the same bytes.
     pub fn keep_as(&mut self, path: &[u8], content: Content) {
-        let is_snapshot = matches!(content, Content::Snapshot(_));
+        let is_copy = matches!(content, Content::MemfdCopy(_));
         if let Some(entry) = self.entry(path) {
-            let was_snapshot = matches!(entry.found.content, Content::Snapshot(_));
+            let was_copy = matches!(entry.found.content, Content::MemfdCopy(_));
             entry.found.content = content;
-            self.snapshots = self.snapshots + usize::from(is_snapshot) - usize::from(was_snapshot);
+            self.memfd_copies = self.memfd_copies + usize::from(is_copy) - usize::from(was_copy);
         }
     }
 
-    /// Puts a file in, in place of an older state of it, and others out until there is room. Gives the number of those.
-    pub fn insert(&mut self, path: &[u8], found: Found, now: Instant) -> u64 {
+    /// Stores a file in place of an older state of it, and evicts others until it fits. Returns the number of evicted
+    /// files.
+    pub fn insert(&mut self, path: &[u8], found: FoundFile, now: Instant) -> u64 {
         self.remove(path);
         let size = size(path, &found);
         if size > self.limit {
@@ -102,8 +104,8 @@ impl Cache {
         while self.bytes + size > self.limit {
             evicted += u64::from(self.evict());
         }
-        self.snapshots += usize::from(matches!(found.content, Content::Snapshot(_)));
-        let entry = Entry { path: path.into(), found, checked: now, was_used: Cell::new(false) };
+        self.memfd_copies += usize::from(matches!(found.content, Content::MemfdCopy(_)));
+        let entry = CacheEntry { path: path.into(), found, checked: now, was_used: Cell::new(false) };
         let place = self.free.pop().unwrap_or_else(|| {
             self.ring.push(None);
             self.ring.len() - 1
@@ -116,19 +118,19 @@ impl Cache {
         evicted
     }
 
-    /// Takes a file out.
+    /// Removes a file.
     pub fn remove(&mut self, path: &[u8]) {
         if let Some(place) = self.places.remove(path) {
             self.clear(place);
         }
     }
 
-    fn entry(&mut self, path: &[u8]) -> Option<&mut Entry> {
+    fn entry(&mut self, path: &[u8]) -> Option<&mut CacheEntry> {
         let place = *self.places.get(path)?;
         self.ring.get_mut(place)?.as_mut()
     }
 
-    /// Looks at the next place, and says whether it has become free.
+    /// Advances the clock hand by one slot. Returns whether the slot is free now.
     fn evict(&mut self) -> bool {
         let place = self.hand;
         self.hand = if self.hand + 1 < self.ring.len() { self.hand + 1 } else { 0 };
@@ -145,7 +147,7 @@ impl Cache {
     fn clear(&mut self, place: usize) {
         if let Some(entry) = self.ring.get_mut(place).and_then(Option::take) {
             self.bytes -= entry.size();
-            self.snapshots -= usize::from(matches!(entry.found.content, Content::Snapshot(_)));
+            self.memfd_copies -= usize::from(matches!(entry.found.content, Content::MemfdCopy(_)));
             self.free.push(place);
         }
     }

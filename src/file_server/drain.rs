@@ -1,4 +1,4 @@
-//! The stop of a file server: downloads end first.
+//! The graceful stop of a file server.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use tokio::time::Instant;
 use super::load::Load;
 use crate::http::stop::{Phase, StopHandle};
 
-/// Once no download is under way, pages, other small answers and heads that are on their way have this long.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Time for small answers, such as pages and heads, after the last download has ended.
+const SMALL_ANSWERS_GRACE: Duration = Duration::from_secs(2);
 
-/// Waits until a stop is asked for, lets downloads end while probes are told of it, and stops the connections. A
-/// download that begins meanwhile has all the time that the stop leaves it, and so has the end of one that still
+/// Waits for a stop request, refuses probes while downloads finish, and then stops the connections. A download that
+/// begins during this time may use all of the time that the stop allows, and so may the end of a download that still
 /// `is_arriving`.
 pub(super) async fn drain(
     mut phases: watch::Receiver<Phase>,
@@ -37,11 +37,11 @@ pub(super) async fn drain(
         tokio::select! {
             () = tokio::time::sleep(left), if is_stopping => return transport.stop(Duration::ZERO),
             () = load.idle(), if is_stopping && last_words.is_none() => {
-                // Once only: the transport takes the time from the first call on.
+                // Only once, because the transport measures the time from the first call.
                 if std::mem::take(&mut is_accepting) {
                     transport.stop(left);
                 }
-                last_words = Some(Instant::now() + LAST_WORDS);
+                last_words = Some(Instant::now() + SMALL_ANSWERS_GRACE);
             }
             () = tokio::time::sleep_until(last_words.unwrap_or(began)), if last_words.is_some() => {
                 if load.is_idle() && !is_arriving() {
@@ -62,13 +62,13 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use super::super::load::Work;
+    use super::super::load::RequestKind;
     use super::*;
 
     const GRACE: Duration = Duration::from_mins(1);
     const MOMENT: Duration = Duration::from_millis(1);
 
-    /// A drain that has been asked for, the stop it was asked by, and what the transport is told.
+    /// A running drain, the handle that requested it, and the handle of the transport.
     struct Drain {
         stop: StopHandle,
         transport: StopHandle,
@@ -108,61 +108,61 @@ mod tests {
     }
 
     #[test]
-    fn without_downloads_it_takes_as_long_as_the_last_words() {
+    fn without_downloads_a_drain_takes_the_time_for_small_answers() {
         paused(async {
             let drain = Drain::begin(&Arc::new(Load::new(1))).await;
             assert_eq!(drain.pass(Duration::ZERO).await, Phase::Stopping(GRACE));
-            assert_eq!(drain.pass(LAST_WORDS / 10 * 9).await, Phase::Stopping(GRACE));
-            assert_eq!(drain.pass(LAST_WORDS / 10).await, Phase::Stopping(Duration::ZERO));
+            assert_eq!(drain.pass(SMALL_ANSWERS_GRACE / 10 * 9).await, Phase::Stopping(GRACE));
+            assert_eq!(drain.pass(SMALL_ANSWERS_GRACE / 10).await, Phase::Stopping(Duration::ZERO));
             assert!(drain.task.is_finished());
         });
     }
 
     #[test]
-    fn a_download_that_begins_late_has_all_the_time_that_is_left() {
+    fn a_download_that_begins_late_may_use_all_remaining_time() {
         paused(async {
             let load = Arc::new(Load::new(1));
             let drain = Drain::begin(&load).await;
             let preparing = load.prepare();
-            assert_eq!(drain.pass(2 * LAST_WORDS).await, Phase::Stopping(GRACE));
-            let download = load.begin(Work::Client, 1000);
+            assert_eq!(drain.pass(2 * SMALL_ANSWERS_GRACE).await, Phase::Stopping(GRACE));
+            let download = load.begin(RequestKind::Client, 1000);
             drop(preparing);
-            assert_eq!(drain.pass(4 * LAST_WORDS).await, Phase::Stopping(GRACE));
+            assert_eq!(drain.pass(4 * SMALL_ANSWERS_GRACE).await, Phase::Stopping(GRACE));
             download.complete();
-            assert_eq!(drain.pass(LAST_WORDS / 10 * 9).await, Phase::Stopping(GRACE));
-            assert_eq!(drain.pass(LAST_WORDS / 5).await, Phase::Stopping(Duration::ZERO));
+            assert_eq!(drain.pass(SMALL_ANSWERS_GRACE / 10 * 9).await, Phase::Stopping(GRACE));
+            assert_eq!(drain.pass(SMALL_ANSWERS_GRACE / 5).await, Phase::Stopping(Duration::ZERO));
         });
     }
 
     #[test]
-    fn the_end_of_a_download_may_arrive_as_late_as_the_stop_allows() {
+    fn the_last_bytes_of_a_download_may_use_all_of_the_time() {
         paused(async {
             let is_arriving = Arc::new(AtomicBool::new(true));
             let drain = Drain::begin_while(&Arc::new(Load::new(1)), &is_arriving).await;
-            assert_eq!(drain.pass(5 * LAST_WORDS).await, Phase::Stopping(GRACE));
+            assert_eq!(drain.pass(5 * SMALL_ANSWERS_GRACE).await, Phase::Stopping(GRACE));
             is_arriving.store(false, Ordering::Relaxed);
-            assert_eq!(drain.pass(LAST_WORDS).await, Phase::Stopping(Duration::ZERO));
+            assert_eq!(drain.pass(SMALL_ANSWERS_GRACE).await, Phase::Stopping(Duration::ZERO));
         });
     }
 
     #[test]
-    fn a_download_without_end_is_cut_when_the_time_is_over() {
+    fn a_download_without_end_is_cut_at_the_timeout() {
         paused(async {
             let load = Arc::new(Load::new(1));
             let drain = Drain::begin(&load).await;
-            let _download = load.begin(Work::Client, 1000);
+            let _download = load.begin(RequestKind::Client, 1000);
             assert_eq!(drain.pass(GRACE / 10 * 9).await, Phase::Stopping(GRACE));
             assert_eq!(drain.pass(GRACE / 10).await, Phase::Stopping(Duration::ZERO));
         });
     }
 
     #[test]
-    fn a_second_stop_is_heeded() {
+    fn a_second_stop_with_a_shorter_time_applies() {
         paused(async {
             let load = Arc::new(Load::new(1));
-            let _download = load.begin(Work::Client, 1000);
+            let _download = load.begin(RequestKind::Client, 1000);
             let drain = Drain::begin(&load).await;
-            assert_eq!(drain.pass(LAST_WORDS * 2).await, Phase::Draining);
+            assert_eq!(drain.pass(SMALL_ANSWERS_GRACE * 2).await, Phase::Draining);
             drain.stop.stop(Duration::ZERO);
             assert_eq!(drain.pass(MOMENT).await, Phase::Stopping(Duration::ZERO));
         });

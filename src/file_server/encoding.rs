@@ -1,8 +1,8 @@
-//! Which content coding a client wants (RFC 9110, section 12.5.3). Pure.
+//! Selects a content coding from `Accept-Encoding` (RFC 9110, section 12.5.3). Pure.
 
 use std::cmp::Reverse;
 
-/// A content coding in which a file may lie beside itself.
+/// A content coding of precompressed files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
     /// RFC 7932.
@@ -14,7 +14,7 @@ pub enum Coding {
 }
 
 impl Coding {
-    /// All of them, what is preferred first.
+    /// All codings, in the order of the server's preference.
     pub const ALL: [Self; 3] = [Self::Brotli, Self::Zstd, Self::Gzip];
 
     /// Its name in `Accept-Encoding` and `Content-Encoding`.
@@ -27,7 +27,7 @@ impl Coding {
         }
     }
 
-    /// How the name of a file in this coding ends.
+    /// The file name extension of this coding, with its dot.
     #[must_use]
     pub fn ending(self) -> &'static str {
         match self {
@@ -43,13 +43,13 @@ impl Coding {
     }
 }
 
-/// Thousandths; 0 refuses.
+/// A quality value in thousandths; 0 refuses the coding.
 pub(super) type Weight = u16;
 
-/// The codings that a client prefers to the file as it is, in the order of its preference and then of ours.
+/// The codings that a client prefers to the plain file, in the order of its preference and then of the server's.
 ///
-/// `fields` are the values of all `Accept-Encoding` lines. Without any, and for members that are malformed, a coding
-/// is not wanted. A client that refuses the file as it is gets it all the same where there is no other.
+/// `fields` are the values of all `Accept-Encoding` lines. A coding must be listed; malformed members are ignored. A
+/// client that refuses the plain file gets it all the same if no other representation exists.
 pub fn wanted<'a>(fields: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = Coding> {
     let mut weights = Coding::ALL.map(|coding| (None, coding));
     let (mut identity, mut others) = (None, None);
@@ -64,7 +64,7 @@ pub fn wanted<'a>(fields: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item 
     }
     let identity: Weight = identity.or(others).unwrap_or(0);
     let mut weights = weights.map(|(weight, coding)| (weight.or(others).unwrap_or(0), coding));
-    // A stable sort keeps our order among equals.
+    // A stable sort keeps the server's order among equal weights.
     weights.sort_by_key(|(weight, _)| Reverse(*weight));
     weights
         .into_iter()
@@ -72,7 +72,7 @@ pub fn wanted<'a>(fields: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item 
         .map(|(_, coding)| coding)
 }
 
-/// One member, such as `gzip;q=0.5`; `None` where it is malformed.
+/// Parses one member, such as `gzip;q=0.5`. `None` if it is malformed.
 fn parse(member: &[u8]) -> Option<(&[u8], Weight)> {
     let mut parts = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let name = parts.next().filter(|name| !name.is_empty())?;
@@ -89,7 +89,7 @@ fn parse(member: &[u8]) -> Option<(&[u8], Weight)> {
     parts.next().is_none().then_some((name, weight))
 }
 
-/// `0`, `1`, and up to three digits after a point (RFC 9110, section 12.4.2).
+/// Parses `0` or `1` with up to three decimal digits (RFC 9110, section 12.4.2).
 pub(super) fn parse_weight(value: &[u8]) -> Option<Weight> {
     let (whole, rest) = value.split_first()?;
     let digits = match rest {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_comes_in_the_order_of_its_weight_and_then_of_ours() {
+    fn codings_are_ordered_by_weight_and_then_by_our_preference() {
         for (field, expected) in [
             ("", ""),
             ("gzip", "gzip"),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_is_not_wanted() {
+    fn malformed_members_are_ignored() {
         for member in [
             "gzip;q=",
             "gzip;q=2",
@@ -172,7 +172,7 @@ mod tests {
         }
 
         #[test]
-        fn heavier_codings_come_first(weights in proptest::array::uniform4(0_u16..=1000)) {
+        fn codings_with_a_larger_weight_are_first(weights in proptest::array::uniform4(0_u16..=1000)) {
             let [identity, weights @ ..] = weights;
             let members = Coding::ALL.iter().zip(weights);
             let member = |token: &str, weight| format!("{token};q={}.{:03}", weight / 1000, weight % 1000);

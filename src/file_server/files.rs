@@ -1,7 +1,8 @@
-//! From a request to its answer: which file it names, or why there is none. [`sending`] has the rest.
+//! From a request to its answer: finds the file that the request names, or the reason for an error. [`sending`] makes
+//! the answer.
 //!
-//! `actix_files::Files` is not used: it resolves dot segments, opens files on the thread that serves and follows links out
-//! of the root. Its `NamedFile` decides about the files that are opened here.
+//! `actix_files::Files` is not used: it resolves dot segments, opens files on the thread that serves connections, and
+//! follows links out of the root. Its `NamedFile` evaluates conditions and ranges for the files that are opened here.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -20,17 +21,17 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::access_log::AccessLog;
-use super::body::Counted;
+use super::body::CountedBody;
 use super::digests::Digests;
 use super::listing::Listings;
 use super::load::{Flight, Load};
-use super::metrics::WorkerCounters;
-use super::path::{self, FilePath, Kind, PathError};
+use super::metrics::FileServerCounters;
+use super::path::{self, FilePath, PathError, PathKind};
 use super::replay::DateLine;
 use super::root::{OpenError, Root};
-use super::sending::{self, Sent};
+use super::sending::{self, FileAnswer};
 use super::stand_in::StandIn;
-use super::store::{Found, Store};
+use super::store::{FileStore, FoundFile};
 use super::variants::{Representation, Variants};
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
@@ -40,74 +41,74 @@ use crate::http::transport::{OnEnd, Passage};
 /// The file that balancers fetch as their probe.
 pub const PROBE: &[u8] = b"plshelp.txt";
 
-/// The file that is the answer for its folder.
+/// The file that is sent for its folder.
 const INDEX: &[u8] = b"index.html";
 
-/// Seconds after which a client may repeat a request that was refused for lack of a resource.
+/// Value of `Retry-After`, in seconds, in answers to requests that were refused for lack of a resource.
 const RETRY_AFTER: u32 = 5;
 
-/// What the workers of one file server share.
+/// State that all workers of one file server share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct FileServerState {
     pub(super) root: Arc<Root>,
-    /// The pages of errors.
+    /// The error pages.
     pub(super) pages: Pages,
-    /// Sent with every file but the probe file.
+    /// Value of `Cache-Control` for every file except the probe file.
     pub(super) cache_control: Option<HeaderValue>,
     /// How the bytes of large files get to the socket.
     pub(super) passage: Passage,
-    /// Memory for small files, for each worker.
+    /// Limit of the cache of small files, in bytes for each worker.
     pub(super) cache_bytes: u64,
     pub(super) precompressed: bool,
-    /// The memory of listings, if folders are listed.
+    /// Permits for the memory of listings; `None` if folders are not listed.
     pub(super) listing_memory: Option<Arc<Semaphore>>,
     pub(super) digests: Option<Arc<Digests>>,
-    /// What is in flight.
+    /// The load over all workers.
     pub(super) load: Arc<Load>,
     pub(super) log: Option<AccessLog>,
-    /// What each worker counts, as many as there are workers.
-    pub(super) counters: Vec<Arc<WorkerCounters>>,
+    /// The counters of each worker; the length is the number of workers.
+    pub(super) counters: Vec<Arc<FileServerCounters>>,
     pub(super) next_worker: AtomicUsize,
-    /// The phase of the transport; `None` if the server of another program serves the files, which then streams the bodies.
+    /// The phase of the transport. `None` on the HTTP server of another program; bodies are then streams.
     pub(super) phases: Option<watch::Receiver<Phase>>,
 }
 
-/// Answers the requests of one HTTP worker.
+/// The file server's state on one HTTP worker.
 pub struct Files {
-    pub(super) shared: Arc<Shared>,
-    /// Where the files come from.
-    pub(super) store: Store,
-    /// What is in flight, over all workers.
+    pub(super) shared: Arc<FileServerState>,
+    /// The files.
+    pub(super) store: FileStore,
+    /// The load over all workers.
     pub(super) load: Arc<Load>,
-    /// What this worker counts.
-    pub(super) counters: Arc<WorkerCounters>,
-    /// Where answers are logged, if they are.
+    /// The counters of this worker.
+    pub(super) counters: Arc<FileServerCounters>,
+    /// The access log, if it is enabled.
     pub(super) log: Option<Rc<AccessLog>>,
-    /// Finds encoded files beside others, if they are sent.
+    /// Selects precompressed files, if this is enabled.
     pub(super) variants: Option<Variants>,
-    /// Lists folders, if they are listed.
+    /// Lists folders, if this is enabled.
     pub(super) listings: Option<Listings>,
-    /// The digests of the files, if they are made.
+    /// The digests of the files, if they are enabled.
     pub(super) digests: Option<Arc<Digests>>,
     /// The answer for [`PROBE`] if the folder has no such file.
-    probe_file: Found,
+    probe_file: FoundFile,
     pub(super) stand_in: StandIn,
     pub(super) date: DateLine,
 }
 
-/// An answer that exists at once, or once a disk has been read.
+/// The future of an answer: ready at once, or after a read from a disk.
 pub(super) type Answering = Either<
     Ready<Result<ServiceResponse, actix_web::Error>>,
     LocalBoxFuture<'static, Result<ServiceResponse, actix_web::Error>>,
 >;
 
 thread_local! {
-    /// That of this worker thread, as long as a service uses it.
+    /// The [`Files`] of this worker thread, while a service uses it.
     static OF_THREAD: RefCell<Weak<Files>> = const { RefCell::new(Weak::new()) };
 }
 
-impl Shared {
-    /// Whether our transport serves the files.
+impl FileServerState {
+    /// Whether the transport of fingerpost serves the files, as opposed to a stock `HttpServer`.
     pub(super) fn is_on_transport(&self) -> bool {
         self.phases.is_some()
     }
@@ -118,14 +119,19 @@ impl Shared {
 }
 
 impl Files {
-    fn new(shared: &Arc<Shared>) -> Self {
+    fn new(shared: &Arc<FileServerState>) -> Self {
         // A worker that replaces a dead one continues its counts.
         let number = shared.next_worker.fetch_add(1, Ordering::Relaxed) % shared.counters.len().max(1);
         let counters = shared.counters.get(number).map(Arc::clone).unwrap_or_default();
         let (root, load) = (&shared.root, &shared.load);
         let listings = |memory| Listings::new(Arc::clone(root), memory);
         Self {
-            store: Store::new(Arc::clone(root), shared.cache_bytes, shared.passage, Arc::clone(&counters)),
+            store: FileStore::new(
+                Arc::clone(root),
+                shared.cache_bytes,
+                shared.passage,
+                Arc::clone(&counters),
+            ),
             load: Arc::clone(load),
             log: shared.log.clone().map(Rc::new),
             variants: shared.precompressed.then(|| Variants::new(Arc::clone(root), Arc::clone(&counters))),
@@ -139,8 +145,8 @@ impl Files {
         }
     }
 
-    /// That of this worker thread: all services of one file server on it share the files in memory.
-    pub(super) fn of_thread(shared: &Arc<Shared>) -> Rc<Self> {
+    /// The [`Files`] of this worker thread. All services of one file server on this thread share its cache.
+    pub(super) fn of_thread(shared: &Arc<FileServerState>) -> Rc<Self> {
         OF_THREAD.with_borrow_mut(|of_thread| {
             if let Some(files) = of_thread.upgrade().filter(|files| Arc::ptr_eq(&files.shared, shared)) {
                 return files;
@@ -151,7 +157,7 @@ impl Files {
         })
     }
 
-    /// The answer to one request, whose path begins with `prefix`.
+    /// Answers one request, whose path begins with `prefix`.
     pub(super) fn answer(self: &Rc<Self>, prefix: &Rc<str>, mut request: ServiceRequest) -> Answering {
         if let Some(sent) = self.answer_now(prefix, &mut request) {
             let answer = self.finish(request.request(), sent);
@@ -161,22 +167,24 @@ impl Files {
         let preparing = self.load.prepare();
         Either::Right(Box::pin(async move {
             let sent = files.answer_from_disk(&prefix, &mut request).await;
-            // The answer is counted from now on.
+            // `finish` has counted the request in the load by now.
             drop(preparing);
             let answer = files.finish(request.request(), sent);
             Ok(request.into_response(answer))
         }))
     }
 
-    /// Counts an answer, and has its end counted and logged.
-    fn finish(&self, request: &HttpRequest, sent: Sent) -> HttpResponse {
-        let Sent { mut answer, flight, guard, memory } = sent;
+    /// Adds an answer to the load, and has its end counted and logged.
+    fn finish(&self, request: &HttpRequest, sent: FileAnswer) -> HttpResponse {
+        let FileAnswer { mut answer, flight, guard, memory } = sent;
         self.counters.answered(answer.status().as_u16());
         if !self.shared.is_on_transport() {
-            // On another server only the body notices the end of its answer.
+            // Only the body observes the end of an answer on another server.
             return match flight {
                 Flight::None => answer,
-                flight => answer.map_body(|_, body| BoxBody::new(Counted::new(body, guard, flight, memory))),
+                flight => {
+                    answer.map_body(|_, body| BoxBody::new(CountedBody::new(body, guard, flight, memory)))
+                }
             };
         }
         let line = self.log.as_ref().map(|log| (Rc::clone(log), log.begin(request.head(), answer.status())));
@@ -192,8 +200,8 @@ impl Files {
         answer
     }
 
-    /// The answer to one request, unless a disk must be read for it.
-    fn answer_now(&self, prefix: &str, request: &mut ServiceRequest) -> Option<Sent> {
+    /// Answers one request, or returns `None` if this requires a read from a disk.
+    fn answer_now(&self, prefix: &str, request: &mut ServiceRequest) -> Option<FileAnswer> {
         if request.headers().get(header::HOST).is_some_and(|host| !is_host(host.as_bytes())) {
             return Some(self.refuse(StatusCode::BAD_REQUEST).into());
         }
@@ -202,7 +210,7 @@ impl Files {
         }
         let uri = request.uri().clone();
         let path = match uri.path().strip_prefix(prefix) {
-            // The mount itself, without its slash.
+            // The mount point itself, without its slash.
             Some("") if !prefix.is_empty() => {
                 return Some(self.redirect_to_folder(prefix, request.request()).into());
             }
@@ -232,13 +240,13 @@ impl Files {
                 Some(self.send_recorded(request, &representation))
             }
             Err(OpenError::WouldBlock | OpenError::Folder) => None,
-            Err(OpenError::Missing) if path.kind == Kind::Folder && self.listings.is_some() => None,
+            Err(OpenError::Missing) if path.kind == PathKind::Folder && self.listings.is_some() => None,
             Err(error) => Some(self.fail(request, &name, error)),
         }
     }
 
-    /// The answer to a request whose path names a file or folder, from a thread that may wait for a disk.
-    async fn answer_from_disk(&self, prefix: &str, request: &mut ServiceRequest) -> Sent {
+    /// Answers a request for a file or folder; a thread that may wait for a disk opens it.
+    async fn answer_from_disk(&self, prefix: &str, request: &mut ServiceRequest) -> FileAnswer {
         let uri = request.uri().clone();
         let Ok(path) = path::parse(uri.path().strip_prefix(prefix).unwrap_or_default()) else {
             return self.refuse(StatusCode::BAD_REQUEST).into();
@@ -256,13 +264,15 @@ impl Files {
                 self.send_recorded(request, &representation)
             }
             Err(error) => match (&self.listings, path.kind, error) {
-                (Some(listings), Kind::Folder, OpenError::Missing | OpenError::Folder) => {
+                (Some(listings), PathKind::Folder, OpenError::Missing | OpenError::Folder) => {
                     self.list(listings, request, prefix, &path.bytes).await
                 }
-                (Some(_), Kind::File, OpenError::Folder) => {
+                (Some(_), PathKind::File, OpenError::Folder) => {
                     self.redirect_to_folder(prefix, request.request()).into()
                 }
-                (None, Kind::File, OpenError::Folder) if self.store.read(&index_of(&path)).await.is_ok() => {
+                (None, PathKind::File, OpenError::Folder)
+                    if self.store.read(&index_of(&path)).await.is_ok() =>
+                {
                     self.redirect_to_folder(prefix, request.request()).into()
                 }
                 _ => self.fail(request, &name, error),
@@ -270,8 +280,8 @@ impl Files {
         }
     }
 
-    /// The answer with a file, kept for the fast path.
-    fn send_recorded(&self, request: &mut ServiceRequest, representation: &Representation<'_>) -> Sent {
+    /// Sends a file, and records the head for the fast path.
+    fn send_recorded(&self, request: &mut ServiceRequest, representation: &Representation<'_>) -> FileAnswer {
         let sent = self.send(request, representation);
         if self.shared.is_on_transport() && *representation.name != *PROBE {
             representation.found.meta.replays.record(request.head(), representation, &sent.answer);
@@ -279,16 +289,18 @@ impl Files {
         sent
     }
 
-    /// Finds encoded files, if they are wanted. All servers answer a probe alike.
+    /// The selection of precompressed files, if it applies. It never applies to probes, so that all servers answer
+    /// them alike.
     pub(super) fn variants_of(&self, plain: &Representation<'_>) -> Option<&Variants> {
         self.variants.as_ref().filter(|_| *plain.name != *PROBE)
     }
 
-    /// A folder's name without its slash: relative links of its page would lead beside it.
+    /// Redirects from the name of a folder without its slash: relative links in its page would be resolved against
+    /// the parent.
     fn redirect_to_folder(&self, prefix: &str, request: &HttpRequest) -> HttpResponse {
-        // With `//` in front it would lead to another host.
+        // A `Location` that begins with `//` would lead to another host.
         let mut location = format!("{}/", path::merge_slashes(request.path()));
-        // With a slash after it, the first folder of this name is left out.
+        // One more slash at the end makes the parser omit the first folder of this name.
         if location.strip_prefix(prefix) == Some("/files/") {
             location.push_str("files/");
         }
@@ -304,7 +316,7 @@ impl Files {
         answer
     }
 
-    /// The page of a status.
+    /// An answer with the error page of a status.
     pub(super) fn refuse(&self, status: StatusCode) -> HttpResponse {
         let mut answer = HttpResponse::from(self.shared.pages.answer(status).map_into_boxed_body());
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -314,15 +326,15 @@ impl Files {
     }
 
     /// The answer if a file cannot be opened.
-    pub(super) fn fail(&self, request: &mut ServiceRequest, name: &[u8], error: OpenError) -> Sent {
+    pub(super) fn fail(&self, request: &mut ServiceRequest, name: &[u8], error: OpenError) -> FileAnswer {
         match error {
             OpenError::Missing if name == PROBE => {
                 return self.send(request, &Representation::plain(name, self.probe_file.clone()));
             }
             OpenError::Missing | OpenError::Folder => self.refuse(StatusCode::NOT_FOUND),
             OpenError::Forbidden => self.refuse(StatusCode::FORBIDDEN),
-            // The file is being written, or the served directory is gone: to probes as well, because another server may
-            // have the files.
+            // The file is being written, or the served directory is missing. Probes get this answer too, because
+            // another server may have the files.
             OpenError::WouldBlock | OpenError::RootGone => self.refuse(StatusCode::SERVICE_UNAVAILABLE),
             OpenError::Exhausted(errno) => {
                 tracing::warn!(%errno, "no descriptor or memory left to open a file");
@@ -337,7 +349,7 @@ impl Files {
     }
 }
 
-/// The values of `Accept-Encoding`.
+/// The values of all `Accept-Encoding` lines.
 fn accepted(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.get_all(header::ACCEPT_ENCODING).map(HeaderValue::as_bytes)
 }
@@ -345,8 +357,8 @@ fn accepted(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 /// The path of the file that a request names.
 pub(super) fn name_of<'a>(path: &'a FilePath<'_>) -> Cow<'a, [u8]> {
     match path.kind {
-        Kind::File => Cow::Borrowed(&path.bytes),
-        Kind::Folder => Cow::Owned(index_of(path)),
+        PathKind::File => Cow::Borrowed(&path.bytes),
+        PathKind::Folder => Cow::Owned(index_of(path)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the file server counts of its own load, over all its workers, and reports on each probe answer.
+//! The load of the file server over all its workers, and the report of it in each answer to a probe.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,22 +12,22 @@ use tokio::time::Instant;
 use crate::balancer::load_report::{LoadReport, MOST_COUNTED};
 use crate::http::transport::Completion;
 
-/// The shortest time over which the rate of bytes is taken.
+/// Minimum time over which the byte rate is measured.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 
-/// The load of one file server. Counts start at zero when it starts and never fall but where they say so.
+/// The load of one file server. Counters start at 0 and never decrease unless documented otherwise.
 #[derive(Debug)]
 pub struct Load {
     started: Instant,
     boot: u64,
     in_flight: AtomicU32,
-    /// Requests that wait for a disk before their answer begins.
+    /// Requests that wait for a read from a disk before their answer begins. Decreases.
     preparing: AtomicU32,
     /// Microseconds after the start at which the first of the requests in flight began.
     busy_since: AtomicU64,
     busy: AtomicU64,
     completed: AtomicU64,
-    /// Of `completed`, the probes: they would make the usual download look small.
+    /// Probes among `completed`. They are subtracted, because they would lower the average size of a download.
     probed: AtomicU64,
     aborted: AtomicU64,
     promised: AtomicU64,
@@ -36,7 +36,7 @@ pub struct Load {
     idle: Notify,
 }
 
-/// Bytes a second since a moment a little more than [`RATE_WINDOW`] ago.
+/// Bytes per second, over a window of [`RATE_WINDOW`] or slightly more.
 #[derive(Debug, Default)]
 struct Rate {
     taken_at: AtomicU64,
@@ -44,17 +44,17 @@ struct Rate {
     value: AtomicU64,
 }
 
-/// Whether a request counts as work.
+/// The kind of a request, as far as the load is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
-    /// A client's request.
+pub enum RequestKind {
+    /// A request of a client.
     Client,
-    /// A balancer's probe, which is no work of its own.
+    /// A probe of a balancer. It does not count as load.
     Probe,
 }
 
 impl Load {
-    /// Nothing in flight. `boot` tells this run of the server from any other.
+    /// A load without requests. `boot` identifies this run of the server.
     #[must_use]
     pub fn new(boot: u64) -> Self {
         Self {
@@ -74,62 +74,63 @@ impl Load {
         }
     }
 
-    /// A request begins to be answered with a body of so many bytes.
+    /// Counts a request that is answered with a body of `body_bytes` bytes.
     #[must_use]
-    pub fn begin(self: &Arc<Self>, work: Work, body_bytes: u64) -> InFlight {
-        if work == Work::Client && self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
+    pub fn begin(self: &Arc<Self>, work: RequestKind, body_bytes: u64) -> InFlight {
+        if work == RequestKind::Client && self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
             self.busy_since.store(self.micros(), Ordering::Relaxed);
         }
         self.promised.fetch_add(body_bytes, Ordering::Relaxed);
         InFlight { load: Arc::clone(self), work, unsent: body_bytes, is_complete: false }
     }
 
-    /// Client requests being answered.
+    /// The number of client requests that are being answered.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// A request waits for a disk, until this is dropped; only then it is known what its answer is.
+    /// Counts a request that waits for a read from a disk, until the result is dropped. The answer is not known
+    /// before.
     #[must_use]
     pub fn prepare(self: &Arc<Self>) -> Preparing {
         self.preparing.fetch_add(1, Ordering::Relaxed);
         Preparing(Arc::clone(self))
     }
 
-    /// Whether no client request is being answered, and none waits for a disk.
+    /// Whether no client request is being answered or waits for a disk.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        // In this order: a request is in flight before it is no more in preparation.
+        // The order matters: a request is counted as in flight before it stops being counted as in preparation.
         self.preparing.load(Ordering::Acquire) == 0 && self.in_flight() == 0
     }
 
-    /// Resolves once that is so.
+    /// Waits until [`is_idle`](Self::is_idle) is true.
     pub async fn idle(&self) {
         while !self.is_idle() {
             self.idle.notified().await;
         }
     }
 
-    /// Requests answered to their end, probes included.
+    /// Requests that were answered completely, probes included.
     #[must_use]
     pub fn completed(&self) -> u64 {
         self.completed.load(Ordering::Relaxed)
     }
 
-    /// Requests whose client went away, or was cut, before the end of the answer.
+    /// Requests whose client disconnected or was disconnected before the end of the answer.
     #[must_use]
     pub fn aborted(&self) -> u64 {
         self.aborted.load(Ordering::Relaxed)
     }
 
-    /// Bytes of bodies given to the kernel.
+    /// Bytes of bodies that were written to the kernel.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// The report for a probe, which counts itself.
+    /// The report for the answer to a probe. The probe itself is part of the counts.
     #[must_use]
     pub fn report(&self) -> LoadReport {
         let now = self.micros();
@@ -155,7 +156,7 @@ impl Load {
 }
 
 impl Rate {
-    /// The rate of the last whole window; a window ends with the first look after its time.
+    /// The rate of the last complete window. A window ends with the first call after [`RATE_WINDOW`].
     fn take(&self, now_micros: u64, sent: u64) -> u64 {
         let taken_at = self.taken_at.load(Ordering::Relaxed);
         let passed = now_micros.saturating_sub(taken_at);
@@ -173,7 +174,7 @@ impl Rate {
     }
 }
 
-/// A request that waits for a disk.
+/// Guard of a request that waits for a disk.
 #[derive(Debug)]
 pub struct Preparing(Arc<Load>);
 
@@ -185,17 +186,17 @@ impl Drop for Preparing {
     }
 }
 
-/// A request being answered. Dropped without [`InFlight::complete`], it was aborted.
+/// A request that is being answered. Dropping it without [`InFlight::complete`] counts it as aborted.
 #[derive(Debug)]
 pub struct InFlight {
     load: Arc<Load>,
-    work: Work,
+    work: RequestKind,
     unsent: u64,
     is_complete: bool,
 }
 
 impl InFlight {
-    /// So many bytes of the body have gone to the kernel.
+    /// Counts bytes of the body that were written to the kernel.
     pub fn sent(&mut self, bytes: u64) {
         let bytes = bytes.min(self.unsent);
         self.unsent -= bytes;
@@ -203,26 +204,26 @@ impl InFlight {
         self.load.sent.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// The answer is out.
+    /// Counts the request as answered completely.
     pub fn complete(mut self) {
         self.sent(self.unsent);
         self.is_complete = true;
     }
 }
 
-/// What a request in flight is known by until its answer ends.
+/// The load entry of an answer, until the answer ends.
 #[derive(Debug)]
 pub enum Flight {
-    /// An answer that is no work: a page.
+    /// The answer is a page, which is not counted.
     None,
-    /// An answer that goes out at once.
+    /// The answer is sent at once.
     Own(InFlight),
-    /// An answer whose body counts what it sends.
+    /// The body of the answer counts the bytes that it sends.
     Shared(Rc<RefCell<Option<InFlight>>>),
 }
 
 impl Flight {
-    /// The answer has ended.
+    /// Counts the end of the answer.
     pub fn end(self, completion: Completion) {
         let in_flight = match self {
             Self::None => None,
@@ -241,10 +242,10 @@ impl Drop for InFlight {
         load.promised.fetch_sub(self.unsent, Ordering::Relaxed);
         let ended = if self.is_complete { &load.completed } else { &load.aborted };
         ended.fetch_add(1, Ordering::Relaxed);
-        if self.work == Work::Probe && self.is_complete {
+        if self.work == RequestKind::Probe && self.is_complete {
             load.probed.fetch_add(1, Ordering::Relaxed);
         }
-        if self.work == Work::Client {
+        if self.work == RequestKind::Client {
             let since = load.busy_since.load(Ordering::Relaxed);
             if load.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
                 load.busy.fetch_add(load.micros().saturating_sub(since), Ordering::Relaxed);
@@ -268,11 +269,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_promised_is_what_was_not_sent() {
+    fn promised_bytes_are_those_not_sent_yet() {
         paused(async {
             let load = Arc::new(Load::new(7));
-            let mut first = load.begin(Work::Client, 1000);
-            let second = load.begin(Work::Client, 50);
+            let mut first = load.begin(RequestKind::Client, 1000);
+            let second = load.begin(RequestKind::Client, 50);
             first.sent(300);
             let report = load.report();
             assert_eq!((report.in_flight, report.unsent_bytes), (3, Some(750)));
@@ -286,17 +287,17 @@ mod tests {
     }
 
     #[test]
-    fn busy_is_the_time_with_a_client_in_flight() {
+    fn busy_time_is_the_time_with_a_client_request_in_flight() {
         paused(async {
             let load = Arc::new(Load::new(1));
             let second = Duration::from_secs(1);
-            let probe = load.begin(Work::Probe, 10);
+            let probe = load.begin(RequestKind::Probe, 10);
             tokio::time::advance(second).await;
             assert_eq!(load.report().busy, Some(Duration::ZERO));
             probe.complete();
-            let first = load.begin(Work::Client, 10);
+            let first = load.begin(RequestKind::Client, 10);
             tokio::time::advance(second).await;
-            let other = load.begin(Work::Client, 10);
+            let other = load.begin(RequestKind::Client, 10);
             first.complete();
             tokio::time::advance(second).await;
             assert_eq!(load.report().busy, Some(2 * second));
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_that_of_the_last_window() {
+    fn the_rate_is_that_of_the_last_complete_window() {
         let rate = Rate::default();
         assert_eq!(rate.take(500_000, 10_000), 0);
         assert_eq!(rate.take(2_000_000, 10_000), 5_000);

@@ -1,14 +1,14 @@
-//! The media type of a file, by its name.
+//! The media type of a file, from its name.
 
 use std::path::Path;
 
 use actix_web::mime::{APPLICATION_OCTET_STREAM, Mime};
 
-/// Endings for which actix-files has no type, or another one than mirrors, nginx and Apache use.
+/// Extensions for which actix-files has no type, or a type that differs from that of mirrors, nginx and Apache.
 const OVERRIDES: [(&str, &[&str]); 18] = [
     ("application/gzip", &["tgz"]),
     ("application/json", &["map"]),
-    // An app bundle, not Authorware; a disk image, not a photograph.
+    // aab: an app bundle of Android, not Authorware. raw: a disk image, not a photograph.
     ("application/octet-stream", &["aab", "raw"]),
     ("application/vnd.apple.mpegurl", &["m3u8"]),
     ("application/vnd.debian.binary-package", &["ddeb", "deb", "udeb"]),
@@ -45,7 +45,7 @@ const OVERRIDES: [(&str, &[&str]); 18] = [
     ("video/mp2t", &["ts"]),
 ];
 
-/// The type of a file of this name: UTF-8 is announced for text, and an unknown ending means a stream of bytes.
+/// The media type for a file name. Text has the charset UTF-8; an unknown extension is `application/octet-stream`.
 #[must_use]
 pub fn media_type(name: &[u8]) -> Mime {
     let name = String::from_utf8_lossy(name);
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_follow_the_ending() {
+    fn types_follow_the_extension() {
         for (expected, names) in [
             (
                 "application/octet-stream",

@@ -1,4 +1,4 @@
-//! What a file server counts, and how a monitoring system reads it.
+//! The counters of a file server, and their export as metrics.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,34 +15,34 @@ use super::load::Load;
 use crate::http::admin;
 use crate::http::transport::Connections;
 
-/// The statuses a handler answers with, in the order in which a worker counts them.
+/// The statuses of the answers, in the order of a worker's counters.
 const STATUSES: [u16; 12] = [200, 206, 301, 304, 400, 403, 404, 412, 416, 500, 501, 503];
 
-/// What one HTTP worker counts. Each writes its own, so that no cache line is shared on the request path.
+/// The counters of one HTTP worker. Each worker writes its own, so that the request path shares no cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct WorkerCounters {
+pub struct FileServerCounters {
     answers: [AtomicU64; STATUSES.len()],
-    /// Files answered from memory that needed no look at the disk.
+    /// Files sent from memory without a look at the disk.
     pub cache_hits: AtomicU64,
-    /// Files that were looked for on the disk.
+    /// Files that were looked up on the disk.
     pub cache_misses: AtomicU64,
-    /// Files that left the memory to make room for others.
+    /// Files that were evicted to make room for others.
     pub cache_evictions: AtomicU64,
-    /// Times a file was sent from memory of this program since there were too many copies, or none could be made.
+    /// Times a file was sent from memory of this process because the limit of copies was reached or a copy failed.
     pub copies_left_out: AtomicU64,
-    /// Times it was forgotten which files lie compressed beside others, since there were too many.
+    /// Times the results of lookups for precompressed files were dropped because there were too many.
     pub variants_forgotten: AtomicU64,
-    /// Parts of large files that were not in memory, and were read before they were sent.
+    /// Parts of large files that were not in the page cache and were read before they were sent.
     pub cold_reads: AtomicU64,
-    /// Listings of folders that have more entries than are shown.
+    /// Listings that show only a part of a folder.
     pub listings_cut: AtomicU64,
-    /// Listings refused because too many were being made or sent.
+    /// Listings that were refused because too many were being made or sent.
     pub listings_refused: AtomicU64,
 }
 
-impl WorkerCounters {
-    /// Counts an answer.
+impl FileServerCounters {
+    /// Counts an answer with this status.
     pub fn answered(&self, status: u16) {
         let at = STATUSES.iter().position(|known| *known == status);
         if let Some(counter) = at.and_then(|at| self.answers.get(at)) {
@@ -51,23 +51,23 @@ impl WorkerCounters {
     }
 }
 
-/// All that is counted of a file server.
+/// All counters of a file server.
 #[derive(Debug, Clone)]
 pub struct Figures {
-    /// Of each worker.
-    pub workers: Vec<Arc<WorkerCounters>>,
-    /// Of the requests.
+    /// The counters of each worker.
+    pub workers: Vec<Arc<FileServerCounters>>,
+    /// The load.
     pub load: Arc<Load>,
-    /// Of the connections.
+    /// The counters of the connections.
     pub connections: Arc<Connections>,
-    /// Lines of the access log that were lost.
+    /// Lines of the access log that were dropped.
     pub log_lines_lost: Arc<AtomicU64>,
-    /// The digests, if they are made.
+    /// The digests, if they are enabled.
     pub digests: Option<Arc<Table>>,
 }
 
 impl Figures {
-    /// A registry that reads these figures at each scrape.
+    /// A registry that reads these counters at each scrape.
     #[must_use]
     pub fn registry(self) -> Registry {
         let mut registry = Registry::with_prefix("fingerpost_server");
@@ -76,7 +76,7 @@ impl Figures {
         registry
     }
 
-    fn sum(&self, of: impl Fn(&WorkerCounters) -> &AtomicU64) -> u64 {
+    fn sum(&self, of: impl Fn(&FileServerCounters) -> &AtomicU64) -> u64 {
         self.workers.iter().map(|worker| of(worker).load(Relaxed)).sum()
     }
 }
@@ -98,25 +98,25 @@ impl Collector for Figures {
             ("completed", "Answers with a file that were sent whole", self.load.completed()),
             (
                 "aborted",
-                "Answers with a file whose client left, or was cut, before their end",
+                "Answers with a file whose client disconnected or was disconnected before their end",
                 self.load.aborted(),
             ),
-            ("body_bytes", "Bytes of files given to the kernel", self.load.sent()),
+            ("body_bytes", "Bytes of files written to the kernel", self.load.sent()),
             ("cache_hits", "Files answered from memory", self.sum(|worker| &worker.cache_hits)),
-            ("cache_misses", "Files looked for on the disk", self.sum(|worker| &worker.cache_misses)),
+            ("cache_misses", "Files looked up on the disk", self.sum(|worker| &worker.cache_misses)),
             (
                 "cache_evictions",
-                "Files that left the memory to make room for others",
+                "Files evicted from memory to make room for others",
                 self.sum(|worker| &worker.cache_evictions),
             ),
             (
                 "copies_left_out",
-                "Answers from memory that a copy in the kernel would have made cheaper, had there been room for it",
+                "Answers from memory without a copy in the kernel, which would be cheaper, because of the limit of copies",
                 self.sum(|worker| &worker.copies_left_out),
             ),
             (
                 "variants_forgotten",
-                "Times it was forgotten what lies compressed beside files, since there were too many of them",
+                "Times the results of lookups for precompressed files were dropped because there were too many",
                 self.sum(|worker| &worker.variants_forgotten),
             ),
             (
@@ -127,10 +127,14 @@ impl Collector for Figures {
             ("listings_cut", "Listings that show only a part", self.sum(|worker| &worker.listings_cut)),
             (
                 "listings_refused",
-                "Listings refused because too many were made or sent",
+                "Listings refused because too many were being made or sent",
                 self.sum(|worker| &worker.listings_refused),
             ),
-            ("access_log_lines_lost", "Lines the disk did not take", self.log_lines_lost.load(Relaxed)),
+            (
+                "access_log_lines_lost",
+                "Lines dropped because the disk was too slow or full",
+                self.log_lines_lost.load(Relaxed),
+            ),
         ] {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
@@ -148,17 +152,17 @@ impl Collector for Figures {
 
 fn encode_digests(table: &Table, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     for (name, help, value) in [
-        ("digest_bytes", "Bytes read to make digests", table.bytes.load(Relaxed)),
-        ("digest_failures", "Files whose digest could not be made", table.failures.load(Relaxed)),
-        ("digest_walks", "Times all files were looked at for their digests", table.walks.load(Relaxed)),
-        ("digests_left_out", "Digests not made because of a limit", table.left_out.load(Relaxed)),
+        ("digest_bytes", "Bytes read to compute digests", table.bytes.load(Relaxed)),
+        ("digest_failures", "Files whose digest could not be computed", table.failures.load(Relaxed)),
+        ("digest_walks", "Complete walks through the folder for digests", table.walks.load(Relaxed)),
+        ("digests_left_out", "Digests not computed because of a limit", table.left_out.load(Relaxed)),
     ] {
         let counter = ConstCounter::new(value);
         counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
     }
     for (name, help, value) in [
         ("digests_known", "Digests known", table.known()),
-        ("digests_pending", "Files whose digest is being made", table.pending.load(Relaxed)),
+        ("digests_pending", "Files that wait for their digest", table.pending.load(Relaxed)),
     ] {
         let gauge = ConstGauge::new(value as u64);
         gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;

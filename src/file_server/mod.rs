@@ -1,22 +1,22 @@
-//! The file server: serves a folder, with an error page of its own for every error.
+//! The file server: serves a folder, with an HTML page for every error.
 //!
-//! It is a service of actix-web ([`FileService`]), which `fingerpost server` mounts on its own transport and any other
-//! program on a stock `HttpServer`. `actix_files::NamedFile` decides about conditions, ranges and statuses.
+//! It is a service of actix-web ([`FileService`]). `fingerpost server` mounts it on the transport of fingerpost;
+//! other programs mount it on a stock `HttpServer`. `actix_files::NamedFile` evaluates conditions and ranges.
 //!
 //! - [`service`]: the service, and its settings for other programs.
-//! - [`path`], [`root`], [`walk_beneath`], [`nowait`]: which file a request path names, opening it beneath the root, and
-//!   reading it without waiting for a disk.
-//! - [`store`], [`cache`], [`snapshot`]: open files, small ones in memory; [`validators`], [`media`]: their headers.
-//! - [`encoding`], [`variants`]: whether a compressed file is sent in place of another.
-//! - [`files`]: from a request to its file. [`sending`]: from a file to its answer, which `NamedFile` decides about after
-//!   [`rewrite`] has put our entity tag and [`range`] several ranges into its terms. It reads the properties of a file in
-//!   memory from the [`stand_in`].
-//! - [`replay`]: the fast path, which sends a recorded answer once more.
-//! - [`multipart`], [`body`]: the bytes.
-//! - [`listing`]: folders without an index.
-//! - [`digests`]: the SHA-256 of every file, made in the background.
-//! - [`load`]: the report about the server's load for balancers, and `drain`: the graceful stop.
-//! - [`access_log`], [`metrics`], [`admin`]: what its operator sees.
+//! - [`path`], [`root`], [`walk_beneath`]: parse a request path, and open the file beneath the root.
+//! - [`store`], [`cache`], [`memfd_copy`]: open files, and small files in memory; [`validators`], [`media`]: their
+//!   headers.
+//! - [`encoding`], [`variants`]: select a precompressed file in place of the plain one.
+//! - [`files`]: from a request to its file. [`sending`]: from a file to its answer. [`rewrite`] and [`range`]
+//!   translate our entity tag and multiple ranges for `NamedFile`, and [`stand_in`] gives it the properties of a file
+//!   in memory.
+//! - [`replay`]: the fast path, which repeats a recorded answer.
+//! - [`multipart`], [`body`]: response bodies.
+//! - [`listing`]: pages for folders without an index.
+//! - [`digests`]: the SHA-256 of every file, computed in the background.
+//! - [`load`]: the load report for balancers, and `drain`: the graceful stop.
+//! - [`access_log`], [`metrics`], [`admin`]: the operator's view.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -42,9 +42,9 @@ pub mod files;
 mod listing;
 pub mod load;
 pub mod media;
+pub mod memfd_copy;
 pub mod metrics;
 pub mod multipart;
-mod nowait;
 pub mod path;
 pub mod range;
 mod replay;
@@ -53,7 +53,6 @@ pub mod root;
 mod sending;
 mod service;
 pub mod settings;
-pub mod snapshot;
 mod stand_in;
 pub mod store;
 pub mod validators;
@@ -70,19 +69,19 @@ use crate::settings::SettingsError;
 use crate::systemd::{PassedError, PassedSockets, ServiceState};
 use crate::telemetry::print_line;
 use access_log::{AccessLog, AccessLogError};
-use digests::Hashing;
-use files::{Files, Shared};
+use digests::DigestService;
+use files::{FileServerState, Files};
 use load::Load;
-use metrics::{Figures, WorkerCounters};
+use metrics::{Figures, FileServerCounters};
 use root::{Root, RootError};
 use settings::ServerSettings;
 
-pub use service::{FileService, FileServiceBuilder, WorkerService};
+pub use service::{FileService, FileServiceBuilder, FileWorkerService};
 
-/// Why a file server cannot run, or ended.
+/// Why a file server cannot start, or why it ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The settings make no sense.
+    /// The settings are invalid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
     /// The folder cannot be served.
@@ -91,7 +90,7 @@ pub enum ServerError {
     /// The error pages cannot be read.
     #[error(transparent)]
     Pages(#[from] PagesError),
-    /// The port cannot be had.
+    /// The address cannot be bound.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// The service manager passed sockets that cannot be used.
@@ -100,25 +99,26 @@ pub enum ServerError {
     /// The access log cannot be written.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
-    /// The file of the digests cannot be written. A start only logs this, and keeps the digests in memory.
+    /// The file of digests cannot be written. The server still starts; it logs this and keeps the digests in memory
+    /// only.
     #[error("cannot write the digests to {}: check that its folder exists and is writable", path.display())]
     Digests {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
         /// The error of the system.
         source: std::io::Error,
     },
-    /// Too few files may be open.
+    /// The limit of open files is too low.
     #[error(transparent)]
     TooFewFiles(#[from] TooFewFiles),
-    /// The system gave no thread or no signals.
+    /// A thread could not be started, or a signal handler not be installed.
     #[error("cannot start the file server")]
     System(#[from] std::io::Error),
 }
 
-/// Runs `fingerpost server` until it is told to stop.
+/// Runs `fingerpost server` until a stop is requested.
 pub fn command(arguments: &ServerArguments) -> Result<(), ServerError> {
-    // First of all, since it is about descriptors and the environment.
+    // The sockets come first, because other code may open descriptors or start threads that read the environment.
     let passed = PassedSockets::take()?;
     let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
     let settings = ServerSettings::try_from(raw.server)?;
@@ -130,11 +130,11 @@ pub fn command(arguments: &ServerArguments) -> Result<(), ServerError> {
         let interrupts = Interrupts::listen()?;
         server.reopen_log_on_signal()?;
         actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
-        server.run(Bound::announce, stop).await
+        server.run(ServerAddresses::announce, stop).await
     })
 }
 
-/// Checks that this process may write to a file, or create it.
+/// Checks that this process may write to a file or create it.
 fn check_writable(path: &Path) -> std::io::Result<()> {
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Err(rustix::io::Errno::ISDIR.into()),
@@ -147,7 +147,7 @@ fn check_writable(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// A file server that has its port and its folder, and answers once it is run.
+/// A file server that has bound its address and opened its folder. It answers requests once it runs.
 ///
 /// ```
 /// use fingerpost::file_server::FileServer;
@@ -168,7 +168,7 @@ fn check_writable(path: &Path) -> std::io::Result<()> {
 /// ```
 pub struct FileServer {
     settings: ServerSettings,
-    bound: Bound,
+    bound: ServerAddresses,
     listening: Listening,
     admin_listener: Option<TcpListener>,
     root: Arc<Root>,
@@ -176,17 +176,17 @@ pub struct FileServer {
     log: Option<AccessLog>,
 }
 
-/// Where a file server can be reached.
+/// The addresses of a file server.
 #[derive(Debug, Clone)]
-pub struct Bound {
-    /// Where clients connect.
+pub struct ServerAddresses {
+    /// The listen addresses for clients.
     pub clients: Vec<Address>,
-    /// Where the admin pages are, if there are any.
+    /// The address of the admin listener, if there is one.
     pub admin: Option<SocketAddr>,
 }
 
-impl Bound {
-    /// Prints the ready lines that scripts wait for, and tells the service manager.
+impl ServerAddresses {
+    /// Prints the ready lines for scripts, and notifies the service manager.
     pub fn announce(&self) {
         if let Some(admin) = self.admin {
             print_line(format_args!("Admin interface at http://{admin}/"));
@@ -197,7 +197,8 @@ impl Bound {
 }
 
 impl FileServer {
-    /// Opens the folder, reads the pages and binds the port. Sockets that were `passed` go before those of the settings.
+    /// Opens the folder, reads the error pages and binds the address. Sockets in `passed` take precedence over the
+    /// settings.
     pub fn build(settings: ServerSettings, passed: PassedSockets) -> Result<Self, ServerError> {
         let root = Arc::new(Root::open(&settings.root)?);
         let pages = match &settings.pages {
@@ -211,7 +212,7 @@ impl FileServer {
             (None, None) => None,
         };
         let admin = admin_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        let bound = Bound { clients: listening.addresses.clone(), admin };
+        let bound = ServerAddresses { clients: listening.addresses.clone(), admin };
         let log = match &settings.access_log {
             Some(path) => Some(AccessLog::open(path, settings.access_log_format)?),
             None => None,
@@ -219,7 +220,8 @@ impl FileServer {
         Ok(Self { settings, bound, listening, admin_listener, root, pages, log })
     }
 
-    /// Finds every reason for which [`build`](Self::build) would fail, without serving and without creating files.
+    /// Returns every error with which [`build`](Self::build) would fail, without serving requests and without
+    /// creating files.
     #[must_use]
     pub fn check(settings: &ServerSettings) -> Vec<ServerError> {
         let mut errors = Vec::new();
@@ -232,8 +234,8 @@ impl FileServer {
         errors.extend(admin.and_then(Result::err).map(ServerError::from));
         let log = settings.access_log.as_deref().and_then(|path| AccessLog::check(path).err());
         errors.extend(log.map(ServerError::from));
-        let kept_in = settings.digests.as_ref().and_then(|digests| digests.kept_in.as_deref());
-        errors.extend(kept_in.and_then(|path| {
+        let file = settings.digests.as_ref().and_then(|digests| digests.file.as_deref());
+        errors.extend(file.and_then(|path| {
             check_writable(path).err().map(|source| ServerError::Digests { path: path.to_owned(), source })
         }));
         errors
@@ -245,14 +247,14 @@ impl FileServer {
         FileServiceBuilder::new(root.into())
     }
 
-    /// Where it can be reached.
+    /// The addresses of this server.
     #[must_use]
-    pub fn bound(&self) -> &Bound {
+    pub fn bound(&self) -> &ServerAddresses {
         &self.bound
     }
 
-    /// Opens the access log again at each SIGUSR1, which logrotate sends after a rename. Without an access log, the signal has
-    /// no effect; unhandled, it would end the process.
+    /// Opens the access log again at each SIGUSR1, which logrotate sends after a rename. Without an access log the
+    /// signal is ignored; its default action would end the process.
     pub fn reopen_log_on_signal(&self) -> std::io::Result<()> {
         let mut signals = signal(SignalKind::user_defined1())?;
         if let Some(log) = self.log.clone() {
@@ -265,11 +267,15 @@ impl FileServer {
         Ok(())
     }
 
-    /// Serves until `stop` asks to stop. From then on probes are told so, while downloads go on for as long as
-    /// the stop allows.
+    /// Serves until `stop` requests a stop. From then on probes get 503, while downloads continue for as long as the
+    /// stop allows.
     ///
     /// `ready` is called once connections are accepted.
-    pub async fn run(self, ready: impl FnOnce(&Bound), stop: StopHandle) -> Result<(), ServerError> {
+    pub async fn run(
+        self,
+        ready: impl FnOnce(&ServerAddresses),
+        stop: StopHandle,
+    ) -> Result<(), ServerError> {
         let Self { settings, bound, listening, admin_listener, root, pages, log } = self;
         let Listening { listeners, file: _file, .. } = listening;
         let load = Arc::new(Load::new(rand::random()));
@@ -284,13 +290,15 @@ impl FileServer {
             stop: transport_stop.clone(),
         };
         root::keep_fresh(&root)?;
-        let hashing = settings.digests.map(|plan| Hashing::start(Arc::clone(&root), plan)).transpose()?;
-        let digests = hashing.as_ref().map(Hashing::digests);
+        let hashing =
+            settings.digests.map(|plan| DigestService::start(Arc::clone(&root), plan)).transpose()?;
+        let digests = hashing.as_ref().map(DigestService::digests);
         let digest_table = digests.as_ref().map(|digests| digests.table());
-        let workers: Vec<_> = (0..settings.workers).map(|_| Arc::new(WorkerCounters::default())).collect();
+        let workers: Vec<_> =
+            (0..settings.workers).map(|_| Arc::new(FileServerCounters::default())).collect();
         let log_lines_lost = log.as_ref().map(AccessLog::lost).unwrap_or_default();
         let last_lines = log.clone();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(FileServerState {
             root,
             pages,
             cache_control: settings.cache_control,

@@ -1,4 +1,4 @@
-//! Several parts of a file in one answer: `multipart/byteranges` (RFC 9110, section 14.6). Pure.
+//! Multiple parts of a file in one answer: `multipart/byteranges` (RFC 9110, section 14.6). Pure.
 
 use std::collections::VecDeque;
 
@@ -6,19 +6,19 @@ use actix_http::header::HeaderValue;
 use actix_web::mime::Mime;
 use bytes::{Bytes, BytesMut};
 
-use super::range::Part;
+use super::range::FilePart;
 
 /// A piece of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// Bytes around the parts of the file.
+    /// Text between the parts of the file.
     Text(Bytes),
-    /// Bytes of the file.
-    File(Part),
+    /// A part of the file.
+    File(FilePart),
 }
 
 impl Piece {
-    /// How many bytes it has.
+    /// The length in bytes.
     #[must_use]
     pub fn length(&self) -> u64 {
         match self {
@@ -30,8 +30,8 @@ impl Piece {
 
 /// The content type and the pieces of an answer with these parts of a file of `length` bytes.
 #[must_use]
-pub fn pieces(parts: &[Part], media_type: &Mime, length: u64) -> (HeaderValue, VecDeque<Piece>) {
-    // Fixed length, and no part of a file's bytes can be told from it by chance in any useful time.
+pub fn pieces(parts: &[FilePart], media_type: &Mime, length: u64) -> (HeaderValue, VecDeque<Piece>) {
+    // 128 random bits: no file contains the boundary by chance, and the client cannot choose it.
     let boundary = format!("{:032x}", rand::random::<u128>());
     let mut pieces = VecDeque::with_capacity(2 * parts.len() + 1);
     for part in parts {
@@ -48,10 +48,10 @@ pub fn pieces(parts: &[Part], media_type: &Mime, length: u64) -> (HeaderValue, V
     (kind.unwrap_or(HeaderValue::from_static("multipart/byteranges")), pieces)
 }
 
-/// The pieces as one, of a file that is in memory. A single part is not copied.
+/// Joins the pieces of a file that is in memory. A single part is not copied.
 #[must_use]
 pub fn gather(pieces: VecDeque<Piece>, file: &Bytes) -> Bytes {
-    let slice = |part: Part| {
+    let slice = |part: FilePart| {
         let end = (part.end as usize).min(file.len());
         file.slice((part.start as usize).min(end)..end)
     };
@@ -76,8 +76,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_stand_between_their_boundaries() {
-        let parts = [Part { start: 0, end: 2 }, Part { start: 7, end: 10 }];
+    fn parts_are_separated_by_boundaries() {
+        let parts = [FilePart { start: 0, end: 2 }, FilePart { start: 7, end: 10 }];
         let (kind, pieces) = pieces(&parts, &actix_web::mime::TEXT_PLAIN, 10);
         let boundary =
             kind.to_str().unwrap().strip_prefix("multipart/byteranges; boundary=").unwrap().to_owned();
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn one_part_is_not_copied() {
         let file = Bytes::from_static(b"0123456789");
-        let body = gather(VecDeque::from([Piece::File(Part { start: 2, end: 5 })]), &file);
+        let body = gather(VecDeque::from([Piece::File(FilePart { start: 2, end: 5 })]), &file);
         assert_eq!(body, "234");
         assert_eq!(body.as_ptr(), file.slice(2..).as_ptr());
     }

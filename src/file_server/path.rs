@@ -1,13 +1,13 @@
-//! Which file a request path names. Pure.
+//! Parses a request path to the path of a file. Pure.
 //!
-//! A path is decoded once and split; nothing in it is resolved. Adjacent slashes count as one, as in nginx and Apache:
-//! scripts join a base that ends in a slash and a path that begins with one. A path that could mean another place than it
-//! shows (dot segments, an encoded slash) names no file, and is answered like a missing file. `/files/name` names the same
-//! file as `/name`, since the clients of the seed system ask for that.
+//! A path is decoded once and split; dot segments are not resolved. Adjacent slashes count as one, as in nginx and
+//! Apache, because scripts join a base that ends in a slash and a path that begins with one. A path with dot segments
+//! or an encoded slash, which other programs may resolve to another place, is answered like a missing file.
+//! `/files/name` names the same file as `/name`, because clients of the seed system request files below `/files`.
 
 use std::borrow::Cow;
 
-/// The folder name that a path may begin with and that is left out.
+/// Name of the first folder, which is optional in a path and is removed.
 const PREFIX: &[u8] = b"files";
 
 /// A path below the root: `/`-separated, without a leading slash. No segment is empty or begins with a dot.
@@ -15,29 +15,29 @@ const PREFIX: &[u8] = b"files";
 pub struct FilePath<'a> {
     /// The bytes of the path; empty for the root itself.
     pub bytes: Cow<'a, [u8]>,
-    /// What it can only be.
-    pub kind: Kind,
+    /// Whether the path names a file or a folder.
+    pub kind: PathKind,
 }
 
-/// Whether a path ends in a slash.
+/// Whether a path names a file or a folder, according to its last character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// It does not, so a file is meant.
+pub enum PathKind {
+    /// The path does not end in a slash.
     File,
-    /// It does, or it is the root, so a folder is meant.
+    /// The path ends in a slash, or is the root.
     Folder,
 }
 
 /// Why a path names no file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathError {
-    /// It is not a path at all: a broken escape, a NUL, no leading slash.
+    /// The path is invalid: a broken escape, a NUL, no leading slash.
     Malformed,
-    /// It is a path that is never served: hidden, or not what it says.
+    /// The path is valid and never served: a hidden name, a dot segment, or an encoded slash.
     Unserved,
 }
 
-/// Reads the path of a request target, without its query.
+/// Parses the path of a request target, without its query.
 pub fn parse(path: &str) -> Result<FilePath<'_>, PathError> {
     let path = merge_slashes(path);
     let rest = match &path {
@@ -49,13 +49,13 @@ pub fn parse(path: &str) -> Result<FilePath<'_>, PathError> {
         return Err(PathError::Unserved);
     }
     let mut bytes = decode(rest)?;
-    let kind = if bytes.is_empty() || bytes.ends_with(b"/") { Kind::Folder } else { Kind::File };
-    if kind == Kind::Folder {
+    let kind = if bytes.is_empty() || bytes.ends_with(b"/") { PathKind::Folder } else { PathKind::File };
+    if kind == PathKind::Folder {
         bytes = keep(bytes, |all| all.strip_suffix(b"/").unwrap_or(all));
     }
     if is_below(&bytes, PREFIX) {
         bytes = keep(bytes, |all| all.get(PREFIX.len() + 1..).unwrap_or_default());
-    } else if kind == Kind::Folder && *bytes == *PREFIX {
+    } else if kind == PathKind::Folder && *bytes == *PREFIX {
         bytes = Cow::Borrowed(b"");
     }
     if !bytes.is_empty() && !bytes.split(|byte| *byte == b'/').all(is_served_name) {
@@ -68,7 +68,7 @@ fn below_root(path: &str) -> Result<&[u8], PathError> {
     path.as_bytes().strip_prefix(b"/").ok_or(PathError::Malformed)
 }
 
-/// The path with one slash in place of several. A `Location` made of it cannot lead to another host, as `//host/` would.
+/// Replaces adjacent slashes by one. A `Location` made of the result cannot lead to another host, as `//host/` would.
 #[must_use]
 pub fn merge_slashes(path: &str) -> Cow<'_, str> {
     if memchr::memmem::find(path.as_bytes(), b"//").is_none() {
@@ -86,7 +86,7 @@ pub fn merge_slashes(path: &str) -> Cow<'_, str> {
     Cow::Owned(merged)
 }
 
-/// Whether a file or directory of this name is served at all. Names that begin with a dot are hidden.
+/// Whether a file or folder of this name may be served. Names that begin with a dot are hidden.
 #[must_use]
 pub fn is_served_name(name: &[u8]) -> bool {
     name.first().is_some_and(|first| *first != b'.')
@@ -96,7 +96,7 @@ fn is_below(bytes: &[u8], folder: &[u8]) -> bool {
     bytes.strip_prefix(folder).is_some_and(|rest| rest.first() == Some(&b'/'))
 }
 
-/// A part of the bytes, still borrowed where they were.
+/// Applies `part` to the bytes; a borrowed value stays borrowed.
 fn keep(bytes: Cow<'_, [u8]>, part: impl Fn(&[u8]) -> &[u8]) -> Cow<'_, [u8]> {
     match bytes {
         Cow::Borrowed(bytes) => Cow::Borrowed(part(bytes)),
@@ -104,7 +104,7 @@ fn keep(bytes: Cow<'_, [u8]>, part: impl Fn(&[u8]) -> &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Undoes percent-encoding, once. A broken escape and a NUL are malformed.
+/// Decodes percent-encoding once. A broken escape or a NUL is malformed.
 fn decode(encoded: Cow<'_, [u8]>) -> Result<Cow<'_, [u8]>, PathError> {
     if memchr::memchr2(b'%', 0, &encoded).is_none() {
         return Ok(encoded);
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(path: &str, expected: Result<(&str, Kind), PathError>) {
+    fn check(path: &str, expected: Result<(&str, PathKind), PathError>) {
         let found = parse(path);
         let found = found.as_ref().map(|found| (std::str::from_utf8(&found.bytes).unwrap(), found.kind));
         assert_eq!(found, expected.as_ref().map(|expected| *expected), "{path}");
@@ -144,24 +144,24 @@ mod tests {
 
     #[test]
     fn plain_paths() {
-        check("/", Ok(("", Kind::Folder)));
-        check("/a.txt", Ok(("a.txt", Kind::File)));
-        check("/a/b%20c", Ok(("a/b c", Kind::File)));
-        check("/a/", Ok(("a", Kind::Folder)));
-        check("/a.txt/", Ok(("a.txt", Kind::Folder)));
+        check("/", Ok(("", PathKind::Folder)));
+        check("/a.txt", Ok(("a.txt", PathKind::File)));
+        check("/a/b%20c", Ok(("a/b c", PathKind::File)));
+        check("/a/", Ok(("a", PathKind::Folder)));
+        check("/a.txt/", Ok(("a.txt", PathKind::Folder)));
     }
 
     #[test]
-    fn a_first_folder_called_files_is_left_out() {
-        check("/files/a.txt", Ok(("a.txt", Kind::File)));
-        check("/files/", Ok(("", Kind::Folder)));
-        check("/files/files/a", Ok(("files/a", Kind::File)));
-        check("/files", Ok(("files", Kind::File)));
-        check("/filesystem/a", Ok(("filesystem/a", Kind::File)));
+    fn a_first_folder_called_files_is_removed() {
+        check("/files/a.txt", Ok(("a.txt", PathKind::File)));
+        check("/files/", Ok(("", PathKind::Folder)));
+        check("/files/files/a", Ok(("files/a", PathKind::File)));
+        check("/files", Ok(("files", PathKind::File)));
+        check("/filesystem/a", Ok(("filesystem/a", PathKind::File)));
     }
 
     #[test]
-    fn what_is_not_what_it_says_is_not_served() {
+    fn paths_with_hidden_or_ambiguous_segments_are_not_served() {
         for path in [
             "/../x",
             "/%2e%2e/x",
@@ -184,25 +184,25 @@ mod tests {
 
     #[test]
     fn adjacent_slashes_count_as_one() {
-        check("//a", Ok(("a", Kind::File)));
-        check("/pool//a.deb", Ok(("pool/a.deb", Kind::File)));
-        check("//pool////a.deb", Ok(("pool/a.deb", Kind::File)));
-        check("/files//a", Ok(("a", Kind::File)));
-        check("//files///files//a//", Ok(("files/a", Kind::Folder)));
-        check("//", Ok(("", Kind::Folder)));
+        check("//a", Ok(("a", PathKind::File)));
+        check("/pool//a.deb", Ok(("pool/a.deb", PathKind::File)));
+        check("//pool////a.deb", Ok(("pool/a.deb", PathKind::File)));
+        check("/files//a", Ok(("a", PathKind::File)));
+        check("//files///files//a//", Ok(("files/a", PathKind::Folder)));
+        check("//", Ok(("", PathKind::Folder)));
         assert_eq!(merge_slashes("//evil.example//a"), "/evil.example/a");
     }
 
     #[test]
     fn every_name_without_a_leading_dot_is_served() {
-        check("/new%0aline", Ok(("new\nline", Kind::File)));
-        check("/tab%09/%7f", Ok(("tab\t/\u{7f}", Kind::File)));
+        check("/new%0aline", Ok(("new\nline", PathKind::File)));
+        check("/tab%09/%7f", Ok(("tab\t/\u{7f}", PathKind::File)));
         assert_eq!(&*parse("/caf%e9").unwrap().bytes, b"caf\xe9");
     }
 
     #[test]
     fn a_path_is_decoded_once() {
-        check("/%252e%252e/x", Ok(("%2e%2e/x", Kind::File)));
+        check("/%252e%252e/x", Ok(("%2e%2e/x", PathKind::File)));
     }
 
     #[test]
@@ -214,7 +214,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_path_leads_out_of_the_root(path in "/([a-z./%25\\\\]|%2e|%2F|%5c|\\.\\.){0,12}") {
+        fn every_path_stays_beneath_the_root(path in "/([a-z./%25\\\\]|%2e|%2F|%5c|\\.\\.){0,12}") {
             if let Ok(found) = parse(&path) {
                 for segment in found.bytes.split(|byte| *byte == b'/') {
                     prop_assert!(!segment.starts_with(b".") && !segment.contains(&0));
@@ -225,7 +225,7 @@ mod tests {
         }
 
         #[test]
-        fn an_encoded_name_comes_back(name in "[^/.\\x00][^/\\x00]{0,20}") {
+        fn an_encoded_name_is_decoded_to_itself(name in "[^/.\\x00][^/\\x00]{0,20}") {
             let path = name.bytes().fold(String::from("/"), |path, byte| path + &format!("%{byte:02x}"));
             let found = parse(&path).unwrap();
             prop_assert_eq!(&*found.bytes, name.as_bytes());

@@ -1,51 +1,51 @@
-//! The parts of a file that a `Range` header asks for (RFC 9110, section 14). Pure.
+//! Parses a `Range` header to parts of a file (RFC 9110, section 14). Pure.
 
-/// More parts than this are not worth sending apart; such a request gets the whole file.
+/// A request for more parts than this gets the whole file.
 pub const MOST_PARTS: usize = 32;
 
-/// Parts closer together than this are sent as one: the bytes between them cost less than another part's head.
+/// Parts with a smaller gap, in bytes, are joined: the bytes between them cost less than the head of another part.
 const GAP: u64 = 80;
 
-/// Bytes `start..end` of a file, never empty.
+/// A part `start..end` of a file, in bytes; never empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
+pub struct FilePart {
     /// The first byte.
     pub start: u64,
     /// The byte after the last.
     pub end: u64,
 }
 
-impl Part {
-    /// How many bytes it has.
+impl FilePart {
+    /// The length in bytes.
     #[must_use]
     pub fn length(self) -> u64 {
         self.end.saturating_sub(self.start)
     }
 }
 
-/// What a `Range` header comes to for a file of one length.
+/// The result of a `Range` header for a file of a given length.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ranges {
-    /// The header is of another unit, malformed or excessive: as if it were not there.
+pub enum RequestedRanges {
+    /// The header has another unit, is malformed or asks for too many parts, and is ignored.
     Ignored,
-    /// No byte of the file is asked for.
+    /// No requested byte exists in the file.
     Unsatisfiable,
-    /// These parts, in the order they were asked for; parts that overlap or touch have become one.
-    Parts(Vec<Part>),
+    /// The requested parts, in the order of the header; parts that overlap or touch are joined.
+    Parts(Vec<FilePart>),
 }
 
-/// Reads a `Range` header for a file of `length` bytes.
+/// Parses a `Range` header for a file of `length` bytes.
 #[must_use]
-pub fn parse(header: &[u8], length: u64) -> Ranges {
+pub fn parse(header: &[u8], length: u64) -> RequestedRanges {
     let Some((unit, list)) =
         header.iter().position(|byte| *byte == b'=').and_then(|at| header.split_at_checked(at))
     else {
-        return Ranges::Ignored;
+        return RequestedRanges::Ignored;
     };
     if !unit.trim_ascii().eq_ignore_ascii_case(b"bytes") {
-        return Ranges::Ignored;
+        return RequestedRanges::Ignored;
     }
-    let mut parts: Vec<Part> = Vec::new();
+    let mut parts: Vec<FilePart> = Vec::new();
     let mut specs = 0;
     for spec in list.get(1..).unwrap_or_default().split(|byte| *byte == b',') {
         let spec = spec.trim_ascii();
@@ -54,22 +54,22 @@ pub fn parse(header: &[u8], length: u64) -> Ranges {
         }
         specs += 1;
         if specs > MOST_PARTS {
-            return Ranges::Ignored;
+            return RequestedRanges::Ignored;
         }
-        let Some((start, end)) = parse_spec(spec, length) else { return Ranges::Ignored };
+        let Some((start, end)) = parse_spec(spec, length) else { return RequestedRanges::Ignored };
         if start < end {
-            add(&mut parts, Part { start, end });
+            add(&mut parts, FilePart { start, end });
         }
     }
     match (specs, parts.is_empty()) {
-        (0, _) => Ranges::Ignored,
-        (_, true) => Ranges::Unsatisfiable,
-        (_, false) => Ranges::Parts(parts),
+        (0, _) => RequestedRanges::Ignored,
+        (_, true) => RequestedRanges::Unsatisfiable,
+        (_, false) => RequestedRanges::Parts(parts),
     }
 }
 
-/// One `first-last`, `first-` or `-suffix` as start and end, the end not after the start where no byte of the file
-/// is asked for. `None` when malformed.
+/// Parses one `first-last`, `first-` or `-suffix` to start and end. The end is not after the start if no requested
+/// byte exists in the file. `None` if the text is malformed.
 fn parse_spec(spec: &[u8], length: u64) -> Option<(u64, u64)> {
     let dash = spec.iter().position(|byte| *byte == b'-')?;
     let (first, last) = (spec.get(..dash)?.trim_ascii(), spec.get(dash + 1..)?.trim_ascii());
@@ -84,24 +84,24 @@ fn parse_spec(spec: &[u8], length: u64) -> Option<(u64, u64)> {
     }
 }
 
-/// Decimal digits; what does not fit is as large as can be.
+/// Parses decimal digits. A number that does not fit is `u64::MAX`.
 fn number(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0_u64, |number, digit| {
         digit.is_ascii_digit().then(|| number.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
     })
 }
 
-/// Adds a part, and makes one of it and all those it overlaps or nearly touches, at the place of the first.
-fn add(parts: &mut Vec<Part>, mut part: Part) {
+/// Adds a part, and joins it with all parts that it overlaps or nearly touches, at the position of the first.
+fn add(parts: &mut Vec<FilePart>, mut part: FilePart) {
     let mut place = parts.len();
     let mut at = parts.len();
     while at > 0 {
         at -= 1;
         let Some(other) = parts.get(at).copied() else { break };
         if other.start <= part.end.saturating_add(GAP) && part.start <= other.end.saturating_add(GAP) {
-            part = Part { start: part.start.min(other.start), end: part.end.max(other.end) };
+            part = FilePart { start: part.start.min(other.start), end: part.end.max(other.end) };
             parts.remove(at);
-            // What was joined may now reach parts that were passed by.
+            // The joined part may now reach parts that were compared before.
             place = at;
             at = parts.len();
         }
@@ -117,8 +117,8 @@ mod tests {
 
     #[track_caller]
     fn check(header: &str, length: u64, expected: &[(u64, u64)]) {
-        let expected = expected.iter().map(|(start, end)| Part { start: *start, end: *end }).collect();
-        assert_eq!(parse(header.as_bytes(), length), Ranges::Parts(expected), "{header}");
+        let expected = expected.iter().map(|(start, end)| FilePart { start: *start, end: *end }).collect();
+        assert_eq!(parse(header.as_bytes(), length), RequestedRanges::Parts(expected), "{header}");
     }
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn several_parts_keep_their_order_and_neighbours_become_one() {
+    fn multiple_parts_keep_their_order_and_neighbours_are_joined() {
         check("bytes=500-599,0-9", 1000, &[(500, 600), (0, 10)]);
         check("bytes=0-9,10-19", 1000, &[(0, 20)]);
         check("bytes=0-9,500-509,20-29", 1000, &[(0, 30), (500, 510)]);
@@ -142,28 +142,28 @@ mod tests {
     }
 
     #[test]
-    fn what_no_byte_answers_is_unsatisfiable() {
+    fn a_range_without_an_existing_byte_is_unsatisfiable() {
         for header in ["bytes=-0", "bytes=1000-", "bytes=2000-3000,-0"] {
-            assert_eq!(parse(header.as_bytes(), 1000), Ranges::Unsatisfiable, "{header}");
+            assert_eq!(parse(header.as_bytes(), 1000), RequestedRanges::Unsatisfiable, "{header}");
         }
-        assert_eq!(parse(b"bytes=0-", 0), Ranges::Unsatisfiable);
+        assert_eq!(parse(b"bytes=0-", 0), RequestedRanges::Unsatisfiable);
     }
 
     #[test]
-    fn what_is_not_understood_is_ignored() {
+    fn other_units_and_malformed_ranges_are_ignored() {
         for header in
             ["", "bytes", "bytes=", "bytes=,", "lines=0-1", "bytes=a-b", "bytes=5-1", "bytes=-", "bytes=1"]
         {
-            assert_eq!(parse(header.as_bytes(), 1000), Ranges::Ignored, "{header}");
+            assert_eq!(parse(header.as_bytes(), 1000), RequestedRanges::Ignored, "{header}");
         }
         let many = format!("bytes={}", "0-0,".repeat(1300));
-        assert_eq!(parse(many.as_bytes(), 1000), Ranges::Ignored);
+        assert_eq!(parse(many.as_bytes(), 1000), RequestedRanges::Ignored);
     }
 
     proptest! {
         #[test]
         fn parts_are_apart_and_inside(header in "bytes=([0-9]{0,4}-[0-9]{0,4},?){0,40}", length in 0_u64..5000) {
-            if let Ranges::Parts(parts) = parse(header.as_bytes(), length) {
+            if let RequestedRanges::Parts(parts) = parse(header.as_bytes(), length) {
                 prop_assert!(!parts.is_empty() && parts.len() <= MOST_PARTS);
                 for (index, part) in parts.iter().enumerate() {
                     prop_assert!(part.start < part.end && part.end <= length);

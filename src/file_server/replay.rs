@@ -1,9 +1,10 @@
-//! The fast path: a plain request gets the head that actix-files made for an equal request, and the bytes in memory.
+//! The fast path: a plain request gets the head that actix-files made for an equal request before, and a body from
+//! memory.
 //!
-//! Recorded heads belong to one state of a file in the cache of one worker ([`Meta`](super::store::Meta)), so they are
-//! fresh exactly as long as the file, and gone with it. A request is answered from them only if it is a plain GET, or
-//! a revalidation with byte for byte the tag and the date of the recorded answer; all other requests, those of the probe
-//! file, and all requests of a server that writes an access log take the way through the service.
+//! Recorded heads belong to one state of a file in the cache of one worker ([`Meta`](super::store::Meta)), so they
+//! are as fresh as the file and are dropped with it. Only a plain GET is answered from them, or a revalidation with
+//! exactly the tag and the date of the recorded answer. All other requests, those for the probe file, and all
+//! requests of a server with an access log are answered by the service.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -17,20 +18,21 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::files::{Files, PROBE, name_of};
-use super::load::{Flight, Work};
+use super::load::{Flight, RequestKind};
 use super::path;
 use super::store::Content;
 use super::variants::Representation;
 use crate::http::host::is_host;
 use crate::http::transport::{FastAnswer, FastPath, Offer, OnEnd};
 
-/// A request with more header lines takes the way through the service.
+/// A request with more header lines is answered by the service.
 const MOST_HEADERS: usize = 32;
 
-/// A larger body is sent from the cache of files, because a copy of it would cost more than a second buffer of one write.
+/// Maximum size of a body that is copied behind the head. For a larger body, the copy costs more than a second buffer
+/// of the write.
 const COPIED: usize = 8 << 10;
 
-/// Header lines that change the answer or the connection, in lower case.
+/// Names of headers that change the answer or the connection, in lower case.
 const DECISIVE: [&str; 10] = [
     "connection",
     "content-length",
@@ -44,57 +46,57 @@ const DECISIVE: [&str; 10] = [
     "upgrade",
 ];
 
-/// Which of the answers for one state of a file a head belongs to.
+/// Identifies one of the answers for one state of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Key {
-    asked: Asked,
-    form: Form,
+struct ReplayKey {
+    asked: ReplayQuestion,
+    form: RepresentationKind,
     has_digest: bool,
 }
 
-/// What a plain request asks for.
+/// The question of a plain request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
+enum ReplayQuestion {
     File,
-    /// Whether a tag is that of the file.
+    /// Whether this entity tag is current.
     Tag,
-    /// The same, with a modification time that does not count beside the tag.
+    /// The same with a modification time, which is ignored if there is a tag.
     TagAndDate,
 }
 
-/// What a file is sent as.
+/// The representation that is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// It has no compressed form.
+enum RepresentationKind {
+    /// The plain file, which has no compressed form.
     Only,
-    /// It has compressed forms.
+    /// The plain file, which has compressed forms.
     Plain,
-    /// It is the compressed form of another.
+    /// A compressed form.
     Encoded,
 }
 
-impl Key {
-    fn new(asked: Asked, representation: &Representation<'_>) -> Self {
+impl ReplayKey {
+    fn new(asked: ReplayQuestion, representation: &Representation<'_>) -> Self {
         let form = match (&representation.encoded, representation.varies) {
-            (Some(_), _) => Form::Encoded,
-            (None, true) => Form::Plain,
-            (None, false) => Form::Only,
+            (Some(_), _) => RepresentationKind::Encoded,
+            (None, true) => RepresentationKind::Plain,
+            (None, false) => RepresentationKind::Only,
         };
-        let has_digest = asked == Asked::File && representation.found.meta.digest.get().is_some();
+        let has_digest = asked == ReplayQuestion::File && representation.found.meta.digest.get().is_some();
         Self { asked, form, has_digest }
     }
 }
 
-/// Heads of answers without their last header line, `Date`: at most one for each [`Key`].
+/// Heads of answers without their last header line, `Date`: at most one for each [`ReplayKey`].
 #[derive(Debug, Default)]
-pub(super) struct Replays(RefCell<Vec<(Key, Bytes)>>);
+pub(super) struct Replays(RefCell<Vec<(ReplayKey, Bytes)>>);
 
 impl Replays {
-    fn find(&self, key: Key) -> Option<Bytes> {
+    fn find(&self, key: ReplayKey) -> Option<Bytes> {
         self.0.borrow().iter().find(|(own, _)| *own == key).map(|(_, head)| head.clone())
     }
 
-    /// Keeps the head of an answer, if the request was one that [`PlainRequest`] recognises.
+    /// Records the head of an answer, if [`ReplayRequest`] recognises the request.
     pub(super) fn record(
         &self,
         request: &RequestHead,
@@ -117,25 +119,27 @@ impl Replays {
         let validators = representation.validators();
         let is_equal = |field, own: Option<&HeaderValue>| own.is_some() && field == (own, false);
         let asked = match (answer.status(), tag.0, date.0) {
-            (StatusCode::OK, None, None) => Asked::File,
-            (StatusCode::NOT_MODIFIED, Some(_), None) if is_equal(tag, Some(&validators.etag)) => Asked::Tag,
+            (StatusCode::OK, None, None) => ReplayQuestion::File,
+            (StatusCode::NOT_MODIFIED, Some(_), None) if is_equal(tag, Some(&validators.etag)) => {
+                ReplayQuestion::Tag
+            }
             (StatusCode::NOT_MODIFIED, Some(_), Some(_))
                 if is_equal(tag, Some(&validators.etag))
                     && is_equal(date, validators.last_modified.as_ref()) =>
             {
-                Asked::TagAndDate
+                ReplayQuestion::TagAndDate
             }
             _ => return,
         };
-        let key = Key::new(asked, representation);
+        let key = ReplayKey::new(asked, representation);
         if self.find(key).is_none() {
-            let length = (asked == Asked::File).then_some(bytes.len());
+            let length = (asked == ReplayQuestion::File).then_some(bytes.len());
             self.0.borrow_mut().push((key, head_of(answer.status(), length, answer.headers())));
         }
     }
 }
 
-/// The head of an answer as the connection writes it, up to its `Date`.
+/// The head of an answer as the connection writes it, without the line of `Date`.
 fn head_of(status: StatusCode, length: Option<usize>, headers: &HeaderMap) -> Bytes {
     let mut head = BytesMut::with_capacity(512);
     let reason = status.canonical_reason().unwrap_or_default();
@@ -163,17 +167,17 @@ impl FastPath for Files {
 }
 
 impl Files {
-    /// Answers a request from a recorded head; none if there is none for it.
+    /// Answers a request from a recorded head; `None` if there is no such head.
     fn replay(&self, head: &[u8], answer: &mut FastAnswer) -> Option<()> {
         if self.log.is_some() {
             return None;
         }
         let mut headers = [const { MaybeUninit::uninit() }; MOST_HEADERS];
-        let request = PlainRequest::parse(head, &mut headers)?;
+        let request = ReplayRequest::parse(head, &mut headers)?;
         let path = path::parse(request.path).ok()?;
         let name = name_of(&path);
         if *name == *PROBE {
-            // Each answer has a load report of its own.
+            // Each answer to a probe has its own load report.
             return None;
         }
         let now = Instant::now();
@@ -186,21 +190,22 @@ impl Files {
         let Content::Memory(bytes) = &representation.found.content else { return None };
         let validators = representation.validators();
         let asked = match (request.tag, request.date) {
-            (None, None) => Asked::File,
-            (Some(tag), None) if validators.etag == tag => Asked::Tag,
+            (None, None) => ReplayQuestion::File,
+            (Some(tag), None) if validators.etag == tag => ReplayQuestion::Tag,
             (Some(tag), Some(date))
                 if validators.etag == tag
                     && validators.last_modified.as_ref().is_some_and(|own| own == date) =>
             {
-                Asked::TagAndDate
+                ReplayQuestion::TagAndDate
             }
             _ => return None,
         };
         if let Some(digests) = &self.digests {
-            // A digest that has become known belongs into the head, and one that is unknown is requested.
+            // `header` requests an unknown digest. The head must contain a digest that has become known since it was
+            // recorded.
             let _ = digests.header(&representation.name, &representation.found.meta);
         }
-        let key = Key::new(asked, &representation);
+        let key = ReplayKey::new(asked, &representation);
         let head = representation.found.meta.replays.find(key)?;
         answer.closes = request.closes;
         answer.bytes.extend_from_slice(&head);
@@ -208,9 +213,9 @@ impl Files {
             answer.bytes.extend_from_slice(b"Connection: close\r\n");
         }
         self.date.put(now, &mut answer.bytes);
-        if asked == Asked::File {
+        if asked == ReplayQuestion::File {
             self.counters.answered(StatusCode::OK.as_u16());
-            let in_flight = self.load.begin(Work::Client, bytes.len() as u64);
+            let in_flight = self.load.begin(RequestKind::Client, bytes.len() as u64);
             if bytes.len() <= COPIED {
                 answer.bytes.extend_from_slice(bytes);
                 in_flight.complete();
@@ -225,19 +230,19 @@ impl Files {
     }
 }
 
-/// A GET that asks for a whole file, or whether one tag is still that of the file.
-struct PlainRequest<'h, 'b> {
+/// A GET without a condition, or with a condition on one entity tag.
+struct ReplayRequest<'h, 'b> {
     path: &'b str,
     headers: &'h [httparse::Header<'b>],
     /// The value of `If-None-Match`.
     tag: Option<&'b [u8]>,
     /// The value of `If-Modified-Since`.
     date: Option<&'b [u8]>,
-    /// Whether it asks for the end of the connection.
+    /// Whether the client requests the end of the connection.
     closes: bool,
 }
 
-impl<'h, 'b> PlainRequest<'h, 'b> {
+impl<'h, 'b> ReplayRequest<'h, 'b> {
     fn parse(
         head: &'b [u8],
         headers: &'h mut [MaybeUninit<httparse::Header<'b>>; MOST_HEADERS],
@@ -283,19 +288,20 @@ impl<'h, 'b> PlainRequest<'h, 'b> {
     }
 }
 
-/// Whether a header repeats the default, as browsers do with each request (RFC 9112, section 9.3).
+/// Whether a header only repeats the default, as browsers send it with each request (RFC 9112, section 9.3).
 fn is_keep_alive(header: &httparse::Header<'_>) -> bool {
     header.name.eq_ignore_ascii_case("connection") && header.value.eq_ignore_ascii_case(b"keep-alive")
 }
 
-/// Characters of a path and query (RFC 3986, sections 3.3 and 3.4). The service decides about others.
+/// Whether a byte may appear in a path and query (RFC 3986, sections 3.3 and 3.4). The service handles targets with
+/// other bytes.
 fn is_regular(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'/' | b'?' | b':' | b'@')
         || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
 }
 
-/// The end of each head, formatted twice a second.
+/// The line of `Date` and the empty line, formatted at most twice a second.
 #[derive(Debug, Default)]
 pub(super) struct DateLine(RefCell<Option<(Instant, String)>>);
 

@@ -1,28 +1,28 @@
-//! Rewrites a request for [`NamedFile`](actix_files::NamedFile), which evaluates its conditions and its range.
+//! Rewrites a request for [`NamedFile`](actix_files::NamedFile), which evaluates the conditions and the range.
 //!
-//! `NamedFile` has an entity tag of its own that cannot be set, so conditions on our tag are replaced by ones that need
-//! no tag: `*` if the tag matches, a tag that matches no file if it does not. It refuses a `Range` that RFC 9110 asks
-//! to ignore, and it sends the first range only, so the header is replaced by its first satisfiable part or removed.
-//! Precedence, dates and statuses are left to `NamedFile`. Afterwards the request is restored.
+//! The entity tag of `NamedFile` cannot be set, so conditions on our tag are replaced by ones that need no tag: `*`
+//! if the tag matches, a tag that matches no file otherwise. `NamedFile` refuses a `Range` that RFC 9110 asks to
+//! ignore, and it sends only the first range, so the header is replaced by its first satisfiable part or removed.
+//! `NamedFile` evaluates precedence, dates and statuses. Afterwards the request is restored.
 
 use actix_http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::dev::ServiceRequest;
 
-use super::range::{self, Part, Ranges};
+use super::range::{self, FilePart, RequestedRanges};
 use super::validators::Validators;
 
-/// Does not match: the entity tag of `NamedFile` is switched off.
+/// Matches no file, because the entity tag of `NamedFile` is disabled.
 const OTHER_TAG: HeaderValue = HeaderValue::from_static("\"\"");
 const ANY_TAG: HeaderValue = HeaderValue::from_static("*");
 
 /// The header lines that may be rewritten.
 const REWRITTEN: [HeaderName; 4] = [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_RANGE, header::RANGE];
 
-/// What was replaced in a request.
+/// The original header lines of a request.
 #[derive(Debug, Default)]
 pub(super) struct Rewritten {
     original: Vec<(HeaderName, HeaderValue)>,
-    parts: Vec<Part>,
+    parts: Vec<FilePart>,
 }
 
 impl Rewritten {
@@ -30,7 +30,7 @@ impl Rewritten {
     pub(super) fn apply(request: &mut ServiceRequest, validators: &Validators, length: u64) -> Self {
         let mut rewritten = Self::default();
         for name in REWRITTEN {
-            // Most requests have none of them, and are not touched.
+            // Most requests have none of these headers and need no rewriting.
             let Some(first) = request.headers().get(&name) else { continue };
             let replacement = match name {
                 header::RANGE => {
@@ -69,8 +69,8 @@ impl Rewritten {
         names.iter().any(|name| headers.contains_key(name))
     }
 
-    /// Restores the request, and gives the parts of the file that it asks for.
-    pub(super) fn restore(self, request: &mut ServiceRequest) -> Vec<Part> {
+    /// Restores the request, and returns the parts of the file that it asks for.
+    pub(super) fn restore(self, request: &mut ServiceRequest) -> Vec<FilePart> {
         if !self.original.is_empty() {
             let headers = request.headers_mut();
             for (name, _) in &self.original {
@@ -84,13 +84,13 @@ impl Rewritten {
     }
 }
 
-/// The range that `NamedFile` is to decide about, and the parts that are sent if it grants that one.
-fn replace_range(asked: &HeaderValue, length: u64) -> (Option<HeaderValue>, Vec<Part>) {
+/// The range for `NamedFile`, and the parts that are sent if `NamedFile` grants that range.
+fn replace_range(asked: &HeaderValue, length: u64) -> (Option<HeaderValue>, Vec<FilePart>) {
     let (range, parts) = match range::parse(asked.as_bytes(), length) {
-        Ranges::Ignored => return (None, Vec::new()),
-        Ranges::Unsatisfiable => ((length, None), Vec::new()),
-        Ranges::Parts(parts) => {
-            let first = parts.first().copied().unwrap_or(Part { start: 0, end: length });
+        RequestedRanges::Ignored => return (None, Vec::new()),
+        RequestedRanges::Unsatisfiable => ((length, None), Vec::new()),
+        RequestedRanges::Parts(parts) => {
+            let first = parts.first().copied().unwrap_or(FilePart { start: 0, end: length });
             ((first.start, Some(first.end.saturating_sub(1))), parts)
         }
     };
@@ -104,8 +104,9 @@ fn replace_range(asked: &HeaderValue, length: u64) -> (Option<HeaderValue>, Vec<
     (HeaderValue::try_from(range).ok(), parts)
 }
 
-/// Whether `NamedFile` understands a valid range as it is, which saves most requests the rewriting: one range of numbers
-/// with 18 digits at most, and not of the last bytes, for those of an empty file overflow there.
+/// Whether `NamedFile` understands a valid range without rewriting, as in most requests: a single range of numbers
+/// with at most 18 digits. A suffix range must be rewritten, because `NamedFile` overflows on a suffix of an empty
+/// file.
 fn is_simple(range: &[u8]) -> bool {
     let is_number = |byte: &u8| byte.is_ascii_digit() || *byte == b'-';
     range.strip_prefix(b"bytes=").is_some_and(|range| {
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_on_the_tag_become_conditions_without_one() {
+    fn conditions_on_the_tag_become_conditions_without_a_tag() {
         for (value, expected) in [
             (TAG, "*"),
             ("*", "*"),
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weak_tag_matches_weakly_only() {
+    fn a_weak_tag_matches_only_in_the_weak_comparison() {
         const WEAK: &str = "W/\"1-2\"";
         check(WEAK, &[("if-none-match", "\"1-2\"")], &header::IF_NONE_MATCH, Some("*"));
         check(WEAK, &[("if-none-match", WEAK)], &header::IF_NONE_MATCH, Some("*"));
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_if_range_that_matches_is_left_out() {
+    fn an_if_range_that_matches_is_removed() {
         check(TAG, &[("if-range", TAG)], &header::IF_RANGE, None);
         check(TAG, &[("if-range", "\"a\"")], &header::IF_RANGE, Some("\"a\""));
         check(TAG, &[("if-range", "yesterday")], &header::IF_RANGE, Some("yesterday"));
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_satisfiable_part_stands_for_all() {
+    fn the_first_satisfiable_part_replaces_all_parts() {
         for (value, expected) in [
             ("bytes=500-599,0-9", Some("bytes=500-599")),
             ("Bytes = 0-9, 10-19", Some("bytes=0-19")),

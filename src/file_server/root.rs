@@ -1,4 +1,4 @@
-//! Opens files beneath the served directory, and nothing outside of it.
+//! Opens files beneath the served directory. No path or link leads out of it.
 
 use std::fs::File;
 use std::io;
@@ -13,15 +13,15 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::walk_beneath;
 
-/// Interval between two checks whether the path of the root still leads to the open directory.
+/// Interval between two checks of the path of the root.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The served directory. It is held open, so that a request resolves only the path below it. [`Root::refresh`] follows
-/// a directory that was replaced, mounted over or removed.
+/// The served directory. It is held open, and only the path below it is resolved for a request. [`Root::refresh`]
+/// opens it again after it was replaced, mounted over or removed.
 #[derive(Debug)]
 pub struct Root {
     path: PathBuf,
-    /// `None` while the path leads to no directory that can be opened.
+    /// `None` while no directory can be opened at the path.
     directory: ArcSwapOption<Directory>,
 }
 
@@ -54,41 +54,41 @@ pub struct RootError {
 /// Result of [`Root::refresh`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refreshed {
-    /// The directory is the one that was open before, or is still gone.
+    /// The directory is the one that was open before, or is still missing.
     Unchanged,
-    /// The path leads to another directory, which is served from now on.
+    /// Another directory is at the path, and is served from now on.
     Replaced,
-    /// The path leads to no directory that can be opened. Requests fail until it does.
+    /// No directory can be opened at the path. Requests fail until it can.
     Gone(Errno),
-    /// The path leads to a directory again.
+    /// A directory can be opened at the path again.
     Restored,
 }
 
 /// Whether a call may wait for a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Patience {
-    /// It may not: for the threads that serve connections.
-    Cached,
-    /// It may.
-    Disk,
+pub enum BlockingIo {
+    /// The call may not wait: for threads that serve connections.
+    Forbidden,
+    /// The call may wait.
+    Allowed,
 }
 
-/// Why a file cannot be had.
+/// Why a file cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// There is no such file, or it is none that is served: a device, a link that leads out.
+    /// The file does not exist or cannot be served, such as a device or a link out of the root.
     #[error("no such file")]
     Missing,
-    /// It is a folder.
+    /// The path leads to a folder.
     #[error("a folder")]
     Folder,
-    /// It may not be read.
+    /// The server may not read the file.
     #[error("permission denied")]
     Forbidden,
-    /// Only a call that may wait for the disk can tell.
+    /// The call would have to wait for a disk.
     #[error("not in memory")]
     WouldBlock,
-    /// The served directory itself is gone.
+    /// The served directory is missing.
     #[error("the served directory is gone")]
     RootGone,
     /// The system has no descriptor or memory left.
@@ -105,8 +105,8 @@ impl From<Errno> for OpenError {
             Errno::ACCESS | Errno::PERM => Self::Forbidden,
             Errno::AGAIN => Self::WouldBlock,
             Errno::MFILE | Errno::NFILE | Errno::NOMEM => Self::Exhausted(errno),
-            // Not there, no folder on the way; a link that leads out or in circles; a name that no file of this file
-            // system can have; a socket, or a device without a driver.
+            // Missing, a file in place of a folder, a link out of the root or in a circle, a name that is invalid on
+            // this file system, a socket, or a device without a driver.
             Errno::NOENT
             | Errno::NOTDIR
             | Errno::XDEV
@@ -116,51 +116,52 @@ impl From<Errno> for OpenError {
             | Errno::ILSEQ
             | Errno::NXIO
             | Errno::NODEV => Self::Missing,
-            // A network file system whose server is gone gives any of a dozen others: the files are there.
+            // A network file system without its server fails with one of about a dozen other errors, although the
+            // files exist.
             _ => Self::Failed(errno),
         }
     }
 }
 
-/// One state of one file. Two that are equal have the same bytes, as far as the file system tells an open file: a name
-/// that was given to it or taken from it meanwhile changes nothing.
+/// One state of one file. Two equal states have the same bytes, as far as an open file shows it. New or removed links
+/// to the file do not change its state.
 #[derive(Debug, Clone, Copy)]
-pub struct Identity {
-    /// Its length in bytes.
+pub struct FileState {
+    /// The length in bytes.
     pub length: u64,
-    /// The last modification.
+    /// The time of the last modification.
     pub modified: Time,
     inode: u64,
     device: u64,
     changed: Time,
 }
 
-impl PartialEq for Identity {
+impl PartialEq for FileState {
     fn eq(&self, other: &Self) -> bool {
         let of = |state: &Self| (state.length, state.modified, state.inode, state.device);
         of(self) == of(other)
     }
 }
 
-impl Eq for Identity {}
+impl Eq for FileState {}
 
-/// A moment as the file system notes it: seconds from 1970, and nanoseconds.
+/// A time of the file system: seconds since 1970, and nanoseconds.
 pub type Time = (i64, u32);
 
-/// What one path must still have for its bytes to be those that were read once, be it before a restart. The time of
-/// the last change (ctime) is part of it: a program can set the time of the last modification as it likes, and many do.
+/// Properties that must be unchanged for known bytes of a file to be valid, even after a restart. The time of the
+/// last status change (ctime) is part of it, because many programs set the time of the last modification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     /// The length in bytes.
     pub length: u64,
-    /// The last modification.
+    /// The time of the last modification.
     pub modified: Time,
-    /// The last change of the file or of what is noted of it.
+    /// The time of the last status change (ctime).
     pub changed: Time,
 }
 
-impl Identity {
-    /// The state an open file is in now.
+impl FileState {
+    /// The current state of an open file.
     pub fn of(file: &File) -> Result<Self, OpenError> {
         let stat = fs::fstat(file)?;
         match FileType::from_raw_mode(stat.st_mode) {
@@ -177,26 +178,26 @@ impl Identity {
         })
     }
 
-    /// That of bytes which are no file, and never change.
+    /// The state of bytes that are part of the program and never change.
     #[must_use]
     pub fn embedded(length: u64) -> Self {
         Self { length, modified: (0, 0), inode: 0, device: 0, changed: (0, 0) }
     }
 
-    /// Which file it is, among those of this machine: its device and its inode.
+    /// The device and the inode, which identify the file on this machine.
     #[must_use]
     pub fn file(&self) -> (u64, u64) {
         (self.device, self.inode)
     }
 
-    /// What is kept beside something that was found out about the file's bytes.
+    /// The properties that are stored beside a digest of the file.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
         Stamp { length: self.length, modified: self.modified, changed: self.changed }
     }
 }
 
-/// Not following what was put there to wait on (a FIFO, a device), and not handed to other programs.
+/// Does not wait for the other end of a FIFO or for a device, and is not inherited by child processes.
 const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
 
 impl Root {
@@ -207,16 +208,16 @@ impl Root {
         Ok(Self { path: path.to_owned(), directory: ArcSwapOption::from_pointee(directory) })
     }
 
-    /// The path it was opened by.
+    /// The path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Compares the open directory with the one that the path leads to now, and opens the latter if they differ. May wait
-    /// for a disk.
+    /// Compares the open directory with the one at its path, and opens the latter if they differ. May wait for a
+    /// disk.
     ///
-    /// The number of an inode is not used again while the inode is open, so that equal numbers mean the same directory.
+    /// The number of an inode is not used again while the inode is open, so equal numbers mean the same directory.
     pub fn refresh(&self) -> Refreshed {
         let open = self.directory.load();
         let found = fs::stat(&self.path);
@@ -230,7 +231,7 @@ impl Root {
                 self.directory.store(Some(Arc::new(directory)));
                 if was_open { Refreshed::Replaced } else { Refreshed::Restored }
             }
-            // The process is out of descriptors or memory, whatever the state of the directory.
+            // A lack of descriptors or memory says nothing about the directory.
             (true, Err(error)) if is_shortage(&error) => Refreshed::Unchanged,
             (true, Err(error)) => {
                 self.directory.store(None);
@@ -241,9 +242,9 @@ impl Root {
     }
 
     /// Opens a regular file below the directory. `path` is relative and has no dot segments.
-    pub fn file(&self, path: &[u8], patience: Patience) -> Result<(File, Identity), OpenError> {
-        let file = File::from(self.beneath(path, FLAGS, patience)?);
-        let identity = Identity::of(&file)?;
+    pub fn file(&self, path: &[u8], blocking_io: BlockingIo) -> Result<(File, FileState), OpenError> {
+        let file = File::from(self.beneath(path, FLAGS, blocking_io)?);
+        let identity = FileState::of(&file)?;
         Ok((file, identity))
     }
 
@@ -251,13 +252,13 @@ impl Root {
     pub fn folder(&self, path: &[u8]) -> Result<fs::Dir, OpenError> {
         let path = if path.is_empty() { b"." } else { path };
         let folder =
-            self.beneath(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Patience::Disk)?;
+            self.beneath(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, BlockingIo::Allowed)?;
         Ok(fs::Dir::new(folder)?)
     }
 
-    fn beneath(&self, path: &[u8], flags: OFlags, patience: Patience) -> Result<OwnedFd, OpenError> {
+    fn beneath(&self, path: &[u8], flags: OFlags, blocking_io: BlockingIo) -> Result<OwnedFd, OpenError> {
         let directory = self.directory.load();
-        directory.as_ref().ok_or(OpenError::RootGone)?.beneath(path, flags, patience)
+        directory.as_ref().ok_or(OpenError::RootGone)?.beneath(path, flags, blocking_io)
     }
 }
 
@@ -265,9 +266,8 @@ fn is_shortage(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
-/// Starts a thread that keeps `root` on the directory that its path leads to, until the server that owns the root has
-/// ended. A thread of its own, because a check may hang with its file system, and the end of the process must not wait
-/// for it.
+/// Starts a thread that calls [`Root::refresh`] at intervals until the owner of the root drops it. It is not a task
+/// of a pool, because a check may block with its file system, and the end of the process must not wait for it.
 pub fn keep_fresh(root: &Arc<Root>) -> io::Result<()> {
     let root = Arc::downgrade(root);
     let check = move || {
@@ -294,42 +294,44 @@ fn log_refreshed(path: &Path, refreshed: Refreshed) {
 
 impl Directory {
     #[cfg(target_os = "linux")]
-    fn beneath(&self, path: &[u8], flags: OFlags, patience: Patience) -> Result<OwnedFd, OpenError> {
+    fn beneath(&self, path: &[u8], flags: OFlags, blocking_io: BlockingIo) -> Result<OwnedFd, OpenError> {
         use rustix::fs::ResolveFlags;
 
-        /// Attempts to resolve a path while another process renames something on it.
+        /// Attempts to resolve a path while other processes rename files.
         const ATTEMPTS: u32 = 8;
 
         let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let resolve = match patience {
-            Patience::Cached => beneath | ResolveFlags::CACHED,
-            Patience::Disk => beneath,
+        let resolve = match blocking_io {
+            BlockingIo::Forbidden => beneath | ResolveFlags::CACHED,
+            BlockingIo::Allowed => beneath,
         };
         for _ in 0..ATTEMPTS {
             let opened = retry_on_intr(|| fs::openat2(&self.fd, path, flags, Mode::empty(), resolve));
             match opened {
-                Err(Errno::AGAIN) if patience == Patience::Disk => {}
-                // A kernel before 5.6, or a filter of system calls that refuses this one.
-                Err(Errno::NOSYS | Errno::PERM) => return self.walk(path, flags, patience),
+                Err(Errno::AGAIN) if blocking_io == BlockingIo::Allowed => {}
+                // The kernel is older than 5.6, or a filter of system calls refuses the call.
+                Err(Errno::NOSYS | Errno::PERM) => return self.walk(path, flags, blocking_io),
                 // A kernel before 5.12 does not know `RESOLVE_CACHED`.
-                Err(Errno::INVAL) if patience == Patience::Cached => return Err(OpenError::WouldBlock),
+                Err(Errno::INVAL) if blocking_io == BlockingIo::Forbidden => {
+                    return Err(OpenError::WouldBlock);
+                }
                 result => return Ok(result?),
             }
         }
-        // Renames on the same file system went on all the while. The walk does not depend on them.
-        self.walk(path, flags, patience)
+        // Every attempt met a rename somewhere on the file system. The walk does not depend on renames elsewhere.
+        self.walk(path, flags, blocking_io)
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn beneath(&self, path: &[u8], flags: OFlags, patience: Patience) -> Result<OwnedFd, OpenError> {
-        self.walk(path, flags, patience)
+    fn beneath(&self, path: &[u8], flags: OFlags, blocking_io: BlockingIo) -> Result<OwnedFd, OpenError> {
+        self.walk(path, flags, blocking_io)
     }
 
-    fn walk(&self, path: &[u8], flags: OFlags, patience: Patience) -> Result<OwnedFd, OpenError> {
-        match patience {
-            // Without `openat2` no call is sure not to wait.
-            Patience::Cached => Err(OpenError::WouldBlock),
-            Patience::Disk => Ok(walk_beneath::open(self.fd.as_fd(), path, flags)?),
+    fn walk(&self, path: &[u8], flags: OFlags, blocking_io: BlockingIo) -> Result<OwnedFd, OpenError> {
+        match blocking_io {
+            // Without `openat2`, every call may wait.
+            BlockingIo::Forbidden => Err(OpenError::WouldBlock),
+            BlockingIo::Allowed => Ok(walk_beneath::open(self.fd.as_fd(), path, flags)?),
         }
     }
 }
@@ -355,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn only_regular_files_beneath_the_root_open() {
+    fn only_regular_files_beneath_the_root_can_be_opened() {
         let (_folder, root) = tree();
         symlink("sub/b.txt", root.path().join("inside")).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, root.path().join("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
@@ -371,17 +373,17 @@ mod tests {
             (b"../secret", Err(OpenError::Missing)),
             (b"sub", Err(OpenError::Folder)),
         ] {
-            let open = |patience| root.file(path, patience).map(|(_, identity)| identity.length);
-            assert_eq!(open(Patience::Disk), expected, "{}", path.escape_ascii());
-            // A rename anywhere on the file system may keep the kernel from resolving a path without waiting.
-            let cached = open(Patience::Cached);
+            let open = |blocking_io| root.file(path, blocking_io).map(|(_, identity)| identity.length);
+            assert_eq!(open(BlockingIo::Allowed), expected, "{}", path.escape_ascii());
+            // A rename on the file system may prevent the kernel from resolving a path without waiting.
+            let cached = open(BlockingIo::Forbidden);
             let is_expected = cached == expected || cached == Err(OpenError::WouldBlock);
             assert!(is_expected, "{} {cached:?}", path.escape_ascii());
         }
     }
 
     #[test]
-    fn a_file_system_that_fails_does_not_pass_for_one_without_files() {
+    fn an_error_of_the_file_system_does_not_count_as_a_missing_file() {
         for errno in [
             Errno::IO,
             Errno::STALE,
@@ -401,21 +403,21 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_no_file_can_have_is_missing() {
+    fn an_impossible_name_counts_as_missing() {
         let (_folder, root) = tree();
         for name in [&[b'x'; 256][..], &[b'x'; 5000], b"a\0b"] {
-            let found = root.file(name, Patience::Disk).map(|_| ());
+            let found = root.file(name, BlockingIo::Allowed).map(|_| ());
             assert_eq!(found, Err(OpenError::Missing), "{}", name.escape_ascii());
         }
     }
 
     #[test]
-    fn the_directory_that_the_path_leads_to_is_followed() {
+    fn a_replaced_directory_is_opened_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("root");
         std::fs::create_dir(&path).unwrap();
         let root = Root::open(&path).unwrap();
-        let open = || root.file(b"a", Patience::Disk).map(|(_, identity)| identity.length);
+        let open = || root.file(b"a", BlockingIo::Allowed).map(|(_, identity)| identity.length);
         assert_eq!((root.refresh(), open()), (Refreshed::Unchanged, Err(OpenError::Missing)));
         std::fs::remove_dir(&path).unwrap();
         assert_eq!((root.refresh(), open()), (Refreshed::Gone(Errno::NOENT), Err(OpenError::RootGone)));
@@ -423,7 +425,7 @@ mod tests {
         std::fs::create_dir(&path).unwrap();
         std::fs::write(path.join("a"), "1").unwrap();
         assert_eq!((root.refresh(), open()), (Refreshed::Restored, Ok(1)));
-        // Replaced between two checks, perhaps with the number of the old inode.
+        // Replaced between two checks, possibly with the number of the old inode.
         std::fs::remove_dir_all(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
         std::fs::write(path.join("a"), "12").unwrap();
@@ -431,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_folder_is_named() {
+    fn the_error_for_a_missing_folder_names_it() {
         let message = Root::open(Path::new("/nowhere/at/all")).unwrap_err().to_string();
         assert!(message.contains("/nowhere/at/all"), "{message}");
     }

@@ -1,4 +1,4 @@
-//! From a file to the answer: actix-files decides, and the answer gets our entity tag, pages and bytes.
+//! From a file to its answer: actix-files decides, and this module adds our entity tag, error pages and the body.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -19,15 +19,15 @@ use bytes::Bytes;
 use rustix::io::Errno;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::body::{self, Announced, Watched};
+use super::body::{self, GuardedFile, HeadBody};
 use super::files::{Files, PROBE};
-use super::load::{Flight, Work};
+use super::load::{Flight, RequestKind};
+use super::memfd_copy;
 use super::multipart::{self, Piece};
-use super::range::Part;
+use super::range::FilePart;
 use super::rewrite::Rewritten;
-use super::root::{Identity, OpenError};
-use super::snapshot;
-use super::store::{Content, Found};
+use super::root::{FileState, OpenError};
+use super::store::{Content, FoundFile};
 use super::variants::Representation;
 use crate::balancer::load_report;
 use crate::http::transport::{DirectBody, FileGuard, Passage};
@@ -36,34 +36,38 @@ const LOAD_REPORT: HeaderName = HeaderName::from_static(load_report::HEADER);
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
-/// An answer, and what it counts for until it ends.
-pub(super) struct Sent {
+/// An answer, and its entry in the load until it ends.
+pub(super) struct FileAnswer {
     pub(super) answer: HttpResponse,
     pub(super) flight: Flight,
     /// The guard of a body that actix streams.
-    pub(super) guard: Option<Rc<Watched>>,
-    /// Memory that the body takes, if it is limited.
+    pub(super) guard: Option<Rc<GuardedFile>>,
+    /// The memory permit of the body, if its memory is limited.
     pub(super) memory: Option<OwnedSemaphorePermit>,
 }
 
-impl From<HttpResponse> for Sent {
+impl From<HttpResponse> for FileAnswer {
     fn from(answer: HttpResponse) -> Self {
         Self { answer, flight: Flight::None, guard: None, memory: None }
     }
 }
 
 impl Files {
-    /// The answer with a file, with parts of it, or without: as actix-files decides.
-    pub(super) fn send(&self, request: &mut ServiceRequest, representation: &Representation<'_>) -> Sent {
+    /// The answer for a file. actix-files decides about the status and the part that is sent.
+    pub(super) fn send(
+        &self,
+        request: &mut ServiceRequest,
+        representation: &Representation<'_>,
+    ) -> FileAnswer {
         let Representation { name, found, varies, encoded } = representation;
         let (validators, meta) = (representation.validators(), &found.meta);
         let length = meta.identity.length;
-        let file = match self.judged_file(found) {
+        let file = match self.file_to_evaluate(found) {
             Ok(file) => file,
             Err(error) => return self.fail(request, name, error),
         };
         let rewritten = Rewritten::apply(request, validators, length);
-        // Our header replaces that of actix-files, which only a condition on the date needs.
+        // Our `Last-Modified` replaces that of actix-files, which is needed only for a condition on the date.
         let needs_date = validators.modified.is_some() && Rewritten::has_date(request.headers());
         let decided = file
             .use_etag(false)
@@ -93,9 +97,9 @@ impl Files {
         if *varies {
             fields.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
         }
-        let work = if **name == *PROBE { Work::Probe } else { Work::Client };
-        if work == Work::Probe {
-            // A stored probe answer would report a load, and a health, of the past.
+        let work = if **name == *PROBE { RequestKind::Probe } else { RequestKind::Client };
+        if work == RequestKind::Probe {
+            // A stored answer to a probe would report an outdated load and health.
             fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             fields.insert(LOAD_REPORT, visible(self.load.report().to_string()));
         } else if let Some(cache_control) = &self.shared.cache_control {
@@ -121,22 +125,22 @@ impl Files {
                 fields.remove(header::CONTENT_RANGE);
                 pieces
             }
-            _ => VecDeque::from([Piece::File(Part { start: 0, end: length })]),
+            _ => VecDeque::from([Piece::File(FilePart { start: 0, end: length })]),
         };
         self.set_body(request.request(), answer, found, work, pieces)
     }
 
-    /// The file that actix-files is asked about. It opens none itself.
-    fn judged_file(&self, found: &Found) -> Result<NamedFile, OpenError> {
+    /// The file that actix-files evaluates. actix-files does not open a file itself.
+    fn file_to_evaluate(&self, found: &FoundFile) -> Result<NamedFile, OpenError> {
         let meta = &found.meta;
         let file = match &found.content {
             Content::File(file) => file.try_clone(),
-            Content::Memory(_) | Content::Snapshot(_) => {
+            Content::Memory(_) | Content::MemfdCopy(_) => {
                 let modified = meta.validators.modified.unwrap_or(SystemTime::UNIX_EPOCH);
                 self.stand_in.show(meta.identity.length, modified)
             }
         };
-        // The type is known, so the name tells nothing; a fixed one costs no look at it.
+        // The media type is known, so the name has no effect; a fixed one saves work.
         let named =
             file.and_then(|file| NamedFile::from_file(file, "file")).map_err(|error| open_error(&error))?;
         let is_changed =
@@ -148,31 +152,31 @@ impl Files {
         &self,
         request: &HttpRequest,
         mut answer: HttpResponse,
-        found: &Found,
-        work: Work,
+        found: &FoundFile,
+        work: RequestKind,
         pieces: VecDeque<Piece>,
-    ) -> Sent {
+    ) -> FileAnswer {
         let is_head = *request.method() == Method::HEAD;
         let bytes: u64 = pieces.iter().map(Piece::length).sum();
         let in_flight = self.load.begin(work, if is_head { 0 } else { bytes });
         let is_of_ours = self.shared.is_on_transport();
         let (body, in_flight) = match &found.content {
-            _ if is_head => (BoxBody::new(Announced(bytes)), in_flight),
+            _ if is_head => (BoxBody::new(HeadBody(bytes)), in_flight),
             Content::Memory(file) => (BoxBody::new(multipart::gather(pieces, file)), in_flight),
-            Content::Snapshot(copy) if is_of_ours => {
+            Content::MemfdCopy(copy) if is_of_ours => {
                 let segments = body::segments(pieces, copy);
                 let direct = DirectBody { segments, passage: Passage::Kernel, guard: None };
                 answer.extensions_mut().insert(direct);
-                (BoxBody::new(Announced(bytes)), in_flight)
+                (BoxBody::new(HeadBody(bytes)), in_flight)
             }
-            Content::Snapshot(copy) => match snapshot::read(copy, found.meta.identity.length) {
+            Content::MemfdCopy(copy) => match memfd_copy::read(copy, found.meta.identity.length) {
                 Ok(file) => (BoxBody::new(multipart::gather(pieces, &file)), in_flight),
                 Err(_) => return self.refuse(StatusCode::INTERNAL_SERVER_ERROR).into(),
             },
             Content::File(file) => {
                 let in_flight = Rc::new(RefCell::new(Some(in_flight)));
                 let flight = Flight::Shared(Rc::clone(&in_flight));
-                let watched = Rc::new(Watched {
+                let watched = Rc::new(GuardedFile {
                     file: Arc::clone(file),
                     identity: found.meta.identity,
                     in_flight,
@@ -181,33 +185,33 @@ impl Files {
                 return self.set_file_body(answer, flight, watched, pieces, is_of_ours);
             }
         };
-        Sent { flight: Flight::Own(in_flight), ..answer.set_body(body).into() }
+        FileAnswer { flight: Flight::Own(in_flight), ..answer.set_body(body).into() }
     }
 
     fn set_file_body(
         &self,
         mut answer: HttpResponse,
         flight: Flight,
-        watched: Rc<Watched>,
+        watched: Rc<GuardedFile>,
         pieces: VecDeque<Piece>,
         is_of_ours: bool,
-    ) -> Sent {
+    ) -> FileAnswer {
         if is_of_ours {
             let segments = body::segments(pieces, &watched.file);
             let guard: Option<Rc<dyn FileGuard>> = Some(watched);
             answer.extensions_mut().insert(DirectBody { segments, passage: self.shared.passage, guard });
-            return Sent { flight, ..answer.into() };
+            return FileAnswer { flight, ..answer.into() };
         }
-        // One part is the stream of actix-files, which is the body already.
+        // For one part, actix-files has already set the body.
         if pieces.len() > 1 {
             answer = answer.set_body(body::stream(pieces, Arc::clone(&watched.file)));
         }
-        Sent { flight, guard: Some(watched), ..answer.into() }
+        FileAnswer { flight, guard: Some(watched), ..answer.into() }
     }
 }
 
-/// Whether a file is still in this state, as far as actix-files takes notice of it.
-fn is_of(metadata: &Metadata, identity: &Identity) -> bool {
+/// Whether the metadata of a file is that of this state, as far as actix-files uses it.
+fn is_of(metadata: &Metadata, identity: &FileState) -> bool {
     let stamp = identity.stamp();
     let modified = if metadata.mtime() < 0 { 0 } else { metadata.mtime() };
     (metadata.len(), modified, metadata.mtime_nsec())
@@ -218,12 +222,12 @@ fn open_error(error: &io::Error) -> OpenError {
     error.raw_os_error().map_or(OpenError::Failed(Errno::IO), |code| Errno::from_raw_os_error(code).into())
 }
 
-/// A header value of visible characters; other text results in an empty one.
+/// A header value of visible ASCII characters; any other text results in an empty value.
 fn visible(text: String) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// The embedded probe file, for a folder that has none.
-pub(super) fn embedded_probe() -> Found {
-    Found::embedded(PROBE, Bytes::from_static(include_bytes!("../../files/plshelp.txt")))
+/// The embedded probe file, for a folder without one.
+pub(super) fn embedded_probe() -> FoundFile {
+    FoundFile::embedded(PROBE, Bytes::from_static(include_bytes!("../../files/plshelp.txt")))
 }

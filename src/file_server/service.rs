@@ -1,4 +1,4 @@
-//! The file server as a service of any actix-web application.
+//! The file server as a service for any actix-web application.
 
 use std::future::{Ready, ready};
 use std::path::PathBuf;
@@ -11,18 +11,18 @@ use actix_service::{Service, ServiceFactory};
 use actix_web::dev::{AppService, HttpServiceFactory, ResourceDef, ServiceRequest, ServiceResponse};
 use tokio::sync::Semaphore;
 
-use super::files::{Answering, Files, Shared};
+use super::files::{Answering, FileServerState, Files};
 use super::listing;
 use super::load::Load;
-use super::metrics::WorkerCounters;
+use super::metrics::FileServerCounters;
 use super::root::{Root, RootError};
 use crate::http::pages::Pages;
 use crate::http::transport::Passage;
 
 /// A folder that is served by an actix-web `App`.
 ///
-/// It is a service for [`App::service`](actix_web::App::service) and for `default_service`, in an `App` or a scope. Clones
-/// serve the same folder; each worker thread keeps its small files in memory.
+/// It is a service for [`App::service`](actix_web::App::service) and for `default_service`, in an `App` or a scope.
+/// Clones serve the same folder; each worker thread has its own cache of small files.
 ///
 /// ```
 /// use actix_web::{App, test};
@@ -46,23 +46,22 @@ use crate::http::transport::Passage;
 /// # });
 /// ```
 ///
-/// On a stock `HttpServer` the bytes of large files are streamed by actix-files, with 64 KiB in memory for each download.
-/// What only the transport of `fingerpost server` has is missing there: sendfile, the replay of answers to plain
-/// requests, pages for errors of the HTTP parser, deadlines for request heads, limits for slow readers, and probes that
-/// are told about a stop.
+/// On a stock `HttpServer`, actix-files streams large files with 64 KiB of memory for each download. The parts that
+/// belong to the transport of `fingerpost server` are absent: sendfile, the fast path, pages for errors of the HTTP
+/// parser, deadlines for request heads, limits for slow readers, and the 503 for probes during a stop.
 #[derive(Debug, Clone)]
 pub struct FileService {
-    shared: Arc<Shared>,
+    shared: Arc<FileServerState>,
     prefix: Arc<str>,
 }
 
 impl FileService {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<FileServerState>) -> Self {
         Self { shared, prefix: Arc::from("") }
     }
 
-    /// The same below this path, such as `/files`: it is what requests for the folder itself begin with, and is removed
-    /// from their paths. In a scope, the path of the scope is part of it.
+    /// The same service below a path, such as `/files`, which is removed from the paths of requests. In a scope, the
+    /// path of the scope is part of it.
     #[must_use]
     pub fn at(&self, prefix: &str) -> Self {
         Self { shared: Arc::clone(&self.shared), prefix: Arc::from(prefix.trim_end_matches('/')) }
@@ -79,23 +78,23 @@ impl ServiceFactory<ServiceRequest> for FileService {
     type Response = ServiceResponse;
     type Error = actix_web::Error;
     type Config = ();
-    type Service = WorkerService;
+    type Service = FileWorkerService;
     type InitError = ();
-    type Future = Ready<Result<WorkerService, ()>>;
+    type Future = Ready<Result<FileWorkerService, ()>>;
 
     fn new_service(&self, (): ()) -> Self::Future {
         let files = Files::of_thread(&self.shared);
-        ready(Ok(WorkerService { files, prefix: Rc::from(&*self.prefix) }))
+        ready(Ok(FileWorkerService { files, prefix: Rc::from(&*self.prefix) }))
     }
 }
 
 /// A [`FileService`] on one worker thread.
-pub struct WorkerService {
+pub struct FileWorkerService {
     files: Rc<Files>,
     prefix: Rc<str>,
 }
 
-impl Service<ServiceRequest> for WorkerService {
+impl Service<ServiceRequest> for FileWorkerService {
     type Response = ServiceResponse;
     type Error = actix_web::Error;
     type Future = Answering;
@@ -130,31 +129,32 @@ impl FileServiceBuilder {
         }
     }
 
-    /// Memory for files of up to 128 KiB, in bytes for each worker thread; 16 MiB by default.
+    /// Limit of the cache of files up to 128 KiB, in bytes for each worker thread. The default is 16 MiB.
     #[must_use]
     pub fn cache_bytes(self, cache_bytes: u64) -> Self {
         Self { cache_bytes, ..self }
     }
 
-    /// The `Cache-Control` of every file; none by default.
+    /// The `Cache-Control` of every file. The default is no such header.
     #[must_use]
     pub fn cache_control(self, value: HeaderValue) -> Self {
         Self { cache_control: Some(value), ..self }
     }
 
-    /// Whether folders without `index.html` are listed; false by default.
+    /// Whether folders without `index.html` are listed. The default is false.
     #[must_use]
     pub fn listing(self, listing: bool) -> Self {
         Self { listing, ..self }
     }
 
-    /// Whether `name.br`, `name.zst` and `name.gz` are sent in place of `name` to clients that accept them; false by default.
+    /// Whether `name.br`, `name.zst` and `name.gz` are sent in place of `name` to clients that accept them. The
+    /// default is false.
     #[must_use]
     pub fn precompressed(self, precompressed: bool) -> Self {
         Self { precompressed, ..self }
     }
 
-    /// The pages of errors; those of `fingerpost server` by default.
+    /// The error pages. The default are those of `fingerpost server`.
     #[must_use]
     pub fn pages(self, pages: Pages) -> Self {
         Self { pages, ..self }
@@ -162,7 +162,7 @@ impl FileServiceBuilder {
 
     /// Opens the folder.
     pub fn files(self) -> Result<FileService, RootError> {
-        Ok(FileService::new(Arc::new(Shared {
+        Ok(FileService::new(Arc::new(FileServerState {
             root: Arc::new(Root::open(&self.root)?),
             pages: self.pages,
             cache_control: self.cache_control,
@@ -173,7 +173,7 @@ impl FileServiceBuilder {
             digests: None,
             load: Arc::new(Load::new(rand::random())),
             log: None,
-            counters: vec![Arc::new(WorkerCounters::default())],
+            counters: vec![Arc::new(FileServerCounters::default())],
             next_worker: AtomicUsize::new(0),
             phases: None,
         })))
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_mounted_below_a_path_in_a_scope_and_as_the_default() {
+    fn a_folder_can_be_mounted_below_a_path_in_a_scope_and_as_the_default() {
         let folder = folder();
         let files = FileServer::builder(folder.path()).files().unwrap();
         run(async {
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_request_comes_back_as_it_was() {
+    fn the_request_is_restored_after_the_answer() {
         let folder = folder();
         let files = FileServer::builder(folder.path()).files().unwrap();
         run(async {

@@ -1,4 +1,4 @@
-//! `[server]`: raw as read, and validated.
+//! The settings in `[server]`, raw and validated.
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -10,13 +10,13 @@ use serde::Deserialize;
 
 use super::access_log::Format;
 use super::digests::DigestPlan;
-use super::snapshot;
-use crate::http::listener::Place;
+use super::memfd_copy;
+use crate::http::listener::ListenAddress;
 use crate::http::transport::{Limits, Passage};
 use crate::open_files::{Need, SettingsOrigin};
 use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 
-/// The keys of `[server]`; `config/default.toml` explains each.
+/// The keys of `[server]` as read; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml has one comment for each key, and is their one source")]
@@ -52,38 +52,38 @@ pub struct RawServerSettings {
     pub access_log_format: Format,
 }
 
-/// Settings of a file server that make sense.
+/// Validated settings of a file server.
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
     /// The folder whose files are served.
     pub root: PathBuf,
-    /// Where to listen.
-    pub listen: Place,
+    /// The listen address.
+    pub listen: ListenAddress,
     /// A folder of pages that replace the built-in ones.
     pub pages: Option<PathBuf>,
-    /// HTTP worker threads, at least one.
+    /// The number of HTTP worker threads, at least one.
     pub workers: usize,
-    /// Memory for small files, over all workers.
+    /// Limit of the cache of small files over all workers, in bytes.
     pub cache_bytes: u64,
-    /// Sent with every file but the probe file.
+    /// Value of `Cache-Control` for every file except the probe file.
     pub cache_control: Option<HeaderValue>,
     /// Whether folders without an index are listed.
     pub listing: bool,
-    /// Whether compressed files beside others are sent to clients that want them.
+    /// Whether precompressed files are sent to clients that accept them.
     pub precompressed: bool,
-    /// How digests of the files are made, if they are.
+    /// How digests are computed; `None` if they are disabled.
     pub digests: Option<DigestPlan>,
-    /// What a client may take.
+    /// The limits for clients.
     pub limits: Limits,
-    /// How long downloads may go on after a stop was asked for.
+    /// Maximum time for downloads after a stop request.
     pub drain_timeout: Duration,
-    /// Where the admin listener listens, host and port.
+    /// Host and port of the admin listener.
     pub admin: Option<(String, u16)>,
     /// How the bytes of large files get to the socket.
     pub passage: Passage,
-    /// The file that gets a line for each answer.
+    /// The path of the access log.
     pub access_log: Option<PathBuf>,
-    /// How such a line looks.
+    /// The format of the access log.
     pub access_log_format: Format,
 }
 
@@ -127,7 +127,7 @@ impl TryFrom<RawServerSettings> for ServerSettings {
         };
         Ok(Self {
             root: raw.root,
-            listen: Place::new(raw.host, raw.port, raw.unix_socket, &raw.unix_socket_mode).map_err(
+            listen: ListenAddress::new(raw.host, raw.port, raw.unix_socket, &raw.unix_socket_mode).map_err(
                 |reason| SettingsError::value("server.unix_socket_mode", &raw.unix_socket_mode, reason),
             )?,
             pages: Some(raw.pages).filter(|path| !path.is_empty()).map(PathBuf::from),
@@ -159,16 +159,16 @@ impl TryFrom<RawServerSettings> for ServerSettings {
     }
 }
 
-/// The files that the thread of digests holds open at most.
+/// Maximum number of descriptors of the thread that computes digests.
 const DIGEST_FILES: u64 = 100;
 
 impl ServerSettings {
-    /// The files and sockets that may be open: a download of a large file has two, each walk and digest some, and so
-    /// have the copies of files that are asked for often.
+    /// The need for descriptors: a download of a large file has two, and each walk, digest and in-memory copy of a
+    /// frequently requested file has one or more.
     #[must_use]
     pub fn open_files(&self) -> Need {
         let digests = if self.digests.is_some() { DIGEST_FILES } else { 0 };
-        let copies = if self.passage == Passage::Kernel { snapshot::MOST * self.workers } else { 0 };
+        let copies = if self.passage == Passage::Kernel { memfd_copy::MOST * self.workers } else { 0 };
         let downloads = (self.limits.connections as u64).saturating_mul(2);
         let is_default = settings::defaults()
             .is_some_and(|defaults| self.limits.connections == defaults.server.max_connections);
@@ -177,8 +177,8 @@ impl ServerSettings {
     }
 }
 
-fn digest_plan(kept_in: &str, rate: ByteSize) -> Result<Option<DigestPlan>, SettingsError> {
-    let kept_in = match kept_in {
+fn digest_plan(file: &str, rate: ByteSize) -> Result<Option<DigestPlan>, SettingsError> {
+    let file = match file {
         "off" => return Ok(None),
         "memory" => None,
         "" => {
@@ -190,7 +190,7 @@ fn digest_plan(kept_in: &str, rate: ByteSize) -> Result<Option<DigestPlan>, Sett
         }
         file => Some(PathBuf::from(file)),
     };
-    Ok(Some(DigestPlan { kept_in, rate: NonZeroU64::new(rate.as_u64()) }))
+    Ok(Some(DigestPlan { file, rate: NonZeroU64::new(rate.as_u64()) }))
 }
 
 #[cfg(test)]
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_make_sense() {
+    fn the_defaults_are_valid() {
         let settings: ServerSettings =
             crate::settings::load(None, Vec::new()).unwrap().server.try_into().unwrap();
         assert_eq!(settings.cache_bytes, 64 << 20);
@@ -210,16 +210,16 @@ mod tests {
     }
 
     #[test]
-    fn digests_are_off_in_memory_or_in_a_file() {
+    fn digests_are_disabled_or_in_memory_or_in_a_file() {
         let plan = |value| load("server.digests", value).unwrap().digests;
         assert!(plan("off").is_none());
-        assert!(plan("memory").unwrap().kept_in.is_none());
-        assert_eq!(plan("./off").unwrap().kept_in, Some(PathBuf::from("./off")));
+        assert!(plan("memory").unwrap().file.is_none());
+        assert_eq!(plan("./off").unwrap().file, Some(PathBuf::from("./off")));
         assert_eq!(load("server.digest_rate", "0").unwrap().digests.unwrap().rate, None);
     }
 
     #[test]
-    fn what_makes_no_sense_is_named() {
+    fn an_error_names_the_invalid_key() {
         for (key, value) in [
             ("server.head_timeout", "0s"),
             ("server.max_connections", "0"),

@@ -1,31 +1,31 @@
-//! A file that stands in for one in memory when actix-files is asked about it.
+//! A file that replaces a cached file when actix-files evaluates a request.
 //!
-//! [`NamedFile`](actix_files::NamedFile) reads length and modification time from an open file, of which cached files have
-//! none, for the process may hold far more small files in memory than descriptors. An empty file in memory is given
-//! their length and time instead. So `NamedFile` decides about exactly the state that is cached, without a disk.
+//! [`NamedFile`](actix_files::NamedFile) reads length and modification time from an open file. Cached files have no
+//! descriptor, because the process may hold far more of them than descriptors. An empty memfd gets their length and
+//! time instead, so `NamedFile` evaluates exactly the cached state, without a disk.
 
 use std::cell::{Cell, OnceCell};
 use std::fs::File;
 use std::io;
 use std::time::SystemTime;
 
-use super::snapshot;
+use super::memfd_copy;
 
 /// The stand-in of one worker.
 #[derive(Debug, Default)]
 pub(super) struct StandIn {
     file: OnceCell<File>,
-    /// The length and the time that it has.
+    /// The current length and modification time.
     shown: Cell<Option<(u64, SystemTime)>>,
 }
 
 impl StandIn {
-    /// An open file of this length and modification time. Its bytes mean nothing, and later calls change it.
+    /// An open file of this length and modification time. Its bytes are meaningless, and the next call changes it.
     pub(super) fn show(&self, length: u64, modified: SystemTime) -> io::Result<File> {
         let file = if let Some(file) = self.file.get() {
             file
         } else {
-            let made = snapshot::create().map(File::from).or_else(|_| tempfile::tempfile())?;
+            let made = memfd_copy::create().map(File::from).or_else(|_| tempfile::tempfile())?;
             self.file.get_or_init(|| made)
         };
         let wanted = (length, modified);
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_has_the_length_and_the_time_of_one_file_after_the_other() {
+    fn it_takes_the_length_and_the_time_of_each_file() {
         let stand_in = StandIn::default();
         for (length, seconds) in [(10, 0x2ebc_98a1), (10, 0), (128 << 10, 0), (0, 1)] {
             let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);

@@ -1,4 +1,4 @@
-//! Files as they are answered: small ones in memory, large ones open. One store for each worker thread.
+//! The files of one worker thread: small files in memory, large files open.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,65 +19,65 @@ use tokio::time::Instant;
 use super::cache::Cache;
 use super::digests;
 use super::media;
-use super::metrics::WorkerCounters;
-use super::nowait::{self, Nowait};
+use super::memfd_copy;
+use super::metrics::FileServerCounters;
 use super::replay::Replays;
-use super::root::{Identity, OpenError, Patience, Root, Stamp};
-use super::snapshot;
+use super::root::{BlockingIo, FileState, OpenError, Root, Stamp};
 use super::validators::Validators;
+use crate::http::nowait::{self, NowaitRead};
 use crate::http::transport::Passage;
 
-/// Files up to this size are answered from memory.
+/// Maximum size of a file that is sent from memory, in bytes.
 pub const SMALL: u64 = 128 << 10;
 
-/// A file in memory is looked at again once this has passed: its answer is never staler than that.
+/// A file in memory is compared with the disk if the last comparison is older. This bounds the age of an answer.
 pub const FRESH: Duration = Duration::from_secs(1);
 
-/// What answers tell about one state of a file, computed once for each worker.
+/// The metadata of one state of a file, computed once for each worker.
 #[derive(Debug)]
 pub struct Meta {
-    /// The state.
-    pub identity: Identity,
-    /// What tells that state from another.
+    /// The state of the file.
+    pub identity: FileState,
+    /// The entity tag and the modification date.
     pub validators: Validators,
     /// The content type.
     pub media_type: Mime,
     /// The `Repr-Digest`, once it is known.
     pub digest: OnceLock<HeaderValue>,
-    /// Whether the digest was requested.
-    pub is_digest_asked: AtomicBool,
-    /// Heads of earlier answers.
+    /// Whether the digest was requested from the thread that computes it.
+    pub is_digest_requested: AtomicBool,
+    /// Recorded heads of answers.
     pub(super) replays: Replays,
 }
 
 impl Meta {
-    fn new(path: &[u8], identity: Identity) -> Self {
+    fn new(path: &[u8], identity: FileState) -> Self {
         let Stamp { length, modified, changed } = identity.stamp();
         Self {
             identity,
             validators: Validators::new(modified, changed, length, SystemTime::now()),
             media_type: media::media_type(path),
             digest: OnceLock::new(),
-            is_digest_asked: AtomicBool::new(false),
+            is_digest_requested: AtomicBool::new(false),
             replays: Replays::default(),
         }
     }
 }
 
-/// A file that can be answered.
+/// A file that can be sent.
 #[derive(Debug, Clone)]
-pub struct Found {
-    /// What the answer tells about it.
+pub struct FoundFile {
+    /// The metadata.
     pub meta: Rc<Meta>,
-    /// Its bytes.
+    /// The bytes.
     pub content: Content,
 }
 
-impl Found {
-    /// Bytes that are part of the program, under the name of a file.
+impl FoundFile {
+    /// A file whose bytes are part of the program.
     #[must_use]
     pub fn embedded(name: &[u8], bytes: Bytes) -> Self {
-        let identity = Identity::embedded(bytes.len() as u64);
+        let identity = FileState::embedded(bytes.len() as u64);
         let meta = Meta { digest: digests::header_of(&bytes).into(), ..Meta::new(name, identity) };
         Self { meta: Rc::new(meta), content: Content::Memory(bytes) }
     }
@@ -86,51 +86,57 @@ impl Found {
 /// The bytes of a file.
 #[derive(Debug, Clone)]
 pub enum Content {
-    /// All of them, in memory.
+    /// All bytes, in memory.
     Memory(Bytes),
-    /// All of them, in memory that the kernel can send from.
-    Snapshot(Arc<File>),
-    /// To be read from here.
+    /// All bytes, in a memfd.
+    MemfdCopy(Arc<File>),
+    /// An open file.
     File(Arc<File>),
 }
 
 /// The result of opening a file.
 #[derive(Debug, Clone)]
 enum Loaded {
-    /// The file is in the state that is cached.
+    /// The file is in the cached state.
     Same,
-    /// It is in this state.
-    Read(Identity, Content),
+    /// The file is in this state.
+    Read(FileState, Content),
 }
 
 type Loading = Shared<LocalBoxFuture<'static, Result<Loaded, OpenError>>>;
 
-/// Gives files by their path, from memory where they are small and were looked at a moment ago.
-pub struct Store {
+/// Returns files by path: small files from memory if they were compared with the disk a moment ago, others from the
+/// disk.
+pub struct FileStore {
     root: Arc<Root>,
     cache: RefCell<Cache>,
-    counters: Arc<WorkerCounters>,
+    counters: Arc<FileServerCounters>,
     passage: Passage,
-    /// Files that are being read from a disk: one read for all who wait.
+    /// Reads from a disk that are in progress. Requests for the same file wait for one read.
     loading: RefCell<HashMap<Box<[u8]>, Loading>>,
 }
 
-impl Store {
-    /// A store that keeps at most this many bytes of small files in memory.
+impl FileStore {
+    /// A store whose cache holds at most `cache_bytes` bytes.
     #[must_use]
-    pub fn new(root: Arc<Root>, cache_bytes: u64, passage: Passage, counters: Arc<WorkerCounters>) -> Self {
+    pub fn new(
+        root: Arc<Root>,
+        cache_bytes: u64,
+        passage: Passage,
+        counters: Arc<FileServerCounters>,
+    ) -> Self {
         let cache = RefCell::new(Cache::new(cache_bytes));
         Self { root, cache, counters, passage, loading: RefCell::default() }
     }
 
-    /// The file if it can be had without waiting for a disk; [`OpenError::WouldBlock`] if it cannot.
-    pub fn get(&self, path: &[u8], now: Instant) -> Result<Found, OpenError> {
+    /// The file, if it is available without waiting for a disk; [`OpenError::WouldBlock`] otherwise.
+    pub fn get(&self, path: &[u8], now: Instant) -> Result<FoundFile, OpenError> {
         let cached = self.cache.borrow_mut().get(path, now);
         self.get_known(path, cached, now)
     }
 
-    /// The same for a file that is in memory; none if it is not, or only a disk can tell whether it changed.
-    pub fn get_cached(&self, path: &[u8], now: Instant) -> Option<Found> {
+    /// The file from memory. `None` if it is not cached, or if the comparison with the disk is due and would wait.
+    pub fn get_cached(&self, path: &[u8], now: Instant) -> Option<FoundFile> {
         let cached = self.cache.borrow_mut().get(path, now)?;
         self.get_known(path, Some(cached), now).ok()
     }
@@ -138,33 +144,33 @@ impl Store {
     fn get_known(
         &self,
         path: &[u8],
-        cached: Option<(Found, Duration)>,
+        cached: Option<(FoundFile, Duration)>,
         now: Instant,
-    ) -> Result<Found, OpenError> {
+    ) -> Result<FoundFile, OpenError> {
         let known = match cached {
             Some((found, age)) if age < FRESH => {
                 self.counters.cache_hits.fetch_add(1, Ordering::Relaxed);
-                return Ok(self.with_snapshot(path, found));
+                return Ok(self.with_memfd_copy(path, found));
             }
-            // A provisional tag is due to be replaced.
+            // A provisional tag must be replaced, so the file is read again.
             Some((found, _)) => Some(found.meta.identity).filter(|_| !found.meta.validators.is_provisional),
             None => None,
         };
         self.counters.cache_misses.fetch_add(1, Ordering::Relaxed);
-        let loaded = load(&self.root, path, known, Patience::Cached);
+        let loaded = load(&self.root, path, known, BlockingIo::Forbidden);
         self.settle(path, loaded, now)
     }
 
-    /// A file that is asked for again while it is in memory goes on as a copy that the kernel can send from.
-    fn with_snapshot(&self, path: &[u8], mut found: Found) -> Found {
+    /// Moves a cached file to a memfd at its second request.
+    fn with_memfd_copy(&self, path: &[u8], mut found: FoundFile) -> FoundFile {
         let Content::Memory(bytes) = &found.content else { return found };
-        if self.passage != Passage::Kernel || (bytes.len() as u64) < snapshot::SMALLEST {
+        if self.passage != Passage::Kernel || (bytes.len() as u64) < memfd_copy::SMALLEST {
             return found;
         }
-        let has_room = self.cache.borrow().snapshots() < snapshot::MOST;
-        // Without one, as where descriptors run out, the bytes go out from where they are.
-        if let Some(copy) = has_room.then(|| snapshot::of(bytes).ok()).flatten() {
-            found.content = Content::Snapshot(Arc::new(copy));
+        let has_room = self.cache.borrow().memfd_copies() < memfd_copy::MOST;
+        // If the copy fails, for instance for lack of descriptors, the bytes are sent from memory of the process.
+        if let Some(copy) = has_room.then(|| memfd_copy::of(bytes).ok()).flatten() {
+            found.content = Content::MemfdCopy(Arc::new(copy));
             self.cache.borrow_mut().keep_as(path, found.content.clone());
         } else {
             self.counters.copies_left_out.fetch_add(1, Ordering::Relaxed);
@@ -172,8 +178,8 @@ impl Store {
         found
     }
 
-    /// The file, read by a thread that may wait for a disk.
-    pub async fn read(&self, path: &[u8]) -> Result<Found, OpenError> {
+    /// The file, opened by a thread that may wait for a disk.
+    pub async fn read(&self, path: &[u8]) -> Result<FoundFile, OpenError> {
         let loading = self.loading.borrow().get(path).cloned();
         let (loading, forget) = match loading {
             Some(loading) => (loading, None),
@@ -186,7 +192,7 @@ impl Store {
 
     fn start(&self, path: &[u8]) -> Loading {
         let (root, owned) = (Arc::clone(&self.root), path.to_owned());
-        let reading = actix_rt::task::spawn_blocking(move || load(&root, &owned, None, Patience::Disk));
+        let reading = actix_rt::task::spawn_blocking(move || load(&root, &owned, None, BlockingIo::Allowed));
         // A task that panics has no result; the file counts as unreadable.
         let reading = async move { reading.await.unwrap_or(Err(OpenError::Failed(Errno::IO))) };
         let loading = reading.boxed_local().shared();
@@ -199,14 +205,14 @@ impl Store {
         path: &[u8],
         loaded: Result<Loaded, OpenError>,
         now: Instant,
-    ) -> Result<Found, OpenError> {
+    ) -> Result<FoundFile, OpenError> {
         let mut cache = self.cache.borrow_mut();
         match loaded {
             Ok(Loaded::Same) => cache.confirm(path, now).ok_or(OpenError::WouldBlock),
             Ok(Loaded::Read(identity, content)) => {
-                let found = Found { meta: Rc::new(Meta::new(path, identity)), content };
+                let found = FoundFile { meta: Rc::new(Meta::new(path, identity)), content };
                 match &found.content {
-                    Content::Memory(_) | Content::Snapshot(_) => {
+                    Content::Memory(_) | Content::MemfdCopy(_) => {
                         let evicted = cache.insert(path, found.clone(), now);
                         self.counters.cache_evictions.fetch_add(evicted, Ordering::Relaxed);
                     }
@@ -224,10 +230,10 @@ impl Store {
     }
 }
 
-/// Ends the time in which others may wait for a read with the request that began it, also where that is given up: what
-/// was read then is not for whoever comes later.
+/// Removes a read from [`FileStore::loading`] when the request that started it ends or is dropped, so that later requests
+/// do not get bytes that were read before them.
 struct Forget<'a> {
-    store: &'a Store,
+    store: &'a FileStore,
     path: &'a [u8],
 }
 
@@ -237,40 +243,45 @@ impl Drop for Forget<'_> {
     }
 }
 
-/// Looks at a file, and reads it when it is small and not `known`.
-fn load(root: &Root, path: &[u8], known: Option<Identity>, patience: Patience) -> Result<Loaded, OpenError> {
-    let (file, identity) = root.file(path, patience)?;
-    // A file that was replaced by one of the same size and time is another.
+/// Opens a file, and reads it if it is small and not in the state `known`.
+fn load(
+    root: &Root,
+    path: &[u8],
+    known: Option<FileState>,
+    blocking_io: BlockingIo,
+) -> Result<Loaded, OpenError> {
+    let (file, identity) = root.file(path, blocking_io)?;
+    // A file that was replaced by another of the same size and time has another inode or ctime.
     if known.is_some_and(|known| known == identity && known.stamp() == identity.stamp()) {
         return Ok(Loaded::Same);
     }
     let content = if identity.length <= SMALL {
-        Content::Memory(read_whole(&file, identity, patience)?)
+        Content::Memory(read_whole(&file, identity, blocking_io)?)
     } else {
         Content::File(Arc::new(file))
     };
     Ok(Loaded::Read(identity, content))
 }
 
-/// All bytes of a file that is in this state before and after.
-fn read_whole(file: &File, identity: Identity, patience: Patience) -> Result<Bytes, OpenError> {
+/// Reads all bytes of a file, and checks that its state is the same before and after.
+fn read_whole(file: &File, identity: FileState, blocking_io: BlockingIo) -> Result<Bytes, OpenError> {
     let mut bytes = vec![0; identity.length as usize];
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        let read = match patience {
-            Patience::Cached => match nowait::read_at(file, rest, filled as u64)? {
-                Nowait::Read(read) => read,
-                Nowait::NotInMemory | Nowait::Unknown => return Err(OpenError::WouldBlock),
+        let read = match blocking_io {
+            BlockingIo::Forbidden => match nowait::read_at(file, rest, filled as u64)? {
+                NowaitRead::Read(read) => read,
+                NowaitRead::NotInMemory | NowaitRead::Unknown => return Err(OpenError::WouldBlock),
             },
-            Patience::Disk => retry_on_intr(|| pread(file, &mut *rest, filled as u64))?,
+            BlockingIo::Allowed => retry_on_intr(|| pread(file, &mut *rest, filled as u64))?,
         };
         if read == 0 {
             return Err(OpenError::Failed(Errno::IO));
         }
         filled += read;
     }
-    // Whoever writes while we read would otherwise leave half of each state under one entity tag.
-    if Identity::of(file)? == identity { Ok(bytes.into()) } else { Err(OpenError::WouldBlock) }
+    // Without this check, a write during the read would mix two states under one entity tag.
+    if FileState::of(file)? == identity { Ok(bytes.into()) } else { Err(OpenError::WouldBlock) }
 }
 
 #[cfg(test)]
@@ -281,16 +292,16 @@ mod tests {
     use super::*;
     use crate::http::transport::Passage;
 
-    /// One look at a future, of which nothing is expected.
+    /// Polls a future once; it must be pending.
     async fn poll_once<F: Future>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
         std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
     }
 
     #[test]
-    fn a_read_that_is_given_up_is_not_answered_to_later_requests() {
+    fn a_cancelled_read_is_not_used_by_later_requests() {
         let folder = tempfile::tempdir().unwrap();
         let root = Arc::new(Root::open(folder.path()).unwrap());
-        let store = Store::new(root, 1 << 20, Passage::Memory, Arc::default());
+        let store = FileStore::new(root, 1 << 20, Passage::Memory, Arc::default());
         let write = |text: &str| std::fs::write(folder.path().join("file"), text).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
@@ -306,11 +317,11 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_a_read_that_another_gave_up_gets_it() {
+    fn a_request_that_waits_for_a_cancelled_read_gets_the_file() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), "hello").unwrap();
         let root = Arc::new(Root::open(folder.path()).unwrap());
-        let store = Store::new(root, 1 << 20, Passage::Memory, Arc::default());
+        let store = FileStore::new(root, 1 << 20, Passage::Memory, Arc::default());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let mut given_up = Box::pin(store.read(b"file"));

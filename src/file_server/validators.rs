@@ -1,13 +1,13 @@
 //! Entity tag and modification date of a file (RFC 9110, section 8.8), from its times and its length. Pure.
 //!
-//! The usual tag consists of modification time in seconds and length: it is equal on every mirror that keeps modification
-//! times. That is not enough for two kinds of files, whose tag also has the time of the last change (ctime):
+//! The usual tag consists of modification time in seconds and length. It is equal on every mirror that preserves
+//! modification times. Two kinds of files need the time of the last status change (ctime) in their tag:
 //!
 //! - A file that was modified less than a second ago may be modified again within the same second.
-//! - Reproducible builds and container layers give every file the time 0 or 1, in each version.
+//! - Reproducible builds and container layers set the time of every file to 0 or 1, in each version.
 //!
-//! A modification time in the future was set on purpose or by a clock that is ahead. Such a clock may
-//! set the same second again, so the file counts as just modified.
+//! A modification time in the future was set on purpose or by a clock that is ahead. Such a clock may set the same
+//! second again, so the file counts as just modified.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,35 +15,35 @@ use actix_http::header::HeaderValue;
 
 use super::root::Time;
 
-/// Age from which on the modification time in seconds identifies a version.
+/// Minimum age at which the modification time in seconds identifies a version.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// Age of a change from which on the time of the change identifies a version: file systems take it from a clock that
-/// advances up to 10 ms at a time.
+/// Minimum age at which the time of a change identifies a version: the clock of a file system advances in steps of up
+/// to 10 ms.
 const CHANGE_SETTLED: Duration = Duration::from_millis(200);
 
-/// The same for a file system that keeps whole seconds.
+/// The same for a file system that stores whole seconds.
 const SECONDS_SETTLED: Duration = Duration::from_secs(2);
 
-/// The last second that an HTTP date can name: the end of the year 9999.
+/// The last second of an HTTP date: the end of the year 9999.
 const LAST_SECOND: i64 = 253_402_300_799;
 
 /// The validators of one version of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Validators {
-    /// The entity tag: `"<mtime>-<length>"` as nginx has it, or `"<mtime>-<length>-<ctime>"`, with `W/` in front if the
+    /// The entity tag: `"<mtime>-<length>"` as in nginx, or `"<mtime>-<length>-<ctime>"`, with the prefix `W/` if the
     /// tag is weak. Numbers are hexadecimal, ctime is in nanoseconds.
     pub etag: HeaderValue,
     /// The modification time in whole seconds. `None` if it identifies no version (0, 1 or earlier) or lies in the future.
     pub modified: Option<SystemTime>,
-    /// The same as the value of `Last-Modified`.
+    /// The value of `Last-Modified`: the same time as an HTTP date.
     pub last_modified: Option<HeaderValue>,
     /// Whether the same version gets another tag once it is older.
     pub is_provisional: bool,
 }
 
 impl Validators {
-    /// The validators of a file with these times and this length at the time `now`.
+    /// The validators of a file with these times and this length, at the time `now`.
     #[must_use]
     pub fn new(modified: Time, changed: Time, length: u64, now: SystemTime) -> Self {
         let seconds = modified.0;
@@ -77,20 +77,20 @@ impl Validators {
         Self { etag, ..self.clone() }
     }
 
-    /// Whether an entity tag of a request is equal to the tag in the strong comparison: both are strong.
+    /// Whether an entity tag of a request matches in the strong comparison: equal, and both strong.
     #[must_use]
     pub fn matches_strongly(&self, tag: &[u8]) -> bool {
         tag == self.etag.as_bytes() && !tag.starts_with(b"W/")
     }
 
-    /// Whether an entity tag of a request is equal to the tag in the weak comparison.
+    /// Whether an entity tag of a request matches in the weak comparison.
     #[must_use]
     pub fn matches_weakly(&self, tag: &[u8]) -> bool {
         opaque(tag) == opaque(self.etag.as_bytes())
     }
 }
 
-/// An entity tag without the mark of a weak one.
+/// An entity tag without the prefix of weak tags.
 fn opaque(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
 }
@@ -109,8 +109,8 @@ fn nanoseconds((seconds, nanoseconds): Time) -> i128 {
     i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
 }
 
-/// Whether a file of the time `sibling` is older than one of the time `original`, as far as both times are precise.
-/// Programs that copy a time may keep whole seconds, milliseconds, microseconds or 100 ns of it.
+/// Whether `sibling` is older than `original`, compared with the lower precision of both. Programs that copy a time
+/// may truncate it to seconds, milliseconds, microseconds or 100 ns.
 #[must_use]
 pub fn is_older(sibling: Time, original: Time) -> bool {
     let precision = precision(sibling).max(precision(original));
@@ -118,7 +118,7 @@ pub fn is_older(sibling: Time, original: Time) -> bool {
     rounded(sibling) < rounded(original)
 }
 
-/// The unit that a time was probably kept in, in nanoseconds.
+/// The unit in which a time was probably stored, in nanoseconds.
 fn precision((_, nanoseconds): Time) -> i128 {
     [1_000_000_000, 1_000_000, 1000, 100]
         .into_iter()
@@ -156,23 +156,23 @@ mod tests {
     }
 
     #[test]
-    fn a_young_file_has_a_tag_of_its_own() {
+    fn a_recently_modified_file_has_a_tag_with_its_ctime() {
         let modified = (MODIFIED, 0);
         let first = tag(modified, (MODIFIED, 5), at(MODIFIED, 100));
         assert!(first.starts_with("W/\"2ebc98a1-3e8-"), "{first}");
         assert_ne!(first, tag(modified, (MODIFIED, 6), at(MODIFIED, 100)));
-        // Strong as soon as another change would have another time.
+        // The tag is strong as soon as another change would have another time.
         assert_eq!(format!("W/{}", tag(modified, (MODIFIED, 5), at(MODIFIED, 300_000_000))), first);
-        // Whole seconds tell less.
+        // Whole seconds are less precise.
         assert!(tag(modified, (MODIFIED, 0), at(MODIFIED, 999_999_999)).starts_with("W/"));
         assert_eq!(tag(modified, (MODIFIED, 5), at(MODIFIED + 1, 0)), "\"2ebc98a1-3e8\"");
-        let young = Validators::new(modified, modified, 1000, at(MODIFIED, 100));
-        assert!(young.is_provisional && young.last_modified.is_some());
-        assert!(young.with_suffix("br").etag.to_str().unwrap().ends_with("-br\""));
+        let too_recent = Validators::new(modified, modified, 1000, at(MODIFIED, 100));
+        assert!(too_recent.is_provisional && too_recent.last_modified.is_some());
+        assert!(too_recent.with_suffix("br").etag.to_str().unwrap().ends_with("-br\""));
     }
 
     #[test]
-    fn a_time_that_says_nothing_is_not_shown() {
+    fn a_meaningless_time_is_not_sent_as_last_modified() {
         let now = at(MODIFIED, 0);
         for seconds in [0, 1, -1, i64::MIN] {
             let of = |changed| Validators::new((seconds, 0), (changed, 1), 1000, now);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weak_tag_is_equal_in_the_weak_comparison_only() {
+    fn a_weak_tag_matches_only_in_the_weak_comparison() {
         let validators = Validators::new((1, 0), (7, 1), 1000, at(MODIFIED, 0));
         let weak = validators.etag.as_bytes();
         assert!(validators.matches_weakly(weak) && validators.matches_weakly(&weak[2..]));
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_compared_as_far_as_both_are_precise() {
+    fn times_are_compared_with_the_lower_precision() {
         for (sibling, original, expected) in [
             ((7, 0), (7, 123_456_789), false),
             ((6, 0), (7, 123_456_789), true),

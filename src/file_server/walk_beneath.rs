@@ -1,9 +1,9 @@
-//! Opens a path beneath a directory without `openat2`, which kernels before 5.6 lack and which filters of system calls
-//! may refuse.
+//! Opens a path beneath a directory without `openat2`, which kernels before 5.6 lack and filters of system calls may
+//! refuse.
 //!
 //! The path is resolved one component at a time, and the kernel follows no link. Links are read and resolved here, so
-//! that neither a link nor a rename beside this call leads out of the directory: `..` returns to a directory that was
-//! passed on the way and is still held open.
+//! neither a link nor a concurrent rename leads out of the directory: `..` returns to a directory that was passed and
+//! is still open.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,16 +11,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-/// Links that are followed for one path, as many as Linux follows.
+/// Maximum number of links in one path, as in Linux.
 const MAX_LINKS: u32 = 40;
 
-/// Directories that are held open for one path. A deeper file counts as missing.
+/// Maximum number of directories that are held open for one path. A deeper file counts as missing.
 const MAX_DEPTH: usize = 128;
 
-/// Attempts to open a component that another process renames meanwhile.
+/// Attempts to open a component that another process renames.
 const ATTEMPTS: u32 = 8;
 
-/// Flags for a directory on the way. `O_PATH` needs no permission to read the directory, like resolution in the kernel.
+/// Flags for a directory within the path. `O_PATH` needs no permission to read the directory, as in the kernel's
+/// resolution.
 #[cfg(target_os = "linux")]
 const ON_THE_WAY: OFlags =
     OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -28,14 +29,14 @@ const ON_THE_WAY: OFlags =
 const ON_THE_WAY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// A component of the path, or the target of a link in place of one.
+/// An open component of the path, or the target of a link.
 enum Component {
     Open(OwnedFd),
     Link(Vec<u8>),
 }
 
-/// Opens `path` below `root` with these flags. Fails with `EXDEV` if the path leads out of `root`, and with `ELOOP` if it
-/// has too many links.
+/// Opens `path` below `root` with these flags. Fails with `EXDEV` if the path leads out of `root`, and with `ELOOP`
+/// if it has too many links.
 pub(super) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let mut passed: Vec<OwnedFd> = Vec::new();
     let mut left: VecDeque<Vec<u8>> = components(path).collect();
@@ -66,12 +67,12 @@ pub(super) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<O
             }
         }
     }
-    // The path ends in a directory that was passed: `.`, or a link to it.
+    // The path ends in a directory that was passed: it ends in `.`, or in a link to that directory.
     let parent = passed.last().map_or(root, AsFd::as_fd);
     retry_on_intr(|| fs::openat(parent, ".", flags | OFlags::NOFOLLOW, Mode::empty()))
 }
 
-/// The components of a path that name something.
+/// The non-empty components of a path.
 fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = Vec<u8>> {
     let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".");
     names.map(<[u8]>::to_vec)
@@ -81,11 +82,11 @@ fn open_component(parent: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<
     for _ in 0..ATTEMPTS {
         match retry_on_intr(|| fs::openat(parent, name, flags | OFlags::NOFOLLOW, Mode::empty())) {
             Ok(file) => return Ok(Component::Open(file)),
-            // A link, or a file that is not the directory it should be.
+            // The component is a link, or a file in place of a directory.
             Err(refused @ (Errno::LOOP | Errno::NOTDIR | Errno::MLINK)) => {
                 match fs::readlinkat(parent, name, Vec::new()) {
                     Ok(target) => return Ok(Component::Link(target.into_bytes())),
-                    // No link. After `ELOOP` it was one a moment ago.
+                    // It is not a link. After `ELOOP` it was a link a moment ago.
                     Err(Errno::INVAL) if refused == Errno::NOTDIR => return Err(refused),
                     Err(Errno::INVAL) => {}
                     Err(error) => return Err(error),
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn links_beneath_the_root_are_followed_and_no_others() {
+    fn only_links_beneath_the_root_are_followed() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
         std::fs::create_dir_all(root.join("pool/v2/deep")).unwrap();
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_of_too_many_directories_is_missing() {
+    fn a_path_with_too_many_directories_counts_as_missing() {
         let folder = tempfile::tempdir().unwrap();
         let deep = |depth| folder.path().join(vec!["d"; depth].join("/"));
         std::fs::create_dir_all(deep(MAX_DEPTH + 1)).unwrap();

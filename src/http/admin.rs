@@ -1,5 +1,5 @@
-//! What operators and monitoring systems see of either program: a listener of its own, so that no file name is
-//! shadowed, and the metrics that both have.
+//! The admin listener of both programs, and the metrics that both have. It is a separate listener, so that its pages
+//! hide no file.
 
 use std::fmt;
 use std::io;
@@ -26,10 +26,10 @@ use super::pages::{Dress, dress};
 use super::transport::Connections;
 use crate::telemetry::{exposition, panics};
 
-/// Makes the text of all metrics.
+/// Returns the text of all metrics.
 type Metrics = dyn Fn() -> String + Send + Sync;
 
-/// Serves `/metrics`, and what `pages` adds, on `listener`.
+/// Serves `/metrics` and the pages that `pages` adds on `listener`.
 pub fn serve(
     listener: TcpListener,
     metrics: impl Fn() -> String + Send + Sync + 'static,
@@ -43,7 +43,7 @@ pub fn serve(
             .route("/metrics", page_route().to(show_metrics))
             .configure(pages.clone())
     })
-    // One scrape now and then; the cap keeps a forgotten poller from holding descriptors that downloads need.
+    // Scrapes are rare. The limit prevents a forgotten poller from using descriptors that downloads need.
     .workers(1)
     .max_connections(256)
     .client_request_timeout(Duration::from_secs(5))
@@ -58,8 +58,8 @@ pub fn page_route() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
-/// A page of `program` for people, with links and style and nothing else: neither scripts nor requests to other hosts.
-/// A browser loads it again every five seconds. `content` is HTML; text from outside must be escaped.
+/// A page of `program` for people, with links and style only: no scripts and no requests to other hosts. A browser
+/// reloads it every five seconds. `content` is HTML; text from outside must be escaped.
 #[must_use]
 pub fn page(program: &str, style: &str, content: &str) -> HttpResponse {
     let title = format!("fingerpost {program}");
@@ -77,7 +77,7 @@ pub fn page(program: &str, style: &str, content: &str) -> HttpResponse {
         .body(html)
 }
 
-/// Allows the style of a page by its digest, and nothing else.
+/// A policy that allows the style of a page, by its digest, and nothing else.
 fn content_security_policy(html: &[u8]) -> String {
     let (start, end) = ("<style>", "</style>");
     let style = memmem::find(html, start.as_bytes()).and_then(|found| {
@@ -94,7 +94,7 @@ async fn show_metrics(metrics: Data<Metrics>) -> HttpResponse {
     HttpResponse::Ok().content_type(exposition::CONTENT_TYPE).body(metrics())
 }
 
-/// Adds the metrics that both programs have: those of their connections, and the panics of the process.
+/// Registers the metrics that both programs have: those of their connections, and the panics of the process.
 pub fn register(registry: &mut Registry, connections: Arc<Connections>) {
     registry.register_collector(Box::new(Common { connections }));
 }
@@ -126,19 +126,27 @@ impl Collector for Common {
             ),
             (
                 "workers_replaced",
-                "HTTP workers that ended unasked and were replaced",
+                "HTTP workers that ended unexpectedly and were replaced",
                 connections.workers_replaced.load(Relaxed),
             ),
-            ("late_heads", "Request heads that did not come in time", connections.late_heads.load(Relaxed)),
-            ("bad_heads", "Requests refused before a handler saw them", connections.bad_heads.load(Relaxed)),
+            (
+                "late_heads",
+                "Request heads that were incomplete at their deadline",
+                connections.late_heads.load(Relaxed),
+            ),
+            (
+                "bad_heads",
+                "Requests refused before they reached a handler",
+                connections.bad_heads.load(Relaxed),
+            ),
             (
                 "stalled_readers",
-                "Connections cut because the client took too little",
+                "Connections closed because the client read too slowly",
                 connections.stalled.load(Relaxed),
             ),
             (
                 "panics",
-                "Panics of this process, each a fault of fingerpost; the log has them",
+                "Panics of this process, each a bug in fingerpost; the log has the details",
                 panics::count(),
             ),
         ] {
@@ -148,7 +156,7 @@ impl Collector for Common {
         let gauge = ConstGauge::new(connections.live() as u64);
         gauge.encode(encoder.encode_descriptor(
             "connections",
-            "Connections open",
+            "Open connections",
             None,
             gauge.metric_type(),
         )?)

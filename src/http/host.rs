@@ -1,7 +1,7 @@
-//! What may stand in a `Host` header. Pure.
+//! The syntax of the `Host` header. Pure.
 
-/// Whether this is a host and perhaps a port (RFC 9112, section 3.2); nothing at all is one, too. Which one does not matter
-/// here, but whoever passed on what is none may have understood the request otherwise.
+/// Whether this is a host with an optional port (RFC 9112, section 3.2), or empty. The value is not used here, but a
+/// proxy that forwards an invalid one may have interpreted the request differently.
 #[must_use]
 pub fn is_host(value: &[u8]) -> bool {
     let after_host = if value.first() == Some(&b'[') {
@@ -21,7 +21,7 @@ pub fn is_host(value: &[u8]) -> bool {
     }
 }
 
-/// Whether this may stand in a name (RFC 3986, section 3.2.2).
+/// Whether a byte may appear in a name (RFC 3986, section 3.2.2).
 fn is_of_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%')
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_with_and_without_a_port_are_hosts() {
+    fn hosts_with_and_without_a_port_are_valid() {
         for host in [
             "",
             "x",
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_none() {
+    fn other_texts_are_invalid() {
         for host in [
             "a b", "a/b", "a,b/", "[::1", "::1", "[::1]x", "x:y", "x:1:2", "[a/b]", "a@b", "\u{e9}", "a\"",
             "x]",

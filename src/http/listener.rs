@@ -19,10 +19,11 @@ pub use holder::PortHolder;
 pub(super) use system::watch;
 pub use unix::SocketFile;
 
-/// Connections the kernel holds ready for us; more than actix's 1024 so that a burst is not refused.
+/// Maximum number of connections that the kernel queues. It is larger than the 1024 of actix, so that a burst is not
+/// refused.
 const BACKLOG: i32 = 4096;
 
-/// Why a program cannot listen.
+/// Why a program cannot listen on an address or path.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// The host is neither an address nor a name that resolves to one.
@@ -56,12 +57,12 @@ pub enum ListenError {
         path.display()
     )]
     UnixSocket {
-        /// The path that was asked for.
+        /// The requested path.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The system does not say where a socket is.
+    /// The system does not return the address of a socket.
     #[error("cannot find out the address of a listening socket")]
     Unknown(#[source] io::Error),
     /// Another program listens there.
@@ -79,12 +80,12 @@ pub enum ListenError {
     /// The path is taken by a file of another kind.
     #[error("cannot listen on {}: this file exists and is not a socket; move it, or choose another path", path.display())]
     NoSocket {
-        /// The path that was asked for.
+        /// The path.
         path: PathBuf,
     },
 }
 
-/// What to do about an address that the system refused.
+/// Advice for the user about an address that the system refused.
 fn advice(refused: &io::Error) -> &'static str {
     match refused.kind() {
         io::ErrorKind::AddrNotAvailable => "it is not an address of this machine",
@@ -95,7 +96,7 @@ fn advice(refused: &io::Error) -> &'static str {
     }
 }
 
-/// A program in a message.
+/// The description of the holder of a port or socket in a message.
 fn program(holder: Option<&PortHolder>) -> String {
     match holder {
         None => "another program".to_owned(),
@@ -104,7 +105,7 @@ fn program(holder: Option<&PortHolder>) -> String {
     }
 }
 
-/// The holder of a busy port, and the ways out.
+/// The description of the holder of a busy port, and possible remedies.
 fn in_use(holder: Option<&PortHolder>) -> String {
     if holder.is_some_and(|holder| holder.pid == std::process::id()) {
         return "this process already uses this port; give each listener its own".to_owned();
@@ -115,9 +116,9 @@ fn in_use(holder: Option<&PortHolder>) -> String {
 /// A listening socket.
 #[derive(Debug)]
 pub enum Listener {
-    /// On an address.
+    /// On a TCP address.
     Tcp(TcpListener),
-    /// On a path.
+    /// On a Unix socket.
     Unix(UnixListener),
 }
 
@@ -143,7 +144,7 @@ impl AsRawFd for Listener {
 }
 
 impl Listener {
-    /// Sets the options that accepted sockets inherit, and that spare them system calls.
+    /// Sets options that accepted sockets inherit, which saves system calls for each of them.
     pub(super) fn prepare(&self) {
         let Self::Tcp(listener) = self else { return };
         let socket = SockRef::from(listener);
@@ -165,12 +166,12 @@ impl Listener {
     }
 }
 
-/// Where clients connect.
+/// The address of a listening socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// An address of this machine.
     Tcp(SocketAddr),
-    /// The path of a Unix socket; empty where the socket has none.
+    /// The path of a Unix socket; empty for a socket without a path.
     Unix(PathBuf),
 }
 
@@ -195,27 +196,28 @@ impl fmt::Display for Address {
     }
 }
 
-/// Where a program is to listen for clients.
+/// The configured listen address of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// A host, `"::"` being every address, and a port, of which 0 asks for a free one.
+pub enum ListenAddress {
+    /// A TCP address.
     Address {
-        /// The host.
+        /// The host; `"::"` means all addresses.
         host: String,
-        /// The port.
+        /// The port; 0 asks for a free one.
         port: u16,
     },
     /// A Unix socket.
     UnixSocket {
-        /// Its path.
+        /// The path.
         path: PathBuf,
-        /// The mode of its file: who may write there may connect.
+        /// The mode of the file. Connecting needs write permission.
         mode: u32,
     },
 }
 
-impl Place {
-    /// A Unix socket where a path is given, else the host and port. The mode is octal; an error says what it should be.
+impl ListenAddress {
+    /// A Unix socket if `unix_socket` is not empty, otherwise the host and port. The mode is octal; the error is the
+    /// reason for the user.
     pub fn new(host: String, port: u16, unix_socket: PathBuf, mode: &str) -> Result<Self, &'static str> {
         let parsed = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777);
         let mode = parsed.ok_or("it must be the octal mode of a file, such as 660")?;
@@ -227,8 +229,8 @@ impl Place {
     }
 }
 
-impl Place {
-    /// Checks that a program could listen here, and leaves everything as it is. A free port needs no check.
+impl ListenAddress {
+    /// Checks that a program could listen here, without a change to the system. A free port needs no check.
     pub fn check(&self) -> Result<(), ListenError> {
         match self {
             Self::Address { host, port } => listen(host, *port).map(drop),
@@ -237,7 +239,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ListenAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnixSocket { path, .. } => write!(formatter, "unix:{}", path.display()),
@@ -252,24 +254,24 @@ impl fmt::Display for Place {
     }
 }
 
-/// The sockets on which a program waits for clients.
+/// The listening sockets of a program.
 #[derive(Debug)]
 pub struct Listening {
     /// The sockets.
     pub listeners: Vec<Listener>,
-    /// Where each of them is.
+    /// The address of each socket.
     pub addresses: Vec<Address>,
-    /// The file that goes once this is dropped, where the program made one.
+    /// The file of the Unix socket, if the program created it; it is removed when this is dropped.
     pub file: Option<SocketFile>,
 }
 
 impl Listening {
-    /// Takes the sockets that were passed, or where there are none listens at `place`.
-    pub fn open(passed: Vec<Listener>, place: &Place) -> Result<Self, ListenError> {
+    /// Takes the sockets that were passed, or listens on `place` if there are none.
+    pub fn open(passed: Vec<Listener>, place: &ListenAddress) -> Result<Self, ListenError> {
         let (listeners, file) = match place {
             _ if !passed.is_empty() => (passed, None),
-            Place::Address { host, port } => (vec![listen(host, *port)?.into()], None),
-            Place::UnixSocket { path, mode } => {
+            ListenAddress::Address { host, port } => (vec![listen(host, *port)?.into()], None),
+            ListenAddress::UnixSocket { path, mode } => {
                 let (listener, file) = unix::listen(path, *mode)?;
                 (vec![Listener::Unix(listener)], Some(file))
             }
@@ -282,7 +284,7 @@ impl Listening {
 
 /// A listening, non-blocking socket on `host`; port 0 asks for a free one.
 ///
-/// `"::"` means every address, IPv4 and IPv6, or IPv4 alone on a machine without IPv6.
+/// `"::"` means all addresses, IPv4 and IPv6, or IPv4 only on a machine without IPv6.
 pub fn listen(host: &str, port: u16) -> Result<TcpListener, ListenError> {
     let bare = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host);
     let address = (bare, port)
@@ -330,14 +332,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_address_answers_ipv4() {
+    fn listening_on_all_addresses_includes_ipv4() {
         let listener = listen("::", 0).unwrap();
         let port = listener.local_addr().unwrap().port();
         TcpStream::connect(("127.0.0.1", port)).unwrap();
     }
 
     #[test]
-    fn a_busy_port_is_named() {
+    fn the_error_for_a_busy_port_names_the_port() {
         let first = listen("127.0.0.1", 0).unwrap();
         let port = first.local_addr().unwrap().port();
         let message = listen("127.0.0.1", port).unwrap_err().to_string();
@@ -348,7 +350,7 @@ mod tests {
             in_use(Some(&other)),
             "process 1 (init) uses this port; stop it, or choose another port, or 0 for a free one"
         );
-        // TEST-NET-1 is nobody's.
+        // TEST-NET-1 is not an address of any machine.
         let message = listen("192.0.2.1", 0).unwrap_err().to_string();
         assert_eq!(message, "cannot listen on 192.0.2.1:0: it is not an address of this machine");
     }

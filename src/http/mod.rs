@@ -1,10 +1,11 @@
-//! HTTP for all parts: the client, and for balancer and file server listeners, connections, the check of `Host`, error pages, the
-//! stop, pages for operators.
+//! HTTP for all parts of the program: the client, and for balancer and file server the listeners, connections, syntax
+//! of `Host`, error pages, graceful stop and admin pages.
 
 pub mod admin;
 pub mod client;
 pub mod host;
 pub mod listener;
+pub(crate) mod nowait;
 pub mod pages;
 pub mod stop;
 pub mod tls;

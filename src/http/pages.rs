@@ -1,8 +1,8 @@
-//! The HTML pages of every answer that is not a file: errors, and redirects; and the [`dress`] of others.
+//! The HTML pages of errors and redirects, and the [common look](dress) of all pages.
 //!
-//! All have one look, that of `pages/template.html`. A folder given at start replaces single pages by files
-//! named after their status, such as `404.html`; what the folder lacks stays as it is built in.
-//! A replaced redirect page may hold `{{location}}`, which becomes the address, escaped.
+//! The common look is `pages/template.html`. A folder given at start replaces single pages by files named after their
+//! status, such as `404.html`; pages without a file stay the built-in ones. A custom redirect page may contain
+//! `{{location}}`, which is replaced by the escaped address.
 //!
 //! ```
 //! use actix_http::StatusCode;
@@ -25,17 +25,17 @@ use bytes::{Bytes, BytesMut};
 
 const TEMPLATE: &str = include_str!("pages/template.html");
 
-/// The same page without its dress.
+/// The page without the common look.
 const PLAIN_TEMPLATE: &str =
     "<!DOCTYPE html><html lang=\"en\"><title>{{code}} {{title}}</title><p>{{text}}</p>\n";
 
-/// Where a redirect page names the address.
+/// The placeholder of the address in a redirect page.
 const LOCATION: &str = "{{location}}";
 
-/// The largest page that is read from a folder; each is held in memory for good.
+/// Maximum size of a custom page, in bytes; each page is held in memory.
 const PAGE_LIMIT: u64 = 1 << 20;
 
-/// Every status with a page, and what the page says.
+/// Every status with a page, its title and its text.
 const TEXTS: [(u16, &str, &str); 16] = [
     (301, "Moved", REDIRECT_TEXT),
     (302, "Found", REDIRECT_TEXT),
@@ -73,7 +73,7 @@ const TEXTS: [(u16, &str, &str); 16] = [
 
 const REDIRECT_TEXT: &str = "The file is at <a href=\"{{location}}\">{{location}}</a>.";
 
-/// Why a folder of pages cannot be used.
+/// Why the folder of custom pages cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PagesError {
     /// The folder itself cannot be read.
@@ -81,18 +81,18 @@ pub enum PagesError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A page is there and cannot be read.
+    /// A page exists and cannot be read.
     #[error("cannot read the error page {}: make it readable, or remove it to use the built-in one", path.display())]
-    Page {
+    StatusPage {
         /// The page.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A page is larger than is sensible to hold in memory.
+    /// A page is larger than [`PAGE_LIMIT`].
     #[error("the error page {} is larger than {PAGE_LIMIT} bytes: make it smaller, or remove it to use the built-in one", path.display())]
     TooLarge {
         /// The page.
@@ -100,19 +100,19 @@ pub enum PagesError {
     },
 }
 
-/// A page for each status; cheap to clone and to share between threads.
+/// A page for each status. Clones are cheap and share the pages between threads.
 #[derive(Debug, Clone)]
-pub struct Pages(Arc<[Page]>);
+pub struct Pages(Arc<[StatusPage]>);
 
 #[derive(Debug)]
-struct Page {
+struct StatusPage {
     status: u16,
     html: Bytes,
-    /// The page cut at each place where the address belongs; one piece where there is no such place.
+    /// The page, cut at each placeholder; a single piece if there is no placeholder.
     pieces: Vec<Bytes>,
 }
 
-impl Page {
+impl StatusPage {
     fn new(status: u16, html: Bytes) -> Self {
         let mut pieces = Vec::new();
         let mut start = 0;
@@ -132,12 +132,12 @@ impl Pages {
         Self(
             TEXTS
                 .iter()
-                .map(|(status, title, text)| Page::new(*status, render(*status, title, text)))
+                .map(|(status, title, text)| StatusPage::new(*status, render(*status, title, text)))
                 .collect(),
         )
     }
 
-    /// The pages of a folder, such as `404.html`, and the built-in ones where it has none.
+    /// The pages in a folder, such as `404.html`, and the built-in pages for all other statuses.
     pub fn load(folder: &Path) -> Result<Self, PagesError> {
         std::fs::read_dir(folder).map_err(|source| PagesError::Folder { path: folder.to_owned(), source })?;
         let mut pages = Vec::with_capacity(TEXTS.len());
@@ -146,18 +146,18 @@ impl Pages {
                 Some(own) => own,
                 None => render(status, title, text),
             };
-            pages.push(Page::new(status, html));
+            pages.push(StatusPage::new(status, html));
         }
         Ok(Self(pages.into()))
     }
 
-    /// The page of an error. A status without a page of its own gets that of 500, or of 400 below 500.
+    /// The page of an error. A status without a page gets that of 500, or of 400 if it is below 500.
     #[must_use]
     pub fn html(&self, status: StatusCode) -> Bytes {
         self.find(status).map(|page| page.html.clone()).unwrap_or_default()
     }
 
-    /// The page of a redirect to `location`, which is escaped here.
+    /// The page of a redirect to `location`, which this function escapes.
     #[must_use]
     pub fn redirect(&self, status: StatusCode, location: &str) -> Bytes {
         let mut html = BytesMut::new();
@@ -165,7 +165,7 @@ impl Pages {
         html.freeze()
     }
 
-    /// Appends the same page; the location is visible ASCII.
+    /// Appends the page of a redirect to `location`, which must be visible ASCII.
     pub fn put_redirect(&self, status: StatusCode, location: &[u8], html: &mut BytesMut) {
         let Some((last, pieces)) = self.find(status).and_then(|page| page.pieces.split_last()) else {
             return;
@@ -185,9 +185,9 @@ impl Pages {
         html.extend_from_slice(last);
     }
 
-    /// A whole answer with the page of an error: its type, `no-store` and `nosniff`.
+    /// A complete answer with the page of an error, its content type, `no-store` and `nosniff`.
     ///
-    /// The answer to a HEAD request is the same; the connection leaves the page out and keeps its length.
+    /// It is also the answer to HEAD: the connection omits the page and sends its length.
     #[must_use]
     pub fn answer(&self, status: StatusCode) -> Response<Bytes> {
         let mut answer = Response::with_body(status, self.html(status));
@@ -198,13 +198,13 @@ impl Pages {
         answer
     }
 
-    fn find(&self, status: StatusCode) -> Option<&Page> {
+    fn find(&self, status: StatusCode) -> Option<&StatusPage> {
         let of = |code: u16| self.0.iter().find(|page| page.status == code);
         of(status.as_u16()).or_else(|| of(if status.is_server_error() { 500 } else { 400 }))
     }
 }
 
-/// Appends text with the characters escaped that mean something in HTML, quotes included.
+/// Appends text, and escapes the characters with a meaning in HTML, quotes included.
 pub fn escape(text: &str, html: &mut BytesMut) {
     escape_bytes(text.as_bytes(), html);
 }
@@ -225,23 +225,23 @@ fn escape_bytes(text: &[u8], html: &mut BytesMut) {
     html.extend_from_slice(rest);
 }
 
-/// The place of the first character that means something in HTML.
+/// The position of the first character with a meaning in HTML.
 fn find_special(text: &[u8]) -> Option<usize> {
     let mark = memchr::memchr3(b'&', b'<', b'>', text);
     let before = text.get(..mark.unwrap_or(text.len())).unwrap_or_default();
     memchr::memchr2(b'"', b'\'', before).or(mark)
 }
 
-/// What stands in a page of the common look. All of it is HTML: what came from elsewhere must be escaped.
+/// The content of a page in the common look. All fields are HTML; text from outside must be escaped.
 #[derive(Debug, Clone, Copy)]
 pub struct Dress<'a> {
-    /// The title of the window.
+    /// The title of the browser window.
     pub title: &'a [u8],
-    /// Rules beside those that every page has.
+    /// CSS rules in addition to the common ones.
     pub style: &'a str,
     /// The heading.
     pub heading: &'a [u8],
-    /// What is below it.
+    /// The content below the heading.
     pub content: &'a [u8],
 }
 
@@ -251,7 +251,7 @@ pub fn dress(dress: &Dress<'_>) -> Bytes {
     let Dress { title, style, heading, content } = *dress;
     let length = TEMPLATE.len() + title.len() + style.len() + heading.len() + content.len();
     let mut html = BytesMut::with_capacity(length);
-    // Put in one after another, so that a place's name in what is put in stays what it is.
+    // The template is split only once, so that a placeholder within a field is not replaced.
     for piece in TEMPLATE.split("{{") {
         let (place, rest) = piece.split_once("}}").unwrap_or(("", piece));
         html.extend_from_slice(match place {
@@ -267,7 +267,7 @@ pub fn dress(dress: &Dress<'_>) -> Bytes {
 }
 
 fn render(status: u16, title: &str, text: &str) -> Bytes {
-    // Hardly anybody sees the page of a redirect, and every redirect carries it.
+    // Browsers follow a redirect without showing its page, and every redirect carries it.
     if (300..400).contains(&status) {
         return PLAIN_TEMPLATE
             .replace("{{code}}", &status.to_string())
@@ -284,7 +284,7 @@ fn render(status: u16, title: &str, text: &str) -> Bytes {
 }
 
 fn read(path: &Path) -> Result<Option<Bytes>, PagesError> {
-    let failed = |source| PagesError::Page { path: path.to_owned(), source };
+    let failed = |source| PagesError::StatusPage { path: path.to_owned(), source };
     let size = match std::fs::metadata(path) {
         Ok(metadata) => metadata.len(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -301,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_page_names_its_status_and_is_filled_in() {
+    fn every_page_names_its_status_and_has_no_placeholder() {
         let pages = Pages::built_in();
         for (code, title, _) in TEXTS {
             let status = StatusCode::from_u16(code).unwrap();
@@ -312,20 +312,20 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_a_page_takes_no_other_place() {
+    fn a_placeholder_within_a_field_is_not_replaced() {
         let own = Dress { title: b"{{content}}", style: "", heading: b"}}{{", content: b"{{title}}" };
         let html = String::from_utf8(dress(&own).to_vec()).unwrap();
         assert!(html.contains("<title>{{content}}</title>") && html.contains("<h1>}}{{</h1>\n{{title}}\n"));
     }
 
     #[test]
-    fn an_unavailable_service_asks_to_try_again() {
+    fn the_503_page_asks_to_try_again() {
         let html = Pages::built_in().html(StatusCode::SERVICE_UNAVAILABLE);
         assert!(String::from_utf8(html.to_vec()).unwrap().contains("try again"));
     }
 
     #[test]
-    fn markup_in_an_address_stays_text() {
+    fn markup_in_an_address_is_escaped() {
         let html = Pages::built_in().redirect(StatusCode::MOVED_PERMANENTLY, "http://a/?\"><script>'&");
         let html = String::from_utf8(html.to_vec()).unwrap();
         assert!(html.contains("http://a/?&quot;&gt;&lt;script&gt;&#39;&amp;"), "{html}");
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_folder_is_named() {
+    fn the_error_for_a_missing_folder_names_it() {
         let message = Pages::load(Path::new("/nowhere/at/all")).unwrap_err().to_string();
         assert!(message.contains("/nowhere/at/all"), "{message}");
     }

@@ -12,20 +12,20 @@ use tokio::sync::watch;
 use crate::systemd::ServiceState;
 use crate::telemetry::print_line;
 
-/// What a server has been asked to do.
+/// The state of a server with respect to a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Serve.
+    /// The server serves requests.
     Running,
-    /// Accept connections still, close each after the answer under way, and let requests be told so.
+    /// The server still accepts connections, closes each after its current answer, and refuses probes.
     Draining,
-    /// Accept nothing more, finish what is being answered for at most this long, and end.
+    /// The server accepts no more connections, and ends its current answers within this time.
     Stopping(Duration),
 }
 
-/// Asks a server to stop; every clone speaks to the same one.
+/// Requests the stop of a server. All clones control the same server.
 ///
-/// A phase never goes back, and a second [`StopHandle::stop`] with a shorter time is heeded.
+/// A phase never goes back, and a second [`StopHandle::stop`] with a shorter time takes effect.
 #[derive(Debug, Clone)]
 pub struct StopHandle(watch::Sender<Phase>);
 
@@ -36,7 +36,7 @@ impl Default for StopHandle {
 }
 
 impl StopHandle {
-    /// Announces the stop: connections close after their answer, while new ones are still accepted.
+    /// Begins to drain: connections close after their current answer, while new ones are still accepted.
     pub fn drain(&self) {
         self.0.send_if_modified(|phase| {
             let changed = *phase == Phase::Running;
@@ -47,7 +47,8 @@ impl StopHandle {
         });
     }
 
-    /// Stops: nothing more is accepted, and answers under way have `grace` to finish. Zero ends them now.
+    /// Stops: no connection is accepted any more, and current answers have `grace` to finish. With zero they end at
+    /// once.
     pub fn stop(&self, grace: Duration) {
         self.0.send_if_modified(|phase| {
             let changed = !matches!(*phase, Phase::Stopping(earlier) if earlier <= grace);
@@ -58,14 +59,14 @@ impl StopHandle {
         });
     }
 
-    /// What has been asked for so far, and what will be.
+    /// A receiver of the current phase and its changes.
     #[must_use]
     pub fn phases(&self) -> watch::Receiver<Phase> {
         self.0.subscribe()
     }
 }
 
-/// The signals that end a program: SIGINT (Ctrl-C), SIGTERM, and SIGHUP once the terminal is gone.
+/// The signals that end a program: SIGINT (Ctrl-C), SIGTERM, and SIGHUP after the terminal was closed.
 #[derive(Debug)]
 pub struct Interrupts {
     signals: Vec<Signal>,
@@ -74,16 +75,16 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// Takes the signals over for a service: from now on they end the program only through [`Interrupts::next`].
+    /// Installs handlers for a service: from now on the signals end the program only through [`Interrupts::next`].
     ///
-    /// SIGHUP ends a service only if the service had a terminal at its start and the terminal is gone. Any other
-    /// SIGHUP is a request to reload, which is not handled here.
+    /// SIGHUP ends a service only if the service had a terminal at its start and the terminal is closed. Any other
+    /// SIGHUP is a request to reload, which other code handles.
     pub fn listen() -> io::Result<Self> {
         let had_terminal = !hangup_is_ignored() && has_terminal();
         Self::with(if had_terminal { OnHangup::EndWithoutTerminal } else { OnHangup::Stay })
     }
 
-    /// The same for a program that is only used from a terminal, where there is nothing to reload: SIGHUP ends it.
+    /// The same for a program that is only used from a terminal and has nothing to reload: SIGHUP always ends it.
     pub fn of_terminal() -> io::Result<Self> {
         Self::with(if hangup_is_ignored() { OnHangup::Stay } else { OnHangup::End })
     }
@@ -93,9 +94,9 @@ impl Interrupts {
         Ok(Self { signals, hangups: signal(SignalKind::hangup())?, on_hangup })
     }
 
-    /// Asks `stop` to stop at the first signal, with `grace` for unfinished answers, and at once at the second.
+    /// Stops `stop` at the first signal, with `grace` for current answers, and at once at the second signal.
     ///
-    /// Announces it on standard output, for people and scripts, and to the service manager.
+    /// Reports the stop on standard output, for people and scripts, and to the service manager.
     pub async fn announce_and_stop(mut self, stop: StopHandle, grace: Duration) {
         self.next().await;
         print_line("Interrupt received, shutting down ...");
@@ -119,7 +120,7 @@ impl Interrupts {
     }
 }
 
-/// The effect of SIGHUP.
+/// The effect of SIGHUP on the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OnHangup {
     /// The program ends.
@@ -151,8 +152,8 @@ impl OnHangup {
     }
 }
 
-/// Waits before each check whether the terminal is gone. A shell that ends sends SIGHUP first and loses the terminal
-/// a moment later.
+/// Delays before each check for the terminal. A shell that ends sends SIGHUP first and closes the terminal a moment
+/// later.
 const TERMINAL_CHECKS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(200), Duration::from_secs(1)];
 
 /// Whether this process has a controlling terminal.
@@ -160,7 +161,7 @@ fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
 }
 
-/// Whether SIGHUP was ignored when this process started, as `nohup` arranges. To be called before any handler is
+/// Whether SIGHUP was ignored when this process started, as `nohup` arranges. Must be called before a handler is
 /// installed. Always false on a system without `/proc`.
 fn hangup_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! TLS of outgoing connections: the one place that decides which certificates are trusted.
+//! TLS of outgoing connections. This module alone decides which certificates are trusted.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -20,7 +20,7 @@ pub enum TlsError {
     /// A file of certificates is unusable.
     #[error("cannot read the certificates to trust: {0}")]
     File(String),
-    /// rustls cannot be set up.
+    /// rustls cannot be configured.
     #[error("cannot set up TLS")]
     Setup(#[from] Error),
 }
@@ -28,26 +28,26 @@ pub enum TlsError {
 /// Which certificates are trusted.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
-    /// A PEM file of certificates to trust instead of the system's authorities.
+    /// A PEM file of certificates that are trusted instead of the authorities of the system.
     pub authorities: Option<PathBuf>,
-    /// Whether certificates are checked at all.
+    /// Whether certificates are verified.
     pub verification: Verification,
 }
 
-/// Whether a server's certificate is checked.
+/// Whether the certificate of a server is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verification {
-    /// It must lead to a trusted authority, or be trusted itself, and name the host.
+    /// The certificate must lead to a trusted authority, or be trusted itself, and must name the host.
     #[default]
     Checked,
-    /// Any certificate is accepted: the server may be anyone.
+    /// Every certificate is accepted, so the server is not authenticated.
     Unchecked,
 }
 
-/// TLS for HTTP/1.1 that trusts what `trust` names.
+/// The TLS configuration for HTTP/1.1 that trusts the certificates of `trust`.
 ///
-/// The system's authorities are read once for the whole process. On a machine without any, every handshake fails, and one line
-/// of the log gives the reason.
+/// The authorities of the system are read once per process. On a machine without any, every handshake fails, and one
+/// log line gives the reason.
 pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     static SYSTEM: LazyLock<Result<Arc<ClientConfig>, TlsError>> =
         LazyLock::new(|| Ok(finish(builder()?.with_root_certificates(system_roots()))));
@@ -78,7 +78,7 @@ fn finish(builder: ConfigBuilder<ClientConfig, WantsClientCert>) -> Arc<ClientCo
     Arc::new(config)
 }
 
-/// The certificates of a PEM file: at least one.
+/// Reads the certificates of a PEM file: at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unusable = |reason: String| TlsError::File(format!("{}: {reason}", path.display()));
     let list = CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?;
@@ -89,14 +89,15 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(list)
 }
 
-/// Whether this machine has certificate authorities, without which no https server can be verified.
+/// Whether this machine has certificate authorities. Without them, the certificate of an https server cannot be
+/// verified.
 #[must_use]
 pub fn has_trust_anchors() -> bool {
     let found = rustls_native_certs::load_native_certs();
     RootCertStore::empty().add_parsable_certificates(found.certs).0 > 0
 }
 
-/// The certificate authorities of this machine. A store often holds some that rustls does not accept; the others serve.
+/// Reads the certificate authorities of this machine. Those that rustls does not accept are skipped.
 fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
@@ -115,10 +116,10 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-/// Trusts chains to the authorities, and certificates that are listed themselves.
+/// Trusts chains to the listed authorities, and the listed certificates themselves.
 ///
-/// `openssl req -x509` makes a certificate that is marked as an authority, which must not identify a server by itself. If the
-/// user lists this very certificate, it may, as in other TLS libraries.
+/// `openssl req -x509` makes a certificate that is marked as an authority. Such a certificate must not identify a
+/// server, except that the user lists this very certificate, as in other TLS libraries.
 #[derive(Debug)]
 struct TrustListed {
     verifier: Arc<WebPkiServerVerifier>,
@@ -148,7 +149,7 @@ impl ServerCertVerifier for TrustListed {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // Its dates were checked before its mark as an authority, its name was not.
+            // rustls checks the dates before the mark as an authority, and the name after it.
             Err(error) if is_authority_as_server(&error) && self.listed.contains(end_entity) => {
                 rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
@@ -180,7 +181,7 @@ impl ServerCertVerifier for TrustListed {
     }
 }
 
-/// Whether the only fault found is that an authority's certificate identifies a server.
+/// Whether the only error is that the certificate of an authority identifies a server.
 fn is_authority_as_server(error: &Error) -> bool {
     let Error::InvalidCertificate(CertificateError::Other(other)) = error else { return false };
     matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))

@@ -1,10 +1,10 @@
-//! Requests that no sound client sends, as the balancer answers them.
+//! Requests that no correct client sends, and the balancer's answers.
 
 use super::support::http::{Connection, Expect};
 use super::support::lone::{Lone, assert_page};
 
 #[test]
-fn a_path_that_could_lead_elsewhere_is_refused() {
+fn a_path_that_may_lead_to_another_place_is_refused() {
     let story = Lone::start();
     for target in [
         "//evil.example/x",
@@ -26,15 +26,15 @@ fn a_path_that_could_lead_elsewhere_is_refused() {
         assert_page(&answer, 400);
         assert_eq!(answer.header("Location"), None, "{target:?}");
     }
-    // And the next request works.
+    // The next request succeeds.
     assert_eq!(story.balancer.get("/x").status, 301);
 }
 
 #[test]
-fn a_host_that_is_none_is_refused() {
+fn an_invalid_host_is_refused() {
     let story = Lone::start();
     for host in ["a b", "a/b", "[::1", "x:y", "\u{e9}", "a@b"] {
-        // A plain request, which needs few words, and one that says more.
+        // A plain request for the fast path, and one with another header.
         for more in ["", "Connection: close\r\n"] {
             for method in ["GET", "POST"] {
                 let head = format!("{method} /x HTTP/1.1\r\nHost: {host}\r\n{more}\r\n");
@@ -50,7 +50,7 @@ fn a_host_that_is_none_is_refused() {
 }
 
 #[test]
-fn other_versions_get_the_505_page_and_1_0_is_served() {
+fn other_http_versions_get_the_505_page_and_http_1_0_is_served() {
     let story = Lone::start();
     for head in [
         "GET / HTTP/2.0\r\nHost: x\r\n\r\n",
@@ -88,7 +88,7 @@ fn malformed_heads_get_the_400_page_and_the_connection_is_closed() {
 }
 
 #[test]
-fn heads_that_are_too_long_are_named_so() {
+fn heads_that_are_too_long_get_their_own_status() {
     let story = Lone::start();
     let long_target = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(9000));
     assert_page(&story.request(long_target), 414);
@@ -99,7 +99,7 @@ fn heads_that_are_too_long_are_named_so() {
 }
 
 #[test]
-fn half_a_head_gets_the_408_page_on_a_used_connection_too() {
+fn half_a_head_gets_the_408_page_even_on_a_used_connection() {
     let story = Lone::start();
     let mut connections: Vec<_> =
         (0..2).map(|_| Connection::open(story.balancer.address()).unwrap()).collect();
@@ -128,7 +128,7 @@ fn header_names_are_written_in_camel_case() {
 }
 
 #[test]
-fn nobody_is_asked_for_a_body_be_it_after_another_request() {
+fn a_request_with_a_body_gets_no_100_continue() {
     let story = Lone::start();
     let mut connection = Connection::open(story.balancer.address()).unwrap();
     assert_eq!(connection.get("/x").unwrap().status, 301);

@@ -1,4 +1,4 @@
-//! The thread that writes the access log, and the file it writes to.
+//! The thread that writes the access log, and the log file.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -17,14 +17,14 @@ use super::WAITING;
 /// Interval between two checks whether the log was renamed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A request to the thread.
+/// A request to the writing thread.
 #[derive(Debug)]
 pub(super) enum Message {
     /// Write a line.
     Line(String),
-    /// Answer once all lines before are written, or lost.
+    /// Reply when all lines before are written or dropped.
     Flush(oneshot::Sender<()>),
-    /// Open the path again: the lines after this go to the file that has the name then.
+    /// Open the path again; lines after this are written to the file that has the name then.
     Reopen,
 }
 
@@ -37,12 +37,12 @@ pub(super) struct LogFile {
     checked: Option<Instant>,
     /// Whether a failed rotation was reported.
     is_warned: bool,
-    /// Whether the open file has no name any more, so that its lines are lost.
+    /// Whether the open file was removed, so that its lines are lost.
     is_removed: bool,
 }
 
 impl LogFile {
-    /// Opens the log without waiting for a reader.
+    /// Opens the log. A FIFO is opened without waiting for a reader.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let (file, identity) = if let Some(stream) = standard_stream(path) {
             (stream?, None)
@@ -61,7 +61,8 @@ impl LogFile {
         })
     }
 
-    /// Checks at most once in [`CHECK_INTERVAL`] whether the log was renamed or removed, and follows.
+    /// Checks at most once per [`CHECK_INTERVAL`] whether the log was renamed or removed, and opens it again if it
+    /// was.
     fn follow_rotation(&mut self, now: Instant) {
         if self.checked.is_some_and(|then| now.duration_since(then) <= CHECK_INTERVAL) {
             return;
@@ -75,7 +76,7 @@ impl LogFile {
         }
     }
 
-    /// Opens the path again. If that fails, the old file stays in use.
+    /// Opens the path again. If this fails, the old file stays in use.
     fn reopen(&mut self, now: Instant) {
         if self.identity.is_none() {
             return;
@@ -100,8 +101,8 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
 fn open_path(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     if path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
-        // A FIFO that is opened for writing only has to wait for a reader, and breaks when the reader ends. Opened for
-        // both, it keeps the lines that fit into it until it has a reader.
+        // Opening a FIFO for writing only waits for a reader, and writing fails when the reader ends. Opened for
+        // both, the FIFO stores lines, up to its capacity, until it has a reader.
         options.read(true).write(true);
     } else {
         options.create(true).append(true);
@@ -109,8 +110,8 @@ fn open_path(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// A standard stream of this process by its usual names. It is duplicated, because opening it again fails for a socket (as
-/// systemd has it), and for a file would begin to write at another offset than the process.
+/// Duplicates a standard stream of this process if `path` is one of its usual names. Opening that path again would
+/// fail for a socket, as systemd passes it, and would write to a file at another offset than the process.
 fn standard_stream(path: &Path) -> Option<io::Result<File>> {
     let stream = match path.to_str()? {
         "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => io::stdout().as_fd().try_clone_to_owned(),
@@ -120,7 +121,7 @@ fn standard_stream(path: &Path) -> Option<io::Result<File>> {
     Some(stream.map(File::from))
 }
 
-/// Writes lines until every sender is gone.
+/// Writes lines until all senders are dropped.
 pub(super) fn write_lines(messages: &Receiver<Message>, log: &mut LogFile, lost: &AtomicU64) {
     while let Ok(first) = messages.recv() {
         log.follow_rotation(Instant::now());
@@ -144,14 +145,14 @@ pub(super) fn write_lines(messages: &Receiver<Message>, log: &mut LogFile, lost:
         };
         let result: io::Result<()> = write();
         if let Err(error) = &result {
-            // One line for a batch: a full disk must not fill another with messages.
+            // One warning for each batch: a full disk must not fill the log of another disk.
             tracing::warn!(%error, path = %log.path.display(), "the access log cannot be written");
         }
         if result.is_err() || log.is_removed {
             lost.fetch_add(written, Ordering::Relaxed);
         }
         for done in waiting {
-            // The receiver is gone if it has waited for too long.
+            // The receiver is dropped if its time is over.
             let _ = done.send(());
         }
     }
@@ -163,7 +164,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes these lines as the thread does, and gives the number of those that were lost.
+    /// Writes these lines as the thread does, and returns the number of lost lines.
     fn write(log: &mut LogFile, lines: &[&str]) -> u64 {
         let (sender, messages) = sync_channel(WAITING);
         let lost = AtomicU64::new(0);
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn standard_streams_are_not_opened_by_their_path() {
+    fn standard_streams_are_duplicated() {
         for path in ["/dev/stdout", "/dev/stderr", "/dev/fd/1", "/proc/self/fd/2"] {
             let mut log = LogFile::open(Path::new(path)).unwrap();
             assert_eq!(log.identity, None, "{path}");

@@ -1,6 +1,7 @@
-//! The thread that reads files and makes their digests.
+//! The thread that reads files and computes their digests.
 //!
-//! Files that clients request come before those that a walk finds, and a large file is read in turns with others.
+//! Files that clients request take precedence over those found by a walk, and a large file is read in turns with
+//! others.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
@@ -13,65 +14,65 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::super::root::{Identity, OpenError, Patience, Root, Time};
-use super::gentle::{self, Pace};
-use super::kept::KeptFile;
-use super::walk::{Step, Walk};
-use super::{MOST_ASKED, MOST_DIGESTS, Table};
+use super::super::root::{BlockingIo, FileState, OpenError, Root, Time};
+use super::background_read::{self, ReadPace};
+use super::digest_file::DigestFile;
+use super::walk::{Walk, WalkStep};
+use super::{MAX_REQUESTS, MOST_DIGESTS, Table};
 
-/// Bytes that are read at once.
+/// Size of one read, in bytes.
 const CHUNK: usize = 256 << 10;
 
-/// Bytes of one file after which another has its turn: a small file never waits for the whole of a large one.
+/// Bytes of one file that are read before other files get a turn, so that a small file does not wait for a large one.
 const TURN: u64 = 16 << 20;
 
-/// Files that are being read, in turns.
+/// Maximum number of files that are read in turns.
 const MOST_OPEN: usize = 16;
 
-/// Looking at a file counts as reading so many bytes.
+/// Bytes for which the rate limit charges a look at a file.
 const LOOK: u64 = 4 << 10;
 
-/// A file is read once it has kept still for this long: the clocks of file systems tell no shorter times apart with
-/// certainty, and whoever changed it may not be done.
+/// A file is read once its last change is this old. The clocks of file systems do not reliably distinguish shorter
+/// times, and the writer may not have finished.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// From the end of one walk to the begin of the next. A file that is asked for does not wait for it.
+/// Pause between two walks. A requested file does not wait for the next walk.
 const WALK_EVERY: Duration = Duration::from_hours(1);
 
-/// A wait shorter than this is saved up.
+/// Shorter waits are accumulated.
 const SHORTEST_REST: Duration = Duration::from_millis(1);
 
-pub(super) struct Hasher {
+pub(super) struct DigestThread {
     root: Arc<Root>,
     table: Arc<Table>,
     asked: Receiver<Box<[u8]>>,
-    pace: Pace,
+    pace: ReadPace,
     buffer: Vec<u8>,
-    /// Files that were asked for and are not open yet.
+    /// Requested files that are not open yet.
     waiting: VecDeque<Box<[u8]>>,
-    /// Files that were changed a moment ago, and when they are looked at again.
-    young: VecDeque<(Instant, Box<[u8]>)>,
-    open: VecDeque<Job>,
-    /// The paths of all of these.
-    in_hand: HashSet<Box<[u8]>>,
+    /// Recently changed files, and the time of the next look at each.
+    too_recent: VecDeque<(Instant, Box<[u8]>)>,
+    open: VecDeque<HashJob>,
+    /// The paths of all files in `waiting`, `too_recent` and `open`.
+    in_progress: HashSet<Box<[u8]>>,
     walk: Option<Walk>,
     next_walk: Instant,
-    /// Whether a file or folder could not be opened since the walk began, so that it may have missed files.
+    /// Whether a file or folder could not be opened during the current walk, so that the walk may have missed files.
     is_walk_partial: bool,
     is_unsaved: bool,
     is_full: bool,
 }
 
 /// A file that is being read.
-struct Job {
+struct HashJob {
     path: Box<[u8]>,
     file: File,
-    identity: Identity,
+    identity: FileState,
     at: u64,
     hash: Sha256,
 }
 
-impl Hasher {
+impl DigestThread {
     pub(super) fn new(
         root: Arc<Root>,
         table: Arc<Table>,
@@ -83,12 +84,12 @@ impl Hasher {
             root,
             table,
             asked,
-            pace: Pace::new(rate, now),
+            pace: ReadPace::new(rate, now),
             buffer: vec![0; CHUNK],
             waiting: VecDeque::new(),
-            young: VecDeque::new(),
+            too_recent: VecDeque::new(),
             open: VecDeque::new(),
-            in_hand: HashSet::new(),
+            in_progress: HashSet::new(),
             walk: None,
             next_walk: now,
             is_walk_partial: false,
@@ -97,26 +98,27 @@ impl Hasher {
         }
     }
 
-    /// Makes digests until the table says stop.
-    pub(super) fn run(mut self, mut kept: Option<KeptFile>) {
-        gentle::lower_priority();
-        if let Some(kept) = &mut kept {
-            kept.load(&self.table);
+    /// Computes digests until the table requests a stop.
+    pub(super) fn run(mut self, mut digest_file: Option<DigestFile>) {
+        background_read::lower_priority();
+        if let Some(digest_file) = &mut digest_file {
+            digest_file.load(&self.table);
         }
         while !self.is_stopping() {
             self.admit();
             let is_busy = self.work();
             let now = Instant::now();
-            let save_at = kept.as_ref().filter(|_| self.is_unsaved).map(KeptFile::due);
-            if let Some(kept) = kept.as_mut().filter(|_| save_at.is_some_and(|due| due <= now)) {
-                self.is_unsaved = !kept.save(&self.table);
+            let save_at = digest_file.as_ref().filter(|_| self.is_unsaved).map(DigestFile::due);
+            if let Some(digest_file) = digest_file.as_mut().filter(|_| save_at.is_some_and(|due| due <= now))
+            {
+                self.is_unsaved = !digest_file.save(&self.table);
             } else if !is_busy {
-                self.rest_until(self.next_look(save_at));
+                self.sleep_until(self.next_work(save_at));
             }
-            self.table.pending.store(self.in_hand.len(), Relaxed);
+            self.table.pending.store(self.in_progress.len(), Relaxed);
         }
-        if let Some(kept) = kept.as_mut().filter(|_| self.is_unsaved) {
-            kept.save(&self.table);
+        if let Some(digest_file) = digest_file.as_mut().filter(|_| self.is_unsaved) {
+            digest_file.save(&self.table);
         }
     }
 
@@ -124,24 +126,24 @@ impl Hasher {
         self.table.is_stopping.load(Relaxed)
     }
 
-    /// When there is something to do again, where there is nothing now.
-    fn next_look(&self, save_at: Option<Instant>) -> Instant {
-        let young = self.young.front().map(|(due, _)| *due);
-        let walk = (!self.is_crowded()).then_some(self.next_walk);
-        let next = [young, walk, save_at].into_iter().flatten().min();
+    /// The time of the next work, if there is no work now.
+    fn next_work(&self, save_at: Option<Instant>) -> Instant {
+        let too_recent = self.too_recent.front().map(|(due, _)| *due);
+        let walk = (!self.is_queue_full()).then_some(self.next_walk);
+        let next = [too_recent, walk, save_at].into_iter().flatten().min();
         next.unwrap_or_else(|| Instant::now() + SETTLED)
     }
 
-    /// Whether many files wait, so that the walk must pause until those changed a moment ago are old enough to read.
-    fn is_crowded(&self) -> bool {
-        self.in_hand.len() > MOST_ASKED / 2
+    /// Whether the queue is full, so that the walk must pause until recently changed files are old enough to read.
+    fn is_queue_full(&self) -> bool {
+        self.in_progress.len() > MAX_REQUESTS / 2
     }
 
-    /// One piece of work, the most urgent first; `false` where there is none.
+    /// Does the most urgent piece of work. Returns false if there is no work.
     fn work(&mut self) -> bool {
         if let Some(job) = self.open.pop_front() {
             self.read_turn(job);
-        } else if self.is_crowded() {
+        } else if self.is_queue_full() {
             return false;
         } else if self.walk.is_some() || self.next_walk <= Instant::now() {
             self.step();
@@ -151,33 +153,33 @@ impl Hasher {
         true
     }
 
-    /// Takes in what was asked for, and what has settled since.
+    /// Accepts requests, and recently changed files that are old enough now.
     fn admit(&mut self) {
         while let Ok(path) = self.asked.try_recv() {
             self.accept(path);
         }
         let now = Instant::now();
-        while self.young.front().is_some_and(|(due, _)| *due <= now) {
-            self.waiting.extend(self.young.pop_front().map(|(_, path)| path));
+        while self.too_recent.front().is_some_and(|(due, _)| *due <= now) {
+            self.waiting.extend(self.too_recent.pop_front().map(|(_, path)| path));
         }
         while self.open.len() < MOST_OPEN {
             let Some(path) = self.waiting.pop_front() else {
                 return;
             };
-            self.in_hand.remove(&path);
+            self.in_progress.remove(&path);
             self.look(path);
         }
     }
 
     fn accept(&mut self, path: Box<[u8]>) {
-        if path.is_empty() || self.in_hand.contains(&path) {
+        if path.is_empty() || self.in_progress.contains(&path) {
             return;
         }
-        if self.in_hand.len() >= MOST_ASKED {
+        if self.in_progress.len() >= MAX_REQUESTS {
             self.leave_out();
             return;
         }
-        self.in_hand.insert(path.clone());
+        self.in_progress.insert(path.clone());
         self.waiting.push_back(path);
     }
 
@@ -185,22 +187,23 @@ impl Hasher {
         self.table.left_out.fetch_add(1, Relaxed);
     }
 
-    /// One entry of the walk.
+    /// Advances the walk by one entry.
     fn step(&mut self) {
         if self.walk.is_none() {
             self.is_walk_partial = false;
         }
         let walk = self.walk.get_or_insert_with(Walk::new);
         match walk.step(&self.root) {
-            Step::File(path) => self.look(path.into()),
-            Step::Passed => {}
-            Step::Failed => self.is_walk_partial = true,
-            Step::LeftOut => self.leave_out(),
-            Step::End => {
+            WalkStep::File(path) => self.look(path.into()),
+            WalkStep::Passed => {}
+            WalkStep::Failed => self.is_walk_partial = true,
+            WalkStep::LeftOut => self.leave_out(),
+            WalkStep::End => {
                 self.walk = None;
                 self.next_walk = Instant::now() + WALK_EVERY;
                 self.table.walks.fetch_add(1, Relaxed);
-                // A disk that failed meanwhile may be back before its files are read again.
+                // A file system that failed during the walk may work again before the files of the next walk are
+                // read.
                 if !self.is_walk_partial {
                     self.is_unsaved |= self.table.retire_unseen() > 0;
                 }
@@ -208,13 +211,13 @@ impl Hasher {
         }
     }
 
-    /// Opens a file that is not in hand, and begins to read it if its digest is not known.
+    /// Opens a file that is not in progress, and begins to read it if its digest is not known.
     fn look(&mut self, path: Box<[u8]>) {
-        if self.in_hand.contains(&path) {
+        if self.in_progress.contains(&path) {
             return;
         }
         self.pause(LOOK);
-        let (file, identity) = match self.root.file(&path, Patience::Disk) {
+        let (file, identity) = match self.root.file(&path, BlockingIo::Allowed) {
             Ok(found) => found,
             Err(OpenError::Missing | OpenError::Folder) => return,
             Err(OpenError::Exhausted(_) | OpenError::WouldBlock) => {
@@ -237,7 +240,7 @@ impl Hasher {
         if !self.table.has_room_for(&identity.file()) {
             self.leave_out();
             if !std::mem::replace(&mut self.is_full, true) {
-                tracing::warn!(limit = MOST_DIGESTS, "there are more files than digests are kept for");
+                tracing::warn!(limit = MOST_DIGESTS, "there are more files than the limit of digests");
             }
             return;
         }
@@ -245,27 +248,27 @@ impl Hasher {
         if !settles.is_zero() {
             return self.wait_for(path, settles);
         }
-        gentle::do_not_read_ahead(&file);
-        self.in_hand.insert(path.clone());
-        self.open.push_front(Job { path, file, identity, at: 0, hash: Sha256::new() });
+        background_read::do_not_read_ahead(&file);
+        self.in_progress.insert(path.clone());
+        self.open.push_front(HashJob { path, file, identity, at: 0, hash: Sha256::new() });
     }
 
     fn wait_for(&mut self, path: Box<[u8]>, time: Duration) {
-        if self.in_hand.len() >= MOST_ASKED {
+        if self.in_progress.len() >= MAX_REQUESTS {
             self.leave_out();
             return;
         }
-        self.in_hand.insert(path.clone());
-        self.young.push_back((Instant::now() + time, path));
+        self.in_progress.insert(path.clone());
+        self.too_recent.push_back((Instant::now() + time, path));
     }
 
     fn fail(&mut self, path: &[u8]) {
-        self.in_hand.remove(path);
+        self.in_progress.remove(path);
         self.table.failures.fetch_add(1, Relaxed);
     }
 
-    /// Reads of a file what one turn allows.
-    fn read_turn(&mut self, mut job: Job) {
+    /// Reads up to one turn of a file.
+    fn read_turn(&mut self, mut job: HashJob) {
         let length = job.identity.length;
         let end = length.min(job.at + TURN);
         while job.at < end {
@@ -274,8 +277,8 @@ impl Hasher {
             }
             let wanted = usize::try_from(end - job.at).unwrap_or(CHUNK).min(CHUNK);
             let chunk = self.buffer.get_mut(..wanted).unwrap_or_default();
-            let read = match gentle::read(&job.file, chunk, job.at) {
-                // It is shorter than it was.
+            let read = match background_read::read(&job.file, chunk, job.at) {
+                // The file has become shorter.
                 Ok(0) => break,
                 Ok(read) => read,
                 Err(_) => return self.fail(&job.path),
@@ -292,29 +295,29 @@ impl Hasher {
         }
     }
 
-    /// A file has been read; what was read counts if the file is as it was.
-    fn finish(&mut self, job: Job) {
-        let Job { path, file, identity, at, hash } = job;
-        self.in_hand.remove(&path);
+    /// Stores the digest of a file that was read to its end, if the file is unchanged.
+    fn finish(&mut self, job: HashJob) {
+        let HashJob { path, file, identity, at, hash } = job;
+        self.in_progress.remove(&path);
         let stamp = identity.stamp();
-        if at != stamp.length || Identity::of(&file).map(|now| now.stamp()) != Ok(stamp) {
+        if at != stamp.length || FileState::of(&file).map(|now| now.stamp()) != Ok(stamp) {
             return self.wait_for(path, SETTLED);
         }
         self.table.insert(&identity, hash.finalize().into());
         self.is_unsaved = true;
     }
 
-    /// Waits as the pace demands after so many bytes.
+    /// Waits as the rate limit demands after a read of this size.
     fn pause(&mut self, bytes: u64) {
         let now = Instant::now();
         let free_at = self.pace.spend(bytes, now);
         if free_at > now + SHORTEST_REST {
-            self.rest_until(free_at);
+            self.sleep_until(free_at);
         }
     }
 
-    /// Takes requests until then, or until it is to stop.
-    fn rest_until(&mut self, then: Instant) {
+    /// Receives requests until the time `then` or a stop.
+    fn sleep_until(&mut self, then: Instant) {
         while !self.is_stopping() {
             let left = then.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -323,7 +326,7 @@ impl Hasher {
             match self.asked.recv_timeout(left) {
                 Ok(path) => {
                     self.accept(path);
-                    // One that waits for nothing in particular has something to do now.
+                    // A thread without work must begin with the first request.
                     if self.open.is_empty() && self.waiting.len() == 1 {
                         return;
                     }
@@ -335,8 +338,8 @@ impl Hasher {
     }
 }
 
-/// The time until a file that was changed then has kept still long enough. A time ahead of the clock, which was set back
-/// or is that of another machine, keeps nobody waiting.
+/// Time until the change of a file is old enough. For a change in the future, after the clock was set back or on
+/// another machine, this is zero.
 fn settles_in(changed: Time, now: SystemTime) -> Duration {
     let (seconds, nanos) = changed;
     let since_epoch = Duration::new(u64::try_from(seconds).unwrap_or(0), nanos.min(999_999_999));
@@ -349,24 +352,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn while_too_many_files_are_young_the_thread_rests() {
+    fn the_thread_sleeps_while_too_many_files_are_too_young() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a"), "x").unwrap();
         let root = Arc::new(Root::open(folder.path()).unwrap());
         let (_asked, receiver) = std::sync::mpsc::sync_channel(1);
-        let mut hasher = Hasher::new(root, Arc::default(), receiver, None);
-        for number in 0..=MOST_ASKED / 2 {
+        let mut hasher = DigestThread::new(root, Arc::default(), receiver, None);
+        for number in 0..=MAX_REQUESTS / 2 {
             hasher.wait_for(number.to_string().into_bytes().into(), SETTLED);
         }
-        let young = hasher.young.front().unwrap().0;
+        let too_recent = hasher.too_recent.front().unwrap().0;
         for walk in [None, Some(Walk::new())] {
             hasher.walk = walk;
             assert!(!hasher.work());
-            assert_eq!(hasher.next_look(None), young);
-            assert_eq!(hasher.next_look(Some(young - SETTLED)), young - SETTLED);
+            assert_eq!(hasher.next_work(None), too_recent);
+            assert_eq!(hasher.next_work(Some(too_recent - SETTLED)), too_recent - SETTLED);
         }
-        hasher.young.clear();
-        assert!(hasher.next_look(None) > Instant::now());
+        hasher.too_recent.clear();
+        assert!(hasher.next_work(None) > Instant::now());
     }
 
     #[test]

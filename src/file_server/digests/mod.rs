@@ -1,12 +1,12 @@
-//! SHA-256 of the served files, made in the background and sent as `Repr-Digest` (RFC 9530).
+//! SHA-256 of the served files, computed in the background and sent as `Repr-Digest` (RFC 9530).
 //!
-//! Workers look a digest up in a table that is read without a lock. One thread of the lowest priority fills it: it
-//! walks the folder at intervals ([`walk`]), reads the files whose digest is not known ([`hasher`], [`gentle`]), those that
-//! clients request first, and keeps the table in a file over restarts ([`kept`]).
+//! Workers look a digest up in a table that is read without a lock. One thread of the lowest priority fills the
+//! table: it walks the folder at intervals ([`walk`]), reads the files without a known digest ([`hasher`],
+//! [`background_read`]), requested files first, and stores the table in a file across restarts ([`digest_file`]).
 //!
-//! The table is keyed by device and inode, and a digest counts for one state of the file only ([`Stamp`]). So a file has one
-//! digest whatever path or hard link leads to it, a file that changes has none until it was read again, and paths that
-//! clients make up through links take no room.
+//! The table is keyed by device and inode, and a digest is valid for one state of the file only ([`Stamp`]). So a
+//! file has one digest for all of its paths and hard links, a changed file has no digest until it is read again, and
+//! paths that clients invent through links need no memory.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -22,27 +22,27 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
-use super::root::{Identity, Root, Stamp};
+use super::root::{FileState, Root, Stamp};
 use super::store::Meta;
 
-mod gentle;
+mod background_read;
+mod digest_file;
 mod hasher;
-mod kept;
 mod walk;
 
-use hasher::Hasher;
-use kept::KeptFile;
+use digest_file::DigestFile;
+use hasher::DigestThread;
 
-/// Digests that are held; about 200 bytes each.
+/// Maximum number of digests in memory; each needs about 200 bytes.
 pub const MOST_DIGESTS: usize = 1 << 18;
 
-/// Requests for digests that wait for the thread; one more is lost, and counted.
-const MOST_ASKED: usize = 1024;
+/// Requests for digests that wait for the thread. A request beyond this number is dropped and counted.
+const MAX_REQUESTS: usize = 1024;
 
-/// A stop waits this long for the file of digests to be written.
+/// Maximum time that a stop waits for the file of digests to be written.
 const LAST_WRITE: Duration = Duration::from_secs(2);
 
-/// A SHA-256.
+/// A SHA-256 digest.
 type Sha256Bytes = [u8; 32];
 
 /// Device and inode of a file.
@@ -53,7 +53,7 @@ type FileId = (u64, u64);
 struct Known {
     stamp: Stamp,
     digest: Sha256Bytes,
-    /// The last walk during which a walk or a request came upon the file in this state.
+    /// The number of the last walk during which a walk or a request found the file in this state.
     seen: AtomicU64,
 }
 
@@ -63,72 +63,72 @@ impl Known {
     }
 }
 
-/// How digests are made.
+/// Settings for the computation of digests.
 #[derive(Debug, Clone, Default)]
 pub struct DigestPlan {
-    /// The file that keeps them over restarts.
-    pub kept_in: Option<PathBuf>,
-    /// Bytes a second that are read at most.
+    /// The file that stores digests across restarts; `None` keeps them in memory only.
+    pub file: Option<PathBuf>,
+    /// Maximum rate of reading, in bytes per second.
     pub rate: Option<NonZeroU64>,
 }
 
-/// All digests, as workers see them. The thread that makes them ends with its [`Hashing`].
+/// The workers' access to the digests. The thread ends when its [`DigestService`] is dropped.
 #[derive(Debug)]
 pub struct Digests {
     table: Arc<Table>,
     asked: SyncSender<Box<[u8]>>,
 }
 
-/// What the workers and the thread share.
+/// State that the workers and the thread share.
 #[derive(Debug, Default)]
 pub struct Table {
     known: papaya::HashMap<FileId, Known>,
     is_stopping: AtomicBool,
-    /// Files that wait to be read, or are being read.
+    /// Files that wait to be read or are being read.
     pub pending: AtomicUsize,
     /// Files that could not be read.
     pub failures: AtomicU64,
     /// Bytes read.
     pub bytes: AtomicU64,
-    /// Times the whole folder was walked.
+    /// Complete walks through the folder.
     pub walks: AtomicU64,
-    /// Requests for a digest that were lost because too many waited, and files left out because of a limit.
+    /// Requests that were dropped because the queue was full, and files without a digest because of a limit.
     pub left_out: AtomicU64,
 }
 
-/// The thread that makes digests.
+/// The thread that computes digests.
 #[derive(Debug)]
-pub struct Hashing {
+pub struct DigestService {
     digests: Arc<Digests>,
     ended: oneshot::Receiver<()>,
 }
 
-impl Hashing {
-    /// Starts to make digests of all files below `root`.
+impl DigestService {
+    /// Starts to compute the digests of all files below `root`.
     pub fn start(root: Arc<Root>, plan: DigestPlan) -> io::Result<Self> {
-        let (asked, receiver) = sync_channel(MOST_ASKED);
+        let (asked, receiver) = sync_channel(MAX_REQUESTS);
         let (ending, ended) = oneshot::channel();
         let table = Arc::new(Table::default());
-        let kept = plan.kept_in.map(KeptFile::new);
-        let hasher = Hasher::new(root, Arc::clone(&table), receiver, plan.rate);
+        let file = plan.file.map(DigestFile::new);
+        let hasher = DigestThread::new(root, Arc::clone(&table), receiver, plan.rate);
         std::thread::Builder::new().name("digests".to_owned()).spawn(move || {
-            hasher.run(kept);
-            // Nobody waits where the server has not been stopped but dropped.
+            hasher.run(file);
+            // The receiver is missing if the server was dropped without a stop.
             let _ = ending.send(());
         })?;
         Ok(Self { digests: Arc::new(Digests { table, asked }), ended })
     }
 
-    /// The digests it makes.
+    /// The digests.
     #[must_use]
     pub fn digests(&self) -> Arc<Digests> {
         Arc::clone(&self.digests)
     }
 
-    /// Ends it, and waits a moment for it to write down what it knows.
+    /// Stops the thread, and waits at most [`LAST_WRITE`] until it has saved the digests.
     pub async fn stop(self) {
         self.digests.table.is_stopping.store(true, Relaxed);
-        // Wakes it. Where the queue is full it does not sleep.
+        // Wakes the thread. If the queue is full, the thread is awake.
         let _ = self.digests.asked.try_send(Box::default());
         let _ = tokio::time::timeout(LAST_WRITE, self.ended).await;
     }
@@ -141,7 +141,7 @@ impl Drop for Digests {
 }
 
 impl Digests {
-    /// The `Repr-Digest` of a file in this state. Where it is not known, the file is read before others.
+    /// The `Repr-Digest` of a file in this state. If it is not known, the file is requested with priority.
     #[must_use]
     pub fn header(&self, path: &[u8], meta: &Meta) -> Option<HeaderValue> {
         if let Some(header) = meta.digest.get() {
@@ -150,13 +150,13 @@ impl Digests {
         if let Some(digest) = self.table.find(&meta.identity) {
             return Some(meta.digest.get_or_init(|| header(&digest)).clone());
         }
-        if !meta.is_digest_asked.swap(true, Relaxed) && self.asked.try_send(path.into()).is_err() {
+        if !meta.is_digest_requested.swap(true, Relaxed) && self.asked.try_send(path.into()).is_err() {
             self.table.left_out.fetch_add(1, Relaxed);
         }
         None
     }
 
-    /// What is counted.
+    /// The table, for metrics.
     #[must_use]
     pub fn table(&self) -> Arc<Table> {
         Arc::clone(&self.table)
@@ -164,40 +164,40 @@ impl Digests {
 }
 
 impl Table {
-    /// Digests known.
+    /// The number of known digests.
     #[must_use]
     pub fn known(&self) -> usize {
         self.known.len()
     }
 
     /// The digest of a file in this state, if it is known.
-    fn find(&self, identity: &Identity) -> Option<Sha256Bytes> {
+    fn find(&self, identity: &FileState) -> Option<Sha256Bytes> {
         let table = self.known.pin();
         let known = table.get(&identity.file()).filter(|known| known.stamp == identity.stamp())?;
         let walk = self.this_walk();
-        // A write for each request would move the cache line between workers.
+        // Writing for each request would move the cache line between workers.
         if known.seen.load(Relaxed) != walk {
             known.seen.store(walk, Relaxed);
         }
         Some(known.digest)
     }
 
-    fn insert(&self, identity: &Identity, digest: Sha256Bytes) {
+    fn insert(&self, identity: &FileState, digest: Sha256Bytes) {
         let known = Known::new(identity.stamp(), digest, self.this_walk());
         self.known.pin().insert(identity.file(), known);
     }
 
-    /// The number of the walk that is under way, or comes next.
+    /// The number of the current walk, or of the next one between two walks.
     fn this_walk(&self) -> u64 {
         self.walks.load(Relaxed) + 1
     }
 
-    /// Whether there is room for one more file, or for a new state of this one.
+    /// Whether the table can store a digest of this file: it has room for one more entry, or an entry for the file.
     fn has_room_for(&self, file: &FileId) -> bool {
         self.known.len() < MOST_DIGESTS || self.known.pin().contains_key(file)
     }
 
-    /// Removes the digests of files that were not seen during the last two walks, and returns their number.
+    /// Removes the digests of files that were not found during the last two walks, and returns their number.
     fn retire_unseen(&self) -> usize {
         let oldest = self.walks.load(Relaxed).saturating_sub(1);
         let before = self.known.len();
@@ -229,12 +229,12 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_of_a_file_counts_for_one_state_and_every_path() {
+    fn the_digest_of_a_file_is_valid_for_one_state_and_every_path() {
         let folder = tempfile::tempdir().unwrap();
         let [file, link] = ["file", "link"].map(|name| folder.path().join(name));
         std::fs::write(&file, "hello").unwrap();
         std::fs::hard_link(&file, &link).unwrap();
-        let identity = |path| Identity::of(&std::fs::File::open(path).unwrap()).unwrap();
+        let identity = |path| FileState::of(&std::fs::File::open(path).unwrap()).unwrap();
         let table = Table::default();
         table.insert(&identity(&file), [7; 32]);
         assert_eq!(table.find(&identity(&link)), Some([7; 32]));
@@ -245,9 +245,9 @@ mod tests {
     }
 
     #[test]
-    fn digests_of_files_that_no_walk_meets_are_retired() {
+    fn digests_of_files_that_no_walk_finds_are_removed() {
         let table = Table::default();
-        let identity = Identity::embedded(7);
+        let identity = FileState::embedded(7);
         table.insert(&identity, [7; 32]);
         for (is_seen, retired) in [(false, 0), (true, 0), (false, 0), (false, 1)] {
             if is_seen {

@@ -1,17 +1,17 @@
-//! Finds the files below a folder, one at a time.
+//! Finds all files below a folder, one at a time.
 
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 
 use super::super::path::is_served_name;
 use super::super::root::{OpenError, Root};
 
-/// Folders within folders that are gone into; one descriptor each.
+/// Maximum depth of folders; each needs a descriptor.
 const DEEPEST: usize = 64;
 
-/// A walk through all folders that are served. Folders are read as they are reached, so that it takes no more memory
-/// than the way to where it is.
+/// A walk through all served folders. A folder is read when the walk reaches it, so the memory is limited by the
+/// depth.
 ///
-/// It follows no links: they may lead in circles. A file behind one is found by the requests for it.
+/// The walk follows no links, because they may form circles. A file behind a link is found by requests for it.
 #[derive(Debug)]
 pub(super) struct Walk {
     way: Vec<Folder>,
@@ -24,18 +24,18 @@ struct Folder {
     entries: Dir,
 }
 
-/// What the next entry of a folder is.
+/// The result of one step.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Perhaps a file, at this path.
+pub(super) enum WalkStep {
+    /// Probably a file, with its path.
     File(Vec<u8>),
-    /// Nothing that is served, or a folder that was entered.
+    /// An entry that is not served, or a folder that was entered.
     Passed,
-    /// A folder that cannot be read to its end. The walk misses the files in it.
+    /// A folder that cannot be read to its end. The walk misses files in it.
     Failed,
-    /// A folder too deep to go into.
+    /// A folder below the maximum depth.
     LeftOut,
-    /// There is no other entry.
+    /// The end of the walk.
     End,
 }
 
@@ -44,32 +44,32 @@ impl Walk {
         Self { way: Vec::new(), is_begun: false }
     }
 
-    /// Looks at one more entry.
-    pub(super) fn step(&mut self, root: &Root) -> Step {
+    /// Examines the next entry.
+    pub(super) fn step(&mut self, root: &Root) -> WalkStep {
         if !self.is_begun {
             self.is_begun = true;
             return self.enter(root, Vec::new());
         }
         let Some(folder) = self.way.last_mut() else {
-            return Step::End;
+            return WalkStep::End;
         };
         let entry = match folder.entries.read() {
             Some(Ok(entry)) => entry,
             end => {
                 self.way.pop();
-                return if end.is_none() { Step::Passed } else { Step::Failed };
+                return if end.is_none() { WalkStep::Passed } else { WalkStep::Failed };
             }
         };
         let name = entry.file_name().to_bytes();
         if !is_served_name(name) {
-            return Step::Passed;
+            return WalkStep::Passed;
         }
         let path = match folder.path.as_slice() {
             [] => name.to_owned(),
             folder => [folder, b"/", name].concat(),
         };
         let kind = match entry.file_type() {
-            // Some file systems do not say.
+            // Some file systems do not report the type.
             FileType::Unknown => folder
                 .entries
                 .fd()
@@ -78,21 +78,21 @@ impl Walk {
             kind => kind,
         };
         match kind {
-            FileType::RegularFile | FileType::Symlink => Step::File(path),
-            FileType::Directory if self.way.len() >= DEEPEST => Step::LeftOut,
+            FileType::RegularFile | FileType::Symlink => WalkStep::File(path),
+            FileType::Directory if self.way.len() >= DEEPEST => WalkStep::LeftOut,
             FileType::Directory => self.enter(root, path),
-            _ => Step::Passed,
+            _ => WalkStep::Passed,
         }
     }
 
-    fn enter(&mut self, root: &Root, path: Vec<u8>) -> Step {
+    fn enter(&mut self, root: &Root, path: Vec<u8>) -> WalkStep {
         match root.folder(&path) {
             Ok(entries) => {
                 self.way.push(Folder { path, entries });
-                Step::Passed
+                WalkStep::Passed
             }
-            Err(OpenError::Missing | OpenError::Forbidden) => Step::Passed,
-            Err(_) => Step::Failed,
+            Err(OpenError::Missing | OpenError::Forbidden) => WalkStep::Passed,
+            Err(_) => WalkStep::Failed,
         }
     }
 }
@@ -108,9 +108,9 @@ mod tests {
         let mut files = Vec::new();
         loop {
             match walk.step(root) {
-                Step::File(path) => files.push(String::from_utf8(path).unwrap()),
-                Step::Passed | Step::Failed | Step::LeftOut => {}
-                Step::End => break,
+                WalkStep::File(path) => files.push(String::from_utf8(path).unwrap()),
+                WalkStep::Passed | WalkStep::Failed | WalkStep::LeftOut => {}
+                WalkStep::End => break,
             }
         }
         files.sort();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_only_so_deep() {
+    fn folders_below_the_maximum_depth_are_left_out() {
         let folder = tempfile::tempdir().unwrap();
         let deep = folder.path().join(vec!["d"; DEEPEST + 3].join("/"));
         std::fs::create_dir_all(&deep).unwrap();

@@ -1,48 +1,48 @@
-//! The entries of a folder that are served, in the order that was asked for.
+//! The served entries of a folder, in the requested order.
 
 use std::cmp::Ordering;
 
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 
 use super::super::path::is_served_name;
-use super::super::root::{Identity, OpenError, Patience, Root};
-use super::view::{Key, Order, View};
+use super::super::root::{BlockingIo, FileState, OpenError, Root};
+use super::view::{SortKey, SortOrder, View};
 
-/// Entries that are shown.
+/// Maximum number of entries in a listing.
 pub(super) const MOST_SHOWN: usize = 10_000;
 
-/// Entries that are read, hidden ones included. The order is right among these.
+/// Maximum number of entries that are read, hidden ones included. Later entries are not considered.
 const MOST_READ: usize = 1_000_000;
 
 /// An entry of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct FolderEntry {
     pub(super) name: Vec<u8>,
-    pub(super) kind: Kind,
+    pub(super) kind: EntryKind,
     /// Seconds from 1970 to its last modification.
     pub(super) modified: i64,
 }
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum EntryKind {
     Folder,
-    /// A file of so many bytes.
+    /// A file of this size in bytes.
     File(u64),
 }
 
 /// The first entries of a folder.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Entries {
-    pub(super) list: Vec<Entry>,
-    /// Whether there are more.
+    pub(super) list: Vec<FolderEntry>,
+    /// Whether the folder has more entries.
     pub(super) is_cut: bool,
 }
 
-/// Reads the entries of a folder. The list has the first [`MOST_SHOWN`] of them in the order of `view`.
+/// Reads the entries of a folder. The result has the first [`MOST_SHOWN`] of them in the order of `view`.
 pub(super) fn read(root: &Root, path: &[u8], view: View) -> Result<Entries, OpenError> {
     let mut folder = root.folder(path)?;
-    let mut first = First { view, entries: Vec::new(), is_cut: false };
+    let mut first = FirstEntries { view, entries: Vec::new(), is_cut: false };
     let mut entries_read = 0;
     while let Some(entry) = folder.read() {
         let entry = entry?;
@@ -61,17 +61,17 @@ pub(super) fn read(root: &Root, path: &[u8], view: View) -> Result<Entries, Open
     Ok(first.into_entries())
 }
 
-/// Keeps the first [`MOST_SHOWN`] entries of any number, in memory for twice as many.
+/// Collects the first [`MOST_SHOWN`] of any number of entries, with memory for twice that number.
 #[derive(Debug)]
-struct First {
+struct FirstEntries {
     view: View,
-    entries: Vec<(Rank, Entry)>,
+    entries: Vec<(EntryRank, FolderEntry)>,
     is_cut: bool,
 }
 
-impl First {
-    fn add(&mut self, entry: Entry) {
-        self.entries.push((Rank::of(&entry, self.view.key), entry));
+impl FirstEntries {
+    fn add(&mut self, entry: FolderEntry) {
+        self.entries.push((EntryRank::of(&entry, self.view.key), entry));
         if self.entries.len() == 2 * MOST_SHOWN {
             let order = self.view.order;
             self.entries.select_nth_unstable_by(MOST_SHOWN, |(a, _), (b, _)| a.compare(b, order));
@@ -91,27 +91,27 @@ impl First {
     }
 }
 
-/// The place of an entry: folders before files, then by the key, then by the name without regard to case.
+/// The sort key of an entry: folders before files, then the requested key, then the name in lower case.
 #[derive(Debug)]
-struct Rank {
+struct EntryRank {
     is_file: bool,
     key: i128,
     lower_case: String,
     name: Vec<u8>,
 }
 
-impl Rank {
-    fn of(entry: &Entry, key: Key) -> Self {
+impl EntryRank {
+    fn of(entry: &FolderEntry, key: SortKey) -> Self {
         let key = match (key, entry.kind) {
-            (Key::Time, _) => i128::from(entry.modified),
-            (Key::Size, Kind::File(size)) => i128::from(size),
-            (Key::Size, Kind::Folder) | (Key::Name, _) => 0,
+            (SortKey::Time, _) => i128::from(entry.modified),
+            (SortKey::Size, EntryKind::File(size)) => i128::from(size),
+            (SortKey::Size, EntryKind::Folder) | (SortKey::Name, _) => 0,
         };
         let lower_case = String::from_utf8_lossy(&entry.name).to_lowercase();
-        Self { is_file: entry.kind != Kind::Folder, key, lower_case, name: entry.name.clone() }
+        Self { is_file: entry.kind != EntryKind::Folder, key, lower_case, name: entry.name.clone() }
     }
 
-    fn compare(&self, other: &Self, order: Order) -> Ordering {
+    fn compare(&self, other: &Self, order: SortOrder) -> Ordering {
         let ascending = || {
             self.key
                 .cmp(&other.key)
@@ -119,31 +119,31 @@ impl Rank {
                 .then_with(|| self.name.cmp(&other.name))
         };
         self.is_file.cmp(&other.is_file).then_with(|| match order {
-            Order::Ascending => ascending(),
-            Order::Descending => ascending().reverse(),
+            SortOrder::Ascending => ascending(),
+            SortOrder::Descending => ascending().reverse(),
         })
     }
 }
 
-/// An entry as it is shown. `None` if it is not served or is gone.
-fn look(root: &Root, path: &[u8], folder: &Dir, name: &[u8]) -> Option<Entry> {
+/// Reads the properties of an entry. `None` if it is not served or was removed.
+fn look(root: &Root, path: &[u8], folder: &Dir, name: &[u8]) -> Option<FolderEntry> {
     let stat = statat(folder.fd().ok()?, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
     let (kind, modified) = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => (Kind::File(u64::try_from(stat.st_size).unwrap_or(0)), stat.st_mtime),
-        FileType::Directory => (Kind::Folder, stat.st_mtime),
+        FileType::RegularFile => (EntryKind::File(u64::try_from(stat.st_size).unwrap_or(0)), stat.st_mtime),
+        FileType::Directory => (EntryKind::Folder, stat.st_mtime),
         FileType::Symlink => behind(root, &join(path, name))?,
         _ => return None,
     };
-    Some(Entry { name: name.to_owned(), kind, modified })
+    Some(FolderEntry { name: name.to_owned(), kind, modified })
 }
 
-/// What a link leads to, if that is served.
-fn behind(root: &Root, path: &[u8]) -> Option<(Kind, i64)> {
-    match root.file(path, Patience::Disk) {
-        Ok((_, Identity { length, modified, .. })) => Some((Kind::File(length), modified.0)),
+/// Reads the properties of the target of a link. `None` if it is not served.
+fn behind(root: &Root, path: &[u8]) -> Option<(EntryKind, i64)> {
+    match root.file(path, BlockingIo::Allowed) {
+        Ok((_, FileState { length, modified, .. })) => Some((EntryKind::File(length), modified.0)),
         Err(OpenError::Folder) => {
             let stat = root.folder(path).ok()?.stat().ok()?;
-            Some((Kind::Folder, stat.st_mtime))
+            Some((EntryKind::Folder, stat.st_mtime))
         }
         Err(_) => None,
     }
@@ -157,58 +157,58 @@ fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn names(entries: &[Entry]) -> Vec<&str> {
+    fn names(entries: &[FolderEntry]) -> Vec<&str> {
         entries.iter().map(|entry| std::str::from_utf8(&entry.name).unwrap()).collect()
     }
 
     #[test]
     fn folders_come_first_in_every_order() {
-        let entry = |name: &str, kind, modified| Entry { name: name.into(), kind, modified };
+        let entry = |name: &str, kind, modified| FolderEntry { name: name.into(), kind, modified };
         let entries = [
-            entry("b", Kind::File(1), 30),
-            entry("A", Kind::File(2), 20),
-            entry("c", Kind::File(2), 10),
-            entry("z", Kind::Folder, 5),
-            entry("y", Kind::Folder, 50),
+            entry("b", EntryKind::File(1), 30),
+            entry("A", EntryKind::File(2), 20),
+            entry("c", EntryKind::File(2), 10),
+            entry("z", EntryKind::Folder, 5),
+            entry("y", EntryKind::Folder, 50),
         ];
         for (key, order, expected) in [
-            (Key::Name, Order::Ascending, ["y", "z", "A", "b", "c"]),
-            (Key::Name, Order::Descending, ["z", "y", "c", "b", "A"]),
-            (Key::Size, Order::Ascending, ["y", "z", "b", "A", "c"]),
-            (Key::Time, Order::Descending, ["y", "z", "b", "A", "c"]),
+            (SortKey::Name, SortOrder::Ascending, ["y", "z", "A", "b", "c"]),
+            (SortKey::Name, SortOrder::Descending, ["z", "y", "c", "b", "A"]),
+            (SortKey::Size, SortOrder::Ascending, ["y", "z", "b", "A", "c"]),
+            (SortKey::Time, SortOrder::Descending, ["y", "z", "b", "A", "c"]),
         ] {
             let view = View { key, order, ..View::default() };
-            let mut first = First { view, entries: Vec::new(), is_cut: false };
+            let mut first = FirstEntries { view, entries: Vec::new(), is_cut: false };
             entries.clone().into_iter().for_each(|entry| first.add(entry));
             assert_eq!(names(&first.into_entries().list), expected, "{key:?} {order:?}");
         }
     }
 
     #[test]
-    fn the_first_entries_of_many_are_kept_whatever_their_order() {
+    fn the_first_entries_are_returned_whatever_the_order_of_reading() {
         let count = 3 * i64::try_from(MOST_SHOWN).unwrap() + 7;
-        // Every number below `count` once, in no order: 7919 is a prime that does not divide it.
+        // Each number below `count` once, in mixed order: 7919 is a prime that does not divide `count`.
         let numbers = (0..count).map(|number| number * 7919 % count);
-        for order in [Order::Ascending, Order::Descending] {
-            let view = View { key: Key::Time, order, ..View::default() };
-            let mut first = First { view, entries: Vec::new(), is_cut: false };
+        for order in [SortOrder::Ascending, SortOrder::Descending] {
+            let view = View { key: SortKey::Time, order, ..View::default() };
+            let mut first = FirstEntries { view, entries: Vec::new(), is_cut: false };
             for number in numbers.clone() {
                 let name = number.to_string().into_bytes();
-                first.add(Entry { name, kind: Kind::File(0), modified: number });
+                first.add(FolderEntry { name, kind: EntryKind::File(0), modified: number });
                 assert!(first.entries.len() < 2 * MOST_SHOWN);
             }
             let entries = first.into_entries();
             let times: Vec<_> = entries.list.iter().map(|entry| entry.modified).collect();
             let expected: Vec<_> = match order {
-                Order::Ascending => (0..count).take(MOST_SHOWN).collect(),
-                Order::Descending => (0..count).rev().take(MOST_SHOWN).collect(),
+                SortOrder::Ascending => (0..count).take(MOST_SHOWN).collect(),
+                SortOrder::Descending => (0..count).rev().take(MOST_SHOWN).collect(),
             };
             assert!(entries.is_cut && times == expected, "{order:?}");
         }
     }
 
     #[test]
-    fn a_folder_that_fits_is_not_cut() {
+    fn a_folder_below_the_limit_is_not_cut() {
         let folder = tempfile::tempdir().unwrap();
         for number in 0..=MOST_SHOWN {
             std::fs::File::create(folder.path().join(format!("{number}"))).unwrap();

@@ -1,8 +1,8 @@
-//! Listings: a folder that has no index, as a page or as JSON.
+//! Listings: the content of a folder without an index, as a page or as JSON.
 //!
-//! - [`view`]: the order and the form that the client asks for.
+//! - [`view`]: the requested order and format.
 //! - [`folder`]: the entries and their order.
-//! - [`page`]: the page or the JSON made of them.
+//! - [`page`]: formats them as a page or as JSON.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,30 +18,31 @@ use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::files::Files;
-use super::load::{Flight, Work};
+use super::load::{Flight, RequestKind};
 use super::root::{OpenError, Root};
-use super::sending::Sent;
+use super::sending::FileAnswer;
 
 mod folder;
 mod page;
 mod view;
 
-use page::Place;
-use view::{Form, View};
+use page::ListingContext;
+use view::{ListingFormat, View};
 
-/// Listings that one worker makes at a time: others wait. Its other threads stay free for files.
+/// Maximum number of listings that one worker makes at a time, so that other threads of its pool stay free for files.
 const AT_ONCE: usize = 1;
 
-/// The longest wait.
+/// Maximum time that a request waits for another listing.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Memory for listings on their way to clients, over all workers. The largest there can be takes half of it.
+/// Limit of the memory of listings that are being sent, over all workers, in bytes. The largest listing needs half of
+/// it.
 pub(super) const MEMORY: usize = 64 << 20;
 
-/// What a listing takes beside its bytes.
+/// Memory that a listing needs in addition to its text, in bytes.
 const OVERHEAD: usize = 1024;
 
-/// Says how many entries there are at most, where there are more. JSON has no other place for it.
+/// Header of an incomplete listing, with the maximum number of entries. The JSON format has no field for it.
 const LISTING_LIMIT: HeaderName = HeaderName::from_static("listing-limit");
 
 /// Makes the listings of one worker.
@@ -53,33 +54,33 @@ pub(super) struct Listings {
     memory: Arc<Semaphore>,
 }
 
-/// A listing, and whether it is whole.
-struct Made {
+/// A listing, and whether it is complete.
+struct Listing {
     body: Bytes,
     is_cut: bool,
 }
 
 impl Listings {
-    /// `memory` has [`MEMORY`] permits and is that of all workers.
+    /// `memory` has [`MEMORY`] permits and is shared by all workers.
     pub(super) fn new(root: Arc<Root>, memory: Arc<Semaphore>) -> Self {
         Self { root, turns: Arc::new(Semaphore::new(AT_ONCE)), memory }
     }
 
-    /// The listing of a folder; `None` where too many are being made.
-    async fn make(&self, place: Place<'_>, view: View) -> Option<Result<Made, OpenError>> {
+    /// Makes the listing of a folder. `None` if too many others are being made.
+    async fn make(&self, place: ListingContext<'_>, view: View) -> Option<Result<Listing, OpenError>> {
         let turn = tokio::time::timeout(LONGEST_WAIT, Arc::clone(&self.turns).acquire_owned());
         let turn = turn.await.ok()?.ok()?;
         let (root, path, is_bare_root) = (Arc::clone(&self.root), place.path.to_owned(), place.is_bare_root);
         let making = actix_rt::task::spawn_blocking(move || {
-            // It is held as long as the thread is, even if the client is gone.
+            // The permit is held until the thread has finished, even if the client has disconnected.
             let _turn = turn;
             let entries = folder::read(&root, &path, view)?;
-            let place = Place { path: &path, is_bare_root };
+            let place = ListingContext { path: &path, is_bare_root };
             let body = match view.form {
-                Form::Html => page::html(place, view, &entries),
-                Form::Json => page::json(place, &entries),
+                ListingFormat::Html => page::html(place, view, &entries),
+                ListingFormat::Json => page::json(place, &entries),
             };
-            Ok(Made { body, is_cut: entries.is_cut })
+            Ok(Listing { body, is_cut: entries.is_cut })
         });
         // A task that panics has no result; the folder counts as unreadable.
         Some(making.await.unwrap_or(Err(OpenError::Failed(Errno::IO))))
@@ -99,9 +100,9 @@ impl Files {
         request: &mut ServiceRequest,
         prefix: &str,
         path: &[u8],
-    ) -> Sent {
+    ) -> FileAnswer {
         let view = View::of(request.uri().query().unwrap_or_default(), request.headers());
-        let place = Place { path, is_bare_root: request.path().strip_prefix(prefix) == Some("/") };
+        let place = ListingContext { path, is_bare_root: request.path().strip_prefix(prefix) == Some("/") };
         let made = match listings.make(place, view).await {
             Some(Ok(made)) => made,
             Some(Err(error)) => return self.fail(request, path, error),
@@ -109,11 +110,12 @@ impl Files {
         };
         let Some(memory) = listings.reserve(&made.body) else { return self.refuse_listing() };
         let is_head = *request.method() == Method::HEAD;
-        let in_flight = self.load.begin(Work::Client, if is_head { 0 } else { made.body.len() as u64 });
+        let in_flight =
+            self.load.begin(RequestKind::Client, if is_head { 0 } else { made.body.len() as u64 });
         let mut answer = HttpResponse::with_body(StatusCode::OK, BoxBody::new(made.body));
         let content_type = match view.form {
-            Form::Html => "text/html; charset=utf-8",
-            Form::Json => "application/json",
+            ListingFormat::Html => "text/html; charset=utf-8",
+            ListingFormat::Json => "application/json",
         };
         let fields = answer.headers_mut();
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -124,10 +126,10 @@ impl Files {
             fields.insert(LISTING_LIMIT, HeaderValue::from(folder::MOST_SHOWN));
             self.counters.listings_cut.fetch_add(1, Relaxed);
         }
-        Sent { flight: Flight::Own(in_flight), memory: Some(memory), ..answer.into() }
+        FileAnswer { flight: Flight::Own(in_flight), memory: Some(memory), ..answer.into() }
     }
 
-    fn refuse_listing(&self) -> Sent {
+    fn refuse_listing(&self) -> FileAnswer {
         self.counters.listings_refused.fetch_add(1, Relaxed);
         self.refuse(StatusCode::SERVICE_UNAVAILABLE).into()
     }

@@ -1,71 +1,71 @@
-//! How a client wants to see a folder: sorted by what, and in which form. Pure.
+//! The requested order and format of a listing. Pure.
 
 use actix_http::header::{self, HeaderMap};
 
 use super::super::encoding::{Weight, parse_weight};
 
-/// How a folder is shown.
+/// The order and the format of a listing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct View {
-    pub(super) key: Key,
-    pub(super) order: Order,
-    pub(super) form: Form,
+    pub(super) key: SortKey,
+    pub(super) order: SortOrder,
+    pub(super) form: ListingFormat,
 }
 
-/// What entries are sorted by.
+/// The property by which entries are sorted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Key {
+pub(super) enum SortKey {
     #[default]
     Name,
     Size,
     Time,
 }
 
-/// Which way.
+/// The direction of the order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum SortOrder {
     #[default]
     Ascending,
     Descending,
 }
 
-/// For whom.
+/// The format of a listing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Form {
-    /// A person.
+pub(super) enum ListingFormat {
+    /// HTML.
     #[default]
     Html,
-    /// A program.
+    /// JSON.
     Json,
 }
 
 impl View {
-    /// What the query says; where it says nothing of the form, what `Accept` says. What is not understood is as if it were
-    /// not there.
+    /// Reads the view from the query, and the format from `Accept` if the query has none. Unknown parameters are
+    /// ignored.
     pub(super) fn of(query: &str, headers: &HeaderMap) -> Self {
         let mut view = Self::default();
         let mut form = None;
         for pair in query.split('&') {
             match pair {
-                "sort=name" => view.key = Key::Name,
-                "sort=size" => view.key = Key::Size,
-                "sort=time" => view.key = Key::Time,
-                "order=asc" => view.order = Order::Ascending,
-                "order=desc" => view.order = Order::Descending,
-                "format=json" => form = Some(Form::Json),
-                "format=html" => form = Some(Form::Html),
+                "sort=name" => view.key = SortKey::Name,
+                "sort=size" => view.key = SortKey::Size,
+                "sort=time" => view.key = SortKey::Time,
+                "order=asc" => view.order = SortOrder::Ascending,
+                "order=desc" => view.order = SortOrder::Descending,
+                "format=json" => form = Some(ListingFormat::Json),
+                "format=html" => form = Some(ListingFormat::Html),
                 _ => {}
             }
         }
         view.form = form.unwrap_or_else(|| {
             let accepted = headers.get_all(header::ACCEPT).map(header::HeaderValue::as_bytes);
-            if wants_json(accepted) { Form::Json } else { Form::Html }
+            if wants_json(accepted) { ListingFormat::Json } else { ListingFormat::Html }
         });
         view
     }
 }
 
-/// Whether JSON is asked for by its name, and HTML is not asked for more.
+/// Whether `Accept` names JSON, and does not prefer HTML.
 fn wants_json<'a>(fields: impl Iterator<Item = &'a [u8]>) -> bool {
     let (mut json, mut html): (Weight, Weight) = (0, 0);
     for member in fields.flat_map(|field| field.split(|byte| *byte == b',')) {
@@ -90,17 +90,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_query_says_how_entries_are_sorted() {
+    fn the_query_selects_the_order() {
         let of = |query| View::of(query, &HeaderMap::new());
         assert_eq!(of(""), View::default());
-        let expected = View { key: Key::Size, order: Order::Descending, form: Form::Html };
+        let expected = View { key: SortKey::Size, order: SortOrder::Descending, form: ListingFormat::Html };
         assert_eq!(of("sort=size&order=desc"), expected);
-        assert_eq!(of("x&sort=time&sort=&order=sideways").key, Key::Time);
-        assert_eq!(of("format=json").form, Form::Json);
+        assert_eq!(of("x&sort=time&sort=&order=sideways").key, SortKey::Time);
+        assert_eq!(of("format=json").form, ListingFormat::Json);
     }
 
     #[test]
-    fn json_is_for_those_who_name_it() {
+    fn json_is_sent_to_clients_that_name_it() {
         for (field, expected) in [
             ("", false),
             ("*/*", false),

@@ -1,4 +1,4 @@
-//! Connecting: addresses of both families in parallel (RFC 8305), proxies, TLS.
+//! Connects to servers: addresses of both families in parallel (RFC 8305), proxies, TLS.
 
 use std::cell::{Cell, OnceCell};
 use std::io;
@@ -29,48 +29,48 @@ use super::wire::{Exchange, Io, Wire};
 use super::{Family, TransportSettings};
 use crate::http::tls::{self, Trust};
 
-/// How long the next address waits for the one before it (RFC 8305, section 5).
+/// Delay before the next address is tried while an attempt is pending (RFC 8305, section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// The most addresses of one name that are tried.
+/// Maximum number of addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 16;
 
-/// The server at the other end of a request, and whether TLS is spoken with it.
+/// The server of a request, and whether TLS is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Origin {
+pub(super) struct HttpOrigin {
     pub(super) host: Host<String>,
     pub(super) port: u16,
     pub(super) security: Security,
 }
 
-/// Whether TLS is spoken.
+/// Whether TLS is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Security {
     Plain,
     Tls,
 }
 
-/// Makes connections for awc's pool.
+/// Opens connections for awc's pool.
 #[derive(Debug, Clone)]
 pub(super) struct Dialer {
-    shared: Rc<Shared>,
+    shared: Rc<DialerState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct DialerState {
     timeout: Duration,
     family: Family,
     resolver: Resolver,
     trust: Trust,
-    /// The trust anchors are read at the first connection that needs them.
+    /// The trust anchors are read for the first connection that needs them.
     tls: OnceCell<Arc<ClientConfig>>,
-    /// Connections that are open.
+    /// The number of open connections.
     open: Rc<Cell<usize>>,
 }
 
 impl Dialer {
     pub(super) fn new(settings: TransportSettings, resolver: Resolver) -> Self {
-        let shared = Shared {
+        let shared = DialerState {
             timeout: settings.connect_timeout,
             family: settings.family,
             resolver,
@@ -81,12 +81,12 @@ impl Dialer {
         Self { shared: Rc::new(shared) }
     }
 
-    /// How many connections are open, idle ones included.
+    /// The number of open connections, idle ones included.
     pub(super) fn open(&self) -> usize {
         self.shared.open.get()
     }
 
-    /// A new connection for `exchange`.
+    /// Opens a connection for `exchange`.
     async fn connect(&self, exchange: &Exchange) -> Result<Wire, TransportError> {
         let (origin, timeout) = (&exchange.origin, self.shared.timeout);
         let began = Instant::now();
@@ -98,10 +98,15 @@ impl Dialer {
         Ok(Wire::new(io, Rc::clone(&self.shared.open)))
     }
 
-    async fn connect_unlimited(&self, origin: &Origin, route: &Route) -> Result<Box<dyn Io>, TransportError> {
-        // Without trust anchors no server needs to be troubled.
+    async fn connect_unlimited(
+        &self,
+        origin: &HttpOrigin,
+        route: &Route,
+    ) -> Result<Box<dyn Io>, TransportError> {
+        // Without trust anchors the handshake would fail, so the connection is not attempted.
         let tls = match (origin.security, route) {
-            // The proxy speaks to the server, TLS included: this connection ends at the proxy.
+            // The proxy makes its own connection to the server, with TLS if needed; this connection ends at the
+            // proxy.
             (Security::Plain, _) | (_, Route::Forward(_)) => None,
             (Security::Tls, _) => Some(self.tls()?),
         };
@@ -153,8 +158,8 @@ impl Dialer {
     }
 }
 
-/// The addresses in the order in which they are tried: the families take turns, that of the resolver's first choice
-/// begins (RFC 8305, section 4).
+/// The order in which addresses are tried: the families alternate, beginning with that of the first address of the
+/// resolver (RFC 8305, section 4).
 fn in_order(found: &[IpAddr], family: Family) -> Vec<IpAddr> {
     let first_is_v6 = found.first().is_some_and(IpAddr::is_ipv6);
     let wanted = found.iter().copied().filter(|address| match family {
@@ -176,7 +181,8 @@ fn in_order(found: &[IpAddr], family: Family) -> Vec<IpAddr> {
     ordered
 }
 
-/// The first address that accepts a connection; each waits [`ATTEMPT_DELAY`] for the one before, less if that failed.
+/// Connects to the first address that accepts. The next attempt starts after [`ATTEMPT_DELAY`], or at once after a
+/// failure.
 async fn race(addresses: impl ExactSizeIterator<Item = SocketAddr>) -> Result<TcpStream, TransportError> {
     let mut waiting = addresses;
     let mut attempts = FuturesUnordered::new();
@@ -194,7 +200,7 @@ async fn race(addresses: impl ExactSizeIterator<Item = SocketAddr>) -> Result<Tc
         };
         match outcome {
             Some((_, Ok(stream))) => {
-                // A request is one small write that should leave at once; without the option it is only slower.
+                // A request is one small write that should be sent at once. A failure only makes it slower.
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
@@ -211,8 +217,8 @@ async fn race(addresses: impl ExactSizeIterator<Item = SocketAddr>) -> Result<Tc
     Err(worst.unwrap_or(TransportError::EmptyReply))
 }
 
-/// Which of several addresses' errors is reported: a lack of descriptors or memory concerns all of them. "No local address"
-/// is the error of a machine without IPv6, too.
+/// The rank of an error among those of several addresses; the largest is reported. A lack of descriptors or memory
+/// affects all addresses. "No local address" may also be the error of a machine without IPv6.
 fn weight(error: &TransportError) -> u8 {
     match error {
         TransportError::Shortage { what: "local ports", .. } => 0,
@@ -221,8 +227,8 @@ fn weight(error: &TransportError) -> u8 {
     }
 }
 
-/// Asks a proxy for a tunnel to `origin` (RFC 9110, section 9.3.6).
-async fn tunnel(mut tcp: TcpStream, proxy: &Proxy, origin: &Origin) -> Result<TcpStream, TransportError> {
+/// Requests a tunnel to `origin` from a proxy (RFC 9110, section 9.3.6).
+async fn tunnel(mut tcp: TcpStream, proxy: &Proxy, origin: &HttpOrigin) -> Result<TcpStream, TransportError> {
     let target = format!("{}:{}", origin.host, origin.port);
     let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
     if let Some(credentials) = &proxy.authorization {
@@ -234,7 +240,7 @@ async fn tunnel(mut tcp: TcpStream, proxy: &Proxy, origin: &Origin) -> Result<Tc
     tcp.write_all(request.as_bytes()).await.map_err(TransportError::Send)?;
     let mut buffer = BytesMut::new();
     loop {
-        // Bytes after the head would belong to the server, which sends none before it is asked.
+        // Bytes after the head would be from the server, which sends nothing before the first request.
         if let Some(head) = Head::take(&mut buffer)? {
             return match head.status {
                 100..=199 => continue,
@@ -289,7 +295,7 @@ impl Service<ConnectInfo<Uri>> for Dialer {
     fn call(&self, info: ConnectInfo<Uri>) -> Self::Future {
         let dialer = self.clone();
         Box::pin(async move {
-            // awc's own error is not shown: the exchange carries the real one.
+            // awc's own error is not shown: the exchange has the real one.
             let exchange = Exchange::current().ok_or(ConnectError::Unresolved)?;
             match dialer.connect(&exchange).await {
                 Ok(wire) => Ok(Connection::new(info.request().clone(), wire)),
@@ -311,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn the_families_take_turns() {
+    fn the_families_alternate() {
         let found = list(&["::1", "::2", "1.0.0.1", "1.0.0.2", "1.0.0.3"]);
         let turns = list(&["::1", "1.0.0.1", "::2", "1.0.0.2", "1.0.0.3"]);
         assert_eq!(in_order(&found, Family::Any), turns);
@@ -320,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dead_address_does_not_hide_a_living_one() {
+    async fn an_unreachable_address_does_not_prevent_a_connection() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let living = listener.local_addr().unwrap();
         let closed = {

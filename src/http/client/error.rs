@@ -23,7 +23,7 @@ pub enum TransportError {
     /// The request cannot be written: its address or a header line is too long.
     #[error("cannot send the request: {0}")]
     Request(String),
-    /// The host's name has no address.
+    /// The name of the host has no address.
     #[error("cannot resolve {host}: check the name, or the network")]
     Resolve {
         /// The name.
@@ -31,7 +31,7 @@ pub enum TransportError {
         /// The resolver's error.
         source: ResolveError,
     },
-    /// A proxy's name has no address.
+    /// The name of a proxy has no address.
     #[error("cannot resolve the proxy {host}: check http_proxy, https_proxy and all_proxy, or the network")]
     ResolveProxy {
         /// The name.
@@ -39,34 +39,34 @@ pub enum TransportError {
         /// The resolver's error.
         source: ResolveError,
     },
-    /// A proxy's address, here without name and password, makes no sense.
+    /// The address of a proxy, shown without name and password, is invalid.
     #[error("cannot use the proxy {0:?}: expected http://host:port")]
     Proxy(String),
-    /// A proxy would not connect us to the server.
+    /// A proxy refused to connect to the server.
     #[error("the proxy {proxy} answered {status} instead of connecting to the server")]
     ProxyRefused {
         /// The proxy.
         proxy: String,
-        /// Its answer's status.
+        /// The status of its answer.
         status: u16,
     },
-    /// None of the host's addresses accepted the connection.
+    /// No address of the host accepted the connection.
     #[error("cannot connect to {address}")]
     Connect {
-        /// The address that was tried last.
+        /// The last address that was tried.
         address: SocketAddr,
-        /// The system's error.
+        /// The error of the system.
         source: io::Error,
     },
-    /// This process or machine lacks descriptors, threads, ports or memory; the server is not at fault.
+    /// This process or machine lacks descriptors, threads, ports or memory. This is not a fault of the server.
     #[error("this machine is short of {what}")]
     Shortage {
-        /// What is missing.
+        /// The missing resource.
         what: &'static str,
-        /// The system's error.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Connecting took too long.
+    /// The time limit for connecting was reached.
     #[error("no connection to {host} within {}", humantime::format_duration(*.after))]
     ConnectTimeout {
         /// The host.
@@ -77,7 +77,7 @@ pub enum TransportError {
     /// The trusted certificates cannot be read.
     #[error(transparent)]
     TrustAnchors(#[from] TlsError),
-    /// The server's certificate is not trusted.
+    /// The certificate of the server is not trusted.
     #[error("the certificate of {host} cannot be trusted (-k accepts it)")]
     Certificate {
         /// The host.
@@ -85,7 +85,7 @@ pub enum TransportError {
         /// The reason given by rustls.
         source: io::Error,
     },
-    /// The TLS handshake failed otherwise.
+    /// The TLS handshake failed for another reason.
     #[error("no TLS connection to {host}")]
     Tls {
         /// The host.
@@ -102,7 +102,7 @@ pub enum TransportError {
     /// The connection was closed within the head of the answer.
     #[error("the server closed the connection within the head of its answer")]
     HalfHead,
-    /// Interim answers without end.
+    /// The server sent more interim answers than the limit.
     #[error("the server sends interim answers without end")]
     EndlessInterim,
     /// The connection broke.
@@ -119,10 +119,10 @@ pub enum TransportError {
 /// Why the rest of a body cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// The connection was closed before the announced end.
+    /// The connection was closed before the end of the body.
     #[error("the body ended early{}", .missing.map(|bytes| format!(", {bytes} bytes are missing")).unwrap_or_default())]
     Short {
-        /// How many bytes are missing, if a length was announced.
+        /// The number of missing bytes, if a length was announced.
         missing: Option<u64>,
     },
     /// The chunks do not follow RFC 9112, section 7.1.
@@ -132,17 +132,20 @@ pub enum BodyError {
 
 impl TransportError {
     /// Whether a kept connection may have failed only because the server had closed it, or had left bytes of an
-    /// earlier answer on it: the request may be sent again on a new connection. TLS servers often close without notice.
+    /// earlier answer on it. The request may then be sent again on a new connection. TLS servers often close without
+    /// notice.
     pub(super) fn may_be_stale(&self, is_answered: bool) -> bool {
         match self {
-            // A bad head may be left over from the answer before: a new connection shows whether the server answers like this.
+            // A bad head may be left over from the previous answer. A new connection shows whether the server always
+            // sends it.
             Self::EmptyReply | Self::Send(_) | Self::Head(_) => true,
             Self::Receive(error) => !is_answered && is_broken_connection(error),
             _ => false,
         }
     }
 
-    /// The error of a system call that failed for want of something that this machine or process has run out of.
+    /// Converts an error of a system call that failed because this machine or process has run out of a resource.
+    /// Returns other errors unchanged.
     pub(super) fn shortage(source: io::Error) -> Result<Self, io::Error> {
         use rustix::io::Errno;
 

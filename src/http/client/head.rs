@@ -1,49 +1,49 @@
-//! The scanner: bounds and normalises the head of an HTTP/1 response, and finds how its body is framed.
+//! The scanner: limits and normalises the head of an HTTP/1 response, and finds the framing of its body.
 //!
-//! It accepts the same heads as curl: folded lines, spaces before a colon, several equal lengths, values in Latin-1.
+//! It accepts the same heads as curl: folded lines, spaces before a colon, repeated equal lengths, values in Latin-1.
 
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes, BytesMut};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
-/// The longest head that is read, in bytes.
+/// Maximum length of a head, in bytes.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// The most header lines a response may have.
+/// Maximum number of header lines in a response.
 pub const MAX_HEADER_LINES: usize = 256;
 
-/// The start of every HTTP/1 response.
+/// The first bytes of every HTTP/1 response.
 const PROTOCOL: &[u8] = b"HTTP/1.";
 
-/// Why bytes from a server are not the head of a response.
+/// Why bytes from a server are not a valid head of a response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
-    /// It is longer than [`MAX_HEAD_BYTES`].
+    /// The head is longer than [`MAX_HEAD_BYTES`].
     #[error("the head of the answer is longer than {MAX_HEAD_BYTES} bytes")]
     TooLong,
-    /// It has more than [`MAX_HEADER_LINES`] lines.
+    /// The head has more than [`MAX_HEADER_LINES`] lines.
     #[error("the answer has more than {MAX_HEADER_LINES} header lines")]
     TooManyLines,
-    /// It is not HTTP/1.
+    /// The bytes are not HTTP/1.
     #[error("the answer is not HTTP/1: {0}")]
     NotHttp(httparse::Error),
-    /// Its length is given twice, differently, or not as a number of bytes.
+    /// `Content-Length` has contradictory values, or is not a number of bytes.
     #[error("the answer has the impossible Content-Length {0:?}")]
     Length(String),
-    /// The body is coded in a way that was not asked for.
+    /// The body has a transfer coding that was not requested.
     #[error("the answer's body has the transfer coding {0:?}, which was not asked for")]
     TransferCoding(String),
 }
 
-/// How the body of a response ends (RFC 9112, section 6.3).
+/// The end of the body of a response (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// After this number of bytes.
+    /// The body has this number of bytes.
     Length(u64),
-    /// With the last chunk.
+    /// The body ends with the last chunk.
     Chunked,
-    /// With the connection.
+    /// The body ends with the connection.
     UntilClose,
 }
 
@@ -54,30 +54,30 @@ pub struct Head {
     pub status: u16,
     /// The minor version: 0 for HTTP/1.0, 1 for HTTP/1.1.
     pub minor_version: u8,
-    /// The header lines in the order in which they were received, each on one line.
+    /// The header lines in the order in which they were received, unfolded.
     headers: Vec<(String, String)>,
-    /// Status line and header lines, byte for byte, with the empty line that ends them.
+    /// Status line and header lines as they were received, with the empty line at the end.
     raw: Bytes,
 }
 
 impl Head {
-    /// Takes one complete head off the front of `buffer`; `None` while it is incomplete.
+    /// Removes a complete head from the front of `buffer`. `None` while it is incomplete.
     ///
-    /// A value that is not UTF-8 is read as Latin-1; in `Location` every byte beyond ASCII becomes a percent-encoded one, so
-    /// that the server gets the same bytes back.
+    /// A value that is not UTF-8 is read as Latin-1. In `Location`, every byte beyond ASCII is percent-encoded, so
+    /// that the server receives the same bytes.
     pub fn take(buffer: &mut BytesMut) -> Result<Option<Self>, HeadError> {
         Self::take_from(buffer, &mut 0)
     }
 
-    /// The same if the first `searched` bytes of `buffer` are known not to contain the end of the head. A head that
-    /// is received byte by byte costs no more than one that is received at once.
+    /// The same if the first `searched` bytes of `buffer` are known not to contain the end of the head. So a head
+    /// that is received byte by byte is searched only once.
     pub(super) fn take_from(buffer: &mut BytesMut, searched: &mut usize) -> Result<Option<Self>, HeadError> {
         let start = buffer.get(..PROTOCOL.len().min(buffer.len())).unwrap_or_default();
         if !PROTOCOL.starts_with(start) {
             return Err(HeadError::NotHttp(httparse::Error::Version));
         }
         let Some(length) = end_of_head(buffer, *searched) else {
-            // The last bytes may be the start of an empty line.
+            // The last three bytes may be the beginning of the empty line.
             *searched = buffer.len().saturating_sub(3);
             return if buffer.len() > MAX_HEAD_BYTES { Err(HeadError::TooLong) } else { Ok(None) };
         };
@@ -85,7 +85,7 @@ impl Head {
         if length > MAX_HEAD_BYTES {
             return Err(HeadError::TooLong);
         }
-        // A copy, so that the buffer serves the next response too.
+        // A copy, so that the buffer can be used for the next response.
         let raw = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
         buffer.advance(length);
         Self::parse(raw).map(Some)
@@ -119,14 +119,14 @@ impl Head {
         Ok(Self { status, minor_version, headers, raw })
     }
 
-    /// The value of the first line named `name`; case is ignored.
+    /// The value of the first line named `name`. Case is ignored.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.headers.iter().find(|(line, _)| line.eq_ignore_ascii_case(name))?;
         Some(value)
     }
 
-    /// The values of every line named `name`, in order.
+    /// The values of all lines named `name`, in order.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.headers
             .iter()
@@ -134,7 +134,7 @@ impl Head {
             .map(|(_, value)| value.as_str())
     }
 
-    /// The members of all lists under `name`.
+    /// The members of all lists in lines named `name`.
     fn members<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.all(name).flat_map(|value| value.split(',')).map(str::trim)
     }
@@ -145,13 +145,13 @@ impl Head {
         &self.raw
     }
 
-    /// Whether `Location` names the address to ask instead.
+    /// Whether the status is a redirect to the address in `Location`.
     #[must_use]
     pub fn is_redirect(&self) -> bool {
         matches!(self.status, 301 | 302 | 303 | 307 | 308)
     }
 
-    /// Whether this is an interim response, before the one that counts.
+    /// Whether this is an interim response.
     #[must_use]
     pub fn is_interim(&self) -> bool {
         matches!(self.status, 100 | 102..=199)
@@ -164,12 +164,12 @@ impl Head {
         if self.minor_version == 0 { has("keep-alive") && !has("close") } else { !has("close") }
     }
 
-    /// The announced length of the body; several equal values count as one (RFC 9110, section 8.6).
+    /// The announced length of the body. Repeated equal values count as one (RFC 9110, section 8.6).
     pub fn content_length(&self) -> Result<Option<u64>, HeadError> {
         let mut length = None;
         for text in self.members("content-length") {
             let bad = || HeadError::Length(text.to_owned());
-            // `parse` would also take a leading plus sign.
+            // `parse` would also accept a leading plus sign.
             if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
                 return Err(bad());
             }
@@ -182,8 +182,8 @@ impl Head {
         Ok(length)
     }
 
-    /// Whether the body is sent in chunks. `identity` is the absence of a coding; any other coding is an error, since none
-    /// was asked for.
+    /// Whether the body is sent in chunks. The coding `identity` is ignored; any other coding is an error, because it
+    /// was not requested.
     pub fn is_chunked(&self) -> Result<bool, HeadError> {
         let mut chunked = false;
         for coding in self.members("transfer-encoding") {
@@ -198,7 +198,7 @@ impl Head {
         Ok(chunked)
     }
 
-    /// How the body ends if the request was a GET.
+    /// The framing of the body of a response to GET.
     pub fn framing(&self) -> Result<Framing, HeadError> {
         if matches!(self.status, 100..=199 | 204 | 304) {
             return Ok(Framing::Length(0));
@@ -223,7 +223,7 @@ fn end_of_head(bytes: &[u8], searched: usize) -> Option<usize> {
     })
 }
 
-/// A header value on one line (RFC 9112, section 5.2), as text.
+/// A header value as text, unfolded to one line (RFC 9112, section 5.2).
 fn value_of(name: &str, value: &[u8]) -> String {
     const NOT_ASCII: &AsciiSet = CONTROLS;
 
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_kept_as_received_and_the_body_left() {
+    fn a_head_is_stored_as_received_and_the_body_stays_in_the_buffer() {
         let text = "HTTP/1.1 301 Moved\r\nLOCATION: http://a/b\r\nx-One: 1\r\n\r\n";
         let mut buffer = BytesMut::from(format!("{text}body").as_str());
         let head = Head::take(&mut buffer).unwrap().unwrap();
@@ -270,14 +270,14 @@ mod tests {
     }
 
     #[test]
-    fn an_incomplete_head_is_waited_for() {
+    fn an_incomplete_head_is_not_an_error() {
         assert!(head("HTTP/1.1 200 OK\r\nContent-Le").unwrap().is_none());
         assert!(head("HT").unwrap().is_none());
         assert!(head("HTTP/1.1 200 OK\r\n\r").unwrap().is_none());
     }
 
     #[test]
-    fn heads_are_bounded() {
+    fn heads_are_limited() {
         let endless = format!("HTTP/1.1 200 OK\r\nx: {}", "a".repeat(MAX_HEAD_BYTES));
         assert_eq!(head(&endless).unwrap_err(), HeadError::TooLong);
         let lines = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(MAX_HEADER_LINES + 1));
@@ -338,7 +338,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic_and_cuts_make_no_difference(
+        fn no_bytes_cause_a_panic_and_cuts_make_no_difference(
             bytes in prop::collection::vec(any::<u8>(), 0..200),
             lines in prop::collection::vec("[ -~\t]{0,20}", 0..6),
             cut in 1_usize..40,

@@ -4,8 +4,9 @@
 //! Transport::send -> awc::Client -> awc's pool -> Dialer: names, addresses, proxy, TLS -> Wire -> socket
 //! ```
 //!
-//! awc writes requests, pools connections and decodes bodies. Beneath it a [`wire`] bounds and normalises the bytes of servers;
-//! see there for the reasons. This is a library: it prints nothing and knows nothing of files, mirrors or retries.
+//! awc writes requests, pools connections and decodes bodies. Below awc, a [`wire`] limits and normalises the bytes
+//! of servers; its documentation has the reasons. This module is a library: it prints nothing and has no concept of
+//! files, mirrors or retries.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -41,7 +42,7 @@ mod resolve;
 mod tests;
 mod wire;
 
-use dial::{Dialer, Origin, Security};
+use dial::{Dialer, HttpOrigin, Security};
 pub use error::{BodyError, TransportError};
 use head::Head;
 use proxy::{ProxyRules, Route};
@@ -50,44 +51,44 @@ use wire::{Exchange, Reuse};
 
 use crate::http::tls::Trust;
 
-/// Idle connections beyond this number are closed before the next request.
+/// Maximum number of idle connections. If there are more, all are closed before the next request.
 const MAX_IDLE: usize = 256;
 
-/// The longest address that awc's own type takes without error.
+/// Maximum length of an address in awc's type.
 const MAX_TARGET_BYTES: usize = 65_534;
 
-/// Characters of a pool's key that are coded.
+/// Characters that are encoded in the key of a pool.
 const NOT_IN_KEYS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-');
 
-/// awc's own time limits are not used: they hide what took so long.
+/// awc's own time limits are disabled, because their errors do not name the slow step.
 const NEVER: Duration = Duration::from_hours(365 * 24);
 
 /// Which address families are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Family {
-    /// Both, the first to connect wins.
+    /// Both families; the first connection that succeeds is used.
     #[default]
     Any,
-    /// IPv4 alone.
+    /// IPv4 only.
     V4,
-    /// IPv6 alone.
+    /// IPv6 only.
     V6,
 }
 
 /// Settings of all exchanges.
 #[derive(Debug, Clone)]
 pub struct TransportSettings {
-    /// How long connecting may take, name, TLS and proxy included.
+    /// Maximum time for connecting, including name, TLS and proxy.
     pub connect_timeout: Duration,
     /// Which address families are used.
     pub family: Family,
-    /// Which requests are sent through which proxy.
+    /// Selects the proxy of a request.
     pub proxies: ProxyRules,
-    /// Whose certificates are trusted.
+    /// The trusted certificates.
     pub trust: Trust,
-    /// How long an idle connection is kept for the next request.
+    /// Time for which an idle connection is kept.
     pub idle_timeout: Duration,
-    /// The most bytes of a body that are read at once.
+    /// Maximum number of bytes in one read of a body.
     pub read_size: usize,
 }
 
@@ -98,7 +99,7 @@ impl Default for TransportSettings {
             family: Family::Any,
             proxies: ProxyRules::none(),
             trust: Trust::default(),
-            // Below the 5 s after which actix and others close.
+            // Less than the 5 s after which actix and other servers close.
             idle_timeout: Duration::from_secs(4),
             read_size: 256 * 1024,
         }
@@ -110,54 +111,54 @@ impl Default for TransportSettings {
 pub struct Request {
     /// GET or HEAD.
     pub method: Method,
-    /// The address; its fragment is not sent, its user name and password become `Authorization`.
+    /// The address. Its fragment is not sent; its user name and password are sent as `Authorization`.
     pub url: Url,
-    /// Header lines besides `Host`, `Connection` and `Accept-Encoding`.
+    /// Header lines in addition to `Host`, `Connection` and `Accept-Encoding`.
     pub headers: Vec<(String, String)>,
-    /// Whether the connection may have been used before, and may be used again.
+    /// Whether an existing connection may be used, and the connection may be kept.
     pub connection: ConnectionUse,
 }
 
 /// The methods that a client of files needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Head and body.
+    /// Requests head and body.
     Get,
-    /// The head alone.
+    /// Requests the head only.
     Head,
 }
 
 /// Whether connections are kept between requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionUse {
-    /// They are, for `idle_timeout`.
+    /// Connections are kept for `idle_timeout`.
     Kept,
     /// Each request has a new connection, and asks the server to close it.
     Single,
 }
 
 impl Request {
-    /// A GET without further header lines.
+    /// A GET without additional header lines.
     #[must_use]
     pub fn get(url: Url) -> Self {
         Self { method: Method::Get, url, headers: Vec::new(), connection: ConnectionUse::Kept }
     }
 
-    /// The same with one more header line.
+    /// The same request with one more header line.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
         self
     }
 
-    fn origin(&self) -> Result<Origin, TransportError> {
+    fn origin(&self) -> Result<HttpOrigin, TransportError> {
         let security = match self.url.scheme() {
             "http" => Security::Plain,
             "https" => Security::Tls,
             scheme => return Err(TransportError::Scheme { scheme: scheme.to_owned() }),
         };
         match (self.url.host(), self.url.port_or_known_default()) {
-            (Some(host), Some(port)) => Ok(Origin { host: host.to_owned(), port, security }),
+            (Some(host), Some(port)) => Ok(HttpOrigin { host: host.to_owned(), port, security }),
             _ => Err(TransportError::NoHost(without_credentials(&self.url))),
         }
     }
@@ -165,27 +166,27 @@ impl Request {
 
 fn without_credentials(url: &Url) -> String {
     let mut url = url.clone();
-    // An address that cannot have credentials has none.
+    // The call fails for an address that cannot have credentials.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.into()
 }
 
-/// Sends requests and keeps connections for the next ones. Clones share their connections.
+/// Sends requests and keeps connections for later requests. Clones share their connections.
 ///
-/// It works on a thread of an `actix_rt` system, since awc starts local tasks.
+/// It requires a thread of an `actix_rt` system, because awc starts local tasks.
 #[derive(Clone)]
 pub struct Transport {
-    shared: Rc<Shared>,
+    shared: Rc<TransportState>,
 }
 
-struct Shared {
+struct TransportState {
     proxies: ProxyRules,
     idle_timeout: Duration,
     read_size: usize,
     dialer: Dialer,
     client: RefCell<Client>,
-    /// Exchanges under way.
+    /// The number of current exchanges.
     busy: Rc<Cell<usize>>,
 }
 
@@ -196,27 +197,28 @@ impl std::fmt::Debug for Transport {
 }
 
 impl Transport {
-    /// A transport without connections, with a resolver of its own.
+    /// A transport without connections and with its own resolver.
     #[must_use]
     pub fn new(settings: TransportSettings) -> Self {
         Self::with_resolver(settings, Resolver::default())
     }
 
-    /// A transport without connections that shares the answers of `resolver`.
+    /// A transport without connections that shares the cache of `resolver`.
     #[must_use]
     pub fn with_resolver(settings: TransportSettings, resolver: Resolver) -> Self {
         let (proxies, idle_timeout) = (settings.proxies.clone(), settings.idle_timeout);
         let read_size = settings.read_size.max(1);
         let dialer = Dialer::new(settings, resolver);
         let client = RefCell::new(client(&dialer, idle_timeout));
-        let shared = Shared { proxies, idle_timeout, read_size, dialer, client, busy: Rc::default() };
+        let shared = TransportState { proxies, idle_timeout, read_size, dialer, client, busy: Rc::default() };
         Self { shared: Rc::new(shared) }
     }
 
-    /// Sends `request` and waits for the head of its answer, skipping interim ones.
+    /// Sends `request` and waits for the final head of the answer.
     ///
-    /// If a kept connection turns out to be closed, or to carry something else than an answer, the request is sent again on a
-    /// new one, once. Only connecting has a time limit: the caller drops the future when it has waited long enough.
+    /// If a kept connection turns out to be closed, or to contain bytes other than an answer, the request is sent
+    /// once more on a new connection. Only connecting has a time limit: to limit the rest, the caller drops the
+    /// future.
     pub async fn send(&self, request: &Request) -> Result<Answer, TransportError> {
         let route = self.shared.proxies.route(&request.url)?;
         let origin = request.origin()?;
@@ -233,9 +235,9 @@ impl Transport {
         let first = exchange(reuse);
         match self.exchange(request, &first).await {
             Err(error) if first.is_kept.get() && error.may_be_stale(first.first_byte.get().is_some()) => {}
-            // The server gave the connection up before it received the request (RFC 9110, section 15.5.9).
+            // The server closed the idle connection before it received the request (RFC 9110, section 15.5.9).
             Ok(answer) if first.is_kept.get() && answer.head.status == 408 && !answer.head.keeps_alive() => {}
-            // Idle connections have descriptors that this request needs.
+            // Idle connections use descriptors that this request needs.
             Err(TransportError::Shortage { .. }) if self.close_idle_beyond(0) => {}
             result => return result,
         }
@@ -265,7 +267,7 @@ impl Transport {
         {
             sending = sending.insert_header((header::AUTHORIZATION, credentials));
         }
-        // A request without a body has nothing to wait with.
+        // `Expect` makes no sense for a request without a body.
         for (name, value) in request.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("expect")) {
             sending = sending.append_header((name.as_str(), value.as_str()));
         }
@@ -291,12 +293,12 @@ impl Transport {
         })
     }
 
-    /// Closes the idle connections if there are more than `most`; whether there were.
+    /// Closes the idle connections if there are more than `most`. Returns whether it closed them.
     fn close_idle_beyond(&self, most: usize) -> bool {
-        let Shared { dialer, busy, idle_timeout, client: current, .. } = &*self.shared;
+        let TransportState { dialer, busy, idle_timeout, client: current, .. } = &*self.shared;
         let is_beyond = dialer.open().saturating_sub(busy.get()) > most;
         if is_beyond {
-            // awc's pool cannot be emptied, only replaced. Exchanges under way hold the old one until they end.
+            // awc's pool can only be replaced. Current exchanges hold the old pool until they end.
             current.replace(client(dialer, *idle_timeout));
         }
         is_beyond
@@ -313,20 +315,20 @@ fn client(dialer: &Dialer, idle_timeout: Duration) -> Client {
     Client::builder().connector(connector).disable_timeout().disable_redirects().no_default_headers().finish()
 }
 
-/// The address for awc. Its pool shares connections between equal authorities: this authority is a name for origin and
-/// route, and the dialer takes both from the exchange. The scheme is always http, since TLS is the dialer's.
+/// The address for awc. awc's pool shares connections between equal authorities, so this authority encodes origin and
+/// route; the dialer takes both from the exchange. The scheme is always http, because the dialer handles TLS.
 fn uri(url: &Url, exchange: &Exchange) -> Result<Uri, TransportError> {
-    let Origin { host, port, security } = &exchange.origin;
+    let HttpOrigin { host, port, security } = &exchange.origin;
     let security = if *security == Security::Tls { "tls" } else { "tcp" };
-    // awc hashes it byte by byte for each request, so it is short.
+    // awc hashes the key byte by byte for each request, so it is short.
     let key = match &exchange.route {
         Route::Direct => format!("{security}.{port}.{host}"),
         route => format!("{security}.{port}.{host} {route:?}"),
     };
-    // Every character that could mean something in an authority is coded, and so is the underscore.
+    // Every character that may have a meaning in an authority is encoded, and so is the underscore.
     let authority = utf8_percent_encode(&key, NOT_IN_KEYS).to_string().replace('%', "_");
     let target = match exchange.route {
-        // A proxy needs the whole address (RFC 9112, section 3.2.2).
+        // A proxy needs the absolute address (RFC 9112, section 3.2.2).
         Route::Forward(_) => {
             let host = &url[Position::BeforeHost..Position::AfterPort];
             let path = &url[Position::BeforePath..Position::AfterQuery];
@@ -341,7 +343,7 @@ fn uri(url: &Url, exchange: &Exchange) -> Result<Uri, TransportError> {
     uri.map_err(|error| TransportError::Request(error.to_string()))
 }
 
-/// Counts an exchange while it is under way.
+/// Counts an exchange until it is dropped.
 #[derive(Debug)]
 struct Busy(Rc<Cell<usize>>);
 
@@ -358,34 +360,34 @@ impl Drop for Busy {
     }
 }
 
-/// An answer whose head is there and whose body streams.
+/// An answer with its complete head; the body is a stream.
 #[derive(Debug)]
 pub struct Answer {
     /// The head of the answer.
     pub head: Head,
-    /// How long connecting took; `None` on a kept connection.
+    /// Duration of connecting; `None` on a kept connection.
     pub connecting: Option<Duration>,
-    /// From sending the request to the first byte of the answer.
+    /// Time from sending the request to the first byte of the answer.
     pub first_byte: Duration,
-    /// `None` once the body is complete, or broken: awc panics if it is asked again.
+    /// `None` once the body is complete or has failed, because awc panics if it is polled again.
     response: Option<ClientResponse>,
-    /// Read ahead while the end of the body was looked for.
+    /// Bytes that were read while the end of the body was searched.
     peeked: Option<Bytes>,
     exchange: Rc<Exchange>,
     _busy: Busy,
 }
 
 impl Answer {
-    /// The next bytes of the body, at least one; `None` once it is complete.
+    /// The next bytes of the body, at least one. `None` once it is complete.
     ///
-    /// A body that ends before its announced length or its last chunk is an error, never an end.
+    /// A body that ends before its announced length or its last chunk is an error, never a normal end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, TransportError> {
         if let Some(bytes) = self.peeked.take() {
             return Ok(Some(bytes));
         }
         loop {
             let Some(response) = &mut self.response else {
-                // Also the error that was met while the end was looked for.
+                // This includes the error of a search for the end.
                 return self.exchange.take_error().map_or(Ok(None), Err);
             };
             let item = response.next().await;
@@ -400,15 +402,15 @@ impl Answer {
         }
     }
 
-    /// If the body may be complete, lets awc find its end: the connection is then ready for the next request, also if
-    /// the caller asks no more.
+    /// If the body may be complete, lets awc find its end. The connection can then serve the next request even if the
+    /// caller does not poll the body again.
     fn peek(&mut self) {
         if let (Some(response), true) = (&mut self.response, self.exchange.may_be_complete.get())
             && let Some(item) = response.next().now_or_never()
         {
             match self.take(item) {
                 Ok(bytes) => self.peeked = bytes,
-                // Kept for the next call.
+                // The next call of `chunk` returns the error.
                 Err(error) => self.exchange.fail(error),
             }
         }
@@ -422,7 +424,7 @@ impl Answer {
             Some(Ok(bytes)) => Ok(Some(bytes)),
             Some(Err(_)) => {
                 self.response = None;
-                // Without an error of the wire, awc's decoder of chunks failed.
+                // Without an error of the wire, awc's decoder of chunks has failed.
                 Err(self.exchange.take_error().unwrap_or(TransportError::Body(BodyError::Chunk)))
             }
             None => {
@@ -432,6 +434,7 @@ impl Answer {
         }
     }
 
-    /// Ends the exchange. The connection serves the next request if the body is complete, and is closed if it is not.
+    /// Ends the exchange. If the body is complete, the connection is kept for the next request; otherwise it is
+    /// closed.
     pub fn finish(self) {}
 }

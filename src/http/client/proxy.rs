@@ -1,4 +1,4 @@
-//! Which requests go through a proxy: the environment variables that curl reads.
+//! Selects the proxy of a request from the same environment variables as curl.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -8,16 +8,16 @@ use url::{Host, Url};
 
 use super::error::TransportError;
 
-/// The proxies of this process's environment.
+/// The proxy settings of this process's environment.
 #[derive(Debug, Clone, Default)]
 pub struct ProxyRules {
     http: Option<String>,
     https: Option<String>,
-    /// Hosts that are reached directly, in the forms that [`is_matched`] knows.
+    /// Rules for hosts that are connected directly; [`is_matched`] describes their forms.
     except: Vec<String>,
 }
 
-/// A proxy that speaks HTTP.
+/// An HTTP proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Proxy {
     pub(super) host: Host<String>,
@@ -26,28 +26,28 @@ pub struct Proxy {
     pub(super) authorization: Option<String>,
 }
 
-/// The way a request takes.
+/// The route of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Route {
-    /// Straight to the server.
+    /// Direct connection to the server.
     Direct,
-    /// The proxy is given the whole request.
+    /// The proxy receives the whole request.
     Forward(Proxy),
-    /// The proxy is asked for a tunnel, in which TLS is spoken with the server.
+    /// The proxy opens a tunnel, in which the client uses TLS with the server.
     Tunnel(Proxy),
 }
 
 impl ProxyRules {
-    /// No proxy at all.
+    /// Settings without a proxy.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// The rules in variables as `lookup` gives them: `http_proxy`, `https_proxy`, `all_proxy`, `no_proxy`, each also in
+    /// Reads the variables `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` with `lookup`, each also in
     /// capitals.
     ///
-    /// `HTTP_PROXY` is ignored if `REQUEST_METHOD` is set: a CGI server fills it from a request's `Proxy` header.
+    /// `HTTP_PROXY` is ignored if `REQUEST_METHOD` is set: a CGI server sets it from the `Proxy` header of a request.
     #[must_use]
     pub fn from_variables(lookup: impl Fn(&str) -> Option<String>) -> Self {
         let value = |name: &str| {
@@ -70,7 +70,7 @@ impl ProxyRules {
         }
     }
 
-    /// The way to `url`.
+    /// The route to `url`.
     pub fn route(&self, url: &Url) -> Result<Route, TransportError> {
         let proxy = if url.scheme() == "https" { &self.https } else { &self.http };
         match proxy {
@@ -87,8 +87,8 @@ impl ProxyRules {
     }
 }
 
-/// Whether a rule of `no_proxy`, in lower case, names this host: `*`, a name with everything below it, an address or a network,
-/// all but networks also with a port.
+/// Whether a rule of `no_proxy`, in lower case, matches a host. A rule is `*`, a name including all names below it,
+/// an address or a network; all but networks may have a port.
 fn is_matched(rule: &str, host: &Host<&str>, port: u16) -> bool {
     if rule == "*" {
         return true;
@@ -146,7 +146,7 @@ impl Proxy {
             return Err(bad());
         }
         let host = url.host().ok_or_else(bad)?.to_owned();
-        // Without a port curl takes 1080; an explicit 80 is dropped by the URL's own rules.
+        // Without a port, curl uses 1080. `Url` drops an explicit 80, so the text is checked for it.
         let port = match url.port() {
             Some(port) => port,
             None if full.trim_end_matches('/').ends_with(":80") => 80,
@@ -162,7 +162,7 @@ impl fmt::Display for Proxy {
     }
 }
 
-/// A proxy's address as it may be shown, however wrong it is: nothing of what comes before the last `@`.
+/// The address of a proxy for messages, without everything before the last `@`, even if it is malformed.
 fn without_credentials(text: &str) -> String {
     let Some((credentials, host)) = text.rsplit_once('@') else { return text.to_owned() };
     let scheme = credentials.split_once("://").map(|(scheme, _)| scheme);
@@ -172,7 +172,7 @@ fn without_credentials(text: &str) -> String {
     }
 }
 
-/// The `Basic` credentials of the user name and password in `url`, if it has any (RFC 7617).
+/// The `Basic` credentials from the user name and password in `url`, if there are any (RFC 7617).
 pub(super) fn basic_authorization(url: &Url) -> Option<String> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_decides() {
+    fn the_environment_selects_the_proxy() {
         let http =
             [("HTTP_PROXY", "http://user:p%40ss@proxy:3128"), ("NO_PROXY", "inner.org, 10.0.0.1,.dot.de")];
         let Route::Forward(proxy) = route(&http, "http://outer.org/file") else { panic!("no proxy") };
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn exceptions_have_the_forms_that_curl_knows() {
+    fn exceptions_have_the_forms_of_curl() {
         let direct = |rule: &str, host: &str| {
             let variables = [("http_proxy", "proxy:1"), ("no_proxy", rule)];
             route(&variables, &format!("http://{host}/f")) == Route::Direct
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_makes_no_sense_is_told_without_its_password() {
+    fn the_error_for_an_invalid_address_does_not_show_the_password() {
         for (text, told) in [
             ("https://user:secret@proxy:3128", "https://proxy:3128"),
             ("user:secret@proxy:port", "proxy:port"),
@@ -263,13 +263,13 @@ mod tests {
             ("http://user:sec/ret@", "http://"),
             ("socks5://proxy:1080", "socks5://proxy:1080"),
         ] {
-            let Err(TransportError::Proxy(shown)) = Proxy::parse(text) else { panic!("{text} was taken") };
+            let Err(TransportError::Proxy(shown)) = Proxy::parse(text) else { panic!("{text} was accepted") };
             assert_eq!(shown, told, "{text}");
         }
     }
 
     #[test]
-    fn a_cgi_request_cannot_name_a_proxy() {
+    fn a_cgi_request_cannot_set_a_proxy() {
         let variables = [("HTTP_PROXY", "evil:1"), ("REQUEST_METHOD", "GET")];
         assert_eq!(route(&variables, "http://outer.org/f"), Route::Direct);
     }

@@ -1,7 +1,8 @@
-//! Names to addresses: one lookup in flight for each name, answers kept, a broken resolver survived.
+//! Resolves names: one lookup at a time for each name, a cache of answers, and old answers while the resolver fails.
 //!
-//! The system's resolver blocks, for many seconds if its servers are silent. Each lookup therefore has a thread of its own;
-//! the number of threads is bounded, and a thread that cannot be started is an error of this machine, not a panic.
+//! The resolver of the system blocks, for many seconds if its servers do not answer. Each lookup therefore has its
+//! own thread. The number of threads is limited, and a thread that cannot be started is an error of this machine, not
+//! a panic.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,66 +15,68 @@ use dns_lookup::LookupErrorKind;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-/// How long an answer is used without a new lookup. The system's resolver does not tell the time to live of its records.
+/// Time for which an answer is used without a new lookup. The resolver of the system does not return the time to live
+/// of records.
 const FRESH_FOR: Duration = Duration::from_mins(1);
 
-/// How long a failure is used without a new lookup.
+/// Time for which a failure is used without a new lookup.
 const FAILED_FOR: Duration = Duration::from_secs(1);
 
-/// How long one lookup may take before its callers give up.
+/// Maximum time that callers wait for a lookup.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long callers wait for a new answer if an old one can be used (RFC 8767, section 5).
+/// Maximum time that callers wait for a new answer if an old one can be used (RFC 8767, section 5).
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// The most threads that look up names.
+/// Maximum number of lookup threads.
 const MAX_LOOKUPS: usize = 512;
 
-/// Threads that are left to names that were resolved before, so that names that never resolve cannot take all.
+/// Threads that are reserved for names that were resolved before, so that names that never resolve cannot use all
+/// threads.
 const LOOKUPS_FOR_KNOWN: usize = 64;
 
-/// Names beyond this number make the resolver forget those that were asked for least recently.
+/// Maximum number of names in the cache. Beyond it, the least recently used names are removed.
 const MAX_NAMES: usize = 16 * 1024;
 
-/// The stack of a lookup's thread, in bytes.
+/// Stack size of a lookup thread, in bytes.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// The addresses of a name, in the resolver's order, without duplicates.
+/// The addresses of a name, in the order of the resolver, without duplicates.
 pub(super) type Addresses = Arc<[IpAddr]>;
 
-/// Why a name has no addresses.
+/// Why a name cannot be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
     /// The name does not exist, or has no address.
     #[error("no such name: {0}")]
     NoSuchName(String),
-    /// The resolver failed: the name may well exist.
+    /// The resolver failed. The name may exist.
     #[error("the resolver failed: {0}")]
     Failed(String),
-    /// The resolver did not answer in time.
+    /// The resolver did not answer within [`LOOKUP_TIMEOUT`].
     #[error("the resolver did not answer within {}", humantime::format_duration(LOOKUP_TIMEOUT))]
     TimedOut,
     /// This process or machine lacks descriptors, threads or memory.
     #[error("this machine is short of {what}: {detail}")]
     Shortage {
-        /// What is missing.
+        /// The missing resource.
         what: &'static str,
-        /// The system's error.
+        /// The error of the system.
         detail: String,
     },
 }
 
-/// Resolves names. Clones share their answers; it may be used by several threads.
+/// Resolves names. Clones share their cache, also between threads.
 #[derive(Clone)]
 pub struct Resolver {
-    shared: Arc<Shared>,
+    shared: Arc<ResolverState>,
 }
 
 type Lookup = dyn Fn(&str) -> Result<Vec<IpAddr>, ResolveError> + Send + Sync;
 
-struct Shared {
+struct ResolverState {
     names: Names,
-    /// Lookups under way.
+    /// The number of current lookups.
     running: AtomicUsize,
     lookup: Box<Lookup>,
 }
@@ -82,30 +85,30 @@ struct Shared {
     clippy::disallowed_types,
     reason = "connecting is not the request path; the lock is held for a look into the map"
 )]
-type Names = std::sync::Mutex<HashMap<String, Entry>>;
+type Names = std::sync::Mutex<HashMap<String, NameEntry>>;
 
-/// One name.
+/// The state of one name.
 #[derive(Default)]
-struct Entry {
-    /// The last addresses, and when they were found.
+struct NameEntry {
+    /// The last addresses, and the time of their lookup.
     good: Option<(Addresses, Instant)>,
-    /// The failure of the last lookup, if it failed.
+    /// The error and the time of the last lookup, if it failed.
     failed: Option<(ResolveError, Instant)>,
-    /// The lookup under way, and when it began.
+    /// The receiver and the start time of the current lookup.
     pending: Option<(watch::Receiver<Option<Outcome>>, Instant)>,
     used: Option<Instant>,
 }
 
 type Outcome = Result<Addresses, ResolveError>;
 
-/// How a caller gets its answer.
-enum Answer {
+/// The source of an answer for a caller.
+enum AnswerSource {
     Known(Outcome),
     Awaited { outcome: watch::Receiver<Option<Outcome>>, since: Instant, stale: Option<Addresses> },
 }
 
 impl Default for Resolver {
-    /// The system's resolver.
+    /// Uses the resolver of the system.
     fn default() -> Self {
         Self::new(system_lookup)
     }
@@ -120,7 +123,7 @@ impl fmt::Debug for Resolver {
 impl Resolver {
     fn new(lookup: impl Fn(&str) -> Result<Vec<IpAddr>, ResolveError> + Send + Sync + 'static) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(ResolverState {
                 names: Names::default(),
                 running: AtomicUsize::new(0),
                 lookup: Box::new(lookup),
@@ -128,19 +131,19 @@ impl Resolver {
         }
     }
 
-    /// The addresses of `name`: at least one. If a lookup fails, those of the last one that succeeded.
+    /// The addresses of `name`: at least one. If a lookup fails, those of the last successful lookup.
     pub(super) async fn resolve(&self, name: &str) -> Outcome {
         if is_localhost(name) {
             return Ok([IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)].into());
         }
         let (mut outcome, since, stale) = match self.ask(name, Instant::now()) {
-            Answer::Known(outcome) => return outcome,
-            Answer::Awaited { outcome, since, stale } => (outcome, since, stale),
+            AnswerSource::Known(outcome) => return outcome,
+            AnswerSource::Awaited { outcome, since, stale } => (outcome, since, stale),
         };
         let patience = if stale.is_some() { REFRESH_TIMEOUT } else { LOOKUP_TIMEOUT };
         let found = match timeout_at(since + patience, outcome.wait_for(Option::is_some)).await {
             Ok(Ok(found)) => found.clone().unwrap_or(Err(ResolveError::TimedOut)),
-            // The thread ended without an outcome: the lookup panicked.
+            // The thread ended without a result because the lookup panicked.
             Ok(Err(_)) => Err(ResolveError::Failed("the lookup ended without an answer".to_owned())),
             Err(_) => Err(ResolveError::TimedOut),
         };
@@ -150,7 +153,7 @@ impl Resolver {
         }
     }
 
-    fn ask(&self, name: &str, now: Instant) -> Answer {
+    fn ask(&self, name: &str, now: Instant) -> AnswerSource {
         let mut names = lock(&self.shared.names);
         let running = self.shared.running.load(Ordering::Relaxed);
         if names.len() >= MAX_NAMES && !names.contains_key(name) {
@@ -162,37 +165,37 @@ impl Resolver {
         if let Some((addresses, found_at)) = &entry.good
             && now.saturating_duration_since(*found_at) < FRESH_FOR
         {
-            return Answer::Known(Ok(Arc::clone(addresses)));
+            return AnswerSource::Known(Ok(Arc::clone(addresses)));
         }
         if let Some((error, failed_at)) = &entry.failed
             && now.saturating_duration_since(*failed_at) < FAILED_FOR
         {
-            return Answer::Known(stale.ok_or_else(|| error.clone()));
+            return AnswerSource::Known(stale.ok_or_else(|| error.clone()));
         }
         if let Some((outcome, since)) = &entry.pending {
-            return Answer::Awaited { outcome: outcome.clone(), since: *since, stale };
+            return AnswerSource::Awaited { outcome: outcome.clone(), since: *since, stale };
         }
         let most = if stale.is_some() { MAX_LOOKUPS } else { MAX_LOOKUPS - LOOKUPS_FOR_KNOWN };
         if running >= most {
             let detail = format!("{running} lookups are under way");
-            return Answer::Known(stale.ok_or(ResolveError::Shortage { what: "threads", detail }));
+            return AnswerSource::Known(stale.ok_or(ResolveError::Shortage { what: "threads", detail }));
         }
         let (sender, outcome) = watch::channel(None);
         entry.pending = Some((outcome.clone(), now));
-        // A lookup takes the lock when it ends.
+        // A lookup locks the names when it ends.
         drop(names);
         match self.start(name, sender) {
-            Ok(()) => Answer::Awaited { outcome, since: now, stale },
+            Ok(()) => AnswerSource::Awaited { outcome, since: now, stale },
             Err(error) => {
                 let detail = error.to_string();
-                Answer::Known(stale.ok_or(ResolveError::Shortage { what: "threads", detail }))
+                AnswerSource::Known(stale.ok_or(ResolveError::Shortage { what: "threads", detail }))
             }
         }
     }
 
     fn start(&self, name: &str, sender: watch::Sender<Option<Outcome>>) -> io::Result<()> {
-        // Also if the lookup panics, or no thread can be had, the name is free for the next one.
-        let pending = Pending::new(&self.shared, name);
+        // If the lookup panics or its thread cannot be started, dropping the guard removes the pending lookup.
+        let pending = PendingLookup::new(&self.shared, name);
         let lookup = move || {
             let outcome = (pending.shared.lookup)(&pending.name).map(|found| {
                 let mut addresses = Vec::with_capacity(found.len());
@@ -211,21 +214,21 @@ impl Resolver {
     }
 }
 
-/// A lookup under way, on its thread.
-struct Pending {
-    shared: Arc<Shared>,
+/// Guard of a lookup, owned by its thread.
+struct PendingLookup {
+    shared: Arc<ResolverState>,
     name: String,
 }
 
-impl Pending {
-    fn new(shared: &Arc<Shared>, name: &str) -> Self {
+impl PendingLookup {
+    fn new(shared: &Arc<ResolverState>, name: &str) -> Self {
         shared.running.fetch_add(1, Ordering::Relaxed);
         Self { shared: Arc::clone(shared), name: name.to_owned() }
     }
 
     fn keep(&self, outcome: &Outcome) {
         let mut names = lock(&self.shared.names);
-        // The name may have been forgotten meanwhile.
+        // The name may have been removed meanwhile.
         let Some(entry) = names.get_mut(&self.name) else { return };
         let now = Instant::now();
         match outcome {
@@ -243,7 +246,7 @@ impl Pending {
     }
 }
 
-impl Drop for Pending {
+impl Drop for PendingLookup {
     fn drop(&mut self) {
         self.shared.running.fetch_sub(1, Ordering::Relaxed);
         if let Some(entry) = lock(&self.shared.names).get_mut(&self.name) {
@@ -252,12 +255,12 @@ impl Drop for Pending {
     }
 }
 
-fn lock(names: &Names) -> std::sync::MutexGuard<'_, HashMap<String, Entry>> {
+fn lock(names: &Names) -> std::sync::MutexGuard<'_, HashMap<String, NameEntry>> {
     names.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Makes room: drops the half of all names without a lookup under way that was used least recently.
-fn forget_oldest(names: &mut HashMap<String, Entry>) {
+/// Removes the less recently used half of all names without a current lookup.
+fn forget_oldest(names: &mut HashMap<String, NameEntry>) {
     let mut used: Vec<_> = names.values().map(|entry| entry.used).collect();
     let middle = used.len() / 2;
     let (_, middle, _) = used.select_nth_unstable(middle);
@@ -265,14 +268,14 @@ fn forget_oldest(names: &mut HashMap<String, Entry>) {
     names.retain(|_, entry| entry.pending.is_some() || entry.used > middle);
 }
 
-/// Whether a name means this machine, whatever a resolver answers (RFC 6761, section 6.3).
+/// Whether a name means this machine, whatever the resolver returns (RFC 6761, section 6.3).
 fn is_localhost(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let last = name.rsplit('.').next().unwrap_or_default();
     last.eq_ignore_ascii_case("localhost")
 }
 
-/// One lookup by the system's resolver; blocks.
+/// One blocking lookup with the resolver of the system.
 fn system_lookup(name: &str) -> Result<Vec<IpAddr>, ResolveError> {
     let error = match dns_lookup::lookup_host(name) {
         Ok(addresses) => {
@@ -291,7 +294,8 @@ fn system_lookup(name: &str) -> Result<Vec<IpAddr>, ResolveError> {
     if matches!(kind, LookupErrorKind::Memory) {
         return Err(ResolveError::Shortage { what: "memory", detail });
     }
-    // Without a descriptor for its socket or its files the resolver reports anything, even that the name does not exist.
+    // Without a descriptor for its socket or files, the resolver may return any error, even that the name does not
+    // exist.
     if let Err(error) = std::fs::File::open("/dev/null") {
         return Err(ResolveError::Shortage { what: "file descriptors", detail: error.to_string() });
     }
@@ -307,7 +311,7 @@ mod tests {
 
     const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
-    /// A resolver that counts its lookups and answers each with `answer(number)`.
+    /// A resolver that counts its lookups and answers lookup `number` with `answer(number)`.
     fn counting(
         answer: impl Fn(usize) -> Result<Vec<IpAddr>, ResolveError> + Send + Sync + 'static,
     ) -> (Resolver, Arc<AtomicUsize>) {
@@ -316,7 +320,7 @@ mod tests {
         (Resolver::new(move |_| answer(counter.fetch_add(1, Ordering::SeqCst))), lookups)
     }
 
-    /// The same resolver, `age` later.
+    /// Makes all answers older by `age`.
     fn age(resolver: &Resolver, age: Duration) {
         for entry in lock(&resolver.shared.names).values_mut() {
             let good = entry.good.as_mut().map(|(_, at)| at);
@@ -328,7 +332,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_is_looked_up_once_for_all_who_wait_and_for_a_minute() {
+    async fn one_lookup_serves_all_waiting_callers_and_the_next_minute() {
         let (resolver, lookups) = counting(|_| {
             thread::sleep(Duration::from_millis(50));
             Ok(vec![HOME, HOME])
@@ -345,7 +349,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failing_resolver_leaves_the_last_addresses_in_use() {
+    async fn after_a_failed_lookup_the_last_addresses_are_used() {
         let (resolver, _) =
             counting(
                 |number| if number == 0 { Ok(vec![HOME]) } else { Err(ResolveError::Failed(String::new())) },
@@ -358,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_resolver_leaves_the_last_addresses_in_use() {
+    async fn while_the_resolver_hangs_the_last_addresses_are_used() {
         let (resolver, lookups) = counting(|number| {
             if number > 0 {
                 thread::sleep(Duration::from_secs(2));
@@ -371,12 +375,12 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(resolver.resolve("a.example").await.unwrap()[..], [HOME]);
         }
-        assert!(began.elapsed() < Duration::from_secs(1), "only the first waits for the refresh");
+        assert!(began.elapsed() < Duration::from_secs(1), "only the first caller waits for the refresh");
         assert_eq!(lookups.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]
-    async fn a_name_that_is_gone_is_gone() {
+    async fn a_name_that_was_deleted_is_not_resolved_any_more() {
         let gone = || ResolveError::NoSuchName(String::new());
         let (resolver, _) = counting(move |number| if number == 0 { Ok(vec![HOME]) } else { Err(gone()) });
         resolver.resolve("a.example").await.unwrap();
@@ -407,12 +411,12 @@ mod tests {
     }
 
     #[test]
-    fn names_are_bounded() {
-        let mut names: HashMap<String, Entry> = HashMap::new();
+    fn names_are_limited() {
+        let mut names: HashMap<String, NameEntry> = HashMap::new();
         let now = Instant::now();
         for number in 0_u32..100 {
             let used = Some(now + Duration::from_secs(number.into()));
-            names.insert(number.to_string(), Entry { used, ..Entry::default() });
+            names.insert(number.to_string(), NameEntry { used, ..NameEntry::default() });
         }
         forget_oldest(&mut names);
         assert_eq!(names.len(), 49);

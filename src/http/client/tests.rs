@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What a server does after it has sent its bytes.
+/// The action of a server after it has sent its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
     Keeps,
@@ -20,15 +20,15 @@ enum Then {
 }
 use Then::{Closes, Keeps, Resets};
 
-/// A server that sends `bytes` for `/case` and a right answer for any other path.
-struct Server {
+/// A server that sends `bytes` for `/case` and a valid answer for any other path.
+struct ScriptedServer {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
 }
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
-impl Server {
+impl ScriptedServer {
     fn start(bytes: Vec<u8>, then: Then, cut: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -70,7 +70,7 @@ fn serve(stream: &mut TcpStream, bytes: &[u8], then: Then, cut: usize) -> std::i
             Keeps => {}
             Closes => return Ok(()),
             Resets => {
-                // Closing with unread bytes is not certain to reset in time; a linger of zero is.
+                // Closing with unread bytes may reset too late; a linger of zero resets at once.
                 thread::sleep(Duration::from_millis(50));
                 return socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
             }
@@ -78,12 +78,12 @@ fn serve(stream: &mut TcpStream, bytes: &[u8], then: Then, cut: usize) -> std::i
     }
 }
 
-/// Runs a future as the program does: awc needs a thread that takes local tasks.
+/// Runs a future on a thread that accepts local tasks, which awc needs.
 fn run<F: Future>(future: F) -> F::Output {
     actix_rt::System::new().block_on(future)
 }
 
-/// The whole body, or the error in one word.
+/// The whole body, or the name of the error.
 async fn fetch(transport: &Transport, request: &Request) -> Result<Vec<u8>, String> {
     let word = |error: TransportError| match error {
         TransportError::Head(error) => format!("{error:?}").split(['(', ' ']).next().unwrap().to_owned(),
@@ -96,7 +96,7 @@ async fn fetch(transport: &Transport, request: &Request) -> Result<Vec<u8>, Stri
         assert!(!bytes.is_empty());
         body.extend_from_slice(&bytes);
     }
-    // Asking again after the end is allowed.
+    // A call after the end is permitted.
     assert!(matches!(answer.chunk().await, Ok(None)));
     Ok(body)
 }
@@ -112,7 +112,7 @@ const FIVE: &str = "Content-Length: 5";
 
 type Case = (&'static str, Vec<u8>, Then, Result<&'static [u8], &'static str>, usize);
 
-/// Name, bytes, ending, body or error, connections for this and one more request.
+/// Name, bytes, action after the bytes, body or error, number of connections for this request and another.
 fn cases() -> Vec<Case> {
     let with = |lines: &[&str], body: &str| [head("200 OK", lines), body.as_bytes().to_vec()].concat();
     let chunks = "5\r\nhello\r\n0\r\n\r\n";
@@ -204,17 +204,17 @@ fn cases() -> Vec<Case> {
 }
 
 #[test]
-fn every_answer_is_read_right_and_the_next_request_is_served() {
+fn every_answer_is_read_correctly_and_the_next_request_is_served() {
     run(async {
         for cut in [usize::MAX, 7] {
             for (name, bytes, then, expected, connections) in cases() {
                 let cut = if bytes.len() > 20_000 { usize::MAX } else { cut };
-                let server = Server::start(bytes, then, cut);
+                let server = ScriptedServer::start(bytes, then, cut);
                 let transport = Transport::new(TransportSettings::default());
                 let body = fetch(&transport, &Request::get(server.url("/case"))).await;
                 let body = body.as_ref().map(Vec::as_slice).map_err(String::as_str);
                 assert_eq!(body, expected, "{name}, cut {cut}");
-                // An end or bytes of the answer before may still be on their way.
+                // The end of the connection or bytes after the answer may arrive a moment later.
                 thread::sleep(Duration::from_millis(10));
                 assert_eq!(
                     fetch(&transport, &Request::get(server.url("/next"))).await.unwrap(),
@@ -241,10 +241,10 @@ fn a_kept_connection_that_fails_is_replaced_once() {
             ),
         ];
         for (name, bytes, then) in cases {
-            let server = Server::start(bytes.to_vec(), then, usize::MAX);
+            let server = ScriptedServer::start(bytes.to_vec(), then, usize::MAX);
             let transport = Transport::new(TransportSettings::default());
             fetch(&transport, &Request::get(server.url("/first"))).await.unwrap();
-            // The same again on a new connection, which is then the answer.
+            // The same answer on a new connection is then the result.
             let answer = fetch(&transport, &Request::get(server.url("/case"))).await;
             assert_eq!(answer.is_ok(), name == "408", "{name}: {answer:?}");
             assert_eq!(server.connections.load(Ordering::SeqCst), 2, "{name}");
@@ -253,9 +253,9 @@ fn a_kept_connection_that_fails_is_replaced_once() {
 }
 
 #[test]
-fn the_body_of_an_answer_to_head_is_not_the_next_answer() {
+fn the_body_of_an_answer_to_head_is_not_read_as_the_next_answer() {
     run(async {
-        let server = Server::start([OK, OK].concat(), Keeps, usize::MAX);
+        let server = ScriptedServer::start([OK, OK].concat(), Keeps, usize::MAX);
         let transport = Transport::new(TransportSettings::default());
         let request = Request { method: Method::Head, ..Request::get(server.url("/case")) };
         assert_eq!(fetch(&transport, &request).await.unwrap(), b"");
@@ -267,7 +267,7 @@ fn the_body_of_an_answer_to_head_is_not_the_next_answer() {
 #[test]
 fn times_are_measured_and_single_connections_are_not_kept() {
     run(async {
-        let server = Server::start(Vec::new(), Keeps, 1);
+        let server = ScriptedServer::start(Vec::new(), Keeps, 1);
         let transport = Transport::new(TransportSettings::default());
         let kept = Request::get(server.url("/x"));
         let single = Request { connection: ConnectionUse::Single, ..kept.clone() };
@@ -282,10 +282,10 @@ fn times_are_measured_and_single_connections_are_not_kept() {
 }
 
 #[test]
-fn idle_connections_are_bounded() {
+fn idle_connections_are_limited() {
     run(async {
         let transport = Transport::new(TransportSettings::default());
-        let servers: Vec<_> = (0..8).map(|_| Server::start(Vec::new(), Keeps, 1)).collect();
+        let servers: Vec<_> = (0..8).map(|_| ScriptedServer::start(Vec::new(), Keeps, 1)).collect();
         for server in &servers {
             fetch(&transport, &Request::get(server.url("/x"))).await.unwrap();
         }
@@ -298,7 +298,7 @@ fn idle_connections_are_bounded() {
 }
 
 #[test]
-fn the_pool_tells_origins_and_routes_apart() {
+fn the_pool_separates_origins_and_routes() {
     let key = |url: &str, route: &Route| {
         let request = Request::get(url.parse().unwrap());
         let exchange = Exchange::new(request.origin().unwrap(), route.clone(), Reuse::Allowed, false, 1);
@@ -340,7 +340,7 @@ fn an_address_that_cannot_be_sent_is_an_error() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
-    /// Any bytes, in any cuts, with any size of reads: an answer or an error, no panic and no wait.
+    /// Any bytes, in any pieces, with any size of reads: an answer or an error, no panic and no endless wait.
     #[test]
     fn no_server_makes_the_client_panic(
         start in prop::sample::select(vec![
@@ -352,9 +352,9 @@ proptest! {
         then in prop::sample::select(vec![Closes, Keeps]),
         is_head in any::<bool>(),
     ) {
-        // Without an end the client would have to wait.
+        // Without the end of the connection, the client could wait forever.
         let then = if then == Keeps && bytes.len() % 2 == 0 { Closes } else { then };
-        let server = Server::start([start.as_bytes(), &bytes].concat(), then, cut);
+        let server = ScriptedServer::start([start.as_bytes(), &bytes].concat(), then, cut);
         run(async {
             let transport = Transport::new(TransportSettings { read_size, ..TransportSettings::default() });
             let method = if is_head { Method::Head } else { Method::Get };

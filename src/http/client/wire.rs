@@ -1,8 +1,8 @@
-//! The connection that awc is given: the bytes of a server are bounded, counted and brought into a form that awc accepts.
+//! The connection type for awc: limits, counts and normalises the bytes of a server to a form that awc accepts.
 //!
-//! awc decodes bodies and pools connections; it is shown a head of its own that carries the framing alone, since it cannot
-//! tell an interim response from the final one, stops at 96 header lines, and takes the early end of a connection for the
-//! end of a body. The head that counts is in the [`Exchange`].
+//! awc decodes bodies and pools connections. It cannot distinguish an interim response from the final one, accepts at
+//! most 96 header lines, and takes the early end of a connection for the end of a body. It therefore gets a
+//! replacement head with the framing only. The real head is in the [`Exchange`].
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -19,54 +19,55 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::dial::Origin;
+use super::dial::HttpOrigin;
 use super::error::{BodyError, TransportError, is_broken_connection};
 use super::head::{Framing, Head};
 use super::proxy::Route;
 
-/// The most bytes that are read beyond the end of a head.
+/// Maximum number of bytes that one read may take beyond the end of a head.
 const SMALL_READ_BYTES: usize = 16 * 1024;
 
-/// The most bytes of interim responses before the final one, however many they are. curl has the same limit.
+/// Maximum length of all interim responses before the final one, in bytes, as in curl.
 const MAX_INTERIM_BYTES: usize = 300 * 1024;
 
-/// The end of the last chunk and its trailers.
+/// The last bytes of the last chunk and its trailers.
 const CHUNKS_END: [u8; 4] = *b"\r\n\r\n";
 
-/// The bytes of a connection, without TLS.
+/// The byte stream of a connection, after TLS was removed.
 pub(super) trait Io: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 
 tokio::task_local! {
-    /// The exchange for which awc asks its pool for a connection, and the dialer for a new one.
+    /// The exchange for which awc requests a connection from its pool, and the dialer opens one.
     static EXCHANGE: Rc<Exchange>;
 }
 
-/// Whether a connection of the pool may carry a request.
+/// Whether a pooled connection may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reuse {
     Allowed,
-    /// Kept connections are closed: one of them has just failed.
+    /// Pooled connections are closed, because one of them has just failed.
     Refused,
 }
 
-/// One request and its response, as its caller, the dialer and the [`Wire`] see it.
+/// The state of one request and its response, shared by the caller, the dialer and the [`Wire`].
 #[derive(Debug)]
 pub(super) struct Exchange {
-    pub(super) origin: Origin,
+    pub(super) origin: HttpOrigin,
     pub(super) route: Route,
     pub(super) reuse: Reuse,
     pub(super) is_head_request: bool,
-    /// The most bytes of a body that are read at once.
+    /// Maximum number of bytes in one read of a body.
     pub(super) read_size: usize,
-    /// How long connecting took; `None` on a kept connection.
+    /// Duration of connecting; `None` on a kept connection.
     pub(super) connecting: Cell<Option<Duration>>,
     pub(super) is_kept: Cell<bool>,
     sent_at: Cell<Option<Instant>>,
-    /// From sending the request to the first byte of the response.
+    /// Time from sending the request to the first byte of the response.
     pub(super) first_byte: Cell<Option<Duration>>,
-    /// All bytes of the body were handed to awc, as far as the wire knows: its end costs no further read.
+    /// Whether awc has all bytes of the body, as far as the wire knows, so that finding the end needs no further
+    /// read.
     pub(super) may_be_complete: Cell<bool>,
     head: RefCell<Option<Head>>,
     error: RefCell<Option<TransportError>>,
@@ -74,7 +75,7 @@ pub(super) struct Exchange {
 
 impl Exchange {
     pub(super) fn new(
-        origin: Origin,
+        origin: HttpOrigin,
         route: Route,
         reuse: Reuse,
         is_head_request: bool,
@@ -96,17 +97,17 @@ impl Exchange {
         }
     }
 
-    /// Runs `future`, in which awc sends the request, on behalf of this exchange.
+    /// Runs `future`, in which awc sends the request, as part of this exchange.
     pub(super) fn scope<F: Future>(self: &Rc<Self>, future: F) -> impl Future<Output = F::Output> {
         EXCHANGE.scope(Rc::clone(self), future)
     }
 
-    /// The exchange on whose behalf the current task sends.
+    /// The exchange of the current task.
     pub(super) fn current() -> Option<Rc<Self>> {
         EXCHANGE.try_with(Rc::clone).ok()
     }
 
-    /// Notes the error that awc's own words would hide.
+    /// Stores the error, which awc's own error would hide.
     pub(super) fn fail(&self, error: TransportError) {
         self.error.replace(Some(error));
     }
@@ -121,42 +122,42 @@ impl Exchange {
 }
 
 #[derive(Debug)]
-enum Phase {
-    /// No request is under way.
+enum WirePhase {
+    /// No request is active.
     Idle,
-    /// The head of the response is awaited.
+    /// Waiting for the head of the response.
     Head {
         interim_bytes: usize,
         searched: usize,
     },
-    /// A body of which this many bytes are missing.
+    /// Reading a body with this number of missing bytes.
     Length {
         left: u64,
     },
-    /// A body of chunks, of which awc finds the end; its last bytes so far.
+    /// Reading a body of chunks, whose end awc finds. Stores the last bytes so far.
     Chunked {
         tail: [u8; 4],
     },
     UntilClose,
-    /// Not to be used again.
+    /// The connection must not be used again.
     Spent,
 }
 
 /// The IO type of awc's connections.
 pub(super) struct Wire {
-    /// `None` once it is closed.
+    /// `None` once the connection is closed.
     io: Option<Box<dyn Io>>,
-    phase: Phase,
+    phase: WirePhase,
     /// Whether the connection may carry another request after this response.
     is_reusable: bool,
-    /// Whether a request was sent before.
+    /// Whether a request was sent on this connection before.
     is_used: bool,
-    /// Bytes that were read and are not yet handed over.
+    /// Bytes that were read and not yet passed to awc.
     buffer: BytesMut,
-    /// The head that awc reads next.
+    /// The rest of the replacement head.
     for_awc: Bytes,
     exchange: Option<Rc<Exchange>>,
-    /// Connections of the client that are open, this one included.
+    /// The number of open connections of the client, this one included.
     open: Rc<Cell<usize>>,
 }
 
@@ -171,7 +172,7 @@ impl Wire {
         open.set(open.get().saturating_add(1));
         Self {
             io: Some(io),
-            phase: Phase::Idle,
+            phase: WirePhase::Idle,
             is_reusable: false,
             is_used: false,
             buffer: BytesMut::new(),
@@ -194,16 +195,16 @@ impl Wire {
     }
 
     fn close(&mut self) {
-        self.phase = Phase::Spent;
+        self.phase = WirePhase::Spent;
         self.io = None;
     }
 
-    /// The response is complete.
+    /// Ends a complete response.
     fn end(&mut self) {
         if self.is_reusable && self.buffer.is_empty() {
-            self.phase = Phase::Idle;
+            self.phase = WirePhase::Idle;
         } else {
-            // Bytes beyond the end belong to no request: what follows could be mistaken for the next response.
+            // Bytes beyond the end belong to no request and could be mistaken for the next response.
             self.close();
         }
         if let Some(exchange) = &self.exchange {
@@ -221,13 +222,15 @@ impl Wire {
         Poll::Ready(Ok(space.filled().len()))
     }
 
-    /// Reads up to the end of the final head, and prepares the one that awc is shown.
+    /// Reads up to the end of the final head, and prepares the replacement head.
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(exchange) = self.exchange.clone() else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
         loop {
-            let Phase::Head { interim_bytes, searched } = &mut self.phase else { return Poll::Ready(Ok(())) };
+            let WirePhase::Head { interim_bytes, searched } = &mut self.phase else {
+                return Poll::Ready(Ok(()));
+            };
             match Head::take_from(&mut self.buffer, searched) {
                 Err(error) => return Poll::Ready(Err(self.fail(error.into()))),
                 Ok(Some(head)) if head.is_interim() => {
@@ -258,7 +261,7 @@ impl Wire {
 
     fn begin_body(&mut self, exchange: &Exchange, head: Head) -> io::Result<()> {
         let framing = match head.framing() {
-            // The body of a response to HEAD, which some servers send, would be mistaken for the next response.
+            // Some servers send a body in response to HEAD, which could be mistaken for the next response.
             Ok(_) if exchange.is_head_request => Framing::Length(0),
             Ok(framing) => framing,
             Err(error) => return Err(self.fail(error.into())),
@@ -269,11 +272,11 @@ impl Wire {
             && framing != Framing::UntilClose;
         match framing {
             Framing::Length(0) => self.end(),
-            Framing::Length(left) => self.phase = Phase::Length { left },
-            Framing::Chunked => self.phase = Phase::Chunked { tail: [0; 4] },
-            Framing::UntilClose => self.phase = Phase::UntilClose,
+            Framing::Length(left) => self.phase = WirePhase::Length { left },
+            Framing::Chunked => self.phase = WirePhase::Chunked { tail: [0; 4] },
+            Framing::UntilClose => self.phase = WirePhase::UntilClose,
         }
-        self.for_awc = head_for_awc(framing, self.is_reusable && !matches!(self.phase, Phase::Spent));
+        self.for_awc = head_for_awc(framing, self.is_reusable && !matches!(self.phase, WirePhase::Spent));
         exchange.head.replace(Some(head));
         Ok(())
     }
@@ -283,7 +286,7 @@ impl Wire {
         let before = buf.filled().len();
         let mut result = Ok(());
         if self.buffer.is_empty() && buf.remaining() <= most {
-            // Straight into awc's buffer.
+            // Reads directly into awc's buffer.
             if let Some(io) = &mut self.io {
                 result = ready!(Pin::new(io).poll_read(context, buf));
             }
@@ -297,7 +300,7 @@ impl Wire {
         }
         match result {
             Ok(()) => {}
-            // An end without TLS's own notice is an early end if more bytes were announced.
+            // Without a close notice of TLS, the end is an early end if more bytes were announced.
             Err(error) if is_broken_connection(&error) && self.missing().is_some() => {
                 let error = self.missing().map_or(TransportError::Receive(error), TransportError::Body);
                 return Poll::Ready(Err(self.fail(error)));
@@ -316,16 +319,16 @@ impl Wire {
         }
     }
 
-    /// The error if the connection ended now; `None` if its end is the end of the body.
+    /// The error for an end of the connection now; `None` if it would be the end of the body.
     fn missing(&self) -> Option<BodyError> {
         match self.phase {
-            Phase::Length { left } => Some(BodyError::Short { missing: Some(left) }),
-            Phase::Chunked { .. } => Some(BodyError::Short { missing: None }),
+            WirePhase::Length { left } => Some(BodyError::Short { missing: Some(left) }),
+            WirePhase::Chunked { .. } => Some(BodyError::Short { missing: None }),
             _ => None,
         }
     }
 
-    /// Takes note of `got`, read from the connection within a body; how many of these bytes belong to the body.
+    /// Updates the state for the bytes `got` of a body, and returns the number of those that belong to it.
     fn follow(&mut self, got: &[u8]) -> Result<usize, BodyError> {
         if got.is_empty() {
             if let Some(error) = self.missing() {
@@ -335,7 +338,7 @@ impl Wire {
             return Ok(0);
         }
         match &mut self.phase {
-            Phase::Length { left } => {
+            WirePhase::Length { left } => {
                 let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(got.len());
                 *left = left.saturating_sub(taken as u64);
                 if *left == 0 {
@@ -344,7 +347,7 @@ impl Wire {
                 }
                 Ok(taken)
             }
-            Phase::Chunked { tail } => {
+            WirePhase::Chunked { tail } => {
                 for byte in got.get(got.len().saturating_sub(tail.len())..).unwrap_or_default() {
                     tail.rotate_left(1);
                     if let Some(last) = tail.last_mut() {
@@ -361,18 +364,18 @@ impl Wire {
         }
     }
 
-    /// Whether the connection may carry another request. After chunks, awc may have dropped bytes that it read beyond
-    /// their end.
+    /// Whether the connection may carry another request. After a chunked body, awc may already have dropped bytes
+    /// beyond the end, so the last bytes that the wire saw must be the end of the chunks.
     fn is_at_rest(&self) -> bool {
         let is_over = match self.phase {
-            Phase::Idle => true,
-            Phase::Chunked { tail } => tail == CHUNKS_END && self.is_reusable,
+            WirePhase::Idle => true,
+            WirePhase::Chunked { tail } => tail == CHUNKS_END && self.is_reusable,
             _ => false,
         };
         is_over && self.buffer.is_empty() && self.for_awc.is_empty()
     }
 
-    /// Answers awc's pool, which reads from a kept connection before it uses it: a byte or an end makes it drop the
+    /// The read of awc's pool before it uses a kept connection. If it returns bytes or the end, the pool drops the
     /// connection.
     fn poll_check(
         &mut self,
@@ -390,11 +393,11 @@ impl Wire {
     }
 }
 
-/// The head that awc is shown.
+/// The replacement head for awc.
 fn head_for_awc(framing: Framing, is_reusable: bool) -> Bytes {
     const EMPTY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n";
     const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n";
-    /// awc reads a body without a length in responses of HTTP/1.0 only.
+    /// awc reads a body without a length only in responses of HTTP/1.0.
     const UNTIL_CLOSE: &str = "HTTP/1.0 200 OK\r\n";
     const CLOSE: &str = "connection: close\r\n";
 
@@ -434,9 +437,9 @@ impl AsyncRead for Wire {
                 return Poll::Ready(Ok(()));
             }
             match wire.phase {
-                Phase::Idle | Phase::Spent => return Poll::Ready(Ok(())),
-                Phase::Head { .. } => ready!(wire.poll_head(context))?,
-                Phase::Length { .. } | Phase::Chunked { .. } | Phase::UntilClose => {
+                WirePhase::Idle | WirePhase::Spent => return Poll::Ready(Ok(())),
+                WirePhase::Head { .. } => ready!(wire.poll_head(context))?,
+                WirePhase::Length { .. } | WirePhase::Chunked { .. } | WirePhase::UntilClose => {
                     return wire.poll_body(context, buf);
                 }
             }
@@ -454,10 +457,10 @@ impl AsyncWrite for Wire {
             exchange.sent_at.set(Some(Instant::now()));
             wire.exchange = Some(exchange);
             wire.is_used = true;
-            wire.phase = Phase::Head { interim_bytes: 0, searched: 0 };
+            wire.phase = WirePhase::Head { interim_bytes: 0, searched: 0 };
         }
         match (&mut wire.io, &wire.phase) {
-            (Some(io), Phase::Head { .. }) => {
+            (Some(io), WirePhase::Head { .. }) => {
                 let written = ready!(Pin::new(io).poll_write(context, bytes));
                 Poll::Ready(written.map_err(|error| {
                     let kind = error.kind();

@@ -1,4 +1,4 @@
-//! Finds the process that holds a busy port or Unix socket, so that the error can name it.
+//! Finds the process that uses a busy port or Unix socket, for the error message.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The search ends after this time. A machine with a million descriptors must not delay the error.
+/// Maximum time of the search. A machine with a million descriptors must not delay the error.
 const SEARCH_LIMIT: Duration = Duration::from_secs(1);
 
-/// `TCP_LISTEN` as `/proc/net/tcp` writes it.
+/// The state `TCP_LISTEN` in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
 
 /// A process that listens on a port or Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortHolder {
-    /// Its process id.
+    /// The process id.
     pub pid: u32,
-    /// Its name, with control characters escaped; empty if the system does not give one.
+    /// The name, with control characters escaped; empty if the system does not show it.
     pub name: String,
 }
 
@@ -72,7 +72,7 @@ fn holds_one(descriptors: &Path, sockets: &[PathBuf], deadline: Instant) -> bool
         .any(|descriptor| std::fs::read_link(descriptor.path()).is_ok_and(|target| sockets.contains(&target)))
 }
 
-/// The inodes of the sockets that listen where `address` would, from the text of `/proc/net/tcp` or `tcp6`.
+/// The inodes of the sockets whose address conflicts with `address`, from the text of `/proc/net/tcp` or `tcp6`.
 fn listening_inodes(table: &str, address: SocketAddr) -> Vec<String> {
     table
         .lines()
@@ -89,13 +89,14 @@ fn listening_inodes(table: &str, address: SocketAddr) -> Vec<String> {
         .collect()
 }
 
-/// Whether two sockets of one port exclude each other: equal addresses, or one of them is every address.
+/// Whether two sockets on the same port conflict: their addresses are equal, or one of them is the unspecified
+/// address.
 fn conflicts(held: IpAddr, wanted: IpAddr) -> bool {
     let (held, wanted) = (held.to_canonical(), wanted.to_canonical());
     held == wanted || held.is_unspecified() || wanted.is_unspecified()
 }
 
-/// An address of the table: 32-bit words in the byte order of the machine, in hexadecimal digits.
+/// Parses an address of the table: 32-bit words in the byte order of the machine, as hexadecimal digits.
 fn parse_host(digits: &str) -> Option<IpAddr> {
     let word = |at: usize| Some(u32::from_str_radix(digits.get(at * 8..at * 8 + 8)?, 16).ok()?.to_ne_bytes());
     match digits.len() {
@@ -118,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_holder_of_a_port_is_found_by_every_address_that_conflicts() {
+    fn the_holder_of_a_port_is_found_by_every_conflicting_address() {
         for (host, same) in [
             ("127.0.0.1", ["127.0.0.1", "0.0.0.0", "::"].as_slice()),
             ("0.0.0.0", &["127.0.0.1", "::"]),
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_is_cut_or_of_another_form_names_no_socket() {
+    fn a_malformed_table_names_no_socket() {
         let address = SocketAddr::from(([127, 0, 0, 1], 80));
         let good =
             "head\n 0: 0100007F:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4711 1\n";

@@ -18,7 +18,8 @@ pub(in super::super) fn watch(listener: Arc<Listener>) -> io::Result<AsyncFd<Arc
     Ok(watched?)
 }
 
-/// The kernel reports a connection without a request after this many seconds, so that limits and deadlines hold for it too.
+/// Seconds after which the kernel reports a connection without a request, so that limits and deadlines apply to it
+/// too.
 #[cfg(target_os = "linux")]
 static SECONDS: libc::c_int = 1;
 
@@ -41,7 +42,7 @@ pub(super) fn defer_accept(listener: impl AsFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Other systems report a connection without waiting for its request.
+/// Other systems report a connection before its request has arrived.
 #[cfg(not(target_os = "linux"))]
 #[expect(clippy::unnecessary_wraps, reason = "it can fail on Linux")]
 pub(super) fn defer_accept(_: impl AsFd) -> io::Result<()> {

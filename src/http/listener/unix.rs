@@ -1,4 +1,5 @@
-//! Listening on a Unix socket: a file that outlives a program which dies, and must not outlive one that ends.
+//! Listening on a Unix socket. Its file outlives a program that is killed, and is removed when a program ends
+//! normally.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt};
@@ -10,7 +11,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{BACKLOG, ListenError, holder};
 
-/// The file of a listening socket; dropping it removes the file, unless another has taken its place.
+/// The file of a listening socket. Dropping it removes the file, unless another file has replaced it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -25,9 +26,9 @@ impl Drop for SocketFile {
     }
 }
 
-/// A listening, non-blocking socket at `path`, to which those can connect that may write to a file of this mode.
+/// A listening, non-blocking socket at `path`. Clients need write permission by `mode` to connect.
 ///
-/// A socket that a dead program left there is replaced. One that is in use stays, as does a file of any other kind.
+/// A socket left by a program that was killed is replaced. A socket in use or a file of any other kind is not.
 pub(super) fn listen(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), ListenError> {
     let failed = |source| ListenError::UnixSocket { path: path.to_owned(), source };
     let socket = match bind(path) {
@@ -38,7 +39,7 @@ pub(super) fn listen(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile
         result => result.map_err(failed)?,
     };
     let file = SocketFile { path: path.to_owned(), inode: inode(path).map_err(failed)? };
-    // Nobody can connect before the socket listens, whatever the mode it was made with.
+    // No client can connect before the socket listens, whatever mode the file had at its creation.
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
         .and_then(|()| socket.listen(BACKLOG))
         .and_then(|()| socket.set_nonblocking(true))
@@ -70,7 +71,7 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
     std::fs::remove_file(path).map_err(failed)
 }
 
-/// Succeeds if the socket at `path` was left by a program that ended.
+/// Succeeds if the socket at `path` was left by a program that has ended.
 fn check_stale(path: &Path) -> Result<(), ListenError> {
     let failed = |source| ListenError::UnixSocket { path: path.to_owned(), source };
     if !std::fs::symlink_metadata(path).map_err(failed)?.file_type().is_socket() {
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_has_its_mode_and_goes_with_its_listener() {
+    fn the_file_has_its_mode_and_is_removed_with_its_listener() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let (_listener, file) = listen(&path, 0o620).unwrap();
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_socket_stays() {
+    fn a_file_that_is_not_a_socket_is_not_removed() {
         let folder = tempfile::tempdir().unwrap();
         let (path, link) = (folder.path().join("precious"), folder.path().join("link"));
         std::fs::write(&path, "bytes").unwrap();
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_a_successor_stays() {
+    fn the_file_of_a_successor_is_not_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let (_listener, file) = listen(&path, 0o600).unwrap();

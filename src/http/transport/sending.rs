@@ -15,8 +15,10 @@ use actix_http::body::MessageBody;
 use actix_http::h1::{Codec, Message};
 use actix_rt::task::{spawn_blocking, yield_now};
 use bytes::{Buf as _, Bytes, BytesMut};
+use rustix::io::Errno;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::super::nowait::{self, NowaitRead};
 use super::connection::Connection;
 use super::response::{AnswerEnd, Completion, DirectBody, FileGuard, OnEnd, Passage, Segment};
 use super::stall::{self, Reader, Stall, TICKS};
@@ -331,21 +333,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     spawn_blocking(work).await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
 }
 
-/// Whether bytes of a file are in memory, as far as the first and the last tell. True if the file system does not tell.
-#[cfg(target_os = "linux")]
+/// Whether the first and the last byte of a part are in the page cache, and so probably all bytes. True if the system does
+/// not report it.
 fn is_cached(file: &File, start: u64, end: u64) -> bool {
-    use rustix::io::{Errno, ReadWriteFlags, preadv2};
-    let is_byte_cached = |at| {
-        let mut byte = [0];
-        let read = preadv2(file, &mut [io::IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT);
-        read != Err(Errno::AGAIN)
-    };
+    let is_byte_cached = |at| nowait::read_at(file, &mut [0], at) != Ok(NowaitRead::NotInMemory);
     is_byte_cached(start) && is_byte_cached(end.saturating_sub(1))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_cached(_: &File, _: u64, _: u64) -> bool {
-    true
 }
 
 /// Waits until the kernel has bytes of a file in memory. A file that ends before is no error here.
@@ -371,8 +363,10 @@ fn is_of_socket(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | TimedOut)
 }
 
+/// Whether sendfile failed because the file system or the kernel has no sendfile, or a filter of system calls refuses it.
 fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput)
+        || error.raw_os_error() == Some(Errno::PERM.raw_os_error())
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Requests for files and the exact answers: status, length, range or location. They are those of release 0.1.0, so that
-//! no change of the layers below changes an answer unnoticed.
+//! Requests for files and the exact answers: status, length, range or location. The answers are those of release
+//! 0.1.0, so that a change of the layers below cannot change one unnoticed.
 //!
 //! An expected answer is a status, for 200 and 206 the `Content-Length`, then the `Content-Range`, the `Location`, or
 //! `multipart`.
@@ -303,7 +303,7 @@ fn described(answer: &Answer) -> String {
     described
 }
 
-/// The headers but those that differ from one answer to the next.
+/// The headers, except those that differ between two equal answers.
 fn headers(answer: &Answer) -> Vec<(String, String)> {
     let mut headers = answer.headers.clone();
     headers.retain(|(name, _)| !matches!(name.as_str(), "Date" | "Endpoint-Load-Metrics"));
@@ -311,7 +311,7 @@ fn headers(answer: &Answer) -> Vec<(String, String)> {
     headers
 }
 
-/// The headers that an answer of its kind has, and no other.
+/// Checks that the answer has the headers of its kind and no others.
 #[track_caller]
 fn check_headers(answer: &Answer, shown: &str) {
     let mut expected: Vec<&str> = match answer.status {
@@ -342,7 +342,7 @@ fn check_headers(answer: &Answer, shown: &str) {
 }
 
 #[test]
-fn every_request_has_its_exact_answer_each_time() {
+fn every_request_has_the_same_exact_answer_each_time() {
     let server = server(&[]);
     for (method, target, lines, expected) in rows() {
         let lines: Vec<_> = lines.iter().map(String::as_str).collect();
@@ -350,7 +350,7 @@ fn every_request_has_its_exact_answer_each_time() {
         let first = server.ask(method, target, &lines);
         assert_eq!(described(&first), expected, "{shown}");
         check_headers(&first, &shown);
-        // Some answers are kept, and are sent again from memory.
+        // The second answer may be a recorded one.
         let second = server.ask(method, target, &lines);
         if !expected.ends_with("multipart") {
             assert_eq!(headers(&first), headers(&second), "{shown}");
@@ -359,11 +359,11 @@ fn every_request_has_its_exact_answer_each_time() {
     }
 }
 
-/// A condition that never matters, which keeps a request from being answered by a kept answer.
+/// A condition without effect, which excludes a request from the fast path.
 const NEUTRAL: &str = "If-Range: \"o\"";
 
 #[test]
-fn an_answer_that_was_kept_is_the_one_that_actix_files_gives() {
+fn a_recorded_answer_equals_that_of_actix_files() {
     let server = server(&["--precompressed"]);
     let (tag, date) = ("If-None-Match: \"2ebc98a1-400\"", "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT");
     for (target, lines) in [
@@ -394,7 +394,7 @@ fn an_answer_that_was_kept_is_the_one_that_actix_files_gives() {
 }
 
 #[test]
-fn a_kept_answer_is_counted_and_no_older_than_its_file() {
+fn a_recorded_answer_is_counted_and_as_fresh_as_its_file() {
     let server = server(&["--admin", "127.0.0.1:0"]);
     let count = |name: &str| {
         let text = crate::support::http::get(server.program().admin_address(), "/metrics").text();
@@ -426,7 +426,7 @@ fn a_kept_answer_is_counted_and_no_older_than_its_file() {
 }
 
 #[test]
-fn an_answer_is_logged_though_it_could_be_sent_from_memory() {
+fn an_answer_from_memory_is_logged() {
     let log = tempfile::NamedTempFile::new().unwrap();
     let server = server(&["--access-log", log.path().to_str().unwrap()]);
     (0..5).for_each(|_| assert_eq!(server.get("/small.txt").status, 200));

@@ -23,7 +23,7 @@ fn links_beneath_the_root_are_followed_without_openat2() {
         ] {
             symlink(target, server.root().join(link)).unwrap();
         }
-        // Twice: the second answer may come from memory.
+        // Twice, because the second answer may be sent from memory.
         for _ in 0..2 {
             assert_eq!(server.get("/small").text(), "small");
             for target in ["/pool/v2/disk.iso", "/latest.iso", "/pool/stable/disk.iso"] {
@@ -38,8 +38,10 @@ fn links_beneath_the_root_are_followed_without_openat2() {
 }
 
 #[test]
-fn files_of_every_size_are_served_without_rare_calls() {
-    for call in [libc::SYS_preadv2, libc::SYS_memfd_create, libc::SYS_statx, libc::SYS_fadvise64] {
+fn files_of_every_size_are_served_without_optional_system_calls() {
+    const CALLS: [libc::c_long; 5] =
+        [libc::SYS_preadv2, libc::SYS_memfd_create, libc::SYS_statx, libc::SYS_fadvise64, libc::SYS_sendfile];
+    for call in CALLS {
         for errno in ERRORS {
             let server = Server::launch(refuse(&mut fingerpost(), call, errno), &[]);
             for size in [1000, 100_000, 2_000_000] {

@@ -1,11 +1,11 @@
-//! The clients people use, where they are installed.
+//! Common download clients, if they are installed.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::{Server, pattern};
 
-/// Whether a program is there; says so where it is not.
+/// Whether a program is installed; prints a note if it is not.
 fn is_installed(program: &str) -> bool {
     let found =
         Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
@@ -20,7 +20,7 @@ fn run(folder: &Path, program: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Downloads a file of some MiB with each client, and again from the middle.
+/// Downloads a file of some MiB with each client, and then resumes a half file.
 fn download(program: &str, whole: &[&str], resume: &[&str]) {
     if !is_installed(program) {
         return;

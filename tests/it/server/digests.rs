@@ -1,4 +1,5 @@
-//! `Repr-Digest`: made in the background, lost with a change, kept over a restart, and what it is good for.
+//! `Repr-Digest`: computed in the background, dropped when the file changes, stored across restarts, and used by
+//! `get`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,24 +21,24 @@ fn header(bytes: &[u8]) -> String {
     format!("sha-256=:{}:", base64(bytes))
 }
 
-/// A digest as the file of digests has it.
+/// A digest in the form of the file of digests.
 fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(Sha256::digest(bytes))
 }
 
-/// The digest of a file, waited for.
+/// Waits for the digest of a file.
 fn digest(server: &Server, target: &str) -> String {
     wait_for("the digest", || server.ask("HEAD", target, &[]).header("Repr-Digest").map(str::to_owned))
 }
 
-/// A metric of a program.
+/// The value of a metric.
 fn metric(program: &Program, name: &str) -> u64 {
     let text = http::get(program.admin_address(), "/metrics").text();
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("fingerpost_server_{name} ")));
     line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
 }
 
-/// A server on a folder that is there, with its digests in this file.
+/// Starts a server on an existing folder that stores its digests in the file `kept`.
 fn serve(root: &Path, kept: &Path) -> Program {
     let program = Program::start(
         ["server", "--host", "127.0.0.1", "--workers", "1", "--admin", "127.0.0.1:0", "--root"]
@@ -49,7 +50,7 @@ fn serve(root: &Path, kept: &Path) -> Program {
     program
 }
 
-/// A folder with files in it that have settled, a file of digests that holds those of all, and the server's last words.
+/// A folder with files, and a file of digests for all of them, written by a server that has stopped.
 fn kept(files: &[(&str, &[u8])]) -> (tempfile::TempDir, PathBuf, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let (root, kept) = (folder.path().join("root"), folder.path().join("digests"));
@@ -58,7 +59,8 @@ fn kept(files: &[(&str, &[u8])]) -> (tempfile::TempDir, PathBuf, PathBuf) {
         std::fs::write(root.join(name), bytes).unwrap();
     }
     let mut program = serve(&root, &kept);
-    // The thread that writes them has the lowest priority, and after each time it rests fifty times as long as that took.
+    // The writing thread has the lowest priority, and pauses after each save for fifty times the duration of the
+    // save.
     wait_at_most(Duration::from_mins(3), "all digests in the file", || {
         let text = std::fs::read_to_string(&kept).ok()?;
         (text.lines().count() == files.len() + 2).then_some(())
@@ -68,7 +70,7 @@ fn kept(files: &[(&str, &[u8])]) -> (tempfile::TempDir, PathBuf, PathBuf) {
 }
 
 #[test]
-fn files_have_their_digest_once_it_is_known() {
+fn a_known_digest_is_sent_with_the_file() {
     let server = Server::start_with(&ADMIN);
     let (small, large) = (pattern(1000), pattern(3_000_000));
     server.put("small", &small);
@@ -79,7 +81,7 @@ fn files_have_their_digest_once_it_is_known() {
         let whole = server.get(target);
         assert_eq!(whole.header("Repr-Digest"), Some(header(bytes).as_str()), "{target}");
         assert!(whole.body == bytes);
-        // That of the whole file, whatever part of it is sent.
+        // The digest is that of the whole file, whatever part is sent.
         let part = server.get_with(target, &["Range: bytes=1-2"]);
         assert_eq!((part.status, part.header("Repr-Digest")), (206, Some(header(bytes).as_str())));
         let etag = format!("If-None-Match: {}", whole.header("Etag").unwrap());
@@ -99,7 +101,7 @@ fn files_have_their_digest_once_it_is_known() {
 }
 
 #[test]
-fn files_are_read_without_being_asked_for() {
+fn digests_are_computed_without_a_request() {
     let folder = tempfile::tempdir().unwrap();
     let (root, kept) = (folder.path().join("root"), folder.path().join("digests"));
     std::fs::create_dir_all(root.join("sub/.git")).unwrap();
@@ -113,7 +115,7 @@ fn files_are_read_without_being_asked_for() {
 }
 
 #[test]
-fn all_paths_and_hard_links_of_a_file_cost_one_read() {
+fn all_paths_and_hard_links_of_a_file_need_one_read() {
     let folder = tempfile::tempdir().unwrap();
     let (root, kept) = (folder.path().join("root"), folder.path().join("digests"));
     std::fs::create_dir(&root).unwrap();
@@ -134,7 +136,7 @@ fn all_paths_and_hard_links_of_a_file_cost_one_read() {
 }
 
 #[test]
-fn without_digests_there_are_none() {
+fn with_digests_off_the_header_is_absent() {
     let server = Server::start_with(&["--digests", "off", "--admin", "127.0.0.1:0"]);
     server.put("a", "hello");
     assert_eq!(server.get("/a").header("Repr-Digest"), None);
@@ -151,7 +153,7 @@ fn a_changed_file_never_has_the_digest_of_another_state() {
         digest(&server, &target);
         let path = server.root().join(name);
         let modified = path.metadata().unwrap().modified().unwrap();
-        // The same size and the same time: only the change itself tells.
+        // The same size and the same modification time: only the ctime differs.
         let mut other = pattern(length);
         other.reverse();
         server.put(name, &other);
@@ -166,7 +168,7 @@ fn a_changed_file_never_has_the_digest_of_another_state() {
 }
 
 #[test]
-fn digests_outlive_a_kill() {
+fn digests_survive_a_kill() {
     let (_folder, root, kept) = kept(&[("a", b"hello"), ("b c", &pattern(300_000))]);
     std::fs::write(root.join("b c"), "changed meanwhile").unwrap();
     let program = serve(&root, &kept);
@@ -177,12 +179,12 @@ fn digests_outlive_a_kill() {
     let changed = |answer: http::Answer| answer.header("Repr-Digest").map(str::to_owned);
     let told = wait_for("the digest of b c", || changed(http::get(program.address(), "/b%20c")));
     assert_eq!(told, header(b"changed meanwhile"));
-    // Nothing but what had changed was read.
+    // Only the changed file was read.
     assert_eq!(metric(&program, "digest_bytes_total"), 17);
 }
 
 #[test]
-fn digests_that_are_damaged_are_made_anew() {
+fn damaged_digests_are_computed_again() {
     let (_folder, root, kept) = kept(&[("a", b"hello")]);
     let whole = std::fs::read_to_string(&kept).unwrap();
     let wrong = whole.replace(&base64(b"hello"), &base64(b"other"));
@@ -190,7 +192,7 @@ fn digests_that_are_damaged_are_made_anew() {
     for garbage in [wrong.as_bytes(), &whole.as_bytes()[..whole.len() / 2], b"", &pattern(1 << 20)] {
         std::fs::write(&kept, garbage).unwrap();
         let mut program = serve(&root, &kept);
-        program.wait_for_stderr("the digests of files are made anew");
+        program.wait_for_stderr("the digests of files are computed again");
         wait_until("the file to be right again", || {
             std::fs::read_to_string(&kept).is_ok_and(|text| text == whole)
         });
@@ -199,20 +201,20 @@ fn digests_that_are_damaged_are_made_anew() {
 }
 
 #[test]
-fn a_file_of_digests_that_cannot_be_written_is_only_a_warning() {
+fn an_unwritable_file_of_digests_is_only_a_warning() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a"), "hello").unwrap();
     let mut program = serve(folder.path(), Path::new("/nowhere/digests"));
-    program.wait_for_stderr("the digests of files cannot be kept");
+    program.wait_for_stderr("the digests of files cannot be saved");
     let answer = http::get(program.address(), "/a");
     assert_eq!(answer.header("Repr-Digest"), Some(header(b"hello").as_str()));
     program.signal(rustix::process::Signal::TERM);
     assert!(program.wait().success());
-    assert_eq!(program.stderr().matches("cannot be kept").count(), 1, "{}", program.stderr());
+    assert_eq!(program.stderr().matches("cannot be saved").count(), 1, "{}", program.stderr());
 }
 
 #[test]
-fn a_stop_writes_down_what_is_known() {
+fn a_stop_saves_the_known_digests() {
     let (_folder, root, kept) = kept(&[("a", b"hello")]);
     let before = std::fs::read(&kept).unwrap();
     std::fs::write(&kept, "").unwrap();
@@ -224,12 +226,12 @@ fn a_stop_writes_down_what_is_known() {
 }
 
 #[test]
-fn get_finds_out_a_mirror_whose_disk_rots() {
+fn get_detects_a_mirror_with_a_corrupt_disk() {
     let good = pattern(700_000);
     let mut rotten = good.clone();
     rotten[400_000] ^= 1;
-    // No program can change a file without leaving a trace; a disk can. So it is the digest that is changed, and the
-    // file that says so is sealed again.
+    // A program cannot change a file without a change of its times; a disk can. The test changes the stored digest
+    // instead, and updates the digest of the lines.
     let (_folder, root, kept) = kept(&[("f", &rotten)]);
     let text = std::fs::read_to_string(&kept).unwrap().replace(&base64(&rotten), &base64(&good));
     let sealed = &text[..text.find("all ").unwrap()];
@@ -257,7 +259,7 @@ fn get_finds_out_a_mirror_whose_disk_rots() {
 }
 
 #[test]
-fn a_head_and_its_get_agree_on_one_connection() {
+fn head_and_get_on_one_connection_send_the_same_digest() {
     let server = Server::start();
     server.put("a", "hello");
     digest(&server, "/a");
@@ -270,7 +272,7 @@ fn a_head_and_its_get_agree_on_one_connection() {
 }
 
 #[test]
-fn digests_are_made_when_nobody_else_wants_to_run() {
+fn digests_are_computed_at_idle_priority() {
     const SCHED_IDLE: &str = "5";
     let server = Server::start();
     let tasks = format!("/proc/{}/task", server.program().pid());
@@ -278,7 +280,7 @@ fn digests_are_made_when_nobody_else_wants_to_run() {
         std::fs::read_dir(&tasks).unwrap().flatten().any(|task| {
             let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
             let (name, fields) = stat.rsplit_once(") ").unwrap_or_default();
-            // The 41st of all fields, and the third is the first of these.
+            // Field 41 of the line. The split begins with field 3.
             name.ends_with("(digests") && fields.split(' ').nth(38) == Some(SCHED_IDLE)
         })
     });

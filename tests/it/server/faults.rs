@@ -1,4 +1,4 @@
-//! Files that change, shrink or vanish while they are sent.
+//! Files that are changed, truncated or removed while they are sent.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -13,9 +13,9 @@ use socket2::{Domain, Socket, Type};
 use super::Server;
 use crate::support::wait_until;
 
-/// More than the kernel holds between a server that sends and a client that does not read, over TCP.
+/// More bytes than the kernel buffers between the server and a client that does not read, over TCP.
 const SIZE: u64 = 8 << 20;
-/// The client's part of that.
+/// The client's part of these buffers.
 const RECEIVE_BUFFER: usize = 64 << 10;
 
 #[derive(Debug, Clone, Copy)]
@@ -31,17 +31,17 @@ enum Fault {
 
 use Fault::{Delete, Empty, Forbid, Leave, Overwrite, Replace, Truncate};
 
-/// What the client must find.
+/// The expected end of the answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Ending {
     /// The connection ends before the file does.
     Short,
-    /// The file as it was when the request came.
+    /// The client gets the file as it was at the time of the request.
     Whole,
 }
 
 impl Fault {
-    /// Strikes a file of so many bytes.
+    /// Applies the fault to a file of this size.
     fn strike(self, path: &Path, size: u64) -> Ending {
         let file = || OpenOptions::new().write(true).open(path).unwrap();
         match self {
@@ -72,7 +72,8 @@ fn slow_reader(server: &Server) -> TcpStream {
     stream
 }
 
-/// Reads an answer whose body is so many zeros, and says how it ended. Any other byte in a whole answer is a failure.
+/// Reads an answer whose body is `size` zeros, and returns its ending. A complete answer with another byte is a
+/// failure.
 fn read_zeros(stream: &mut impl Read, mut head: Vec<u8>, size: u64) -> Ending {
     let mut buffer = vec![0; 256 << 10];
     let body_start = loop {
@@ -96,7 +97,7 @@ fn read_zeros(stream: &mut impl Read, mut head: Vec<u8>, size: u64) -> Ending {
             }
         }
     }
-    assert!(received == size && are_zeros, "a wrong byte was sent as right");
+    assert!(received == size && are_zeros, "a complete answer has a wrong byte");
     Ending::Whole
 }
 
@@ -110,8 +111,8 @@ fn descriptors(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
-/// Strikes one file of so many bytes after the other while it is downloaded, at most so many times and for so long, and
-/// looks at what the process holds after the first ones and after the last. Gives the number of faults.
+/// Applies faults to files of this size while they are downloaded, up to the given count and time, and compares
+/// memory and descriptors of the process after the first faults and after the last. Returns the number of faults.
 fn strike<S: Read + Write>(
     server: &mut Server,
     connect: impl Fn(&Server) -> S,
@@ -159,16 +160,17 @@ fn strike<S: Read + Write>(
 }
 
 #[test]
-fn no_fault_of_a_file_breaks_the_server_or_passes_for_its_bytes() {
+fn a_changed_file_never_breaks_the_server_or_completes_with_wrong_bytes() {
     for mut server in Server::start_both() {
         strike(&mut server, slow_reader, SIZE, 70, Duration::from_mins(1));
         assert_eq!(server.get("/small").text(), "still here");
     }
 }
 
-/// The kernel holds little between the ends of a Unix socket, so that small files are still under way when they are struck.
+/// The kernel buffers little between the ends of a Unix socket, so that even small files are still being sent at the
+/// fault.
 #[test]
-fn ten_thousand_faults_leave_nothing_behind() {
+fn ten_thousand_faults_leak_no_memory_and_no_descriptors() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("clients.sock");
     let mut server = Server::start_on(&["--unix-socket", socket.to_str().unwrap(), "--digests", "off"]);
@@ -181,7 +183,7 @@ fn ten_thousand_faults_leave_nothing_behind() {
     assert_eq!(struck, 10_000);
 }
 
-/// Asks for the file and reads nothing until the kernel holds no more: so many bytes.
+/// Requests the file and reads nothing until the kernel's buffers are full. Returns the number of buffered bytes.
 fn fill(socket: &Path) -> (UnixStream, u64) {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -197,7 +199,7 @@ fn fill(socket: &Path) -> (UnixStream, u64) {
 }
 
 #[test]
-fn last_bytes_that_wait_for_the_reader_are_not_those_of_another_state() {
+fn the_last_bytes_are_not_sent_if_the_file_changed_while_they_waited() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("clients.sock");
     let server = Server::start_on(&["--unix-socket", socket.to_str().unwrap(), "--digests", "off"]);
@@ -205,7 +207,7 @@ fn last_bytes_that_wait_for_the_reader_are_not_those_of_another_state() {
     let make = |size| std::fs::File::create(&path).unwrap().set_len(size).unwrap();
     make(SIZE);
     let (_, room) = fill(&socket);
-    // The kernel has room for all but the last few of them.
+    // The kernel has room for all but the last few bytes.
     for size in (room..).step_by(4 << 10) {
         make(size);
         let (mut stream, held) = fill(&socket);
@@ -222,11 +224,11 @@ fn last_bytes_that_wait_for_the_reader_are_not_those_of_another_state() {
 }
 
 #[test]
-fn a_file_that_may_not_be_read_is_forbidden() {
+fn a_file_without_read_permission_is_forbidden() {
     let server = Server::start();
     server.put("secret", "x");
     std::fs::set_permissions(server.root().join("secret"), PermissionsExt::from_mode(0o000)).unwrap();
-    // A superuser may read everything.
+    // A superuser can read every file.
     let expected = if std::fs::File::open(server.root().join("secret")).is_ok() { 200 } else { 403 };
     assert_eq!(server.get("/secret").status, expected);
 }

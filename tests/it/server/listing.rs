@@ -1,4 +1,4 @@
-//! Folders without an index.
+//! Listings of folders without an index.
 
 use std::ffi::OsStr;
 use std::io::{Read as _, Write as _};
@@ -18,7 +18,8 @@ fn server() -> Server {
     Server::start_with(&["--listing", "--admin", "127.0.0.1:0"])
 }
 
-/// A folder `large` whose names grow sixfold when they are escaped: such a page is larger than what the kernel takes of it.
+/// Makes a folder `large` whose names become six times as long when they are escaped, so that its page exceeds the
+/// kernel's buffers.
 fn make_large_folder(server: &Server) {
     let large = server.root().join("large");
     std::fs::create_dir(&large).unwrap();
@@ -27,14 +28,14 @@ fn make_large_folder(server: &Server) {
     }
 }
 
-/// Where the links of a page lead, but those of its heads.
+/// The targets of all links in a page, except those in its heading.
 fn links(page: &str) -> Vec<String> {
     let links = page.split("<td><a href=\"").skip(1);
     links.map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
 }
 
 #[test]
-fn a_folder_shows_what_is_served_and_no_more() {
+fn a_listing_has_exactly_the_served_entries() {
     let server = server();
     server.put("sub/b.iso", pattern(1_234_567));
     server.put("sub/A.txt", "hello");
@@ -117,7 +118,7 @@ fn every_link_leads_to_its_file() {
 }
 
 #[test]
-fn every_name_can_be_asked_for() {
+fn a_file_of_every_name_can_be_requested() {
     let server = server();
     let names: [&[u8]; 10] = [
         b"latin-\xe9",
@@ -149,7 +150,7 @@ fn every_name_can_be_asked_for() {
 }
 
 #[test]
-fn adjacent_slashes_count_as_one_and_lead_to_no_other_host() {
+fn adjacent_slashes_count_as_one_and_never_lead_to_another_host() {
     let server = server();
     server.put("pool/a.deb", "deb");
     server.put("evil.example/x", "x");
@@ -165,7 +166,7 @@ fn adjacent_slashes_count_as_one_and_lead_to_no_other_host() {
 }
 
 #[test]
-fn the_newest_of_many_files_are_shown() {
+fn sorted_by_time_the_newest_of_many_files_are_shown() {
     let server = server();
     for number in 0..10_100 {
         let file = std::fs::File::create(server.root().join(number.to_string())).unwrap();
@@ -176,7 +177,7 @@ fn the_newest_of_many_files_are_shown() {
 }
 
 #[test]
-fn the_root_explains_itself_in_one_line() {
+fn only_the_listing_of_the_root_has_an_explanation() {
     let server = server();
     server.put("sub/a", "a");
     let explains = |target| server.get(target).text().matches("A fingerpost file server").count();
@@ -184,7 +185,7 @@ fn the_root_explains_itself_in_one_line() {
 }
 
 #[test]
-fn a_folder_without_its_slash_is_redirected() {
+fn a_folder_without_a_slash_is_redirected() {
     let server = server();
     server.put("sub/inner/file", "x");
     server.put("files/file", "x");
@@ -201,7 +202,7 @@ fn a_folder_without_its_slash_is_redirected() {
 }
 
 #[test]
-fn an_index_goes_before_the_listing() {
+fn an_index_replaces_the_listing() {
     let server = server();
     server.put("sub/index.html", "welcome");
     assert_eq!(server.get("/sub/").text(), "welcome");
@@ -212,7 +213,7 @@ fn an_index_goes_before_the_listing() {
 }
 
 #[test]
-fn a_large_folder_is_cut_and_clients_that_do_not_read_use_up_no_memory() {
+fn a_large_folder_is_cut_and_the_memory_for_clients_that_do_not_read_is_limited() {
     let server = server();
     make_large_folder(&server);
     let begin = || {
@@ -222,7 +223,7 @@ fn a_large_folder_is_cut_and_clients_that_do_not_read_use_up_no_memory() {
         (head.status == 200).then_some(connection).ok_or(head)
     };
     let mut unread: Vec<Connection> = Vec::new();
-    // Three pages of 23 MB, which a debug build makes slowly on a busy machine.
+    // Three pages of 23 MB, which take a debug build some time on a busy machine.
     let refused = wait_at_most(4 * DEADLINE, "a listing to be refused", || match begin() {
         Ok(connection) => {
             unread.push(connection);
@@ -233,7 +234,7 @@ fn a_large_folder_is_cut_and_clients_that_do_not_read_use_up_no_memory() {
     assert_eq!(refused.status, 503);
     assert!(refused.header("Retry-After").is_some());
     assert_eq!(unread.len(), 2);
-    // Nobody else is kept waiting.
+    // Other clients do not have to wait.
     assert_eq!(server.get("/plshelp.txt").status, 200);
     drop(unread);
     let answer = wait_for("a listing", || Some(server.get("/large/")).filter(|answer| answer.status == 200));
@@ -258,7 +259,7 @@ fn a_drain_waits_for_a_listing_as_for_a_download() {
     reader.read_exact(&mut [0; 12]).unwrap();
     server.program().signal(Signal::TERM);
     wait_until("the drain", || server.get("/plshelp.txt").status == 503);
-    // Longer than what is left after the last download has.
+    // Longer than the time for small answers after the last download.
     std::thread::sleep(Duration::from_secs(3));
     let mut rest = Vec::new();
     reader.read_to_end(&mut rest).unwrap();

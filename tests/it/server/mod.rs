@@ -1,4 +1,4 @@
-//! The file server as a client meets it.
+//! The file server from the view of a client.
 
 use std::path::Path;
 
@@ -22,36 +22,36 @@ mod serving;
 mod validators;
 mod variants;
 
-/// A running file server with a folder of its own.
+/// A running file server with its own folder.
 pub struct Server {
     folder: TempDir,
     program: Program,
 }
 
 impl Server {
-    /// Serves an empty folder on one worker.
+    /// Starts a server with an empty folder and one worker.
     pub fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// The same with other flags.
+    /// The same with additional flags.
     pub fn start_with(flags: &[&str]) -> Self {
         let server = Self::start_on(flags);
         server.program.port();
         server
     }
 
-    /// One server that sends files with sendfile, and one that reads them.
+    /// Starts a server that sends files with sendfile, and one that reads them into memory.
     pub fn start_both() -> [Self; 2] {
         [Self::start(), Self::start_reading(&[])]
     }
 
-    /// A server that has no sendfile.
+    /// Starts a server without sendfile.
     pub fn start_reading(flags: &[&str]) -> Self {
         Self::launch(fingerpost().env("FINGERPOST__SERVER__SENDFILE", "false"), flags)
     }
 
-    /// The same on whatever the flags say; it may have no port.
+    /// The same without default flags. The server may have no port.
     pub fn start_on(flags: &[&str]) -> Self {
         Self::launch(&mut fingerpost(), flags)
     }
@@ -76,7 +76,7 @@ impl Server {
         self.folder.path()
     }
 
-    /// Puts a file into the served folder, by a rename as a careful operator does.
+    /// Puts a file into the served folder with a rename, as a careful operator does.
     pub fn put(&self, name: &str, bytes: impl AsRef<[u8]>) {
         let path = self.root().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -102,7 +102,7 @@ impl Server {
         http::get(self.program.address(), target)
     }
 
-    /// A GET with header lines of one's own, on a connection of its own.
+    /// Sends a GET with additional header lines on a new connection.
     #[track_caller]
     pub fn get_with(&self, target: &str, lines: &[&str]) -> Answer {
         self.ask("GET", target, lines)
@@ -116,13 +116,13 @@ impl Server {
     }
 }
 
-/// A request with header lines of one's own.
+/// The bytes of a request with additional header lines.
 pub fn request(method: &str, target: &str, lines: &[&str]) -> String {
     let lines: String = lines.iter().flat_map(|line| [line, "\r\n"]).collect();
     format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{lines}\r\n")
 }
 
-/// Bytes that differ everywhere, so that a misplaced one is seen.
+/// Bytes without a repeated sequence, so that a misplaced byte is detected.
 pub fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 31 + at / 251) as u8).collect()
 }

@@ -1,4 +1,4 @@
-//! What an operator sees and does.
+//! The operator's view: stop, access log, admin pages, metrics.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use crate::support::{http, wait_for, wait_until};
 
 const LARGE: usize = 32 << 20;
 
-/// A download that has begun and is not read.
+/// Begins a download and reads nothing of it.
 fn begin_download(server: &Server) -> TcpStream {
     let mut stream = TcpStream::connect(server.program().address()).unwrap();
     stream.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -23,14 +23,14 @@ fn begin_download(server: &Server) -> TcpStream {
 }
 
 #[test]
-fn a_drain_tells_probes_and_finishes_downloads() {
+fn a_drain_refuses_probes_and_finishes_downloads() {
     let mut server = Server::start_with(&["--drain-timeout", "60s", "--admin", "127.0.0.1:0"]);
     server.put("large", pattern(LARGE));
     let mut download = begin_download(&server);
     let admin = server.program().admin_address();
     assert_eq!(http::get(admin, "/healthz").status, 200);
     server.program().signal(Signal::TERM);
-    wait_until("probes to be told", || server.get("/files/plshelp.txt").status == 503);
+    wait_until("probes to be refused", || server.get("/files/plshelp.txt").status == 503);
     let probe = server.get("/files/plshelp.txt");
     assert_eq!(probe.status_line, "HTTP/1.1 503 Draining");
     assert!(probe.header("Retry-After").is_some());
@@ -42,7 +42,7 @@ fn a_drain_tells_probes_and_finishes_downloads() {
 }
 
 #[test]
-fn a_drain_waits_for_the_end_of_a_download_that_is_taken_slowly() {
+fn a_drain_waits_for_the_end_of_a_slow_download() {
     const SIZE: usize = 8 << 20;
     let mut server = Server::start_with(&["--drain-timeout", "60s"]);
     server.put("large", pattern(SIZE));
@@ -53,7 +53,7 @@ fn a_drain_waits_for_the_end_of_a_download_that_is_taken_slowly() {
     download.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     download.read_exact(&mut [0; 12]).unwrap();
     server.program().signal(Signal::TERM);
-    // The kernel of the server has the rest, and the client takes it later than pages would be waited for.
+    // The kernel of the server has the rest. The client reads it after the time for small answers.
     download.read_exact(&mut vec![0; SIZE - (2 << 20)]).unwrap();
     std::thread::sleep(Duration::from_secs(4));
     download.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -66,11 +66,11 @@ fn a_drain_waits_for_the_end_of_a_download_that_is_taken_slowly() {
 }
 
 #[test]
-fn a_download_that_begins_after_the_signal_is_finished_too() {
+fn a_download_that_begins_after_the_signal_is_finished() {
     let mut server = Server::start_with(&["--drain-timeout", "60s"]);
     server.put("large", pattern(LARGE));
     let mut late = TcpStream::connect(server.program().address()).unwrap();
-    // That the head is half there is known once a whole one after it has been answered.
+    // When a complete request sent after it is answered, the server has read this half of a head.
     late.write_all(b"GET /large HTTP/1.1\r\nHo").unwrap();
     server.get("/large");
     server.program().signal(Signal::TERM);
@@ -78,7 +78,7 @@ fn a_download_that_begins_after_the_signal_is_finished_too() {
     wait_until("nothing more to be accepted", || TcpStream::connect(address).is_err());
     late.write_all(b"st: x\r\n\r\n").unwrap();
     late.read_exact(&mut [0; 12]).unwrap();
-    // Longer than pages have, which are all that is finished after the last download.
+    // Longer than the time for small answers, which begins after the last download.
     std::thread::sleep(Duration::from_secs(3));
     let mut rest = Vec::new();
     late.read_to_end(&mut rest).unwrap();
@@ -87,7 +87,7 @@ fn a_download_that_begins_after_the_signal_is_finished_too() {
 }
 
 #[test]
-fn a_second_signal_stops_now() {
+fn a_second_signal_stops_at_once() {
     let mut server = Server::start_with(&["--drain-timeout", "60s"]);
     server.put("large", pattern(LARGE));
     let _download = begin_download(&server);
@@ -107,7 +107,7 @@ fn a_drain_ends_at_its_timeout() {
 }
 
 #[test]
-fn downloads_that_a_stop_cuts_have_their_line_in_the_access_log() {
+fn downloads_that_a_stop_aborts_are_in_the_access_log() {
     for second_signal in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
@@ -129,7 +129,7 @@ fn downloads_that_a_stop_cuts_have_their_line_in_the_access_log() {
 }
 
 #[test]
-fn the_access_log_says_what_was_truly_sent() {
+fn the_access_log_has_the_number_of_bytes_sent() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
     let server = Server::start_with(&["--access-log", path.to_str().unwrap()]);
@@ -143,7 +143,7 @@ fn the_access_log_says_what_was_truly_sent() {
     server.get("/large");
     server.get("/medium");
     let mut aborted = begin_download(&server);
-    // More than a head: the server has sent some of the body.
+    // This is more than a head, so the server has sent a part of the body.
     aborted.read_exact(&mut [0; 8 << 10]).unwrap();
     drop(aborted);
     let lines = || std::fs::read_to_string(&path).unwrap();
@@ -165,7 +165,7 @@ fn the_access_log_says_what_was_truly_sent() {
 }
 
 #[test]
-fn the_signal_of_a_log_rotation_opens_the_log_again() {
+fn the_signal_of_logrotate_opens_the_log_again() {
     let folder = tempfile::tempdir().unwrap();
     let [path, renamed] = ["access.log", "access.log.1"].map(|name| folder.path().join(name));
     let mut server = Server::start_with(&["--access-log", path.to_str().unwrap()]);
@@ -173,7 +173,7 @@ fn the_signal_of_a_log_rotation_opens_the_log_again() {
     wait_until("the first line", || std::fs::read_to_string(&path).unwrap().contains("/before"));
     std::fs::rename(&path, &renamed).unwrap();
     server.program().signal(Signal::USR1);
-    // Without a line to write, too.
+    // The log is opened again even without a line to write.
     wait_until("the new log", || path.exists());
     server.get("/after");
     wait_until("the second line", || std::fs::read_to_string(&path).unwrap().contains("/after"));
@@ -182,7 +182,7 @@ fn the_signal_of_a_log_rotation_opens_the_log_again() {
 }
 
 #[test]
-fn the_signal_of_a_log_rotation_ends_no_program() {
+fn the_signal_of_logrotate_never_ends_a_program() {
     let list = tempfile::NamedTempFile::new().unwrap();
     let balancer = ["balancer", "--host", "127.0.0.1", "--servers", list.path().to_str().unwrap()];
     let server = Server::start();
@@ -202,13 +202,13 @@ fn the_signal_of_a_log_rotation_ends_no_program() {
 }
 
 #[test]
-fn a_fifo_as_access_log_needs_no_reader_to_start() {
+fn a_fifo_as_access_log_needs_no_reader_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fifo");
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
     let server = Server::start_with(&["--access-log", path.to_str().unwrap()]);
     let mut line = String::new();
-    // Each reader ends before the next one begins.
+    // Each reader ends before the next one starts.
     for target in ["/first", "/second"] {
         assert_eq!(server.get(target).status, 404);
         let mut reader = BufReader::new(std::fs::File::open(&path).unwrap());
@@ -219,8 +219,8 @@ fn a_fifo_as_access_log_needs_no_reader_to_start() {
 }
 
 #[test]
-fn standard_output_as_access_log_has_the_lines_after_the_ready_line() {
-    // A file without O_APPEND: lines that were written at another offset would overwrite the ready line.
+fn standard_output_as_access_log_has_its_lines_after_the_ready_line() {
+    // The file has no O_APPEND, so lines written at another offset would overwrite the ready line.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("output");
     let root = folder.path().to_str().unwrap();
@@ -253,7 +253,7 @@ fn admin_pages_answer_head_as_they_answer_get() {
 }
 
 #[test]
-fn metrics_count_what_happened() {
+fn metrics_count_the_requests() {
     let server = Server::start_with(&["--admin", "127.0.0.1:0"]);
     server.put("file", "hello");
     server.get("/file");
@@ -278,8 +278,8 @@ fn metrics_count_what_happened() {
 }
 
 #[test]
-fn a_full_cache_is_seen_in_the_metrics() {
-    // Room for one of them on the only worker.
+fn evictions_from_the_cache_are_counted() {
+    // The cache has room for one of the files.
     let server = Server::start_with(&["--admin", "127.0.0.1:0", "--cache-bytes", "100KiB"]);
     for name in ["first", "second", "third"] {
         server.put(name, vec![b'x'; 60 << 10]);

@@ -1,4 +1,4 @@
-//! The access log has a line for requests, too, that no handler sees.
+//! The access log has a line for requests that are refused before a handler.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -31,7 +31,7 @@ impl Logged {
         self.folder.path().join("access.log")
     }
 
-    /// Says these bytes, waits for the end of the connection, and gives the status.
+    /// Sends these bytes, waits for the end of the connection, and returns the status.
     fn say(&self, bytes: &[u8]) -> u16 {
         let mut connection = self.server.connect();
         connection.send(bytes).unwrap();
@@ -41,7 +41,7 @@ impl Logged {
         answer.status
     }
 
-    /// The lines once there are so many, and no more.
+    /// Waits until the log has `count` lines, and checks that it has no more.
     fn lines(&self, count: usize) -> Vec<String> {
         let lines = wait_for("the lines", || {
             let text = std::fs::read_to_string(self.log()).unwrap();
@@ -76,7 +76,7 @@ fn each_refused_request_has_one_line() {
         (long.as_bytes(), 414, &long_shown),
         (many.as_bytes(), 431, "GET /many HTTP/1.1"),
         (large.as_bytes(), 431, "GET /large HTTP/1.1"),
-        // Only a handler knows this one; it has its line as before.
+        // Only a handler knows that this method is unsupported, so this request has a regular line.
         (b"BREW /pot HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 501, "BREW /pot HTTP/1.1"),
     ];
     for (number, (bytes, status, shown)) in cases.into_iter().enumerate() {
@@ -92,7 +92,7 @@ fn each_refused_request_has_one_line() {
 }
 
 #[test]
-fn a_later_request_of_a_connection_is_the_one_that_is_named() {
+fn the_line_names_the_refused_request_of_a_connection() {
     let logged = Logged::start("");
     let mut connection = logged.server.connect();
     connection.send("GET /first HTTP/1.1\r\nHost: x\r\n\r\nGET /second HTTP/1.1\r\n\r\n").unwrap();
@@ -124,10 +124,10 @@ fn one_connection_too_many_has_a_line() {
 }
 
 #[test]
-fn one_address_takes_no_place_from_others_with_the_connections_it_is_refused() {
+fn refused_connections_of_one_address_use_no_capacity_of_others() {
     let logged = Logged::start("max_connections = 4\nmax_connections_per_address = 2\n");
     let address = logged.server.program().address();
-    // Two of them are served, and each of the others waits a second for its request.
+    // Two of the connections are served; each of the others waits for its request for up to a second.
     let greedy: Vec<_> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 9], 0)).into()).unwrap();
@@ -141,7 +141,7 @@ fn one_address_takes_no_place_from_others_with_the_connections_it_is_refused() {
 }
 
 #[test]
-fn refusals_are_json_where_answers_are() {
+fn refusals_are_logged_as_json_too() {
     let logged = Logged::start("access_log_format = 'json'\n");
     logged.say(b"GET /two HTTP/2.0\r\nHost: x\r\n\r\n");
     logged.say(b"nonsense\x07\xff\r\n\r\n");

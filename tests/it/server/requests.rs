@@ -1,4 +1,4 @@
-//! Requests of all kinds, and the status that each must get.
+//! Requests of all kinds, and the expected status of each.
 
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use super::{Server, pattern, request};
 use crate::support::http::{Answer, Expect};
 
-/// A request as bytes, and the answer it must get.
+/// The bytes of a request, and the acceptable statuses.
 struct Case {
     bytes: Vec<u8>,
     status: &'static [u16],
@@ -41,8 +41,8 @@ fn host(value: &str, status: &'static [u16]) -> Case {
     raw(format!("GET /a.txt HTTP/1.1\r\nHost: {value}\r\n\r\n"), status)
 }
 
-/// Content of a file that no path may reach.
-const SECRET: &str = "nobody may read this";
+/// Content of a file outside the root.
+const SECRET: &str = "this file is not served";
 
 fn server_with_traps(flags: &[&str]) -> (Server, UnixListener) {
     let server = Server::start_with(flags);
@@ -67,7 +67,7 @@ fn table() -> Vec<Case> {
         format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: bbbbbbbbbbbbbbbbbb\r\n".repeat(10_000));
     let many_ranges = format!("bytes={}", "0-0,".repeat(1300));
     vec![
-        // What is there.
+        // Existing files.
         path("/a.txt", &[200]),
         path("/files/a.txt", &[200]),
         path("/sub/b.txt?query=1", &[200]),
@@ -82,7 +82,7 @@ fn table() -> Vec<Case> {
             ..raw(request("HEAD", "/large.bin", &["Range: bytes=0-0"]), &[200])
         },
         Case { expect: Expect::HeadOnly, ..raw(request("HEAD", "/nothing", &[]), &[404]) },
-        // Paths that lead elsewhere, or nowhere.
+        // Paths that lead out of the root, or to a missing file.
         path("/../x", &[400, 404]),
         path("/%2e%2e/x", &[400, 404]),
         path("/%2e%2e%2fx", &[400, 404]),
@@ -133,11 +133,11 @@ fn table() -> Vec<Case> {
         version("HTTP/2.0", &[505]),
         version("HTTP/3.0", &[505]),
         raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[505]),
-        // Bodies, which nobody reads.
+        // Bodies, which the server ignores.
         raw(request("GET", "/a.txt", &["Content-Length: 5"]) + "hello", &[200]),
         raw(request("GET", "/a.txt", &["Content-Length: 5", "Expect: 100-continue"]), &[200]),
         raw(request("POST", "/a.txt", &["Content-Length: 5", "Expect: 100-continue"]), &[501]),
-        // What is no request.
+        // Malformed requests.
         raw("garbage\r\n\r\n", &[400]),
         raw("GET /\r\n\r\n", &[400]),
         raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", &[400]),
@@ -164,12 +164,12 @@ fn table() -> Vec<Case> {
     ]
 }
 
-/// What only a server answers so that is told nothing.
+/// Requests whose answers differ from those of a server with all options.
 fn table_of_defaults() -> Vec<Case> {
     ["/", "/sub", "/sub/", "/sub/?format=json"].map(|target| path(target, &[404])).into()
 }
 
-/// What else is answered by a server that is told to do more.
+/// Requests to a server with all options.
 fn table_of_options() -> Vec<Case> {
     let json = |line: &str| raw(request("GET", "/sub/", &[line]), &[200]);
     let accept = |value: &str| field(&format!("Accept-Encoding: {value}"), &[200]);
@@ -209,14 +209,14 @@ fn table_of_options() -> Vec<Case> {
 }
 
 #[test]
-fn every_request_of_the_table_gets_its_status_and_a_page_of_ours() {
+fn every_request_of_the_table_gets_its_status_and_an_html_page() {
     let (server, _socket) = server_with_traps(&[]);
     check_all(&server, table());
     check_all(&server, table_of_defaults());
 }
 
 #[test]
-fn so_does_every_request_to_a_server_that_does_all_it_can() {
+fn the_same_holds_for_a_server_with_all_options() {
     let (server, _socket) = server_with_traps(&["--precompressed", "--listing"]);
     server.put("a.txt.gz", "compressed");
     symlink("../secret", server.root().join("a.txt.br")).unwrap();
@@ -239,7 +239,7 @@ fn check_all(server: &Server, table: Vec<Case>) {
     }
 }
 
-/// What holds of every answer.
+/// Checks properties that every answer has.
 #[track_caller]
 fn check(answer: &Answer, expect: Expect, shown: &str) {
     assert!(!answer.text().contains(SECRET), "{shown}");
@@ -261,7 +261,7 @@ fn check(answer: &Answer, expect: Expect, shown: &str) {
 }
 
 #[test]
-fn what_the_parser_refuses_ends_the_connection() {
+fn a_parse_error_ends_the_connection() {
     let (server, _socket) = server_with_traps(&[]);
     for bytes in [
         "GET /a.txt HTTP/1.1\r\n\r\nGET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n",

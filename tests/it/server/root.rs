@@ -6,7 +6,7 @@ use super::Server;
 use crate::support::wait_until;
 
 #[test]
-fn a_root_that_is_a_link_to_another_release_is_followed() {
+fn a_root_that_is_a_link_to_a_new_release_is_followed() {
     let server = Server::start();
     let [first, second] = ["first", "second"].map(|name| server.outside().join(name));
     std::fs::rename(server.root(), &first).unwrap();
@@ -23,7 +23,7 @@ fn a_root_that_is_a_link_to_another_release_is_followed() {
 }
 
 #[test]
-fn without_its_root_a_server_refuses_files_and_probes_until_the_root_is_back() {
+fn without_its_root_a_server_refuses_files_and_probes_until_the_root_is_restored() {
     let server = Server::start_with(&["--listing"]);
     server.put("file", "hello");
     server.put("sub/file", "hello");
@@ -40,7 +40,7 @@ fn without_its_root_a_server_refuses_files_and_probes_until_the_root_is_back() {
 }
 
 #[test]
-fn a_root_that_is_no_directory_any_more_is_gone() {
+fn a_root_that_is_replaced_by_a_file_is_missing() {
     let server = Server::start();
     std::fs::remove_dir(server.root()).unwrap();
     std::fs::write(server.root(), "a file").unwrap();

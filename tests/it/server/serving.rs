@@ -1,4 +1,4 @@
-//! Files on their way to a client.
+//! The bytes of files, and the start and end of a server.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::http::{self, Expect};
 use crate::support::program::fingerpost;
 
 #[test]
-fn it_says_its_port_and_stops_when_told() {
+fn the_ready_line_names_the_port_and_sigint_stops_the_server() {
     for signal in [Signal::INT, Signal::TERM] {
         let mut server = Server::start();
         assert_eq!(server.get("/nothing").status, 404);
@@ -34,7 +34,7 @@ fn a_folder_that_cannot_be_served_is_an_error() {
 }
 
 #[test]
-fn pages_of_ones_own_replace_single_ones() {
+fn custom_pages_replace_single_built_in_pages() {
     let pages = tempfile::tempdir().unwrap();
     std::fs::write(pages.path().join("404.html"), "<title>404 gone fishing</title>").unwrap();
     let server = Server::start_with(&["--pages", pages.path().to_str().unwrap()]);
@@ -43,14 +43,14 @@ fn pages_of_ones_own_replace_single_ones() {
 }
 
 #[test]
-fn files_of_all_sizes_come_whole() {
+fn files_of_all_sizes_are_sent_completely() {
     for server in Server::start_both() {
         for size in [0, 1, 1000, 128 << 10, (128 << 10) + 1, 5_000_000] {
             let bytes = pattern(size);
             server.put(&format!("{size}.png"), &bytes);
             let answer = server.get(&format!("/files/{size}.png"));
             assert_eq!(answer.status, 200);
-            assert!(answer.body == bytes, "{size} bytes came as {}", answer.body.len());
+            assert!(answer.body == bytes, "{size} bytes expected, {} received", answer.body.len());
             assert_eq!(answer.header("Content-Type"), Some("image/png"));
             assert_eq!(answer.header("Accept-Ranges"), Some("bytes"));
             assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
@@ -84,8 +84,8 @@ fn one_connection_carries_many_answers_of_all_kinds() {
 }
 
 #[test]
-fn head_says_what_get_says() {
-    // A digest might become known between the one and the other.
+fn head_has_the_headers_of_get() {
+    // A digest might become known between the two requests.
     let flags = ["--digests", "off"];
     for server in [Server::start_with(&flags), Server::start_reading(&flags)] {
         server.put("small", pattern(1000));
@@ -106,13 +106,13 @@ fn head_says_what_get_says() {
 }
 
 #[test]
-fn parts_are_the_bytes_asked_for() {
+fn ranges_return_the_requested_bytes() {
     for server in Server::start_both() {
         for size in [10_000, 100_000, 500_000_usize] {
             let bytes = pattern(size);
             server.put(&format!("{size}"), &bytes);
             let target = &format!("/{size}");
-            // A file of some size that is asked for again is kept in another way.
+            // A file of medium size is moved to a memfd at its second request.
             (0..2).for_each(|_| assert!(server.get(target).body == bytes));
             for (range, start, end) in
                 [("0-0", 0, 1), ("100-299", 100, 300), ("-50", size - 50, size), ("9000-", 9000, size)]
@@ -145,7 +145,7 @@ fn parts_are_the_bytes_asked_for() {
 }
 
 #[test]
-fn the_entity_tag_is_that_of_every_mirror() {
+fn the_entity_tag_equals_that_of_other_mirrors() {
     let server = Server::start();
     server.put("file", "hello");
     let time = std::time::UNIX_EPOCH + Duration::from_secs(0x2ebc_98a1);
@@ -157,13 +157,13 @@ fn the_entity_tag_is_that_of_every_mirror() {
 }
 
 #[test]
-fn a_changed_file_is_seen_within_a_second() {
+fn a_changed_file_is_sent_within_a_second() {
     let server = Server::start();
     let (old, new) = (pattern(100_000), pattern(100_001));
     for (old, new) in [(b"old".as_slice(), b"brand new".as_slice()), (&old, &new)] {
         server.put("file", old);
         crate::support::wait_until("the old file", || server.get("/file").body == old);
-        // Each of several answers from memory is the old file or the new one, never some of both.
+        // Each of several answers from memory is completely the old or completely the new file.
         (0..3).for_each(|_| assert!(server.get("/file").body == old));
         server.put("file", new);
         let began = std::time::Instant::now();
@@ -177,7 +177,7 @@ fn a_changed_file_is_seen_within_a_second() {
 }
 
 #[test]
-fn a_probe_answer_tells_the_load() {
+fn an_answer_to_a_probe_has_a_load_report() {
     let server = Server::start();
     let answer = server.get("/files/plshelp.txt");
     let report = answer.header("Endpoint-Load-Metrics").unwrap();
@@ -191,7 +191,7 @@ fn a_probe_answer_tells_the_load() {
 }
 
 #[test]
-fn a_file_that_is_not_in_memory_is_read_before_it_is_sent() {
+fn a_file_outside_the_page_cache_is_read_before_it_is_sent() {
     let server = Server::start_with(&["--admin", "127.0.0.1:0"]);
     let bytes = pattern(5_000_000);
     server.put("large", &bytes);
@@ -206,7 +206,9 @@ fn a_file_that_is_not_in_memory_is_read_before_it_is_sent() {
         rustix::io::ReadWriteFlags::NOWAIT,
     );
     if read != Err(rustix::io::Errno::AGAIN) {
-        return eprintln!("SKIPPED: this file system does not let go of a file's pages, or does not tell");
+        return eprintln!(
+            "SKIPPED: this file system does not evict pages on request, or does not report cached pages"
+        );
     }
     assert!(server.get("/large").body == bytes);
     let metrics = || http::get(server.program().admin_address(), "/metrics").text();
@@ -218,11 +220,11 @@ fn a_file_that_is_not_in_memory_is_read_before_it_is_sent() {
     let cold = count();
     assert!(cold >= 1);
     assert!(server.get("/large").body == bytes);
-    assert_eq!(count(), cold, "it is in memory now");
+    assert_eq!(count(), cold, "the file is in the page cache now");
 }
 
 #[test]
-fn a_limit_on_the_rate_holds_for_all_clients_together() {
+fn a_rate_limit_applies_to_all_clients_together() {
     let limit = ["--limit-rate", "4MiB"];
     // With sendfile, without it, and from the cache.
     for (server, size) in [
@@ -239,7 +241,7 @@ fn a_limit_on_the_rate_holds_for_all_clients_together() {
                 scope.spawn(move || assert!(fetch()));
             }
         });
-        // Four MiB at four MiB a second; far more than the time without a limit, whatever the machine does.
+        // Four MiB at four MiB per second. Without the limit it takes far less time on any machine.
         assert!(began.elapsed() > Duration::from_millis(900), "{:?}", began.elapsed());
     }
 }

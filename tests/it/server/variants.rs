@@ -1,4 +1,4 @@
-//! Files that lie compressed beside others.
+//! Precompressed files.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ use super::{Server, pattern};
 use crate::support::http::Answer;
 use crate::support::{wait_for, wait_until};
 
-/// A server with a page and its compressed forms, whose bytes are told apart by their names.
+/// Starts a server with a page and its compressed forms. The content of each is its name.
 fn server() -> Server {
     let server = Server::start_with(&["--precompressed"]);
     for name in ["page.html", "page.html.br", "page.html.zst", "page.html.gz"] {
@@ -19,7 +19,7 @@ fn server() -> Server {
     server
 }
 
-/// Puts a file there that was modified so many seconds after a certain moment.
+/// Creates a file with a modification time `seconds` after a fixed time.
 fn put(server: &Server, name: &str, bytes: impl AsRef<[u8]>, seconds: u64) {
     server.put(name, bytes);
     let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(0x2ebc_98a1 + seconds);
@@ -31,7 +31,7 @@ fn ask(server: &Server, target: &str, accepted: &str) -> Answer {
 }
 
 #[test]
-fn a_client_gets_the_coding_it_asks_for() {
+fn a_client_gets_the_coding_that_it_accepts() {
     let server = server();
     for (accepted, name, coding) in [
         ("gzip, deflate, br, zstd", "page.html.br", Some("br")),
@@ -61,14 +61,14 @@ fn a_client_gets_the_coding_it_asks_for() {
         }
     }
     assert_eq!(server.get("/page.html").text(), "page.html");
-    // By its own name a compressed file is a file.
+    // Requested by its own name, a compressed file is a regular file.
     let archive = ask(&server, "/page.html.gz", "gzip, br");
     assert_eq!((archive.header("Content-Encoding"), archive.header("Vary")), (None, None));
     assert_eq!(archive.header("Content-Type"), Some("application/gzip"));
 }
 
 #[test]
-fn nothing_is_negotiated_unless_asked_for() {
+fn without_the_option_no_compressed_file_is_selected() {
     let server = Server::start();
     server.put("page.html", "plain");
     server.put("page.html.gz", "compressed");
@@ -77,7 +77,7 @@ fn nothing_is_negotiated_unless_asked_for() {
 }
 
 #[test]
-fn only_what_lies_beside_a_file_varies() {
+fn only_files_with_compressed_forms_have_vary() {
     let server = server();
     server.put("alone.html", "alone");
     server.put("orphan.html.gz", "orphan");
@@ -94,9 +94,9 @@ fn only_what_lies_beside_a_file_varies() {
 }
 
 #[test]
-fn conditions_and_ranges_are_those_of_what_is_sent() {
+fn conditions_and_ranges_apply_to_the_representation_that_is_sent() {
     let server = Server::start_with(&["--precompressed"]);
-    // The same time and the same length: whoever compresses a file keeps its time.
+    // The same time and the same length, because compression tools preserve the time.
     for (length, name) in [(1000, "small"), (300_000, "large")] {
         let (plain, mut packed) = (pattern(length), pattern(length));
         packed.reverse();
@@ -119,7 +119,7 @@ fn conditions_and_ranges_are_those_of_what_is_sent() {
         assert_eq!((part.status, part.header("Content-Encoding")), (206, Some("gzip")));
         assert_eq!(part.body, packed[10..20]);
         assert_eq!(part.header("Content-Range"), Some(format!("bytes 10-19/{length}").as_str()));
-        // A part of the one is never put together with a part of the other.
+        // Parts of different representations are never combined.
         let line = format!("Range: bytes=10-19\r\nIf-Range: {}", tag(&identity));
         assert_eq!(with("gzip", line).status, 200);
     }
@@ -137,7 +137,7 @@ fn a_compressed_file_has_a_digest_of_its_own() {
 }
 
 #[test]
-fn an_edit_never_brings_the_old_text() {
+fn after_an_edit_the_old_text_is_never_sent() {
     let server = server();
     assert_eq!(ask(&server, "/page.html", "gzip").text(), "page.html.gz");
     put(&server, "page.html", "edited", 1);

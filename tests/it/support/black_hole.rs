@@ -1,11 +1,11 @@
-//! Addresses that take a connection's first packet, or all of it, and say nothing.
+//! Addresses that accept the first packet of a connection or the whole connection, and never answer.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// A port that answers no packet: its queue of connections is full and nobody takes any off it.
+/// A port that answers no packet, because its queue of connections is full and never emptied.
 pub struct BlackHole {
     listener: Socket,
     _waiting: Vec<TcpStream>,
@@ -18,7 +18,7 @@ impl BlackHole {
         listener.listen(0).unwrap();
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         let mut waiting = Vec::new();
-        // How many the queue takes is the system's affair; the first that gets no answer says that it is full.
+        // The system determines the size of the queue. The first connection without an answer shows that it is full.
         while let Ok(connection) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
             waiting.push(connection);
             assert!(waiting.len() < 10_000, "the queue never fills up");
@@ -26,13 +26,13 @@ impl BlackHole {
         Self { listener, _waiting: waiting }
     }
 
-    /// The address of a file in it.
+    /// The URL of a file on this server.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.listener.local_addr().unwrap().as_socket().unwrap())
     }
 }
 
-/// A port whose connections are made by the system, and that no program ever looks at.
+/// A port whose connections are established by the system and never accepted by a program.
 pub struct AcceptsOnly {
     listener: TcpListener,
 }
@@ -42,7 +42,7 @@ impl AcceptsOnly {
         Self { listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap() }
     }
 
-    /// The address of a file on it.
+    /// The URL of a file on this server.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.listener.local_addr().unwrap())
     }

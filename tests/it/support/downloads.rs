@@ -1,4 +1,4 @@
-//! `fingerpost get`, run in a folder of its own.
+//! Runs `fingerpost get` in its own folder.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,24 +9,24 @@ use tempfile::TempDir;
 
 use super::program::{Program, fingerpost};
 
-/// Waits scaled down.
+/// Flags that shorten all waits.
 pub const QUICK: [&str; 8] =
     ["--head-after", "0.1", "--hedge-after", "0.2", "--drop-after", "2", "--retry-delay", "0.02"];
 
-/// So patient that a busy machine has nobody asked beside another who is merely late.
+/// Flags with waits so long that a busy machine does not trigger a request to a second server.
 pub const PATIENT: [&str; 8] =
     ["--head-after", "20", "--hedge-after", "20", "--drop-after", "25", "--retry-delay", "0.02"];
 
-/// Random numbers: what a test drew is drawn again with the seed that it printed.
+/// A random generator. The test prints its seed, with which a failure can be repeated.
 pub fn chance() -> StdRng {
     const VARIABLE: &str = "FINGERPOST_TEST_SEED";
     let given = std::env::var(VARIABLE).ok().map(|seed| seed.parse().unwrap());
     let seed = given.unwrap_or_else(|| rand::rng().random());
-    println!("again with {VARIABLE}={seed}");
+    println!("repeat with {VARIABLE}={seed}");
     StdRng::seed_from_u64(seed)
 }
 
-/// A folder of its own in which `fingerpost get` is run.
+/// A folder in which `fingerpost get` is run.
 pub struct Downloads {
     folder: TempDir,
 }
@@ -36,18 +36,18 @@ impl Downloads {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    /// Runs `get` with these arguments to its end.
+    /// Runs `get` with these arguments until it ends.
     pub fn get(&self, arguments: &[&str]) -> Outcome {
         let output = self.command(arguments).output().unwrap();
         Outcome { output }
     }
 
-    /// The same with patience scaled down: what takes seconds elsewhere takes tenths here.
+    /// The same with shorter waits: tenths of seconds instead of seconds.
     pub fn get_quickly(&self, arguments: &[&str]) -> Outcome {
         self.get(&[arguments, &QUICK].concat())
     }
 
-    /// Runs `get` beside the test.
+    /// Starts `get` in the background.
     pub fn start(&self, arguments: &[&str]) -> Program {
         Program::spawn(&mut self.command(arguments))
     }
@@ -62,7 +62,7 @@ impl Downloads {
         command
     }
 
-    /// The names of all files there are, sorted.
+    /// The names of all files in the folder, sorted.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = std::fs::read_dir(self.folder.path())
             .unwrap()
@@ -81,7 +81,7 @@ impl Downloads {
     }
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
     output: Output,

@@ -1,4 +1,4 @@
-//! Several file servers and a balancer in front of them, all real processes.
+//! Several file servers and a balancer for them, all real processes.
 //!
 //! ```ignore
 //! let mut fleet = Fleet::start(3);
@@ -17,10 +17,10 @@ use super::http::{self, Answer, Connection};
 use super::program::{Program, fingerpost};
 use super::{wait_for, wait_until};
 
-/// Flags that make a balancer probe often, so that a story is told quickly.
+/// Flags for frequent probes, which shorten a test.
 pub const QUICK_PROBES: [&str; 2] = ["--probe-interval", "200ms"];
 
-/// File servers 0, 1, 2 ... and a [`Balancer`] whose list names them.
+/// File servers 0, 1, 2 ... and a [`Balancer`] whose list contains them.
 pub struct Fleet {
     servers: Vec<Server>,
     balancer: Balancer,
@@ -32,12 +32,12 @@ struct Server {
 }
 
 impl Fleet {
-    /// Starts this many file servers and a balancer that probes often, and waits until every server is in use.
+    /// Starts this many file servers and a balancer with frequent probes, and waits until every server is in use.
     pub fn start(servers: usize) -> Self {
         Self::start_with(servers, &QUICK_PROBES)
     }
 
-    /// The same with other flags of the balancer.
+    /// The same with additional flags for the balancer.
     pub fn start_with(servers: usize, balancer_flags: &[&str]) -> Self {
         let servers: Vec<_> = (0..servers).map(|_| Server::start(0)).collect();
         let lines: Vec<_> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
@@ -53,7 +53,7 @@ impl Fleet {
         &self.balancer
     }
 
-    /// The authority of a server, as it stands in the list and in a `Location`.
+    /// The authority of a server, as in the list and in a `Location`.
     pub fn authority(&self, server: usize) -> String {
         format!("127.0.0.1:{}", self.servers[server].port)
     }
@@ -63,7 +63,7 @@ impl Fleet {
         self.servers[server].program.kill();
     }
 
-    /// Starts a killed server again, on the port it had.
+    /// Starts a killed server again on the same port.
     pub fn restart(&mut self, server: usize) {
         self.servers[server] = Server::start(self.servers[server].port);
     }
@@ -88,24 +88,24 @@ impl Server {
     }
 }
 
-/// A real balancer with a list of its own in a folder of its own.
+/// A real balancer with its own list in its own folder.
 pub struct Balancer {
     folder: TempDir,
     program: Program,
 }
 
 impl Balancer {
-    /// Starts a balancer with this list, probing often. It need not be ready to redirect yet.
+    /// Starts a balancer with this list and frequent probes. It may not be ready to redirect yet.
     pub fn start(list: &str) -> Self {
         Self::start_with(list, &QUICK_PROBES)
     }
 
-    /// The same with other flags.
+    /// The same with additional flags.
     pub fn start_with(list: &str, flags: &[&str]) -> Self {
         Self::spawn(list, flags, &[])
     }
 
-    /// The same with keys of `[balancer]`, in upper case, set by variables.
+    /// The same with keys of `[balancer]`, in upper case, set by environment variables.
     pub fn start_with_keys(list: &str, keys: &[(&str, &str)]) -> Self {
         Self::spawn(list, &[], keys)
     }
@@ -128,36 +128,36 @@ impl Balancer {
         &self.program
     }
 
-    /// The process, to wait for its end or to bring it about.
+    /// The process, mutable for a kill or a wait.
     pub fn program_mut(&mut self) -> &mut Program {
         &mut self.program
     }
 
-    /// Where it redirects.
+    /// The listen address for clients.
     pub fn address(&self) -> SocketAddr {
         self.program.address()
     }
 
-    /// Where it serves metrics and its state.
+    /// The address of the admin listener.
     pub fn admin_address(&self) -> SocketAddr {
         self.program.admin_address()
     }
 
-    /// The file with its list.
+    /// The path of the list.
     pub fn list_path(&self) -> PathBuf {
         self.folder.path().join("servers.txt")
     }
 
-    /// One GET on a connection of its own.
+    /// Sends one GET on a new connection.
     #[track_caller]
     pub fn get(&self, target: &str) -> Answer {
         http::get(self.address(), target)
     }
 
-    /// Asks this often, on one connection, and counts where it was sent.
+    /// Sends `count` requests on one connection and counts the targets.
     ///
     /// # Panics
-    /// When an answer is not a 301 to `http://` some authority and the path that was asked for.
+    /// If an answer is not a 301 to `http://`, an authority and the requested path.
     #[track_caller]
     pub fn redirects(&self, count: usize) -> Redirects {
         let mut connection = Connection::open(self.address()).unwrap();
@@ -168,27 +168,27 @@ impl Balancer {
         redirects
     }
 
-    /// The state of a backend in the words of the status API; `None` when the API does not name it.
+    /// The state of a backend from the status API. `None` if the API does not list it.
     pub fn state(&self, authority: &str) -> Option<String> {
         let address = format!("http://{authority}");
         let own = self.backends().into_iter().find(|backend| backend["address"] == address)?;
         Some(own["state"].as_str().unwrap().to_owned())
     }
 
-    /// Waits until the status API says that a backend is in this state.
+    /// Waits until the status API reports this state for a backend.
     #[track_caller]
     pub fn wait_for_state(&self, authority: &str, state: &str) {
         wait_until(&format!("{authority} to be {state}"), || self.state(authority).as_deref() == Some(state));
     }
 
-    /// Replaces the list by a rename, as careful programs do.
+    /// Replaces the list with a rename, as careful programs do.
     pub fn replace_list(&self, list: &str) {
         let new = self.folder.path().join("servers.new");
         std::fs::write(&new, list).unwrap();
         std::fs::rename(&new, self.list_path()).unwrap();
     }
 
-    /// Waits until the status API names exactly these backends.
+    /// Waits until the status API lists exactly these backends.
     #[track_caller]
     pub fn wait_for_backends(&self, authorities: &[&str]) {
         wait_until(&format!("the list to be {authorities:?}"), || {
@@ -198,21 +198,21 @@ impl Balancer {
         });
     }
 
-    /// The backends as the status API tells them.
+    /// The backends as the status API reports them.
     pub fn backends(&self) -> Vec<serde_json::Value> {
         let answer = http::get(self.admin_address(), "/api/v1/backends");
         let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         json["backends"].as_array().unwrap().clone()
     }
 
-    /// The value of a metric, its labels included in the name, as in `fingerpost_answers_total{status="301"}`.
+    /// The value of a metric. The name includes the labels, as in `fingerpost_answers_total{status="301"}`.
     pub fn metric(&self, name: &str) -> Option<f64> {
         let text = http::get(self.admin_address(), "/metrics").text();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
         Some(value.parse().unwrap())
     }
 
-    /// Waits until an answer to `GET /plshelp.txt` has this status, and gives it back.
+    /// Waits until an answer to `GET /plshelp.txt` has this status, and returns the answer.
     #[track_caller]
     pub fn wait_for_status(&self, status: u16) -> Answer {
         wait_for(&format!("status {status}"), || {
@@ -221,7 +221,7 @@ impl Balancer {
     }
 }
 
-/// How often each authority was named.
+/// The number of redirects to each authority.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Redirects(BTreeMap<String, usize>);
 
@@ -238,12 +238,12 @@ impl Redirects {
         *self.0.entry(authority.to_owned()).or_default() += 1;
     }
 
-    /// How many went to this authority.
+    /// The number of redirects to this authority.
     pub fn to(&self, authority: &str) -> usize {
         self.0.get(authority).copied().unwrap_or(0)
     }
 
-    /// The authorities that were named.
+    /// All authorities with a redirect.
     pub fn authorities(&self) -> Vec<&str> {
         self.0.keys().map(String::as_str).collect()
     }

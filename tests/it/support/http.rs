@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand: a request is bytes, an answer is taken apart without being repaired.
+//! HTTP/1.1 without a library: a request is bytes, and an answer is parsed without repair.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -6,16 +6,16 @@ use std::net::{SocketAddr, TcpStream};
 
 use super::DEADLINE;
 
-/// An answer as it came.
+/// An answer as it was received.
 #[derive(Clone)]
 pub struct Answer {
     /// The first line, such as `HTTP/1.1 301 Moved Permanently`.
     pub status_line: String,
-    /// The number in it.
+    /// The status code.
     pub status: u16,
-    /// Names as they were written, and values, in order.
+    /// Names as they were received, and values, in order.
     pub headers: Vec<(String, String)>,
-    /// The body, chunks put together.
+    /// The body, with chunks joined.
     pub body: Vec<u8>,
 }
 
@@ -28,7 +28,7 @@ impl Answer {
     /// The `Location`.
     ///
     /// # Panics
-    /// When there is none.
+    /// If there is no such header.
     #[track_caller]
     pub fn location(&self) -> &str {
         self.header("Location").unwrap_or_else(|| panic!("no Location in {self:?}"))
@@ -53,9 +53,9 @@ impl fmt::Debug for Answer {
 /// Whether an answer may have a body, which depends on the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// Any answer but one to HEAD.
+    /// An answer to any method but HEAD.
     Body,
-    /// An answer to HEAD: its Content-Length announces a body that does not come.
+    /// An answer to HEAD: the body that its Content-Length announces is absent.
     HeadOnly,
 }
 
@@ -65,7 +65,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects; every later read and write has the deadline of all waits.
+    /// Connects. Every read and write has the timeout [`DEADLINE`](super::DEADLINE).
     pub fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, DEADLINE)?;
         stream.set_read_timeout(Some(DEADLINE))?;
@@ -74,23 +74,23 @@ impl Connection {
         Ok(Self { reader: BufReader::new(stream) })
     }
 
-    /// Writes bytes as they are.
+    /// Writes these bytes.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.reader.get_mut().write_all(bytes.as_ref())
     }
 
-    /// Asks for a target with a plain GET and reads the answer.
+    /// Sends a plain GET and reads the answer.
     pub fn get(&mut self, target: &str) -> io::Result<Answer> {
         self.send(get_request(target))?;
         self.answer(Expect::Body)
     }
 
-    /// Says that nothing more will be sent; answers can still be read.
+    /// Closes the sending side. Answers can still be read.
     pub fn finish_sending(&mut self) -> io::Result<()> {
         self.reader.get_mut().shutdown(std::net::Shutdown::Write)
     }
 
-    /// Reads one answer. A body without a length is read to the end of the connection.
+    /// Reads one answer. A body without a length is read until the end of the connection.
     pub fn answer(&mut self, expect: Expect) -> io::Result<Answer> {
         let status_line = self.line()?;
         let status = status_line
@@ -115,10 +115,10 @@ impl Connection {
         Ok(answer)
     }
 
-    /// Whether the other side has closed: waits for the end of the stream.
+    /// Whether the peer has closed: waits for the end of the stream.
     ///
     /// # Panics
-    /// When something else comes than the end.
+    /// If bytes arrive before the end.
     pub fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         match self.reader.read_to_end(&mut rest) {
@@ -180,24 +180,24 @@ pub fn get_request(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n")
 }
 
-/// One GET on a connection of its own.
+/// Sends one GET on a new connection.
 ///
 /// # Panics
-/// When no whole answer comes.
+/// If there is no complete answer.
 #[track_caller]
 pub fn get(address: SocketAddr, target: &str) -> Answer {
     try_get(address, target).unwrap_or_else(|error| panic!("GET {target} from {address}: {error}"))
 }
 
-/// One GET on a connection of its own, which may fail.
+/// Sends one GET on a new connection, which may fail.
 pub fn try_get(address: SocketAddr, target: &str) -> io::Result<Answer> {
     Connection::open(address)?.get(target)
 }
 
-/// One request, byte for byte as given, on a connection of its own.
+/// Sends one request, exactly these bytes, on a new connection.
 ///
 /// # Panics
-/// When no whole answer comes.
+/// If there is no complete answer.
 #[track_caller]
 pub fn request(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Answer {
     let bytes = bytes.as_ref();

@@ -1,4 +1,4 @@
-//! Clients that ask a balancer all the while something else happens to it.
+//! Clients that send requests to a balancer during a test.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use super::http::{Answer, Connection};
 /// The pause between an answer and the next request: about 500 requests a second.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// About 500 requests a second, on one connection, until it is stopped. Every answer must be a redirect.
+/// Sends about 500 requests per second on one connection until it is stopped. Every answer must be a redirect.
 pub struct Load {
     shared: Arc<Shared>,
     client: JoinHandle<()>,
@@ -24,7 +24,7 @@ struct Shared {
 }
 
 impl Load {
-    /// Begins to ask.
+    /// Starts the requests.
     pub fn start(balancer: &Balancer) -> Self {
         let shared = Arc::new(Shared::default());
         let (address, told) = (balancer.address(), Arc::clone(&shared));
@@ -40,17 +40,17 @@ impl Load {
         Self { shared, client }
     }
 
-    /// How many answers have come.
+    /// The number of answers so far.
     ///
     /// # Panics
-    /// When one was not a redirect, or none came.
+    /// If an answer was not a redirect, or was missing.
     #[track_caller]
     pub fn count(&self) -> usize {
         assert!(!self.client.is_finished(), "an answer was not a redirect");
         self.shared.answers.lock().unwrap().len()
     }
 
-    /// Where the answers after the first `count` led.
+    /// The targets of the answers after the first `count`.
     pub fn redirects_after(&self, count: usize) -> Redirects {
         let mut redirects = Redirects::default();
         for answer in &self.shared.answers.lock().unwrap()[count..] {
@@ -59,10 +59,10 @@ impl Load {
         redirects
     }
 
-    /// Ends it.
+    /// Stops the requests.
     ///
     /// # Panics
-    /// When one answer was not a redirect, or none came.
+    /// If an answer was not a redirect, or was missing.
     pub fn stop(self) {
         self.shared.is_over.store(true, Ordering::Relaxed);
         self.client.join().unwrap();

@@ -8,7 +8,7 @@ use super::peer::{Behaviour, Peer};
 pub struct Lone {
     /// The server.
     pub peer: Peer,
-    /// The balancer, which has found it up.
+    /// The balancer, which has marked the server as up.
     pub balancer: Balancer,
 }
 
@@ -18,7 +18,7 @@ impl Lone {
         Self::start_with(&[])
     }
 
-    /// The same with other flags.
+    /// The same with additional flags.
     pub fn start_with(flags: &[&str]) -> Self {
         let peer = Peer::start(Behaviour::Prompt);
         let balancer = Balancer::start_with(&peer.authority(), flags);
@@ -26,12 +26,12 @@ impl Lone {
         Self { peer, balancer }
     }
 
-    /// One request, byte for byte as given.
+    /// Sends one request, exactly these bytes, on a new connection.
     pub fn request(&self, bytes: impl AsRef<[u8]>) -> Answer {
         http::request(self.balancer.address(), bytes)
     }
 
-    /// Where the only server has this target.
+    /// The `Location` of this target on the only server.
     pub fn location(&self, target: &str) -> String {
         format!("http://{}{target}", self.peer.authority())
     }

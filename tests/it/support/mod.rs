@@ -1,16 +1,16 @@
-//! What the stories are told with: the real program, raw HTTP, fleets and misbehaving peers.
+//! Support for the tests: the real program, raw HTTP, groups of servers and misbehaving peers.
 //!
-//! - [`program`]: starts `fingerpost` and reads what it prints.
-//! - [`http`]: requests as bytes and answers taken apart, without an HTTP library that would repair either.
+//! - [`program`]: starts `fingerpost` and reads its output.
+//! - [`http`]: requests as bytes, and answers parsed without an HTTP library, which would repair them.
 //! - [`peer`]: a server with a named misbehaviour, for probes.
-//! - [`misbehaving`]: a file server with named misbehaviours, and [`downloads`]: the client that meets it.
-//! - [`black_hole`]: addresses that say nothing at all.
-//! - [`fleet`]: several file servers and a balancer in front of them.
+//! - [`misbehaving`]: a file server with named faults, and [`downloads`]: runs the client.
+//! - [`black_hole`]: addresses that never answer.
+//! - [`fleet`]: several file servers and a balancer for them.
 //! - [`lone`]: a balancer with one server.
-//! - [`seccomp`]: commands that the kernel refuses a system call.
-//! - [`load`]: clients that ask all the while.
+//! - [`seccomp`]: commands whose system calls the kernel refuses.
+//! - [`load`]: continuous requests during a test.
 //!
-//! Every wait has a deadline and polls a condition; nothing sleeps and hopes. Everything ends on drop.
+//! Every wait polls a condition until a deadline; no test relies on a sleep. All processes and threads end on drop.
 
 use std::time::{Duration, Instant};
 
@@ -22,34 +22,34 @@ pub mod fleet;
 pub mod http;
 pub mod load;
 pub mod lone;
-#[allow(dead_code, reason = "each story takes the misbehaviour it needs")]
+#[allow(dead_code, reason = "each test crate uses some of the faults")]
 pub mod misbehaving;
 pub mod peer;
 pub mod program;
 #[cfg(target_os = "linux")]
 pub mod seccomp;
 
-/// The digest of these bytes in hexadecimal digits.
+/// The digest of these bytes as hexadecimal digits.
 pub fn digits<D: Digest>(bytes: &[u8]) -> String {
     D::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
-/// The longest any one wait may take. Far beyond what is needed, since machines that build are slow.
+/// Maximum time of one wait. It is far longer than needed, because machines that build are slow.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Waits until `condition` gives a value, and gives it back.
+/// Waits until `condition` returns a value, and returns the value.
 ///
 /// # Panics
-/// After [`DEADLINE`], naming `what` was waited for.
+/// After [`DEADLINE`], with `what` in the message.
 #[track_caller]
 pub fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
     wait_at_most(DEADLINE, what, condition)
 }
 
-/// The same with another deadline, for what is slow on purpose.
+/// The same with another deadline, for conditions that need a long time.
 ///
 /// # Panics
-/// After `most`, naming `what` was waited for.
+/// After `most`, with `what` in the message.
 #[track_caller]
 pub fn wait_at_most<T>(most: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
@@ -65,7 +65,7 @@ pub fn wait_at_most<T>(most: Duration, what: &str, mut condition: impl FnMut() -
 /// Waits until `condition` is true.
 ///
 /// # Panics
-/// After [`DEADLINE`], naming `what` was waited for.
+/// After [`DEADLINE`], with `what` in the message.
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     wait_for(what, || condition().then_some(()));

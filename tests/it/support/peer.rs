@@ -1,7 +1,7 @@
-//! A server that misbehaves in a way that has a name, to be probed.
+//! A server for probes with a named misbehaviour.
 //!
-//! It answers every path alike; what tells the behaviours apart is how. Threads over `std::net`, so that it can do
-//! what no HTTP library would let it do.
+//! It answers every path in the same way; the behaviours differ in the form of the answer. It uses threads and
+//! `std::net`, because an HTTP library would not permit the faults.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,15 +9,15 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// The body of a right answer.
+/// The body of a valid answer.
 pub const BODY: &[u8] = b"I am a file.\n";
 
 /// How a [`Peer`] answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Behaviour {
-    /// At once, with 200 and the whole body, on a connection that stays open.
+    /// Answers at once with 200 and the whole body, on a connection that stays open.
     Prompt,
-    /// The same, later.
+    /// The same after a delay.
     Delayed(Duration),
     /// The same with one more header, such as `endpoint-load-metrics: JSON {}`.
     WithHeader(String),
@@ -27,24 +27,24 @@ pub enum Behaviour {
     RedirectsToItself,
     /// A Content-Length, half of the body, and the end of the connection.
     HalfBody,
-    /// Chunks without end.
+    /// A Content-Length, half of the body, and the end of the connection.
     EndlessBody,
     /// A Content-Length of 10^18, and bytes without end.
     HugeBody,
-    /// Something that is not HTTP.
+    /// Bytes that are not HTTP.
     Garbage,
-    /// Takes the request and says nothing.
+    /// Reads the request and never answers.
     Hangs,
-    /// Half of the head, and nothing more.
+    /// Sends half of the head.
     HangsInTheHead,
-    /// Takes the request and closes.
+    /// Reads the request and closes the connection.
     ClosesWithoutAnswer,
-    /// The seed system's server: handles one connection at a time, answers with a Content-Length and nothing about
-    /// the connection, which it then closes.
+    /// The server of the seed system: it handles one connection at a time, sends a Content-Length and no
+    /// `Connection`, and then closes the connection.
     SeedServer,
 }
 
-/// A misbehaving server on a free port of the loopback interface. It ends on drop.
+/// A misbehaving server on a free port of the loopback interface. Dropping it stops it.
 pub struct Peer {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -59,7 +59,7 @@ struct Shared {
 }
 
 impl Peer {
-    /// Starts it on a free port.
+    /// Starts the server on a free port.
     pub fn start(behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
@@ -73,22 +73,22 @@ impl Peer {
         Self { address, shared }
     }
 
-    /// Where it listens.
+    /// The listen address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its line in a list of servers.
+    /// The line of the server in a list.
     pub fn authority(&self) -> String {
         self.address.to_string()
     }
 
-    /// Answers differently from the next request on.
+    /// Changes the behaviour from the next request on.
     pub fn behave(&self, behaviour: Behaviour) {
         *self.shared.behaviour.lock().unwrap() = behaviour;
     }
 
-    /// The heads of all requests so far, each as it came.
+    /// The heads of all requests so far, as they were received.
     pub fn requests(&self) -> Vec<String> {
         self.shared.requests.lock().unwrap().clone()
     }
@@ -100,7 +100,7 @@ impl Drop for Peer {
         for connection in connections.into_iter().flatten() {
             let _ = connection.shutdown(Shutdown::Both);
         }
-        // Wakes the accepting thread, which then sees that the peer is stopped.
+        // Wakes the accepting thread, which then ends.
         let _ = TcpStream::connect(self.address);
     }
 }
@@ -137,7 +137,7 @@ impl Shared {
                     | Behaviour::Garbage
                     | Behaviour::ClosesWithoutAnswer
             ) {
-                // The clone that is kept for the end holds the socket open: close it for both.
+                // The clone in `connections` keeps the socket open, so both clones are shut down.
                 return stream.shutdown(Shutdown::Both);
             }
         }
@@ -189,20 +189,20 @@ fn whole(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// Writes until the other side has had enough, or the peer is stopped.
+/// Writes until the other side closes or the peer is stopped.
 fn endlessly(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     loop {
         stream.write_all(bytes)?;
     }
 }
 
-/// Waits until the other side has had enough, or the peer is stopped.
+/// Waits until the other side closes or the peer is stopped.
 fn until_closed(stream: &mut TcpStream) -> io::Result<()> {
     while stream.read(&mut [0; 1024])? > 0 {}
     Ok(())
 }
 
-/// The head of the next request; `None` when the other side has closed.
+/// Reads the head of the next request. `None` if the other side has closed.
 fn read_head(stream: &mut TcpStream) -> io::Result<Option<String>> {
     let mut head = Vec::new();
     let mut byte = [0];

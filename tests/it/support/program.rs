@@ -1,4 +1,4 @@
-//! The real program in a process of its own.
+//! The real program in a separate process.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -10,19 +10,19 @@ use std::thread;
 
 use super::{DEADLINE, wait_for};
 
-/// What a server, and a balancer, prints once it accepts connections; the port follows.
+/// The ready line of a server and a balancer; the port follows.
 pub const READY: &str = "Will wait for client connections at port ";
-/// What a balancer prints once its admin listener accepts connections; the URL follows.
+/// The ready line of the admin listener of a balancer; the URL follows.
 pub const ADMIN_READY: &str = "Admin interface at ";
 
-/// A running `fingerpost`. It is killed on drop.
+/// A running `fingerpost`. Dropping it kills it.
 pub struct Program {
     child: Child,
     stdout: Arc<Output>,
     stderr: Arc<Output>,
 }
 
-/// A command that runs `fingerpost` with an environment of which nothing leaks into its settings.
+/// A command that runs `fingerpost` without settings from the environment of the tests.
 pub fn fingerpost() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fingerpost"));
     command.env("RUST_BACKTRACE", "0");
@@ -35,7 +35,7 @@ pub fn fingerpost() -> Command {
 }
 
 impl Program {
-    /// Starts `fingerpost` with these arguments, in the folder the tests run in.
+    /// Starts `fingerpost` with these arguments in the current folder of the tests.
     pub fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
         Self::spawn(fingerpost().args(arguments))
     }
@@ -50,7 +50,7 @@ impl Program {
         Self::spawn_as_it_is(command.stdin(Stdio::null()).stderr(Stdio::piped()))
     }
 
-    /// The same with the input and the standard error that the command has.
+    /// The same, with standard input and standard error as set in the command.
     pub fn spawn_as_it_is(command: &mut Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
@@ -64,32 +64,32 @@ impl Program {
         Self { child, stdout, stderr }
     }
 
-    /// The port of the ready line, waited for.
+    /// Waits for the ready line, and returns its port.
     pub fn port(&self) -> u16 {
         self.stdout_after(READY).parse().unwrap()
     }
 
-    /// The address of the ready line on the loopback interface, waited for.
+    /// Waits for the ready line, and returns its address on the loopback interface.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port()))
     }
 
-    /// The address of a balancer's admin listener, waited for.
+    /// Waits for the address of a balancer's admin listener.
     pub fn admin_address(&self) -> SocketAddr {
         let url = self.stdout_after(ADMIN_READY);
         let authority = url.strip_prefix("http://").and_then(|rest| rest.strip_suffix('/'));
         authority.and_then(|authority| authority.parse().ok()).unwrap_or_else(|| panic!("{url:?} is no URL"))
     }
 
-    /// What follows `prefix` in the first line of standard output that starts with it, waited for.
+    /// Waits for the first line of standard output that starts with `prefix`, and returns the rest of the line.
     pub fn stdout_after(&self, prefix: &str) -> String {
         self.stdout_lines_after(prefix, 1).remove(0)
     }
 
-    /// What follows `prefix` in the first `count` lines of standard output that start with it, waited for.
+    /// Waits for the first `count` lines of standard output that start with `prefix`, and returns the rest of each.
     pub fn stdout_lines_after(&self, prefix: &str, count: usize) -> Vec<String> {
         let found = self.stdout.wait(|text| {
-            // A line counts once it is whole.
+            // Only complete lines count.
             let whole = text.rfind('\n').map_or("", |end| &text[..end]);
             let found: Vec<_> = whole.lines().filter_map(|line| line.strip_prefix(prefix)).collect();
             (found.len() >= count).then(|| found[..count].iter().map(ToString::to_string).collect())
@@ -100,7 +100,7 @@ impl Program {
         })
     }
 
-    /// Waits until standard error holds `words`, for instance a log line.
+    /// Waits until standard error contains `words`, for instance a log line.
     pub fn wait_for_stderr(&self, words: &str) {
         let found = self.stderr.wait(|text| text.contains(words).then_some(()));
         assert!(found.is_some(), "no {words:?} on standard error:\n{}", self.stderr());
@@ -116,12 +116,12 @@ impl Program {
         self.stderr.text()
     }
 
-    /// The process number.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// `kill -9`, waited for.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -137,7 +137,7 @@ impl Program {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits until the process ends of itself, and all its output is there.
+    /// Waits until the process ends without a signal from the test, and its output is complete.
     pub fn wait(&mut self) -> ExitStatus {
         let status = wait_for("the program to end", || self.child.try_wait().unwrap());
         self.stdout.wait_closed();
@@ -156,7 +156,7 @@ impl Drop for Program {
     }
 }
 
-/// One of the streams a program writes, collected by a thread so that the program never blocks on a full pipe.
+/// An output stream of a program, collected by a thread so that the program never blocks on a full pipe.
 struct Output {
     state: Mutex<OutputState>,
     changed: Condvar,
@@ -192,7 +192,7 @@ impl Output {
         String::from_utf8_lossy(&self.state.lock().unwrap().bytes).into_owned()
     }
 
-    /// Waits until `find` finds something in the text so far; `None` at the deadline or at the end of the stream.
+    /// Waits until `find` returns a value for the text so far. `None` at the deadline or at the end of the stream.
     fn wait<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
         let mut found = None;
         let state = self.state.lock().unwrap();

@@ -1,4 +1,4 @@
-//! Commands that the kernel refuses a system call, as container runtimes and unit files do.
+//! Commands whose system calls the kernel refuses, as container runtimes and unit files configure it.
 #![allow(unsafe_code, reason = "a filter is installed between fork and exec")]
 
 use std::ffi::c_long;
@@ -11,7 +11,7 @@ pub fn refuse(command: &mut Command, call: c_long, errno: i32) -> &mut Command {
     let instruction =
         |code: u32, jump: u8, value: u32| libc::sock_filter { code: code as u16, jt: 0, jf: jump, k: value };
     let mut filter = [
-        // The number of the call is the first field of `seccomp_data`.
+        // The number of the system call is the first field of `seccomp_data`.
         instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
         instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, call as u32),
         instruction(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | errno as u32),

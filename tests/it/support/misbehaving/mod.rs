@@ -1,4 +1,4 @@
-//! A file server that does what it is told, misbehaviour included, and remembers what it was asked.
+//! A file server that follows a script with faults, and records the requests.
 //!
 //! ```ignore
 //! let server = Script::of(&content).closes_at(20_000).start();
@@ -14,10 +14,10 @@ mod script;
 
 pub use script::{Fault, Framing, Ranges, Script, Times};
 
-/// The bytes that are written at once: small enough that a fault hits where it should.
+/// Bytes of one write: small enough that a fault occurs at the intended byte.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// A running [`Script`]. It ends on drop.
+/// A running [`Script`]. Dropping it stops it.
 pub struct FileServer {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -30,10 +30,10 @@ struct Shared {
     connections: Mutex<Option<Vec<TcpStream>>>,
 }
 
-/// A request, and how much of a body it got.
+/// A request, and the number of bytes of its body that were sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
-    /// The head as it came.
+    /// The head as it was received.
     pub request: String,
     /// Bytes of the body that were written.
     pub sent: usize,
@@ -63,32 +63,32 @@ impl FileServer {
         Self { address, shared }
     }
 
-    /// Where it listens.
+    /// The listen address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The address of a file on it.
+    /// The URL of a file on this server.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// The entity tag it has for its file now.
+    /// The current entity tag of its file.
     pub fn etag(&self) -> Option<String> {
         self.shared.script.lock().unwrap().etag.clone()
     }
 
-    /// Does something else from the next request on.
+    /// Follows another script from the next request on.
     pub fn becomes(&self, script: Script) {
         *self.shared.script.lock().unwrap() = script;
     }
 
-    /// Every request so far.
+    /// All requests so far.
     pub fn exchanges(&self) -> Vec<Exchange> {
         self.shared.exchanges.lock().unwrap().clone()
     }
 
-    /// The bytes of bodies written so far.
+    /// The number of bytes of all bodies so far.
     pub fn sent(&self) -> usize {
         self.exchanges().iter().map(|exchange| exchange.sent).sum()
     }
@@ -99,7 +99,7 @@ impl FileServer {
         for connection in connections.into_iter().flatten() {
             let _ = connection.shutdown(Shutdown::Both);
         }
-        // Wakes the accepting thread, which then sees that the server is stopped and lets the port go.
+        // Wakes the accepting thread, which then ends and closes the port.
         let _ = TcpStream::connect(self.address);
     }
 }
@@ -121,7 +121,7 @@ impl Shared {
             let shared = Arc::clone(&self);
             thread::spawn(move || {
                 let _ = shared.serve(&stream);
-                // The clone kept for the end holds the socket open: close it for both.
+                // The clone in `connections` keeps the socket open, so both clones are shut down.
                 let _ = stream.shutdown(Shutdown::Both);
             });
         }
@@ -147,7 +147,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The script as it stands, and the fault of this request.
+    /// The current script, and the fault for this request.
     fn next(&self) -> (Script, Option<(Fault, Times)>) {
         let mut script = self.script.lock().unwrap();
         let mut found = None;
@@ -165,7 +165,7 @@ impl Shared {
 }
 
 impl Script {
-    /// Answers one request; whether the connection goes on after it.
+    /// Answers one request. Returns whether the connection stays open.
     fn answer(
         &self,
         mut stream: &TcpStream,
@@ -273,7 +273,7 @@ impl Script {
         Ok(())
     }
 
-    /// Status, header lines, and the part of the content that answers a request.
+    /// The status, the header lines, and the part of the content for a request.
     fn select(&self, request: &Exchange) -> (u16, Vec<String>, usize, usize) {
         let size = self.content.len();
         let everything = (200, Vec::new(), 0, size);
@@ -307,20 +307,20 @@ enum Ending {
     Stall,
 }
 
-/// `bytes=FROM-[TO]` as a half-open range within `size` bytes.
+/// Parses `bytes=FROM-[TO]` to a half-open range within `size` bytes.
 fn range(value: &str, size: usize) -> Option<(usize, usize)> {
     let (from, to) = value.strip_prefix("bytes=")?.split_once('-')?;
     let last = if to.is_empty() { size.checked_sub(1)? } else { to.parse().ok()? };
     Some((from.parse().ok()?, (last + 1).min(size)))
 }
 
-/// Waits until the other side has had enough, or the server is stopped.
+/// Waits until the other side closes or the server is stopped.
 fn until_closed(mut stream: &TcpStream) -> io::Result<bool> {
     while stream.read(&mut [0; 1024])? > 0 {}
     Ok(false)
 }
 
-/// The head of the next request; `None` when the other side has closed.
+/// Reads the head of the next request. `None` if the other side has closed.
 fn read_head(stream: &mut impl Read) -> io::Result<Option<String>> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -333,7 +333,7 @@ fn read_head(stream: &mut impl Read) -> io::Result<Option<String>> {
     Ok(Some(String::from_utf8_lossy(&head).into_owned()))
 }
 
-/// Bytes of a file that repeat nowhere: each place tells by its content which it is.
+/// Bytes of a file without a repeated sequence: the content at each position identifies the position.
 pub fn content(size: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut bytes = Vec::with_capacity(size + 8);

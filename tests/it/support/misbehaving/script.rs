@@ -1,4 +1,4 @@
-//! What a misbehaving file server is told to do.
+//! The script of a misbehaving file server.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{FileServer, checksum};
 
-/// What a server does.
+/// The behaviour of a server.
 #[derive(Debug, Clone)]
 pub struct Script {
     pub(super) content: Arc<Vec<u8>>,
@@ -19,7 +19,7 @@ pub struct Script {
     pub(super) faults: Vec<(Fault, Times)>,
 }
 
-/// How the end of a body is told.
+/// How the end of a body is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     Length,
@@ -27,66 +27,66 @@ pub enum Framing {
     UntilClose,
 }
 
-/// What is made of `Range` and `If-Range`.
+/// The treatment of `Range` and `If-Range`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ranges {
-    /// As RFC 9110 says.
+    /// According to RFC 9110.
     Honoured,
-    /// Always a 200 with everything.
+    /// Always a 200 with the whole file.
     Ignored,
-    /// A range is served, whatever `If-Range` says.
+    /// A range is sent, whatever `If-Range` contains.
     IfRangeIgnored,
-    /// 412 to every request with `If-Range`.
+    /// 412 for every request with `If-Range`.
     IfRangeRefused,
-    /// 206 with this `Content-Range` and the right bytes.
+    /// 206 with this `Content-Range` and the correct bytes.
     Wrong(String),
-    /// 416 to every range.
+    /// 416 for every range.
     Refused,
-    /// 206 with at most so many bytes, and `*` for the size of the file.
+    /// 206 with at most this number of bytes, and `*` for the size of the file.
     Unsized(usize),
 }
 
-/// What goes wrong.
+/// A fault of one answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// The connection is closed after so many bytes of the body.
+    /// The connection is closed after this number of bytes of the body.
     ClosesAt(usize),
-    /// The same with a reset.
+    /// The connection is reset after this number of bytes of the body.
     ResetsAt(usize),
-    /// So many bytes of the body, then silence.
+    /// Nothing more is sent after this number of bytes of the body.
     StallsAt(usize),
-    /// The byte at this place of the file is another one.
+    /// The byte at this position of the file is changed.
     Corrupts(usize),
-    /// The byte in the middle of each block of this size is.
+    /// The byte in the middle of each block of this size is changed.
     CorruptsBlocks(usize),
-    /// Every byte is.
+    /// Every byte is changed.
     CorruptsEverywhere,
-    /// The request is taken and nothing answered.
+    /// The request is read and never answered.
     Hangs,
-    /// The request is taken and the connection closed.
+    /// The request is read and the connection closed.
     ClosesWithoutAnswer,
     /// This status, with these header lines and a page.
     Answers(u16, Vec<String>),
-    /// These bytes instead of an answer; then the connection is closed.
+    /// These bytes are sent instead of an answer; then the connection is closed.
     Sends(Vec<u8>),
-    /// These bytes, and then silence.
+    /// These bytes are sent and nothing more.
     StallsAfter(Vec<u8>),
-    /// These bytes once, and then these others again and again.
+    /// The first bytes are sent once, and the second bytes repeatedly.
     SendsForever(Vec<u8>, Vec<u8>),
 }
 
-/// How often a fault happens.
+/// The requests to which a fault applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Times {
     Always,
-    /// The next so many requests.
+    /// This number of requests.
     Next(usize),
     /// Every request that asks for a range.
     WithRange,
 }
 
 impl Script {
-    /// Serves `content` under every path, as it should be.
+    /// Serves `content` under every path, without faults.
     pub fn of(content: &[u8]) -> Self {
         Self {
             content: Arc::new(content.to_vec()),
@@ -100,7 +100,7 @@ impl Script {
         }
     }
 
-    /// Answers every request with a 301 to `location`, and these further header lines.
+    /// Answers every request with a 301 to `location` and these additional header lines.
     pub fn redirect(location: &str, headers: &[&str]) -> Self {
         let mut lines = vec![format!("Location: {location}")];
         lines.extend(headers.iter().map(ToString::to_string));
@@ -132,7 +132,7 @@ impl Script {
         self
     }
 
-    /// Sends the head of the file this long after the request.
+    /// Delays the head of the answer.
     pub fn delays_head(mut self, delay: Duration) -> Self {
         self.head_delay = delay;
         self
@@ -143,7 +143,7 @@ impl Script {
         self
     }
 
-    /// This fault comes before those that were named earlier.
+    /// Adds a fault that takes precedence over those added earlier.
     pub fn before(mut self, fault: Fault, times: Times) -> Self {
         self.faults.insert(0, (fault, times));
         self
@@ -169,12 +169,12 @@ impl Script {
         self.fault(Fault::Corrupts(at), Times::Always)
     }
 
-    /// A byte of each block of this size is another one.
+    /// Changes one byte in each block of this size.
     pub fn corrupts_blocks(self, size: usize) -> Self {
         self.fault(Fault::CorruptsBlocks(size), Times::Always)
     }
 
-    /// Every byte of the file is another one.
+    /// Changes every byte of the file.
     pub fn corrupts_everywhere(self) -> Self {
         self.fault(Fault::CorruptsEverywhere, Times::Always)
     }
@@ -196,7 +196,7 @@ impl Script {
         self.start_at(Ipv4Addr::LOCALHOST)
     }
 
-    /// The same on another address of this machine, which clients take for another machine.
+    /// The same on another address of this machine, which clients treat as another machine.
     pub fn start_at(self, address: Ipv4Addr) -> FileServer {
         FileServer::start(self, address)
     }

@@ -1,9 +1,8 @@
-//! The file that keeps digests over restarts.
+//! The file that stores digests across restarts.
 //!
-//! Text, one file a line, with a SHA-256 of all that stands before it in the last line: what a crash, a full disk or
-//! another program made of it is told from what was written. It is only ever replaced as a whole. Servers that share a
-//! folder may share it: each replaces it by all that it knows, and takes nothing from it that is not right for the file
-//! as it is now.
+//! It is a text with one file per line. The last line has the SHA-256 of all lines before it, which detects damage by
+//! a crash, a full disk or another program. The file is always replaced as a whole. Servers that share a folder may
+//! share it: each server writes all digests that it knows, and uses a stored digest only if the file is unchanged.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -19,45 +18,45 @@ use super::{FileId, Known, MOST_DIGESTS, Stamp, Table};
 
 const FIRST_LINE: &[u8] = b"fingerpost digests 2\n";
 
-/// The last line begins with this; the digest of the lines before follows.
+/// Beginning of the last line; the digest of the lines before follows.
 const SEAL: &str = "all ";
 
-/// The longest line: a digest and seven numbers.
+/// Maximum length of a line, in bytes: a digest and seven numbers are shorter.
 const LONGEST_LINE: u64 = 512;
 
-/// The largest file that is read.
+/// Maximum size of the file, in bytes.
 const LARGEST: u64 = 1 << 30;
 
-/// A part that was written to last so long ago belongs to no process any more.
+/// Age after which a temporary file is a leftover of a process that ended.
 const OLD_PART: Duration = Duration::from_mins(10);
 
-/// Writing takes at most one part in so many of the time, and happens at most once in [`SHORTEST_PAUSE`].
+/// Saving uses at most 1/[`PAUSE`] of the time, and the pause is at least [`SHORTEST_PAUSE`].
 const PAUSE: u32 = 50;
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Why the file is not used.
+/// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
-enum KeptError {
+enum DigestFileError {
     #[error(transparent)]
     System(#[from] io::Error),
     #[error("it is damaged, or not a file of digests")]
     Damaged,
 }
 
-/// A file of digests, and when it is to be written again.
+/// The file of digests, and the time of its next save.
 #[derive(Debug)]
-pub(super) struct KeptFile {
+pub(super) struct DigestFile {
     path: PathBuf,
     due: Instant,
     is_warned: bool,
 }
 
-impl KeptFile {
+impl DigestFile {
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path, due: Instant::now(), is_warned: false }
     }
 
-    /// Takes over what the file says. One that cannot be used is only a warning: all of it can be found out anew.
+    /// Loads the stored digests. If the file is unusable, this logs a warning and all digests are computed again.
     pub(super) fn load(&mut self, table: &Table) {
         remove_parts(&self.path);
         match read(&self.path) {
@@ -67,19 +66,19 @@ impl KeptFile {
                     known.insert(file, entry);
                 }
             }
-            Err(KeptError::System(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(DigestFileError::System(error)) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::warn!(file = %self.path.display(), %error, "the digests of files are made anew");
+                tracing::warn!(file = %self.path.display(), %error, "the digests of files are computed again");
             }
         }
     }
 
-    /// When it may be written again.
+    /// The earliest time of the next save.
     pub(super) fn due(&self) -> Instant {
         self.due
     }
 
-    /// Writes all digests, and says whether that was done. A failure goes to the log once.
+    /// Saves all digests, and returns whether this succeeded. Only the first failure is logged.
     pub(super) fn save(&mut self, table: &Table) -> bool {
         let began = Instant::now();
         let written = write(&self.path, table);
@@ -89,7 +88,7 @@ impl KeptFile {
             Err(error) if !self.is_warned => {
                 self.is_warned = true;
                 let file = self.path.display();
-                tracing::warn!(%file, %error, "the digests of files cannot be kept; a restart makes them anew");
+                tracing::warn!(%file, %error, "the digests of files cannot be saved; they are computed again after a restart");
             }
             Err(_) => {}
         }
@@ -99,33 +98,34 @@ impl KeptFile {
     }
 }
 
-/// The folder of a file, and how the names of its parts begin.
+/// The folder of temporary files, and the prefix of their names.
 fn place_of_parts(path: &Path) -> (&Path, String) {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     (folder, format!(".{name}.part-"))
 }
 
-/// Removes what a process that was killed while it wrote has left.
+/// Removes temporary files of processes that were killed while they wrote.
 fn remove_parts(path: &Path) {
     let (folder, prefix) = place_of_parts(path);
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let age = entry.metadata().and_then(|data| data.modified()).map(|time| time.elapsed());
         let is_old = matches!(age, Ok(Ok(age)) if age >= OLD_PART);
         if is_old && entry.file_name().to_string_lossy().starts_with(&prefix) {
-            // If it cannot be removed, it disturbs nobody.
+            // A file that cannot be removed does no harm.
             let _ = std::fs::remove_file(entry.path());
         }
     }
 }
 
 fn write(path: &Path, table: &Table) -> io::Result<()> {
-    // A rename would put a file in the place of a device.
+    // A rename would replace a device by a regular file.
     if path.metadata().is_ok_and(|data| !data.is_file()) {
         return Err(io::Error::other("it is not a regular file"));
     }
     let (folder, prefix) = place_of_parts(path);
-    // Beside it, under a name of its own: a crash leaves the old file, and two servers do not meet.
+    // A temporary file with a unique name: a crash leaves the old file intact, and servers that share it do not
+    // interfere.
     let part = tempfile::Builder::new().prefix(&prefix).tempfile_in(folder)?;
     write_sealed(part.as_file(), table)?;
     part.as_file().sync_data()?;
@@ -165,28 +165,28 @@ impl<W: Write> Sealing<W> {
 
 type Entry = (FileId, Known);
 
-fn read(path: &Path) -> Result<Vec<Entry>, KeptError> {
+fn read(path: &Path) -> Result<Vec<Entry>, DigestFileError> {
     let mut lines = BufReader::new(File::open(path)?).take(LARGEST);
     let mut entries = Vec::new();
     let mut sum = Sha256::new();
     let mut line = Vec::new();
     (&mut lines).take(FIRST_LINE.len() as u64).read_to_end(&mut line)?;
     if line != FIRST_LINE {
-        return Err(KeptError::Damaged);
+        return Err(DigestFileError::Damaged);
     }
     loop {
         sum.update(&line);
         line.clear();
         (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line)?;
         let text = std::str::from_utf8(&line).ok().and_then(|text| text.strip_suffix('\n'));
-        let text = text.ok_or(KeptError::Damaged)?;
+        let text = text.ok_or(DigestFileError::Damaged)?;
         if let Some(seal) = text.strip_prefix(SEAL) {
             let is_right = seal == STANDARD.encode(sum.finalize()) && lines.read(&mut [0])? == 0;
-            return if is_right { Ok(entries) } else { Err(KeptError::Damaged) };
+            return if is_right { Ok(entries) } else { Err(DigestFileError::Damaged) };
         }
-        entries.push(parse(text).ok_or(KeptError::Damaged)?);
+        entries.push(parse(text).ok_or(DigestFileError::Damaged)?);
         if entries.len() > MOST_DIGESTS {
-            return Err(KeptError::Damaged);
+            return Err(DigestFileError::Damaged);
         }
     }
 }
@@ -224,28 +224,28 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_comes_back() {
+    fn saved_digests_can_be_loaded() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("digests");
         let table = table();
         for _ in 0..2 {
-            assert!(KeptFile::new(path.clone()).save(&table));
+            assert!(DigestFile::new(path.clone()).save(&table));
             let loaded = Table::default();
-            KeptFile::new(path.clone()).load(&loaded);
+            DigestFile::new(path.clone()).load(&loaded);
             assert_eq!(entries(&loaded), entries(&table));
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
-    fn a_file_with_any_other_byte_or_length_is_damaged() {
+    fn a_file_with_a_changed_byte_or_length_is_damaged() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("digests");
-        assert!(KeptFile::new(path.clone()).save(&table()));
+        assert!(DigestFile::new(path.clone()).save(&table()));
         let whole = std::fs::read(&path).unwrap();
         let damaged = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            matches!(read(&path), Err(KeptError::Damaged))
+            matches!(read(&path), Err(DigestFileError::Damaged))
         };
         assert!(!damaged(&whole));
         for at in 0..whole.len() {
@@ -260,13 +260,13 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_cannot_be_written_or_read_changes_nothing() {
+    fn an_unusable_path_changes_nothing() {
         let table = table();
         let before = entries(&table);
         for path in ["/nowhere/at/all", "/", "/dev/null"] {
-            let mut kept = KeptFile::new(path.into());
-            kept.load(&table);
-            assert!(!kept.save(&table));
+            let mut stored = DigestFile::new(path.into());
+            stored.load(&table);
+            assert!(!stored.save(&table));
             assert_eq!(entries(&table), before);
         }
     }

@@ -1,7 +1,7 @@
-//! Copies of cached files in memory that the kernel can send from without copying them once more.
+//! In-memory copies of cached files (memfd), which the kernel can send without another copy.
 //!
-//! Files of this size cost a quarter less with sendfile than from memory of this program. But a file on a disk may change
-//! or leave the page cache between two looks at it; a memfd that nobody else has does neither.
+//! Sending files of this size with sendfile costs a quarter less than sending them from memory of the process. A file
+//! on a disk may change or leave the page cache between two checks; a memfd of this process does neither.
 
 use std::fs::File;
 use std::io;
@@ -9,20 +9,20 @@ use std::os::unix::fs::FileExt as _;
 
 use bytes::Bytes;
 
-/// The smallest file that is worth a copy: below it, a packet for the head alone costs more than copying the bytes.
+/// Minimum size of a file for a copy, in bytes: below it, the packet for the head costs more than copying the bytes.
 pub const SMALLEST: u64 = 64 << 10;
 
-/// Descriptors that one worker has for copies.
+/// Maximum number of copies of one worker; each has a descriptor.
 pub const MOST: usize = 256;
 
-/// A copy of these bytes.
+/// Makes a copy of these bytes.
 pub fn of(bytes: &[u8]) -> io::Result<File> {
     let file = File::from(create()?);
     file.write_all_at(bytes, 0)?;
     Ok(file)
 }
 
-/// The bytes of a copy of so many.
+/// Reads the `length` bytes of a copy.
 pub fn read(copy: &File, length: u64) -> io::Result<Bytes> {
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
     copy.read_exact_at(&mut bytes, 0)?;
