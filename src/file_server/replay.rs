@@ -7,8 +7,10 @@
 //! requests of a server with an access log are answered by the service.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use actix_http::header::{self, HeaderMap, HeaderValue};
@@ -23,7 +25,7 @@ use super::path;
 use super::store::Content;
 use super::variants::Representation;
 use crate::http::host::is_host;
-use crate::http::transport::{FastAnswer, FastPath, Offer, OnEnd};
+use crate::http::transport::{DirectBody, FastAnswer, FastPath, Offer, OnEnd, Passage, Segment};
 
 /// A request with more header lines is answered by the service.
 const MOST_HEADERS: usize = 32;
@@ -103,10 +105,10 @@ impl Replays {
         representation: &Representation<'_>,
         answer: &HttpResponse,
     ) {
-        let Content::Memory(bytes) = &representation.found.content else { return };
-        if request.method != Method::GET {
+        if request.method != Method::GET || matches!(representation.found.content, Content::File(_)) {
             return;
         }
+        let length = representation.found.meta.identity.length;
         let field = |name| {
             let mut values = request.headers.get_all(name);
             (values.next(), values.next().is_some())
@@ -133,14 +135,14 @@ impl Replays {
         };
         let key = ReplayKey::new(asked, representation);
         if self.find(key).is_none() {
-            let length = (asked == ReplayQuestion::File).then_some(bytes.len());
+            let length = (asked == ReplayQuestion::File).then_some(length);
             self.0.borrow_mut().push((key, head_of(answer.status(), length, answer.headers())));
         }
     }
 }
 
 /// The head of an answer as the connection writes it, without the line of `Date`.
-fn head_of(status: StatusCode, length: Option<usize>, headers: &HeaderMap) -> Bytes {
+fn head_of(status: StatusCode, length: Option<u64>, headers: &HeaderMap) -> Bytes {
     let mut head = BytesMut::with_capacity(512);
     let reason = status.canonical_reason().unwrap_or_default();
     head.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).as_bytes());
@@ -187,7 +189,10 @@ impl Files {
             Some(variants) => variants.select(&self.store, request.accepted(), plain).ok()?,
             None => plain,
         };
-        let Content::Memory(bytes) = &representation.found.content else { return None };
+        let content = &representation.found.content;
+        if matches!(content, Content::File(_)) {
+            return None;
+        }
         let validators = representation.validators();
         let asked = match (request.tag, request.date) {
             (None, None) => ReplayQuestion::File,
@@ -215,14 +220,22 @@ impl Files {
         self.date.put(now, &mut answer.bytes);
         if asked == ReplayQuestion::File {
             self.counters.answered(StatusCode::OK.as_u16());
-            let in_flight = self.load.begin(RequestKind::Client, bytes.len() as u64);
-            if bytes.len() <= COPIED {
-                answer.bytes.extend_from_slice(bytes);
-                in_flight.complete();
-            } else {
-                answer.body = Some(bytes.clone());
-                answer.on_end = Some(OnEnd(Box::new(|end| Flight::Own(in_flight).end(end.completion))));
+            let length = representation.found.meta.identity.length;
+            let in_flight = self.load.begin(RequestKind::Client, length);
+            match content {
+                Content::Memory(bytes) if bytes.len() <= COPIED => {
+                    answer.bytes.extend_from_slice(bytes);
+                    in_flight.complete();
+                    return Some(());
+                }
+                Content::Memory(bytes) => answer.body = Some(bytes.clone()),
+                Content::MemfdCopy(copy) | Content::File(copy) => {
+                    let segment = Segment::File { file: Arc::clone(copy), offset: 0, length };
+                    let (segments, passage) = (VecDeque::from([segment]), Passage::Kernel);
+                    answer.direct = Some(DirectBody { segments, passage, guard: None });
+                }
             }
+            answer.on_end = Some(OnEnd(Box::new(|end| Flight::Own(in_flight).end(end.completion))));
         } else {
             self.counters.answered(StatusCode::NOT_MODIFIED.as_u16());
         }

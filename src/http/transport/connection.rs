@@ -248,6 +248,9 @@ impl Connection {
 
     /// Sends an answer of the fast path, as far as the kernel takes it. Gives the next step unless that is the next request.
     fn send_at_once(&mut self, cx: &mut Context<'_>, answer: &mut FastAnswer) -> Option<Next> {
+        if answer.direct.is_some() {
+            return Some(Next::Rest { answer: Box::new(std::mem::take(answer)), written: 0 });
+        }
         let body = answer.body.as_deref().unwrap_or_default();
         let length = answer.bytes.len() + body.len();
         match self.stream.poll_write(cx, &answer.bytes, body) {
@@ -272,11 +275,15 @@ impl Connection {
     async fn send_rest(&mut self, answer: Box<FastAnswer>, written: usize) -> io::Result<After> {
         self.begin_answer();
         let head_length = answer.head_length();
-        let FastAnswer { mut bytes, body, on_end, closes } = *answer;
+        let FastAnswer { mut bytes, body, direct, on_end, closes } = *answer;
         let mut body = body.unwrap_or_default();
         let mut sending = Sending::new(self, head_length, on_end);
-        sending.took(written, &mut bytes, &mut body);
-        sending.write(&mut bytes, &mut body).await?;
+        if let Some(direct) = direct {
+            sending.direct(bytes, direct).await?;
+        } else {
+            sending.took(written, &mut bytes, &mut body);
+            sending.write(&mut bytes, &mut body).await?;
+        }
         sending.end();
         Ok(if closes { After::Close { lingers: false } } else { After::Open })
     }

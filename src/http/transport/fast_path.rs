@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
 
-use super::response::OnEnd;
+use super::response::{DirectBody, OnEnd};
 
 /// Answers requests from the bytes of their head.
 pub trait FastPath {
@@ -29,6 +29,8 @@ pub struct FastAnswer {
     pub bytes: BytesMut,
     /// A larger body, which is not copied.
     pub body: Option<Bytes>,
+    /// A body of files, in place of `body`.
+    pub direct: Option<DirectBody>,
     /// Called when the answer has ended.
     pub on_end: Option<OnEnd>,
     /// Whether the connection closes after this answer. Only for a request that asks for it, and the head must announce it.
