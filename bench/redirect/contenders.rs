@@ -109,7 +109,7 @@ fn nginx(folder: &Path) -> io::Result<Running> {
     fs::write(
         &file,
         format!(
-            "daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr crit;
+            "daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr crit; worker_rlimit_nofile 20000;
              events {{ worker_connections 8192; }}
              http {{
                  access_log off; keepalive_requests 1000000000; server_tokens off;

@@ -175,6 +175,7 @@ fn hold_idle_connections(running: &contenders::Running) -> io::Result<Run> {
         socket.bind(&SocketAddr::from((source, 0)).into())?;
         socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, running.port)).into())?;
         let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         write!(stream, "GET {TARGET} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
         let mut buffer = [0; 4096];
         assert!(stream.read(&mut buffer)? > 0, "an answer");
