@@ -34,8 +34,13 @@ impl Terminal {
         let script = format!("{setup} exec \"$0\" {arguments} < {}", self.path());
         let binary = fingerpost().get_program().to_owned();
         let shell: [&OsStr; 4] = ["sh".as_ref(), "-c".as_ref(), script.as_ref(), &binary];
+        // The tests may run where SIGHUP is ignored, which every process inherits.
         let mut command = Command::new("setsid");
-        command.args(shell).current_dir(folder).stderr(std::process::Stdio::piped());
+        command
+            .args(["env", "--default-signal=HUP"])
+            .args(shell)
+            .current_dir(folder)
+            .stderr(std::process::Stdio::piped());
         Program::spawn_as_it_is(&mut command)
     }
 }

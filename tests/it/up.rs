@@ -34,7 +34,11 @@ fn one_command_starts_a_balancer_and_three_servers_that_answer_at_once() {
 #[test]
 fn a_hangup_of_the_terminal_ends_it() {
     let folder = tempfile::tempdir().unwrap();
-    let mut up = Program::start_in(folder.path(), ["up"]);
+    // The tests may run where SIGHUP is ignored, which every process inherits.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP").arg(fingerpost().get_program()).arg("up");
+    command.current_dir(folder.path()).stderr(Stdio::piped());
+    let mut up = Program::spawn_as_it_is(&mut command);
     up.address();
     up.signal(rustix::process::Signal::HUP);
     let ended = up.wait();
