@@ -49,8 +49,8 @@ impl PieceVerifier {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::super::checksum::{Algorithm, Checksum};
     use super::*;
+    use crate::client::checksum::{Algorithm, Checksum};
 
     fn digest(bytes: &[u8]) -> Checksum {
         let mut hasher = ChecksumHasher::new(Algorithm::Sha256);

@@ -4,12 +4,12 @@ use std::fs::File;
 
 use tokio::task::JoinError;
 
-use super::super::super::identity::ContentIdentity;
-use super::super::super::plan::ByteRange;
 use super::super::SinkError;
 use super::super::journal::{self, Journal};
 use super::super::store::DownloadStore;
 use super::{EARLY_CHECKPOINT_BYTES, JournalState, Writer};
+use crate::client::identity::ContentIdentity;
+use crate::client::plan::ByteRange;
 
 impl Writer {
     /// Whether a journal lists written bytes.
