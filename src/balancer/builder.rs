@@ -110,7 +110,7 @@ impl Builder {
             Some(path) => BackendSource::File(Follower::open(path)?),
             None => BackendSource::Fixed(fixed(&self.backends)?),
         };
-        Ok(Balancer::start(&settings, source))
+        Ok(Balancer::start(&settings, source, None))
     }
 }
 

@@ -4,6 +4,7 @@
 //! - `probe_manager`, [`probe`]: one `ProbeActor` for each backend of the list.
 //! - [`health`], [`load_report`], [`ranking`]: `RankingActor` makes routing tables from probe results and load reports.
 //! - [`expectation`]: the content that probes expect.
+//! - [`orders`]: orders of operators, which override the list; [`state`]: the files that survive a restart.
 //! - [`policy`]: the choice of a backend from a table.
 //! - [`redirect`]: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
 //! - [`builder`]: a balancer in any actix program; [`program`]: `fingerpost balancer`, with listeners and signals.
@@ -33,12 +34,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use actix::Arbiter;
 use actix_http::header::HeaderValue;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 pub mod admin;
@@ -47,6 +49,7 @@ pub mod builder;
 pub mod expectation;
 pub mod health;
 pub mod load_report;
+pub mod orders;
 pub mod policy;
 pub mod probe;
 mod probe_manager;
@@ -54,6 +57,8 @@ pub mod program;
 pub mod ranking;
 pub mod redirect;
 pub mod settings;
+pub mod state;
+mod wall_clock;
 
 use crate::http::client::Resolver;
 use crate::http::pages::Pages;
@@ -65,15 +70,20 @@ use backends::Backend;
 use backends::list::ListProblem;
 use backends::watch::{Follower, ListError};
 use builder::Builder;
+use orders::store::{Orders, OrdersChanged};
 use policy::{LoadSlab, PolicyName};
 use probe::ProbePlan;
 use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
-use ranking::table::{Member, RoutingTable};
-use ranking::{RankingActor, RankingPlan};
+use ranking::table::{BackendEntry, Member, RoutingTable};
+use ranking::{ListChanged, RankingActor, RankingPlan};
 use redirect::mount::Redirects;
 use redirect::service::AnswerPlan;
 use settings::BalancerSettings;
+use state::StateFolder;
+
+/// The interval of the search for orders whose time is over.
+const OVERDUE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An error at the start of a balancer.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +134,7 @@ pub struct Balancer(Arc<BalancerState>);
 pub(in crate::balancer) struct BalancerState {
     answers: AnswerPlan,
     publisher: Arc<TablePublisher>,
+    orders: Arc<Orders>,
     supervisor: Supervisor,
     metrics: Arc<BalancerMetrics>,
     arbiter: Arbiter,
@@ -141,16 +152,28 @@ impl Balancer {
         Builder::default()
     }
 
-    /// Starts the actors. The first probes start at once, spread over time as the probe budget requires.
-    pub(crate) fn start(settings: &BalancerSettings, source: BackendSource) -> Self {
+    /// Starts the actors. The first probes start at once, spread over time as the probe budget requires. Without `state`,
+    /// orders end with the process.
+    pub(crate) fn start(
+        settings: &BalancerSettings,
+        source: BackendSource,
+        state: Option<Arc<StateFolder>>,
+    ) -> Self {
         let backends = source.backends();
+        let (orders, changes) = Orders::open(state, SystemTime::now());
+        let (book, orders) = (orders.book(), Arc::new(orders));
         let mut slab = LoadSlab::default();
-        let members: Vec<Member> =
-            backends.iter().cloned().map(|backend| Member::new(backend, &mut slab)).collect();
         let now = Instant::now();
+        let entry = |backend: &Backend| {
+            let mut entry = BackendEntry::new(Member::new(backend.clone(), &mut slab), now);
+            entry.obey(book.of(backend.id()), now);
+            entry
+        };
+        let mut entries: Vec<BackendEntry> = backends.iter().map(entry).collect();
         let clock = policy::MonotonicClock::new(now);
-        let first = RoutingTable::first(
-            &members,
+        let first = RoutingTable::build(
+            0,
+            &mut entries,
             settings.policy,
             &settings.health_check,
             &clock,
@@ -159,7 +182,7 @@ impl Balancer {
         );
         let mut metrics = BalancerMetrics::default();
         let publisher = Arc::new(TablePublisher::new(first, metrics.tables_lost.clone()));
-        metrics.observe(Arc::clone(&publisher), settings.metrics_backends);
+        metrics.observe(Arc::clone(&publisher), Arc::clone(&orders), settings.metrics_backends);
         let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
         let ranking = RankingPlan {
             publisher: Arc::clone(&publisher),
@@ -181,14 +204,17 @@ impl Balancer {
         };
         let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
         let arbiter = Arbiter::new();
-        let own = supervisor.clone();
+        let (own, own_orders) = (supervisor.clone(), Arc::clone(&orders));
         arbiter.spawn_fn(move || {
-            let ranking = RankingActor::new(ranking, backends, slab, SmallRng::from_rng(&mut rand::rng()));
+            let list = ListChanged { backends, orders: book };
+            let ranking = RankingActor::new(ranking, list, slab, SmallRng::from_rng(&mut rand::rng()));
             let ranking = own.start(ActorKind::Ranking, "ranking", ranking);
             let (plan, supervisor) = (Arc::new(probes), own.clone());
             let probe_manager =
                 ProbeManager { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
-            actix_rt::spawn(own.guard("the list of servers", follow(source, probe_manager)));
+            actix_rt::spawn(end_overdue_orders(Arc::clone(&own_orders)));
+            let following = follow(source, probe_manager, own_orders, changes);
+            actix_rt::spawn(own.guard("the list of servers", following));
         });
         Self(Arc::new(BalancerState {
             answers: AnswerPlan {
@@ -202,6 +228,7 @@ impl Balancer {
                 clock,
             },
             publisher,
+            orders,
             supervisor,
             metrics: Arc::new(metrics),
             arbiter,
@@ -223,7 +250,7 @@ impl Balancer {
     /// The backends and their state, with the content of `/api/v1/backends` of the program.
     #[must_use]
     pub fn status(&self) -> StatusReport {
-        StatusReport::of(&self.0.publisher.latest())
+        StatusReport::of(&self.0.publisher.latest(), &self.0.orders)
     }
 
     /// The metrics in the text format of Prometheus.
@@ -239,11 +266,33 @@ impl Balancer {
     }
 }
 
-/// Applies every change of the list to the probe manager.
-async fn follow(mut source: BackendSource, mut probe_manager: ProbeManager) {
-    probe_manager.replace(&source.backends());
+/// Applies every change of the list and of the orders to the probe manager.
+async fn follow(
+    mut source: BackendSource,
+    mut probe_manager: ProbeManager,
+    orders: Arc<Orders>,
+    mut changes: mpsc::Receiver<OrdersChanged>,
+) {
+    let (mut backends, mut book) = (source.backends(), orders.book());
+    probe_manager.replace(&backends, &book).await;
     loop {
-        let backends = source.changed().await;
-        probe_manager.replace(&backends);
+        let mut in_force = None;
+        tokio::select! {
+            list = source.changed() => backends = list,
+            Some(change) = changes.recv() => (book, in_force) = (change.book, Some(change.done)),
+        }
+        probe_manager.replace(&backends, &book).await;
+        if let Some(in_force) = in_force {
+            // The receiver is dropped if the balancer ends.
+            let _ = in_force.send(());
+        }
+    }
+}
+
+/// Ends each order at its time.
+async fn end_overdue_orders(orders: Arc<Orders>) {
+    loop {
+        tokio::time::sleep(OVERDUE_INTERVAL).await;
+        orders.end_overdue(SystemTime::now()).await;
     }
 }

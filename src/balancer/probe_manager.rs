@@ -7,6 +7,7 @@ use actix::Addr;
 
 use crate::balancer::admin::metrics::SecondsGauge;
 use crate::balancer::backends::{Backend, BackendId};
+use crate::balancer::orders::OrderBook;
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::probe::{ProbeActor, ProbePlan};
 use crate::balancer::ranking::{ListChanged, RankingActor};
@@ -30,20 +31,22 @@ pub(super) struct ProbeManager {
 }
 
 impl ProbeManager {
-    /// Activates the list `backends`.
-    pub(super) fn replace(&mut self, backends: &Arc<[Backend]>) {
+    /// Activates the list `backends` and the orders for it. Returns once both are in the routing table.
+    pub(super) async fn replace(&mut self, backends: &Arc<[Backend]>, orders: &Arc<OrderBook>) {
         let interval = self.budget.stretched(self.plan.interval, backends.len());
         self.interval.set(interval.as_secs_f64());
-        // `do_send` succeeds even if the mailbox is full: a list must not be lost.
-        self.ranking.do_send(ListChanged(Arc::clone(backends)));
+        let list = ListChanged { backends: Arc::clone(backends), orders: Arc::clone(orders) };
+        // `send` waits while the mailbox is full: a list must not be lost. If the ranking panics on it, the restarted actor
+        // uses it.
+        let _ = self.ranking.send(list).await;
         let mut previous = std::mem::take(&mut self.probes);
-        for backend in backends.iter() {
+        for backend in backends.iter().filter(|backend| !orders.is_disabled(backend.id())) {
             let known = previous.remove(backend.id());
             let known = known.filter(|(known, _)| known.expectation() == backend.expectation());
             let probe = known.map_or_else(|| self.start(backend, backends.len()), |(_, probe)| probe);
             self.probes.insert(backend.id().clone(), (backend.clone(), probe));
         }
-        // Drops the addresses of removed backends, which ends their actors.
+        // Drops the addresses of removed and disabled backends, which ends their actors.
     }
 
     fn start(&self, backend: &Backend, backends: usize) -> Addr<ProbeActor> {

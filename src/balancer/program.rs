@@ -2,16 +2,19 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use actix_service::{fn_factory, map_config};
 use actix_web::App;
 use actix_web::dev::AppConfig;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::admin::access::{Access, AccessError};
 use super::admin::{self, Admin};
 use super::backends::watch::{Follower, ListError};
 use super::redirect::mount::RedirectWorker;
 use super::settings::BalancerSettings;
+use super::state::{StateError, StateFolder};
 use super::{BackendSource, Balancer, StartError};
 use crate::cli::BalancerArguments;
 use crate::http::listener::{self, Address, ListenError, Listening};
@@ -36,6 +39,12 @@ pub enum BalancerError {
     /// The list cannot be read at the start.
     #[error(transparent)]
     List(#[from] ListError),
+    /// The admin address needs a token, or the token cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The state folder cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// A port cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -79,6 +88,8 @@ pub struct Program {
     listening: Listening,
     admin_listener: TcpListener,
     follower: Follower,
+    access: Access,
+    state: Option<Arc<StateFolder>>,
 }
 
 /// The addresses of a balancer program.
@@ -111,7 +122,9 @@ impl Program {
         };
         let bound =
             BalancerAddresses { clients: listening.addresses.clone(), admin: admin_listener.local_addr()? };
-        Ok(Self { settings, bound, listening, admin_listener, follower })
+        let access = Access::open(settings.admin_token.as_deref(), bound.admin)?;
+        let state = settings.state.as_deref().map(StateFolder::open).transpose()?.map(Arc::new);
+        Ok(Self { settings, bound, listening, admin_listener, follower, access, state })
     }
 
     /// Probes, ranks and redirects until `stop` is triggered, then finishes unfinished answers.
@@ -122,10 +135,10 @@ impl Program {
         ready: impl FnOnce(&BalancerAddresses),
         stop: StopHandle,
     ) -> Result<(), BalancerError> {
-        let Self { settings, bound, listening, admin_listener, mut follower } = self;
+        let Self { settings, bound, listening, admin_listener, mut follower, access, state } = self;
         follower.reload_on_hangup();
         let Listening { listeners, file: _file, .. } = listening;
-        let balancer = Balancer::start(&settings, BackendSource::File(follower));
+        let balancer = Balancer::start(&settings, BackendSource::File(follower), state);
         let transport = Transport {
             name: "redirects",
             workers: settings.workers,
@@ -149,7 +162,7 @@ impl Program {
             }));
             (map_config(app, |()| AppConfig::default()), Some(worker as Rc<dyn FastPath>))
         })?;
-        let admin = Admin::new(&balancer, settings.fault_injection);
+        let admin = Admin::new(&balancer, access, settings.fault_injection);
         let admin = admin::serve(admin_listener, admin, serving.connections())?;
         let admin_handle = admin.handle();
         actix::spawn(admin);

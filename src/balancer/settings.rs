@@ -29,6 +29,8 @@ pub struct RawBalancerSettings {
     pub unix_socket: PathBuf,
     pub unix_socket_mode: String,
     pub admin: String,
+    pub admin_token: PathBuf,
+    pub state: PathBuf,
     pub workers: usize,
     pub max_connections: usize,
     pub max_connections_per_address: u32,
@@ -75,6 +77,10 @@ pub struct BalancerSettings {
     pub listen: ListenAddress,
     /// Host and port of the admin listener.
     pub admin: (String, u16),
+    /// The file of the token for changes over the admin listener.
+    pub admin_token: Option<PathBuf>,
+    /// The folder with the state that survives a restart.
+    pub state: Option<PathBuf>,
     /// The number of HTTP worker threads; at least 1.
     pub workers: usize,
     /// The limit of connections; one more gets the 503 page.
@@ -171,6 +177,8 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
         Ok(Self {
             probe_expect,
             admin: host_and_port("balancer.admin", &raw.admin)?,
+            admin_token: Some(raw.admin_token).filter(|path| !path.as_os_str().is_empty()),
+            state: Some(raw.state).filter(|path| !path.as_os_str().is_empty()),
             status: RedirectStatus::try_from(raw.status)
                 .map_err(|reason| SettingsError::value("balancer.status", raw.status, reason))?,
             policy: PolicyName::from_str(&raw.policy)

@@ -27,6 +27,9 @@ pub struct BalancerArguments {
     /// List of servers, one host:port a line [default: balancer_server_list.txt]
     #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING)]
     pub servers: Option<PathBuf>,
+    /// Folder for orders, health and counters, which then survive a restart [default: none]
+    #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING)]
+    pub state: Option<PathBuf>,
     /// The address.
     #[command(flatten)]
     pub listen: ListenArguments,
@@ -47,6 +50,9 @@ pub struct BalancingArguments {
     /// Address of status page and metrics [default: 127.0.0.1:0]
     #[arg(long, value_name = "ADDR", help_heading = LISTENING)]
     pub admin: Option<String>,
+    /// File with a token that changes over the admin address need [default: none]
+    #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = LISTENING)]
+    pub admin_token: Option<PathBuf>,
     /// Selection of the server (docs/selection.md) [default: adaptive]
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(POLICIES), help_heading = BALANCING)]
     pub policy: Option<String>,
@@ -74,6 +80,7 @@ impl BalancerArguments {
         let mut list = self.balancing.overrides();
         list.extend(overrides! {
             "balancer.servers" => path(self.servers.as_ref()),
+            "balancer.state" => path(self.state.as_ref()),
             "balancer.host" => self.listen.host,
             "balancer.port" => self.listen.port,
             "balancer.unix_socket" => path(self.listen.unix_socket.as_ref()),
@@ -89,6 +96,7 @@ impl BalancingArguments {
     pub fn overrides(&self) -> Vec<Override> {
         overrides! {
             "balancer.admin" => self.admin,
+            "balancer.admin_token" => path(self.admin_token.as_ref()),
             "balancer.policy" => self.policy,
             "balancer.probe_interval" => self.probe_interval,
             "balancer.probe_path" => self.probe_path,

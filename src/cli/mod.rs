@@ -13,6 +13,7 @@ mod balancer;
 mod check;
 mod get;
 mod manual;
+mod orders;
 mod server;
 mod status;
 mod up;
@@ -21,6 +22,10 @@ pub use balancer::{BalancerArguments, BalancingArguments};
 pub use check::{CheckArguments, CheckedProgram};
 pub use get::{GetArguments, ProgressMode};
 pub use manual::{ManualArguments, ManualError};
+pub use orders::{
+    AdminArguments, DisableArguments, DrainArguments, EnableArguments, OrderArguments, OrderedWeight,
+    WeightArguments,
+};
 pub use server::ServerArguments;
 pub use status::StatusArguments;
 pub use up::UpArguments;
@@ -120,6 +125,14 @@ pub enum Command {
     Get(Box<GetArguments>),
     /// Show the servers of a running balancer with state and reason
     Status(StatusArguments),
+    /// Send no new clients to a server
+    Drain(DrainArguments),
+    /// Send clients to a server again, after drain or disable
+    Enable(EnableArguments),
+    /// Send neither clients nor probes to a server
+    Disable(DisableArguments),
+    /// Change the weight of a server
+    Weight(WeightArguments),
     /// Check configuration, list, folders and ports without a start
     Check(CheckArguments),
     /// Print man pages and shell completions

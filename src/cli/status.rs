@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::ConfigArguments;
+use super::AdminArguments;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,13 +15,10 @@ Exit codes: 0 success, 1 failure, 2 wrong flags";
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct StatusArguments {
-    /// Admin address that the balancer printed at its start [default: the key balancer.admin]
+    /// Admin address that the balancer printed at its start, like --admin
     #[arg(value_name = "ADDR")]
-    pub admin: Option<String>,
-    /// Print the JSON of the status API
-    #[arg(long)]
-    pub json: bool,
-    /// The configuration file.
+    pub address: Option<String>,
+    /// The balancer.
     #[command(flatten)]
-    pub config: ConfigArguments,
+    pub admin: AdminArguments,
 }

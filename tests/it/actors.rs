@@ -21,7 +21,9 @@ fn each_actor_is_restarted_after_a_panic_while_every_request_is_answered() {
         let before = balancer.metric(&restarts).unwrap_or(0.0);
         let asked = http::request(
             balancer.admin_address(),
-            format!("POST /debug/panic/{actor} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n"),
+            format!(
+                "POST /debug/panic/{actor} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n"
+            ),
         );
         assert_eq!(asked.status, 202, "{asked:?}");
         wait_until(&format!("the restart of {actor}"), || {
@@ -58,7 +60,7 @@ fn an_actor_that_panics_too_often_ends_the_program_with_an_error() {
     let ask = || {
         let mut connection = http::Connection::open(admin).unwrap();
         connection
-            .send("POST /debug/panic/ranking HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n")
+            .send("POST /debug/panic/ranking HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n")
             .unwrap();
         connection
     };
@@ -85,6 +87,6 @@ fn an_actor_that_panics_too_often_ends_the_program_with_an_error() {
 fn without_fault_injection_a_request_for_a_panic_is_refused() {
     let peer = Peer::start(Behaviour::Prompt);
     let balancer = Balancer::start(&peer.authority());
-    let request = "POST /debug/panic/ranking HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n";
+    let request = "POST /debug/panic/ranking HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n";
     assert_eq!(http::request(balancer.admin_address(), request).status, 403);
 }

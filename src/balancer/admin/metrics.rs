@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use crate::balancer::health::{FailureKind, ProbeOutcome, State};
+use crate::balancer::orders::store::Orders;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::BackendEntry;
 use crate::supervision::SupervisionMetrics;
@@ -166,9 +167,14 @@ impl Default for BalancerMetrics {
 impl BalancerMetrics {
     /// Adds the figures of the latest table to each scrape, with separate series for the first `most_backends` backends of
     /// the list.
-    pub fn observe(&mut self, publisher: Arc<TablePublisher>, most_backends: usize) {
+    pub fn observe(&mut self, publisher: Arc<TablePublisher>, orders: Arc<Orders>, most_backends: usize) {
         let workers = Arc::clone(&self.workers);
-        self.registry.register_collector(Box::new(TableCollector { publisher, most_backends, workers }));
+        self.registry.register_collector(Box::new(TableCollector {
+            publisher,
+            orders,
+            most_backends,
+            workers,
+        }));
     }
 
     /// Counters for one HTTP worker. The counters of a worker that has ended are reused, so that no count is lost and the
@@ -197,6 +203,7 @@ impl BalancerMetrics {
 /// Collects the figures of the latest table and of the workers.
 struct TableCollector {
     publisher: Arc<TablePublisher>,
+    orders: Arc<Orders>,
     /// The number of backends with separate series.
     most_backends: usize,
     workers: Arc<ArcSwap<Vec<Arc<AnswerCounters>>>>,
@@ -294,6 +301,16 @@ impl Collector for TableCollector {
                 "load_reports_shared",
                 "Addresses whose load reports are ignored because several servers seem to share them",
                 estimates().filter(|estimate| estimate.is_shared()).count(),
+            ),
+            (
+                "orders",
+                "Servers for which orders of operators override the list",
+                table.entries.iter().filter(|entry| entry.orders.is_some()).count(),
+            ),
+            (
+                "orders_lost",
+                "1 if stored orders may have been lost, so that drained servers get clients; fingerpost status names the file to examine",
+                usize::from(self.orders.loss().is_some()),
             ),
         ] {
             let count = ConstGauge::new(count as u64);

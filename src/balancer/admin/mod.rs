@@ -5,12 +5,14 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use actix_web::HttpResponse;
 use actix_web::dev::Server;
-use actix_web::web::{self, Data, Json, Path};
+use actix_web::web::{self, Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
 use prometheus_client::registry::Registry;
 
 use crate::balancer::Balancer;
+use crate::balancer::backends::Backend;
+use crate::balancer::orders::store::Orders;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::settings::FaultInjection;
 use crate::http;
@@ -19,17 +21,25 @@ use crate::http::transport::Connections;
 use crate::supervision::{ActorKind, Supervisor, UnknownActor};
 use crate::telemetry::exposition;
 
+pub mod access;
+mod api;
+pub mod client;
 pub mod metrics;
 mod page;
+mod problem;
 pub mod query;
 pub mod status;
 
+use access::Access;
 use metrics::BalancerMetrics;
+use problem::Problem;
 use status::StatusReport;
 
 /// The state behind the pages.
 pub struct Admin {
     publisher: Arc<TablePublisher>,
+    orders: Arc<Orders>,
+    access: Access,
     metrics: Arc<BalancerMetrics>,
     supervisor: Supervisor,
     fault_injection: FaultInjection,
@@ -38,14 +48,30 @@ pub struct Admin {
 impl Admin {
     /// The pages of `balancer`.
     #[must_use]
-    pub fn new(balancer: &Balancer, fault_injection: FaultInjection) -> Self {
+    pub fn new(balancer: &Balancer, access: Access, fault_injection: FaultInjection) -> Self {
         let shared = &balancer.0;
         Self {
             publisher: Arc::clone(&shared.publisher),
+            orders: Arc::clone(&shared.orders),
+            access,
             metrics: Arc::clone(&shared.metrics),
             supervisor: shared.supervisor.clone(),
             fault_injection,
         }
+    }
+
+    /// Permits or refuses a change. Returns its author.
+    fn authorize(&self, request: &HttpRequest) -> Result<String, Problem> {
+        let permitted = self.access.authorize(request.headers(), request.peer_addr().map(|peer| peer.ip()));
+        permitted.inspect_err(|problem| {
+            let (path, peer) = (request.path(), request.peer_addr().map(tracing::field::display));
+            tracing::warn!(path, peer, reason = problem.detail, "a change was refused");
+        })
+    }
+
+    /// The backends of the latest table.
+    fn listed(&self) -> Vec<Backend> {
+        self.publisher.latest().entries.iter().map(|entry| entry.member.backend.clone()).collect()
     }
 }
 
@@ -57,7 +83,7 @@ impl Admin {
 /// - `GET /metrics`: the metrics in the text format of Prometheus
 /// - `GET /healthz`: 200
 /// - `GET /readyz`: 503 until every backend of the first list has been probed, then 200
-/// - `GET /api/v1/backends`: the table of backends as JSON
+/// - `/api/v1/...`: the API, see [`api`]
 /// - `POST /debug/panic/{actor}`: makes an actor panic, only with `fault_injection`
 pub fn serve(listener: TcpListener, admin: Admin, connections: Arc<Connections>) -> std::io::Result<Server> {
     let metrics = Arc::clone(&admin.metrics);
@@ -71,7 +97,7 @@ pub fn serve(listener: TcpListener, admin: Admin, connections: Arc<Connections>)
             .route("/", page_route().to(status_page))
             .route("/healthz", page_route().to(async || HttpResponse::Ok().body("ok\n")))
             .route("/readyz", page_route().to(ready))
-            .route("/api/v1/backends", page_route().to(backends))
+            .configure(api::configure)
             .route("/debug/panic/{actor}", web::post().to(panic_on_request));
     })
 }
@@ -85,15 +111,14 @@ async fn ready(admin: Data<Admin>) -> HttpResponse {
 }
 
 async fn status_page(admin: Data<Admin>) -> HttpResponse {
-    let report = StatusReport::of(&admin.publisher.latest());
+    let report = StatusReport::of(&admin.publisher.latest(), &admin.orders);
     http::admin::page("balancer", page::STYLE, &page::content(&report, SystemTime::now()))
 }
 
-async fn backends(admin: Data<Admin>) -> Json<StatusReport> {
-    Json(StatusReport::of(&admin.publisher.latest()))
-}
-
-async fn panic_on_request(admin: Data<Admin>, actor: Path<String>) -> HttpResponse {
+async fn panic_on_request(admin: Data<Admin>, request: HttpRequest, actor: Path<String>) -> HttpResponse {
+    if let Err(problem) = admin.authorize(&request) {
+        return HttpResponse::from_error(problem);
+    }
     if admin.fault_injection == FaultInjection::Forbidden {
         return HttpResponse::Forbidden().body("fault_injection is off\n");
     }

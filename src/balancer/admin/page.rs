@@ -20,6 +20,9 @@ pub(super) fn content(report: &StatusReport, now: SystemTime) -> String {
     let taking = all.iter().filter(|backend| backend.traffic.starts_with("yes")).count();
     let redirects: u64 = all.iter().map(|backend| backend.redirects).sum();
     let mut html = String::new();
+    for warning in &report.warnings {
+        let _ = writeln!(html, "<p class=\"warning\">{}</p>", escaped(warning));
+    }
     // Writing to a string cannot fail.
     let _ = write!(
         html,
@@ -59,7 +62,9 @@ pub(super) fn content(report: &StatusReport, now: SystemTime) -> String {
 }
 
 fn put_row(html: &mut String, backend: &BackendStatus, now: SystemTime) {
-    let BackendStatus { address, state, reason, since, traffic, share, redirects, response_ms, .. } = backend;
+    let BackendStatus {
+        address, state, reason, since, traffic, share, redirects, response_ms, orders, ..
+    } = backend;
     let latency = response_ms.map_or_else(|| "-".to_owned(), |time| format!("{time:.1} ms"));
     let address = escaped(address);
     let class = match state.as_str() {
@@ -78,6 +83,9 @@ fn put_row(html: &mut String, backend: &BackendStatus, now: SystemTime) {
     );
     if !matches!(traffic.as_str(), "yes" | "no") {
         let _ = write!(html, "; gets downloads: {}", escaped(traffic));
+    }
+    for order in orders {
+        let _ = write!(html, "; order: {}", escaped(&order.to_string()));
     }
     let _ = writeln!(
         html,
@@ -133,6 +141,8 @@ mod tests {
             connect_ms: None,
             first_byte_ms: None,
             total_ms: None,
+            in_flight: None,
+            orders: Vec::new(),
             weight: 1,
             tier: 0,
             zone: None,
@@ -142,7 +152,13 @@ mod tests {
     fn page(backends: Vec<BackendStatus>) -> String {
         let now = humantime::parse_rfc3339("2026-01-01T00:03:10Z").unwrap();
         content(
-            &StatusReport { mode: "normal".to_owned(), generation: 1, table_age_seconds: 0.0, backends },
+            &StatusReport {
+                mode: "normal".to_owned(),
+                generation: 1,
+                table_age_seconds: 0.0,
+                warnings: Vec::new(),
+                backends,
+            },
             now,
         )
     }

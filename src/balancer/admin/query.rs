@@ -1,72 +1,48 @@
-//! `fingerpost status`: requests the table of a running balancer and prints it.
+//! The commands of operators for a running balancer: `status`, `drain`, `enable`, `disable`, `weight`.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
-use url::Url;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
 
-use crate::balancer::admin::status::StatusReport;
-use crate::cli::StatusArguments;
-use crate::http::client::{Request, Transport, TransportError, TransportSettings};
-use crate::settings::SettingsError;
+use super::client::{AdminClient, AdminError};
+use super::status::{BackendStatus, StatusReport};
+use crate::balancer::orders::{OrderName, OrderRequest};
+use crate::cli::{
+    AdminArguments, DisableArguments, DrainArguments, EnableArguments, OrderArguments, OrderedWeight,
+    StatusArguments, WeightArguments,
+};
 use crate::telemetry::{self, OutputError};
 
-/// The largest answer that is read, in bytes. The table of 100 000 backends has about 40 MB.
-const LARGEST_ANSWER: usize = 256 << 20;
+/// The interval at which `drain --wait` asks for the downloads in flight.
+const WAIT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The time limit of the whole request.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// An error of `fingerpost status`.
+/// An error of a command for a running balancer.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// A setting is invalid.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// The admin address is not known: the key has port 0.
-    #[error(
-        "balancer.admin has no fixed port: give the address that the balancer printed at its start, as in fingerpost status http://127.0.0.1:9100/"
-    )]
-    NoAddress,
     /// The request failed.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The number of downloads in flight is not known.
     #[error(
-        "cannot query the balancer at {url}: {reason}; check that it runs and that this is its admin address"
+        "{0} gets no new clients, but it sends no load report, so the end of its downloads is not known; look at its own log"
     )]
-    Unreachable {
-        /// The requested URL.
-        url: String,
-        /// The cause.
-        reason: String,
-    },
-    /// The answer is not the table of a balancer of this version.
-    #[error(
-        "the server at {url} is not a fingerpost balancer of this version: {reason}; give the admin address, not the address for clients"
-    )]
-    NotATable {
-        /// The requested URL.
-        url: String,
-        /// The difference.
-        reason: String,
-    },
-    /// The table cannot be written.
+    NoReport(String),
+    /// The output cannot be written.
     #[error(transparent)]
     Output(#[from] OutputError),
 }
 
 /// Runs `fingerpost status`.
 pub fn command(arguments: &StatusArguments) -> Result<(), QueryError> {
-    let admin = match &arguments.admin {
-        Some(given) => given.clone(),
-        None => crate::settings::load(arguments.config.config.as_deref(), Vec::new())?.balancer.admin,
+    let admin = AdminArguments {
+        admin: arguments.address.clone().or_else(|| arguments.admin.admin.clone()),
+        ..arguments.admin.clone()
     };
-    if admin.ends_with(":0") {
-        return Err(QueryError::NoAddress);
-    }
-    let scheme = if admin.contains("://") { "" } else { "http://" };
-    let url = format!("{scheme}{}/api/v1/backends", admin.trim_end_matches('/'));
-    let body = actix::System::new().block_on(fetch(&url))?;
-    let report: StatusReport = serde_json::from_slice(&body)
-        .map_err(|error| QueryError::NotATable { url, reason: error.to_string() })?;
-    let text = if arguments.json { [&body[..], b"\n"].concat() } else { report.text(columns()).into_bytes() };
+    let (body, report): (_, StatusReport) =
+        actix::System::new().block_on(async { AdminClient::new(&admin)?.get("/backends").await })?;
+    let text = if admin.json { with_newline(body) } else { report.text(columns()).into_bytes() };
     Ok(telemetry::print(&text)?)
 }
 
@@ -76,31 +52,98 @@ fn columns() -> Option<usize> {
     Some(size.ws_col.into()).filter(|columns| *columns > 0)
 }
 
-async fn fetch(url: &str) -> Result<Vec<u8>, QueryError> {
-    let unreachable = |reason: String| QueryError::Unreachable { url: url.to_owned(), reason };
-    let reading = async {
-        let address = Url::parse(url).map_err(|error| unreachable(error.to_string()))?;
-        let transport =
-            Transport::new(TransportSettings { connect_timeout: TIMEOUT, ..TransportSettings::default() });
-        let broken = |error: TransportError| unreachable(telemetry::chain(&error));
-        let mut answer = transport.send(&Request::get(address)).await.map_err(broken)?;
-        if !(200..300).contains(&answer.head.status) {
-            let reason = format!("it answered with status {}", answer.head.status);
-            return Err(QueryError::NotATable { url: url.to_owned(), reason });
-        }
-        let mut body = Vec::new();
-        while let Some(bytes) = answer.chunk().await.map_err(broken)? {
-            body.extend_from_slice(&bytes);
-            if body.len() > LARGEST_ANSWER {
-                return Err(unreachable("the answer is too long".to_owned()));
-            }
-        }
-        Ok(body)
+fn with_newline(mut body: Vec<u8>) -> Vec<u8> {
+    body.push(b'\n');
+    body
+}
+
+/// Runs `fingerpost drain`.
+pub fn drain(arguments: &DrainArguments) -> Result<(), QueryError> {
+    give(&arguments.order, OrderName::Drain, None, arguments.until.as_ref(), arguments.wait)
+}
+
+/// Runs `fingerpost enable`.
+pub fn enable(arguments: &EnableArguments) -> Result<(), QueryError> {
+    give(&arguments.order, OrderName::Enable, None, None, false)
+}
+
+/// Runs `fingerpost disable`.
+pub fn disable(arguments: &DisableArguments) -> Result<(), QueryError> {
+    give(&arguments.order, OrderName::Disable, None, arguments.until.as_ref(), false)
+}
+
+/// Runs `fingerpost weight`.
+pub fn weight(arguments: &WeightArguments) -> Result<(), QueryError> {
+    let weight = match arguments.weight {
+        OrderedWeight::OfList => None,
+        OrderedWeight::Number(weight) => Some(weight),
     };
-    match tokio::time::timeout(TIMEOUT, reading).await {
-        Ok(body) => body,
-        Err(_) => {
-            Err(unreachable(format!("no complete answer within {}", humantime::format_duration(TIMEOUT))))
+    give(&arguments.order, OrderName::Weight, weight, arguments.until.as_ref(), false)
+}
+
+/// The answer to an order.
+#[derive(Deserialize)]
+struct OrderAnswer {
+    backends: Vec<String>,
+    durable: bool,
+}
+
+fn give(
+    arguments: &OrderArguments,
+    order: OrderName,
+    weight: Option<u32>,
+    until: Option<&String>,
+    waits: bool,
+) -> Result<(), QueryError> {
+    let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let path = match arguments.backend.strip_prefix("zone=") {
+        Some(zone) => format!("/zones/{}/orders", encoded(zone)),
+        None => format!("/backends/{}/orders", encoded(&arguments.backend)),
+    };
+    let request = OrderRequest { order, weight, note: arguments.note.clone(), until: until.cloned() };
+    // The request holds text and numbers, so serialization cannot fail.
+    let request = serde_json::to_vec(&request).unwrap_or_default();
+    actix::System::new().block_on(async {
+        let client = AdminClient::new(&arguments.admin)?;
+        let (body, answer): (_, OrderAnswer) = client.post(&path, request).await?;
+        if arguments.admin.json {
+            telemetry::print(&with_newline(body))?;
+        } else {
+            let mut text = String::new();
+            for backend in &answer.backends {
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "{backend}: the order is in force");
+            }
+            telemetry::print(text.as_bytes())?;
         }
+        if !answer.durable {
+            tracing::warn!("the balancer has no --state, so a restart ends the order");
+        }
+        if waits { wait_until_drained(&client, &answer.backends).await } else { Ok(()) }
+    })
+}
+
+/// Waits until two readings in a row show no download in flight: the first one may miss clients on their way.
+async fn wait_until_drained(client: &AdminClient, backends: &[String]) -> Result<(), QueryError> {
+    let mut quiet_readings = 0;
+    while quiet_readings < 2 {
+        tokio::time::sleep(WAIT_INTERVAL).await;
+        let (_, report): (_, StatusReport) = client.get("/backends").await?;
+        let mut in_flight = 0;
+        for backend in report.backends.iter().filter(|backend| backends.contains(&backend.address)) {
+            in_flight += downloads(backend)?;
+        }
+        tracing::info!(in_flight, "downloads of the drained servers");
+        quiet_readings = if in_flight == 0 { quiet_readings + 1 } else { 0 };
+    }
+    Ok(())
+}
+
+/// The downloads in flight. A server that is down has none.
+fn downloads(backend: &BackendStatus) -> Result<u64, QueryError> {
+    match backend.in_flight {
+        _ if backend.state == "down" => Ok(0),
+        Some(in_flight) => Ok(in_flight),
+        None => Err(QueryError::NoReport(backend.address.clone())),
     }
 }

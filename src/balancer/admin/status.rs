@@ -1,12 +1,15 @@
 //! The table of backends for operators: as JSON from the admin listener, as text from `fingerpost status`.
 
 use std::fmt::{self, Write as _};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::balancer::health::fleet::Eligibility;
+use crate::balancer::orders::StandingOrder;
+use crate::balancer::orders::store::Orders;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 
 /// The content of `/api/v1/backends`.
@@ -18,6 +21,9 @@ pub struct StatusReport {
     pub generation: u64,
     /// The age of the routing table in seconds.
     pub table_age_seconds: f64,
+    /// Faults of the balancer itself that an operator must know.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// The backends, in the order of the list.
     pub backends: Vec<BackendStatus>,
 }
@@ -49,6 +55,12 @@ pub struct BackendStatus {
     pub first_byte_ms: Option<f64>,
     /// The latest successful probe: the time until the last byte arrived, in milliseconds.
     pub total_ms: Option<f64>,
+    /// The requests in flight according to its latest load report, without the probe itself.
+    #[serde(default)]
+    pub in_flight: Option<u64>,
+    /// The orders of operators, which override the list.
+    #[serde(default)]
+    pub orders: Vec<StandingOrder>,
     /// Its weight in the list.
     pub weight: u32,
     /// Its tier in the list.
@@ -60,13 +72,14 @@ pub struct BackendStatus {
 impl StatusReport {
     /// The report of a table at the current time.
     #[must_use]
-    pub fn of(table: &RoutingTable) -> Self {
+    pub fn of(table: &RoutingTable, orders: &Orders) -> Self {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let all: u64 = table.entries.iter().map(|entry| entry.member.load.redirects()).sum();
         Self {
             mode: table.mode.to_string(),
             generation: table.generation,
             table_age_seconds: now.saturating_duration_since(table.built_at).as_secs_f64(),
+            warnings: orders.loss().map(|file| loss_warning(&file)).into_iter().collect(),
             backends: table.entries.iter().map(|entry| BackendStatus::of(entry, all, now, wall)).collect(),
         }
     }
@@ -90,6 +103,7 @@ impl BackendStatus {
                 Eligibility::SpareTier => "no, a lower tier is used".to_owned(),
                 Eligibility::Ejected(outlier) => format!("no, {outlier}"),
                 Eligibility::Out => "no".to_owned(),
+                Eligibility::Withdrawn => "no, by order".to_owned(),
             },
             share: if all_redirects == 0 { 0.0 } else { redirects as f64 / all_redirects as f64 },
             redirects,
@@ -104,11 +118,21 @@ impl BackendStatus {
             connect_ms: latest.map(|timings| milliseconds(timings.connect)),
             first_byte_ms: latest.map(|timings| milliseconds(timings.first_byte)),
             total_ms: latest.map(|timings| milliseconds(timings.total)),
+            in_flight: estimate.has_usable_report().then(|| member.load.outstanding()),
+            orders: entry.orders.as_deref().map(<[_]>::to_vec).unwrap_or_default(),
             weight: member.backend.weight(),
             tier: member.backend.tier(),
             zone: member.backend.zone().map(str::to_owned),
         }
     }
+}
+
+fn loss_warning(file: &Path) -> String {
+    format!(
+        "orders of operators were lost, so drained servers may get clients: {} has the reason; give the orders again and \
+         remove the file",
+        file.display()
+    )
 }
 
 fn milliseconds(duration: Duration) -> f64 {
@@ -124,7 +148,12 @@ impl StatusReport {
     #[must_use]
     pub fn text(&self, columns: Option<usize>) -> String {
         let width = self.backends.iter().map(|backend| backend.address.len()).max().unwrap_or(0).max(7);
-        let mut text = format!("servers: {}, selection: {}\n", self.backends.len(), self.mode);
+        let mut text = String::new();
+        for warning in &self.warnings {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "WARNING: {warning}");
+        }
+        let _ = writeln!(text, "servers: {}, selection: {}", self.backends.len(), self.mode);
         let heading = format!(
             "{:width$}  {:7}  {:20}  {:>10}  {:>7}  {:>10}  WHY\n",
             "SERVER", "STATE", "SINCE", "RESPONSE", "SHARE", "REDIRECTS",
@@ -164,9 +193,13 @@ impl fmt::Display for Why<'_> {
         // The reason may contain text of a server, which must not send control characters to the terminal.
         write!(formatter, "{}", self.0.reason.escape_debug())?;
         match self.0.traffic.as_str() {
-            "yes" | "no" => Ok(()),
-            traffic => write!(formatter, "; traffic: {traffic}"),
+            "yes" | "no" => {}
+            traffic => write!(formatter, "; traffic: {traffic}")?,
         }
+        self.0
+            .orders
+            .iter()
+            .try_for_each(|order| write!(formatter, "; order: {}", order.to_string().escape_debug()))
     }
 }
 
@@ -188,6 +221,8 @@ mod tests {
             connect_ms: None,
             first_byte_ms: None,
             total_ms: None,
+            in_flight: None,
+            orders: Vec::new(),
             weight: 1,
             tier: 0,
             zone: None,
@@ -196,7 +231,8 @@ mod tests {
             backend("http://a:1", "answers", "yes", Some(1234.5)),
             backend("http://b.example:80", "odd\u{1b}[31m", "no, a lower tier is used", None),
         ];
-        StatusReport { mode: "normal".to_owned(), generation: 1, table_age_seconds: 0.0, backends }
+        let (mode, warnings) = ("normal".to_owned(), Vec::new());
+        StatusReport { mode, generation: 1, table_age_seconds: 0.0, warnings, backends }
     }
 
     #[test]

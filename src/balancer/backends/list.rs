@@ -159,6 +159,11 @@ pub fn parse(text: &[u8]) -> List {
     list
 }
 
+/// Parses the address of a backend as in the first word of a line.
+pub fn parse_address(word: &str) -> Result<BackendId, LineError> {
+    address::parse(word).map(|(_, id)| id)
+}
+
 /// Parses one line without its line feed; `None` for a blank line or a comment.
 fn parse_line(bytes: &[u8]) -> Result<Option<Backend>, LineError> {
     let content = bytes.split(|byte| *byte == b'#').next().unwrap_or_default().trim_ascii();

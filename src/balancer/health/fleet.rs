@@ -71,6 +71,8 @@ pub enum Eligibility {
     Ejected(Outlier),
     /// Its health excludes it.
     Out,
+    /// An order excludes it.
+    Withdrawn,
 }
 
 /// The reason why a backend is an outlier.

@@ -12,6 +12,7 @@ use crate::balancer::admin::metrics::RankingMetrics;
 use crate::balancer::backends::{Backend, BackendId};
 use crate::balancer::health::fleet::Mode;
 use crate::balancer::health::{HealthCheckConfig, State, Transition};
+use crate::balancer::orders::{OrderBook, Override};
 use crate::balancer::policy::{LoadSlab, MonotonicClock, PolicyName};
 use crate::balancer::probe::ProbeResult;
 use crate::balancer::probe::schedule::ProbeBudget;
@@ -38,10 +39,15 @@ const LONGEST_PACE: Duration = Duration::from_secs(1);
 /// The number of probe results that may wait. A budget of 2 000 probes per second fills the mailbox in 8 s.
 const MAILBOX: usize = 16_384;
 
-/// The message that activates a new list: all of its backends.
+/// The message that activates a list and the orders for its backends. The reply follows the table with both.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct ListChanged(pub Arc<[Backend]>);
+pub struct ListChanged {
+    /// All backends.
+    pub backends: Arc<[Backend]>,
+    /// All orders.
+    pub orders: Arc<OrderBook>,
+}
 
 /// The settings and resources of a `RankingActor`.
 pub struct RankingPlan {
@@ -64,6 +70,7 @@ pub struct RankingActor {
     plan: RankingPlan,
     /// The active list.
     listed: Arc<[Backend]>,
+    orders: Arc<OrderBook>,
     slab: LoadSlab,
     entries: Vec<BackendEntry>,
     indexes: HashMap<BackendId, usize>,
@@ -75,14 +82,15 @@ pub struct RankingActor {
 }
 
 impl RankingActor {
-    /// An actor that starts from the latest published table. `listed` is the list of this table, and `slab` holds the loads
-    /// of its backends.
+    /// An actor that starts from the latest published table. `list` has the backends and orders of this table, and `slab`
+    /// holds the loads of its backends.
     #[must_use]
-    pub fn new(plan: RankingPlan, listed: Arc<[Backend]>, slab: LoadSlab, random: SmallRng) -> Self {
+    pub fn new(plan: RankingPlan, list: ListChanged, slab: LoadSlab, random: SmallRng) -> Self {
         let published_at = plan.publisher.latest().built_at;
         let mut actor = Self {
             plan,
-            listed,
+            listed: list.backends,
+            orders: list.orders,
             slab,
             entries: Vec::new(),
             indexes: HashMap::new(),
@@ -113,12 +121,17 @@ impl RankingActor {
         let known = self.entries.drain(..).map(|entry| (entry.member.backend.id().clone(), entry));
         let mut known: HashMap<BackendId, BackendEntry> = known.collect();
         let slab = &mut self.slab;
-        let entry = |backend: &Backend| match known.remove(backend.id()) {
-            Some(mut entry) => {
-                entry.member.backend = backend.clone();
-                entry
-            }
-            None => BackendEntry::new(Member::new(backend.clone(), slab), now),
+        let orders = &self.orders;
+        let entry = |backend: &Backend| {
+            let mut entry = match known.remove(backend.id()) {
+                Some(mut entry) => {
+                    entry.member.backend = backend.clone();
+                    entry
+                }
+                None => BackendEntry::new(Member::new(backend.clone(), slab), now),
+            };
+            entry.obey(orders.of(backend.id()), now);
+            entry
         };
         self.entries = self.listed.iter().map(entry).collect();
         let ids = self.entries.iter().map(|entry| entry.member.backend.id().clone());
@@ -204,6 +217,10 @@ impl Handler<ProbeResult> for RankingActor {
         else {
             return MessageResult(health_check.interval);
         };
+        // The probe began before the order.
+        if entry.withdrawal() == Some(Override::Disable) {
+            return MessageResult(health_check.interval);
+        }
         let before = entry.estimate;
         let transition = entry.observe(&result.outcome, &health_check, &self.plan.clock, now);
         if let Some(transition) = transition {
@@ -253,10 +270,10 @@ fn log_reports(entry: &BackendEntry, before: &Estimate) {
 impl Handler<ListChanged> for RankingActor {
     type Result = ();
 
-    fn handle(&mut self, ListChanged(backends): ListChanged, ctx: &mut Context<Self>) {
-        // Must be first: `recover` uses the list if one of the next calls panics.
-        self.listed = backends;
+    fn handle(&mut self, ListChanged { backends, orders }: ListChanged, _: &mut Context<Self>) {
+        // Must be first: `recover` uses both if one of the next calls panics.
+        (self.listed, self.orders) = (backends, orders);
         self.take_list();
-        self.publish_soon(Duration::ZERO, ctx);
+        self.publish(Instant::now());
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::balancer::backends::Backend;
 use crate::balancer::health::fleet::{self, Eligibility, Mode};
 use crate::balancer::health::{Health, HealthCheckConfig, ProbeOutcome, State, Traffic, Transition};
+use crate::balancer::orders::{self, BackendOrders, Override};
 use crate::balancer::policy::{self, BackendLoad, Candidate, LoadSlab, MonotonicClock, Policy, PolicyName};
 use crate::balancer::ranking::estimate::{Continuity, Estimate};
 
@@ -76,6 +77,8 @@ pub struct BackendEntry {
     pub eligibility: Eligibility,
     /// Whether its load report was usable for the latest table.
     pub had_usable_report: bool,
+    /// The orders of operators for it.
+    pub orders: Option<BackendOrders>,
     /// The number of redirects to it at its latest probe.
     redirects: u64,
     /// The time of the latest probe at which this number had grown.
@@ -106,6 +109,7 @@ impl BackendEntry {
             latest: None,
             eligibility: Eligibility::Out,
             had_usable_report: false,
+            orders: None,
         }
     }
 
@@ -125,6 +129,28 @@ impl BackendEntry {
             self.health.restarted(now);
         }
         transition
+    }
+
+    /// Applies the orders for it. A backend that becomes disabled is unknown afterwards, because its probes end.
+    pub fn obey(&mut self, orders: Option<&BackendOrders>, now: Instant) {
+        let was_disabled = self.withdrawal() == Some(Override::Disable);
+        self.orders = orders.cloned();
+        if self.withdrawal() == Some(Override::Disable) && !was_disabled {
+            self.health = Health::new(now);
+        }
+    }
+
+    /// The order that excludes it from the selection.
+    #[must_use]
+    pub fn withdrawal(&self) -> Option<Override> {
+        orders::withdrawal(self.orders.as_deref()?)
+    }
+
+    /// Its weight: the one of an order, else the one of the list.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        let ordered = self.orders.as_deref().and_then(orders::weight);
+        ordered.unwrap_or(self.member.backend.weight())
     }
 
     /// Whether clients are redirected to it. Must be called once per probe.
@@ -167,21 +193,6 @@ enum RestrictedPolicy {
 }
 
 impl RoutingTable {
-    /// The table before the first probe.
-    #[must_use]
-    pub fn first(
-        members: &[Member],
-        name: PolicyName,
-        health_check: &HealthCheckConfig,
-        clock: &MonotonicClock,
-        now: Instant,
-        random: &mut dyn Rng,
-    ) -> Self {
-        let mut entries: Vec<BackendEntry> =
-            members.iter().map(|member| BackendEntry::new(member.clone(), now)).collect();
-        Self::build(0, &mut entries, name, health_check, clock, now, random)
-    }
-
     /// Makes a table from the current entries. Updates the eligibility of each entry.
     #[must_use]
     pub fn build(
@@ -195,6 +206,7 @@ impl RoutingTable {
     ) -> Self {
         let members: Vec<fleet::FleetMember<'_>> = entries
             .iter()
+            .filter(|entry| entry.withdrawal().is_none())
             .map(|entry| fleet::FleetMember {
                 health: &entry.health,
                 tier: entry.member.backend.tier().into(),
@@ -202,8 +214,13 @@ impl RoutingTable {
             })
             .collect();
         let selection = fleet::select(&members, health_check, now);
+        let mut selected = selection.eligibilities.into_iter();
         let mut candidates: Vec<Candidate> = Vec::new();
-        for ((index, entry), eligibility) in (0..).zip(entries.iter_mut()).zip(selection.eligibilities) {
+        for (index, entry) in (0..).zip(entries.iter_mut()) {
+            let eligibility = match entry.withdrawal() {
+                Some(_) => Eligibility::Withdrawn,
+                None => selected.next().unwrap_or(Eligibility::Out),
+            };
             let before = std::mem::replace(&mut entry.eligibility, eligibility);
             let had_usable_report =
                 std::mem::replace(&mut entry.had_usable_report, entry.estimate.has_usable_report());
@@ -248,10 +265,11 @@ impl RoutingTable {
         &*self.policy
     }
 
-    /// Whether every backend has been probed at least once.
+    /// Whether every backend has been probed at least once, except disabled ones.
     #[must_use]
     pub fn are_all_probed(&self) -> bool {
-        self.entries.iter().all(|entry| entry.health.state() != State::Unknown)
+        let is_disabled = |entry: &BackendEntry| entry.withdrawal() == Some(Override::Disable);
+        self.entries.iter().all(|entry| entry.health.state() != State::Unknown || is_disabled(entry))
     }
 }
 
@@ -310,7 +328,7 @@ fn candidate(index: u32, entry: &BackendEntry, joins: bool) -> Option<Candidate>
 fn candidate_with(index: u32, entry: &BackendEntry, share: f64, joins: bool) -> Candidate {
     Candidate {
         backend: index,
-        weight: f64::from(entry.member.backend.weight()) * share,
+        weight: f64::from(entry.weight()) * share,
         response_time: entry.estimate.response_time(),
         throughput: entry.estimate.throughput(),
         reports: entry.had_usable_report,

@@ -51,10 +51,11 @@ impl RankingScenario {
         };
         let listed = backends(list);
         let mut slab = LoadSlab::default();
-        let members: Vec<_> = listed.iter().cloned().map(|backend| Member::new(backend, &mut slab)).collect();
+        let entry = |backend: &Backend| BackendEntry::new(Member::new(backend.clone(), &mut slab), now);
+        let mut entries: Vec<_> = listed.iter().map(entry).collect();
         let (clock, mut random) = (MonotonicClock::new(now), SmallRng::seed_from_u64(1));
         let first =
-            RoutingTable::first(&members, PolicyName::Ranked, &health_check, &clock, now, &mut random);
+            RoutingTable::build(0, &mut entries, PolicyName::Ranked, &health_check, &clock, now, &mut random);
         let counter = prometheus_client::metrics::counter::Counter::default();
         let publisher = Arc::new(TablePublisher::new(first, counter));
         let (worker, tables) = worker(&publisher);
@@ -67,7 +68,8 @@ impl RankingScenario {
             metrics: RankingMetrics::default(),
         };
         let supervisor = Supervisor::new(RestartPolicy::default(), SupervisionMetrics::default());
-        let ranking = RankingActor::new(plan, listed, slab, SmallRng::seed_from_u64(2));
+        let list = ListChanged { backends: listed, orders: Arc::default() };
+        let ranking = RankingActor::new(plan, list, slab, SmallRng::seed_from_u64(2));
         let ranking = supervisor.start(ActorKind::Ranking, "ranking", ranking);
         tokio::time::sleep(Duration::from_millis(1)).await;
         story(Self { publisher, supervisor, ranking, worker, tables }).await
@@ -80,7 +82,7 @@ impl RankingScenario {
     }
 
     fn list(&self, list: &str) {
-        self.ranking.do_send(ListChanged(backends(list)));
+        self.ranking.do_send(ListChanged { backends: backends(list), orders: Arc::default() });
     }
 
     fn states(&self) -> Vec<(String, State)> {

@@ -192,7 +192,7 @@ impl RedirectService {
         let mut picks = Picks::new(alternates);
         let same = visit.and_then(|visit| visit.same);
         if let (Some(place), Some(entry)) = (same, entry_of(same))
-            && entry.eligibility != Eligibility::Out
+            && !matches!(entry.eligibility, Eligibility::Out | Eligibility::Withdrawn)
             && !request.avoid.contains(entry.member.load.identity())
         {
             entry.member.load.record_redirect(now);

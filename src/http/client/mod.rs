@@ -109,7 +109,7 @@ impl Default for TransportSettings {
 /// A request.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// GET or HEAD.
+    /// GET, HEAD or POST.
     pub method: Method,
     /// The address. Its fragment is not sent; its user name and password are sent as `Authorization`.
     pub url: Url,
@@ -117,15 +117,19 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// Whether an existing connection may be used, and the connection may be kept.
     pub connection: ConnectionUse,
+    /// The body of a POST.
+    pub body: Bytes,
 }
 
-/// The methods that a client of files needs.
+/// The methods of clients of files, of the admin pages and of webhooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// Requests head and body.
     Get,
     /// Requests the head only.
     Head,
+    /// Sends a body.
+    Post,
 }
 
 /// Whether connections are kept between requests.
@@ -141,7 +145,16 @@ impl Request {
     /// A GET without additional header lines.
     #[must_use]
     pub fn get(url: Url) -> Self {
-        Self { method: Method::Get, url, headers: Vec::new(), connection: ConnectionUse::Kept }
+        let (headers, body) = (Vec::new(), Bytes::new());
+        Self { method: Method::Get, url, headers, connection: ConnectionUse::Kept, body }
+    }
+
+    /// A POST of JSON on a new connection, so that it is sent once.
+    #[must_use]
+    pub fn post_json(url: Url, body: impl Into<Bytes>) -> Self {
+        let (connection, body) = (ConnectionUse::Single, body.into());
+        let request = Self { method: Method::Post, connection, body, ..Self::get(url) };
+        request.with("Content-Type", "application/json")
     }
 
     /// The same request with one more header line.
@@ -250,6 +263,7 @@ impl Transport {
         let method = match request.method {
             Method::Get => HttpMethod::GET,
             Method::Head => HttpMethod::HEAD,
+            Method::Post => HttpMethod::POST,
         };
         let host = &request.url[Position::BeforeHost..Position::AfterPort];
         let mut sending = self.shared.client.borrow().request(method, uri).camel_case();
@@ -271,10 +285,13 @@ impl Transport {
         for (name, value) in request.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("expect")) {
             sending = sending.append_header((name.as_str(), value.as_str()));
         }
-        let sending = sending
-            .insert_header((header::HOST, host))
-            .insert_header((header::ACCEPT_ENCODING, "identity"))
-            .send_body(awc::body::None::new());
+        let sending =
+            sending.insert_header((header::HOST, host)).insert_header((header::ACCEPT_ENCODING, "identity"));
+        let sending = if request.method == Method::Post {
+            sending.send_body(request.body.clone())
+        } else {
+            sending.send_body(awc::body::None::new())
+        };
         let response = exchange.scope(sending).await.map_err(|error| {
             exchange.take_error().unwrap_or_else(|| TransportError::Request(error.to_string()))
         })?;

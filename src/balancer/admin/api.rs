@@ -1,0 +1,125 @@
+//! The API of the admin listener below `/api/v1`: JSON, and errors as problem details.
+
+use actix_web::http::{StatusCode, header};
+use actix_web::web::{self, Bytes, Data, Json, Path, PayloadConfig, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Serialize;
+
+use super::Admin;
+use super::problem::Problem;
+use super::status::StatusReport;
+use crate::balancer::backends::BackendId;
+use crate::balancer::orders::store::OrderError;
+use crate::balancer::orders::{self, NameError, OrderRequest};
+use crate::http::admin::page_route;
+use crate::telemetry::chain;
+
+/// The largest body of a request, in bytes.
+const LARGEST_BODY: usize = 16 << 10;
+
+/// Adds the paths of the API.
+pub(super) fn configure(pages: &mut ServiceConfig) {
+    pages.service(
+        web::scope("/api/v1")
+            .app_data(PayloadConfig::new(LARGEST_BODY))
+            .service(resource("/backends", page_route().to(backends)))
+            .service(resource("/backends/{id}/orders", web::post().to(order_backend)))
+            .service(resource("/zones/{zone}/orders", web::post().to(order_zone)))
+            .service(resource("/session", web::post().to(begin_session)))
+            .default_service(web::to(async || {
+                HttpResponse::from_error(Problem::new(StatusCode::NOT_FOUND, "the API has no such path"))
+            })),
+    );
+}
+
+/// A path with one route. Other methods get 405.
+fn resource(path: &str, route: actix_web::Route) -> actix_web::Resource {
+    web::resource(path).route(route).default_service(web::to(async || {
+        HttpResponse::from_error(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the path has another method"))
+    }))
+}
+
+async fn backends(admin: Data<Admin>) -> Json<StatusReport> {
+    Json(StatusReport::of(&admin.publisher.latest(), &admin.orders))
+}
+
+/// The answer to an order.
+#[derive(Serialize)]
+struct OrderAnswer {
+    /// The servers for which the order is in force.
+    backends: Vec<String>,
+    /// Whether the order survives a restart.
+    durable: bool,
+}
+
+type Body = Result<Bytes, actix_web::Error>;
+
+async fn order_backend(
+    admin: Data<Admin>,
+    request: HttpRequest,
+    id: Path<String>,
+    body: Body,
+) -> Result<Json<OrderAnswer>, Problem> {
+    let author = admin.authorize(&request)?;
+    let listed = admin.listed();
+    let id = orders::find(&id, &listed, &admin.orders.book()).map_err(|error| match error {
+        NameError::Unknown(_) => Problem::new(StatusCode::NOT_FOUND, error.to_string()),
+        NameError::Ambiguous { .. } => Problem::new(StatusCode::CONFLICT, error.to_string()),
+    })?;
+    give(&admin, vec![id], body, author).await
+}
+
+async fn order_zone(
+    admin: Data<Admin>,
+    request: HttpRequest,
+    zone: Path<String>,
+    body: Body,
+) -> Result<Json<OrderAnswer>, Problem> {
+    let author = admin.authorize(&request)?;
+    let listed = admin.listed();
+    let of_zone = listed.iter().filter(|backend| backend.zone() == Some(zone.as_str()));
+    let ids: Vec<BackendId> = of_zone.map(|backend| backend.id().clone()).collect();
+    if ids.is_empty() {
+        let detail = format!("no server of the list has the zone {}", zone.escape_debug());
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+    }
+    give(&admin, ids, body, author).await
+}
+
+async fn give(
+    admin: &Admin,
+    ids: Vec<BackendId>,
+    body: Body,
+    author: String,
+) -> Result<Json<OrderAnswer>, Problem> {
+    let body = body.map_err(|error| {
+        Problem::new(error.as_response_error().status_code(), format!("the body cannot be read: {error}"))
+    })?;
+    let request: OrderRequest = serde_json::from_slice(&body)
+        .map_err(|error| Problem::bad_request(format!("the body is not an order: {error}")))?;
+    let order = request.validate(std::time::SystemTime::now()).map_err(Problem::bad_request)?;
+    let (text, names) = (order.to_string(), ids.iter().map(ToString::to_string).collect::<Vec<_>>());
+    admin.orders.give(ids, order, author.clone()).await.map_err(|error| {
+        let status = match error {
+            OrderError::TooMany(_) => StatusCode::CONFLICT,
+            OrderError::NotStored(_) => StatusCode::INSUFFICIENT_STORAGE,
+            OrderError::Ended => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        tracing::error!(order = text, author, error = chain(&error), "an order was not carried out");
+        Problem::new(status, chain(&error))
+    })?;
+    for backend in &names {
+        tracing::info!(order = text, backend, author, "an order is in force");
+    }
+    Ok(Json(OrderAnswer { backends: names, durable: admin.orders.are_durable() }))
+}
+
+/// Exchanges the token for a cookie, with which the page can give orders.
+async fn begin_session(admin: Data<Admin>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    admin.authorize(&request)?;
+    let mut response = HttpResponse::NoContent();
+    if let Some(cookie) = admin.access.cookie() {
+        response.insert_header((header::SET_COOKIE, cookie));
+    }
+    Ok(response.finish())
+}

@@ -1,0 +1,153 @@
+//! Requests to the admin listener of a running balancer, for the commands of operators.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use super::access::{self, AccessError};
+use crate::cli::AdminArguments;
+use crate::http::client::{Request, Transport, TransportError, TransportSettings};
+use crate::settings::SettingsError;
+use crate::telemetry;
+
+/// The variable that names the admin address.
+const VARIABLE: &str = "FINGERPOST_ADMIN";
+
+/// The largest answer that is read, in bytes. The table of 100 000 backends has about 40 MB.
+const LARGEST_ANSWER: usize = 256 << 20;
+
+/// The time limit of a request.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An error of a request to a balancer.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// A setting is invalid.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The token cannot be used.
+    #[error(transparent)]
+    Token(#[from] AccessError),
+    /// The admin address is not known: the key has port 0.
+    #[error(
+        "balancer.admin has no fixed port: give the address that the balancer printed at its start, as in --admin \
+         http://127.0.0.1:9100/, or set {VARIABLE}"
+    )]
+    NoAddress,
+    /// The request failed.
+    #[error(
+        "cannot query the balancer at {url}: {reason}; check that it runs and that this is its admin address"
+    )]
+    Unreachable {
+        /// The requested URL.
+        url: String,
+        /// The cause.
+        reason: String,
+    },
+    /// The answer is not one of a balancer of this version.
+    #[error(
+        "the server at {url} is not a fingerpost balancer of this version: {reason}; give the admin address, not the address for clients"
+    )]
+    NotABalancer {
+        /// The requested URL.
+        url: String,
+        /// The difference.
+        reason: String,
+    },
+    /// The balancer refused the request.
+    #[error("the balancer refused: {detail}")]
+    Refused {
+        /// Its reason.
+        detail: String,
+    },
+}
+
+/// The part of a problem (RFC 9457) for people.
+#[derive(Deserialize)]
+struct Problem {
+    detail: String,
+}
+
+/// A running balancer.
+#[derive(Debug)]
+pub struct AdminClient {
+    base: String,
+    token: Option<String>,
+    transport: Transport,
+}
+
+impl AdminClient {
+    /// The balancer that the arguments name. Must be called in an actix system.
+    pub fn new(arguments: &AdminArguments) -> Result<Self, AdminError> {
+        let variable = || std::env::var(VARIABLE).ok().filter(|address| !address.is_empty());
+        let address = match arguments.admin.clone().or_else(variable) {
+            Some(given) => given,
+            None => crate::settings::load(arguments.config.config.as_deref(), Vec::new())?.balancer.admin,
+        };
+        if address.ends_with(":0") {
+            return Err(AdminError::NoAddress);
+        }
+        let scheme = if address.contains("://") { "" } else { "http://" };
+        let base = format!("{scheme}{}/api/v1", address.trim_end_matches('/'));
+        let token = arguments.token.as_deref().map(access::read_token).transpose()?;
+        let transport =
+            Transport::new(TransportSettings { connect_timeout: TIMEOUT, ..TransportSettings::default() });
+        Ok(Self { base, token, transport })
+    }
+
+    /// Requests a path below `/api/v1`. Returns the body, and its content.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<(Vec<u8>, T), AdminError> {
+        self.request(path, Request::get).await
+    }
+
+    /// Sends JSON to a path below `/api/v1`. Returns the body, and its content.
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(Vec<u8>, T), AdminError> {
+        self.request(path, |url| Request::post_json(url, body)).await
+    }
+
+    async fn request<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: impl FnOnce(Url) -> Request,
+    ) -> Result<(Vec<u8>, T), AdminError> {
+        let url = format!("{}{path}", self.base);
+        let unreachable = |reason: String| AdminError::Unreachable { url: url.clone(), reason };
+        let other = |reason: String| AdminError::NotABalancer { url: url.clone(), reason };
+        let mut request = request(Url::parse(&url).map_err(|error| unreachable(error.to_string()))?);
+        if let Some(token) = &self.token {
+            request = request.with("Authorization", format!("Bearer {token}"));
+        }
+        let answered = tokio::time::timeout(TIMEOUT, self.exchange(&request)).await;
+        let answered = answered.unwrap_or_else(|_| {
+            Err(format!("no complete answer within {}", humantime::format_duration(TIMEOUT)))
+        });
+        let (status, body) = answered.map_err(unreachable)?;
+        if !(200..300).contains(&status) {
+            return Err(match serde_json::from_slice(&body) {
+                Ok(Problem { detail }) => AdminError::Refused { detail },
+                Err(_) => other(format!("it answered with status {status}")),
+            });
+        }
+        let content = serde_json::from_slice(&body).map_err(|error| other(error.to_string()))?;
+        Ok((body, content))
+    }
+
+    async fn exchange(&self, request: &Request) -> Result<(u16, Vec<u8>), String> {
+        let broken = |error: TransportError| telemetry::chain(&error);
+        let mut answer = self.transport.send(request).await.map_err(broken)?;
+        let mut body = Vec::new();
+        while let Some(bytes) = answer.chunk().await.map_err(broken)? {
+            body.extend_from_slice(&bytes);
+            if body.len() > LARGEST_ANSWER {
+                return Err("the answer is too long".to_owned());
+            }
+        }
+        Ok((answer.head.status, body))
+    }
+}

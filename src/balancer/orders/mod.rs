@@ -1,0 +1,452 @@
+//! Orders of operators, which override the list: a backend drains, is disabled, or has another weight. Pure.
+//!
+//! An order belongs to an address, like health: an edit of the list does not end it. [`store`] keeps the orders on disk and
+//! puts them into force.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::backends::list::{self, MAX_BACKENDS, MAX_WEIGHT};
+use super::backends::{Backend, BackendId};
+use super::wall_clock;
+
+pub mod store;
+
+/// The longest note, in characters.
+const LONGEST_NOTE: usize = 500;
+
+/// The body of a request that gives an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrderRequest {
+    /// The order.
+    pub order: OrderName,
+    /// The weight of the order `weight`, 1 to 1000; `null` for the one of the list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// The reason, for other operators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// The end of the order: RFC 3339 or a duration; absent for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+}
+
+/// The names of the orders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OrderName {
+    /// No new clients. Probes continue.
+    Drain,
+    /// Ends `drain` and `disable`.
+    Enable,
+    /// No new clients and no probes.
+    Disable,
+    /// Another weight than in the list.
+    Weight,
+}
+
+/// A valid order that is not in force yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    command: Command,
+    note: String,
+    until: Option<SystemTime>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Command {
+    Override(Override),
+    EndWithdrawal,
+    EndWeight,
+}
+
+/// A deviation from the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "lowercase")]
+pub enum Override {
+    /// No new clients. Probes continue.
+    Drain,
+    /// No new clients and no probes.
+    Disable,
+    /// Another weight than in the list.
+    Weight {
+        /// The weight.
+        weight: u32,
+    },
+}
+
+impl Override {
+    /// Of two overrides of one kind, the later one replaces the earlier one.
+    fn is_weight(self) -> bool {
+        matches!(self, Self::Weight { .. })
+    }
+}
+
+/// An order in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandingOrder {
+    /// The effect.
+    #[serde(flatten)]
+    pub effect: Override,
+    /// The reason, for other operators; may be empty.
+    #[serde(default)]
+    pub note: String,
+    /// The end; `None` until another order.
+    #[serde(default, with = "wall_clock::option")]
+    pub until: Option<SystemTime>,
+    /// The time of the order.
+    #[serde(with = "wall_clock")]
+    pub given_at: SystemTime,
+    /// The author, as in the audit log.
+    #[serde(default)]
+    pub given_by: String,
+}
+
+impl OrderRequest {
+    /// Checks the request at the time `now`.
+    pub fn validate(self, now: SystemTime) -> Result<Order, String> {
+        let Self { order, weight, note, until } = self;
+        if weight.is_some() && order != OrderName::Weight {
+            return Err("only the order weight has a weight".to_owned());
+        }
+        let command = match (order, weight) {
+            (OrderName::Drain, _) => Command::Override(Override::Drain),
+            (OrderName::Disable, _) => Command::Override(Override::Disable),
+            (OrderName::Enable, _) => Command::EndWithdrawal,
+            (OrderName::Weight, None) => Command::EndWeight,
+            (OrderName::Weight, Some(weight)) if (1..=MAX_WEIGHT).contains(&weight) => {
+                Command::Override(Override::Weight { weight })
+            }
+            (OrderName::Weight, Some(_)) => {
+                return Err(format!(
+                    "a weight is a whole number from 1 to {MAX_WEIGHT}; to send no clients, drain"
+                ));
+            }
+        };
+        let until = until.map(|until| wall_clock::parse_end(&until, now)).transpose()?;
+        if until.is_some() && !matches!(command, Command::Override(_)) {
+            return Err("only an order that overrides the list has an end".to_owned());
+        }
+        let note = note.unwrap_or_default();
+        if note.chars().count() > LONGEST_NOTE || note.chars().any(char::is_control) {
+            return Err(format!("a note is one line of at most {LONGEST_NOTE} characters"));
+        }
+        Ok(Order { command, note, until })
+    }
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.command {
+            Command::Override(effect) => effect.fmt(formatter)?,
+            Command::EndWithdrawal => formatter.write_str("enable")?,
+            Command::EndWeight => formatter.write_str("weight of the list")?,
+        }
+        put_reason(formatter, self.until, &self.note)
+    }
+}
+
+impl fmt::Display for Override {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Drain => formatter.write_str("drain"),
+            Self::Disable => formatter.write_str("disable"),
+            Self::Weight { weight } => write!(formatter, "weight {weight}"),
+        }
+    }
+}
+
+impl fmt::Display for StandingOrder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.effect.fmt(formatter)?;
+        put_reason(formatter, self.until, &self.note)
+    }
+}
+
+fn put_reason(formatter: &mut fmt::Formatter<'_>, until: Option<SystemTime>, note: &str) -> fmt::Result {
+    if let Some(until) = until {
+        write!(formatter, " until {}", wall_clock::text(until))?;
+    }
+    if note.is_empty() { Ok(()) } else { write!(formatter, ": {note}") }
+}
+
+/// The orders in force for one backend: at most one withdrawal and one weight.
+pub type BackendOrders = Arc<[StandingOrder]>;
+
+/// The withdrawal among the orders of a backend: `drain` or `disable`.
+#[must_use]
+pub fn withdrawal(orders: &[StandingOrder]) -> Option<Override> {
+    orders.iter().map(|order| order.effect).find(|effect| !effect.is_weight())
+}
+
+/// The weight among the orders of a backend.
+#[must_use]
+pub fn weight(orders: &[StandingOrder]) -> Option<u32> {
+    orders.iter().find_map(|order| match order.effect {
+        Override::Weight { weight } => Some(weight),
+        _ => None,
+    })
+}
+
+/// All orders in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OrderBook(BTreeMap<BackendId, BackendOrders>);
+
+/// One order of a book in the form of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderRecord {
+    backend: String,
+    #[serde(flatten)]
+    order: StandingOrder,
+}
+
+/// The book has the largest number of backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there are orders for {MAX_BACKENDS} servers already; end some of them first")]
+pub struct TooManyOrders;
+
+impl OrderBook {
+    /// The orders for a backend.
+    #[must_use]
+    pub fn of(&self, backend: &BackendId) -> Option<&BackendOrders> {
+        self.0.get(backend)
+    }
+
+    /// The backends with orders.
+    pub fn backends(&self) -> impl Iterator<Item = &BackendId> {
+        self.0.keys()
+    }
+
+    /// Whether `backend` must not be probed.
+    #[must_use]
+    pub fn is_disabled(&self, backend: &BackendId) -> bool {
+        self.of(backend).is_some_and(|orders| withdrawal(orders) == Some(Override::Disable))
+    }
+
+    /// The book after `order` was given for these backends.
+    pub fn with(
+        &self,
+        backends: &[BackendId],
+        order: &Order,
+        author: &str,
+        now: SystemTime,
+    ) -> Result<Self, TooManyOrders> {
+        let mut book = self.clone();
+        let is_weight = match order.command {
+            Command::Override(effect) => effect.is_weight(),
+            Command::EndWithdrawal => false,
+            Command::EndWeight => true,
+        };
+        for backend in backends {
+            let known = book.0.get(backend).map(|orders| orders.to_vec()).unwrap_or_default();
+            let mut orders: Vec<_> =
+                known.into_iter().filter(|order| order.effect.is_weight() != is_weight).collect();
+            if let Command::Override(effect) = order.command {
+                let (note, until) = (order.note.clone(), order.until);
+                orders.push(StandingOrder {
+                    effect,
+                    note,
+                    until,
+                    given_at: now,
+                    given_by: author.to_owned(),
+                });
+            }
+            book.set(backend.clone(), orders);
+        }
+        if book.0.len() > MAX_BACKENDS { Err(TooManyOrders) } else { Ok(book) }
+    }
+
+    /// The book without the orders that have ended; `None` if no order has ended.
+    #[must_use]
+    pub fn without_ended(&self, now: SystemTime) -> Option<Self> {
+        let has_ended = |order: &StandingOrder| order.until.is_some_and(|until| until <= now);
+        let mut book = self.clone();
+        for (backend, orders) in self.0.iter().filter(|(_, orders)| orders.iter().any(has_ended)) {
+            book.set(backend.clone(), orders.iter().filter(|order| !has_ended(order)).cloned().collect());
+        }
+        (book != *self).then_some(book)
+    }
+
+    fn set(&mut self, backend: BackendId, orders: Vec<StandingOrder>) {
+        if orders.is_empty() {
+            self.0.remove(&backend);
+        } else {
+            self.0.insert(backend, orders.into());
+        }
+    }
+
+    /// The orders for the file.
+    #[must_use]
+    pub fn records(&self) -> Vec<OrderRecord> {
+        let records = self.0.iter().flat_map(|(backend, orders)| {
+            let record =
+                |order: &StandingOrder| OrderRecord { backend: backend.to_string(), order: order.clone() };
+            orders.iter().map(record)
+        });
+        records.collect()
+    }
+
+    /// The book of these records. The number is that of the records that a newer version may have written and that this
+    /// version cannot read.
+    #[must_use]
+    pub fn from_records(records: Vec<serde_json::Value>) -> (Self, usize) {
+        let mut book = Self::default();
+        let mut unreadable = 0;
+        for record in records {
+            let record = serde_json::from_value::<OrderRecord>(record).ok();
+            let Some((backend, order)) = record.and_then(|OrderRecord { backend, order }| {
+                Some((list::parse_address(&backend).ok()?, order))
+            }) else {
+                unreadable += 1;
+                continue;
+            };
+            let known = book.0.get(&backend).map(|orders| orders.to_vec()).unwrap_or_default();
+            let is_weight = order.effect.is_weight();
+            let orders =
+                known.into_iter().filter(|known| known.effect.is_weight() != is_weight).chain([order]);
+            book.set(backend, orders.collect());
+        }
+        (book, unreadable)
+    }
+}
+
+/// The reason why a name does not identify one backend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// No backend has this name.
+    #[error("no server of the list is {0}; write host:port or the URL as in the list")]
+    Unknown(String),
+    /// Several backends have this name.
+    #[error("{name} is ambiguous: {}; write the URL", candidates.join(", "))]
+    Ambiguous {
+        /// The name.
+        name: String,
+        /// The addresses of the backends.
+        candidates: Vec<String>,
+    },
+}
+
+/// Finds the backend with this name among those of the list and those with orders. The name is `host:port`, or an address
+/// as in the list.
+pub fn find(name: &str, listed: &[Backend], book: &OrderBook) -> Result<BackendId, NameError> {
+    let shown = || name.chars().take(100).collect::<String>().escape_debug().to_string();
+    let ids = || listed.iter().map(Backend::id).chain(book.backends());
+    let authority = name.to_ascii_lowercase();
+    let mut candidates: Vec<&BackendId> = if name.contains('/') {
+        let id = list::parse_address(name).map_err(|_| NameError::Unknown(shown()))?;
+        ids().filter(|known| **known == id).collect()
+    } else {
+        ids().filter(|known| known.authority() == authority).collect()
+    };
+    candidates.sort_unstable();
+    candidates.dedup();
+    match candidates.as_slice() {
+        [] => Err(NameError::Unknown(shown())),
+        [id] => Ok((*id).clone()),
+        _ => {
+            let candidates = candidates.iter().take(10).map(ToString::to_string).collect();
+            Err(NameError::Ambiguous { name: shown(), candidates })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn order(name: OrderName, weight: Option<u32>, until: Option<&str>) -> Order {
+        let request = OrderRequest { order: name, weight, note: None, until: until.map(str::to_owned) };
+        request.validate(SystemTime::UNIX_EPOCH).unwrap()
+    }
+
+    fn id(address: &str) -> BackendId {
+        list::parse_address(address).unwrap()
+    }
+
+    fn shown(book: &OrderBook) -> Vec<String> {
+        let records = book.records().into_iter();
+        records.map(|OrderRecord { backend, order }| format!("{backend} {order}")).collect()
+    }
+
+    #[test]
+    fn a_later_order_replaces_an_earlier_one_of_its_kind() {
+        let mut book = OrderBook::default();
+        let mut give = |order: Order| {
+            book = book.with(&[id("a:1")], &order, "test", SystemTime::UNIX_EPOCH).unwrap();
+            shown(&book)
+        };
+        assert_eq!(give(order(OrderName::Drain, None, None)), ["http://a:1 drain"]);
+        assert_eq!(
+            give(order(OrderName::Weight, Some(2), None)),
+            ["http://a:1 drain", "http://a:1 weight 2"]
+        );
+        assert_eq!(
+            give(order(OrderName::Disable, None, None)),
+            ["http://a:1 weight 2", "http://a:1 disable"]
+        );
+        assert_eq!(give(order(OrderName::Enable, None, None)), ["http://a:1 weight 2"]);
+        assert_eq!(give(order(OrderName::Weight, None, None)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_order_ends_at_its_time() {
+        let drain = order(OrderName::Drain, None, Some("2h"));
+        let book =
+            OrderBook::default().with(&[id("a:1"), id("b:1")], &drain, "", SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(book.without_ended(SystemTime::UNIX_EPOCH + Duration::from_secs(7199)), None);
+        let ended = book.without_ended(SystemTime::UNIX_EPOCH + Duration::from_secs(7200));
+        assert_eq!(ended, Some(OrderBook::default()));
+    }
+
+    #[test]
+    fn a_request_with_a_contradiction_is_refused_with_its_reason() {
+        for (json, words) in [
+            (r#"{"order":"drain","weight":2}"#, "only the order weight"),
+            (r#"{"order":"weight","weight":0}"#, "from 1 to 1000"),
+            (r#"{"order":"weight","weight":1001}"#, "from 1 to 1000"),
+            (r#"{"order":"enable","until":"2h"}"#, "has an end"),
+            (r#"{"order":"drain","until":"soon"}"#, "not a time"),
+            (r#"{"order":"drain","note":"two\nlines"}"#, "one line"),
+        ] {
+            let request: OrderRequest = serde_json::from_str(json).unwrap();
+            assert!(request.validate(SystemTime::UNIX_EPOCH).unwrap_err().contains(words), "{json}");
+        }
+    }
+
+    #[test]
+    fn records_of_a_newer_version_are_counted_and_the_others_are_read() {
+        let json = r#"[
+            {"backend":"http://a:1","order":"drain","note":"n","given_at":"2026-01-01T00:00:00Z","later":1},
+            {"backend":"http://b:1","order":"throttle","given_at":"2026-01-01T00:00:00Z"},
+            {"backend":"http://c:1","order":"weight","weight":3,"given_at":"2026-01-01T00:00:00Z"}]"#;
+        let (book, unreadable) = OrderBook::from_records(serde_json::from_str(json).unwrap());
+        assert_eq!(shown(&book), ["http://a:1 drain: n", "http://c:1 weight 3"]);
+        assert_eq!(unreadable, 1);
+        let records = serde_json::to_value(book.records()).unwrap();
+        assert_eq!(OrderBook::from_records(serde_json::from_value(records).unwrap()), (book, 0));
+    }
+
+    #[test]
+    fn a_name_is_an_authority_or_an_address_and_must_be_unambiguous() {
+        let list = list::parse(b"a:1\nhttps://a:1\nb:1\nhttp://c:80/pub\n").backends;
+        let find = |name| find(name, &list, &OrderBook::default()).map(|id| id.to_string());
+        assert_eq!(find("b:1").as_deref(), Ok("http://b:1"));
+        assert_eq!(find("B:1").as_deref(), Ok("http://b:1"));
+        assert_eq!(find("http://b:1").as_deref(), Ok("http://b:1"));
+        assert_eq!(find("c:80").as_deref(), Ok("http://c:80/pub"));
+        assert_eq!(find("http://c/pub/").as_deref(), Ok("http://c:80/pub"));
+        assert_eq!(find("https://a:1").as_deref(), Ok("https://a:1"));
+        let ambiguous = find("a:1").unwrap_err().to_string();
+        assert_eq!(ambiguous, "a:1 is ambiguous: http://a:1, https://a:1; write the URL");
+        for unknown in ["a:2", "b", "", "http://", "http://c", "x/y"] {
+            assert!(matches!(find(unknown), Err(NameError::Unknown(_))), "{unknown}");
+        }
+    }
+}

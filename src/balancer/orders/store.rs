@@ -1,0 +1,296 @@
+//! Keeps the orders on disk and puts them into force.
+//!
+//! An order is acknowledged only after it is on disk and in the routing table. The file has a backup with the same content,
+//! because a lost file would send clients to drained servers again.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::{Order, OrderBook, OrderRecord, TooManyOrders};
+use crate::balancer::backends::BackendId;
+use crate::balancer::state::{Content, STATE_FILE, StateFolder};
+
+const FILE: &str = "orders.json";
+
+/// Written before [`FILE`] with the same content.
+const BACKUP: &str = "orders.backup.json";
+
+/// Exists from a loss of orders until an operator removes it.
+const LOSS: &str = "orders.lost";
+
+const VERSION: u32 = 1;
+
+/// The body of the file. Unknown members are ignored.
+#[derive(Serialize)]
+struct Body {
+    orders: Vec<OrderRecord>,
+}
+
+#[derive(Deserialize)]
+struct ReadBody {
+    orders: Vec<serde_json::Value>,
+}
+
+/// A book to be put into force by the task that follows the list.
+#[derive(Debug)]
+pub struct OrdersChanged {
+    /// All orders.
+    pub book: Arc<OrderBook>,
+    /// Notified once the book is in the routing table.
+    pub done: oneshot::Sender<()>,
+}
+
+/// The reason why an order is not in force.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderError {
+    /// The book is full.
+    #[error(transparent)]
+    TooMany(#[from] TooManyOrders),
+    /// The order cannot be stored.
+    #[error("the order cannot be stored, so it is not in force")]
+    NotStored(#[source] io::Error),
+    /// The balancer ends.
+    #[error("the balancer ends, so the order is not in force")]
+    Ended,
+}
+
+/// The orders of a balancer.
+#[derive(Debug)]
+pub struct Orders {
+    book: ArcSwap<OrderBook>,
+    folder: Option<Arc<StateFolder>>,
+    changes: mpsc::Sender<OrdersChanged>,
+    /// Held while a change is stored and put into force.
+    changing: Mutex<()>,
+}
+
+impl Orders {
+    /// The orders in `folder`, and the receiver of their changes. Without a folder, orders end with the process.
+    #[must_use]
+    pub fn open(folder: Option<Arc<StateFolder>>, now: SystemTime) -> (Self, mpsc::Receiver<OrdersChanged>) {
+        let book = folder.as_ref().map(|folder| load(folder)).unwrap_or_default();
+        let book = book.without_ended(now).unwrap_or(book);
+        let (changes, receiver) = mpsc::channel(1);
+        let orders = Self { book: ArcSwap::from_pointee(book), folder, changes, changing: Mutex::default() };
+        (orders, receiver)
+    }
+
+    /// The orders in force.
+    #[must_use]
+    pub fn book(&self) -> Arc<OrderBook> {
+        self.book.load_full()
+    }
+
+    /// Whether orders survive a restart.
+    #[must_use]
+    pub fn are_durable(&self) -> bool {
+        self.folder.is_some()
+    }
+
+    /// The file that reports a loss of orders, if there was one. Orders may have been lost until an operator removes it.
+    #[must_use]
+    pub fn loss(&self) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.file(LOSS)).filter(|path| path.exists())
+    }
+
+    /// Stores an order and puts it into force. The caller may be dropped at any time; then both happen, or neither.
+    pub async fn give(
+        self: &Arc<Self>,
+        backends: Vec<BackendId>,
+        order: Order,
+        author: String,
+    ) -> Result<(), OrderError> {
+        let own = Arc::clone(self);
+        // A separate task, because the connection of the operator may end before the order is in force.
+        let giving = actix_rt::spawn(async move {
+            let _turn = own.changing.lock().await;
+            let book = own.book.load().with(&backends, &order, &author, SystemTime::now())?;
+            let book = Arc::new(book);
+            if let Some(folder) = own.folder.clone() {
+                let stored = Arc::clone(&book);
+                let storing = actix_rt::task::spawn_blocking(move || store(&folder, &stored)).await;
+                storing
+                    .unwrap_or_else(|error| Err(io::Error::other(error)))
+                    .map_err(OrderError::NotStored)?;
+            }
+            own.put_into_force(book).await
+        });
+        giving.await.unwrap_or(Err(OrderError::Ended))
+    }
+
+    /// Ends the orders whose time is over. The next order removes them from the file; a restart ignores them.
+    pub async fn end_overdue(&self, now: SystemTime) {
+        if self.book.load().without_ended(now).is_none() {
+            return;
+        }
+        let _turn = self.changing.lock().await;
+        if let Some(book) = self.book.load().without_ended(now) {
+            tracing::info!("orders have reached their end");
+            // It fails only at the end of the balancer.
+            let _ = self.put_into_force(Arc::new(book)).await;
+        }
+    }
+
+    async fn put_into_force(&self, book: Arc<OrderBook>) -> Result<(), OrderError> {
+        self.book.store(Arc::clone(&book));
+        let (done, is_done) = oneshot::channel();
+        self.changes.send(OrdersChanged { book, done }).await.map_err(|_| OrderError::Ended)?;
+        is_done.await.map_err(|_| OrderError::Ended)
+    }
+}
+
+fn store(folder: &StateFolder, book: &OrderBook) -> io::Result<()> {
+    let body = serde_json::to_vec_pretty(&Body { orders: book.records() })?;
+    folder.write(BACKUP, VERSION, &body)?;
+    folder.write(FILE, VERSION, &body)
+}
+
+/// Reads the orders. Reports every loss, and continues with the orders that are left.
+fn load(folder: &StateFolder) -> OrderBook {
+    let mut damaged = Vec::new();
+    for name in [FILE, BACKUP] {
+        match folder.read(name) {
+            Content::Valid { version, body } => match serde_json::from_slice::<ReadBody>(&body) {
+                Ok(body) => {
+                    let (book, unreadable) = OrderBook::from_records(body.orders);
+                    if unreadable > 0 {
+                        folder.set_aside(name, "it holds orders of another version");
+                        report_loss(
+                            folder,
+                            &format!("{unreadable} orders of version {version} cannot be read"),
+                        );
+                    }
+                    if unreadable > 0 || folder.read(FILE) != folder.read(BACKUP) {
+                        store_again(folder, &book);
+                    }
+                    return book;
+                }
+                Err(error) => {
+                    folder.set_aside(name, &error.to_string());
+                    damaged.push(format!("{name}: {error}"));
+                }
+            },
+            Content::Missing => damaged.push(format!("{name} is missing")),
+            Content::Damaged(reason) => {
+                folder.set_aside(name, &reason);
+                damaged.push(format!("{name}: {reason}"));
+            }
+        }
+    }
+    // A new folder has neither orders nor state. If it has state, it had orders.
+    let is_new = [FILE, BACKUP].iter().all(|name| damaged.contains(&format!("{name} is missing")))
+        && !folder.file(STATE_FILE).exists();
+    if !is_new {
+        report_loss(folder, &damaged.join("; "));
+    }
+    let book = OrderBook::default();
+    store_again(folder, &book);
+    book
+}
+
+fn store_again(folder: &StateFolder, book: &OrderBook) {
+    if let Err(error) = store(folder, book) {
+        tracing::error!(%error, "the orders cannot be stored");
+    }
+}
+
+fn report_loss(folder: &StateFolder, reason: &str) {
+    let file = folder.file(LOSS);
+    tracing::error!(reason, file = %file.display(), "orders of operators were lost: drained servers may get clients again");
+    if let Err(error) = std::fs::write(&file, format!("{reason}\n")) {
+        tracing::error!(%error, file = %file.display(), "the loss of orders cannot be recorded");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balancer::backends::list;
+    use crate::balancer::orders::{OrderName, OrderRequest};
+
+    fn folder(path: &std::path::Path) -> Arc<StateFolder> {
+        Arc::new(StateFolder::open(path).unwrap())
+    }
+
+    fn drained(folder: &StateFolder) -> OrderBook {
+        let request = OrderRequest { order: OrderName::Drain, weight: None, note: None, until: None };
+        let order = request.validate(SystemTime::now()).unwrap();
+        let id = list::parse_address("a:1").unwrap();
+        let book = OrderBook::default().with(&[id], &order, "test", SystemTime::UNIX_EPOCH).unwrap();
+        store(folder, &book).unwrap();
+        book
+    }
+
+    fn reopen(folder: Arc<StateFolder>) -> Orders {
+        Orders::open(Some(folder), SystemTime::now()).0
+    }
+
+    #[test]
+    fn a_new_folder_is_not_a_loss() {
+        let place = tempfile::tempdir().unwrap();
+        let orders = reopen(folder(place.path()));
+        assert_eq!((orders.loss(), &*orders.book()), (None, &OrderBook::default()));
+    }
+
+    #[test]
+    fn one_damaged_or_missing_file_loses_no_order() {
+        for name in [FILE, BACKUP] {
+            for damage in [Some("fingerpost"), None] {
+                let place = tempfile::tempdir().unwrap();
+                let folder = folder(place.path());
+                let book = drained(&folder);
+                match damage {
+                    Some(text) => std::fs::write(folder.file(name), text).unwrap(),
+                    None => std::fs::remove_file(folder.file(name)).unwrap(),
+                }
+                for _ in 0..2 {
+                    let orders = reopen(Arc::clone(&folder));
+                    assert_eq!((orders.loss(), &*orders.book()), (None, &book), "{name} {damage:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_loss_is_reported_until_an_operator_removes_the_report() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = folder(place.path());
+        drained(&folder);
+        for name in [FILE, BACKUP] {
+            std::fs::write(folder.file(name), "x").unwrap();
+        }
+        for _ in 0..2 {
+            let orders = reopen(Arc::clone(&folder));
+            assert_eq!(*orders.book(), OrderBook::default());
+            assert!(orders.loss().is_some());
+        }
+        std::fs::remove_file(folder.file(LOSS)).unwrap();
+        assert_eq!(reopen(folder).loss(), None);
+    }
+
+    #[test]
+    fn missing_orders_beside_a_state_are_a_loss() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = folder(place.path());
+        std::fs::write(folder.file(STATE_FILE), "").unwrap();
+        assert!(reopen(folder).loss().is_some());
+    }
+
+    #[test]
+    fn a_file_of_a_newer_version_is_read_as_far_as_possible() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = folder(place.path());
+        let body = br#"{"later":1,"orders":[{"backend":"http://a:1","order":"drain","given_at":"2026-01-01T00:00:00Z"},
+            {"backend":"http://b:1","order":"throttle"}]}"#;
+        folder.write(FILE, 9, body).unwrap();
+        let orders = reopen(Arc::clone(&folder));
+        assert_eq!(orders.book().backends().count(), 1);
+        assert!(orders.loss().is_some() && folder.file("orders.json.damaged").exists());
+    }
+}

@@ -1,0 +1,200 @@
+//! The folder with the state of a balancer: plain files, each with a checksum, and each replaced as a whole.
+//!
+//! A file starts with a line `fingerpost NAME VERSION SHA-256`; JSON follows. One process at a time holds the folder.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use sha2::{Digest as _, Sha256};
+
+/// The file with health, estimates and counters.
+pub const STATE_FILE: &str = "state.json";
+
+/// The file whose lock holds the folder.
+const LOCK: &str = "lock";
+
+/// The largest file that is read, in bytes. The state of 100 000 backends has about 100 MB.
+const LARGEST_FILE: u64 = 1 << 30;
+
+/// The folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It cannot be created, read or written.
+    #[error("cannot use the state folder {}: check that it is a folder that this user can write", path.display())]
+    Unusable {
+        /// The folder.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// Another process uses it.
+    #[error(
+        "the state folder {} is in use by another process{}: stop it, or give each balancer its own --state",
+        path.display(), pid.map_or(String::new(), |pid| format!(" (pid {pid})"))
+    )]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// The process, if it is known.
+        pid: Option<u32>,
+    },
+}
+
+/// An open state folder, which no other process uses.
+#[derive(Debug)]
+pub struct StateFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// The content of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Missing,
+    Valid {
+        version: u32,
+        body: Vec<u8>,
+    },
+    /// For this reason, the content is not usable.
+    Damaged(String),
+}
+
+impl StateFolder {
+    /// Creates the folder if necessary, and locks it until the end of the process.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let unusable = |source| StateError::Unusable { path: path.to_owned(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut lock = options.open(path.join(LOCK)).map_err(unusable)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                let _ = (&lock).take(16).read_to_string(&mut text);
+                return Err(StateError::InUse { path: path.to_owned(), pid: text.trim().parse().ok() });
+            }
+            Err(error) => return Err(unusable(error.into())),
+        }
+        lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(unusable)?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// The path of a file in the folder.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Reads a file and checks it.
+    pub(super) fn read(&self, name: &str) -> Content {
+        let read = || {
+            let mut bytes = Vec::new();
+            File::open(self.file(name))?.take(LARGEST_FILE).read_to_end(&mut bytes)?;
+            Ok::<_, io::Error>(bytes)
+        };
+        match read() {
+            Ok(bytes) => check(name, bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Content::Missing,
+            Err(error) => Content::Damaged(error.to_string()),
+        }
+    }
+
+    /// Replaces a file. After `Ok`, the new content survives a crash of the machine; after `Err`, and after a crash before the
+    /// end, the file has its old content or the new one, never a part.
+    pub(super) fn write(&self, name: &str, version: u32, body: &[u8]) -> io::Result<()> {
+        let new = self.file(&format!("{name}.new"));
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(head(name, version, body).as_bytes())?;
+        file.write_all(body)?;
+        file.sync_all()?;
+        fs::rename(&new, self.file(name))?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// Renames a file that is not usable, so that it can be examined. Replaces an earlier such file.
+    pub(super) fn set_aside(&self, name: &str, reason: &str) {
+        let aside = self.file(&format!("{name}.damaged"));
+        let moved = fs::rename(self.file(name), &aside);
+        let (file, aside) = (self.file(name), aside.display().to_string());
+        match moved {
+            Ok(()) => {
+                tracing::error!(file = %file.display(), aside, reason, "a state file is not usable and was moved aside")
+            }
+            Err(error) => {
+                tracing::error!(file = %file.display(), reason, %error, "a state file is not usable and cannot be moved aside");
+            }
+        }
+    }
+}
+
+fn head(name: &str, version: u32, body: &[u8]) -> String {
+    format!("fingerpost {name} {version} {}\n", checksum(version, body))
+}
+
+fn checksum(version: u32, body: &[u8]) -> String {
+    let digest = Sha256::new().chain_update(version.to_be_bytes()).chain_update(body).finalize();
+    digest.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn check(name: &str, mut bytes: Vec<u8>) -> Content {
+    let end = memchr::memchr(b'\n', &bytes).unwrap_or(bytes.len());
+    let body = bytes.split_off((end + 1).min(bytes.len()));
+    let line = String::from_utf8_lossy(&bytes);
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let found = match *words.as_slice() {
+        ["fingerpost", own, version, checksum] if own == name => Some((version.parse().ok(), checksum)),
+        _ => None,
+    };
+    match found {
+        Some((Some(version), own)) if own == checksum(version, &body) => Content::Valid { version, body },
+        Some(_) => Content::Damaged("its checksum is wrong".to_owned()),
+        None => Content::Damaged("its first line is not the one of such a file".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_as_it_was_written_and_every_damage_is_detected() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateFolder::open(&folder.path().join("a/b")).unwrap();
+        assert_eq!(state.read("x.json"), Content::Missing);
+        state.write("x.json", 7, b"{\"a\":1}").unwrap();
+        state.write("x.json", 7, b"{\"a\":2}").unwrap();
+        assert_eq!(state.read("x.json"), Content::Valid { version: 7, body: b"{\"a\":2}".to_vec() });
+        let whole = fs::read(state.file("x.json")).unwrap();
+        for length in 0..whole.len() {
+            fs::write(state.file("x.json"), &whole[..length]).unwrap();
+            assert!(matches!(state.read("x.json"), Content::Damaged(_)), "{length}");
+        }
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs::write(state.file("x.json"), &bytes).unwrap();
+            assert!(matches!(state.read("x.json"), Content::Damaged(_)), "{at}");
+        }
+        state.set_aside("x.json", "test");
+        assert_eq!(state.read("x.json"), Content::Missing);
+        assert!(state.file("x.json.damaged").exists());
+    }
+
+    #[test]
+    fn a_folder_belongs_to_one_holder_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateFolder::open(folder.path()).unwrap();
+        let message = StateFolder::open(folder.path()).unwrap_err().to_string();
+        assert!(message.contains(&format!("(pid {})", std::process::id())), "{message}");
+        drop(state);
+        StateFolder::open(folder.path()).unwrap();
+    }
+}

@@ -1,0 +1,138 @@
+//! The flags of the commands that give orders to a running balancer.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::ConfigArguments;
+
+const DRAIN_EXAMPLES: &str = "\
+Examples:
+  fingerpost drain mirror3.example:8080 --note 'new disk' --until 2h
+  fingerpost drain --wait mirror3.example:8080 && ssh mirror3 reboot
+  fingerpost drain zone=eu
+
+The server gets no new clients. --wait needs a server with load reports.
+Exit codes: 0 success, 1 failure, 2 wrong flags";
+
+const ENABLE_EXAMPLES: &str = "\
+Examples:
+  fingerpost enable mirror3.example:8080
+  fingerpost enable zone=eu
+
+Ends drain and disable. A weight stays.
+Exit codes: 0 success, 1 failure, 2 wrong flags";
+
+const DISABLE_EXAMPLES: &str = "\
+Examples:
+  fingerpost disable mirror3.example:8080 --note 'moves to Ulm' --until 2026-12-24T18:00:00Z
+
+The server gets neither clients nor probes.
+Exit codes: 0 success, 1 failure, 2 wrong flags";
+
+const WEIGHT_EXAMPLES: &str = "\
+Examples:
+  fingerpost weight mirror3.example:8080 5
+  fingerpost weight mirror3.example:8080 list
+
+The word list returns to the weight of the list of servers.
+Exit codes: 0 success, 1 failure, 2 wrong flags";
+
+/// The flags that name a running balancer.
+#[derive(Debug, Clone, Args)]
+pub struct AdminArguments {
+    /// Admin address of the balancer [default: variable FINGERPOST_ADMIN, else the key balancer.admin]
+    #[arg(long, value_name = "URL")]
+    pub admin: Option<String>,
+    /// File with the token of the balancer
+    #[arg(long, value_name = "FILE")]
+    pub token: Option<PathBuf>,
+    /// Print the answer of the API as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration file.
+    #[command(flatten)]
+    pub config: ConfigArguments,
+}
+
+/// The flags of every order.
+#[derive(Debug, Clone, Args)]
+pub struct OrderArguments {
+    /// Server as host:port or as the URL in the list, or zone=NAME for all servers of a zone
+    #[arg(value_name = "BACKEND")]
+    pub backend: String,
+    /// Reason, for other operators and the log
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
+    /// The balancer.
+    #[command(flatten)]
+    pub admin: AdminArguments,
+}
+
+/// Flags of `fingerpost drain`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = DRAIN_EXAMPLES)]
+pub struct DrainArguments {
+    /// The order.
+    #[command(flatten)]
+    pub order: OrderArguments,
+    /// End of the order, such as 2h or 2026-12-24T18:00:00Z [default: none]
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Wait until the server has no download in flight
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// Flags of `fingerpost disable`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = DISABLE_EXAMPLES)]
+pub struct DisableArguments {
+    /// The order.
+    #[command(flatten)]
+    pub order: OrderArguments,
+    /// End of the order, such as 2h or 2026-12-24T18:00:00Z [default: none]
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+}
+
+/// Flags of `fingerpost enable`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = ENABLE_EXAMPLES)]
+pub struct EnableArguments {
+    /// The order.
+    #[command(flatten)]
+    pub order: OrderArguments,
+}
+
+/// Flags of `fingerpost weight`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = WEIGHT_EXAMPLES)]
+pub struct WeightArguments {
+    /// The order.
+    #[command(flatten)]
+    pub order: OrderArguments,
+    /// Weight from 1 to 1000, or list for the one of the list
+    #[arg(value_name = "N", value_parser = weight)]
+    pub weight: OrderedWeight,
+    /// End of the order, such as 2h or 2026-12-24T18:00:00Z [default: none]
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+}
+
+/// A weight in an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderedWeight {
+    /// The one of the list.
+    OfList,
+    /// Another one.
+    Number(u32),
+}
+
+fn weight(text: &str) -> Result<OrderedWeight, String> {
+    match (text, text.parse()) {
+        ("list", _) => Ok(OrderedWeight::OfList),
+        (_, Ok(number)) => Ok(OrderedWeight::Number(number)),
+        _ => Err("it must be a whole number from 1 to 1000, or the word list".to_owned()),
+    }
+}
