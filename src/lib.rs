@@ -48,6 +48,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Server(arguments) => exit(file_server::command(&arguments)),
         Command::Get(arguments) => client::command(&arguments),
         Command::Status(arguments) => exit(balancer::admin::query::command(&arguments)),
+        Command::Explain(arguments) => exit(balancer::admin::query::explain(&arguments)),
+        Command::Events(arguments) => exit(balancer::admin::query::events(&arguments)),
         Command::Drain(arguments) => exit(balancer::admin::query::drain(&arguments)),
         Command::Enable(arguments) => exit(balancer::admin::query::enable(&arguments)),
         Command::Disable(arguments) => exit(balancer::admin::query::disable(&arguments)),

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use outcome::Evidence;
 use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub use outcome::{FailureKind, ProbeFailure, ProbeOutcome};
@@ -40,7 +41,8 @@ pub struct HealthCheckConfig {
 }
 
 /// The state of a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum State {
     /// No probe has ended.
     Unknown,
@@ -71,6 +73,35 @@ pub struct Health {
     slow_start_began: Option<Instant>,
     /// Moving average of the share of failed probes. The latest probe has a weight of one tenth. Reset on recovery.
     failure_rate: f32,
+    /// Whether it was restored, and no probe has ended since.
+    is_remembered: bool,
+}
+
+/// The parts of a [`Health`] that survive a restart. Times are ages when it was stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RememberedHealth {
+    state: State,
+    age: Duration,
+    failures: u32,
+    has_answered: bool,
+    last_failure: Option<ProbeFailure>,
+    failure_rate: f32,
+}
+
+impl RememberedHealth {
+    /// The health before the first probe of this run. Ages refer to `stored_at`.
+    #[must_use]
+    pub fn restore(self, stored_at: Instant) -> Health {
+        Health {
+            state: self.state,
+            failures: self.failures,
+            has_answered: self.has_answered,
+            last_failure: self.last_failure,
+            failure_rate: self.failure_rate.clamp(0.0, 1.0),
+            is_remembered: self.state != State::Unknown,
+            ..Health::new(stored_at.checked_sub(self.age).unwrap_or(stored_at))
+        }
+    }
 }
 
 /// A change of state.
@@ -131,6 +162,20 @@ impl Health {
             prober_failure: None,
             slow_start_began: None,
             failure_rate: 0.0,
+            is_remembered: false,
+        }
+    }
+
+    /// The parts that survive a restart.
+    #[must_use]
+    pub fn remember(&self, now: Instant) -> RememberedHealth {
+        RememberedHealth {
+            state: self.state,
+            age: now.saturating_duration_since(self.since),
+            failures: self.failures,
+            has_answered: self.has_answered,
+            last_failure: self.last_failure.clone(),
+            failure_rate: self.failure_rate,
         }
     }
 
@@ -152,6 +197,7 @@ impl Health {
             ProbeOutcome::Failure(failure) => self.failed(failure, health_check, now),
         };
         self.prober_failure = None;
+        self.is_remembered = false;
         if self.slow_start_share(health_check, now) >= 1.0 {
             self.slow_start_began = None;
         }
@@ -277,6 +323,9 @@ pub struct Reason<'a>(&'a Health);
 impl fmt::Display for Reason<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Reason(health) = self;
+        if health.is_remembered {
+            formatter.write_str("not probed since the restart; before: ")?;
+        }
         match (&health.last_failure, health.failures, &health.prober_failure) {
             (_, 0, Some(prober_failure)) => write!(formatter, "could not be probed: {prober_failure}"),
             (_, 0, _) if health.state == State::Unknown => formatter.write_str("not probed yet"),

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The name of the header.
 pub const HEADER: &str = "endpoint-load-metrics";
@@ -30,7 +30,7 @@ const MOST_BUSY_MICROS: u64 = 10 * 365 * 86_400 * 1_000_000;
 /// The load of one server. All counts start at zero when the server starts.
 ///
 /// The text (`Display`) is the value of the header [`HEADER`]; [`parse`] reads it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LoadReport {
     /// Unfinished requests, including the current probe.
     pub in_flight: u32,

@@ -2,7 +2,7 @@
 //!
 //! - [`backends`]: the list of backends, and its changes while the balancer runs.
 //! - `probe_manager`, [`probe`]: one `ProbeActor` for each backend of the list.
-//! - [`health`], [`load_report`], [`ranking`]: `RankingActor` makes routing tables from probe results and load reports.
+//! - [`health`], [`history`], [`load_report`], [`ranking`]: `RankingActor` makes routing tables from probe results and load reports.
 //! - [`expectation`]: the content that probes expect.
 //! - [`orders`]: orders of operators, which override the list; [`state`]: the files that survive a restart.
 //! - [`policy`]: the choice of a backend from a table.
@@ -48,6 +48,7 @@ pub mod backends;
 pub mod builder;
 pub mod expectation;
 pub mod health;
+pub mod history;
 pub mod load_report;
 pub mod orders;
 pub mod policy;
@@ -70,6 +71,7 @@ use backends::Backend;
 use backends::list::ListProblem;
 use backends::watch::{Follower, ListError};
 use builder::Builder;
+use health::HealthCheckConfig;
 use orders::store::{Orders, OrdersChanged};
 use policy::{LoadSlab, PolicyName};
 use probe::ProbePlan;
@@ -80,7 +82,7 @@ use ranking::{ListChanged, RankingActor, RankingPlan};
 use redirect::mount::Redirects;
 use redirect::service::AnswerPlan;
 use settings::BalancerSettings;
-use state::StateFolder;
+use state::{StateFolder, saving};
 
 /// The interval of the search for orders whose time is over.
 const OVERDUE_INTERVAL: Duration = Duration::from_secs(1);
@@ -133,8 +135,12 @@ pub struct Balancer(Arc<BalancerState>);
 /// The state that the services of all workers share.
 pub(in crate::balancer) struct BalancerState {
     answers: AnswerPlan,
+    policy: PolicyName,
+    /// Without the stretch of a long list.
+    health_check: HealthCheckConfig,
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
+    state: Option<Arc<StateFolder>>,
     supervisor: Supervisor,
     metrics: Arc<BalancerMetrics>,
     arbiter: Arbiter,
@@ -160,13 +166,16 @@ impl Balancer {
         state: Option<Arc<StateFolder>>,
     ) -> Self {
         let backends = source.backends();
-        let (orders, changes) = Orders::open(state, SystemTime::now());
+        let wall = SystemTime::now();
+        let mut memory = state.as_deref().map(saving::load).unwrap_or_default();
+        let (orders, changes) = Orders::open(state.clone(), wall);
         let (book, orders) = (orders.book(), Arc::new(orders));
         let mut slab = LoadSlab::default();
         let now = Instant::now();
         let entry = |backend: &Backend| {
             let mut entry = BackendEntry::new(Member::new(backend.clone(), &mut slab), now);
-            entry.obey(book.of(backend.id()), now);
+            memory.restore(&mut entry, now, wall);
+            entry.obey(book.of(backend.id()), now, wall);
             entry
         };
         let mut entries: Vec<BackendEntry> = backends.iter().map(entry).collect();
@@ -204,6 +213,9 @@ impl Balancer {
         };
         let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
         let arbiter = Arbiter::new();
+        if let Some(folder) = state.clone() {
+            arbiter.spawn(saving::keep(folder, Arc::clone(&publisher), metrics.state_writes_failed.clone()));
+        }
         let (own, own_orders) = (supervisor.clone(), Arc::clone(&orders));
         arbiter.spawn_fn(move || {
             let list = ListChanged { backends, orders: book };
@@ -227,8 +239,11 @@ impl Balancer {
                 pages: Pages::built_in(),
                 clock,
             },
+            policy: settings.policy,
+            health_check: settings.health_check,
             publisher,
             orders,
+            state,
             supervisor,
             metrics: Arc::new(metrics),
             arbiter,
@@ -257,6 +272,14 @@ impl Balancer {
     #[must_use]
     pub fn metrics(&self) -> String {
         self.0.metrics.encode()
+    }
+
+    /// Writes the state for the next run, if the balancer has a folder for it.
+    pub(crate) fn save_state(&self) {
+        let saving = self.0.state.as_ref().map(|folder| saving::save(folder, &self.0.publisher.latest()));
+        if let Some(Err(error)) = saving {
+            tracing::error!(%error, "the state cannot be written; the next start uses an older one");
+        }
     }
 
     /// Waits until an actor panics so often that it is no longer restarted. The balancer then answers from its last

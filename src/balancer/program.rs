@@ -172,6 +172,7 @@ impl Program {
             failure = balancer.failed() => Err(failure.into()),
         };
         admin_handle.stop(true).await;
+        balancer.save_state();
         ended
     }
 }

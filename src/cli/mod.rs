@@ -23,8 +23,8 @@ pub use check::{CheckArguments, CheckedProgram};
 pub use get::{GetArguments, ProgressMode};
 pub use manual::{ManualArguments, ManualError};
 pub use orders::{
-    AdminArguments, DisableArguments, DrainArguments, EnableArguments, OrderArguments, OrderedWeight,
-    WeightArguments,
+    AdminArguments, DisableArguments, DrainArguments, EnableArguments, EventsArguments, ExplainArguments,
+    OrderArguments, OrderedWeight, WeightArguments,
 };
 pub use server::ServerArguments;
 pub use status::StatusArguments;
@@ -125,6 +125,10 @@ pub enum Command {
     Get(Box<GetArguments>),
     /// Show the servers of a running balancer with state and reason
     Status(StatusArguments),
+    /// Show the server that a client is sent to, and why not to the others
+    Explain(ExplainArguments),
+    /// Show the last state changes of the servers, and their availability
+    Events(EventsArguments),
     /// Send no new clients to a server
     Drain(DrainArguments),
     /// Send clients to a server again, after drain or disable

@@ -1,5 +1,6 @@
-//! The flags of the commands that give orders to a running balancer.
+//! The flags of the commands that question a running balancer or give it orders.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -36,6 +37,21 @@ Examples:
   fingerpost weight mirror3.example:8080 list
 
 The word list returns to the weight of the list of servers.
+Exit codes: 0 success, 1 failure, 2 wrong flags";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  fingerpost explain http://lb.example/debian.iso --client 192.0.2.7
+  fingerpost explain --json /debian.iso | jq .choice
+
+Nothing is redirected or counted. Candidates are marked with +.
+Exit codes: 0 success, 1 failure, 2 wrong flags";
+
+const EVENTS_EXAMPLES: &str = "\
+Examples:
+  fingerpost events
+  fingerpost events mirror3.example:8080 --limit 10
+
 Exit codes: 0 success, 1 failure, 2 wrong flags";
 
 /// The flags that name a running balancer.
@@ -135,4 +151,34 @@ fn weight(text: &str) -> Result<OrderedWeight, String> {
         (_, Ok(number)) => Ok(OrderedWeight::Number(number)),
         _ => Err("it must be a whole number from 1 to 1000, or the word list".to_owned()),
     }
+}
+
+/// Flags of `fingerpost explain`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXPLAIN_EXAMPLES)]
+pub struct ExplainArguments {
+    /// URL or path that a client requests
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// Address of the client [default: unknown]
+    #[arg(long, value_name = "IP")]
+    pub client: Option<IpAddr>,
+    /// The balancer.
+    #[command(flatten)]
+    pub admin: AdminArguments,
+}
+
+/// Flags of `fingerpost events`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EVENTS_EXAMPLES)]
+pub struct EventsArguments {
+    /// Server as host:port or as the URL in the list [default: all]
+    #[arg(value_name = "BACKEND")]
+    pub backend: Option<String>,
+    /// Number of events, newest last
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+    /// The balancer.
+    #[command(flatten)]
+    pub admin: AdminArguments,
 }

@@ -45,6 +45,7 @@ mod redirect;
 mod seed;
 mod server;
 mod sockets;
+mod state;
 mod support;
 mod support_works;
 #[cfg(target_os = "linux")]

@@ -3,108 +3,14 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Output;
 
 use super::support::http::{self, Answer};
-use super::support::peer::{Behaviour, Peer};
+use super::support::operated::Operated;
+use super::support::peer::Behaviour;
 use super::support::program::{Program, fingerpost};
 use super::support::{wait_for, wait_until};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
-
-/// A balancer with a state folder and two servers, which can be killed and started again.
-struct Operated {
-    folder: tempfile::TempDir,
-    peers: [Peer; 2],
-    flags: Vec<String>,
-    program: Program,
-}
-
-impl Operated {
-    fn start(flags: &[&str]) -> Self {
-        Self::start_with([Behaviour::Prompt, Behaviour::Prompt], flags)
-    }
-
-    fn start_with(behaviours: [Behaviour; 2], flags: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let peers = behaviours.map(Peer::start);
-        let list = format!("{} zone=eu\n{} zone=us\n", peers[0].authority(), peers[1].authority());
-        std::fs::write(folder.path().join("list"), list).unwrap();
-        let flags: Vec<_> = flags.iter().map(ToString::to_string).collect();
-        let program = run(folder.path(), &flags);
-        let balancer = Self { folder, peers, flags, program };
-        balancer.wait_until_up();
-        balancer
-    }
-
-    fn wait_until_up(&self) {
-        wait_until("both servers to be up", || {
-            self.backends().iter().all(|backend| backend["state"] == "up")
-        });
-    }
-
-    fn restart(&mut self) {
-        self.program = run(self.folder.path(), &self.flags);
-    }
-
-    fn admin(&self) -> SocketAddr {
-        self.program.admin_address()
-    }
-
-    fn name(&self, peer: usize) -> String {
-        self.peers[peer].authority()
-    }
-
-    fn state(&self, file: &str) -> PathBuf {
-        self.folder.path().join("state").join(file)
-    }
-
-    fn report(&self) -> serde_json::Value {
-        serde_json::from_slice(&http::get(self.admin(), "/api/v1/backends").body).unwrap()
-    }
-
-    fn backends(&self) -> Vec<serde_json::Value> {
-        self.report()["backends"].as_array().unwrap().clone()
-    }
-
-    fn metric(&self, name: &str) -> Option<f64> {
-        let text = http::get(self.admin(), "/metrics").text();
-        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?.parse().ok()
-    }
-
-    /// Runs a command of `fingerpost` for this balancer.
-    fn command(&self, arguments: &[&str]) -> Output {
-        let admin = format!("http://{}/", self.admin());
-        fingerpost().args(arguments).env("FINGERPOST_ADMIN", admin).output().unwrap()
-    }
-
-    #[track_caller]
-    fn succeed(&self, arguments: &[&str]) -> String {
-        let output = self.command(arguments);
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// The authorities of the redirects of 40 requests.
-    fn targets(&self) -> Vec<String> {
-        let mut connection = http::Connection::open(self.program.address()).unwrap();
-        let mut targets: Vec<_> = (0..40)
-            .map(|_| connection.get("/plshelp.txt").unwrap().location().split('/').nth(2).unwrap().to_owned())
-            .collect();
-        targets.sort();
-        targets.dedup();
-        targets
-    }
-}
-
-fn run(folder: &Path, flags: &[String]) -> Program {
-    let mut command = fingerpost();
-    command.args(["balancer", "--host", "127.0.0.1", "--workers", "1", "--probe-interval", "200ms"]);
-    command.args(["--servers", "list", "--state", "state"]).args(flags).current_dir(folder);
-    let program = Program::spawn(&mut command);
-    program.port();
-    program
-}
 
 fn token_file(folder: &Path, mode: u32) -> PathBuf {
     let path = folder.join("token");
@@ -127,7 +33,7 @@ fn a_drained_server_stays_drained_after_kill_9() {
     let (drained, other) = (balancer.name(0), balancer.name(1));
     balancer.succeed(&["drain", &drained, "--note", "new disk", "--until", "2h"]);
     // The order is in force once it is acknowledged.
-    assert_eq!(balancer.targets(), [other.clone()]);
+    assert_eq!(balancer.targets(), [other.as_str()]);
     balancer.program.kill();
     balancer.restart();
     assert_eq!(balancer.targets(), [other]);
@@ -192,6 +98,7 @@ fn drain_waits_for_the_last_download() {
         Behaviour::WithHeader(format!("endpoint-load-metrics: JSON {{\"named_metrics\":{named}}}"))
     };
     let balancer = Operated::start_with([report(3), Behaviour::Prompt], &[]);
+    balancer.wait_until_up();
     let admin = format!("http://{}/", balancer.admin());
     let mut waiting = Program::start(["drain", "--wait", "--admin", &admin, &balancer.name(0)]);
     waiting.wait_for_stderr("in_flight=2");

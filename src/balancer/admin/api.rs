@@ -1,16 +1,22 @@
 //! The API of the admin listener below `/api/v1`: JSON, and errors as problem details.
 
+use std::net::IpAddr;
+use std::time::SystemTime;
+
 use actix_web::http::{StatusCode, header};
-use actix_web::web::{self, Bytes, Data, Json, Path, PayloadConfig, ServiceConfig};
+use actix_web::web::{self, Bytes, Data, Json, Path, PayloadConfig, Query, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
-use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::Admin;
+use super::events::EventReport;
 use super::problem::Problem;
 use super::status::StatusReport;
 use crate::balancer::backends::BackendId;
 use crate::balancer::orders::store::OrderError;
 use crate::balancer::orders::{self, NameError, OrderRequest};
+use crate::balancer::redirect::explain::Explanation;
 use crate::http::admin::page_route;
 use crate::telemetry::chain;
 
@@ -25,6 +31,8 @@ pub(super) fn configure(pages: &mut ServiceConfig) {
             .service(resource("/backends", page_route().to(backends)))
             .service(resource("/backends/{id}/orders", web::post().to(order_backend)))
             .service(resource("/zones/{zone}/orders", web::post().to(order_zone)))
+            .service(resource("/explain", page_route().to(explain)))
+            .service(resource("/events", page_route().to(events)))
             .service(resource("/session", web::post().to(begin_session)))
             .default_service(web::to(async || {
                 HttpResponse::from_error(Problem::new(StatusCode::NOT_FOUND, "the API has no such path"))
@@ -41,6 +49,61 @@ fn resource(path: &str, route: actix_web::Route) -> actix_web::Resource {
 
 async fn backends(admin: Data<Admin>) -> Json<StatusReport> {
     Json(StatusReport::of(&admin.publisher.latest(), &admin.orders))
+}
+
+/// The query of `explain`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExplainQuery {
+    path: String,
+    client: Option<IpAddr>,
+    #[serde(default)]
+    scheme: Scheme,
+}
+
+/// The scheme that a client uses.
+#[derive(Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Scheme {
+    #[default]
+    Http,
+    Https,
+}
+
+async fn explain(admin: Data<Admin>, request: HttpRequest) -> Result<Json<Explanation>, Problem> {
+    let ExplainQuery { path, client, scheme } = query(&request)?;
+    let explained = admin.balancer.explain(&path, client, scheme == Scheme::Https);
+    explained
+        .map(Json)
+        .map_err(|error| Problem::bad_request(format!("the balancer answers 400 to this path: {error}")))
+}
+
+/// The query of `events`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventsQuery {
+    backend: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn events(admin: Data<Admin>, request: HttpRequest) -> Result<Json<EventReport>, Problem> {
+    let EventsQuery { backend, limit } = query(&request)?;
+    let id = backend.map(|name| orders::find(&name, &admin.listed(), &admin.orders.book())).transpose();
+    let id = id.map_err(|error| of_name(&error))?;
+    Ok(Json(EventReport::of(&admin.publisher.latest(), id.as_ref(), limit, SystemTime::now())))
+}
+
+fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Problem> {
+    let query = Query::<T>::from_query(request.query_string());
+    query.map(Query::into_inner).map_err(|error| Problem::bad_request(error.to_string()))
+}
+
+fn of_name(error: &NameError) -> Problem {
+    let status = match error {
+        NameError::Unknown(_) => StatusCode::NOT_FOUND,
+        NameError::Ambiguous { .. } => StatusCode::CONFLICT,
+    };
+    Problem::new(status, error.to_string())
 }
 
 /// The answer to an order.
@@ -62,10 +125,7 @@ async fn order_backend(
 ) -> Result<Json<OrderAnswer>, Problem> {
     let author = admin.authorize(&request)?;
     let listed = admin.listed();
-    let id = orders::find(&id, &listed, &admin.orders.book()).map_err(|error| match error {
-        NameError::Unknown(_) => Problem::new(StatusCode::NOT_FOUND, error.to_string()),
-        NameError::Ambiguous { .. } => Problem::new(StatusCode::CONFLICT, error.to_string()),
-    })?;
+    let id = orders::find(&id, &listed, &admin.orders.book()).map_err(|error| of_name(&error))?;
     give(&admin, vec![id], body, author).await
 }
 
@@ -97,7 +157,7 @@ async fn give(
     })?;
     let request: OrderRequest = serde_json::from_slice(&body)
         .map_err(|error| Problem::bad_request(format!("the body is not an order: {error}")))?;
-    let order = request.validate(std::time::SystemTime::now()).map_err(Problem::bad_request)?;
+    let order = request.validate(SystemTime::now()).map_err(Problem::bad_request)?;
     let (text, names) = (order.to_string(), ids.iter().map(ToString::to_string).collect::<Vec<_>>());
     admin.orders.give(ids, order, author.clone()).await.map_err(|error| {
         let status = match error {

@@ -124,6 +124,8 @@ pub struct BalancerMetrics {
     pub tables_lost: Counter,
     /// Probe results that were lost because the ranking panicked.
     pub results_lost: Counter,
+    /// Writes of the state that failed.
+    pub state_writes_failed: Counter,
     /// The interval between two probes of one backend, with the stretch by the budget.
     pub probe_interval: SecondsGauge,
 }
@@ -135,6 +137,12 @@ impl Default for BalancerMetrics {
         let ranking = RankingMetrics::register(&mut registry);
         let reports = ReportMetrics::register(&mut registry);
         let (tables_lost, results_lost) = (Counter::default(), Counter::default());
+        let state_writes_failed = Counter::default();
+        registry.register(
+            "state_writes_failed",
+            "Writes of the state that failed, so that a restart would use an older one",
+            state_writes_failed.clone(),
+        );
         let probe_interval = SecondsGauge::default();
         registry.register(
             "tables_lost",
@@ -159,6 +167,7 @@ impl Default for BalancerMetrics {
             reports,
             tables_lost,
             results_lost,
+            state_writes_failed,
             probe_interval,
         }
     }

@@ -10,11 +10,11 @@ use actix_web::web::{self, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use prometheus_client::registry::Registry;
 
-use crate::balancer::Balancer;
 use crate::balancer::backends::Backend;
 use crate::balancer::orders::store::Orders;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::settings::FaultInjection;
+use crate::balancer::{Balancer, BalancerState};
 use crate::http;
 use crate::http::admin::page_route;
 use crate::http::transport::Connections;
@@ -24,6 +24,7 @@ use crate::telemetry::exposition;
 pub mod access;
 mod api;
 pub mod client;
+pub mod events;
 pub mod metrics;
 mod page;
 mod problem;
@@ -37,6 +38,7 @@ use status::StatusReport;
 
 /// The state behind the pages.
 pub struct Admin {
+    balancer: Arc<BalancerState>,
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
     access: Access,
@@ -51,6 +53,7 @@ impl Admin {
     pub fn new(balancer: &Balancer, access: Access, fault_injection: FaultInjection) -> Self {
         let shared = &balancer.0;
         Self {
+            balancer: Arc::clone(shared),
             publisher: Arc::clone(&shared.publisher),
             orders: Arc::clone(&shared.orders),
             access,

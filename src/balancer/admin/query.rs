@@ -1,17 +1,20 @@
-//! The commands of operators for a running balancer: `status`, `drain`, `enable`, `disable`, `weight`.
+//! The commands of operators for a running balancer: `status`, `explain`, `events`, `drain`, `enable`, `disable`, `weight`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::client::{AdminClient, AdminError};
+use super::events::EventReport;
 use super::status::{BackendStatus, StatusReport};
 use crate::balancer::orders::{OrderName, OrderRequest};
+use crate::balancer::redirect::explain::Explanation;
 use crate::cli::{
-    AdminArguments, DisableArguments, DrainArguments, EnableArguments, OrderArguments, OrderedWeight,
-    StatusArguments, WeightArguments,
+    AdminArguments, DisableArguments, DrainArguments, EnableArguments, EventsArguments, ExplainArguments,
+    OrderArguments, OrderedWeight, StatusArguments, WeightArguments,
 };
 use crate::telemetry::{self, OutputError};
 
@@ -40,10 +43,8 @@ pub fn command(arguments: &StatusArguments) -> Result<(), QueryError> {
         admin: arguments.address.clone().or_else(|| arguments.admin.admin.clone()),
         ..arguments.admin.clone()
     };
-    let (body, report): (_, StatusReport) =
-        actix::System::new().block_on(async { AdminClient::new(&admin)?.get("/backends").await })?;
-    let text = if admin.json { with_newline(body) } else { report.text(columns()).into_bytes() };
-    Ok(telemetry::print(&text)?)
+    let (body, report): (_, StatusReport) = get(&admin, "/backends")?;
+    print(&admin, body, || report.text(columns()))
 }
 
 /// The width of the terminal; `None` if standard output is not a terminal.
@@ -52,9 +53,46 @@ fn columns() -> Option<usize> {
     Some(size.ws_col.into()).filter(|columns| *columns > 0)
 }
 
-fn with_newline(mut body: Vec<u8>) -> Vec<u8> {
+/// Runs `fingerpost explain`.
+pub fn explain(arguments: &ExplainArguments) -> Result<(), QueryError> {
+    let url = &arguments.url;
+    let is_https = url.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://"));
+    let scheme = if is_https { "https" } else { "http" };
+    let mut query = format!("/explain?scheme={scheme}&path={}", encoded(url));
+    if let Some(client) = &arguments.client {
+        // Writing to a string cannot fail.
+        let _ = write!(query, "&client={client}");
+    }
+    let (body, explanation): (_, Explanation) = get(&arguments.admin, &query)?;
+    print(&arguments.admin, body, || explanation.text())
+}
+
+/// Runs `fingerpost events`.
+pub fn events(arguments: &EventsArguments) -> Result<(), QueryError> {
+    let mut query = format!("/events?limit={}", arguments.limit);
+    if let Some(backend) = &arguments.backend {
+        let _ = write!(query, "&backend={}", encoded(backend));
+    }
+    let (body, report): (_, EventReport) = get(&arguments.admin, &query)?;
+    print(&arguments.admin, body, || report.text())
+}
+
+fn get<T: DeserializeOwned>(arguments: &AdminArguments, path: &str) -> Result<(Vec<u8>, T), QueryError> {
+    Ok(actix::System::new().block_on(async { AdminClient::new(arguments)?.get(path).await })?)
+}
+
+fn print(
+    arguments: &AdminArguments,
+    mut body: Vec<u8>,
+    text: impl FnOnce() -> String,
+) -> Result<(), QueryError> {
     body.push(b'\n');
-    body
+    let output = if arguments.json { body } else { text().into_bytes() };
+    Ok(telemetry::print(&output)?)
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 /// Runs `fingerpost drain`.
@@ -95,7 +133,6 @@ fn give(
     until: Option<&String>,
     waits: bool,
 ) -> Result<(), QueryError> {
-    let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let path = match arguments.backend.strip_prefix("zone=") {
         Some(zone) => format!("/zones/{}/orders", encoded(zone)),
         None => format!("/backends/{}/orders", encoded(&arguments.backend)),
@@ -106,16 +143,8 @@ fn give(
     actix::System::new().block_on(async {
         let client = AdminClient::new(&arguments.admin)?;
         let (body, answer): (_, OrderAnswer) = client.post(&path, request).await?;
-        if arguments.admin.json {
-            telemetry::print(&with_newline(body))?;
-        } else {
-            let mut text = String::new();
-            for backend in &answer.backends {
-                // Writing to a string cannot fail.
-                let _ = writeln!(text, "{backend}: the order is in force");
-            }
-            telemetry::print(text.as_bytes())?;
-        }
+        let line = |backend: &String| format!("{backend}: the order is in force\n");
+        print(&arguments.admin, body, || answer.backends.iter().map(line).collect())?;
         if !answer.durable {
             tracing::warn!("the balancer has no --state, so a restart ends the order");
         }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::balancer::load_report::LoadReport;
 
 /// The outcome of one probe. Only a 200 with a complete body is a success, so a fast error is never measured as a fast
@@ -25,7 +27,7 @@ pub enum ProbeOutcome {
 }
 
 /// A failed probe.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeFailure {
     /// The kind of failure, which is the label of the metric.
     pub kind: FailureKind,
@@ -34,7 +36,8 @@ pub struct ProbeFailure {
 }
 
 /// The kinds of failed probes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// Nothing listens on the port, or the connection was reset.
     Refused,

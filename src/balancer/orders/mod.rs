@@ -401,7 +401,7 @@ mod tests {
         let book =
             OrderBook::default().with(&[id("a:1"), id("b:1")], &drain, "", SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(book.without_ended(SystemTime::UNIX_EPOCH + Duration::from_secs(7199)), None);
-        let ended = book.without_ended(SystemTime::UNIX_EPOCH + Duration::from_secs(7200));
+        let ended = book.without_ended(SystemTime::UNIX_EPOCH + Duration::from_hours(2));
         assert_eq!(ended, Some(OrderBook::default()));
     }
 

@@ -70,6 +70,29 @@ impl BackendLoad {
         self.cell().count_redirect();
     }
 
+    /// An independent copy with a cell of `slab`.
+    #[must_use]
+    pub fn copy(&self, slab: &mut LoadSlab) -> Arc<Self> {
+        let copy = slab.allocate(self.identity);
+        copy.cell().copy_from(self.cell());
+        for (to, from) in [
+            (&copy.reported_redirects, &self.reported_redirects),
+            (&copy.in_flight, &self.in_flight),
+            (&copy.probed_at, &self.probed_at),
+            (&copy.redirects_at_probe, &self.redirects_at_probe),
+        ] {
+            to.store(from.load(Relaxed), Relaxed);
+        }
+        copy
+    }
+
+    /// Continues the count of an earlier run.
+    pub fn restore_redirects(&self, count: u64) {
+        self.cell().redirects.store(count, Relaxed);
+        self.reported_redirects.store(count, Relaxed);
+        self.redirects_at_probe.store(count, Relaxed);
+    }
+
     /// The number of redirects to this backend since it joined the list.
     #[must_use]
     pub fn redirects(&self) -> u64 {
@@ -138,6 +161,19 @@ impl LoadCell {
         self.redirects.store(0, Relaxed);
         self.finish_time.store(0, Relaxed);
         self.set_cost(RequestCost { service_time: 0.0, increment: 0.0 });
+    }
+
+    fn copy_from(&self, other: &Self) {
+        for (to, from) in [(&self.finish_time, &other.finish_time), (&self.redirects, &other.redirects)] {
+            to.store(from.load(Relaxed), Relaxed);
+        }
+        for (to, from) in [
+            (&self.increment, &other.increment),
+            (&self.rate, &other.rate),
+            (&self.service_time, &other.service_time),
+        ] {
+            to.store(from.load(Relaxed), Relaxed);
+        }
     }
 
     #[inline]

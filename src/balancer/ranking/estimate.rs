@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::balancer::health::ProbeOutcome;
@@ -39,7 +40,57 @@ pub struct Estimate {
     sharing: SharedAddressDetector,
 }
 
+/// The parts of an [`Estimate`] that survive a restart. Times are ages when it was stored.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct RememberedEstimate {
+    response_time: Option<Duration>,
+    capacity: Option<RememberedCapacity>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct RememberedCapacity {
+    last: LoadReport,
+    age: Duration,
+    busy_seconds: f64,
+    requests: f64,
+    bytes: f64,
+}
+
+impl RememberedEstimate {
+    /// The estimate before the first probe of this run. Ages refer to `stored_at`; `redirects` is the restored number.
+    #[must_use]
+    pub fn restore(self, stored_at: Instant, redirects: u64) -> Estimate {
+        Estimate {
+            response_time: self.response_time.map(|time| ResponseTime::new(time, stored_at)),
+            capacity: self.capacity.map(|capacity| Capacity {
+                last: capacity.last,
+                at: stored_at.checked_sub(capacity.age).unwrap_or(stored_at),
+                busy_seconds: capacity.busy_seconds,
+                requests: capacity.requests,
+                bytes: capacity.bytes,
+            }),
+            staleness: StaleReportDetector { moved: redirects, latest: redirects, unnoticed: 0 },
+            sharing: SharedAddressDetector::default(),
+        }
+    }
+}
+
 impl Estimate {
+    /// The parts that survive a restart.
+    #[must_use]
+    pub fn remember(&self, now: Instant) -> RememberedEstimate {
+        RememberedEstimate {
+            response_time: self.response_time(),
+            capacity: self.capacity.map(|capacity| RememberedCapacity {
+                last: capacity.last,
+                age: now.saturating_duration_since(capacity.at),
+                busy_seconds: capacity.busy_seconds,
+                requests: capacity.requests,
+                bytes: capacity.bytes,
+            }),
+        }
+    }
+
     /// Applies the outcome of a probe, and updates `load` with its load report. Ignores failures, stale reports, and reports
     /// of shared addresses.
     pub fn observe(

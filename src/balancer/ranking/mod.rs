@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, Supervised};
 use rand::rngs::SmallRng;
@@ -117,7 +117,7 @@ impl RankingActor {
 
     /// Replaces the entries by those of the active list. Entries of known backends keep everything but the attributes.
     fn take_list(&mut self) {
-        let now = Instant::now();
+        let (now, wall) = (Instant::now(), SystemTime::now());
         let known = self.entries.drain(..).map(|entry| (entry.member.backend.id().clone(), entry));
         let mut known: HashMap<BackendId, BackendEntry> = known.collect();
         let slab = &mut self.slab;
@@ -130,7 +130,9 @@ impl RankingActor {
                 }
                 None => BackendEntry::new(Member::new(backend.clone(), slab), now),
             };
-            entry.obey(orders.of(backend.id()), now);
+            if entry.obey(orders.of(backend.id()), now, wall) {
+                entry.record_orders(wall);
+            }
             entry
         };
         self.entries = self.listed.iter().map(entry).collect();
@@ -224,6 +226,7 @@ impl Handler<ProbeResult> for RankingActor {
         let before = entry.estimate;
         let transition = entry.observe(&result.outcome, &health_check, &self.plan.clock, now);
         if let Some(transition) = transition {
+            entry.record(transition, SystemTime::now());
             log(entry, transition);
         }
         log_reports(entry, &before);

@@ -30,10 +30,11 @@ impl TablePublisher {
     #[must_use]
     pub fn new(table: RoutingTable, lost: Counter) -> Self {
         Self {
+            // With remembered state, the first table is as good as the last one of the previous run.
+            is_first_round_complete: AtomicBool::new(table.are_all_probed()),
             latest: ArcSwap::from_pointee(table),
             workers: ArcSwap::default(),
             lost,
-            is_first_round_complete: AtomicBool::new(false),
         }
     }
 

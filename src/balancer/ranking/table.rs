@@ -1,7 +1,7 @@
 //! The routing table, from which every HTTP worker chooses backends.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rand::Rng;
 use tokio::time::Instant;
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::balancer::backends::Backend;
 use crate::balancer::health::fleet::{self, Eligibility, Mode};
 use crate::balancer::health::{Health, HealthCheckConfig, ProbeOutcome, State, Traffic, Transition};
+use crate::balancer::history::{Change, History};
 use crate::balancer::orders::{self, BackendOrders, Override};
 use crate::balancer::policy::{self, BackendLoad, Candidate, LoadSlab, MonotonicClock, Policy, PolicyName};
 use crate::balancer::ranking::estimate::{Continuity, Estimate};
@@ -79,6 +80,8 @@ pub struct BackendEntry {
     pub had_usable_report: bool,
     /// The orders of operators for it.
     pub orders: Option<BackendOrders>,
+    /// Its state changes. All tables share it between two changes.
+    pub history: Arc<History>,
     /// The number of redirects to it at its latest probe.
     redirects: u64,
     /// The time of the latest probe at which this number had grown.
@@ -110,6 +113,7 @@ impl BackendEntry {
             eligibility: Eligibility::Out,
             had_usable_report: false,
             orders: None,
+            history: Arc::default(),
         }
     }
 
@@ -131,13 +135,43 @@ impl BackendEntry {
         transition
     }
 
-    /// Applies the orders for it. A backend that becomes disabled is unknown afterwards, because its probes end.
-    pub fn obey(&mut self, orders: Option<&BackendOrders>, now: Instant) {
+    /// Applies the orders for it; `true` if they differ from the previous ones. A backend that becomes disabled is unknown afterwards, because its probes end.
+    pub fn obey(&mut self, orders: Option<&BackendOrders>, now: Instant, wall: SystemTime) -> bool {
+        if self.orders.as_ref() == orders {
+            return false;
+        }
+        Arc::make_mut(&mut self.history).count(self.health.state(), wall);
         let was_disabled = self.withdrawal() == Some(Override::Disable);
         self.orders = orders.cloned();
         if self.withdrawal() == Some(Override::Disable) && !was_disabled {
             self.health = Health::new(now);
         }
+        true
+    }
+
+    /// Continues the count of redirects of an earlier run.
+    pub fn restore_redirects(&mut self, count: u64) {
+        self.member.load.restore_redirects(count);
+        self.redirects = count;
+    }
+
+    /// Adds a change of state to the history.
+    pub fn record(&mut self, Transition { from, to }: Transition, wall: SystemTime) {
+        let cause = self.health.reason().to_string();
+        let history = Arc::make_mut(&mut self.history);
+        history.count(from, wall);
+        history.record(wall, Change::State { from, to }, &cause);
+    }
+
+    /// Adds the orders in force to the history, after a change.
+    pub fn record_orders(&mut self, wall: SystemTime) {
+        let orders = self.orders.as_deref().unwrap_or_default();
+        let texts: Vec<String> = orders.iter().map(ToString::to_string).collect();
+        let latest = orders.iter().max_by_key(|order| order.given_at);
+        let cause =
+            latest.map_or("the last order ended".to_owned(), |order| format!("by {}", order.given_by));
+        let change = Change::Orders { orders: texts.join("; ") };
+        Arc::make_mut(&mut self.history).record(wall, change, &cause);
     }
 
     /// The order that excludes it from the selection.
@@ -253,16 +287,27 @@ impl RoutingTable {
     /// Chooses among the backends that meet `needs`, or among all candidates if no usable backend does.
     #[must_use]
     pub fn policy_for(&self, needs: Needs) -> &dyn Policy {
+        self.restricted_policy(needs).map_or(&*self.policy, |(_, policy)| policy)
+    }
+
+    /// Whether the needs of a client exclude a backend.
+    #[must_use]
+    pub fn is_excluded_by(&self, needs: Needs, entry: &BackendEntry) -> bool {
+        self.restricted_policy(needs).is_some_and(|(needs, _)| !needs.are_met_by(entry.member.has))
+    }
+
+    /// The needs that restrict the choice, and the choice among the backends that meet them; `None` for all candidates.
+    fn restricted_policy(&self, needs: Needs) -> Option<(Needs, &dyn Policy)> {
         // If no backend meets both needs, the address family precedes the scheme: an unreachable server is worse than one of
         // another scheme.
         for needs in [needs.0, needs.0 & Needs::IPV4, needs.0 & Needs::HTTPS] {
             match self.restricted.get(usize::from(needs)) {
-                Some(RestrictedPolicy::Part(policy)) => return &**policy,
+                Some(RestrictedPolicy::Part(policy)) => return Some((Needs(needs), &**policy)),
                 Some(RestrictedPolicy::Unmet) => {}
                 Some(RestrictedPolicy::Same) | None => break,
             }
         }
-        &*self.policy
+        None
     }
 
     /// Whether every backend has been probed at least once, except disabled ones.

@@ -15,6 +15,7 @@ use crate::balancer::ranking::table::RoutingTable;
 pub mod answer;
 pub mod avoid;
 pub mod client;
+pub mod explain;
 pub mod fast_path;
 pub mod location;
 pub mod mount;

@@ -12,8 +12,8 @@ use actix::Addr;
 use actix_http::header::{self, HeaderValue};
 use actix_http::{Method, RequestHead, Response, StatusCode};
 use bytes::Bytes;
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
 
 use super::answer::{self, RedirectStatus};
@@ -106,6 +106,27 @@ pub(super) struct Choice<'a> {
     pub(super) backend: &'a BackendId,
     /// The same backend, and the alternates.
     pub(super) picks: Picks,
+    /// The reason of the choice.
+    pub(super) reason: ChoiceReason,
+    visit: Option<RetryLookup>,
+}
+
+impl Choice<'_> {
+    /// The index of the backend that the client probably failed at, if it requests the file again.
+    pub(super) fn failed(&self) -> Option<u32> {
+        self.visit.and_then(|visit| visit.avoid).filter(|_| self.reason == ChoiceReason::Retry)
+    }
+}
+
+/// The reason of a choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChoiceReason {
+    /// The policy chose freely.
+    Policy,
+    /// The policy chose, but not the backend of the same request shortly before.
+    Retry,
+    /// The backend of the HEAD before this GET.
+    AfterHead,
 }
 
 impl RedirectService {
@@ -178,48 +199,13 @@ impl RedirectService {
         now: Timestamp,
     ) -> Option<Choice<'a>> {
         let plan = &self.shared.answers;
-        let RedirectRequest { target, is_head, avoid, client } = *wanted;
-        let mut request = policy::PickRequest { path_hash: policy::digest(target.path()), avoid };
-        let visit = self.visit(client.address, request.path_hash, is_head, now);
-        let entry_of = |place: Option<u32>| table.entries.get(place? as usize);
-        let failed =
-            visit.and_then(|visit| visit.avoid).filter(|_| plan.retry_routing == RetryRouting::OtherBackend);
-        if let Some(failed) = entry_of(failed) {
-            request.avoid.add(failed.member.load.identity());
-        }
-        let is_long = target.as_bytes().len() > LONGEST_WITH_ALTERNATES;
-        let alternates = if is_long { 0 } else { plan.alternates };
-        let mut picks = Picks::new(alternates);
-        let same = visit.and_then(|visit| visit.same);
-        if let (Some(place), Some(entry)) = (same, entry_of(same))
-            && !matches!(entry.eligibility, Eligibility::Out | Eligibility::Withdrawn)
-            && !request.avoid.contains(entry.member.load.identity())
+        let choice = plan.choose(table, wanted, now, &mut *self.random.borrow_mut())?;
+        if let (Some(memory), Some(visit), Some(chosen)) =
+            (&plan.memory, &choice.visit, choice.picks.chosen())
         {
-            entry.member.load.record_redirect(now);
-            picks = Picks::with(place, alternates);
-        }
-        table.policy_for(client.needs()).pick(&request, now, &mut *self.random.borrow_mut(), &mut picks);
-        let chosen = picks.chosen()?;
-        if let (Some(memory), Some(visit)) = (&plan.memory, &visit) {
             memory.record(visit, chosen);
         }
-        Some(Choice { backend: entry_of(Some(chosen))?.member.backend.id(), picks })
-    }
-
-    /// Looks up an earlier redirect of this client for this file.
-    fn visit(
-        &self,
-        client: Option<IpAddr>,
-        path_hash: u64,
-        is_head: bool,
-        now: Timestamp,
-    ) -> Option<RetryLookup> {
-        let memory = self.shared.answers.memory.as_ref()?;
-        let client = match client? {
-            IpAddr::V4(address) => policy::digest(&address.octets()),
-            IpAddr::V6(address) => policy::digest(&address.octets()),
-        };
-        Some(memory.look_up(client.rotate_left(1) ^ path_hash, is_head, now))
+        Some(choice)
     }
 
     fn refuse(&self, status: StatusCode) -> Response<Bytes> {
@@ -233,5 +219,60 @@ impl RedirectService {
         let mut response = self.shared.answers.pages.answer(StatusCode::SERVICE_UNAVAILABLE);
         response.headers_mut().insert(header::RETRY_AFTER, self.shared.answers.retry_after.clone());
         response
+    }
+}
+
+impl AnswerPlan {
+    /// Chooses a backend and counts the redirect in its load; `None` if no backend is usable. The caller records the choice
+    /// in the memory of recent redirects.
+    pub(super) fn choose<'a>(
+        &self,
+        table: &'a RoutingTable,
+        wanted: &RedirectRequest<'_>,
+        now: Timestamp,
+        random: &mut dyn Rng,
+    ) -> Option<Choice<'a>> {
+        let RedirectRequest { target, is_head, avoid, client } = *wanted;
+        let mut request = policy::PickRequest { path_hash: policy::digest(target.path()), avoid };
+        let visit = self.visit(client.address, request.path_hash, is_head, now);
+        let entry_of = |place: Option<u32>| table.entries.get(place? as usize);
+        let failed =
+            visit.and_then(|visit| visit.avoid).filter(|_| self.retry_routing == RetryRouting::OtherBackend);
+        let mut reason = ChoiceReason::Policy;
+        if let Some(failed) = entry_of(failed) {
+            request.avoid.add(failed.member.load.identity());
+            reason = ChoiceReason::Retry;
+        }
+        let is_long = target.as_bytes().len() > LONGEST_WITH_ALTERNATES;
+        let alternates = if is_long { 0 } else { self.alternates };
+        let mut picks = Picks::new(alternates);
+        let same = visit.and_then(|visit| visit.same);
+        if let (Some(place), Some(entry)) = (same, entry_of(same))
+            && !matches!(entry.eligibility, Eligibility::Out | Eligibility::Withdrawn)
+            && !request.avoid.contains(entry.member.load.identity())
+        {
+            entry.member.load.record_redirect(now);
+            picks = Picks::with(place, alternates);
+            reason = ChoiceReason::AfterHead;
+        }
+        table.policy_for(client.needs()).pick(&request, now, random, &mut picks);
+        let backend = entry_of(picks.chosen())?.member.backend.id();
+        Some(Choice { backend, picks, reason, visit })
+    }
+
+    /// Looks up an earlier redirect of this client for this file.
+    fn visit(
+        &self,
+        client: Option<IpAddr>,
+        path_hash: u64,
+        is_head: bool,
+        now: Timestamp,
+    ) -> Option<RetryLookup> {
+        let memory = self.memory.as_ref()?;
+        let client = match client? {
+            IpAddr::V4(address) => policy::digest(&address.octets()),
+            IpAddr::V6(address) => policy::digest(&address.octets()),
+        };
+        Some(memory.look_up(client.rotate_left(1) ^ path_hash, is_head, now))
     }
 }

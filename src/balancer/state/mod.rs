@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
 
+pub mod saving;
+pub mod snapshot;
+
 /// The file with health, estimates and counters.
 pub const STATE_FILE: &str = "state.json";
 
@@ -122,7 +125,7 @@ impl StateFolder {
         let (file, aside) = (self.file(name), aside.display().to_string());
         match moved {
             Ok(()) => {
-                tracing::error!(file = %file.display(), aside, reason, "a state file is not usable and was moved aside")
+                tracing::error!(file = %file.display(), aside, reason, "a state file is not usable and was moved aside");
             }
             Err(error) => {
                 tracing::error!(file = %file.display(), reason, %error, "a state file is not usable and cannot be moved aside");

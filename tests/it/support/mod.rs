@@ -7,6 +7,7 @@
 //! - [`black_hole`]: addresses that never answer.
 //! - [`fleet`]: several file servers and a balancer for them.
 //! - [`lone`]: a balancer with one server.
+//! - [`operated`]: a balancer with a state folder and the commands of operators.
 //! - [`seccomp`]: commands whose system calls the kernel refuses.
 //! - [`load`]: continuous requests during a test.
 //!
@@ -24,6 +25,7 @@ pub mod load;
 pub mod lone;
 #[allow(dead_code, reason = "each test crate uses some of the faults")]
 pub mod misbehaving;
+pub mod operated;
 pub mod peer;
 pub mod program;
 #[cfg(target_os = "linux")]

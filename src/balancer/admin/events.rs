@@ -1,0 +1,98 @@
+//! The events of the backends, and their availability, for operators.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::balancer::backends::BackendId;
+use crate::balancer::history::{Availability, Change, Event};
+use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
+
+/// The number of events in an answer, if the request names no limit.
+const DEFAULT_LIMIT: usize = 100;
+
+/// The largest number of events in an answer.
+const MOST_EVENTS: usize = 10_000;
+
+/// The content of `/api/v1/events`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventReport {
+    /// The latest events, newest first.
+    pub events: Vec<BackendEvent>,
+    /// The availability of each backend, in the order of the list.
+    pub availability: Vec<BackendAvailability>,
+}
+
+/// An event of one backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendEvent {
+    /// The address of the backend.
+    pub backend: String,
+    /// The event.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// The availability of one backend, 0 to 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackendAvailability {
+    /// The address of the backend.
+    pub backend: String,
+    /// The shares.
+    #[serde(flatten)]
+    pub availability: Availability,
+}
+
+impl EventReport {
+    /// The events of all backends, or of one.
+    #[must_use]
+    pub fn of(
+        table: &RoutingTable,
+        backend: Option<&BackendId>,
+        limit: Option<usize>,
+        now: SystemTime,
+    ) -> Self {
+        let is_wanted = |entry: &&BackendEntry| backend.is_none_or(|id| entry.member.backend.id() == id);
+        let entries = || table.entries.iter().filter(is_wanted);
+        let mut events: Vec<(&BackendEntry, &Event)> =
+            entries().flat_map(|entry| entry.history.events().map(move |event| (entry, event))).collect();
+        // The sort is stable, and the events of one backend are in order.
+        events.sort_by_key(|(_, event)| event.time);
+        let latest = events.iter().rev().take(limit.unwrap_or(DEFAULT_LIMIT).min(MOST_EVENTS));
+        let event = |(entry, event): &(&BackendEntry, &Event)| BackendEvent {
+            backend: entry.member.backend.id().to_string(),
+            event: Event::clone(event),
+        };
+        let availability = |entry: &BackendEntry| BackendAvailability {
+            backend: entry.member.backend.id().to_string(),
+            availability: entry.history.availability(entry.health.state(), now),
+        };
+        Self { events: latest.map(event).collect(), availability: entries().map(availability).collect() }
+    }
+
+    /// The report as text: the events, oldest first as in a log, then the availability.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let events = self.events.iter().rev().map(|BackendEvent { backend, event }| {
+            let change = match &event.change {
+                Change::State { from, to } => format!("{from} -> {to}"),
+                Change::Orders { orders } if orders.is_empty() => "no order".to_owned(),
+                Change::Orders { orders } => format!("order: {}", orders.escape_debug()),
+            };
+            let time = humantime::format_rfc3339_seconds(event.time);
+            format!("{time}  {backend}  {change}  {}\n", event.cause.escape_debug())
+        });
+        let share =
+            |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.3} %", share * 100.0));
+        let availability = self.availability.iter().map(|BackendAvailability { backend, availability }| {
+            let Availability { day, week, month } = *availability;
+            format!(
+                "{backend}  available: 1 day {}, 7 days {}, 30 days {}\n",
+                share(day),
+                share(week),
+                share(month)
+            )
+        });
+        events.chain(availability).collect()
+    }
+}

@@ -1,0 +1,203 @@
+//! The history of one backend: its last state changes and orders with their causes, and its availability. Pure.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::health::State;
+use super::wall_clock;
+
+/// The number of events that are kept for each backend.
+pub const MOST_EVENTS: usize = 100;
+
+/// The longest cause, in characters. It may contain text of a server.
+const LONGEST_CAUSE: usize = 300;
+
+/// A change of a backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// The time of the change.
+    #[serde(with = "wall_clock")]
+    pub time: SystemTime,
+    /// The change.
+    #[serde(flatten)]
+    pub change: Change,
+    /// The cause, as text.
+    pub cause: String,
+}
+
+/// The kinds of changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Change {
+    /// Probes changed the state.
+    State {
+        /// The previous state.
+        from: State,
+        /// The new state.
+        to: State,
+    },
+    /// The orders of operators changed.
+    Orders {
+        /// The orders in force, as text; empty if the last one ended.
+        orders: String,
+    },
+}
+
+/// The share of the observed time in which a backend was not down; `None` if it was not observed.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Availability {
+    /// Over the last 24 hours.
+    pub day: Option<f64>,
+    /// Over the last 7 days.
+    pub week: Option<f64>,
+    /// Over the last 30 days.
+    pub month: Option<f64>,
+}
+
+/// The history of one backend.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct History {
+    events: VecDeque<Event>,
+    hours: Calendar<3600, 24>,
+    days: Calendar<86_400, 30>,
+    /// The time up to which the states are counted, in seconds since 1970.
+    #[serde(skip)]
+    counted_until: Option<u64>,
+}
+
+impl History {
+    /// The events, oldest first.
+    #[must_use]
+    pub fn events(&self) -> impl DoubleEndedIterator<Item = &Event> {
+        self.events.iter()
+    }
+
+    /// Adds an event. Drops the oldest one beyond [`MOST_EVENTS`].
+    pub fn record(&mut self, time: SystemTime, change: Change, cause: &str) {
+        self.events.push_back(Event { time, change, cause: cause.chars().take(LONGEST_CAUSE).collect() });
+        while self.events.len() > MOST_EVENTS {
+            self.events.pop_front();
+        }
+    }
+
+    /// Counts the time since the last call, in which the backend was in `state`. The first call only starts the count.
+    pub fn count(&mut self, state: State, now: SystemTime) {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+        if let Some(from) = self.counted_until
+            && state != State::Unknown
+        {
+            self.hours.add(from, now, state != State::Down);
+            self.days.add(from, now, state != State::Down);
+        }
+        self.counted_until = Some(now);
+    }
+
+    /// The availability at `now` of a backend that is in `state`.
+    #[must_use]
+    pub fn availability(&self, state: State, now: SystemTime) -> Availability {
+        let mut counted = self.clone();
+        counted.count(state, now);
+        let now = counted.counted_until.unwrap_or_default();
+        Availability {
+            day: counted.hours.share(now, 24),
+            week: counted.days.share(now, 7),
+            month: counted.days.share(now, 30),
+        }
+    }
+}
+
+/// Observed seconds, in the last `SLOTS` periods of `PERIOD` seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Calendar<const PERIOD: u64, const SLOTS: usize>(VecDeque<Slot>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Slot {
+    /// The number of the period since 1970.
+    period: u64,
+    observed: u32,
+    available: u32,
+}
+
+impl<const PERIOD: u64, const SLOTS: usize> Calendar<PERIOD, SLOTS> {
+    /// Adds the seconds from `from` to `to`.
+    fn add(&mut self, from: u64, to: u64, is_available: bool) {
+        let first = from.max(to.saturating_sub(PERIOD * SLOTS as u64));
+        for period in first / PERIOD..=to / PERIOD {
+            let seconds = to.min((period + 1) * PERIOD).saturating_sub(first.max(period * PERIOD)) as u32;
+            match self.0.back_mut() {
+                Some(slot) if slot.period == period => {
+                    slot.observed = slot.observed.saturating_add(seconds);
+                    slot.available = slot.available.saturating_add(if is_available { seconds } else { 0 });
+                }
+                // A clock that was set back adds nothing.
+                Some(slot) if slot.period > period => {}
+                _ if seconds == 0 => {}
+                _ => {
+                    let available = if is_available { seconds } else { 0 };
+                    self.0.push_back(Slot { period, observed: seconds, available });
+                }
+            }
+        }
+        while self.0.len() > SLOTS {
+            self.0.pop_front();
+        }
+    }
+
+    /// The available share of the last `slots` periods, the current one included.
+    fn share(&self, now: u64, slots: u64) -> Option<f64> {
+        let recent = self.0.iter().filter(|slot| slot.period + slots > now / PERIOD);
+        let (available, observed) = recent.fold((0_u64, 0_u64), |(available, observed), slot| {
+            (available + u64::from(slot.available), observed + u64::from(slot.observed))
+        });
+        (observed > 0).then(|| available as f64 / observed as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(hours: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 20_000 + hours)
+    }
+
+    #[test]
+    fn the_availability_is_the_share_of_the_observed_time() {
+        let mut history = History::default();
+        assert_eq!(history.availability(State::Up, at(0)), Availability::default());
+        history.count(State::Unknown, at(0));
+        history.count(State::Up, at(18));
+        history.count(State::Down, at(24));
+        let seen = history.availability(State::Suspect, at(48));
+        // The last 24 hours, then 2 days of which 6 hours were down.
+        assert_eq!(seen, Availability { day: Some(1.0), week: Some(0.875), month: Some(0.875) });
+        let later = history.availability(State::Suspect, at(24 * 40));
+        assert_eq!(later.month, Some(1.0));
+        assert!(history.availability(State::Up, at(3)).day.is_some());
+    }
+
+    #[test]
+    fn the_time_of_unknown_states_is_not_observed() {
+        let mut history = History::default();
+        history.count(State::Up, at(0));
+        history.count(State::Down, at(1));
+        history.count(State::Unknown, at(10));
+        assert_eq!(history.availability(State::Up, at(11)).day, Some(0.1));
+    }
+
+    #[test]
+    fn the_last_events_are_kept_and_their_causes_are_cut() {
+        let mut history = History::default();
+        for number in 0..150_u64 {
+            let change = Change::State { from: State::Up, to: State::Down };
+            history.record(at(number), change, &"x".repeat(1000));
+        }
+        assert_eq!(history.events().count(), MOST_EVENTS);
+        assert_eq!(history.events().next().unwrap().time, at(50));
+        assert_eq!(history.events().next().unwrap().cause.len(), LONGEST_CAUSE);
+        let text = serde_json::to_string(&history).unwrap();
+        assert_eq!(serde_json::from_str::<History>(&text).unwrap(), history);
+    }
+}

@@ -1,0 +1,211 @@
+//! Explains the choice for one request without a redirect: every backend with its score, or the reason of its exclusion.
+
+use std::net::IpAddr;
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::client::Client;
+use super::location::{Target, TargetError};
+use super::service::{Choice, ChoiceReason, RedirectRequest};
+use crate::balancer::BalancerState;
+use crate::balancer::health::fleet::Eligibility;
+use crate::balancer::policy::{Avoid, LoadSlab};
+use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
+
+/// The content of `/api/v1/explain`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Path and query of the request.
+    pub path: String,
+    /// The address of the client, if it was given.
+    pub client: Option<IpAddr>,
+    /// The rule that selected the candidates, as text.
+    pub mode: String,
+    /// The policy that chooses among the candidates.
+    pub policy: String,
+    /// The status of the answer.
+    pub status: u16,
+    /// A possible choice. Most policies choose another candidate for the next client.
+    pub choice: Option<ExplainedChoice>,
+    /// All backends, in the order of the list.
+    pub backends: Vec<ExplainedBackend>,
+}
+
+/// A choice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExplainedChoice {
+    /// The address of the backend.
+    pub backend: String,
+    /// The reason, as text.
+    pub reason: String,
+    /// The backends in the `Link` lines.
+    pub alternates: Vec<String>,
+}
+
+/// The part of one backend in a choice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExplainedBackend {
+    /// The address of the backend.
+    pub backend: String,
+    /// Whether this client can be sent to it.
+    pub candidate: bool,
+    /// The reason, as text.
+    pub reason: String,
+    /// Its weight: of an order or the list, reduced by its health; 0 if it is not a candidate.
+    pub weight: f64,
+    /// Its estimated response time, in milliseconds.
+    pub response_ms: Option<f64>,
+    /// Its estimated requests in flight.
+    pub in_flight: u64,
+    /// The orders of operators for it, as text with their notes.
+    pub orders: Vec<String>,
+}
+
+impl BalancerState {
+    /// Explains the choice for a request of `target`: a path, or a URL whose host is ignored. Changes nothing: the choice is
+    /// made from copies of all loads, and is not recorded.
+    pub(in crate::balancer) fn explain(
+        &self,
+        target: &str,
+        client: Option<IpAddr>,
+        is_https: bool,
+    ) -> Result<Explanation, TargetError> {
+        let target = Target::parse(target.as_bytes())?;
+        let client = Client { address: client.map(|client| client.to_canonical()), is_https };
+        let now = Instant::now();
+        let mut random = SmallRng::from_rng(&mut rand::rng());
+        let table = self.copied_table(now, &mut random);
+        let wanted = RedirectRequest { target: &target, is_head: false, avoid: Avoid::default(), client };
+        let choice = self.answers.choose(&table, &wanted, self.answers.clock.timestamp(now), &mut random);
+        let failed = choice.as_ref().and_then(Choice::failed);
+        let address = |index: &u32| {
+            table.entries.get(*index as usize).map(|entry| entry.member.backend.id().to_string())
+        };
+        let has_candidate = table
+            .entries
+            .iter()
+            .any(|entry| is_chosen(entry) && !table.is_excluded_by(client.needs(), entry));
+        let backends = (0..).zip(&table.entries).map(|(index, entry)| {
+            let exclusion = if table.is_excluded_by(client.needs(), entry) {
+                Some("does not suit the client: it needs https, or an IPv4 address".to_owned())
+            } else {
+                exclusion(entry, has_candidate)
+            };
+            let weight = match entry.eligibility {
+                _ if exclusion.is_some() => 0.0,
+                Eligibility::Chosen(share) => f64::from(entry.weight()) * share,
+                _ => f64::from(entry.weight()),
+            };
+            let reason = match &exclusion {
+                Some(reason) => reason.clone(),
+                None if failed == Some(index) => {
+                    "avoided if possible: the client was sent to it for this file in the last minute"
+                        .to_owned()
+                }
+                None => entry.health.reason().to_string(),
+            };
+            ExplainedBackend {
+                backend: entry.member.backend.id().to_string(),
+                candidate: exclusion.is_none(),
+                reason,
+                weight,
+                response_ms: entry.estimate.response_time().map(|time| time.as_micros() as f64 / 1000.0),
+                in_flight: entry.member.load.outstanding(),
+                orders: entry
+                    .orders
+                    .iter()
+                    .flat_map(|orders| orders.iter())
+                    .map(ToString::to_string)
+                    .collect(),
+            }
+        });
+        Ok(Explanation {
+            path: String::from_utf8_lossy(target.as_bytes()).into_owned(),
+            client: client.address,
+            mode: table.mode.to_string(),
+            policy: self.policy.to_string(),
+            status: choice.as_ref().map_or(503, |_| self.answers.status.code()),
+            choice: choice.as_ref().map(|choice| ExplainedChoice {
+                backend: choice.backend.to_string(),
+                reason: match choice.reason {
+                    ChoiceReason::Policy => {
+                        format!("the policy {} chose it among the candidates", self.policy)
+                    }
+                    ChoiceReason::Retry => {
+                        "the client requests the file again, so it is sent to another server".to_owned()
+                    }
+                    ChoiceReason::AfterHead => {
+                        "the client sent a HEAD for this file before and was sent to it".to_owned()
+                    }
+                },
+                alternates: choice.picks.alternates().iter().filter_map(address).collect(),
+            }),
+            backends: backends.collect(),
+        })
+    }
+
+    /// The latest table with copies of all loads.
+    fn copied_table(&self, now: Instant, random: &mut SmallRng) -> RoutingTable {
+        let latest = self.publisher.latest();
+        let mut slab = LoadSlab::default();
+        let mut entries = latest.entries.clone();
+        for entry in &mut entries {
+            entry.member.load = entry.member.load.copy(&mut slab);
+        }
+        let health_check = &self.health_check;
+        let clock = &self.answers.clock;
+        RoutingTable::build(latest.generation, &mut entries, self.policy, health_check, clock, now, random)
+    }
+}
+
+fn is_chosen(entry: &BackendEntry) -> bool {
+    matches!(entry.eligibility, Eligibility::Chosen(_))
+}
+
+/// The reason why the ranking excludes a backend. Without a candidate that suits the client, spare and ejected backends are
+/// used, too.
+fn exclusion(entry: &BackendEntry, has_candidate: bool) -> Option<String> {
+    match entry.eligibility {
+        Eligibility::Chosen(_) => None,
+        Eligibility::SpareTier | Eligibility::Ejected(_) if !has_candidate => None,
+        Eligibility::SpareTier => Some("a lower tier is used".to_owned()),
+        Eligibility::Ejected(outlier) => Some(outlier.to_string()),
+        Eligibility::Out => Some(format!("{}: {}", entry.health.state(), entry.health.reason())),
+        Eligibility::Withdrawn => {
+            let orders = entry.orders.as_deref().unwrap_or_default();
+            let texts: Vec<String> = orders.iter().map(ToString::to_string).collect();
+            Some(format!("order: {}", texts.join("; ")))
+        }
+    }
+}
+
+impl Explanation {
+    /// The explanation as text for people: candidates with `+`, excluded backends with `-`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut lines = vec![format!("{}: {}", self.path.escape_debug(), self.status)];
+        if let Some(choice) = &self.choice {
+            lines.push(format!("  to {}: {}", choice.backend, choice.reason));
+            lines.extend(choice.alternates.iter().map(|alternate| format!("  or {alternate}")));
+        }
+        lines.push(format!("selection: {}, policy: {}", self.mode, self.policy));
+        for backend in &self.backends {
+            let ExplainedBackend { backend: address, weight, in_flight, orders, .. } = backend;
+            let response = backend.response_ms.map_or("-".to_owned(), |time| format!("{time:.2} ms"));
+            // The reason may contain text of a server, which must not send control characters to the terminal.
+            let reason = backend.reason.escape_debug();
+            lines.push(if backend.candidate {
+                format!("+ {address}  weight {weight:.2}, {response}, {in_flight} in flight; {reason}")
+            } else {
+                format!("- {address}  {reason}")
+            });
+            if backend.candidate {
+                lines.extend(orders.iter().map(|order| format!("    order: {}", order.escape_debug())));
+            }
+        }
+        lines.join("\n") + "\n"
+    }
+}

@@ -1,0 +1,84 @@
+//! Health, estimates, counters and history of all backends, in the form of the state file. Pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::balancer::backends::BackendId;
+use crate::balancer::health::RememberedHealth;
+use crate::balancer::history::History;
+use crate::balancer::ranking::estimate::RememberedEstimate;
+use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
+
+/// The state of all backends at one time.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The time since 1970.
+    saved_at: Duration,
+    backends: Vec<RememberedBackend>,
+}
+
+/// The state of one backend.
+#[derive(Debug, Serialize, Deserialize)]
+struct RememberedBackend {
+    backend: String,
+    health: RememberedHealth,
+    estimate: RememberedEstimate,
+    redirects: u64,
+    history: History,
+}
+
+impl Snapshot {
+    /// The state of the backends of a table, now being `(now, wall)`.
+    #[must_use]
+    pub fn of(table: &RoutingTable, now: Instant, wall: SystemTime) -> Self {
+        let remembered = |entry: &BackendEntry| {
+            let mut history = History::clone(&entry.history);
+            history.count(entry.health.state(), wall);
+            RememberedBackend {
+                backend: entry.member.backend.id().to_string(),
+                health: entry.health.remember(now),
+                estimate: entry.estimate.remember(now),
+                redirects: entry.member.load.redirects(),
+                history,
+            }
+        };
+        let saved_at = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { saved_at, backends: table.entries.iter().map(remembered).collect() }
+    }
+
+    /// The remembered state, by backend.
+    #[must_use]
+    pub fn into_memory(self) -> Memory {
+        let backends = self.backends.into_iter().map(|backend| (backend.backend.clone(), backend));
+        Memory { saved_at: self.saved_at, backends: backends.collect() }
+    }
+}
+
+/// The remembered state of backends that have not been restored yet.
+#[derive(Debug, Default)]
+pub struct Memory {
+    saved_at: Duration,
+    backends: HashMap<String, RememberedBackend>,
+}
+
+impl Memory {
+    /// Restores the state of a backend before its first probe, if it is known; now being `(now, wall)`.
+    pub fn restore(&mut self, entry: &mut BackendEntry, now: Instant, wall: SystemTime) {
+        let id: &BackendId = entry.member.backend.id();
+        let Some(remembered) = self.backends.remove(id.as_str()) else { return };
+        let age = wall.duration_since(SystemTime::UNIX_EPOCH + self.saved_at).unwrap_or_default();
+        // Ages in the snapshot refer to this instant.
+        let saved_at = now.checked_sub(age).unwrap_or(now);
+        entry.restore_redirects(remembered.redirects);
+        entry.health = remembered.health.restore(saved_at);
+        entry.estimate = remembered.estimate.restore(saved_at, remembered.redirects);
+        let mut history = remembered.history;
+        // The time between the snapshot and now was not observed.
+        history.count(entry.health.state(), wall);
+        entry.history = Arc::new(history);
+    }
+}
