@@ -98,6 +98,7 @@ pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
         let interrupts = Interrupts::of_terminal().map_err(UpError::Signals)?;
         actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
         servers.iter().try_for_each(FileServer::reopen_log_on_signal).map_err(UpError::Signals)?;
+        balancer.reopen_log_on_signal().map_err(UpError::Signals)?;
         run(servers, balancer, &server_settings.root, &stop).await
     })
 }

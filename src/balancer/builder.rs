@@ -9,7 +9,7 @@ use super::backends::watch::Follower;
 use super::backends::{Backend, list};
 use super::policy::PolicyName;
 use super::settings::{BalancerSettings, RawBalancerSettings};
-use super::{BackendSource, Balancer, StartError};
+use super::{BackendSource, Balancer, BalancerFiles, StartError};
 use crate::settings::{self, Variables};
 
 /// Settings of a [`Balancer`]. `config/default.toml` explains them and has their defaults. Configuration files and
@@ -110,7 +110,7 @@ impl Builder {
             Some(path) => BackendSource::File(Follower::open(path)?),
             None => BackendSource::Fixed(fixed(&self.backends)?),
         };
-        Ok(Balancer::start(&settings, source, None))
+        Ok(Balancer::start(&settings, source, BalancerFiles::default()))
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`health`], [`history`], [`load_report`], [`ranking`]: `RankingActor` makes routing tables from probe results and load reports.
 //! - [`expectation`]: the content that probes expect.
 //! - [`orders`]: orders of operators, which override the list; [`state`]: the files that survive a restart.
+//! - [`webhook`][]: notifications of other programs.
 //! - [`policy`]: the choice of a backend from a table.
 //! - [`redirect`]: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
 //! - [`builder`]: a balancer in any actix program; [`program`]: `fingerpost balancer`, with listeners and signals.
@@ -60,7 +61,9 @@ pub mod redirect;
 pub mod settings;
 pub mod state;
 mod wall_clock;
+pub mod webhook;
 
+use crate::http::access_log::AccessLog;
 use crate::http::client::Resolver;
 use crate::http::pages::Pages;
 use crate::settings::SettingsError;
@@ -126,6 +129,15 @@ impl BackendSource {
     }
 }
 
+/// The files of a balancer, opened before its start.
+#[derive(Debug, Default)]
+pub(crate) struct BalancerFiles {
+    /// Without it, orders and health end with the process.
+    pub(crate) state: Option<Arc<StateFolder>>,
+    /// Gets a line for each answer.
+    pub(crate) access_log: Option<AccessLog>,
+}
+
 /// A running balancer: it follows the list, probes and ranks on its own thread, as long as the balancer, a
 /// [`Redirects`] or a service created from one exists.
 ///
@@ -141,6 +153,7 @@ pub(in crate::balancer) struct BalancerState {
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
     state: Option<Arc<StateFolder>>,
+    access_log: Option<AccessLog>,
     supervisor: Supervisor,
     metrics: Arc<BalancerMetrics>,
     arbiter: Arbiter,
@@ -158,12 +171,11 @@ impl Balancer {
         Builder::default()
     }
 
-    /// Starts the actors. The first probes start at once, spread over time as the probe budget requires. Without `state`,
-    /// orders end with the process.
+    /// Starts the actors. The first probes start at once, spread over time as the probe budget requires.
     pub(crate) fn start(
         settings: &BalancerSettings,
         source: BackendSource,
-        state: Option<Arc<StateFolder>>,
+        BalancerFiles { state, access_log }: BalancerFiles,
     ) -> Self {
         let backends = source.backends();
         let wall = SystemTime::now();
@@ -191,7 +203,8 @@ impl Balancer {
         );
         let mut metrics = BalancerMetrics::default();
         let publisher = Arc::new(TablePublisher::new(first, metrics.tables_lost.clone()));
-        metrics.observe(Arc::clone(&publisher), Arc::clone(&orders), settings.metrics_backends);
+        let lost = access_log.as_ref().map(AccessLog::lost).unwrap_or_default();
+        metrics.observe(Arc::clone(&publisher), Arc::clone(&orders), lost, settings.metrics_backends);
         let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
         let ranking = RankingPlan {
             publisher: Arc::clone(&publisher),
@@ -211,10 +224,16 @@ impl Balancer {
             reports: metrics.reports.clone(),
             results_lost: metrics.results_lost.clone(),
         };
+        let webhook = settings.webhook.clone().map(|webhook| (webhook, Arc::clone(&publisher)));
         let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
             arbiter.spawn(saving::keep(folder, Arc::clone(&publisher), metrics.state_writes_failed.clone()));
+        }
+        if let Some((webhook, publisher)) = webhook {
+            arbiter.spawn_fn(move || {
+                actix_rt::spawn(webhook::notify(webhook, publisher));
+            });
         }
         let (own, own_orders) = (supervisor.clone(), Arc::clone(&orders));
         arbiter.spawn_fn(move || {
@@ -244,6 +263,7 @@ impl Balancer {
             publisher,
             orders,
             state,
+            access_log,
             supervisor,
             metrics: Arc::new(metrics),
             arbiter,

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use actix_service::{fn_factory, map_config};
 use actix_web::App;
 use actix_web::dev::AppConfig;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::admin::access::{Access, AccessError};
 use super::admin::{self, Admin};
@@ -15,12 +14,13 @@ use super::backends::watch::{Follower, ListError};
 use super::redirect::mount::RedirectWorker;
 use super::settings::BalancerSettings;
 use super::state::{StateError, StateFolder};
-use super::{BackendSource, Balancer, StartError};
+use super::{BackendSource, Balancer, BalancerFiles, StartError};
 use crate::cli::BalancerArguments;
+use crate::http::access_log::{self, AccessLog, AccessLogError};
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::Pages;
 use crate::http::stop::{Interrupts, StopHandle};
-use crate::http::transport::{FastPath, Limits, Transport};
+use crate::http::transport::{FastPath, Limits, RefusalLog, Transport};
 use crate::open_files::{self, TooFewFiles};
 use crate::settings::SettingsError;
 use crate::supervision::SupervisionFailure;
@@ -42,6 +42,9 @@ pub enum BalancerError {
     /// The admin address needs a token, or the token cannot be used.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// The access log cannot be written.
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
     /// The state folder cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
@@ -74,8 +77,7 @@ pub fn command(arguments: &BalancerArguments) -> Result<(), BalancerError> {
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
         let interrupts = Interrupts::listen()?;
-        // Tools that rotate logs send SIGUSR1, which by default ends a process. The balancer has no log file to reopen.
-        let _rotations = signal(SignalKind::user_defined1())?;
+        program.reopen_log_on_signal()?;
         actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
         program.run(BalancerAddresses::announce, stop).await
     })
@@ -89,7 +91,7 @@ pub struct Program {
     admin_listener: TcpListener,
     follower: Follower,
     access: Access,
-    state: Option<Arc<StateFolder>>,
+    files: BalancerFiles,
 }
 
 /// The addresses of a balancer program.
@@ -124,7 +126,18 @@ impl Program {
             BalancerAddresses { clients: listening.addresses.clone(), admin: admin_listener.local_addr()? };
         let access = Access::open(settings.admin_token.as_deref(), bound.admin)?;
         let state = settings.state.as_deref().map(StateFolder::open).transpose()?.map(Arc::new);
-        Ok(Self { settings, bound, listening, admin_listener, follower, access, state })
+        let access_log = match &settings.access_log {
+            Some(path) => Some(AccessLog::open(path, settings.access_log_format)?),
+            None => None,
+        };
+        let files = BalancerFiles { state, access_log };
+        Ok(Self { settings, bound, listening, admin_listener, follower, access, files })
+    }
+
+    /// Opens the access log again at each SIGUSR1. Must be called even without a log, because the signal ends a process that
+    /// does not handle it.
+    pub fn reopen_log_on_signal(&self) -> std::io::Result<()> {
+        access_log::reopen_on_signal(self.files.access_log.as_ref())
     }
 
     /// Probes, ranks and redirects until `stop` is triggered, then finishes unfinished answers.
@@ -135,10 +148,11 @@ impl Program {
         ready: impl FnOnce(&BalancerAddresses),
         stop: StopHandle,
     ) -> Result<(), BalancerError> {
-        let Self { settings, bound, listening, admin_listener, mut follower, access, state } = self;
+        let Self { settings, bound, listening, admin_listener, mut follower, access, files } = self;
         follower.reload_on_hangup();
         let Listening { listeners, file: _file, .. } = listening;
-        let balancer = Balancer::start(&settings, BackendSource::File(follower), state);
+        let log = files.access_log.clone();
+        let balancer = Balancer::start(&settings, BackendSource::File(follower), files);
         let transport = Transport {
             name: "redirects",
             workers: settings.workers,
@@ -148,6 +162,7 @@ impl Program {
                 ..Limits::default()
             },
             pages: Pages::built_in(),
+            refusals: log.clone().map(|log| Arc::new(log) as Arc<dyn RefusalLog>),
             stop,
             ..Transport::default()
         };
@@ -173,6 +188,9 @@ impl Program {
         };
         admin_handle.stop(true).await;
         balancer.save_state();
+        if let Some(log) = log {
+            log.written().await;
+        }
         ended
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use actix_http::Uri;
 use serde::Deserialize;
+use url::Url;
 
 use crate::balancer::expectation::{Expectation, NotAnExpectation};
 use crate::balancer::health::HealthCheckConfig;
@@ -14,6 +15,8 @@ use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::redirect::answer::RedirectStatus;
 use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
+use crate::balancer::webhook::Webhook;
+use crate::http::access_log::Format;
 use crate::http::listener::ListenAddress;
 use crate::open_files::{Need, SettingsOrigin};
 use crate::settings::{self, SettingsError, host_and_port, worker_threads};
@@ -31,6 +34,11 @@ pub struct RawBalancerSettings {
     pub admin: String,
     pub admin_token: PathBuf,
     pub state: PathBuf,
+    pub access_log: PathBuf,
+    pub access_log_format: Format,
+    pub webhook: String,
+    #[serde(with = "crate::settings::time")]
+    pub webhook_after: Duration,
     pub workers: usize,
     pub max_connections: usize,
     pub max_connections_per_address: u32,
@@ -81,6 +89,12 @@ pub struct BalancerSettings {
     pub admin_token: Option<PathBuf>,
     /// The folder with the state that survives a restart.
     pub state: Option<PathBuf>,
+    /// The file that gets a line for each answer.
+    pub access_log: Option<PathBuf>,
+    /// The format of its lines.
+    pub access_log_format: Format,
+    /// The receiver of notifications.
+    pub webhook: Option<Webhook>,
     /// The number of HTTP worker threads; at least 1.
     pub workers: usize,
     /// The limit of connections; one more gets the 503 page.
@@ -178,6 +192,9 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             probe_expect,
             admin: host_and_port("balancer.admin", &raw.admin)?,
             admin_token: Some(raw.admin_token).filter(|path| !path.as_os_str().is_empty()),
+            access_log: Some(raw.access_log).filter(|path| !path.as_os_str().is_empty()),
+            access_log_format: raw.access_log_format,
+            webhook: webhook(&raw.webhook, raw.webhook_after)?,
             state: Some(raw.state).filter(|path| !path.as_os_str().is_empty()),
             status: RedirectStatus::try_from(raw.status)
                 .map_err(|reason| SettingsError::value("balancer.status", raw.status, reason))?,
@@ -231,6 +248,16 @@ impl BalancerSettings {
         });
         let most = (self.max_connections as u64).saturating_add(self.probe_concurrency as u64);
         Need::new(self.workers, most, if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set })
+    }
+}
+
+fn webhook(url: &str, down_after: Duration) -> Result<Option<Webhook>, SettingsError> {
+    if url.is_empty() {
+        return Ok(None);
+    }
+    match Url::parse(url) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(Some(Webhook { url, down_after })),
+        _ => Err(SettingsError::value("balancer.webhook", url, "it must be a URL with http:// or https://")),
     }
 }
 

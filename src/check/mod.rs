@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::balancer::admin::access::Access;
 use crate::balancer::backends::{list, watch};
 use crate::balancer::settings::{BalancerSettings, RawBalancerSettings};
 use crate::cli::{CheckArguments, CheckedProgram};
 use crate::file_server::FileServer;
 use crate::file_server::settings::{RawServerSettings, ServerSettings};
+use crate::http::access_log::AccessLog;
 use crate::http::{listener, tls};
 use crate::open_files;
 use crate::settings::file::{self, FileCheck};
@@ -157,7 +159,12 @@ fn check_balancer(raw: RawBalancerSettings, report: &mut CheckReport) {
     check_list(&settings.servers, report);
     let (host, port) = &settings.admin;
     report.extend(settings.listen.check().err());
-    report.extend(listener::listen(host, *port).err());
+    match listener::listen(host, *port).map(|listener| listener.local_addr()) {
+        Ok(Ok(address)) => report.extend(Access::open(settings.admin_token.as_deref(), address).err()),
+        Ok(Err(error)) => report.problem(error.to_string()),
+        Err(error) => report.problem(chain(&error)),
+    }
+    report.extend(settings.access_log.as_deref().and_then(|path| AccessLog::check(path).err()));
     report.extend(open_files::provide(settings.open_files()).err());
 }
 

@@ -30,6 +30,9 @@ pub struct BalancerArguments {
     /// Folder for orders, health and counters, which then survive a restart [default: none]
     #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING)]
     pub state: Option<PathBuf>,
+    /// File that gets a line for each answer [default: none]
+    #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING)]
+    pub access_log: Option<PathBuf>,
     /// The address.
     #[command(flatten)]
     pub listen: ListenArguments,
@@ -80,6 +83,7 @@ impl BalancerArguments {
         let mut list = self.balancing.overrides();
         list.extend(overrides! {
             "balancer.servers" => path(self.servers.as_ref()),
+            "balancer.access_log" => path(self.access_log.as_ref()),
             "balancer.state" => path(self.state.as_ref()),
             "balancer.host" => self.listen.host,
             "balancer.port" => self.listen.port,

@@ -20,7 +20,6 @@ use futures_util::future::{Either, LocalBoxFuture};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use super::access_log::AccessLog;
 use super::body::CountedBody;
 use super::digests::Digests;
 use super::listing::Listings;
@@ -33,6 +32,7 @@ use super::sending::{self, FileAnswer};
 use super::stand_in::StandIn;
 use super::store::{FileStore, FoundFile};
 use super::variants::{Representation, Variants};
+use crate::http::access_log::AccessLog;
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
 use crate::http::stop::Phase;

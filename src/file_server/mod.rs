@@ -16,10 +16,10 @@
 //! - [`listing`]: pages for folders without an index.
 //! - [`digests`]: the SHA-256 of every file, computed in the background.
 //! - [`load`]: the load report for balancers, and `drain`: the graceful stop.
-//! - [`access_log`], [`metrics`], [`admin`]: the operator's view.
+//! - [`metrics`], [`admin`]: the operator's view.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -27,11 +27,8 @@ use std::sync::atomic::AtomicUsize;
 use actix_service::map_config;
 use actix_web::App;
 use actix_web::dev::AppConfig;
-use rustix::fs::Access;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
-pub mod access_log;
 pub mod admin;
 mod body;
 pub mod cache;
@@ -60,6 +57,7 @@ mod variants;
 mod walk_beneath;
 
 use crate::cli::ServerArguments;
+use crate::http::access_log::{self, AccessLog, AccessLogError};
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::{Pages, PagesError};
 use crate::http::stop::{Interrupts, StopHandle};
@@ -68,7 +66,6 @@ use crate::open_files::{self, TooFewFiles};
 use crate::settings::SettingsError;
 use crate::systemd::{PassedError, PassedSockets, ServiceState};
 use crate::telemetry::print_line;
-use access_log::{AccessLog, AccessLogError};
 use digests::DigestService;
 use files::{FileServerState, Files};
 use load::Load;
@@ -132,19 +129,6 @@ pub fn command(arguments: &ServerArguments) -> Result<(), ServerError> {
         actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
         server.run(ServerAddresses::announce, stop).await
     })
-}
-
-/// Checks that this process may write to a file or create it.
-fn check_writable(path: &Path) -> std::io::Result<()> {
-    match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Err(rustix::io::Errno::ISDIR.into()),
-        Ok(_) => Ok(rustix::fs::access(path, Access::WRITE_OK)?),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            Ok(rustix::fs::access(folder.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK)?)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// A file server that has bound its address and opened its folder. It answers requests once it runs.
@@ -236,7 +220,9 @@ impl FileServer {
         errors.extend(log.map(ServerError::from));
         let file = settings.digests.as_ref().and_then(|digests| digests.file.as_deref());
         errors.extend(file.and_then(|path| {
-            check_writable(path).err().map(|source| ServerError::Digests { path: path.to_owned(), source })
+            access_log::check_writable(path)
+                .err()
+                .map(|source| ServerError::Digests { path: path.to_owned(), source })
         }));
         errors
     }
@@ -256,15 +242,7 @@ impl FileServer {
     /// Opens the access log again at each SIGUSR1, which logrotate sends after a rename. Without an access log the
     /// signal is ignored; its default action would end the process.
     pub fn reopen_log_on_signal(&self) -> std::io::Result<()> {
-        let mut signals = signal(SignalKind::user_defined1())?;
-        if let Some(log) = self.log.clone() {
-            actix::spawn(async move {
-                while signals.recv().await.is_some() {
-                    log.reopen();
-                }
-            });
-        }
-        Ok(())
+        access_log::reopen_on_signal(self.log.as_ref())
     }
 
     /// Serves until `stop` requests a stop. From then on probes get 503, while downloads continue for as long as the

@@ -8,9 +8,9 @@ use actix_http::header::HeaderValue;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
-use super::access_log::Format;
 use super::digests::DigestPlan;
 use super::memfd_copy;
+use crate::http::access_log::Format;
 use crate::http::listener::ListenAddress;
 use crate::http::transport::{Limits, Passage};
 use crate::open_files::{Need, SettingsOrigin};

@@ -1,6 +1,7 @@
 //! HTTP for all parts of the program: the client, and for balancer and file server the listeners, connections, syntax
-//! of `Host`, error pages, graceful stop and admin pages.
+//! of `Host`, error pages, access log, graceful stop and admin pages.
 
+pub mod access_log;
 pub mod admin;
 pub mod client;
 pub mod host;

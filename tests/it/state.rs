@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::support::http;
 use super::support::operated::Operated;
-use super::support::peer::Behaviour;
+use super::support::peer::{Behaviour, Peer};
 use super::support::wait_until;
 
 /// A valid file of format 9.
@@ -165,4 +165,75 @@ fn the_history_has_each_change_with_its_cause_and_survives_kill_9() {
     balancer.program.kill();
     balancer.restart();
     check(&balancer);
+}
+
+#[test]
+fn the_access_log_has_each_answer_with_the_server_and_the_reason() {
+    let balancer = Operated::start(&["--access-log", "access.log"]);
+    let path = balancer.folder.path().join("access.log");
+    let read = || std::fs::read_to_string(&path).unwrap_or_default();
+    let location = http::get(balancer.program.address(), "/a%20b?c").location().to_owned();
+    let backend = location.strip_suffix("/a%20b?c").unwrap().to_owned();
+    http::get(balancer.program.address(), "/../x");
+    http::request(balancer.program.address(), "garbage\r\n\r\n");
+    let forwarded = "GET /y HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n";
+    http::request(balancer.program.address(), forwarded);
+    wait_until("four lines", || read().lines().count() == 4);
+    let text = read();
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].contains("\"GET /a%20b?c HTTP/1.1\" 301 "), "{text}");
+    assert!(lines[0].contains(&format!("\" \"{backend}\" policy \"http://127.0.0.1:")), "{text}");
+    assert!(lines[1].contains("\"GET /../x HTTP/1.1\" 400 ") && lines[1].ends_with('"'), "{text}");
+    assert!(lines[2].contains("\"garbage\" 400 "), "{text}");
+    assert!(lines[3].starts_with("192.0.2.7 - - ["), "{text}");
+    let renamed = balancer.folder.path().join("access.log.1");
+    std::fs::rename(&path, &renamed).unwrap();
+    balancer.program.signal(rustix::process::Signal::USR1);
+    let mut paths = (0..).map(|number| format!("/again{number}"));
+    wait_until("a retry in the new file", || {
+        let path = paths.next().unwrap();
+        http::get(balancer.program.address(), &path);
+        // A request within a second is not a retry.
+        std::thread::sleep(std::time::Duration::from_millis(1300));
+        http::get(balancer.program.address(), &path);
+        read().contains("\" retry \"")
+    });
+    assert_eq!(balancer.metric("fingerpost_access_log_lines_lost_total"), Some(0.0));
+}
+
+#[test]
+fn a_webhook_is_notified_of_the_loss_of_the_last_server() {
+    let receiver = Peer::start(Behaviour::Prompt);
+    let mut balancer = Operated::start(&[]);
+    let config = format!(
+        "[balancer]\nwebhook = \"http://{}/hook\"\nwebhook_after = \"1s\"\naccess_log = \"log\"\n\
+         access_log_format = \"json\"\n",
+        receiver.authority()
+    );
+    std::fs::write(balancer.folder.path().join("own.toml"), config).unwrap();
+    balancer.flags.extend(["--config".to_owned(), "own.toml".to_owned()]);
+    balancer.program.kill();
+    balancer.restart();
+    balancer.wait_until_up();
+    for peer in &balancer.peers {
+        peer.behave(Behaviour::Status(500));
+    }
+    // Two servers are down, and no server is usable.
+    wait_until("three notifications", || receiver.requests().len() == 3);
+    for request in receiver.requests() {
+        assert!(request.starts_with("POST /hook HTTP/1.1\r\n"), "{request}");
+        assert!(request.contains("application/json"), "{request}");
+    }
+    for peer in &balancer.peers {
+        peer.behave(Behaviour::Prompt);
+    }
+    wait_until("three more notifications", || receiver.requests().len() == 6);
+    http::get(balancer.program.address(), "/x");
+    wait_until("a line of the access log", || {
+        let text = std::fs::read_to_string(balancer.folder.path().join("log")).unwrap_or_default();
+        let Some(line) = text.lines().last() else { return false };
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&line["reason"], &line["target"]), (&"policy".into(), &"/x".into()));
+        line["alternates"].as_array().map(Vec::len) == Some(1)
+    });
 }

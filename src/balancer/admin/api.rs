@@ -33,6 +33,7 @@ pub(super) fn configure(pages: &mut ServiceConfig) {
             .service(resource("/zones/{zone}/orders", web::post().to(order_zone)))
             .service(resource("/explain", page_route().to(explain)))
             .service(resource("/events", page_route().to(events)))
+            .service(resource("/openapi.json", page_route().to(openapi)))
             .service(resource("/session", web::post().to(begin_session)))
             .default_service(web::to(async || {
                 HttpResponse::from_error(Problem::new(StatusCode::NOT_FOUND, "the API has no such path"))
@@ -172,6 +173,11 @@ async fn give(
         tracing::info!(order = text, backend, author, "an order is in force");
     }
     Ok(Json(OrderAnswer { backends: names, durable: admin.orders.are_durable() }))
+}
+
+/// The description of the API. A test compares it with the answers.
+async fn openapi() -> HttpResponse {
+    HttpResponse::Ok().content_type("application/json").body(include_str!("openapi.json"))
 }
 
 /// Exchanges the token for a cookie, with which the page can give orders.

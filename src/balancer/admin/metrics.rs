@@ -176,11 +176,18 @@ impl Default for BalancerMetrics {
 impl BalancerMetrics {
     /// Adds the figures of the latest table to each scrape, with separate series for the first `most_backends` backends of
     /// the list.
-    pub fn observe(&mut self, publisher: Arc<TablePublisher>, orders: Arc<Orders>, most_backends: usize) {
+    pub fn observe(
+        &mut self,
+        publisher: Arc<TablePublisher>,
+        orders: Arc<Orders>,
+        log_lines_lost: Arc<AtomicU64>,
+        most_backends: usize,
+    ) {
         let workers = Arc::clone(&self.workers);
         self.registry.register_collector(Box::new(TableCollector {
             publisher,
             orders,
+            log_lines_lost,
             most_backends,
             workers,
         }));
@@ -213,6 +220,7 @@ impl BalancerMetrics {
 struct TableCollector {
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
+    log_lines_lost: Arc<AtomicU64>,
     /// The number of backends with separate series.
     most_backends: usize,
     workers: Arc<ArcSwap<Vec<Arc<AnswerCounters>>>>,
@@ -325,6 +333,14 @@ impl Collector for TableCollector {
             let count = ConstGauge::new(count as u64);
             count.encode(encoder.encode_descriptor(name, help, None, count.metric_type())?)?;
         }
+
+        let lost = ConstCounter::new(self.log_lines_lost.load(Relaxed));
+        lost.encode(encoder.encode_descriptor(
+            "access_log_lines_lost",
+            "Lines of the access log that were dropped because the disk was too slow or full",
+            None,
+            lost.metric_type(),
+        )?)?;
 
         let age = Instant::now().saturating_duration_since(table.built_at).as_secs_f64();
         let age = ConstGauge::new(age);

@@ -69,6 +69,10 @@ struct Tail {
 
 impl FastPath for RedirectService {
     fn answer(&self, head: &[u8], peer: Option<IpAddr>, answer: &mut FastAnswer) -> Offer {
+        // Only the other path logs.
+        if self.shared.access_log.is_some() {
+            return Offer::Declined;
+        }
         let mut headers = [const { MaybeUninit::uninit() }; MOST_HEADERS];
         let Some(request) = plain_request(head, &mut headers) else { return Offer::Declined };
         let Ok(target) = Target::parse(request.target.as_bytes()) else { return Offer::Declined };

@@ -29,8 +29,10 @@ use crate::balancer::health::fleet::Eligibility;
 use crate::balancer::policy::{self, Avoid, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp};
 use crate::balancer::ranking::table::RoutingTable;
 use crate::balancer::settings::RetryRouting;
+use crate::http::access_log::RedirectEntry;
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
+use crate::http::transport::{AnswerEnd, Completion};
 use crate::supervision::ActorKind;
 
 /// The longest target (path and query, in bytes) whose redirect has alternates. Each alternate repeats the target, and
@@ -129,6 +131,17 @@ pub(super) enum ChoiceReason {
     AfterHead,
 }
 
+impl ChoiceReason {
+    /// A word for logs and the API.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Retry => "retry",
+            Self::AfterHead => "after-head",
+        }
+    }
+}
+
 impl RedirectService {
     /// Starts the worker of the current thread: its `RedirectHandler`, which receives tables, and the service, which reads
     /// them.
@@ -157,17 +170,33 @@ impl RedirectService {
     /// `is_https` is whether the connection uses TLS.
     pub fn answer(&self, request: &RequestHead, is_https: bool) -> Response<Bytes> {
         let host = request.headers().get(header::HOST);
+        let mut redirect = None;
         let mut response = match request.method {
             _ if host.is_some_and(|host| !is_host(host.as_bytes())) => self.refuse(StatusCode::BAD_REQUEST),
-            Method::GET | Method::HEAD => self.redirect(request, is_https),
+            Method::GET | Method::HEAD => self.redirect(request, is_https, &mut redirect),
             _ => self.refuse(StatusCode::NOT_IMPLEMENTED),
         };
         response.head_mut().set_camel_case_headers(true);
         self.counters.answered(response.status().as_u16());
+        if let Some(log) = &self.shared.access_log {
+            let mut entry = log.begin(request, response.status());
+            if let Some((client, redirect)) = redirect {
+                entry = entry.redirected(client, redirect);
+            }
+            // The answer fits into the buffer of the socket, so it is logged before it is sent.
+            let body_sent = if request.method == Method::HEAD { 0 } else { response.body().len() as u64 };
+            log.end(&entry, AnswerEnd { body_sent, completion: Completion::Whole });
+        }
         response
     }
 
-    fn redirect(&self, request: &RequestHead, is_https: bool) -> Response<Bytes> {
+    /// `log` receives the choice if there is an access log.
+    fn redirect(
+        &self,
+        request: &RequestHead,
+        is_https: bool,
+        log: &mut Option<(Option<IpAddr>, RedirectEntry)>,
+    ) -> Response<Bytes> {
         let target = request.uri.path_and_query().map_or("", |target| target.as_str());
         let Some(target) = self.mount.below(target) else { return self.refuse(StatusCode::NOT_FOUND) };
         let Ok(target) = Target::parse(target.as_bytes()) else {
@@ -186,7 +215,18 @@ impl RedirectService {
             client,
         };
         match self.choose(&table, &wanted, now) {
-            Some(choice) => answer::redirect(&plan.pages, plan.status, &table, &choice, &target),
+            Some(choice) => {
+                if self.shared.access_log.is_some() {
+                    let alternates = answer::alternates(&table, &choice.picks);
+                    let redirect = RedirectEntry {
+                        backend: choice.backend.to_string(),
+                        reason: choice.reason.as_str(),
+                        alternates: alternates.map(|(_, id)| id.to_string()).collect(),
+                    };
+                    *log = Some((client.address, redirect));
+                }
+                answer::redirect(&plan.pages, plan.status, &table, &choice, &target)
+            }
             None => self.unavailable(),
         }
     }

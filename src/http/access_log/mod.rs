@@ -13,7 +13,9 @@ use std::time::{Duration, SystemTime};
 
 use actix_http::header::{self, HeaderName};
 use actix_http::{RequestHead, StatusCode};
+use rustix::fs::Access;
 use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::http::transport::{AnswerEnd, Completion, Refusal, RefusalLog};
@@ -78,8 +80,7 @@ impl AccessLog {
 
     /// Checks that [`open`](Self::open) could succeed, without creating a file.
     pub fn check(path: &Path) -> Result<(), AccessLogError> {
-        crate::file_server::check_writable(path)
-            .map_err(|source| AccessLogError { path: path.to_owned(), source })
+        check_writable(path).map_err(|source| AccessLogError { path: path.to_owned(), source })
     }
 
     /// The number of lines that were dropped because the disk was too slow or full.
@@ -107,6 +108,7 @@ impl AccessLog {
             user_agent: field(header::USER_AGENT),
             range: field(header::RANGE),
             began: Some(tokio::time::Instant::now()),
+            redirect: None,
         }
     }
 
@@ -146,6 +148,33 @@ impl AccessLog {
     }
 }
 
+/// Opens the log again at each SIGUSR1, which logrotate sends after a rename. Without a log the signal is ignored; its default
+/// action would end the process. Must be called on an arbiter.
+pub fn reopen_on_signal(log: Option<&AccessLog>) -> io::Result<()> {
+    let mut signals = signal(SignalKind::user_defined1())?;
+    if let Some(log) = log.cloned() {
+        actix_rt::spawn(async move {
+            while signals.recv().await.is_some() {
+                log.reopen();
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Checks that this process may write to a file or create it.
+pub(crate) fn check_writable(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(rustix::io::Errno::ISDIR.into()),
+        Ok(_) => Ok(rustix::fs::access(path, Access::WRITE_OK)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            Ok(rustix::fs::access(folder.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK)?)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 impl RefusalLog for AccessLog {
     fn refused(&self, refusal: &Refusal<'_>) {
         let entry = LogEntry {
@@ -156,6 +185,7 @@ impl RefusalLog for AccessLog {
             user_agent: None,
             range: None,
             began: None,
+            redirect: None,
         };
         self.end(&entry, refusal.end);
     }
@@ -176,6 +206,18 @@ pub struct LogEntry {
     range: Option<String>,
     /// `None` if the request was refused before its head was complete.
     began: Option<tokio::time::Instant>,
+    redirect: Option<RedirectEntry>,
+}
+
+/// The properties of a redirect that its line contains.
+#[derive(Debug, Serialize)]
+pub struct RedirectEntry {
+    /// The address of the chosen backend.
+    pub backend: String,
+    /// The reason of the choice, as a word.
+    pub reason: &'static str,
+    /// The other backends of the answer.
+    pub alternates: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -217,9 +259,17 @@ struct JsonLine<'a> {
     referer: Option<&'a str>,
     user_agent: Option<&'a str>,
     range: Option<&'a str>,
+    #[serde(flatten)]
+    redirect: Option<&'a RedirectEntry>,
 }
 
 impl LogEntry {
+    /// Adds the choice of a backend, and the address of a client behind a proxy.
+    #[must_use]
+    pub fn redirected(self, client: Option<IpAddr>, redirect: RedirectEntry) -> Self {
+        Self { client: client.or(self.client), redirect: Some(redirect), ..self }
+    }
+
     fn combined(&self, end: AnswerEnd, now: SystemTime) -> String {
         let mut line = match self.client {
             Some(client) => client.to_string(),
@@ -240,9 +290,13 @@ impl LogEntry {
         escape(self.referer.as_deref().unwrap_or("-").as_bytes(), &mut line);
         line.push_str("\" \"");
         escape(self.user_agent.as_deref().unwrap_or("-").as_bytes(), &mut line);
+        line.push('"');
+        if let Some(RedirectEntry { backend, reason, alternates }) = &self.redirect {
+            let _ = write!(line, " \"{backend}\" {reason} \"{}\"", alternates.join(" "));
+        }
         line.push_str(match end.completion {
-            Completion::Whole => "\"\n",
-            Completion::Aborted => "\" aborted\n",
+            Completion::Whole => "\n",
+            Completion::Aborted => " aborted\n",
         });
         line
     }
@@ -268,6 +322,7 @@ impl LogEntry {
             referer: self.referer.as_deref(),
             user_agent: self.user_agent.as_deref(),
             range: self.range.as_deref(),
+            redirect: self.redirect.as_ref(),
         };
         // The line holds strings and numbers only, so serialization cannot fail.
         serde_json::to_string(&line).unwrap_or_default() + "\n"
@@ -310,6 +365,7 @@ mod tests {
             user_agent: Some("x\u{1b}[31m\u{e9}".to_owned()),
             range: Some("bytes=0-1".to_owned()),
             began: Some(tokio::time::Instant::now()),
+            redirect: None,
         }
     }
 

@@ -1,0 +1,211 @@
+//! Notifications of other programs over HTTP: a backend is down for long, or no backend is usable.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use url::Url;
+
+use super::backends::BackendId;
+use super::health::State;
+use super::health::fleet::Mode;
+use super::ranking::publisher::TablePublisher;
+use super::ranking::table::RoutingTable;
+use super::wall_clock;
+use crate::http::client::{Request, Transport, TransportSettings};
+use crate::telemetry::chain;
+
+/// The interval at which the latest table is judged.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The number of notifications that wait for delivery. A later one is dropped and logged.
+const WAITING: usize = 256;
+
+/// The attempts to deliver a notification, with a pause that doubles from [`FIRST_PAUSE`].
+const ATTEMPTS: u32 = 6;
+
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The time limit of one attempt.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The receiver of notifications, and the rule for them.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    /// Receives a POST with JSON for each notification.
+    pub url: Url,
+    /// A backend that is down for a shorter time is not notified.
+    pub down_after: Duration,
+}
+
+/// The body of a notification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Notification {
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<String>,
+    reason: String,
+    /// The begin of the state.
+    #[serde(with = "wall_clock")]
+    since: SystemTime,
+}
+
+/// Decides about notifications. Pure.
+#[derive(Debug, Default)]
+struct Notifier {
+    /// The backends that were notified as down.
+    down: HashSet<BackendId>,
+    /// The time at which the last usable backend was lost.
+    without_backend_since: Option<SystemTime>,
+}
+
+impl Notifier {
+    /// The notifications for a table, now being `(now, wall)`.
+    fn observe(
+        &mut self,
+        table: &RoutingTable,
+        down_after: Duration,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Vec<Notification> {
+        let mut notifications = Vec::new();
+        let mut still_down = HashSet::new();
+        for entry in &table.entries {
+            let (id, health) = (entry.member.backend.id(), &entry.health);
+            let was_notified = self.down.contains(id);
+            let age = now.saturating_duration_since(health.since());
+            let event = match health.state() {
+                State::Down if was_notified => None,
+                State::Down if age >= down_after => Some("down"),
+                State::Up if was_notified => Some("up"),
+                _ => None,
+            };
+            if health.state() != State::Up && (was_notified || event.is_some()) {
+                still_down.insert(id.clone());
+            }
+            notifications.extend(event.map(|event| Notification {
+                event,
+                backend: Some(id.to_string()),
+                reason: health.reason().to_string(),
+                since: wall.checked_sub(age).unwrap_or(wall),
+            }));
+        }
+        // Backends that left the list are forgotten.
+        self.down = still_down;
+        let is_without = table.mode == Mode::Nothing;
+        let event = match (self.without_backend_since, is_without) {
+            (None, true) => Some(("no-backend", wall)),
+            (Some(since), false) => Some(("backend-again", since)),
+            _ => None,
+        };
+        self.without_backend_since = is_without.then(|| self.without_backend_since.unwrap_or(wall));
+        let reason = table.mode.to_string();
+        notifications.extend(event.map(|(event, since)| Notification {
+            event,
+            backend: None,
+            reason,
+            since,
+        }));
+        notifications
+    }
+}
+
+/// Notifies the receiver of every event. Must run on an arbiter, because the HTTP client starts local tasks.
+pub async fn notify(webhook: Webhook, publisher: Arc<TablePublisher>) {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    actix_rt::spawn(deliver(webhook.url, receiver));
+    let mut notifier = Notifier::default();
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let table = publisher.latest();
+        for notification in notifier.observe(&table, webhook.down_after, Instant::now(), SystemTime::now()) {
+            if let Err(error) = sender.try_send(notification) {
+                tracing::error!(%error, "a notification was dropped, because the receiver of the webhook is too slow");
+            }
+        }
+    }
+}
+
+async fn deliver(url: Url, mut notifications: mpsc::Receiver<Notification>) {
+    let transport =
+        Transport::new(TransportSettings { connect_timeout: TIMEOUT, ..TransportSettings::default() });
+    while let Some(notification) = notifications.recv().await {
+        // It holds text only, so serialization cannot fail.
+        let body = serde_json::to_vec(&notification).unwrap_or_default();
+        let request = Request::post_json(url.clone(), body);
+        for attempt in 0..ATTEMPTS {
+            let answer = tokio::time::timeout(TIMEOUT, transport.send(&request)).await;
+            let reason = match answer {
+                Ok(Ok(answer)) if (200..300).contains(&answer.head.status) => break,
+                Ok(Ok(answer)) => format!("it answered with status {}", answer.head.status),
+                Ok(Err(error)) => chain(&error),
+                Err(_) => format!("no answer within {}", humantime::format_duration(TIMEOUT)),
+            };
+            if attempt + 1 == ATTEMPTS {
+                tracing::error!(
+                    reason,
+                    event = notification.event,
+                    "a notification cannot be delivered to the webhook"
+                );
+            } else {
+                tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(attempt)).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    use super::*;
+    use crate::balancer::backends::list;
+    use crate::balancer::health::{FailureKind, HealthCheckConfig, ProbeFailure, ProbeOutcome};
+    use crate::balancer::policy::{LoadSlab, MonotonicClock, PolicyName};
+    use crate::balancer::ranking::table::{BackendEntry, Member};
+
+    #[test]
+    fn a_backend_is_notified_after_a_time_and_once_and_so_is_its_return() {
+        let health_check = HealthCheckConfig {
+            fall: 1,
+            rise: 1,
+            interval: Duration::from_secs(2),
+            backoff_max: Duration::from_secs(30),
+            slow_start: Duration::ZERO,
+        };
+        let (start, took) = (Instant::now(), Duration::from_millis(1));
+        let up = || ProbeOutcome::Success { connect: took, first_byte: took, total: took, report: None };
+        let down =
+            || ProbeOutcome::Failure(ProbeFailure { kind: FailureKind::Refused, detail: String::new() });
+        let clock = MonotonicClock::new(start);
+        let backend = list::parse(b"a:1").backends.remove(0);
+        let mut entries = [BackendEntry::new(Member::new(backend, &mut LoadSlab::default()), start)];
+        let mut notifier = Notifier::default();
+        let mut random = SmallRng::seed_from_u64(1);
+        let mut observe = |seconds: u64, outcome: ProbeOutcome| {
+            let now = start + Duration::from_secs(seconds);
+            let _ = entries[0].observe(&outcome, &health_check, &clock, now);
+            let name = PolicyName::Random;
+            let table = RoutingTable::build(0, &mut entries, name, &health_check, &clock, now, &mut random);
+            let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            let notifications = notifier.observe(&table, Duration::from_mins(5), now, wall);
+            let shown = |notification: &Notification| {
+                format!("{} {}", notification.event, wall_clock::text(notification.since))
+            };
+            notifications.iter().map(shown).collect::<Vec<_>>()
+        };
+        assert_eq!(observe(0, up()), Vec::<String>::new());
+        assert_eq!(observe(10, down()), ["no-backend 1970-01-01T00:00:10Z"]);
+        assert_eq!(observe(309, down()), Vec::<String>::new());
+        assert_eq!(observe(310, down()), ["down 1970-01-01T00:00:10Z"]);
+        assert_eq!(observe(311, down()), Vec::<String>::new());
+        assert_eq!(observe(320, up()), ["up 1970-01-01T00:05:20Z", "backend-again 1970-01-01T00:00:10Z"]);
+        // A short failure is not notified.
+        assert_eq!(observe(330, down()).len(), 1);
+        assert_eq!(observe(340, up()).len(), 1);
+    }
+}
