@@ -203,8 +203,13 @@ impl Balancer {
         );
         let mut metrics = BalancerMetrics::default();
         let publisher = Arc::new(TablePublisher::new(first, metrics.tables_lost.clone()));
-        let lost = access_log.as_ref().map(AccessLog::lost).unwrap_or_default();
-        metrics.observe(Arc::clone(&publisher), Arc::clone(&orders), lost, settings.metrics_backends);
+        let log_lines_lost = access_log.as_ref().map(AccessLog::lost).unwrap_or_default();
+        metrics.observe(
+            Arc::clone(&publisher),
+            Arc::clone(&orders),
+            log_lines_lost,
+            settings.metrics_backends,
+        );
         let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
         let ranking = RankingPlan {
             publisher: Arc::clone(&publisher),

@@ -292,8 +292,9 @@ fn a_loss_of_orders_raises_an_alarm_until_it_is_acknowledged() {
 fn an_order_that_cannot_be_stored_is_refused() {
     let balancer = Operated::start(&[]);
     let state = balancer.folder.path().join("state");
-    // Root ignores modes, so a folder with the name of the new file makes the write fail.
-    std::fs::create_dir(state.join("orders.backup.json.new")).unwrap();
+    // Root ignores modes, so a folder in the place of the file makes the write fail.
+    std::fs::remove_file(state.join("orders.backup.json")).unwrap();
+    std::fs::create_dir(state.join("orders.backup.json")).unwrap();
     let output = balancer.command(&["drain", &balancer.name(0)]);
     assert_eq!(output.status.code(), Some(1));
     assert!(

@@ -66,7 +66,7 @@ pub enum AdminError {
 
 /// The part of a problem (RFC 9457) for people.
 #[derive(Deserialize)]
-struct Problem {
+struct ProblemDetail {
     detail: String,
 }
 
@@ -130,7 +130,7 @@ impl AdminClient {
         let (status, body) = answered.map_err(unreachable)?;
         if !(200..300).contains(&status) {
             return Err(match serde_json::from_slice(&body) {
-                Ok(Problem { detail }) => AdminError::Refused { detail },
+                Ok(ProblemDetail { detail }) => AdminError::Refused { detail },
                 Err(_) => other(format!("it answered with status {status}")),
             });
         }

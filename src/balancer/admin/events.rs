@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::balancer::backends::BackendId;
-use crate::balancer::history::{Availability, Change, Event};
+use crate::balancer::history::{AvailabilityShares, Change, HistoryEvent};
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 
 /// The number of events in an answer, if the request names no limit.
@@ -30,7 +30,7 @@ pub struct BackendEvent {
     pub backend: String,
     /// The event.
     #[serde(flatten)]
-    pub event: Event,
+    pub event: HistoryEvent,
 }
 
 /// The availability of one backend, 0 to 1.
@@ -40,7 +40,7 @@ pub struct BackendAvailability {
     pub backend: String,
     /// The shares.
     #[serde(flatten)]
-    pub availability: Availability,
+    pub availability: AvailabilityShares,
 }
 
 impl EventReport {
@@ -54,14 +54,14 @@ impl EventReport {
     ) -> Self {
         let is_wanted = |entry: &&BackendEntry| backend.is_none_or(|id| entry.member.backend.id() == id);
         let entries = || table.entries.iter().filter(is_wanted);
-        let mut events: Vec<(&BackendEntry, &Event)> =
+        let mut events: Vec<(&BackendEntry, &HistoryEvent)> =
             entries().flat_map(|entry| entry.history.events().map(move |event| (entry, event))).collect();
         // The sort is stable, and the events of one backend are in order.
         events.sort_by_key(|(_, event)| event.time);
         let latest = events.iter().rev().take(limit.unwrap_or(DEFAULT_LIMIT).min(MOST_EVENTS));
-        let event = |(entry, event): &(&BackendEntry, &Event)| BackendEvent {
+        let event = |(entry, event): &(&BackendEntry, &HistoryEvent)| BackendEvent {
             backend: entry.member.backend.id().to_string(),
-            event: Event::clone(event),
+            event: HistoryEvent::clone(event),
         };
         let availability = |entry: &BackendEntry| BackendAvailability {
             backend: entry.member.backend.id().to_string(),
@@ -85,7 +85,7 @@ impl EventReport {
         let share =
             |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.3} %", share * 100.0));
         let availability = self.availability.iter().map(|BackendAvailability { backend, availability }| {
-            let Availability { day, week, month } = *availability;
+            let AvailabilityShares { day, week, month } = *availability;
             format!(
                 "{backend}  available: 1 day {}, 7 days {}, 30 days {}\n",
                 share(day),

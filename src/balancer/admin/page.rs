@@ -63,7 +63,17 @@ pub(super) fn content(report: &StatusReport, now: SystemTime) -> String {
 
 fn put_row(html: &mut String, backend: &BackendStatus, now: SystemTime) {
     let BackendStatus {
-        address, state, reason, since, traffic, share, redirects, response_ms, orders, ..
+        address,
+        state,
+        reason,
+        since,
+        traffic,
+        share,
+        redirects,
+        response_ms,
+        orders,
+        drained_in_seconds,
+        ..
     } = backend;
     let latency = response_ms.map_or_else(|| "-".to_owned(), |time| format!("{time:.1} ms"));
     let address = escaped(address);
@@ -86,6 +96,9 @@ fn put_row(html: &mut String, backend: &BackendStatus, now: SystemTime) {
     }
     for order in orders {
         let _ = write!(html, "; order: {}", escaped(&order.to_string()));
+    }
+    if let Some(seconds) = drained_in_seconds {
+        let _ = write!(html, "; its last download ends in about {seconds:.0} s");
     }
     let _ = writeln!(
         html,
@@ -142,6 +155,7 @@ mod tests {
             first_byte_ms: None,
             total_ms: None,
             in_flight: None,
+            drained_in_seconds: None,
             orders: Vec::new(),
             weight: 1,
             tier: 0,

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::api::OrderAnswer;
 use super::client::{AdminClient, AdminError};
 use super::events::EventReport;
 use super::status::{BackendStatus, StatusReport};
@@ -117,13 +117,6 @@ pub fn weight(arguments: &WeightArguments) -> Result<(), QueryError> {
         OrderedWeight::Number(weight) => Some(weight),
     };
     give(&arguments.order, OrderName::Weight, weight, arguments.until.as_ref(), false)
-}
-
-/// The answer to an order.
-#[derive(Deserialize)]
-struct OrderAnswer {
-    backends: Vec<String>,
-    durable: bool,
 }
 
 fn give(

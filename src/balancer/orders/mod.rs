@@ -53,13 +53,13 @@ pub enum OrderName {
 /// A valid order that is not in force yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
-    command: Command,
+    command: OrderEffect,
     note: String,
     until: Option<SystemTime>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Command {
+enum OrderEffect {
     Override(Override),
     EndWithdrawal,
     EndWeight,
@@ -115,12 +115,12 @@ impl OrderRequest {
             return Err("only the order weight has a weight".to_owned());
         }
         let command = match (order, weight) {
-            (OrderName::Drain, _) => Command::Override(Override::Drain),
-            (OrderName::Disable, _) => Command::Override(Override::Disable),
-            (OrderName::Enable, _) => Command::EndWithdrawal,
-            (OrderName::Weight, None) => Command::EndWeight,
+            (OrderName::Drain, _) => OrderEffect::Override(Override::Drain),
+            (OrderName::Disable, _) => OrderEffect::Override(Override::Disable),
+            (OrderName::Enable, _) => OrderEffect::EndWithdrawal,
+            (OrderName::Weight, None) => OrderEffect::EndWeight,
             (OrderName::Weight, Some(weight)) if (1..=MAX_WEIGHT).contains(&weight) => {
-                Command::Override(Override::Weight { weight })
+                OrderEffect::Override(Override::Weight { weight })
             }
             (OrderName::Weight, Some(_)) => {
                 return Err(format!(
@@ -129,7 +129,7 @@ impl OrderRequest {
             }
         };
         let until = until.map(|until| wall_clock::parse_end(&until, now)).transpose()?;
-        if until.is_some() && !matches!(command, Command::Override(_)) {
+        if until.is_some() && !matches!(command, OrderEffect::Override(_)) {
             return Err("only an order that overrides the list has an end".to_owned());
         }
         let note = note.unwrap_or_default();
@@ -143,9 +143,9 @@ impl OrderRequest {
 impl fmt::Display for Order {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.command {
-            Command::Override(effect) => effect.fmt(formatter)?,
-            Command::EndWithdrawal => formatter.write_str("enable")?,
-            Command::EndWeight => formatter.write_str("weight of the list")?,
+            OrderEffect::Override(effect) => effect.fmt(formatter)?,
+            OrderEffect::EndWithdrawal => formatter.write_str("enable")?,
+            OrderEffect::EndWeight => formatter.write_str("weight of the list")?,
         }
         put_reason(formatter, self.until, &self.note)
     }
@@ -238,15 +238,15 @@ impl OrderBook {
     ) -> Result<Self, TooManyOrders> {
         let mut book = self.clone();
         let is_weight = match order.command {
-            Command::Override(effect) => effect.is_weight(),
-            Command::EndWithdrawal => false,
-            Command::EndWeight => true,
+            OrderEffect::Override(effect) => effect.is_weight(),
+            OrderEffect::EndWithdrawal => false,
+            OrderEffect::EndWeight => true,
         };
         for backend in backends {
             let known = book.0.get(backend).map(|orders| orders.to_vec()).unwrap_or_default();
             let mut orders: Vec<_> =
                 known.into_iter().filter(|order| order.effect.is_weight() != is_weight).collect();
-            if let Command::Override(effect) = order.command {
+            if let OrderEffect::Override(effect) = order.command {
                 let (note, until) = (order.note.clone(), order.until);
                 orders.push(StandingOrder {
                     effect,

@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{Order, OrderBook, OrderRecord, TooManyOrders};
 use crate::balancer::backends::BackendId;
-use crate::balancer::state::{Content, STATE_FILE, StateFolder};
+use crate::balancer::state::{FileContent, STATE_FILE, StateFolder};
 
 const FILE: &str = "orders.json";
 
@@ -28,12 +28,12 @@ const VERSION: u32 = 1;
 
 /// The body of the file. Unknown members are ignored.
 #[derive(Serialize)]
-struct Body {
+struct OrdersFile {
     orders: Vec<OrderRecord>,
 }
 
 #[derive(Deserialize)]
-struct ReadBody {
+struct ReadOrdersFile {
     orders: Vec<serde_json::Value>,
 }
 
@@ -146,7 +146,7 @@ impl Orders {
 }
 
 fn store(folder: &StateFolder, book: &OrderBook) -> io::Result<()> {
-    let body = serde_json::to_vec_pretty(&Body { orders: book.records() })?;
+    let body = serde_json::to_vec_pretty(&OrdersFile { orders: book.records() })?;
     folder.write(BACKUP, VERSION, &body)?;
     folder.write(FILE, VERSION, &body)
 }
@@ -156,7 +156,7 @@ fn load(folder: &StateFolder) -> OrderBook {
     let mut damaged = Vec::new();
     for name in [FILE, BACKUP] {
         match folder.read(name) {
-            Content::Valid { version, body } => match serde_json::from_slice::<ReadBody>(&body) {
+            FileContent::Valid { version, body } => match serde_json::from_slice::<ReadOrdersFile>(&body) {
                 Ok(body) => {
                     let (book, unreadable) = OrderBook::from_records(body.orders);
                     if unreadable > 0 {
@@ -176,8 +176,8 @@ fn load(folder: &StateFolder) -> OrderBook {
                     damaged.push(format!("{name}: {error}"));
                 }
             },
-            Content::Missing => damaged.push(format!("{name} is missing")),
-            Content::Damaged(reason) => {
+            FileContent::Missing => damaged.push(format!("{name} is missing")),
+            FileContent::Damaged(reason) => {
                 folder.set_aside(name, &reason);
                 damaged.push(format!("{name}: {reason}"));
             }

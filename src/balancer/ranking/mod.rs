@@ -121,7 +121,7 @@ impl RankingActor {
         let known = self.entries.drain(..).map(|entry| (entry.member.backend.id().clone(), entry));
         let mut known: HashMap<BackendId, BackendEntry> = known.collect();
         let slab = &mut self.slab;
-        let orders = &self.orders;
+        let (orders, backends) = (&self.orders, self.listed.len());
         let entry = |backend: &Backend| {
             let mut entry = match known.remove(backend.id()) {
                 Some(mut entry) => {
@@ -131,7 +131,7 @@ impl RankingActor {
                 None => BackendEntry::new(Member::new(backend.clone(), slab), now),
             };
             if entry.obey(orders.of(backend.id()), now, wall) {
-                entry.record_orders(wall);
+                entry.record_orders(wall, backends);
             }
             entry
         };
@@ -226,7 +226,7 @@ impl Handler<ProbeResult> for RankingActor {
         let before = entry.estimate;
         let transition = entry.observe(&result.outcome, &health_check, &self.plan.clock, now);
         if let Some(transition) = transition {
-            entry.record(transition, SystemTime::now());
+            entry.record(transition, SystemTime::now(), self.indexes.len());
             log(entry, transition);
         }
         log_reports(entry, &before);

@@ -155,23 +155,23 @@ impl BackendEntry {
         self.redirects = count;
     }
 
-    /// Adds a change of state to the history.
-    pub fn record(&mut self, Transition { from, to }: Transition, wall: SystemTime) {
+    /// Adds a change of state to the history. The list has `backends` backends.
+    pub fn record(&mut self, Transition { from, to }: Transition, wall: SystemTime, backends: usize) {
         let cause = self.health.reason().to_string();
         let history = Arc::make_mut(&mut self.history);
         history.count(from, wall);
-        history.record(wall, Change::State { from, to }, &cause);
+        history.record(wall, Change::State { from, to }, &cause, backends);
     }
 
     /// Adds the orders in force to the history, after a change.
-    pub fn record_orders(&mut self, wall: SystemTime) {
+    pub fn record_orders(&mut self, wall: SystemTime, backends: usize) {
         let orders = self.orders.as_deref().unwrap_or_default();
         let texts: Vec<String> = orders.iter().map(ToString::to_string).collect();
         let latest = orders.iter().max_by_key(|order| order.given_at);
         let cause =
             latest.map_or("the last order ended".to_owned(), |order| format!("by {}", order.given_by));
         let change = Change::Orders { orders: texts.join("; ") };
-        Arc::make_mut(&mut self.history).record(wall, change, &cause);
+        Arc::make_mut(&mut self.history).record(wall, change, &cause, backends);
     }
 
     /// The order that excludes it from the selection.

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
-use super::snapshot::{Memory, Snapshot};
-use super::{Content, STATE_FILE, StateFolder};
+use super::snapshot::{RememberedState, Snapshot};
+use super::{FileContent, STATE_FILE, StateFolder};
 use crate::balancer::health::State;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::RoutingTable;
@@ -27,20 +27,20 @@ const INTERVAL_PER_BACKEND: Duration = Duration::from_micros(200);
 
 /// Reads the remembered state. A file that is not usable is moved aside.
 #[must_use]
-pub fn load(folder: &StateFolder) -> Memory {
+pub fn load(folder: &StateFolder) -> RememberedState {
     let reason = match folder.read(STATE_FILE) {
-        Content::Missing => return Memory::default(),
-        Content::Damaged(reason) => reason,
-        Content::Valid { version: VERSION, body } => match serde_json::from_slice::<Snapshot>(&body) {
+        FileContent::Missing => return RememberedState::default(),
+        FileContent::Damaged(reason) => reason,
+        FileContent::Valid { version: VERSION, body } => match serde_json::from_slice::<Snapshot>(&body) {
             Ok(snapshot) => return snapshot.into_memory(),
             Err(error) => error.to_string(),
         },
-        Content::Valid { version, .. } => {
+        FileContent::Valid { version, .. } => {
             format!("another version of fingerpost wrote it (format {version})")
         }
     };
     folder.set_aside(STATE_FILE, &reason);
-    Memory::default()
+    RememberedState::default()
 }
 
 /// Writes the state of the backends of a table.

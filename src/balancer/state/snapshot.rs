@@ -52,20 +52,20 @@ impl Snapshot {
 
     /// The remembered state, by backend.
     #[must_use]
-    pub fn into_memory(self) -> Memory {
+    pub fn into_memory(self) -> RememberedState {
         let backends = self.backends.into_iter().map(|backend| (backend.backend.clone(), backend));
-        Memory { saved_at: self.saved_at, backends: backends.collect() }
+        RememberedState { saved_at: self.saved_at, backends: backends.collect() }
     }
 }
 
 /// The remembered state of backends that have not been restored yet.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct RememberedState {
     saved_at: Duration,
     backends: HashMap<String, RememberedBackend>,
 }
 
-impl Memory {
+impl RememberedState {
     /// Restores the state of a backend before its first probe, if it is known; now being `(now, wall)`.
     pub fn restore(&mut self, entry: &mut BackendEntry, now: Instant, wall: SystemTime) {
         let id: &BackendId = entry.member.backend.id();
