@@ -26,6 +26,7 @@ pub mod cli;
 pub mod client;
 pub mod file_server;
 pub mod http;
+pub mod load_report;
 pub mod open_files;
 pub mod settings;
 pub mod supervision;

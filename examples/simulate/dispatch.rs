@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fingerpost::balancer::health::ProbeOutcome;
-use fingerpost::balancer::load_report::LoadReport;
 use fingerpost::balancer::policy::{
     self, BackendLoad, Candidate, LoadSlab, MonotonicClock, PickRequest, Picks, Policy, PolicyName,
     Timestamp, identity,
 };
 use fingerpost::balancer::ranking::estimate::Estimate;
+use fingerpost::load_report::LoadReport;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;

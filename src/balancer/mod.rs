@@ -2,7 +2,7 @@
 //!
 //! - [`backends`]: the list of backends, and its changes while the balancer runs.
 //! - `probe_manager`, [`probe`]: one `ProbeActor` for each backend of the list.
-//! - [`health`], [`load_report`], [`ranking`]: `RankingActor` makes routing tables from probe results and load reports.
+//! - [`health`], [`ranking`]: `RankingActor` makes routing tables from probe results and load reports.
 //! - [`expectation`]: the content that probes expect.
 //! - [`policy`]: the choice of a backend from a table.
 //! - [`redirect`]: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
@@ -46,7 +46,6 @@ pub mod backends;
 pub mod builder;
 pub mod expectation;
 pub mod health;
-pub mod load_report;
 pub mod policy;
 pub mod probe;
 mod probe_manager;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::balancer::load_report::{LoadReport, MOST_COUNTED};
 use crate::http::transport::Completion;
+use crate::load_report::{LoadReport, MOST_COUNTED};
 
 /// Minimum time over which the byte rate is measured.
 const RATE_WINDOW: Duration = Duration::from_secs(1);

@@ -29,8 +29,8 @@ use super::rewrite::Rewritten;
 use super::root::{FileState, OpenError};
 use super::store::{Content, FoundFile};
 use super::variants::Representation;
-use crate::balancer::load_report;
 use crate::http::transport::{DirectBody, FileGuard, Passage};
+use crate::load_report;
 
 const LOAD_REPORT: HeaderName = HeaderName::from_static(load_report::HEADER);
 

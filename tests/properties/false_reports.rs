@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use fingerpost::balancer::backends::list;
 use fingerpost::balancer::health::{HealthCheckConfig, ProbeOutcome};
-use fingerpost::balancer::load_report;
 use fingerpost::balancer::policy::{LoadSlab, MonotonicClock, PickRequest, Picks, PolicyName};
 use fingerpost::balancer::ranking::table::{BackendEntry, Member, RoutingTable};
+use fingerpost::load_report;
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;

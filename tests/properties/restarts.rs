@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use fingerpost::balancer::backends::list;
 use fingerpost::balancer::health::{FailureKind, ProbeFailure, ProbeOutcome};
-use fingerpost::balancer::load_report::LoadReport;
 use fingerpost::balancer::policy::{LoadSlab, MonotonicClock};
 use fingerpost::balancer::ranking::table::{BackendEntry, Member};
+use fingerpost::load_report::LoadReport;
 use proptest::prelude::*;
 use tokio::time::Instant;
 

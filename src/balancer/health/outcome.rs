@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::balancer::load_report::LoadReport;
+use crate::load_report::LoadReport;
 
 /// The outcome of one probe. Only a 200 with a complete body is a success, so a fast error is never measured as a fast
 /// answer.
