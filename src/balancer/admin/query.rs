@@ -6,7 +6,7 @@ use url::Url;
 
 use crate::balancer::admin::status::StatusReport;
 use crate::cli::StatusArguments;
-use crate::http::client::{Request, Transport, TransportError, TransportSettings};
+use crate::http::client::{HttpClient, Request, TransportError, TransportSettings};
 use crate::settings::SettingsError;
 use crate::telemetry::{self, OutputError};
 
@@ -81,7 +81,7 @@ async fn fetch(url: &str) -> Result<Vec<u8>, QueryError> {
     let reading = async {
         let address = Url::parse(url).map_err(|error| unreachable(error.to_string()))?;
         let transport =
-            Transport::new(TransportSettings { connect_timeout: TIMEOUT, ..TransportSettings::default() });
+            HttpClient::new(TransportSettings { connect_timeout: TIMEOUT, ..TransportSettings::default() });
         let broken = |error: TransportError| unreachable(telemetry::chain(&error));
         let mut answer = transport.send(&Request::get(address)).await.map_err(broken)?;
         if !(200..300).contains(&answer.head.status) {

@@ -12,10 +12,10 @@ use crate::balancer::admin::metrics::ReportMetrics;
 use crate::balancer::backends::BackendId;
 use crate::balancer::expectation::Expectation;
 use crate::balancer::health::{FailureKind, ProbeFailure, ProbeOutcome};
-use crate::balancer::load_report::{self, LoadReport};
 use crate::balancer::probe::ProbePlan;
 use crate::http::client::head::Head;
-use crate::http::client::{Answer, ConnectionUse, Request, Transport, TransportError, TransportSettings};
+use crate::http::client::{Answer, ConnectionUse, HttpClient, Request, TransportError, TransportSettings};
+use crate::load_report::{self, LoadReport};
 use crate::telemetry::chain;
 
 /// The largest body of a probe answer, in bytes.
@@ -26,7 +26,7 @@ const GRACE: Duration = Duration::from_millis(5);
 
 /// Probes one backend. Not `Send`, because the client of awc is not.
 pub struct Prober {
-    transport: Transport,
+    transport: HttpClient,
     /// `None` if backend and path do not form a URL.
     request: Option<Request>,
     timeout: Duration,
@@ -47,7 +47,7 @@ impl Prober {
             ..Request::get(url).with("User-Agent", concat!("fingerpost/", env!("CARGO_PKG_VERSION")))
         });
         Self {
-            transport: Transport::with_resolver(settings, plan.resolver.clone()),
+            transport: HttpClient::with_resolver(settings, plan.resolver.clone()),
             request,
             timeout: plan.timeout,
             reports: plan.reports.clone(),

@@ -1,7 +1,7 @@
 //! The HTTP/1.1 client of downloads, probes and `fingerpost status`: one exchange at a time over awc.
 //!
 //! ```text
-//! Transport::send -> awc::Client -> awc's pool -> Dialer: names, addresses, proxy, TLS -> Wire -> socket
+//! HttpClient::send -> awc::Client -> awc's pool -> Dialer: names, addresses, proxy, TLS -> Wire -> socket
 //! ```
 //!
 //! awc writes requests, pools connections and decodes bodies. Below awc, a [`wire`] limits and normalises the bytes
@@ -10,10 +10,10 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use fingerpost::http::client::{Request, Transport, TransportSettings};
+//! use fingerpost::http::client::{HttpClient, Request, TransportSettings};
 //!
-//! let transport = Transport::new(TransportSettings::default());
-//! let mut answer = transport.send(&Request::get("http://127.0.0.1:8080/plshelp.txt".parse()?)).await?;
+//! let client = HttpClient::new(TransportSettings::default());
+//! let mut answer = client.send(&Request::get("http://127.0.0.1:8080/plshelp.txt".parse()?)).await?;
 //! println!("{}", answer.head.status);
 //! while let Some(bytes) = answer.chunk().await? {
 //!     println!("{} bytes", bytes.len());
@@ -176,7 +176,7 @@ fn without_credentials(url: &Url) -> String {
 ///
 /// It requires a thread of an `actix_rt` system, because awc starts local tasks.
 #[derive(Clone)]
-pub struct Transport {
+pub struct HttpClient {
     shared: Rc<TransportState>,
 }
 
@@ -190,13 +190,13 @@ struct TransportState {
     busy: Rc<Cell<usize>>,
 }
 
-impl std::fmt::Debug for Transport {
+impl std::fmt::Debug for HttpClient {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Transport").field("dialer", &self.shared.dialer).finish_non_exhaustive()
+        formatter.debug_struct("HttpClient").field("dialer", &self.shared.dialer).finish_non_exhaustive()
     }
 }
 
-impl Transport {
+impl HttpClient {
     /// A transport without connections and with its own resolver.
     #[must_use]
     pub fn new(settings: TransportSettings) -> Self {
