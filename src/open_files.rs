@@ -5,8 +5,6 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::http::transport::REFUSED_AT_ONCE;
-
 /// The number of open files that a program needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Need {
@@ -33,8 +31,7 @@ impl Need {
     pub fn new(workers: usize, most_besides: u64, origin: SettingsOrigin) -> Self {
         // Measured: 28, and 4 for each worker.
         let start = 40 + 4 * workers as u64;
-        let most = start.saturating_add(REFUSED_AT_ONCE as u64).saturating_add(most_besides);
-        Self { start, most, origin }
+        Self { start, most: start.saturating_add(most_besides), origin }
     }
 
     /// The need of `programs` equal programs in one process.

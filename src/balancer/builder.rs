@@ -10,7 +10,7 @@ use super::backends::{Backend, list};
 use super::policy::PolicyName;
 use super::settings::{BalancerSettings, RawBalancerSettings};
 use super::{BackendSource, Balancer, StartError};
-use crate::settings::{self, Variables};
+use crate::settings;
 
 /// Settings of a [`Balancer`]. `config/default.toml` explains them and has their defaults. Configuration files and
 /// environment variables have no effect.
@@ -104,7 +104,7 @@ impl Builder {
     /// # Panics
     /// Outside of an actix `System`; `#[actix_web::main]` creates one.
     pub fn start(self) -> Result<Balancer, StartError> {
-        let raw: RawBalancerSettings = settings::from_text("", Variables::Ignored, self.changes)?.balancer;
+        let raw: RawBalancerSettings = settings::section("balancer", self.changes)?;
         let settings = BalancerSettings::try_from(raw)?;
         let source = match self.list_file {
             Some(path) => BackendSource::File(Follower::open(path)?),

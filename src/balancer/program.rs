@@ -1,4 +1,4 @@
-//! `fingerpost balancer`: a [`Balancer`] with listeners, admin pages, signals and the service manager.
+//! The balancer of `fingerpost balancer` and `fingerpost up`: a [`Balancer`] with listeners and admin pages.
 
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -6,70 +6,35 @@ use std::rc::Rc;
 use actix_service::{fn_factory, map_config};
 use actix_web::App;
 use actix_web::dev::AppConfig;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::admin::{self, Admin};
 use super::backends::watch::{Follower, ListError};
 use super::redirect::mount::RedirectWorker;
 use super::settings::BalancerSettings;
-use super::{BackendSource, Balancer, StartError};
-use crate::cli::BalancerArguments;
+use super::{BackendSource, Balancer};
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::Pages;
-use crate::http::stop::{Interrupts, StopHandle};
+use crate::http::stop::StopHandle;
 use crate::http::transport::{FastPath, Limits, Transport};
-use crate::open_files::{self, TooFewFiles};
-use crate::settings::SettingsError;
 use crate::supervision::SupervisionFailure;
-use crate::systemd::{PassedError, PassedSockets, ServiceState};
+use crate::systemd::{self, PassedSockets, ServiceState};
 use crate::telemetry::print_line;
 
 /// An error that prevents or ends a run of the program.
 #[derive(Debug, thiserror::Error)]
 pub enum BalancerError {
-    /// A setting is invalid.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// The balancer cannot start.
-    #[error(transparent)]
-    Start(#[from] StartError),
     /// The list cannot be read at the start.
     #[error(transparent)]
     List(#[from] ListError),
     /// A port cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The service manager passed unusable sockets.
-    #[error(transparent)]
-    Passed(#[from] PassedError),
-    /// The limit of open files is too low.
-    #[error(transparent)]
-    TooFewFiles(#[from] TooFewFiles),
     /// A thread cannot be started, or a signal handler cannot be installed.
     #[error("cannot start the balancer")]
     System(#[from] std::io::Error),
     /// An actor panicked too often.
     #[error(transparent)]
     Failed(#[from] SupervisionFailure),
-}
-
-/// Runs `fingerpost balancer` until a signal stops it.
-pub fn command(arguments: &BalancerArguments) -> Result<(), BalancerError> {
-    // Must be first: `take` changes the environment, and the passed descriptors must not be reused.
-    let passed = PassedSockets::take()?;
-    let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
-    let settings = BalancerSettings::try_from(raw.balancer)?;
-    let (grace, need) = (settings.shutdown_timeout, settings.open_files());
-    let program = Program::build(settings, passed)?;
-    open_files::provide(need)?;
-    actix::System::new().block_on(async {
-        let stop = StopHandle::default();
-        let interrupts = Interrupts::listen()?;
-        // Tools that rotate logs send SIGUSR1, which by default ends a process. The balancer has no log file to reopen.
-        let _rotations = signal(SignalKind::user_defined1())?;
-        actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
-        program.run(BalancerAddresses::announce, stop).await
-    })
 }
 
 /// A balancer program with open ports and a list, ready to run.
@@ -95,7 +60,7 @@ impl BalancerAddresses {
     pub fn announce(&self) {
         print_line(format_args!("Admin interface at http://{}/", self.admin));
         self.clients.iter().for_each(Address::announce);
-        crate::systemd::notify(ServiceState::Ready);
+        systemd::notify(ServiceState::Ready);
     }
 }
 

@@ -15,6 +15,7 @@ use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::redirect::answer::RedirectStatus;
 use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
 use crate::http::listener::ListenAddress;
+use crate::http::transport::REFUSED_AT_ONCE;
 use crate::open_files::{Need, SettingsOrigin};
 use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 
@@ -217,11 +218,13 @@ impl BalancerSettings {
     /// The need of open files: one for each connection and probe.
     #[must_use]
     pub fn open_files(&self) -> Need {
-        let is_default = settings::defaults().is_some_and(|defaults| {
+        let defaults = settings::section("balancer", Vec::new());
+        let is_default = defaults.is_ok_and(|defaults: RawBalancerSettings| {
             (self.max_connections, self.probe_concurrency)
-                == (defaults.balancer.max_connections, defaults.balancer.probe_concurrency)
+                == (defaults.max_connections, defaults.probe_concurrency)
         });
-        let most = (self.max_connections as u64).saturating_add(self.probe_concurrency as u64);
+        let connections = self.max_connections.saturating_add(REFUSED_AT_ONCE);
+        let most = (connections as u64).saturating_add(self.probe_concurrency as u64);
         Need::new(self.workers, most, if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set })
     }
 }
@@ -238,10 +241,11 @@ fn is_probe_path(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::load;
 
     fn with_probe_path(path: &str) -> Result<BalancerSettings, SettingsError> {
-        load(None, vec![("balancer.probe_path", path.to_owned())]).unwrap().balancer.try_into()
+        let raw: RawBalancerSettings =
+            settings::section("balancer", vec![("balancer.probe_path", path.to_owned())]).unwrap();
+        raw.try_into()
     }
 
     #[test]

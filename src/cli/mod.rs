@@ -5,9 +5,10 @@
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, PossibleValuesParser, StringValueParser, TypedValueParser};
-use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::{settings, telemetry};
+use crate::settings;
+use crate::telemetry::{self, LogFormat};
 
 mod balancer;
 mod check;
@@ -96,15 +97,6 @@ pub struct HelpArguments {
     /// Print the version
     #[arg(short = 'V', long, global = true, action = ArgAction::Version, help_heading = GENERAL)]
     version: Option<bool>,
-}
-
-/// The format of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// One line of text per event, coloured on a terminal.
-    Text,
-    /// One JSON object per event.
-    Json,
 }
 
 /// The commands.

@@ -59,14 +59,11 @@ pub mod validators;
 mod variants;
 mod walk_beneath;
 
-use crate::cli::ServerArguments;
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::{Pages, PagesError};
-use crate::http::stop::{Interrupts, StopHandle};
+use crate::http::stop::StopHandle;
 use crate::http::transport::{FastPath, RefusalLog, Transport};
-use crate::open_files::{self, TooFewFiles};
-use crate::settings::SettingsError;
-use crate::systemd::{PassedError, PassedSockets, ServiceState};
+use crate::systemd::{self, PassedSockets, ServiceState};
 use crate::telemetry::print_line;
 use access_log::{AccessLog, AccessLogError};
 use digests::DigestService;
@@ -81,9 +78,6 @@ pub use service::{FileService, FileServiceBuilder, FileWorkerService};
 /// Why a file server cannot start, or why it ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The settings are invalid.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
     /// The folder cannot be served.
     #[error(transparent)]
     Root(#[from] RootError),
@@ -93,9 +87,6 @@ pub enum ServerError {
     /// The address cannot be bound.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The service manager passed sockets that cannot be used.
-    #[error(transparent)]
-    Passed(#[from] PassedError),
     /// The access log cannot be written.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
@@ -108,30 +99,9 @@ pub enum ServerError {
         /// The error of the system.
         source: std::io::Error,
     },
-    /// The limit of open files is too low.
-    #[error(transparent)]
-    TooFewFiles(#[from] TooFewFiles),
     /// A thread could not be started, or a signal handler not be installed.
     #[error("cannot start the file server")]
     System(#[from] std::io::Error),
-}
-
-/// Runs `fingerpost server` until a stop is requested.
-pub fn command(arguments: &ServerArguments) -> Result<(), ServerError> {
-    // The sockets come first, because other code may open descriptors or start threads that read the environment.
-    let passed = PassedSockets::take()?;
-    let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
-    let settings = ServerSettings::try_from(raw.server)?;
-    let (grace, need) = (settings.drain_timeout, settings.open_files());
-    let server = FileServer::build(settings, passed)?;
-    open_files::provide(need)?;
-    actix::System::new().block_on(async {
-        let stop = StopHandle::default();
-        let interrupts = Interrupts::listen()?;
-        server.reopen_log_on_signal()?;
-        actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
-        server.run(ServerAddresses::announce, stop).await
-    })
 }
 
 /// Checks that this process may write to a file or create it.
@@ -155,7 +125,7 @@ fn check_writable(path: &Path) -> std::io::Result<()> {
 /// use fingerpost::systemd::PassedSockets;
 ///
 /// # let folder = tempfile::tempdir().unwrap();
-/// let mut raw = fingerpost::settings::load(None, Vec::new()).unwrap().server;
+/// let mut raw = fingerpost::configuration::load(None, Vec::new()).unwrap().server;
 /// # raw.root = folder.path().to_owned();
 /// raw.host = "127.0.0.1".to_owned();
 /// let server = FileServer::build(raw.try_into().unwrap(), PassedSockets::default()).unwrap();
@@ -192,7 +162,7 @@ impl ServerAddresses {
             print_line(format_args!("Admin interface at http://{admin}/"));
         }
         self.clients.iter().for_each(Address::announce);
-        crate::systemd::notify(ServiceState::Ready);
+        systemd::notify(ServiceState::Ready);
     }
 }
 

@@ -9,9 +9,6 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::systemd::ServiceState;
-use crate::telemetry::print_line;
-
 /// The state of a server with respect to a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -92,18 +89,6 @@ impl Interrupts {
     fn with(on_hangup: OnHangup) -> io::Result<Self> {
         let signals = vec![signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
         Ok(Self { signals, hangups: signal(SignalKind::hangup())?, on_hangup })
-    }
-
-    /// Stops `stop` at the first signal, with `grace` for current answers, and at once at the second signal.
-    ///
-    /// Reports the stop on standard output, for people and scripts, and to the service manager.
-    pub async fn announce_and_stop(mut self, stop: StopHandle, grace: Duration) {
-        self.next().await;
-        print_line("Interrupt received, shutting down ...");
-        crate::systemd::notify(ServiceState::Stopping);
-        stop.stop(grace);
-        self.next().await;
-        stop.stop(Duration::ZERO);
     }
 
     /// Waits for the next signal that ends the program.

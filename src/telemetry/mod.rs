@@ -7,29 +7,36 @@ use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write as _};
 
+use clap::ValueEnum;
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{LogArguments, LogFormat};
+/// The format of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line of text per event, coloured on a terminal.
+    Text,
+    /// One JSON object per event.
+    Json,
+}
 
 /// Starts logging to standard error with the given format and level.
 ///
 /// Panics are logged too. `FINGERPOST_LOG` (with the syntax of `RUST_LOG`) overrides the level. A second call has no
 /// effect.
-pub fn start(arguments: &LogArguments) {
+pub fn start(format: LogFormat, level: Level) {
     let asked = std::env::var_os("FINGERPOST_LOG").map(|_| EnvFilter::try_from_env("FINGERPOST_LOG"));
     let (asked, misunderstood) = match asked.transpose() {
         Ok(filter) => (filter, None),
         Err(error) => (None, Some(error)),
     };
-    let filter = asked.unwrap_or_else(|| {
-        EnvFilter::new(format!("{},actix_server=warn,actix_http=off", arguments.log_level))
-    });
+    let filter = asked.unwrap_or_else(|| EnvFilter::new(format!("{level},actix_server=warn,actix_http=off")));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         // After a failed write, the subscriber would report the failure with `eprintln!`, which panics.
         .log_internal_errors(false);
-    let started = match arguments.log_format {
+    let started = match format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
     };

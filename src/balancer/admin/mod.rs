@@ -21,7 +21,6 @@ use crate::telemetry::exposition;
 
 pub mod metrics;
 mod page;
-pub mod query;
 pub mod status;
 
 use metrics::BalancerMetrics;
