@@ -41,6 +41,13 @@ pub struct Builder {
     changes: Vec<(&'static str, String)>,
 }
 
+impl Balancer {
+    /// A builder with the default settings.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
 impl Builder {
     /// Adds a backend in the syntax of the list of servers: `host:port` or a URL, and attributes.
     pub fn backend(mut self, line: impl fmt::Display) -> Self {

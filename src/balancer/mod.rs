@@ -7,7 +7,7 @@
 //! - [`policy`]: the choice of a backend from a table.
 //! - [`redirect`]: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
 //! - [`builder`]: a balancer in any actix program; [`program`]: `fingerpost balancer`, with listeners and signals.
-//! - [`admin`]: metrics, the status API, fault injection.
+//! - [`metrics`]: the metrics. [`admin`]: their display, the status API, fault injection.
 //!
 //! # As a library
 //! A [`Balancer`] probes and ranks; [`Balancer::redirects`] is a service for any actix-web `App`:
@@ -46,6 +46,7 @@ pub mod backends;
 pub mod builder;
 pub mod expectation;
 pub mod health;
+pub mod metrics;
 pub mod policy;
 pub mod probe;
 mod probe_manager;
@@ -58,18 +59,19 @@ use crate::http::client::Resolver;
 use crate::http::pages::Pages;
 use crate::settings::SettingsError;
 use crate::supervision::{ActorKind, RestartPolicy, SupervisionFailure, Supervisor};
-use admin::metrics::BalancerMetrics;
+use admin::collector::TableCollector;
 use admin::status::StatusReport;
 use backends::Backend;
 use backends::list::ListProblem;
 use backends::watch::{Follower, ListError};
-use builder::Builder;
+use metrics::BalancerMetrics;
 use policy::{LoadSlab, PolicyName};
 use probe::ProbePlan;
 use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
 use ranking::table::{Member, RoutingTable};
 use ranking::{RankingActor, RankingPlan};
+use redirect::BalancerState;
 use redirect::mount::Redirects;
 use redirect::service::AnswerPlan;
 use settings::BalancerSettings;
@@ -119,27 +121,7 @@ impl BackendSource {
 /// It has no listener and handles no signal. See the [module](self) for an example.
 pub struct Balancer(Arc<BalancerState>);
 
-/// The state that the services of all workers share.
-pub(in crate::balancer) struct BalancerState {
-    answers: AnswerPlan,
-    publisher: Arc<TablePublisher>,
-    supervisor: Supervisor,
-    metrics: Arc<BalancerMetrics>,
-    arbiter: Arbiter,
-}
-
-impl Drop for BalancerState {
-    fn drop(&mut self) {
-        self.arbiter.stop();
-    }
-}
-
 impl Balancer {
-    /// A builder with the default settings.
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
     /// Starts the actors. The first probes start at once, spread over time as the probe budget requires.
     pub(crate) fn start(settings: &BalancerSettings, source: BackendSource) -> Self {
         let backends = source.backends();
@@ -158,7 +140,7 @@ impl Balancer {
         );
         let mut metrics = BalancerMetrics::default();
         let publisher = Arc::new(TablePublisher::new(first, metrics.tables_lost.clone()));
-        metrics.observe(Arc::clone(&publisher), settings.metrics_backends);
+        TableCollector::register(&mut metrics, Arc::clone(&publisher), settings.metrics_backends);
         let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
         let ranking = RankingPlan {
             publisher: Arc::clone(&publisher),

@@ -114,7 +114,7 @@ impl Program {
             }));
             (map_config(app, |()| AppConfig::default()), Some(worker as Rc<dyn FastPath>))
         })?;
-        let admin = Admin::new(&balancer, settings.fault_injection);
+        let admin = Admin::new(&balancer.0, settings.fault_injection);
         let admin = admin::serve(admin_listener, admin, serving.connections())?;
         let admin_handle = admin.handle();
         actix::spawn(admin);

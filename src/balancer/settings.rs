@@ -8,12 +8,14 @@ use std::time::Duration;
 use actix_http::Uri;
 use serde::Deserialize;
 
+use crate::balancer::admin::FaultInjection;
 use crate::balancer::expectation::{Expectation, NotAnExpectation};
 use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::redirect::answer::RedirectStatus;
 use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
+use crate::balancer::redirect::service::RetryRouting;
 use crate::http::listener::ListenAddress;
 use crate::http::transport::REFUSED_AT_ONCE;
 use crate::open_files::{Need, SettingsOrigin};
@@ -56,15 +58,6 @@ pub struct RawBalancerSettings {
     pub trusted_proxies: String,
     pub metrics_backends: usize,
     pub fault_injection: bool,
-}
-
-/// The target of a client that requests the same file again after 1 to 60 s.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RetryRouting {
-    /// Another server, because the first one probably failed.
-    OtherBackend,
-    /// Any server that the policy chooses; under `hash`, the same one.
-    AnyBackend,
 }
 
 /// Validated settings of a balancer.
@@ -110,15 +103,6 @@ pub struct BalancerSettings {
     pub trusted_proxies: TrustedProxies,
     /// Whether a request to the admin listener may make an actor panic.
     pub fault_injection: FaultInjection,
-}
-
-/// Whether a request may inject a fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FaultInjection {
-    /// The default.
-    Forbidden,
-    /// For tests and drills.
-    Allowed,
 }
 
 /// The shortest probe interval. With shorter ones, a probe measures mainly the scheduler.

@@ -6,17 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Message, Supervised, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Message, Recipient, Supervised, WrapFuture,
 };
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::balancer::admin::metrics::ReportMetrics;
 use crate::balancer::backends::{Backend, BackendId};
 use crate::balancer::expectation::Expectation;
 use crate::balancer::health::ProbeOutcome;
-use crate::balancer::ranking::RankingActor;
+use crate::balancer::metrics::ReportMetrics;
 use crate::http::client::Resolver;
 
 pub mod prober;
@@ -62,7 +61,7 @@ pub struct ProbeActor {
     backend: BackendId,
     expectation: Option<Arc<Expectation>>,
     plan: Arc<ProbePlan>,
-    ranking: Addr<RankingActor>,
+    ranking: Recipient<ProbeResult>,
     first_pause: Duration,
     /// Created for the first probe, and again after a panic.
     prober: Option<Rc<Prober>>,
@@ -74,7 +73,7 @@ impl ProbeActor {
     pub fn new(
         backend: &Backend,
         plan: Arc<ProbePlan>,
-        ranking: Addr<RankingActor>,
+        ranking: Recipient<ProbeResult>,
         first_pause: Duration,
     ) -> Self {
         let expectation = backend.expectation().or(plan.expectation.as_ref()).cloned();

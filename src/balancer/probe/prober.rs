@@ -8,10 +8,10 @@ use awc::http::StatusCode;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use crate::balancer::admin::metrics::ReportMetrics;
 use crate::balancer::backends::BackendId;
 use crate::balancer::expectation::Expectation;
 use crate::balancer::health::{FailureKind, ProbeFailure, ProbeOutcome};
+use crate::balancer::metrics::ReportMetrics;
 use crate::balancer::probe::ProbePlan;
 use crate::http::client::head::Head;
 use crate::http::client::{Answer, ConnectionUse, HttpClient, Request, TransportError, TransportSettings};

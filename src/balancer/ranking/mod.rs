@@ -8,10 +8,10 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, Super
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use crate::balancer::admin::metrics::RankingMetrics;
 use crate::balancer::backends::{Backend, BackendId};
 use crate::balancer::health::fleet::Mode;
 use crate::balancer::health::{HealthCheckConfig, State, Transition};
+use crate::balancer::metrics::RankingMetrics;
 use crate::balancer::policy::{LoadSlab, MonotonicClock, PolicyName};
 use crate::balancer::probe::ProbeResult;
 use crate::balancer::probe::schedule::ProbeBudget;

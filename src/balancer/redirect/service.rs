@@ -21,14 +21,12 @@ use super::avoid;
 use super::client::{Client, TrustedProxies};
 use super::fast_path::ResponseScratch;
 use super::location::Target;
-use super::{CurrentTable, RedirectHandler};
-use crate::balancer::BalancerState;
-use crate::balancer::admin::metrics::AnswerCounters;
+use super::{BalancerState, CurrentTable, RedirectHandler};
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::fleet::Eligibility;
+use crate::balancer::metrics::AnswerCounters;
 use crate::balancer::policy::{self, Avoid, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp};
 use crate::balancer::ranking::table::RoutingTable;
-use crate::balancer::settings::RetryRouting;
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
 use crate::supervision::ActorKind;
@@ -56,6 +54,15 @@ pub struct AnswerPlan {
     pub retry_routing: RetryRouting,
     /// The clock of the policies.
     pub clock: MonotonicClock,
+}
+
+/// The target of a client that requests the same file again after 1 to 60 s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryRouting {
+    /// Another server, because the first one probably failed.
+    OtherBackend,
+    /// Any server that the policy chooses; under `hash`, the same one.
+    AnyBackend,
 }
 
 /// The mount point of the service.
