@@ -10,7 +10,7 @@ use crate::balancer::settings::{BalancerSettings, RawBalancerSettings};
 use crate::file_server::settings::{RawServerSettings, ServerSettings};
 use crate::settings::{self, Override, SettingsError, Variables};
 
-pub mod file;
+pub(crate) mod file;
 
 /// A larger configuration file is refused.
 const LARGEST: u64 = 1 << 20;
@@ -18,7 +18,7 @@ const LARGEST: u64 = 1 << 20;
 /// All sections. Types are checked, values are not.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawSettings {
+pub(crate) struct RawSettings {
     /// `[balancer]`
     pub balancer: RawBalancerSettings,
     /// `[server]`
@@ -26,7 +26,7 @@ pub struct RawSettings {
 }
 
 /// Reads all layers. `file` is the path after `--config`; `flags` have the highest precedence.
-pub fn load(file: Option<&Path>, flags: Vec<Override>) -> Result<RawSettings, SettingsError> {
+pub(crate) fn load(file: Option<&Path>, flags: Vec<Override>) -> Result<RawSettings, SettingsError> {
     let text = file.map(read).transpose()?.unwrap_or_default();
     from_text(&text, Variables::Read, flags).map_err(|error| {
         let problems = file::check(&text).problems;
@@ -43,7 +43,7 @@ pub fn load(file: Option<&Path>, flags: Vec<Override>) -> Result<RawSettings, Se
 }
 
 /// The settings that result from a configuration file with this text.
-pub fn from_text(
+pub(crate) fn from_text(
     text: &str,
     variables: Variables,
     flags: Vec<Override>,
@@ -52,7 +52,7 @@ pub fn from_text(
 }
 
 /// Reads a configuration file once, so that it may be a pipe.
-pub fn read(path: &Path) -> Result<String, SettingsError> {
+pub(crate) fn read(path: &Path) -> Result<String, SettingsError> {
     let text = || {
         let mut text = String::new();
         let read = File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
@@ -65,7 +65,7 @@ pub fn read(path: &Path) -> Result<String, SettingsError> {
 }
 
 /// Validates each section with the rules of its program.
-pub fn validate(raw: &RawSettings) -> Result<(), SettingsError> {
+pub(crate) fn validate(raw: &RawSettings) -> Result<(), SettingsError> {
     BalancerSettings::try_from(raw.balancer.clone())?;
     ServerSettings::try_from(raw.server.clone())?;
     Ok(())

@@ -22,18 +22,20 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 pub mod balancer;
-pub mod cli;
-pub mod client;
+mod cli;
+mod client;
 mod commands;
-pub mod configuration;
+mod configuration;
 pub mod file_server;
 pub mod http;
-pub mod load_report;
-pub mod open_files;
-pub mod settings;
-pub mod supervision;
-pub mod systemd;
-pub mod telemetry;
+#[doc(hidden)]
+pub mod internals;
+mod load_report;
+mod open_files;
+mod settings;
+mod supervision;
+mod systemd;
+mod telemetry;
 
 /// Runs the command on the command line and returns the exit code of the process.
 #[must_use]

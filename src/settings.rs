@@ -15,7 +15,7 @@ pub(crate) mod keys;
 pub(crate) mod time;
 
 /// Every key with its default, as text.
-pub const DEFAULTS: &str = include_str!("../config/default.toml");
+pub(crate) const DEFAULTS: &str = include_str!("../config/default.toml");
 
 /// A larger number of worker threads is taken for a typing error.
 const MOST_WORKERS: usize = 512;
@@ -82,11 +82,11 @@ impl fmt::Display for Others {
 }
 
 /// The key that a flag overrides, and the value in the text form of the key.
-pub type Override = (&'static str, String);
+pub(crate) type Override = (&'static str, String);
 
 /// Whether variables `FINGERPOST__SECTION__KEY` override keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Variables {
+pub(crate) enum Variables {
     /// They do; the default of every start.
     Read,
     /// They do not, so that the result depends on the text alone.

@@ -18,7 +18,7 @@ use crate::settings;
 /// ```
 /// # use std::time::Duration;
 /// # use fingerpost::balancer::Balancer;
-/// # use fingerpost::balancer::policy::PolicyName;
+/// # use fingerpost::balancer::PolicyName;
 /// # actix_web::rt::System::new().block_on(async {
 /// let balancer = Balancer::builder()
 ///     .backend("mirror1.example:8080")

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 /// The expected body of a probe answer. The text (`Display`) parses to an equal expectation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expectation {
+pub(crate) enum Expectation {
     /// The body contains this text.
     Text(Box<str>),
     /// The body has this SHA-256 digest.
@@ -18,12 +18,12 @@ pub enum Expectation {
 /// The error for a text that is not an expectation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("it must be text:SUBSTRING, or sha-256: and 64 hexadecimal digits")]
-pub struct NotAnExpectation;
+pub(crate) struct NotAnExpectation;
 
 impl Expectation {
     /// Whether `body` meets the expectation.
     #[must_use]
-    pub fn is_met(&self, body: &[u8]) -> bool {
+    pub(crate) fn is_met(&self, body: &[u8]) -> bool {
         match self {
             Self::Text(text) => memchr::memmem::find(body, text.as_bytes()).is_some(),
             Self::Sha256(digest) => Sha256::digest(body).as_slice() == digest,

@@ -15,7 +15,7 @@ use crate::supervision::SupervisionMetrics;
 use crate::telemetry::exposition;
 
 /// A gauge in seconds.
-pub type SecondsGauge = Gauge<f64, AtomicU64>;
+pub(super) type SecondsGauge = Gauge<f64, AtomicU64>;
 
 /// The statuses of the balancer, in the order of the counters of a worker.
 pub(super) const STATUSES: [u16; 8] = [301, 302, 307, 308, 400, 404, 501, 503];
@@ -23,13 +23,13 @@ pub(super) const STATUSES: [u16; 8] = [301, 302, 307, 308, 400, 404, 501, 503];
 /// The answers of one HTTP worker, by status. Each worker has its own counters, so the request path shares no cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct AnswerCounters {
+pub(crate) struct AnswerCounters {
     pub(super) answers: [AtomicU64; STATUSES.len()],
 }
 
 impl AnswerCounters {
     /// Counts an answer.
-    pub fn answered(&self, status: u16) {
+    pub(crate) fn answered(&self, status: u16) {
         let counter = STATUSES.iter().position(|known| *known == status).and_then(|at| self.answers.get(at));
         if let Some(counter) = counter {
             counter.fetch_add(1, Relaxed);
@@ -39,7 +39,7 @@ impl AnswerCounters {
 
 /// The metrics of the ranking.
 #[derive(Debug, Clone, Default)]
-pub struct RankingMetrics {
+pub(crate) struct RankingMetrics {
     probes: Family<OutcomeLabels, Counter>,
     /// The time that the latest probe result spent in the mailbox.
     pub mailbox_age: SecondsGauge,
@@ -52,7 +52,7 @@ struct OutcomeLabels {
 
 impl RankingMetrics {
     /// Counts a probe by its outcome.
-    pub fn probed(&self, outcome: &ProbeOutcome) {
+    pub(crate) fn probed(&self, outcome: &ProbeOutcome) {
         let outcome = match outcome {
             ProbeOutcome::Success { .. } => "success",
             ProbeOutcome::Failure(failure) => failure.kind.label(),
@@ -79,7 +79,7 @@ impl RankingMetrics {
 
 /// Counters of invalid load reports.
 #[derive(Debug, Clone, Default)]
-pub struct ReportMetrics {
+pub(crate) struct ReportMetrics {
     /// Reports that were ignored because they could not be parsed.
     pub unreadable: Counter,
     /// Values outside of their limits that were clamped.
@@ -105,7 +105,7 @@ impl ReportMetrics {
 
 /// All metrics of a balancer.
 #[derive(Debug)]
-pub struct BalancerMetrics {
+pub(crate) struct BalancerMetrics {
     pub(super) registry: Registry,
     /// The counters of all HTTP workers.
     pub(super) workers: Arc<ArcSwap<Vec<Arc<AnswerCounters>>>>,
@@ -163,7 +163,7 @@ impl BalancerMetrics {
     /// Counters for one HTTP worker. The counters of a worker that has ended are reused, so that no count is lost and the
     /// number of counters does not grow.
     #[must_use]
-    pub fn worker(&self) -> Arc<AnswerCounters> {
+    pub(crate) fn worker(&self) -> Arc<AnswerCounters> {
         let known = self.workers.load().iter().find(|known| Arc::strong_count(known) == 1).map(Arc::clone);
         known.unwrap_or_else(|| {
             let counters = Arc::new(AnswerCounters::default());
@@ -178,7 +178,7 @@ impl BalancerMetrics {
 
     /// All metrics as text.
     #[must_use]
-    pub fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         exposition::encode(&self.registry)
     }
 }

@@ -41,40 +41,46 @@ use rand::rngs::SmallRng;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-pub mod admin;
-pub mod backends;
-pub mod builder;
-pub mod expectation;
-pub mod health;
-pub mod metrics;
-pub mod policy;
-pub mod probe;
+pub(crate) mod admin;
+pub(crate) mod backends;
+mod builder;
+pub(crate) mod expectation;
+pub(crate) mod health;
+mod metrics;
+#[allow(unreachable_pub, reason = "to be restricted with the next change of this module")]
+pub(crate) mod policy;
+pub(crate) mod probe;
 mod probe_manager;
-pub mod program;
-pub mod ranking;
-pub mod redirect;
-pub mod settings;
+pub(crate) mod program;
+pub(crate) mod ranking;
+pub(crate) mod redirect;
+pub(crate) mod settings;
 
 use crate::http::client::Resolver;
 use crate::http::pages::Pages;
-use crate::settings::SettingsError;
-use crate::supervision::{ActorKind, RestartPolicy, SupervisionFailure, Supervisor};
+use crate::supervision::{ActorKind, RestartPolicy, Supervisor};
 use admin::collector::TableCollector;
-use admin::status::StatusReport;
 use backends::Backend;
-use backends::list::ListProblem;
-use backends::watch::{Follower, ListError};
+use backends::watch::Follower;
 use metrics::BalancerMetrics;
-use policy::{LoadSlab, PolicyName};
+use policy::LoadSlab;
 use probe::ProbePlan;
 use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
 use ranking::table::{Member, RoutingTable};
 use ranking::{RankingActor, RankingPlan};
 use redirect::BalancerState;
-use redirect::mount::Redirects;
 use redirect::service::AnswerPlan;
 use settings::BalancerSettings;
+
+pub use crate::settings::SettingsError;
+pub use crate::supervision::SupervisionFailure;
+pub use admin::status::{BackendStatus, StatusReport};
+pub use backends::list::ListProblem;
+pub use backends::watch::ListError;
+pub use builder::Builder;
+pub use policy::PolicyName;
+pub use redirect::mount::{RedirectWorker, Redirects};
 
 /// An error at the start of a balancer.
 #[derive(Debug, thiserror::Error)]

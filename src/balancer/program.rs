@@ -22,7 +22,7 @@ use crate::telemetry::print_line;
 
 /// An error that prevents or ends a run of the program.
 #[derive(Debug, thiserror::Error)]
-pub enum BalancerError {
+pub(crate) enum BalancerError {
     /// The list cannot be read at the start.
     #[error(transparent)]
     List(#[from] ListError),
@@ -38,7 +38,7 @@ pub enum BalancerError {
 }
 
 /// A balancer program with open ports and a list, ready to run.
-pub struct Program {
+pub(crate) struct Program {
     settings: BalancerSettings,
     bound: BalancerAddresses,
     listening: Listening,
@@ -48,7 +48,7 @@ pub struct Program {
 
 /// The addresses of a balancer program.
 #[derive(Debug, Clone)]
-pub struct BalancerAddresses {
+pub(crate) struct BalancerAddresses {
     /// The addresses for clients.
     pub clients: Vec<Address>,
     /// The address of the admin pages.
@@ -57,7 +57,7 @@ pub struct BalancerAddresses {
 
 impl BalancerAddresses {
     /// Prints the ready lines, for which scripts wait, and notifies the service manager.
-    pub fn announce(&self) {
+    pub(crate) fn announce(&self) {
         print_line(format_args!("Admin interface at http://{}/", self.admin));
         self.clients.iter().for_each(Address::announce);
         systemd::notify(ServiceState::Ready);
@@ -66,7 +66,7 @@ impl BalancerAddresses {
 
 impl Program {
     /// Reads the list and opens both ports. `passed` sockets replace the addresses of the settings.
-    pub fn build(settings: BalancerSettings, passed: PassedSockets) -> Result<Self, BalancerError> {
+    pub(crate) fn build(settings: BalancerSettings, passed: PassedSockets) -> Result<Self, BalancerError> {
         let follower = Follower::open(settings.servers.clone())?;
         let listening = Listening::open(passed.clients, &settings.listen)?;
         let (host, port) = &settings.admin;
@@ -82,7 +82,7 @@ impl Program {
     /// Probes, ranks and redirects until `stop` is triggered, then finishes unfinished answers.
     ///
     /// Calls `ready` once connections are accepted.
-    pub async fn run(
+    pub(crate) async fn run(
         self,
         ready: impl FnOnce(&BalancerAddresses),
         stop: StopHandle,
@@ -104,7 +104,7 @@ impl Program {
             ..Transport::default()
         };
         let redirects = balancer.redirects();
-        let serving = transport.serve_with_fast_path(listeners, move || {
+        let serving = transport.serve(listeners, move || {
             let worker = redirects.start_worker();
             let service = RedirectWorker(Rc::clone(&worker));
             // Not `App::service`: there, actix-web would answer a request for `*` itself.

@@ -24,8 +24,7 @@ use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 /// The keys of `[balancer]`; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml documents each key")]
-pub struct RawBalancerSettings {
+pub(crate) struct RawBalancerSettings {
     pub servers: PathBuf,
     pub host: String,
     pub port: u16,
@@ -62,7 +61,7 @@ pub struct RawBalancerSettings {
 
 /// Validated settings of a balancer.
 #[derive(Debug, Clone)]
-pub struct BalancerSettings {
+pub(crate) struct BalancerSettings {
     /// The list of servers.
     pub servers: PathBuf,
     /// The address for clients.
@@ -201,7 +200,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
 impl BalancerSettings {
     /// The need of open files: one for each connection and probe.
     #[must_use]
-    pub fn open_files(&self) -> Need {
+    pub(crate) fn open_files(&self) -> Need {
         let defaults = settings::section("balancer", Vec::new());
         let is_default = defaults.is_ok_and(|defaults: RawBalancerSettings| {
             (self.max_connections, self.probe_concurrency)

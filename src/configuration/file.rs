@@ -16,7 +16,7 @@ use crate::telemetry::chain;
 
 /// The result of the check of one file.
 #[derive(Debug, Default)]
-pub struct FileCheck {
+pub(crate) struct FileCheck {
     /// The problems in the order of the lines.
     pub problems: Vec<FileProblem>,
     /// The valid keys, as the text of a configuration file.
@@ -27,7 +27,7 @@ pub struct FileCheck {
 
 /// A line with an error.
 #[derive(Debug)]
-pub struct FileProblem {
+pub(crate) struct FileProblem {
     /// The number of the line; the first is 1.
     pub line: usize,
     /// The error, and a correct value.
@@ -36,7 +36,7 @@ pub struct FileProblem {
 
 /// Checks every line of a configuration file.
 #[must_use]
-pub fn check(text: &str) -> FileCheck {
+pub(crate) fn check(text: &str) -> FileCheck {
     let mut found = FileCheck::default();
     let known = known_keys();
     let (table, errors) = DeTable::parse_recoverable(text);

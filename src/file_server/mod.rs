@@ -31,31 +31,36 @@ use rustix::fs::Access;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
-pub mod access_log;
-pub mod admin;
+mod access_log;
+mod admin;
 mod body;
-pub mod cache;
-pub mod digests;
+mod cache;
+mod digests;
 mod drain;
-pub mod encoding;
-pub mod files;
+mod encoding;
+#[allow(unreachable_pub, reason = "to be restricted with the next change of this module")]
+mod files;
 mod listing;
-pub mod load;
-pub mod media;
-pub mod memfd_copy;
-pub mod metrics;
-pub mod multipart;
-pub mod path;
-pub mod range;
+mod load;
+mod media;
+#[allow(unreachable_pub, reason = "to be restricted with the next change of this module")]
+mod memfd_copy;
+mod metrics;
+mod multipart;
+mod path;
+pub(crate) mod range;
+#[allow(unreachable_pub, reason = "to be restricted with the next change of this module")]
 mod replay;
+#[allow(unreachable_pub, reason = "to be restricted with the next change of this module")]
 mod rewrite;
-pub mod root;
+mod root;
+#[allow(unreachable_pub, reason = "to be restricted with the next change of this module")]
 mod sending;
 mod service;
-pub mod settings;
+pub(crate) mod settings;
 mod stand_in;
-pub mod store;
-pub mod validators;
+mod store;
+mod validators;
 mod variants;
 mod walk_beneath;
 
@@ -70,14 +75,15 @@ use digests::DigestService;
 use files::{FileServerState, Files};
 use load::Load;
 use metrics::{Figures, FileServerCounters};
-use root::{Root, RootError};
+use root::Root;
 use settings::ServerSettings;
 
+pub use root::RootError;
 pub use service::{FileService, FileServiceBuilder, FileWorkerService};
 
 /// Why a file server cannot start, or why it ended.
 #[derive(Debug, thiserror::Error)]
-pub enum ServerError {
+pub(crate) enum ServerError {
     /// The folder cannot be served.
     #[error(transparent)]
     Root(#[from] RootError),
@@ -118,24 +124,6 @@ fn check_writable(path: &Path) -> std::io::Result<()> {
 }
 
 /// A file server that has bound its address and opened its folder. It answers requests once it runs.
-///
-/// ```
-/// use fingerpost::file_server::FileServer;
-/// use fingerpost::http::stop::StopHandle;
-/// use fingerpost::systemd::PassedSockets;
-///
-/// # let folder = tempfile::tempdir().unwrap();
-/// let mut raw = fingerpost::configuration::load(None, Vec::new()).unwrap().server;
-/// # raw.root = folder.path().to_owned();
-/// raw.host = "127.0.0.1".to_owned();
-/// let server = FileServer::build(raw.try_into().unwrap(), PassedSockets::default()).unwrap();
-/// println!("will serve on {}", server.bound().clients[0]);
-/// # actix::System::new().block_on(async {
-/// let stop = StopHandle::default();
-/// stop.stop(std::time::Duration::ZERO); // From a signal, or from another task.
-/// server.run(|_| {}, stop).await.unwrap();
-/// # });
-/// ```
 pub struct FileServer {
     settings: ServerSettings,
     bound: ServerAddresses,
@@ -148,7 +136,7 @@ pub struct FileServer {
 
 /// The addresses of a file server.
 #[derive(Debug, Clone)]
-pub struct ServerAddresses {
+pub(crate) struct ServerAddresses {
     /// The listen addresses for clients.
     pub clients: Vec<Address>,
     /// The address of the admin listener, if there is one.
@@ -157,7 +145,7 @@ pub struct ServerAddresses {
 
 impl ServerAddresses {
     /// Prints the ready lines for scripts, and notifies the service manager.
-    pub fn announce(&self) {
+    pub(crate) fn announce(&self) {
         if let Some(admin) = self.admin {
             print_line(format_args!("Admin interface at http://{admin}/"));
         }
@@ -169,7 +157,7 @@ impl ServerAddresses {
 impl FileServer {
     /// Opens the folder, reads the error pages and binds the address. Sockets in `passed` take precedence over the
     /// settings.
-    pub fn build(settings: ServerSettings, passed: PassedSockets) -> Result<Self, ServerError> {
+    pub(crate) fn build(settings: ServerSettings, passed: PassedSockets) -> Result<Self, ServerError> {
         let root = Arc::new(Root::open(&settings.root)?);
         let pages = match &settings.pages {
             Some(folder) => Pages::load(folder)?,
@@ -193,7 +181,7 @@ impl FileServer {
     /// Returns every error with which [`build`](Self::build) would fail, without serving requests and without
     /// creating files.
     #[must_use]
-    pub fn check(settings: &ServerSettings) -> Vec<ServerError> {
+    pub(crate) fn check(settings: &ServerSettings) -> Vec<ServerError> {
         let mut errors = Vec::new();
         errors.extend(Root::open(&settings.root).err().map(ServerError::from));
         errors.extend(
@@ -219,13 +207,13 @@ impl FileServer {
 
     /// The addresses of this server.
     #[must_use]
-    pub fn bound(&self) -> &ServerAddresses {
+    pub(crate) fn bound(&self) -> &ServerAddresses {
         &self.bound
     }
 
     /// Opens the access log again at each SIGUSR1, which logrotate sends after a rename. Without an access log the
     /// signal is ignored; its default action would end the process.
-    pub fn reopen_log_on_signal(&self) -> std::io::Result<()> {
+    pub(crate) fn reopen_log_on_signal(&self) -> std::io::Result<()> {
         let mut signals = signal(SignalKind::user_defined1())?;
         if let Some(log) = self.log.clone() {
             actix::spawn(async move {
@@ -241,7 +229,7 @@ impl FileServer {
     /// stop allows.
     ///
     /// `ready` is called once connections are accepted.
-    pub async fn run(
+    pub(crate) async fn run(
         self,
         ready: impl FnOnce(&ServerAddresses),
         stop: StopHandle,
@@ -283,7 +271,7 @@ impl FileServer {
             next_worker: AtomicUsize::new(0),
             phases: Some(transport_stop.phases()),
         });
-        let serving = transport.serve_with_fast_path(listeners, move || {
+        let serving = transport.serve(listeners, move || {
             let files = FileService::new(Arc::clone(&shared));
             let replays: Rc<dyn FastPath> = Files::of_thread(&shared);
             let app = App::new().default_service(files);

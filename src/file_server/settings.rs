@@ -19,8 +19,7 @@ use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 /// The keys of `[server]` as read; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml has one comment for each key, and is their one source")]
-pub struct RawServerSettings {
+pub(crate) struct RawServerSettings {
     pub root: PathBuf,
     pub host: String,
     pub port: u16,
@@ -54,7 +53,7 @@ pub struct RawServerSettings {
 
 /// Validated settings of a file server.
 #[derive(Debug, Clone)]
-pub struct ServerSettings {
+pub(crate) struct ServerSettings {
     /// The folder whose files are served.
     pub root: PathBuf,
     /// The listen address.
@@ -166,7 +165,7 @@ impl ServerSettings {
     /// The need for descriptors: a download of a large file has two, and each walk, digest and in-memory copy of a
     /// frequently requested file has one or more.
     #[must_use]
-    pub fn open_files(&self) -> Need {
+    pub(crate) fn open_files(&self) -> Need {
         let digests = if self.digests.is_some() { DIGEST_FILES } else { 0 };
         let copies = if self.passage == Passage::Kernel { memfd_copy::MOST * self.workers } else { 0 };
         let downloads = (self.limits.connections as u64).saturating_mul(2);

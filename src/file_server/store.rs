@@ -28,14 +28,14 @@ use crate::http::nowait::{self, NowaitRead};
 use crate::http::transport::Passage;
 
 /// Maximum size of a file that is sent from memory, in bytes.
-pub const SMALL: u64 = 128 << 10;
+pub(super) const SMALL: u64 = 128 << 10;
 
 /// A file in memory is compared with the disk if the last comparison is older. This bounds the age of an answer.
-pub const FRESH: Duration = Duration::from_secs(1);
+pub(super) const FRESH: Duration = Duration::from_secs(1);
 
 /// The metadata of one state of a file, computed once for each worker.
 #[derive(Debug)]
-pub struct Meta {
+pub(super) struct Meta {
     /// The state of the file.
     pub identity: FileState,
     /// The entity tag and the modification date.
@@ -66,7 +66,7 @@ impl Meta {
 
 /// A file that can be sent.
 #[derive(Debug, Clone)]
-pub struct FoundFile {
+pub(super) struct FoundFile {
     /// The metadata.
     pub meta: Rc<Meta>,
     /// The bytes.
@@ -76,7 +76,7 @@ pub struct FoundFile {
 impl FoundFile {
     /// A file whose bytes are part of the program.
     #[must_use]
-    pub fn embedded(name: &[u8], bytes: Bytes) -> Self {
+    pub(super) fn embedded(name: &[u8], bytes: Bytes) -> Self {
         let identity = FileState::embedded(bytes.len() as u64);
         let meta = Meta { digest: digests::header_of(&bytes).into(), ..Meta::new(name, identity) };
         Self { meta: Rc::new(meta), content: Content::Memory(bytes) }
@@ -85,7 +85,7 @@ impl FoundFile {
 
 /// The bytes of a file.
 #[derive(Debug, Clone)]
-pub enum Content {
+pub(super) enum Content {
     /// All bytes, in memory.
     Memory(Bytes),
     /// All bytes, in a memfd.
@@ -107,7 +107,7 @@ type Loading = Shared<LocalBoxFuture<'static, Result<Loaded, OpenError>>>;
 
 /// Returns files by path: small files from memory if they were compared with the disk a moment ago, others from the
 /// disk.
-pub struct FileStore {
+pub(super) struct FileStore {
     root: Arc<Root>,
     cache: RefCell<Cache>,
     counters: Arc<FileServerCounters>,
@@ -119,7 +119,7 @@ pub struct FileStore {
 impl FileStore {
     /// A store whose cache holds at most `cache_bytes` bytes.
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         root: Arc<Root>,
         cache_bytes: u64,
         passage: Passage,
@@ -130,13 +130,13 @@ impl FileStore {
     }
 
     /// The file, if it is available without waiting for a disk; [`OpenError::WouldBlock`] otherwise.
-    pub fn get(&self, path: &[u8], now: Instant) -> Result<FoundFile, OpenError> {
+    pub(super) fn get(&self, path: &[u8], now: Instant) -> Result<FoundFile, OpenError> {
         let cached = self.cache.borrow_mut().get(path, now);
         self.get_known(path, cached, now)
     }
 
     /// The file from memory. `None` if it is not cached, or if the comparison with the disk is due and would wait.
-    pub fn get_cached(&self, path: &[u8], now: Instant) -> Option<FoundFile> {
+    pub(super) fn get_cached(&self, path: &[u8], now: Instant) -> Option<FoundFile> {
         let cached = self.cache.borrow_mut().get(path, now)?;
         self.get_known(path, Some(cached), now).ok()
     }
@@ -179,7 +179,7 @@ impl FileStore {
     }
 
     /// The file, opened by a thread that may wait for a disk.
-    pub async fn read(&self, path: &[u8]) -> Result<FoundFile, OpenError> {
+    pub(super) async fn read(&self, path: &[u8]) -> Result<FoundFile, OpenError> {
         let loading = self.loading.borrow().get(path).cloned();
         let (loading, forget) = match loading {
             Some(loading) => (loading, None),

@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use actix_http::StatusCode;
-//! use fingerpost::http::pages::Pages;
+//! use fingerpost::http::Pages;
 //!
 //! let pages = Pages::built_in();
 //! let answer = pages.answer(StatusCode::SERVICE_UNAVAILABLE);
@@ -153,7 +153,7 @@ impl Pages {
 
     /// The page of an error. A status without a page gets that of 500, or of 400 if it is below 500.
     #[must_use]
-    pub fn html(&self, status: StatusCode) -> Bytes {
+    pub(crate) fn html(&self, status: StatusCode) -> Bytes {
         self.find(status).map(|page| page.html.clone()).unwrap_or_default()
     }
 
@@ -166,7 +166,7 @@ impl Pages {
     }
 
     /// Appends the page of a redirect to `location`, which must be visible ASCII.
-    pub fn put_redirect(&self, status: StatusCode, location: &[u8], html: &mut BytesMut) {
+    pub(crate) fn put_redirect(&self, status: StatusCode, location: &[u8], html: &mut BytesMut) {
         let Some((last, pieces)) = self.find(status).and_then(|page| page.pieces.split_last()) else {
             return;
         };
@@ -205,7 +205,7 @@ impl Pages {
 }
 
 /// Appends text, and escapes the characters with a meaning in HTML, quotes included.
-pub fn escape(text: &str, html: &mut BytesMut) {
+pub(crate) fn escape(text: &str, html: &mut BytesMut) {
     escape_bytes(text.as_bytes(), html);
 }
 
@@ -234,7 +234,7 @@ fn find_special(text: &[u8]) -> Option<usize> {
 
 /// The content of a page in the common look. All fields are HTML; text from outside must be escaped.
 #[derive(Debug, Clone, Copy)]
-pub struct Dress<'a> {
+pub(crate) struct Dress<'a> {
     /// The title of the browser window.
     pub title: &'a [u8],
     /// CSS rules in addition to the common ones.
@@ -247,7 +247,7 @@ pub struct Dress<'a> {
 
 /// A page of the common look.
 #[must_use]
-pub fn dress(dress: &Dress<'_>) -> Bytes {
+pub(crate) fn dress(dress: &Dress<'_>) -> Bytes {
     let Dress { title, style, heading, content } = *dress;
     let length = TEMPLATE.len() + title.len() + style.len() + heading.len() + content.len();
     let mut html = BytesMut::with_capacity(length);

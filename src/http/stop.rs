@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 /// The state of a server with respect to a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// The server serves requests.
     Running,
     /// The server still accepts connections, closes each after its current answer, and refuses probes.
@@ -24,7 +24,7 @@ pub enum Phase {
 ///
 /// A phase never goes back, and a second [`StopHandle::stop`] with a shorter time takes effect.
 #[derive(Debug, Clone)]
-pub struct StopHandle(watch::Sender<Phase>);
+pub(crate) struct StopHandle(watch::Sender<Phase>);
 
 impl Default for StopHandle {
     fn default() -> Self {
@@ -34,7 +34,7 @@ impl Default for StopHandle {
 
 impl StopHandle {
     /// Begins to drain: connections close after their current answer, while new ones are still accepted.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.0.send_if_modified(|phase| {
             let changed = *phase == Phase::Running;
             if changed {
@@ -46,7 +46,7 @@ impl StopHandle {
 
     /// Stops: no connection is accepted any more, and current answers have `grace` to finish. With zero they end at
     /// once.
-    pub fn stop(&self, grace: Duration) {
+    pub(crate) fn stop(&self, grace: Duration) {
         self.0.send_if_modified(|phase| {
             let changed = !matches!(*phase, Phase::Stopping(earlier) if earlier <= grace);
             if changed {
@@ -58,14 +58,14 @@ impl StopHandle {
 
     /// A receiver of the current phase and its changes.
     #[must_use]
-    pub fn phases(&self) -> watch::Receiver<Phase> {
+    pub(crate) fn phases(&self) -> watch::Receiver<Phase> {
         self.0.subscribe()
     }
 }
 
 /// The signals that end a program: SIGINT (Ctrl-C), SIGTERM, and SIGHUP after the terminal was closed.
 #[derive(Debug)]
-pub struct Interrupts {
+pub(crate) struct Interrupts {
     signals: Vec<Signal>,
     hangups: Signal,
     on_hangup: OnHangup,
@@ -76,13 +76,13 @@ impl Interrupts {
     ///
     /// SIGHUP ends a service only if the service had a terminal at its start and the terminal is closed. Any other
     /// SIGHUP is a request to reload, which other code handles.
-    pub fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         let had_terminal = !hangup_is_ignored() && has_terminal();
         Self::with(if had_terminal { OnHangup::EndWithoutTerminal } else { OnHangup::Stay })
     }
 
     /// The same for a program that is only used from a terminal and has nothing to reload: SIGHUP always ends it.
-    pub fn of_terminal() -> io::Result<Self> {
+    pub(crate) fn of_terminal() -> io::Result<Self> {
         Self::with(if hangup_is_ignored() { OnHangup::Stay } else { OnHangup::End })
     }
 
@@ -92,7 +92,7 @@ impl Interrupts {
     }
 
     /// Waits for the next signal that ends the program.
-    pub async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         let Self { signals, hangups, on_hangup } = self;
         let interrupted = poll_fn(|cx| {
             let is_interrupted = signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());

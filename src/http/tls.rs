@@ -48,7 +48,7 @@ pub enum Verification {
 ///
 /// The authorities of the system are read once per process. On a machine without any, every handshake fails, and one
 /// log line gives the reason.
-pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
+pub(crate) fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     static SYSTEM: LazyLock<Result<Arc<ClientConfig>, TlsError>> =
         LazyLock::new(|| Ok(finish(builder()?.with_root_certificates(system_roots()))));
 
@@ -92,7 +92,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 /// Whether this machine has certificate authorities. Without them, the certificate of an https server cannot be
 /// verified.
 #[must_use]
-pub fn has_trust_anchors() -> bool {
+pub(crate) fn has_trust_anchors() -> bool {
     let found = rustls_native_certs::load_native_certs();
     RootCertStore::empty().add_parsable_certificates(found.certs).0 > 0
 }

@@ -1,7 +1,7 @@
 //! Logs to standard error, as text or as JSON, and the output to standard output.
 
-pub mod exposition;
-pub mod panics;
+pub(crate) mod exposition;
+pub(crate) mod panics;
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// One line of text per event, coloured on a terminal.
     Text,
     /// One JSON object per event.
@@ -24,7 +24,7 @@ pub enum LogFormat {
 ///
 /// Panics are logged too. `FINGERPOST_LOG` (with the syntax of `RUST_LOG`) overrides the level. A second call has no
 /// effect.
-pub fn start(format: LogFormat, level: Level) {
+pub(crate) fn start(format: LogFormat, level: Level) {
     let asked = std::env::var_os("FINGERPOST_LOG").map(|_| EnvFilter::try_from_env("FINGERPOST_LOG"));
     let (asked, misunderstood) = match asked.transpose() {
         Ok(filter) => (filter, None),
@@ -52,17 +52,17 @@ pub fn start(format: LogFormat, level: Level) {
 /// Writes a line to standard output.
 ///
 /// The reader may have closed its end of the pipe. This must not end the program, as a panic of `println!` would.
-pub fn print_line(line: impl fmt::Display) {
+pub(crate) fn print_line(line: impl fmt::Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// Writes an error and its causes to standard error. A failed write is ignored.
-pub fn print_error(error: &dyn Error) {
+pub(crate) fn print_error(error: &dyn Error) {
     let _ = writeln!(io::stderr(), "Error: {}", chain(error));
 }
 
 /// Writes a whole text to standard output. A reader that closes the pipe early, such as `head`, is not an error.
-pub fn print(text: &[u8]) -> Result<(), OutputError> {
+pub(crate) fn print(text: &[u8]) -> Result<(), OutputError> {
     match io::stdout().lock().write_all(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(OutputError(error)),
         _ => Ok(()),
@@ -72,11 +72,11 @@ pub fn print(text: &[u8]) -> Result<(), OutputError> {
 /// Standard output cannot be written, for instance because the disk is full.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output")]
-pub struct OutputError(#[source] io::Error);
+pub(crate) struct OutputError(#[source] io::Error);
 
 /// An error with all its causes in one line, separated by colons.
 #[must_use]
-pub fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

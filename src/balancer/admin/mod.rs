@@ -19,15 +19,15 @@ use crate::http::transport::Connections;
 use crate::supervision::{ActorKind, Supervisor, UnknownActor};
 use crate::telemetry::exposition;
 
-pub mod collector;
+pub(crate) mod collector;
 mod page;
-pub mod status;
+pub(crate) mod status;
 
 use status::StatusReport;
 
 /// Whether a request may inject a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FaultInjection {
+pub(crate) enum FaultInjection {
     /// The default.
     Forbidden,
     /// For tests and drills.
@@ -35,7 +35,7 @@ pub enum FaultInjection {
 }
 
 /// The state behind the pages.
-pub struct Admin {
+pub(crate) struct Admin {
     publisher: Arc<TablePublisher>,
     metrics: Arc<BalancerMetrics>,
     supervisor: Supervisor,
@@ -65,7 +65,11 @@ impl Admin {
 /// - `GET /readyz`: 503 until every backend of the first list has been probed, then 200
 /// - `GET /api/v1/backends`: the table of backends as JSON
 /// - `POST /debug/panic/{actor}`: makes an actor panic, only with `fault_injection`
-pub fn serve(listener: TcpListener, admin: Admin, connections: Arc<Connections>) -> std::io::Result<Server> {
+pub(crate) fn serve(
+    listener: TcpListener,
+    admin: Admin,
+    connections: Arc<Connections>,
+) -> std::io::Result<Server> {
     let metrics = Arc::clone(&admin.metrics);
     let admin = Data::new(admin);
     let mut common = Registry::with_prefix("fingerpost");

@@ -18,14 +18,14 @@ use crate::balancer::health::ProbeOutcome;
 use crate::balancer::metrics::ReportMetrics;
 use crate::http::client::Resolver;
 
-pub mod prober;
-pub mod schedule;
+pub(crate) mod prober;
+pub(crate) mod schedule;
 
 use prober::Prober;
 
 /// The settings and resources of all probes.
 #[derive(Debug)]
-pub struct ProbePlan {
+pub(crate) struct ProbePlan {
     /// The requested path, below the base path of each backend.
     pub path: String,
     /// The time limit of one probe.
@@ -47,7 +47,7 @@ pub struct ProbePlan {
 /// The result of one probe. The reply of the ranking is the delay of the next probe.
 #[derive(Debug, Message)]
 #[rtype(result = "Duration")]
-pub struct ProbeResult {
+pub(crate) struct ProbeResult {
     /// The probed backend.
     pub backend: BackendId,
     /// The end of the probe.
@@ -57,7 +57,7 @@ pub struct ProbeResult {
 }
 
 /// Probes one backend until the last address of the actor is dropped.
-pub struct ProbeActor {
+pub(crate) struct ProbeActor {
     backend: BackendId,
     expectation: Option<Arc<Expectation>>,
     plan: Arc<ProbePlan>,
@@ -70,7 +70,7 @@ pub struct ProbeActor {
 impl ProbeActor {
     /// An actor that sends the first probe of `backend` after `first_pause`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         backend: &Backend,
         plan: Arc<ProbePlan>,
         ranking: Recipient<ProbeResult>,

@@ -19,13 +19,13 @@ use crate::load_report::{self, LoadReport};
 use crate::telemetry::chain;
 
 /// The largest body of a probe answer, in bytes.
-pub const LARGEST_BODY: usize = 1 << 20;
+pub(crate) const LARGEST_BODY: usize = 1 << 20;
 
 /// The request times out this much later than the connection, so that the reason names the phase that was too slow.
 const GRACE: Duration = Duration::from_millis(5);
 
 /// Probes one backend. Not `Send`, because the client of awc is not.
-pub struct Prober {
+pub(crate) struct Prober {
     transport: HttpClient,
     /// `None` if backend and path do not form a URL.
     request: Option<Request>,
@@ -40,7 +40,7 @@ impl Prober {
     /// Each probe opens a new connection and sends `Connection: close`. It so measures the latency of a new client, and a
     /// server that closes idle connections causes no failed probe.
     #[must_use]
-    pub fn new(backend: &BackendId, plan: &ProbePlan, expectation: Option<Arc<Expectation>>) -> Self {
+    pub(crate) fn new(backend: &BackendId, plan: &ProbePlan, expectation: Option<Arc<Expectation>>) -> Self {
         let settings = TransportSettings { connect_timeout: plan.timeout, ..TransportSettings::default() };
         let request = Url::parse(&format!("{backend}{}", plan.path)).ok().map(|url| Request {
             connection: ConnectionUse::Single,
@@ -56,7 +56,7 @@ impl Prober {
     }
 
     /// Requests the probe file once. Only a 200 with a complete body is a success.
-    pub async fn probe(&self) -> ProbeOutcome {
+    pub(crate) async fn probe(&self) -> ProbeOutcome {
         self.exchange().await.unwrap_or_else(ProbeOutcome::Failure)
     }
 

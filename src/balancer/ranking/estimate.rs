@@ -115,7 +115,7 @@ impl Estimate {
 
     /// Whether its latest probe answer carried a usable load report.
     #[must_use]
-    pub fn has_usable_report(&self) -> bool {
+    pub(crate) fn has_usable_report(&self) -> bool {
         self.reports() && self.are_reports_usable()
     }
 

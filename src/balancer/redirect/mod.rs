@@ -14,13 +14,13 @@ use crate::balancer::ranking::publisher::{TablePublisher, TableUpdate};
 use crate::balancer::ranking::table::RoutingTable;
 use crate::supervision::Supervisor;
 
-pub mod answer;
-pub mod avoid;
-pub mod client;
-pub mod fast_path;
-pub mod location;
-pub mod mount;
-pub mod service;
+pub(crate) mod answer;
+pub(crate) mod avoid;
+pub(crate) mod client;
+pub(crate) mod fast_path;
+pub(crate) mod location;
+pub(crate) mod mount;
+pub(crate) mod service;
 
 use service::AnswerPlan;
 
@@ -40,10 +40,10 @@ impl Drop for BalancerState {
 }
 
 /// The routing table of one worker. Only its `RedirectHandler` replaces it, between two requests.
-pub type CurrentTable = Rc<RefCell<Arc<RoutingTable>>>;
+pub(crate) type CurrentTable = Rc<RefCell<Arc<RoutingTable>>>;
 
 /// Owns the table of one HTTP worker and replaces it with each [`TableUpdate`]. The table survives a restart.
-pub struct RedirectHandler(CurrentTable);
+pub(crate) struct RedirectHandler(CurrentTable);
 
 impl Actor for RedirectHandler {
     type Context = Context<Self>;

@@ -37,7 +37,7 @@ const LONGEST_WITH_ALTERNATES: usize = 512;
 
 /// The settings and resources of the answers of all workers.
 #[derive(Debug, Clone)]
-pub struct AnswerPlan {
+pub(crate) struct AnswerPlan {
     /// The status of a redirect.
     pub status: RedirectStatus,
     /// The number of alternates in `Link` lines, at most [`policy::MOST_ALTERNATES`].
@@ -58,7 +58,7 @@ pub struct AnswerPlan {
 
 /// The target of a client that requests the same file again after 1 to 60 s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RetryRouting {
+pub(crate) enum RetryRouting {
     /// Another server, because the first one probably failed.
     OtherBackend,
     /// Any server that the policy chooses; under `hash`, the same one.
@@ -67,7 +67,7 @@ pub enum RetryRouting {
 
 /// The mount point of the service.
 #[derive(Debug, Clone, Default)]
-pub struct Mount {
+pub(crate) struct Mount {
     /// Removed from each path; empty if the service is mounted at the root.
     pub prefix: Arc<str>,
 }
@@ -88,7 +88,7 @@ impl Mount {
 }
 
 /// Answers the requests of one HTTP worker.
-pub struct RedirectService {
+pub(crate) struct RedirectService {
     /// The balancer, which runs as long as a reference to its state exists.
     pub(super) shared: Arc<BalancerState>,
     mount: Mount,
@@ -141,7 +141,7 @@ impl RedirectService {
     /// The answer to one request: a redirect or an error page.
     ///
     /// `is_https` is whether the connection uses TLS.
-    pub fn answer(&self, request: &RequestHead, is_https: bool) -> Response<Bytes> {
+    pub(crate) fn answer(&self, request: &RequestHead, is_https: bool) -> Response<Bytes> {
         let host = request.headers().get(header::HOST);
         let mut response = match request.method {
             _ if host.is_some_and(|host| !is_host(host.as_bytes())) => self.refuse(StatusCode::BAD_REQUEST),

@@ -35,21 +35,23 @@ use url::{Position, Url};
 
 mod dial;
 mod error;
-pub mod head;
-pub mod proxy;
+pub(crate) mod head;
+pub(crate) mod proxy;
 mod resolve;
 #[cfg(test)]
 mod tests;
 mod wire;
 
+pub use crate::http::tls::{TlsError, Trust, Verification};
 use dial::{Dialer, HttpOrigin, Security};
 pub use error::{BodyError, TransportError};
-use head::Head;
-use proxy::{ProxyRules, Route};
-pub use resolve::{ResolveError, Resolver};
-use wire::{Exchange, Reuse};
+pub use head::{Head, HeadError};
+pub use proxy::ProxyRules;
 
-use crate::http::tls::Trust;
+use proxy::Route;
+pub use resolve::ResolveError;
+pub(crate) use resolve::Resolver;
+use wire::{Exchange, Reuse};
 
 /// Maximum number of idle connections. If there are more, all are closed before the next request.
 const MAX_IDLE: usize = 256;
@@ -205,7 +207,7 @@ impl HttpClient {
 
     /// A transport without connections that shares the cache of `resolver`.
     #[must_use]
-    pub fn with_resolver(settings: TransportSettings, resolver: Resolver) -> Self {
+    pub(crate) fn with_resolver(settings: TransportSettings, resolver: Resolver) -> Self {
         let (proxies, idle_timeout) = (settings.proxies.clone(), settings.idle_timeout);
         let read_size = settings.read_size.max(1);
         let dialer = Dialer::new(settings, resolver);

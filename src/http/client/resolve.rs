@@ -68,7 +68,7 @@ pub enum ResolveError {
 
 /// Resolves names. Clones share their cache, also between threads.
 #[derive(Clone)]
-pub struct Resolver {
+pub(crate) struct Resolver {
     shared: Arc<ResolverState>,
 }
 
