@@ -78,8 +78,7 @@ impl AccessLog {
 
     /// Checks that [`open`](Self::open) could succeed, without creating a file.
     pub(super) fn check(path: &Path) -> Result<(), AccessLogError> {
-        crate::file_server::check_writable(path)
-            .map_err(|source| AccessLogError { path: path.to_owned(), source })
+        check_writable(path).map_err(|source| AccessLogError { path: path.to_owned(), source })
     }
 
     /// The number of lines that were dropped because the disk was too slow or full.
@@ -290,6 +289,22 @@ fn escape(text: &[u8], line: &mut String) {
         } else {
             let _ = write!(line, "\\x{byte:02X}");
         }
+    }
+}
+
+/// Checks that this process may write to a file or create it.
+pub(super) fn check_writable(path: &Path) -> std::io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(rustix::io::Errno::ISDIR.into()),
+        Ok(_) => Ok(rustix::fs::access(path, rustix::fs::Access::WRITE_OK)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            Ok(rustix::fs::access(
+                folder.unwrap_or(Path::new(".")),
+                rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
+            )?)
+        }
+        Err(error) => Err(error),
     }
 }
 

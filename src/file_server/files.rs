@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::access_log::AccessLog;
 use super::body::CountedBody;
 use super::digests::Digests;
+use super::found_file::FoundFile;
 use super::listing::Listings;
 use super::load::{Flight, Load};
 use super::metrics::FileServerCounters;
@@ -31,7 +32,7 @@ use super::replay::DateLine;
 use super::root::{OpenError, Root};
 use super::sending::{self, FileAnswer};
 use super::stand_in::StandIn;
-use super::store::{FileStore, FoundFile};
+use super::store::FileStore;
 use super::variants::{Representation, Variants};
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
@@ -39,7 +40,7 @@ use crate::http::stop::Phase;
 use crate::http::transport::{OnEnd, Passage};
 
 /// The file that balancers fetch as their probe.
-pub const PROBE: &[u8] = b"plshelp.txt";
+pub(super) const PROBE: &[u8] = b"plshelp.txt";
 
 /// The file that is sent for its folder.
 const INDEX: &[u8] = b"index.html";
@@ -74,7 +75,7 @@ pub(super) struct FileServerState {
 }
 
 /// The file server's state on one HTTP worker.
-pub struct Files {
+pub(super) struct Files {
     pub(super) shared: Arc<FileServerState>,
     /// The files.
     pub(super) store: FileStore,

@@ -22,8 +22,8 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
+use super::found_file::Meta;
 use super::root::{FileState, Root, Stamp};
-use super::store::Meta;
 
 mod background_read;
 mod digest_file;
