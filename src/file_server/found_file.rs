@@ -10,9 +10,9 @@ use actix_http::header::HeaderValue;
 use actix_web::mime::Mime;
 use bytes::Bytes;
 
+use super::file_state::{FileState, Stamp};
 use super::media;
 use super::recorded_heads::Replays;
-use super::root::{FileState, Stamp};
 use super::validators::Validators;
 
 /// The metadata of one state of a file, computed once for each worker.

@@ -2,21 +2,22 @@
 //!
 //! It is a service of actix-web ([`FileService`]). `fingerpost server` mounts it on the transport of fingerpost;
 //! other programs mount it on a stock `HttpServer`. `actix_files::NamedFile` evaluates conditions and ranges.
-//!
-//! - [`service`]: the service, and its settings for other programs.
-//! - [`path`], [`root`], [`walk_beneath`]: parse a request path, and open the file beneath the root.
-//! - [`store`], [`cache`], [`memfd_copy`]: open files, and small files in memory; [`validators`], [`media`]: their
-//!   headers.
-//! - [`encoding`], [`variants`]: select a precompressed file in place of the plain one.
-//! - [`files`]: from a request to its file. [`sending`]: from a file to its answer. [`rewrite`] and [`range`]
-//!   translate our entity tag and multiple ranges for `NamedFile`, and [`stand_in`] gives it the properties of a file
-//!   in memory.
-//! - [`replay`]: the fast path, which repeats a recorded answer.
-//! - [`multipart`], [`body`]: response bodies.
-//! - [`listing`]: pages for folders without an index.
-//! - [`digests`]: the SHA-256 of every file, computed in the background.
-//! - [`load`]: the load report for balancers, and `drain`: the graceful stop.
-//! - [`access_log`], [`metrics`], [`admin`]: the operator's view.
+
+// The modules:
+// - `service`: the service, and its settings for other programs.
+// - `path`, `root`, `walk_beneath`: parse a request path, and open the file beneath the root.
+// - `found_file`: a file that can be sent; `file_state`: the state of a file on the disk; `validators`, `media`: its headers.
+// - `store`, `cache`, `memfd_copy`: open files, and small files in memory.
+// - `encoding`, `variants`: select a precompressed file in place of the plain one.
+// - `files`: from a request to its file. `sending`: from a file to its answer. `rewrite` and `range`
+//   translate our entity tag and multiple ranges for `NamedFile`, and `stand_in` gives it the properties of a file
+//   in memory.
+// - `replay`, `recorded_heads`: the fast path, which repeats a recorded answer.
+// - `multipart`, `body`: response bodies.
+// - `listing`: pages for folders without an index.
+// - `digests`: the SHA-256 of every file, computed in the background.
+// - `load`: the load report for balancers, and `drain`: the graceful stop.
+// - `access_log`, `metrics`, `admin`: the operator's view.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ mod cache;
 mod digests;
 mod drain;
 mod encoding;
+mod file_state;
 mod files;
 mod found_file;
 mod listing;

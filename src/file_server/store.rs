@@ -16,10 +16,11 @@ use tokio::time::Instant;
 
 use super::cache::Cache;
 use super::digests;
+use super::file_state::{FileState, OpenError};
 use super::found_file::{Content, FoundFile, Meta};
 use super::memfd_copy;
 use super::metrics::FileServerCounters;
-use super::root::{BlockingIo, FileState, OpenError, Root};
+use super::root::{BlockingIo, Root};
 use crate::http::nowait::{self, NowaitRead};
 use crate::http::transport::Passage;
 
