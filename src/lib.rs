@@ -12,7 +12,8 @@
 //! use actix_web::{App, HttpServer};
 //! use fingerpost::balancer::Balancer;
 //!
-//! let balancer = Balancer::builder().backend("mirror1.example:8080").backend("https://mirror2.example/pub").start()?;
+//! let balancer =
+//!     Balancer::builder().backend("mirror1.example:8080").backend("https://mirror2.example/pub").start()?;
 //! let redirects = balancer.redirects();
 //! HttpServer::new(move || App::new().default_service(redirects.clone())).bind(("0.0.0.0", 8080))?.run().await?;
 //! # Ok(())
@@ -20,7 +21,8 @@
 //! ```
 //!
 //! # Serve a folder
-//! A [`FileServer`](file_server::FileServer) answers ranges and conditions, lists folders and sends precompressed files:
+//! A [`FileServer`](file_server::FileServer) evaluates ranges and conditions, lists folders and sends precompressed
+//! files:
 //!
 //! ```no_run
 //! # #[actix_web::main]
@@ -73,7 +75,7 @@ mod supervision;
 mod systemd;
 mod telemetry;
 
-/// Runs the command on the command line of this process, as the program does, and returns the exit code of the process.
+/// Runs the command on the command line of this process, and returns the exit code.
 #[must_use]
 pub fn run() -> ExitCode {
     commands::run(cli::Cli::parse())

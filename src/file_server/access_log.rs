@@ -87,28 +87,6 @@ impl AccessLog {
         Arc::clone(&self.lost)
     }
 
-    /// Copies the parts of a request that its line will contain.
-    #[must_use]
-    pub(super) fn begin(&self, request: &RequestHead, status: StatusCode) -> LogEntry {
-        let field = |name: HeaderName| {
-            let value = request.headers.get(name)?;
-            Some(cut(&String::from_utf8_lossy(value.as_bytes())))
-        };
-        LogEntry {
-            client: request.peer_addr.map(|address| address.ip().to_canonical()),
-            line: RequestLine::Parts {
-                method: cut(request.method.as_str()),
-                target: cut(&request.uri.to_string()),
-                version: format!("{:?}", request.version),
-            },
-            status: status.as_u16(),
-            referer: field(header::REFERER),
-            user_agent: field(header::USER_AGENT),
-            range: field(header::RANGE),
-            began: Some(tokio::time::Instant::now()),
-        }
-    }
-
     /// Writes the line of an answer that has ended.
     pub(super) fn end(&self, entry: &LogEntry, end: AnswerEnd) {
         let line = match self.format {
@@ -219,6 +197,28 @@ struct JsonLine<'a> {
 }
 
 impl LogEntry {
+    /// Copies the parts of a request that its line will contain.
+    #[must_use]
+    pub(super) fn of(request: &RequestHead, status: StatusCode) -> Self {
+        let field = |name: HeaderName| {
+            let value = request.headers.get(name)?;
+            Some(cut(&String::from_utf8_lossy(value.as_bytes())))
+        };
+        Self {
+            client: request.peer_addr.map(|address| address.ip().to_canonical()),
+            line: RequestLine::Parts {
+                method: cut(request.method.as_str()),
+                target: cut(&request.uri.to_string()),
+                version: format!("{:?}", request.version),
+            },
+            status: status.as_u16(),
+            referer: field(header::REFERER),
+            user_agent: field(header::USER_AGENT),
+            range: field(header::RANGE),
+            began: Some(tokio::time::Instant::now()),
+        }
+    }
+
     fn combined(&self, end: AnswerEnd, now: SystemTime) -> String {
         let mut line = match self.client {
             Some(client) => client.to_string(),

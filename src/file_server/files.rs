@@ -20,7 +20,7 @@ use futures_util::future::{Either, LocalBoxFuture};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use super::access_log::AccessLog;
+use super::access_log::{AccessLog, LogEntry};
 use super::body::CountedBody;
 use super::digests::Digests;
 use super::file_state::OpenError;
@@ -189,7 +189,8 @@ impl Files {
                 }
             };
         }
-        let line = self.log.as_ref().map(|log| (Rc::clone(log), log.begin(request.head(), answer.status())));
+        let line =
+            self.log.as_ref().map(|log| (Rc::clone(log), LogEntry::of(request.head(), answer.status())));
         if line.is_some() || memory.is_some() || !matches!(flight, Flight::None) {
             answer.extensions_mut().insert(OnEnd(Box::new(move |end| {
                 drop(memory);

@@ -6,7 +6,8 @@
 // The modules:
 // - `service`: the service, and its settings for other programs.
 // - `path`, `root`, `walk_beneath`: parse a request path, and open the file beneath the root.
-// - `found_file`: a file that can be sent; `file_state`: the state of a file on the disk; `validators`, `media`: its headers.
+// - `file_state`: the state of a file on the disk. `found_file`: a file that can be sent. `validators`, `media`: its
+//   headers.
 // - `store`, `cache`, `memfd_copy`: open files, and small files in memory.
 // - `encoding`, `variants`: select a precompressed file in place of the plain one.
 // - `files`: from a request to its file. `sending`: from a file to its answer. `rewrite` and `range`
