@@ -1,4 +1,4 @@
-//! Parts that the tests, benchmarks, fuzz targets and the simulation of this package use. They may change in any version.
+//! Parts for the tests, benchmarks, fuzz targets and simulation of this package. They may change in any version.
 
 pub use crate::balancer::backends::Backend;
 

@@ -1,14 +1,5 @@
 //! The balancer: probes the backends, ranks them, and redirects each client to the best one.
 //!
-//! - [`backends`]: the list of backends, and its changes while the balancer runs.
-//! - `probe_manager`, [`probe`]: one `ProbeActor` for each backend of the list.
-//! - [`health`], [`ranking`]: `RankingActor` makes routing tables from probe results and load reports.
-//! - [`expectation`]: the content that probes expect.
-//! - [`policy`]: the choice of a backend from a table.
-//! - [`redirect`]: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
-//! - [`builder`]: a balancer in any actix program; [`program`]: `fingerpost balancer`, with listeners and signals.
-//! - [`metrics`]: the metrics. [`admin`]: their display, the status API, fault injection.
-//!
 //! # As a library
 //! A [`Balancer`] probes and ranks; [`Balancer::redirects`] is a service for any actix-web `App`:
 //!
@@ -30,6 +21,16 @@
 //! assert_eq!(location, &format!("http://{address}/plshelp.txt?x=1"));
 //! # });
 //! ```
+
+// The modules:
+// - `backends`: the list of backends, and its changes while the balancer runs.
+// - `probe_manager`, `probe`: one `ProbeActor` for each backend of the list.
+// - `health`, `ranking`: `RankingActor` makes routing tables from probe results and load reports.
+// - `expectation`: the content that probes expect.
+// - `policy`: the choice of a backend from a table.
+// - `redirect`: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
+// - `builder`: a balancer in any actix program; `program`: `fingerpost balancer`, with listeners and signals.
+// - `metrics`: the metrics. `admin`: their display, the status API, fault injection.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -78,36 +78,13 @@ impl AccessLog {
 
     /// Checks that [`open`](Self::open) could succeed, without creating a file.
     pub(super) fn check(path: &Path) -> Result<(), AccessLogError> {
-        crate::file_server::check_writable(path)
-            .map_err(|source| AccessLogError { path: path.to_owned(), source })
+        check_writable(path).map_err(|source| AccessLogError { path: path.to_owned(), source })
     }
 
     /// The number of lines that were dropped because the disk was too slow or full.
     #[must_use]
     pub(super) fn lost(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.lost)
-    }
-
-    /// Copies the parts of a request that its line will contain.
-    #[must_use]
-    pub(super) fn begin(&self, request: &RequestHead, status: StatusCode) -> LogEntry {
-        let field = |name: HeaderName| {
-            let value = request.headers.get(name)?;
-            Some(cut(&String::from_utf8_lossy(value.as_bytes())))
-        };
-        LogEntry {
-            client: request.peer_addr.map(|address| address.ip().to_canonical()),
-            line: RequestLine::Parts {
-                method: cut(request.method.as_str()),
-                target: cut(&request.uri.to_string()),
-                version: format!("{:?}", request.version),
-            },
-            status: status.as_u16(),
-            referer: field(header::REFERER),
-            user_agent: field(header::USER_AGENT),
-            range: field(header::RANGE),
-            began: Some(tokio::time::Instant::now()),
-        }
     }
 
     /// Writes the line of an answer that has ended.
@@ -220,6 +197,28 @@ struct JsonLine<'a> {
 }
 
 impl LogEntry {
+    /// Copies the parts of a request that its line will contain.
+    #[must_use]
+    pub(super) fn of(request: &RequestHead, status: StatusCode) -> Self {
+        let field = |name: HeaderName| {
+            let value = request.headers.get(name)?;
+            Some(cut(&String::from_utf8_lossy(value.as_bytes())))
+        };
+        Self {
+            client: request.peer_addr.map(|address| address.ip().to_canonical()),
+            line: RequestLine::Parts {
+                method: cut(request.method.as_str()),
+                target: cut(&request.uri.to_string()),
+                version: format!("{:?}", request.version),
+            },
+            status: status.as_u16(),
+            referer: field(header::REFERER),
+            user_agent: field(header::USER_AGENT),
+            range: field(header::RANGE),
+            began: Some(tokio::time::Instant::now()),
+        }
+    }
+
     fn combined(&self, end: AnswerEnd, now: SystemTime) -> String {
         let mut line = match self.client {
             Some(client) => client.to_string(),
@@ -290,6 +289,22 @@ fn escape(text: &[u8], line: &mut String) {
         } else {
             let _ = write!(line, "\\x{byte:02X}");
         }
+    }
+}
+
+/// Checks that this process may write to a file or create it.
+pub(super) fn check_writable(path: &Path) -> std::io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(rustix::io::Errno::ISDIR.into()),
+        Ok(_) => Ok(rustix::fs::access(path, rustix::fs::Access::WRITE_OK)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            Ok(rustix::fs::access(
+                folder.unwrap_or(Path::new(".")),
+                rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
+            )?)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::store::{Content, FoundFile};
+use super::found_file::{Content, FoundFile};
 
 /// Upper estimate of the bytes that an entry needs in addition to its file: the path twice, headers, recorded heads,
 /// the maps.

@@ -2,24 +2,26 @@
 //!
 //! It is a service of actix-web ([`FileService`]). `fingerpost server` mounts it on the transport of fingerpost;
 //! other programs mount it on a stock `HttpServer`. `actix_files::NamedFile` evaluates conditions and ranges.
-//!
-//! - [`service`]: the service, and its settings for other programs.
-//! - [`path`], [`root`], [`walk_beneath`]: parse a request path, and open the file beneath the root.
-//! - [`store`], [`cache`], [`memfd_copy`]: open files, and small files in memory; [`validators`], [`media`]: their
-//!   headers.
-//! - [`encoding`], [`variants`]: select a precompressed file in place of the plain one.
-//! - [`files`]: from a request to its file. [`sending`]: from a file to its answer. [`rewrite`] and [`range`]
-//!   translate our entity tag and multiple ranges for `NamedFile`, and [`stand_in`] gives it the properties of a file
-//!   in memory.
-//! - [`replay`]: the fast path, which repeats a recorded answer.
-//! - [`multipart`], [`body`]: response bodies.
-//! - [`listing`]: pages for folders without an index.
-//! - [`digests`]: the SHA-256 of every file, computed in the background.
-//! - [`load`]: the load report for balancers, and `drain`: the graceful stop.
-//! - [`access_log`], [`metrics`], [`admin`]: the operator's view.
+
+// The modules:
+// - `service`: the service, and its settings for other programs.
+// - `path`, `root`, `walk_beneath`: parse a request path, and open the file beneath the root.
+// - `file_state`: the state of a file on the disk. `found_file`: a file that can be sent. `validators`, `media`: its
+//   headers.
+// - `store`, `cache`, `memfd_copy`: open files, and small files in memory.
+// - `encoding`, `variants`: select a precompressed file in place of the plain one.
+// - `files`: from a request to its file. `sending`: from a file to its answer. `rewrite` and `range`
+//   translate our entity tag and multiple ranges for `NamedFile`, and `stand_in` gives it the properties of a file
+//   in memory.
+// - `replay`, `recorded_heads`: the fast path, which repeats a recorded answer.
+// - `multipart`, `body`: response bodies.
+// - `listing`: pages for folders without an index.
+// - `digests`: the SHA-256 of every file, computed in the background.
+// - `load`: the load report for balancers, and `drain`: the graceful stop.
+// - `access_log`, `metrics`, `admin`: the operator's view.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -27,7 +29,6 @@ use std::sync::atomic::AtomicUsize;
 use actix_service::map_config;
 use actix_web::App;
 use actix_web::dev::AppConfig;
-use rustix::fs::Access;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
@@ -38,23 +39,21 @@ mod cache;
 mod digests;
 mod drain;
 mod encoding;
-#[allow(unreachable_pub, reason = "to be restricted with the next change of this module")]
+mod file_state;
 mod files;
+mod found_file;
 mod listing;
 mod load;
 mod media;
-#[allow(unreachable_pub, reason = "to be restricted with the next change of this module")]
 mod memfd_copy;
 mod metrics;
 mod multipart;
 mod path;
 pub(crate) mod range;
-#[allow(unreachable_pub, reason = "to be restricted with the next change of this module")]
+mod recorded_heads;
 mod replay;
-#[allow(unreachable_pub, reason = "to be restricted with the next change of this module")]
 mod rewrite;
 mod root;
-#[allow(unreachable_pub, reason = "to be restricted with the next change of this module")]
 mod sending;
 mod service;
 pub(crate) mod settings;
@@ -108,19 +107,6 @@ pub(crate) enum ServerError {
     /// A thread could not be started, or a signal handler not be installed.
     #[error("cannot start the file server")]
     System(#[from] std::io::Error),
-}
-
-/// Checks that this process may write to a file or create it.
-fn check_writable(path: &Path) -> std::io::Result<()> {
-    match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Err(rustix::io::Errno::ISDIR.into()),
-        Ok(_) => Ok(rustix::fs::access(path, Access::WRITE_OK)?),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            Ok(rustix::fs::access(folder.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK)?)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// A file server that has bound its address and opened its folder. It answers requests once it runs.
@@ -194,7 +180,9 @@ impl FileServer {
         errors.extend(log.map(ServerError::from));
         let file = settings.digests.as_ref().and_then(|digests| digests.file.as_deref());
         errors.extend(file.and_then(|path| {
-            check_writable(path).err().map(|source| ServerError::Digests { path: path.to_owned(), source })
+            access_log::check_writable(path)
+                .err()
+                .map(|source| ServerError::Digests { path: path.to_owned(), source })
         }));
         errors
     }

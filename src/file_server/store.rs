@@ -4,12 +4,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use actix_http::header::HeaderValue;
-use actix_web::mime::Mime;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, Shared};
@@ -18,12 +16,11 @@ use tokio::time::Instant;
 
 use super::cache::Cache;
 use super::digests;
-use super::media;
+use super::file_state::{FileState, OpenError};
+use super::found_file::{Content, FoundFile, Meta};
 use super::memfd_copy;
 use super::metrics::FileServerCounters;
-use super::replay::Replays;
-use super::root::{BlockingIo, FileState, OpenError, Root, Stamp};
-use super::validators::Validators;
+use super::root::{BlockingIo, Root};
 use crate::http::nowait::{self, NowaitRead};
 use crate::http::transport::Passage;
 
@@ -33,46 +30,6 @@ pub(super) const SMALL: u64 = 128 << 10;
 /// A file in memory is compared with the disk if the last comparison is older. This bounds the age of an answer.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
 
-/// The metadata of one state of a file, computed once for each worker.
-#[derive(Debug)]
-pub(super) struct Meta {
-    /// The state of the file.
-    pub identity: FileState,
-    /// The entity tag and the modification date.
-    pub validators: Validators,
-    /// The content type.
-    pub media_type: Mime,
-    /// The `Repr-Digest`, once it is known.
-    pub digest: OnceLock<HeaderValue>,
-    /// Whether the digest was requested from the thread that computes it.
-    pub is_digest_requested: AtomicBool,
-    /// Recorded heads of answers.
-    pub(super) replays: Replays,
-}
-
-impl Meta {
-    fn new(path: &[u8], identity: FileState) -> Self {
-        let Stamp { length, modified, changed } = identity.stamp();
-        Self {
-            identity,
-            validators: Validators::new(modified, changed, length, SystemTime::now()),
-            media_type: media::media_type(path),
-            digest: OnceLock::new(),
-            is_digest_requested: AtomicBool::new(false),
-            replays: Replays::default(),
-        }
-    }
-}
-
-/// A file that can be sent.
-#[derive(Debug, Clone)]
-pub(super) struct FoundFile {
-    /// The metadata.
-    pub meta: Rc<Meta>,
-    /// The bytes.
-    pub content: Content,
-}
-
 impl FoundFile {
     /// A file whose bytes are part of the program.
     #[must_use]
@@ -81,17 +38,6 @@ impl FoundFile {
         let meta = Meta { digest: digests::header_of(&bytes).into(), ..Meta::new(name, identity) };
         Self { meta: Rc::new(meta), content: Content::Memory(bytes) }
     }
-}
-
-/// The bytes of a file.
-#[derive(Debug, Clone)]
-pub(super) enum Content {
-    /// All bytes, in memory.
-    Memory(Bytes),
-    /// All bytes, in a memfd.
-    MemfdCopy(Arc<File>),
-    /// An open file.
-    File(Arc<File>),
 }
 
 /// The result of opening a file.

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use actix_http::header::HeaderValue;
 
-use super::root::Time;
+use super::file_state::Time;
 
 /// Minimum age at which the modification time in seconds identifies a version.
 const SETTLED: Duration = Duration::from_secs(1);

@@ -9,8 +9,9 @@ mod imports;
 
 use imports::{Import, imports};
 
-/// The layers of one folder, as listed: the rank of each module. Modules of equal rank do not import each other.
-type Ranks = BTreeMap<String, usize>;
+/// The layers of one folder, as listed: the rank of each module, and the number of its unit in this layer. Modules of equal
+/// rank import each other only within one unit.
+type Ranks = BTreeMap<String, (usize, usize)>;
 
 /// The lines of the block labelled `layers`, one folder each: `folder: a, b < c < d`.
 fn layers(document: &str) -> BTreeMap<String, Ranks> {
@@ -21,9 +22,11 @@ fn layers(document: &str) -> BTreeMap<String, Ranks> {
         let (folder, layers) = line.split_once(':').expect("a line starts with a folder");
         let ranks = folders.entry(folder.to_owned()).or_default();
         for (rank, layer) in layers.split('<').enumerate() {
-            for module in layer.split(',').map(str::trim) {
-                let earlier = ranks.insert(module.to_owned(), rank);
-                assert_eq!(earlier, None, "{folder} lists {module} twice");
+            for (number, unit) in layer.split(',').enumerate() {
+                for module in unit.split('+').map(str::trim) {
+                    let earlier = ranks.insert(module.to_owned(), (rank, number));
+                    assert_eq!(earlier, None, "{folder} lists {module} twice");
+                }
             }
         }
     }
@@ -39,7 +42,7 @@ fn violations(folders: &BTreeMap<String, Ranks>, files: &[(String, String)]) -> 
             let module = module_of(path);
             let Some(inside) = module.strip_prefix(root.as_slice()) else { continue };
             let own = inside.first().copied().unwrap_or("mod");
-            let Some(own_rank) = ranks.get(own) else {
+            let Some(own_at) = ranks.get(own) else {
                 found.push(format!("{folder} does not list the module {own}"));
                 continue;
             };
@@ -48,7 +51,9 @@ fn violations(folders: &BTreeMap<String, Ranks>, files: &[(String, String)]) -> 
                 let Some(target) = imported.strip_prefix(root.as_slice()) else { continue };
                 let Some(first) = target.first() else { continue };
                 let target = if ranks.contains_key(*first) { *first } else { "mod" };
-                if target != own && ranks.get(target).is_none_or(|rank| rank >= own_rank) {
+                if target != own
+                    && ranks.get(target).is_none_or(|other| other != own_at && other.0 >= own_at.0)
+                {
                     found.push(format!("src/{path}:{line}: {own} imports {}", imported.join("::")));
                 }
             }
@@ -143,6 +148,19 @@ mod tests {
         ] {
             assert_eq!(check(path, text).first().map(String::as_str), Some(found), "{text}");
         }
+    }
+
+    #[test]
+    fn the_modules_of_a_unit_import_each_other() {
+        let folders = layers("```layers\nsrc: a < b + c, d < mod\n```");
+        let file = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        let files = [
+            file("a.rs", ""),
+            file("b.rs", "use crate::c;"),
+            file("c.rs", "use crate::{a, b, d};"),
+            file("d.rs", ""),
+        ];
+        assert_eq!(violations(&folders, &files), ["src/c.rs:1: c imports d"]);
     }
 
     #[test]

@@ -22,8 +22,9 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
-use super::root::{FileState, Root, Stamp};
-use super::store::Meta;
+use super::file_state::{FileState, Stamp};
+use super::found_file::Meta;
+use super::root::Root;
 
 mod background_read;
 mod digest_file;

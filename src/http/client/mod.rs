@@ -7,20 +7,6 @@
 //! awc writes requests, pools connections and decodes bodies. Below awc, a [`wire`] limits and normalises the bytes
 //! of servers; its documentation has the reasons. This module is a library: it prints nothing and has no concept of
 //! files, mirrors or retries.
-//!
-//! ```no_run
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use fingerpost::http::client::{HttpClient, Request, TransportSettings};
-//!
-//! let client = HttpClient::new(TransportSettings::default());
-//! let mut answer = client.send(&Request::get("http://127.0.0.1:8080/plshelp.txt".parse()?)).await?;
-//! println!("{}", answer.head.status);
-//! while let Some(bytes) = answer.chunk().await? {
-//!     println!("{} bytes", bytes.len());
-//! }
-//! # Ok(())
-//! # }
-//! ```
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
