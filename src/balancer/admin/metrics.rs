@@ -164,6 +164,12 @@ impl Default for BalancerMetrics {
 }
 
 impl BalancerMetrics {
+    /// Adds the counter of refused lookups of names.
+    pub fn observe_lookups(&mut self, refused: Counter) {
+        let help = "Lookups of names that were not started because too many were running";
+        self.registry.register("lookups_refused", help, refused);
+    }
+
     /// Adds the figures of the latest table to each scrape, with separate series for the first `most_backends` backends of
     /// the list.
     pub fn observe(&mut self, publisher: Arc<TablePublisher>, most_backends: usize) {

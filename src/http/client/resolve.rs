@@ -12,6 +12,7 @@ use std::time::Duration;
 use std::{fmt, io, thread};
 
 use dns_lookup::LookupErrorKind;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -78,6 +79,8 @@ struct ResolverState {
     names: Names,
     /// The number of current lookups.
     running: AtomicUsize,
+    /// Lookups that were not started because too many were running.
+    refused: Counter,
     lookup: Box<Lookup>,
 }
 
@@ -126,9 +129,16 @@ impl Resolver {
             shared: Arc::new(ResolverState {
                 names: Names::default(),
                 running: AtomicUsize::new(0),
+                refused: Counter::default(),
                 lookup: Box::new(lookup),
             }),
         }
+    }
+
+    /// The counter of lookups that were not started because too many were running.
+    #[must_use]
+    pub fn refused(&self) -> Counter {
+        self.shared.refused.clone()
     }
 
     /// The addresses of `name`: at least one. If a lookup fails, those of the last successful lookup.
@@ -177,6 +187,12 @@ impl Resolver {
         }
         let most = if stale.is_some() { MAX_LOOKUPS } else { MAX_LOOKUPS - LOOKUPS_FOR_KNOWN };
         if running >= most {
+            if self.shared.refused.inc() == 0 {
+                tracing::warn!(
+                    lookups = running,
+                    "too many names are being looked up; names that wait for the resolver keep their last addresses"
+                );
+            }
             let detail = format!("{running} lookups are under way");
             return AnswerSource::Known(stale.ok_or(ResolveError::Shortage { what: "threads", detail }));
         }
