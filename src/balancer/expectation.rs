@@ -25,7 +25,7 @@ pub enum Expectation {
     File {
         /// The file. If it is not a regular file, or if it changed a moment ago, any body is accepted.
         path: PathBuf,
-        /// The expected body if there is no such file.
+        /// The expected body if the file does not exist.
         default: &'static [u8],
     },
 }

@@ -60,7 +60,7 @@ pub struct RetryLookup {
     time: u64,
     /// The backend that the client probably failed at; `None` if this is not a retry.
     pub avoid: Option<Visited>,
-    /// The backend of the HEAD before this GET; `None` if there was no HEAD.
+    /// The backend of the HEAD before this GET; `None` without such a HEAD.
     pub same: Option<Visited>,
 }
 
