@@ -128,15 +128,14 @@ async fn read_whole(answer: &mut Answer, mut body: Option<&mut Vec<u8>>) -> Resu
     Ok(())
 }
 
-/// Converts an error of the request to a failed probe. A lack of resources or of trust anchors on this machine is a failure
-/// of the prober, not of the backend.
+/// Converts an error of the request to a failed probe. A lack of resources on this machine is a failure of the prober, not
+/// of the backend.
 fn probe_failure(error: &TransportError) -> ProbeFailure {
     let kind = match error {
         TransportError::Shortage { .. }
         | TransportError::Request(_)
         | TransportError::Scheme { .. }
         | TransportError::NoHost(_)
-        | TransportError::TrustAnchors(_)
         | TransportError::Proxy(_) => FailureKind::Prober,
         TransportError::Resolve { .. } | TransportError::ResolveProxy { .. } => FailureKind::Resolve,
         TransportError::ConnectTimeout { .. } => FailureKind::TimedOut,
@@ -144,7 +143,9 @@ fn probe_failure(error: &TransportError) -> ProbeFailure {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => FailureKind::Refused,
             _ => FailureKind::Unreachable,
         },
-        TransportError::Certificate { .. } | TransportError::Tls { .. } => FailureKind::Tls,
+        TransportError::Certificate { .. } | TransportError::Tls { .. } | TransportError::TrustAnchors(_) => {
+            FailureKind::Tls
+        }
         TransportError::Send(_)
         | TransportError::Receive(_)
         | TransportError::EmptyReply
