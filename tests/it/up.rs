@@ -114,8 +114,8 @@ fn an_edit_or_removal_of_the_probe_file_causes_no_failed_probe() {
             }
             None => std::fs::remove_file(&file).unwrap(),
         }
-        let served = || http::get(server, "/plshelp.txt").body;
-        wait_until("the new content", || served() == content.unwrap_or(built_in).as_bytes());
+        let body = || http::get(server, "/plshelp.txt").body;
+        wait_until("the new content", || body() == content.unwrap_or(built_in).as_bytes());
         // The change is not recent any more after 3 s.
         let before = probes("success");
         wait_until("probes of the new content", || probes("success") > before + 40);

@@ -417,6 +417,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_lookup_beyond_the_limit_is_counted_and_an_error_of_this_machine() {
+        let (resolver, lookups) = counting(|_| Ok(vec![HOME]));
+        resolver.shared.running.store(MAX_LOOKUPS - LOOKUPS_FOR_KNOWN, Ordering::Relaxed);
+        for _ in 0..2 {
+            let refused = resolver.resolve("a.example").await;
+            assert!(matches!(refused, Err(ResolveError::Shortage { .. })), "{refused:?}");
+        }
+        assert_eq!((resolver.refused().get(), lookups.load(Ordering::SeqCst)), (2, 0));
+    }
+
+    #[tokio::test]
     async fn localhost_needs_no_resolver() {
         let (resolver, lookups) = counting(|_| Err(ResolveError::TimedOut));
         for name in ["localhost", "LOCALHOST.", "a.localhost"] {
