@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 
 mod script;
 
-pub use script::{BODY, Fault, Framing, Ranges, Script, Times};
+pub use script::{Fault, Framing, Ranges, Script, Times};
+
+/// The content of a server whose content does not matter.
+pub const BODY: &[u8] = b"I am a file.\n";
 
 /// Bytes of one write: small enough that a fault occurs at the intended byte.
 const PIECE_BYTES: usize = 16 * 1024;

@@ -4,10 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{FileServer, checksum};
-
-/// The content of a server whose content does not matter.
-pub const BODY: &[u8] = b"I am a file.\n";
+use super::{BODY, FileServer, checksum};
 
 /// The behaviour of a server.
 #[derive(Debug, Clone)]
