@@ -160,6 +160,12 @@ impl Default for BalancerMetrics {
 }
 
 impl BalancerMetrics {
+    /// Adds the counter of refused lookups of names.
+    pub(super) fn observe_lookups(&mut self, refused: Counter) {
+        let help = "Lookups of names that were not started because too many were running";
+        self.registry.register("lookups_refused", help, refused);
+    }
+
     /// Counters for one HTTP worker. The counters of a worker that has ended are reused, so that no count is lost and the
     /// number of counters does not grow.
     #[must_use]

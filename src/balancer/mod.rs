@@ -148,6 +148,8 @@ impl Balancer {
         let mut metrics = BalancerMetrics::default();
         let publisher = Arc::new(TablePublisher::new(first, metrics.tables_lost.clone()));
         TableCollector::register(&mut metrics, Arc::clone(&publisher), settings.metrics_backends);
+        let resolver = Resolver::default();
+        metrics.observe_lookups(resolver.refused());
         let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
         let ranking = RankingPlan {
             publisher: Arc::clone(&publisher),
@@ -163,7 +165,7 @@ impl Balancer {
             expectation: settings.probe_expect.clone(),
             interval: settings.health_check.interval,
             slots: Semaphore::new(settings.probe_concurrency),
-            resolver: Resolver::default(),
+            resolver,
             reports: metrics.reports.clone(),
             results_lost: metrics.results_lost.clone(),
         };

@@ -17,7 +17,7 @@ Examples:
   fingerpost up --servers 5 --root /srv/files --port 8080
 
 Everything listens on 127.0.0.1. Ctrl-C ends it. Probes expect the content
-that plshelp.txt has at the start.
+of plshelp.txt.
 Exit codes: 0 stopped, 1 failure, 2 wrong flags";
 
 /// Flags of `fingerpost up`.

@@ -8,12 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::{self, FutureExt};
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::{CommandError, stop_at_signal};
 use crate::balancer::expectation::Expectation;
-use crate::balancer::probe::prober::LARGEST_BODY;
 use crate::balancer::program::{BalancerAddresses, Program};
 use crate::balancer::settings::BalancerSettings;
 use crate::cli::UpArguments;
@@ -111,25 +109,12 @@ async fn run(
     future::try_join_all(all).await.map(drop)
 }
 
-/// The configured content of the probe file, else the content that the servers send: a program that takes the port of an
-/// ended server then gets no clients. `None` if the content is not known.
+/// The configured content of the probe file, else the content of the served file. `None` if the content is not known.
 fn probe_expectation(settings: &BalancerSettings, root: &Path) -> Option<Arc<Expectation>> {
     let probed = settings.probe_path.strip_prefix("/files").unwrap_or(&settings.probe_path);
-    if settings.probe_expect.is_some() || probed != format!("/{PROBE_FILE}") {
-        return settings.probe_expect.clone();
-    }
-    let own = root.join(PROBE_FILE);
-    let expectation = match own.symlink_metadata() {
-        // A symbolic link may lead out of the root; the servers do not follow such a link.
-        Ok(file) if file.is_file() && file.len() <= LARGEST_BODY as u64 => {
-            Expectation::Sha256(Sha256::digest(std::fs::read(own).ok()?).into())
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Expectation::Text(String::from_utf8_lossy(BUILT_IN_PROBE).trim().into())
-        }
-        _ => return None,
-    };
-    Some(Arc::new(expectation))
+    let of_file = || Expectation::File { path: root.join(PROBE_FILE), default: BUILT_IN_PROBE };
+    let is_known = probed.strip_prefix('/') == Some(PROBE_FILE);
+    settings.probe_expect.clone().or_else(|| is_known.then(|| Arc::new(of_file())))
 }
 
 /// The shell command that starts this program from any folder of this machine.

@@ -173,7 +173,7 @@ impl Pages {
         html.reserve(
             last.len() + pieces.iter().map(|piece| piece.len() + location.len() + 16).sum::<usize>(),
         );
-        let is_plain = find_special(location).is_none();
+        let is_plain = !has_special(location);
         for piece in pieces {
             html.extend_from_slice(piece);
             if is_plain {
@@ -210,26 +210,21 @@ pub(crate) fn escape(text: &str, html: &mut BytesMut) {
 }
 
 fn escape_bytes(text: &[u8], html: &mut BytesMut) {
-    let mut rest = text;
-    while let Some(at) = find_special(rest) {
-        html.extend_from_slice(rest.get(..at).unwrap_or_default());
-        html.extend_from_slice(match rest.get(at) {
-            Some(b'&') => b"&amp;",
-            Some(b'<') => b"&lt;",
-            Some(b'>') => b"&gt;",
-            Some(b'"') => b"&quot;",
-            _ => b"&#39;",
+    for byte in text {
+        html.extend_from_slice(match byte {
+            b'&' => b"&amp;",
+            b'<' => b"&lt;",
+            b'>' => b"&gt;",
+            b'"' => b"&quot;",
+            b'\'' => b"&#39;",
+            byte => std::slice::from_ref(byte),
         });
-        rest = rest.get(at + 1..).unwrap_or_default();
     }
-    html.extend_from_slice(rest);
 }
 
-/// The position of the first character with a meaning in HTML.
-fn find_special(text: &[u8]) -> Option<usize> {
-    let mark = memchr::memchr3(b'&', b'<', b'>', text);
-    let before = text.get(..mark.unwrap_or(text.len())).unwrap_or_default();
-    memchr::memchr2(b'"', b'\'', before).or(mark)
+/// Whether text has a character with a meaning in HTML.
+fn has_special(text: &[u8]) -> bool {
+    memchr::memchr3(b'&', b'<', b'>', text).or_else(|| memchr::memchr2(b'"', b'\'', text)).is_some()
 }
 
 /// The content of a page in the common look. All fields are HTML; text from outside must be escaped.

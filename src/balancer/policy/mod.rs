@@ -27,7 +27,7 @@ use rand::Rng;
 pub use clock::{MonotonicClock, Timestamp};
 pub use digest::{digest, identity};
 pub use load::{BackendLoad, LoadSlab};
-pub use retry_avoidance::{RetryAvoidance, RetryLookup};
+pub use retry_avoidance::{RetryAvoidance, RetryLookup, Visited};
 
 /// The largest number of alternates that a pick returns besides the chosen backend.
 pub const MOST_ALTERNATES: usize = 3;

@@ -25,7 +25,9 @@ use super::{BalancerState, CurrentTable, RedirectHandler};
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::fleet::Eligibility;
 use crate::balancer::metrics::AnswerCounters;
-use crate::balancer::policy::{self, Avoid, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp};
+use crate::balancer::policy::{
+    self, Avoid, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp, Visited,
+};
 use crate::balancer::ranking::table::RoutingTable;
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
@@ -188,29 +190,30 @@ impl RedirectService {
         let RedirectRequest { target, is_head, avoid, client } = *wanted;
         let mut request = policy::PickRequest { path_hash: policy::digest(target.path()), avoid };
         let visit = self.visit(client.address, request.path_hash, is_head, now);
-        let entry_of = |place: Option<u32>| table.entries.get(place? as usize);
-        let failed =
-            visit.and_then(|visit| visit.avoid).filter(|_| plan.retry_routing == RetryRouting::OtherBackend);
-        if let Some(failed) = entry_of(failed) {
-            request.avoid.add(failed.member.load.identity());
+        let failed = visit.and_then(|visit| visit.avoid);
+        if let (Some(failed), RetryRouting::OtherBackend) = (failed, plan.retry_routing) {
+            request.avoid.add(failed.identity);
         }
         let is_long = target.as_bytes().len() > LONGEST_WITH_ALTERNATES;
         let alternates = if is_long { 0 } else { plan.alternates };
         let mut picks = Picks::new(alternates);
-        let same = visit.and_then(|visit| visit.same);
-        if let (Some(place), Some(entry)) = (same, entry_of(same))
+        if let Some(same) = visit.and_then(|visit| visit.same)
+            && let Some(entry) = table.entries.get(same.index as usize)
+            // After a change of the list, another backend may have the index.
+            && entry.member.load.identity() == same.identity
             && entry.eligibility != Eligibility::Out
-            && !request.avoid.contains(entry.member.load.identity())
+            && !request.avoid.contains(same.identity)
         {
             entry.member.load.record_redirect(now);
-            picks = Picks::with(place, alternates);
+            picks = Picks::with(same.index, alternates);
         }
         table.policy_for(client.needs()).pick(&request, now, &mut *self.random.borrow_mut(), &mut picks);
         let chosen = picks.chosen()?;
+        let member = &table.entries.get(chosen as usize)?.member;
         if let (Some(memory), Some(visit)) = (&plan.memory, &visit) {
-            memory.record(visit, chosen);
+            memory.record(visit, Visited { identity: member.load.identity(), index: chosen });
         }
-        Some(Choice { backend: entry_of(Some(chosen))?.member.backend.id(), picks })
+        Some(Choice { backend: member.backend.id(), picks })
     }
 
     /// Looks up an earlier redirect of this client for this file.
