@@ -9,7 +9,7 @@ use super::health::State;
 use super::wall_clock;
 
 /// The number of events that are kept for each backend.
-pub const MOST_EVENTS: usize = 100;
+pub(crate) const MOST_EVENTS: usize = 100;
 
 /// The number of events of all backends. In a list of more than 10 000 backends, each keeps fewer.
 const MOST_EVENTS_OF_ALL: usize = 1_000_000;
@@ -19,7 +19,7 @@ const LONGEST_CAUSE: usize = 300;
 
 /// A change of a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HistoryEvent {
+pub(crate) struct HistoryEvent {
     /// The time of the change.
     #[serde(with = "wall_clock")]
     pub time: SystemTime,
@@ -33,7 +33,7 @@ pub struct HistoryEvent {
 /// The kinds of changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Change {
+pub(crate) enum Change {
     /// Probes changed the state.
     State {
         /// The previous state.
@@ -50,7 +50,7 @@ pub enum Change {
 
 /// The share of the observed time in which a backend was not down; `None` if it was not observed.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct AvailabilityShares {
+pub(crate) struct AvailabilityShares {
     /// Over the last 24 hours.
     pub day: Option<f64>,
     /// Over the last 7 days.
@@ -61,7 +61,7 @@ pub struct AvailabilityShares {
 
 /// The history of one backend.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct History {
+pub(crate) struct History {
     events: VecDeque<HistoryEvent>,
     hours: Calendar<3600, 24>,
     days: Calendar<86_400, 30>,
@@ -73,12 +73,12 @@ pub struct History {
 impl History {
     /// The events, oldest first.
     #[must_use]
-    pub fn events(&self) -> impl DoubleEndedIterator<Item = &HistoryEvent> {
+    pub(crate) fn events(&self) -> impl DoubleEndedIterator<Item = &HistoryEvent> {
         self.events.iter()
     }
 
     /// Adds an event. Drops the oldest one beyond the limit for one of `backends` backends.
-    pub fn record(&mut self, time: SystemTime, change: Change, cause: &str, backends: usize) {
+    pub(crate) fn record(&mut self, time: SystemTime, change: Change, cause: &str, backends: usize) {
         let most = (MOST_EVENTS_OF_ALL / backends.max(1)).clamp(1, MOST_EVENTS);
         self.events.push_back(HistoryEvent {
             time,
@@ -91,7 +91,7 @@ impl History {
     }
 
     /// Counts the time since the last call, in which the backend was in `state`. The first call only starts the count.
-    pub fn count(&mut self, state: State, now: SystemTime) {
+    pub(crate) fn count(&mut self, state: State, now: SystemTime) {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
         if let Some(from) = self.counted_until
             && state != State::Unknown
@@ -104,7 +104,7 @@ impl History {
 
     /// The availability at `now` of a backend that is in `state`.
     #[must_use]
-    pub fn availability(&self, state: State, now: SystemTime) -> AvailabilityShares {
+    pub(crate) fn availability(&self, state: State, now: SystemTime) -> AvailabilityShares {
         let mut counted = self.clone();
         counted.count(state, now);
         let now = counted.counted_until.unwrap_or_default();

@@ -119,11 +119,11 @@ fn of_name(error: &NameError) -> Problem {
 
 /// The answer to an order.
 #[derive(Serialize, Deserialize)]
-pub(super) struct OrderAnswer {
+pub(crate) struct OrderAnswer {
     /// The servers for which the order is in force.
-    pub(super) backends: Vec<String>,
+    pub backends: Vec<String>,
     /// Whether the order survives a restart.
-    pub(super) durable: bool,
+    pub durable: bool,
 }
 
 type Body = Result<Bytes, actix_web::Error>;

@@ -16,7 +16,7 @@ const MOST_EVENTS: usize = 10_000;
 
 /// The content of `/api/v1/events`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EventReport {
+pub(crate) struct EventReport {
     /// The latest events, newest first.
     pub events: Vec<BackendEvent>,
     /// The availability of each backend, in the order of the list.
@@ -25,7 +25,7 @@ pub struct EventReport {
 
 /// An event of one backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BackendEvent {
+pub(crate) struct BackendEvent {
     /// The address of the backend.
     pub backend: String,
     /// The event.
@@ -35,7 +35,7 @@ pub struct BackendEvent {
 
 /// The availability of one backend, 0 to 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BackendAvailability {
+pub(crate) struct BackendAvailability {
     /// The address of the backend.
     pub backend: String,
     /// The shares.
@@ -46,7 +46,7 @@ pub struct BackendAvailability {
 impl EventReport {
     /// The events of all backends, or of one.
     #[must_use]
-    pub fn of(
+    pub(crate) fn of(
         table: &RoutingTable,
         backend: Option<&BackendId>,
         limit: Option<usize>,
@@ -72,7 +72,7 @@ impl EventReport {
 
     /// The report as text: the events, oldest first as in a log, then the availability.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let events = self.events.iter().rev().map(|BackendEvent { backend, event }| {
             let change = match &event.change {
                 Change::State { from, to } => format!("{from} -> {to}"),

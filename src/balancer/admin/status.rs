@@ -76,7 +76,7 @@ pub struct BackendStatus {
 impl StatusReport {
     /// The report of a table at the current time.
     #[must_use]
-    pub fn of(table: &RoutingTable, orders: &Orders) -> Self {
+    pub(crate) fn of(table: &RoutingTable, orders: &Orders) -> Self {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let all: u64 = table.entries.iter().map(|entry| entry.member.load.redirects()).sum();
         Self {

@@ -8,18 +8,18 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, Super
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use crate::balancer::admin::metrics::RankingMetrics;
 use crate::balancer::backends::{Backend, BackendId};
 use crate::balancer::health::fleet::Mode;
 use crate::balancer::health::{HealthCheckConfig, State, Transition};
+use crate::balancer::metrics::RankingMetrics;
 use crate::balancer::orders::{OrderBook, Override};
 use crate::balancer::policy::{LoadSlab, MonotonicClock, PolicyName};
 use crate::balancer::probe::ProbeResult;
 use crate::balancer::probe::schedule::ProbeBudget;
 
-pub mod estimate;
-pub mod publisher;
-pub mod table;
+pub(crate) mod estimate;
+pub(crate) mod publisher;
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
@@ -42,7 +42,7 @@ const MAILBOX: usize = 16_384;
 /// The message that activates a list and the orders for its backends. The reply follows the table with both.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct ListChanged {
+pub(crate) struct ListChanged {
     /// All backends.
     pub backends: Arc<[Backend]>,
     /// All orders.
@@ -50,7 +50,7 @@ pub struct ListChanged {
 }
 
 /// The settings and resources of a `RankingActor`.
-pub struct RankingPlan {
+pub(crate) struct RankingPlan {
     /// Receives the tables; already has the first one.
     pub publisher: Arc<TablePublisher>,
     /// The rule for the choice of a backend.
@@ -66,7 +66,7 @@ pub struct RankingPlan {
 }
 
 /// Updates the entries with probe results and publishes tables.
-pub struct RankingActor {
+pub(crate) struct RankingActor {
     plan: RankingPlan,
     /// The active list.
     listed: Arc<[Backend]>,
@@ -85,7 +85,7 @@ impl RankingActor {
     /// An actor that starts from the latest published table. `list` has the backends and orders of this table, and `slab`
     /// holds the loads of its backends.
     #[must_use]
-    pub fn new(plan: RankingPlan, list: ListChanged, slab: LoadSlab, random: SmallRng) -> Self {
+    pub(crate) fn new(plan: RankingPlan, list: ListChanged, slab: LoadSlab, random: SmallRng) -> Self {
         let published_at = plan.publisher.latest().built_at;
         let mut actor = Self {
             plan,

@@ -12,11 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
 
-pub mod saving;
-pub mod snapshot;
-
 /// The file with health, estimates and counters.
-pub const STATE_FILE: &str = "state.json";
+pub(crate) const STATE_FILE: &str = "state.json";
 
 /// The file whose lock holds the folder.
 const LOCK: &str = "lock";
@@ -29,7 +26,7 @@ const LARGEST_FILE: u64 = 1 << 30;
 
 /// The folder cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum StateError {
+pub(crate) enum StateError {
     /// It cannot be created, read or written.
     #[error("cannot use the state folder {}: check that it is a folder that this user can write", path.display())]
     Unusable {
@@ -53,7 +50,7 @@ pub enum StateError {
 
 /// An open state folder, which no other process uses.
 #[derive(Debug)]
-pub struct StateFolder {
+pub(crate) struct StateFolder {
     path: PathBuf,
     _lock: File,
     /// The number of writes. Two writes of one file may overlap, so each has its own temporary file.
@@ -74,7 +71,7 @@ pub(super) enum FileContent {
 
 impl StateFolder {
     /// Creates the folder if necessary, and locks it until the end of the process.
-    pub fn open(path: &Path) -> Result<Self, StateError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, StateError> {
         let unusable = |source| StateError::Unusable { path: path.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
         let mut options = File::options();
