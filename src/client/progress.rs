@@ -44,6 +44,7 @@ pub(super) struct Screen {
     bars: MultiProgress,
     /// Counts the files of a run with several files.
     all: Option<ProgressBar>,
+    report_error: RefCell<Option<io::Error>>,
 }
 
 impl Screen {
@@ -60,7 +61,7 @@ impl Screen {
             let bar = ProgressBar::new(files as u64);
             bars.add(styled(bar, "{pos} of {len} files {wide_bar} {eta} left"))
         });
-        Self { show, mode, bars, all }
+        Self { show, mode, bars, all, report_error: RefCell::default() }
     }
 
     /// Starts the display of one file.
@@ -89,12 +90,18 @@ impl Screen {
         self.show.reports
     }
 
+    /// Prints the JSON object of one file. If that fails, the downloads continue, and the run ends with the error.
     pub(super) fn print_report(&self, report: &DownloadReport) {
         let line = report::line(report) + "\n";
-        self.bars.suspend(|| {
-            // A closed standard output must not stop the downloads.
-            let _ = write(&mut io::stdout().lock(), &[line.as_bytes()]);
-        });
+        let printed = self.bars.suspend(|| write(&mut io::stdout().lock(), &[line.as_bytes()]));
+        if let Err(error) = printed {
+            self.report_error.borrow_mut().get_or_insert(error);
+        }
+    }
+
+    /// The first error of standard output that lost a report.
+    pub(super) fn take_report_error(&self) -> Option<io::Error> {
+        self.report_error.take()
     }
 
     pub(super) fn print_error(&self, line: &str) {
@@ -319,16 +326,16 @@ impl Observer for FileDisplay<'_> {
             self.stop_countdown();
         }
         match event {
-            Event::Redirected { head, page, to } => {
+            Event::Redirected { page, to } => {
                 let line = format!("A new server address was received: {to}\n");
                 // Later redirects of a balancer resemble the first one, so only their target is shown.
                 if self.has_shown_redirect.replace(true) {
                     self.screen.print_text(&[line.as_bytes()]);
                 } else {
-                    self.screen.print_text(&[head, page, ending(page), line.as_bytes()]);
+                    self.screen.print_text(&[&page.head, &page.body, ending(&page.body), line.as_bytes()]);
                 }
             }
-            Event::Refused { head, page } => self.screen.print_text(&[head, page, ending(page)]),
+            Event::Refused { page } => self.screen.print_text(&[&page.head, &page.body, ending(&page.body)]),
             Event::Waiting { left, step } => self.wait(*left, *step),
             Event::Unchecked { kinds } => {
                 let line = format!(

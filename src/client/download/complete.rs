@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::super::checksum::{Algorithm, Checksum};
-use super::super::error::DownloadError;
-use super::super::identity::{ContentIdentity, Observed, Verdict};
-use super::super::redirect::RedirectChain;
-use super::super::sink::digest;
 use super::fetch::Fetcher;
 use super::{Clobber, Context, DownloadJob, DownloadReport, FileOrigin, Resume};
+use crate::client::checksum::{Algorithm, Checksum};
+use crate::client::error::DownloadError;
+use crate::client::identity::{ContentIdentity, Observed, Verdict};
+use crate::client::redirect::RedirectChain;
+use crate::client::sink::digest;
 
 /// Runs `work`; fails if the user interrupts the download or `--max-time` is over first.
 pub(super) async fn within<T>(

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use url::Url;
 
-use super::{Action, BalancerPresence, DownloadPlan, source};
+use super::{Action, BalancerPresence, DownloadPlan, RangeRequest, source};
+use crate::client::address;
 
 /// Queries in a row without a new source, after which the balancer is assumed to have no others.
 const MAX_QUERIES_WITHOUT_NEW_SOURCE: u32 = 2;
@@ -13,6 +15,8 @@ const MAX_QUERIES_WITHOUT_NEW_SOURCE: u32 = 2;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct BalancerQuery {
     pub(super) in_progress: bool,
+    /// Queries since the start of this version.
+    pub(super) count: usize,
     /// Queries in a row since the last received byte.
     pub(super) since_progress: u32,
     /// Queries in a row without a new source.
@@ -68,6 +72,20 @@ impl DownloadPlan {
         self.balancer == BalancerPresence::Absent
     }
 
+    /// The bytes to request from the address `requested` with a query: the first missing ones, in case it is the address
+    /// of a server.
+    pub(crate) fn query_request(&self, requested: &Url) -> RangeRequest {
+        // The known validators must belong to this address, or to one that it redirects to.
+        let is_of_address = self.identity.resource.split(' ').next() == Some(&address::shown(requested));
+        match self.bytes.missing().iter().next() {
+            Some(range) if range.start > 0 && is_of_address => {
+                let validator = self.identity.validator().map(ToOwned::to_owned);
+                RangeRequest { range, size: self.size(), validator }
+            }
+            _ => RangeRequest::everything(),
+        }
+    }
+
     /// Whether the balancer may be asked, now or after a back-off.
     pub(super) fn may_query(&self) -> bool {
         self.balancer == BalancerPresence::Present
@@ -75,10 +93,11 @@ impl DownloadPlan {
     }
 
     pub(super) fn query_if_needed(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let is_idle = self.runs.is_empty() && !(self.size.is_some() && self.missing.is_empty());
+        let is_idle = self.runs.is_empty() && !self.bytes.is_complete();
         let is_time = self.query.not_before.is_none_or(|at| at <= now);
         if (is_idle || self.query.wanted) && self.may_query() && is_time && !self.query.in_progress {
             self.query.in_progress = true;
+            self.query.count = self.query.count.saturating_add(1);
             actions.push(Action::QueryBalancer);
         }
     }

@@ -25,16 +25,16 @@ const SYNC_TOGETHER_FROM: usize = 4;
 
 /// A file that is complete in memory.
 #[derive(Debug)]
-pub(super) struct WholeFile {
-    pub(super) target: PathBuf,
+pub(crate) struct WholeFile {
+    pub(crate) target: PathBuf,
     /// All bytes, as parts with their positions.
-    pub(super) parts: Vec<(u64, Bytes)>,
-    pub(super) modified: Option<SystemTime>,
+    pub(crate) parts: Vec<(u64, Bytes)>,
+    pub(crate) modified: Option<SystemTime>,
 }
 
 /// Result for one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Finish {
+pub(crate) enum Finish {
     /// The file has its final name.
     Named,
     /// Nothing of the file is on the disk: a file of this name exists, or the file system does not support
@@ -68,7 +68,7 @@ impl GroupCommit {
     }
 
     /// Writes the file and links its name, unless that name exists.
-    pub(super) async fn finish(&self, file: WholeFile) -> Result<Finish, SinkError> {
+    pub(crate) async fn finish(&self, file: WholeFile) -> Result<Finish, SinkError> {
         let (answer, answered) = oneshot::channel();
         let sender = self.sender.get_or_init(|| {
             let (sender, receiver) = mpsc::channel();

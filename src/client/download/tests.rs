@@ -1,0 +1,1 @@
+//! Tests of downloads in virtual time, with scripted servers and an output in memory.

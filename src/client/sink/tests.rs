@@ -1,0 +1,53 @@
+//! Tests of stores on the disk.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::client::plan::ByteMap;
+
+fn digest(bytes: &'static [u8]) -> Checksum {
+    digest::of_parts(&[(0, Bytes::from_static(bytes))], Algorithm::Sha256)
+}
+
+#[test]
+fn a_wrong_piece_of_several_chunks_is_reported_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let pieces = Pieces { length: 5, size: 10, digests: [digest(b"right"), digest(b"again")].into() };
+    let store = PartStore::create(&folder.path().join("f"), Some(10), DigestMode::Off).unwrap();
+    let mut map = ByteMap::new(Some(10), RangeSet::new());
+    let mut write = |chunks: &[(u64, &'static str)]| {
+        let parts: Vec<_> = chunks.iter().map(|(offset, text)| (*offset, Bytes::from(*text))).collect();
+        let ranges: Vec<_> =
+            chunks.iter().map(|(offset, text)| ByteRange::new(*offset, offset + text.len() as u64)).collect();
+        let follow_up = map.follow_up(&ranges, Some(&pieces));
+        map.on_written(&ranges, &[]);
+        store.write(&Batch { parts, follow_up }).unwrap()
+    };
+    assert_eq!(write(&[(0, "wr"), (2, "on")]), []);
+    assert_eq!(write(&[(4, "gagain")]), [ByteRange::new(0, 5)]);
+    assert_eq!(write(&[(0, "rig"), (3, "ht")]), []);
+}
+
+#[test]
+fn a_digest_does_not_depend_on_the_order_of_the_bytes() {
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [2, 0, 1]] {
+        let folder = tempfile::tempdir().unwrap();
+        let store =
+            PartStore::create(&folder.path().join("f"), Some(9), DigestMode::On(Algorithm::Sha256)).unwrap();
+        let mut map = ByteMap::new(Some(9), RangeSet::new());
+        for index in order {
+            let range = ByteRange::new(index * 3, index * 3 + 3);
+            let text = &b"abcdefghi"[range.start as usize..range.end as usize];
+            let batch = Batch {
+                parts: vec![(range.start, Bytes::from_static(text))],
+                follow_up: map.follow_up(&[range], None),
+            };
+            store.write(&batch).unwrap();
+            map.on_written(&[range], &[]);
+        }
+        assert_eq!(
+            store.digest(&Batch::default(), 9, Algorithm::Sha256).unwrap(),
+            Some(digest(b"abcdefghi"))
+        );
+    }
+}
