@@ -19,7 +19,7 @@ use super::metalink;
 use super::progress::{Ended, FileDisplay, Screen};
 use super::reserved_paths::ReservedPaths;
 use super::settings::{Reports, Settings};
-use super::sink::{Disk, GroupCommit, SinkError};
+use super::sink::{GroupCommit, SinkError};
 use crate::cli::ProgressMode;
 use crate::http::client::Transport;
 use crate::{open_files, telemetry};
@@ -82,7 +82,7 @@ pub(super) async fn run(settings: Settings) -> GetCode {
         transport: Rc::new(Transport::new(settings.transport.clone())),
         options: Rc::new(settings.options.clone()),
         limiter: settings.limit_rate.map(|rate| Rc::new(RefCell::new(RateLimiter::new(rate)))),
-        storage: Rc::new(Disk::new(GroupCommit::new(settings.options.durability, parallelism.finishing))),
+        storage: Rc::new(GroupCommit::new(settings.options.durability, parallelism.finishing)),
         reserved_paths: ReservedPaths::default(),
         stop: stop_on_signals(&active, settings.show.progress != Some(ProgressMode::None)),
     };

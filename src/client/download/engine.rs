@@ -7,32 +7,27 @@ use rand::RngExt;
 use tokio::time::Instant;
 use url::Url;
 
-use super::complete::within;
 use super::fetch::{FetchError, Fetcher, Opened, Response};
 use super::finish::PendingRename;
-use super::output::{FileOutput, OpenResult};
-use super::query::{AddressQuery, QueryOutcome};
+use super::output::{FileOutput, OpenResult, Verified};
+use super::query::{self, AddressQuery, AfterFailure, QueryOutcome};
 use super::transfers::{BodyReader, RunEvent, Transfers};
-use super::{Context, DownloadJob, DownloadReport, FileOrigin, SourceReport, TargetState, Unavailable};
+use super::{Context, DownloadJob, DownloadReport, FileOrigin, TargetState};
 use crate::client::address;
 use crate::client::checksum::Checksum;
 use crate::client::error::DownloadError;
 use crate::client::event::{Event, Observer, Page, WaitStep};
-use crate::client::identity;
+use crate::client::identity::ContentIdentity;
 use crate::client::plan::{
-    Action, BalancerPresence, ByteRange, DownloadPlan, Judgement, Note, PlanStatus, RunFailure, RunId,
-    SourceId,
+    Action, BalancerPresence, DownloadPlan, Judgement, Note, PlanStatus, RunFailure, RunId, Source,
 };
 use crate::client::redirect::RedirectChain;
-use crate::client::sink::{Completion, DigestMode, Durability, Progress, Writer};
+use crate::client::sink::{Durability, Progress, Writer};
 use crate::http::client::{BodyError, TransportError};
 
 /// A wake-up that is later than this shows that the process was suspended, or was blocked by something other
 /// than the servers.
 const MAX_LATE: Duration = Duration::from_secs(1);
-
-/// Wait after a 503 without `Retry-After`.
-const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 
 /// The end of the network transfer.
 pub(super) enum Ending {
@@ -117,7 +112,7 @@ impl<'a> Engine<'a> {
             // The Metalink asserts that all of its addresses have the same file.
             let resource = urls.first().map(address::shown).unwrap_or_default();
             for url in urls {
-                self.add_source(
+                self.plan.add_source(
                     RedirectChain::new(url.clone(), self.context.options.max_redirects),
                     &resource,
                 );
@@ -141,23 +136,28 @@ impl<'a> Engine<'a> {
                 return Ok(ending);
             }
             if self.plan.must_restart() {
-                self.restart().await?;
+                self.output.restart(&mut self.plan).await?;
                 continue;
             }
             match self.plan.status() {
                 PlanStatus::Complete => {
-                    if self.is_complete().await? {
+                    if let Verified::Right(digest) = self.output.verify(&mut self.plan, self.started).await? {
+                        self.digest = digest;
                         return Ok(Ending::Complete);
                     }
                     continue;
                 }
                 PlanStatus::Stuck if self.plan.has_next_lone_source() => {
-                    self.output.flush(&mut self.plan).await?;
-                    self.plan.use_next_lone_source();
-                    self.output.take_back(&self.plan).await?;
+                    self.output.use_next_lone_source(&mut self.plan).await?;
                     continue;
                 }
-                PlanStatus::Stuck => return Err(self.final_error()),
+                PlanStatus::Stuck => {
+                    let (error, page) = self.plan.final_error();
+                    if let Some(page) = page {
+                        self.observer.notice(&Event::Refused { page: &page });
+                    }
+                    return Err(error);
+                }
                 PlanStatus::Working => {}
             }
             let retry_wake = retry_deadline.filter(|&at| at > now);
@@ -172,7 +172,7 @@ impl<'a> Engine<'a> {
                     }
                 } => {
                     if let Progress::Written(wrong) = progress? && !wrong.is_empty() {
-                        self.reject_pieces(wrong).await?;
+                        self.output.reject_pieces(&mut self.plan, wrong).await?;
                     }
                     self.catch_up()?;
                 }
@@ -213,17 +213,15 @@ impl<'a> Engine<'a> {
     fn follow_plan(&mut self) {
         self.transfers.retain(|run| self.plan.is_running(run));
         for note in self.plan.take_notes() {
+            let url = |source| self.plan.source(source).map(Source::url);
             self.observer.notice(&match &note {
+                Note::Offered(source) => match url(*source) {
+                    Some(url) => Event::Offered { source: source.0, url },
+                    None => continue,
+                },
                 Note::Dropped { source, reason } => Event::Dropped { source: source.0, reason },
                 Note::Lost { bytes, reason } => Event::Lost { bytes: *bytes, reason },
             });
-        }
-    }
-
-    fn add_source(&mut self, chain: RedirectChain, resource: &str) {
-        let url = chain.end().clone();
-        if let Some(id) = self.plan.add_source(chain, resource) {
-            self.observer.notice(&Event::Offered { source: id.0, url: &url });
         }
     }
 
@@ -361,98 +359,6 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    async fn reject_pieces(&mut self, mut wrong: Vec<ByteRange>) -> Result<(), DownloadError> {
-        wrong.extend(self.output.flush(&mut self.plan).await?);
-        self.plan.reject_pieces(&wrong);
-        Ok(self.output.take_back(&self.plan).await?)
-    }
-
-    /// Starts again with the version that the servers have now.
-    async fn restart(&mut self) -> Result<(), DownloadError> {
-        if self.output.is_sequential() && !self.plan.bytes().is_empty() {
-            // Written bytes cannot be taken back.
-            return Err(DownloadError::KeepsChanging);
-        }
-        self.output.flush(&mut self.plan).await?;
-        self.plan.restart()?;
-        Ok(self.output.take_back(&self.plan).await?)
-    }
-
-    /// Verifies the file once it has all bytes. If it is wrong, the plan discards the wrong bytes.
-    async fn is_complete(&mut self) -> Result<bool, DownloadError> {
-        if self.output.writer.is_none() {
-            // A file known to be empty needs no request.
-            self.output.open(&self.plan.identity().clone(), &self.plan)?;
-        }
-        if self.output.is_sequential() {
-            // A write to a pipe may block forever, so it must be interruptible. The check of a file
-            // on the disk must not be left half done.
-            let (context, started) = (self.context, self.started);
-            return within(context, started, self.is_right()).await?;
-        }
-        self.is_right().await
-    }
-
-    /// The complete file, which only lacks its name.
-    pub(super) fn into_pending_rename(mut self) -> Option<PendingRename> {
-        let modified = self.plan.identity().last_modified.as_deref();
-        let completion = Completion {
-            size: self.plan.size().unwrap_or_default(),
-            modified: modified.and_then(|date| httpdate::parse_http_date(date).ok()),
-            existing: self.output.state.existing(),
-            durability: self.context.options.durability,
-            is_saved: false,
-        };
-        Some(PendingRename {
-            writer: self.output.writer.take()?,
-            bytes: std::mem::take(self.plan.bytes_mut()),
-            completion,
-            is_sequential: self.output.is_sequential(),
-        })
-    }
-
-    async fn is_right(&mut self) -> Result<bool, DownloadError> {
-        if self.plan.pieces().is_some() {
-            let wrong = self.output.flush(&mut self.plan).await?;
-            if !wrong.is_empty() {
-                self.reject_pieces(wrong).await?;
-                return Ok(false);
-            }
-        }
-        let identity = self.plan.identity();
-        let promised = identity.digest.map(|(digest, _)| digest);
-        let (DigestMode::On(algorithm), Some(writer)) =
-            (self.context.options.hashing(identity), &mut self.output.writer)
-        else {
-            return Ok(true);
-        };
-        self.digest = writer.digest(algorithm, self.plan.bytes_mut()).await?;
-        let (Some(promised), Some(found)) = (promised, self.digest) else { return Ok(true) };
-        if promised == found {
-            return Ok(true);
-        }
-        let (found, promised) = (Box::new(found), Box::new(promised));
-        let error = DownloadError::WrongChecksum { name: self.output.name(), found, promised, unasked: 0 };
-        if self.output.is_sequential() {
-            return Err(error);
-        }
-        self.output.flush(&mut self.plan).await?;
-        if !self.plan.reject_file(error) {
-            return Err(self.final_error());
-        }
-        self.output.take_back(&self.plan).await?;
-        Ok(false)
-    }
-
-    /// The error to report. Shows the error page of the only server.
-    fn final_error(&mut self) -> DownloadError {
-        let (error, page) = self.plan.final_error();
-        if let Some(page) = page {
-            self.observer.notice(&Event::Refused { page: &page });
-        }
-        error
-    }
-
     fn query_timeout(&self) -> Duration {
         let settings = &self.context.options.plan;
         // Until a server is known, the address itself is the only source.
@@ -464,56 +370,32 @@ impl<'a> Engine<'a> {
         let Some(requested) = self.requested() else { return Ok(()) };
         match outcome {
             QueryOutcome::Redirect { chain, mirrors, digest, page } => {
-                let to = chain.end();
-                self.observer.notice(&Event::Redirected { page: &page, to });
-                self.plan.set_given_digest(digest);
-                // The mirrors of a redirect have the same resource as its target.
-                let resource = identity::resource(requested, to);
-                let before = self.plan.sources().len();
-                let mirrors =
-                    mirrors.into_iter().map(|mirror| chain.with_end(mirror.url)).collect::<Vec<_>>();
-                for source in std::iter::once(chain).chain(mirrors) {
-                    self.add_source(source, &resource);
-                }
-                let new = self.plan.sources().len().saturating_sub(before);
-                self.plan.on_sources_named(new, jitter(), now);
+                self.observer.notice(&Event::Redirected { page: &page, to: chain.end() });
+                self.plan.on_redirect(requested, chain, mirrors, digest, jitter(), now);
             }
             QueryOutcome::Direct { chain, opened, request, began } => {
-                self.plan.set_without_balancer();
-                self.plan.on_query_finished(None, jitter(), now);
-                if self.plan.sources().is_empty() {
-                    let (url, resource) = (chain.end().clone(), identity::resource(requested, chain.end()));
-                    self.add_source(chain, &resource);
-                    self.observer.notice(&Event::Chosen { source: 0, url: &url, range: request.range });
-                    let run = self.plan.adopt(SourceId(0), request, began);
+                let (url, range) = (chain.end().clone(), request.range);
+                if let Some(run) = self.plan.on_direct_answer(requested, chain, request, began, now) {
+                    self.follow_plan();
+                    self.observer.notice(&Event::Chosen { source: 0, url: &url, range });
                     self.use_answer(run, *opened, now)?;
                 }
             }
             QueryOutcome::Failed(error) => {
                 let failure = error.failure();
-                let is_unavailable = matches!(error, FetchError::Refused { status: 503, .. });
                 let (error, page) = error.into_error();
-                return self.on_query_failure(failure, is_unavailable, error, page, now);
+                return self.on_query_failure(failure, error, page, now);
             }
             QueryOutcome::Silent => {
                 let error = DownloadError::Silent { url: requested.to_string(), after: self.query_timeout() };
-                return self.on_query_failure(
-                    RunFailure::Passing { retry_after: None },
-                    false,
-                    error,
-                    None,
-                    now,
-                );
+                return self.on_query_failure(RunFailure::Passing { retry_after: None }, error, None, now);
             }
             QueryOutcome::Waiting(countdown) => {
                 let left = countdown.left(now);
                 self.observer.notice(&Event::Waiting { left, step: WaitStep::Further });
                 self.query.count_down(countdown);
             }
-            QueryOutcome::Waited => {
-                self.plan.reset_query_failures();
-                self.plan.on_query_finished(Some(Duration::ZERO), 0.0, now);
-            }
+            QueryOutcome::Waited => self.plan.on_waited(now),
         }
         Ok(())
     }
@@ -521,35 +403,28 @@ impl<'a> Engine<'a> {
     fn on_query_failure(
         &mut self,
         failure: RunFailure,
-        is_unavailable: bool,
         error: DownloadError,
         page: Option<Page>,
         now: Instant,
     ) -> Result<(), DownloadError> {
-        let options = &self.context.options;
-        let retry_after = match failure {
-            RunFailure::Passing { retry_after } => Some(retry_after),
-            _ => None,
-        };
-        let waits = is_unavailable && options.unavailable == Unavailable::Wait;
-        let is_final =
-            !waits && self.plan.sources().is_empty() && !(options.retry_first && retry_after.is_some());
-        if let (DownloadError::Refused { url, status: 404 | 410 }, true) = (&error, is_final) {
+        let is_first = self.plan.sources().is_empty();
+        let after = query::after_failure(failure, &error, &self.context.options, is_first);
+        if let (AfterFailure::End, DownloadError::Refused { url, status: 404 | 410 }) = (&after, &error) {
             return Err(DownloadError::Missing { name: url.clone(), servers: 1 });
         }
-        if let Some(page) = page.as_ref().filter(|_| waits || is_final) {
+        if let (AfterFailure::End | AfterFailure::Wait(_), Some(page)) = (&after, &page) {
             self.observer.notice(&Event::Refused { page });
         }
-        if is_final {
-            return Err(error);
-        }
-        let retry_after = retry_after.flatten();
-        if waits {
-            let left = self.query.wait(retry_after.unwrap_or(DEFAULT_WAIT), now);
-            self.observer.notice(&Event::Waiting { left, step: WaitStep::First });
-        } else {
-            self.plan.note_query_error(error, page);
-            self.plan.on_query_finished(retry_after, jitter(), now);
+        match after {
+            AfterFailure::End => return Err(error),
+            AfterFailure::Wait(wait) => {
+                let left = self.query.wait(wait, now);
+                self.observer.notice(&Event::Waiting { left, step: WaitStep::First });
+            }
+            AfterFailure::Retry(retry_after) => {
+                self.plan.note_query_error(error, page);
+                self.plan.on_query_finished(retry_after, jitter(), now);
+            }
         }
         Ok(())
     }
@@ -560,25 +435,23 @@ impl<'a> Engine<'a> {
     }
 
     /// The version that was downloaded.
-    pub(super) fn identity(&self) -> &identity::ContentIdentity {
+    pub(super) fn identity(&self) -> &ContentIdentity {
         self.plan.identity()
     }
 
+    /// Fills everything but the outcome.
     pub(super) fn fill(&self, report: &mut DownloadReport) {
         if self.output.target.is_some() {
             report.target.clone_from(&self.output.target);
         }
         report.size = self.plan.size();
         report.digest = self.digest;
-        let sources = self.plan.sources().iter().enumerate();
-        report.sources = sources
-            .map(|(index, source)| SourceReport {
-                url: source.url().clone(),
-                bytes: self.plan.bytes().count_from(SourceId(index)),
-                first_byte: source.first_byte,
-                errors: source.errors.clone(),
-            })
-            .collect();
+        report.sources = self.plan.reports();
+    }
+
+    /// The complete file, which only lacks its name.
+    pub(super) fn into_pending_rename(mut self) -> Option<PendingRename> {
+        self.output.into_pending_rename(&mut self.plan)
     }
 }
 

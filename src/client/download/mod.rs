@@ -20,6 +20,7 @@ use super::event::{Event, Observer};
 use super::identity::{Authority, ContentIdentity};
 use super::limit::RateLimiter;
 use super::metalink::{MAX_BYTES, MetalinkError};
+use super::plan::SourceReport;
 use super::reserved_paths::ReservedPaths;
 use super::sink::{Destination, SinkError, Storage, destination, release_reader};
 
@@ -166,19 +167,6 @@ pub(super) struct DownloadReport {
     pub elapsed: Duration,
     /// Result of the download.
     pub outcome: Result<DownloadSuccess, DownloadError>,
-}
-
-/// Report of one source.
-#[derive(Debug, Clone)]
-pub(super) struct SourceReport {
-    /// The address of the source.
-    pub url: Url,
-    /// Received bytes that were kept.
-    pub bytes: u64,
-    /// Time from the first request to the head of its answer.
-    pub first_byte: Option<Duration>,
-    /// Failures, in order.
-    pub errors: Vec<String>,
 }
 
 /// How a download succeeded.

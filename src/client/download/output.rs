@@ -5,13 +5,17 @@ use std::path::PathBuf;
 use tokio::time::Instant;
 
 use super::complete::within;
+use super::finish::PendingRename;
 use super::target_state::TargetState;
 use super::{Context, DownloadJob, Output, Resume};
+use crate::client::checksum::Checksum;
 use crate::client::error::DownloadError;
 use crate::client::identity::ContentIdentity;
 use crate::client::naming;
 use crate::client::plan::{ByteRange, DownloadPlan};
-use crate::client::sink::{self, Destination, MAX_SMALL, SinkError, Writer, part_path};
+use crate::client::sink::{
+    self, Completion, Destination, DigestMode, MAX_SMALL, SinkError, Writer, part_path,
+};
 
 /// Result of opening an output.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,13 +25,22 @@ pub(super) enum OpenResult {
     NameTaken(PathBuf),
 }
 
+/// Result of the verification of a file with all bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verified {
+    /// It is right, or nothing is known that it must equal; with its digest, if it was computed.
+    Right(Option<Checksum>),
+    /// Its wrong bytes were discarded.
+    Wrong,
+}
+
 /// The output of one download.
 pub(super) struct FileOutput<'a> {
     context: &'a Context,
     job: &'a DownloadJob,
     /// The path of the file; `None` for an output in order.
     pub(super) target: Option<PathBuf>,
-    pub(super) state: TargetState,
+    state: TargetState,
     /// The path that was reserved late, once the name of the file was known.
     reserved: Option<PathBuf>,
     pub(super) writer: Option<Writer>,
@@ -51,7 +64,7 @@ impl<'a> FileOutput<'a> {
     }
 
     /// The name of the output, for messages.
-    pub(super) fn name(&self) -> String {
+    fn name(&self) -> String {
         let path = self.target.clone().or_else(|| self.job.name());
         path.map_or_else(|| "standard output".to_owned(), |path| path.display().to_string())
     }
@@ -84,7 +97,7 @@ impl<'a> FileOutput<'a> {
         plan: &mut DownloadPlan,
         started: Instant,
     ) -> Result<(), DownloadError> {
-        let (earlier, state) = self.context.storage.open(&target)?;
+        let (mut store, state) = self.context.storage.open(&target)?;
         let Some(state) = state else { return Ok(()) };
         // The properties known now must not contradict those recorded by the earlier run.
         let known = plan.identity();
@@ -97,10 +110,16 @@ impl<'a> FileOutput<'a> {
         let digest = known.digest.or(state.identity.digest);
         let identity = ContentIdentity { digest, ..state.identity };
         let (size, hashing) = (identity.size, self.context.options.hashing(&identity));
-        let store = earlier.begin(state.done.len(), size, hashing)?;
+        store.begin(state.done.len(), size, hashing)?;
         plan.resume(identity, state.done);
-        let mut writer =
-            Writer::new(&self.context.storage, target, size, hashing, Some(store), plan.pieces().cloned());
+        let mut writer = Writer::new(
+            &self.context.storage,
+            target,
+            size,
+            hashing,
+            Some(store.into()),
+            plan.pieces().cloned(),
+        );
         if plan.pieces().is_some() {
             let wrong = within(self.context, started, writer.verify(plan.bytes_mut())).await??;
             if !wrong.is_empty() {
@@ -162,8 +181,109 @@ impl<'a> FileOutput<'a> {
         Ok(())
     }
 
+    /// Discards wrong pieces.
+    pub(super) async fn reject_pieces(
+        &mut self,
+        plan: &mut DownloadPlan,
+        mut wrong: Vec<ByteRange>,
+    ) -> Result<(), DownloadError> {
+        wrong.extend(self.flush(plan).await?);
+        if !wrong.is_empty() {
+            plan.reject_pieces(&wrong);
+            self.take_back(plan).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts again with the next source that is asked alone.
+    pub(super) async fn use_next_lone_source(
+        &mut self,
+        plan: &mut DownloadPlan,
+    ) -> Result<(), DownloadError> {
+        self.flush(plan).await?;
+        plan.use_next_lone_source();
+        Ok(self.take_back(plan).await?)
+    }
+
+    /// Starts again with the version that the servers have now.
+    pub(super) async fn restart(&mut self, plan: &mut DownloadPlan) -> Result<(), DownloadError> {
+        if self.is_sequential() && !plan.bytes().is_empty() {
+            // Written bytes cannot be taken back.
+            return Err(DownloadError::KeepsChanging);
+        }
+        self.flush(plan).await?;
+        plan.restart()?;
+        Ok(self.take_back(plan).await?)
+    }
+
+    /// Verifies the file once it has all bytes. If it is wrong, the plan discards the wrong bytes.
+    pub(super) async fn verify(
+        &mut self,
+        plan: &mut DownloadPlan,
+        started: Instant,
+    ) -> Result<Verified, DownloadError> {
+        if self.writer.is_none() {
+            // A file known to be empty needs no request.
+            self.open(&plan.identity().clone(), plan)?;
+        }
+        if self.is_sequential() {
+            // A write to a pipe may block forever, so it must be interruptible. The check of a file
+            // on the disk must not be left half done.
+            return within(self.context, started, self.compare_digests(plan)).await?;
+        }
+        self.compare_digests(plan).await
+    }
+
+    async fn compare_digests(&mut self, plan: &mut DownloadPlan) -> Result<Verified, DownloadError> {
+        if plan.pieces().is_some() {
+            let wrong = self.flush(plan).await?;
+            if !wrong.is_empty() {
+                return self.reject_pieces(plan, wrong).await.map(|()| Verified::Wrong);
+            }
+        }
+        let promised = plan.identity().digest.map(|(digest, _)| digest);
+        let hashing = self.context.options.hashing(plan.identity());
+        let (DigestMode::On(algorithm), Some(writer)) = (hashing, &mut self.writer) else {
+            return Ok(Verified::Right(None));
+        };
+        let found = writer.digest(algorithm, plan.bytes_mut()).await?;
+        let (Some(promised), Some(found)) = (promised.filter(|digest| Some(*digest) != found), found) else {
+            return Ok(Verified::Right(found));
+        };
+        let (found, promised) = (Box::new(found), Box::new(promised));
+        let error = DownloadError::WrongChecksum { name: self.name(), found, promised, unasked: 0 };
+        if self.is_sequential() {
+            return Err(error);
+        }
+        self.flush(plan).await?;
+        if !plan.reject_file(error) {
+            return Err(plan.final_error().0);
+        }
+        self.take_back(plan).await?;
+        Ok(Verified::Wrong)
+    }
+
+    /// The complete file, which only lacks its name.
+    pub(super) fn into_pending_rename(mut self, plan: &mut DownloadPlan) -> Option<PendingRename> {
+        let modified = plan.identity().last_modified.as_deref();
+        let completion = Completion {
+            size: plan.size().unwrap_or_default(),
+            modified: modified.and_then(|date| httpdate::parse_http_date(date).ok()),
+            existing: self.state.existing(),
+            durability: self.context.options.durability,
+            is_saved: false,
+        };
+        let bytes = std::mem::take(plan.bytes_mut());
+        Some(PendingRename {
+            writer: self.writer.take()?,
+            bytes,
+            completion,
+            is_sequential: self.is_sequential(),
+        })
+    }
+
     /// Writes all received bytes, so that bytes can be discarded. Returns pieces that turned out wrong.
-    pub(super) async fn flush(&mut self, plan: &mut DownloadPlan) -> Result<Vec<ByteRange>, SinkError> {
+    async fn flush(&mut self, plan: &mut DownloadPlan) -> Result<Vec<ByteRange>, SinkError> {
         match &mut self.writer {
             Some(writer) => writer.flush(plan.bytes_mut()).await,
             None => Ok(Vec::new()),
@@ -171,7 +291,7 @@ impl<'a> FileOutput<'a> {
     }
 
     /// Makes the journal forget the bytes that `plan` discarded.
-    pub(super) async fn take_back(&mut self, plan: &DownloadPlan) -> Result<(), SinkError> {
+    async fn take_back(&mut self, plan: &DownloadPlan) -> Result<(), SinkError> {
         match &mut self.writer {
             Some(writer) => writer.take_back(plan.identity(), plan.bytes()).await,
             None => Ok(()),

@@ -8,12 +8,17 @@ use tokio::time::Instant;
 
 use super::countdown::Countdown;
 use super::fetch::{FetchError, Fetcher, Hop, Opened};
+use super::{Options, Unavailable};
 use crate::client::checksum::Checksum;
+use crate::client::error::DownloadError;
 use crate::client::event::Page;
 use crate::client::identity;
 use crate::client::link::{self, Mirror};
 use crate::client::plan::{RangeRequest, RunFailure};
 use crate::client::redirect::RedirectChain;
+
+/// Wait after a 503 without `Retry-After`.
+const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 
 /// Result of a request to the address given by the user.
 pub(super) enum QueryOutcome {
@@ -35,6 +40,37 @@ pub(super) enum QueryOutcome {
     Waiting(Countdown),
     /// The wait after a 503 is over.
     Waited,
+}
+
+/// The consequence of a failed request.
+pub(super) enum AfterFailure {
+    /// The download ends.
+    End,
+    /// The user asked to wait this long for a server.
+    Wait(Duration),
+    /// The request may be repeated, not before the server's `Retry-After`.
+    Retry(Option<Duration>),
+}
+
+/// Decides the consequence of a failure; `is_first` if no source is known. Pure.
+pub(super) fn after_failure(
+    failure: RunFailure,
+    error: &DownloadError,
+    options: &Options,
+    is_first: bool,
+) -> AfterFailure {
+    let retry_after = match failure {
+        RunFailure::Passing { retry_after } => Some(retry_after),
+        RunFailure::NoRanges | RunFailure::Final => None,
+    };
+    let is_unavailable = matches!(error, DownloadError::Refused { status: 503, .. });
+    if is_unavailable && options.unavailable == Unavailable::Wait {
+        AfterFailure::Wait(retry_after.flatten().unwrap_or(DEFAULT_WAIT))
+    } else if is_first && !(options.retry_first && retry_after.is_some()) {
+        AfterFailure::End
+    } else {
+        AfterFailure::Retry(retry_after.flatten())
+    }
 }
 
 /// The request, or the wait before the next one.

@@ -45,7 +45,7 @@ pub(super) use judge::{AnswerFacts, Extent, Judgement};
 pub(super) use range::{ByteRange, RangeSet};
 pub(super) use run::RangeRequest;
 pub(super) use settings::PlanSettings;
-pub(super) use source::{Availability, RangeSupport, RunFailure, Source};
+pub(super) use source::{Availability, RangeSupport, RunFailure, Source, SourceReport};
 
 /// Maximum number of sources of one download.
 const MAX_SOURCES: usize = 128;
@@ -71,13 +71,15 @@ pub(super) enum Action {
         /// The bytes; the end is `u64::MAX` while the size is unknown.
         range: ByteRange,
     },
-    /// Query the balancer for other sources; the answer is passed to [`DownloadPlan::on_sources_named`] or [`DownloadPlan::on_query_finished`].
+    /// Query the balancer for other sources; the answer is passed to [`DownloadPlan::on_redirect`] or [`DownloadPlan::on_query_finished`].
     QueryBalancer,
 }
 
 /// A decision that is reported to the user.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Note {
+    /// A source was added.
+    Offered(SourceId),
     /// A source failed, or is no longer used.
     Dropped {
         /// The source.
@@ -191,19 +193,29 @@ impl DownloadPlan {
         self.identity = identity;
     }
 
-    /// Adds a source that may be used at once. Returns `None` if it is known or there are too many.
-    pub(super) fn add_source(&mut self, chain: RedirectChain, resource: &str) -> Option<SourceId> {
+    /// Adds a source that may be used at once, unless it is known or there are too many.
+    pub(super) fn add_source(&mut self, chain: RedirectChain, resource: &str) {
         let is_known = self.sources.iter().any(|source| source.url() == chain.end());
-        if is_known || self.sources.len() >= MAX_SOURCES {
-            return None;
+        if !is_known && self.sources.len() < MAX_SOURCES {
+            self.notes.push(Note::Offered(SourceId(self.sources.len())));
+            self.sources.push(Source::new(chain, resource.to_owned()));
         }
-        self.sources.push(Source::new(chain, resource.to_owned()));
-        Some(SourceId(self.sources.len().saturating_sub(1)))
     }
 
     /// All sources, in the order of addition.
     pub(super) fn sources(&self) -> &[Source] {
         &self.sources
+    }
+
+    /// The report of all sources.
+    pub(super) fn reports(&self) -> Vec<SourceReport> {
+        let report = |(index, source): (usize, &Source)| SourceReport {
+            url: source.url().clone(),
+            bytes: self.bytes.count_from(SourceId(index)),
+            first_byte: source.first_byte,
+            errors: source.errors.clone(),
+        };
+        self.sources.iter().enumerate().map(report).collect()
     }
 
     /// The state of a source.
@@ -223,12 +235,6 @@ impl DownloadPlan {
     /// The version that is downloaded.
     pub(super) fn identity(&self) -> &ContentIdentity {
         &self.identity
-    }
-
-    /// Takes over the digest that the balancer announced, unless one is known.
-    pub(super) fn set_given_digest(&mut self, digest: Option<super::checksum::Checksum>) {
-        let given = digest.map(|digest| (digest, super::identity::Authority::Given));
-        self.identity.digest = self.identity.digest.or(given);
     }
 
     /// The bytes of the file.
@@ -271,15 +277,6 @@ impl DownloadPlan {
     pub(super) fn request(&self, run: RunId) -> Option<(&Source, &RangeRequest)> {
         let run = self.runs.get(&run)?;
         Some((self.source(run.source)?, &run.request))
-    }
-
-    /// Adds a run that is already active: the given address itself answered `request` with the file.
-    pub(super) fn adopt(&mut self, source: SourceId, request: RangeRequest, now: Instant) -> RunId {
-        let id = self.begin(source, request.range, None, now);
-        if let Some(run) = self.runs.get_mut(&id) {
-            run.request = request;
-        }
-        id
     }
 
     /// Pauses the timeouts of the run while the client is not reading from it.

@@ -58,6 +58,19 @@ pub(crate) enum RunFailure {
     Final,
 }
 
+/// Report of one source.
+#[derive(Debug, Clone)]
+pub(crate) struct SourceReport {
+    /// The address of the source.
+    pub url: Url,
+    /// Received bytes that were kept.
+    pub bytes: u64,
+    /// Time from the first request to the head of its answer.
+    pub first_byte: Option<Duration>,
+    /// Failures, in order.
+    pub errors: Vec<String>,
+}
+
 /// A server with the file: its address, the version that it has, its speed, and its failures.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
@@ -70,11 +83,11 @@ pub(crate) struct Source {
     /// The validator for `If-Range`, once the source has answered.
     pub(super) validator: Option<String>,
     /// Time from the first request to the head of its answer.
-    pub(crate) first_byte: Option<Duration>,
+    pub(super) first_byte: Option<Duration>,
     /// Whether the source answered 404 or 410.
     pub(super) is_missing: bool,
     /// The reasons of its failures, in order.
-    pub(crate) errors: Vec<String>,
+    pub(super) errors: Vec<String>,
     pub(super) availability: Availability,
     pub(super) ranges: RangeSupport,
     pub(super) failures: u32,

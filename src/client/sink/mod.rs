@@ -85,6 +85,8 @@ pub(super) struct Completion {
 ///
 /// A store knows no byte ranges: the [`ByteMap`](super::plan::ByteMap) of the plan has the state of the bytes.
 pub(super) trait Store: Debug + Send + Sync {
+    /// Starts with `present` bytes of an earlier run. Without any, the part file is emptied; if that fails, it is removed.
+    fn begin(&mut self, present: u64, size: Option<u64>, hashing: DigestMode) -> Result<(), SinkError>;
     /// Writes bytes. Returns the pieces of the batch that are wrong.
     fn write(&self, batch: &Batch) -> Result<Vec<ByteRange>, SinkError>;
     /// Syncs all written bytes, then replaces the journal by one that lists `done`.
@@ -105,71 +107,32 @@ pub(super) trait Store: Debug + Send + Sync {
 /// Opens outputs.
 pub(super) trait Storage {
     /// Opens the part file of `target`. Returns the state that an earlier run left, if it is usable.
-    fn open(&self, target: &Path) -> Result<(Box<dyn Earlier>, Option<ResumeState>), SinkError>;
-    /// Creates an empty part file of `target` with room for `size` bytes.
+    fn open(&self, target: &Path) -> Result<(Box<dyn Store>, Option<ResumeState>), SinkError>;
+    /// Writes a small file that is complete in memory.
+    fn finish_small(&self, file: WholeFile) -> LocalBoxFuture<'_, Result<Finish, SinkError>>;
+
+    /// Creates an empty part file of `target` with room for `size` bytes. Leaves nothing behind if that fails.
     fn create(
         &self,
         target: &Path,
         size: Option<u64>,
         hashing: DigestMode,
-    ) -> Result<Arc<dyn Store>, SinkError>;
-    /// Writes a small file that is complete in memory.
-    fn finish_small(&self, file: WholeFile) -> LocalBoxFuture<'_, Result<Finish, SinkError>>;
-}
-
-/// The part file of an earlier run.
-pub(super) trait Earlier {
-    /// Starts with `present` bytes of it.
-    fn begin(
-        self: Box<Self>,
-        present: u64,
-        size: Option<u64>,
-        hashing: DigestMode,
-    ) -> Result<Arc<dyn Store>, SinkError>;
-}
-
-/// Files on the disk.
-#[derive(Debug, Clone)]
-pub(super) struct Disk {
-    group_commit: GroupCommit,
-}
-
-impl Disk {
-    /// Outputs whose small files are finished by `group_commit`.
-    pub(super) fn new(group_commit: GroupCommit) -> Self {
-        Self { group_commit }
+    ) -> Result<Arc<dyn Store>, SinkError> {
+        let (mut store, _) = self.open(target)?;
+        store.begin(0, size, hashing)?;
+        Ok(store.into())
     }
 }
 
-impl Storage for Disk {
-    fn open(&self, target: &Path) -> Result<(Box<dyn Earlier>, Option<ResumeState>), SinkError> {
+/// Files on the disk; small files are finished by the [`GroupCommit`].
+impl Storage for GroupCommit {
+    fn open(&self, target: &Path) -> Result<(Box<dyn Store>, Option<ResumeState>), SinkError> {
         let (store, state) = PartStore::open(target)?;
         Ok((Box::new(store), state))
     }
 
-    fn create(
-        &self,
-        target: &Path,
-        size: Option<u64>,
-        hashing: DigestMode,
-    ) -> Result<Arc<dyn Store>, SinkError> {
-        Ok(Arc::new(PartStore::create(target, size, hashing)?))
-    }
-
     fn finish_small(&self, file: WholeFile) -> LocalBoxFuture<'_, Result<Finish, SinkError>> {
-        self.group_commit.finish(file).boxed_local()
-    }
-}
-
-impl Earlier for PartStore {
-    fn begin(
-        mut self: Box<Self>,
-        present: u64,
-        size: Option<u64>,
-        hashing: DigestMode,
-    ) -> Result<Arc<dyn Store>, SinkError> {
-        PartStore::begin(&mut self, present, size, hashing)?;
-        Ok(Arc::new(*self))
+        self.finish(file).boxed_local()
     }
 }
 

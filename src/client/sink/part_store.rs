@@ -50,27 +50,7 @@ impl PartStore {
         Ok((Self { part, hash: Mutex::default(), journal: Mutex::new(own) }, earlier))
     }
 
-    /// Creates an empty part file of `target`. Leaves nothing behind if that fails.
-    pub(super) fn create(target: &Path, size: Option<u64>, hashing: DigestMode) -> Result<Self, SinkError> {
-        let (mut store, _) = Self::open(target)?;
-        match store.begin(0, size, hashing) {
-            Ok(()) => Ok(store),
-            Err(error) => {
-                // The part file is empty; the first failure is reported.
-                let _ = store.discard_with(None);
-                Err(error)
-            }
-        }
-    }
-
-    /// Starts with `present` bytes of an earlier run; without any, the part file is emptied.
-    pub(super) fn begin(
-        &mut self,
-        present: u64,
-        size: Option<u64>,
-        hashing: DigestMode,
-    ) -> Result<(), SinkError> {
-        *self.hash.get_mut() = hashing.begin();
+    fn prepare(&mut self, present: u64, size: Option<u64>) -> Result<(), SinkError> {
         let part = &self.part;
         // Unused bytes in the file are overwritten, so their space counts as free.
         let room = if present == 0 { part.size()? } else { 0 };
@@ -117,6 +97,16 @@ impl PartStore {
 }
 
 impl Store for PartStore {
+    fn begin(&mut self, present: u64, size: Option<u64>, hashing: DigestMode) -> Result<(), SinkError> {
+        *self.hash.get_mut() = hashing.begin();
+        let prepared = self.prepare(present, size);
+        if prepared.is_err() && present == 0 {
+            // The part file is empty; the first failure is reported.
+            let _ = self.discard_with(None);
+        }
+        prepared
+    }
+
     fn write(&self, batch: &Batch) -> Result<Vec<ByteRange>, SinkError> {
         let mut hash = self.hash.blocking_lock();
         for (offset, bytes) in &batch.parts {

@@ -97,6 +97,10 @@ impl Output {
 
 /// Nothing can be read back, saved or removed.
 impl Store for SequentialStore {
+    fn begin(&mut self, _: u64, _: Option<u64>, _: DigestMode) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     fn write(&self, batch: &Batch) -> Result<Vec<ByteRange>, SinkError> {
         let mut output = self.output.blocking_lock();
         batch.parts.iter().try_for_each(|(offset, bytes)| output.write(*offset, bytes))?;

@@ -5,6 +5,10 @@ use bytes::Bytes;
 use super::*;
 use crate::client::plan::ByteMap;
 
+fn create(target: &Path, size: Option<u64>, hashing: DigestMode) -> Arc<dyn Store> {
+    GroupCommit::new(Durability::Synced, 1).create(target, size, hashing).unwrap()
+}
+
 fn digest(bytes: &'static [u8]) -> Checksum {
     digest::of_parts(&[(0, Bytes::from_static(bytes))], Algorithm::Sha256)
 }
@@ -13,7 +17,7 @@ fn digest(bytes: &'static [u8]) -> Checksum {
 fn a_wrong_piece_of_several_chunks_is_reported_once() {
     let folder = tempfile::tempdir().unwrap();
     let pieces = Pieces { length: 5, size: 10, digests: [digest(b"right"), digest(b"again")].into() };
-    let store = PartStore::create(&folder.path().join("f"), Some(10), DigestMode::Off).unwrap();
+    let store = create(&folder.path().join("f"), Some(10), DigestMode::Off);
     let mut map = ByteMap::new(Some(10), RangeSet::new());
     let mut write = |chunks: &[(u64, &'static str)]| {
         let parts: Vec<_> = chunks.iter().map(|(offset, text)| (*offset, Bytes::from(*text))).collect();
@@ -32,8 +36,7 @@ fn a_wrong_piece_of_several_chunks_is_reported_once() {
 fn a_digest_does_not_depend_on_the_order_of_the_bytes() {
     for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [2, 0, 1]] {
         let folder = tempfile::tempdir().unwrap();
-        let store =
-            PartStore::create(&folder.path().join("f"), Some(9), DigestMode::On(Algorithm::Sha256)).unwrap();
+        let store = create(&folder.path().join("f"), Some(9), DigestMode::On(Algorithm::Sha256));
         let mut map = ByteMap::new(Some(9), RangeSet::new());
         for index in order {
             let range = ByteRange::new(index * 3, index * 3 + 3);
