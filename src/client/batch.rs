@@ -16,8 +16,9 @@ use super::error::DownloadError;
 use super::exit_code::GetCode;
 use super::limit::RateLimiter;
 use super::metalink;
-use super::progress::{Ended, FileDisplay, Screen};
+use super::progress::FileDisplay;
 use super::reserved_paths::ReservedPaths;
+use super::screen::{Ended, Screen};
 use super::settings::{Reports, Settings};
 use super::sink::{GroupCommit, SinkError};
 use crate::cli::ProgressMode;
@@ -187,7 +188,7 @@ async fn begin<'a>(context: &Context, task: Task, screen: &'a Screen) -> Transfe
         Ok(job) => job,
         Err(error) => return TransferOutcome::Failed { address: task.address, error },
     };
-    let display = screen.file(&job);
+    let display = FileDisplay::new(screen, &job);
     // Boxed to keep the futures small.
     let transfer = Box::new(Box::pin(download::fetch(context, &job, &display)).await);
     display.transfer_ended();

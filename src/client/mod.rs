@@ -23,11 +23,13 @@ mod limit;
 mod link;
 mod metalink;
 mod naming;
+mod observed;
 mod plan;
 mod progress;
 mod redirect;
 mod report;
 mod reserved_paths;
+mod screen;
 mod settings;
 mod sink;
 

@@ -9,7 +9,8 @@ use super::fetch::Fetcher;
 use super::{Clobber, Context, DownloadJob, DownloadReport, FileOrigin, Resume};
 use crate::client::checksum::{Algorithm, Checksum};
 use crate::client::error::DownloadError;
-use crate::client::identity::{ContentIdentity, Observed, Verdict};
+use crate::client::identity::{ContentIdentity, Verdict};
+use crate::client::observed::Observed;
 use crate::client::redirect::RedirectChain;
 use crate::client::sink::digest;
 

@@ -7,20 +7,16 @@ use rand::RngExt;
 use tokio::time::Instant;
 use url::Url;
 
-use super::fetch::{FetchError, Fetcher, Opened, Response};
-use super::finish::PendingRename;
-use super::output::{FileOutput, OpenResult, Verified};
-use super::query::{self, AddressQuery, AfterFailure, QueryOutcome};
+use super::fetch::{FetchError, Fetcher, Opened};
+use super::finish::{Ending, PendingRename};
+use super::output::{FileOutput, OpenResult};
+use super::query::{AddressQuery, QueryOutcome};
 use super::transfers::{BodyReader, RunEvent, Transfers};
 use super::{Context, DownloadJob, DownloadReport, FileOrigin, TargetState};
-use crate::client::address;
-use crate::client::checksum::Checksum;
 use crate::client::error::DownloadError;
-use crate::client::event::{Event, Observer, Page, WaitStep};
+use crate::client::event::{Event, Observer, WaitStep};
 use crate::client::identity::ContentIdentity;
-use crate::client::plan::{
-    Action, BalancerPresence, DownloadPlan, Judgement, Note, PlanStatus, RunFailure, RunId, Source,
-};
+use crate::client::plan::{Action, DownloadPlan, Judgement, Note, PlanStatus, RunFailure, RunId, Source};
 use crate::client::redirect::RedirectChain;
 use crate::client::sink::{Durability, Progress, Writer};
 use crate::http::client::{BodyError, TransportError};
@@ -28,16 +24,6 @@ use crate::http::client::{BodyError, TransportError};
 /// A wake-up that is later than this shows that the process was suspended, or was blocked by something other
 /// than the servers.
 const MAX_LATE: Duration = Duration::from_secs(1);
-
-/// The end of the network transfer.
-pub(super) enum Ending {
-    /// The file is complete and verified, and only lacks its name.
-    Complete,
-    /// The address leads to a Metalink instead of the file.
-    Metalink(Url, Box<dyn Response>),
-    /// The name chosen by the server exists already.
-    NameTaken(std::path::PathBuf),
-}
 
 /// One download in progress.
 pub(super) struct Engine<'a> {
@@ -51,7 +37,6 @@ pub(super) struct Engine<'a> {
     output: FileOutput<'a>,
     /// An end other than a complete file.
     ending: Option<Ending>,
-    digest: Option<Checksum>,
     started: Instant,
     is_announced: bool,
 }
@@ -67,26 +52,16 @@ impl<'a> Engine<'a> {
         started: Instant,
     ) -> Self {
         let output = FileOutput::new(context, job, target, state);
-        let mut settings = context.options.plan.clone();
-        if output.is_sequential() {
-            // An output without positions takes bytes in order, so only one run may be active.
-            settings.max_sources = 1;
-        }
-        let (balancer, pieces) = match &job.origin {
-            FileOrigin::Address(_) => (BalancerPresence::Present, None),
-            FileOrigin::Mirrors { pieces, .. } => (BalancerPresence::Absent, pieces.clone()),
-        };
         Self {
             context,
             job,
             observer,
             fetcher,
-            plan: DownloadPlan::new(settings, job.known(), pieces, balancer),
+            plan: job.plan(&context.options, output.is_sequential()),
             transfers: Transfers::default(),
             query: AddressQuery::default(),
             output,
             ending: None,
-            digest: None,
             started,
             is_announced: false,
         }
@@ -96,6 +71,7 @@ impl<'a> Engine<'a> {
     /// them.
     pub(super) async fn run(&mut self) -> Result<Ending, DownloadError> {
         let result = self.transfer().await;
+        self.follow_plan();
         self.transfers.retain(|_| false);
         if let Err(error) = &result {
             self.output.give_up(&mut self.plan, error).await;
@@ -105,18 +81,10 @@ impl<'a> Engine<'a> {
 
     async fn transfer(&mut self) -> Result<Ending, DownloadError> {
         self.output.resume(&mut self.plan, self.started).await?;
-        if let FileOrigin::Mirrors { urls, unchecked, .. } = &self.job.origin {
-            if let (Some(kinds), None) = (unchecked, self.plan.identity().digest) {
-                self.observer.notice(&Event::Unchecked { kinds });
-            }
-            // The Metalink asserts that all of its addresses have the same file.
-            let resource = urls.first().map(address::shown).unwrap_or_default();
-            for url in urls {
-                self.plan.add_source(
-                    RedirectChain::new(url.clone(), self.context.options.max_redirects),
-                    &resource,
-                );
-            }
+        if let (FileOrigin::Mirrors { unchecked: Some(kinds), .. }, None) =
+            (&self.job.origin, self.plan.identity().digest)
+        {
+            self.observer.notice(&Event::Unchecked { kinds });
         }
         let options = &self.context.options;
         let after = |time: Option<Duration>| time.and_then(|time| self.started.checked_add(time));
@@ -141,8 +109,7 @@ impl<'a> Engine<'a> {
             }
             match self.plan.status() {
                 PlanStatus::Complete => {
-                    if let Verified::Right(digest) = self.output.verify(&mut self.plan, self.started).await? {
-                        self.digest = digest;
+                    if self.output.verify(&mut self.plan, self.started).await? {
                         return Ok(Ending::Complete);
                     }
                     continue;
@@ -384,11 +351,8 @@ impl<'a> Engine<'a> {
             QueryOutcome::Failed(error) => {
                 let failure = error.failure();
                 let (error, page) = error.into_error();
-                return self.on_query_failure(failure, error, page, now);
-            }
-            QueryOutcome::Silent => {
-                let error = DownloadError::Silent { url: requested.to_string(), after: self.query_timeout() };
-                return self.on_query_failure(RunFailure::Passing { retry_after: None }, error, None, now);
+                let context = (self.observer, &*self.context.options);
+                self.query.on_failure(&mut self.plan, context, (failure, error, page), now)?;
             }
             QueryOutcome::Waiting(countdown) => {
                 let left = countdown.left(now);
@@ -396,35 +360,6 @@ impl<'a> Engine<'a> {
                 self.query.count_down(countdown);
             }
             QueryOutcome::Waited => self.plan.on_waited(now),
-        }
-        Ok(())
-    }
-
-    fn on_query_failure(
-        &mut self,
-        failure: RunFailure,
-        error: DownloadError,
-        page: Option<Page>,
-        now: Instant,
-    ) -> Result<(), DownloadError> {
-        let is_first = self.plan.sources().is_empty();
-        let after = query::after_failure(failure, &error, &self.context.options, is_first);
-        if let (AfterFailure::End, DownloadError::Refused { url, status: 404 | 410 }) = (&after, &error) {
-            return Err(DownloadError::Missing { name: url.clone(), servers: 1 });
-        }
-        if let (AfterFailure::End | AfterFailure::Wait(_), Some(page)) = (&after, &page) {
-            self.observer.notice(&Event::Refused { page });
-        }
-        match after {
-            AfterFailure::End => return Err(error),
-            AfterFailure::Wait(wait) => {
-                let left = self.query.wait(wait, now);
-                self.observer.notice(&Event::Waiting { left, step: WaitStep::First });
-            }
-            AfterFailure::Retry(retry_after) => {
-                self.plan.note_query_error(error, page);
-                self.plan.on_query_finished(retry_after, jitter(), now);
-            }
         }
         Ok(())
     }
@@ -445,7 +380,7 @@ impl<'a> Engine<'a> {
             report.target.clone_from(&self.output.target);
         }
         report.size = self.plan.size();
-        report.digest = self.digest;
+        report.digest = self.output.digest;
         report.sources = self.plan.reports();
     }
 

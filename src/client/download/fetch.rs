@@ -12,8 +12,8 @@ use url::Url;
 use crate::client::address::Credentials;
 use crate::client::error::DownloadError;
 use crate::client::event::Page;
-use crate::client::identity::{ContentRange, Observed, is_coded};
 use crate::client::metalink;
+use crate::client::observed::{ContentRange, Observed, is_coded};
 use crate::client::plan::{AnswerFacts, ByteRange, Extent, RangeRequest, RunFailure};
 use crate::client::redirect::{RedirectChain, RedirectError};
 use crate::http::client::head::{Framing, Head};
@@ -122,6 +122,11 @@ pub(super) enum FetchError {
         url: Box<Url>,
         value: String,
     },
+    /// No head arrived in time.
+    Silent {
+        url: Box<Url>,
+        after: Duration,
+    },
     /// A 416 with the size of the file.
     PastEnd {
         url: Box<Url>,
@@ -150,6 +155,7 @@ impl FetchError {
             Self::Refused { status: 412 | 416, .. } | Self::BadRange { .. } | Self::PastEnd { .. } => {
                 RunFailure::NoRanges
             }
+            Self::Silent { .. } => RunFailure::Passing { retry_after: None },
             Self::Redirect { .. } | Self::Refused { .. } => RunFailure::Final,
         }
     }
@@ -160,6 +166,7 @@ impl FetchError {
             Self::Transport { url, source } => {
                 (DownloadError::Transport { url: url.to_string(), source }, None)
             }
+            Self::Silent { url, after } => (DownloadError::Silent { url: url.to_string(), after }, None),
             Self::Redirect { error, shown } => (error.into(), Some(shown)),
             Self::Refused { url, status, shown, .. } => {
                 (DownloadError::Refused { url: url.to_string(), status }, Some(shown))

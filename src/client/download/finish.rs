@@ -1,14 +1,28 @@
 //! End of a download after its last network transfer: writes the last bytes, syncs the file and gives it its
 //! name.
 
+use std::path::PathBuf;
+
 use tokio::time::Instant;
+use url::Url;
 
 use super::complete::within;
+use super::fetch::Response;
 use super::{Context, DownloadReport, DownloadSuccess};
 use crate::client::error::DownloadError;
 use crate::client::event::{Event, Observer};
 use crate::client::plan::ByteMap;
 use crate::client::sink::{Completion, Writer};
+
+/// The end of the network transfer.
+pub(super) enum Ending {
+    /// The file is complete and verified, and only lacks its name.
+    Complete,
+    /// The address leads to a Metalink instead of the file.
+    Metalink(Url, Box<dyn Response>),
+    /// The name chosen by the server exists already.
+    NameTaken(PathBuf),
+}
 
 /// A complete, verified file that still lacks its final name.
 #[derive(Debug)]

@@ -13,14 +13,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use url::Url;
 
-use super::address::Credentials;
+use super::address::{Credentials, shown};
 use super::checksum::{Checksum, Pieces};
 use super::error::DownloadError;
 use super::event::{Event, Observer};
 use super::identity::{Authority, ContentIdentity};
 use super::limit::RateLimiter;
 use super::metalink::{MAX_BYTES, MetalinkError};
-use super::plan::SourceReport;
+use super::plan::{BalancerPresence, DownloadPlan, SourceReport};
+use super::redirect::RedirectChain;
 use super::reserved_paths::ReservedPaths;
 use super::sink::{Destination, SinkError, Storage, destination, release_reader};
 
@@ -38,9 +39,9 @@ mod tests;
 mod transfers;
 
 use complete::{is_complete, is_identical, within};
-use engine::{Ending, Engine};
+use engine::Engine;
 use fetch::{Fetcher, Response};
-use finish::Transferred;
+use finish::{Ending, Transferred};
 use target_state::TargetState;
 
 pub(super) use fetch::SendRequest;
@@ -123,6 +124,30 @@ impl DownloadJob {
             identity.digest = Some((digest, Authority::Given));
         }
         identity
+    }
+
+    /// A plan for the file, with the mirrors that are known.
+    fn plan(&self, options: &Options, is_sequential: bool) -> DownloadPlan {
+        let mut settings = options.plan.clone();
+        if is_sequential {
+            // An output without positions takes bytes in order, so only one run may be active.
+            settings.max_sources = 1;
+        }
+        match &self.origin {
+            FileOrigin::Address(_) => {
+                DownloadPlan::new(settings, self.known(), None, BalancerPresence::Present)
+            }
+            FileOrigin::Mirrors { urls, pieces, .. } => {
+                let balancer = BalancerPresence::Absent;
+                let mut plan = DownloadPlan::new(settings, self.known(), pieces.clone(), balancer);
+                // The Metalink asserts that all of its addresses have the same file.
+                let resource = urls.first().map(shown).unwrap_or_default();
+                for url in urls {
+                    plan.add_source(RedirectChain::new(url.clone(), options.max_redirects), &resource);
+                }
+                plan
+            }
+        }
     }
 
     /// Whether a server may name the file. If so, its path is not reserved before a server has answered.

@@ -98,23 +98,3 @@ impl Options {
         }
     }
 }
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            plan: PlanSettings::default(),
-            max_redirects: crate::client::redirect::DEFAULT_MAX_REDIRECTS,
-            headers: Vec::new(),
-            resume: Resume::Yes,
-            clobber: Clobber::Replace,
-            unavailable: Unavailable::Fail,
-            retry_first: false,
-            retry_until: None,
-            max_time: None,
-            checkpoint_every: Duration::from_secs(2),
-            durability: Durability::Synced,
-            reporting: Reporting::Compare,
-            naming: Naming::Address,
-        }
-    }
-}

@@ -25,15 +25,6 @@ pub(super) enum OpenResult {
     NameTaken(PathBuf),
 }
 
-/// Result of the verification of a file with all bytes.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verified {
-    /// It is right, or nothing is known that it must equal; with its digest, if it was computed.
-    Right(Option<Checksum>),
-    /// Its wrong bytes were discarded.
-    Wrong,
-}
-
 /// The output of one download.
 pub(super) struct FileOutput<'a> {
     context: &'a Context,
@@ -44,6 +35,8 @@ pub(super) struct FileOutput<'a> {
     /// The path that was reserved late, once the name of the file was known.
     reserved: Option<PathBuf>,
     pub(super) writer: Option<Writer>,
+    /// The digest of the file, once it was computed.
+    pub(super) digest: Option<Checksum>,
 }
 
 impl<'a> FileOutput<'a> {
@@ -55,7 +48,7 @@ impl<'a> FileOutput<'a> {
     ) -> Self {
         // An output without positions has no part file and cannot be resumed.
         let target = target.filter(|_| state != TargetState::Sequential);
-        Self { context, job, target, state, reserved: None, writer: None }
+        Self { context, job, target, state, reserved: None, writer: None, digest: None }
     }
 
     /// Whether the output takes bytes in order, and cannot take them back.
@@ -216,12 +209,12 @@ impl<'a> FileOutput<'a> {
         Ok(self.take_back(plan).await?)
     }
 
-    /// Verifies the file once it has all bytes. If it is wrong, the plan discards the wrong bytes.
+    /// Whether the file, which has all bytes, is right. If it is wrong, the plan discards the wrong bytes.
     pub(super) async fn verify(
         &mut self,
         plan: &mut DownloadPlan,
         started: Instant,
-    ) -> Result<Verified, DownloadError> {
+    ) -> Result<bool, DownloadError> {
         if self.writer.is_none() {
             // A file known to be empty needs no request.
             self.open(&plan.identity().clone(), plan)?;
@@ -234,21 +227,22 @@ impl<'a> FileOutput<'a> {
         self.compare_digests(plan).await
     }
 
-    async fn compare_digests(&mut self, plan: &mut DownloadPlan) -> Result<Verified, DownloadError> {
+    async fn compare_digests(&mut self, plan: &mut DownloadPlan) -> Result<bool, DownloadError> {
         if plan.pieces().is_some() {
             let wrong = self.flush(plan).await?;
             if !wrong.is_empty() {
-                return self.reject_pieces(plan, wrong).await.map(|()| Verified::Wrong);
+                return self.reject_pieces(plan, wrong).await.map(|()| false);
             }
         }
         let promised = plan.identity().digest.map(|(digest, _)| digest);
         let hashing = self.context.options.hashing(plan.identity());
         let (DigestMode::On(algorithm), Some(writer)) = (hashing, &mut self.writer) else {
-            return Ok(Verified::Right(None));
+            return Ok(true);
         };
-        let found = writer.digest(algorithm, plan.bytes_mut()).await?;
+        self.digest = writer.digest(algorithm, plan.bytes_mut()).await?;
+        let found = self.digest;
         let (Some(promised), Some(found)) = (promised.filter(|digest| Some(*digest) != found), found) else {
-            return Ok(Verified::Right(found));
+            return Ok(true);
         };
         let (found, promised) = (Box::new(found), Box::new(promised));
         let error = DownloadError::WrongChecksum { name: self.name(), found, promised, unasked: 0 };
@@ -260,7 +254,7 @@ impl<'a> FileOutput<'a> {
             return Err(plan.final_error().0);
         }
         self.take_back(plan).await?;
-        Ok(Verified::Wrong)
+        Ok(false)
     }
 
     /// The complete file, which only lacks its name.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
+use rand::RngExt;
 use tokio::time::Instant;
 
 use super::countdown::Countdown;
@@ -11,10 +12,10 @@ use super::fetch::{FetchError, Fetcher, Hop, Opened};
 use super::{Options, Unavailable};
 use crate::client::checksum::Checksum;
 use crate::client::error::DownloadError;
-use crate::client::event::Page;
-use crate::client::identity;
+use crate::client::event::{Event, Observer, Page, WaitStep};
 use crate::client::link::{self, Mirror};
-use crate::client::plan::{RangeRequest, RunFailure};
+use crate::client::observed;
+use crate::client::plan::{DownloadPlan, RangeRequest, RunFailure};
 use crate::client::redirect::RedirectChain;
 
 /// Wait after a 503 without `Retry-After`.
@@ -35,42 +36,10 @@ pub(super) enum QueryOutcome {
         began: Instant,
     },
     Failed(FetchError),
-    Silent,
     /// One more second of the wait after a 503 has passed.
     Waiting(Countdown),
     /// The wait after a 503 is over.
     Waited,
-}
-
-/// The consequence of a failed request.
-pub(super) enum AfterFailure {
-    /// The download ends.
-    End,
-    /// The user asked to wait this long for a server.
-    Wait(Duration),
-    /// The request may be repeated, not before the server's `Retry-After`.
-    Retry(Option<Duration>),
-}
-
-/// Decides the consequence of a failure; `is_first` if no source is known. Pure.
-pub(super) fn after_failure(
-    failure: RunFailure,
-    error: &DownloadError,
-    options: &Options,
-    is_first: bool,
-) -> AfterFailure {
-    let retry_after = match failure {
-        RunFailure::Passing { retry_after } => Some(retry_after),
-        RunFailure::NoRanges | RunFailure::Final => None,
-    };
-    let is_unavailable = matches!(error, DownloadError::Refused { status: 503, .. });
-    if is_unavailable && options.unavailable == Unavailable::Wait {
-        AfterFailure::Wait(retry_after.flatten().unwrap_or(DEFAULT_WAIT))
-    } else if is_first && !(options.retry_first && retry_after.is_some()) {
-        AfterFailure::End
-    } else {
-        AfterFailure::Retry(retry_after.flatten())
-    }
 }
 
 /// The request, or the wait before the next one.
@@ -93,11 +62,39 @@ impl AddressQuery {
         self.current = Some(ask(fetcher, chain, request, headers, timeout).boxed_local());
     }
 
-    /// Starts a wait before the next request. Returns its duration.
-    pub(super) fn wait(&mut self, wait: Duration, now: Instant) -> Duration {
-        let countdown = Countdown::new(wait, now);
-        self.count_down(countdown);
-        countdown.left(now)
+    /// Handles a failed request: it ends the download, or is repeated after a pause.
+    pub(super) fn on_failure(
+        &mut self,
+        plan: &mut DownloadPlan,
+        (observer, options): (&dyn Observer, &Options),
+        (failure, error, page): (RunFailure, DownloadError, Option<Page>),
+        now: Instant,
+    ) -> Result<(), DownloadError> {
+        let retry_after = match failure {
+            RunFailure::Passing { retry_after } => Some(retry_after),
+            RunFailure::NoRanges | RunFailure::Final => None,
+        };
+        let is_unavailable = matches!(error, DownloadError::Refused { status: 503, .. });
+        let waits = is_unavailable && options.unavailable == Unavailable::Wait;
+        let may_repeat = waits || !plan.sources().is_empty() || options.retry_first && retry_after.is_some();
+        if let (DownloadError::Refused { url, status: 404 | 410 }, false) = (&error, may_repeat) {
+            return Err(DownloadError::Missing { name: url.clone(), servers: 1 });
+        }
+        if let Some(page) = page.as_ref().filter(|_| waits || !may_repeat) {
+            observer.notice(&Event::Refused { page });
+        }
+        let retry_after = retry_after.flatten();
+        if waits {
+            let countdown = Countdown::new(retry_after.unwrap_or(DEFAULT_WAIT), now);
+            observer.notice(&Event::Waiting { left: countdown.left(now), step: WaitStep::First });
+            self.count_down(countdown);
+        } else if may_repeat {
+            plan.note_query_error(error, page);
+            plan.on_query_finished(retry_after, rand::rng().random(), now);
+        } else {
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Continues a wait.
@@ -135,12 +132,14 @@ async fn ask(
         hop = tokio::time::timeout(timeout, fetcher.hop(&mut chain, &request, &headers)).await;
     }
     match hop {
-        Err(_) => QueryOutcome::Silent,
+        Err(_) => {
+            QueryOutcome::Failed(FetchError::Silent { url: Box::new(chain.end().clone()), after: timeout })
+        }
         Ok(Err(error)) => QueryOutcome::Failed(error),
         Ok(Ok(Hop::Opened(opened))) => QueryOutcome::Direct { chain, opened, request, began },
         Ok(Ok(Hop::Redirect(answer, page))) => {
             let mirrors = link::mirrors(chain.previous(), answer.head().all("link"));
-            let digest = identity::digest_of_target(answer.head());
+            let digest = observed::digest_of_target(answer.head());
             QueryOutcome::Redirect { chain, mirrors, digest, page }
         }
     }

@@ -12,8 +12,9 @@ use tokio::sync::Mutex;
 use super::*;
 use crate::client::checksum::{Algorithm, ChecksumHasher};
 use crate::client::exit_code::GetCode;
+use crate::client::plan::PlanSettings;
 use crate::client::plan::{ByteRange, RangeSet};
-use crate::client::sink::{Batch, Completion, DigestMode, Finish, ResumeState, Store, WholeFile};
+use crate::client::sink::{Batch, Completion, DigestMode, Durability, Finish, ResumeState, Store, WholeFile};
 use crate::http::client::head::Head;
 use crate::http::client::{Request, TransportError};
 
@@ -269,6 +270,25 @@ impl Observer for Nowhere {
     fn notice(&self, _: &Event<'_>) {}
 }
 
+/// The options without any flag.
+fn options() -> Options {
+    Options {
+        plan: PlanSettings::default(),
+        max_redirects: 10,
+        headers: Vec::new(),
+        resume: Resume::Yes,
+        clobber: Clobber::Replace,
+        unavailable: Unavailable::Fail,
+        retry_first: false,
+        retry_until: None,
+        max_time: None,
+        checkpoint_every: Duration::from_secs(2),
+        durability: Durability::Synced,
+        reporting: Reporting::Compare,
+        naming: Naming::Address,
+    }
+}
+
 /// A download in a world of its own.
 struct World {
     network: Rc<Network>,
@@ -289,7 +309,7 @@ impl World {
         Self {
             network: Rc::new(network),
             disk: MemoryDisk(Arc::new(Mutex::new(file))),
-            options: Options::default(),
+            options: options(),
             identity: ContentIdentity::default(),
             pieces: None,
             folder,

@@ -47,6 +47,33 @@ impl DownloadPlan {
         silences.chain(back_offs).chain(ask).chain(share).filter(|&at| at > now).min()
     }
 
+    /// Pauses the timeouts of the run while the client is not reading from it.
+    pub(crate) fn pause_timeouts(&mut self, id: RunId) {
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.timeouts = TimeoutState::Paused;
+        }
+    }
+
+    /// Resumes the timeouts of the run.
+    pub(crate) fn resume_timeouts(&mut self, id: RunId, now: Instant) {
+        if let Some(run) = self.runs.get_mut(&id)
+            && run.timeouts == TimeoutState::Paused
+        {
+            run.timeouts = TimeoutState::Running;
+            run.last_activity = now;
+        }
+    }
+
+    /// Restarts all timeouts after the process was suspended, for example by SIGSTOP.
+    pub(crate) fn restart_timeouts(&mut self, now: Instant) {
+        for run in self.runs.values_mut() {
+            run.last_activity = now;
+            if run.phase == RunPhase::Waiting {
+                run.started = now;
+            }
+        }
+    }
+
     /// Missing bytes that no active run covers.
     pub(super) fn free(&self) -> RangeSet {
         let mut free = self.bytes.missing().clone();

@@ -5,7 +5,8 @@ use url::Url;
 
 use super::{DownloadPlan, RunFailure, RunId, RunPhase, SourceId};
 use crate::client::error::DownloadError;
-use crate::client::identity::{self, Authority, ContentIdentity, Observed, Verdict};
+use crate::client::identity::{self, Authority, ContentIdentity, Verdict};
+use crate::client::observed::Observed;
 
 /// The head of an answer with the file or a part of it.
 #[derive(Debug, Clone)]

@@ -279,33 +279,6 @@ impl DownloadPlan {
         Some((self.source(run.source)?, &run.request))
     }
 
-    /// Pauses the timeouts of the run while the client is not reading from it.
-    pub(super) fn pause_timeouts(&mut self, id: RunId) {
-        if let Some(run) = self.runs.get_mut(&id) {
-            run.timeouts = TimeoutState::Paused;
-        }
-    }
-
-    /// Resumes the timeouts of the run.
-    pub(super) fn resume_timeouts(&mut self, id: RunId, now: Instant) {
-        if let Some(run) = self.runs.get_mut(&id)
-            && run.timeouts == TimeoutState::Paused
-        {
-            run.timeouts = TimeoutState::Running;
-            run.last_activity = now;
-        }
-    }
-
-    /// Restarts all timeouts after the process was suspended, for example by SIGSTOP.
-    pub(super) fn restart_timeouts(&mut self, now: Instant) {
-        for run in self.runs.values_mut() {
-            run.last_activity = now;
-            if run.phase == RunPhase::Waiting {
-                run.started = now;
-            }
-        }
-    }
-
     /// Handles `count` received bytes. Returns their source, and those of them that were missing, each with its position
     /// among the received bytes. The caller must keep these.
     ///

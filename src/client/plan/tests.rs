@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::*;
-use crate::client::identity::Observed;
+use crate::client::observed::Observed;
 
 const TICK: Duration = Duration::from_millis(5);
 

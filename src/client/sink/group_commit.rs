@@ -159,8 +159,7 @@ fn sync(folder: &File, written: &[(Waiting, File)]) -> io::Result<()> {
     written.iter().try_for_each(|(_, file)| file.sync_data())
 }
 
-/// Files without a name, if the system supports them.
-#[cfg(target_os = "linux")]
+/// Files without a name, if the file system supports them.
 mod unnamed {
     use std::fs::File;
     use std::io;
@@ -188,25 +187,6 @@ mod unnamed {
     /// Syncs the whole file system of `folder`.
     pub(super) fn sync_file_system(folder: &File) -> io::Result<()> {
         Ok(syncfs(folder)?)
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod unnamed {
-    use std::fs::File;
-    use std::io;
-    use std::path::Path;
-
-    pub(super) fn create(_: &File) -> io::Result<File> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(super) fn link(_: &File, _: &File, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(super) fn sync_file_system(_: &File) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 }
 
