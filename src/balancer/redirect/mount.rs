@@ -15,21 +15,45 @@ use crate::balancer::BalancerState;
 /// [`Balancer::redirects`](crate::balancer::Balancer::redirects).
 ///
 /// Mount it with `App::default_service` to answer every request that no other service handles, or below a
-/// [`web::scope`](actix_web::web::scope):
+/// [`web::scope`](actix_web::web::scope). Here one `App` redirects `/dl` to its backends, and serves `/files` from a folder:
 ///
-/// ```no_run
-/// # use actix_web::{App, HttpServer, web};
-/// # use fingerpost::balancer::Balancer;
-/// # #[actix_web::main]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let balancer = Balancer::builder().list_file("balancer_server_list.txt").start()?;
+/// ```
+/// use actix_web::{App, HttpServer, test, web};
+/// use fingerpost::balancer::Balancer;
+/// use fingerpost::file_server::FileServer;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let files = FileServer::builder("files").files()?;
+/// // A backend is a file server of any kind.
+/// let backend = {
+///     let files = files.clone();
+///     HttpServer::new(move || App::new().service(files.at("/files"))).workers(1).bind(("127.0.0.1", 0))?
+/// };
+/// let address = backend.addrs()[0];
+/// actix_web::rt::spawn(backend.run());
+///
+/// let balancer = Balancer::builder()
+///     .backend(format!("http://{address}/files"))
+///     .probe_path("/plshelp.txt")
+///     .start()?;
+/// while !balancer.is_ready() {
+///     actix_web::rt::time::sleep(std::time::Duration::from_millis(10)).await;
+/// }
 /// let redirects = balancer.redirects().strip_prefix("/dl");
-/// HttpServer::new(move || App::new().service(web::scope("/dl").service(redirects.clone())))
-///     .bind(("127.0.0.1", 8080))?
-///     .run()
-///     .await?;
+/// let app = App::new().service(web::scope("/dl").service(redirects)).service(files.at("/files"));
+/// let app = test::init_service(app).await;
+///
+/// let request = test::TestRequest::get().uri("/dl/image.iso").to_request();
+/// let answer = test::call_service(&app, request).await;
+/// assert_eq!(answer.status(), 301);
+/// assert_eq!(answer.headers().get("Location").unwrap(), &format!("http://{address}/files/image.iso"));
+///
+/// let request = test::TestRequest::get().uri("/files/plshelp.txt").to_request();
+/// let answer = test::call_service(&app, request).await;
+/// assert_eq!(answer.status(), 200);
 /// # Ok(())
 /// # }
+/// # actix_web::rt::System::new().block_on(example()).unwrap();
 /// ```
 ///
 /// `App::service` without a scope works too, but actix-web then answers requests for `*` (`OPTIONS *`) with an empty 404.
