@@ -204,12 +204,6 @@ fn transport_code(error: &TransportError) -> GetCode {
         TransportError::TrustAnchors(_) => GetCode::CertificateFile,
         TransportError::EmptyReply => GetCode::EmptyReply,
         TransportError::Body(BodyError::Short { .. }) => GetCode::PartialFile,
-        TransportError::ProxyRefused { .. }
-        | TransportError::Send(_)
-        | TransportError::HalfHead
-        | TransportError::EndlessInterim
-        | TransportError::Receive(_)
-        | TransportError::Head(_)
-        | TransportError::Body(BodyError::Chunk) => GetCode::ReceiveError,
+        _ => GetCode::ReceiveError,
     }
 }

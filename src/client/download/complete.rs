@@ -62,7 +62,9 @@ pub(super) async fn is_complete(
     }
     let chain = RedirectChain::new(url.clone(), context.options.max_redirects);
     let timeout = context.options.plan.drop_after;
-    let Ok(Ok(observed)) = tokio::time::timeout(timeout, fetcher.inspect(chain)).await else { return false };
+    let Ok(Some(observed)) = tokio::time::timeout(timeout, fetcher.inspect(chain)).await else {
+        return false;
+    };
     is_what_was_observed(path, &observed, report).await
 }
 

@@ -7,7 +7,7 @@ use rand::RngExt;
 use tokio::time::Instant;
 use url::Url;
 
-use super::fetch::{FetchError, Fetcher, Opened};
+use super::fetch::{Fetcher, Opened};
 use super::finish::{Ending, PendingRename};
 use super::output::{FileOutput, OpenResult};
 use super::query::{AddressQuery, QueryOutcome};
@@ -16,7 +16,9 @@ use super::{Context, DownloadJob, DownloadReport, FileOrigin, TargetState};
 use crate::client::error::DownloadError;
 use crate::client::event::{Event, Observer, WaitStep};
 use crate::client::identity::ContentIdentity;
-use crate::client::plan::{Action, DownloadPlan, Judgement, Note, PlanStatus, RunFailure, RunId, Source};
+use crate::client::plan::{
+    Action, DownloadPlan, Failure, Judgement, Note, PlanStatus, RunFailure, RunId, Source,
+};
 use crate::client::redirect::RedirectChain;
 use crate::client::sink::{Durability, Progress, Writer};
 use crate::http::client::{BodyError, TransportError};
@@ -203,12 +205,11 @@ impl<'a> Engine<'a> {
         let now = Instant::now();
         match event {
             RunEvent::Opened(Ok(opened)) => self.use_answer(run, *opened, now)?,
-            RunEvent::Opened(Err(FetchError::PastEnd { observed, .. }))
-                if self.plan.is_end_of_file(run, &observed, now) => {}
             RunEvent::Opened(Err(error)) => {
-                let failure = error.failure();
-                let (error, page) = error.into_error();
-                self.plan.fail(run, failure, error, page, jitter(), now);
+                let past_end = error.past_end.as_ref();
+                if !past_end.is_some_and(|observed| self.plan.is_end_of_file(run, observed, now)) {
+                    self.plan.fail(run, error.failure, jitter(), now);
+                }
             }
             RunEvent::Received(mut body, bytes) if self.context.limiter.is_some() => {
                 body.waiting = bytes;
@@ -229,7 +230,7 @@ impl<'a> Engine<'a> {
 
     fn break_off(&mut self, run: RunId, url: &Url, source: TransportError, now: Instant) {
         let error = DownloadError::Transport { url: url.to_string(), source };
-        self.plan.fail(run, RunFailure::Passing { retry_after: None }, error, None, jitter(), now);
+        self.plan.fail(run, Failure::passing(error), jitter(), now);
     }
 
     /// Accepts an answer and opens the output for it, unless the plan refuses it.
@@ -253,7 +254,7 @@ impl<'a> Engine<'a> {
                     return Ok(());
                 }
                 Err(error) if self.output.may_fit_from_another(&error) => {
-                    self.plan.fail(run, RunFailure::Final, error, None, jitter(), now);
+                    self.plan.fail(run, Failure::new(RunFailure::Final, error), jitter(), now);
                     return Ok(());
                 }
                 Err(error) => return Err(error),
@@ -348,11 +349,9 @@ impl<'a> Engine<'a> {
                     self.use_answer(run, *opened, now)?;
                 }
             }
-            QueryOutcome::Failed(error) => {
-                let failure = error.failure();
-                let (error, page) = error.into_error();
+            QueryOutcome::Failed(failure) => {
                 let context = (self.observer, &*self.context.options);
-                self.query.on_failure(&mut self.plan, context, (failure, error, page), now)?;
+                self.query.on_failure(&mut self.plan, context, failure, now)?;
             }
             QueryOutcome::Waiting(countdown) => {
                 let left = countdown.left(now);

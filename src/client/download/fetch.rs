@@ -14,8 +14,8 @@ use crate::client::error::DownloadError;
 use crate::client::event::Page;
 use crate::client::metalink;
 use crate::client::observed::{ContentRange, Observed, is_coded};
-use crate::client::plan::{AnswerFacts, ByteRange, Extent, RangeRequest, RunFailure};
-use crate::client::redirect::{RedirectChain, RedirectError};
+use crate::client::plan::{AnswerFacts, ByteRange, Extent, Failure, RangeRequest, RunFailure};
+use crate::client::redirect::RedirectChain;
 use crate::http::client::head::{Framing, Head};
 use crate::http::client::{Answer, Method, Request, Transport, TransportError};
 
@@ -103,79 +103,45 @@ impl Opened {
 
 /// Why a request did not return any bytes of the file.
 #[derive(Debug)]
-pub(super) enum FetchError {
-    Transport {
-        url: Box<Url>,
-        source: TransportError,
-    },
-    Redirect {
-        error: RedirectError,
-        shown: Page,
-    },
-    Refused {
-        url: Box<Url>,
-        status: u16,
-        retry_after: Option<Duration>,
-        shown: Page,
-    },
-    BadRange {
-        url: Box<Url>,
-        value: String,
-    },
-    /// No head arrived in time.
-    Silent {
-        url: Box<Url>,
-        after: Duration,
-    },
-    /// A 416 with the size of the file.
-    PastEnd {
-        url: Box<Url>,
-        observed: Box<Observed>,
-        shown: Page,
-    },
+pub(super) struct FetchError {
+    pub(super) failure: Failure,
+    /// The properties of the file in a 416 with its size.
+    pub(super) past_end: Option<Observed>,
 }
 
 impl FetchError {
-    /// The kind of failure for the plan.
-    pub(super) fn failure(&self) -> RunFailure {
-        match self {
-            Self::Transport { source, .. } => match source {
-                TransportError::Scheme { .. }
-                | TransportError::NoHost(_)
-                | TransportError::Proxy(_)
-                | TransportError::TrustAnchors(_)
-                | TransportError::Request(_)
-                | TransportError::Certificate { .. } => RunFailure::Final,
-                _ => RunFailure::Passing { retry_after: None },
-            },
-            Self::Refused { status: 408 | 429 | 500..=599, retry_after, .. } => {
-                RunFailure::Passing { retry_after: *retry_after }
-            }
-            // A request without a range may still succeed.
-            Self::Refused { status: 412 | 416, .. } | Self::BadRange { .. } | Self::PastEnd { .. } => {
-                RunFailure::NoRanges
-            }
-            Self::Silent { .. } => RunFailure::Passing { retry_after: None },
-            Self::Redirect { .. } | Self::Refused { .. } => RunFailure::Final,
-        }
+    fn new(kind: RunFailure, error: DownloadError, page: Option<Page>) -> Box<Self> {
+        Box::new(Self { failure: Failure { kind, error, page }, past_end: None })
     }
 
-    /// The error for the user, and the answer to display.
-    pub(super) fn into_error(self) -> (DownloadError, Option<Page>) {
-        match self {
-            Self::Transport { url, source } => {
-                (DownloadError::Transport { url: url.to_string(), source }, None)
+    fn refused(url: &Url, head: &Head, page: Page) -> Box<Self> {
+        let kind = match head.status {
+            408 | 429 | 500..=599 => {
+                RunFailure::Passing { retry_after: head.header("retry-after").and_then(retry_after) }
             }
-            Self::Silent { url, after } => (DownloadError::Silent { url: url.to_string(), after }, None),
-            Self::Redirect { error, shown } => (error.into(), Some(shown)),
-            Self::Refused { url, status, shown, .. } => {
-                (DownloadError::Refused { url: url.to_string(), status }, Some(shown))
-            }
-            Self::PastEnd { url, shown, .. } => {
-                (DownloadError::Refused { url: url.to_string(), status: 416 }, Some(shown))
-            }
-            Self::BadRange { url, value } => (DownloadError::BadRange { url: url.to_string(), value }, None),
-        }
+            // A request without a range may still succeed.
+            412 | 416 => RunFailure::NoRanges,
+            _ => RunFailure::Final,
+        };
+        let error = DownloadError::Refused { url: url.to_string(), status: head.status };
+        Self::new(kind, error, Some(page))
+    }
+
+    fn transport(url: &Url, source: TransportError) -> Box<Self> {
+        let kind = match source {
+            TransportError::Scheme { .. }
+            | TransportError::NoHost(_)
+            | TransportError::Proxy(_)
+            | TransportError::TrustAnchors(_)
+            | TransportError::Request(_)
+            | TransportError::Certificate { .. } => RunFailure::Final,
+            _ => RunFailure::Passing { retry_after: None },
+        };
+        Self::new(kind, DownloadError::Transport { url: url.to_string(), source }, None)
+    }
+
+    fn bad_range(url: &Url, value: String) -> Box<Self> {
+        Self::new(RunFailure::NoRanges, DownloadError::BadRange { url: url.to_string(), value }, None)
     }
 }
 
@@ -204,7 +170,7 @@ impl Fetcher {
         &self,
         mut chain: RedirectChain,
         wanted: RangeRequest,
-    ) -> Result<Opened, FetchError> {
+    ) -> Result<Opened, Box<FetchError>> {
         loop {
             match self.hop(&mut chain, &wanted, &[]).await? {
                 Hop::Redirect(..) => {}
@@ -219,7 +185,7 @@ impl Fetcher {
         chain: &mut RedirectChain,
         wanted: &RangeRequest,
         headers: &[(&str, String)],
-    ) -> Result<Hop, FetchError> {
+    ) -> Result<Hop, Box<FetchError>> {
         let url = chain.end().clone();
         let mut request = with_range(self.request(&url, Method::Get), wanted);
         for (name, value) in headers {
@@ -231,49 +197,39 @@ impl Fetcher {
             200 | 203 => Ok(Hop::Opened(Box::new(whole(url, answer)))),
             206 => part(url, answer, wanted).map(|opened| Hop::Opened(Box::new(opened))),
             status => {
-                let shown = shown(answer.as_mut()).await;
-                if let (416, Some(size)) = (status, size_past_end(answer.head())) {
-                    let observed = Box::new(Observed::from_head(answer.head(), Some(size)));
-                    return Err(FetchError::PastEnd { url: Box::new(url), observed, shown });
+                let page = shown(answer.as_mut()).await;
+                let head = answer.head();
+                if !head.is_redirect() {
+                    let mut error = FetchError::refused(&url, head, page);
+                    let size = size_past_end(head).filter(|_| status == 416);
+                    error.past_end = size.map(|size| Observed::from_head(head, Some(size)));
+                    return Err(error);
                 }
-                if !answer.head().is_redirect() {
-                    let retry_after = answer.head().header("retry-after").and_then(retry_after);
-                    return Err(FetchError::Refused { url: Box::new(url), status, retry_after, shown });
-                }
-                match chain.follow(answer.head().header("location")) {
-                    Ok(_) => Ok(Hop::Redirect(answer, shown)),
-                    Err(error) => Err(FetchError::Redirect { error, shown }),
+                match chain.follow(head.header("location")) {
+                    Ok(_) => Ok(Hop::Redirect(answer, page)),
+                    Err(error) => Err(FetchError::new(RunFailure::Final, error.into(), Some(page))),
                 }
             }
         }
     }
 
-    /// Properties of the file from a HEAD request, following redirects.
-    pub(super) async fn inspect(&self, mut chain: RedirectChain) -> Result<Observed, FetchError> {
+    /// Properties of the file from a HEAD request, following redirects; `None` after a failure.
+    pub(super) async fn inspect(&self, mut chain: RedirectChain) -> Option<Observed> {
         loop {
-            let url = chain.end().clone();
-            let answer = self.send(self.request(&url, Method::Head)).await?;
-            if answer.head().is_redirect() {
-                let shown = Page { head: Bytes::copy_from_slice(answer.head().raw()), body: Bytes::new() };
-                chain
-                    .follow(answer.head().header("location"))
-                    .map_err(|error| FetchError::Redirect { error, shown })?;
+            let answer = self.send(self.request(chain.end(), Method::Head)).await.ok()?;
+            let head = answer.head();
+            if head.is_redirect() {
+                chain.follow(head.header("location")).ok()?;
                 continue;
             }
-            let size = answer
-                .head()
-                .content_length()
-                .ok()
-                .flatten()
-                .filter(|_| matches!(answer.head().status, 200 | 203));
-            let observed = Observed::from_head(answer.head(), size);
-            return Ok(observed);
+            let size = head.content_length().ok().flatten().filter(|_| matches!(head.status, 200 | 203));
+            return Some(Observed::from_head(head, size));
         }
     }
 
-    async fn send(&self, request: Request) -> Result<Box<dyn Response>, FetchError> {
-        let url = Box::new(request.url.clone());
-        self.transport.send(request).await.map_err(|source| FetchError::Transport { url, source })
+    async fn send(&self, request: Request) -> Result<Box<dyn Response>, Box<FetchError>> {
+        let url = request.url.clone();
+        self.transport.send(request).await.map_err(|source| FetchError::transport(&url, source))
     }
 
     fn request(&self, url: &Url, method: Method) -> Request {
@@ -311,7 +267,7 @@ fn whole(url: Url, answer: Box<dyn Response>) -> Opened {
     Opened::new(url, answer, 0, Extent::Whole, observed)
 }
 
-fn part(url: Url, answer: Box<dyn Response>, wanted: &RangeRequest) -> Result<Opened, FetchError> {
+fn part(url: Url, answer: Box<dyn Response>, wanted: &RangeRequest) -> Result<Opened, Box<FetchError>> {
     let value = answer.head().header("content-range").unwrap_or_default().to_owned();
     if !wanted.is_part() {
         // Some servers send 206 to a request for everything.
@@ -322,13 +278,13 @@ fn part(url: Url, answer: Box<dyn Response>, wanted: &RangeRequest) -> Result<Op
                 let observed = Observed::from_head(answer.head(), Some(size));
                 Ok(Opened::new(url, answer, 0, Extent::Whole, observed))
             }
-            _ => Err(FetchError::BadRange { url: Box::new(url), value }),
+            _ => Err(FetchError::bad_range(&url, value)),
         };
     }
     let length = answer.head().content_length().ok().flatten();
     if is_coded(answer.head()) {
         // Positions in a coded body differ from positions in the file.
-        return Err(FetchError::BadRange { url: Box::new(url), value: value + " of a coded body" });
+        return Err(FetchError::bad_range(&url, value + " of a coded body"));
     }
     let range = ContentRange::parse(&value).and_then(|content| {
         let range = content.range?;
@@ -337,7 +293,7 @@ fn part(url: Url, answer: Box<dyn Response>, wanted: &RangeRequest) -> Result<Op
             && length.is_none_or(|length| length == range.len());
         fits.then_some((range, content.size))
     });
-    let Some((range, size)) = range else { return Err(FetchError::BadRange { url: Box::new(url), value }) };
+    let Some((range, size)) = range else { return Err(FetchError::bad_range(&url, value)) };
     let observed = Observed::from_head(answer.head(), size.or(wanted.size));
     let extent = Extent::Part { end: range.end };
     Ok(Opened::new(url, answer, range.start, extent, observed))

@@ -8,14 +8,14 @@ use rand::RngExt;
 use tokio::time::Instant;
 
 use super::countdown::Countdown;
-use super::fetch::{FetchError, Fetcher, Hop, Opened};
+use super::fetch::{Fetcher, Hop, Opened};
 use super::{Options, Unavailable};
 use crate::client::checksum::Checksum;
 use crate::client::error::DownloadError;
 use crate::client::event::{Event, Observer, Page, WaitStep};
 use crate::client::link::{self, Mirror};
 use crate::client::observed;
-use crate::client::plan::{DownloadPlan, RangeRequest, RunFailure};
+use crate::client::plan::{DownloadPlan, Failure, RangeRequest, RunFailure};
 use crate::client::redirect::RedirectChain;
 
 /// Wait after a 503 without `Retry-After`.
@@ -35,7 +35,7 @@ pub(super) enum QueryOutcome {
         request: RangeRequest,
         began: Instant,
     },
-    Failed(FetchError),
+    Failed(Failure),
     /// One more second of the wait after a 503 has passed.
     Waiting(Countdown),
     /// The wait after a 503 is over.
@@ -67,20 +67,20 @@ impl AddressQuery {
         &mut self,
         plan: &mut DownloadPlan,
         (observer, options): (&dyn Observer, &Options),
-        (failure, error, page): (RunFailure, DownloadError, Option<Page>),
+        failure: Failure,
         now: Instant,
     ) -> Result<(), DownloadError> {
-        let retry_after = match failure {
+        let retry_after = match failure.kind {
             RunFailure::Passing { retry_after } => Some(retry_after),
             RunFailure::NoRanges | RunFailure::Final => None,
         };
-        let is_unavailable = matches!(error, DownloadError::Refused { status: 503, .. });
+        let is_unavailable = matches!(failure.error, DownloadError::Refused { status: 503, .. });
         let waits = is_unavailable && options.unavailable == Unavailable::Wait;
         let may_repeat = waits || !plan.sources().is_empty() || options.retry_first && retry_after.is_some();
-        if let (DownloadError::Refused { url, status: 404 | 410 }, false) = (&error, may_repeat) {
+        if let (DownloadError::Refused { url, status: 404 | 410 }, false) = (&failure.error, may_repeat) {
             return Err(DownloadError::Missing { name: url.clone(), servers: 1 });
         }
-        if let Some(page) = page.as_ref().filter(|_| waits || !may_repeat) {
+        if let Some(page) = failure.page.as_ref().filter(|_| waits || !may_repeat) {
             observer.notice(&Event::Refused { page });
         }
         let retry_after = retry_after.flatten();
@@ -89,10 +89,10 @@ impl AddressQuery {
             observer.notice(&Event::Waiting { left: countdown.left(now), step: WaitStep::First });
             self.count_down(countdown);
         } else if may_repeat {
-            plan.note_query_error(error, page);
+            plan.note_query_failure(failure);
             plan.on_query_finished(retry_after, rand::rng().random(), now);
         } else {
-            return Err(error);
+            return Err(failure.error);
         }
         Ok(())
     }
@@ -125,17 +125,17 @@ async fn ask(
 ) -> QueryOutcome {
     let began = Instant::now();
     let mut hop = tokio::time::timeout(timeout, fetcher.hop(&mut chain, &request, &headers)).await;
-    let is_about_the_part =
-        matches!(&hop, Ok(Err(error)) if error.failure() == RunFailure::NoRanges) && request.is_part();
-    if is_about_the_part {
+    let is_about_the_part = matches!(&hop, Ok(Err(error)) if error.failure.kind == RunFailure::NoRanges);
+    if is_about_the_part && request.is_part() {
         request = RangeRequest::everything();
         hop = tokio::time::timeout(timeout, fetcher.hop(&mut chain, &request, &headers)).await;
     }
     match hop {
         Err(_) => {
-            QueryOutcome::Failed(FetchError::Silent { url: Box::new(chain.end().clone()), after: timeout })
+            let url = chain.end().to_string();
+            QueryOutcome::Failed(Failure::passing(DownloadError::Silent { url, after: timeout }))
         }
-        Ok(Err(error)) => QueryOutcome::Failed(error),
+        Ok(Err(error)) => QueryOutcome::Failed(error.failure),
         Ok(Ok(Hop::Opened(opened))) => QueryOutcome::Direct { chain, opened, request, began },
         Ok(Ok(Hop::Redirect(answer, page))) => {
             let mirrors = link::mirrors(chain.previous(), answer.head().all("link"));

@@ -37,7 +37,7 @@ impl BodyReader {
 /// A completed step of a run.
 pub(super) enum RunEvent {
     /// The head of the answer was received.
-    Opened(Result<Box<Opened>, FetchError>),
+    Opened(Result<Box<Opened>, Box<FetchError>>),
     /// Bytes were read. With a rate limit they are passed on in portions, as a [`RunEvent::Chunk`] each.
     Received(BodyReader, Bytes),
     /// Bytes may be used.

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use crate::client::error::DownloadError;
 
 use super::{
-    Action, Availability, ByteRange, DownloadPlan, Parts, Race, RangeRequest, RangeSet, RangeSupport, Rival,
-    Run, RunFailure, RunId, RunPhase, Source, SourceId, TimeoutState,
+    Action, Availability, ByteRange, DownloadPlan, Failure, Parts, Race, RangeRequest, RangeSet,
+    RangeSupport, Rival, Run, RunId, RunPhase, Source, SourceId, TimeoutState,
 };
 
 impl DownloadPlan {
@@ -217,7 +217,7 @@ impl DownloadPlan {
                 let url = self.name(run.source);
                 let error =
                     DownloadError::Silent { url, after: Duration::from_secs(silence.as_secs().max(1)) };
-                self.fail(id, RunFailure::Passing { retry_after: None }, error, None, 1.0, now);
+                self.fail(id, Failure::passing(error), 1.0, now);
             } else if silence >= self.hedge_limit(run) && run.rival.is_none() {
                 let range = run.rest();
                 match self.idle_source(range, now) {

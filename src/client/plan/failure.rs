@@ -6,21 +6,37 @@ use super::{Availability, DownloadPlan, Note, RunFailure, RunId, SourceId};
 use crate::client::error::DownloadError;
 use crate::client::event::Page;
 
+/// The failure of a request.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The consequence for the source.
+    pub kind: RunFailure,
+    /// The reason.
+    pub error: DownloadError,
+    /// The answer to display.
+    pub page: Option<Page>,
+}
+
+impl Failure {
+    /// A failure without an answer to display.
+    pub(crate) fn new(kind: RunFailure, error: DownloadError) -> Self {
+        Self { kind, error, page: None }
+    }
+
+    /// A failure after which a retry may succeed at any time.
+    pub(crate) fn passing(error: DownloadError) -> Self {
+        Self::new(RunFailure::Passing { retry_after: None }, error)
+    }
+}
+
 impl DownloadPlan {
-    /// Ends a run that failed with `error`; `page` is the answer to display, and `jitter` a random number in 0..1.
-    pub(crate) fn fail(
-        &mut self,
-        id: RunId,
-        failure: RunFailure,
-        error: DownloadError,
-        page: Option<Page>,
-        jitter: f64,
-        now: Instant,
-    ) {
+    /// Ends a run that failed; `jitter` is a random number in 0..1.
+    pub(crate) fn fail(&mut self, id: RunId, failure: Failure, jitter: f64, now: Instant) {
+        let Failure { kind, error, page } = failure;
         let Some(run) = self.end_run(id, now) else { return };
         let reason = crate::telemetry::chain(&error);
         if let Some(source) = self.sources.get_mut(run.source.0) {
-            source.failed(failure, run.kept, &self.settings, jitter, now);
+            source.failed(kind, run.kept, &self.settings, jitter, now);
             source.note_error(reason.clone());
             source.is_missing = matches!(error, DownloadError::Refused { status: 404 | 410, .. });
         }
@@ -34,9 +50,9 @@ impl DownloadPlan {
     }
 
     /// Records the failure of a query. An earlier failure takes precedence over an error answer.
-    pub(crate) fn note_query_error(&mut self, error: DownloadError, page: Option<Page>) {
-        if self.last_error.is_none() || matches!(error, DownloadError::Silent { .. }) {
-            self.last_error = Some((error, page));
+    pub(crate) fn note_query_failure(&mut self, failure: Failure) {
+        if self.last_error.is_none() || matches!(failure.error, DownloadError::Silent { .. }) {
+            self.last_error = Some((failure.error, failure.page));
         }
     }
 

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 use url::Url;
 
-use super::{DownloadPlan, RunFailure, RunId, RunPhase, SourceId};
+use super::{DownloadPlan, Failure, RunFailure, RunId, RunPhase, SourceId};
 use crate::client::error::DownloadError;
 use crate::client::identity::{self, Authority, ContentIdentity, Verdict};
 use crate::client::observed::Observed;
@@ -59,8 +59,8 @@ impl DownloadPlan {
         let (source, request, started) = (run.source, run.request.clone(), run.started);
         answer.observed.resource = self.resource(source, &answer.url, requested);
         let (observed, url) = (&answer.observed, answer.url.to_string());
-        let refuse = |plan: &mut Self, failure, error| {
-            plan.fail(id, failure, error, None, jitter, now);
+        let refuse = |plan: &mut Self, kind, error| {
+            plan.fail(id, Failure::new(kind, error), jitter, now);
             Judgement::Refused
         };
         if answer.is_metalink && answer.extent == Extent::Whole && requested.is_some() && self.known.is_open()
@@ -192,7 +192,7 @@ impl DownloadPlan {
         for (id, source) in answered {
             self.other_versions.push(source);
             let error = DownloadError::OtherVersion { url: self.name(source) };
-            self.fail(id, RunFailure::Final, error, None, 0.0, now);
+            self.fail(id, Failure::new(RunFailure::Final, error), 0.0, now);
         }
     }
 

@@ -41,6 +41,7 @@ use refetch::Refetch;
 use run::{Race, Rival, Run, RunPhase, TimeoutState};
 
 pub(super) use byte_map::{ByteMap, FollowUp};
+pub(super) use failure::Failure;
 pub(super) use judge::{AnswerFacts, Extent, Judgement};
 pub(super) use range::{ByteRange, RangeSet};
 pub(super) use run::RangeRequest;

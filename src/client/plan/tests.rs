@@ -71,7 +71,7 @@ fn head(start: u64) -> AnswerFacts {
 }
 
 fn fail(plan: &mut DownloadPlan, run: RunId, failure: RunFailure, now: Instant) {
-    plan.fail(run, failure, DownloadError::NoSource, None, 0.5, now);
+    plan.fail(run, Failure::new(failure, DownloadError::NoSource), 0.5, now);
 }
 
 /// Runs a download of `size` bytes until it ends, at most for `limit`. Every byte must be accepted exactly

@@ -113,6 +113,14 @@ pub(super) fn journal_path(target: &Path) -> PathBuf {
     beside(target, ".part.journal")
 }
 
+/// Removes the journal of `target`, and a new one that a killed run left. A journal without part file is ignored, so a
+/// failure is harmless.
+pub(super) fn remove(target: &Path) {
+    let path = journal_path(target);
+    let _ = std::fs::remove_file(path.with_extension("new"));
+    let _ = std::fs::remove_file(path);
+}
+
 /// Removes the journal of `target` if it is `own`. Its part file is gone, and it must not describe another
 /// one. The journal of another client stays, because it is true.
 pub(super) fn remove_own(target: &Path, own: Option<&File>) {

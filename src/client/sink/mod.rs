@@ -297,15 +297,7 @@ impl SinkError {
         match self {
             Self::Locked { .. } => GetCode::CannotResume,
             Self::WrongPiece { .. } => GetCode::WrongChecksum,
-            Self::Io { .. }
-            | Self::Appeared { .. }
-            | Self::Foreign { .. }
-            | Self::NotAFile { .. }
-            | Self::Displaced { .. }
-            | Self::NoSpace { .. }
-            | Self::Worker(_)
-            | Self::Abandoned
-            | Self::StandardOutput(_) => GetCode::WriteError,
+            _ => GetCode::WriteError,
         }
     }
 }

@@ -88,7 +88,7 @@ impl PartStore {
 
     fn discard_with(&self, journal: Option<&File>) -> Result<(), SinkError> {
         if !self.part.is_nameless() && self.part.has_its_name() {
-            let _ = std::fs::remove_file(journal_path(self.part.target()));
+            journal::remove(self.part.target());
         } else {
             remove_own(self.part.target(), journal);
         }
@@ -181,16 +181,13 @@ impl Store for PartStore {
         if let Some(modified) = ending.modified {
             part.set_modified(modified);
         }
-        let journal = self.journal.blocking_lock();
+        let own = self.journal.blocking_lock();
         let finished = part.finish(ending.existing, ending.durability);
         match finished {
-            // A journal without part file is ignored, so a failure is harmless.
-            Ok(()) if !part.is_nameless() => drop(std::fs::remove_file(journal_path(part.target()))),
-            Err(SinkError::Displaced { .. }) => remove_own(part.target(), journal.as_ref()),
+            Ok(()) if !part.is_nameless() => journal::remove(part.target()),
+            Err(SinkError::Displaced { .. }) => remove_own(part.target(), own.as_ref()),
             // The complete part file belongs to the user now: no later run may overwrite it.
-            Err(SinkError::Appeared { .. }) if !ending.is_saved => {
-                remove_own(part.target(), journal.as_ref())
-            }
+            Err(SinkError::Appeared { .. }) if !ending.is_saved => remove_own(part.target(), own.as_ref()),
             Ok(()) | Err(_) => {}
         }
         finished

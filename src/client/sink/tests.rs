@@ -54,3 +54,15 @@ fn a_digest_does_not_depend_on_the_order_of_the_bytes() {
         );
     }
 }
+
+#[test]
+fn a_finished_file_is_alone_even_if_a_killed_run_left_half_a_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = create(&folder.path().join("f"), Some(0), DigestMode::Off);
+    std::fs::write(folder.path().join("f.part.new"), "{\"finger").unwrap();
+    let (existing, durability) = (Existing::Keep, Durability::Synced);
+    store.finish(&Completion { size: 0, modified: None, existing, durability, is_saved: false }).unwrap();
+    let names: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["f"]);
+}
