@@ -217,8 +217,8 @@ impl Pieces {
     /// The pieces that have bytes in `range`, with their digests.
     pub(super) fn touching(&self, range: ByteRange) -> impl Iterator<Item = (ByteRange, Checksum)> + '_ {
         let last = range.end.min(self.size).saturating_sub(1) / self.length;
-        let numbers = if range.is_empty() { 1..=0 } else { range.start / self.length..=last };
-        numbers.filter_map(|number| {
+        let numbers = range.start / self.length..=last;
+        numbers.filter(move |_| !range.is_empty()).filter_map(|number| {
             let start = number.saturating_mul(self.length);
             let piece = ByteRange::new(start, start.saturating_add(self.length).min(self.size));
             let digest = self.digests.get(usize::try_from(number).ok()?)?;

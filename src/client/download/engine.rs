@@ -216,7 +216,7 @@ impl<'a> Engine<'a> {
                 self.read(run, body, now);
             }
             RunEvent::Received(body, bytes) | RunEvent::Chunk(body, bytes) => {
-                self.keep(run, body, &bytes, now)?
+                self.keep(run, body, &bytes, now)?;
             }
             RunEvent::End(body) => {
                 if let Err(missing) = self.plan.on_end_of_body(run, body.extent, now) {

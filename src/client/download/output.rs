@@ -62,7 +62,7 @@ impl<'a> FileOutput<'a> {
         path.map_or_else(|| "standard output".to_owned(), |path| path.display().to_string())
     }
 
-    /// Opens the part file of an earlier run, and tells `plan` which bytes are present.
+    /// Opens the part file of an earlier run, and passes the bytes in it to `plan`.
     pub(super) async fn resume(
         &mut self,
         plan: &mut DownloadPlan,

@@ -124,7 +124,7 @@ impl ByteMap {
             self.by_source.resize(source.0.saturating_add(1), RangeSet::new());
         }
         if let Some(own) = self.by_source.get_mut(source.0) {
-            fresh.iter().for_each(|range| own.insert(*range));
+            own.extend(fresh.iter().copied());
         }
         fresh
     }
@@ -132,14 +132,15 @@ impl ByteMap {
     /// The work that becomes possible when `batch` is written.
     pub(crate) fn follow_up(&self, batch: &[ByteRange], pieces: Option<&Pieces>) -> FollowUp {
         let mut written = self.written.clone();
-        batch.iter().for_each(|range| written.insert(*range));
+        written.extend(batch.iter().copied());
         let prefix = written.iter().next().filter(|first| first.start == 0).map_or(0, |first| first.end);
         let mut touched: Vec<(ByteRange, Checksum)> = Vec::new();
         for range in pieces.iter().flat_map(|_| batch.iter()) {
             for (piece, digest) in pieces.iter().flat_map(|pieces| pieces.touching(*range)) {
                 let is_new = touched.last().is_none_or(|(last, _)| *last != piece);
                 let is_whole = written.within(piece).first() == Some(&piece);
-                if is_new && is_whole && self.verified.within(piece).is_empty() {
+                let is_verified = self.verified.within(piece).first() == Some(&piece);
+                if is_new && is_whole && !is_verified {
                     touched.push((piece, digest));
                 }
             }
@@ -151,8 +152,8 @@ impl ByteMap {
 
     /// Records that `ranges` are written, and that `verified` pieces have the right digest.
     pub(crate) fn on_written(&mut self, ranges: &[ByteRange], verified: &[ByteRange]) {
-        ranges.iter().for_each(|range| self.written.insert(*range));
-        verified.iter().for_each(|range| self.verified.insert(*range));
+        self.written.extend(ranges.iter().copied());
+        self.verified.extend(verified.iter().copied());
     }
 
     /// Records that the journal lists `ranges`.

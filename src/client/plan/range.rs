@@ -128,6 +128,14 @@ impl RangeSet {
     }
 }
 
+impl Extend<ByteRange> for RangeSet {
+    fn extend<I: IntoIterator<Item = ByteRange>>(&mut self, ranges: I) {
+        for range in ranges {
+            self.insert(range);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -98,7 +98,9 @@ impl DownloadPlan {
 
     /// Discards wrong pieces of an earlier run.
     pub(crate) fn forget_earlier(&mut self, wrong: &[ByteRange]) {
-        wrong.iter().for_each(|range| self.bytes.forget(*range));
+        for range in wrong {
+            self.bytes.forget(*range);
+        }
     }
 
     /// Whether no usable source has this version, but one has another.
@@ -136,7 +138,9 @@ impl DownloadPlan {
     fn ask_one_at_a_time(&mut self, sources: &[SourceId]) {
         let mut order: Vec<SourceId> = sources.iter().copied().filter(|id| !self.is_excluded(*id)).collect();
         order.sort_by_key(|id| self.bytes.count_from(*id));
-        order.iter().for_each(|id| self.set_availability(*id, Availability::Excluded));
+        for id in &order {
+            self.set_availability(*id, Availability::Excluded);
+        }
         self.refetch.waiting.extend(order);
         self.admit_next();
     }
@@ -157,7 +161,9 @@ impl DownloadPlan {
         if empty.is_empty() || self.known.size.is_some() {
             return false;
         }
-        empty.into_iter().for_each(|id| self.exclude(id, WRONG_FILE));
+        for id in empty {
+            self.exclude(id, WRONG_FILE);
+        }
         self.forget_announced_size();
         true
     }
@@ -192,6 +198,8 @@ impl DownloadPlan {
     fn discard(&mut self, ranges: &[ByteRange], reason: &'static str) {
         let bytes = ranges.iter().map(ByteRange::len).sum();
         self.notes.push(Note::Lost { bytes, reason });
-        ranges.iter().for_each(|range| self.bytes.forget(*range));
+        for range in ranges {
+            self.bytes.forget(*range);
+        }
     }
 }

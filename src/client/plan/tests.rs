@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::*;
+use crate::client::checksum::{Algorithm, Checksum};
 use crate::client::observed::Observed;
 
 const TICK: Duration = Duration::from_millis(5);
@@ -283,6 +284,26 @@ fn a_run_with_paused_timeouts_is_neither_hedged_nor_dropped() {
     assert_eq!(plan.decide(later), []);
     let hedged = plan.decide(later + settings.hedge_after);
     assert!(matches!(hedged.as_slice(), [Action::Start { range, .. }] if range.start == 1000), "{hedged:?}");
+}
+
+#[test]
+fn a_piece_is_verified_again_after_a_part_of_it_was_discarded() {
+    let hash = Checksum::new(Algorithm::Sha256, &[0; 32]).unwrap();
+    let pieces = Pieces { length: 10, size: 20, digests: [hash, hash].into() };
+    let (first, all) = (ByteRange::new(0, 10), ByteRange::new(0, 20));
+    let to_verify = |map: &ByteMap, range| {
+        let follow_up = map.follow_up(&[range], Some(&pieces));
+        follow_up.pieces.iter().map(|(piece, _)| piece.start).collect::<Vec<_>>()
+    };
+    let mut map = ByteMap::new(Some(20), RangeSet::new());
+    map.receive(all, SourceId(0));
+    assert_eq!(to_verify(&map, all), [0, 10]);
+    map.on_written(&[all], &[first]);
+    assert_eq!(to_verify(&map, all), [10]);
+    map.forget(ByteRange::new(3, 5));
+    assert_eq!(map.missing(), &RangeSet::of(ByteRange::new(3, 5)));
+    assert_eq!((map.count_from(SourceId(0)), map.written().len()), (18, 18));
+    assert_eq!(to_verify(&map, ByteRange::new(3, 5)), [0]);
 }
 
 fn any_server() -> impl Strategy<Value = SimulatedServer> {

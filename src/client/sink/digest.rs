@@ -69,7 +69,9 @@ pub(super) fn of_parts(parts: &[(u64, Bytes)], algorithm: Algorithm) -> Checksum
     let mut sorted: Vec<&(u64, Bytes)> = parts.iter().collect();
     sorted.sort_by_key(|(offset, _)| *offset);
     let mut hasher = ChecksumHasher::new(algorithm);
-    sorted.iter().for_each(|(_, bytes)| hasher.update(bytes));
+    for (_, bytes) in sorted {
+        hasher.update(bytes);
+    }
     hasher.finish()
 }
 

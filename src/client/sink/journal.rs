@@ -145,7 +145,7 @@ mod tests {
 
     fn done() -> RangeSet {
         let mut done = RangeSet::new();
-        DONE.into_iter().for_each(|range| done.insert(range));
+        done.extend(DONE);
         done
     }
 

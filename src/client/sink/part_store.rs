@@ -143,10 +143,8 @@ impl Store for PartStore {
         if self.part.is_nameless() {
             return Ok(());
         }
-        let result = match right.is_empty() {
-            true => self.write_journal(&ContentIdentity::default(), right),
-            false => self.write_journal(identity, right),
-        };
+        let nothing = ContentIdentity::default();
+        let result = self.write_journal(if right.is_empty() { &nothing } else { identity }, right);
         match result {
             Ok(()) => sync_folder(self.part.target()),
             Err(SinkError::Io { action, path, source }) => {

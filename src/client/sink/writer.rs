@@ -247,7 +247,9 @@ impl Writer {
     ) -> Result<(), SinkError> {
         let wrong = self.flush(bytes).await?;
         let mut right = bytes.written().clone();
-        wrong.iter().for_each(|piece| right.remove(*piece));
+        for piece in &wrong {
+            right.remove(*piece);
+        }
         if bytes.unsaved() == 0 {
             return Ok(());
         }
