@@ -1,14 +1,15 @@
 //! The client `fingerpost get`: follows redirects and downloads files.
 //!
-//! - `redirect`, `link`, `identity`: target of a redirect, its mirrors, and whether they have the same file.
+//! - `redirect`, `link`: target of a redirect, and its mirrors.
+//! - `observed`, `identity`: properties of a file in an answer, and whether two answers have the same file.
 //! - `address`: addresses for display, without credentials.
 //! - `checksum`: digests of files.
-//! - `plan`: assigns byte ranges to sources. Pure, tested with simulated servers.
+//! - `plan`: assigns byte ranges to sources, and owns the facts about them. Pure, tested with simulated servers.
 //! - `sink`: part file, journal, digest.
 //! - `download`: performs the plan for one file, from its address to its final name.
 //! - `batch`: several files at a time; `metalink`: files described by a Metalink.
 //! - `naming`: file names for addresses; `reserved_paths`: prevents two downloads of a run from writing to one path.
-//! - `event`, `progress`, `report`: output for users and scripts.
+//! - `event`, `screen`, `progress`, `report`: output for users and scripts.
 //! - `error`, `exit_code`: failures.
 
 mod address;

@@ -16,9 +16,7 @@ use super::{Context, DownloadJob, DownloadReport, FileOrigin, TargetState};
 use crate::client::error::DownloadError;
 use crate::client::event::{Event, Observer, WaitStep};
 use crate::client::identity::ContentIdentity;
-use crate::client::plan::{
-    Action, DownloadPlan, Failure, Judgement, Note, PlanStatus, RunFailure, RunId, Source,
-};
+use crate::client::plan::{Action, DownloadPlan, Failure, Judgement, Note, PlanStatus, RunFailure, RunId};
 use crate::client::redirect::RedirectChain;
 use crate::client::sink::{Durability, Progress, Writer};
 use crate::http::client::{BodyError, TransportError};
@@ -182,12 +180,8 @@ impl<'a> Engine<'a> {
     fn follow_plan(&mut self) {
         self.transfers.retain(|run| self.plan.is_running(run));
         for note in self.plan.take_notes() {
-            let url = |source| self.plan.source(source).map(Source::url);
             self.observer.notice(&match &note {
-                Note::Offered(source) => match url(*source) {
-                    Some(url) => Event::Offered { source: source.0, url },
-                    None => continue,
-                },
+                Note::Offered { source, url } => Event::Offered { source: source.0, url },
                 Note::Dropped { source, reason } => Event::Dropped { source: source.0, reason },
                 Note::Lost { bytes, reason } => Event::Lost { bytes: *bytes, reason },
             });

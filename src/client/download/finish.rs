@@ -12,7 +12,7 @@ use super::{Context, DownloadReport, DownloadSuccess};
 use crate::client::error::DownloadError;
 use crate::client::event::{Event, Observer};
 use crate::client::plan::ByteMap;
-use crate::client::sink::{Completion, Writer};
+use crate::client::sink::{FileCompletion, Writer};
 
 /// The end of the network transfer.
 pub(super) enum Ending {
@@ -29,7 +29,7 @@ pub(super) enum Ending {
 pub(super) struct PendingRename {
     pub(super) writer: Writer,
     pub(super) bytes: ByteMap,
-    pub(super) completion: Completion,
+    pub(super) completion: FileCompletion,
     pub(super) is_sequential: bool,
 }
 

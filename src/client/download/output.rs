@@ -14,7 +14,7 @@ use crate::client::identity::ContentIdentity;
 use crate::client::naming;
 use crate::client::plan::{ByteRange, DownloadPlan};
 use crate::client::sink::{
-    self, Completion, Destination, DigestMode, MAX_SMALL, SinkError, Writer, part_path,
+    self, Destination, DigestMode, FileCompletion, MAX_SMALL, SinkError, Writer, part_path,
 };
 
 /// Result of opening an output.
@@ -260,7 +260,7 @@ impl<'a> FileOutput<'a> {
     /// The complete file, which only lacks its name.
     pub(super) fn into_pending_rename(mut self, plan: &mut DownloadPlan) -> Option<PendingRename> {
         let modified = plan.identity().last_modified.as_deref();
-        let completion = Completion {
+        let completion = FileCompletion {
             size: plan.size().unwrap_or_default(),
             modified: modified.and_then(|date| httpdate::parse_http_date(date).ok()),
             existing: self.state.existing(),

@@ -14,7 +14,9 @@ use crate::client::checksum::{Algorithm, ChecksumHasher};
 use crate::client::exit_code::GetCode;
 use crate::client::plan::PlanSettings;
 use crate::client::plan::{ByteRange, RangeSet};
-use crate::client::sink::{Batch, Completion, DigestMode, Durability, Finish, ResumeState, Store, WholeFile};
+use crate::client::sink::{
+    Batch, DigestMode, Durability, FileCompletion, Finish, ResumeState, Store, WholeFile,
+};
 use crate::http::client::head::Head;
 use crate::http::client::{Request, TransportError};
 
@@ -25,7 +27,7 @@ const CHUNK: u64 = 16 << 10;
 
 /// A server with the file, and its faults.
 #[derive(Debug, Clone)]
-struct Server {
+struct ScriptedSource {
     file: Bytes,
     /// Bytes per second.
     rate: u64,
@@ -42,7 +44,7 @@ struct Server {
     honours_ranges: bool,
 }
 
-impl Server {
+impl ScriptedSource {
     fn of(file: &Bytes) -> Self {
         Self {
             file: file.clone(),
@@ -68,13 +70,13 @@ struct Asked {
 
 /// Servers named by their numbers: `http://s0/f`.
 #[derive(Default)]
-struct Network {
-    servers: RefCell<Vec<Server>>,
+struct ScriptedNetwork {
+    servers: RefCell<Vec<ScriptedSource>>,
     asked: RefCell<Vec<Asked>>,
     sent: Rc<RefCell<HashMap<usize, u64>>>,
 }
 
-impl SendRequest for Network {
+impl SendRequest for ScriptedNetwork {
     fn send(&self, request: Request) -> LocalBoxFuture<'static, Result<Box<dyn Response>, TransportError>> {
         let header = |name: &str| {
             let found = request.headers.iter().find(|(own, _)| own == name);
@@ -126,7 +128,7 @@ impl SendRequest for Network {
 
 struct ScriptedAnswer {
     head: Head,
-    server: Server,
+    server: ScriptedSource,
     number: usize,
     at: u64,
     bytes: ByteRange,
@@ -250,7 +252,7 @@ impl Store for MemoryDisk {
         Ok(Some(hash(&file.bytes, algorithm)))
     }
 
-    fn finish(&self, ending: &Completion) -> Result<(), SinkError> {
+    fn finish(&self, ending: &FileCompletion) -> Result<(), SinkError> {
         let mut file = self.0.blocking_lock();
         assert_eq!(file.bytes.len() as u64, ending.size);
         (file.named, file.journal) = (Some(file.bytes.clone()), None);
@@ -291,7 +293,7 @@ fn options() -> Options {
 
 /// A download in a world of its own.
 struct World {
-    network: Rc<Network>,
+    network: Rc<ScriptedNetwork>,
     disk: MemoryDisk,
     options: Options,
     identity: ContentIdentity,
@@ -300,8 +302,8 @@ struct World {
 }
 
 impl World {
-    fn of(servers: Vec<Server>) -> Self {
-        let network = Network { servers: RefCell::new(servers), ..Network::default() };
+    fn of(servers: Vec<ScriptedSource>) -> Self {
+        let network = ScriptedNetwork { servers: RefCell::new(servers), ..ScriptedNetwork::default() };
         let file = MemoryFile { room: u64::MAX, ..MemoryFile::default() };
         let folder = tempfile::tempdir().unwrap();
         // The download looks for an earlier run.
@@ -372,9 +374,12 @@ fn code(report: &DownloadReport) -> GetCode {
 #[tokio::test(start_paused = true)]
 async fn a_silent_server_is_replaced_within_seconds() {
     let file = content(3 * MEGA);
-    let stalled = Server { stalls_at: Some(MEGA), ..Server::of(&file) };
+    let stalled = ScriptedSource { stalls_at: Some(MEGA), ..ScriptedSource::of(&file) };
     for at in [0, MEGA] {
-        let world = World::of(vec![Server { stalls_at: Some(at), ..stalled.clone() }, Server::of(&file)]);
+        let world = World::of(vec![
+            ScriptedSource { stalls_at: Some(at), ..stalled.clone() },
+            ScriptedSource::of(&file),
+        ]);
         let report = world.download().await;
         assert_eq!(code(&report), GetCode::Complete);
         assert_eq!(world.file().named.as_deref(), Some(&file[..]));
@@ -386,7 +391,10 @@ async fn a_silent_server_is_replaced_within_seconds() {
 #[tokio::test(start_paused = true)]
 async fn the_next_server_continues_at_the_byte_at_which_the_first_one_broke() {
     let file = content(3 * MEGA);
-    let world = World::of(vec![Server { breaks_after: Some(MEGA), ..Server::of(&file) }, Server::of(&file)]);
+    let world = World::of(vec![
+        ScriptedSource { breaks_after: Some(MEGA), ..ScriptedSource::of(&file) },
+        ScriptedSource::of(&file),
+    ]);
     let report = world.download().await;
     assert_eq!(code(&report), GetCode::Complete);
     assert_eq!(world.file().named.as_deref(), Some(&file[..]));
@@ -399,8 +407,8 @@ async fn the_next_server_continues_at_the_byte_at_which_the_first_one_broke() {
 #[tokio::test(start_paused = true)]
 async fn bytes_of_another_version_are_not_mixed() {
     let (file, other) = (content(3 * MEGA), Bytes::from(vec![7; 3 * MEGA as usize]));
-    let broken = Server { breaks_after: Some(MEGA), ..Server::of(&file) };
-    let world = World::of(vec![broken, Server { etag: Some("\"2\""), ..Server::of(&other) }]);
+    let broken = ScriptedSource { breaks_after: Some(MEGA), ..ScriptedSource::of(&file) };
+    let world = World::of(vec![broken, ScriptedSource { etag: Some("\"2\""), ..ScriptedSource::of(&other) }]);
     let report = world.download().await;
     if code(&report) == GetCode::Complete {
         let named = world.file().named.clone().unwrap();
@@ -412,7 +420,7 @@ async fn bytes_of_another_version_are_not_mixed() {
 async fn after_a_wrong_digest_servers_are_asked_one_at_a_time() {
     let file = content(4 * MEGA);
     for corrupt in 0..2 {
-        let mut servers = vec![Server { rate: MEGA, ..Server::of(&file) }; 2];
+        let mut servers = vec![ScriptedSource { rate: MEGA, ..ScriptedSource::of(&file) }; 2];
         servers[corrupt].wrong = (0..40).map(|block| block * 100_000 + 7).collect();
         let mut world = World::of(servers).with_digest(&file);
         (world.options.plan.parallel_size, world.options.plan.parallel_time) =
@@ -432,7 +440,8 @@ async fn after_a_wrong_digest_servers_are_asked_one_at_a_time() {
 #[tokio::test(start_paused = true)]
 async fn only_corrupt_servers_leave_nothing_and_cost_at_most_five_times_the_file() {
     let file = content(MEGA);
-    let servers = (0..9).map(|at| Server { wrong: vec![at * 1000], ..Server::of(&file) }).collect();
+    let servers =
+        (0..9).map(|at| ScriptedSource { wrong: vec![at * 1000], ..ScriptedSource::of(&file) }).collect();
     let world = World::of(servers).with_digest(&file);
     let report = world.download().await;
     assert_eq!(code(&report), GetCode::WrongChecksum);
@@ -444,8 +453,8 @@ async fn only_corrupt_servers_leave_nothing_and_cost_at_most_five_times_the_file
 #[tokio::test(start_paused = true)]
 async fn only_a_wrong_piece_is_fetched_again_and_from_another_server() {
     let file = content(3 * MEGA);
-    let corrupt = Server { wrong: vec![MEGA + 5], ..Server::of(&file) };
-    let mut world = World::of(vec![corrupt, Server::of(&file)]);
+    let corrupt = ScriptedSource { wrong: vec![MEGA + 5], ..ScriptedSource::of(&file) };
+    let mut world = World::of(vec![corrupt, ScriptedSource::of(&file)]);
     let digests = file.chunks(MEGA as usize / 2).map(|piece| hash(piece, Algorithm::Sha256)).collect();
     world.pieces = Some(Pieces { length: MEGA / 2, size: 3 * MEGA, digests });
     world.identity.size = Some(3 * MEGA);
@@ -459,7 +468,7 @@ async fn only_a_wrong_piece_is_fetched_again_and_from_another_server() {
 #[tokio::test(start_paused = true)]
 async fn a_run_continues_with_the_bytes_in_the_journal() {
     let file = content(2 * MEGA);
-    let world = World::of(vec![Server::of(&file)]);
+    let world = World::of(vec![ScriptedSource::of(&file)]);
     let identity = ContentIdentity {
         size: Some(2 * MEGA),
         etags: vec!["\"1\"".to_owned()],
@@ -486,7 +495,7 @@ async fn a_failed_run_leaves_right_bytes_in_the_journal() {
     for (breaks_after, room, failure) in
         [(Some(300_000), u64::MAX, GetCode::EmptyReply), (None, 3 * MEGA, GetCode::WriteError)]
     {
-        let server = Server { breaks_after, rate: MEGA, ..Server::of(&file) };
+        let server = ScriptedSource { breaks_after, rate: MEGA, ..ScriptedSource::of(&file) };
         let mut world = World::of(vec![server]);
         world.file().room = room;
         world.options.plan.max_failures = 0;
@@ -508,7 +517,7 @@ async fn a_failed_run_leaves_right_bytes_in_the_journal() {
 async fn a_server_is_asked_again_after_its_retry_after() {
     let file = content(MEGA);
     let refusals = vec![(503, "Retry-After: 7\r\n"), (429, "Retry-After: 11\r\n")];
-    let world = World::of(vec![Server { refusals, ..Server::of(&file) }]);
+    let world = World::of(vec![ScriptedSource { refusals, ..ScriptedSource::of(&file) }]);
     let report = world.download().await;
     assert_eq!(code(&report), GetCode::Complete);
     let times: Vec<Instant> = world.asked().iter().map(|asked| asked.at).collect();
@@ -519,7 +528,10 @@ async fn a_server_is_asked_again_after_its_retry_after() {
 #[tokio::test(start_paused = true)]
 async fn a_suspended_process_does_not_blame_its_server() {
     let file = content(4 * MEGA);
-    let world = World::of(vec![Server { rate: MEGA, ..Server::of(&file) }, Server::of(&file)]);
+    let world = World::of(vec![
+        ScriptedSource { rate: MEGA, ..ScriptedSource::of(&file) },
+        ScriptedSource::of(&file),
+    ]);
     let suspending = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         tokio::time::advance(Duration::from_hours(1)).await;
@@ -533,13 +545,14 @@ async fn a_suspended_process_does_not_blame_its_server() {
 #[tokio::test(start_paused = true)]
 async fn a_file_that_no_server_has_ends_with_one_error() {
     let file = content(10);
-    let world = World::of(vec![Server { refusals: vec![(404, ""); 3], ..Server::of(&file) }; 3]);
+    let world =
+        World::of(vec![ScriptedSource { refusals: vec![(404, ""); 3], ..ScriptedSource::of(&file) }; 3]);
     let report = world.download().await;
     assert_eq!(code(&report), GetCode::HttpError);
     assert!(report.outcome.unwrap_err().to_string().starts_with("none of 3 servers has http://s0/f"));
 }
 
-fn any_server(file: &Bytes) -> impl Strategy<Value = Server> + use<> {
+fn any_server(file: &Bytes) -> impl Strategy<Value = ScriptedSource> + use<> {
     let file = file.clone();
     let size = file.len() as u64;
     (
@@ -550,14 +563,14 @@ fn any_server(file: &Bytes) -> impl Strategy<Value = Server> + use<> {
         any::<bool>(),
         prop::option::weighted(0.7, prop::sample::select(vec!["\"1\"", "\"2\""])),
     )
-        .prop_map(move |(rate, breaks_after, stalls_at, wrong, honours_ranges, etag)| Server {
+        .prop_map(move |(rate, breaks_after, stalls_at, wrong, honours_ranges, etag)| ScriptedSource {
             rate: rate * 200_000,
             breaks_after,
             stalls_at,
             wrong,
             honours_ranges,
             etag,
-            ..Server::of(&file)
+            ..ScriptedSource::of(&file)
         })
 }
 

@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 
 use tokio::time::Instant;
+use url::Url;
 
 use super::checksum::Pieces;
 use super::error::DownloadError;
@@ -80,7 +81,12 @@ pub(super) enum Action {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Note {
     /// A source was added.
-    Offered(SourceId),
+    Offered {
+        /// The source.
+        source: SourceId,
+        /// Its address.
+        url: Url,
+    },
     /// A source failed, or is no longer used.
     Dropped {
         /// The source.
@@ -198,7 +204,8 @@ impl DownloadPlan {
     pub(super) fn add_source(&mut self, chain: RedirectChain, resource: &str) {
         let is_known = self.sources.iter().any(|source| source.url() == chain.end());
         if !is_known && self.sources.len() < MAX_SOURCES {
-            self.notes.push(Note::Offered(SourceId(self.sources.len())));
+            let (source, url) = (SourceId(self.sources.len()), chain.end().clone());
+            self.notes.push(Note::Offered { source, url });
             self.sources.push(Source::new(chain, resource.to_owned()));
         }
     }

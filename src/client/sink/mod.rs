@@ -68,7 +68,7 @@ pub(super) struct Batch {
 
 /// The end of a download.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Completion {
+pub(super) struct FileCompletion {
     /// The size of the file.
     pub size: u64,
     /// Its modification time at the server.
@@ -99,7 +99,7 @@ pub(super) trait Store: Debug + Send + Sync {
     /// `last` if the store is sequential: the end of a wrong file must not be written.
     fn digest(&self, last: &Batch, size: u64, algorithm: Algorithm) -> Result<Option<Checksum>, SinkError>;
     /// Gives the complete file its name and removes the journal.
-    fn finish(&self, ending: &Completion) -> Result<(), SinkError>;
+    fn finish(&self, ending: &FileCompletion) -> Result<(), SinkError>;
     /// Removes the part file and the journal, which no later run could use.
     fn discard(&self) -> Result<(), SinkError>;
 }

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use super::digest::{self, RunningDigest};
 use super::journal::{self, ResumeState, claim, journal_path, remove_own};
 use super::part::sync_folder;
-use super::{Batch, Completion, DigestMode, PartFile, SinkError, Store};
+use super::{Batch, DigestMode, FileCompletion, PartFile, SinkError, Store};
 use crate::client::checksum::{Algorithm, Checksum};
 use crate::client::identity::ContentIdentity;
 use crate::client::plan::{ByteRange, RangeSet};
@@ -171,7 +171,7 @@ impl Store for PartStore {
         Ok(Some(running.finish()))
     }
 
-    fn finish(&self, ending: &Completion) -> Result<(), SinkError> {
+    fn finish(&self, ending: &FileCompletion) -> Result<(), SinkError> {
         let part = &self.part;
         if part.size()? != ending.size {
             part.set_size(ending.size)?;

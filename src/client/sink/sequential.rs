@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use super::digest::RunningDigest;
 use super::piece_verifier::PieceVerifier;
-use super::{Batch, Completion, DigestMode, SinkError, Store, descriptor};
+use super::{Batch, DigestMode, FileCompletion, SinkError, Store, descriptor};
 use crate::client::checksum::{Algorithm, Checksum, Pieces};
 use crate::client::identity::ContentIdentity;
 use crate::client::plan::{ByteRange, RangeSet};
@@ -19,11 +19,11 @@ use crate::client::plan::{ByteRange, RangeSet};
 /// A descriptor, or a device or pipe at a path.
 #[derive(Debug)]
 pub(super) struct SequentialStore {
-    output: Mutex<Output>,
+    output: Mutex<SequentialOutput>,
 }
 
 #[derive(Debug)]
-struct Output {
+struct SequentialOutput {
     /// `None` for standard output.
     path: Option<PathBuf>,
     /// `None` until the first write: opening a pipe waits for its reader.
@@ -57,11 +57,11 @@ impl SequentialStore {
 
     fn new(path: Option<PathBuf>, file: Option<File>, hashing: DigestMode, pieces: Option<Pieces>) -> Self {
         let pieces = pieces.map(PieceVerifier::new).map(Box::new);
-        Self { output: Mutex::new(Output { path, file, hash: hashing.begin(), pieces }) }
+        Self { output: Mutex::new(SequentialOutput { path, file, hash: hashing.begin(), pieces }) }
     }
 }
 
-impl Output {
+impl SequentialOutput {
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         if let Some(Err(start)) = self.pieces.as_mut().map(|pieces| pieces.verify(bytes)) {
             let name =
@@ -127,7 +127,7 @@ impl Store for SequentialStore {
         Ok(running.of_whole(size, algorithm))
     }
 
-    fn finish(&self, _: &Completion) -> Result<(), SinkError> {
+    fn finish(&self, _: &FileCompletion) -> Result<(), SinkError> {
         self.output.blocking_lock().open()
     }
 

@@ -61,7 +61,7 @@ fn a_finished_file_is_alone_even_if_a_killed_run_left_half_a_journal() {
     let store = create(&folder.path().join("f"), Some(0), DigestMode::Off);
     std::fs::write(folder.path().join("f.part.new"), "{\"finger").unwrap();
     let (existing, durability) = (Existing::Keep, Durability::Synced);
-    store.finish(&Completion { size: 0, modified: None, existing, durability, is_saved: false }).unwrap();
+    store.finish(&FileCompletion { size: 0, modified: None, existing, durability, is_saved: false }).unwrap();
     let names: Vec<_> =
         std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["f"]);

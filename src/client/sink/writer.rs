@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::group_commit::{Finish, WholeFile};
-use super::{Batch, Completion, DigestMode, SinkError, Storage, Store, digest};
+use super::{Batch, DigestMode, FileCompletion, SinkError, Storage, Store, digest};
 use crate::client::checksum::{Algorithm, Checksum, Pieces};
 use crate::client::identity::ContentIdentity;
 use crate::client::plan::{ByteMap, ByteRange, RangeSet};
@@ -312,21 +312,23 @@ impl Writer {
             self.progress(bytes).await?;
         }
         let store = self.stored()?;
-        let is_written = is_last_step || !store.is_sequential();
+        let is_kept = !is_last_step && store.is_sequential();
         let (batch, ranges, _) = self.take_batch(bytes);
         let job = tokio::task::spawn_blocking(move || {
-            let has_parts = is_written && !batch.parts.is_empty();
-            let written = if has_parts { store.write(&batch).map(drop) } else { Ok(()) };
-            let is_written = is_written && written.is_ok();
+            let is_over = is_kept || batch.parts.is_empty();
+            let written = if is_over { Ok(()) } else { store.write(&batch).map(drop) };
+            let is_written = !is_kept && written.is_ok();
             let result = written.and_then(|()| work(store.as_ref(), &batch));
             (batch, is_written, result)
         });
         let (batch, is_written, result) = job.await.map_err(SinkError::Worker)?;
-        if is_written {
-            self.waiting = 0;
-            bytes.on_written(&ranges, &[]);
-        } else {
+        if is_kept {
             self.batch = batch.parts;
+        } else {
+            self.waiting = 0;
+        }
+        if is_written {
+            bytes.on_written(&ranges, &[]);
         }
         result
     }
@@ -345,7 +347,11 @@ impl Writer {
     }
 
     /// Gives the complete file its name.
-    pub(crate) async fn finish(&mut self, ending: Completion, bytes: &mut ByteMap) -> Result<(), SinkError> {
+    pub(crate) async fn finish(
+        &mut self,
+        ending: FileCompletion,
+        bytes: &mut ByteMap,
+    ) -> Result<(), SinkError> {
         if self.store.is_none() {
             let (target, parts) = (self.small.target.clone(), self.batch.clone());
             let file = WholeFile { target, parts, modified: ending.modified };
@@ -353,16 +359,20 @@ impl Writer {
                 return Ok(());
             }
         }
-        let ending = Completion { is_saved: self.has_journal(bytes), ..ending };
+        let ending = FileCompletion { is_saved: self.has_journal(bytes), ..ending };
         self.with_last_batch(bytes, true, move |store, _| store.finish(&ending)).await
     }
 
     /// Removes the part file and the journal, which no later run could use.
     pub(crate) async fn discard(&mut self, bytes: &mut ByteMap) -> Result<(), SinkError> {
-        if self.store.is_none() {
-            return Ok(());
+        self.batch.clear();
+        while self.writing.is_some() || self.saving.is_some() {
+            // The first failure is reported.
+            let _ = self.progress(bytes).await;
         }
-        self.flush(bytes).await?;
-        self.with_store(|store| store.discard()).await
+        match self.store {
+            Some(_) => self.with_store(|store| store.discard()).await,
+            None => Ok(()),
+        }
     }
 }
