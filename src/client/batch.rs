@@ -22,7 +22,7 @@ use super::screen::{Ended, Screen};
 use super::settings::{Reports, Settings};
 use super::sink::{GroupCommit, SinkError};
 use crate::cli::ProgressMode;
-use crate::http::client::Transport;
+use crate::http::client::HttpClient;
 use crate::{open_files, telemetry};
 
 /// Maximum number of files that wait for the disk, beside the active downloads.
@@ -80,7 +80,7 @@ pub(super) async fn run(settings: Settings) -> GetCode {
     let parallelism = wanted.within(open_files::raised(wanted.descriptors(sources)), sources);
     let active = Rc::new(Cell::new(0));
     let context = Context {
-        transport: Rc::new(Transport::new(settings.transport.clone())),
+        transport: Rc::new(HttpClient::new(settings.transport.clone())),
         options: Rc::new(settings.options.clone()),
         limiter: settings.limit_rate.map(|rate| Rc::new(RefCell::new(RateLimiter::new(rate)))),
         storage: Rc::new(GroupCommit::new(settings.options.durability, parallelism.finishing)),

@@ -17,7 +17,7 @@ use crate::client::observed::{ContentRange, Observed, is_coded};
 use crate::client::plan::{AnswerFacts, ByteRange, Extent, Failure, RangeRequest, RunFailure};
 use crate::client::redirect::RedirectChain;
 use crate::http::client::head::{Framing, Head};
-use crate::http::client::{Answer, Method, Request, Transport, TransportError};
+use crate::http::client::{Answer, HttpClient, Method, Request, TransportError};
 
 /// Maximum number of bytes of a redirect or error page that is kept for display.
 const MAX_PAGE_BYTES: usize = 64 * 1024;
@@ -42,11 +42,11 @@ pub(in crate::client) trait Response {
     fn chunk(&mut self) -> LocalBoxFuture<'_, Result<Option<Bytes>, TransportError>>;
 }
 
-impl SendRequest for Transport {
+impl SendRequest for HttpClient {
     fn send(&self, request: Request) -> LocalBoxFuture<'static, Result<Box<dyn Response>, TransportError>> {
-        let transport = self.clone();
+        let client = self.clone();
         async move {
-            let answer = Transport::send(&transport, &request).await?;
+            let answer = HttpClient::send(&client, &request).await?;
             Ok(Box::new(answer) as Box<dyn Response>)
         }
         .boxed_local()
