@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha512};
 
-use super::plan::ByteRange;
+use super::range::ByteRange;
 
 /// Size of the longest digest, in bytes.
 const MAX_BYTES: usize = 64;

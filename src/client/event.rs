@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use url::Url;
 
-use super::plan::ByteRange;
+use super::range::ByteRange;
 
 /// An answer that is displayed: a redirect or an error.
 #[derive(Debug, Clone)]

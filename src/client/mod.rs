@@ -3,7 +3,7 @@
 //! - `redirect`, `link`: target of a redirect, and its mirrors.
 //! - `observed`, `identity`: properties of a file in an answer, and whether two answers have the same file.
 //! - `address`: addresses for display, without credentials.
-//! - `checksum`: digests of files.
+//! - `checksum`: digests of files; `range`: sets of bytes; `byte_map`: the state of every byte of a file.
 //! - `plan`: assigns byte ranges to sources, and owns the facts about them. Pure, tested with simulated servers.
 //! - `sink`: part file, journal, digest.
 //! - `download`: performs the plan for one file, from its address to its final name.
@@ -14,6 +14,7 @@
 
 mod address;
 mod batch;
+mod byte_map;
 mod checksum;
 mod download;
 mod error;
@@ -27,6 +28,7 @@ mod naming;
 mod observed;
 mod plan;
 mod progress;
+mod range;
 mod redirect;
 mod report;
 mod reserved_paths;
@@ -40,9 +42,6 @@ use std::process::ExitCode;
 use crate::cli::GetArguments;
 use crate::telemetry;
 use settings::Settings;
-
-/// The `User-Agent` of the client.
-pub(crate) const USER_AGENT: &str = concat!("fingerpost/", env!("CARGO_PKG_VERSION"));
 
 /// Runs `fingerpost get` and returns its exit code.
 #[must_use]

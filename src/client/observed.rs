@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::checksum::{Algorithm, Checksum};
-use super::plan::ByteRange;
+use super::range::ByteRange;
 use crate::http::client::head::Head;
 
 /// A `Last-Modified` must be this much older than the `Date` of its answer to be a strong validator. RFC

@@ -14,10 +14,14 @@ use crate::client::error::DownloadError;
 use crate::client::event::Page;
 use crate::client::metalink;
 use crate::client::observed::{ContentRange, Observed, is_coded};
-use crate::client::plan::{AnswerFacts, ByteRange, Extent, Failure, RangeRequest, RunFailure};
+use crate::client::plan::{AnswerFacts, Extent, Failure, RangeRequest, RunFailure};
+use crate::client::range::ByteRange;
 use crate::client::redirect::RedirectChain;
 use crate::http::client::head::{Framing, Head};
 use crate::http::client::{Answer, HttpClient, Method, Request, TransportError};
+
+/// The `User-Agent` of the client.
+const USER_AGENT: &str = concat!("fingerpost/", env!("CARGO_PKG_VERSION"));
 
 /// Maximum number of bytes of a redirect or error page that is kept for display.
 const MAX_PAGE_BYTES: usize = 64 * 1024;
@@ -236,7 +240,7 @@ impl Fetcher {
         let mut request = Request { method, ..Request::get(url.clone()) };
         let given = |name: &str| self.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
         if !given("user-agent") {
-            request = request.with("User-Agent", crate::client::USER_AGENT);
+            request = request.with("User-Agent", USER_AGENT);
         }
         if !given("accept") {
             request = request.with("Accept", "*/*");

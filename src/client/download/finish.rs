@@ -9,9 +9,9 @@ use url::Url;
 use super::complete::within;
 use super::fetch::Response;
 use super::{Context, DownloadReport, DownloadSuccess};
+use crate::client::byte_map::ByteMap;
 use crate::client::error::DownloadError;
 use crate::client::event::{Event, Observer};
-use crate::client::plan::ByteMap;
 use crate::client::sink::{FileCompletion, Writer};
 
 /// The end of the network transfer.

@@ -12,7 +12,8 @@ use crate::client::checksum::Checksum;
 use crate::client::error::DownloadError;
 use crate::client::identity::ContentIdentity;
 use crate::client::naming;
-use crate::client::plan::{ByteRange, DownloadPlan};
+use crate::client::plan::DownloadPlan;
+use crate::client::range::ByteRange;
 use crate::client::sink::{
     self, Destination, DigestMode, FileCompletion, MAX_SMALL, SinkError, Writer, part_path,
 };

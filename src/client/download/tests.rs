@@ -13,7 +13,7 @@ use super::*;
 use crate::client::checksum::{Algorithm, ChecksumHasher};
 use crate::client::exit_code::GetCode;
 use crate::client::plan::PlanSettings;
-use crate::client::plan::{ByteRange, RangeSet};
+use crate::client::range::{ByteRange, RangeSet};
 use crate::client::sink::{
     Batch, DigestMode, Durability, FileCompletion, Finish, ResumeState, Store, WholeFile,
 };

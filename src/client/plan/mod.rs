@@ -17,18 +17,18 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 use url::Url;
 
+use super::byte_map::{ByteMap, SourceId};
 use super::checksum::Pieces;
 use super::error::DownloadError;
 use super::event::Page;
 use super::identity::ContentIdentity;
+use super::range::{ByteRange, RangeSet};
 use super::redirect::RedirectChain;
 
-mod byte_map;
 mod decide;
 mod failure;
 mod judge;
 mod query;
-mod range;
 mod refetch;
 mod run;
 mod settings;
@@ -41,20 +41,14 @@ use query::BalancerQuery;
 use refetch::Refetch;
 use run::{Race, Rival, Run, RunPhase, TimeoutState};
 
-pub(super) use byte_map::{ByteMap, FollowUp};
 pub(super) use failure::Failure;
 pub(super) use judge::{AnswerFacts, Extent, Judgement};
-pub(super) use range::{ByteRange, RangeSet};
 pub(super) use run::RangeRequest;
 pub(super) use settings::PlanSettings;
 pub(super) use source::{Availability, RangeSupport, RunFailure, Source, SourceReport};
 
 /// Maximum number of sources of one download.
 const MAX_SOURCES: usize = 128;
-
-/// Index of a source, in the order of addition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct SourceId(pub usize);
 
 /// Number of a run, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

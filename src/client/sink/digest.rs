@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{PartFile, SinkError};
 use crate::client::checksum::{Algorithm, Checksum, ChecksumHasher};
-use crate::client::plan::ByteRange;
+use crate::client::range::ByteRange;
 
 /// Maximum size of one read.
 const READ_BACK_BYTES: usize = 1 << 20;

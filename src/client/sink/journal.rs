@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::part::{is_named, sync_folder};
 use super::{SinkError, beside};
 use crate::client::identity::ContentIdentity;
-use crate::client::plan::{ByteRange, RangeSet};
+use crate::client::range::{ByteRange, RangeSet};
 
 /// Maximum size of a journal in bytes; a longer one is not ours.
 const MAX_JOURNAL_BYTES: u64 = 64 << 20;

@@ -34,10 +34,11 @@ pub(super) use part::{Durability, Existing, PartFile};
 pub(super) use sequential::release_reader;
 pub(super) use writer::{MAX_SMALL, Progress, Writer};
 
+use super::byte_map::FollowUp;
 use super::checksum::{Algorithm, Checksum, Pieces};
 use super::exit_code::GetCode;
 use super::identity::ContentIdentity;
-use super::plan::{ByteRange, FollowUp, RangeSet};
+use super::range::{ByteRange, RangeSet};
 
 /// Whether the digest of the whole file is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,7 @@ pub(super) struct FileCompletion {
 
 /// The output of one download. All methods block, and may be called at the same time.
 ///
-/// A store knows no byte ranges: the [`ByteMap`](super::plan::ByteMap) of the plan has the state of the bytes.
+/// A store knows no byte ranges: the [`ByteMap`](super::byte_map::ByteMap) of the plan has the state of the bytes.
 pub(super) trait Store: Debug + Send + Sync {
     /// Starts with `present` bytes of an earlier run. Without any, the part file is emptied; if that fails, it is removed.
     fn begin(&mut self, present: u64, size: Option<u64>, hashing: DigestMode) -> Result<(), SinkError>;

@@ -12,7 +12,7 @@ use super::part::sync_folder;
 use super::{Batch, DigestMode, FileCompletion, PartFile, SinkError, Store};
 use crate::client::checksum::{Algorithm, Checksum};
 use crate::client::identity::ContentIdentity;
-use crate::client::plan::{ByteRange, RangeSet};
+use crate::client::range::{ByteRange, RangeSet};
 
 /// Maximum number of bytes read back for the digest with each batch of writes.
 const CATCH_UP_BYTES: u64 = 8 << 20;

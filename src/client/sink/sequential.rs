@@ -14,7 +14,7 @@ use super::piece_verifier::PieceVerifier;
 use super::{Batch, DigestMode, FileCompletion, SinkError, Store, descriptor};
 use crate::client::checksum::{Algorithm, Checksum, Pieces};
 use crate::client::identity::ContentIdentity;
-use crate::client::plan::{ByteRange, RangeSet};
+use crate::client::range::{ByteRange, RangeSet};
 
 /// A descriptor, or a device or pipe at a path.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::client::plan::ByteMap;
+use crate::client::byte_map::ByteMap;
 
 fn create(target: &Path, size: Option<u64>, hashing: DigestMode) -> Arc<dyn Store> {
     GroupCommit::new(Durability::Synced, 1).create(target, size, hashing).unwrap()

@@ -12,9 +12,10 @@ use tokio::task::JoinHandle;
 
 use super::group_commit::{Finish, WholeFile};
 use super::{Batch, DigestMode, FileCompletion, SinkError, Storage, Store, digest};
+use crate::client::byte_map::ByteMap;
 use crate::client::checksum::{Algorithm, Checksum, Pieces};
 use crate::client::identity::ContentIdentity;
-use crate::client::plan::{ByteMap, ByteRange, RangeSet};
+use crate::client::range::{ByteRange, RangeSet};
 
 /// Maximum number of unwritten bytes; beyond it, the network is not read.
 const MAX_WAITING_BYTES: usize = 8 << 20;

@@ -1,7 +1,11 @@
 //! The one record of the bytes of a file: which exist, from which source, and how safe they are.
 
-use super::{ByteRange, RangeSet, SourceId};
-use crate::client::checksum::{Checksum, Pieces};
+use super::checksum::{Checksum, Pieces};
+use super::range::{ByteRange, RangeSet};
+
+/// Index of a source, in the order of addition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct SourceId(pub usize);
 
 /// The state of every byte of a file.
 ///
@@ -9,7 +13,7 @@ use crate::client::checksum::{Checksum, Pieces};
 /// journal). The bytes in flight are the missing ones that a run of the plan covers. A written byte is verified if its
 /// piece has the right digest. A wrong byte becomes missing again, in one call.
 #[derive(Debug, Default)]
-pub(crate) struct ByteMap {
+pub(super) struct ByteMap {
     size: Option<u64>,
     missing: RangeSet,
     /// Received bytes of each source, by its number.
@@ -23,7 +27,7 @@ pub(crate) struct ByteMap {
 
 /// Work that becomes possible when a batch of bytes is written.
 #[derive(Debug, Default)]
-pub(crate) struct FollowUp {
+pub(super) struct FollowUp {
     /// The file is written without a gap up to this byte.
     pub prefix: u64,
     /// Complete pieces that are not verified, with their digests.
@@ -32,7 +36,7 @@ pub(crate) struct FollowUp {
 
 impl ByteMap {
     /// The map of a file of which the bytes `done` are on the disk, and in the journal.
-    pub(crate) fn new(size: Option<u64>, done: RangeSet) -> Self {
+    pub(super) fn new(size: Option<u64>, done: RangeSet) -> Self {
         let mut missing = RangeSet::of(ByteRange::new(0, size.unwrap_or(u64::MAX)));
         done.iter().for_each(|range| missing.remove(range));
         let (earlier, written) = (done.clone(), done.clone());
@@ -40,68 +44,68 @@ impl ByteMap {
     }
 
     /// The size of the file, once known.
-    pub(crate) fn size(&self) -> Option<u64> {
+    pub(super) fn size(&self) -> Option<u64> {
         self.size
     }
 
     /// A lower bound of the size: the size if known, or else the end of the received bytes.
-    pub(crate) fn least_size(&self) -> u64 {
+    pub(super) fn least_size(&self) -> u64 {
         self.size.unwrap_or_else(|| self.missing.iter().last().map_or(0, |rest| rest.start))
     }
 
     /// The bytes that were not received.
-    pub(crate) fn missing(&self) -> &RangeSet {
+    pub(super) fn missing(&self) -> &RangeSet {
         &self.missing
     }
 
     /// Whether every byte was received.
-    pub(crate) fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.size.is_some() && self.missing.is_empty()
     }
 
     /// Whether no byte is present, neither from this run nor from an earlier one.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.earlier.is_empty() && self.has_no_new_byte()
     }
 
     /// Whether no byte is present from this run.
-    pub(crate) fn has_no_new_byte(&self) -> bool {
+    pub(super) fn has_no_new_byte(&self) -> bool {
         self.by_source.iter().all(RangeSet::is_empty)
     }
 
     /// The bytes of an earlier run.
-    pub(crate) fn earlier(&self) -> &RangeSet {
+    pub(super) fn earlier(&self) -> &RangeSet {
         &self.earlier
     }
 
     /// Number of bytes from `source`.
-    pub(crate) fn count_from(&self, source: SourceId) -> u64 {
+    pub(super) fn count_from(&self, source: SourceId) -> u64 {
         self.by_source.get(source.0).map_or(0, RangeSet::len)
     }
 
     /// The sources of `range`.
-    pub(crate) fn sources_of(&self, range: ByteRange) -> Vec<SourceId> {
+    pub(super) fn sources_of(&self, range: ByteRange) -> Vec<SourceId> {
         let own = self.by_source.iter().enumerate();
         own.filter(|(_, set)| !set.within(range).is_empty()).map(|(index, _)| SourceId(index)).collect()
     }
 
     /// Bytes that are written, but not durable.
-    pub(crate) fn unsaved(&self) -> u64 {
+    pub(super) fn unsaved(&self) -> u64 {
         self.written.len().saturating_sub(self.durable.len())
     }
 
     /// Written bytes.
-    pub(crate) fn written(&self) -> &RangeSet {
+    pub(super) fn written(&self) -> &RangeSet {
         &self.written
     }
 
     /// Bytes that the journal lists.
-    pub(crate) fn durable(&self) -> &RangeSet {
+    pub(super) fn durable(&self) -> &RangeSet {
         &self.durable
     }
 
     /// Whether every byte is written.
-    pub(crate) fn is_written(&self) -> bool {
+    pub(super) fn is_written(&self) -> bool {
         self.is_complete() && Some(self.written.len()) == self.size
     }
 
@@ -130,7 +134,7 @@ impl ByteMap {
     }
 
     /// The work that becomes possible when `batch` is written.
-    pub(crate) fn follow_up(&self, batch: &[ByteRange], pieces: Option<&Pieces>) -> FollowUp {
+    pub(super) fn follow_up(&self, batch: &[ByteRange], pieces: Option<&Pieces>) -> FollowUp {
         let mut written = self.written.clone();
         written.extend(batch.iter().copied());
         let prefix = written.iter().next().filter(|first| first.start == 0).map_or(0, |first| first.end);
@@ -151,13 +155,13 @@ impl ByteMap {
     }
 
     /// Records that `ranges` are written, and that `verified` pieces have the right digest.
-    pub(crate) fn on_written(&mut self, ranges: &[ByteRange], verified: &[ByteRange]) {
+    pub(super) fn on_written(&mut self, ranges: &[ByteRange], verified: &[ByteRange]) {
         self.written.extend(ranges.iter().copied());
         self.verified.extend(verified.iter().copied());
     }
 
     /// Records that the journal lists `ranges`.
-    pub(crate) fn on_saved(&mut self, ranges: RangeSet) {
+    pub(super) fn on_saved(&mut self, ranges: RangeSet) {
         self.durable = ranges;
     }
 
