@@ -6,17 +6,21 @@ use std::rc::Rc;
 use actix_service::{fn_factory, map_config};
 use actix_web::App;
 use actix_web::dev::AppConfig;
+use actix_web::web::ServiceConfig;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::admin::{self, Admin};
 use super::backends::watch::{Follower, ListError};
+use super::redirect::acme;
 use super::redirect::mount::RedirectWorker;
 use super::settings::BalancerSettings;
 use super::{BackendSource, Balancer, StartError};
 use crate::cli::BalancerArguments;
+use crate::http::https::{Https, HttpsError};
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::Pages;
 use crate::http::stop::{Interrupts, StopHandle};
+use crate::http::tls::{self, TlsError};
 use crate::http::transport::{FastPath, Limits, Transport};
 use crate::open_files::{self, TooFewFiles};
 use crate::settings::SettingsError;
@@ -39,6 +43,12 @@ pub enum BalancerError {
     /// A port cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// HTTPS cannot be offered.
+    #[error(transparent)]
+    Https(#[from] HttpsError),
+    /// The authorities of https backends are unusable.
+    #[error("cannot use the key backend_ca")]
+    Authorities(#[from] TlsError),
     /// The service manager passed unusable sockets.
     #[error(transparent)]
     Passed(#[from] PassedError),
@@ -77,6 +87,7 @@ pub struct Program {
     settings: BalancerSettings,
     bound: BalancerAddresses,
     listening: Listening,
+    https: Option<Https>,
     admin_listener: TcpListener,
     follower: Follower,
 }
@@ -88,12 +99,14 @@ pub struct BalancerAddresses {
     pub clients: Vec<Address>,
     /// The address of the admin pages.
     pub admin: SocketAddr,
+    /// `http` or `https`, for the admin pages.
+    pub admin_scheme: &'static str,
 }
 
 impl BalancerAddresses {
     /// Prints the ready lines, for which scripts wait, and notifies the service manager.
     pub fn announce(&self) {
-        print_line(format_args!("Admin interface at http://{}/", self.admin));
+        print_line(format_args!("Admin interface at {}://{}/", self.admin_scheme, self.admin));
         self.clients.iter().for_each(Address::announce);
         crate::systemd::notify(ServiceState::Ready);
     }
@@ -103,15 +116,20 @@ impl Program {
     /// Reads the list and opens both ports. `passed` sockets replace the addresses of the settings.
     pub fn build(settings: BalancerSettings, passed: PassedSockets) -> Result<Self, BalancerError> {
         let follower = Follower::open(settings.servers.clone())?;
-        let listening = Listening::open(passed.clients, &settings.listen)?;
+        tls::client_config(&settings.trust)?;
+        let (https, tls_listener) = settings.https.open()?.unzip();
+        let listening = Listening::open(passed.clients, &settings.listen, tls_listener)?;
         let (host, port) = &settings.admin;
         let admin_listener = match passed.admin {
             Some(listener) => listener,
             None => listener::listen(host, *port)?,
         };
-        let bound =
-            BalancerAddresses { clients: listening.addresses.clone(), admin: admin_listener.local_addr()? };
-        Ok(Self { settings, bound, listening, admin_listener, follower })
+        let bound = BalancerAddresses {
+            clients: listening.addresses.clone(),
+            admin: admin_listener.local_addr()?,
+            admin_scheme: settings.https.admin_scheme(),
+        };
+        Ok(Self { settings, bound, listening, https, admin_listener, follower })
     }
 
     /// Probes, ranks and redirects until `stop` is triggered, then finishes unfinished answers.
@@ -122,8 +140,9 @@ impl Program {
         ready: impl FnOnce(&BalancerAddresses),
         stop: StopHandle,
     ) -> Result<(), BalancerError> {
-        let Self { settings, bound, listening, admin_listener, mut follower } = self;
+        let Self { settings, bound, listening, https, admin_listener, mut follower } = self;
         follower.reload_on_hangup();
+        https.as_ref().map_or(Ok(()), Https::follow)?;
         let Listening { listeners, file: _file, .. } = listening;
         let balancer = Balancer::start(&settings, BackendSource::File(follower));
         let transport = Transport {
@@ -139,18 +158,24 @@ impl Program {
             ..Transport::default()
         };
         let redirects = balancer.redirects();
+        let acme_webroot = settings.acme_webroot.clone();
         let serving = transport.serve_with_fast_path(listeners, move || {
             let worker = redirects.start_worker();
             let service = RedirectWorker(Rc::clone(&worker));
             // Not `App::service`: there, actix-web would answer a request for `*` itself.
-            let app = App::new().default_service(fn_factory(move || {
+            let challenges = |config: &mut ServiceConfig| {
+                if let Some(root) = &acme_webroot {
+                    acme::serve(config, root, &Pages::built_in());
+                }
+            };
+            let app = App::new().configure(challenges).default_service(fn_factory(move || {
                 let service = service.clone();
                 async { Ok::<_, ()>(service) }
             }));
             (map_config(app, |()| AppConfig::default()), Some(worker as Rc<dyn FastPath>))
         })?;
         let admin = Admin::new(&balancer, settings.fault_injection);
-        let admin = admin::serve(admin_listener, admin, serving.connections())?;
+        let admin = admin::serve(admin_listener, https.as_ref(), admin, serving.connections())?;
         let admin_handle = admin.handle();
         actix::spawn(admin);
         ready(&bound);

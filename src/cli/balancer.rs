@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
-use super::{ConfigArguments, LISTENING, ListenArguments, overrides, path, text_path, time};
+use super::{ConfigArguments, LISTENING, ListenArguments, overrides, path, path_list, text_path, time};
 use crate::settings::Override;
 
 const EXAMPLES: &str = "\
@@ -27,6 +27,12 @@ pub struct BalancerArguments {
     /// List of servers, one host:port a line [default: balancer_server_list.txt]
     #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING)]
     pub servers: Option<PathBuf>,
+    /// Folder of challenges of certificate authorities, as after certbot --webroot -w [default: none]
+    #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true)]
+    pub acme_webroot: Option<PathBuf>,
+    /// PEM file of authorities to trust for https servers [default: those of the system]
+    #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING)]
+    pub backend_ca: Option<PathBuf>,
     /// The address.
     #[command(flatten)]
     pub listen: ListenArguments,
@@ -74,9 +80,15 @@ impl BalancerArguments {
         let mut list = self.balancing.overrides();
         list.extend(overrides! {
             "balancer.servers" => path(self.servers.as_ref()),
+            "balancer.acme_webroot" => path(self.acme_webroot.as_ref()),
+            "balancer.backend_ca" => path(self.backend_ca.as_ref()),
             "balancer.host" => self.listen.host,
             "balancer.port" => self.listen.port,
             "balancer.unix_socket" => path(self.listen.unix_socket.as_ref()),
+            "balancer.tls_cert" => path_list(&self.listen.tls_cert),
+            "balancer.tls_key" => path_list(&self.listen.tls_key),
+            "balancer.tls_port" => self.listen.tls_port,
+            "balancer.admin_tls" => self.listen.admin_tls.then_some(true),
             "balancer.workers" => self.listen.workers,
         });
         list

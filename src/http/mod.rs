@@ -2,8 +2,10 @@
 //! of `Host`, error pages, graceful stop and admin pages.
 
 pub mod admin;
+pub mod certificates;
 pub mod client;
 pub mod host;
+pub mod https;
 pub mod listener;
 pub(crate) mod nowait;
 pub mod pages;

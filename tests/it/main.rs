@@ -48,4 +48,5 @@ mod support;
 mod support_works;
 #[cfg(target_os = "linux")]
 mod terminal;
+mod tls;
 mod up;

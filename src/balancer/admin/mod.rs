@@ -15,6 +15,7 @@ use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::settings::FaultInjection;
 use crate::http;
 use crate::http::admin::page_route;
+use crate::http::https::Https;
 use crate::http::transport::Connections;
 use crate::supervision::{ActorKind, Supervisor, UnknownActor};
 use crate::telemetry::exposition;
@@ -59,13 +60,18 @@ impl Admin {
 /// - `GET /readyz`: 503 until every backend of the first list has been probed, then 200
 /// - `GET /api/v1/backends`: the table of backends as JSON
 /// - `POST /debug/panic/{actor}`: makes an actor panic, only with `fault_injection`
-pub fn serve(listener: TcpListener, admin: Admin, connections: Arc<Connections>) -> std::io::Result<Server> {
+pub fn serve(
+    listener: TcpListener,
+    https: Option<&Https>,
+    admin: Admin,
+    connections: Arc<Connections>,
+) -> std::io::Result<Server> {
     let metrics = Arc::clone(&admin.metrics);
     let admin = Data::new(admin);
     let mut common = Registry::with_prefix("fingerpost");
-    http::admin::register(&mut common, connections);
+    http::admin::register(&mut common, connections, https);
     let metrics = move || metrics.encode() + &exposition::encode(&common);
-    http::admin::serve(listener, metrics, move |pages| {
+    http::admin::serve(listener, https.and_then(Https::admin_config), metrics, move |pages| {
         pages
             .app_data(admin.clone())
             .route("/", page_route().to(status_page))

@@ -18,6 +18,7 @@ use crate::balancer::expectation::Expectation;
 use crate::balancer::health::ProbeOutcome;
 use crate::balancer::ranking::RankingActor;
 use crate::http::client::Resolver;
+use crate::http::tls::Trust;
 
 pub mod prober;
 pub mod schedule;
@@ -39,6 +40,8 @@ pub struct ProbePlan {
     pub slots: Semaphore,
     /// Resolves the names of backends.
     pub resolver: Resolver,
+    /// The authorities of the certificates of https backends.
+    pub trust: Trust,
     /// Counters of invalid load reports.
     pub reports: ReportMetrics,
     /// Counts the results that the ranking did not process.

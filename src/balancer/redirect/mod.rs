@@ -12,6 +12,7 @@ use actix::{Actor, Context, Handler, Supervised};
 use crate::balancer::ranking::publisher::TableUpdate;
 use crate::balancer::ranking::table::RoutingTable;
 
+pub(in crate::balancer) mod acme;
 pub mod answer;
 pub mod avoid;
 pub mod client;

@@ -19,6 +19,7 @@ use super::Phase;
 use super::admission::Admission;
 use super::connection::{Connection, Next};
 use super::stream::Stream;
+use super::tls::TlsStream;
 use super::worker::Worker;
 use crate::http::listener::{self, Listener};
 
@@ -52,7 +53,7 @@ where
             ready = registered.readable() => ready?,
         };
         for _ in 0..BATCH {
-            match accept_one(listener) {
+            match accept_one(listener, &worker) {
                 Ok((stream, peer)) => {
                     is_short = false;
                     receive(stream, peer, &worker, &service);
@@ -74,19 +75,22 @@ where
         }
         yield_now().await;
     }
-    while let Ok((stream, peer)) = accept_one(listener) {
+    while let Ok((stream, peer)) = accept_one(listener, &worker) {
         receive(stream, peer, &worker, &service);
     }
     Ok(())
 }
 
 /// Takes the next connection that the kernel has ready.
-fn accept_one(listener: &Listener) -> io::Result<(Stream, Option<SocketAddr>)> {
+fn accept_one(listener: &Listener, worker: &Worker) -> io::Result<(Stream, Option<SocketAddr>)> {
     let (socket, address) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let peer = address.and_then(|address| SocketAddr::try_from(address).ok());
     Ok(match listener {
-        Listener::Tcp(_) => {
-            let peer = address.and_then(|address| SocketAddr::try_from(address).ok());
-            (std::net::TcpStream::from(socket).into(), peer)
+        Listener::Tcp(_) => (std::net::TcpStream::from(socket).into(), peer),
+        Listener::Tls(_, config) => {
+            let socket = std::net::TcpStream::from(socket).into();
+            let tls = TlsStream::new(socket, Arc::clone(config), Arc::clone(&worker.connections));
+            (Stream::Tls(Box::new(tls)), peer)
         }
         Listener::Unix(_) => (std::os::unix::net::UnixStream::from(socket).into(), None),
     })

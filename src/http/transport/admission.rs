@@ -35,6 +35,12 @@ pub struct Connections {
     pub late_heads: AtomicU64,
     /// Requests refused before they reached a handler: malformed, too large, another version.
     pub bad_heads: AtomicU64,
+    /// TLS handshakes that were completed, and those of them that resumed an earlier session.
+    pub handshakes: AtomicU64,
+    /// See [`Connections::handshakes`].
+    pub handshakes_resumed: AtomicU64,
+    /// TLS handshakes that were started and not completed.
+    pub handshakes_failed: AtomicU64,
     /// Connections cut because the reader took too little.
     pub stalled: AtomicU64,
     /// Bytes written to connections that have ended, heads included.
@@ -93,6 +99,9 @@ impl Connections {
             refused: AtomicU64::new(0),
             late_heads: AtomicU64::new(0),
             bad_heads: AtomicU64::new(0),
+            handshakes: AtomicU64::new(0),
+            handshakes_resumed: AtomicU64::new(0),
+            handshakes_failed: AtomicU64::new(0),
             stalled: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             not_accepted: AtomicU64::new(0),

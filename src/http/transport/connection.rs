@@ -14,7 +14,7 @@ use tokio::io::ReadBuf;
 
 use super::admission::Place;
 use super::deadlines::Slot;
-use super::fast_path::{FastAnswer, Offer};
+use super::fast_path::{FastAnswer, Offer, Peer};
 use super::head::{HeadScan, Scan, is_malformed};
 use super::response::{AnswerEnd, Completion};
 use super::sending::Sending;
@@ -145,10 +145,14 @@ impl Connection {
             match after {
                 Ok(After::Open) => {}
                 Ok(After::Close { lingers }) => {
+                    let is_tls = self.stream.is_tls();
                     if lingers || std::future::poll_fn(|cx| Poll::Ready(self.is_at_risk(cx))).await {
                         let lingering = self.worker.connections.linger();
                         Box::pin(self.linger()).await;
                         drop(lingering);
+                    } else if is_tls {
+                        // The client can tell this end from one that an attacker caused.
+                        let _ = std::future::poll_fn(|cx| self.stream.poll_shutdown(cx)).await;
                     }
                     return;
                 }
@@ -178,6 +182,7 @@ impl Connection {
 
     fn poll_heads(&mut self, cx: &mut Context<'_>, unread: &mut Unread) -> Poll<io::Result<Next>> {
         let worker = Rc::clone(&self.worker);
+        let address = self.peer.map(|peer| peer.ip());
         let mut scratch = worker.scratch.borrow_mut();
         for _ in 0..ANSWERS_IN_TURN {
             let mut read = ReadBuf::new(&mut scratch);
@@ -192,6 +197,10 @@ impl Connection {
                     // Half a head and an end is malformed; an end between two requests is not.
                     let next = if is_partial { Next::Refuse(StatusCode::BAD_REQUEST) } else { Next::Close };
                     return Poll::Ready(Ok(next));
+                }
+                if self.stream.is_plain_at_tls_port() {
+                    unread.bytes.extend_from_slice(read.filled());
+                    return Poll::Ready(Ok(Next::Refuse(StatusCode::BAD_REQUEST)));
                 }
                 if is_partial {
                     unread.bytes.extend_from_slice(read.filled());
@@ -218,7 +227,8 @@ impl Connection {
             };
             let head = bytes.get(..end).unwrap_or(bytes);
             let mut answer = worker.fast_answer.borrow_mut();
-            let declined = match offer(&worker, head, self.peer, &mut answer) {
+            let peer = Peer { address, is_tls: self.stream.is_tls() };
+            let declined = match offer(&worker, head, peer, &mut answer) {
                 Offer::Declined => Some(Box::from(head)),
                 Offer::Answered => None,
             };
@@ -254,7 +264,7 @@ impl Connection {
         let body = answer.body.as_deref().unwrap_or_default();
         let length = answer.bytes.len() + body.len();
         match self.stream.poll_write(cx, &answer.bytes, body) {
-            Poll::Ready(Ok(written)) if written == length => {
+            Poll::Ready(Ok(written)) if written == length && self.stream.poll_flush(cx).is_ready() => {
                 self.tally.sent += length as u64;
                 self.answers = self.answers.wrapping_add(1);
                 if let Some(on_end) = answer.on_end.take() {
@@ -335,11 +345,11 @@ impl Drop for Tally {
 }
 
 /// Offers a whole head to the fast path, which knows of no drain and no limited rate.
-fn offer(worker: &Worker, head: &[u8], peer: Option<SocketAddr>, answer: &mut FastAnswer) -> Offer {
+fn offer(worker: &Worker, head: &[u8], peer: Peer, answer: &mut FastAnswer) -> Offer {
     match &worker.fast_path {
         Some(fast_path) if !worker.is_draining.get() && worker.pace.is_none() => {
             answer.clear();
-            fast_path.answer(head, peer.map(|peer| peer.ip()), answer)
+            fast_path.answer(head, peer, answer)
         }
         _ => Offer::Declined,
     }

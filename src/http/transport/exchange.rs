@@ -6,7 +6,7 @@ use actix_codec::{Decoder as _, Encoder as _};
 use actix_http::body::{BodySize, BoxBody, EitherBody, MessageBody};
 use actix_http::error::ParseError;
 use actix_http::h1::{Codec, Message, MessageType};
-use actix_http::{ConnectionType, Method, Request, Response, StatusCode, Version};
+use actix_http::{ConnectionType, HttpMessage as _, Method, Request, Response, StatusCode, Version};
 use actix_service::Service;
 use bytes::{Bytes, BytesMut};
 
@@ -26,6 +26,10 @@ enum Body<B> {
     Direct(DirectBody),
     Stream(B),
 }
+
+/// An extension of each request that arrived over TLS.
+#[derive(Debug, Clone, Copy)]
+pub struct OverTls;
 
 impl Connection {
     /// Answers the request with this head.
@@ -50,6 +54,9 @@ impl Connection {
         };
         drop((head, refused));
         request.head_mut().peer_addr = self.peer;
+        if self.stream.is_tls() {
+            request.extensions_mut().insert(OverTls);
+        }
         let is_head = *request.method() == Method::HEAD;
         let version = request.version();
         // The body of a request is never read, so no request can follow it.

@@ -13,7 +13,16 @@ pub trait FastPath {
     /// leaves it as it is; the request then goes to the service.
     ///
     /// A request with a body must be declined. The response must be the one that the service would give.
-    fn answer(&self, head: &[u8], client: Option<IpAddr>, answer: &mut FastAnswer) -> Offer;
+    fn answer(&self, head: &[u8], peer: Peer, answer: &mut FastAnswer) -> Offer;
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address; none on a Unix socket.
+    pub address: Option<IpAddr>,
+    /// Whether the connection uses TLS.
+    pub is_tls: bool,
 }
 
 impl fmt::Debug for dyn FastPath {

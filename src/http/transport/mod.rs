@@ -90,10 +90,12 @@ mod stall;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod worker;
 
 pub use admission::{Connections, REFUSED_AT_ONCE};
-pub use fast_path::{FastAnswer, FastPath, Offer};
+pub use exchange::OverTls;
+pub use fast_path::{FastAnswer, FastPath, Offer, Peer};
 pub use refusal::{Refusal, RefusalLog};
 pub use response::{AnswerEnd, Completion, DirectBody, FileGuard, OnEnd, Passage, Segment};
 pub use serving::Serving;

@@ -6,9 +6,10 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use actix_codec::Encoder as _;
 use actix_http::body::MessageBody;
@@ -30,7 +31,7 @@ const TURN: u64 = 1 << 20;
 const TAIL: u64 = 16 << 10;
 
 /// Bytes that a connection holds in memory if they cannot stay in the kernel.
-const CHUNK: u64 = 64 << 10;
+const CHUNK: usize = 64 << 10;
 
 /// Bytes of a stream that are collected before they are sent.
 const COLLECTED: usize = 16 << 10;
@@ -96,7 +97,18 @@ impl<'a> Sending<'a> {
                 None => self.writable().await?,
             }
         }
-        Ok(())
+        self.flush().await
+    }
+
+    /// Waits until the kernel has everything that was written.
+    async fn flush(&mut self) -> io::Result<()> {
+        loop {
+            let stream = &mut self.connection.stream;
+            match poll_fn(|cx| Poll::Ready(stream.poll_flush(cx))).await {
+                Poll::Ready(flushed) => return flushed,
+                Poll::Pending => self.writable().await?,
+            }
+        }
     }
 
     /// The kernel took the first bytes of both.
@@ -200,8 +212,7 @@ impl<'a> Sending<'a> {
     ) -> io::Result<()> {
         let mut at = part.start;
         while at < part.end {
-            let size = if *passage == Passage::Kernel { TURN } else { CHUNK };
-            let piece = first(at..part.end, size);
+            let piece = first(at..part.end, TURN);
             let check = guard.filter(|_| piece.end == part.end);
             let before = at;
             let sent = match passage {
@@ -263,19 +274,59 @@ impl<'a> Sending<'a> {
         end: u64,
         check: Option<&dyn FileGuard>,
     ) -> io::Result<()> {
-        let (file, offset, length) = (Arc::clone(file), *at, length(*at, end));
-        let mut bytes = blocking(move || {
-            let mut bytes = vec![0; length];
-            file.read_exact_at(&mut bytes, offset)?;
-            Ok(Bytes::from(bytes))
-        })
-        .await?;
-        if let Some(check) = check {
-            check.check()?;
+        while *at < end {
+            let limit = self.allowance(length(*at, end)).await.min(CHUNK);
+            let tried = poll_fn(|cx| Poll::Ready(self.send_cached(cx, file, *at, limit, check)));
+            match tried.await {
+                Some(Poll::Ready(sent)) => {
+                    let sent = sent?;
+                    self.count(sent);
+                    *at += sent as u64;
+                    self.flush().await?;
+                }
+                Some(Poll::Pending) => self.writable().await?,
+                None => {
+                    let (file, offset) = (Arc::clone(file), *at);
+                    let mut bytes = blocking(move || {
+                        let mut bytes = vec![0; limit];
+                        file.read_exact_at(&mut bytes, offset)?;
+                        Ok(Bytes::from(bytes))
+                    })
+                    .await?;
+                    if let Some(check) = check {
+                        check.check()?;
+                    }
+                    self.write(&mut BytesMut::new(), &mut bytes).await?;
+                    *at += limit as u64;
+                }
+            }
         }
-        self.write(&mut BytesMut::new(), &mut bytes).await?;
-        *at = end;
         Ok(())
+    }
+
+    /// Sends bytes of a file from `at` on through a buffer of the worker, as far as the kernel takes them. `None` if they are
+    /// not in the page cache.
+    fn send_cached(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: &File,
+        at: u64,
+        limit: usize,
+        check: Option<&dyn FileGuard>,
+    ) -> Option<Poll<io::Result<usize>>> {
+        let worker = Rc::clone(&self.connection.worker);
+        let mut buffer = worker.file_buffer.borrow_mut();
+        buffer.resize(CHUNK, 0);
+        let read = match nowait::read_at(file, buffer.get_mut(..limit)?, at) {
+            Ok(NowaitRead::Read(0)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(NowaitRead::Read(read)) => check.map_or(Ok(()), FileGuard::check).map(|()| read),
+            Ok(NowaitRead::NotInMemory | NowaitRead::Unknown) => return None,
+            Err(error) => Err(error.into()),
+        };
+        Some(match read {
+            Ok(read) => self.connection.stream.poll_write(cx, buffer.get(..read)?, &[]),
+            Err(error) => Poll::Ready(Err(error)),
+        })
     }
 
     /// Sends a head and the chunks of a stream behind it.
@@ -375,7 +426,7 @@ mod tests {
 
     #[test]
     fn the_last_bytes_of_a_part_are_sent_by_themselves() {
-        for length in [1, TAIL, TAIL + 1, CHUNK, TURN, TURN + TAIL, 3 * TURN + 7] {
+        for length in [1, TAIL, TAIL + 1, CHUNK as u64, TURN, TURN + TAIL, 3 * TURN + 7] {
             let mut rest = 5..5 + length;
             let mut piece = first(rest.clone(), TURN);
             while piece.end < rest.end {

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::queue;
+use super::tls::TlsStream;
 
 /// An accepted socket.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) enum Stream {
     Unix(UnixStream),
     /// A socket that the event loop does not know yet: many clients are answered without it ever knowing.
     New(Accepted),
+    /// A TCP socket with TLS.
+    Tls(Box<TlsStream>),
     /// Both ends are in this process.
     #[cfg(any(test, fuzzing))]
     Memory(Memory),
@@ -98,11 +101,12 @@ impl From<std::os::unix::net::UnixStream> for Stream {
 
 /// Does the same to a socket of the event loop, whichever it is.
 macro_rules! each {
-    ($stream:expr, $socket:ident => $action:expr, New($accepted:ident) => $other:expr, Memory($memory:ident) => $in_memory:expr) => {
+    ($stream:expr, $socket:ident => $action:expr, New($accepted:ident) => $other:expr, Tls($tls:ident) => $over_tls:expr, Memory($memory:ident) => $in_memory:expr) => {
         match $stream {
             Stream::Tcp($socket) => $action,
             Stream::Unix($socket) => $action,
             Stream::New($accepted) => $other,
+            Stream::Tls($tls) => $over_tls,
             #[cfg(any(test, fuzzing))]
             Stream::Memory($memory) => $in_memory,
         }
@@ -119,13 +123,28 @@ impl Stream {
             Self::New(Accepted { socket: AcceptedSocket::Unix(socket), .. }) => {
                 Self::Unix(UnixStream::from_std(socket)?)
             }
+            Self::Tls(tls) => Self::Tls(Box::new(tls.register()?)),
             registered => registered,
         })
     }
 
+    /// Whether the client and this program use TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(tls) if !tls.is_plain())
+    }
+
+    /// Whether the client sends plain bytes to a port for TLS.
+    pub(super) fn is_plain_at_tls_port(&self) -> bool {
+        matches!(self, Self::Tls(tls) if tls.is_plain())
+    }
+
     /// Whether the event loop does not know the socket, so that waiting for it has no end.
     pub(super) fn is_new(&self) -> bool {
-        matches!(self, Self::New(_))
+        match self {
+            Self::New(_) => true,
+            Self::Tls(tls) => tls.socket().is_new(),
+            _ => false,
+        }
     }
 
     /// Ready if there may be something to read.
@@ -133,6 +152,7 @@ impl Stream {
         each!(self,
             socket => socket.poll_read_ready(cx),
             New(accepted) => if accepted.is_drained { Poll::Pending } else { Poll::Ready(Ok(())) },
+            Tls(tls) => tls.socket().poll_readable(cx),
             Memory(_memory) => Poll::Pending)
     }
 
@@ -141,6 +161,7 @@ impl Stream {
         each!(self,
         socket => socket.poll_write_ready(cx),
         New(_accepted) => Poll::Ready(Ok(())),
+        Tls(tls) => tls.poll_writable(cx),
         Memory(memory) => memory.poll_writable(cx))
     }
 
@@ -150,6 +171,7 @@ impl Stream {
         match self {
             Self::Tcp(socket) => queue::unacknowledged(socket),
             Self::New(Accepted { socket: AcceptedSocket::Tcp(socket), .. }) => queue::unacknowledged(socket),
+            Self::Tls(tls) => tls.socket().unacknowledged().map(|queued| queued + tls.held()),
             _ => Some(0),
         }
     }
@@ -158,6 +180,7 @@ impl Stream {
         each!(self,
             socket => Pin::new(socket).poll_read(cx, buf),
             New(accepted) => accepted.read(buf),
+            Tls(tls) => tls.poll_read(cx, buf),
             Memory(memory) => Pin::new(&mut memory.pipe).poll_read(cx, buf))
     }
 
@@ -178,7 +201,29 @@ impl Stream {
             Pin::new(socket).poll_write_vectored(cx, &both)
         },
         New(accepted) => accepted.write(&both, only, is_one),
+        Tls(tls) => tls.poll_write(cx, &both),
         Memory(memory) => memory.poll_write(cx, only))
+    }
+
+    /// Writes the encrypted records of a session.
+    pub(super) fn poll_write_records(
+        &mut self,
+        cx: &mut Context<'_>,
+        records: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, records),
+            // Records go to a TCP socket that the event loop knows.
+            _ => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    /// Ready once the kernel has everything that was written.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tls(tls) => tls.poll_flush(cx),
+            _ => Poll::Ready(Ok(())),
+        }
     }
 
     /// Sends bytes of a file from `offset` on, which moves behind them. Gives 0 if the file has no more.
@@ -186,6 +231,8 @@ impl Stream {
         each!(self,
             socket => socket.try_io(Interest::WRITABLE, || send_file(socket, file, offset, count)),
             New(_accepted) => Err(io::ErrorKind::WouldBlock.into()),
+            // The bytes have to be encrypted.
+            Tls(_tls) => Err(io::ErrorKind::Unsupported.into()),
             Memory(_memory) => Err(io::ErrorKind::Unsupported.into()))
     }
 
@@ -194,6 +241,7 @@ impl Stream {
         each!(self,
             socket => Pin::new(socket).poll_shutdown(cx),
             New(_accepted) => Poll::Ready(Ok(())),
+            Tls(tls) => tls.poll_shutdown(cx),
             Memory(memory) => Pin::new(&mut memory.pipe).poll_shutdown(cx))
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Worker {
     pub(super) is_stopping: Cell<bool>,
     /// All connections read into this buffer, so that a connection without a request needs none.
     pub(super) scratch: RefCell<Box<[u8]>>,
+    /// Files that cannot stay in the kernel are sent through this buffer. It is empty until there is such a file.
+    pub(super) file_buffer: RefCell<Vec<u8>>,
     /// The answer of the fast path, before it is sent.
     pub(super) fast_answer: RefCell<FastAnswer>,
     pub(super) deadlines: RefCell<Deadlines>,
@@ -72,6 +74,7 @@ impl Worker {
             is_draining: Cell::new(false),
             is_stopping: Cell::new(false),
             scratch: RefCell::new(vec![0; SCRATCH].into()),
+            file_buffer: RefCell::default(),
             fast_answer: RefCell::default(),
             deadlines: RefCell::new(Deadlines::new(shortest)),
         }
