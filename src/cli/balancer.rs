@@ -27,7 +27,7 @@ pub struct BalancerArguments {
     /// List of servers, one host:port a line [default: balancer_server_list.txt]
     #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING)]
     pub servers: Option<PathBuf>,
-    /// Folder of challenges of certificate authorities, as after certbot --webroot -w [default: none]
+    /// Webroot of certbot, from which challenges of authorities are served [default: none]
     #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true)]
     pub acme_webroot: Option<PathBuf>,
     /// PEM file of authorities to trust for https servers [default: those of the system]
