@@ -20,6 +20,7 @@ use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 /// The keys of `[server]` as read; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key")]
 #[expect(missing_docs, reason = "config/default.toml has one comment for each key, and is their one source")]
 pub struct RawServerSettings {
     pub root: PathBuf,

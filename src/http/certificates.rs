@@ -296,7 +296,7 @@ impl Certificates {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.ticketer = Ticketer::new()?;
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
-        // A client that comes again gets the next one.
+        // Each connection gives the client the ticket of the next one.
         config.send_tls13_tickets = 1;
         Ok(Arc::new(config))
     }

@@ -11,7 +11,7 @@ use super::listener::{self, ListenError, Listener};
 /// The settings of HTTPS, as they were given: each key is valid by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpsSettings {
-    /// PEM files of certificates, with a comma between two; empty if there is no HTTPS.
+    /// PEM files of certificates, with a comma between two; empty for a program without HTTPS.
     pub certificates: String,
     /// PEM files of their keys in the same order; empty if each is in the file of its certificate.
     pub keys: String,

@@ -188,7 +188,7 @@ impl Address {
         match self {
             Self::Tcp(address) => print_line(format_args!("{READY} port {}", address.port())),
             Self::Tls(address) => {
-                print_line(format_args!("Will wait for TLS client connections at port {}", address.port()))
+                print_line(format_args!("Will wait for TLS client connections at port {}", address.port()));
             }
             Self::Unix(_) => print_line(format_args!("{READY} {self}")),
         }
@@ -276,7 +276,7 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Takes the sockets that were passed, or listens on `place` if there are none. The listener for TLS precedes them, so
+    /// Takes the sockets that were passed, or listens on `place`. The listener for TLS precedes them, so
     /// that scripts which wait for the last ready line wait for all of them.
     pub fn open(
         passed: Vec<Listener>,

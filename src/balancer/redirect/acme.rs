@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use actix_http::StatusCode;
 use actix_web::HttpResponse;
@@ -25,7 +25,7 @@ pub(in crate::balancer) fn serve(config: &mut ServiceConfig, root: &Path, pages:
         let (folder, pages) = (folder.clone(), pages.clone());
         async move {
             // Another thread waits for the disk.
-            match web::block(move || read(folder, &token)).await {
+            match web::block(move || read(&folder, &token)).await {
                 Ok(Ok(challenge)) => {
                     HttpResponse::Ok().content_type("application/octet-stream").body(challenge)
                 }
@@ -36,7 +36,7 @@ pub(in crate::balancer) fn serve(config: &mut ServiceConfig, root: &Path, pages:
     config.route(&format!("{FOLDER}{{token}}"), page_route().to(answer));
 }
 
-fn read(folder: PathBuf, token: &str) -> io::Result<Vec<u8>> {
+fn read(folder: &Path, token: &str) -> io::Result<Vec<u8>> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if !token.bytes().all(is_token) {
         return Err(io::ErrorKind::NotFound.into());

@@ -227,7 +227,7 @@ impl TlsStream {
         self.is_ending = true;
         match self.poll_flush(cx) {
             Poll::Pending => Poll::Ready(Ok(())),
-            flushed => flushed,
+            flushed @ Poll::Ready(_) => flushed,
         }
     }
 }
