@@ -94,7 +94,7 @@ def haproxy_redirects(place, port):
     return ["haproxy", "-f", write(place.folder / "haproxy.cfg", f"""
 global
     nbthread 1
-    maxconn 10000
+    maxconn 8192
 defaults
     mode http
     timeout client 60s
