@@ -30,11 +30,9 @@ const TURN: u64 = 1 << 20;
 /// The last bytes of a part of a file, which are sent by themselves, in a call that takes no time in which a file could change.
 const TAIL: u64 = 16 << 10;
 
-/// Bytes that a connection holds in memory if they cannot stay in the kernel.
-const CHUNK: usize = 64 << 10;
-
-/// The same for a reader whose socket was full lately: TLS holds its bytes until the reader has taken earlier ones.
-const SMALL_CHUNK: usize = 16 << 10;
+/// Bytes that a connection holds in memory if they cannot stay in the kernel. TLS holds them while the socket of a slow
+/// reader is full: with 64 KiB, thousands of such readers would take too much memory.
+const CHUNK: usize = 32 << 10;
 
 /// Bytes of a stream that are collected before they are sent.
 const COLLECTED: usize = 16 << 10;
@@ -50,8 +48,6 @@ pub(super) struct Sending<'a> {
     on_end: Option<OnEnd>,
     /// Bytes that the rate of the server allows now.
     allowed: usize,
-    /// Bytes of a file that are read at a time, from [`SMALL_CHUNK`] to [`CHUNK`].
-    chunk: usize,
     watch: Option<Watch>,
 }
 
@@ -68,7 +64,7 @@ impl<'a> Sending<'a> {
     /// Begins an answer whose head has this length.
     pub(super) fn new(connection: &'a mut Connection, head_length: usize, on_end: Option<OnEnd>) -> Self {
         let before_body = connection.tally.sent + head_length as u64;
-        Self { connection, before_body, on_end, allowed: 0, chunk: SMALL_CHUNK, watch: None }
+        Self { connection, before_body, on_end, allowed: 0, watch: None }
     }
 
     /// The kernel has taken the whole answer.
@@ -146,7 +142,6 @@ impl<'a> Sending<'a> {
 
     /// Waits until the kernel takes more. Fails if the reader takes too little meanwhile.
     async fn writable(&mut self) -> io::Result<()> {
-        self.chunk = SMALL_CHUNK;
         let limits = &self.connection.worker.limits;
         let tick = limits.write_timeout / TICKS;
         let minimum = stall::minimum(limits.minimum_rate, limits.write_timeout);
@@ -281,21 +276,20 @@ impl<'a> Sending<'a> {
         check: Option<&dyn FileGuard>,
     ) -> io::Result<()> {
         while *at < end {
-            let limit = self.allowance(length(*at, end)).await.min(self.chunk);
+            let limit = self.allowance(length(*at, end)).await.min(CHUNK);
             let tried = poll_fn(|cx| Poll::Ready(self.send_cached(cx, file, *at, limit, check)));
             match tried.await {
                 Some(Poll::Ready(sent)) => {
                     let sent = sent?;
                     self.count(sent);
                     *at += sent as u64;
-                    self.chunk = (self.chunk * 2).min(CHUNK);
                     self.flush().await?;
                 }
                 Some(Poll::Pending) => self.writable().await?,
                 None => {
-                    let (file, offset, size) = (Arc::clone(file), *at, length(*at, end).min(CHUNK));
+                    let (file, offset) = (Arc::clone(file), *at);
                     let mut bytes = blocking(move || {
-                        let mut bytes = vec![0; size];
+                        let mut bytes = vec![0; limit];
                         file.read_exact_at(&mut bytes, offset)?;
                         Ok(Bytes::from(bytes))
                     })
@@ -304,7 +298,7 @@ impl<'a> Sending<'a> {
                         check.check()?;
                     }
                     self.write(&mut BytesMut::new(), &mut bytes).await?;
-                    *at += size as u64;
+                    *at += limit as u64;
                 }
             }
         }
