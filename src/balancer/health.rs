@@ -12,7 +12,7 @@
 //!
 //! Pure: time and randomness are arguments. [`fleet`] selects the candidates from the health of all backends.
 
-pub mod fleet;
+pub(crate) mod fleet;
 mod outcome;
 
 use std::fmt;

@@ -37,7 +37,7 @@ const LONGEST: usize = 2048;
 /// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub(crate) enum Format {
     /// The combined format of Apache and nginx.
     Combined,
     /// A JSON object.
@@ -46,7 +46,7 @@ pub enum Format {
 
 /// Passes lines to a thread that writes them, so that a request never waits for the disk.
 #[derive(Debug, Clone)]
-pub struct AccessLog {
+pub(super) struct AccessLog {
     format: Format,
     lines: SyncSender<Message>,
     lost: Arc<AtomicU64>,
@@ -55,7 +55,7 @@ pub struct AccessLog {
 /// The access log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the access log {}: check that its folder exists and is writable", path.display())]
-pub struct AccessLogError {
+pub(crate) struct AccessLogError {
     path: PathBuf,
     source: io::Error,
 }
@@ -63,7 +63,7 @@ pub struct AccessLogError {
 impl AccessLog {
     /// Appends to this file, and opens it again after it was renamed or removed. `/dev/stdout` and `/dev/stderr` are
     /// the streams of this process. A FIFO needs no reader yet.
-    pub fn open(path: &Path, format: Format) -> Result<Self, AccessLogError> {
+    pub(super) fn open(path: &Path, format: Format) -> Result<Self, AccessLogError> {
         let failed = |source| AccessLogError { path: path.to_owned(), source };
         let mut file = LogFile::open(path).map_err(failed)?;
         let (lines, receiver) = sync_channel(WAITING);
@@ -77,41 +77,18 @@ impl AccessLog {
     }
 
     /// Checks that [`open`](Self::open) could succeed, without creating a file.
-    pub fn check(path: &Path) -> Result<(), AccessLogError> {
-        crate::file_server::check_writable(path)
-            .map_err(|source| AccessLogError { path: path.to_owned(), source })
+    pub(super) fn check(path: &Path) -> Result<(), AccessLogError> {
+        check_writable(path).map_err(|source| AccessLogError { path: path.to_owned(), source })
     }
 
     /// The number of lines that were dropped because the disk was too slow or full.
     #[must_use]
-    pub fn lost(&self) -> Arc<AtomicU64> {
+    pub(super) fn lost(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.lost)
     }
 
-    /// Copies the parts of a request that its line will contain.
-    #[must_use]
-    pub fn begin(&self, request: &RequestHead, status: StatusCode) -> LogEntry {
-        let field = |name: HeaderName| {
-            let value = request.headers.get(name)?;
-            Some(cut(&String::from_utf8_lossy(value.as_bytes())))
-        };
-        LogEntry {
-            client: request.peer_addr.map(|address| address.ip().to_canonical()),
-            line: RequestLine::Parts {
-                method: cut(request.method.as_str()),
-                target: cut(&request.uri.to_string()),
-                version: format!("{:?}", request.version),
-            },
-            status: status.as_u16(),
-            referer: field(header::REFERER),
-            user_agent: field(header::USER_AGENT),
-            range: field(header::RANGE),
-            began: Some(tokio::time::Instant::now()),
-        }
-    }
-
     /// Writes the line of an answer that has ended.
-    pub fn end(&self, entry: &LogEntry, end: AnswerEnd) {
+    pub(super) fn end(&self, entry: &LogEntry, end: AnswerEnd) {
         let line = match self.format {
             Format::Combined => entry.combined(end, SystemTime::now()),
             Format::Json => entry.json(end, SystemTime::now()),
@@ -122,12 +99,12 @@ impl AccessLog {
     }
 
     /// Opens the file again under its name, as after a rotation. If the queue is full, the next check does it.
-    pub fn reopen(&self) {
+    pub(super) fn reopen(&self) {
         let _ = self.lines.try_send(Message::Reopen);
     }
 
     /// Waits at most [`LAST_WRITE`] until all lines so far are written.
-    pub async fn written(&self) {
+    pub(super) async fn written(&self) {
         let (done, is_done) = oneshot::channel();
         let written = async {
             let mut message = Message::Flush(done);
@@ -167,7 +144,7 @@ fn cut(text: &str) -> String {
 
 /// The properties of a request that its line contains.
 #[derive(Debug)]
-pub struct LogEntry {
+pub(super) struct LogEntry {
     client: Option<IpAddr>,
     line: RequestLine,
     status: u16,
@@ -220,6 +197,28 @@ struct JsonLine<'a> {
 }
 
 impl LogEntry {
+    /// Copies the parts of a request that its line will contain.
+    #[must_use]
+    pub(super) fn of(request: &RequestHead, status: StatusCode) -> Self {
+        let field = |name: HeaderName| {
+            let value = request.headers.get(name)?;
+            Some(cut(&String::from_utf8_lossy(value.as_bytes())))
+        };
+        Self {
+            client: request.peer_addr.map(|address| address.ip().to_canonical()),
+            line: RequestLine::Parts {
+                method: cut(request.method.as_str()),
+                target: cut(&request.uri.to_string()),
+                version: format!("{:?}", request.version),
+            },
+            status: status.as_u16(),
+            referer: field(header::REFERER),
+            user_agent: field(header::USER_AGENT),
+            range: field(header::RANGE),
+            began: Some(tokio::time::Instant::now()),
+        }
+    }
+
     fn combined(&self, end: AnswerEnd, now: SystemTime) -> String {
         let mut line = match self.client {
             Some(client) => client.to_string(),
@@ -290,6 +289,22 @@ fn escape(text: &[u8], line: &mut String) {
         } else {
             let _ = write!(line, "\\x{byte:02X}");
         }
+    }
+}
+
+/// Checks that this process may write to a file or create it.
+pub(super) fn check_writable(path: &Path) -> std::io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(rustix::io::Errno::ISDIR.into()),
+        Ok(_) => Ok(rustix::fs::access(path, rustix::fs::Access::WRITE_OK)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            Ok(rustix::fs::access(
+                folder.unwrap_or(Path::new(".")),
+                rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
+            )?)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -2,24 +2,26 @@
 //!
 //! It is a service of actix-web ([`FileService`]). `fingerpost server` mounts it on the transport of fingerpost;
 //! other programs mount it on a stock `HttpServer`. `actix_files::NamedFile` evaluates conditions and ranges.
-//!
-//! - [`service`]: the service, and its settings for other programs.
-//! - [`path`], [`root`], [`walk_beneath`]: parse a request path, and open the file beneath the root.
-//! - [`store`], [`cache`], [`memfd_copy`]: open files, and small files in memory; [`validators`], [`media`]: their
-//!   headers.
-//! - [`encoding`], [`variants`]: select a precompressed file in place of the plain one.
-//! - [`files`]: from a request to its file. [`sending`]: from a file to its answer. [`rewrite`] and [`range`]
-//!   translate our entity tag and multiple ranges for `NamedFile`, and [`stand_in`] gives it the properties of a file
-//!   in memory.
-//! - [`replay`]: the fast path, which repeats a recorded answer.
-//! - [`multipart`], [`body`]: response bodies.
-//! - [`listing`]: pages for folders without an index.
-//! - [`digests`]: the SHA-256 of every file, computed in the background.
-//! - [`load`]: the load report for balancers, and `drain`: the graceful stop.
-//! - [`access_log`], [`metrics`], [`admin`]: the operator's view.
+
+// The modules:
+// - `service`: the service, and its settings for other programs.
+// - `path`, `root`, `walk_beneath`: parse a request path, and open the file beneath the root.
+// - `file_state`: the state of a file on the disk. `found_file`: a file that can be sent. `validators`, `media`: its
+//   headers.
+// - `store`, `cache`, `memfd_copy`: open files, and small files in memory.
+// - `encoding`, `variants`: select a precompressed file in place of the plain one.
+// - `files`: from a request to its file. `sending`: from a file to its answer. `rewrite` and `range`
+//   translate our entity tag and multiple ranges for `NamedFile`, and `stand_in` gives it the properties of a file
+//   in memory.
+// - `replay`, `recorded_heads`: the fast path, which repeats a recorded answer.
+// - `multipart`, `body`: response bodies.
+// - `listing`: pages for folders without an index.
+// - `digests`: the SHA-256 of every file, computed in the background.
+// - `load`: the load report for balancers, and `drain`: the graceful stop.
+// - `access_log`, `metrics`, `admin`: the operator's view.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -27,64 +29,61 @@ use std::sync::atomic::AtomicUsize;
 use actix_service::map_config;
 use actix_web::App;
 use actix_web::dev::AppConfig;
-use rustix::fs::Access;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
-pub mod access_log;
-pub mod admin;
+mod access_log;
+mod admin;
 mod body;
-pub mod cache;
-pub mod digests;
+mod cache;
+mod digests;
 mod drain;
-pub mod encoding;
-pub mod files;
+mod encoding;
+mod file_state;
+mod files;
+mod found_file;
 mod listing;
-pub mod load;
-pub mod media;
-pub mod memfd_copy;
-pub mod metrics;
-pub mod multipart;
-pub mod path;
-pub mod range;
+mod load;
+mod media;
+mod memfd_copy;
+mod metrics;
+mod multipart;
+mod path;
+pub(crate) mod range;
+mod recorded_heads;
 mod replay;
 mod rewrite;
-pub mod root;
+mod root;
 mod sending;
 mod service;
-pub mod settings;
+pub(crate) mod settings;
 mod stand_in;
-pub mod store;
-pub mod validators;
+mod store;
+mod validators;
 mod variants;
 mod walk_beneath;
 
-use crate::cli::ServerArguments;
 use crate::http::https::{Https, HttpsError};
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::{Pages, PagesError};
-use crate::http::stop::{Interrupts, StopHandle};
+use crate::http::stop::StopHandle;
 use crate::http::transport::{FastPath, RefusalLog, Transport};
-use crate::open_files::{self, TooFewFiles};
-use crate::settings::SettingsError;
-use crate::systemd::{PassedError, PassedSockets, ServiceState};
+use crate::systemd::{self, PassedSockets, ServiceState};
 use crate::telemetry::print_line;
 use access_log::{AccessLog, AccessLogError};
 use digests::DigestService;
 use files::{FileServerState, Files};
 use load::Load;
 use metrics::{Figures, FileServerCounters};
-use root::{Root, RootError};
+use root::Root;
 use settings::ServerSettings;
 
+pub use root::RootError;
 pub use service::{FileService, FileServiceBuilder, FileWorkerService};
 
 /// Why a file server cannot start, or why it ended.
 #[derive(Debug, thiserror::Error)]
-pub enum ServerError {
-    /// The settings are invalid.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
+pub(crate) enum ServerError {
     /// The folder cannot be served.
     #[error(transparent)]
     Root(#[from] RootError),
@@ -97,9 +96,6 @@ pub enum ServerError {
     /// HTTPS cannot be offered.
     #[error(transparent)]
     Https(#[from] HttpsError),
-    /// The service manager passed sockets that cannot be used.
-    #[error(transparent)]
-    Passed(#[from] PassedError),
     /// The access log cannot be written.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
@@ -112,64 +108,12 @@ pub enum ServerError {
         /// The error of the system.
         source: std::io::Error,
     },
-    /// The limit of open files is too low.
-    #[error(transparent)]
-    TooFewFiles(#[from] TooFewFiles),
     /// A thread could not be started, or a signal handler not be installed.
     #[error("cannot start the file server")]
     System(#[from] std::io::Error),
 }
 
-/// Runs `fingerpost server` until a stop is requested.
-pub fn command(arguments: &ServerArguments) -> Result<(), ServerError> {
-    // The sockets come first, because other code may open descriptors or start threads that read the environment.
-    let passed = PassedSockets::take()?;
-    let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
-    let settings = ServerSettings::try_from(raw.server)?;
-    let (grace, need) = (settings.drain_timeout, settings.open_files());
-    let server = FileServer::build(settings, passed)?;
-    open_files::provide(need)?;
-    actix::System::new().block_on(async {
-        let stop = StopHandle::default();
-        let interrupts = Interrupts::listen()?;
-        server.reopen_log_on_signal()?;
-        actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
-        server.run(ServerAddresses::announce, stop).await
-    })
-}
-
-/// Checks that this process may write to a file or create it.
-fn check_writable(path: &Path) -> std::io::Result<()> {
-    match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Err(rustix::io::Errno::ISDIR.into()),
-        Ok(_) => Ok(rustix::fs::access(path, Access::WRITE_OK)?),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            Ok(rustix::fs::access(folder.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK)?)
-        }
-        Err(error) => Err(error),
-    }
-}
-
 /// A file server that has bound its address and opened its folder. It answers requests once it runs.
-///
-/// ```
-/// use fingerpost::file_server::FileServer;
-/// use fingerpost::http::stop::StopHandle;
-/// use fingerpost::systemd::PassedSockets;
-///
-/// # let folder = tempfile::tempdir().unwrap();
-/// let mut raw = fingerpost::settings::load(None, Vec::new()).unwrap().server;
-/// # raw.root = folder.path().to_owned();
-/// raw.host = "127.0.0.1".to_owned();
-/// let server = FileServer::build(raw.try_into().unwrap(), PassedSockets::default()).unwrap();
-/// println!("will serve on {}", server.bound().clients[0]);
-/// # actix::System::new().block_on(async {
-/// let stop = StopHandle::default();
-/// stop.stop(std::time::Duration::ZERO); // From a signal, or from another task.
-/// server.run(|_| {}, stop).await.unwrap();
-/// # });
-/// ```
 pub struct FileServer {
     settings: ServerSettings,
     bound: ServerAddresses,
@@ -183,7 +127,7 @@ pub struct FileServer {
 
 /// The addresses of a file server.
 #[derive(Debug, Clone)]
-pub struct ServerAddresses {
+pub(crate) struct ServerAddresses {
     /// The listen addresses for clients.
     pub clients: Vec<Address>,
     /// The address of the admin listener, if there is one.
@@ -194,19 +138,19 @@ pub struct ServerAddresses {
 
 impl ServerAddresses {
     /// Prints the ready lines for scripts, and notifies the service manager.
-    pub fn announce(&self) {
+    pub(crate) fn announce(&self) {
         if let Some(admin) = self.admin {
             print_line(format_args!("Admin interface at {}://{admin}/", self.admin_scheme));
         }
         self.clients.iter().for_each(Address::announce);
-        crate::systemd::notify(ServiceState::Ready);
+        systemd::notify(ServiceState::Ready);
     }
 }
 
 impl FileServer {
     /// Opens the folder, reads the error pages and binds the address. Sockets in `passed` take precedence over the
     /// settings.
-    pub fn build(settings: ServerSettings, passed: PassedSockets) -> Result<Self, ServerError> {
+    pub(crate) fn build(settings: ServerSettings, passed: PassedSockets) -> Result<Self, ServerError> {
         let root = Arc::new(Root::open(&settings.root)?);
         let pages = match &settings.pages {
             Some(folder) => Pages::load(folder)?,
@@ -232,7 +176,7 @@ impl FileServer {
     /// Returns every error with which [`build`](Self::build) would fail, without serving requests and without
     /// creating files.
     #[must_use]
-    pub fn check(settings: &ServerSettings) -> Vec<ServerError> {
+    pub(crate) fn check(settings: &ServerSettings) -> Vec<ServerError> {
         let mut errors = Vec::new();
         errors.extend(Root::open(&settings.root).err().map(ServerError::from));
         errors.extend(
@@ -246,7 +190,9 @@ impl FileServer {
         errors.extend(log.map(ServerError::from));
         let file = settings.digests.as_ref().and_then(|digests| digests.file.as_deref());
         errors.extend(file.and_then(|path| {
-            check_writable(path).err().map(|source| ServerError::Digests { path: path.to_owned(), source })
+            access_log::check_writable(path)
+                .err()
+                .map(|source| ServerError::Digests { path: path.to_owned(), source })
         }));
         errors
     }
@@ -259,13 +205,13 @@ impl FileServer {
 
     /// The addresses of this server.
     #[must_use]
-    pub fn bound(&self) -> &ServerAddresses {
+    pub(crate) fn bound(&self) -> &ServerAddresses {
         &self.bound
     }
 
     /// Opens the access log again at each SIGUSR1, which logrotate sends after a rename. Without an access log the
     /// signal is ignored; its default action would end the process.
-    pub fn reopen_log_on_signal(&self) -> std::io::Result<()> {
+    pub(crate) fn reopen_log_on_signal(&self) -> std::io::Result<()> {
         let mut signals = signal(SignalKind::user_defined1())?;
         if let Some(log) = self.log.clone() {
             actix::spawn(async move {
@@ -281,7 +227,7 @@ impl FileServer {
     /// stop allows.
     ///
     /// `ready` is called once connections are accepted.
-    pub async fn run(
+    pub(crate) async fn run(
         self,
         ready: impl FnOnce(&ServerAddresses),
         stop: StopHandle,
@@ -324,7 +270,7 @@ impl FileServer {
             next_worker: AtomicUsize::new(0),
             phases: Some(transport_stop.phases()),
         });
-        let serving = transport.serve_with_fast_path(listeners, move || {
+        let serving = transport.serve(listeners, move || {
             let files = FileService::new(Arc::clone(&shared));
             let replays: Rc<dyn FastPath> = Files::of_thread(&shared);
             let app = App::new().default_service(files);

@@ -41,7 +41,7 @@ const MOST_CONNECTIONS: usize = 256;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves `/metrics` and the pages that `pages` adds on `listener`, over TLS if there is a configuration for it.
-pub fn serve(
+pub(crate) fn serve(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     metrics: impl Fn() -> String + Send + Sync + 'static,
@@ -81,14 +81,14 @@ pub fn serve(
 
 /// The route of a page that a browser may request with GET or HEAD.
 #[must_use]
-pub fn page_route() -> Route {
+pub(crate) fn page_route() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 /// A page of `program` for people, with links and style only: no scripts and no requests to other hosts. A browser
 /// reloads it every five seconds. `content` is HTML; text from outside must be escaped.
 #[must_use]
-pub fn page(program: &str, style: &str, content: &str) -> HttpResponse {
+pub(crate) fn page(program: &str, style: &str, content: &str) -> HttpResponse {
     let title = format!("fingerpost {program}");
     let heading = format!("<b>fingerpost</b> {program}");
     let page =
@@ -122,7 +122,7 @@ async fn show_metrics(metrics: Data<Metrics>) -> HttpResponse {
 }
 
 /// Registers the metrics that both programs have: those of their connections, and the panics of the process.
-pub fn register(registry: &mut Registry, connections: Arc<Connections>, https: Option<&Https>) {
+pub(crate) fn register(registry: &mut Registry, connections: Arc<Connections>, https: Option<&Https>) {
     let certificates = https.map(Https::certificates);
     registry.register_collector(Box::new(Common { connections, certificates }));
 }

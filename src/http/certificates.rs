@@ -42,7 +42,7 @@ const EXPIRY_REMINDER: Duration = Duration::from_hours(24);
 
 /// Why a certificate and its key cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum CertificatePairError {
+pub(crate) enum CertificatePairError {
     /// A file cannot be read.
     #[error("cannot read {}: check that it exists and that this program may read it", path.display())]
     Unreadable {
@@ -97,7 +97,7 @@ pub enum CertificatePairError {
 
 /// The files of a certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificatePair {
+pub(crate) struct CertificatePair {
     /// The certificate of the server, and those of the authorities between it and a root.
     certificate: PathBuf,
     key: PathBuf,
@@ -118,7 +118,7 @@ struct PairContent {
 
 impl CertificatePair {
     /// The pairs of two lists with a comma between paths. Without keys, each file of a certificate has its key too.
-    pub fn parse(certificates: &str, keys: &str) -> Result<Vec<Self>, CertificatePairError> {
+    pub(crate) fn parse(certificates: &str, keys: &str) -> Result<Vec<Self>, CertificatePairError> {
         let certificates = paths(certificates);
         let keys = if keys.trim().is_empty() { certificates.clone() } else { paths(keys) };
         match (certificates.len(), keys.len()) {
@@ -139,7 +139,7 @@ impl CertificatePair {
     }
 
     /// The same, with the end of the certificate, which is an error within the next 14 days.
-    pub fn check(&self) -> Result<(), CertificatePairError> {
+    pub(crate) fn check(&self) -> Result<(), CertificatePairError> {
         match self.load()?.expiry_notice(SystemTime::now()) {
             Some(end) => Err(CertificatePairError::Expiry { path: self.certificate.clone(), end }),
             None => Ok(()),
@@ -264,19 +264,19 @@ impl Certificate {
 
 /// The certificates of a program.
 #[derive(Debug)]
-pub struct Certificates {
+pub(crate) struct Certificates {
     pairs: Vec<CertificatePair>,
     /// The certificate of each pair.
     in_use: ArcSwap<Vec<Arc<Certificate>>>,
     /// Changes that took effect.
-    pub reloads: AtomicU64,
+    pub(crate) reloads: AtomicU64,
     /// Changes that were refused.
-    pub refused: AtomicU64,
+    pub(crate) refused: AtomicU64,
 }
 
 impl Certificates {
     /// Reads the certificates of these pairs. The first is for clients that ask for none of the names.
-    pub fn load(pairs: Vec<CertificatePair>) -> Result<Self, CertificatePairError> {
+    pub(crate) fn load(pairs: Vec<CertificatePair>) -> Result<Self, CertificatePairError> {
         let certificates =
             pairs.iter().map(|pair| pair.load().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
@@ -288,7 +288,7 @@ impl Certificates {
     }
 
     /// The configuration of a server with these certificates, in their latest state.
-    pub fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, Error> {
+    pub(crate) fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, Error> {
         let builder =
             ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
         let resolver = Arc::clone(self);
@@ -303,7 +303,7 @@ impl Certificates {
 
     /// The end of each certificate, in seconds since the Unix epoch, with the file of the certificate.
     #[must_use]
-    pub fn ends(&self) -> Vec<(String, u64)> {
+    pub(crate) fn ends(&self) -> Vec<(String, u64)> {
         let in_use = self.in_use.load();
         let ends = self.pairs.iter().zip(in_use.iter());
         ends.filter_map(|(pair, certificate)| Some((pair.to_string(), certificate.end?.as_secs()))).collect()
@@ -311,7 +311,7 @@ impl Certificates {
 
     /// Follows the files on a thread of its own, as long as the program runs. A change takes effect within two seconds, and
     /// at SIGHUP at once. A pair that cannot be used leaves the last good one in use.
-    pub fn follow(self: &Arc<Self>) -> io::Result<()> {
+    pub(crate) fn follow(self: &Arc<Self>) -> io::Result<()> {
         let mut hangups = signal(SignalKind::hangup())?;
         let (sender, requests) = sync_channel(1);
         let mut follower = CertificateFollower::new(Arc::clone(self));

@@ -10,22 +10,22 @@ use super::listener::{self, ListenError, Listener};
 
 /// The settings of HTTPS, as they were given: each key is valid by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpsSettings {
+pub(crate) struct HttpsSettings {
     /// PEM files of certificates, with a comma between two; empty for a program without HTTPS.
-    pub certificates: String,
+    pub(crate) certificates: String,
     /// PEM files of their keys in the same order; empty if each is in the file of its certificate.
-    pub keys: String,
+    pub(crate) keys: String,
     /// The host to listen on.
-    pub host: String,
+    pub(crate) host: String,
     /// The port to listen on; 0 asks for a free one.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Whether the admin listener uses HTTPS too.
-    pub is_for_admin: bool,
+    pub(crate) is_for_admin: bool,
 }
 
 /// Why a program cannot offer HTTPS.
 #[derive(Debug, thiserror::Error)]
-pub enum HttpsError {
+pub(crate) enum HttpsError {
     /// There are settings of HTTPS, but no certificate.
     #[error(
         "tls_key, tls_port and admin_tls need a certificate: name it with --tls-cert or the key tls_cert"
@@ -44,7 +44,7 @@ pub enum HttpsError {
 
 /// HTTPS of a program, ready to accept connections.
 #[derive(Debug)]
-pub struct Https {
+pub(crate) struct Https {
     certificates: Arc<Certificates>,
     config: Arc<ServerConfig>,
     is_for_admin: bool,
@@ -52,7 +52,7 @@ pub struct Https {
 
 impl HttpsSettings {
     /// Reads the certificates and opens the port; `None` without certificates.
-    pub fn open(&self) -> Result<Option<(Https, Listener)>, HttpsError> {
+    pub(crate) fn open(&self) -> Result<Option<(Https, Listener)>, HttpsError> {
         let pairs = self.pairs()?;
         if pairs.is_empty() {
             return Ok(None);
@@ -65,7 +65,7 @@ impl HttpsSettings {
 
     /// The scheme of the admin listener.
     #[must_use]
-    pub fn admin_scheme(&self) -> &'static str {
+    pub(crate) fn admin_scheme(&self) -> &'static str {
         if self.is_for_admin { "https" } else { "http" }
     }
 
@@ -79,7 +79,7 @@ impl HttpsSettings {
 
     /// Every error with which [`HttpsSettings::open`] would fail, and certificates that end soon.
     #[must_use]
-    pub fn check(&self) -> Vec<HttpsError> {
+    pub(crate) fn check(&self) -> Vec<HttpsError> {
         let pairs = match self.pairs() {
             Ok(pairs) if pairs.is_empty() => return Vec::new(),
             Ok(pairs) => pairs,
@@ -94,18 +94,18 @@ impl HttpsSettings {
 impl Https {
     /// The configuration of the connections of the admin listener, if it uses HTTPS.
     #[must_use]
-    pub fn admin_config(&self) -> Option<Arc<ServerConfig>> {
+    pub(crate) fn admin_config(&self) -> Option<Arc<ServerConfig>> {
         self.is_for_admin.then(|| Arc::clone(&self.config))
     }
 
     /// The certificates.
     #[must_use]
-    pub fn certificates(&self) -> Arc<Certificates> {
+    pub(crate) fn certificates(&self) -> Arc<Certificates> {
         Arc::clone(&self.certificates)
     }
 
     /// Follows the files of the certificates from now on.
-    pub fn follow(&self) -> io::Result<()> {
+    pub(crate) fn follow(&self) -> io::Result<()> {
         self.certificates.follow()
     }
 }

@@ -17,9 +17,9 @@ mod holder;
 mod system;
 mod unix;
 
-pub use holder::PortHolder;
+pub(crate) use holder::PortHolder;
 pub(super) use system::watch;
-pub use unix::SocketFile;
+pub(crate) use unix::SocketFile;
 
 /// Maximum number of connections that the kernel queues. It is larger than the 1024 of actix, so that a burst is not
 /// refused.
@@ -27,7 +27,7 @@ const BACKLOG: i32 = 4096;
 
 /// Why a program cannot listen on an address or path.
 #[derive(Debug, thiserror::Error)]
-pub enum ListenError {
+pub(crate) enum ListenError {
     /// The host is neither an address nor a name that resolves to one.
     #[error("cannot listen on {host:?}: it is not an address of this machine")]
     Host {
@@ -117,7 +117,7 @@ fn in_use(holder: Option<&PortHolder>) -> String {
 
 /// A listening socket.
 #[derive(Debug)]
-pub enum Listener {
+pub(crate) enum Listener {
     /// On a TCP address.
     Tcp(TcpListener),
     /// On a TCP address, for clients that use TLS.
@@ -173,7 +173,7 @@ impl Listener {
 
 /// The address of a listening socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
+pub(crate) enum Address {
     /// An address of this machine.
     Tcp(SocketAddr),
     /// An address of this machine, for clients that use TLS.
@@ -184,7 +184,7 @@ pub enum Address {
 
 impl Address {
     /// Prints the ready line that scripts wait for.
-    pub fn announce(&self) {
+    pub(crate) fn announce(&self) {
         match self {
             Self::Tcp(address) => print_line(format_args!("{READY} port {}", address.port())),
             Self::Tls(address) => {
@@ -208,7 +208,7 @@ impl fmt::Display for Address {
 
 /// The configured listen address of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ListenAddress {
+pub(crate) enum ListenAddress {
     /// A TCP address.
     Address {
         /// The host; `"::"` means all addresses.
@@ -228,7 +228,12 @@ pub enum ListenAddress {
 impl ListenAddress {
     /// A Unix socket if `unix_socket` is not empty, otherwise the host and port. The mode is octal; the error is the
     /// reason for the user.
-    pub fn new(host: String, port: u16, unix_socket: PathBuf, mode: &str) -> Result<Self, &'static str> {
+    pub(crate) fn new(
+        host: String,
+        port: u16,
+        unix_socket: PathBuf,
+        mode: &str,
+    ) -> Result<Self, &'static str> {
         let parsed = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777);
         let mode = parsed.ok_or("it must be the octal mode of a file, such as 660")?;
         Ok(if unix_socket.as_os_str().is_empty() {
@@ -241,7 +246,7 @@ impl ListenAddress {
 
 impl ListenAddress {
     /// Checks that a program could listen here, without a change to the system. A free port needs no check.
-    pub fn check(&self) -> Result<(), ListenError> {
+    pub(crate) fn check(&self) -> Result<(), ListenError> {
         match self {
             Self::Address { host, port } => listen(host, *port).map(drop),
             Self::UnixSocket { path, .. } => unix::check(path),
@@ -266,7 +271,7 @@ impl fmt::Display for ListenAddress {
 
 /// The listening sockets of a program.
 #[derive(Debug)]
-pub struct Listening {
+pub(crate) struct Listening {
     /// The sockets.
     pub listeners: Vec<Listener>,
     /// The address of each socket.
@@ -278,7 +283,7 @@ pub struct Listening {
 impl Listening {
     /// Takes the sockets that were passed, or listens on `place`. The listener for TLS precedes them, so
     /// that scripts which wait for the last ready line wait for all of them.
-    pub fn open(
+    pub(crate) fn open(
         passed: Vec<Listener>,
         place: &ListenAddress,
         tls: Option<Listener>,
@@ -301,7 +306,7 @@ impl Listening {
 /// A listening, non-blocking socket on `host`; port 0 asks for a free one.
 ///
 /// `"::"` means all addresses, IPv4 and IPv6, or IPv4 only on a machine without IPv6.
-pub fn listen(host: &str, port: u16) -> Result<TcpListener, ListenError> {
+pub(crate) fn listen(host: &str, port: u16) -> Result<TcpListener, ListenError> {
     let bare = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host);
     let address = (bare, port)
         .to_socket_addrs()

@@ -43,6 +43,8 @@ mod probing;
 mod redirect;
 mod seed;
 mod server;
+#[cfg(target_os = "linux")]
+mod shortage;
 mod sockets;
 mod support;
 mod support_works;

@@ -198,21 +198,21 @@ fn a_certificate_is_replaced_without_a_failed_handshake_and_an_invalid_one_is_re
                 handshakes.fetch_add(1, Ordering::Relaxed);
             }
         });
-        let served = |certificate: &CertificateDer<'_>| {
+        let has_latest = |certificate: &CertificateDer<'_>| {
             load.is_finished() || server.handshake(&config, "localhost").unwrap().certificate == *certificate
         };
-        assert!(served(&old));
+        assert!(has_latest(&old));
         // Between the two copies, the key is that of another certificate.
         std::fs::copy(authority.path("new.pem"), authority.path("own.pem")).unwrap();
         std::thread::sleep(Duration::from_millis(50));
         std::fs::copy(authority.path("new.key"), authority.path("own.key")).unwrap();
-        wait_until("the new certificate", || served(&new));
+        wait_until("the new certificate", || has_latest(&new));
 
         for damage in ["", "garbage", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
             let refused = server.metric("certificate_reloads_refused_total");
             std::fs::write(authority.path("own.key"), damage).unwrap();
             wait_until("the refusal", || server.metric("certificate_reloads_refused_total") > refused);
-            assert!(served(&new));
+            assert!(has_latest(&new));
         }
         server.program.wait_for_stderr("the last good certificate stays in use");
         std::fs::copy(authority.path("new.key"), authority.path("own.key")).unwrap();
@@ -302,7 +302,7 @@ fn half_and_invalid_handshakes_end_at_the_deadline_and_delay_no_other_client() {
     let mut alert = Vec::new();
     connect(&[22, 3, 1, 0, 4, 2, 0, 0, 0]).read_to_end(&mut alert).unwrap();
     assert_eq!(alert.first(), Some(&21), "{alert:?}");
-    for tcp in slow.iter_mut() {
+    for tcp in &mut slow {
         tcp.read_to_end(&mut Vec::new()).unwrap();
     }
     for mut tcp in silent {

@@ -10,9 +10,9 @@ use actix_web::dev::Server;
 use actix_web::web::{self, Data, Json, Path};
 use prometheus_client::registry::Registry;
 
-use crate::balancer::Balancer;
+use crate::balancer::metrics::BalancerMetrics;
 use crate::balancer::ranking::publisher::TablePublisher;
-use crate::balancer::settings::FaultInjection;
+use crate::balancer::redirect::BalancerState;
 use crate::http;
 use crate::http::admin::page_route;
 use crate::http::https::Https;
@@ -20,16 +20,23 @@ use crate::http::transport::Connections;
 use crate::supervision::{ActorKind, Supervisor, UnknownActor};
 use crate::telemetry::exposition;
 
-pub mod metrics;
+pub(crate) mod collector;
 mod page;
-pub mod query;
-pub mod status;
+pub(crate) mod status;
 
-use metrics::BalancerMetrics;
 use status::StatusReport;
 
+/// Whether a request may inject a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FaultInjection {
+    /// The default.
+    Forbidden,
+    /// For tests and drills.
+    Allowed,
+}
+
 /// The state behind the pages.
-pub struct Admin {
+pub(crate) struct Admin {
     publisher: Arc<TablePublisher>,
     metrics: Arc<BalancerMetrics>,
     supervisor: Supervisor,
@@ -37,10 +44,9 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// The pages of `balancer`.
+    /// The pages of the balancer with this state.
     #[must_use]
-    pub fn new(balancer: &Balancer, fault_injection: FaultInjection) -> Self {
-        let shared = &balancer.0;
+    pub(in crate::balancer) fn new(shared: &BalancerState, fault_injection: FaultInjection) -> Self {
         Self {
             publisher: Arc::clone(&shared.publisher),
             metrics: Arc::clone(&shared.metrics),
@@ -60,7 +66,7 @@ impl Admin {
 /// - `GET /readyz`: 503 until every backend of the first list has been probed, then 200
 /// - `GET /api/v1/backends`: the table of backends as JSON
 /// - `POST /debug/panic/{actor}`: makes an actor panic, only with `fault_injection`
-pub fn serve(
+pub(crate) fn serve(
     listener: TcpListener,
     https: Option<&Https>,
     admin: Admin,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::balancer::health::ProbeOutcome;
-use crate::balancer::load_report::LoadReport;
 use crate::balancer::policy::{BackendLoad, MonotonicClock, Throughput};
+use crate::load_report::LoadReport;
 
 /// The decay time of response times: after this time, a measurement has 1/e of its weight.
 const RESPONSE_TIME_MEMORY: Duration = Duration::from_secs(10);
@@ -115,7 +115,7 @@ impl Estimate {
 
     /// Whether its latest probe answer carried a usable load report.
     #[must_use]
-    pub fn has_usable_report(&self) -> bool {
+    pub(crate) fn has_usable_report(&self) -> bool {
         self.reports() && self.are_reports_usable()
     }
 

@@ -8,17 +8,17 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, Super
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use crate::balancer::admin::metrics::RankingMetrics;
 use crate::balancer::backends::{Backend, BackendId};
 use crate::balancer::health::fleet::Mode;
 use crate::balancer::health::{HealthCheckConfig, State, Transition};
+use crate::balancer::metrics::RankingMetrics;
 use crate::balancer::policy::{LoadSlab, MonotonicClock, PolicyName};
 use crate::balancer::probe::ProbeResult;
 use crate::balancer::probe::schedule::ProbeBudget;
 
-pub mod estimate;
-pub mod publisher;
-pub mod table;
+pub(crate) mod estimate;
+pub(crate) mod publisher;
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
@@ -41,10 +41,10 @@ const MAILBOX: usize = 16_384;
 /// The message that activates a new list: all of its backends.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct ListChanged(pub Arc<[Backend]>);
+pub(crate) struct ListChanged(pub Arc<[Backend]>);
 
 /// The settings and resources of a `RankingActor`.
-pub struct RankingPlan {
+pub(crate) struct RankingPlan {
     /// Receives the tables; already has the first one.
     pub publisher: Arc<TablePublisher>,
     /// The rule for the choice of a backend.
@@ -60,7 +60,7 @@ pub struct RankingPlan {
 }
 
 /// Updates the entries with probe results and publishes tables.
-pub struct RankingActor {
+pub(crate) struct RankingActor {
     plan: RankingPlan,
     /// The active list.
     listed: Arc<[Backend]>,
@@ -78,7 +78,7 @@ impl RankingActor {
     /// An actor that starts from the latest published table. `listed` is the list of this table, and `slab` holds the loads
     /// of its backends.
     #[must_use]
-    pub fn new(plan: RankingPlan, listed: Arc<[Backend]>, slab: LoadSlab, random: SmallRng) -> Self {
+    pub(crate) fn new(plan: RankingPlan, listed: Arc<[Backend]>, slab: LoadSlab, random: SmallRng) -> Self {
         let published_at = plan.publisher.latest().built_at;
         let mut actor = Self {
             plan,

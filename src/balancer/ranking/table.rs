@@ -235,7 +235,7 @@ impl RoutingTable {
 
     /// Chooses among the backends that meet `needs`, or among all candidates if no usable backend does.
     #[must_use]
-    pub fn policy_for(&self, needs: Needs) -> &dyn Policy {
+    pub(crate) fn policy_for(&self, needs: Needs) -> &dyn Policy {
         // If no backend meets both needs, the address family precedes the scheme: an unreachable server is worse than one of
         // another scheme.
         for needs in [needs.0, needs.0 & Needs::IPV4, needs.0 & Needs::HTTPS] {
@@ -250,7 +250,7 @@ impl RoutingTable {
 
     /// Whether every backend has been probed at least once.
     #[must_use]
-    pub fn are_all_probed(&self) -> bool {
+    pub(crate) fn are_all_probed(&self) -> bool {
         self.entries.iter().all(|entry| entry.health.state() != State::Unknown)
     }
 }

@@ -13,13 +13,13 @@ use crate::http::admin::page_route;
 use crate::http::pages::Pages;
 
 /// The folder of challenges, in each URL and below the root of a web server.
-pub(in crate::balancer) const FOLDER: &str = "/.well-known/acme-challenge/";
+pub(crate) const FOLDER: &str = "/.well-known/acme-challenge/";
 
 /// The largest challenge in bytes. Known ones have about 90.
 const LARGEST: u64 = 4096;
 
 /// Serves the challenges below `root`, which a program such as certbot writes there.
-pub(in crate::balancer) fn serve(config: &mut ServiceConfig, root: &Path, pages: &Pages) {
+pub(crate) fn serve(config: &mut ServiceConfig, root: &Path, pages: &Pages) {
     let (folder, pages) = (root.join(FOLDER.trim_start_matches('/')), pages.clone());
     let answer = move |token: web::Path<String>| {
         let (folder, pages) = (folder.clone(), pages.clone());

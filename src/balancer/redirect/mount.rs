@@ -8,8 +8,8 @@ use actix_service::{Service, ServiceFactory};
 use actix_web::dev::{AppService, HttpServiceFactory, ResourceDef, ServiceRequest, ServiceResponse};
 use actix_web::{HttpMessage as _, HttpResponse};
 
+use super::BalancerState;
 use super::service::{Mount, RedirectService};
-use crate::balancer::BalancerState;
 use crate::http::transport::OverTls;
 
 /// Answers requests with redirects in an actix-web application; created by

@@ -21,14 +21,14 @@ use super::avoid;
 use super::client::{Client, TrustedProxies};
 use super::fast_path::ResponseScratch;
 use super::location::Target;
-use super::{CurrentTable, RedirectHandler};
-use crate::balancer::BalancerState;
-use crate::balancer::admin::metrics::AnswerCounters;
+use super::{BalancerState, CurrentTable, RedirectHandler};
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::fleet::Eligibility;
-use crate::balancer::policy::{self, Avoid, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp};
+use crate::balancer::metrics::AnswerCounters;
+use crate::balancer::policy::{
+    self, Avoid, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp, Visited,
+};
 use crate::balancer::ranking::table::RoutingTable;
-use crate::balancer::settings::RetryRouting;
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
 use crate::supervision::ActorKind;
@@ -39,7 +39,7 @@ const LONGEST_WITH_ALTERNATES: usize = 512;
 
 /// The settings and resources of the answers of all workers.
 #[derive(Debug, Clone)]
-pub struct AnswerPlan {
+pub(crate) struct AnswerPlan {
     /// The status of a redirect.
     pub status: RedirectStatus,
     /// The number of alternates in `Link` lines, at most [`policy::MOST_ALTERNATES`].
@@ -60,9 +60,18 @@ pub struct AnswerPlan {
     pub clock: MonotonicClock,
 }
 
+/// The target of a client that requests the same file again after 1 to 60 s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RetryRouting {
+    /// Another server, because the first one probably failed.
+    OtherBackend,
+    /// Any server that the policy chooses; under `hash`, the same one.
+    AnyBackend,
+}
+
 /// The mount point of the service.
 #[derive(Debug, Clone, Default)]
-pub struct Mount {
+pub(crate) struct Mount {
     /// Removed from each path; empty if the service is mounted at the root.
     pub prefix: Arc<str>,
 }
@@ -83,7 +92,7 @@ impl Mount {
 }
 
 /// Answers the requests of one HTTP worker.
-pub struct RedirectService {
+pub(crate) struct RedirectService {
     /// The balancer, which runs as long as a reference to its state exists.
     pub(super) shared: Arc<BalancerState>,
     mount: Mount,
@@ -136,7 +145,7 @@ impl RedirectService {
     /// The answer to one request: a redirect or an error page.
     ///
     /// `is_https` is whether the connection uses TLS.
-    pub fn answer(&self, request: &RequestHead, is_https: bool) -> Response<Bytes> {
+    pub(crate) fn answer(&self, request: &RequestHead, is_https: bool) -> Response<Bytes> {
         let host = request.headers().get(header::HOST);
         let mut response = match request.method {
             _ if host.is_some_and(|host| !is_host(host.as_bytes())) => self.refuse(StatusCode::BAD_REQUEST),
@@ -183,29 +192,30 @@ impl RedirectService {
         let RedirectRequest { target, is_head, avoid, client } = *wanted;
         let mut request = policy::PickRequest { path_hash: policy::digest(target.path()), avoid };
         let visit = self.visit(client.address, request.path_hash, is_head, now);
-        let entry_of = |place: Option<u32>| table.entries.get(place? as usize);
-        let failed =
-            visit.and_then(|visit| visit.avoid).filter(|_| plan.retry_routing == RetryRouting::OtherBackend);
-        if let Some(failed) = entry_of(failed) {
-            request.avoid.add(failed.member.load.identity());
+        let failed = visit.and_then(|visit| visit.avoid);
+        if let (Some(failed), RetryRouting::OtherBackend) = (failed, plan.retry_routing) {
+            request.avoid.add(failed.identity);
         }
         let is_long = target.as_bytes().len() > LONGEST_WITH_ALTERNATES;
         let alternates = if is_long { 0 } else { plan.alternates };
         let mut picks = Picks::new(alternates);
-        let same = visit.and_then(|visit| visit.same);
-        if let (Some(place), Some(entry)) = (same, entry_of(same))
+        if let Some(same) = visit.and_then(|visit| visit.same)
+            && let Some(entry) = table.entries.get(same.index as usize)
+            // After a change of the list, another backend may have the index.
+            && entry.member.load.identity() == same.identity
             && entry.eligibility != Eligibility::Out
-            && !request.avoid.contains(entry.member.load.identity())
+            && !request.avoid.contains(same.identity)
         {
             entry.member.load.record_redirect(now);
-            picks = Picks::with(place, alternates);
+            picks = Picks::with(same.index, alternates);
         }
         table.policy_for(client.needs()).pick(&request, now, &mut *self.random.borrow_mut(), &mut picks);
         let chosen = picks.chosen()?;
+        let member = &table.entries.get(chosen as usize)?.member;
         if let (Some(memory), Some(visit)) = (&plan.memory, &visit) {
-            memory.record(visit, chosen);
+            memory.record(visit, Visited { identity: member.load.identity(), index: chosen });
         }
-        Some(Choice { backend: entry_of(Some(chosen))?.member.backend.id(), picks })
+        Some(Choice { backend: member.backend.id(), picks })
     }
 
     /// Looks up an earlier redirect of this client for this file.

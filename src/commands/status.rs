@@ -6,7 +6,8 @@ use url::Url;
 
 use crate::balancer::admin::status::StatusReport;
 use crate::cli::StatusArguments;
-use crate::http::client::{Request, Transport, TransportError, TransportSettings};
+use crate::configuration;
+use crate::http::client::{HttpClient, Request, TransportError, TransportSettings};
 use crate::settings::SettingsError;
 use crate::telemetry::{self, OutputError};
 
@@ -18,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An error of `fingerpost status`.
 #[derive(Debug, thiserror::Error)]
-pub enum QueryError {
+pub(super) enum QueryError {
     /// A setting is invalid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
@@ -53,10 +54,10 @@ pub enum QueryError {
 }
 
 /// Runs `fingerpost status`.
-pub fn command(arguments: &StatusArguments) -> Result<(), QueryError> {
+pub(super) fn command(arguments: &StatusArguments) -> Result<(), QueryError> {
     let admin = match &arguments.admin {
         Some(given) => given.clone(),
-        None => crate::settings::load(arguments.config.config.as_deref(), Vec::new())?.balancer.admin,
+        None => configuration::load(arguments.config.config.as_deref(), Vec::new())?.balancer.admin,
     };
     if admin.ends_with(":0") {
         return Err(QueryError::NoAddress);
@@ -81,7 +82,7 @@ async fn fetch(url: &str) -> Result<Vec<u8>, QueryError> {
     let reading = async {
         let address = Url::parse(url).map_err(|error| unreachable(error.to_string()))?;
         let transport =
-            Transport::new(TransportSettings { connect_timeout: TIMEOUT, ..TransportSettings::default() });
+            HttpClient::new(TransportSettings { connect_timeout: TIMEOUT, ..TransportSettings::default() });
         let broken = |error: TransportError| unreachable(telemetry::chain(&error));
         let mut answer = transport.send(&Request::get(address)).await.map_err(broken)?;
         if !(200..300).contains(&answer.head.status) {
