@@ -23,7 +23,7 @@ use super::tls::TlsStream;
 use super::worker::Worker;
 use crate::http::listener::{self, Listener};
 
-/// Connections accepted before the others of the thread get their turn.
+/// The number of connections accepted before other tasks of the thread are scheduled.
 const BATCH: usize = 32;
 
 /// The pause after the system had no descriptor or memory for a connection.
@@ -48,7 +48,7 @@ where
     let mut is_short = false;
     loop {
         let mut ready = tokio::select! {
-            // A server whose handle is gone can still be cut.
+            // If the stop handle is gone, the server continues until its thread is stopped.
             Ok(_) = &mut stopping => break,
             ready = registered.readable() => ready?,
         };
@@ -96,13 +96,13 @@ fn accept_one(listener: &Listener, worker: &Worker) -> io::Result<(Stream, Optio
     })
 }
 
-/// Whether a connection that is gone already, and not a lack on this side, made accepting fail.
+/// Whether accepting failed because the connection has already ended, and not because of a shortage on this machine.
 fn is_of_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-/// Takes a connection in: answers at once if that is possible, before the event loop knows the socket.
+/// Serves a new connection. If its request has arrived, it is answered before the event loop knows the socket.
 fn receive<S, B>(stream: Stream, peer: Option<SocketAddr>, worker: &Rc<Worker>, service: &Rc<S>)
 where
     S: Service<Request> + 'static,

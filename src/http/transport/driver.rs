@@ -25,7 +25,7 @@ pub const FAST: &[u8] = b"GET /fast HTTP/1.1\r\nHost: x\r\n\r\n";
 /// The behaviour of the other end of a driven connection.
 #[derive(Debug, Clone)]
 pub struct Script<'a> {
-    /// Sent in this order, each by itself.
+    /// The pieces to send, each in a separate write.
     pub pieces: Vec<&'a [u8]>,
     /// Whether the sending side is closed after the last piece.
     pub closes: bool,
@@ -36,9 +36,9 @@ pub struct Script<'a> {
 /// The result of a driven connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// The bytes that it sent and that were read.
+    /// The bytes that the other end read.
     pub sent: Vec<u8>,
-    /// The virtual time until it ended; none if it did not end within an hour.
+    /// The virtual time until the end; `None` if the connection did not end within an hour.
     pub ended_after: Option<Duration>,
 }
 

@@ -18,7 +18,7 @@ pub(super) enum Stream {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
-    /// A socket that the event loop does not know yet: many clients are answered without it ever knowing.
+    /// A socket that is not registered with the event loop yet. Many clients are answered without a registration.
     New(Accepted),
     /// A TCP socket with TLS.
     Tls(Box<TlsStream>),
@@ -77,7 +77,7 @@ impl Memory {
 #[derive(Debug)]
 pub(super) struct Accepted {
     socket: AcceptedSocket,
-    /// Whether the last read got everything that had arrived.
+    /// Whether the last read returned everything that had arrived.
     is_drained: bool,
 }
 
@@ -99,7 +99,7 @@ impl From<std::os::unix::net::UnixStream> for Stream {
     }
 }
 
-/// Does the same to a socket of the event loop, whichever it is.
+/// Applies one expression to every kind of registered socket.
 macro_rules! each {
     ($stream:expr, $socket:ident => $action:expr, New($accepted:ident) => $other:expr, Tls($tls:ident) => $over_tls:expr, Memory($memory:ident) => $in_memory:expr) => {
         match $stream {
@@ -114,7 +114,7 @@ macro_rules! each {
 }
 
 impl Stream {
-    /// Hands a new socket to the event loop of this thread.
+    /// Registers a new socket with the event loop of this thread.
     pub(super) fn register(self) -> io::Result<Self> {
         Ok(match self {
             Self::New(Accepted { socket: AcceptedSocket::Tcp(socket), .. }) => {
@@ -138,7 +138,7 @@ impl Stream {
         matches!(self, Self::Tls(tls) if tls.is_plain())
     }
 
-    /// Whether the event loop does not know the socket, so that waiting for it has no end.
+    /// Whether the socket is not registered with the event loop, so that a wait for it would never end.
     pub(super) fn is_new(&self) -> bool {
         match self {
             Self::New(_) => true,
@@ -156,7 +156,7 @@ impl Stream {
             Memory(_memory) => Poll::Pending)
     }
 
-    /// Ready once the kernel may take more.
+    /// Ready once the kernel may accept more bytes.
     pub(super) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self,
         socket => socket.poll_write_ready(cx),
@@ -165,8 +165,8 @@ impl Stream {
         Memory(memory) => memory.poll_writable(cx))
     }
 
-    /// Bytes that were sent and that the other end has not acknowledged, as far as the system knows. The other end of a Unix
-    /// socket has everything at once.
+    /// The number of sent bytes that the other end has not acknowledged; `None` if the system does not report it. A Unix socket
+    /// delivers everything at once.
     pub(super) fn unacknowledged(&self) -> Option<u64> {
         match self {
             Self::Tcp(socket) => queue::unacknowledged(socket),
@@ -184,7 +184,7 @@ impl Stream {
             Memory(memory) => Pin::new(&mut memory.pipe).poll_read(cx, buf))
     }
 
-    /// Writes the first bytes and then the second, as far as the kernel takes them, in one call.
+    /// Writes both buffers in one call, as far as the kernel accepts them.
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -218,7 +218,7 @@ impl Stream {
         }
     }
 
-    /// Ready once the kernel has everything that was written.
+    /// Ready once the kernel has accepted everything that was written.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tls(tls) => tls.poll_flush(cx),
@@ -226,7 +226,7 @@ impl Stream {
         }
     }
 
-    /// Sends bytes of a file from `offset` on, which moves behind them. Gives 0 if the file has no more.
+    /// Sends bytes of a file from `offset`, and moves `offset` behind them. Returns 0 at the end of the file.
     pub(super) fn try_send_file(&self, file: &File, offset: &mut u64, count: usize) -> io::Result<usize> {
         each!(self,
             socket => socket.try_io(Interest::WRITABLE, || send_file(socket, file, offset, count)),
@@ -288,7 +288,7 @@ fn send_file(
     Ok(rustix::fs::sendfile(socket, file, Some(offset), count)?)
 }
 
-/// Elsewhere sendfile has other forms, or does not exist; the file is read instead.
+/// Other systems have other forms of sendfile, or none; the file is read instead.
 #[cfg(not(target_os = "linux"))]
 fn send_file(_: impl std::os::fd::AsFd, _: &File, _: &mut u64, _: usize) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())

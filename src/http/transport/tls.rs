@@ -64,7 +64,7 @@ impl TlsStream {
         Self { socket, session: Session::Waiting(config), held: 0, is_ending: false, handshake }
     }
 
-    /// Hands the socket to the event loop of this thread.
+    /// Registers the socket with the event loop of this thread.
     pub(super) fn register(self) -> io::Result<Self> {
         Ok(Self { socket: self.socket.register()?, ..self })
     }
@@ -87,9 +87,9 @@ impl TlsStream {
         self.socket.poll_writable(cx)
     }
 
-    /// Reads decrypted bytes; before them, does the handshake.
+    /// Completes the handshake if necessary, then reads decrypted bytes.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // A handshake needs several turns, so the event loop has to know the socket.
+        // A handshake takes several steps, so the socket must be registered with the event loop.
         if self.socket.is_new() {
             return Poll::Pending;
         }
@@ -129,7 +129,7 @@ impl TlsStream {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(())),
                 Err(error) => return Poll::Ready(Err(error)),
             }
-            // If the kernel takes no more, the task is woken for that too.
+            // If the kernel accepts no more bytes, the task is woken once it does.
             if let Poll::Ready(flushed) = self.poll_flush(cx) {
                 flushed?;
             }
