@@ -206,6 +206,7 @@ impl Balancer {
             interval: settings.health_check.interval,
             slots: Semaphore::new(settings.probe_concurrency),
             resolver,
+            trust: settings.trust.clone(),
             reports: metrics.reports.clone(),
             results_lost: metrics.results_lost.clone(),
         };
@@ -241,6 +242,7 @@ impl Balancer {
                 retry_routing: settings.retry_routing,
                 retry_after: HeaderValue::from(settings.health_check.interval.as_secs().max(1)),
                 pages: Pages::built_in(),
+                serves_challenges: settings.acme_webroot.is_some(),
                 clock,
             },
             policy: settings.policy,

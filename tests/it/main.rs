@@ -53,4 +53,5 @@ mod support;
 mod support_works;
 #[cfg(target_os = "linux")]
 mod terminal;
+mod tls;
 mod up;

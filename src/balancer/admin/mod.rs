@@ -17,6 +17,7 @@ use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::redirect::BalancerState;
 use crate::http;
 use crate::http::admin::page_route;
+use crate::http::https::Https;
 use crate::http::transport::Connections;
 use crate::supervision::{ActorKind, Supervisor, UnknownActor};
 use crate::telemetry::exposition;
@@ -99,15 +100,16 @@ impl Admin {
 /// - `POST /debug/panic/{actor}`: makes an actor panic, only with `fault_injection`
 pub(crate) fn serve(
     listener: TcpListener,
+    https: Option<&Https>,
     admin: Admin,
     connections: Arc<Connections>,
 ) -> std::io::Result<Server> {
     let metrics = Arc::clone(&admin.metrics);
     let admin = Data::new(admin);
     let mut common = Registry::with_prefix("fingerpost");
-    http::admin::register(&mut common, connections);
+    http::admin::register(&mut common, connections, https);
     let metrics = move || metrics.encode() + &exposition::encode(&common);
-    http::admin::serve(listener, metrics, move |pages| {
+    http::admin::serve(listener, https.and_then(Https::admin_config), metrics, move |pages| {
         pages
             .app_data(admin.clone())
             .route("/", page_route().to(status_page))

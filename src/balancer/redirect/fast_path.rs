@@ -7,19 +7,18 @@
 //! the order of the header lines.
 
 use std::mem::MaybeUninit;
-use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, BytesMut};
 use tokio::time::Instant;
 
-use super::answer;
 use super::client::Client;
 use super::location::Target;
 use super::service::{RedirectRequest, RedirectService};
+use super::{acme, answer};
 use crate::balancer::policy::{Avoid, Timestamp};
 use crate::http::host::is_host;
-use crate::http::transport::{FastAnswer, FastPath, Offer};
+use crate::http::transport::{FastAnswer, FastPath, Offer, Peer};
 
 /// The largest number of header lines of a plain request.
 const MOST_HEADERS: usize = 32;
@@ -68,7 +67,7 @@ struct Tail {
 }
 
 impl FastPath for RedirectService {
-    fn answer(&self, head: &[u8], peer: Option<IpAddr>, answer: &mut FastAnswer) -> Offer {
+    fn answer(&self, head: &[u8], peer: Peer, answer: &mut FastAnswer) -> Offer {
         // Only the other path logs.
         if self.shared.access_log.is_some() {
             return Offer::Declined;
@@ -77,10 +76,13 @@ impl FastPath for RedirectService {
         let Some(request) = plain_request(head, &mut headers) else { return Offer::Declined };
         let Ok(target) = Target::parse(request.target.as_bytes()) else { return Offer::Declined };
         let plan = &self.shared.answers;
+        if plan.serves_challenges && request.target.starts_with(acme::FOLDER) {
+            return Offer::Declined;
+        }
         let table = self.table.borrow();
         let now = plan.clock.timestamp(Instant::now());
         let lines = request.headers.iter().map(|header| (header.name, header.value));
-        let client = Client::new(peer, false, &plan.trusted_proxies, lines);
+        let client = Client::new(peer.address, peer.is_tls, &plan.trusted_proxies, lines);
         let wanted = RedirectRequest { target: &target, is_head: false, avoid: Avoid::default(), client };
         let Some(choice) = self.choose(&table, &wanted, now) else {
             return Offer::Declined;

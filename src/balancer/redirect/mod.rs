@@ -19,6 +19,7 @@ use crate::balancer::state_folder::StateFolder;
 use crate::http::access_log::AccessLog;
 use crate::supervision::Supervisor;
 
+pub(crate) mod acme;
 pub(crate) mod answer;
 pub(crate) mod avoid;
 pub(crate) mod client;

@@ -56,6 +56,8 @@ pub(crate) struct AnswerPlan {
     pub memory: Option<Arc<RetryAvoidance>>,
     /// The target of a client that requests the same file again.
     pub retry_routing: RetryRouting,
+    /// Whether challenges of certificate authorities are served instead of redirected.
+    pub serves_challenges: bool,
     /// The clock of the policies.
     pub clock: MonotonicClock,
 }
