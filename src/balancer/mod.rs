@@ -59,6 +59,7 @@ pub(crate) mod program;
 pub(crate) mod ranking;
 pub(crate) mod redirect;
 pub(crate) mod settings;
+mod sizes;
 mod snapshot;
 pub(crate) mod state_folder;
 mod wall_clock;
@@ -82,6 +83,7 @@ use ranking::{ListChanged, RankingActor, RankingPlan};
 use redirect::BalancerState;
 use redirect::service::AnswerPlan;
 use settings::BalancerSettings;
+use sizes::{SizeActor, Sizes};
 use snapshot::saving;
 use state_folder::StateFolder;
 
@@ -211,6 +213,13 @@ impl Balancer {
             results_lost: metrics.results_lost.clone(),
         };
         let webhook = settings.webhook.clone().map(|webhook| (webhook, Arc::clone(&publisher)));
+        let (sizes, size_plan) = settings
+            .size_lookups
+            .then(|| {
+                let (publisher, resolver) = (Arc::clone(&publisher), probes.resolver.clone());
+                Sizes::new(publisher, clock, resolver, metrics.sizes.clone())
+            })
+            .unzip();
         let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
@@ -226,6 +235,9 @@ impl Balancer {
             let list = ListChanged { backends, orders: book };
             let ranking = RankingActor::new(ranking, list, slab, SmallRng::from_rng(&mut rand::rng()));
             let ranking = own.start(ActorKind::Ranking, "ranking", ranking);
+            if let Some(plan) = size_plan {
+                let _ = own.start(ActorKind::Size, "sizes", SizeActor::new(plan));
+            }
             let (plan, supervisor) = (Arc::new(probes), own.clone());
             let probe_manager =
                 ProbeManager { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
@@ -251,6 +263,7 @@ impl Balancer {
             orders,
             state,
             access_log,
+            sizes,
             supervisor,
             metrics: Arc::new(metrics),
             arbiter,
@@ -272,7 +285,7 @@ impl Balancer {
     /// The backends and their state, with the content of `/api/v1/backends` of the program.
     #[must_use]
     pub fn status(&self) -> StatusReport {
-        StatusReport::of(&self.0.publisher.latest(), &self.0.orders)
+        StatusReport::of(&self.0.publisher.latest(), &self.0.orders, &self.0.answers.clock)
     }
 
     /// The metrics in the text format of Prometheus.

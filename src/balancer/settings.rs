@@ -70,6 +70,7 @@ pub(crate) struct RawBalancerSettings {
     pub shutdown_timeout: Duration,
     pub alternates: usize,
     pub second_chance: bool,
+    pub size_lookups: bool,
     pub trusted_proxies: String,
     pub acme_webroot: String,
     pub backend_ca: String,
@@ -126,6 +127,8 @@ pub(crate) struct BalancerSettings {
     pub alternates: usize,
     /// The target of a client that requests the same file again.
     pub retry_routing: RetryRouting,
+    /// Whether the sizes of files are looked up at the servers.
+    pub size_lookups: bool,
     /// The largest number of backends with separate metrics.
     pub metrics_backends: usize,
     /// The proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count.
@@ -230,6 +233,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             } else {
                 RetryRouting::AnyBackend
             },
+            size_lookups: raw.size_lookups,
             metrics_backends: raw.metrics_backends,
             acme_webroot: Some(raw.acme_webroot).filter(|path| !path.is_empty()).map(PathBuf::from),
             trust: Trust {

@@ -55,3 +55,4 @@ mod support_works;
 mod terminal;
 mod tls;
 mod up;
+mod weighing;

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use crate::balancer::backends::Backend;
 use crate::balancer::metrics::BalancerMetrics;
 use crate::balancer::orders::store::Orders;
+use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::redirect::BalancerState;
 use crate::http;
@@ -49,12 +50,18 @@ pub(crate) struct Admin {
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
     access: Access,
+    clock: MonotonicClock,
     metrics: Arc<BalancerMetrics>,
     supervisor: Supervisor,
     fault_injection: FaultInjection,
 }
 
 impl Admin {
+    /// The state of the backends at the current time.
+    fn report(&self) -> StatusReport {
+        StatusReport::of(&self.publisher.latest(), &self.orders, &self.clock)
+    }
+
     /// The pages of the balancer with this state.
     #[must_use]
     pub(in crate::balancer) fn new(
@@ -67,6 +74,7 @@ impl Admin {
             publisher: Arc::clone(&shared.publisher),
             orders: Arc::clone(&shared.orders),
             access,
+            clock: shared.answers.clock,
             metrics: Arc::clone(&shared.metrics),
             supervisor: shared.supervisor.clone(),
             fault_injection,
@@ -129,7 +137,7 @@ async fn ready(admin: Data<Admin>) -> HttpResponse {
 }
 
 async fn status_page(admin: Data<Admin>) -> HttpResponse {
-    let report = StatusReport::of(&admin.publisher.latest(), &admin.orders);
+    let report = admin.report();
     http::admin::page("balancer", page::STYLE, &page::content(&report, SystemTime::now()))
 }
 

@@ -149,6 +149,8 @@ mod tests {
             traffic: "yes".to_owned(),
             share: 0.25,
             redirects: 7,
+            booked_bytes: None,
+            expected_seconds: None,
             load_report: "none".to_owned(),
             response_ms: Some(1.25),
             connect_ms: None,

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::location::Target;
+use super::range::requested_bytes;
 use super::service::{RedirectRequest, RedirectService};
 use super::{acme, answer};
 use crate::balancer::policy::{Avoid, Timestamp};
@@ -83,7 +84,13 @@ impl FastPath for RedirectService {
         let now = plan.clock.timestamp(Instant::now());
         let lines = request.headers.iter().map(|header| (header.name, header.value));
         let client = Client::new(peer.address, peer.is_tls, &plan.trusted_proxies, lines);
-        let wanted = RedirectRequest { target: &target, is_head: false, avoid: Avoid::default(), client };
+        let wanted = RedirectRequest {
+            target: &target,
+            is_head: false,
+            range: request.range,
+            avoid: Avoid::default(),
+            client,
+        };
         let Some(choice) = self.choose(&table, &wanted, now) else {
             return Offer::Declined;
         };
@@ -125,6 +132,8 @@ struct FastPathRequest<'a, 'b> {
     headers: &'b [httparse::Header<'a>],
     /// Whether it has `Connection: close`.
     closes: bool,
+    /// The largest number of requested bytes; `None` without a range.
+    range: Option<u64>,
 }
 
 /// Parses this head; `None` if the request is not a plain one.
@@ -137,7 +146,7 @@ fn plain_request<'a, 'b>(
     if !parsed.is_complete() || request.method != Some("GET") || request.version != Some(1) {
         return None;
     }
-    let (mut hosts, mut closes) = (0, false);
+    let (mut hosts, mut closes, mut range) = (0, false, None);
     for header in request.headers.iter() {
         if header.name.eq_ignore_ascii_case("host") {
             hosts += 1;
@@ -151,6 +160,8 @@ fn plain_request<'a, 'b>(
                 return None;
             }
             closes |= asks_to_close;
+        } else if header.name.eq_ignore_ascii_case("range") {
+            range = requested_bytes(header.value);
         } else if DECISIVE.iter().any(|name| header.name.eq_ignore_ascii_case(name)) {
             return None;
         }
@@ -161,7 +172,7 @@ fn plain_request<'a, 'b>(
             && path.starts_with('/')
             && path.bytes().all(|byte| REGULAR.get(usize::from(byte)) == Some(&true))
     })?;
-    Some(FastPathRequest { target, headers: request.headers, closes })
+    Some(FastPathRequest { target, headers: request.headers, closes, range })
 }
 
 impl Tail {
