@@ -83,6 +83,7 @@ use ranking::publisher::TablePublisher;
 use ranking::table::{BackendEntry, Member, RoutingTable};
 use ranking::{ListChanged, RankingActor, RankingPlan};
 use redirect::mount::Redirects;
+use redirect::path_samples::PathSamples;
 use redirect::service::AnswerPlan;
 use settings::BalancerSettings;
 use state::{StateFolder, saving};
@@ -156,6 +157,7 @@ pub(in crate::balancer) struct BalancerState {
     access_log: Option<AccessLog>,
     supervisor: Supervisor,
     metrics: Arc<BalancerMetrics>,
+    path_samples: PathSamples,
     arbiter: Arbiter,
 }
 
@@ -266,6 +268,7 @@ impl Balancer {
             access_log,
             supervisor,
             metrics: Arc::new(metrics),
+            path_samples: PathSamples::default(),
             arbiter,
         }))
     }

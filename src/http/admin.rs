@@ -29,6 +29,9 @@ use crate::telemetry::{exposition, panics};
 /// Returns the text of all metrics.
 type Metrics = dyn Fn() -> String + Send + Sync;
 
+/// The longest time in which a client of the pages may read nothing of its answer.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Serves `/metrics` and the pages that `pages` adds on `listener`.
 pub fn serve(
     listener: TcpListener,
@@ -42,6 +45,13 @@ pub fn serve(
             .app_data(metrics.clone())
             .route("/metrics", page_route().to(show_metrics))
             .configure(pages.clone())
+    })
+    // A client that does not read would keep its connection and the unsent answer.
+    .on_connect(|connection, _| {
+        if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
+            // Without the option, TCP gives up later.
+            let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, SEND_TIMEOUT.as_millis() as u32);
+        }
     })
     // Scrapes are rare. The limit prevents a forgotten poller from using descriptors that downloads need.
     .workers(1)

@@ -209,11 +209,27 @@ impl BalancerMetrics {
         })
     }
 
+    /// The answers since the start, by status.
+    pub(super) fn answers(&self) -> impl Iterator<Item = (u16, u64)> {
+        totals(&self.workers.load()).into_iter()
+    }
+
     /// All metrics as text.
     #[must_use]
     pub fn encode(&self) -> String {
         exposition::encode(&self.registry)
     }
+}
+
+/// The answers of all workers, by status.
+fn totals(workers: &[Arc<AnswerCounters>]) -> [(u16, u64); STATUSES.len()] {
+    let mut totals = STATUSES.map(|status| (status, 0));
+    for worker in workers {
+        for ((_, total), counter) in totals.iter_mut().zip(&worker.answers) {
+            *total += counter.load(Relaxed);
+        }
+    }
+    totals
 }
 
 /// Collects the figures of the latest table and of the workers.
@@ -280,14 +296,8 @@ impl Collector for TableCollector {
         let counter = ConstCounter::new(0_u64);
         let mut family =
             encoder.encode_descriptor("answers", "Answers given, by status", None, counter.metric_type())?;
-        let workers = self.workers.load();
-        for (at, status) in STATUSES.iter().enumerate() {
-            let count: u64 = workers
-                .iter()
-                .filter_map(|worker| worker.answers.get(at))
-                .map(|counter| counter.load(Relaxed))
-                .sum();
-            if count > 0 || *status == 301 {
+        for (status, count) in totals(&self.workers.load()) {
+            if count > 0 || status == 301 {
                 ConstCounter::new(count).encode(family.encode_family(&[("status", status.to_string())])?)?;
             }
         }

@@ -19,6 +19,7 @@ pub mod explain;
 pub mod fast_path;
 pub mod location;
 pub mod mount;
+pub mod path_samples;
 pub mod service;
 
 /// The routing table of one worker. Only its `RedirectHandler` replaces it, between two requests.

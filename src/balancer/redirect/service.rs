@@ -21,6 +21,7 @@ use super::avoid;
 use super::client::{Client, TrustedProxies};
 use super::fast_path::ResponseScratch;
 use super::location::Target;
+use super::path_samples::PathSampler;
 use super::{CurrentTable, RedirectHandler};
 use crate::balancer::BalancerState;
 use crate::balancer::admin::metrics::AnswerCounters;
@@ -91,6 +92,7 @@ pub struct RedirectService {
     pub(super) counters: Arc<AnswerCounters>,
     pub(super) scratch: RefCell<ResponseScratch>,
     random: RefCell<SmallRng>,
+    sampler: PathSampler,
     /// The handler ends when its last address is dropped.
     _handler: Addr<RedirectHandler>,
 }
@@ -160,6 +162,7 @@ impl RedirectService {
             counters: shared.metrics.worker(),
             scratch: RefCell::default(),
             random: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
+            sampler: PathSampler::default(),
             _handler: handler,
             shared,
         }
@@ -245,6 +248,7 @@ impl RedirectService {
         {
             memory.record(visit, chosen);
         }
+        self.sampler.offer(&self.shared.path_samples, wanted.target.path(), now);
         Some(choice)
     }
 
