@@ -4,12 +4,12 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
-use fingerpost::balancer::backends::{Backend, list};
-use fingerpost::balancer::health::{HealthCheckConfig, ProbeOutcome};
-use fingerpost::balancer::load_report::{self, LoadReport};
-use fingerpost::balancer::policy::{LoadSlab, MonotonicClock, PolicyName};
-use fingerpost::balancer::ranking::table::{BackendEntry, Member, RoutingTable};
-use fingerpost::balancer::redirect::location::Target;
+use fingerpost::internals::health::{HealthCheckConfig, ProbeOutcome};
+use fingerpost::internals::load_report::{self, LoadReport};
+use fingerpost::internals::location::Target;
+use fingerpost::internals::policy::{LoadSlab, MonotonicClock, PolicyName};
+use fingerpost::internals::table::{BackendEntry, Member, RoutingTable};
+use fingerpost::internals::{Backend, list};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use fingerpost::balancer::policy::{
+use fingerpost::internals::policy::{
     self, Candidate, LoadSlab, PickRequest, Picks, PolicyName, Throughput, Timestamp, digest, identity,
 };
 use rand::rngs::SmallRng;

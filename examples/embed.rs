@@ -10,8 +10,7 @@ use std::io;
 
 use actix_web::web::{self, Data, Json};
 use actix_web::{App, HttpResponse, HttpServer, Responder, get};
-use fingerpost::balancer::Balancer;
-use fingerpost::balancer::admin::status::StatusReport;
+use fingerpost::balancer::{Balancer, StatusReport};
 use fingerpost::file_server::FileServer;
 
 #[get("/")]

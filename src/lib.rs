@@ -1,71 +1,82 @@
 //! fingerpost, a redirect load balancer for downloads: it redirects clients to servers and transfers no file itself.
 //!
-//! The modules in the order in which data flows:
+//! The program has a balancer, a file server and a download client. A library user mounts the balancer and the file
+//! server in an actix-web `App`, and can use the HTTP client.
 //!
-//! ```text
-//! balancer_server_list.txt -> backends -> ProbeActor (one per backend) -> RankingActor
-//!     -> RedirectHandler (one per HTTP worker) -> 301 -> client -> file server
-//!     -> its load report rides back on the next probe
+//! # Redirect to mirrors
+//! A [`Balancer`](balancer::Balancer) probes and ranks servers on its own thread:
+//!
+//! ```no_run
+//! # #[actix_web::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use actix_web::{App, HttpServer};
+//! use fingerpost::balancer::Balancer;
+//!
+//! let balancer =
+//!     Balancer::builder().backend("mirror1.example:8080").backend("https://mirror2.example/pub").start()?;
+//! let redirects = balancer.redirects();
+//! HttpServer::new(move || App::new().default_service(redirects.clone())).bind(("0.0.0.0", 8080))?.run().await?;
+//! # Ok(())
+//! # }
 //! ```
 //!
-//! - [`balancer`]: the list, the probes, the ranking, the redirects.
-//! - [`client`]: `fingerpost get`, which follows the 301 and downloads.
-//! - [`file_server`]: `fingerpost server`, which serves the files.
-//! - [`http`]: the HTTP client, and the parts that balancer and file server share: listeners, the connection, error pages.
-//! - [`check`]: `fingerpost check`, which checks configuration and list without starting a program.
-//! - [`settings`], [`cli`], [`supervision`], [`systemd`], [`open_files`], [`telemetry`]: services for all commands.
-//! - [`up`]: `fingerpost up`, a balancer and several servers in one process.
+//! # Serve a folder
+//! A [`FileServer`](file_server::FileServer) evaluates ranges and conditions, lists folders and sends precompressed
+//! files:
 //!
-//! A *backend* is a server in the list of a balancer, of any make. The *file server* is the server of this project.
+//! ```no_run
+//! # #[actix_web::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use actix_web::{App, HttpServer};
+//! use fingerpost::file_server::FileServer;
+//!
+//! let files = FileServer::builder("/srv/files").listing(true).files()?;
+//! HttpServer::new(move || App::new().service(files.at("/files"))).bind(("0.0.0.0", 8081))?.run().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Fetch a file
+//! An [`HttpClient`](http::client::HttpClient) limits the heads of servers and detects bodies that end early:
+//!
+//! ```no_run
+//! # #[actix_web::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use fingerpost::http::client::{HttpClient, Request, TransportSettings};
+//!
+//! let client = HttpClient::new(TransportSettings::default());
+//! let mut answer = client.send(&Request::get("http://127.0.0.1:8081/files/plshelp.txt".parse()?)).await?;
+//! while let Some(bytes) = answer.chunk().await? {
+//!     println!("{} bytes", bytes.len());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `docs/architecture.md` explains the structure of the code.
 
 use std::process::ExitCode;
 
+use clap::Parser as _;
+
 pub mod balancer;
-pub mod check;
-pub mod cli;
-pub mod client;
+mod cli;
+mod client;
+mod commands;
+mod configuration;
 pub mod file_server;
 pub mod http;
-pub mod open_files;
-pub mod settings;
-pub mod supervision;
-pub mod systemd;
-pub mod telemetry;
-pub mod up;
+#[doc(hidden)]
+pub mod internals;
+mod load_report;
+mod open_files;
+mod settings;
+mod supervision;
+mod systemd;
+mod telemetry;
 
-use cli::{Cli, Command};
-
-/// Runs one command to its end and returns the exit code of the process.
-///
-/// Errors are written to standard error as `Error: ...`. A failed command exits with 1, except `get`, whose codes
-/// are listed in `docs/download.md`.
+/// Runs the command on the command line of this process, and returns the exit code.
 #[must_use]
-pub fn run(cli: Cli) -> ExitCode {
-    telemetry::start(&cli.log);
-    match cli.command {
-        Command::Up(arguments) => exit(up::command(&arguments)),
-        Command::Balancer(arguments) => exit(balancer::program::command(&arguments)),
-        Command::Server(arguments) => exit(file_server::command(&arguments)),
-        Command::Get(arguments) => client::command(&arguments),
-        Command::Status(arguments) => exit(balancer::admin::query::command(&arguments)),
-        Command::Explain(arguments) => exit(balancer::admin::query::explain(&arguments)),
-        Command::Events(arguments) => exit(balancer::admin::query::events(&arguments)),
-        Command::Drain(arguments) => exit(balancer::admin::query::drain(&arguments)),
-        Command::Enable(arguments) => exit(balancer::admin::query::enable(&arguments)),
-        Command::Disable(arguments) => exit(balancer::admin::query::disable(&arguments)),
-        Command::Weight(arguments) => exit(balancer::admin::query::weight(&arguments)),
-        Command::Check(arguments) => check::command(&arguments),
-        Command::Manual(arguments) => exit(arguments.print()),
-        Command::Help(arguments) => exit(arguments.print()),
-    }
-}
-
-fn exit(result: Result<(), impl std::error::Error>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            telemetry::print_error(&error);
-            ExitCode::FAILURE
-        }
-    }
+pub fn run() -> ExitCode {
+    commands::run(cli::Cli::parse())
 }

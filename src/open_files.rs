@@ -5,11 +5,9 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::http::transport::REFUSED_AT_ONCE;
-
 /// The number of open files that a program needs.
 #[derive(Debug, Clone, Copy)]
-pub struct Need {
+pub(crate) struct Need {
     /// Files needed to start, threads and listeners included.
     pub start: u64,
     /// Files needed with every connection that the settings allow.
@@ -20,7 +18,7 @@ pub struct Need {
 
 /// The origin of the settings that limit the number of open files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SettingsOrigin {
+pub(crate) enum SettingsOrigin {
     /// All of them have their default.
     Default,
     /// At least one is configured.
@@ -30,16 +28,15 @@ pub enum SettingsOrigin {
 impl Need {
     /// The need of a program with `workers` HTTP workers plus `most_besides` files allowed by its settings.
     #[must_use]
-    pub fn new(workers: usize, most_besides: u64, origin: SettingsOrigin) -> Self {
+    pub(crate) fn new(workers: usize, most_besides: u64, origin: SettingsOrigin) -> Self {
         // Measured: 28, and 4 for each worker.
         let start = 40 + 4 * workers as u64;
-        let most = start.saturating_add(REFUSED_AT_ONCE as u64).saturating_add(most_besides);
-        Self { start, most, origin }
+        Self { start, most: start.saturating_add(most_besides), origin }
     }
 
     /// The need of `programs` equal programs in one process.
     #[must_use]
-    pub fn times(self, programs: u64) -> Self {
+    pub(crate) fn times(self, programs: u64) -> Self {
         Self {
             start: self.start.saturating_mul(programs),
             most: self.most.saturating_mul(programs),
@@ -49,7 +46,7 @@ impl Need {
 
     /// Combines the needs of two programs that run in one process.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         let is_set = self.origin == SettingsOrigin::Set || other.origin == SettingsOrigin::Set;
         Self {
             start: self.start.saturating_add(other.start),
@@ -65,7 +62,7 @@ impl Need {
     "at most {limit} files and sockets may be open, and a start needs {needed}: raise the limit with \
      `ulimit -n {needed}`, or with LimitNOFILE={needed} in a systemd unit"
 )]
-pub struct TooFewFiles {
+pub(crate) struct TooFewFiles {
     limit: u64,
     needed: u64,
 }
@@ -74,7 +71,7 @@ pub struct TooFewFiles {
 ///
 /// A limit that is too low to start is an error. A limit that is too low for the configured number of connections causes
 /// a warning. Defaults cause no warning: connections beyond the limit wait or get the 503 page.
-pub fn provide(need: Need) -> Result<(), TooFewFiles> {
+pub(crate) fn provide(need: Need) -> Result<(), TooFewFiles> {
     let limit = raised(need.most);
     if limit < need.start {
         return Err(TooFewFiles { limit, needed: need.start });
@@ -92,7 +89,7 @@ pub fn provide(need: Need) -> Result<(), TooFewFiles> {
 
 /// Raises the soft limit to `wanted`, as far as possible, and returns the limit in force.
 #[must_use]
-pub fn raised(wanted: u64) -> u64 {
+pub(crate) fn raised(wanted: u64) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let current = current.unwrap_or(u64::MAX);
     let aim = wanted.min(maximum.unwrap_or(u64::MAX));
@@ -107,7 +104,7 @@ pub fn raised(wanted: u64) -> u64 {
 
 /// The number of downloads that may run at a time: `wanted`, or fewer if the limit, raised as far as possible, is too low.
 #[must_use]
-pub fn parallel_downloads(wanted: usize) -> usize {
+pub(crate) fn parallel_downloads(wanted: usize) -> usize {
     /// Connections to several servers, the part file, its journal and its folder.
     const OF_EACH: u64 = 8;
     const BESIDES: u64 = 32;

@@ -1,24 +1,21 @@
 //! Settings in layers, in rising order of precedence: the defaults of `config/default.toml`, a configuration file,
 //! environment variables `FINGERPOST__SECTION__KEY`, flags.
 //!
-//! This module reads raw values. Each program validates its own section.
+//! This module reads raw values. Each program defines and validates its own section.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::net::ToSocketAddrs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use config::{Config, Environment, File, FileFormat};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
-use crate::balancer::settings::RawBalancerSettings;
-use crate::file_server::settings::RawServerSettings;
-
-pub mod file;
+pub(crate) mod keys;
 pub(crate) mod time;
 
 /// Every key with its default, as text.
-pub const DEFAULTS: &str = include_str!("../config/default.toml");
+pub(crate) const DEFAULTS: &str = include_str!("../config/default.toml");
 
 /// A larger number of worker threads is taken for a typing error.
 const MOST_WORKERS: usize = 512;
@@ -84,57 +81,22 @@ impl fmt::Display for Others {
     }
 }
 
-/// All sections. Types are checked, values are not.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawSettings {
-    /// `[balancer]`
-    pub balancer: RawBalancerSettings,
-    /// `[server]`
-    pub server: RawServerSettings,
-}
-
 /// The key that a flag overrides, and the value in the text form of the key.
-pub type Override = (&'static str, String);
+pub(crate) type Override = (&'static str, String);
 
 /// Whether variables `FINGERPOST__SECTION__KEY` override keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Variables {
+pub(crate) enum Variables {
     /// They do; the default of every start.
     Read,
     /// They do not, so that the result depends on the text alone.
     Ignored,
 }
 
-/// Reads all layers. `file` is the path after `--config`; `flags` have the highest precedence.
-pub fn load(file: Option<&Path>, flags: Vec<Override>) -> Result<RawSettings, SettingsError> {
-    let text = file.map(file::read).transpose()?.unwrap_or_default();
-    from_text(&text, Variables::Read, flags).map_err(|error| {
-        let problems = file::check(&text).problems;
-        match (file, problems.into_iter().as_slice()) {
-            (Some(path), [first, others @ ..]) => SettingsError::Line {
-                path: path.to_owned(),
-                line: first.line,
-                reason: first.reason.clone(),
-                others: others.len(),
-            },
-            _ => error,
-        }
-    })
-}
-
-/// The default of every key. A test ensures that the result is never `None`.
-pub(crate) fn defaults() -> Option<RawSettings> {
-    from_text("", Variables::Ignored, Vec::new()).ok()
-}
-
-/// The settings that result from a configuration file with this text.
-pub fn from_text(
-    text: &str,
-    variables: Variables,
-    flags: Vec<Override>,
-) -> Result<RawSettings, SettingsError> {
-    file::check_kinds(text)?;
+/// Merges all layers. `text` is the content of a configuration file; `flags` have the highest precedence. The result has
+/// a value of the right type for every key.
+pub(crate) fn merge(text: &str, variables: Variables, flags: Vec<Override>) -> Result<Config, SettingsError> {
+    keys::check_kinds(text)?;
     let mut builder = Config::builder()
         .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
         .add_source(File::from_str(text, FileFormat::Toml));
@@ -146,14 +108,19 @@ pub fn from_text(
         builder = builder.set_override(key, value)?;
     }
     let settings = builder.build()?;
-    for key in file::known_keys() {
+    for key in keys::known_keys() {
         let name = key.name();
         let text = settings.get_string(&name).unwrap_or_default();
         if let Err(reason) = key.kind.check_text(&text) {
             return Err(SettingsError::value(name, format_args!("{text:?}"), reason));
         }
     }
-    Ok(settings.try_deserialize()?)
+    Ok(settings)
+}
+
+/// A section with its defaults, except for `changes`.
+pub(crate) fn section<S: DeserializeOwned>(name: &str, changes: Vec<Override>) -> Result<S, SettingsError> {
+    Ok(merge("", Variables::Ignored, changes)?.get(name)?)
 }
 
 /// Validates a number of worker threads; 0 means one for each processor.
@@ -177,60 +144,6 @@ pub(crate) fn host_and_port(key: &'static str, text: &str) -> Result<(String, u1
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balancer::settings::BalancerSettings;
-    use crate::file_server::settings::ServerSettings;
-
-    #[test]
-    fn the_defaults_are_valid_settings() {
-        load(None, Vec::new()).unwrap();
-    }
-
-    #[test]
-    fn the_examples_are_valid_settings() {
-        for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/config/examples")).unwrap() {
-            let path = entry.unwrap().path();
-            let raw = load(Some(&path), Vec::new()).unwrap();
-            BalancerSettings::try_from(raw.balancer).unwrap();
-            ServerSettings::try_from(raw.server).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_flag_overrides_a_file_and_a_file_overrides_the_defaults() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("own.toml");
-        std::fs::write(&path, "[balancer]\nport = 1111\nfall = 7\n").unwrap();
-        let settings = load(Some(&path), vec![("balancer.port", "2222".to_owned())]).unwrap();
-        assert_eq!((settings.balancer.port, settings.balancer.fall), (2222, 7));
-    }
-
-    #[test]
-    fn the_message_names_the_first_wrong_line_and_counts_the_others() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("own.toml");
-        std::fs::write(&path, "[balancer]\nprot = 1111\nport = true\n").unwrap();
-        let message = load(Some(&path), Vec::new()).unwrap_err().to_string();
-        assert!(message.contains("own.toml:2: balancer.prot: "), "{message}");
-        assert!(message.ends_with("; `fingerpost check` names 1 more"), "{message}");
-    }
-
-    #[test]
-    fn an_endless_file_and_a_directory_are_errors() {
-        for (path, words) in [("/dev/zero", "larger than 1 MiB"), ("/", "directory")] {
-            let message = crate::telemetry::chain(&load(Some(Path::new(path)), Vec::new()).unwrap_err());
-            assert!(message.contains(path) && message.contains(words), "{message}");
-        }
-    }
-
-    #[test]
-    fn a_time_longer_than_a_year_is_an_error() {
-        for time in ["366d", "500000000y"] {
-            let flags = vec![("balancer.shutdown_timeout", time.to_owned())];
-            let message = load(None, flags).unwrap_err().to_string();
-            assert!(message.contains("balancer.shutdown_timeout") && message.contains("365d"), "{message}");
-        }
-        load(None, vec![("balancer.shutdown_timeout", "365d".to_owned())]).unwrap();
-    }
 
     #[test]
     fn the_number_of_workers_has_a_limit() {

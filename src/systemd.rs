@@ -22,7 +22,7 @@ const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sockets that the service manager opened for this process.
 #[derive(Debug, Default)]
-pub struct PassedSockets {
+pub(crate) struct PassedSockets {
     /// The listeners for clients; empty if the settings name the address.
     pub clients: Vec<Listener>,
     /// The listener of the admin pages; `None` if the settings name the address.
@@ -31,7 +31,7 @@ pub struct PassedSockets {
 
 /// An error in the sockets that the service manager passed.
 #[derive(Debug, thiserror::Error)]
-pub enum PassedError {
+pub(crate) enum PassedError {
     /// An environment variable has an invalid value.
     #[error("cannot take the sockets that were passed: {name}={value}: {reason}")]
     Variable {
@@ -66,7 +66,7 @@ impl PassedSockets {
     ///
     /// Removes `LISTEN_PID` and `LISTEN_FDS` from the environment. Call it once, before the program starts threads or
     /// opens files.
-    pub fn take() -> Result<Self, PassedError> {
+    pub(crate) fn take() -> Result<Self, PassedError> {
         let variable = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         let variables = ListenVariables {
             pid: variable("LISTEN_PID"),
@@ -154,7 +154,7 @@ impl ListenVariables {
 
 /// A state that is reported to the service manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServiceState {
+pub(crate) enum ServiceState {
     /// The program accepts connections.
     Ready,
     /// The program is shutting down.
@@ -162,7 +162,7 @@ pub enum ServiceState {
 }
 
 /// Notifies the service manager that started this process if its unit has `Type=notify`.
-pub fn notify(state: ServiceState) {
+pub(crate) fn notify(state: ServiceState) {
     let Some(address) = std::env::var_os("NOTIFY_SOCKET") else { return };
     let word: &[u8] = match state {
         ServiceState::Ready => b"READY=1\n",

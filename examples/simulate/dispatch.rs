@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fingerpost::balancer::health::ProbeOutcome;
-use fingerpost::balancer::load_report::LoadReport;
-use fingerpost::balancer::policy::{
+use fingerpost::internals::estimate::Estimate;
+use fingerpost::internals::health::ProbeOutcome;
+use fingerpost::internals::load_report::LoadReport;
+use fingerpost::internals::policy::{
     self, BackendLoad, Candidate, LoadSlab, MonotonicClock, PickRequest, Picks, Policy, PolicyName,
     Timestamp, identity,
 };
-use fingerpost::balancer::ranking::estimate::Estimate;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;

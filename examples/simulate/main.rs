@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use dispatch::Contender;
-use fingerpost::balancer::policy::PolicyName;
+use fingerpost::internals::policy::PolicyName;
 use results::Row;
 use scenario::{Mix, Probes, Scenario, Sizes};
 

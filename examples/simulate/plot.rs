@@ -85,5 +85,5 @@ fn draw(
 }
 
 fn is_ours(contender: Contender) -> bool {
-    contender == Contender::Ours(fingerpost::balancer::policy::PolicyName::Adaptive)
+    contender == Contender::Ours(fingerpost::internals::policy::PolicyName::Adaptive)
 }

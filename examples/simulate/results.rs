@@ -63,7 +63,7 @@ impl Row {
 }
 
 /// The contender with all figures in its cells.
-const DETAILED: Contender = Contender::Ours(fingerpost::balancer::policy::PolicyName::Adaptive);
+const DETAILED: Contender = Contender::Ours(fingerpost::internals::policy::PolicyName::Adaptive);
 
 pub(crate) fn print_head(labels: &[&str]) {
     let name = |contender: Contender| {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fingerpost::http::transport::driver::{Script, drive};
+use fingerpost::internals::driver::{Script, drive};
 use libfuzzer_sys::fuzz_target;
 
 /// The time for a head, a close, and a reader that takes nothing, each with its tolerance.

@@ -1,7 +1,7 @@
 //! Any `Range` header, for a file of any length: parts are inside the file, apart from each other, and few.
 #![no_main]
 
-use fingerpost::file_server::range::{self, MOST_PARTS, RequestedRanges};
+use fingerpost::internals::range::{self, MOST_PARTS, RequestedRanges};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u64, &[u8])| {

@@ -1,7 +1,7 @@
 //! A request head in pieces: where it ends, and what is refused, must not depend on how it was cut.
 #![no_main]
 
-use fingerpost::http::transport::head::{HeadLimits, HeadScan, Scan};
+use fingerpost::internals::head::{HeadLimits, HeadScan, Scan};
 use libfuzzer_sys::fuzz_target;
 
 const LIMITS: HeadLimits = HeadLimits { line: 8 << 10, total: 64 << 10 };

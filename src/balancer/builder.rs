@@ -10,7 +10,7 @@ use super::backends::{Backend, list};
 use super::policy::PolicyName;
 use super::settings::{BalancerSettings, RawBalancerSettings};
 use super::{BackendSource, Balancer, BalancerFiles, StartError};
-use crate::settings::{self, Variables};
+use crate::settings;
 
 /// Settings of a [`Balancer`]. `config/default.toml` explains them and has their defaults. Configuration files and
 /// environment variables have no effect.
@@ -18,7 +18,7 @@ use crate::settings::{self, Variables};
 /// ```
 /// # use std::time::Duration;
 /// # use fingerpost::balancer::Balancer;
-/// # use fingerpost::balancer::policy::PolicyName;
+/// # use fingerpost::balancer::PolicyName;
 /// # actix_web::rt::System::new().block_on(async {
 /// let balancer = Balancer::builder()
 ///     .backend("mirror1.example:8080")
@@ -39,6 +39,13 @@ pub struct Builder {
     backends: String,
     list_file: Option<PathBuf>,
     changes: Vec<(&'static str, String)>,
+}
+
+impl Balancer {
+    /// A builder with the default settings.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
 }
 
 impl Builder {
@@ -104,7 +111,7 @@ impl Builder {
     /// # Panics
     /// Outside of an actix `System`; `#[actix_web::main]` creates one.
     pub fn start(self) -> Result<Balancer, StartError> {
-        let raw: RawBalancerSettings = settings::from_text("", Variables::Ignored, self.changes)?.balancer;
+        let raw: RawBalancerSettings = settings::section("balancer", self.changes)?;
         let settings = BalancerSettings::try_from(raw)?;
         let source = match self.list_file {
             Some(path) => BackendSource::File(Follower::open(path)?),

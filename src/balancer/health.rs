@@ -12,7 +12,7 @@
 //!
 //! Pure: time and randomness are arguments. [`fleet`] selects the candidates from the health of all backends.
 
-pub mod fleet;
+pub(crate) mod fleet;
 mod outcome;
 
 use std::fmt;
@@ -79,7 +79,7 @@ pub struct Health {
 
 /// The parts of a [`Health`] that survive a restart. Times are ages when it was stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RememberedHealth {
+pub(crate) struct RememberedHealth {
     state: State,
     age: Duration,
     failures: u32,
@@ -91,7 +91,7 @@ pub struct RememberedHealth {
 impl RememberedHealth {
     /// The health before the first probe of this run. Ages refer to `stored_at`.
     #[must_use]
-    pub fn restore(self, stored_at: Instant) -> Health {
+    pub(crate) fn restore(self, stored_at: Instant) -> Health {
         Health {
             state: self.state,
             failures: self.failures,
@@ -168,7 +168,7 @@ impl Health {
 
     /// The parts that survive a restart.
     #[must_use]
-    pub fn remember(&self, now: Instant) -> RememberedHealth {
+    pub(crate) fn remember(&self, now: Instant) -> RememberedHealth {
         RememberedHealth {
             state: self.state,
             age: now.saturating_duration_since(self.since),

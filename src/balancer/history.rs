@@ -9,14 +9,17 @@ use super::health::State;
 use super::wall_clock;
 
 /// The number of events that are kept for each backend.
-pub const MOST_EVENTS: usize = 100;
+pub(crate) const MOST_EVENTS: usize = 100;
+
+/// The number of events of all backends. In a list of more than 10 000 backends, each keeps fewer.
+const MOST_EVENTS_OF_ALL: usize = 1_000_000;
 
 /// The longest cause, in characters. It may contain text of a server.
 const LONGEST_CAUSE: usize = 300;
 
 /// A change of a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
+pub(crate) struct HistoryEvent {
     /// The time of the change.
     #[serde(with = "wall_clock")]
     pub time: SystemTime,
@@ -30,7 +33,7 @@ pub struct Event {
 /// The kinds of changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Change {
+pub(crate) enum Change {
     /// Probes changed the state.
     State {
         /// The previous state.
@@ -47,7 +50,7 @@ pub enum Change {
 
 /// The share of the observed time in which a backend was not down; `None` if it was not observed.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Availability {
+pub(crate) struct AvailabilityShares {
     /// Over the last 24 hours.
     pub day: Option<f64>,
     /// Over the last 7 days.
@@ -58,8 +61,8 @@ pub struct Availability {
 
 /// The history of one backend.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct History {
-    events: VecDeque<Event>,
+pub(crate) struct History {
+    events: VecDeque<HistoryEvent>,
     hours: Calendar<3600, 24>,
     days: Calendar<86_400, 30>,
     /// The time up to which the states are counted, in seconds since 1970.
@@ -70,20 +73,25 @@ pub struct History {
 impl History {
     /// The events, oldest first.
     #[must_use]
-    pub fn events(&self) -> impl DoubleEndedIterator<Item = &Event> {
+    pub(crate) fn events(&self) -> impl DoubleEndedIterator<Item = &HistoryEvent> {
         self.events.iter()
     }
 
-    /// Adds an event. Drops the oldest one beyond [`MOST_EVENTS`].
-    pub fn record(&mut self, time: SystemTime, change: Change, cause: &str) {
-        self.events.push_back(Event { time, change, cause: cause.chars().take(LONGEST_CAUSE).collect() });
-        while self.events.len() > MOST_EVENTS {
+    /// Adds an event. Drops the oldest one beyond the limit for one of `backends` backends.
+    pub(crate) fn record(&mut self, time: SystemTime, change: Change, cause: &str, backends: usize) {
+        let most = (MOST_EVENTS_OF_ALL / backends.max(1)).clamp(1, MOST_EVENTS);
+        self.events.push_back(HistoryEvent {
+            time,
+            change,
+            cause: cause.chars().take(LONGEST_CAUSE).collect(),
+        });
+        while self.events.len() > most {
             self.events.pop_front();
         }
     }
 
     /// Counts the time since the last call, in which the backend was in `state`. The first call only starts the count.
-    pub fn count(&mut self, state: State, now: SystemTime) {
+    pub(crate) fn count(&mut self, state: State, now: SystemTime) {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
         if let Some(from) = self.counted_until
             && state != State::Unknown
@@ -96,11 +104,11 @@ impl History {
 
     /// The availability at `now` of a backend that is in `state`.
     #[must_use]
-    pub fn availability(&self, state: State, now: SystemTime) -> Availability {
+    pub(crate) fn availability(&self, state: State, now: SystemTime) -> AvailabilityShares {
         let mut counted = self.clone();
         counted.count(state, now);
         let now = counted.counted_until.unwrap_or_default();
-        Availability {
+        AvailabilityShares {
             day: counted.hours.share(now, 24),
             week: counted.days.share(now, 7),
             month: counted.days.share(now, 30),
@@ -166,13 +174,13 @@ mod tests {
     #[test]
     fn the_availability_is_the_share_of_the_observed_time() {
         let mut history = History::default();
-        assert_eq!(history.availability(State::Up, at(0)), Availability::default());
+        assert_eq!(history.availability(State::Up, at(0)), AvailabilityShares::default());
         history.count(State::Unknown, at(0));
         history.count(State::Up, at(18));
         history.count(State::Down, at(24));
         let seen = history.availability(State::Suspect, at(48));
         // The last 24 hours, then 2 days of which 6 hours were down.
-        assert_eq!(seen, Availability { day: Some(1.0), week: Some(0.875), month: Some(0.875) });
+        assert_eq!(seen, AvailabilityShares { day: Some(1.0), week: Some(0.875), month: Some(0.875) });
         let later = history.availability(State::Suspect, at(24 * 40));
         assert_eq!(later.month, Some(1.0));
         assert!(history.availability(State::Up, at(3)).day.is_some());
@@ -192,11 +200,14 @@ mod tests {
         let mut history = History::default();
         for number in 0..150_u64 {
             let change = Change::State { from: State::Up, to: State::Down };
-            history.record(at(number), change, &"x".repeat(1000));
+            history.record(at(number), change, &"x".repeat(1000), 10_000);
         }
         assert_eq!(history.events().count(), MOST_EVENTS);
         assert_eq!(history.events().next().unwrap().time, at(50));
         assert_eq!(history.events().next().unwrap().cause.len(), LONGEST_CAUSE);
+        let change = Change::State { from: State::Up, to: State::Down };
+        history.record(at(150), change, "", 100_000);
+        assert_eq!(history.events().count(), 10);
         let text = serde_json::to_string(&history).unwrap();
         assert_eq!(serde_json::from_str::<History>(&text).unwrap(), history);
     }

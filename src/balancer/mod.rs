@@ -1,16 +1,5 @@
 //! The balancer: probes the backends, ranks them, and redirects each client to the best one.
 //!
-//! - [`backends`]: the list of backends, and its changes while the balancer runs.
-//! - `probe_manager`, [`probe`]: one `ProbeActor` for each backend of the list.
-//! - [`health`], [`history`], [`load_report`], [`ranking`]: `RankingActor` makes routing tables from probe results and load reports.
-//! - [`expectation`]: the content that probes expect.
-//! - [`orders`]: orders of operators, which override the list; [`state`]: the files that survive a restart.
-//! - [`webhook`][]: notifications of other programs.
-//! - [`policy`]: the choice of a backend from a table.
-//! - [`redirect`]: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
-//! - [`builder`]: a balancer in any actix program; [`program`]: `fingerpost balancer`, with listeners and signals.
-//! - [`admin`]: metrics, the status API, fault injection.
-//!
 //! # As a library
 //! A [`Balancer`] probes and ranks; [`Balancer::redirects`] is a service for any actix-web `App`:
 //!
@@ -33,6 +22,16 @@
 //! # });
 //! ```
 
+// The modules:
+// - `backends`: the list of backends, and its changes while the balancer runs.
+// - `probe_manager`, `probe`: one `ProbeActor` for each backend of the list.
+// - `health`, `ranking`: `RankingActor` makes routing tables from probe results and load reports.
+// - `expectation`: the content that probes expect.
+// - `policy`: the choice of a backend from a table.
+// - `redirect`: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
+// - `builder`: a balancer in any actix program; `program`: `fingerpost balancer`, with listeners and signals.
+// - `metrics`: the metrics. `admin`: their display, the status API, fault injection.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -44,52 +43,61 @@ use rand::rngs::SmallRng;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-pub mod admin;
-pub mod backends;
-pub mod builder;
-pub mod expectation;
-pub mod health;
-pub mod history;
-pub mod load_report;
-pub mod orders;
-pub mod policy;
-pub mod probe;
+pub(crate) mod admin;
+pub(crate) mod backends;
+mod builder;
+pub(crate) mod expectation;
+pub(crate) mod health;
+pub(crate) mod history;
+mod metrics;
+pub(crate) mod orders;
+#[allow(unreachable_pub, reason = "to be restricted with the next change of this module")]
+pub(crate) mod policy;
+pub(crate) mod probe;
 mod probe_manager;
-pub mod program;
-pub mod ranking;
-pub mod redirect;
-pub mod settings;
-pub mod state;
+pub(crate) mod program;
+pub(crate) mod ranking;
+pub(crate) mod redirect;
+pub(crate) mod settings;
+mod snapshot;
+pub(crate) mod state_folder;
 mod wall_clock;
-pub mod webhook;
+pub(crate) mod webhook;
 
 use crate::http::access_log::AccessLog;
 use crate::http::client::Resolver;
 use crate::http::pages::Pages;
-use crate::settings::SettingsError;
-use crate::supervision::{ActorKind, RestartPolicy, SupervisionFailure, Supervisor};
-use admin::metrics::BalancerMetrics;
-use admin::status::StatusReport;
+use crate::supervision::{ActorKind, RestartPolicy, Supervisor};
+use admin::collector::TableCollector;
 use backends::Backend;
-use backends::list::ListProblem;
-use backends::watch::{Follower, ListError};
-use builder::Builder;
-use health::HealthCheckConfig;
+use backends::watch::Follower;
+use metrics::BalancerMetrics;
 use orders::store::{Orders, OrdersChanged};
-use policy::{LoadSlab, PolicyName};
+use policy::LoadSlab;
 use probe::ProbePlan;
 use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
 use ranking::table::{BackendEntry, Member, RoutingTable};
 use ranking::{ListChanged, RankingActor, RankingPlan};
-use redirect::mount::Redirects;
+use redirect::BalancerState;
 use redirect::path_samples::PathSamples;
 use redirect::service::AnswerPlan;
 use settings::BalancerSettings;
-use state::{StateFolder, saving};
+use snapshot::saving;
+use state_folder::StateFolder;
 
 /// The interval of the search for orders whose time is over.
 const OVERDUE_INTERVAL: Duration = Duration::from_secs(1);
+
+pub use crate::settings::SettingsError;
+pub use crate::supervision::SupervisionFailure;
+pub use admin::status::{BackendStatus, StatusReport};
+pub use backends::list::ListProblem;
+pub use backends::watch::ListError;
+pub use builder::Builder;
+pub use orders::{Override, StandingOrder};
+pub use policy::PolicyName;
+pub use redirect::mount::{RedirectWorker, Redirects};
 
 /// An error at the start of a balancer.
 #[derive(Debug, thiserror::Error)]
@@ -145,34 +153,7 @@ pub(crate) struct BalancerFiles {
 /// It has no listener and handles no signal. See the [module](self) for an example.
 pub struct Balancer(Arc<BalancerState>);
 
-/// The state that the services of all workers share.
-pub(in crate::balancer) struct BalancerState {
-    answers: AnswerPlan,
-    policy: PolicyName,
-    /// Without the stretch of a long list.
-    health_check: HealthCheckConfig,
-    publisher: Arc<TablePublisher>,
-    orders: Arc<Orders>,
-    state: Option<Arc<StateFolder>>,
-    access_log: Option<AccessLog>,
-    supervisor: Supervisor,
-    metrics: Arc<BalancerMetrics>,
-    path_samples: PathSamples,
-    arbiter: Arbiter,
-}
-
-impl Drop for BalancerState {
-    fn drop(&mut self) {
-        self.arbiter.stop();
-    }
-}
-
 impl Balancer {
-    /// A builder with the default settings.
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
     /// Starts the actors. The first probes start at once, spread over time as the probe budget requires.
     pub(crate) fn start(
         settings: &BalancerSettings,
@@ -205,8 +186,11 @@ impl Balancer {
         );
         let mut metrics = BalancerMetrics::default();
         let publisher = Arc::new(TablePublisher::new(first, metrics.tables_lost.clone()));
-        let lost = access_log.as_ref().map(AccessLog::lost).unwrap_or_default();
-        metrics.observe(Arc::clone(&publisher), Arc::clone(&orders), lost, settings.metrics_backends);
+        let log_lines_lost = access_log.as_ref().map(AccessLog::lost).unwrap_or_default();
+        let collector = TableCollector::new(Arc::clone(&publisher), Arc::clone(&orders), log_lines_lost);
+        collector.register(&mut metrics, settings.metrics_backends);
+        let resolver = Resolver::default();
+        metrics.observe_lookups(resolver.refused());
         let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
         let ranking = RankingPlan {
             publisher: Arc::clone(&publisher),
@@ -222,7 +206,7 @@ impl Balancer {
             expectation: settings.probe_expect.clone(),
             interval: settings.health_check.interval,
             slots: Semaphore::new(settings.probe_concurrency),
-            resolver: Resolver::default(),
+            resolver,
             reports: metrics.reports.clone(),
             results_lost: metrics.results_lost.clone(),
         };

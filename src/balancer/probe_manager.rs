@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use actix::Addr;
 
-use crate::balancer::admin::metrics::SecondsGauge;
 use crate::balancer::backends::{Backend, BackendId};
+use crate::balancer::metrics::SecondsGauge;
 use crate::balancer::orders::OrderBook;
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::probe::{ProbeActor, ProbePlan};
@@ -51,7 +51,8 @@ impl ProbeManager {
 
     fn start(&self, backend: &Backend, backends: usize) -> Addr<ProbeActor> {
         let first_pause = self.budget.first_pause(backend.id(), backends);
-        let actor = ProbeActor::new(backend, Arc::clone(&self.plan), self.ranking.clone(), first_pause);
+        let actor =
+            ProbeActor::new(backend, Arc::clone(&self.plan), self.ranking.clone().into(), first_pause);
         self.supervisor.start(ActorKind::Probe, backend.id().as_str(), actor)
     }
 }

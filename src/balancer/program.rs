@@ -1,4 +1,4 @@
-//! `fingerpost balancer`: a [`Balancer`] with listeners, admin pages, signals and the service manager.
+//! The balancer of `fingerpost balancer` and `fingerpost up`: a [`Balancer`] with listeners and admin pages.
 
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -13,29 +13,20 @@ use super::admin::{self, Admin};
 use super::backends::watch::{Follower, ListError};
 use super::redirect::mount::RedirectWorker;
 use super::settings::BalancerSettings;
-use super::state::{StateError, StateFolder};
-use super::{BackendSource, Balancer, BalancerFiles, StartError};
-use crate::cli::BalancerArguments;
+use super::state_folder::{StateError, StateFolder};
+use super::{BackendSource, Balancer, BalancerFiles};
 use crate::http::access_log::{self, AccessLog, AccessLogError};
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::Pages;
-use crate::http::stop::{Interrupts, StopHandle};
+use crate::http::stop::StopHandle;
 use crate::http::transport::{FastPath, Limits, RefusalLog, Transport};
-use crate::open_files::{self, TooFewFiles};
-use crate::settings::SettingsError;
 use crate::supervision::SupervisionFailure;
-use crate::systemd::{PassedError, PassedSockets, ServiceState};
+use crate::systemd::{self, PassedSockets, ServiceState};
 use crate::telemetry::print_line;
 
 /// An error that prevents or ends a run of the program.
 #[derive(Debug, thiserror::Error)]
-pub enum BalancerError {
-    /// A setting is invalid.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// The balancer cannot start.
-    #[error(transparent)]
-    Start(#[from] StartError),
+pub(crate) enum BalancerError {
     /// The list cannot be read at the start.
     #[error(transparent)]
     List(#[from] ListError),
@@ -51,12 +42,6 @@ pub enum BalancerError {
     /// A port cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The service manager passed unusable sockets.
-    #[error(transparent)]
-    Passed(#[from] PassedError),
-    /// The limit of open files is too low.
-    #[error(transparent)]
-    TooFewFiles(#[from] TooFewFiles),
     /// A thread cannot be started, or a signal handler cannot be installed.
     #[error("cannot start the balancer")]
     System(#[from] std::io::Error),
@@ -65,26 +50,8 @@ pub enum BalancerError {
     Failed(#[from] SupervisionFailure),
 }
 
-/// Runs `fingerpost balancer` until a signal stops it.
-pub fn command(arguments: &BalancerArguments) -> Result<(), BalancerError> {
-    // Must be first: `take` changes the environment, and the passed descriptors must not be reused.
-    let passed = PassedSockets::take()?;
-    let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
-    let settings = BalancerSettings::try_from(raw.balancer)?;
-    let (grace, need) = (settings.shutdown_timeout, settings.open_files());
-    let program = Program::build(settings, passed)?;
-    open_files::provide(need)?;
-    actix::System::new().block_on(async {
-        let stop = StopHandle::default();
-        let interrupts = Interrupts::listen()?;
-        program.reopen_log_on_signal()?;
-        actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
-        program.run(BalancerAddresses::announce, stop).await
-    })
-}
-
 /// A balancer program with open ports and a list, ready to run.
-pub struct Program {
+pub(crate) struct Program {
     settings: BalancerSettings,
     bound: BalancerAddresses,
     listening: Listening,
@@ -96,7 +63,7 @@ pub struct Program {
 
 /// The addresses of a balancer program.
 #[derive(Debug, Clone)]
-pub struct BalancerAddresses {
+pub(crate) struct BalancerAddresses {
     /// The addresses for clients.
     pub clients: Vec<Address>,
     /// The address of the admin pages.
@@ -105,16 +72,16 @@ pub struct BalancerAddresses {
 
 impl BalancerAddresses {
     /// Prints the ready lines, for which scripts wait, and notifies the service manager.
-    pub fn announce(&self) {
+    pub(crate) fn announce(&self) {
         print_line(format_args!("Admin interface at http://{}/", self.admin));
         self.clients.iter().for_each(Address::announce);
-        crate::systemd::notify(ServiceState::Ready);
+        systemd::notify(ServiceState::Ready);
     }
 }
 
 impl Program {
     /// Reads the list and opens both ports. `passed` sockets replace the addresses of the settings.
-    pub fn build(settings: BalancerSettings, passed: PassedSockets) -> Result<Self, BalancerError> {
+    pub(crate) fn build(settings: BalancerSettings, passed: PassedSockets) -> Result<Self, BalancerError> {
         let follower = Follower::open(settings.servers.clone())?;
         let listening = Listening::open(passed.clients, &settings.listen)?;
         let (host, port) = &settings.admin;
@@ -136,14 +103,14 @@ impl Program {
 
     /// Opens the access log again at each SIGUSR1. Must be called even without a log, because the signal ends a process that
     /// does not handle it.
-    pub fn reopen_log_on_signal(&self) -> std::io::Result<()> {
+    pub(crate) fn reopen_log_on_signal(&self) -> std::io::Result<()> {
         access_log::reopen_on_signal(self.files.access_log.as_ref())
     }
 
     /// Probes, ranks and redirects until `stop` is triggered, then finishes unfinished answers.
     ///
     /// Calls `ready` once connections are accepted.
-    pub async fn run(
+    pub(crate) async fn run(
         self,
         ready: impl FnOnce(&BalancerAddresses),
         stop: StopHandle,
@@ -167,7 +134,7 @@ impl Program {
             ..Transport::default()
         };
         let redirects = balancer.redirects();
-        let serving = transport.serve_with_fast_path(listeners, move || {
+        let serving = transport.serve(listeners, move || {
             let worker = redirects.start_worker();
             let service = RedirectWorker(Rc::clone(&worker));
             // Not `App::service`: there, actix-web would answer a request for `*` itself.
@@ -177,7 +144,7 @@ impl Program {
             }));
             (map_config(app, |()| AppConfig::default()), Some(worker as Rc<dyn FastPath>))
         })?;
-        let admin = Admin::new(&balancer, access, settings.fault_injection);
+        let admin = Admin::new(&balancer.0, access, settings.fault_injection);
         let admin = admin::serve(admin_listener, admin, serving.connections())?;
         let admin_handle = admin.handle();
         actix::spawn(admin);

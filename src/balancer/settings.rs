@@ -9,23 +9,25 @@ use actix_http::Uri;
 use serde::Deserialize;
 use url::Url;
 
+use crate::balancer::admin::FaultInjection;
 use crate::balancer::expectation::{Expectation, NotAnExpectation};
 use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::redirect::answer::RedirectStatus;
 use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
+use crate::balancer::redirect::service::RetryRouting;
 use crate::balancer::webhook::Webhook;
 use crate::http::access_log::Format;
 use crate::http::listener::ListenAddress;
+use crate::http::transport::REFUSED_AT_ONCE;
 use crate::open_files::{Need, SettingsOrigin};
 use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 
 /// The keys of `[balancer]`; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml documents each key")]
-pub struct RawBalancerSettings {
+pub(crate) struct RawBalancerSettings {
     pub servers: PathBuf,
     pub host: String,
     pub port: u16,
@@ -67,18 +69,9 @@ pub struct RawBalancerSettings {
     pub fault_injection: bool,
 }
 
-/// The target of a client that requests the same file again after 1 to 60 s.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RetryRouting {
-    /// Another server, because the first one probably failed.
-    OtherBackend,
-    /// Any server that the policy chooses; under `hash`, the same one.
-    AnyBackend,
-}
-
 /// Validated settings of a balancer.
 #[derive(Debug, Clone)]
-pub struct BalancerSettings {
+pub(crate) struct BalancerSettings {
     /// The list of servers.
     pub servers: PathBuf,
     /// The address for clients.
@@ -129,15 +122,6 @@ pub struct BalancerSettings {
     pub trusted_proxies: TrustedProxies,
     /// Whether a request to the admin listener may make an actor panic.
     pub fault_injection: FaultInjection,
-}
-
-/// Whether a request may inject a fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FaultInjection {
-    /// The default.
-    Forbidden,
-    /// For tests and drills.
-    Allowed,
 }
 
 /// The shortest probe interval. With shorter ones, a probe measures mainly the scheduler.
@@ -241,12 +225,14 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
 impl BalancerSettings {
     /// The need of open files: one for each connection and probe.
     #[must_use]
-    pub fn open_files(&self) -> Need {
-        let is_default = settings::defaults().is_some_and(|defaults| {
+    pub(crate) fn open_files(&self) -> Need {
+        let defaults = settings::section("balancer", Vec::new());
+        let is_default = defaults.is_ok_and(|defaults: RawBalancerSettings| {
             (self.max_connections, self.probe_concurrency)
-                == (defaults.balancer.max_connections, defaults.balancer.probe_concurrency)
+                == (defaults.max_connections, defaults.probe_concurrency)
         });
-        let most = (self.max_connections as u64).saturating_add(self.probe_concurrency as u64);
+        let connections = self.max_connections.saturating_add(REFUSED_AT_ONCE);
+        let most = (connections as u64).saturating_add(self.probe_concurrency as u64);
         Need::new(self.workers, most, if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set })
     }
 }
@@ -273,10 +259,11 @@ fn is_probe_path(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::load;
 
     fn with_probe_path(path: &str) -> Result<BalancerSettings, SettingsError> {
-        load(None, vec![("balancer.probe_path", path.to_owned())]).unwrap().balancer.try_into()
+        let raw: RawBalancerSettings =
+            settings::section("balancer", vec![("balancer.probe_path", path.to_owned())]).unwrap();
+        raw.try_into()
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::health::fleet::Mode;
 use super::ranking::publisher::TablePublisher;
 use super::ranking::table::RoutingTable;
 use super::wall_clock;
-use crate::http::client::{Request, Transport, TransportSettings};
+use crate::http::client::{HttpClient, Request, TransportSettings};
 use crate::telemetry::chain;
 
 /// The interval at which the latest table is judged.
@@ -34,7 +34,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The receiver of notifications, and the rule for them.
 #[derive(Debug, Clone)]
-pub struct Webhook {
+pub(crate) struct Webhook {
     /// Receives a POST with JSON for each notification.
     pub url: Url,
     /// A backend that is down for a shorter time is not notified.
@@ -43,7 +43,7 @@ pub struct Webhook {
 
 /// The body of a notification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Notification {
+pub(crate) struct Notification {
     event: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     backend: Option<String>,
@@ -114,7 +114,7 @@ impl Notifier {
 }
 
 /// Notifies the receiver of every event. Must run on an arbiter, because the HTTP client starts local tasks.
-pub async fn notify(webhook: Webhook, publisher: Arc<TablePublisher>) {
+pub(crate) async fn notify(webhook: Webhook, publisher: Arc<TablePublisher>) {
     let (sender, receiver) = mpsc::channel(WAITING);
     actix_rt::spawn(deliver(webhook.url, receiver));
     let mut notifier = Notifier::default();
@@ -130,14 +130,14 @@ pub async fn notify(webhook: Webhook, publisher: Arc<TablePublisher>) {
 }
 
 async fn deliver(url: Url, mut notifications: mpsc::Receiver<Notification>) {
-    let transport =
-        Transport::new(TransportSettings { connect_timeout: TIMEOUT, ..TransportSettings::default() });
+    let client =
+        HttpClient::new(TransportSettings { connect_timeout: TIMEOUT, ..TransportSettings::default() });
     while let Some(notification) = notifications.recv().await {
         // It holds text only, so serialization cannot fail.
         let body = serde_json::to_vec(&notification).unwrap_or_default();
         let request = Request::post_json(url.clone(), body);
         for attempt in 0..ATTEMPTS {
-            let answer = tokio::time::timeout(TIMEOUT, transport.send(&request)).await;
+            let answer = tokio::time::timeout(TIMEOUT, client.send(&request)).await;
             let reason = match answer {
                 Ok(Ok(answer)) if (200..300).contains(&answer.head.status) => break,
                 Ok(Ok(answer)) => format!("it answered with status {}", answer.head.status),

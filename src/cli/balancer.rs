@@ -23,7 +23,7 @@ const BALANCING: &str = "Balancing";
 /// Flags of `fingerpost balancer`; each overrides the key of the same name under `[balancer]`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct BalancerArguments {
+pub(crate) struct BalancerArguments {
     /// List of servers, one host:port a line [default: balancer_server_list.txt]
     #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING)]
     pub servers: Option<PathBuf>,
@@ -49,7 +49,7 @@ const POLICIES: [&str; 6] = ["adaptive", "ranked", "two-choices", "round-robin",
 
 /// The flags for the way of balancing.
 #[derive(Debug, Clone, Args)]
-pub struct BalancingArguments {
+pub(crate) struct BalancingArguments {
     /// Address of status page and metrics [default: 127.0.0.1:0]
     #[arg(long, value_name = "ADDR", help_heading = LISTENING)]
     pub admin: Option<String>,
@@ -79,7 +79,7 @@ pub struct BalancingArguments {
 impl BalancerArguments {
     /// The settings that these flags override.
     #[must_use]
-    pub fn overrides(&self) -> Vec<Override> {
+    pub(crate) fn overrides(&self) -> Vec<Override> {
         let mut list = self.balancing.overrides();
         list.extend(overrides! {
             "balancer.servers" => path(self.servers.as_ref()),
@@ -97,7 +97,7 @@ impl BalancerArguments {
 impl BalancingArguments {
     /// The settings that these flags override.
     #[must_use]
-    pub fn overrides(&self) -> Vec<Override> {
+    pub(crate) fn overrides(&self) -> Vec<Override> {
         overrides! {
             "balancer.admin" => self.admin,
             "balancer.admin_token" => path(self.admin_token.as_ref()),

@@ -20,7 +20,7 @@ Exit codes: 0 no problem, 1 at least one problem, 2 wrong flags";
 /// Flags of `fingerpost check`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct CheckArguments {
+pub(crate) struct CheckArguments {
     /// balancer or server [default: the programs in --config, or with a list or folder here]
     #[arg(value_enum, value_name = "PROGRAM", hide_possible_values = true)]
     pub program: Option<CheckedProgram>,
@@ -34,7 +34,7 @@ pub struct CheckArguments {
 
 /// A program that reads settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum CheckedProgram {
+pub(crate) enum CheckedProgram {
     /// `fingerpost balancer`
     Balancer,
     /// `fingerpost server`
@@ -44,7 +44,7 @@ pub enum CheckedProgram {
 impl CheckArguments {
     /// The settings that these flags override.
     #[must_use]
-    pub fn overrides(&self) -> Vec<Override> {
+    pub(crate) fn overrides(&self) -> Vec<Override> {
         overrides! {
             "balancer.servers" => path(self.servers.as_ref()),
         }

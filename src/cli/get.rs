@@ -30,7 +30,7 @@ Exit codes, those of curl (docs/download.md lists all):
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "a flag without a value is a bool until it is validated")]
-pub struct GetArguments {
+pub(crate) struct GetArguments {
     /// Address of the file, or a Metalink file (FILE.meta4)
     #[arg(value_name = "URL", required_unless_present = "input_file")]
     pub urls: Vec<String>,
@@ -146,7 +146,7 @@ pub struct GetArguments {
 
 /// Flags of curl whose effect `get` has anyway. They are accepted so that command lines written for curl work.
 #[derive(Debug, Clone, Args)]
-pub struct CurlArguments {
+pub(crate) struct CurlArguments {
     /// Redirects are followed in any case
     #[arg(short = 'L', long = "location", hide = true, action = ArgAction::Count)]
     location: u8,
@@ -163,7 +163,7 @@ pub struct CurlArguments {
 
 /// The form of the progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ProgressMode {
+pub(crate) enum ProgressMode {
     /// A bar for each file and a row for each server.
     Bar,
     /// A line every few seconds.

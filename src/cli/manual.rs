@@ -18,7 +18,7 @@ Exit codes: 0 success, 1 failure, 2 wrong flags";
 /// Flags of `fingerpost manual`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct ManualArguments {
+pub(crate) struct ManualArguments {
     /// Man page or completions
     #[arg(value_enum)]
     pub page: ManualPage,
@@ -28,7 +28,7 @@ pub struct ManualArguments {
 
 /// An error of `fingerpost manual` or `fingerpost help`.
 #[derive(Debug, thiserror::Error)]
-pub enum ManualError {
+pub(crate) enum ManualError {
     /// The command does not exist.
     #[error("unknown command {0}; `fingerpost --help` lists the commands")]
     UnknownCommand(String),
@@ -45,7 +45,7 @@ pub enum ManualError {
 
 /// An output of `fingerpost manual`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ManualPage {
+pub(crate) enum ManualPage {
     /// The man page, in roff.
     Man,
     /// Completions of bash.
@@ -58,7 +58,7 @@ pub enum ManualPage {
 
 impl ManualArguments {
     /// Writes the page to standard output.
-    pub fn print(&self) -> Result<(), ManualError> {
+    pub(crate) fn print(&self) -> Result<(), ManualError> {
         let mut command = super::Cli::command();
         // Copies the global flags into each command.
         command.build();

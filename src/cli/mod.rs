@@ -5,9 +5,10 @@
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, PossibleValuesParser, StringValueParser, TypedValueParser};
-use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::{settings, telemetry};
+use crate::settings;
+use crate::telemetry::{self, LogFormat};
 
 mod balancer;
 mod check;
@@ -18,17 +19,17 @@ mod server;
 mod status;
 mod up;
 
-pub use balancer::{BalancerArguments, BalancingArguments};
-pub use check::{CheckArguments, CheckedProgram};
-pub use get::{GetArguments, ProgressMode};
-pub use manual::{ManualArguments, ManualError};
-pub use orders::{
+pub(crate) use balancer::BalancerArguments;
+pub(crate) use check::{CheckArguments, CheckedProgram};
+pub(crate) use get::{GetArguments, ProgressMode};
+pub(crate) use manual::{ManualArguments, ManualError};
+pub(crate) use orders::{
     AdminArguments, DisableArguments, DrainArguments, EnableArguments, EventsArguments, ExplainArguments,
     OrderArguments, OrderedWeight, WeightArguments,
 };
-pub use server::ServerArguments;
-pub use status::StatusArguments;
-pub use up::UpArguments;
+pub(crate) use server::ServerArguments;
+pub(crate) use status::StatusArguments;
+pub(crate) use up::UpArguments;
 
 const GENERAL: &str = "General";
 
@@ -57,7 +58,7 @@ Logs go to standard error; --help-all shows --log-format and --log-level.";
     subcommand_required = true,
     arg_required_else_help = true
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Format and level of the log.
     #[command(flatten)]
     pub log: LogArguments,
@@ -71,7 +72,7 @@ pub struct Cli {
 
 /// Format and level of the log.
 #[derive(Debug, Clone, Args)]
-pub struct LogArguments {
+pub(crate) struct LogArguments {
     /// Format of log lines on standard error
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT", help_heading = GENERAL, hide_short_help = true)]
     pub log_format: LogFormat,
@@ -91,7 +92,7 @@ pub struct LogArguments {
 
 /// Help and version. The parser handles these flags itself, so the fields stay empty.
 #[derive(Debug, Clone, Args)]
-pub struct HelpArguments {
+pub(crate) struct HelpArguments {
     /// Print the usual flags, examples and exit codes
     #[arg(short, long, global = true, action = ArgAction::HelpShort, help_heading = GENERAL)]
     help: Option<bool>,
@@ -103,18 +104,9 @@ pub struct HelpArguments {
     version: Option<bool>,
 }
 
-/// The format of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// One line of text per event, coloured on a terminal.
-    Text,
-    /// One JSON object per event.
-    Json,
-}
-
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Start a balancer and three servers in one process, for a first look
     Up(UpArguments),
     /// Redirect each download to one server of a list
@@ -147,14 +139,14 @@ pub enum Command {
 
 /// Flags of `fingerpost help`.
 #[derive(Debug, Clone, Args)]
-pub struct CommandHelp {
+pub(crate) struct CommandHelp {
     /// The command, such as get [default: the program]
     command: Option<String>,
 }
 
 impl CommandHelp {
     /// Writes the help to standard output.
-    pub fn print(&self) -> Result<(), ManualError> {
+    pub(crate) fn print(&self) -> Result<(), ManualError> {
         let mut command = Cli::command();
         command.build();
         let text = match &self.command {
@@ -170,7 +162,7 @@ impl CommandHelp {
 
 /// The flag that names a configuration file.
 #[derive(Debug, Clone, Args)]
-pub struct ConfigArguments {
+pub(crate) struct ConfigArguments {
     /// Read settings from this TOML file; docs/configuration.md lists the keys
     #[arg(long, value_name = "FILE", help_heading = GENERAL)]
     pub config: Option<PathBuf>,
@@ -180,7 +172,7 @@ const LISTENING: &str = "Listening";
 
 /// The flags that name the address of a balancer or server.
 #[derive(Debug, Clone, Args)]
-pub struct ListenArguments {
+pub(crate) struct ListenArguments {
     /// Address to listen on [default: all, IPv4 and IPv6]
     #[arg(long, value_name = "H", help_heading = LISTENING)]
     pub host: Option<String>,

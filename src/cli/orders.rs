@@ -56,7 +56,7 @@ Exit codes: 0 success, 1 failure, 2 wrong flags";
 
 /// The flags that name a running balancer.
 #[derive(Debug, Clone, Args)]
-pub struct AdminArguments {
+pub(crate) struct AdminArguments {
     /// Admin address of the balancer [default: variable FINGERPOST_ADMIN, else the key balancer.admin]
     #[arg(long, value_name = "URL")]
     pub admin: Option<String>,
@@ -73,7 +73,7 @@ pub struct AdminArguments {
 
 /// The flags of every order.
 #[derive(Debug, Clone, Args)]
-pub struct OrderArguments {
+pub(crate) struct OrderArguments {
     /// Server as host:port or as the URL in the list, or zone=NAME for all servers of a zone
     #[arg(value_name = "BACKEND")]
     pub backend: String,
@@ -88,7 +88,7 @@ pub struct OrderArguments {
 /// Flags of `fingerpost drain`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = DRAIN_EXAMPLES)]
-pub struct DrainArguments {
+pub(crate) struct DrainArguments {
     /// The order.
     #[command(flatten)]
     pub order: OrderArguments,
@@ -103,7 +103,7 @@ pub struct DrainArguments {
 /// Flags of `fingerpost disable`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = DISABLE_EXAMPLES)]
-pub struct DisableArguments {
+pub(crate) struct DisableArguments {
     /// The order.
     #[command(flatten)]
     pub order: OrderArguments,
@@ -115,7 +115,7 @@ pub struct DisableArguments {
 /// Flags of `fingerpost enable`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = ENABLE_EXAMPLES)]
-pub struct EnableArguments {
+pub(crate) struct EnableArguments {
     /// The order.
     #[command(flatten)]
     pub order: OrderArguments,
@@ -124,7 +124,7 @@ pub struct EnableArguments {
 /// Flags of `fingerpost weight`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = WEIGHT_EXAMPLES)]
-pub struct WeightArguments {
+pub(crate) struct WeightArguments {
     /// The order.
     #[command(flatten)]
     pub order: OrderArguments,
@@ -138,7 +138,7 @@ pub struct WeightArguments {
 
 /// A weight in an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OrderedWeight {
+pub(crate) enum OrderedWeight {
     /// The one of the list.
     OfList,
     /// Another one.
@@ -156,7 +156,7 @@ fn weight(text: &str) -> Result<OrderedWeight, String> {
 /// Flags of `fingerpost explain`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXPLAIN_EXAMPLES)]
-pub struct ExplainArguments {
+pub(crate) struct ExplainArguments {
     /// URL or path that a client requests
     #[arg(value_name = "URL")]
     pub url: String,
@@ -171,7 +171,7 @@ pub struct ExplainArguments {
 /// Flags of `fingerpost events`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EVENTS_EXAMPLES)]
-pub struct EventsArguments {
+pub(crate) struct EventsArguments {
     /// Server as host:port or as the URL in the list [default: all]
     #[arg(value_name = "BACKEND")]
     pub backend: Option<String>,

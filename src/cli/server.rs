@@ -23,7 +23,7 @@ const CLIENTS: &str = "Clients";
 /// Flags of `fingerpost server`; each overrides the key of the same name under `[server]`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct ServerArguments {
+pub(crate) struct ServerArguments {
     /// Folder whose files are served [default: files]
     #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = FILES)]
     pub root: Option<PathBuf>,
@@ -65,7 +65,7 @@ pub struct ServerArguments {
 impl ServerArguments {
     /// The settings that these flags override.
     #[must_use]
-    pub fn overrides(&self) -> Vec<Override> {
+    pub(crate) fn overrides(&self) -> Vec<Override> {
         overrides! {
             "server.root" => path(self.root.as_ref()),
             "server.host" => self.listen.host,

@@ -15,7 +15,7 @@ Exit codes: 0 success, 1 failure, 2 wrong flags";
 /// Flags of `fingerpost status`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct StatusArguments {
+pub(crate) struct StatusArguments {
     /// Admin address that the balancer printed at its start, like --admin
     #[arg(value_name = "ADDR")]
     pub address: Option<String>,

@@ -17,13 +17,13 @@ Examples:
   fingerpost up --servers 5 --root /srv/files --port 8080
 
 Everything listens on 127.0.0.1. Ctrl-C ends it. Probes expect the content
-that plshelp.txt has at the start.
+of plshelp.txt.
 Exit codes: 0 stopped, 1 failure, 2 wrong flags";
 
 /// Flags of `fingerpost up`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct UpArguments {
+pub(crate) struct UpArguments {
     /// Number of servers, 1 to 64
     #[arg(long, value_name = "N", help_heading = SERVERS, default_value_t = 3, value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
     pub servers: usize,
@@ -44,7 +44,7 @@ pub struct UpArguments {
 impl UpArguments {
     /// The settings that these flags override.
     #[must_use]
-    pub fn overrides(&self) -> Vec<Override> {
+    pub(crate) fn overrides(&self) -> Vec<Override> {
         let mut list = self.balancing.overrides();
         list.extend(overrides! {
             "server.root" => path(self.root.as_ref()),

@@ -21,7 +21,7 @@ use super::reserved_paths::ReservedPaths;
 use super::settings::{Reports, Settings};
 use super::sink::GroupCommit;
 use crate::cli::ProgressMode;
-use crate::http::client::Transport;
+use crate::http::client::HttpClient;
 use crate::{open_files, telemetry};
 
 /// Maximum number of files that wait for the disk, beside the active downloads.
@@ -79,7 +79,7 @@ pub(super) async fn run(settings: Settings) -> GetCode {
     let parallelism = wanted.within(open_files::raised(wanted.descriptors(sources)), sources);
     let active = Rc::new(Cell::new(0));
     let context = Context {
-        transport: Transport::new(settings.transport.clone()),
+        transport: HttpClient::new(settings.transport.clone()),
         options: Rc::new(settings.options.clone()),
         limiter: settings.limit_rate.map(|rate| Rc::new(RefCell::new(RateLimiter::new(rate)))),
         group_commit: GroupCommit::new(settings.options.durability, parallelism.finishing),

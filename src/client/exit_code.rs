@@ -5,7 +5,7 @@ use std::process::ExitCode;
 /// Exit code of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum GetCode {
+pub(crate) enum GetCode {
     /// The file is complete under its final name.
     Complete = 0,
     /// The address, or the target of a redirect, has a scheme other than http and https.
@@ -55,7 +55,7 @@ pub enum GetCode {
 impl GetCode {
     /// The code as a number.
     #[must_use]
-    pub fn number(self) -> u8 {
+    pub(crate) fn number(self) -> u8 {
         self as u8
     }
 }

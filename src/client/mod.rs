@@ -43,7 +43,7 @@ pub(crate) const USER_AGENT: &str = concat!("fingerpost/", env!("CARGO_PKG_VERSI
 
 /// Runs `fingerpost get` and returns its exit code.
 #[must_use]
-pub fn command(arguments: &GetArguments) -> ExitCode {
+pub(crate) fn command(arguments: &GetArguments) -> ExitCode {
     match Settings::new(arguments) {
         Ok(settings) => {
             // Not dropped, because that would wait for a blocked write to a pipe without a reader.

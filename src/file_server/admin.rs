@@ -17,7 +17,7 @@ use crate::telemetry::exposition;
 /// - `GET /`: a page with the state and links, for people
 /// - `GET /metrics`: the metrics in the text format of Prometheus
 /// - `GET /healthz`: 200 while the server accepts downloads, 503 once it drains
-pub fn serve(
+pub(super) fn serve(
     listener: TcpListener,
     registry: Registry,
     phases: watch::Receiver<Phase>,

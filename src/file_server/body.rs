@@ -17,11 +17,11 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::file_state::FileState;
 use super::load::{Flight, InFlight};
 use super::metrics::FileServerCounters;
 use super::multipart::Piece;
 use super::range::FilePart;
-use super::root::FileState;
 use crate::http::transport::{Completion, FileGuard, Segment};
 
 /// Size of one read of a stream, in bytes.

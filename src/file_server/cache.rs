@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::store::{Content, FoundFile};
+use super::found_file::{Content, FoundFile};
 
 /// Upper estimate of the bytes that an entry needs in addition to its file: the path twice, headers, recorded heads,
 /// the maps.
@@ -15,7 +15,7 @@ const OVERHEAD: u64 = 2048;
 /// Files by path. If a new file does not fit, a clock hand evicts entries that were not requested since it passed
 /// them last (second chance, Corbató 1968).
 #[derive(Debug)]
-pub struct Cache {
+pub(super) struct Cache {
     limit: u64,
     bytes: u64,
     memfd_copies: usize,
@@ -50,7 +50,7 @@ fn size(path: &[u8], found: &FoundFile) -> u64 {
 impl Cache {
     /// An empty cache with a limit in bytes; with 0 it stores nothing.
     #[must_use]
-    pub fn new(limit: u64) -> Self {
+    pub(super) fn new(limit: u64) -> Self {
         Self {
             limit,
             bytes: 0,
@@ -63,14 +63,14 @@ impl Cache {
     }
 
     /// The file at `path`, and the time since it was last compared with the disk.
-    pub fn get(&mut self, path: &[u8], now: Instant) -> Option<(FoundFile, Duration)> {
+    pub(super) fn get(&mut self, path: &[u8], now: Instant) -> Option<(FoundFile, Duration)> {
         let entry = self.entry(path)?;
         entry.was_used.set(true);
         Some((entry.found.clone(), now.saturating_duration_since(entry.checked)))
     }
 
     /// Records that the file on the disk is still in the cached state.
-    pub fn confirm(&mut self, path: &[u8], now: Instant) -> Option<FoundFile> {
+    pub(super) fn confirm(&mut self, path: &[u8], now: Instant) -> Option<FoundFile> {
         let entry = self.entry(path)?;
         entry.checked = now;
         Some(entry.found.clone())
@@ -78,12 +78,12 @@ impl Cache {
 
     /// The number of files that are stored as [`Content::MemfdCopy`].
     #[must_use]
-    pub fn memfd_copies(&self) -> usize {
+    pub(super) fn memfd_copies(&self) -> usize {
         self.memfd_copies
     }
 
     /// Replaces the content of an entry by another representation of the same bytes.
-    pub fn keep_as(&mut self, path: &[u8], content: Content) {
+    pub(super) fn keep_as(&mut self, path: &[u8], content: Content) {
         let is_copy = matches!(content, Content::MemfdCopy(_));
         if let Some(entry) = self.entry(path) {
             let was_copy = matches!(entry.found.content, Content::MemfdCopy(_));
@@ -94,7 +94,7 @@ impl Cache {
 
     /// Stores a file in place of an older state of it, and evicts others until it fits. Returns the number of evicted
     /// files.
-    pub fn insert(&mut self, path: &[u8], found: FoundFile, now: Instant) -> u64 {
+    pub(super) fn insert(&mut self, path: &[u8], found: FoundFile, now: Instant) -> u64 {
         self.remove(path);
         let size = size(path, &found);
         if size > self.limit {
@@ -119,7 +119,7 @@ impl Cache {
     }
 
     /// Removes a file.
-    pub fn remove(&mut self, path: &[u8]) {
+    pub(super) fn remove(&mut self, path: &[u8]) {
         if let Some(place) = self.places.remove(path) {
             self.clear(place);
         }

@@ -24,6 +24,12 @@ pub(super) async fn drain(
         return;
     };
     transport.drain();
+    if let (Phase::Stopping(limit), downloads @ 1..) = (asked, load.in_flight()) {
+        let limit = humantime::format_duration(limit);
+        tracing::info!(
+            "waiting for {downloads} download(s), {limit} at most; a second signal or Ctrl-C ends at once"
+        );
+    }
     let began = Instant::now();
     let mut phase = asked;
     let mut is_accepting = true;

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 /// A content coding of precompressed files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coding {
+pub(super) enum Coding {
     /// RFC 7932.
     Brotli,
     /// RFC 8878.
@@ -15,11 +15,11 @@ pub enum Coding {
 
 impl Coding {
     /// All codings, in the order of the server's preference.
-    pub const ALL: [Self; 3] = [Self::Brotli, Self::Zstd, Self::Gzip];
+    pub(super) const ALL: [Self; 3] = [Self::Brotli, Self::Zstd, Self::Gzip];
 
     /// Its name in `Accept-Encoding` and `Content-Encoding`.
     #[must_use]
-    pub fn token(self) -> &'static str {
+    pub(super) fn token(self) -> &'static str {
         match self {
             Self::Brotli => "br",
             Self::Zstd => "zstd",
@@ -29,7 +29,7 @@ impl Coding {
 
     /// The file name extension of this coding, with its dot.
     #[must_use]
-    pub fn ending(self) -> &'static str {
+    pub(super) fn ending(self) -> &'static str {
         match self {
             Self::Brotli => ".br",
             Self::Zstd => ".zst",
@@ -50,7 +50,7 @@ pub(super) type Weight = u16;
 ///
 /// `fields` are the values of all `Accept-Encoding` lines. A coding must be listed; malformed members are ignored. A
 /// client that refuses the plain file gets it all the same if no other representation exists.
-pub fn wanted<'a>(fields: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = Coding> {
+pub(super) fn wanted<'a>(fields: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = Coding> {
     let mut weights = Coding::ALL.map(|coding| (None, coding));
     let (mut identity, mut others) = (None, None);
     for (name, weight) in fields.flat_map(|field| field.split(|byte| *byte == b',')).filter_map(parse) {

@@ -22,24 +22,26 @@ use tokio::time::Instant;
 
 use super::body::CountedBody;
 use super::digests::Digests;
+use super::file_state::OpenError;
+use super::found_file::FoundFile;
 use super::listing::Listings;
 use super::load::{Flight, Load};
 use super::metrics::FileServerCounters;
 use super::path::{self, FilePath, PathError, PathKind};
 use super::replay::DateLine;
-use super::root::{OpenError, Root};
+use super::root::Root;
 use super::sending::{self, FileAnswer};
 use super::stand_in::StandIn;
-use super::store::{FileStore, FoundFile};
+use super::store::FileStore;
 use super::variants::{Representation, Variants};
-use crate::http::access_log::AccessLog;
+use crate::http::access_log::{AccessLog, LogEntry};
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
 use crate::http::stop::Phase;
 use crate::http::transport::{OnEnd, Passage};
 
 /// The file that balancers fetch as their probe.
-pub const PROBE: &[u8] = b"plshelp.txt";
+pub(super) const PROBE: &[u8] = b"plshelp.txt";
 
 /// The file that is sent for its folder.
 const INDEX: &[u8] = b"index.html";
@@ -74,7 +76,7 @@ pub(super) struct FileServerState {
 }
 
 /// The file server's state on one HTTP worker.
-pub struct Files {
+pub(super) struct Files {
     pub(super) shared: Arc<FileServerState>,
     /// The files.
     pub(super) store: FileStore,
@@ -187,7 +189,8 @@ impl Files {
                 }
             };
         }
-        let line = self.log.as_ref().map(|log| (Rc::clone(log), log.begin(request.head(), answer.status())));
+        let line =
+            self.log.as_ref().map(|log| (Rc::clone(log), LogEntry::of(request.head(), answer.status())));
         if line.is_some() || memory.is_some() || !matches!(flight, Flight::None) {
             answer.extensions_mut().insert(OnEnd(Box::new(move |end| {
                 drop(memory);

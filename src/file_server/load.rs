@@ -9,15 +9,15 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::balancer::load_report::{LoadReport, MOST_COUNTED};
 use crate::http::transport::Completion;
+use crate::load_report::{LoadReport, MOST_COUNTED};
 
 /// Minimum time over which the byte rate is measured.
 const RATE_WINDOW: Duration = Duration::from_secs(1);
 
 /// The load of one file server. Counters start at 0 and never decrease unless documented otherwise.
 #[derive(Debug)]
-pub struct Load {
+pub(super) struct Load {
     started: Instant,
     boot: u64,
     in_flight: AtomicU32,
@@ -46,7 +46,7 @@ struct Rate {
 
 /// The kind of a request, as far as the load is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequestKind {
+pub(super) enum RequestKind {
     /// A request of a client.
     Client,
     /// A probe of a balancer. It does not count as load.
@@ -56,7 +56,7 @@ pub enum RequestKind {
 impl Load {
     /// A load without requests. `boot` identifies this run of the server.
     #[must_use]
-    pub fn new(boot: u64) -> Self {
+    pub(super) fn new(boot: u64) -> Self {
         Self {
             started: Instant::now(),
             boot: boot & MOST_COUNTED,
@@ -76,7 +76,7 @@ impl Load {
 
     /// Counts a request that is answered with a body of `body_bytes` bytes.
     #[must_use]
-    pub fn begin(self: &Arc<Self>, work: RequestKind, body_bytes: u64) -> InFlight {
+    pub(super) fn begin(self: &Arc<Self>, work: RequestKind, body_bytes: u64) -> InFlight {
         if work == RequestKind::Client && self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
             self.busy_since.store(self.micros(), Ordering::Relaxed);
         }
@@ -86,27 +86,27 @@ impl Load {
 
     /// The number of client requests that are being answered.
     #[must_use]
-    pub fn in_flight(&self) -> u32 {
+    pub(super) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Counts a request that waits for a read from a disk, until the result is dropped. The answer is not known
     /// before.
     #[must_use]
-    pub fn prepare(self: &Arc<Self>) -> Preparing {
+    pub(super) fn prepare(self: &Arc<Self>) -> Preparing {
         self.preparing.fetch_add(1, Ordering::Relaxed);
         Preparing(Arc::clone(self))
     }
 
     /// Whether no client request is being answered or waits for a disk.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         // The order matters: a request is counted as in flight before it stops being counted as in preparation.
         self.preparing.load(Ordering::Acquire) == 0 && self.in_flight() == 0
     }
 
     /// Waits until [`is_idle`](Self::is_idle) is true.
-    pub async fn idle(&self) {
+    pub(super) async fn idle(&self) {
         while !self.is_idle() {
             self.idle.notified().await;
         }
@@ -114,25 +114,25 @@ impl Load {
 
     /// Requests that were answered completely, probes included.
     #[must_use]
-    pub fn completed(&self) -> u64 {
+    pub(super) fn completed(&self) -> u64 {
         self.completed.load(Ordering::Relaxed)
     }
 
     /// Requests whose client disconnected or was disconnected before the end of the answer.
     #[must_use]
-    pub fn aborted(&self) -> u64 {
+    pub(super) fn aborted(&self) -> u64 {
         self.aborted.load(Ordering::Relaxed)
     }
 
     /// Bytes of bodies that were written to the kernel.
     #[must_use]
-    pub fn sent(&self) -> u64 {
+    pub(super) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
     /// The report for the answer to a probe. The probe itself is part of the counts.
     #[must_use]
-    pub fn report(&self) -> LoadReport {
+    pub(super) fn report(&self) -> LoadReport {
         let now = self.micros();
         let mut busy = self.busy.load(Ordering::Relaxed);
         let in_flight = self.in_flight();
@@ -176,7 +176,7 @@ impl Rate {
 
 /// Guard of a request that waits for a disk.
 #[derive(Debug)]
-pub struct Preparing(Arc<Load>);
+pub(super) struct Preparing(Arc<Load>);
 
 impl Drop for Preparing {
     fn drop(&mut self) {
@@ -188,7 +188,7 @@ impl Drop for Preparing {
 
 /// A request that is being answered. Dropping it without [`InFlight::complete`] counts it as aborted.
 #[derive(Debug)]
-pub struct InFlight {
+pub(super) struct InFlight {
     load: Arc<Load>,
     work: RequestKind,
     unsent: u64,
@@ -197,7 +197,7 @@ pub struct InFlight {
 
 impl InFlight {
     /// Counts bytes of the body that were written to the kernel.
-    pub fn sent(&mut self, bytes: u64) {
+    pub(super) fn sent(&mut self, bytes: u64) {
         let bytes = bytes.min(self.unsent);
         self.unsent -= bytes;
         self.load.promised.fetch_sub(bytes, Ordering::Relaxed);
@@ -205,7 +205,7 @@ impl InFlight {
     }
 
     /// Counts the request as answered completely.
-    pub fn complete(mut self) {
+    pub(super) fn complete(mut self) {
         self.sent(self.unsent);
         self.is_complete = true;
     }
@@ -213,7 +213,7 @@ impl InFlight {
 
 /// The load entry of an answer, until the answer ends.
 #[derive(Debug)]
-pub enum Flight {
+pub(super) enum Flight {
     /// The answer is a page, which is not counted.
     None,
     /// The answer is sent at once.
@@ -224,7 +224,7 @@ pub enum Flight {
 
 impl Flight {
     /// Counts the end of the answer.
-    pub fn end(self, completion: Completion) {
+    pub(super) fn end(self, completion: Completion) {
         let in_flight = match self {
             Self::None => None,
             Self::Own(in_flight) => Some(in_flight),

@@ -10,20 +10,20 @@ use std::os::unix::fs::FileExt as _;
 use bytes::Bytes;
 
 /// Minimum size of a file for a copy, in bytes: below it, the packet for the head costs more than copying the bytes.
-pub const SMALLEST: u64 = 64 << 10;
+pub(super) const SMALLEST: u64 = 64 << 10;
 
 /// Maximum number of copies of one worker; each has a descriptor.
-pub const MOST: usize = 256;
+pub(super) const MOST: usize = 256;
 
 /// Makes a copy of these bytes.
-pub fn of(bytes: &[u8]) -> io::Result<File> {
+pub(super) fn of(bytes: &[u8]) -> io::Result<File> {
     let file = File::from(create()?);
     file.write_all_at(bytes, 0)?;
     Ok(file)
 }
 
 /// Reads the `length` bytes of a copy.
-pub fn read(copy: &File, length: u64) -> io::Result<Bytes> {
+pub(super) fn read(copy: &File, length: u64) -> io::Result<Bytes> {
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
     copy.read_exact_at(&mut bytes, 0)?;
     Ok(bytes.into())

@@ -21,7 +21,7 @@ const STATUSES: [u16; 12] = [200, 206, 301, 304, 400, 403, 404, 412, 416, 500, 5
 /// The counters of one HTTP worker. Each worker writes its own, so that the request path shares no cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct FileServerCounters {
+pub(super) struct FileServerCounters {
     answers: [AtomicU64; STATUSES.len()],
     /// Files sent from memory without a look at the disk.
     pub cache_hits: AtomicU64,
@@ -43,7 +43,7 @@ pub struct FileServerCounters {
 
 impl FileServerCounters {
     /// Counts an answer with this status.
-    pub fn answered(&self, status: u16) {
+    pub(super) fn answered(&self, status: u16) {
         let at = STATUSES.iter().position(|known| *known == status);
         if let Some(counter) = at.and_then(|at| self.answers.get(at)) {
             counter.fetch_add(1, Relaxed);
@@ -53,7 +53,7 @@ impl FileServerCounters {
 
 /// All counters of a file server.
 #[derive(Debug, Clone)]
-pub struct Figures {
+pub(super) struct Figures {
     /// The counters of each worker.
     pub workers: Vec<Arc<FileServerCounters>>,
     /// The load.
@@ -69,7 +69,7 @@ pub struct Figures {
 impl Figures {
     /// A registry that reads these counters at each scrape.
     #[must_use]
-    pub fn registry(self) -> Registry {
+    pub(super) fn registry(self) -> Registry {
         let mut registry = Registry::with_prefix("fingerpost_server");
         admin::register(&mut registry, Arc::clone(&self.connections));
         registry.register_collector(Box::new(self));

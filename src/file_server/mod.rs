@@ -2,21 +2,23 @@
 //!
 //! It is a service of actix-web ([`FileService`]). `fingerpost server` mounts it on the transport of fingerpost;
 //! other programs mount it on a stock `HttpServer`. `actix_files::NamedFile` evaluates conditions and ranges.
-//!
-//! - [`service`]: the service, and its settings for other programs.
-//! - [`path`], [`root`], [`walk_beneath`]: parse a request path, and open the file beneath the root.
-//! - [`store`], [`cache`], [`memfd_copy`]: open files, and small files in memory; [`validators`], [`media`]: their
-//!   headers.
-//! - [`encoding`], [`variants`]: select a precompressed file in place of the plain one.
-//! - [`files`]: from a request to its file. [`sending`]: from a file to its answer. [`rewrite`] and [`range`]
-//!   translate our entity tag and multiple ranges for `NamedFile`, and [`stand_in`] gives it the properties of a file
-//!   in memory.
-//! - [`replay`]: the fast path, which repeats a recorded answer.
-//! - [`multipart`], [`body`]: response bodies.
-//! - [`listing`]: pages for folders without an index.
-//! - [`digests`]: the SHA-256 of every file, computed in the background.
-//! - [`load`]: the load report for balancers, and `drain`: the graceful stop.
-//! - [`metrics`], [`admin`]: the operator's view.
+
+// The modules:
+// - `service`: the service, and its settings for other programs.
+// - `path`, `root`, `walk_beneath`: parse a request path, and open the file beneath the root.
+// - `file_state`: the state of a file on the disk. `found_file`: a file that can be sent. `validators`, `media`: its
+//   headers.
+// - `store`, `cache`, `memfd_copy`: open files, and small files in memory.
+// - `encoding`, `variants`: select a precompressed file in place of the plain one.
+// - `files`: from a request to its file. `sending`: from a file to its answer. `rewrite` and `range`
+//   translate our entity tag and multiple ranges for `NamedFile`, and `stand_in` gives it the properties of a file
+//   in memory.
+// - `replay`, `recorded_heads`: the fast path, which repeats a recorded answer.
+// - `multipart`, `body`: response bodies.
+// - `listing`: pages for folders without an index.
+// - `digests`: the SHA-256 of every file, computed in the background.
+// - `load`: the load report for balancers, and `drain`: the graceful stop.
+// - `metrics`, `admin`: the operator's view.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -29,58 +31,56 @@ use actix_web::App;
 use actix_web::dev::AppConfig;
 use tokio::sync::Semaphore;
 
-pub mod admin;
+mod admin;
 mod body;
-pub mod cache;
-pub mod digests;
+mod cache;
+mod digests;
 mod drain;
-pub mod encoding;
-pub mod files;
+mod encoding;
+mod file_state;
+mod files;
+mod found_file;
 mod listing;
-pub mod load;
-pub mod media;
-pub mod memfd_copy;
-pub mod metrics;
-pub mod multipart;
-pub mod path;
-pub mod range;
+mod load;
+mod media;
+mod memfd_copy;
+mod metrics;
+mod multipart;
+mod path;
+pub(crate) mod range;
+mod recorded_heads;
 mod replay;
 mod rewrite;
-pub mod root;
+mod root;
 mod sending;
 mod service;
-pub mod settings;
+pub(crate) mod settings;
 mod stand_in;
-pub mod store;
-pub mod validators;
+mod store;
+mod validators;
 mod variants;
 mod walk_beneath;
 
-use crate::cli::ServerArguments;
 use crate::http::access_log::{self, AccessLog, AccessLogError};
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::{Pages, PagesError};
-use crate::http::stop::{Interrupts, StopHandle};
+use crate::http::stop::StopHandle;
 use crate::http::transport::{FastPath, RefusalLog, Transport};
-use crate::open_files::{self, TooFewFiles};
-use crate::settings::SettingsError;
-use crate::systemd::{PassedError, PassedSockets, ServiceState};
+use crate::systemd::{self, PassedSockets, ServiceState};
 use crate::telemetry::print_line;
 use digests::DigestService;
 use files::{FileServerState, Files};
 use load::Load;
 use metrics::{Figures, FileServerCounters};
-use root::{Root, RootError};
+use root::Root;
 use settings::ServerSettings;
 
+pub use root::RootError;
 pub use service::{FileService, FileServiceBuilder, FileWorkerService};
 
 /// Why a file server cannot start, or why it ended.
 #[derive(Debug, thiserror::Error)]
-pub enum ServerError {
-    /// The settings are invalid.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
+pub(crate) enum ServerError {
     /// The folder cannot be served.
     #[error(transparent)]
     Root(#[from] RootError),
@@ -90,9 +90,6 @@ pub enum ServerError {
     /// The address cannot be bound.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The service manager passed sockets that cannot be used.
-    #[error(transparent)]
-    Passed(#[from] PassedError),
     /// The access log cannot be written.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
@@ -105,51 +102,12 @@ pub enum ServerError {
         /// The error of the system.
         source: std::io::Error,
     },
-    /// The limit of open files is too low.
-    #[error(transparent)]
-    TooFewFiles(#[from] TooFewFiles),
     /// A thread could not be started, or a signal handler not be installed.
     #[error("cannot start the file server")]
     System(#[from] std::io::Error),
 }
 
-/// Runs `fingerpost server` until a stop is requested.
-pub fn command(arguments: &ServerArguments) -> Result<(), ServerError> {
-    // The sockets come first, because other code may open descriptors or start threads that read the environment.
-    let passed = PassedSockets::take()?;
-    let raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
-    let settings = ServerSettings::try_from(raw.server)?;
-    let (grace, need) = (settings.drain_timeout, settings.open_files());
-    let server = FileServer::build(settings, passed)?;
-    open_files::provide(need)?;
-    actix::System::new().block_on(async {
-        let stop = StopHandle::default();
-        let interrupts = Interrupts::listen()?;
-        server.reopen_log_on_signal()?;
-        actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
-        server.run(ServerAddresses::announce, stop).await
-    })
-}
-
 /// A file server that has bound its address and opened its folder. It answers requests once it runs.
-///
-/// ```
-/// use fingerpost::file_server::FileServer;
-/// use fingerpost::http::stop::StopHandle;
-/// use fingerpost::systemd::PassedSockets;
-///
-/// # let folder = tempfile::tempdir().unwrap();
-/// let mut raw = fingerpost::settings::load(None, Vec::new()).unwrap().server;
-/// # raw.root = folder.path().to_owned();
-/// raw.host = "127.0.0.1".to_owned();
-/// let server = FileServer::build(raw.try_into().unwrap(), PassedSockets::default()).unwrap();
-/// println!("will serve on {}", server.bound().clients[0]);
-/// # actix::System::new().block_on(async {
-/// let stop = StopHandle::default();
-/// stop.stop(std::time::Duration::ZERO); // From a signal, or from another task.
-/// server.run(|_| {}, stop).await.unwrap();
-/// # });
-/// ```
 pub struct FileServer {
     settings: ServerSettings,
     bound: ServerAddresses,
@@ -162,7 +120,7 @@ pub struct FileServer {
 
 /// The addresses of a file server.
 #[derive(Debug, Clone)]
-pub struct ServerAddresses {
+pub(crate) struct ServerAddresses {
     /// The listen addresses for clients.
     pub clients: Vec<Address>,
     /// The address of the admin listener, if there is one.
@@ -171,19 +129,19 @@ pub struct ServerAddresses {
 
 impl ServerAddresses {
     /// Prints the ready lines for scripts, and notifies the service manager.
-    pub fn announce(&self) {
+    pub(crate) fn announce(&self) {
         if let Some(admin) = self.admin {
             print_line(format_args!("Admin interface at http://{admin}/"));
         }
         self.clients.iter().for_each(Address::announce);
-        crate::systemd::notify(ServiceState::Ready);
+        systemd::notify(ServiceState::Ready);
     }
 }
 
 impl FileServer {
     /// Opens the folder, reads the error pages and binds the address. Sockets in `passed` take precedence over the
     /// settings.
-    pub fn build(settings: ServerSettings, passed: PassedSockets) -> Result<Self, ServerError> {
+    pub(crate) fn build(settings: ServerSettings, passed: PassedSockets) -> Result<Self, ServerError> {
         let root = Arc::new(Root::open(&settings.root)?);
         let pages = match &settings.pages {
             Some(folder) => Pages::load(folder)?,
@@ -207,7 +165,7 @@ impl FileServer {
     /// Returns every error with which [`build`](Self::build) would fail, without serving requests and without
     /// creating files.
     #[must_use]
-    pub fn check(settings: &ServerSettings) -> Vec<ServerError> {
+    pub(crate) fn check(settings: &ServerSettings) -> Vec<ServerError> {
         let mut errors = Vec::new();
         errors.extend(Root::open(&settings.root).err().map(ServerError::from));
         errors.extend(
@@ -235,13 +193,13 @@ impl FileServer {
 
     /// The addresses of this server.
     #[must_use]
-    pub fn bound(&self) -> &ServerAddresses {
+    pub(crate) fn bound(&self) -> &ServerAddresses {
         &self.bound
     }
 
     /// Opens the access log again at each SIGUSR1, which logrotate sends after a rename. Without an access log the
     /// signal is ignored; its default action would end the process.
-    pub fn reopen_log_on_signal(&self) -> std::io::Result<()> {
+    pub(crate) fn reopen_log_on_signal(&self) -> std::io::Result<()> {
         access_log::reopen_on_signal(self.log.as_ref())
     }
 
@@ -249,7 +207,7 @@ impl FileServer {
     /// stop allows.
     ///
     /// `ready` is called once connections are accepted.
-    pub async fn run(
+    pub(crate) async fn run(
         self,
         ready: impl FnOnce(&ServerAddresses),
         stop: StopHandle,
@@ -291,7 +249,7 @@ impl FileServer {
             next_worker: AtomicUsize::new(0),
             phases: Some(transport_stop.phases()),
         });
-        let serving = transport.serve_with_fast_path(listeners, move || {
+        let serving = transport.serve(listeners, move || {
             let files = FileService::new(Arc::clone(&shared));
             let replays: Rc<dyn FastPath> = Files::of_thread(&shared);
             let app = App::new().default_service(files);

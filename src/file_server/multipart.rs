@@ -10,7 +10,7 @@ use super::range::FilePart;
 
 /// A piece of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
+pub(super) enum Piece {
     /// Text between the parts of the file.
     Text(Bytes),
     /// A part of the file.
@@ -20,7 +20,7 @@ pub enum Piece {
 impl Piece {
     /// The length in bytes.
     #[must_use]
-    pub fn length(&self) -> u64 {
+    pub(super) fn length(&self) -> u64 {
         match self {
             Self::Text(text) => text.len() as u64,
             Self::File(part) => part.length(),
@@ -30,7 +30,7 @@ impl Piece {
 
 /// The content type and the pieces of an answer with these parts of a file of `length` bytes.
 #[must_use]
-pub fn pieces(parts: &[FilePart], media_type: &Mime, length: u64) -> (HeaderValue, VecDeque<Piece>) {
+pub(super) fn pieces(parts: &[FilePart], media_type: &Mime, length: u64) -> (HeaderValue, VecDeque<Piece>) {
     // 128 random bits: no file contains the boundary by chance, and the client cannot choose it.
     let boundary = format!("{:032x}", rand::random::<u128>());
     let mut pieces = VecDeque::with_capacity(2 * parts.len() + 1);
@@ -50,7 +50,7 @@ pub fn pieces(parts: &[FilePart], media_type: &Mime, length: u64) -> (HeaderValu
 
 /// Joins the pieces of a file that is in memory. A single part is not copied.
 #[must_use]
-pub fn gather(pieces: VecDeque<Piece>, file: &Bytes) -> Bytes {
+pub(super) fn gather(pieces: VecDeque<Piece>, file: &Bytes) -> Bytes {
     let slice = |part: FilePart| {
         let end = (part.end as usize).min(file.len());
         file.slice((part.start as usize).min(end)..end)

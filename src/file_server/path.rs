@@ -12,7 +12,7 @@ const PREFIX: &[u8] = b"files";
 
 /// A path below the root: `/`-separated, without a leading slash. No segment is empty or begins with a dot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FilePath<'a> {
+pub(super) struct FilePath<'a> {
     /// The bytes of the path; empty for the root itself.
     pub bytes: Cow<'a, [u8]>,
     /// Whether the path names a file or a folder.
@@ -21,7 +21,7 @@ pub struct FilePath<'a> {
 
 /// Whether a path names a file or a folder, according to its last character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PathKind {
+pub(super) enum PathKind {
     /// The path does not end in a slash.
     File,
     /// The path ends in a slash, or is the root.
@@ -30,7 +30,7 @@ pub enum PathKind {
 
 /// Why a path names no file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PathError {
+pub(super) enum PathError {
     /// The path is invalid: a broken escape, a NUL, no leading slash.
     Malformed,
     /// The path is valid and never served: a hidden name, a dot segment, or an encoded slash.
@@ -38,7 +38,7 @@ pub enum PathError {
 }
 
 /// Parses the path of a request target, without its query.
-pub fn parse(path: &str) -> Result<FilePath<'_>, PathError> {
+pub(super) fn parse(path: &str) -> Result<FilePath<'_>, PathError> {
     let path = merge_slashes(path);
     let rest = match &path {
         Cow::Borrowed(path) => Cow::Borrowed(below_root(path)?),
@@ -70,7 +70,7 @@ fn below_root(path: &str) -> Result<&[u8], PathError> {
 
 /// Replaces adjacent slashes by one. A `Location` made of the result cannot lead to another host, as `//host/` would.
 #[must_use]
-pub fn merge_slashes(path: &str) -> Cow<'_, str> {
+pub(super) fn merge_slashes(path: &str) -> Cow<'_, str> {
     if memchr::memmem::find(path.as_bytes(), b"//").is_none() {
         return Cow::Borrowed(path);
     }
@@ -88,7 +88,7 @@ pub fn merge_slashes(path: &str) -> Cow<'_, str> {
 
 /// Whether a file or folder of this name may be served. Names that begin with a dot are hidden.
 #[must_use]
-pub fn is_served_name(name: &[u8]) -> bool {
+pub(super) fn is_served_name(name: &[u8]) -> bool {
     name.first().is_some_and(|first| *first != b'.')
 }
 

@@ -18,7 +18,7 @@ pub struct FilePart {
 impl FilePart {
     /// The length in bytes.
     #[must_use]
-    pub fn length(self) -> u64 {
+    pub(crate) fn length(self) -> u64 {
         self.end.saturating_sub(self.start)
     }
 }

@@ -1,7 +1,7 @@
 //! The fast path: a plain request gets the head that actix-files made for an equal request before, and a body from
 //! memory.
 //!
-//! Recorded heads belong to one state of a file in the cache of one worker ([`Meta`](super::store::Meta)), so they
+//! Recorded heads belong to one state of a file in the cache of one worker ([`Meta`](super::found_file::Meta)), so they
 //! are as fresh as the file and are dropped with it. Only a plain GET is answered from them, or a revalidation with
 //! exactly the tag and the date of the recorded answer. All other requests, those for the probe file, and all
 //! requests of a server with an access log are answered by the service.
@@ -20,9 +20,10 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::files::{Files, PROBE, name_of};
+use super::found_file::Content;
 use super::load::{Flight, RequestKind};
 use super::path;
-use super::store::Content;
+use super::recorded_heads::{ReplayKey, ReplayQuestion, Replays, RepresentationKind};
 use super::variants::Representation;
 use crate::http::host::is_host;
 use crate::http::transport::{DirectBody, FastAnswer, FastPath, Offer, OnEnd, Passage, Segment};
@@ -48,35 +49,6 @@ const DECISIVE: [&str; 10] = [
     "upgrade",
 ];
 
-/// Identifies one of the answers for one state of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct ReplayKey {
-    asked: ReplayQuestion,
-    form: RepresentationKind,
-    has_digest: bool,
-}
-
-/// The question of a plain request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ReplayQuestion {
-    File,
-    /// Whether this entity tag is current.
-    Tag,
-    /// The same with a modification time, which is ignored if there is a tag.
-    TagAndDate,
-}
-
-/// The representation that is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RepresentationKind {
-    /// The plain file, which has no compressed form.
-    Only,
-    /// The plain file, which has compressed forms.
-    Plain,
-    /// A compressed form.
-    Encoded,
-}
-
 impl ReplayKey {
     fn new(asked: ReplayQuestion, representation: &Representation<'_>) -> Self {
         let form = match (&representation.encoded, representation.varies) {
@@ -89,15 +61,7 @@ impl ReplayKey {
     }
 }
 
-/// Heads of answers without their last header line, `Date`: at most one for each [`ReplayKey`].
-#[derive(Debug, Default)]
-pub(super) struct Replays(RefCell<Vec<(ReplayKey, Bytes)>>);
-
 impl Replays {
-    fn find(&self, key: ReplayKey) -> Option<Bytes> {
-        self.0.borrow().iter().find(|(own, _)| *own == key).map(|(_, head)| head.clone())
-    }
-
     /// Records the head of an answer, if [`ReplayRequest`] recognises the request.
     pub(super) fn record(
         &self,
@@ -136,7 +100,7 @@ impl Replays {
         let key = ReplayKey::new(asked, representation);
         if self.find(key).is_none() {
             let length = (asked == ReplayQuestion::File).then_some(length);
-            self.0.borrow_mut().push((key, head_of(answer.status(), length, answer.headers())));
+            self.insert(key, head_of(answer.status(), length, answer.headers()));
         }
     }
 }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use rustix::fs::{self, FileType, Mode, OFlags};
+use rustix::fs::{self, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::file_state::{FileState, OpenError};
 use super::walk_beneath;
 
 /// Interval between two checks of the path of the root.
@@ -19,7 +20,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The served directory. It is held open, and only the path below it is resolved for a request. [`Root::refresh`]
 /// opens it again after it was replaced, mounted over or removed.
 #[derive(Debug)]
-pub struct Root {
+pub(super) struct Root {
     path: PathBuf,
     /// `None` while no directory can be opened at the path.
     directory: ArcSwapOption<Directory>,
@@ -53,7 +54,7 @@ pub struct RootError {
 
 /// Result of [`Root::refresh`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refreshed {
+pub(super) enum Refreshed {
     /// The directory is the one that was open before, or is still missing.
     Unchanged,
     /// Another directory is at the path, and is served from now on.
@@ -66,135 +67,11 @@ pub enum Refreshed {
 
 /// Whether a call may wait for a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BlockingIo {
+pub(super) enum BlockingIo {
     /// The call may not wait: for threads that serve connections.
     Forbidden,
     /// The call may wait.
     Allowed,
-}
-
-/// Why a file cannot be opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    /// The file does not exist or cannot be served, such as a device or a link out of the root.
-    #[error("no such file")]
-    Missing,
-    /// The path leads to a folder.
-    #[error("a folder")]
-    Folder,
-    /// The server may not read the file.
-    #[error("permission denied")]
-    Forbidden,
-    /// The call would have to wait for a disk.
-    #[error("not in memory")]
-    WouldBlock,
-    /// The served directory is missing.
-    #[error("the served directory is gone")]
-    RootGone,
-    /// The system has no descriptor or memory left.
-    #[error("out of descriptors or memory: {0}")]
-    Exhausted(Errno),
-    /// The disk or the file system failed.
-    #[error("cannot read: {0}")]
-    Failed(Errno),
-}
-
-impl From<Errno> for OpenError {
-    fn from(errno: Errno) -> Self {
-        match errno {
-            Errno::ACCESS | Errno::PERM => Self::Forbidden,
-            Errno::AGAIN => Self::WouldBlock,
-            Errno::MFILE | Errno::NFILE | Errno::NOMEM => Self::Exhausted(errno),
-            // Missing, a file in place of a folder, a link out of the root or in a circle, a name that is invalid on
-            // this file system, a socket, or a device without a driver.
-            Errno::NOENT
-            | Errno::NOTDIR
-            | Errno::XDEV
-            | Errno::LOOP
-            | Errno::NAMETOOLONG
-            | Errno::INVAL
-            | Errno::ILSEQ
-            | Errno::NXIO
-            | Errno::NODEV => Self::Missing,
-            // A network file system without its server fails with one of about a dozen other errors, although the
-            // files exist.
-            _ => Self::Failed(errno),
-        }
-    }
-}
-
-/// One state of one file. Two equal states have the same bytes, as far as an open file shows it. New or removed links
-/// to the file do not change its state.
-#[derive(Debug, Clone, Copy)]
-pub struct FileState {
-    /// The length in bytes.
-    pub length: u64,
-    /// The time of the last modification.
-    pub modified: Time,
-    inode: u64,
-    device: u64,
-    changed: Time,
-}
-
-impl PartialEq for FileState {
-    fn eq(&self, other: &Self) -> bool {
-        let of = |state: &Self| (state.length, state.modified, state.inode, state.device);
-        of(self) == of(other)
-    }
-}
-
-impl Eq for FileState {}
-
-/// A time of the file system: seconds since 1970, and nanoseconds.
-pub type Time = (i64, u32);
-
-/// Properties that must be unchanged for known bytes of a file to be valid, even after a restart. The time of the
-/// last status change (ctime) is part of it, because many programs set the time of the last modification.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
-    /// The length in bytes.
-    pub length: u64,
-    /// The time of the last modification.
-    pub modified: Time,
-    /// The time of the last status change (ctime).
-    pub changed: Time,
-}
-
-impl FileState {
-    /// The current state of an open file.
-    pub fn of(file: &File) -> Result<Self, OpenError> {
-        let stat = fs::fstat(file)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => {}
-            FileType::Directory => return Err(OpenError::Folder),
-            _ => return Err(OpenError::Missing),
-        }
-        Ok(Self {
-            length: u64::try_from(stat.st_size).unwrap_or(0),
-            modified: (stat.st_mtime, stat.st_mtime_nsec as u32),
-            inode: stat.st_ino,
-            device: stat.st_dev,
-            changed: (stat.st_ctime, stat.st_ctime_nsec as u32),
-        })
-    }
-
-    /// The state of bytes that are part of the program and never change.
-    #[must_use]
-    pub fn embedded(length: u64) -> Self {
-        Self { length, modified: (0, 0), inode: 0, device: 0, changed: (0, 0) }
-    }
-
-    /// The device and the inode, which identify the file on this machine.
-    #[must_use]
-    pub fn file(&self) -> (u64, u64) {
-        (self.device, self.inode)
-    }
-
-    /// The properties that are stored beside a digest of the file.
-    #[must_use]
-    pub fn stamp(&self) -> Stamp {
-        Stamp { length: self.length, modified: self.modified, changed: self.changed }
-    }
 }
 
 /// Does not wait for the other end of a FIFO or for a device, and is not inherited by child processes.
@@ -202,23 +79,17 @@ const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEX
 
 impl Root {
     /// Opens the directory.
-    pub fn open(path: &Path) -> Result<Self, RootError> {
+    pub(super) fn open(path: &Path) -> Result<Self, RootError> {
         let directory =
             Directory::open(path).map_err(|source| RootError { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), directory: ArcSwapOption::from_pointee(directory) })
-    }
-
-    /// The path of the directory.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Compares the open directory with the one at its path, and opens the latter if they differ. May wait for a
     /// disk.
     ///
     /// The number of an inode is not used again while the inode is open, so equal numbers mean the same directory.
-    pub fn refresh(&self) -> Refreshed {
+    pub(super) fn refresh(&self) -> Refreshed {
         let open = self.directory.load();
         let found = fs::stat(&self.path);
         if let (Some(open), Ok(stat)) = (&*open, &found)
@@ -242,14 +113,14 @@ impl Root {
     }
 
     /// Opens a regular file below the directory. `path` is relative and has no dot segments.
-    pub fn file(&self, path: &[u8], blocking_io: BlockingIo) -> Result<(File, FileState), OpenError> {
+    pub(super) fn file(&self, path: &[u8], blocking_io: BlockingIo) -> Result<(File, FileState), OpenError> {
         let file = File::from(self.beneath(path, FLAGS, blocking_io)?);
         let identity = FileState::of(&file)?;
         Ok((file, identity))
     }
 
     /// Opens a directory below the root, or the root itself if `path` is empty.
-    pub fn folder(&self, path: &[u8]) -> Result<fs::Dir, OpenError> {
+    pub(super) fn folder(&self, path: &[u8]) -> Result<fs::Dir, OpenError> {
         let path = if path.is_empty() { b"." } else { path };
         let folder =
             self.beneath(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, BlockingIo::Allowed)?;
@@ -268,7 +139,7 @@ fn is_shortage(error: &io::Error) -> bool {
 
 /// Starts a thread that calls [`Root::refresh`] at intervals until the owner of the root drops it. It is not a task
 /// of a pool, because a check may block with its file system, and the end of the process must not wait for it.
-pub fn keep_fresh(root: &Arc<Root>) -> io::Result<()> {
+pub(super) fn keep_fresh(root: &Arc<Root>) -> io::Result<()> {
     let root = Arc::downgrade(root);
     let check = move || {
         while let Some(root) = root.upgrade() {
@@ -359,8 +230,8 @@ mod tests {
     #[test]
     fn only_regular_files_beneath_the_root_can_be_opened() {
         let (_folder, root) = tree();
-        symlink("sub/b.txt", root.path().join("inside")).unwrap();
-        rustix::fs::mkfifoat(rustix::fs::CWD, root.path().join("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
+        symlink("sub/b.txt", root.path.join("inside")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, root.path.join("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
         for (path, expected) in [
             (&b"a.txt"[..], Ok(5)),
             (b"inside", Ok(5)),

@@ -20,17 +20,17 @@ use rustix::io::Errno;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::{self, GuardedFile, HeadBody};
+use super::file_state::{FileState, OpenError};
 use super::files::{Files, PROBE};
+use super::found_file::{Content, FoundFile};
 use super::load::{Flight, RequestKind};
 use super::memfd_copy;
 use super::multipart::{self, Piece};
 use super::range::FilePart;
 use super::rewrite::Rewritten;
-use super::root::{FileState, OpenError};
-use super::store::{Content, FoundFile};
 use super::variants::Representation;
-use crate::balancer::load_report;
 use crate::http::transport::{DirectBody, FileGuard, Passage};
+use crate::load_report;
 
 const LOAD_REPORT: HeaderName = HeaderName::from_static(load_report::HEADER);
 

@@ -12,15 +12,14 @@ use super::digests::DigestPlan;
 use super::memfd_copy;
 use crate::http::access_log::Format;
 use crate::http::listener::ListenAddress;
-use crate::http::transport::{Limits, Passage};
+use crate::http::transport::{Limits, Passage, REFUSED_AT_ONCE};
 use crate::open_files::{Need, SettingsOrigin};
 use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 
 /// The keys of `[server]` as read; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml has one comment for each key, and is their one source")]
-pub struct RawServerSettings {
+pub(crate) struct RawServerSettings {
     pub root: PathBuf,
     pub host: String,
     pub port: u16,
@@ -54,7 +53,7 @@ pub struct RawServerSettings {
 
 /// Validated settings of a file server.
 #[derive(Debug, Clone)]
-pub struct ServerSettings {
+pub(crate) struct ServerSettings {
     /// The folder whose files are served.
     pub root: PathBuf,
     /// The listen address.
@@ -166,14 +165,16 @@ impl ServerSettings {
     /// The need for descriptors: a download of a large file has two, and each walk, digest and in-memory copy of a
     /// frequently requested file has one or more.
     #[must_use]
-    pub fn open_files(&self) -> Need {
+    pub(crate) fn open_files(&self) -> Need {
         let digests = if self.digests.is_some() { DIGEST_FILES } else { 0 };
         let copies = if self.passage == Passage::Kernel { memfd_copy::MOST * self.workers } else { 0 };
         let downloads = (self.limits.connections as u64).saturating_mul(2);
-        let is_default = settings::defaults()
-            .is_some_and(|defaults| self.limits.connections == defaults.server.max_connections);
+        let is_default = settings::section("server", Vec::new())
+            .is_ok_and(|defaults: RawServerSettings| self.limits.connections == defaults.max_connections);
         let origin = if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set };
-        Need::new(self.workers, downloads.saturating_add(digests).saturating_add(copies as u64), origin)
+        let refused = REFUSED_AT_ONCE as u64;
+        let most = [digests, copies as u64, refused].into_iter().fold(downloads, u64::saturating_add);
+        Need::new(self.workers, most, origin)
     }
 }
 
@@ -198,13 +199,13 @@ mod tests {
     use super::*;
 
     fn load(key: &'static str, value: &str) -> Result<ServerSettings, SettingsError> {
-        crate::settings::load(None, vec![(key, value.to_owned())])?.server.try_into()
+        settings::section::<RawServerSettings>("server", vec![(key, value.to_owned())])?.try_into()
     }
 
     #[test]
     fn the_defaults_are_valid() {
-        let settings: ServerSettings =
-            crate::settings::load(None, Vec::new()).unwrap().server.try_into().unwrap();
+        let raw: RawServerSettings = settings::section("server", Vec::new()).unwrap();
+        let settings: ServerSettings = raw.try_into().unwrap();
         assert_eq!(settings.cache_bytes, 64 << 20);
         assert!(settings.workers > 0 && settings.pages.is_none() && settings.cache_control.is_none());
     }

@@ -4,12 +4,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use actix_http::header::HeaderValue;
-use actix_web::mime::Mime;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, Shared};
@@ -18,80 +16,28 @@ use tokio::time::Instant;
 
 use super::cache::Cache;
 use super::digests;
-use super::media;
+use super::file_state::{FileState, OpenError};
+use super::found_file::{Content, FoundFile, Meta};
 use super::memfd_copy;
 use super::metrics::FileServerCounters;
-use super::replay::Replays;
-use super::root::{BlockingIo, FileState, OpenError, Root, Stamp};
-use super::validators::Validators;
+use super::root::{BlockingIo, Root};
 use crate::http::nowait::{self, NowaitRead};
 use crate::http::transport::Passage;
 
 /// Maximum size of a file that is sent from memory, in bytes.
-pub const SMALL: u64 = 128 << 10;
+pub(super) const SMALL: u64 = 128 << 10;
 
 /// A file in memory is compared with the disk if the last comparison is older. This bounds the age of an answer.
-pub const FRESH: Duration = Duration::from_secs(1);
-
-/// The metadata of one state of a file, computed once for each worker.
-#[derive(Debug)]
-pub struct Meta {
-    /// The state of the file.
-    pub identity: FileState,
-    /// The entity tag and the modification date.
-    pub validators: Validators,
-    /// The content type.
-    pub media_type: Mime,
-    /// The `Repr-Digest`, once it is known.
-    pub digest: OnceLock<HeaderValue>,
-    /// Whether the digest was requested from the thread that computes it.
-    pub is_digest_requested: AtomicBool,
-    /// Recorded heads of answers.
-    pub(super) replays: Replays,
-}
-
-impl Meta {
-    fn new(path: &[u8], identity: FileState) -> Self {
-        let Stamp { length, modified, changed } = identity.stamp();
-        Self {
-            identity,
-            validators: Validators::new(modified, changed, length, SystemTime::now()),
-            media_type: media::media_type(path),
-            digest: OnceLock::new(),
-            is_digest_requested: AtomicBool::new(false),
-            replays: Replays::default(),
-        }
-    }
-}
-
-/// A file that can be sent.
-#[derive(Debug, Clone)]
-pub struct FoundFile {
-    /// The metadata.
-    pub meta: Rc<Meta>,
-    /// The bytes.
-    pub content: Content,
-}
+pub(super) const FRESH: Duration = Duration::from_secs(1);
 
 impl FoundFile {
     /// A file whose bytes are part of the program.
     #[must_use]
-    pub fn embedded(name: &[u8], bytes: Bytes) -> Self {
+    pub(super) fn embedded(name: &[u8], bytes: Bytes) -> Self {
         let identity = FileState::embedded(bytes.len() as u64);
         let meta = Meta { digest: digests::header_of(&bytes).into(), ..Meta::new(name, identity) };
         Self { meta: Rc::new(meta), content: Content::Memory(bytes) }
     }
-}
-
-/// The bytes of a file.
-#[derive(Debug, Clone)]
-pub enum Content {
-    /// All bytes, in memory.
-    Memory(Bytes),
-    /// All bytes, in a memfd.
-    MemfdCopy(Arc<File>),
-    /// An open file.
-    File(Arc<File>),
 }
 
 /// The result of opening a file.
@@ -107,7 +53,7 @@ type Loading = Shared<LocalBoxFuture<'static, Result<Loaded, OpenError>>>;
 
 /// Returns files by path: small files from memory if they were compared with the disk a moment ago, others from the
 /// disk.
-pub struct FileStore {
+pub(super) struct FileStore {
     root: Arc<Root>,
     cache: RefCell<Cache>,
     counters: Arc<FileServerCounters>,
@@ -119,7 +65,7 @@ pub struct FileStore {
 impl FileStore {
     /// A store whose cache holds at most `cache_bytes` bytes.
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         root: Arc<Root>,
         cache_bytes: u64,
         passage: Passage,
@@ -130,13 +76,13 @@ impl FileStore {
     }
 
     /// The file, if it is available without waiting for a disk; [`OpenError::WouldBlock`] otherwise.
-    pub fn get(&self, path: &[u8], now: Instant) -> Result<FoundFile, OpenError> {
+    pub(super) fn get(&self, path: &[u8], now: Instant) -> Result<FoundFile, OpenError> {
         let cached = self.cache.borrow_mut().get(path, now);
         self.get_known(path, cached, now)
     }
 
     /// The file from memory. `None` if it is not cached, or if the comparison with the disk is due and would wait.
-    pub fn get_cached(&self, path: &[u8], now: Instant) -> Option<FoundFile> {
+    pub(super) fn get_cached(&self, path: &[u8], now: Instant) -> Option<FoundFile> {
         let cached = self.cache.borrow_mut().get(path, now)?;
         self.get_known(path, Some(cached), now).ok()
     }
@@ -179,7 +125,7 @@ impl FileStore {
     }
 
     /// The file, opened by a thread that may wait for a disk.
-    pub async fn read(&self, path: &[u8]) -> Result<FoundFile, OpenError> {
+    pub(super) async fn read(&self, path: &[u8]) -> Result<FoundFile, OpenError> {
         let loading = self.loading.borrow().get(path).cloned();
         let (loading, forget) = match loading {
             Some(loading) => (loading, None),

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use actix_http::header::HeaderValue;
 
-use super::root::Time;
+use super::file_state::Time;
 
 /// Minimum age at which the modification time in seconds identifies a version.
 const SETTLED: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ const LAST_SECOND: i64 = 253_402_300_799;
 
 /// The validators of one version of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Validators {
+pub(super) struct Validators {
     /// The entity tag: `"<mtime>-<length>"` as in nginx, or `"<mtime>-<length>-<ctime>"`, with the prefix `W/` if the
     /// tag is weak. Numbers are hexadecimal, ctime is in nanoseconds.
     pub etag: HeaderValue,
@@ -45,7 +45,7 @@ pub struct Validators {
 impl Validators {
     /// The validators of a file with these times and this length, at the time `now`.
     #[must_use]
-    pub fn new(modified: Time, changed: Time, length: u64, now: SystemTime) -> Self {
+    pub(super) fn new(modified: Time, changed: Time, length: u64, now: SystemTime) -> Self {
         let seconds = modified.0;
         let is_dated = seconds > 1;
         let is_settled = age(modified, now).is_some_and(|age| age >= SETTLED);
@@ -71,7 +71,7 @@ impl Validators {
 
     /// The validators of the file in a content coding: the tag ends in `-<coding>`.
     #[must_use]
-    pub fn with_suffix(&self, suffix: &str) -> Self {
+    pub(super) fn with_suffix(&self, suffix: &str) -> Self {
         let tag = String::from_utf8_lossy(self.etag.as_bytes());
         let etag = visible(format!("{}-{suffix}\"", tag.trim_end_matches('"')));
         Self { etag, ..self.clone() }
@@ -79,13 +79,13 @@ impl Validators {
 
     /// Whether an entity tag of a request matches in the strong comparison: equal, and both strong.
     #[must_use]
-    pub fn matches_strongly(&self, tag: &[u8]) -> bool {
+    pub(super) fn matches_strongly(&self, tag: &[u8]) -> bool {
         tag == self.etag.as_bytes() && !tag.starts_with(b"W/")
     }
 
     /// Whether an entity tag of a request matches in the weak comparison.
     #[must_use]
-    pub fn matches_weakly(&self, tag: &[u8]) -> bool {
+    pub(super) fn matches_weakly(&self, tag: &[u8]) -> bool {
         opaque(tag) == opaque(self.etag.as_bytes())
     }
 }
@@ -112,7 +112,7 @@ fn nanoseconds((seconds, nanoseconds): Time) -> i128 {
 /// Whether `sibling` is older than `original`, compared with the lower precision of both. Programs that copy a time
 /// may truncate it to seconds, milliseconds, microseconds or 100 ns.
 #[must_use]
-pub fn is_older(sibling: Time, original: Time) -> bool {
+pub(super) fn is_older(sibling: Time, original: Time) -> bool {
     let precision = precision(sibling).max(precision(original));
     let rounded = |time| nanoseconds(time).div_euclid(precision);
     rounded(sibling) < rounded(original)

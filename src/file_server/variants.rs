@@ -10,9 +10,11 @@ use actix_web::mime::Mime;
 use tokio::time::Instant;
 
 use super::encoding::{self, Coding};
+use super::file_state::OpenError;
+use super::found_file::FoundFile;
 use super::metrics::FileServerCounters;
-use super::root::{BlockingIo, OpenError, Root};
-use super::store::{FRESH, FileStore, FoundFile};
+use super::root::{BlockingIo, Root};
+use super::store::{FRESH, FileStore};
 use super::validators::{self, Validators};
 
 /// Maximum number of lookups that one worker remembers.

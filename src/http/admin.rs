@@ -33,7 +33,7 @@ type Metrics = dyn Fn() -> String + Send + Sync;
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves `/metrics` and the pages that `pages` adds on `listener`.
-pub fn serve(
+pub(crate) fn serve(
     listener: TcpListener,
     metrics: impl Fn() -> String + Send + Sync + 'static,
     pages: impl Fn(&mut ServiceConfig) + Send + Clone + 'static,
@@ -64,14 +64,14 @@ pub fn serve(
 
 /// The route of a page that a browser may request with GET or HEAD.
 #[must_use]
-pub fn page_route() -> Route {
+pub(crate) fn page_route() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 /// A page of `program` for people, with links and style only: no scripts and no requests to other hosts. A browser
 /// reloads it every five seconds. `content` is HTML; text from outside must be escaped.
 #[must_use]
-pub fn page(program: &str, style: &str, content: &str) -> HttpResponse {
+pub(crate) fn page(program: &str, style: &str, content: &str) -> HttpResponse {
     let title = format!("fingerpost {program}");
     let heading = format!("<b>fingerpost</b> {program}");
     let page =
@@ -105,7 +105,7 @@ async fn show_metrics(metrics: Data<Metrics>) -> HttpResponse {
 }
 
 /// Registers the metrics that both programs have: those of their connections, and the panics of the process.
-pub fn register(registry: &mut Registry, connections: Arc<Connections>) {
+pub(crate) fn register(registry: &mut Registry, connections: Arc<Connections>) {
     registry.register_collector(Box::new(Common { connections }));
 }
 

@@ -15,9 +15,9 @@ mod holder;
 mod system;
 mod unix;
 
-pub use holder::PortHolder;
+pub(crate) use holder::PortHolder;
 pub(super) use system::watch;
-pub use unix::SocketFile;
+pub(crate) use unix::SocketFile;
 
 /// Maximum number of connections that the kernel queues. It is larger than the 1024 of actix, so that a burst is not
 /// refused.
@@ -25,7 +25,7 @@ const BACKLOG: i32 = 4096;
 
 /// Why a program cannot listen on an address or path.
 #[derive(Debug, thiserror::Error)]
-pub enum ListenError {
+pub(crate) enum ListenError {
     /// The host is neither an address nor a name that resolves to one.
     #[error("cannot listen on {host:?}: it is not an address of this machine")]
     Host {
@@ -115,7 +115,7 @@ fn in_use(holder: Option<&PortHolder>) -> String {
 
 /// A listening socket.
 #[derive(Debug)]
-pub enum Listener {
+pub(crate) enum Listener {
     /// On a TCP address.
     Tcp(TcpListener),
     /// On a Unix socket.
@@ -168,7 +168,7 @@ impl Listener {
 
 /// The address of a listening socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
+pub(crate) enum Address {
     /// An address of this machine.
     Tcp(SocketAddr),
     /// The path of a Unix socket; empty for a socket without a path.
@@ -177,7 +177,7 @@ pub enum Address {
 
 impl Address {
     /// Prints the ready line that scripts wait for.
-    pub fn announce(&self) {
+    pub(crate) fn announce(&self) {
         match self {
             Self::Tcp(address) => print_line(format_args!("{READY} port {}", address.port())),
             Self::Unix(_) => print_line(format_args!("{READY} {self}")),
@@ -198,7 +198,7 @@ impl fmt::Display for Address {
 
 /// The configured listen address of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ListenAddress {
+pub(crate) enum ListenAddress {
     /// A TCP address.
     Address {
         /// The host; `"::"` means all addresses.
@@ -218,7 +218,12 @@ pub enum ListenAddress {
 impl ListenAddress {
     /// A Unix socket if `unix_socket` is not empty, otherwise the host and port. The mode is octal; the error is the
     /// reason for the user.
-    pub fn new(host: String, port: u16, unix_socket: PathBuf, mode: &str) -> Result<Self, &'static str> {
+    pub(crate) fn new(
+        host: String,
+        port: u16,
+        unix_socket: PathBuf,
+        mode: &str,
+    ) -> Result<Self, &'static str> {
         let parsed = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777);
         let mode = parsed.ok_or("it must be the octal mode of a file, such as 660")?;
         Ok(if unix_socket.as_os_str().is_empty() {
@@ -231,7 +236,7 @@ impl ListenAddress {
 
 impl ListenAddress {
     /// Checks that a program could listen here, without a change to the system. A free port needs no check.
-    pub fn check(&self) -> Result<(), ListenError> {
+    pub(crate) fn check(&self) -> Result<(), ListenError> {
         match self {
             Self::Address { host, port } => listen(host, *port).map(drop),
             Self::UnixSocket { path, .. } => unix::check(path),
@@ -256,7 +261,7 @@ impl fmt::Display for ListenAddress {
 
 /// The listening sockets of a program.
 #[derive(Debug)]
-pub struct Listening {
+pub(crate) struct Listening {
     /// The sockets.
     pub listeners: Vec<Listener>,
     /// The address of each socket.
@@ -267,7 +272,7 @@ pub struct Listening {
 
 impl Listening {
     /// Takes the sockets that were passed, or listens on `place` if there are none.
-    pub fn open(passed: Vec<Listener>, place: &ListenAddress) -> Result<Self, ListenError> {
+    pub(crate) fn open(passed: Vec<Listener>, place: &ListenAddress) -> Result<Self, ListenError> {
         let (listeners, file) = match place {
             _ if !passed.is_empty() => (passed, None),
             ListenAddress::Address { host, port } => (vec![listen(host, *port)?.into()], None),
@@ -285,7 +290,7 @@ impl Listening {
 /// A listening, non-blocking socket on `host`; port 0 asks for a free one.
 ///
 /// `"::"` means all addresses, IPv4 and IPv6, or IPv4 only on a machine without IPv6.
-pub fn listen(host: &str, port: u16) -> Result<TcpListener, ListenError> {
+pub(crate) fn listen(host: &str, port: u16) -> Result<TcpListener, ListenError> {
     let bare = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host);
     let address = (bare, port)
         .to_socket_addrs()

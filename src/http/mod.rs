@@ -1,13 +1,16 @@
 //! HTTP for all parts of the program: the client, and for balancer and file server the listeners, connections, syntax
 //! of `Host`, error pages, access log, graceful stop and admin pages.
 
-pub mod access_log;
-pub mod admin;
+pub(crate) mod access_log;
+pub(crate) mod admin;
 pub mod client;
-pub mod host;
-pub mod listener;
+pub(crate) mod host;
+pub(crate) mod listener;
 pub(crate) mod nowait;
-pub mod pages;
-pub mod stop;
-pub mod tls;
-pub mod transport;
+pub(crate) mod pages;
+pub(crate) mod stop;
+pub(crate) mod tls;
+#[allow(unreachable_pub, reason = "to be restricted with the next change of this module")]
+pub(crate) mod transport;
+
+pub use pages::{Pages, PagesError};

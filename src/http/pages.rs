@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use actix_http::StatusCode;
-//! use fingerpost::http::pages::Pages;
+//! use fingerpost::http::Pages;
 //!
 //! let pages = Pages::built_in();
 //! let answer = pages.answer(StatusCode::SERVICE_UNAVAILABLE);
@@ -153,7 +153,7 @@ impl Pages {
 
     /// The page of an error. A status without a page gets that of 500, or of 400 if it is below 500.
     #[must_use]
-    pub fn html(&self, status: StatusCode) -> Bytes {
+    pub(crate) fn html(&self, status: StatusCode) -> Bytes {
         self.find(status).map(|page| page.html.clone()).unwrap_or_default()
     }
 
@@ -166,14 +166,14 @@ impl Pages {
     }
 
     /// Appends the page of a redirect to `location`, which must be visible ASCII.
-    pub fn put_redirect(&self, status: StatusCode, location: &[u8], html: &mut BytesMut) {
+    pub(crate) fn put_redirect(&self, status: StatusCode, location: &[u8], html: &mut BytesMut) {
         let Some((last, pieces)) = self.find(status).and_then(|page| page.pieces.split_last()) else {
             return;
         };
         html.reserve(
             last.len() + pieces.iter().map(|piece| piece.len() + location.len() + 16).sum::<usize>(),
         );
-        let is_plain = find_special(location).is_none();
+        let is_plain = !has_special(location);
         for piece in pieces {
             html.extend_from_slice(piece);
             if is_plain {
@@ -205,36 +205,31 @@ impl Pages {
 }
 
 /// Appends text, and escapes the characters with a meaning in HTML, quotes included.
-pub fn escape(text: &str, html: &mut BytesMut) {
+pub(crate) fn escape(text: &str, html: &mut BytesMut) {
     escape_bytes(text.as_bytes(), html);
 }
 
 fn escape_bytes(text: &[u8], html: &mut BytesMut) {
-    let mut rest = text;
-    while let Some(at) = find_special(rest) {
-        html.extend_from_slice(rest.get(..at).unwrap_or_default());
-        html.extend_from_slice(match rest.get(at) {
-            Some(b'&') => b"&amp;",
-            Some(b'<') => b"&lt;",
-            Some(b'>') => b"&gt;",
-            Some(b'"') => b"&quot;",
-            _ => b"&#39;",
+    for byte in text {
+        html.extend_from_slice(match byte {
+            b'&' => b"&amp;",
+            b'<' => b"&lt;",
+            b'>' => b"&gt;",
+            b'"' => b"&quot;",
+            b'\'' => b"&#39;",
+            byte => std::slice::from_ref(byte),
         });
-        rest = rest.get(at + 1..).unwrap_or_default();
     }
-    html.extend_from_slice(rest);
 }
 
-/// The position of the first character with a meaning in HTML.
-fn find_special(text: &[u8]) -> Option<usize> {
-    let mark = memchr::memchr3(b'&', b'<', b'>', text);
-    let before = text.get(..mark.unwrap_or(text.len())).unwrap_or_default();
-    memchr::memchr2(b'"', b'\'', before).or(mark)
+/// Whether text has a character with a meaning in HTML.
+fn has_special(text: &[u8]) -> bool {
+    memchr::memchr3(b'&', b'<', b'>', text).or_else(|| memchr::memchr2(b'"', b'\'', text)).is_some()
 }
 
 /// The content of a page in the common look. All fields are HTML; text from outside must be escaped.
 #[derive(Debug, Clone, Copy)]
-pub struct Dress<'a> {
+pub(crate) struct Dress<'a> {
     /// The title of the browser window.
     pub title: &'a [u8],
     /// CSS rules in addition to the common ones.
@@ -247,7 +242,7 @@ pub struct Dress<'a> {
 
 /// A page of the common look.
 #[must_use]
-pub fn dress(dress: &Dress<'_>) -> Bytes {
+pub(crate) fn dress(dress: &Dress<'_>) -> Bytes {
     let Dress { title, style, heading, content } = *dress;
     let length = TEMPLATE.len() + title.len() + style.len() + heading.len() + content.len();
     let mut html = BytesMut::with_capacity(length);

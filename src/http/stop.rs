@@ -9,12 +9,9 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::systemd::ServiceState;
-use crate::telemetry::print_line;
-
 /// The state of a server with respect to a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// The server serves requests.
     Running,
     /// The server still accepts connections, closes each after its current answer, and refuses probes.
@@ -27,7 +24,7 @@ pub enum Phase {
 ///
 /// A phase never goes back, and a second [`StopHandle::stop`] with a shorter time takes effect.
 #[derive(Debug, Clone)]
-pub struct StopHandle(watch::Sender<Phase>);
+pub(crate) struct StopHandle(watch::Sender<Phase>);
 
 impl Default for StopHandle {
     fn default() -> Self {
@@ -37,7 +34,7 @@ impl Default for StopHandle {
 
 impl StopHandle {
     /// Begins to drain: connections close after their current answer, while new ones are still accepted.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.0.send_if_modified(|phase| {
             let changed = *phase == Phase::Running;
             if changed {
@@ -49,7 +46,7 @@ impl StopHandle {
 
     /// Stops: no connection is accepted any more, and current answers have `grace` to finish. With zero they end at
     /// once.
-    pub fn stop(&self, grace: Duration) {
+    pub(crate) fn stop(&self, grace: Duration) {
         self.0.send_if_modified(|phase| {
             let changed = !matches!(*phase, Phase::Stopping(earlier) if earlier <= grace);
             if changed {
@@ -61,14 +58,14 @@ impl StopHandle {
 
     /// A receiver of the current phase and its changes.
     #[must_use]
-    pub fn phases(&self) -> watch::Receiver<Phase> {
+    pub(crate) fn phases(&self) -> watch::Receiver<Phase> {
         self.0.subscribe()
     }
 }
 
 /// The signals that end a program: SIGINT (Ctrl-C), SIGTERM, and SIGHUP after the terminal was closed.
 #[derive(Debug)]
-pub struct Interrupts {
+pub(crate) struct Interrupts {
     signals: Vec<Signal>,
     hangups: Signal,
     on_hangup: OnHangup,
@@ -79,13 +76,13 @@ impl Interrupts {
     ///
     /// SIGHUP ends a service only if the service had a terminal at its start and the terminal is closed. Any other
     /// SIGHUP is a request to reload, which other code handles.
-    pub fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         let had_terminal = !hangup_is_ignored() && has_terminal();
         Self::with(if had_terminal { OnHangup::EndWithoutTerminal } else { OnHangup::Stay })
     }
 
     /// The same for a program that is only used from a terminal and has nothing to reload: SIGHUP always ends it.
-    pub fn of_terminal() -> io::Result<Self> {
+    pub(crate) fn of_terminal() -> io::Result<Self> {
         Self::with(if hangup_is_ignored() { OnHangup::Stay } else { OnHangup::End })
     }
 
@@ -94,20 +91,8 @@ impl Interrupts {
         Ok(Self { signals, hangups: signal(SignalKind::hangup())?, on_hangup })
     }
 
-    /// Stops `stop` at the first signal, with `grace` for current answers, and at once at the second signal.
-    ///
-    /// Reports the stop on standard output, for people and scripts, and to the service manager.
-    pub async fn announce_and_stop(mut self, stop: StopHandle, grace: Duration) {
-        self.next().await;
-        print_line("Interrupt received, shutting down ...");
-        crate::systemd::notify(ServiceState::Stopping);
-        stop.stop(grace);
-        self.next().await;
-        stop.stop(Duration::ZERO);
-    }
-
     /// Waits for the next signal that ends the program.
-    pub async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         let Self { signals, hangups, on_hangup } = self;
         let interrupted = poll_fn(|cx| {
             let is_interrupted = signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());

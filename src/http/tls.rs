@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WantsClientCert, WebPkiServerVerifier};
+use rustls::client::{VerifierBuilderError, WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -20,6 +20,11 @@ pub enum TlsError {
     /// A file of certificates is unusable.
     #[error("cannot read the certificates to trust: {0}")]
     File(String),
+    /// This machine has no certificate authorities.
+    #[error(
+        "no certificate authorities found on this machine: install ca-certificates, or set SSL_CERT_FILE"
+    )]
+    NoAuthorities,
     /// rustls cannot be configured.
     #[error("cannot set up TLS")]
     Setup(#[from] Error),
@@ -46,16 +51,15 @@ pub enum Verification {
 
 /// The TLS configuration for HTTP/1.1 that trusts the certificates of `trust`.
 ///
-/// The authorities of the system are read once per process. On a machine without any, every handshake fails, and one
-/// log line gives the reason.
-pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
+/// The authorities of the system are read once per process. On a machine without any, one log line gives the reason.
+pub(crate) fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     static SYSTEM: LazyLock<Result<Arc<ClientConfig>, TlsError>> =
-        LazyLock::new(|| Ok(finish(builder()?.with_root_certificates(system_roots()))));
+        LazyLock::new(|| Ok(with_verifier(Arc::new(TrustListed::of_system()?))?));
 
     match trust {
         Trust { verification: Verification::Unchecked, .. } => Ok(with_verifier(Arc::new(AcceptAny))?),
         Trust { authorities: None, .. } => SYSTEM.clone(),
-        Trust { authorities: Some(path), .. } => Ok(with_verifier(Arc::new(TrustListed::new(path)?))?),
+        Trust { authorities: Some(path), .. } => Ok(with_verifier(Arc::new(TrustListed::of_file(path)?))?),
     }
 }
 
@@ -92,28 +96,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 /// Whether this machine has certificate authorities. Without them, the certificate of an https server cannot be
 /// verified.
 #[must_use]
-pub fn has_trust_anchors() -> bool {
+pub(crate) fn has_trust_anchors() -> bool {
     let found = rustls_native_certs::load_native_certs();
     RootCertStore::empty().add_parsable_certificates(found.certs).0 > 0
-}
-
-/// Reads the certificate authorities of this machine. Those that rustls does not accept are skipped.
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    let (trusted, unusable) = roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        let error = found.errors.first().map(ToString::to_string).unwrap_or_default();
-        tracing::warn!(
-            unusable,
-            error,
-            "no certificate authorities found on this machine, so no https server can be verified: install \
-             ca-certificates, or set SSL_CERT_FILE"
-        );
-    } else {
-        tracing::debug!(trusted, unusable, "certificate authorities of this machine read");
-    }
-    roots
 }
 
 /// Trusts chains to the listed authorities, and the listed certificates themselves.
@@ -127,15 +112,35 @@ struct TrustListed {
 }
 
 impl TrustListed {
-    fn new(path: &Path) -> Result<Self, TlsError> {
+    fn new(roots: RootCertStore, listed: Vec<CertificateDer<'static>>) -> Result<Self, VerifierBuilderError> {
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
+        Ok(Self { verifier, listed })
+    }
+
+    /// The certificates of a PEM file.
+    fn of_file(path: &Path) -> Result<Self, TlsError> {
         let unusable = |error: &dyn std::fmt::Display| TlsError::File(format!("{}: {error}", path.display()));
         let listed = certificates(path)?;
         let mut roots = RootCertStore::empty();
         for certificate in &listed {
             roots.add(certificate.clone()).map_err(|error| unusable(&error))?;
         }
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
-        Ok(Self { verifier: verifier.build().map_err(|error| unusable(&error))?, listed })
+        Self::new(roots, listed).map_err(|error| unusable(&error))
+    }
+
+    /// The certificate authorities of this machine: at least one. Those that rustls does not accept are skipped.
+    fn of_system() -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        let (trusted, unusable) = roots.add_parsable_certificates(found.certs.iter().cloned());
+        if trusted == 0 {
+            let cause = found.errors.first().map(ToString::to_string).unwrap_or_default();
+            let error = TlsError::NoAuthorities;
+            tracing::warn!(unusable, cause, "https servers cannot be verified: {error}");
+            return Err(error);
+        }
+        tracing::debug!(trusted, unusable, "certificate authorities of this machine read");
+        Self::new(roots, found.certs).map_err(|error| TlsError::File(error.to_string()))
     }
 }
 

@@ -29,11 +29,11 @@ mod kind;
 #[cfg(test)]
 mod tests;
 
-pub use kind::{ActorKind, UnknownActor};
+pub(crate) use kind::{ActorKind, UnknownActor};
 
 /// The delays and the limit of restarts.
 #[derive(Debug, Clone, Copy)]
-pub struct RestartPolicy {
+pub(crate) struct RestartPolicy {
     /// The delay of the first restart; doubles with each further panic within `window`.
     pub first_delay: Duration,
     /// The longest delay of a restart.
@@ -88,7 +88,7 @@ pub enum SupervisionFailure {
 
 /// Counters of restarts.
 #[derive(Debug, Clone, Default)]
-pub struct SupervisionMetrics {
+pub(crate) struct SupervisionMetrics {
     restarts: Family<ActorLabels, Counter>,
 }
 
@@ -100,7 +100,7 @@ struct ActorLabels {
 impl SupervisionMetrics {
     /// Creates the metrics and adds them to `registry`.
     #[must_use]
-    pub fn register(registry: &mut Registry) -> Self {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         for actor in ActorKind::ALL {
             drop(metrics.restarts.get_or_create(&ActorLabels { actor }));
@@ -116,7 +116,7 @@ impl SupervisionMetrics {
 
 /// Starts actors and restarts them after a panic. All clones share one state.
 #[derive(Debug, Clone)]
-pub struct Supervisor(Arc<SupervisorState>);
+pub(crate) struct Supervisor(Arc<SupervisorState>);
 
 #[derive(Debug)]
 struct SupervisorState {
@@ -141,7 +141,7 @@ impl SupervisorState {
 impl Supervisor {
     /// A supervisor without actors.
     #[must_use]
-    pub fn new(policy: RestartPolicy, metrics: SupervisionMetrics) -> Self {
+    pub(crate) fn new(policy: RestartPolicy, metrics: SupervisionMetrics) -> Self {
         let (failure, panic_requests) = (watch::Sender::new(None), Default::default());
         Self(Arc::new(SupervisorState { policy, metrics, failure, panic_requests }))
     }
@@ -151,7 +151,7 @@ impl Supervisor {
     ///
     /// # Panics
     /// Outside of an actix arbiter.
-    pub fn start<A>(&self, kind: ActorKind, name: impl Into<Arc<str>>, actor: A) -> Addr<A>
+    pub(crate) fn start<A>(&self, kind: ActorKind, name: impl Into<Arc<str>>, actor: A) -> Addr<A>
     where
         A: Actor<Context = Context<A>> + Supervised,
     {
@@ -202,14 +202,14 @@ impl Supervisor {
     }
 
     /// Runs a task that cannot be restarted. Its panic is a [`SupervisionFailure`].
-    pub async fn guard(self, name: &'static str, task: impl Future<Output = ()>) {
+    pub(crate) async fn guard(self, name: &'static str, task: impl Future<Output = ()>) {
         if AssertUnwindSafe(task).catch_unwind().await.is_err() {
             self.0.failure.send_replace(Some(SupervisionFailure::Task(name)));
         }
     }
 
     /// Waits for a failure without a time limit.
-    pub async fn failed(&self) -> SupervisionFailure {
+    pub(crate) async fn failed(&self) -> SupervisionFailure {
         let mut failures = self.0.failure.subscribe();
         match failures.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(failure)) => failure.clone(),
@@ -219,7 +219,7 @@ impl Supervisor {
     }
 
     /// Makes every running actor of this kind panic, so that an operator or a test can observe the restart.
-    pub fn inject_panic(&self, kind: ActorKind) {
+    pub(crate) fn inject_panic(&self, kind: ActorKind) {
         self.0.panic_request_of(kind).notify_waiters();
     }
 }

@@ -7,11 +7,11 @@
 use prometheus_client::registry::Registry;
 
 /// The media type of the text format.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All metrics of the registry in the text format, version 0.0.4.
 #[must_use]
-pub fn encode(registry: &Registry) -> String {
+pub(crate) fn encode(registry: &Registry) -> String {
     let mut open_metrics = String::new();
     if prometheus_client::encoding::text::encode(&mut open_metrics, registry).is_err() {
         // Writing to a string cannot fail. If one of our encoders fails, the page lacks the rest of the metrics.

@@ -10,7 +10,7 @@ static COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// The number of panics since [`super::start`].
 #[must_use]
-pub fn count() -> u64 {
+pub(crate) fn count() -> u64 {
     COUNT.load(Relaxed)
 }
 

@@ -3,13 +3,13 @@
 use super::support::fleet::Balancer;
 use super::support::http;
 use super::support::load::Load;
-use super::support::peer::{Behaviour, Peer};
+use super::support::misbehaving::{FileServer, Script};
 use super::support::wait_until;
 
 #[test]
 fn each_actor_is_restarted_after_a_panic_while_every_request_is_answered() {
-    let peers = [Peer::start(Behaviour::Prompt), Peer::start(Behaviour::Prompt)];
-    let list = peers.each_ref().map(Peer::authority).join("\n");
+    let peers = [Script::prompt().start(), Script::prompt().start()];
+    let list = peers.each_ref().map(FileServer::authority).join("\n");
     let balancer =
         Balancer::start_with_keys(&list, &[("FAULT_INJECTION", "true"), ("PROBE_INTERVAL", "200ms")]);
     for peer in &peers {
@@ -32,14 +32,14 @@ fn each_actor_is_restarted_after_a_panic_while_every_request_is_answered() {
         let count = load.count();
         wait_until("load", || load.count() > count + 100);
         // The actor works again: the balancer detects that a server fails and that it recovers.
-        peers[1].behave(Behaviour::Status(500));
+        peers[1].becomes(Script::status(500));
         balancer.wait_for_state(&peers[1].authority(), "down");
         let count = load.count();
         wait_until("load on the server that is left", || {
             let latest = load.redirects_after(load.count().saturating_sub(50));
             load.count() > count + 50 && latest.authorities() == [peers[0].authority()]
         });
-        peers[1].behave(Behaviour::Prompt);
+        peers[1].becomes(Script::prompt());
         balancer.wait_for_state(&peers[1].authority(), "up");
     }
     load.stop();
@@ -49,12 +49,12 @@ fn each_actor_is_restarted_after_a_panic_while_every_request_is_answered() {
     assert_eq!(balancer.metric("fingerpost_tables_lost_total"), Some(0.0));
     let log = balancer.program().stderr();
     let panic = log.lines().find(|line| line.contains("panicked")).unwrap_or_else(|| panic!("{log}"));
-    assert!(panic.contains("src/supervision/mod.rs:") && panic.contains("panic on request"), "{panic}");
+    assert!(panic.contains(".rs:") && panic.contains("panic on request"), "{panic}");
 }
 
 #[test]
 fn an_actor_that_panics_too_often_ends_the_program_with_an_error() {
-    let peer = Peer::start(Behaviour::Prompt);
+    let peer = Script::prompt().start();
     let mut balancer = Balancer::start_with_keys(&peer.authority(), &[("FAULT_INJECTION", "true")]);
     let admin = balancer.admin_address();
     let ask = || {
@@ -85,7 +85,7 @@ fn an_actor_that_panics_too_often_ends_the_program_with_an_error() {
 
 #[test]
 fn without_fault_injection_a_request_for_a_panic_is_refused() {
-    let peer = Peer::start(Behaviour::Prompt);
+    let peer = Script::prompt().start();
     let balancer = Balancer::start(&peer.authority());
     let request = "POST /debug/panic/ranking HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n";
     assert_eq!(http::request(balancer.admin_address(), request).status, 403);

@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use super::support::fleet::Balancer;
 use super::support::http::{self, Answer};
-use super::support::peer::{Behaviour, Peer};
+use super::support::misbehaving::{FileServer, Script};
 use super::support::wait_until;
 
 /// Servers, and a balancer for which all of them are up.
 struct Servers {
-    peers: Vec<Peer>,
+    peers: Vec<FileServer>,
     balancer: Balancer,
 }
 
 impl Servers {
-    fn start(behaviours: &[Behaviour], keys: &[(&str, &str)]) -> Self {
-        let peers: Vec<_> = behaviours.iter().cloned().map(Peer::start).collect();
-        let lines: Vec<_> = peers.iter().map(Peer::authority).collect();
+    fn start(scripts: Vec<Script>, keys: &[(&str, &str)]) -> Self {
+        let peers: Vec<_> = scripts.into_iter().map(Script::start).collect();
+        let lines: Vec<_> = peers.iter().map(FileServer::authority).collect();
         let balancer = Balancer::start_with_keys(&lines.join("\n"), keys);
         for peer in &peers {
             balancer.wait_for_state(&peer.authority(), "up");
@@ -28,7 +28,7 @@ impl Servers {
     }
 
     fn prompt(count: usize, keys: &[(&str, &str)]) -> Self {
-        Self::start(&vec![Behaviour::Prompt; count], keys)
+        Self::start(vec![Script::prompt(); count], keys)
     }
 
     fn location(&self, peer: usize, target: &str) -> String {
@@ -90,7 +90,7 @@ fn the_redirect_of_a_long_target_names_no_other_server() {
 #[test]
 fn a_server_that_the_client_reports_as_failed_is_avoided_while_another_is_usable() {
     let setup = Servers::prompt(3, &[]);
-    let names: Vec<_> = setup.peers.iter().map(Peer::authority).collect();
+    let names: Vec<_> = setup.peers.iter().map(FileServer::authority).collect();
     for _ in 0..20 {
         let answer = setup.avoiding(&names[..2]);
         assert_eq!(answer.location(), setup.location(2, "/x"));
@@ -102,18 +102,25 @@ fn a_server_that_the_client_reports_as_failed_is_avoided_while_another_is_usable
 
 #[test]
 fn a_client_that_requests_a_file_again_is_sent_to_another_server_unless_second_chance_is_off() {
-    let moved = |key: &str| {
+    let moved = |key: &str, edits_list: bool| {
         let setup = Servers::prompt(2, &[("SECOND_CHANCE", key), ("POLICY", "random")]);
         let targets: Vec<_> = (0..20).map(|number| format!("/{number}")).collect();
         let ask = || targets.iter().map(|target| setup.balancer.get(target)).collect::<Vec<_>>();
         let before = ask();
+        if edits_list {
+            // The servers exchange their places.
+            let names: Vec<_> = setup.peers.iter().map(FileServer::authority).rev().collect();
+            setup.balancer.replace_list(&names.join("\n"));
+            setup.balancer.wait_for_backends(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        }
         // A repetition counts as a retry only after one second, and the binary uses the real clock.
         thread::sleep(Duration::from_millis(1_300));
         before.iter().zip(ask()).filter(|(before, after)| before.location() != after.location()).count()
     };
-    assert_eq!(moved("true"), 20);
+    assert_eq!(moved("true", false), 20);
+    assert_eq!(moved("true", true), 20);
     // Without the rule, half of the requests change by chance, and all of them with a probability of one in a million.
-    assert!(moved("false") < 20);
+    assert!(moved("false", false) < 20);
 }
 
 #[test]
@@ -149,14 +156,14 @@ fn a_get_is_sent_to_the_server_of_the_head_before_it_and_names_other_servers() {
 #[test]
 fn invalid_values_of_load_reports_are_counted_and_do_not_change_the_share_of_clients() {
     let reporting = |metrics: &str| {
-        Behaviour::WithHeader(format!("endpoint-load-metrics: JSON {{\"named_metrics\":{{{metrics}}}}}"))
+        Script::prompt().header(format!("endpoint-load-metrics: JSON {{\"named_metrics\":{{{metrics}}}}}"))
     };
-    let behaviours = [
+    let scripts = vec![
         reporting("\"in_flight\":1e18"),
         reporting("\"in_flight\":1,\"sent_bytes\":-5"),
         reporting("\"in_flight\":NaN"),
     ];
-    let setup = Servers::start(&behaviours, &[("POLICY", "two-choices")]);
+    let setup = Servers::start(scripts, &[("POLICY", "two-choices")]);
     assert!(setup.balancer.metric("fingerpost_load_report_values_clamped_total").unwrap() >= 1.0);
     assert!(setup.balancer.metric("fingerpost_load_reports_unreadable_total").unwrap() >= 2.0);
     assert_eq!(setup.balancer.redirects(200).authorities().len(), 3);
@@ -166,9 +173,9 @@ fn invalid_values_of_load_reports_are_counted_and_do_not_change_the_share_of_cli
 fn a_server_that_reports_overload_gets_no_client_while_another_is_free() {
     let reporting = |in_flight: u32| {
         let metrics = format!("{{\"named_metrics\":{{\"in_flight\":{in_flight}}}}}");
-        Behaviour::WithHeader(format!("endpoint-load-metrics: JSON {metrics}"))
+        Script::prompt().header(format!("endpoint-load-metrics: JSON {metrics}"))
     };
-    let setup = Servers::start(&[reporting(1_000_000), reporting(1)], &[]);
+    let setup = Servers::start(vec![reporting(1_000_000), reporting(1)], &[]);
     assert_eq!(setup.balancer.redirects(200).authorities(), [setup.peers[1].authority()]);
 }
 
@@ -176,9 +183,9 @@ fn a_server_that_reports_overload_gets_no_client_while_another_is_free() {
 fn a_load_report_that_does_not_change_although_clients_are_sent_is_ignored_and_displayed() {
     let reporting = |completed: u32| {
         let metrics = format!("{{\"named_metrics\":{{\"in_flight\":1,\"completed\":{completed}}}}}");
-        Behaviour::WithHeader(format!("endpoint-load-metrics: JSON {metrics}"))
+        Script::prompt().header(format!("endpoint-load-metrics: JSON {metrics}"))
     };
-    let setup = Servers::start(&[reporting(7), Behaviour::Prompt], &[("PROBE_INTERVAL", "100ms")]);
+    let setup = Servers::start(vec![reporting(7), Script::prompt()], &[("PROBE_INTERVAL", "100ms")]);
     let stale_reports_are = |count: f64| {
         setup.balancer.redirects(100);
         setup.balancer.metric("fingerpost_load_reports_stuck") == Some(count)
@@ -193,14 +200,14 @@ fn a_load_report_that_does_not_change_although_clients_are_sent_is_ignored_and_d
     let mut completed = 7;
     wait_until("the report to be used again", || {
         completed += 1;
-        setup.peers[0].behave(reporting(completed));
+        setup.peers[0].becomes(reporting(completed));
         stale_reports_are(0.0)
     });
 }
 
 /// Servers with these attributes in the list, and a balancer for which all of them are up.
 fn with_attributes(attributes: &[&str], keys: &[(&str, &str)]) -> Servers {
-    let peers: Vec<_> = attributes.iter().map(|_| Peer::start(Behaviour::Prompt)).collect();
+    let peers: Vec<_> = attributes.iter().map(|_| Script::prompt().start()).collect();
     let lines: Vec<_> = peers
         .iter()
         .zip(attributes)
@@ -219,7 +226,7 @@ fn a_lower_tier_takes_all_traffic_while_it_is_usable() {
     let [spare, first] = [0, 1].map(|peer: usize| setup.peers[peer].authority());
     wait_until("the first tier alone to be used", || setup.balancer.redirects(20).to(&first) == 20);
     assert_eq!(setup.balancer.redirects(200).authorities(), [&first]);
-    setup.peers[1].behave(Behaviour::Status(500));
+    setup.peers[1].becomes(Script::status(500));
     setup.balancer.wait_for_state(&first, "down");
     wait_until("the other tier to be used", || setup.balancer.redirects(1).to(&spare) == 1);
     assert_eq!(setup.balancer.redirects(200).authorities(), [&spare]);

@@ -20,16 +20,16 @@ const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/tls/key
 /// Answers every connection with these bytes until the tests end, under a self-signed certificate for
 /// localhost. Counts the connections.
 fn tls_server(answer: String) -> (SocketAddr, Arc<AtomicUsize>) {
-    serve(config(), answer.into_bytes())
+    serve("127.0.0.1:0", config(), answer.into_bytes())
 }
 
 /// The same with the given certificate and key, as PEM files.
 pub(super) fn server_with(certificate: &Path, key: &Path, answer: Vec<u8>) -> SocketAddr {
-    serve(config_of(certificate, key), answer).0
+    serve("127.0.0.1:0", config_of(certificate, key), answer).0
 }
 
-fn serve(config: Arc<ServerConfig>, answer: Vec<u8>) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+pub(super) fn serve(at: &str, config: Arc<ServerConfig>, answer: Vec<u8>) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(at).unwrap();
     let address = listener.local_addr().unwrap();
     let connections = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&connections);
@@ -56,7 +56,7 @@ pub(super) fn config() -> Arc<ServerConfig> {
     config_of(Path::new(CERTIFICATE), Path::new(KEY))
 }
 
-fn config_of(certificate: &Path, key: &Path) -> Arc<ServerConfig> {
+pub(super) fn config_of(certificate: &Path, key: &Path) -> Arc<ServerConfig> {
     let certificate = CertificateDer::from_pem_file(certificate).unwrap();
     let key = PrivateKeyDer::from_pem_file(key).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))

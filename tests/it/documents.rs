@@ -12,7 +12,7 @@ struct Key {
 fn keys() -> Vec<Key> {
     let mut section = "";
     let mut keys = Vec::new();
-    for line in fingerpost::settings::DEFAULTS.lines() {
+    for line in include_str!("../../config/default.toml").lines() {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             section = name;
         } else if let Some((name, default)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {

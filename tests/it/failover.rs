@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::support::fleet::{Balancer, Fleet};
 use super::support::load::Load;
-use super::support::peer::{Behaviour, Peer};
+use super::support::misbehaving::{FileServer, Script};
 use super::support::wait_until;
 
 /// The flags of a balancer with the default probe times.
@@ -67,7 +67,7 @@ fn without_a_usable_server_clients_get_a_page_and_with_one_a_redirect() {
 
 #[test]
 fn a_tier_whose_servers_all_become_silent_gets_no_client_while_another_tier_answers() {
-    let peers: Vec<_> = (0..10).map(|_| Peer::start(Behaviour::Prompt)).collect();
+    let peers: Vec<_> = (0..10).map(|_| Script::prompt().start()).collect();
     let (preferred, spare) = peers.split_at(6);
     let lines = peers.iter().zip(0..).map(|(peer, index)| {
         let tier = u8::from(index >= preferred.len());
@@ -77,21 +77,21 @@ fn a_tier_whose_servers_all_become_silent_gets_no_client_while_another_tier_answ
     for peer in &peers {
         balancer.wait_for_state(&peer.authority(), "up");
     }
-    let to = |peers: &[Peer]| -> usize {
+    let to = |peers: &[FileServer]| -> usize {
         let redirects = balancer.redirects(100);
         peers.iter().map(|peer| redirects.to(&peer.authority())).sum()
     };
     assert_eq!(to(preferred), 100);
 
     for peer in preferred {
-        peer.behave(Behaviour::Hangs);
+        peer.becomes(Script::prompt().hangs());
     }
     for peer in preferred {
         balancer.wait_for_state(&peer.authority(), "down");
     }
     assert_eq!(to(spare), 100);
 
-    preferred[0].behave(Behaviour::Prompt);
+    preferred[0].becomes(Script::prompt());
     balancer.wait_for_state(&preferred[0].authority(), "up");
     assert_eq!(to(&preferred[..1]), 100);
 }

@@ -3,18 +3,18 @@
 use super::support::fleet::Balancer;
 use super::support::http;
 use super::support::load::Load;
-use super::support::peer::{Behaviour, Peer};
+use super::support::misbehaving::{FileServer, Script};
 use super::support::wait_until;
 
 struct Setup {
-    peers: Vec<Peer>,
+    peers: Vec<FileServer>,
     balancer: Balancer,
 }
 
 impl Setup {
     /// A balancer whose list has only the first of three servers, which is up.
     fn start() -> Self {
-        let peers: Vec<_> = (0..3).map(|_| Peer::start(Behaviour::Prompt)).collect();
+        let peers: Vec<_> = (0..3).map(|_| Script::prompt().start()).collect();
         let balancer = Balancer::start(&peers[0].authority());
         balancer.wait_for_state(&peers[0].authority(), "up");
         Self { peers, balancer }
@@ -125,7 +125,7 @@ fn sighup_reads_the_list_at_once() {
 #[cfg(unix)]
 #[test]
 fn sighup_right_after_the_ready_line_does_not_end_the_balancer() {
-    let peer = Peer::start(Behaviour::Prompt);
+    let peer = Script::prompt().start();
     for _ in 0..8 {
         let mut balancer = Balancer::start(&peer.authority());
         balancer.program().signal(rustix::process::Signal::HUP);
@@ -141,7 +141,7 @@ fn a_balancer_that_was_ready_stays_ready_when_a_server_joins_the_list() {
     let ready = || http::get(setup.balancer.admin_address(), "/readyz").status;
     wait_until("the balancer to be ready", || ready() == 200);
     // This server answers no probe.
-    let peer = Peer::start(Behaviour::Hangs);
+    let peer = Script::prompt().hangs().start();
     let silent = peer.authority();
     setup.balancer.replace_list(&format!("{}{silent}\n", setup.list(&[0])));
     wait_until("the new server to be probed", || {

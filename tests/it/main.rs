@@ -46,6 +46,8 @@ mod probing;
 mod redirect;
 mod seed;
 mod server;
+#[cfg(target_os = "linux")]
+mod shortage;
 mod sockets;
 mod state;
 mod support;

@@ -2,7 +2,7 @@
 
 use super::support::fleet::Balancer;
 use super::support::http;
-use super::support::peer::{Behaviour, Peer};
+use super::support::misbehaving::{FileServer, Script};
 use super::support::wait_until;
 
 /// The samples of a metric, each with its labels.
@@ -12,8 +12,8 @@ fn samples(text: &str, name: &str) -> Vec<String> {
 
 #[test]
 fn each_server_has_metrics_of_its_own_up_to_a_limit() {
-    let peers = [Behaviour::Prompt, Behaviour::Status(500), Behaviour::Prompt].map(Peer::start);
-    let list = peers.each_ref().map(Peer::authority).join("\n");
+    let peers = [Script::prompt(), Script::status(500), Script::prompt()].map(Script::start);
+    let list = peers.each_ref().map(FileServer::authority).join("\n");
     let balancer =
         Balancer::start_with_keys(&list, &[("METRICS_BACKENDS", "2"), ("PROBE_INTERVAL", "200ms")]);
     balancer.wait_for_state(&peers[0].authority(), "up");
@@ -46,7 +46,7 @@ fn each_server_has_metrics_of_its_own_up_to_a_limit() {
 
 #[test]
 fn every_admin_page_answers_head_as_it_answers_get() {
-    let peer = Peer::start(Behaviour::Prompt);
+    let peer = Script::prompt().start();
     let balancer = Balancer::start(&peer.authority());
     let admin = balancer.admin_address();
     wait_until("the balancer to be ready", || http::get(admin, "/readyz").status == 200);

@@ -105,6 +105,10 @@ fn every_answer_of_the_api_is_described() {
     // All paths exist, and refuse other methods.
     for path in PATHS {
         let request = format!("DELETE {} HTTP/1.1\r\nHost: localhost\r\n\r\n", order(path));
-        assert_eq!(http::request(admin, request).status, 405, "{path}");
+        let answer = http::request(admin, request);
+        assert_eq!(answer.status, 405, "{path}");
+        let allowed = answer.header("Allow").unwrap().to_lowercase();
+        let mut methods = description["paths"][path].as_object().unwrap().keys();
+        assert!(methods.all(|method| allowed.contains(method.as_str())), "{path}: {allowed}");
     }
 }

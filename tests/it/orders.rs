@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::support::http::{self, Answer};
+use super::support::misbehaving::Script;
 use super::support::operated::Operated;
-use super::support::peer::Behaviour;
 use super::support::program::{Program, fingerpost};
 use super::support::{wait_for, wait_until};
 
@@ -95,15 +95,15 @@ fn a_weight_and_the_orders_of_a_zone_override_the_list() {
 fn drain_waits_for_the_last_download() {
     let report = |in_flight: u32| {
         let named = format!(r#"{{"in_flight":{in_flight}}}"#);
-        Behaviour::WithHeader(format!("endpoint-load-metrics: JSON {{\"named_metrics\":{named}}}"))
+        Script::prompt().header(format!("endpoint-load-metrics: JSON {{\"named_metrics\":{named}}}"))
     };
-    let balancer = Operated::start_with([report(3), Behaviour::Prompt], &[]);
+    let balancer = Operated::start_with([report(3), Script::prompt()], &[]);
     balancer.wait_until_up();
     let admin = format!("http://{}/", balancer.admin());
     let mut waiting = Program::start(["drain", "--wait", "--admin", &admin, &balancer.name(0)]);
     waiting.wait_for_stderr("in_flight=2");
     assert!(waiting.is_running());
-    balancer.peers[0].behave(report(1));
+    balancer.peers[0].becomes(report(1));
     assert!(waiting.wait().success());
     let output = balancer.command(&["drain", "--wait", &balancer.name(1)]);
     assert_eq!(output.status.code(), Some(1));
@@ -292,8 +292,9 @@ fn a_loss_of_orders_raises_an_alarm_until_it_is_acknowledged() {
 fn an_order_that_cannot_be_stored_is_refused() {
     let balancer = Operated::start(&[]);
     let state = balancer.folder.path().join("state");
-    // Root ignores modes, so a folder with the name of the new file makes the write fail.
-    std::fs::create_dir(state.join("orders.backup.json.new")).unwrap();
+    // Root ignores modes, so a folder in the place of the file makes the write fail.
+    std::fs::remove_file(state.join("orders.backup.json")).unwrap();
+    std::fs::create_dir(state.join("orders.backup.json")).unwrap();
     let output = balancer.command(&["drain", &balancer.name(0)]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
@@ -307,7 +308,7 @@ fn an_order_that_cannot_be_stored_is_refused() {
 fn every_acknowledged_order_is_in_force_after_kill_9_at_a_random_moment() {
     let mut balancer = Operated::start(&[]);
     let mut seed: u64 = 7;
-    for round in 0..25 {
+    for round in 0..50 {
         let (admin, path) = (balancer.admin(), format!("/api/v1/backends/{}/orders", balancer.name(0)));
         let giving = std::thread::spawn(move || {
             let mut acknowledged = None;

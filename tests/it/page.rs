@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::support::fleet::{Balancer, Fleet};
 use super::support::http;
+use super::support::misbehaving::Script;
 use super::support::operated::Operated;
-use super::support::peer::{Behaviour, Peer};
 use super::support::program::fingerpost;
 use super::support::{DEADLINE, wait_until};
 
@@ -50,7 +50,7 @@ impl Listener {
 
 #[test]
 fn the_page_shows_each_server_with_its_reason_without_javascript() {
-    let peers = [Behaviour::Prompt, Behaviour::Status(500)].map(Peer::start);
+    let peers = [Script::prompt(), Script::status(500)].map(Script::start);
     let (up, down) = (peers[0].authority(), peers[1].authority());
     let list = format!("{up} zone=eu\n{down}\n");
     let balancer = Balancer::start_with(&list, &["--probe-interval", "200ms"]);
@@ -63,7 +63,6 @@ fn the_page_shows_each_server_with_its_reason_without_javascript() {
         format!("data-key=\"http://{down}\""),
         "class=\"down\">down".to_owned(),
         "500".to_owned(),
-        "suspect → down".to_owned(),
         "<noscript><meta http-equiv=\"refresh\"".to_owned(),
         "fingerpost drain HOST:PORT".to_owned(),
     ] {
@@ -71,8 +70,9 @@ fn the_page_shows_each_server_with_its_reason_without_javascript() {
     }
     assert!(html.find(&down).unwrap() < html.find(&up).unwrap());
     assert!(html.contains("zone eu"), "{html}");
-    wait_until("the path of the redirects", || {
-        http::get(balancer.admin_address(), "/").text().contains("<code>/plshelp.txt</code>")
+    wait_until("the event and the path of the redirects", || {
+        let html = http::get(balancer.admin_address(), "/").text();
+        html.contains("unknown → down") && html.contains("<code>/plshelp.txt</code>")
     });
 }
 

@@ -6,13 +6,17 @@ use std::time::Duration;
 use super::client_http::Raw;
 use super::support::digits;
 use super::support::fleet::Balancer;
-use super::support::peer::{BODY, Behaviour, Peer};
+use super::support::misbehaving::{BODY, FileServer, Script};
 use super::support::program::fingerpost;
+
+fn hangs_in_the_head() -> Script {
+    Script::prompt().stalls_after(b"HTTP/1.1 200 OK\r\nContent-Le")
+}
 
 #[test]
 fn the_ranks_of_three_servers_share_10_000_redirects_as_3_to_2_to_1() {
-    let peers = [0, 50, 100].map(|delay| Peer::start(Behaviour::Delayed(Duration::from_millis(delay))));
-    let list = peers.each_ref().map(Peer::authority).join("\n");
+    let peers = [0, 50, 100].map(|delay| Script::prompt().delays_head(Duration::from_millis(delay)).start());
+    let list = peers.each_ref().map(FileServer::authority).join("\n");
     let balancer = Balancer::start_with(&list, &["--policy", "ranked", "--probe-interval", "500ms"]);
     for peer in &peers {
         balancer.wait_for_state(&peer.authority(), "up");
@@ -27,21 +31,22 @@ fn the_ranks_of_three_servers_share_10_000_redirects_as_3_to_2_to_1() {
 
 #[test]
 fn a_server_with_any_kind_of_wrong_answer_gets_no_client_while_another_is_usable() {
-    let sound = Peer::start(Behaviour::Prompt);
-    let behaviours = [
-        Behaviour::Status(404),
-        Behaviour::Status(500),
-        Behaviour::RedirectsToItself,
-        Behaviour::HalfBody,
-        Behaviour::EndlessBody,
-        Behaviour::HugeBody,
-        Behaviour::Garbage,
-        Behaviour::Hangs,
-        Behaviour::HangsInTheHead,
-        Behaviour::ClosesWithoutAnswer,
+    let sound = Script::prompt().start();
+    let chunk = [b"4000\r\n".as_slice(), &[b'x'; 0x4000], b"\r\n"].concat();
+    let scripts = [
+        Script::status(404),
+        Script::status(500),
+        Script::redirect("/", &[]),
+        Script::prompt().closes_at(BODY.len() / 2),
+        Script::prompt().sends_forever("Transfer-Encoding: chunked", &chunk),
+        Script::prompt().sends_forever("Content-Length: 1000000000000000000", &[b'x'; 0x4000]),
+        Script::prompt().sends(*b"\x16\x03\x01\0\xFFnot HTTP at all\r\n\r\n"),
+        Script::prompt().hangs(),
+        hangs_in_the_head(),
+        Script::prompt().sends(*b""),
     ];
-    let wrong: Vec<_> = behaviours.into_iter().map(Peer::start).collect();
-    let lines: Vec<_> = wrong.iter().chain([&sound]).map(Peer::authority).collect();
+    let wrong: Vec<_> = scripts.into_iter().map(Script::start).collect();
+    let lines: Vec<_> = wrong.iter().chain([&sound]).map(FileServer::authority).collect();
     let balancer = Balancer::start(&lines.join("\n"));
     for peer in &wrong {
         balancer.wait_for_state(&peer.authority(), "down");
@@ -52,8 +57,8 @@ fn a_server_with_any_kind_of_wrong_answer_gets_no_client_while_another_is_usable
 
 #[test]
 fn a_server_whose_probed_file_has_other_content_than_expected_gets_no_client() {
-    let peers = [(); 4].map(|()| Peer::start(Behaviour::Prompt));
-    let [plain, other, digest, wrong_digest] = peers.each_ref().map(Peer::authority);
+    let peers = [(); 4].map(|()| Script::prompt().start());
+    let [plain, other, digest, wrong_digest] = peers.each_ref().map(FileServer::authority);
     let sound = format!("sha-256:{}", digits::<sha2::Sha256>(BODY));
     let wrong = "0".repeat(64);
     let list = format!(
@@ -79,7 +84,7 @@ fn a_server_whose_probed_file_has_other_content_than_expected_gets_no_client() {
 
 #[test]
 fn a_server_that_failed_one_probe_is_not_chosen_while_another_is_usable() {
-    let (steady, shaky) = (Peer::start(Behaviour::Prompt), Peer::start(Behaviour::Prompt));
+    let (steady, shaky) = (Script::prompt().start(), Script::prompt().start());
     let list = format!("{}\n{}", steady.authority(), shaky.authority());
     // `fall` keeps the server suspect for the whole test. The policy `random` does not depend on earlier redirects.
     let keys = [("FALL", "1000"), ("PROBE_INTERVAL", "200ms"), ("POLICY", "random")];
@@ -87,11 +92,11 @@ fn a_server_that_failed_one_probe_is_not_chosen_while_another_is_usable() {
     for peer in [&steady, &shaky] {
         balancer.wait_for_state(&peer.authority(), "up");
     }
-    shaky.behave(Behaviour::Status(500));
+    shaky.becomes(Script::status(500));
     balancer.wait_for_state(&shaky.authority(), "suspect");
     assert_eq!(balancer.redirects(200).authorities(), [steady.authority()]);
     // Without a server that is up, suspect servers are used.
-    steady.behave(Behaviour::Status(500));
+    steady.becomes(Script::status(500));
     balancer.wait_for_state(&steady.authority(), "suspect");
     assert_eq!(balancer.redirects(200).authorities().len(), 2);
 }
@@ -116,11 +121,11 @@ fn probes_skip_interim_answers_read_long_heads_and_look_up_names() {
 
 #[test]
 fn the_status_contains_state_and_reason_of_each_server() {
-    let (sound, broken) = (Peer::start(Behaviour::Prompt), Peer::start(Behaviour::Status(500)));
-    let gone = Peer::start(Behaviour::Prompt).authority();
-    let silent = Peer::start(Behaviour::Hangs);
-    let endless = Peer::start(Behaviour::HangsInTheHead);
-    let own = [&sound, &broken, &silent, &endless].map(Peer::authority);
+    let (sound, broken) = (Script::prompt().start(), Script::status(500).start());
+    let gone = Script::prompt().start().authority();
+    let silent = Script::prompt().hangs().start();
+    let endless = hangs_in_the_head().start();
+    let own = [&sound, &broken, &silent, &endless].map(FileServer::authority);
     let list = format!("{}\n{gone}", own.join("\n"));
     let balancer = Balancer::start(&list);
     balancer.wait_for_state(&sound.authority(), "up");

@@ -4,12 +4,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::support::fleet::{Balancer, Fleet};
-use super::support::peer::{BODY, Behaviour, Peer};
+use super::support::misbehaving::{BODY, Script};
 use super::support::wait_until;
 
 #[test]
 fn a_server_with_one_connection_at_a_time_and_unannounced_closes_has_no_failed_probe() {
-    let seed = Peer::start(Behaviour::SeedServer);
+    let seed = Script::seed_server().start();
     let balancer = Balancer::start_with(&seed.authority(), &["--probe-interval", "400ms"]);
     balancer.wait_for_state(&seed.authority(), "up");
     let probes = seed.requests().len();

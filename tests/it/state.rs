@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::support::http;
+use super::support::misbehaving::Script;
 use super::support::operated::Operated;
-use super::support::peer::{Behaviour, Peer};
 use super::support::wait_until;
 
 /// A valid file of format 9.
@@ -13,7 +13,7 @@ const NEWER: &str =
 
 #[test]
 fn after_kill_9_the_balancer_redirects_at_once_as_before() {
-    let mut balancer = Operated::start_with([Behaviour::Prompt, Behaviour::Status(500)], &[]);
+    let mut balancer = Operated::start_with([Script::prompt(), Script::status(500)], &[]);
     let [up, down] = [0, 1].map(|peer| balancer.name(peer));
     wait_until("one server to be up and one down", || {
         let backends = balancer.backends();
@@ -27,7 +27,7 @@ fn after_kill_9_the_balancer_redirects_at_once_as_before() {
     });
     balancer.program.kill();
     for peer in &balancer.peers {
-        peer.behave(Behaviour::Hangs);
+        peer.becomes(Script::prompt().hangs());
     }
     // The first probes take a second.
     "10s".clone_into(&mut balancer.flags[1]);
@@ -39,7 +39,7 @@ fn after_kill_9_the_balancer_redirects_at_once_as_before() {
     let reason = backends[1]["reason"].as_str().unwrap();
     assert!(reason.starts_with("not probed since the restart; before: answered with status 500"), "{reason}");
     // Probes then correct the memory.
-    balancer.peers[1].behave(Behaviour::Prompt);
+    balancer.peers[1].becomes(Script::prompt());
     "200ms".clone_into(&mut balancer.flags[1]);
     balancer.program.kill();
     balancer.restart();
@@ -80,7 +80,7 @@ fn a_stop_stores_the_state() {
 
 #[test]
 fn an_explanation_names_every_reason_and_changes_nothing() {
-    let mut balancer = Operated::start_with([Behaviour::Prompt, Behaviour::Status(500)], &[]);
+    let mut balancer = Operated::start_with([Script::prompt(), Script::status(500)], &[]);
     let [up, down] = [0, 1].map(|peer| format!("http://{}", balancer.name(peer)));
     wait_until("one server to be down", || balancer.backends()[1]["state"] == "down");
     let explain = |balancer: &Operated, query: &str| -> serde_json::Value {
@@ -137,7 +137,7 @@ fn a_repeated_request_is_explained() {
 #[test]
 fn the_history_has_each_change_with_its_cause_and_survives_kill_9() {
     let mut balancer = Operated::start(&[]);
-    balancer.peers[1].behave(Behaviour::Status(503));
+    balancer.peers[1].becomes(Script::status(503));
     wait_until("one server to be down", || balancer.backends()[1]["state"] == "down");
     balancer.succeed(&["drain", &balancer.name(0), "--note", "new disk"]);
     let check = |balancer: &Operated| {
@@ -203,7 +203,7 @@ fn the_access_log_has_each_answer_with_the_server_and_the_reason() {
 
 #[test]
 fn a_webhook_is_notified_of_the_loss_of_the_last_server() {
-    let receiver = Peer::start(Behaviour::Prompt);
+    let receiver = Script::prompt().start();
     let mut balancer = Operated::start(&[]);
     let config = format!(
         "[balancer]\nwebhook = \"http://{}/hook\"\nwebhook_after = \"1s\"\naccess_log = \"log\"\n\
@@ -216,7 +216,7 @@ fn a_webhook_is_notified_of_the_loss_of_the_last_server() {
     balancer.restart();
     balancer.wait_until_up();
     for peer in &balancer.peers {
-        peer.behave(Behaviour::Status(500));
+        peer.becomes(Script::status(500));
     }
     // Two servers are down, and no server is usable.
     wait_until("three notifications", || receiver.requests().len() == 3);
@@ -225,7 +225,7 @@ fn a_webhook_is_notified_of_the_loss_of_the_last_server() {
         assert!(request.contains("application/json"), "{request}");
     }
     for peer in &balancer.peers {
-        peer.behave(Behaviour::Prompt);
+        peer.becomes(Script::prompt());
     }
     wait_until("three more notifications", || receiver.requests().len() == 6);
     http::get(balancer.program.address(), "/x");

@@ -89,37 +89,48 @@ fn every_printed_address_has_a_page_for_browsers() {
 }
 
 #[test]
-fn probes_expect_the_content_of_the_probe_file_at_the_start() {
-    for (own, configured, state_after_change) in
-        [(None, None, "down"), (Some("my own"), None, "down"), (Some("my own"), Some("text:o"), "up")]
-    {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("plshelp.txt");
-        if let Some(content) = own {
-            std::fs::write(&file, content).unwrap();
+fn an_edit_or_removal_of_the_probe_file_causes_no_failed_probe() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plshelp.txt");
+    let up = Program::start_in(
+        folder.path(),
+        ["up", "--servers", "1", "--root", ".", "--probe-interval", "100ms"],
+    );
+    let server = up.stdout_after("Server 1 at http://");
+    let server = server.trim_end_matches('/').parse().unwrap();
+    let metrics = || http::get(up.admin_address(), "/metrics").text();
+    let probes = |outcome: &str| {
+        let name = format!("fingerpost_probes_total{{outcome=\"{outcome}\"}} ");
+        metrics().lines().find_map(|line| line.strip_prefix(&name)?.parse::<u32>().ok()).unwrap()
+    };
+    let built_in = include_str!("../../files/plshelp.txt");
+    for content in [Some("my own"), Some("edited"), None] {
+        match content {
+            Some(content) => {
+                // The rename of an old file is a change too.
+                let new = folder.path().join("new");
+                std::fs::write(&new, content).unwrap();
+                std::fs::rename(new, &file).unwrap();
+            }
+            None => std::fs::remove_file(&file).unwrap(),
         }
-        let mut arguments = vec!["up", "--servers", "1", "--root", ".", "--probe-interval", "200ms"];
-        arguments.extend(configured.into_iter().flat_map(|value| ["--probe-expect", value]));
-        let up = Program::start_in(folder.path(), arguments);
-        let admin = up.admin_address();
-        let table = || http::get(admin, "/api/v1/backends").text();
-        wait_until("the server to be up", || table().contains("\"state\":\"up\""));
-        let new = folder.path().join("new");
-        std::fs::write(&new, "another owner").unwrap();
-        std::fs::rename(new, file).unwrap();
-        let server = up.stdout_after("Server 1 at http://");
-        let server = server.trim_end_matches('/').parse().unwrap();
-        wait_until("the new content", || http::get(server, "/plshelp.txt").body == b"another owner");
-        let probes = || {
-            let metrics = http::get(admin, "/metrics").text();
-            let counts = metrics.lines().filter(|line| line.starts_with("fingerpost_probes_total"));
-            counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u32>().ok()).sum::<u32>()
-        };
-        let before = probes();
-        wait_until("five probes of the new content", || probes() >= before + 5);
-        assert!(table().contains(&format!("\"state\":\"{state_after_change}\"")), "{}", table());
-        assert_eq!(table().contains("other content than probes expect"), state_after_change == "down");
+        let body = || http::get(server, "/plshelp.txt").body;
+        wait_until("the new content", || body() == content.unwrap_or(built_in).as_bytes());
+        // The change is not recent any more after 3 s.
+        let before = probes("success");
+        wait_until("probes of the new content", || probes("success") > before + 40);
     }
+    assert_eq!(probes("content"), 0);
+}
+
+#[test]
+fn an_expectation_of_the_user_replaces_that_of_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["up", "--servers", "1", "--probe-interval", "200ms", "--probe-expect", "text:another owner"];
+    let up = Program::start_in(folder.path(), flags);
+    let table = || http::get(up.admin_address(), "/api/v1/backends").text();
+    wait_until("the server to be down", || table().contains("\"state\":\"down\""));
+    assert!(table().contains("other content than probes expect"), "{}", table());
 }
 
 #[test]

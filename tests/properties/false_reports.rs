@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use fingerpost::balancer::backends::list;
-use fingerpost::balancer::health::{HealthCheckConfig, ProbeOutcome};
-use fingerpost::balancer::load_report;
-use fingerpost::balancer::policy::{LoadSlab, MonotonicClock, PickRequest, Picks, PolicyName};
-use fingerpost::balancer::ranking::table::{BackendEntry, Member, RoutingTable};
+use fingerpost::internals::health::{HealthCheckConfig, ProbeOutcome};
+use fingerpost::internals::list;
+use fingerpost::internals::load_report;
+use fingerpost::internals::policy::{LoadSlab, MonotonicClock, PickRequest, Picks, PolicyName};
+use fingerpost::internals::table::{BackendEntry, Member, RoutingTable};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use fingerpost::balancer::health::fleet::{self, Eligibility, FleetMember, Mode};
-use fingerpost::balancer::health::{
+use fingerpost::internals::fleet::{self, Eligibility, FleetMember, Mode};
+use fingerpost::internals::health::{
     FailureKind, Health, HealthCheckConfig, ProbeFailure, ProbeOutcome, State, Traffic, Transition,
 };
 use proptest::prelude::*;

@@ -1,6 +1,6 @@
 //! The parser of the server list.
 
-use fingerpost::balancer::backends::list::{self, MAX_PROBLEMS};
+use fingerpost::internals::list::{self, MAX_PROBLEMS};
 use proptest::prelude::*;
 
 /// A host name, an IPv4 address or an IPv6 address.

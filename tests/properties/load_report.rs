@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fingerpost::balancer::load_report::{LoadReport, MOST_COUNTED, MOST_IN_FLIGHT, parse};
+use fingerpost::internals::load_report::{LoadReport, MOST_COUNTED, MOST_IN_FLIGHT, parse};
 use proptest::prelude::*;
 
 fn counts() -> impl Strategy<Value = Option<u64>> {

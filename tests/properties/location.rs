@@ -1,7 +1,7 @@
 //! The `Location` header of a redirect.
 
-use fingerpost::balancer::backends::{Backend, list};
-use fingerpost::balancer::redirect::location::Target;
+use fingerpost::internals::location::Target;
+use fingerpost::internals::{Backend, list};
 use proptest::prelude::*;
 
 fn backend() -> impl Strategy<Value = Backend> {

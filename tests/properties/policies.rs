@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::thread;
 use std::time::Duration;
 
-use fingerpost::balancer::policy::{
+use fingerpost::internals::policy::{
     self, Avoid, Candidate, LoadSlab, MOST_ALTERNATES, PickRequest, Picks, PolicyName, Throughput, Timestamp,
     digest, identity,
 };

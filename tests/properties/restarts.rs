@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use fingerpost::balancer::backends::list;
-use fingerpost::balancer::health::{FailureKind, ProbeFailure, ProbeOutcome};
-use fingerpost::balancer::load_report::LoadReport;
-use fingerpost::balancer::policy::{LoadSlab, MonotonicClock};
-use fingerpost::balancer::ranking::table::{BackendEntry, Member};
+use fingerpost::internals::health::{FailureKind, ProbeFailure, ProbeOutcome};
+use fingerpost::internals::list;
+use fingerpost::internals::load_report::LoadReport;
+use fingerpost::internals::policy::{LoadSlab, MonotonicClock};
+use fingerpost::internals::table::{BackendEntry, Member};
 use proptest::prelude::*;
 use tokio::time::Instant;
 

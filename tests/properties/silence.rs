@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use fingerpost::balancer::health::fleet::{self, Eligibility, FleetMember, Mode};
-use fingerpost::balancer::health::{FailureKind, Health, HealthCheckConfig, State, Traffic};
+use fingerpost::internals::fleet::{self, Eligibility, FleetMember, Mode};
+use fingerpost::internals::health::{FailureKind, Health, HealthCheckConfig, State, Traffic};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;

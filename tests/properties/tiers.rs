@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use fingerpost::balancer::health::fleet::{self, Eligibility, FleetMember, Mode, Outlier};
-use fingerpost::balancer::health::{FailureKind, Health, State};
+use fingerpost::internals::fleet::{self, Eligibility, FleetMember, Mode, Outlier};
+use fingerpost::internals::health::{FailureKind, Health, State};
 use proptest::prelude::*;
 use tokio::time::Instant;
 

@@ -25,7 +25,7 @@ const TOKEN_BYTES: std::ops::RangeInclusive<usize> = 16..=512;
 
 /// The token cannot be used, or is missing.
 #[derive(Debug, thiserror::Error)]
-pub enum AccessError {
+pub(crate) enum AccessError {
     /// Other machines could change the balancer.
     #[error(
         "the admin address {0} is not a loopback address, so it needs a token: name the file of a token with \
@@ -60,7 +60,7 @@ pub enum AccessError {
 }
 
 /// Reads a token from a file that only its owner can read.
-pub fn read_token(path: &Path) -> Result<String, AccessError> {
+pub(crate) fn read_token(path: &Path) -> Result<String, AccessError> {
     let path_buf = || path.to_owned();
     let unreadable = |source| AccessError::Unreadable { path: path_buf(), source };
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
@@ -79,7 +79,7 @@ pub fn read_token(path: &Path) -> Result<String, AccessError> {
 
 /// Decides whether a request may change something.
 #[derive(Debug)]
-pub struct Access {
+pub(crate) struct Access {
     token: Option<Token>,
 }
 
@@ -108,7 +108,7 @@ impl Token {
 
 impl Access {
     /// The access to a listener at `address`. `token_file` holds the token; only a loopback address needs none.
-    pub fn open(token_file: Option<&Path>, address: SocketAddr) -> Result<Self, AccessError> {
+    pub(crate) fn open(token_file: Option<&Path>, address: SocketAddr) -> Result<Self, AccessError> {
         if token_file.is_none() && !address.ip().to_canonical().is_loopback() {
             return Err(AccessError::NoToken(address));
         }

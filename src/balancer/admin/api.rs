@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use actix_web::http::{StatusCode, header};
 use actix_web::web::{self, Bytes, Data, Json, Path, PayloadConfig, Query, ServiceConfig};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, Resource, Route};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -28,24 +28,34 @@ pub(super) fn configure(pages: &mut ServiceConfig) {
     pages.service(
         web::scope("/api/v1")
             .app_data(PayloadConfig::new(LARGEST_BODY))
-            .service(resource("/backends", page_route().to(backends)))
-            .service(resource("/backends/{id}/orders", web::post().to(order_backend)))
-            .service(resource("/zones/{zone}/orders", web::post().to(order_zone)))
-            .service(resource("/explain", page_route().to(explain)))
-            .service(resource("/events", page_route().to(events)))
-            .service(resource("/openapi.json", page_route().to(openapi)))
-            .service(resource("/session", web::post().to(begin_session)))
+            .service(readable("/backends", page_route().to(backends)))
+            .service(writable("/backends/{id}/orders", web::post().to(order_backend)))
+            .service(writable("/zones/{zone}/orders", web::post().to(order_zone)))
+            .service(readable("/explain", page_route().to(explain)))
+            .service(readable("/events", page_route().to(events)))
+            .service(readable("/openapi.json", page_route().to(openapi)))
+            .service(writable("/session", web::post().to(begin_session)))
             .default_service(web::to(async || {
                 HttpResponse::from_error(Problem::new(StatusCode::NOT_FOUND, "the API has no such path"))
             })),
     );
 }
 
-/// A path with one route. Other methods get 405.
-fn resource(path: &str, route: actix_web::Route) -> actix_web::Resource {
-    web::resource(path).route(route).default_service(web::to(async || {
-        HttpResponse::from_error(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the path has another method"))
-    }))
+/// A path to read. Other methods get 405.
+fn readable(path: &str, route: Route) -> Resource {
+    web::resource(path).route(route).default_service(web::to(async || other_method("GET, HEAD")))
+}
+
+/// A path for changes. Other methods get 405.
+fn writable(path: &str, route: Route) -> Resource {
+    web::resource(path).route(route).default_service(web::to(async || other_method("POST")))
+}
+
+fn other_method(allowed: &'static str) -> HttpResponse {
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("the path has the methods {allowed}"));
+    let mut response = HttpResponse::from_error(problem);
+    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allowed));
+    response
 }
 
 async fn backends(admin: Data<Admin>) -> Json<StatusReport> {
@@ -59,13 +69,13 @@ struct ExplainQuery {
     path: String,
     client: Option<IpAddr>,
     #[serde(default)]
-    scheme: Scheme,
+    scheme: ClientScheme,
 }
 
 /// The scheme that a client uses.
 #[derive(Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Scheme {
+enum ClientScheme {
     #[default]
     Http,
     Https,
@@ -73,7 +83,7 @@ enum Scheme {
 
 async fn explain(admin: Data<Admin>, request: HttpRequest) -> Result<Json<Explanation>, Problem> {
     let ExplainQuery { path, client, scheme } = query(&request)?;
-    let explained = admin.balancer.explain(&path, client, scheme == Scheme::Https);
+    let explained = admin.balancer.explain(&path, client, scheme == ClientScheme::Https);
     explained
         .map(Json)
         .map_err(|error| Problem::bad_request(format!("the balancer answers 400 to this path: {error}")))
@@ -108,12 +118,12 @@ fn of_name(error: &NameError) -> Problem {
 }
 
 /// The answer to an order.
-#[derive(Serialize)]
-struct OrderAnswer {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct OrderAnswer {
     /// The servers for which the order is in force.
-    backends: Vec<String>,
+    pub backends: Vec<String>,
     /// Whether the order survives a restart.
-    durable: bool,
+    pub durable: bool,
 }
 
 type Body = Result<Bytes, actix_web::Error>;

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::balancer::backends::BackendId;
-use crate::balancer::history::{Availability, Change, Event};
+use crate::balancer::history::{AvailabilityShares, Change, HistoryEvent};
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 
 /// The number of events in an answer, if the request names no limit.
@@ -16,7 +16,7 @@ const MOST_EVENTS: usize = 10_000;
 
 /// The content of `/api/v1/events`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EventReport {
+pub(crate) struct EventReport {
     /// The latest events, newest first.
     pub events: Vec<BackendEvent>,
     /// The availability of each backend, in the order of the list.
@@ -25,22 +25,22 @@ pub struct EventReport {
 
 /// An event of one backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BackendEvent {
+pub(crate) struct BackendEvent {
     /// The address of the backend.
     pub backend: String,
     /// The event.
     #[serde(flatten)]
-    pub event: Event,
+    pub event: HistoryEvent,
 }
 
 /// The availability of one backend, 0 to 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BackendAvailability {
+pub(crate) struct BackendAvailability {
     /// The address of the backend.
     pub backend: String,
     /// The shares.
     #[serde(flatten)]
-    pub availability: Availability,
+    pub availability: AvailabilityShares,
 }
 
 fn wanted<'a>(
@@ -52,12 +52,12 @@ fn wanted<'a>(
 
 /// The latest events of all backends, or of one, newest first.
 pub(super) fn latest(table: &RoutingTable, backend: Option<&BackendId>, limit: usize) -> Vec<BackendEvent> {
-    let mut events: Vec<(&BackendEntry, &Event)> = wanted(table, backend)
+    let mut events: Vec<(&BackendEntry, &HistoryEvent)> = wanted(table, backend)
         .flat_map(|entry| entry.history.events().rev().take(limit).map(move |event| (entry, event)))
         .collect();
     // The sort is stable, and the events of one backend are in order.
     events.sort_by_key(|(_, event)| std::cmp::Reverse(event.time));
-    let event = |(entry, event): (&BackendEntry, &Event)| BackendEvent {
+    let event = |(entry, event): (&BackendEntry, &HistoryEvent)| BackendEvent {
         backend: entry.member.backend.id().to_string(),
         event: event.clone(),
     };
@@ -67,7 +67,7 @@ pub(super) fn latest(table: &RoutingTable, backend: Option<&BackendId>, limit: u
 impl EventReport {
     /// The events of all backends, or of one.
     #[must_use]
-    pub fn of(
+    pub(crate) fn of(
         table: &RoutingTable,
         backend: Option<&BackendId>,
         limit: Option<usize>,
@@ -86,7 +86,7 @@ impl EventReport {
 
     /// The report as text: the events, oldest first as in a log, then the availability.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let events = self.events.iter().rev().map(|BackendEvent { backend, event }| {
             let change = match &event.change {
                 Change::State { from, to } => format!("{from} -> {to}"),
@@ -99,7 +99,7 @@ impl EventReport {
         let share =
             |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.3} %", share * 100.0));
         let availability = self.availability.iter().map(|BackendAvailability { backend, availability }| {
-            let Availability { day, week, month } = *availability;
+            let AvailabilityShares { day, week, month } = *availability;
             format!(
                 "{backend}  available: 1 day {}, 7 days {}, 30 days {}\n",
                 share(day),

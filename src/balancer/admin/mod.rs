@@ -11,33 +11,39 @@ use actix_web::{HttpRequest, HttpResponse};
 use prometheus_client::registry::Registry;
 
 use crate::balancer::backends::Backend;
+use crate::balancer::metrics::BalancerMetrics;
 use crate::balancer::orders::store::Orders;
 use crate::balancer::ranking::publisher::TablePublisher;
-use crate::balancer::settings::FaultInjection;
-use crate::balancer::{Balancer, BalancerState};
+use crate::balancer::redirect::BalancerState;
 use crate::http;
 use crate::http::admin::page_route;
 use crate::http::transport::Connections;
 use crate::supervision::{ActorKind, Supervisor, UnknownActor};
 use crate::telemetry::exposition;
 
-pub mod access;
-mod api;
-pub mod client;
-pub mod events;
-pub mod metrics;
+pub(crate) mod access;
+pub(crate) mod api;
+pub(crate) mod collector;
+pub(crate) mod events;
 mod page;
 mod problem;
-pub mod query;
-pub mod status;
+pub(crate) mod status;
 
 use access::Access;
-use metrics::BalancerMetrics;
 use page::live::{LivePage, Messages};
 use problem::Problem;
 
+/// Whether a request may inject a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FaultInjection {
+    /// The default.
+    Forbidden,
+    /// For tests and drills.
+    Allowed,
+}
+
 /// The state behind the pages.
-pub struct Admin {
+pub(crate) struct Admin {
     balancer: Arc<BalancerState>,
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
@@ -48,10 +54,13 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// The pages of `balancer`.
+    /// The pages of the balancer with this state.
     #[must_use]
-    pub fn new(balancer: &Balancer, access: Access, fault_injection: FaultInjection) -> Self {
-        let shared = &balancer.0;
+    pub(in crate::balancer) fn new(
+        shared: &Arc<BalancerState>,
+        access: Access,
+        fault_injection: FaultInjection,
+    ) -> Self {
         Self {
             balancer: Arc::clone(shared),
             publisher: Arc::clone(&shared.publisher),
@@ -88,7 +97,11 @@ impl Admin {
 /// - `GET /readyz`: 503 until every backend of the first list has been probed, then 200
 /// - `/api/v1/...`: the API, see [`api`]
 /// - `POST /debug/panic/{actor}`: makes an actor panic, only with `fault_injection`
-pub fn serve(listener: TcpListener, admin: Admin, connections: Arc<Connections>) -> std::io::Result<Server> {
+pub(crate) fn serve(
+    listener: TcpListener,
+    admin: Admin,
+    connections: Arc<Connections>,
+) -> std::io::Result<Server> {
     let metrics = Arc::clone(&admin.metrics);
     let mut common = Registry::with_prefix("fingerpost");
     http::admin::register(&mut common, connections);

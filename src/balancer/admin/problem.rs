@@ -15,7 +15,7 @@ pub(super) struct Problem {
 
 /// The body of a problem. The member `type` is absent, which means `about:blank`: the status explains the kind.
 #[derive(Serialize)]
-struct Body<'a> {
+struct ProblemBody<'a> {
     title: &'a str,
     status: u16,
     detail: &'a str,
@@ -44,7 +44,7 @@ impl ResponseError for Problem {
 
     fn error_response(&self) -> HttpResponse {
         let title = self.status.canonical_reason().unwrap_or("Error");
-        let body = Body { title, status: self.status.as_u16(), detail: &self.detail };
+        let body = ProblemBody { title, status: self.status.as_u16(), detail: &self.detail };
         let mut response = HttpResponse::build(self.status);
         if self.status == StatusCode::UNAUTHORIZED {
             response.insert_header(("WWW-Authenticate", "Bearer"));

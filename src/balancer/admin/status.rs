@@ -58,6 +58,10 @@ pub struct BackendStatus {
     /// The requests in flight according to its latest load report, without the probe itself.
     #[serde(default)]
     pub in_flight: Option<u64>,
+    /// The estimated time until the last download of a drained server ends, in seconds: its downloads in flight at the
+    /// rate of its load reports. `None` if it is not drained, or the rate is not known.
+    #[serde(default)]
+    pub drained_in_seconds: Option<f64>,
     /// The orders of operators, which override the list.
     #[serde(default)]
     pub orders: Vec<StandingOrder>,
@@ -72,7 +76,7 @@ pub struct BackendStatus {
 impl StatusReport {
     /// The report of a table at the current time.
     #[must_use]
-    pub fn of(table: &RoutingTable, orders: &Orders) -> Self {
+    pub(crate) fn of(table: &RoutingTable, orders: &Orders) -> Self {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let all: u64 = table.entries.iter().map(|entry| entry.member.load.redirects()).sum();
         Self {
@@ -89,6 +93,11 @@ impl BackendStatus {
     fn of(entry: &BackendEntry, all_redirects: u64, now: Instant, wall: SystemTime) -> Self {
         let BackendEntry { member, health, estimate, latest, eligibility, .. } = entry;
         let redirects = member.load.redirects();
+        let in_flight = estimate.has_usable_report().then(|| member.load.outstanding());
+        let throughput = estimate.throughput().filter(|seen| seen.requests > 0.0);
+        let drained_in = in_flight
+            .zip(throughput)
+            .map(|(in_flight, seen)| in_flight as f64 * seen.busy_seconds / seen.requests);
         let since = wall.checked_sub(now.saturating_duration_since(health.since())).unwrap_or(wall);
         Self {
             address: member.backend.id().to_string(),
@@ -118,7 +127,8 @@ impl BackendStatus {
             connect_ms: latest.map(|timings| milliseconds(timings.connect)),
             first_byte_ms: latest.map(|timings| milliseconds(timings.first_byte)),
             total_ms: latest.map(|timings| milliseconds(timings.total)),
-            in_flight: estimate.has_usable_report().then(|| member.load.outstanding()),
+            in_flight,
+            drained_in_seconds: drained_in.filter(|_| entry.withdrawal().is_some()),
             orders: entry.orders.as_deref().map(<[_]>::to_vec).unwrap_or_default(),
             weight: member.backend.weight(),
             tier: member.backend.tier(),
@@ -141,7 +151,7 @@ fn milliseconds(duration: Duration) -> f64 {
 }
 
 /// The sort key of a state: faults are at the top.
-pub(super) fn severity(state: &str) -> u8 {
+pub(crate) fn severity(state: &str) -> u8 {
     match state {
         "down" => 0,
         "suspect" => 1,
@@ -206,10 +216,13 @@ impl fmt::Display for Why<'_> {
             "yes" | "no" => {}
             traffic => write!(formatter, "; traffic: {traffic}")?,
         }
-        self.0
-            .orders
-            .iter()
-            .try_for_each(|order| write!(formatter, "; order: {}", order.to_string().escape_debug()))
+        for order in &self.0.orders {
+            write!(formatter, "; order: {}", order.to_string().escape_debug())?;
+        }
+        match self.0.drained_in_seconds {
+            Some(seconds) => write!(formatter, "; its last download ends in about {seconds:.0} s"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -232,6 +245,7 @@ mod tests {
             first_byte_ms: None,
             total_ms: None,
             in_flight: None,
+            drained_in_seconds: None,
             orders: Vec::new(),
             weight: 1,
             tier: 0,

@@ -19,7 +19,7 @@ use crate::balancer::expectation::Expectation;
 mod address;
 
 /// The largest number of backends. The others are ignored and reported.
-pub const MAX_BACKENDS: usize = 100_000;
+pub(crate) const MAX_BACKENDS: usize = 100_000;
 /// The longest line without its comment, in bytes.
 const MAX_LINE_BYTES: usize = 1024;
 /// The largest number of stored problems. The others are only counted.
@@ -27,9 +27,9 @@ pub const MAX_PROBLEMS: usize = 100;
 /// The largest `weight=`.
 pub const MAX_WEIGHT: u32 = 1000;
 /// The weight of a line without one.
-pub const DEFAULT_WEIGHT: u32 = 1;
+pub(crate) const DEFAULT_WEIGHT: u32 = 1;
 /// The tier of a line without one.
-pub const DEFAULT_TIER: u8 = 0;
+pub(crate) const DEFAULT_TIER: u8 = 0;
 /// The longest `zone=`, in bytes.
 const MAX_ZONE_BYTES: usize = 64;
 /// The longest part of an invalid word in a message, in characters.
@@ -51,7 +51,7 @@ impl List {
     ///
     /// A text without content is a valid, empty list.
     #[must_use]
-    pub fn is_garbage(&self) -> bool {
+    pub(crate) fn is_garbage(&self) -> bool {
         self.backends.is_empty() && !self.problems.is_empty()
     }
 
@@ -76,7 +76,6 @@ pub struct ListProblem {
 
 /// The reason why a line is ignored. Messages quote words of the line and escape all but visible text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "each message explains its variant")]
 pub enum LineError {
     #[error("the file is UTF-16; save it as UTF-8")]
     Utf16,
@@ -160,7 +159,7 @@ pub fn parse(text: &[u8]) -> List {
 }
 
 /// Parses the address of a backend as in the first word of a line.
-pub fn parse_address(word: &str) -> Result<BackendId, LineError> {
+pub(crate) fn parse_address(word: &str) -> Result<BackendId, LineError> {
     address::parse(word).map(|(_, id)| id)
 }
 

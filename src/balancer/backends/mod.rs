@@ -10,8 +10,8 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::expectation::Expectation;
 
-pub mod list;
-pub mod watch;
+pub(crate) mod list;
+pub(crate) mod watch;
 
 /// The identity of a backend: its scheme, authority and base path, such as `http://127.0.0.1:8081` or
 /// `https://mirror.example:443/pub`.
@@ -35,7 +35,7 @@ impl BackendId {
 
     /// Whether the scheme is https.
     #[must_use]
-    pub fn is_https(&self) -> bool {
+    pub(crate) fn is_https(&self) -> bool {
         self.0.starts_with(Scheme::Https.prefix())
     }
 
@@ -99,7 +99,7 @@ impl Backend {
 
     /// The content that its probes expect, if its line names one.
     #[must_use]
-    pub fn expectation(&self) -> Option<&Arc<Expectation>> {
+    pub(crate) fn expectation(&self) -> Option<&Arc<Expectation>> {
         self.expectation.as_ref()
     }
 }
@@ -154,7 +154,7 @@ impl Scheme {
 
     /// The port of a URL without a port.
     #[must_use]
-    pub fn default_port(self) -> u16 {
+    pub(crate) fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
             Self::Https => 443,

@@ -1,18 +1,5 @@
 //! Follows the list file while the balancer runs. Every edit takes effect within two seconds. If the file becomes
 //! unusable, the last good list stays active.
-//!
-//! ```no_run
-//! # async fn example() -> Result<(), fingerpost::balancer::backends::watch::ListError> {
-//! use fingerpost::balancer::backends::watch::Follower;
-//!
-//! let mut follower = Follower::open("balancer_server_list.txt".into())?;
-//! let mut backends = follower.backends();
-//! loop {
-//!     // ... use `backends` ...
-//!     backends = follower.changed().await;
-//! }
-//! # }
-//! ```
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -35,7 +22,7 @@ use debounce::{Debouncer, Decision, Reading, Trigger};
 mod debounce;
 
 /// The largest list file, in bytes.
-pub const MAX_LIST_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_LIST_BYTES: u64 = 16 << 20;
 /// The file is read at this interval even without a reported change: network file systems may not report any.
 const REREAD_INTERVAL: Duration = Duration::from_millis(500);
 /// The delay after a reported change, so that a series of changes causes one reading.
@@ -77,7 +64,7 @@ pub enum ListError {
 }
 
 /// Reads the bytes of a list. Refuses all but regular files; does not wait for the writer of a pipe.
-pub fn read(path: &Path) -> Result<Vec<u8>, ListError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ListError> {
     let unreadable = |source| ListError::Unreadable { path: path.to_owned(), source };
     let file = open_without_waiting(path).map_err(unreadable)?;
     if !file.metadata().map_err(unreadable)?.is_file() {
@@ -117,7 +104,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<List, ListError> {
 /// - SIGHUP reads the file at once, from [`reload_on_hangup`](Self::reload_on_hangup) on; until then it ends the process.
 ///
 /// When a list becomes active, each of its problems is logged with file, line and reason.
-pub struct Follower {
+pub(crate) struct Follower {
     path: PathBuf,
     backends: Arc<[Backend]>,
     debouncer: Debouncer,
@@ -130,7 +117,7 @@ pub struct Follower {
 
 impl Follower {
     /// Reads the list for the first time. An unusable file is an error, because there is no earlier list.
-    pub fn open(path: PathBuf) -> Result<Self, ListError> {
+    pub(crate) fn open(path: PathBuf) -> Result<Self, ListError> {
         // Watching starts first: a change during the first reading must not be missed.
         let file_changed = Arc::new(Notify::new());
         let watcher = watch_folder(&path, Arc::clone(&file_changed));
@@ -151,13 +138,13 @@ impl Follower {
 
     /// The backends of the active list.
     #[must_use]
-    pub fn backends(&self) -> Arc<[Backend]> {
+    pub(crate) fn backends(&self) -> Arc<[Backend]> {
         Arc::clone(&self.backends)
     }
 
     /// Handles SIGHUP from now on: [`changed`](Self::changed) then reads the file at once, and SIGHUP no longer ends the
     /// process. Must be called on a tokio runtime, before the program announces that it is ready.
-    pub fn reload_on_hangup(&mut self) {
+    pub(crate) fn reload_on_hangup(&mut self) {
         self.hangup.get_or_insert_with(HangupSignal::new);
     }
 
@@ -165,7 +152,7 @@ impl Follower {
     ///
     /// Requires a tokio runtime with time, signals and blocking threads. Cancel safe: the next call continues with the same
     /// state.
-    pub async fn changed(&mut self) -> Arc<[Backend]> {
+    pub(crate) async fn changed(&mut self) -> Arc<[Backend]> {
         let mut trigger = Trigger::Noticed;
         loop {
             let reading = self.reading().await;

@@ -22,7 +22,7 @@ use super::{Health, HealthCheckConfig, State};
 
 /// The smallest number of backends to which the rules for silent backends apply. Among fewer, one or two failed backends
 /// are already a large share.
-pub const SMALL_FLEET: usize = 10;
+pub(crate) const SMALL_FLEET: usize = 10;
 
 /// The shortest time for which a silent backend stays a candidate while the prober is doubted.
 const DOUBT_WINDOW: Duration = Duration::from_secs(15);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::balancer::load_report::LoadReport;
+use crate::load_report::LoadReport;
 
 /// The outcome of one probe. Only a 200 with a complete body is a success, so a fast error is never measured as a fast
 /// answer.
@@ -65,7 +65,7 @@ pub enum FailureKind {
 
 /// The strength of a failed probe as evidence against the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Evidence {
+pub(crate) enum Evidence {
     /// An answer of the server or its machine, which proves a fault of the backend.
     Conclusive,
     /// A missing answer, which a broken network or an overloaded prober may also cause.
@@ -75,7 +75,7 @@ pub enum Evidence {
 impl FailureKind {
     /// The evidence of a failure of this kind.
     #[must_use]
-    pub fn evidence(self) -> Evidence {
+    pub(crate) fn evidence(self) -> Evidence {
         match self {
             Self::Refused
             | Self::Tls
@@ -89,7 +89,7 @@ impl FailureKind {
     }
 
     /// Every [`FailureKind::label`].
-    pub const LABELS: [&'static str; 11] = [
+    pub(crate) const LABELS: [&'static str; 11] = [
         "refused",
         "unreachable",
         "resolve",

@@ -14,7 +14,7 @@ use super::backends::list::{self, MAX_BACKENDS, MAX_WEIGHT};
 use super::backends::{Backend, BackendId};
 use super::wall_clock;
 
-pub mod store;
+pub(crate) mod store;
 
 /// The longest note, in characters.
 const LONGEST_NOTE: usize = 500;
@@ -22,7 +22,7 @@ const LONGEST_NOTE: usize = 500;
 /// The body of a request that gives an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct OrderRequest {
+pub(crate) struct OrderRequest {
     /// The order.
     pub order: OrderName,
     /// The weight of the order `weight`, 1 to 1000; `null` for the one of the list.
@@ -39,7 +39,7 @@ pub struct OrderRequest {
 /// The names of the orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum OrderName {
+pub(crate) enum OrderName {
     /// No new clients. Probes continue.
     Drain,
     /// Ends `drain` and `disable`.
@@ -52,14 +52,14 @@ pub enum OrderName {
 
 /// A valid order that is not in force yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Order {
-    command: Command,
+pub(crate) struct Order {
+    command: OrderEffect,
     note: String,
     until: Option<SystemTime>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Command {
+enum OrderEffect {
     Override(Override),
     EndWithdrawal,
     EndWeight,
@@ -109,18 +109,18 @@ pub struct StandingOrder {
 
 impl OrderRequest {
     /// Checks the request at the time `now`.
-    pub fn validate(self, now: SystemTime) -> Result<Order, String> {
+    pub(crate) fn validate(self, now: SystemTime) -> Result<Order, String> {
         let Self { order, weight, note, until } = self;
         if weight.is_some() && order != OrderName::Weight {
             return Err("only the order weight has a weight".to_owned());
         }
         let command = match (order, weight) {
-            (OrderName::Drain, _) => Command::Override(Override::Drain),
-            (OrderName::Disable, _) => Command::Override(Override::Disable),
-            (OrderName::Enable, _) => Command::EndWithdrawal,
-            (OrderName::Weight, None) => Command::EndWeight,
+            (OrderName::Drain, _) => OrderEffect::Override(Override::Drain),
+            (OrderName::Disable, _) => OrderEffect::Override(Override::Disable),
+            (OrderName::Enable, _) => OrderEffect::EndWithdrawal,
+            (OrderName::Weight, None) => OrderEffect::EndWeight,
             (OrderName::Weight, Some(weight)) if (1..=MAX_WEIGHT).contains(&weight) => {
-                Command::Override(Override::Weight { weight })
+                OrderEffect::Override(Override::Weight { weight })
             }
             (OrderName::Weight, Some(_)) => {
                 return Err(format!(
@@ -129,7 +129,7 @@ impl OrderRequest {
             }
         };
         let until = until.map(|until| wall_clock::parse_end(&until, now)).transpose()?;
-        if until.is_some() && !matches!(command, Command::Override(_)) {
+        if until.is_some() && !matches!(command, OrderEffect::Override(_)) {
             return Err("only an order that overrides the list has an end".to_owned());
         }
         let note = note.unwrap_or_default();
@@ -143,9 +143,9 @@ impl OrderRequest {
 impl fmt::Display for Order {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.command {
-            Command::Override(effect) => effect.fmt(formatter)?,
-            Command::EndWithdrawal => formatter.write_str("enable")?,
-            Command::EndWeight => formatter.write_str("weight of the list")?,
+            OrderEffect::Override(effect) => effect.fmt(formatter)?,
+            OrderEffect::EndWithdrawal => formatter.write_str("enable")?,
+            OrderEffect::EndWeight => formatter.write_str("weight of the list")?,
         }
         put_reason(formatter, self.until, &self.note)
     }
@@ -176,17 +176,17 @@ fn put_reason(formatter: &mut fmt::Formatter<'_>, until: Option<SystemTime>, not
 }
 
 /// The orders in force for one backend: at most one withdrawal and one weight.
-pub type BackendOrders = Arc<[StandingOrder]>;
+pub(crate) type BackendOrders = Arc<[StandingOrder]>;
 
 /// The withdrawal among the orders of a backend: `drain` or `disable`.
 #[must_use]
-pub fn withdrawal(orders: &[StandingOrder]) -> Option<Override> {
+pub(crate) fn withdrawal(orders: &[StandingOrder]) -> Option<Override> {
     orders.iter().map(|order| order.effect).find(|effect| !effect.is_weight())
 }
 
 /// The weight among the orders of a backend.
 #[must_use]
-pub fn weight(orders: &[StandingOrder]) -> Option<u32> {
+pub(crate) fn weight(orders: &[StandingOrder]) -> Option<u32> {
     orders.iter().find_map(|order| match order.effect {
         Override::Weight { weight } => Some(weight),
         _ => None,
@@ -195,11 +195,11 @@ pub fn weight(orders: &[StandingOrder]) -> Option<u32> {
 
 /// All orders in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OrderBook(BTreeMap<BackendId, BackendOrders>);
+pub(crate) struct OrderBook(BTreeMap<BackendId, BackendOrders>);
 
 /// One order of a book in the form of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OrderRecord {
+pub(crate) struct OrderRecord {
     backend: String,
     #[serde(flatten)]
     order: StandingOrder,
@@ -208,28 +208,28 @@ pub struct OrderRecord {
 /// The book has the largest number of backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there are orders for {MAX_BACKENDS} servers already; end some of them first")]
-pub struct TooManyOrders;
+pub(crate) struct TooManyOrders;
 
 impl OrderBook {
     /// The orders for a backend.
     #[must_use]
-    pub fn of(&self, backend: &BackendId) -> Option<&BackendOrders> {
+    pub(crate) fn of(&self, backend: &BackendId) -> Option<&BackendOrders> {
         self.0.get(backend)
     }
 
     /// The backends with orders.
-    pub fn backends(&self) -> impl Iterator<Item = &BackendId> {
+    pub(crate) fn backends(&self) -> impl Iterator<Item = &BackendId> {
         self.0.keys()
     }
 
     /// Whether `backend` must not be probed.
     #[must_use]
-    pub fn is_disabled(&self, backend: &BackendId) -> bool {
+    pub(crate) fn is_disabled(&self, backend: &BackendId) -> bool {
         self.of(backend).is_some_and(|orders| withdrawal(orders) == Some(Override::Disable))
     }
 
     /// The book after `order` was given for these backends.
-    pub fn with(
+    pub(crate) fn with(
         &self,
         backends: &[BackendId],
         order: &Order,
@@ -238,15 +238,15 @@ impl OrderBook {
     ) -> Result<Self, TooManyOrders> {
         let mut book = self.clone();
         let is_weight = match order.command {
-            Command::Override(effect) => effect.is_weight(),
-            Command::EndWithdrawal => false,
-            Command::EndWeight => true,
+            OrderEffect::Override(effect) => effect.is_weight(),
+            OrderEffect::EndWithdrawal => false,
+            OrderEffect::EndWeight => true,
         };
         for backend in backends {
             let known = book.0.get(backend).map(|orders| orders.to_vec()).unwrap_or_default();
             let mut orders: Vec<_> =
                 known.into_iter().filter(|order| order.effect.is_weight() != is_weight).collect();
-            if let Command::Override(effect) = order.command {
+            if let OrderEffect::Override(effect) = order.command {
                 let (note, until) = (order.note.clone(), order.until);
                 orders.push(StandingOrder {
                     effect,
@@ -263,7 +263,7 @@ impl OrderBook {
 
     /// The book without the orders that have ended; `None` if no order has ended.
     #[must_use]
-    pub fn without_ended(&self, now: SystemTime) -> Option<Self> {
+    pub(crate) fn without_ended(&self, now: SystemTime) -> Option<Self> {
         let has_ended = |order: &StandingOrder| order.until.is_some_and(|until| until <= now);
         let mut book = self.clone();
         for (backend, orders) in self.0.iter().filter(|(_, orders)| orders.iter().any(has_ended)) {
@@ -282,7 +282,7 @@ impl OrderBook {
 
     /// The orders for the file.
     #[must_use]
-    pub fn records(&self) -> Vec<OrderRecord> {
+    pub(crate) fn records(&self) -> Vec<OrderRecord> {
         let records = self.0.iter().flat_map(|(backend, orders)| {
             let record =
                 |order: &StandingOrder| OrderRecord { backend: backend.to_string(), order: order.clone() };
@@ -294,7 +294,7 @@ impl OrderBook {
     /// The book of these records. The number is that of the records that a newer version may have written and that this
     /// version cannot read.
     #[must_use]
-    pub fn from_records(records: Vec<serde_json::Value>) -> (Self, usize) {
+    pub(crate) fn from_records(records: Vec<serde_json::Value>) -> (Self, usize) {
         let mut book = Self::default();
         let mut unreadable = 0;
         for record in records {
@@ -317,7 +317,7 @@ impl OrderBook {
 
 /// The reason why a name does not identify one backend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
+pub(crate) enum NameError {
     /// No backend has this name.
     #[error("no server of the list is {0}; write host:port or the URL as in the list")]
     Unknown(String),
@@ -333,7 +333,7 @@ pub enum NameError {
 
 /// Finds the backend with this name among those of the list and those with orders. The name is `host:port`, or an address
 /// as in the list.
-pub fn find(name: &str, listed: &[Backend], book: &OrderBook) -> Result<BackendId, NameError> {
+pub(crate) fn find(name: &str, listed: &[Backend], book: &OrderBook) -> Result<BackendId, NameError> {
     let shown = || name.chars().take(100).collect::<String>().escape_debug().to_string();
     let ids = || listed.iter().map(Backend::id).chain(book.backends());
     let authority = name.to_ascii_lowercase();

@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{Order, OrderBook, OrderRecord, TooManyOrders};
 use crate::balancer::backends::BackendId;
-use crate::balancer::state::{Content, STATE_FILE, StateFolder};
+use crate::balancer::state_folder::{FileContent, STATE_FILE, StateFolder};
 
 const FILE: &str = "orders.json";
 
@@ -28,18 +28,18 @@ const VERSION: u32 = 1;
 
 /// The body of the file. Unknown members are ignored.
 #[derive(Serialize)]
-struct Body {
+struct OrdersFile {
     orders: Vec<OrderRecord>,
 }
 
 #[derive(Deserialize)]
-struct ReadBody {
+struct ReadOrdersFile {
     orders: Vec<serde_json::Value>,
 }
 
 /// A book to be put into force by the task that follows the list.
 #[derive(Debug)]
-pub struct OrdersChanged {
+pub(crate) struct OrdersChanged {
     /// All orders.
     pub book: Arc<OrderBook>,
     /// Notified once the book is in the routing table.
@@ -48,7 +48,7 @@ pub struct OrdersChanged {
 
 /// The reason why an order is not in force.
 #[derive(Debug, thiserror::Error)]
-pub enum OrderError {
+pub(crate) enum OrderError {
     /// The book is full.
     #[error(transparent)]
     TooMany(#[from] TooManyOrders),
@@ -62,7 +62,7 @@ pub enum OrderError {
 
 /// The orders of a balancer.
 #[derive(Debug)]
-pub struct Orders {
+pub(crate) struct Orders {
     book: ArcSwap<OrderBook>,
     folder: Option<Arc<StateFolder>>,
     changes: mpsc::Sender<OrdersChanged>,
@@ -73,7 +73,10 @@ pub struct Orders {
 impl Orders {
     /// The orders in `folder`, and the receiver of their changes. Without a folder, orders end with the process.
     #[must_use]
-    pub fn open(folder: Option<Arc<StateFolder>>, now: SystemTime) -> (Self, mpsc::Receiver<OrdersChanged>) {
+    pub(crate) fn open(
+        folder: Option<Arc<StateFolder>>,
+        now: SystemTime,
+    ) -> (Self, mpsc::Receiver<OrdersChanged>) {
         let book = folder.as_ref().map(|folder| load(folder)).unwrap_or_default();
         let book = book.without_ended(now).unwrap_or(book);
         let (changes, receiver) = mpsc::channel(1);
@@ -83,24 +86,24 @@ impl Orders {
 
     /// The orders in force.
     #[must_use]
-    pub fn book(&self) -> Arc<OrderBook> {
+    pub(crate) fn book(&self) -> Arc<OrderBook> {
         self.book.load_full()
     }
 
     /// Whether orders survive a restart.
     #[must_use]
-    pub fn are_durable(&self) -> bool {
+    pub(crate) fn are_durable(&self) -> bool {
         self.folder.is_some()
     }
 
     /// The file that reports a loss of orders, if there was one. Orders may have been lost until an operator removes it.
     #[must_use]
-    pub fn loss(&self) -> Option<PathBuf> {
+    pub(crate) fn loss(&self) -> Option<PathBuf> {
         self.folder.as_ref().map(|folder| folder.file(LOSS)).filter(|path| path.exists())
     }
 
     /// Stores an order and puts it into force. The caller may be dropped at any time; then both happen, or neither.
-    pub async fn give(
+    pub(crate) async fn give(
         self: &Arc<Self>,
         backends: Vec<BackendId>,
         order: Order,
@@ -125,7 +128,7 @@ impl Orders {
     }
 
     /// Ends the orders whose time is over. The next order removes them from the file; a restart ignores them.
-    pub async fn end_overdue(&self, now: SystemTime) {
+    pub(crate) async fn end_overdue(&self, now: SystemTime) {
         if self.book.load().without_ended(now).is_none() {
             return;
         }
@@ -146,7 +149,7 @@ impl Orders {
 }
 
 fn store(folder: &StateFolder, book: &OrderBook) -> io::Result<()> {
-    let body = serde_json::to_vec_pretty(&Body { orders: book.records() })?;
+    let body = serde_json::to_vec_pretty(&OrdersFile { orders: book.records() })?;
     folder.write(BACKUP, VERSION, &body)?;
     folder.write(FILE, VERSION, &body)
 }
@@ -156,7 +159,7 @@ fn load(folder: &StateFolder) -> OrderBook {
     let mut damaged = Vec::new();
     for name in [FILE, BACKUP] {
         match folder.read(name) {
-            Content::Valid { version, body } => match serde_json::from_slice::<ReadBody>(&body) {
+            FileContent::Valid { version, body } => match serde_json::from_slice::<ReadOrdersFile>(&body) {
                 Ok(body) => {
                     let (book, unreadable) = OrderBook::from_records(body.orders);
                     if unreadable > 0 {
@@ -176,8 +179,8 @@ fn load(folder: &StateFolder) -> OrderBook {
                     damaged.push(format!("{name}: {error}"));
                 }
             },
-            Content::Missing => damaged.push(format!("{name} is missing")),
-            Content::Damaged(reason) => {
+            FileContent::Missing => damaged.push(format!("{name} is missing")),
+            FileContent::Damaged(reason) => {
                 folder.set_aside(name, &reason);
                 damaged.push(format!("{name}: {reason}"));
             }

@@ -27,7 +27,7 @@ use rand::Rng;
 pub use clock::{MonotonicClock, Timestamp};
 pub use digest::{digest, identity};
 pub use load::{BackendLoad, LoadSlab};
-pub use retry_avoidance::{RetryAvoidance, RetryLookup};
+pub use retry_avoidance::{RetryAvoidance, RetryLookup, Visited};
 
 /// The largest number of alternates that a pick returns besides the chosen backend.
 pub const MOST_ALTERNATES: usize = 3;
@@ -64,7 +64,7 @@ pub struct Candidate {
     /// Whether it joins the candidates with reports, or those without, in this table: it was not a candidate in the
     /// previous table, or it stopped sending usable reports.
     pub joins: bool,
-    /// The [`digest`] of its whole address, equal on every balancer.
+    /// The `digest` of its whole address, equal on every balancer.
     pub address: u64,
     /// Its load. Every table shares the same record.
     pub load: Arc<BackendLoad>,

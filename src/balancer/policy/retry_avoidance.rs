@@ -1,6 +1,6 @@
 //! Sends a client that requests the same file again to another backend, and a GET to the backend of the HEAD before it.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::Timestamp;
@@ -12,16 +12,24 @@ use super::digest::mix;
 /// request within a second, or more than three times in a row, did not fail: it downloads parts in parallel, or many
 /// clients share one address. The policy then chooses freely.
 ///
-/// The memory is fixed: one atomic word per slot. A newer client overwrites an older one in the same slot, so the worst
-/// outcome is a retry that is not recognized. A word holds, from the top, the key (19 bits), whether the request was a HEAD
-/// (1), the number of retries (2), the time in quarters of a second (18), and the backend's index in the routing table
-/// (24). A change of the list can move the indices: then a client is treated as a new one, or as one of another backend.
+/// The memory is fixed. A newer client overwrites an older one in the same slot, so the worst outcome is a retry that is
+/// not recognized, or, if two workers write the same slot at once, one that avoids another backend.
 #[derive(Debug)]
 pub struct RetryAvoidance {
-    slots: Box<[AtomicU64]>,
+    slots: Box<[Slot]>,
 }
 
-/// Half a megabyte. At 1 000 redirects per second, a client is overwritten after a minute on average.
+/// The latest redirect of one client.
+#[derive(Debug, Default)]
+struct Slot {
+    /// From the top: the key (19 bits), whether the request was a HEAD (1), the number of retries (2), the time in quarters
+    /// of a second (18), and the backend's index in the routing table (24).
+    word: AtomicU64,
+    /// The identity of the backend, because a change of the list moves the indices.
+    identity: AtomicU32,
+}
+
+/// One megabyte. At 1 000 redirects per second, a client is overwritten after a minute on average.
 const SLOTS: usize = 1 << 16;
 
 const QUARTER_SECOND: u64 = Duration::from_millis(250).as_nanos() as u64;
@@ -50,15 +58,24 @@ pub struct RetryLookup {
     is_head: bool,
     retries: u64,
     time: u64,
-    /// The index of the backend that the client probably failed at; `None` if this is not a retry.
-    pub avoid: Option<u32>,
-    /// The index of the backend of the HEAD before this GET; `None` if there was no HEAD.
-    pub same: Option<u32>,
+    /// The backend that the client probably failed at; `None` if this is not a retry.
+    pub avoid: Option<Visited>,
+    /// The backend of the HEAD before this GET; `None` without such a HEAD.
+    pub same: Option<Visited>,
+}
+
+/// A backend that a client was redirected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Visited {
+    /// The [`identity`](super::identity) of its authority.
+    pub identity: u32,
+    /// Its index in the routing table at that time.
+    pub index: u32,
 }
 
 impl Default for RetryAvoidance {
     fn default() -> Self {
-        Self { slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect() }
+        Self { slots: (0..SLOTS).map(|_| Slot::default()).collect() }
     }
 }
 
@@ -72,34 +89,37 @@ impl RetryAvoidance {
         let key = (key >> KEY_SHIFT).max(1);
         let time = (now.0 / QUARTER_SECOND) & TIME_MASK;
         let mut lookup = RetryLookup { slot, key, is_head, retries: 0, time, avoid: None, same: None };
-        let word = self.slots.get(slot).map_or(0, |slot| slot.load(Relaxed));
+        let Some(memory) = self.slots.get(slot) else { return lookup };
+        let word = memory.word.load(Relaxed);
         if word >> KEY_SHIFT != key {
             return lookup;
         }
         let retries = (word >> RETRIES_SHIFT) & MAX_RETRIES;
         let pause = time.wrapping_sub(word >> TIME_SHIFT) & TIME_MASK;
+        let visited = Visited { identity: memory.identity.load(Relaxed), index: (word & INDEX_MASK) as u32 };
         let was_head = (word >> HEAD_SHIFT) & 1 != 0;
         if was_head && !is_head && pause <= MAX_PAUSE {
             lookup.retries = retries;
-            lookup.same = Some((word & INDEX_MASK) as u32);
+            lookup.same = Some(visited);
         } else if pause < MIN_PAUSE {
             lookup.retries = MAX_RETRIES;
         } else if pause <= MAX_PAUSE {
             lookup.retries = (retries + 1).min(MAX_RETRIES);
-            lookup.avoid = (retries < MAX_RETRIES).then_some((word & INDEX_MASK) as u32);
+            lookup.avoid = (retries < MAX_RETRIES).then_some(visited);
         }
         lookup
     }
 
     /// Records the backend that the client is redirected to.
-    pub fn record(&self, lookup: &RetryLookup, index: u32) {
+    pub fn record(&self, lookup: &RetryLookup, visited: Visited) {
         if let Some(slot) = self.slots.get(lookup.slot) {
             let word = (lookup.key << KEY_SHIFT)
                 | (u64::from(lookup.is_head) << HEAD_SHIFT)
                 | (lookup.retries << RETRIES_SHIFT)
                 | (lookup.time << TIME_SHIFT)
-                | (u64::from(index) & INDEX_MASK);
-            slot.store(word, Relaxed);
+                | (u64::from(visited.index) & INDEX_MASK);
+            slot.word.store(word, Relaxed);
+            slot.identity.store(visited.identity, Relaxed);
         }
     }
 }
@@ -107,6 +127,10 @@ impl RetryAvoidance {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn backend(number: u32) -> Visited {
+        Visited { identity: 1_000_000_000 + number, index: number }
+    }
 
     fn milliseconds(milliseconds: u64) -> Timestamp {
         Timestamp(Duration::from_millis(milliseconds).as_nanos() as u64)
@@ -119,10 +143,10 @@ mod tests {
         let memory = RetryAvoidance::default();
         let found: Vec<Option<u32>> = (1..)
             .zip(requests)
-            .map(|(identity, time)| {
+            .map(|(number, time)| {
                 let lookup = memory.look_up(7, false, milliseconds(*time));
-                memory.record(&lookup, identity);
-                lookup.avoid
+                memory.record(&lookup, backend(number));
+                lookup.avoid.map(|visited| visited.identity - 1_000_000_000)
             })
             .collect();
         assert_eq!(found, avoided, "{requests:?}");
@@ -151,8 +175,8 @@ mod tests {
         let memory = RetryAvoidance::default();
         let request = |is_head, seconds: u64| {
             let lookup = memory.look_up(7, is_head, milliseconds(seconds * 1_000));
-            memory.record(&lookup, seconds as u32);
-            (lookup.same, lookup.avoid)
+            memory.record(&lookup, backend(seconds as u32));
+            (lookup.same.map(|visited| visited.index), lookup.avoid.map(|visited| visited.index))
         };
         assert_eq!(request(true, 0), (None, None));
         assert_eq!(request(false, 0), (Some(0), None));
@@ -168,8 +192,8 @@ mod tests {
     fn clients_with_different_keys_do_not_affect_each_other() {
         let memory = RetryAvoidance::default();
         let lookup = memory.look_up(1, false, milliseconds(0));
-        memory.record(&lookup, 9);
+        memory.record(&lookup, backend(9));
         assert_eq!(memory.look_up(2, false, milliseconds(2_000)).avoid, None);
-        assert_eq!(memory.look_up(1, false, milliseconds(2_000)).avoid, Some(9));
+        assert_eq!(memory.look_up(1, false, milliseconds(2_000)).avoid, Some(backend(9)));
     }
 }

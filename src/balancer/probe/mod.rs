@@ -6,27 +6,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Message, Supervised, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Message, Recipient, Supervised, WrapFuture,
 };
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::balancer::admin::metrics::ReportMetrics;
 use crate::balancer::backends::{Backend, BackendId};
 use crate::balancer::expectation::Expectation;
 use crate::balancer::health::ProbeOutcome;
-use crate::balancer::ranking::RankingActor;
+use crate::balancer::metrics::ReportMetrics;
 use crate::http::client::Resolver;
 
-pub mod prober;
-pub mod schedule;
+pub(crate) mod prober;
+pub(crate) mod schedule;
 
 use prober::Prober;
 
 /// The settings and resources of all probes.
 #[derive(Debug)]
-pub struct ProbePlan {
+pub(crate) struct ProbePlan {
     /// The requested path, below the base path of each backend.
     pub path: String,
     /// The time limit of one probe.
@@ -48,7 +47,7 @@ pub struct ProbePlan {
 /// The result of one probe. The reply of the ranking is the delay of the next probe.
 #[derive(Debug, Message)]
 #[rtype(result = "Duration")]
-pub struct ProbeResult {
+pub(crate) struct ProbeResult {
     /// The probed backend.
     pub backend: BackendId,
     /// The end of the probe.
@@ -58,11 +57,11 @@ pub struct ProbeResult {
 }
 
 /// Probes one backend until the last address of the actor is dropped.
-pub struct ProbeActor {
+pub(crate) struct ProbeActor {
     backend: BackendId,
     expectation: Option<Arc<Expectation>>,
     plan: Arc<ProbePlan>,
-    ranking: Addr<RankingActor>,
+    ranking: Recipient<ProbeResult>,
     first_pause: Duration,
     /// Created for the first probe, and again after a panic.
     prober: Option<Rc<Prober>>,
@@ -71,10 +70,10 @@ pub struct ProbeActor {
 impl ProbeActor {
     /// An actor that sends the first probe of `backend` after `first_pause`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         backend: &Backend,
         plan: Arc<ProbePlan>,
-        ranking: Addr<RankingActor>,
+        ranking: Recipient<ProbeResult>,
         first_pause: Duration,
     ) -> Self {
         let expectation = backend.expectation().or(plan.expectation.as_ref()).cloned();

@@ -8,25 +8,25 @@ use awc::http::StatusCode;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use crate::balancer::admin::metrics::ReportMetrics;
 use crate::balancer::backends::BackendId;
 use crate::balancer::expectation::Expectation;
 use crate::balancer::health::{FailureKind, ProbeFailure, ProbeOutcome};
-use crate::balancer::load_report::{self, LoadReport};
+use crate::balancer::metrics::ReportMetrics;
 use crate::balancer::probe::ProbePlan;
 use crate::http::client::head::Head;
-use crate::http::client::{Answer, ConnectionUse, Request, Transport, TransportError, TransportSettings};
+use crate::http::client::{Answer, ConnectionUse, HttpClient, Request, TransportError, TransportSettings};
+use crate::load_report::{self, LoadReport};
 use crate::telemetry::chain;
 
 /// The largest body of a probe answer, in bytes.
-pub const LARGEST_BODY: usize = 1 << 20;
+pub(crate) const LARGEST_BODY: usize = 1 << 20;
 
 /// The request times out this much later than the connection, so that the reason names the phase that was too slow.
 const GRACE: Duration = Duration::from_millis(5);
 
 /// Probes one backend. Not `Send`, because the client of awc is not.
-pub struct Prober {
-    transport: Transport,
+pub(crate) struct Prober {
+    transport: HttpClient,
     /// `None` if backend and path do not form a URL.
     request: Option<Request>,
     timeout: Duration,
@@ -40,14 +40,14 @@ impl Prober {
     /// Each probe opens a new connection and sends `Connection: close`. It so measures the latency of a new client, and a
     /// server that closes idle connections causes no failed probe.
     #[must_use]
-    pub fn new(backend: &BackendId, plan: &ProbePlan, expectation: Option<Arc<Expectation>>) -> Self {
+    pub(crate) fn new(backend: &BackendId, plan: &ProbePlan, expectation: Option<Arc<Expectation>>) -> Self {
         let settings = TransportSettings { connect_timeout: plan.timeout, ..TransportSettings::default() };
         let request = Url::parse(&format!("{backend}{}", plan.path)).ok().map(|url| Request {
             connection: ConnectionUse::Single,
             ..Request::get(url).with("User-Agent", concat!("fingerpost/", env!("CARGO_PKG_VERSION")))
         });
         Self {
-            transport: Transport::with_resolver(settings, plan.resolver.clone()),
+            transport: HttpClient::with_resolver(settings, plan.resolver.clone()),
             request,
             timeout: plan.timeout,
             reports: plan.reports.clone(),
@@ -56,7 +56,7 @@ impl Prober {
     }
 
     /// Requests the probe file once. Only a 200 with a complete body is a success.
-    pub async fn probe(&self) -> ProbeOutcome {
+    pub(crate) async fn probe(&self) -> ProbeOutcome {
         self.exchange().await.unwrap_or_else(ProbeOutcome::Failure)
     }
 

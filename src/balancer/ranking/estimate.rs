@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::balancer::health::ProbeOutcome;
-use crate::balancer::load_report::LoadReport;
 use crate::balancer::policy::{BackendLoad, MonotonicClock, Throughput};
+use crate::load_report::LoadReport;
 
 /// The decay time of response times: after this time, a measurement has 1/e of its weight.
 const RESPONSE_TIME_MEMORY: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ pub struct Estimate {
 
 /// The parts of an [`Estimate`] that survive a restart. Times are ages when it was stored.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct RememberedEstimate {
+pub(crate) struct RememberedEstimate {
     response_time: Option<Duration>,
     capacity: Option<RememberedCapacity>,
 }
@@ -59,7 +59,7 @@ struct RememberedCapacity {
 impl RememberedEstimate {
     /// The estimate before the first probe of this run. Ages refer to `stored_at`; `redirects` is the restored number.
     #[must_use]
-    pub fn restore(self, stored_at: Instant, redirects: u64) -> Estimate {
+    pub(crate) fn restore(self, stored_at: Instant, redirects: u64) -> Estimate {
         Estimate {
             response_time: self.response_time.map(|time| ResponseTime::new(time, stored_at)),
             capacity: self.capacity.map(|capacity| Capacity {
@@ -78,7 +78,7 @@ impl RememberedEstimate {
 impl Estimate {
     /// The parts that survive a restart.
     #[must_use]
-    pub fn remember(&self, now: Instant) -> RememberedEstimate {
+    pub(crate) fn remember(&self, now: Instant) -> RememberedEstimate {
         RememberedEstimate {
             response_time: self.response_time(),
             capacity: self.capacity.map(|capacity| RememberedCapacity {
@@ -166,7 +166,7 @@ impl Estimate {
 
     /// Whether its latest probe answer carried a usable load report.
     #[must_use]
-    pub fn has_usable_report(&self) -> bool {
+    pub(crate) fn has_usable_report(&self) -> bool {
         self.reports() && self.are_reports_usable()
     }
 

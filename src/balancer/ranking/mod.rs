@@ -8,18 +8,18 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, Super
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use crate::balancer::admin::metrics::RankingMetrics;
 use crate::balancer::backends::{Backend, BackendId};
 use crate::balancer::health::fleet::Mode;
 use crate::balancer::health::{HealthCheckConfig, State, Transition};
+use crate::balancer::metrics::RankingMetrics;
 use crate::balancer::orders::{OrderBook, Override};
 use crate::balancer::policy::{LoadSlab, MonotonicClock, PolicyName};
 use crate::balancer::probe::ProbeResult;
 use crate::balancer::probe::schedule::ProbeBudget;
 
-pub mod estimate;
-pub mod publisher;
-pub mod table;
+pub(crate) mod estimate;
+pub(crate) mod publisher;
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
@@ -42,7 +42,7 @@ const MAILBOX: usize = 16_384;
 /// The message that activates a list and the orders for its backends. The reply follows the table with both.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct ListChanged {
+pub(crate) struct ListChanged {
     /// All backends.
     pub backends: Arc<[Backend]>,
     /// All orders.
@@ -50,7 +50,7 @@ pub struct ListChanged {
 }
 
 /// The settings and resources of a `RankingActor`.
-pub struct RankingPlan {
+pub(crate) struct RankingPlan {
     /// Receives the tables; already has the first one.
     pub publisher: Arc<TablePublisher>,
     /// The rule for the choice of a backend.
@@ -66,7 +66,7 @@ pub struct RankingPlan {
 }
 
 /// Updates the entries with probe results and publishes tables.
-pub struct RankingActor {
+pub(crate) struct RankingActor {
     plan: RankingPlan,
     /// The active list.
     listed: Arc<[Backend]>,
@@ -85,7 +85,7 @@ impl RankingActor {
     /// An actor that starts from the latest published table. `list` has the backends and orders of this table, and `slab`
     /// holds the loads of its backends.
     #[must_use]
-    pub fn new(plan: RankingPlan, list: ListChanged, slab: LoadSlab, random: SmallRng) -> Self {
+    pub(crate) fn new(plan: RankingPlan, list: ListChanged, slab: LoadSlab, random: SmallRng) -> Self {
         let published_at = plan.publisher.latest().built_at;
         let mut actor = Self {
             plan,
@@ -121,7 +121,7 @@ impl RankingActor {
         let known = self.entries.drain(..).map(|entry| (entry.member.backend.id().clone(), entry));
         let mut known: HashMap<BackendId, BackendEntry> = known.collect();
         let slab = &mut self.slab;
-        let orders = &self.orders;
+        let (orders, backends) = (&self.orders, self.listed.len());
         let entry = |backend: &Backend| {
             let mut entry = match known.remove(backend.id()) {
                 Some(mut entry) => {
@@ -131,7 +131,7 @@ impl RankingActor {
                 None => BackendEntry::new(Member::new(backend.clone(), slab), now),
             };
             if entry.obey(orders.of(backend.id()), now, wall) {
-                entry.record_orders(wall);
+                entry.record_orders(wall, backends);
             }
             entry
         };
@@ -226,7 +226,7 @@ impl Handler<ProbeResult> for RankingActor {
         let before = entry.estimate;
         let transition = entry.observe(&result.outcome, &health_check, &self.plan.clock, now);
         if let Some(transition) = transition {
-            entry.record(transition, SystemTime::now());
+            entry.record(transition, SystemTime::now(), self.indexes.len());
             log(entry, transition);
         }
         log_reports(entry, &before);

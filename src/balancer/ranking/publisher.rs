@@ -14,10 +14,10 @@ use super::table::RoutingTable;
 /// The message that delivers a table to a worker.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
-pub struct TableUpdate(pub Arc<RoutingTable>);
+pub(crate) struct TableUpdate(pub Arc<RoutingTable>);
 
 /// Sends each table to the `RedirectHandler` of every HTTP worker.
-pub struct TablePublisher {
+pub(crate) struct TablePublisher {
     latest: ArcSwap<RoutingTable>,
     /// Weak, so that a handler ends with its worker.
     workers: ArcSwap<Vec<WeakRecipient<TableUpdate>>>,
@@ -28,7 +28,7 @@ pub struct TablePublisher {
 impl TablePublisher {
     /// A publisher with a first table. `lost` counts tables that did not fit into the mailbox of a worker.
     #[must_use]
-    pub fn new(table: RoutingTable, lost: Counter) -> Self {
+    pub(crate) fn new(table: RoutingTable, lost: Counter) -> Self {
         Self {
             // With remembered state, the first table is as good as the last one of the previous run.
             is_first_round_complete: AtomicBool::new(table.are_all_probed()),
@@ -40,31 +40,31 @@ impl TablePublisher {
 
     /// The latest table.
     #[must_use]
-    pub fn latest(&self) -> Arc<RoutingTable> {
+    pub(crate) fn latest(&self) -> Arc<RoutingTable> {
         self.latest.load_full()
     }
 
     /// Whether every backend of the first list has been probed. Never changes back to false: a backend that is added later
     /// gets no clients before its first answer, so it does not affect the redirects.
     #[must_use]
-    pub fn is_first_round_complete(&self) -> bool {
+    pub(crate) fn is_first_round_complete(&self) -> bool {
         self.is_first_round_complete.load(Relaxed)
     }
 
     /// Sends every later table to `worker`, too, as long as an address of it exists.
-    pub fn subscribe(&self, worker: &WeakRecipient<TableUpdate>) {
+    pub(crate) fn subscribe(&self, worker: &WeakRecipient<TableUpdate>) {
         self.change_workers(|workers| workers.push(worker.clone()));
     }
 
     /// The number of workers that receive tables.
-    #[must_use]
-    pub fn workers(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn workers(&self) -> usize {
         self.workers.load().len()
     }
 
     /// Replaces the latest table and sends it to every worker. A table that does not fit into a mailbox is dropped; the next
     /// one replaces it.
-    pub fn publish(&self, table: &Arc<RoutingTable>) {
+    pub(crate) fn publish(&self, table: &Arc<RoutingTable>) {
         self.latest.store(Arc::clone(table));
         if !self.is_first_round_complete() && table.are_all_probed() {
             self.is_first_round_complete.store(true, Relaxed);

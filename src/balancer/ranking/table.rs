@@ -79,9 +79,9 @@ pub struct BackendEntry {
     /// Whether its load report was usable for the latest table.
     pub had_usable_report: bool,
     /// The orders of operators for it.
-    pub orders: Option<BackendOrders>,
+    pub(crate) orders: Option<BackendOrders>,
     /// Its state changes. All tables share it between two changes.
-    pub history: Arc<History>,
+    pub(crate) history: Arc<History>,
     /// The number of redirects to it at its latest probe.
     redirects: u64,
     /// The time of the latest probe at which this number had grown.
@@ -136,7 +136,7 @@ impl BackendEntry {
     }
 
     /// Applies the orders for it; `true` if they differ from the previous ones. A backend that becomes disabled is unknown afterwards, because its probes end.
-    pub fn obey(&mut self, orders: Option<&BackendOrders>, now: Instant, wall: SystemTime) -> bool {
+    pub(crate) fn obey(&mut self, orders: Option<&BackendOrders>, now: Instant, wall: SystemTime) -> bool {
         if self.orders.as_ref() == orders {
             return false;
         }
@@ -150,39 +150,39 @@ impl BackendEntry {
     }
 
     /// Continues the count of redirects of an earlier run.
-    pub fn restore_redirects(&mut self, count: u64) {
+    pub(crate) fn restore_redirects(&mut self, count: u64) {
         self.member.load.restore_redirects(count);
         self.redirects = count;
     }
 
-    /// Adds a change of state to the history.
-    pub fn record(&mut self, Transition { from, to }: Transition, wall: SystemTime) {
+    /// Adds a change of state to the history. The list has `backends` backends.
+    pub(crate) fn record(&mut self, Transition { from, to }: Transition, wall: SystemTime, backends: usize) {
         let cause = self.health.reason().to_string();
         let history = Arc::make_mut(&mut self.history);
         history.count(from, wall);
-        history.record(wall, Change::State { from, to }, &cause);
+        history.record(wall, Change::State { from, to }, &cause, backends);
     }
 
     /// Adds the orders in force to the history, after a change.
-    pub fn record_orders(&mut self, wall: SystemTime) {
+    pub(crate) fn record_orders(&mut self, wall: SystemTime, backends: usize) {
         let orders = self.orders.as_deref().unwrap_or_default();
         let texts: Vec<String> = orders.iter().map(ToString::to_string).collect();
         let latest = orders.iter().max_by_key(|order| order.given_at);
         let cause =
             latest.map_or("the last order ended".to_owned(), |order| format!("by {}", order.given_by));
         let change = Change::Orders { orders: texts.join("; ") };
-        Arc::make_mut(&mut self.history).record(wall, change, &cause);
+        Arc::make_mut(&mut self.history).record(wall, change, &cause, backends);
     }
 
     /// The order that excludes it from the selection.
     #[must_use]
-    pub fn withdrawal(&self) -> Option<Override> {
+    pub(crate) fn withdrawal(&self) -> Option<Override> {
         orders::withdrawal(self.orders.as_deref()?)
     }
 
     /// Its weight: the one of an order, else the one of the list.
     #[must_use]
-    pub fn weight(&self) -> u32 {
+    pub(crate) fn weight(&self) -> u32 {
         let ordered = self.orders.as_deref().and_then(orders::weight);
         ordered.unwrap_or(self.member.backend.weight())
     }
@@ -286,13 +286,13 @@ impl RoutingTable {
 
     /// Chooses among the backends that meet `needs`, or among all candidates if no usable backend does.
     #[must_use]
-    pub fn policy_for(&self, needs: Needs) -> &dyn Policy {
+    pub(crate) fn policy_for(&self, needs: Needs) -> &dyn Policy {
         self.restricted_policy(needs).map_or(&*self.policy, |(_, policy)| policy)
     }
 
     /// Whether the needs of a client exclude a backend.
     #[must_use]
-    pub fn is_excluded_by(&self, needs: Needs, entry: &BackendEntry) -> bool {
+    pub(crate) fn is_excluded_by(&self, needs: Needs, entry: &BackendEntry) -> bool {
         self.restricted_policy(needs).is_some_and(|(needs, _)| !needs.are_met_by(entry.member.has))
     }
 
@@ -312,7 +312,7 @@ impl RoutingTable {
 
     /// Whether every backend has been probed at least once, except disabled ones.
     #[must_use]
-    pub fn are_all_probed(&self) -> bool {
+    pub(crate) fn are_all_probed(&self) -> bool {
         let is_disabled = |entry: &BackendEntry| entry.withdrawal() == Some(Override::Disable);
         self.entries.iter().all(|entry| entry.health.state() != State::Unknown || is_disabled(entry))
     }

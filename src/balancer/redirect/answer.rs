@@ -15,7 +15,7 @@ use crate::http::pages::Pages;
 
 /// The status of a redirect (RFC 9110, sections 15.4.2 to 15.4.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RedirectStatus(StatusCode);
+pub(crate) struct RedirectStatus(StatusCode);
 
 impl TryFrom<u16> for RedirectStatus {
     type Error = &'static str;
@@ -34,13 +34,13 @@ impl TryFrom<u16> for RedirectStatus {
 impl RedirectStatus {
     /// The status code.
     #[must_use]
-    pub fn code(self) -> u16 {
+    pub(crate) fn code(self) -> u16 {
         self.0.as_u16()
     }
 
     /// The reason phrase of the status line.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub(crate) fn reason(self) -> &'static str {
         self.0.canonical_reason().unwrap_or_default()
     }
 }

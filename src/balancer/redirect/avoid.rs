@@ -6,11 +6,11 @@ use actix_http::header::{HeaderMap, HeaderName};
 use crate::balancer::policy::{Avoid, MOST_AVOIDED, identity};
 
 /// The name of the header.
-pub const HEADER: HeaderName = HeaderName::from_static("fingerpost-avoid");
+pub(crate) const HEADER: HeaderName = HeaderName::from_static("fingerpost-avoid");
 
 /// The backends that the headers name. Names after the first [`MOST_AVOIDED`] are ignored.
 #[must_use]
-pub fn avoided(headers: &HeaderMap) -> Avoid {
+pub(crate) fn avoided(headers: &HeaderMap) -> Avoid {
     let mut avoid = Avoid::default();
     let values = headers.get_all(HEADER).filter_map(|value| value.to_str().ok());
     for name in values.flat_map(|value| value.split(',')).take(MOST_AVOIDED) {

@@ -74,7 +74,7 @@ fn address(word: &[u8]) -> Option<IpAddr> {
 
 /// The networks of proxies whose `X-Forwarded-...` headers are used. A Unix socket counts as 127.0.0.1.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrustedProxies(Box<[Network]>);
+pub(crate) struct TrustedProxies(Box<[Network]>);
 
 /// A network prefix: the first `length` bits of `address`. An IPv4 address is mapped to IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +86,7 @@ struct Network {
 impl TrustedProxies {
     /// Whether `address` is in one of the networks.
     #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let bits = bits(address);
         self.0.iter().any(|network| {
             let rest = u128::BITS.saturating_sub(network.length);
@@ -104,7 +104,7 @@ fn bits(address: IpAddr) -> u128 {
 
 /// The error for a word that is not a network.
 #[derive(Debug, thiserror::Error)]
-pub struct NotANetwork(String);
+pub(crate) struct NotANetwork(String);
 
 impl fmt::Display for NotANetwork {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

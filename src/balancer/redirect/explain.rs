@@ -7,17 +7,17 @@ use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::BalancerState;
 use super::client::Client;
 use super::location::{Target, TargetError};
 use super::service::{Choice, ChoiceReason, RedirectRequest};
-use crate::balancer::BalancerState;
 use crate::balancer::health::fleet::Eligibility;
 use crate::balancer::policy::{Avoid, LoadSlab};
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 
 /// The content of `/api/v1/explain`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Explanation {
+pub(crate) struct Explanation {
     /// Path and query of the request.
     pub path: String,
     /// The address of the client, if it was given.
@@ -36,7 +36,7 @@ pub struct Explanation {
 
 /// A choice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ExplainedChoice {
+pub(crate) struct ExplainedChoice {
     /// The address of the backend.
     pub backend: String,
     /// The reason, as text.
@@ -47,7 +47,7 @@ pub struct ExplainedChoice {
 
 /// The part of one backend in a choice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ExplainedBackend {
+pub(crate) struct ExplainedBackend {
     /// The address of the backend.
     pub backend: String,
     /// Whether this client can be sent to it.
@@ -88,7 +88,7 @@ impl BalancerState {
             .entries
             .iter()
             .any(|entry| is_chosen(entry) && !table.is_excluded_by(client.needs(), entry));
-        let backends = (0..).zip(&table.entries).map(|(index, entry)| {
+        let backends = table.entries.iter().map(|entry| {
             let exclusion = if table.is_excluded_by(client.needs(), entry) {
                 Some("does not suit the client: it needs https, or an IPv4 address".to_owned())
             } else {
@@ -101,7 +101,7 @@ impl BalancerState {
             };
             let reason = match &exclusion {
                 Some(reason) => reason.clone(),
-                None if failed == Some(index) => {
+                None if failed == Some(entry.member.load.identity()) => {
                     "avoided if possible: the client was sent to it for this file in the last minute"
                         .to_owned()
                 }
@@ -185,7 +185,7 @@ fn exclusion(entry: &BackendEntry, has_candidate: bool) -> Option<String> {
 impl Explanation {
     /// The explanation as text for people: candidates with `+`, excluded backends with `-`.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut lines = vec![format!("{}: {}", self.path.escape_debug(), self.status)];
         if let Some(choice) = &self.choice {
             lines.push(format!("  to {}: {}", choice.backend, choice.reason));

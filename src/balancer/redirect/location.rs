@@ -76,7 +76,7 @@ impl<'a> Target<'a> {
     }
 
     /// Appends the URL of this target at `backend`.
-    pub fn put_location(&self, backend: &BackendId, url: &mut BytesMut) {
+    pub(crate) fn put_location(&self, backend: &BackendId, url: &mut BytesMut) {
         url.put_slice(backend.as_str().as_bytes());
         url.put_slice(self.bytes);
     }

@@ -8,8 +8,8 @@ use actix_service::{Service, ServiceFactory};
 use actix_web::HttpResponse;
 use actix_web::dev::{AppService, HttpServiceFactory, ResourceDef, ServiceRequest, ServiceResponse};
 
+use super::BalancerState;
 use super::service::{Mount, RedirectService};
-use crate::balancer::BalancerState;
 
 /// Answers requests with redirects in an actix-web application; created by
 /// [`Balancer::redirects`](crate::balancer::Balancer::redirects).

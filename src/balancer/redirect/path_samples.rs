@@ -19,12 +19,12 @@ const LONGEST: usize = 200;
 
 /// Delivers samples to at most one reader.
 #[derive(Debug, Default)]
-pub struct PathSamples(ArcSwapOption<mpsc::Sender<Box<[u8]>>>);
+pub(crate) struct PathSamples(ArcSwapOption<mpsc::Sender<Box<[u8]>>>);
 
 impl PathSamples {
     /// The samples from now on. Replaces an earlier reader.
     #[must_use]
-    pub fn read(&self) -> mpsc::Receiver<Box<[u8]>> {
+    pub(crate) fn read(&self) -> mpsc::Receiver<Box<[u8]>> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         self.0.store(Some(sender.into()));
         receiver

@@ -22,15 +22,15 @@ use super::client::{Client, TrustedProxies};
 use super::fast_path::ResponseScratch;
 use super::location::Target;
 use super::path_samples::PathSampler;
-use super::{CurrentTable, RedirectHandler};
-use crate::balancer::BalancerState;
-use crate::balancer::admin::metrics::AnswerCounters;
+use super::{BalancerState, CurrentTable, RedirectHandler};
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::fleet::Eligibility;
-use crate::balancer::policy::{self, Avoid, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp};
+use crate::balancer::metrics::AnswerCounters;
+use crate::balancer::policy::{
+    self, Avoid, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp, Visited,
+};
 use crate::balancer::ranking::table::RoutingTable;
-use crate::balancer::settings::RetryRouting;
-use crate::http::access_log::RedirectEntry;
+use crate::http::access_log::{LogEntry, RedirectEntry};
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
 use crate::http::transport::{AnswerEnd, Completion};
@@ -42,7 +42,7 @@ const LONGEST_WITH_ALTERNATES: usize = 512;
 
 /// The settings and resources of the answers of all workers.
 #[derive(Debug, Clone)]
-pub struct AnswerPlan {
+pub(crate) struct AnswerPlan {
     /// The status of a redirect.
     pub status: RedirectStatus,
     /// The number of alternates in `Link` lines, at most [`policy::MOST_ALTERNATES`].
@@ -61,9 +61,18 @@ pub struct AnswerPlan {
     pub clock: MonotonicClock,
 }
 
+/// The target of a client that requests the same file again after 1 to 60 s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RetryRouting {
+    /// Another server, because the first one probably failed.
+    OtherBackend,
+    /// Any server that the policy chooses; under `hash`, the same one.
+    AnyBackend,
+}
+
 /// The mount point of the service.
 #[derive(Debug, Clone, Default)]
-pub struct Mount {
+pub(crate) struct Mount {
     /// Removed from each path; empty if the service is mounted at the root.
     pub prefix: Arc<str>,
 }
@@ -84,7 +93,7 @@ impl Mount {
 }
 
 /// Answers the requests of one HTTP worker.
-pub struct RedirectService {
+pub(crate) struct RedirectService {
     /// The balancer, which runs as long as a reference to its state exists.
     pub(super) shared: Arc<BalancerState>,
     mount: Mount,
@@ -113,12 +122,15 @@ pub(super) struct Choice<'a> {
     /// The reason of the choice.
     pub(super) reason: ChoiceReason,
     visit: Option<RetryLookup>,
+    /// The backend, as the memory of recent redirects records it.
+    visited: Visited,
 }
 
 impl Choice<'_> {
-    /// The index of the backend that the client probably failed at, if it requests the file again.
+    /// The identity of the backend that the client probably failed at, if it requests the file again.
     pub(super) fn failed(&self) -> Option<u32> {
-        self.visit.and_then(|visit| visit.avoid).filter(|_| self.reason == ChoiceReason::Retry)
+        let failed = self.visit.and_then(|visit| visit.avoid).filter(|_| self.reason == ChoiceReason::Retry);
+        failed.map(|failed| failed.identity)
     }
 }
 
@@ -171,7 +183,7 @@ impl RedirectService {
     /// The answer to one request: a redirect or an error page.
     ///
     /// `is_https` is whether the connection uses TLS.
-    pub fn answer(&self, request: &RequestHead, is_https: bool) -> Response<Bytes> {
+    pub(crate) fn answer(&self, request: &RequestHead, is_https: bool) -> Response<Bytes> {
         let host = request.headers().get(header::HOST);
         let mut redirect = None;
         let mut response = match request.method {
@@ -182,7 +194,7 @@ impl RedirectService {
         response.head_mut().set_camel_case_headers(true);
         self.counters.answered(response.status().as_u16());
         if let Some(log) = &self.shared.access_log {
-            let mut entry = log.begin(request, response.status());
+            let mut entry = LogEntry::of(request, response.status());
             if let Some((client, redirect)) = redirect {
                 entry = entry.redirected(client, redirect);
             }
@@ -243,10 +255,8 @@ impl RedirectService {
     ) -> Option<Choice<'a>> {
         let plan = &self.shared.answers;
         let choice = plan.choose(table, wanted, now, &mut *self.random.borrow_mut())?;
-        if let (Some(memory), Some(visit), Some(chosen)) =
-            (&plan.memory, &choice.visit, choice.picks.chosen())
-        {
-            memory.record(visit, chosen);
+        if let (Some(memory), Some(visit)) = (&plan.memory, &choice.visit) {
+            memory.record(visit, choice.visited);
         }
         self.sampler.offer(&self.shared.path_samples, wanted.target.path(), now);
         Some(choice)
@@ -279,29 +289,31 @@ impl AnswerPlan {
         let RedirectRequest { target, is_head, avoid, client } = *wanted;
         let mut request = policy::PickRequest { path_hash: policy::digest(target.path()), avoid };
         let visit = self.visit(client.address, request.path_hash, is_head, now);
-        let entry_of = |place: Option<u32>| table.entries.get(place? as usize);
-        let failed =
-            visit.and_then(|visit| visit.avoid).filter(|_| self.retry_routing == RetryRouting::OtherBackend);
+        let failed = visit.and_then(|visit| visit.avoid);
         let mut reason = ChoiceReason::Policy;
-        if let Some(failed) = entry_of(failed) {
-            request.avoid.add(failed.member.load.identity());
+        if let (Some(failed), RetryRouting::OtherBackend) = (failed, self.retry_routing) {
+            request.avoid.add(failed.identity);
             reason = ChoiceReason::Retry;
         }
         let is_long = target.as_bytes().len() > LONGEST_WITH_ALTERNATES;
         let alternates = if is_long { 0 } else { self.alternates };
         let mut picks = Picks::new(alternates);
-        let same = visit.and_then(|visit| visit.same);
-        if let (Some(place), Some(entry)) = (same, entry_of(same))
+        if let Some(same) = visit.and_then(|visit| visit.same)
+            && let Some(entry) = table.entries.get(same.index as usize)
+            // After a change of the list, another backend may have the index.
+            && entry.member.load.identity() == same.identity
             && !matches!(entry.eligibility, Eligibility::Out | Eligibility::Withdrawn)
-            && !request.avoid.contains(entry.member.load.identity())
+            && !request.avoid.contains(same.identity)
         {
             entry.member.load.record_redirect(now);
-            picks = Picks::with(place, alternates);
+            picks = Picks::with(same.index, alternates);
             reason = ChoiceReason::AfterHead;
         }
         table.policy_for(client.needs()).pick(&request, now, random, &mut picks);
-        let backend = entry_of(picks.chosen())?.member.backend.id();
-        Some(Choice { backend, picks, reason, visit })
+        let index = picks.chosen()?;
+        let member = &table.entries.get(index as usize)?.member;
+        let visited = Visited { identity: member.load.identity(), index };
+        Some(Choice { backend: member.backend.id(), picks, reason, visit, visited })
     }
 
     /// Looks up an earlier redirect of this client for this file.

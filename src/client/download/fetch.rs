@@ -13,7 +13,7 @@ use super::super::identity::{ContentRange, Observed, is_coded};
 use super::super::plan::{ByteRange, RunFailure};
 use super::super::redirect::{RedirectChain, RedirectError};
 use crate::http::client::head::Framing;
-use crate::http::client::{Answer, Method, Request, Transport, TransportError};
+use crate::http::client::{Answer, HttpClient, Method, Request, TransportError};
 
 /// Maximum number of bytes of a redirect or error page that is kept for display.
 const MAX_PAGE_BYTES: usize = 64 * 1024;
@@ -168,7 +168,7 @@ impl FetchError {
 /// Sends requests on behalf of one download.
 #[derive(Debug, Clone)]
 pub(super) struct Fetcher {
-    pub(super) transport: Transport,
+    pub(super) transport: HttpClient,
     /// The user's own header lines.
     pub(super) headers: Vec<(String, String)>,
     /// Origin given by the user: credentials are sent to no other.

@@ -22,7 +22,7 @@ use super::limit::RateLimiter;
 use super::plan::PlanSettings;
 use super::reserved_paths::ReservedPaths;
 use super::sink::{Destination, Durability, GroupCommit, Pieces, SinkError, destination, release_reader};
-use crate::http::client::Transport;
+use crate::http::client::HttpClient;
 
 mod answers;
 mod complete;
@@ -223,7 +223,7 @@ impl Default for Options {
 #[derive(Debug, Clone)]
 pub(super) struct Context {
     /// The HTTP client.
-    pub transport: Transport,
+    pub transport: HttpClient,
     /// Options of all downloads.
     pub options: Rc<Options>,
     /// Rate limit of all downloads together.

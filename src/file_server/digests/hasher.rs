@@ -14,7 +14,8 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::super::root::{BlockingIo, FileState, OpenError, Root, Time};
+use super::super::file_state::{FileState, OpenError, Time};
+use super::super::root::{BlockingIo, Root};
 use super::background_read::{self, ReadPace};
 use super::digest_file::DigestFile;
 use super::walk::{Walk, WalkStep};

@@ -22,8 +22,9 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
-use super::root::{FileState, Root, Stamp};
-use super::store::Meta;
+use super::file_state::{FileState, Stamp};
+use super::found_file::Meta;
+use super::root::Root;
 
 mod background_read;
 mod digest_file;
@@ -34,7 +35,7 @@ use digest_file::DigestFile;
 use hasher::DigestThread;
 
 /// Maximum number of digests in memory; each needs about 200 bytes.
-pub const MOST_DIGESTS: usize = 1 << 18;
+pub(super) const MOST_DIGESTS: usize = 1 << 18;
 
 /// Requests for digests that wait for the thread. A request beyond this number is dropped and counted.
 const MAX_REQUESTS: usize = 1024;
@@ -65,7 +66,7 @@ impl Known {
 
 /// Settings for the computation of digests.
 #[derive(Debug, Clone, Default)]
-pub struct DigestPlan {
+pub(crate) struct DigestPlan {
     /// The file that stores digests across restarts; `None` keeps them in memory only.
     pub file: Option<PathBuf>,
     /// Maximum rate of reading, in bytes per second.
@@ -74,14 +75,14 @@ pub struct DigestPlan {
 
 /// The workers' access to the digests. The thread ends when its [`DigestService`] is dropped.
 #[derive(Debug)]
-pub struct Digests {
+pub(super) struct Digests {
     table: Arc<Table>,
     asked: SyncSender<Box<[u8]>>,
 }
 
 /// State that the workers and the thread share.
 #[derive(Debug, Default)]
-pub struct Table {
+pub(super) struct Table {
     known: papaya::HashMap<FileId, Known>,
     is_stopping: AtomicBool,
     /// Files that wait to be read or are being read.
@@ -98,14 +99,14 @@ pub struct Table {
 
 /// The thread that computes digests.
 #[derive(Debug)]
-pub struct DigestService {
+pub(super) struct DigestService {
     digests: Arc<Digests>,
     ended: oneshot::Receiver<()>,
 }
 
 impl DigestService {
     /// Starts to compute the digests of all files below `root`.
-    pub fn start(root: Arc<Root>, plan: DigestPlan) -> io::Result<Self> {
+    pub(super) fn start(root: Arc<Root>, plan: DigestPlan) -> io::Result<Self> {
         let (asked, receiver) = sync_channel(MAX_REQUESTS);
         let (ending, ended) = oneshot::channel();
         let table = Arc::new(Table::default());
@@ -121,12 +122,12 @@ impl DigestService {
 
     /// The digests.
     #[must_use]
-    pub fn digests(&self) -> Arc<Digests> {
+    pub(super) fn digests(&self) -> Arc<Digests> {
         Arc::clone(&self.digests)
     }
 
     /// Stops the thread, and waits at most [`LAST_WRITE`] until it has saved the digests.
-    pub async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.digests.table.is_stopping.store(true, Relaxed);
         // Wakes the thread. If the queue is full, the thread is awake.
         let _ = self.digests.asked.try_send(Box::default());
@@ -143,7 +144,7 @@ impl Drop for Digests {
 impl Digests {
     /// The `Repr-Digest` of a file in this state. If it is not known, the file is requested with priority.
     #[must_use]
-    pub fn header(&self, path: &[u8], meta: &Meta) -> Option<HeaderValue> {
+    pub(super) fn header(&self, path: &[u8], meta: &Meta) -> Option<HeaderValue> {
         if let Some(header) = meta.digest.get() {
             return Some(header.clone());
         }
@@ -158,7 +159,7 @@ impl Digests {
 
     /// The table, for metrics.
     #[must_use]
-    pub fn table(&self) -> Arc<Table> {
+    pub(super) fn table(&self) -> Arc<Table> {
         Arc::clone(&self.table)
     }
 }
@@ -166,7 +167,7 @@ impl Digests {
 impl Table {
     /// The number of known digests.
     #[must_use]
-    pub fn known(&self) -> usize {
+    pub(super) fn known(&self) -> usize {
         self.known.len()
     }
 
@@ -208,7 +209,7 @@ impl Table {
 
 /// The `Repr-Digest` of these bytes.
 #[must_use]
-pub fn header_of(bytes: &[u8]) -> HeaderValue {
+pub(super) fn header_of(bytes: &[u8]) -> HeaderValue {
     header(&Sha256::digest(bytes).into())
 }
 

@@ -2,8 +2,9 @@
 
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 
+use super::super::file_state::OpenError;
 use super::super::path::is_served_name;
-use super::super::root::{OpenError, Root};
+use super::super::root::Root;
 
 /// Maximum depth of folders; each needs a descriptor.
 const DEEPEST: usize = 64;

@@ -4,8 +4,9 @@ use std::cmp::Ordering;
 
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 
+use super::super::file_state::{FileState, OpenError};
 use super::super::path::is_served_name;
-use super::super::root::{BlockingIo, FileState, OpenError, Root};
+use super::super::root::{BlockingIo, Root};
 use super::view::{SortKey, SortOrder, View};
 
 /// Maximum number of entries in a listing.

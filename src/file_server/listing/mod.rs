@@ -17,9 +17,10 @@ use bytes::Bytes;
 use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::file_state::OpenError;
 use super::files::Files;
 use super::load::{Flight, RequestKind};
-use super::root::{OpenError, Root};
+use super::root::Root;
 use super::sending::FileAnswer;
 
 mod folder;

@@ -39,7 +39,7 @@ const LONGEST: usize = 2048;
 /// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub(crate) enum Format {
     /// The combined format of Apache and nginx.
     Combined,
     /// A JSON object.
@@ -48,7 +48,7 @@ pub enum Format {
 
 /// Passes lines to a thread that writes them, so that a request never waits for the disk.
 #[derive(Debug, Clone)]
-pub struct AccessLog {
+pub(crate) struct AccessLog {
     format: Format,
     lines: SyncSender<Message>,
     lost: Arc<AtomicU64>,
@@ -57,7 +57,7 @@ pub struct AccessLog {
 /// The access log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the access log {}: check that its folder exists and is writable", path.display())]
-pub struct AccessLogError {
+pub(crate) struct AccessLogError {
     path: PathBuf,
     source: io::Error,
 }
@@ -65,7 +65,7 @@ pub struct AccessLogError {
 impl AccessLog {
     /// Appends to this file, and opens it again after it was renamed or removed. `/dev/stdout` and `/dev/stderr` are
     /// the streams of this process. A FIFO needs no reader yet.
-    pub fn open(path: &Path, format: Format) -> Result<Self, AccessLogError> {
+    pub(crate) fn open(path: &Path, format: Format) -> Result<Self, AccessLogError> {
         let failed = |source| AccessLogError { path: path.to_owned(), source };
         let mut file = LogFile::open(path).map_err(failed)?;
         let (lines, receiver) = sync_channel(WAITING);
@@ -79,41 +79,18 @@ impl AccessLog {
     }
 
     /// Checks that [`open`](Self::open) could succeed, without creating a file.
-    pub fn check(path: &Path) -> Result<(), AccessLogError> {
+    pub(crate) fn check(path: &Path) -> Result<(), AccessLogError> {
         check_writable(path).map_err(|source| AccessLogError { path: path.to_owned(), source })
     }
 
     /// The number of lines that were dropped because the disk was too slow or full.
     #[must_use]
-    pub fn lost(&self) -> Arc<AtomicU64> {
+    pub(crate) fn lost(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.lost)
     }
 
-    /// Copies the parts of a request that its line will contain.
-    #[must_use]
-    pub fn begin(&self, request: &RequestHead, status: StatusCode) -> LogEntry {
-        let field = |name: HeaderName| {
-            let value = request.headers.get(name)?;
-            Some(cut(&String::from_utf8_lossy(value.as_bytes())))
-        };
-        LogEntry {
-            client: request.peer_addr.map(|address| address.ip().to_canonical()),
-            line: RequestLine::Parts {
-                method: cut(request.method.as_str()),
-                target: cut(&request.uri.to_string()),
-                version: format!("{:?}", request.version),
-            },
-            status: status.as_u16(),
-            referer: field(header::REFERER),
-            user_agent: field(header::USER_AGENT),
-            range: field(header::RANGE),
-            began: Some(tokio::time::Instant::now()),
-            redirect: None,
-        }
-    }
-
     /// Writes the line of an answer that has ended.
-    pub fn end(&self, entry: &LogEntry, end: AnswerEnd) {
+    pub(crate) fn end(&self, entry: &LogEntry, end: AnswerEnd) {
         let line = match self.format {
             Format::Combined => entry.combined(end, SystemTime::now()),
             Format::Json => entry.json(end, SystemTime::now()),
@@ -124,12 +101,12 @@ impl AccessLog {
     }
 
     /// Opens the file again under its name, as after a rotation. If the queue is full, the next check does it.
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         let _ = self.lines.try_send(Message::Reopen);
     }
 
     /// Waits at most [`LAST_WRITE`] until all lines so far are written.
-    pub async fn written(&self) {
+    pub(crate) async fn written(&self) {
         let (done, is_done) = oneshot::channel();
         let written = async {
             let mut message = Message::Flush(done);
@@ -150,7 +127,7 @@ impl AccessLog {
 
 /// Opens the log again at each SIGUSR1, which logrotate sends after a rename. Without a log the signal is ignored; its default
 /// action would end the process. Must be called on an arbiter.
-pub fn reopen_on_signal(log: Option<&AccessLog>) -> io::Result<()> {
+pub(crate) fn reopen_on_signal(log: Option<&AccessLog>) -> io::Result<()> {
     let mut signals = signal(SignalKind::user_defined1())?;
     if let Some(log) = log.cloned() {
         actix_rt::spawn(async move {
@@ -197,7 +174,7 @@ fn cut(text: &str) -> String {
 
 /// The properties of a request that its line contains.
 #[derive(Debug)]
-pub struct LogEntry {
+pub(crate) struct LogEntry {
     client: Option<IpAddr>,
     line: RequestLine,
     status: u16,
@@ -211,7 +188,7 @@ pub struct LogEntry {
 
 /// The properties of a redirect that its line contains.
 #[derive(Debug, Serialize)]
-pub struct RedirectEntry {
+pub(crate) struct RedirectEntry {
     /// The address of the chosen backend.
     pub backend: String,
     /// The reason of the choice, as a word.
@@ -264,9 +241,32 @@ struct JsonLine<'a> {
 }
 
 impl LogEntry {
+    /// Copies the parts of a request that its line will contain.
+    #[must_use]
+    pub(crate) fn of(request: &RequestHead, status: StatusCode) -> Self {
+        let field = |name: HeaderName| {
+            let value = request.headers.get(name)?;
+            Some(cut(&String::from_utf8_lossy(value.as_bytes())))
+        };
+        Self {
+            client: request.peer_addr.map(|address| address.ip().to_canonical()),
+            line: RequestLine::Parts {
+                method: cut(request.method.as_str()),
+                target: cut(&request.uri.to_string()),
+                version: format!("{:?}", request.version),
+            },
+            status: status.as_u16(),
+            referer: field(header::REFERER),
+            user_agent: field(header::USER_AGENT),
+            range: field(header::RANGE),
+            began: Some(tokio::time::Instant::now()),
+            redirect: None,
+        }
+    }
+
     /// Adds the choice of a backend, and the address of a client behind a proxy.
     #[must_use]
-    pub fn redirected(self, client: Option<IpAddr>, redirect: RedirectEntry) -> Self {
+    pub(crate) fn redirected(self, client: Option<IpAddr>, redirect: RedirectEntry) -> Self {
         Self { client: client.or(self.client), redirect: Some(redirect), ..self }
     }
 

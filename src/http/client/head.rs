@@ -8,10 +8,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
 /// Maximum length of a head, in bytes.
-pub const MAX_HEAD_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// Maximum number of header lines in a response.
-pub const MAX_HEADER_LINES: usize = 256;
+pub(crate) const MAX_HEADER_LINES: usize = 256;
 
 /// The first bytes of every HTTP/1 response.
 const PROTOCOL: &[u8] = b"HTTP/1.";
@@ -38,7 +38,7 @@ pub enum HeadError {
 
 /// The end of the body of a response (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub(crate) enum Framing {
     /// The body has this number of bytes.
     Length(u64),
     /// The body ends with the last chunk.
@@ -65,7 +65,7 @@ impl Head {
     ///
     /// A value that is not UTF-8 is read as Latin-1. In `Location`, every byte beyond ASCII is percent-encoded, so
     /// that the server receives the same bytes.
-    pub fn take(buffer: &mut BytesMut) -> Result<Option<Self>, HeadError> {
+    pub(crate) fn take(buffer: &mut BytesMut) -> Result<Option<Self>, HeadError> {
         Self::take_from(buffer, &mut 0)
     }
 
@@ -127,7 +127,7 @@ impl Head {
     }
 
     /// The values of all lines named `name`, in order.
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.headers
             .iter()
             .filter(move |(line, _)| line.eq_ignore_ascii_case(name))
@@ -141,31 +141,31 @@ impl Head {
 
     /// Status line and header lines as they were received, with the empty line at the end.
     #[must_use]
-    pub fn raw(&self) -> &[u8] {
+    pub(crate) fn raw(&self) -> &[u8] {
         &self.raw
     }
 
     /// Whether the status is a redirect to the address in `Location`.
     #[must_use]
-    pub fn is_redirect(&self) -> bool {
+    pub(crate) fn is_redirect(&self) -> bool {
         matches!(self.status, 301 | 302 | 303 | 307 | 308)
     }
 
     /// Whether this is an interim response.
     #[must_use]
-    pub fn is_interim(&self) -> bool {
+    pub(crate) fn is_interim(&self) -> bool {
         matches!(self.status, 100 | 102..=199)
     }
 
     /// Whether the connection may carry another request after this response (RFC 9112, section 9.3).
     #[must_use]
-    pub fn keeps_alive(&self) -> bool {
+    pub(crate) fn keeps_alive(&self) -> bool {
         let has = |option: &str| self.members("connection").any(|member| member.eq_ignore_ascii_case(option));
         if self.minor_version == 0 { has("keep-alive") && !has("close") } else { !has("close") }
     }
 
     /// The announced length of the body. Repeated equal values count as one (RFC 9110, section 8.6).
-    pub fn content_length(&self) -> Result<Option<u64>, HeadError> {
+    pub(crate) fn content_length(&self) -> Result<Option<u64>, HeadError> {
         let mut length = None;
         for text in self.members("content-length") {
             let bad = || HeadError::Length(text.to_owned());
@@ -184,7 +184,7 @@ impl Head {
 
     /// Whether the body is sent in chunks. The coding `identity` is ignored; any other coding is an error, because it
     /// was not requested.
-    pub fn is_chunked(&self) -> Result<bool, HeadError> {
+    pub(crate) fn is_chunked(&self) -> Result<bool, HeadError> {
         let mut chunked = false;
         for coding in self.members("transfer-encoding") {
             if coding.eq_ignore_ascii_case("identity") {
@@ -199,7 +199,7 @@ impl Head {
     }
 
     /// The framing of the body of a response to GET.
-    pub fn framing(&self) -> Result<Framing, HeadError> {
+    pub(crate) fn framing(&self) -> Result<Framing, HeadError> {
         if matches!(self.status, 100..=199 | 204 | 304) {
             return Ok(Framing::Length(0));
         }

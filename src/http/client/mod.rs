@@ -1,26 +1,12 @@
 //! The HTTP/1.1 client of downloads, probes and `fingerpost status`: one exchange at a time over awc.
 //!
 //! ```text
-//! Transport::send -> awc::Client -> awc's pool -> Dialer: names, addresses, proxy, TLS -> Wire -> socket
+//! HttpClient::send -> awc::Client -> awc's pool -> Dialer: names, addresses, proxy, TLS -> Wire -> socket
 //! ```
 //!
 //! awc writes requests, pools connections and decodes bodies. Below awc, a [`wire`] limits and normalises the bytes
 //! of servers; its documentation has the reasons. This module is a library: it prints nothing and has no concept of
 //! files, mirrors or retries.
-//!
-//! ```no_run
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use fingerpost::http::client::{Request, Transport, TransportSettings};
-//!
-//! let transport = Transport::new(TransportSettings::default());
-//! let mut answer = transport.send(&Request::get("http://127.0.0.1:8080/plshelp.txt".parse()?)).await?;
-//! println!("{}", answer.head.status);
-//! while let Some(bytes) = answer.chunk().await? {
-//!     println!("{} bytes", bytes.len());
-//! }
-//! # Ok(())
-//! # }
-//! ```
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -35,21 +21,23 @@ use url::{Position, Url};
 
 mod dial;
 mod error;
-pub mod head;
-pub mod proxy;
+pub(crate) mod head;
+pub(crate) mod proxy;
 mod resolve;
 #[cfg(test)]
 mod tests;
 mod wire;
 
+pub use crate::http::tls::{TlsError, Trust, Verification};
 use dial::{Dialer, HttpOrigin, Security};
 pub use error::{BodyError, TransportError};
-use head::Head;
-use proxy::{ProxyRules, Route};
-pub use resolve::{ResolveError, Resolver};
-use wire::{Exchange, Reuse};
+pub use head::{Head, HeadError};
+pub use proxy::ProxyRules;
 
-use crate::http::tls::Trust;
+use proxy::Route;
+pub use resolve::ResolveError;
+pub(crate) use resolve::Resolver;
+use wire::{Exchange, Reuse};
 
 /// Maximum number of idle connections. If there are more, all are closed before the next request.
 const MAX_IDLE: usize = 256;
@@ -189,7 +177,7 @@ fn without_credentials(url: &Url) -> String {
 ///
 /// It requires a thread of an `actix_rt` system, because awc starts local tasks.
 #[derive(Clone)]
-pub struct Transport {
+pub struct HttpClient {
     shared: Rc<TransportState>,
 }
 
@@ -203,13 +191,13 @@ struct TransportState {
     busy: Rc<Cell<usize>>,
 }
 
-impl std::fmt::Debug for Transport {
+impl std::fmt::Debug for HttpClient {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Transport").field("dialer", &self.shared.dialer).finish_non_exhaustive()
+        formatter.debug_struct("HttpClient").field("dialer", &self.shared.dialer).finish_non_exhaustive()
     }
 }
 
-impl Transport {
+impl HttpClient {
     /// A transport without connections and with its own resolver.
     #[must_use]
     pub fn new(settings: TransportSettings) -> Self {
@@ -218,7 +206,7 @@ impl Transport {
 
     /// A transport without connections that shares the cache of `resolver`.
     #[must_use]
-    pub fn with_resolver(settings: TransportSettings, resolver: Resolver) -> Self {
+    pub(crate) fn with_resolver(settings: TransportSettings, resolver: Resolver) -> Self {
         let (proxies, idle_timeout) = (settings.proxies.clone(), settings.idle_timeout);
         let read_size = settings.read_size.max(1);
         let dialer = Dialer::new(settings, resolver);

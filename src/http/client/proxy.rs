@@ -19,7 +19,7 @@ pub struct ProxyRules {
 
 /// An HTTP proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     pub(super) host: Host<String>,
     pub(super) port: u16,
     /// The value of `Proxy-Authorization`.
@@ -28,7 +28,7 @@ pub struct Proxy {
 
 /// The route of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Route {
+pub(crate) enum Route {
     /// Direct connection to the server.
     Direct,
     /// The proxy receives the whole request.
@@ -71,7 +71,7 @@ impl ProxyRules {
     }
 
     /// The route to `url`.
-    pub fn route(&self, url: &Url) -> Result<Route, TransportError> {
+    pub(crate) fn route(&self, url: &Url) -> Result<Route, TransportError> {
         let proxy = if url.scheme() == "https" { &self.https } else { &self.http };
         match proxy {
             Some(_) if self.is_excepted(url) => Ok(Route::Direct),

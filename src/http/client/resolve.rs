@@ -12,6 +12,7 @@ use std::time::Duration;
 use std::{fmt, io, thread};
 
 use dns_lookup::LookupErrorKind;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -68,7 +69,7 @@ pub enum ResolveError {
 
 /// Resolves names. Clones share their cache, also between threads.
 #[derive(Clone)]
-pub struct Resolver {
+pub(crate) struct Resolver {
     shared: Arc<ResolverState>,
 }
 
@@ -78,6 +79,8 @@ struct ResolverState {
     names: Names,
     /// The number of current lookups.
     running: AtomicUsize,
+    /// Lookups that were not started because too many were running.
+    refused: Counter,
     lookup: Box<Lookup>,
 }
 
@@ -126,9 +129,16 @@ impl Resolver {
             shared: Arc::new(ResolverState {
                 names: Names::default(),
                 running: AtomicUsize::new(0),
+                refused: Counter::default(),
                 lookup: Box::new(lookup),
             }),
         }
+    }
+
+    /// The counter of lookups that were not started because too many were running.
+    #[must_use]
+    pub(crate) fn refused(&self) -> Counter {
+        self.shared.refused.clone()
     }
 
     /// The addresses of `name`: at least one. If a lookup fails, those of the last successful lookup.
@@ -177,6 +187,12 @@ impl Resolver {
         }
         let most = if stale.is_some() { MAX_LOOKUPS } else { MAX_LOOKUPS - LOOKUPS_FOR_KNOWN };
         if running >= most {
+            if self.shared.refused.inc() == 0 {
+                tracing::warn!(
+                    lookups = running,
+                    "too many names are being looked up; names that wait for the resolver keep their last addresses"
+                );
+            }
             let detail = format!("{running} lookups are under way");
             return AnswerSource::Known(stale.ok_or(ResolveError::Shortage { what: "threads", detail }));
         }
@@ -398,6 +414,17 @@ mod tests {
         });
         assert!(matches!(resolver.resolve("a.example").await, Err(ResolveError::Failed(_))));
         assert_eq!(resolver.resolve("a.example").await.unwrap()[..], [HOME]);
+    }
+
+    #[tokio::test]
+    async fn a_lookup_beyond_the_limit_is_counted_and_an_error_of_this_machine() {
+        let (resolver, lookups) = counting(|_| Ok(vec![HOME]));
+        resolver.shared.running.store(MAX_LOOKUPS - LOOKUPS_FOR_KNOWN, Ordering::Relaxed);
+        for _ in 0..2 {
+            let refused = resolver.resolve("a.example").await;
+            assert!(matches!(refused, Err(ResolveError::Shortage { .. })), "{refused:?}");
+        }
+        assert_eq!((resolver.refused().get(), lookups.load(Ordering::SeqCst)), (2, 0));
     }
 
     #[tokio::test]

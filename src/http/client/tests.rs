@@ -84,7 +84,7 @@ fn run<F: Future>(future: F) -> F::Output {
 }
 
 /// The whole body, or the name of the error.
-async fn fetch(transport: &Transport, request: &Request) -> Result<Vec<u8>, String> {
+async fn fetch(transport: &HttpClient, request: &Request) -> Result<Vec<u8>, String> {
     let word = |error: TransportError| match error {
         TransportError::Head(error) => format!("{error:?}").split(['(', ' ']).next().unwrap().to_owned(),
         TransportError::Body(error) => format!("{error:?}"),
@@ -210,7 +210,7 @@ fn every_answer_is_read_correctly_and_the_next_request_is_served() {
             for (name, bytes, then, expected, connections) in cases() {
                 let cut = if bytes.len() > 20_000 { usize::MAX } else { cut };
                 let server = ScriptedServer::start(bytes, then, cut);
-                let transport = Transport::new(TransportSettings::default());
+                let transport = HttpClient::new(TransportSettings::default());
                 let body = fetch(&transport, &Request::get(server.url("/case"))).await;
                 let body = body.as_ref().map(Vec::as_slice).map_err(String::as_str);
                 assert_eq!(body, expected, "{name}, cut {cut}");
@@ -242,7 +242,7 @@ fn a_kept_connection_that_fails_is_replaced_once() {
         ];
         for (name, bytes, then) in cases {
             let server = ScriptedServer::start(bytes.to_vec(), then, usize::MAX);
-            let transport = Transport::new(TransportSettings::default());
+            let transport = HttpClient::new(TransportSettings::default());
             fetch(&transport, &Request::get(server.url("/first"))).await.unwrap();
             // The same answer on a new connection is then the result.
             let answer = fetch(&transport, &Request::get(server.url("/case"))).await;
@@ -256,7 +256,7 @@ fn a_kept_connection_that_fails_is_replaced_once() {
 fn the_body_of_an_answer_to_head_is_not_read_as_the_next_answer() {
     run(async {
         let server = ScriptedServer::start([OK, OK].concat(), Keeps, usize::MAX);
-        let transport = Transport::new(TransportSettings::default());
+        let transport = HttpClient::new(TransportSettings::default());
         let request = Request { method: Method::Head, ..Request::get(server.url("/case")) };
         assert_eq!(fetch(&transport, &request).await.unwrap(), b"");
         assert_eq!(fetch(&transport, &Request::get(server.url("/next"))).await.unwrap(), b"hello");
@@ -268,7 +268,7 @@ fn the_body_of_an_answer_to_head_is_not_read_as_the_next_answer() {
 fn times_are_measured_and_single_connections_are_not_kept() {
     run(async {
         let server = ScriptedServer::start(Vec::new(), Keeps, 1);
-        let transport = Transport::new(TransportSettings::default());
+        let transport = HttpClient::new(TransportSettings::default());
         let kept = Request::get(server.url("/x"));
         let single = Request { connection: ConnectionUse::Single, ..kept.clone() };
         for (request, is_new) in [(&kept, true), (&kept, false), (&single, true), (&single, true)] {
@@ -284,7 +284,7 @@ fn times_are_measured_and_single_connections_are_not_kept() {
 #[test]
 fn idle_connections_are_limited() {
     run(async {
-        let transport = Transport::new(TransportSettings::default());
+        let transport = HttpClient::new(TransportSettings::default());
         let servers: Vec<_> = (0..8).map(|_| ScriptedServer::start(Vec::new(), Keeps, 1)).collect();
         for server in &servers {
             fetch(&transport, &Request::get(server.url("/x"))).await.unwrap();
@@ -329,7 +329,7 @@ fn the_pool_separates_origins_and_routes() {
 #[test]
 fn an_address_that_cannot_be_sent_is_an_error() {
     run(async {
-        let transport = Transport::new(TransportSettings::default());
+        let transport = HttpClient::new(TransportSettings::default());
         let long = format!("http://127.0.0.1:1/{}", "x".repeat(70_000));
         assert_eq!(fetch(&transport, &Request::get(long.parse().unwrap())).await, Err("Request".to_owned()));
         let split = Request::get("http://127.0.0.1:1/".parse().unwrap()).with("X", "a\r\nY: b");
@@ -356,7 +356,7 @@ proptest! {
         let then = if then == Keeps && bytes.len() % 2 == 0 { Closes } else { then };
         let server = ScriptedServer::start([start.as_bytes(), &bytes].concat(), then, cut);
         run(async {
-            let transport = Transport::new(TransportSettings { read_size, ..TransportSettings::default() });
+            let transport = HttpClient::new(TransportSettings { read_size, ..TransportSettings::default() });
             let method = if is_head { Method::Head } else { Method::Get };
             let request = Request { method, ..Request::get(server.url("/case")) };
             let patience = Duration::from_millis(if then == Keeps { 20 } else { 5000 });

@@ -15,7 +15,7 @@ const LISTEN: &str = "0A";
 
 /// A process that listens on a port or Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortHolder {
+pub(crate) struct PortHolder {
     /// The process id.
     pub pid: u32,
     /// The name, with control characters escaped; empty if the system does not show it.

@@ -13,7 +13,7 @@ use super::{BACKLOG, ListenError, holder};
 
 /// The file of a listening socket. Dropping it removes the file, unless another file has replaced it.
 #[derive(Debug)]
-pub struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     inode: (u64, u64),
 }

@@ -33,30 +33,6 @@
 //! The factory runs once for each worker, on the thread of the worker, and again if the worker is replaced. It makes a plain
 //! service of `actix_http`, which may hold values that are not `Send`. [`pages`](crate::http::pages) has the answers to errors.
 //!
-//! ```
-//! use actix_http::{Request, Response, StatusCode};
-//! use actix_service::fn_service;
-//! use fingerpost::http::{listener, pages::Pages, transport::Transport};
-//!
-//! # actix_rt::System::new().block_on(async {
-//! let listener = listener::listen("127.0.0.1", 0).unwrap();
-//! let pages = Pages::built_in();
-//! let transport = Transport { name: "example", workers: 1, pages: pages.clone(), ..Transport::default() };
-//! let serving = transport
-//!     .serve(vec![listener.into()], move || {
-//!         let pages = pages.clone();
-//!         fn_service(move |_request: Request| {
-//!             let answer = pages.answer(StatusCode::NOT_FOUND);
-//!             async move { Ok::<_, Response<actix_http::body::BoxBody>>(answer) }
-//!         })
-//!     })
-//!     .unwrap();
-//! let stop = serving.stop_handle();
-//! stop.stop(std::time::Duration::from_secs(5)); // From a signal, or from another task.
-//! serving.run().await.unwrap();
-//! # });
-//! ```
-//!
 //! An actix-web application goes the same way: `map_config(App::new().., |_| AppConfig::default())`.
 
 use std::fmt;
@@ -181,29 +157,12 @@ impl Default for Transport {
 impl Transport {
     /// Starts to accept connections; they are served while [`Serving::run`] is awaited.
     ///
-    /// `factory` runs once for each worker, on its thread, and again if the worker is replaced.
+    /// `factory` runs once for each worker, on its thread, and again if the worker is replaced. It returns a service, and a
+    /// fast path for programs that answer plain requests by themselves.
     ///
     /// # Panics
     /// Outside of an actix system.
     pub fn serve<F, I, S, B>(self, listeners: Vec<Listener>, factory: F) -> io::Result<Serving>
-    where
-        F: Fn() -> I + Send + Clone + 'static,
-        I: IntoServiceFactory<S, Request>,
-        S: ServiceFactory<Request, Config = ()> + 'static,
-        S::Error: Into<Response<BoxBody>> + 'static,
-        S::InitError: fmt::Debug,
-        S::Response: Into<Response<B>> + 'static,
-        S::Service: 'static,
-        B: MessageBody + 'static,
-    {
-        self.serve_with_fast_path(listeners, move || (factory(), None))
-    }
-
-    /// The same for a program that answers plain requests by itself.
-    ///
-    /// # Panics
-    /// Outside of an actix system.
-    pub fn serve_with_fast_path<F, I, S, B>(self, listeners: Vec<Listener>, factory: F) -> io::Result<Serving>
     where
         F: Fn() -> (I, Option<Rc<dyn FastPath>>) + Send + Clone + 'static,
         I: IntoServiceFactory<S, Request>,

@@ -38,7 +38,6 @@ pub(super) struct Plan {
 #[must_use = "connections are served while `run` is awaited"]
 pub struct Serving {
     name: &'static str,
-    stop: StopHandle,
     phases: watch::Receiver<Phase>,
     connections: Arc<Connections>,
     /// Starts the worker of this number.
@@ -84,7 +83,7 @@ impl Plan {
             }
         };
         let workers = (0..workers).map(&start).collect::<io::Result<_>>()?;
-        Ok(Serving { name, stop, phases, connections, start: Box::new(start), workers, ended })
+        Ok(Serving { name, phases, connections, start: Box::new(start), workers, ended })
     }
 }
 
@@ -145,12 +144,6 @@ impl Drop for End {
 }
 
 impl Serving {
-    /// Stops this server.
-    #[must_use]
-    pub fn stop_handle(&self) -> StopHandle {
-        self.stop.clone()
-    }
-
     /// Its connections, counted.
     #[must_use]
     pub fn connections(&self) -> Arc<Connections> {

@@ -36,15 +36,17 @@ impl Server {
         let listener = listener::listen("127.0.0.1", 0).unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, receiver) = std::sync::mpsc::channel();
+        let stop = StopHandle::default();
+        let own_stop = stop.clone();
         let thread = std::thread::spawn(move || {
             actix_rt::System::new().block_on(async move {
-                let transport = Transport { workers: 1, limits, ..Transport::default() };
-                let serving = transport.serve(vec![listener.into()], || fn_service(answer)).unwrap();
-                sender.send((serving.stop_handle(), serving.connections())).unwrap();
+                let transport = Transport { workers: 1, limits, stop: own_stop, ..Transport::default() };
+                let serving = transport.serve(vec![listener.into()], || (fn_service(answer), None)).unwrap();
+                sender.send(serving.connections()).unwrap();
                 serving.run().await.unwrap();
             });
         });
-        let (stop, connections) = receiver.recv().unwrap();
+        let connections = receiver.recv().unwrap();
         Self { address, stop, connections, thread: Some(thread) }
     }
 

@@ -35,6 +35,7 @@ fn a_drain_refuses_probes_and_finishes_downloads() {
     assert_eq!(probe.status_line, "HTTP/1.1 503 Draining");
     assert!(probe.header("Retry-After").is_some());
     assert_eq!(http::get(admin, "/healthz").status, 503);
+    server.program().wait_for_stderr("waiting for 1 download(s), 1m at most; a second signal");
     let mut rest = Vec::new();
     download.read_to_end(&mut rest).unwrap();
     assert!(rest.ends_with(&pattern(LARGE)[LARGE - 1000..]) && rest.len() > LARGE);

@@ -181,7 +181,7 @@ fn an_answer_to_a_probe_has_a_load_report() {
     let server = Server::start();
     let answer = server.get("/files/plshelp.txt");
     let report = answer.header("Endpoint-Load-Metrics").unwrap();
-    let report = fingerpost::balancer::load_report::parse(report.as_bytes()).unwrap().report;
+    let report = fingerpost::internals::load_report::parse(report.as_bytes()).unwrap().report;
     assert_eq!((report.in_flight, report.unsent_bytes), (1, Some(0)));
     assert!(report.boot.is_some());
     assert_eq!(answer.header("Cache-Control"), Some("no-store"));

@@ -13,9 +13,14 @@ pub struct BlackHole {
 
 impl BlackHole {
     pub fn start() -> Self {
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        listener.bind(&SockAddr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).unwrap();
-        listener.listen(0).unwrap();
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into()).unwrap()
+    }
+
+    /// The same at a certain address, which may be in use or not exist.
+    pub fn start_at(address: SocketAddr) -> std::io::Result<Self> {
+        let listener = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        listener.bind(&SockAddr::from(address))?;
+        listener.listen(0)?;
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         let mut waiting = Vec::new();
         // The system determines the size of the queue. The first connection without an answer shows that it is full.
@@ -23,7 +28,7 @@ impl BlackHole {
             waiting.push(connection);
             assert!(waiting.len() < 10_000, "the queue never fills up");
         }
-        Self { listener, _waiting: waiting }
+        Ok(Self { listener, _waiting: waiting })
     }
 
     /// The URL of a file on this server.

@@ -8,8 +8,11 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -102,23 +105,30 @@ impl Balancer {
 
     /// The same with additional flags.
     pub fn start_with(list: &str, flags: &[&str]) -> Self {
-        Self::spawn(list, flags, &[])
+        Self::spawn(&mut fingerpost(), list, flags, &[])
     }
 
     /// The same with keys of `[balancer]`, in upper case, set by environment variables.
     pub fn start_with_keys(list: &str, keys: &[(&str, &str)]) -> Self {
-        Self::spawn(list, &[], keys)
+        Self::spawn(&mut fingerpost(), list, &[], keys)
     }
 
-    fn spawn(list: &str, flags: &[&str], keys: &[(&str, &str)]) -> Self {
+    /// The same as [`Balancer::start`] by a command that executes its last arguments, or with other variables.
+    pub fn start_by(command: &mut Command, list: &str) -> Self {
+        Self::spawn(command, list, &QUICK_PROBES, &[])
+    }
+
+    fn spawn(command: &mut Command, list: &str, flags: &[&str], keys: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        // The balancer may run as another user.
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let path = folder.path().join("servers.txt");
         std::fs::write(&path, list).unwrap();
         let mut arguments = vec!["balancer", "--host", "127.0.0.1", "--workers", "1", "--servers"];
         arguments.push(path.to_str().unwrap());
         arguments.extend(flags);
         let variables = keys.iter().map(|(key, value)| (format!("FINGERPOST__BALANCER__{key}"), value));
-        let program = Program::spawn(fingerpost().args(arguments).envs(variables));
+        let program = Program::spawn(command.args(arguments).envs(variables));
         program.port();
         Self { folder, program }
     }

@@ -2,12 +2,12 @@
 
 use super::fleet::Balancer;
 use super::http::{self, Answer};
-use super::peer::{Behaviour, Peer};
+use super::misbehaving::{FileServer, Script};
 
 /// A balancer and its only server.
 pub struct Lone {
     /// The server.
-    pub peer: Peer,
+    pub peer: FileServer,
     /// The balancer, which has marked the server as up.
     pub balancer: Balancer,
 }
@@ -20,7 +20,7 @@ impl Lone {
 
     /// The same with additional flags.
     pub fn start_with(flags: &[&str]) -> Self {
-        let peer = Peer::start(Behaviour::Prompt);
+        let peer = Script::prompt().start();
         let balancer = Balancer::start_with(&peer.authority(), flags);
         balancer.wait_for_state(&peer.authority(), "up");
         Self { peer, balancer }

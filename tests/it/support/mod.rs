@@ -2,8 +2,7 @@
 //!
 //! - [`program`]: starts `fingerpost` and reads its output.
 //! - [`http`]: requests as bytes, and answers parsed without an HTTP library, which would repair them.
-//! - [`peer`]: a server with a named misbehaviour, for probes.
-//! - [`misbehaving`]: a file server with named faults, and [`downloads`]: runs the client.
+//! - [`misbehaving`]: a server with named faults, and [`downloads`]: runs the client.
 //! - [`black_hole`]: addresses that never answer.
 //! - [`fleet`]: several file servers and a balancer for them.
 //! - [`lone`]: a balancer with one server.
@@ -26,7 +25,6 @@ pub mod lone;
 #[allow(dead_code, reason = "each test crate uses some of the faults")]
 pub mod misbehaving;
 pub mod operated;
-pub mod peer;
 pub mod program;
 #[cfg(target_os = "linux")]
 pub mod seccomp;

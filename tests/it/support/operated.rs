@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use super::http;
-use super::peer::{Behaviour, Peer};
+use super::misbehaving::{FileServer, Script};
 use super::program::{Program, fingerpost};
 use super::wait_until;
 
@@ -14,7 +14,7 @@ pub struct Operated {
     /// Has the list and the state.
     pub folder: tempfile::TempDir,
     /// The servers, in the zones eu and us.
-    pub peers: [Peer; 2],
+    pub peers: [FileServer; 2],
     /// The flags; the second is the probe interval.
     pub flags: Vec<String>,
     /// The balancer.
@@ -24,15 +24,15 @@ pub struct Operated {
 impl Operated {
     /// Starts both servers and the balancer with these flags.
     pub fn start(flags: &[&str]) -> Self {
-        let balancer = Self::start_with([Behaviour::Prompt, Behaviour::Prompt], flags);
+        let balancer = Self::start_with([Script::prompt(), Script::prompt()], flags);
         balancer.wait_until_up();
         balancer
     }
 
     /// The same with other servers. Does not wait for them.
-    pub fn start_with(behaviours: [Behaviour; 2], flags: &[&str]) -> Self {
+    pub fn start_with(scripts: [Script; 2], flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let peers = behaviours.map(Peer::start);
+        let peers = scripts.map(Script::start);
         let list = format!("{} zone=eu\n{} zone=us\n", peers[0].authority(), peers[1].authority());
         std::fs::write(folder.path().join("list"), list).unwrap();
         let flags =

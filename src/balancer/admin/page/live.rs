@@ -19,10 +19,10 @@ use super::trend::TICKS;
 use super::{BackendFigures, CELLS, FleetFigures, Part, Rate, Row, View};
 use crate::balancer::admin::Admin;
 use crate::balancer::admin::events::{self, BackendEvent};
-use crate::balancer::admin::metrics::BalancerMetrics;
 use crate::balancer::admin::status::{self, StatusReport};
 use crate::balancer::backends::BackendId;
 use crate::balancer::history::History;
+use crate::balancer::metrics::BalancerMetrics;
 use crate::balancer::orders::store::Orders;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::RoutingTable;
@@ -406,7 +406,7 @@ mod tests {
     async fn a_listener_that_does_not_read_is_cut_and_keeps_its_place_until_its_connection_ends() {
         let balancer = crate::balancer::Balancer::builder().start().unwrap();
         let access = crate::balancer::admin::access::Access::open(None, ([127, 0, 0, 1], 1).into()).unwrap();
-        let admin = Admin::new(&balancer, access, crate::balancer::settings::FaultInjection::Forbidden);
+        let admin = Admin::new(&balancer.0, access, crate::balancer::admin::FaultInjection::Forbidden);
         let mut task = Task::new(&admin, ListenerMetrics::default());
         let slow = task.listen().unwrap();
         let mut quick = task.listen().unwrap();

@@ -138,8 +138,9 @@ impl Row {
         for order in orders {
             let _ = write!(why, "<br><b>order: {}</b>{}", escaped(&order.to_string()), author(order));
         }
-        if is_withdrawn && let Some(end) = end_of_downloads(backend, figures) {
-            let _ = write!(why, "<br>{end}");
+        if let Some(seconds) = backend.drained_in_seconds {
+            let end = rough(Duration::from_secs(seconds.ceil() as u64));
+            let _ = write!(why, "<br>the last download ends in about {end}");
         }
         let share = if all_rates > 0.0 { figures.rate / all_rates } else { 0.0 };
         let number = |value: Option<f64>, unit: &str| match value {
@@ -191,28 +192,6 @@ fn author(order: &StandingOrder) -> String {
     format!(" <small>given {time} by {}</small>", escaped(&order.given_by))
 }
 
-/// The time until the last download of a drained server ends, from its load reports of the last two minutes.
-fn end_of_downloads(backend: &BackendStatus, figures: &BackendFigures) -> Option<String> {
-    const POINTS: usize = 8;
-    let now = backend.in_flight? as f64;
-    if now == 0.0 {
-        return Some("no download is in flight".to_owned());
-    }
-    let (age, most) = figures
-        .in_flight
-        .latest(POINTS)
-        .rev()
-        .zip(1..)
-        .fold((0, now), |(age, most), (value, at)| if value > most { (at, value) } else { (age, most) });
-    let per_second = (most - now) / (age * trend::TICKS) as f64;
-    Some(if per_second > 0.0 {
-        let seconds = (now / per_second) as u64;
-        format!("the last download ends in about {}", rough(Duration::from_secs(seconds.max(1))))
-    } else {
-        "the end of the last download is not known yet".to_owned()
-    })
-}
-
 /// The parts of the page outside of the table.
 fn parts(
     report: &StatusReport,
@@ -253,11 +232,12 @@ fn parts(
     let rate = |name: &str, rate: &Rate| {
         let (value, total) = (figure(rate.per_second), rate.total);
         let graph = rate.trend.svg(name, " per second");
-        format!("<dt>{name}</dt><dd>{value}<small>/s, {total} since the start</small>{graph}</dd>")
+        format!("<dt>{name}</dt><dd>{value}<small>/s</small>{graph}<p>{total} since the start</p></dd>")
     };
     let summary = format!(
         "<div><dt>Servers with clients</dt><dd>{taking}<small> of {}</small><p>{states}</p></dd></div><div>{}</div>\
-         <div class=\"{}\">{}</div><div><dt>Servers with orders</dt><dd>{ordered}</dd></div>",
+         <div class=\"{}\">{}</div><div><dt>Servers with orders</dt><dd>{ordered}<p>They override \
+         the list.</p></dd></div>",
         all.len(),
         rate("Redirects", &figures.redirects),
         if figures.refusals.per_second >= 0.05 { "alarm" } else { "" },
@@ -389,7 +369,7 @@ mod tests {
         (backend.traffic, backend.zone, backend.orders) = (hostile(), Some(hostile()), vec![order]);
         let event = |change| BackendEvent {
             backend: hostile(),
-            event: crate::balancer::history::Event { time: now(), change, cause: hostile() },
+            event: crate::balancer::history::HistoryEvent { time: now(), change, cause: hostile() },
         };
         let events = [event(Change::Orders { orders: hostile() })];
         let html = page(vec![backend], &events, &[(HOSTILE.as_bytes(), 1.0)]);
@@ -407,30 +387,13 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_downloads_is_estimated_from_their_decline() {
-        let mut figures = BackendFigures::default();
-        let mut backend = backend("http://a:1", "up", "answers");
-        backend.in_flight = Some(60);
-        let text = |figures: &BackendFigures, backend: &_| end_of_downloads(backend, figures).unwrap();
-        assert_eq!(text(&figures, &backend), "the end of the last download is not known yet");
-        for in_flight in [100.0, 90.0, 80.0, 70.0] {
-            figures.in_flight.push(Some(in_flight));
-        }
-        // 40 downloads ended in 60 seconds.
-        assert_eq!(text(&figures, &backend), "the last download ends in about 1 min");
-        backend.in_flight = Some(0);
-        assert_eq!(text(&figures, &backend), "no download is in flight");
-        backend.in_flight = None;
-        assert_eq!(end_of_downloads(&backend, &figures), None);
-    }
-
-    #[test]
     fn a_screen_reader_hears_of_a_few_changes_only() {
         let change = Change::State {
             from: crate::balancer::health::State::Up,
             to: crate::balancer::health::State::Down,
         };
-        let event = crate::balancer::history::Event { time: now(), change, cause: "refused".to_owned() };
+        let event =
+            crate::balancer::history::HistoryEvent { time: now(), change, cause: "refused".to_owned() };
         let event = BackendEvent { backend: "http://a:1".to_owned(), event };
         assert_eq!(announcement(&[]), "");
         assert_eq!(announcement(&[&event]), "http://a:1 is down: refused");

@@ -1,4 +1,5 @@
-//! A file server that follows a script with faults, and records the requests.
+//! A server that follows a script with faults, and records the requests. It serves one file under every path. It uses
+//! threads and `std::net`, because an HTTP library would not permit the faults.
 //!
 //! ```ignore
 //! let server = Script::of(&content).closes_at(20_000).start();
@@ -13,6 +14,9 @@ use std::time::{Duration, Instant};
 mod script;
 
 pub use script::{Fault, Framing, Ranges, Script, Times};
+
+/// The content of a server whose content does not matter.
+pub const BODY: &[u8] = b"I am a file.\n";
 
 /// Bytes of one write: small enough that a fault occurs at the intended byte.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -68,6 +72,11 @@ impl FileServer {
         self.address
     }
 
+    /// The line of the server in a list.
+    pub fn authority(&self) -> String {
+        self.address.to_string()
+    }
+
     /// The URL of a file on this server.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
@@ -81,6 +90,11 @@ impl FileServer {
     /// Follows another script from the next request on.
     pub fn becomes(&self, script: Script) {
         *self.shared.script.lock().unwrap() = script;
+    }
+
+    /// The heads of all requests so far, as they were received.
+    pub fn requests(&self) -> Vec<String> {
+        self.exchanges().into_iter().map(|exchange| exchange.request).collect()
     }
 
     /// All requests so far.
@@ -119,11 +133,16 @@ impl Shared {
                 _ => return,
             }
             let shared = Arc::clone(&self);
-            thread::spawn(move || {
+            let serve = move || {
                 let _ = shared.serve(&stream);
                 // The clone in `connections` keeps the socket open, so both clones are shut down.
                 let _ = stream.shutdown(Shutdown::Both);
-            });
+            };
+            if self.script.lock().unwrap().is_serial {
+                serve();
+            } else {
+                thread::spawn(serve);
+            }
         }
     }
 

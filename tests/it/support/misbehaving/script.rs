@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{FileServer, checksum};
+use super::{BODY, FileServer, checksum};
 
 /// The behaviour of a server.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct Script {
     pub(super) bytes_per_second: Option<u64>,
     pub(super) head_delay: Duration,
     pub(super) faults: Vec<(Fault, Times)>,
+    /// Whether only one connection at a time is served.
+    pub(super) is_serial: bool,
 }
 
 /// How the end of a body is marked.
@@ -97,7 +99,25 @@ impl Script {
             bytes_per_second: None,
             head_delay: Duration::ZERO,
             faults: Vec::new(),
+            is_serial: false,
         }
+    }
+
+    /// Answers every request at once and completely.
+    pub fn prompt() -> Self {
+        Self::of(BODY).header("Content-Type: text/plain")
+    }
+
+    /// Answers every request with this status and a page.
+    pub fn status(status: u16) -> Self {
+        Self::prompt().answers(status, Vec::new())
+    }
+
+    /// The server of the seed system: it handles one connection at a time, sends a Content-Length and no `Connection`, and
+    /// then closes the connection.
+    pub fn seed_server() -> Self {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", BODY.len());
+        Self { is_serial: true, ..Self::prompt().sends([head.as_bytes(), BODY].concat()) }
     }
 
     /// Answers every request with a 301 to `location` and these additional header lines.
@@ -189,6 +209,17 @@ impl Script {
 
     pub fn sends(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.fault(Fault::Sends(bytes.into()), Times::Always)
+    }
+
+    /// Sends these bytes and nothing more.
+    pub fn stalls_after(self, bytes: &[u8]) -> Self {
+        self.fault(Fault::StallsAfter(bytes.to_vec()), Times::Always)
+    }
+
+    /// Sends a head with this line for the framing, then this part of a body without end.
+    pub fn sends_forever(self, framing: &str, part: &[u8]) -> Self {
+        let head = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n");
+        self.fault(Fault::SendsForever(head.into_bytes(), part.to_vec()), Times::Always)
     }
 
     /// Starts the server on a free port.

@@ -5,12 +5,12 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::client::{AdminClient, AdminError};
-use super::events::EventReport;
-use super::status::{BackendStatus, StatusReport, severity};
+use super::admin_client::{AdminClient, AdminError};
+use crate::balancer::admin::api::OrderAnswer;
+use crate::balancer::admin::events::EventReport;
+use crate::balancer::admin::status::{BackendStatus, StatusReport, severity};
 use crate::balancer::orders::{OrderName, OrderRequest};
 use crate::balancer::redirect::explain::Explanation;
 use crate::cli::{
@@ -27,7 +27,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An error of a command for a running balancer.
 #[derive(Debug, thiserror::Error)]
-pub enum QueryError {
+pub(crate) enum QueryError {
     /// The request failed.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -42,7 +42,7 @@ pub enum QueryError {
 }
 
 /// Runs `fingerpost status`.
-pub fn command(arguments: &StatusArguments) -> Result<(), QueryError> {
+pub(crate) fn status(arguments: &StatusArguments) -> Result<(), QueryError> {
     let admin = AdminArguments {
         admin: arguments.address.clone().or_else(|| arguments.admin.admin.clone()),
         ..arguments.admin.clone()
@@ -108,7 +108,7 @@ fn frame(text: &str) -> String {
 }
 
 /// Runs `fingerpost explain`.
-pub fn explain(arguments: &ExplainArguments) -> Result<(), QueryError> {
+pub(crate) fn explain(arguments: &ExplainArguments) -> Result<(), QueryError> {
     let url = &arguments.url;
     let is_https = url.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://"));
     let scheme = if is_https { "https" } else { "http" };
@@ -122,7 +122,7 @@ pub fn explain(arguments: &ExplainArguments) -> Result<(), QueryError> {
 }
 
 /// Runs `fingerpost events`.
-pub fn events(arguments: &EventsArguments) -> Result<(), QueryError> {
+pub(crate) fn events(arguments: &EventsArguments) -> Result<(), QueryError> {
     let mut query = format!("/events?limit={}", arguments.limit);
     if let Some(backend) = &arguments.backend {
         let _ = write!(query, "&backend={}", encoded(backend));
@@ -150,34 +150,27 @@ fn encoded(text: &str) -> String {
 }
 
 /// Runs `fingerpost drain`.
-pub fn drain(arguments: &DrainArguments) -> Result<(), QueryError> {
+pub(crate) fn drain(arguments: &DrainArguments) -> Result<(), QueryError> {
     give(&arguments.order, OrderName::Drain, None, arguments.until.as_ref(), arguments.wait)
 }
 
 /// Runs `fingerpost enable`.
-pub fn enable(arguments: &EnableArguments) -> Result<(), QueryError> {
+pub(crate) fn enable(arguments: &EnableArguments) -> Result<(), QueryError> {
     give(&arguments.order, OrderName::Enable, None, None, false)
 }
 
 /// Runs `fingerpost disable`.
-pub fn disable(arguments: &DisableArguments) -> Result<(), QueryError> {
+pub(crate) fn disable(arguments: &DisableArguments) -> Result<(), QueryError> {
     give(&arguments.order, OrderName::Disable, None, arguments.until.as_ref(), false)
 }
 
 /// Runs `fingerpost weight`.
-pub fn weight(arguments: &WeightArguments) -> Result<(), QueryError> {
+pub(crate) fn weight(arguments: &WeightArguments) -> Result<(), QueryError> {
     let weight = match arguments.weight {
         OrderedWeight::OfList => None,
         OrderedWeight::Number(weight) => Some(weight),
     };
     give(&arguments.order, OrderName::Weight, weight, arguments.until.as_ref(), false)
-}
-
-/// The answer to an order.
-#[derive(Deserialize)]
-struct OrderAnswer {
-    backends: Vec<String>,
-    durable: bool,
 }
 
 fn give(

@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
-use super::snapshot::{Memory, Snapshot};
-use super::{Content, STATE_FILE, StateFolder};
+use super::{RememberedState, Snapshot};
 use crate::balancer::health::State;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::RoutingTable;
+use crate::balancer::state_folder::{FileContent, STATE_FILE, StateFolder};
 use crate::telemetry::chain;
 
 const VERSION: u32 = 1;
@@ -27,30 +27,30 @@ const INTERVAL_PER_BACKEND: Duration = Duration::from_micros(200);
 
 /// Reads the remembered state. A file that is not usable is moved aside.
 #[must_use]
-pub fn load(folder: &StateFolder) -> Memory {
+pub(crate) fn load(folder: &StateFolder) -> RememberedState {
     let reason = match folder.read(STATE_FILE) {
-        Content::Missing => return Memory::default(),
-        Content::Damaged(reason) => reason,
-        Content::Valid { version: VERSION, body } => match serde_json::from_slice::<Snapshot>(&body) {
+        FileContent::Missing => return RememberedState::default(),
+        FileContent::Damaged(reason) => reason,
+        FileContent::Valid { version: VERSION, body } => match serde_json::from_slice::<Snapshot>(&body) {
             Ok(snapshot) => return snapshot.into_memory(),
             Err(error) => error.to_string(),
         },
-        Content::Valid { version, .. } => {
+        FileContent::Valid { version, .. } => {
             format!("another version of fingerpost wrote it (format {version})")
         }
     };
     folder.set_aside(STATE_FILE, &reason);
-    Memory::default()
+    RememberedState::default()
 }
 
 /// Writes the state of the backends of a table.
-pub fn save(folder: &StateFolder, table: &RoutingTable) -> io::Result<()> {
+pub(crate) fn save(folder: &StateFolder, table: &RoutingTable) -> io::Result<()> {
     let body = serde_json::to_vec(&Snapshot::of(table, Instant::now(), SystemTime::now()))?;
     folder.write(STATE_FILE, VERSION, &body)
 }
 
 /// Writes the state regularly, and soon after a change of health. `failures` counts the writes that failed.
-pub async fn keep(folder: Arc<StateFolder>, publisher: Arc<TablePublisher>, failures: Counter) {
+pub(crate) async fn keep(folder: Arc<StateFolder>, publisher: Arc<TablePublisher>, failures: Counter) {
     let mut saved_at = Instant::now();
     let mut saved_states = states(&publisher.latest());
     let mut is_failing = false;

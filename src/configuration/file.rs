@@ -5,25 +5,18 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
 
-use bytesize::ByteSize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{RawSettings, SettingsError, Variables, time};
-use crate::balancer::settings::BalancerSettings;
-use crate::file_server::settings::ServerSettings;
+use super::{from_text, validate};
+use crate::settings::Variables;
+use crate::settings::keys::{KnownKey, known_keys};
 use crate::telemetry::chain;
-
-/// A larger file is refused.
-const LARGEST: u64 = 1 << 20;
 
 /// The result of the check of one file.
 #[derive(Debug, Default)]
-pub struct FileCheck {
+pub(crate) struct FileCheck {
     /// The problems in the order of the lines.
     pub problems: Vec<FileProblem>,
     /// The valid keys, as the text of a configuration file.
@@ -34,104 +27,16 @@ pub struct FileCheck {
 
 /// A line with an error.
 #[derive(Debug)]
-pub struct FileProblem {
+pub(crate) struct FileProblem {
     /// The number of the line; the first is 1.
     pub line: usize,
     /// The error, and a correct value.
     pub reason: String,
 }
 
-/// Reads a configuration file once, so that it may be a pipe.
-pub fn read(path: &Path) -> Result<String, SettingsError> {
-    let text = || {
-        let mut text = String::new();
-        let read = File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
-        if read as u64 > LARGEST {
-            return Err(io::Error::other(format!("it is larger than {} MiB", LARGEST >> 20)));
-        }
-        Ok(text)
-    };
-    text().map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })
-}
-
-/// Validates each section with the rules of its program.
-pub fn validate(raw: &RawSettings) -> Result<(), SettingsError> {
-    BalancerSettings::try_from(raw.balancer.clone())?;
-    ServerSettings::try_from(raw.server.clone())?;
-    Ok(())
-}
-
-/// The kind of values that a key takes, derived from its default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ValueKind {
-    Integer,
-    Boolean,
-    Time,
-    Size,
-    Text,
-}
-
-impl ValueKind {
-    fn of(default: &DeValue<'_>) -> Self {
-        match default {
-            DeValue::Integer(_) => Self::Integer,
-            DeValue::Boolean(_) => Self::Boolean,
-            // Modes such as "660" are text without a unit; times and sizes have a unit.
-            DeValue::String(text) if !text.ends_with(|last: char| last.is_ascii_alphabetic()) => Self::Text,
-            DeValue::String(text) if humantime::parse_duration(text).is_ok() => Self::Time,
-            DeValue::String(text) if text.parse::<ByteSize>().is_ok() => Self::Size,
-            _ => Self::Text,
-        }
-    }
-
-    /// Checks text from any layer. The error states a correct value.
-    pub(super) fn check_text(self, text: &str) -> Result<(), String> {
-        match self {
-            Self::Time => time::parse(text).map(drop),
-            Self::Size => text.parse::<ByteSize>().map(drop).map_err(|_| A_SIZE.to_owned()),
-            _ => Ok(()),
-        }
-    }
-}
-
-const A_SIZE: &str = "it must be a size, such as \"64MiB\" or \"500kB\"";
-
-/// Checks that every value has the type of its key. The `config` crate would convert `true` to a number and truncate
-/// `1.5`, because variables hold only text.
-pub(super) fn check_kinds(text: &str) -> Result<(), SettingsError> {
-    let (own, _) = DeTable::parse_recoverable(text);
-    let known = known_keys();
-    for (section, content) in own.get_ref() {
-        let DeValue::Table(keys) = content.get_ref() else { continue };
-        for (key, value) in keys {
-            let name = format!("{}.{}", section.get_ref(), key.get_ref());
-            let Some(kind) = known.iter().find(|known| known.name() == name).map(|known| known.kind) else {
-                continue;
-            };
-            let written = text.get(value.span()).unwrap_or_default();
-            let wanted = match (kind, value.get_ref()) {
-                // The content of text is checked once all layers are read.
-                (ValueKind::Time | ValueKind::Size | ValueKind::Text, DeValue::String(_))
-                | (ValueKind::Integer | ValueKind::Size | ValueKind::Text, DeValue::Integer(_))
-                | (ValueKind::Boolean, DeValue::Boolean(_)) => continue,
-                (ValueKind::Time, _) => match kind.check_text(written) {
-                    Ok(()) => continue,
-                    Err(wanted) => wanted,
-                },
-                (ValueKind::Integer, _) => "it must be a whole number, such as 1".to_owned(),
-                (ValueKind::Boolean, _) => "it must be true or false".to_owned(),
-                (ValueKind::Size, _) => A_SIZE.to_owned(),
-                (ValueKind::Text, _) => "it must be text in quotes".to_owned(),
-            };
-            return Err(SettingsError::value(name, written, wanted));
-        }
-    }
-    Ok(())
-}
-
 /// Checks every line of a configuration file.
 #[must_use]
-pub fn check(text: &str) -> FileCheck {
+pub(crate) fn check(text: &str) -> FileCheck {
     let mut found = FileCheck::default();
     let known = known_keys();
     let (table, errors) = DeTable::parse_recoverable(text);
@@ -178,7 +83,7 @@ fn check_key(
     }
     let Some(written) = text.get(value.span()) else { return };
     let line = format!("{section}.{name} = {written}\n");
-    match super::from_text(&line, Variables::Ignored, Vec::new()).and_then(|raw| validate(&raw)) {
+    match from_text(&line, Variables::Ignored, Vec::new()).and_then(|raw| validate(&raw)) {
         Ok(()) => found.usable.push_str(&line),
         Err(error) => found.report(text, at, chain(&error)),
     }
@@ -192,43 +97,11 @@ impl FileCheck {
     }
 }
 
-/// A key of `config/default.toml`.
-#[derive(Debug)]
-pub(super) struct KnownKey {
-    section: String,
-    key: String,
-    pub(super) kind: ValueKind,
-}
-
-impl KnownKey {
-    /// Section and key, such as `balancer.port`.
-    pub(super) fn name(&self) -> String {
-        format!("{}.{}", self.section, self.key)
-    }
-}
-
-/// Every key that can be set, in the order of `config/default.toml`.
-pub(super) fn known_keys() -> Vec<KnownKey> {
-    let (defaults, _) = DeTable::parse_recoverable(super::DEFAULTS);
-    let sections = defaults.get_ref().iter().filter_map(|(section, content)| match content.get_ref() {
-        DeValue::Table(keys) => Some((section.get_ref(), keys)),
-        _ => None,
-    });
-    sections
-        .flat_map(|(section, keys)| {
-            keys.iter().map(|(key, default)| KnownKey {
-                section: section.to_string(),
-                key: key.get_ref().to_string(),
-                kind: ValueKind::of(default.get_ref()),
-            })
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::settings;
+    use crate::settings::keys::ValueKind;
 
     fn problems(text: &str) -> Vec<String> {
         check(text).problems.iter().map(|problem| format!("{}: {}", problem.line, problem.reason)).collect()

@@ -6,9 +6,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::access::{self, AccessError};
+use crate::balancer::admin::access::{self, AccessError};
 use crate::cli::AdminArguments;
-use crate::http::client::{Request, Transport, TransportError, TransportSettings};
+use crate::configuration;
+use crate::http::client::{HttpClient, Request, TransportError, TransportSettings};
 use crate::settings::SettingsError;
 use crate::telemetry;
 
@@ -23,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An error of a request to a balancer.
 #[derive(Debug, thiserror::Error)]
-pub enum AdminError {
+pub(crate) enum AdminError {
     /// A setting is invalid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
@@ -66,25 +67,24 @@ pub enum AdminError {
 
 /// The part of a problem (RFC 9457) for people.
 #[derive(Deserialize)]
-struct Problem {
+struct ProblemDetail {
     detail: String,
 }
 
 /// A running balancer.
-#[derive(Debug)]
-pub struct AdminClient {
+pub(crate) struct AdminClient {
     base: String,
     token: Option<String>,
-    transport: Transport,
+    client: HttpClient,
 }
 
 impl AdminClient {
     /// The balancer that the arguments name. Must be called in an actix system.
-    pub fn new(arguments: &AdminArguments) -> Result<Self, AdminError> {
+    pub(crate) fn new(arguments: &AdminArguments) -> Result<Self, AdminError> {
         let variable = || std::env::var(VARIABLE).ok().filter(|address| !address.is_empty());
         let address = match arguments.admin.clone().or_else(variable) {
             Some(given) => given,
-            None => crate::settings::load(arguments.config.config.as_deref(), Vec::new())?.balancer.admin,
+            None => configuration::load(arguments.config.config.as_deref(), Vec::new())?.balancer.admin,
         };
         if address.ends_with(":0") {
             return Err(AdminError::NoAddress);
@@ -92,18 +92,18 @@ impl AdminClient {
         let scheme = if address.contains("://") { "" } else { "http://" };
         let base = format!("{scheme}{}/api/v1", address.trim_end_matches('/'));
         let token = arguments.token.as_deref().map(access::read_token).transpose()?;
-        let transport =
-            Transport::new(TransportSettings { connect_timeout: TIMEOUT, ..TransportSettings::default() });
-        Ok(Self { base, token, transport })
+        let client =
+            HttpClient::new(TransportSettings { connect_timeout: TIMEOUT, ..TransportSettings::default() });
+        Ok(Self { base, token, client })
     }
 
     /// Requests a path below `/api/v1`. Returns the body, and its content.
-    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<(Vec<u8>, T), AdminError> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<(Vec<u8>, T), AdminError> {
         self.request(path, Request::get).await
     }
 
     /// Sends JSON to a path below `/api/v1`. Returns the body, and its content.
-    pub async fn post<T: DeserializeOwned>(
+    pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: Vec<u8>,
@@ -130,7 +130,7 @@ impl AdminClient {
         let (status, body) = answered.map_err(unreachable)?;
         if !(200..300).contains(&status) {
             return Err(match serde_json::from_slice(&body) {
-                Ok(Problem { detail }) => AdminError::Refused { detail },
+                Ok(ProblemDetail { detail }) => AdminError::Refused { detail },
                 Err(_) => other(format!("it answered with status {status}")),
             });
         }
@@ -140,7 +140,7 @@ impl AdminClient {
 
     async fn exchange(&self, request: &Request) -> Result<(u16, Vec<u8>), String> {
         let broken = |error: TransportError| telemetry::chain(&error);
-        let mut answer = self.transport.send(request).await.map_err(broken)?;
+        let mut answer = self.client.send(request).await.map_err(broken)?;
         let mut body = Vec::new();
         while let Some(bytes) = answer.chunk().await.map_err(broken)? {
             body.extend_from_slice(&bytes);

@@ -8,59 +8,34 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::{self, FutureExt};
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use super::{CommandError, stop_at_signal};
 use crate::balancer::expectation::Expectation;
-use crate::balancer::probe::prober::LARGEST_BODY;
-use crate::balancer::program::{BalancerAddresses, BalancerError, Program};
+use crate::balancer::program::{BalancerAddresses, Program};
 use crate::balancer::settings::BalancerSettings;
 use crate::cli::UpArguments;
 use crate::file_server::settings::ServerSettings;
-use crate::file_server::{FileServer, ServerError};
+use crate::file_server::{FileServer, ServerAddresses};
 use crate::http::stop::{Interrupts, StopHandle};
-use crate::open_files::{self, TooFewFiles};
-use crate::settings::SettingsError;
 use crate::systemd::PassedSockets;
 use crate::telemetry::print_line;
+use crate::{configuration, open_files};
 
 const HOST: &str = "127.0.0.1";
 
 const PROBE_FILE: &str = "plshelp.txt";
 
 /// The probe file of a server whose root has none.
-const BUILT_IN_PROBE: &[u8] = include_bytes!("../files/plshelp.txt");
+const BUILT_IN_PROBE: &[u8] = include_bytes!("../../files/plshelp.txt");
 
 /// The files that are served if the current folder has no `files/`.
 const SAMPLES: [(&str, &[u8]); 2] =
-    [(PROBE_FILE, BUILT_IN_PROBE), ("hello.txt", include_bytes!("../files/hello.txt"))];
-
-/// An error that prevents or ends a run of `fingerpost up`.
-#[derive(Debug, thiserror::Error)]
-pub enum UpError {
-    /// A setting is invalid.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// A file server failed.
-    #[error(transparent)]
-    Server(#[from] ServerError),
-    /// The balancer failed.
-    #[error(transparent)]
-    Balancer(#[from] BalancerError),
-    /// The list or the sample files cannot be written.
-    #[error("cannot write the list of servers to the folder for temporary files")]
-    Scratch(#[source] io::Error),
-    /// The limit of open files is too low.
-    #[error(transparent)]
-    TooFewFiles(#[from] TooFewFiles),
-    /// The signal handlers cannot be installed.
-    #[error("cannot listen for signals")]
-    Signals(#[source] io::Error),
-}
+    [(PROBE_FILE, BUILT_IN_PROBE), ("hello.txt", include_bytes!("../../files/hello.txt"))];
 
 /// Runs `fingerpost up` until a signal stops it.
-pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
-    let mut raw = crate::settings::load(arguments.config.config.as_deref(), arguments.overrides())?;
+pub(super) fn command(arguments: &UpArguments) -> Result<(), CommandError> {
+    let mut raw = configuration::load(arguments.config.config.as_deref(), arguments.overrides())?;
     HOST.clone_into(&mut raw.server.host);
     raw.server.port = 0;
     raw.server.unix_socket = PathBuf::new();
@@ -70,11 +45,11 @@ pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
     raw.server.listing = true;
     HOST.clone_into(&mut raw.balancer.host);
     raw.balancer.unix_socket = PathBuf::new();
-    let scratch = tempfile::Builder::new().prefix("fingerpost-").tempdir().map_err(UpError::Scratch)?;
+    let scratch = tempfile::Builder::new().prefix("fingerpost-").tempdir().map_err(CommandError::Scratch)?;
 
     let mut server_settings = ServerSettings::try_from(raw.server)?;
     if arguments.root.is_none() && !server_settings.root.is_dir() {
-        server_settings.root = write_samples(&scratch).map_err(UpError::Scratch)?;
+        server_settings.root = write_samples(&scratch).map_err(CommandError::Scratch)?;
     }
     // The servers share the processors of this machine.
     server_settings.workers = 1;
@@ -87,7 +62,7 @@ pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
 
     let grace = balancer_settings.shutdown_timeout;
     let balancer_settings = BalancerSettings {
-        servers: write_list(&scratch, &servers).map_err(UpError::Scratch)?,
+        servers: write_list(&scratch, &servers).map_err(CommandError::Scratch)?,
         probe_expect: probe_expectation(&balancer_settings, &server_settings.root),
         ..balancer_settings
     };
@@ -95,10 +70,10 @@ pub fn command(arguments: &UpArguments) -> Result<(), UpError> {
 
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
-        let interrupts = Interrupts::of_terminal().map_err(UpError::Signals)?;
-        actix::spawn(interrupts.announce_and_stop(stop.clone(), grace));
-        servers.iter().try_for_each(FileServer::reopen_log_on_signal).map_err(UpError::Signals)?;
-        balancer.reopen_log_on_signal().map_err(UpError::Signals)?;
+        let interrupts = Interrupts::of_terminal().map_err(CommandError::Signals)?;
+        actix::spawn(stop_at_signal(interrupts, stop.clone(), grace));
+        servers.iter().try_for_each(FileServer::reopen_log_on_signal).map_err(CommandError::Signals)?;
+        balancer.reopen_log_on_signal().map_err(CommandError::Signals)?;
         run(servers, balancer, &server_settings.root, &stop).await
     })
 }
@@ -108,15 +83,15 @@ async fn run(
     balancer: Program,
     root: &Path,
     stop: &StopHandle,
-) -> Result<(), UpError> {
+) -> Result<(), CommandError> {
     print_line(format_args!("Serving the folder {}", root.display()));
     let serving = servers.into_iter().zip(1..).map(|(server, number)| {
-        let ready = move |bound: &crate::file_server::ServerAddresses| {
+        let ready = move |bound: &ServerAddresses| {
             for address in &bound.clients {
                 print_line(format_args!("Server {number} at http://{address}/"));
             }
         };
-        server.run(ready, stop.clone()).map(|ended| ended.map_err(UpError::from)).boxed_local()
+        server.run(ready, stop.clone()).map(|ended| ended.map_err(CommandError::from)).boxed_local()
     });
     // The servers start first, so that they can answer the first probes of the balancer.
     let mut all: Vec<_> = serving.collect();
@@ -130,30 +105,17 @@ async fn run(
         }
         bound.announce();
     };
-    all.push(balancer.run(ready, stop.clone()).map(|ended| ended.map_err(UpError::from)).boxed_local());
+    all.push(balancer.run(ready, stop.clone()).map(|ended| ended.map_err(CommandError::from)).boxed_local());
     // An error of one program ends all of them, like a stop.
     future::try_join_all(all).await.map(drop)
 }
 
-/// The configured content of the probe file, else the content that the servers send: a program that takes the port of an
-/// ended server then gets no clients. `None` if the content is not known.
+/// The configured content of the probe file, else the content of the served file. `None` if the content is not known.
 fn probe_expectation(settings: &BalancerSettings, root: &Path) -> Option<Arc<Expectation>> {
     let probed = settings.probe_path.strip_prefix("/files").unwrap_or(&settings.probe_path);
-    if settings.probe_expect.is_some() || probed != format!("/{PROBE_FILE}") {
-        return settings.probe_expect.clone();
-    }
-    let own = root.join(PROBE_FILE);
-    let expectation = match own.symlink_metadata() {
-        // A symbolic link may lead out of the root; the servers do not follow such a link.
-        Ok(file) if file.is_file() && file.len() <= LARGEST_BODY as u64 => {
-            Expectation::Sha256(Sha256::digest(std::fs::read(own).ok()?).into())
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Expectation::Text(String::from_utf8_lossy(BUILT_IN_PROBE).trim().into())
-        }
-        _ => return None,
-    };
-    Some(Arc::new(expectation))
+    let of_file = || Expectation::File { path: root.join(PROBE_FILE), default: BUILT_IN_PROBE };
+    let is_known = probed.strip_prefix('/') == Some(PROBE_FILE);
+    settings.probe_expect.clone().or_else(|| is_known.then(|| Arc::new(of_file())))
 }
 
 /// The shell command that starts this program from any folder of this machine.

@@ -9,13 +9,14 @@ use crate::balancer::admin::access::Access;
 use crate::balancer::backends::{list, watch};
 use crate::balancer::settings::{BalancerSettings, RawBalancerSettings};
 use crate::cli::{CheckArguments, CheckedProgram};
+use crate::configuration::file::FileCheck;
+use crate::configuration::{self, RawSettings};
 use crate::file_server::FileServer;
 use crate::file_server::settings::{RawServerSettings, ServerSettings};
 use crate::http::access_log::AccessLog;
 use crate::http::{listener, tls};
 use crate::open_files;
-use crate::settings::file::{self, FileCheck};
-use crate::settings::{self, RawSettings, Variables};
+use crate::settings::Variables;
 use crate::telemetry::{self, chain};
 
 /// The number of servers that the report lists; the others are counted.
@@ -23,8 +24,7 @@ const SHOWN_SERVERS: usize = 20;
 
 /// Runs `fingerpost check`: writes the report to standard output and returns the exit code, a failure if the report
 /// contains a problem.
-#[must_use]
-pub fn command(arguments: &CheckArguments) -> ExitCode {
+pub(super) fn command(arguments: &CheckArguments) -> ExitCode {
     let report = report(arguments);
     let written = telemetry::print(report.text.as_bytes()).inspect_err(|error| telemetry::print_error(error));
     if report.problems == 0 && written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -82,7 +82,7 @@ fn report(arguments: &CheckArguments) -> CheckReport {
 /// The settings of a start, and the programs to check; `None` if the settings cannot be read at all.
 fn check_settings(arguments: &CheckArguments, report: &mut CheckReport) -> Option<(RawSettings, Programs)> {
     let path = arguments.config.config.as_deref();
-    let text = match path.map(file::read) {
+    let text = match path.map(configuration::read) {
         None => String::new(),
         Some(Ok(text)) => text,
         Some(Err(error)) => {
@@ -90,17 +90,17 @@ fn check_settings(arguments: &CheckArguments, report: &mut CheckReport) -> Optio
             return None;
         }
     };
-    let FileCheck { problems, usable, sections } = file::check(&text);
+    let FileCheck { problems, usable, sections } = configuration::file::check(&text);
     for problem in &problems {
         let path = path.unwrap_or(Path::new("")).display();
         report.problem(format!("{path}:{}: {}", problem.line, problem.reason));
     }
     let loaded = if report.problems == 0 {
-        settings::from_text(&text, Variables::Read, arguments.overrides())
+        configuration::from_text(&text, Variables::Read, arguments.overrides())
     } else {
-        settings::from_text(&usable, Variables::Ignored, arguments.overrides())
+        configuration::from_text(&usable, Variables::Ignored, arguments.overrides())
     };
-    match loaded.and_then(|raw| file::validate(&raw).map(|()| raw)) {
+    match loaded.and_then(|raw| configuration::validate(&raw).map(|()| raw)) {
         Ok(raw) => {
             let programs = Programs::of(arguments, &sections, &raw);
             Some((raw, programs))

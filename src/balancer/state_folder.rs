@@ -7,25 +7,26 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
 
-pub mod saving;
-pub mod snapshot;
-
 /// The file with health, estimates and counters.
-pub const STATE_FILE: &str = "state.json";
+pub(crate) const STATE_FILE: &str = "state.json";
 
 /// The file whose lock holds the folder.
 const LOCK: &str = "lock";
+
+/// The end of the name of a file that is being written.
+const TEMPORARY: &str = ".new";
 
 /// The largest file that is read, in bytes. The state of 100 000 backends has about 100 MB.
 const LARGEST_FILE: u64 = 1 << 30;
 
 /// The folder cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum StateError {
+pub(crate) enum StateError {
     /// It cannot be created, read or written.
     #[error("cannot use the state folder {}: check that it is a folder that this user can write", path.display())]
     Unusable {
@@ -49,14 +50,16 @@ pub enum StateError {
 
 /// An open state folder, which no other process uses.
 #[derive(Debug)]
-pub struct StateFolder {
+pub(crate) struct StateFolder {
     path: PathBuf,
     _lock: File,
+    /// The number of writes. Two writes of one file may overlap, so each has its own temporary file.
+    writes: AtomicU64,
 }
 
 /// The content of a file.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(super) enum FileContent {
     Missing,
     Valid {
         version: u32,
@@ -68,7 +71,7 @@ pub(super) enum Content {
 
 impl StateFolder {
     /// Creates the folder if necessary, and locks it until the end of the process.
-    pub fn open(path: &Path) -> Result<Self, StateError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, StateError> {
         let unusable = |source| StateError::Unusable { path: path.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
         let mut options = File::options();
@@ -84,7 +87,8 @@ impl StateFolder {
             Err(error) => return Err(unusable(error.into())),
         }
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(unusable)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        remove_temporary_files(path).map_err(unusable)?;
+        Ok(Self { path: path.to_owned(), _lock: lock, writes: AtomicU64::new(0) })
     }
 
     /// The path of a file in the folder.
@@ -93,7 +97,7 @@ impl StateFolder {
     }
 
     /// Reads a file and checks it.
-    pub(super) fn read(&self, name: &str) -> Content {
+    pub(super) fn read(&self, name: &str) -> FileContent {
         let read = || {
             let mut bytes = Vec::new();
             File::open(self.file(name))?.take(LARGEST_FILE).read_to_end(&mut bytes)?;
@@ -101,21 +105,27 @@ impl StateFolder {
         };
         match read() {
             Ok(bytes) => check(name, bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Content::Missing,
-            Err(error) => Content::Damaged(error.to_string()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => FileContent::Missing,
+            Err(error) => FileContent::Damaged(error.to_string()),
         }
     }
 
     /// Replaces a file. After `Ok`, the new content survives a crash of the machine; after `Err`, and after a crash before the
     /// end, the file has its old content or the new one, never a part.
     pub(super) fn write(&self, name: &str, version: u32, body: &[u8]) -> io::Result<()> {
-        let new = self.file(&format!("{name}.new"));
+        let number = self.writes.fetch_add(1, Ordering::Relaxed);
+        let new = self.file(&format!("{name}.{number}{TEMPORARY}"));
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(head(name, version, body).as_bytes())?;
-        file.write_all(body)?;
-        file.sync_all()?;
-        fs::rename(&new, self.file(name))?;
-        File::open(&self.path)?.sync_all()
+        let written = file
+            .write_all(head(name, version, body).as_bytes())
+            .and_then(|()| file.write_all(body))
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&new, self.file(name)));
+        if written.is_err() {
+            // The next start removes it otherwise.
+            let _ = fs::remove_file(&new);
+        }
+        written.and_then(|()| File::open(&self.path)?.sync_all())
     }
 
     /// Renames a file that is not usable, so that it can be examined. Replaces an earlier such file.
@@ -134,6 +144,17 @@ impl StateFolder {
     }
 }
 
+/// Removes the files of writes that a crash interrupted.
+fn remove_temporary_files(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(TEMPORARY) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
 fn head(name: &str, version: u32, body: &[u8]) -> String {
     format!("fingerpost {name} {version} {}\n", checksum(version, body))
 }
@@ -147,7 +168,7 @@ fn checksum(version: u32, body: &[u8]) -> String {
     })
 }
 
-fn check(name: &str, mut bytes: Vec<u8>) -> Content {
+fn check(name: &str, mut bytes: Vec<u8>) -> FileContent {
     let end = memchr::memchr(b'\n', &bytes).unwrap_or(bytes.len());
     let body = bytes.split_off((end + 1).min(bytes.len()));
     let line = String::from_utf8_lossy(&bytes);
@@ -157,9 +178,9 @@ fn check(name: &str, mut bytes: Vec<u8>) -> Content {
         _ => None,
     };
     match found {
-        Some((Some(version), own)) if own == checksum(version, &body) => Content::Valid { version, body },
-        Some(_) => Content::Damaged("its checksum is wrong".to_owned()),
-        None => Content::Damaged("its first line is not the one of such a file".to_owned()),
+        Some((Some(version), own)) if own == checksum(version, &body) => FileContent::Valid { version, body },
+        Some(_) => FileContent::Damaged("its checksum is wrong".to_owned()),
+        None => FileContent::Damaged("its first line is not the one of such a file".to_owned()),
     }
 }
 
@@ -171,23 +192,23 @@ mod tests {
     fn a_file_is_read_as_it_was_written_and_every_damage_is_detected() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateFolder::open(&folder.path().join("a/b")).unwrap();
-        assert_eq!(state.read("x.json"), Content::Missing);
+        assert_eq!(state.read("x.json"), FileContent::Missing);
         state.write("x.json", 7, b"{\"a\":1}").unwrap();
         state.write("x.json", 7, b"{\"a\":2}").unwrap();
-        assert_eq!(state.read("x.json"), Content::Valid { version: 7, body: b"{\"a\":2}".to_vec() });
+        assert_eq!(state.read("x.json"), FileContent::Valid { version: 7, body: b"{\"a\":2}".to_vec() });
         let whole = fs::read(state.file("x.json")).unwrap();
         for length in 0..whole.len() {
             fs::write(state.file("x.json"), &whole[..length]).unwrap();
-            assert!(matches!(state.read("x.json"), Content::Damaged(_)), "{length}");
+            assert!(matches!(state.read("x.json"), FileContent::Damaged(_)), "{length}");
         }
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[at] ^= 1;
             fs::write(state.file("x.json"), &bytes).unwrap();
-            assert!(matches!(state.read("x.json"), Content::Damaged(_)), "{at}");
+            assert!(matches!(state.read("x.json"), FileContent::Damaged(_)), "{at}");
         }
         state.set_aside("x.json", "test");
-        assert_eq!(state.read("x.json"), Content::Missing);
+        assert_eq!(state.read("x.json"), FileContent::Missing);
         assert!(state.file("x.json.damaged").exists());
     }
 

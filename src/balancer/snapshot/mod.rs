@@ -1,5 +1,7 @@
 //! Health, estimates, counters and history of all backends, in the form of the state file. Pure.
 
+pub(crate) mod saving;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,7 +17,7 @@ use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 
 /// The state of all backends at one time.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// The time since 1970.
     saved_at: Duration,
     backends: Vec<RememberedBackend>,
@@ -34,7 +36,7 @@ struct RememberedBackend {
 impl Snapshot {
     /// The state of the backends of a table, now being `(now, wall)`.
     #[must_use]
-    pub fn of(table: &RoutingTable, now: Instant, wall: SystemTime) -> Self {
+    pub(crate) fn of(table: &RoutingTable, now: Instant, wall: SystemTime) -> Self {
         let remembered = |entry: &BackendEntry| {
             let mut history = History::clone(&entry.history);
             history.count(entry.health.state(), wall);
@@ -52,22 +54,22 @@ impl Snapshot {
 
     /// The remembered state, by backend.
     #[must_use]
-    pub fn into_memory(self) -> Memory {
+    pub(crate) fn into_memory(self) -> RememberedState {
         let backends = self.backends.into_iter().map(|backend| (backend.backend.clone(), backend));
-        Memory { saved_at: self.saved_at, backends: backends.collect() }
+        RememberedState { saved_at: self.saved_at, backends: backends.collect() }
     }
 }
 
 /// The remembered state of backends that have not been restored yet.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub(crate) struct RememberedState {
     saved_at: Duration,
     backends: HashMap<String, RememberedBackend>,
 }
 
-impl Memory {
+impl RememberedState {
     /// Restores the state of a backend before its first probe, if it is known; now being `(now, wall)`.
-    pub fn restore(&mut self, entry: &mut BackendEntry, now: Instant, wall: SystemTime) {
+    pub(crate) fn restore(&mut self, entry: &mut BackendEntry, now: Instant, wall: SystemTime) {
         let id: &BackendId = entry.member.backend.id();
         let Some(remembered) = self.backends.remove(id.as_str()) else { return };
         let age = wall.duration_since(SystemTime::UNIX_EPOCH + self.saved_at).unwrap_or_default();

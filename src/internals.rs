@@ -1,0 +1,61 @@
+//! Parts for the tests, benchmarks, fuzz targets and simulation of this package. They may change in any version.
+
+pub use crate::balancer::backends::Backend;
+
+pub mod estimate {
+    //! The speed of a backend.
+    pub use crate::balancer::ranking::estimate::Estimate;
+}
+
+pub mod fleet {
+    //! The backends that may be chosen.
+    pub use crate::balancer::health::fleet::{Eligibility, FleetMember, Mode, Outlier, select};
+}
+
+pub mod head {
+    //! The scanner of request heads.
+    pub use crate::http::transport::head::{HeadLimits, HeadScan, Scan};
+}
+
+pub mod health {
+    //! The health of a backend.
+    pub use crate::balancer::health::{
+        FailureKind, Health, HealthCheckConfig, ProbeFailure, ProbeOutcome, State, Traffic, Transition,
+    };
+}
+
+pub mod list {
+    //! The list of backends.
+    pub use crate::balancer::backends::list::{MAX_PROBLEMS, MAX_WEIGHT, parse};
+}
+
+pub mod load_report {
+    //! The load report of a server.
+    pub use crate::load_report::{HEADER, LoadReport, MOST_COUNTED, MOST_IN_FLIGHT, parse};
+}
+
+pub mod location {
+    //! The targets of redirects.
+    pub use crate::balancer::redirect::location::Target;
+}
+
+pub mod policy {
+    //! The choice of a backend.
+    pub use crate::balancer::policy::{
+        Avoid, BackendLoad, Candidate, LoadSlab, MOST_ALTERNATES, MonotonicClock, PickRequest, Picks, Policy,
+        PolicyName, Throughput, Timestamp, build, digest, identity,
+    };
+}
+
+pub mod range {
+    //! The `Range` header of requests.
+    pub use crate::file_server::range::{MOST_PARTS, RequestedRanges, parse};
+}
+
+pub mod table {
+    //! The routing table.
+    pub use crate::balancer::ranking::table::{BackendEntry, Member, RoutingTable};
+}
+
+#[cfg(fuzzing)]
+pub use crate::http::transport::driver;
