@@ -267,7 +267,8 @@ impl Task {
     }
 
     fn update_listeners(&mut self) {
-        self.metrics.open.set((MOST_LISTENERS - self.permits.available_permits()) as i64);
+        let open = MOST_LISTENERS.saturating_sub(self.permits.available_permits());
+        self.metrics.open.set(open.try_into().unwrap_or(i64::MAX));
         self.listeners.retain(|listener| !listener.is_closed());
         if self.listeners.is_empty() {
             return;

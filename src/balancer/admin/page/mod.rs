@@ -132,7 +132,7 @@ impl Row {
             }
         }
         let mut why = escaped(reason);
-        if !matches!(traffic.as_str(), "yes" | "no") {
+        if !is_withdrawn && !matches!(traffic.as_str(), "yes" | "no") {
             let _ = write!(why, "<br>gets clients: {}", escaped(traffic));
         }
         for order in orders {

@@ -12,6 +12,7 @@ let sorting = { cell: 1, direction: 1 };
 let sortIsDue = false;
 
 document.documentElement.classList.add("live");
+setRoles();
 
 // Messages
 
@@ -160,14 +161,16 @@ function filter() {
 
 byId("filter").addEventListener("input", filter);
 
-// The narrow layout is not a table for a screen reader without these roles.
+// The layout of live rows is not a table for a screen reader without these roles.
 function setRoles() {
-  byId("servers").setAttribute("role", "table");
-  body.setAttribute("role", "rowgroup");
-  for (const row of rows) {
+  const table = byId("servers");
+  table.setAttribute("role", "table");
+  for (const group of [table.tHead, body]) group.setAttribute("role", "rowgroup");
+  for (const row of table.rows) {
     if (row.hasAttribute("role")) continue;
     row.setAttribute("role", "row");
-    for (const cell of row.cells) cell.setAttribute("role", cell.scope ? "rowheader" : "cell");
+    const roles = { col: "columnheader", row: "rowheader" };
+    for (const cell of row.cells) cell.setAttribute("role", roles[cell.scope] ?? "cell");
   }
 }
 
