@@ -225,11 +225,12 @@ form.addEventListener("submit", async event => {
   let problem = "";
   try {
     const answer = await give();
+    if (!answer.ok) problem = (await answer.json()).detail;
     if (answer.status === 401) {
+      if (byId("token-field").hidden) problem = "Orders need the token of this balancer.";
       byId("token-field").hidden = false;
       form.elements.token.focus();
     }
-    if (!answer.ok) problem = (await answer.json()).detail;
   } catch (error) {
     problem = `The order was not acknowledged: ${error.message}`;
   }
