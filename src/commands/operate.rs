@@ -90,12 +90,12 @@ fn watched(mut report: StatusReport, size: Option<(usize, usize)>) -> String {
     report.backends.sort_by_key(|backend| severity(&backend.state));
     let Some((columns, lines)) = size else { return report.text(None) };
     let text = report.text(Some(columns));
-    // The cursor needs the last line.
+    // The cursor needs the last line, and must not wrap in the last column.
     let most = lines.saturating_sub(1).max(1);
     let all = text.lines().count();
     let fit = if all > most { most - 1 } else { all };
     let mut shown: String =
-        text.lines().take(fit).flat_map(|line| line.chars().take(columns).chain(['\n'])).collect();
+        text.lines().take(fit).flat_map(|line| line.chars().take(columns - 1).chain(['\n'])).collect();
     if all > most {
         let _ = writeln!(shown, "{} more lines do not fit", all - fit);
     }
