@@ -116,48 +116,49 @@ impl History {
     }
 }
 
-/// Observed seconds, in the last `SLOTS` periods of `PERIOD` seconds.
+/// Observed seconds, in the last `PERIODS` periods of `PERIOD` seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-struct Calendar<const PERIOD: u64, const SLOTS: usize>(VecDeque<Slot>);
+struct Calendar<const PERIOD: u64, const PERIODS: usize>(VecDeque<PeriodCount>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Slot {
+struct PeriodCount {
     /// The number of the period since 1970.
     period: u64,
     observed: u32,
     available: u32,
 }
 
-impl<const PERIOD: u64, const SLOTS: usize> Calendar<PERIOD, SLOTS> {
+impl<const PERIOD: u64, const PERIODS: usize> Calendar<PERIOD, PERIODS> {
     /// Adds the seconds from `from` to `to`.
     fn add(&mut self, from: u64, to: u64, is_available: bool) {
-        let first = from.max(to.saturating_sub(PERIOD * SLOTS as u64));
+        let first = from.max(to.saturating_sub(PERIOD * PERIODS as u64));
         for period in first / PERIOD..=to / PERIOD {
             let seconds = to.min((period + 1) * PERIOD).saturating_sub(first.max(period * PERIOD)) as u32;
             match self.0.back_mut() {
-                Some(slot) if slot.period == period => {
-                    slot.observed = slot.observed.saturating_add(seconds);
-                    slot.available = slot.available.saturating_add(if is_available { seconds } else { 0 });
+                Some(counted) if counted.period == period => {
+                    counted.observed = counted.observed.saturating_add(seconds);
+                    counted.available =
+                        counted.available.saturating_add(if is_available { seconds } else { 0 });
                 }
                 // A clock that was set back adds nothing.
-                Some(slot) if slot.period > period => {}
+                Some(counted) if counted.period > period => {}
                 _ if seconds == 0 => {}
                 _ => {
                     let available = if is_available { seconds } else { 0 };
-                    self.0.push_back(Slot { period, observed: seconds, available });
+                    self.0.push_back(PeriodCount { period, observed: seconds, available });
                 }
             }
         }
-        while self.0.len() > SLOTS {
+        while self.0.len() > PERIODS {
             self.0.pop_front();
         }
     }
 
-    /// The available share of the last `slots` periods, the current one included.
-    fn share(&self, now: u64, slots: u64) -> Option<f64> {
-        let recent = self.0.iter().filter(|slot| slot.period + slots > now / PERIOD);
-        let (available, observed) = recent.fold((0_u64, 0_u64), |(available, observed), slot| {
-            (available + u64::from(slot.available), observed + u64::from(slot.observed))
+    /// The available share of the last `periods` periods, the current one included.
+    fn share(&self, now: u64, periods: u64) -> Option<f64> {
+        let recent = self.0.iter().filter(|counted| counted.period + periods > now / PERIOD);
+        let (available, observed) = recent.fold((0_u64, 0_u64), |(available, observed), counted| {
+            (available + u64::from(counted.available), observed + u64::from(counted.observed))
         });
         (observed > 0).then(|| available as f64 / observed as f64)
     }
@@ -192,7 +193,7 @@ mod tests {
         history.count(State::Up, at(0));
         history.count(State::Down, at(1));
         history.count(State::Unknown, at(10));
-        assert_eq!(history.availability(State::Up, at(11)).day, Some(0.1));
+        assert_eq!(history.availability(State::Up, at(11)).day, Some(0.5));
     }
 
     #[test]

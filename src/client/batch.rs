@@ -11,15 +11,16 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::address::masked;
-use super::download::{self, Context, DownloadJob, DownloadReport, FinishedTransfer};
+use super::download::{self, Context, DownloadJob, DownloadReport, DownloadSuccess, FinishedTransfer};
 use super::error::DownloadError;
 use super::exit_code::GetCode;
 use super::limit::RateLimiter;
 use super::metalink;
-use super::progress::{Ended, FileDisplay, Screen};
+use super::progress::FileDisplay;
 use super::reserved_paths::ReservedPaths;
+use super::screen::{Ended, Screen};
 use super::settings::{Reports, Settings};
-use super::sink::GroupCommit;
+use super::sink::{GroupCommit, SinkError};
 use crate::cli::ProgressMode;
 use crate::http::client::HttpClient;
 use crate::{open_files, telemetry};
@@ -79,10 +80,10 @@ pub(super) async fn run(settings: Settings) -> GetCode {
     let parallelism = wanted.within(open_files::raised(wanted.descriptors(sources)), sources);
     let active = Rc::new(Cell::new(0));
     let context = Context {
-        transport: HttpClient::new(settings.transport.clone()),
+        transport: Rc::new(HttpClient::new(settings.transport.clone())),
         options: Rc::new(settings.options.clone()),
         limiter: settings.limit_rate.map(|rate| Rc::new(RefCell::new(RateLimiter::new(rate)))),
-        group_commit: GroupCommit::new(settings.options.durability, parallelism.finishing),
+        storage: Rc::new(GroupCommit::new(settings.options.durability, parallelism.finishing)),
         reserved_paths: ReservedPaths::default(),
         stop: stop_on_signals(&active, settings.show.progress != Some(ProgressMode::None)),
     };
@@ -111,12 +112,12 @@ pub(super) async fn run(settings: Settings) -> GetCode {
             .buffer_unordered(parallelism.finishing);
         while let Some((order, address, ending)) = endings.next().await {
             let error = match ending {
-                Ok(size) => {
+                Ok((DownloadSuccess::Downloaded | DownloadSuccess::AlreadyThere, size)) => {
                     ended.complete = ended.complete.saturating_add(1);
                     ended.bytes = ended.bytes.saturating_add(size);
                     continue;
                 }
-                Err(DownloadError::IsMetalink { text, .. }) => {
+                Ok((DownloadSuccess::Metalink(text), _)) => {
                     let described = metalink::parse(&text).map_err(DownloadError::from);
                     let described = described.and_then(|files| settings.described_jobs(files));
                     let described = tasks_of(described, order.0, &address, context);
@@ -136,6 +137,11 @@ pub(super) async fn run(settings: Settings) -> GetCode {
         }
     }
     screen.close(Ended { took: began.elapsed(), ..ended });
+    if let Some(error) = screen.take_report_error() {
+        let error = SinkError::StandardOutput(error);
+        screen.print_error(&format!("Error: {}", telemetry::chain(&error)));
+        return first_failure.map_or(error.code(), |(_, code)| code);
+    }
     first_failure.map_or(GetCode::Complete, |(_, code)| code)
 }
 
@@ -157,18 +163,22 @@ enum TransferOutcome<'a> {
 }
 
 impl TransferOutcome<'_> {
-    /// Waits for the disk, and prints the report. Returns the size of the file.
-    async fn settle(self, context: &Context, screen: &Screen) -> Result<u64, DownloadError> {
+    /// Waits for the disk, and prints the report. Returns the result with the size of the file.
+    async fn settle(
+        self,
+        context: &Context,
+        screen: &Screen,
+    ) -> Result<(DownloadSuccess, u64), DownloadError> {
         let report = match self {
             Self::Failed { address, error } => DownloadReport::of_failure(address, error),
             Self::Done(transfer, display) => transfer.finish(context, &display).await,
         };
         // The report covers the files that a Metalink describes, not the Metalink.
-        let is_file = !matches!(report.outcome, Err(DownloadError::IsMetalink { .. }));
+        let is_file = !matches!(report.outcome, Ok(DownloadSuccess::Metalink(_)));
         if is_file && screen.reports() == Reports::Json {
             screen.print_report(&report);
         }
-        report.outcome.map(|_| report.size.unwrap_or_default())
+        report.outcome.map(|success| (success, report.size.unwrap_or_default()))
     }
 }
 
@@ -178,14 +188,12 @@ async fn begin<'a>(context: &Context, task: Task, screen: &'a Screen) -> Transfe
         Ok(job) => job,
         Err(error) => return TransferOutcome::Failed { address: task.address, error },
     };
-    let display = screen.file(&job);
+    let display = FileDisplay::new(screen, &job);
     // Boxed to keep the futures small.
     let transfer = Box::new(Box::pin(download::fetch(context, &job, &display)).await);
     display.transfer_ended();
     let is_claimed = !job.is_named_later(context.options.naming);
-    if let (Err(DownloadError::IsMetalink { .. }), Some(name), true) =
-        (transfer.outcome(), job.name(), is_claimed)
-    {
+    if let (true, Some(name), true) = (transfer.is_metalink(), job.name(), is_claimed) {
         // A file in the Metalink often has the name of the address.
         context.reserved_paths.release(&name);
     }

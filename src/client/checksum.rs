@@ -1,12 +1,15 @@
 //! Digests of files: supported algorithms, text forms, computation.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha512};
+
+use super::range::ByteRange;
 
 /// Size of the longest digest, in bytes.
 const MAX_BYTES: usize = 64;
@@ -196,6 +199,31 @@ impl ChecksumHasher {
         };
         bytes.iter_mut().zip(digest).for_each(|(to, from)| *to = *from);
         Checksum { algorithm, bytes }
+    }
+}
+
+/// Digests of the pieces of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pieces {
+    /// Size of each piece but the last, in bytes; at least 1.
+    pub length: u64,
+    /// The size of the file.
+    pub size: u64,
+    /// Digests of the pieces, in order.
+    pub digests: Arc<[Checksum]>,
+}
+
+impl Pieces {
+    /// The pieces that have bytes in `range`, with their digests.
+    pub(super) fn touching(&self, range: ByteRange) -> impl Iterator<Item = (ByteRange, Checksum)> + '_ {
+        let last = range.end.min(self.size).saturating_sub(1) / self.length;
+        let numbers = range.start / self.length..=last;
+        numbers.filter(move |_| !range.is_empty()).filter_map(|number| {
+            let start = number.saturating_mul(self.length);
+            let piece = ByteRange::new(start, start.saturating_add(self.length).min(self.size));
+            let digest = self.digests.get(usize::try_from(number).ok()?)?;
+            (!piece.is_empty()).then_some((piece, *digest))
+        })
     }
 }
 

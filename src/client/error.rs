@@ -88,7 +88,7 @@ pub(super) enum DownloadError {
         promised: Box<Checksum>,
     },
     /// No server has the file.
-    #[error("none of {servers} servers has {name}: each answered 404 or 410")]
+    #[error("{}", missing(*servers, name))]
     Missing {
         /// The address of the file.
         name: String,
@@ -128,14 +128,6 @@ pub(super) enum DownloadError {
     /// A Metalink is invalid.
     #[error(transparent)]
     Metalink(#[from] super::metalink::MetalinkError),
-    /// The address leads to a Metalink instead of the file.
-    #[error("{url} is a Metalink")]
-    IsMetalink {
-        /// The address of the Metalink.
-        url: String,
-        /// The text of the Metalink, as far as it was read.
-        text: String,
-    },
     /// The name chosen by a server exists already.
     #[error("{} exists already, and a name chosen by the server replaces no file: choose a name with -o", path.display())]
     NameTaken {
@@ -175,7 +167,7 @@ impl DownloadError {
             Self::NoSource => GetCode::CannotConnect,
             Self::Interrupted => GetCode::Interrupted,
             Self::Usage(_) => GetCode::Usage,
-            Self::Metalink(_) | Self::IsMetalink { .. } => GetCode::BadMetalink,
+            Self::Metalink(_) => GetCode::BadMetalink,
             Self::NameTaken { .. } => GetCode::WriteError,
             Self::Sink(error) => error.code(),
         }
@@ -192,6 +184,13 @@ fn other_sources(unasked: usize) -> String {
     }
 }
 
+fn missing(servers: usize, name: &str) -> String {
+    match servers {
+        1 => format!("the only server does not have {name}: it answered 404 or 410"),
+        _ => format!("none of {servers} servers has {name}: each answered 404 or 410"),
+    }
+}
+
 fn transport_code(error: &TransportError) -> GetCode {
     match error {
         TransportError::Scheme { .. } => GetCode::UnsupportedProtocol,
@@ -205,12 +204,6 @@ fn transport_code(error: &TransportError) -> GetCode {
         TransportError::TrustAnchors(_) => GetCode::CertificateFile,
         TransportError::EmptyReply => GetCode::EmptyReply,
         TransportError::Body(BodyError::Short { .. }) => GetCode::PartialFile,
-        TransportError::ProxyRefused { .. }
-        | TransportError::Send(_)
-        | TransportError::HalfHead
-        | TransportError::EndlessInterim
-        | TransportError::Receive(_)
-        | TransportError::Head(_)
-        | TransportError::Body(BodyError::Chunk) => GetCode::ReceiveError,
+        _ => GetCode::ReceiveError,
     }
 }

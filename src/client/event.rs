@@ -3,28 +3,34 @@
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use url::Url;
 
-use super::plan::ByteRange;
+use super::range::ByteRange;
+
+/// An answer that is displayed: a redirect or an error.
+#[derive(Debug, Clone)]
+pub(super) struct Page {
+    /// Status line and headers as they were received.
+    pub head: Bytes,
+    /// The body of the answer, possibly cut.
+    pub body: Bytes,
+}
 
 /// An event that may be displayed.
 #[derive(Debug)]
 pub(super) enum Event<'a> {
     /// A server answered with a redirect that is followed.
     Redirected {
-        /// Status line and headers as they were received.
-        head: &'a [u8],
-        /// The body of the answer, possibly cut.
-        page: &'a [u8],
+        /// The answer.
+        page: &'a Page,
         /// The target of the redirect.
         to: &'a Url,
     },
     /// A server answered with neither the file nor a redirect that can be followed.
     Refused {
-        /// Status line and headers as they were received.
-        head: &'a [u8],
-        /// The body of the answer, possibly cut.
-        page: &'a [u8],
+        /// The answer.
+        page: &'a Page,
     },
     /// The balancer has no server, and will be asked again.
     Waiting {

@@ -7,13 +7,12 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::checksum::{Algorithm, Checksum};
+use super::checksum::{Algorithm, Checksum, Pieces};
 use super::identity::{Authority, ContentIdentity};
 use super::naming;
-use super::sink::Pieces;
 
 /// The media type of a Metalink.
-pub(super) const MEDIA_TYPE: &str = "application/metalink4+xml";
+const MEDIA_TYPE: &str = "application/metalink4+xml";
 
 /// Maximum size of a Metalink, in bytes.
 pub(super) const MAX_BYTES: usize = 16 << 20;
@@ -67,6 +66,12 @@ pub(super) struct MetalinkFile {
     pub pieces: Option<Pieces>,
     /// The algorithms of the digests of the whole file, if all of them are unsupported.
     pub unchecked: Option<String>,
+}
+
+/// Whether a `Content-Type` is that of a Metalink.
+pub(super) fn is_media_type(content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default();
+    media_type.trim().eq_ignore_ascii_case(MEDIA_TYPE)
 }
 
 /// Parses a Metalink. Returns its files that have a usable address.

@@ -1,18 +1,20 @@
 //! The client `fingerpost get`: follows redirects and downloads files.
 //!
-//! - `redirect`, `link`, `identity`: target of a redirect, its mirrors, and whether they have the same file.
+//! - `redirect`, `link`: target of a redirect, and its mirrors.
+//! - `observed`, `identity`: properties of a file in an answer, and whether two answers have the same file.
 //! - `address`: addresses for display, without credentials.
-//! - `checksum`: digests of files.
-//! - `plan`: assigns byte ranges to sources. Pure, tested with simulated servers.
+//! - `checksum`: digests of files; `range`: sets of bytes; `byte_map`: the state of every byte of a file.
+//! - `plan`: assigns byte ranges to sources, and owns the facts about them. Pure, tested with simulated servers.
 //! - `sink`: part file, journal, digest.
 //! - `download`: performs the plan for one file, from its address to its final name.
 //! - `batch`: several files at a time; `metalink`: files described by a Metalink.
 //! - `naming`: file names for addresses; `reserved_paths`: prevents two downloads of a run from writing to one path.
-//! - `event`, `progress`, `report`: output for users and scripts.
+//! - `event`, `screen`, `progress`, `report`: output for users and scripts.
 //! - `error`, `exit_code`: failures.
 
 mod address;
 mod batch;
+mod byte_map;
 mod checksum;
 mod download;
 mod error;
@@ -23,11 +25,14 @@ mod limit;
 mod link;
 mod metalink;
 mod naming;
+mod observed;
 mod plan;
 mod progress;
+mod range;
 mod redirect;
 mod report;
 mod reserved_paths;
+mod screen;
 mod settings;
 mod sink;
 
@@ -37,9 +42,6 @@ use std::process::ExitCode;
 use crate::cli::GetArguments;
 use crate::telemetry;
 use settings::Settings;
-
-/// The `User-Agent` of the client.
-pub(crate) const USER_AGENT: &str = concat!("fingerpost/", env!("CARGO_PKG_VERSION"));
 
 /// Runs `fingerpost get` and returns its exit code.
 #[must_use]

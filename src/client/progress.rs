@@ -1,19 +1,18 @@
-//! Output for users: redirects and errors as received, and the progress of each file.
+//! Output of one download for users: redirects and errors as received, and the progress.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use tokio::time::Instant;
 
-use super::download::{DownloadJob, DownloadReport, FileOrigin};
+use super::download::{DownloadJob, FileOrigin};
 use super::event::{Event, Observer, WaitStep};
-use super::report;
-use super::settings::{Explanations, Reports, Show, Text};
+use super::screen::{Screen, styled};
+use super::settings::Explanations;
 use super::sink::MAX_SMALL;
 use crate::cli::ProgressMode;
 
@@ -25,120 +24,6 @@ const JSON_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Maximum number of rows for the sources of one file.
 const MAX_ROWS: usize = 8;
-
-/// Totals of a run.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Ended {
-    pub(super) complete: usize,
-    pub(super) failed: usize,
-    /// Size of the complete files, in bytes.
-    pub(super) bytes: u64,
-    pub(super) took: Duration,
-}
-
-/// Displays all downloads of one run.
-#[derive(Debug)]
-pub(super) struct Screen {
-    show: Show,
-    mode: ProgressMode,
-    bars: MultiProgress,
-    /// Counts the files of a run with several files.
-    all: Option<ProgressBar>,
-}
-
-impl Screen {
-    pub(super) fn new(show: Show, files: usize) -> Self {
-        let is_terminal = io::stderr().is_terminal();
-        let mode = match show.progress {
-            Some(ProgressMode::Bar) if !is_terminal => ProgressMode::Plain,
-            Some(mode) => mode,
-            None if is_terminal => ProgressMode::Bar,
-            None => ProgressMode::Plain,
-        };
-        let bars = MultiProgress::new();
-        let all = (mode == ProgressMode::Bar && files > 1).then(|| {
-            let bar = ProgressBar::new(files as u64);
-            bars.add(styled(bar, "{pos} of {len} files {wide_bar} {eta} left"))
-        });
-        Self { show, mode, bars, all }
-    }
-
-    /// Starts the display of one file.
-    pub(super) fn file(&self, job: &DownloadJob) -> FileDisplay<'_> {
-        let name = match &job.origin {
-            FileOrigin::Address(url) => super::naming::from_url(url),
-            FileOrigin::Mirrors { name, .. } => name.display().to_string(),
-        };
-        FileDisplay {
-            screen: self,
-            name,
-            bar: RefCell::new(None),
-            countdown: RefCell::new(None),
-            rows: RefCell::default(),
-            early_rows: RefCell::default(),
-            received: Cell::new(0),
-            size: Cell::new(None),
-            done: Cell::new(0),
-            started: Instant::now(),
-            last_line: Cell::new(Instant::now()),
-            has_shown_redirect: Cell::new(false),
-        }
-    }
-
-    pub(super) fn reports(&self) -> Reports {
-        self.show.reports
-    }
-
-    pub(super) fn print_report(&self, report: &DownloadReport) {
-        let line = report::line(report) + "\n";
-        self.bars.suspend(|| {
-            // A closed standard output must not stop the downloads.
-            let _ = write(&mut io::stdout().lock(), &[line.as_bytes()]);
-        });
-    }
-
-    pub(super) fn print_error(&self, line: &str) {
-        self.bars.suspend(|| {
-            let _ = write(&mut io::stderr().lock(), &[line.as_bytes(), b"\n"]);
-        });
-    }
-
-    /// Adds files that were not known at the start.
-    pub(super) fn expect(&self, files: usize) {
-        if let Some(all) = &self.all {
-            all.inc_length(files as u64);
-        }
-    }
-
-    /// Ends the display, with a summary if there are several files.
-    pub(super) fn close(&self, ended: Ended) {
-        if let Some(all) = &self.all {
-            all.finish_and_clear();
-        }
-        let is_shown = matches!(self.mode, ProgressMode::Bar | ProgressMode::Plain);
-        if is_shown && ended.complete + ended.failed > 1 {
-            let failed = match ended.failed {
-                0 => String::new(),
-                failed => format!(", {failed} failed"),
-            };
-            let (files, bytes) = (ended.complete, ByteSize(ended.bytes));
-            self.print_error(&format!(
-                "{files} files complete, {bytes} in {:.1} s{failed}",
-                ended.took.as_secs_f64()
-            ));
-        }
-    }
-
-    fn print_text(&self, parts: &[&[u8]]) {
-        self.bars.suspend(|| {
-            let _ = match self.show.text {
-                Text::Output => write(&mut io::stdout().lock(), parts),
-                Text::Error => write(&mut io::stderr().lock(), parts),
-                Text::Nowhere => Ok(()),
-            };
-        });
-    }
-}
 
 /// Displays one download.
 #[derive(Debug)]
@@ -159,7 +44,29 @@ pub(super) struct FileDisplay<'a> {
     has_shown_redirect: Cell<bool>,
 }
 
-impl FileDisplay<'_> {
+impl<'a> FileDisplay<'a> {
+    /// Starts the display of one file.
+    pub(super) fn new(screen: &'a Screen, job: &DownloadJob) -> Self {
+        let name = match &job.origin {
+            FileOrigin::Address(url) => super::naming::from_url(url),
+            FileOrigin::Mirrors { name, .. } => name.display().to_string(),
+        };
+        Self {
+            screen,
+            name,
+            bar: RefCell::new(None),
+            countdown: RefCell::new(None),
+            rows: RefCell::default(),
+            early_rows: RefCell::default(),
+            received: Cell::new(0),
+            size: Cell::new(None),
+            done: Cell::new(0),
+            started: Instant::now(),
+            last_line: Cell::new(Instant::now()),
+            has_shown_redirect: Cell::new(false),
+        }
+    }
+
     fn explain(&self, line: &str) {
         if self.screen.show.explanations == Explanations::Shown {
             self.screen.print_error(&format!("* {line}"));
@@ -319,16 +226,16 @@ impl Observer for FileDisplay<'_> {
             self.stop_countdown();
         }
         match event {
-            Event::Redirected { head, page, to } => {
+            Event::Redirected { page, to } => {
                 let line = format!("A new server address was received: {to}\n");
                 // Later redirects of a balancer resemble the first one, so only their target is shown.
                 if self.has_shown_redirect.replace(true) {
                     self.screen.print_text(&[line.as_bytes()]);
                 } else {
-                    self.screen.print_text(&[head, page, ending(page), line.as_bytes()]);
+                    self.screen.print_text(&[&page.head, &page.body, ending(&page.body), line.as_bytes()]);
                 }
             }
-            Event::Refused { head, page } => self.screen.print_text(&[head, page, ending(page)]),
+            Event::Refused { page } => self.screen.print_text(&[&page.head, &page.body, ending(&page.body)]),
             Event::Waiting { left, step } => self.wait(*left, *step),
             Event::Unchecked { kinds } => {
                 let line = format!(
@@ -379,49 +286,7 @@ impl Observer for FileDisplay<'_> {
     }
 }
 
-fn styled(bar: ProgressBar, template: &str) -> ProgressBar {
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
-}
-
 /// A line break if the page does not end with one.
 fn ending(page: &[u8]) -> &'static [u8] {
     if page.last().is_none_or(|&last| last == b'\n') { b"" } else { b"\n" }
-}
-
-fn write(stream: &mut (impl Write + IsTerminal), parts: &[&[u8]]) -> io::Result<()> {
-    let is_terminal = stream.is_terminal();
-    for part in parts {
-        if is_terminal {
-            stream.write_all(harmless(part).as_bytes())?;
-        } else {
-            stream.write_all(part)?;
-        }
-    }
-    stream.flush()
-}
-
-/// Removes control characters, with which a server could send commands to the terminal.
-fn harmless(text: &[u8]) -> String {
-    String::from_utf8_lossy(text)
-        .replace("\r\n", "\n")
-        .chars()
-        .map(|character| match character {
-            '\n' | '\t' => character,
-            _ if character.is_control() => '\u{fffd}',
-            _ => character,
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_of_a_server_do_not_reach_the_terminal() {
-        assert_eq!(harmless(b"a\r\n\x1b]0;title\x07b\tc\rd"), "a\n\u{fffd}]0;title\u{fffd}b\tc\u{fffd}d");
-    }
 }

@@ -4,9 +4,6 @@ use url::Url;
 
 use super::address::{shown, without_credentials};
 
-/// Default maximum number of redirects.
-pub(super) const DEFAULT_MAX_REDIRECTS: usize = 10;
-
 /// Why a redirect was not followed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RedirectError {

@@ -298,8 +298,8 @@ fn addresses(text: &str) -> impl Iterator<Item = String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::exit_code::GetCode;
     use super::*;
+    use crate::client::exit_code::GetCode;
 
     #[test]
     fn an_address_needs_scheme_and_host() {

@@ -49,7 +49,7 @@ fn a_partial_file_does_not_get_its_name() {
 
 #[test]
 fn an_error_page_is_shown_and_not_saved() {
-    for status in [400, 404, 416, 500, 501, 503] {
+    for status in [400, 416, 500, 501, 503] {
         let server = Script::of(b"").answers(status, vec!["Retry-After: 7".to_owned()]).start();
         let downloads = Downloads::new();
         let outcome = downloads.get(&[&server.url("/f")]);
@@ -57,6 +57,24 @@ fn an_error_page_is_shown_and_not_saved() {
         assert!(stdout.contains(&format!("HTTP/1.1 {status} Scripted\r\nRetry-After: 7\r\n")), "{stdout}");
         assert!(stdout.contains(&format!("{status} page")), "{stdout}");
         assert_eq!(downloads.names(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_missing_file_is_reported_in_one_line_without_the_page_of_the_server() {
+    for status in [404, 410] {
+        let server = Script::of(b"").answers(status, vec![]).start();
+        let balancer = balancer_before(&server, "/f");
+        for first in [&server, &balancer] {
+            let outcome = Downloads::new().get(&[&first.url("/f")]);
+            let stdout = outcome.ended_with(22).stdout();
+            assert!(!stdout.contains(&format!("{status} page")), "{stdout}");
+            let line = format!(
+                "Error: the only server does not have {}: it answered 404 or 410\n",
+                server.url("/f")
+            );
+            assert_eq!(outcome.stderr(), line);
+        }
     }
 }
 

@@ -29,6 +29,23 @@ fn an_output_that_cannot_be_written_ends_with_23() {
 }
 
 #[test]
+fn a_report_that_cannot_be_printed_ends_with_23() {
+    let server = Script::of(b"I am a file.").start();
+    for (path, code) in [("/f", 23), ("/missing", 22)] {
+        if path == "/missing" {
+            server.becomes(Script::of(b"").answers(404, vec![]));
+        }
+        let downloads = Downloads::new();
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = downloads.command(&[&server.url(path), "--json"]).stdout(full).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains("cannot write to standard output: No space left on device"), "{stderr}");
+        assert_eq!(downloads.names().len(), usize::from(code == 23));
+    }
+}
+
+#[test]
 fn names_too_long_for_a_journal_are_refused_at_once() {
     let file = content(200_000);
     let server = Script::of(&file).start();

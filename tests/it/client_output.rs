@@ -4,7 +4,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Output};
 
 use super::support::downloads::Downloads;
-use super::support::misbehaving::{Script, content};
+use super::support::misbehaving::{FileServer, Script, content};
 use super::support::wait_until;
 
 /// Runs a shell script in which `$GET` stands for `fingerpost get`.
@@ -139,4 +139,36 @@ fn a_bind_mount_is_written_to() {
     assert!(output.status.success(), "{output:?}");
     assert!(downloads.read("outside") == file);
     assert_eq!(downloads.names(), ["f", "outside"]);
+}
+
+#[test]
+fn a_bind_mount_in_a_read_only_folder_is_written_to() {
+    let file = content(300_000);
+    let downloads = Downloads::new();
+    std::fs::create_dir(downloads.path().join("folder")).unwrap();
+    std::fs::write(downloads.path().join("outside"), vec![7; 400_000]).unwrap();
+    std::fs::write(downloads.path().join("folder/f"), "").unwrap();
+    let map_root = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
+    let get = |server: &FileServer| {
+        let mounts =
+            "mount --bind folder folder && mount -o remount,bind,ro folder && mount --bind outside folder/f";
+        let script = format!(
+            "unshare {map_root} sh -c '({mounts}) || exit 77; $GET -s {} -o folder/f --retry 0 --checkpoint-interval 0.01'",
+            server.url("/f")
+        );
+        shell(&downloads, &script)
+    };
+    let broken = Script::of(&file).bytes_per_second(1_000_000).closes_at(200_000).start();
+    let output = get(&broken);
+    if !output.status.success() && !String::from_utf8_lossy(&output.stderr).contains("Error") {
+        println!("not allowed to mount anything");
+        return;
+    }
+    // A failure changes nothing.
+    assert_eq!(output.status.code(), Some(18), "{output:?}");
+    assert!(downloads.read("outside") == vec![7; 400_000]);
+    let output = get(&Script::of(&file).start());
+    assert!(output.status.success(), "{output:?}");
+    assert!(downloads.read("outside") == file);
+    assert_eq!(downloads.names(), ["folder", "outside"]);
 }

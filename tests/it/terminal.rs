@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use rustix::pty::{self, OpenptFlags};
 
 use super::support::http;
+use super::support::misbehaving::{Script, content};
 use super::support::program::{Program, fingerpost};
 
 /// A pseudo-terminal. Dropping it hangs up the terminal, like closing a window.
@@ -115,6 +116,19 @@ fn nohup_keeps_every_program_alive() {
         program.signal(Signal::TERM);
         assert!(program.wait().success(), "{arguments}");
     }
+}
+
+#[test]
+fn the_progress_of_a_download_shows_host_and_port_of_each_server() {
+    let server = Script::of(&content(200_000)).bytes_per_second(200_000).start();
+    let (folder, terminal) = (folder(), Terminal::open());
+    let arguments = format!("get {} 2>{}", server.url("/f"), terminal.path());
+    let mut get = terminal.start(folder.path(), "", &arguments);
+    assert!(get.wait().success());
+    let mut shown = vec![0; 1 << 20];
+    let length = rustix::io::read(&terminal.master, &mut shown).unwrap();
+    let shown = String::from_utf8_lossy(&shown[..length]);
+    assert!(shown.contains(&format!("  {} ", server.address())), "{shown:?}");
 }
 
 /// A test of the helper above.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::super::checksum::{Algorithm, Checksum};
-use super::super::error::DownloadError;
-use super::super::identity::{ContentIdentity, Observed, Verdict};
-use super::super::redirect::RedirectChain;
-use super::super::sink::digest;
 use super::fetch::Fetcher;
 use super::{Clobber, Context, DownloadJob, DownloadReport, FileOrigin, Resume};
+use crate::client::checksum::{Algorithm, Checksum};
+use crate::client::error::DownloadError;
+use crate::client::identity::{ContentIdentity, Verdict};
+use crate::client::observed::Observed;
+use crate::client::redirect::RedirectChain;
+use crate::client::sink::digest;
 
 /// Runs `work`; fails if the user interrupts the download or `--max-time` is over first.
 pub(super) async fn within<T>(
@@ -61,7 +62,9 @@ pub(super) async fn is_complete(
     }
     let chain = RedirectChain::new(url.clone(), context.options.max_redirects);
     let timeout = context.options.plan.drop_after;
-    let Ok(Ok(observed)) = tokio::time::timeout(timeout, fetcher.inspect(chain)).await else { return false };
+    let Ok(Some(observed)) = tokio::time::timeout(timeout, fetcher.inspect(chain)).await else {
+        return false;
+    };
     is_what_was_observed(path, &observed, report).await
 }
 

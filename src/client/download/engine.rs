@@ -1,32 +1,25 @@
-//! Performs the actions of the plan, and reports events to it.
+//! Performs the decisions of the plan, and reports events to it: decide, fetch, store.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::future::{Abortable, LocalBoxFuture};
-use futures_util::stream::FuturesUnordered;
+use bytes::Bytes;
+use rand::RngExt;
 use tokio::time::Instant;
+use url::Url;
 
-use super::super::address;
-use super::super::checksum::{Algorithm, Checksum};
-use super::super::error::DownloadError;
-use super::super::event::{Event, Observer};
-use super::super::identity::ContentIdentity;
-use super::super::plan::{BalancerPresence, DownloadPlan, PlanStatus, RangeSet, RunId, SourceId};
-use super::super::redirect::RedirectChain;
-use super::super::sink::{DigestMode, Durability, SinkError, Writer};
-use super::complete::within;
-use super::fetch::{Fetcher, Shown};
-use super::finish::PendingRename;
-use super::query::QueryOutcome;
-use super::refetch::Refetch;
-use super::runs::{ActiveRun, BodyReader, RunEvent};
-use super::sources::Sources;
-use super::target_state::TargetState;
-use super::{Context, DownloadJob, DownloadReport, FileOrigin, Reporting, known};
-use crate::http::client::Answer;
+use super::fetch::{Fetcher, Opened};
+use super::finish::{Ending, PendingRename};
+use super::output::{FileOutput, OpenResult};
+use super::query::{AddressQuery, QueryOutcome};
+use super::transfers::{BodyReader, RunEvent, Transfers};
+use super::{Context, DownloadJob, DownloadReport, FileOrigin, TargetState};
+use crate::client::error::DownloadError;
+use crate::client::event::{Event, Observer, WaitStep};
+use crate::client::identity::ContentIdentity;
+use crate::client::plan::{Action, DownloadPlan, Failure, Judgement, Note, PlanStatus, RunFailure, RunId};
+use crate::client::redirect::RedirectChain;
+use crate::client::sink::{Durability, Progress, Writer};
+use crate::http::client::{BodyError, TransportError};
 
 /// A wake-up that is later than this shows that the process was suspended, or was blocked by something other
 /// than the servers.
@@ -34,35 +27,17 @@ const MAX_LATE: Duration = Duration::from_secs(1);
 
 /// One download in progress.
 pub(super) struct Engine<'a> {
-    pub(super) context: &'a Context,
-    pub(super) job: &'a DownloadJob,
-    pub(super) observer: &'a dyn Observer,
-    pub(super) fetcher: Fetcher,
-    pub(super) target: Option<PathBuf>,
-    pub(super) identity: ContentIdentity,
-    pub(super) plan: DownloadPlan,
-    pub(super) sources: Sources,
-    pub(super) runs: HashMap<RunId, ActiveRun>,
-    pub(super) steps: FuturesUnordered<Abortable<LocalBoxFuture<'static, RunEvent>>>,
-    /// Answers that are not read until the disk has caught up.
-    pub(super) held_back: Vec<(RunId, BodyReader)>,
-    pub(super) query: Option<LocalBoxFuture<'static, QueryOutcome>>,
-    pub(super) writer: Option<Writer>,
-    pub(super) target_state: TargetState,
-    /// The path that was reserved late, once the name of the file was known.
-    reserved: Option<PathBuf>,
-    /// The Metalink that a server sent instead of the file.
-    pub(super) metalink: Option<Answer>,
-    /// Sources that have another version of the file.
-    pub(super) other_versions: Vec<SourceId>,
-    pub(super) restarts: usize,
-    pub(super) refetch: Refetch,
-    /// Requests to the balancer since the last restart.
-    pub(super) queries: usize,
-    pub(super) last_error: Option<(DownloadError, Option<Shown>)>,
-    pub(super) checksum_error: Option<DownloadError>,
-    digest: Option<Checksum>,
-    pub(super) started: Instant,
+    context: &'a Context,
+    job: &'a DownloadJob,
+    observer: &'a dyn Observer,
+    fetcher: Fetcher,
+    plan: DownloadPlan,
+    transfers: Transfers,
+    query: AddressQuery,
+    output: FileOutput<'a>,
+    /// An end other than a complete file.
+    ending: Option<Ending>,
+    started: Instant,
     is_announced: bool,
 }
 
@@ -72,307 +47,344 @@ impl<'a> Engine<'a> {
         job: &'a DownloadJob,
         observer: &'a dyn Observer,
         fetcher: Fetcher,
-        target: Option<PathBuf>,
-        target_state: TargetState,
+        target: Option<std::path::PathBuf>,
+        state: TargetState,
         started: Instant,
     ) -> Self {
-        let identity = known(job);
-        // An output without positions has no part file and cannot be resumed.
-        let target = target.filter(|_| target_state != TargetState::Sequential);
-        let balancer = match &job.origin {
-            FileOrigin::Address(_) => BalancerPresence::Present,
-            FileOrigin::Mirrors { .. } => BalancerPresence::Absent,
-        };
-        let plan = DownloadPlan::new(
-            Self::plan_settings(context, target.is_some()),
-            identity.size,
-            &RangeSet::new(),
-            balancer,
-        );
+        let output = FileOutput::new(context, job, target, state);
         Self {
             context,
             job,
             observer,
             fetcher,
-            target,
-            identity,
-            plan,
-            sources: Sources::default(),
-            runs: HashMap::new(),
-            steps: FuturesUnordered::new(),
-            held_back: Vec::new(),
-            query: None,
-            writer: None,
-            target_state,
-            reserved: None,
-            metalink: None,
-            other_versions: Vec::new(),
-            restarts: 0,
-            refetch: Refetch::default(),
-            queries: 0,
-            last_error: None,
-            checksum_error: None,
-            digest: None,
+            plan: job.plan(&context.options, output.is_sequential()),
+            transfers: Transfers::default(),
+            query: AddressQuery::default(),
+            output,
+            ending: None,
             started,
             is_announced: false,
         }
     }
 
-    pub(super) fn plan_settings(context: &Context, has_positions: bool) -> super::PlanSettings {
-        let mut settings = context.options.plan.clone();
-        if !has_positions {
-            // An output without positions takes bytes in order, so only one run may be active.
-            settings.max_sources = 1;
+    /// Downloads until the file is complete and verified. After a failure, keeps the received bytes if a later run can use
+    /// them.
+    pub(super) async fn run(&mut self) -> Result<Ending, DownloadError> {
+        let result = self.transfer().await;
+        self.follow_plan();
+        self.transfers.retain(|_| false);
+        if let Err(error) = &result {
+            self.output.give_up(&mut self.plan, error).await;
         }
-        settings
+        result
     }
 
-    /// Downloads until the file is complete, checked, and has its name.
-    pub(super) async fn run(&mut self) -> Result<(), DownloadError> {
-        self.resume().await?;
-        if let FileOrigin::Mirrors { urls, unchecked, .. } = &self.job.origin {
-            if let (Some(kinds), None) = (unchecked, self.identity.digest) {
-                self.observer.notice(&Event::Unchecked { kinds });
-            }
-            // The Metalink asserts that all of its addresses have the same file.
-            let resource = urls.first().map(address::shown).unwrap_or_default();
-            for url in urls {
-                self.add_source(
-                    RedirectChain::new(url.clone(), self.context.options.max_redirects),
-                    &resource,
-                );
-            }
+    async fn transfer(&mut self) -> Result<Ending, DownloadError> {
+        self.output.resume(&mut self.plan, self.started).await?;
+        if let (FileOrigin::Mirrors { unchecked: Some(kinds), .. }, None) =
+            (&self.job.origin, self.plan.identity().digest)
+        {
+            self.observer.notice(&Event::Unchecked { kinds });
         }
-        let checkpoint_every = self.context.options.checkpoint_every;
-        let mut next_checkpoint = self.started.checked_add(checkpoint_every);
-        let deadline = self.context.options.max_time.and_then(|time| self.started.checked_add(time));
-        let retry_deadline = self.context.options.retry_until.and_then(|time| self.started.checked_add(time));
-        let mut ending = self.context.stop.clone();
+        let options = &self.context.options;
+        let after = |time: Option<Duration>| time.and_then(|time| self.started.checked_add(time));
+        let (deadline, retry_deadline) = (after(options.max_time), after(options.retry_until));
+        let mut next_checkpoint = after(Some(options.checkpoint_every));
+        let mut stop = self.context.stop.clone();
         loop {
             let now = Instant::now();
             if retry_deadline.is_some_and(|at| at <= now) {
                 self.plan.stop_retrying();
             }
-            self.act(now);
-            if self.must_restart() {
-                self.restart().await?;
+            for action in self.plan.decide(now) {
+                self.act(action);
+            }
+            self.follow_plan();
+            if let Some(ending) = self.ending.take() {
+                return Ok(ending);
+            }
+            if self.plan.must_restart() {
+                self.output.restart(&mut self.plan).await?;
                 continue;
             }
             match self.plan.status() {
                 PlanStatus::Complete => {
-                    // A write to a pipe may block forever, so it must be interruptible. The check of a file
-                    // on the disk must not be left half done.
-                    let is_right = if self.target_state == TargetState::Sequential {
-                        within(self.context, self.started, self.is_right()).await??
-                    } else {
-                        self.is_right().await?
-                    };
-                    if is_right {
-                        return Ok(());
+                    if self.output.verify(&mut self.plan, self.started).await? {
+                        return Ok(Ending::Complete);
                     }
                     continue;
                 }
-                PlanStatus::Stuck if self.give_up_lone_source().await? => continue,
-                PlanStatus::Stuck => return Err(self.final_error()),
+                PlanStatus::Stuck if self.plan.has_next_lone_source() => {
+                    self.output.use_next_lone_source(&mut self.plan).await?;
+                    continue;
+                }
+                PlanStatus::Stuck => {
+                    let (error, page) = self.plan.final_error();
+                    if let Some(page) = page {
+                        self.observer.notice(&Event::Refused { page: &page });
+                    }
+                    return Err(error);
+                }
                 PlanStatus::Working => {}
             }
-            let wake = self
-                .plan
-                .next_wake(now)
-                .into_iter()
-                .chain(deadline)
-                .chain(retry_deadline.filter(|&at| at > now));
-            let wake = wake.min();
+            let retry_wake = retry_deadline.filter(|&at| at > now);
+            let wake = self.plan.next_wake(now).into_iter().chain(deadline).chain(retry_wake).min();
             tokio::select! {
-                Some(step) = self.steps.next(), if !self.steps.is_empty() => {
-                    if let Ok(step) = step {
-                        self.take(step)?;
-                    }
-                }
-                outcome = async {
-                    match self.query.as_mut() {
-                        Some(query) => query.await,
+                (run, event) = self.transfers.next() => self.on_run_event(run, event)?,
+                outcome = self.query.next() => self.on_query_outcome(outcome)?,
+                progress = async {
+                    match &mut self.output.writer {
+                        Some(writer) => writer.progress(self.plan.bytes_mut()).await,
                         None => std::future::pending().await,
                     }
                 } => {
-                    self.query = None;
-                    self.on_query_outcome(outcome)?;
-                }
-                wrong = async {
-                    match self.writer.as_mut() {
-                        Some(writer) => writer.progress().await,
-                        None => std::future::pending().await,
+                    if let Progress::Written(wrong) = progress? && !wrong.is_empty() {
+                        self.output.reject_pieces(&mut self.plan, wrong).await?;
                     }
-                } => {
-                    let wrong = wrong?;
-                    self.reject_pieces(&wrong).await?;
-                    self.checkpoint_early()?;
-                    self.resume_reading()?;
+                    self.catch_up()?;
                 }
                 () = reaching(next_checkpoint) => {
-                    next_checkpoint = Instant::now().checked_add(checkpoint_every);
-                    self.checkpoint()?;
+                    next_checkpoint = Instant::now().checked_add(options.checkpoint_every);
+                    self.output.checkpoint(&self.plan)?;
                 }
                 () = reaching(wake) => {}
-                _ = ending.wait_for(|is_wanted| *is_wanted) => return Err(DownloadError::Interrupted),
+                _ = stop.wait_for(|is_wanted| *is_wanted) => return Err(DownloadError::Interrupted),
             }
-            if wake.is_some_and(|at| Instant::now().saturating_duration_since(at) > MAX_LATE) {
-                self.plan.restart_timeouts(Instant::now());
+            let now = Instant::now();
+            if wake.is_some_and(|at| now.saturating_duration_since(at) > MAX_LATE) {
+                self.plan.restart_timeouts(now);
             }
-            if deadline.is_some_and(|at| at <= Instant::now()) {
-                return Err(DownloadError::TooLong(self.context.options.max_time.unwrap_or_default()));
+            if deadline.is_some_and(|at| at <= now) {
+                return Err(DownloadError::TooLong(options.max_time.unwrap_or_default()));
             }
         }
     }
 
-    pub(super) fn hashing(&self) -> DigestMode {
-        let is_wanted = self.identity.digest.is_some() || self.context.options.reporting == Reporting::Always;
-        if is_wanted { DigestMode::On(self.algorithm()) } else { DigestMode::Off }
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Start { run, source, range } => {
+                let Some((entry, request)) = self.plan.request(run) else { return };
+                self.observer.notice(&Event::Chosen { source: source.0, url: entry.url(), range });
+                self.transfers.open(run, self.fetcher.clone(), entry.chain.clone(), request.clone());
+            }
+            Action::QueryBalancer => {
+                let FileOrigin::Address(url) = &self.job.origin else { return };
+                let chain = RedirectChain::new(url.clone(), self.context.options.max_redirects);
+                let (request, avoid) = (self.plan.query_request(url), self.plan.authorities_to_avoid());
+                self.query.ask(self.fetcher.clone(), chain, request, avoid, self.query_timeout());
+            }
+        }
     }
 
-    /// The algorithm of the known digest, or SHA-256.
-    pub(super) fn algorithm(&self) -> Algorithm {
-        self.identity.digest.map_or(Algorithm::Sha256, |(digest, _)| digest.algorithm())
+    /// Reports the decisions of the plan, and closes the connections of ended runs.
+    fn follow_plan(&mut self) {
+        self.transfers.retain(|run| self.plan.is_running(run));
+        for note in self.plan.take_notes() {
+            self.observer.notice(&match &note {
+                Note::Offered { source, url } => Event::Offered { source: source.0, url },
+                Note::Dropped { source, reason } => Event::Dropped { source: source.0, reason },
+                Note::Lost { bytes, reason } => Event::Lost { bytes: *bytes, reason },
+            });
+        }
     }
 
-    pub(super) fn pieces(&self) -> Option<super::Pieces> {
+    fn requested(&self) -> Option<&'a Url> {
         match &self.job.origin {
-            FileOrigin::Mirrors { pieces, .. } => pieces.clone(),
-            FileOrigin::Address(_) => None,
+            FileOrigin::Address(url) => Some(url),
+            FileOrigin::Mirrors { .. } => None,
         }
     }
 
-    pub(super) fn has_pieces(&self) -> bool {
-        matches!(&self.job.origin, FileOrigin::Mirrors { pieces: Some(_), .. })
-    }
-
-    pub(super) fn add_source(&mut self, chain: RedirectChain, resource: &str) {
-        let url = chain.end().clone();
-        if let Some(id) = self.sources.add(chain, resource) {
-            self.plan.add_source();
-            self.observer.notice(&Event::Offered { source: id.0, url: &url });
-        }
-    }
-
-    fn checkpoint(&mut self) -> Result<(), DownloadError> {
-        if self.identity.size.is_none() || !self.identity.can_be_resumed() {
-            return Ok(());
-        }
-        if let Some(writer) = &mut self.writer {
-            writer.checkpoint(&self.identity, |index| self.sources.name(index))?;
+    fn on_run_event(&mut self, run: RunId, event: RunEvent) -> Result<(), DownloadError> {
+        let now = Instant::now();
+        match event {
+            RunEvent::Opened(Ok(opened)) => self.use_answer(run, *opened, now)?,
+            RunEvent::Opened(Err(error)) => {
+                let past_end = error.past_end.as_ref();
+                if !past_end.is_some_and(|observed| self.plan.is_end_of_file(run, observed, now)) {
+                    self.plan.fail(run, error.failure, jitter(), now);
+                }
+            }
+            RunEvent::Received(mut body, bytes) if self.context.limiter.is_some() => {
+                body.waiting = bytes;
+                self.read(run, body, now);
+            }
+            RunEvent::Received(body, bytes) | RunEvent::Chunk(body, bytes) => {
+                self.keep(run, body, &bytes, now)?;
+            }
+            RunEvent::End(body) => {
+                if let Err(missing) = self.plan.on_end_of_body(run, body.extent, now) {
+                    self.break_off(run, &body.url, BodyError::Short { missing: Some(missing) }.into(), now);
+                }
+            }
+            RunEvent::Broken(url, error) => self.break_off(run, &url, error, now),
         }
         Ok(())
     }
 
-    /// Starts a checkpoint before it is due, so that less is left to sync at the end.
-    fn checkpoint_early(&mut self) -> Result<(), DownloadError> {
-        let is_due = self.writer.as_ref().is_some_and(Writer::is_checkpoint_due);
-        if is_due && self.context.options.durability == Durability::Synced {
-            self.checkpoint()?;
-        }
-        Ok(())
+    fn break_off(&mut self, run: RunId, url: &Url, source: TransportError, now: Instant) {
+        let error = DownloadError::Transport { url: url.to_string(), source };
+        self.plan.fail(run, Failure::passing(error), jitter(), now);
     }
 
-    /// Reports the start of the transfer, once.
-    pub(super) fn announce(&mut self) {
-        if !std::mem::replace(&mut self.is_announced, true) {
-            self.observer
-                .notice(&Event::Started { size: self.plan.size(), done: self.sources.resumed.len() });
-        }
-    }
-
-    /// Ends all runs. Returns a verified file that only lacks its name; after a failure, keeps the received
-    /// bytes if a later run can use them, and removes them otherwise.
-    pub(super) async fn conclude(
-        &mut self,
-        outcome: Result<(), DownloadError>,
-    ) -> Result<Option<PendingRename>, DownloadError> {
-        let runs: Vec<RunId> = self.runs.keys().copied().collect();
-        for run in runs {
-            self.drop_run(run);
-        }
-        match (outcome, self.writer.take()) {
-            (Ok(()), writer) => Ok(writer.map(|writer| PendingRename {
-                writer,
-                size: self.plan.size().unwrap_or_default(),
-                modified: self
-                    .identity
-                    .last_modified
-                    .as_deref()
-                    .and_then(|date| httpdate::parse_http_date(date).ok()),
-                target_state: self.target_state,
-                durability: self.context.options.durability,
-            })),
-            (Err(error), None) => Err(error),
-            // Unwritten bytes are dropped: a write to a pipe without a reader would block forever.
-            (Err(error), Some(_)) if self.target_state == TargetState::Sequential => Err(error),
-            (Err(error), Some(mut writer)) => {
-                let is_wrong = matches!(error, DownloadError::WrongChecksum { .. });
-                let is_displaced = matches!(error, DownloadError::Sink(SinkError::Displaced { .. }));
-                let is_of_use = self.identity.size.is_some()
-                    && self.identity.can_be_resumed()
-                    && !is_wrong
-                    && !matches!(error, DownloadError::Sink(_));
-                // The first failure is reported; a failure to clean up is not.
-                let _ = if is_of_use {
-                    writer.save_all(&self.identity, |index| self.sources.name(index)).await
-                } else if !is_wrong && !is_displaced && writer.has_journal() {
-                    // The disk may have space again later, and every line of the journal is true.
-                    Ok(())
-                } else {
-                    writer.discard().await
-                };
-                Err(error)
+    /// Accepts an answer and opens the output for it, unless the plan refuses it.
+    fn use_answer(&mut self, run: RunId, mut opened: Opened, now: Instant) -> Result<(), DownloadError> {
+        match self.plan.judge(run, &mut opened.facts, self.requested(), jitter(), now) {
+            Judgement::Accepted => {}
+            Judgement::Refused => return Ok(()),
+            Judgement::Metalink => {
+                self.ending = Some(Ending::Metalink(opened.facts.url, opened.answer));
+                return Ok(());
             }
         }
-    }
-
-    /// Uses the name chosen by a server. No existing file of that name is replaced, unless the address has
-    /// the same name.
-    pub(super) fn use_server_name(&mut self, target: PathBuf) -> Result<(), DownloadError> {
-        if self.job.name().as_ref() == Some(&target) {
-            return self.reserve_name();
+        if self.output.writer.is_none() {
+            let identity = self.plan.identity_with(&opened.facts.observed);
+            let disposition = opened.answer.head().header("content-disposition");
+            match self.output.open_named(&identity, disposition, &self.plan) {
+                Ok(OpenResult::Opened) => {}
+                Ok(OpenResult::NameTaken(path)) => {
+                    self.plan.accept(run, &opened.facts, now);
+                    self.ending = Some(Ending::NameTaken(path));
+                    return Ok(());
+                }
+                Err(error) if self.output.may_fit_from_another(&error) => {
+                    self.plan.fail(run, Failure::new(RunFailure::Final, error), jitter(), now);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
         }
-        self.context.reserved_paths.reserve(&target)?;
-        self.target_state = TargetState::of(Some(&target))?;
-        self.target = Some(target.clone());
-        match self.target_state {
-            TargetState::Free | TargetState::TransferOutcome => Ok(()),
-            TargetState::Taken | TargetState::Sequential => Err(DownloadError::NameTaken { path: target }),
+        self.plan.accept(run, &opened.facts, now);
+        if !std::mem::replace(&mut self.is_announced, true) {
+            let done = self.plan.bytes().earlier().len();
+            self.observer.notice(&Event::Started { size: self.plan.size(), done });
         }
-    }
-
-    pub(super) fn is_named_later(&self) -> bool {
-        self.job.is_named_later(self.context.options.naming)
-    }
-
-    /// Reserves the name of the address, which was not reserved while a server could choose another name.
-    pub(super) fn reserve_name(&mut self) -> Result<(), DownloadError> {
-        let Some(name) = self.job.name() else { return Ok(()) };
-        self.context.reserved_paths.reserve(&name)?;
-        self.reserved = Some(name);
+        self.read(run, BodyReader::new(opened), now);
         Ok(())
     }
 
-    /// Releases the path that [`reserve_name`](Self::reserve_name) reserved, if any.
-    pub(super) fn release_name(&mut self) {
-        if let Some(name) = self.reserved.take() {
-            self.context.reserved_paths.release(&name);
+    /// Reads the next bytes, once the disk has caught up and the rate limit allows the previous bytes.
+    fn read(&mut self, run: RunId, mut body: BodyReader, now: Instant) {
+        if self.output.writer.as_ref().is_some_and(Writer::is_full) {
+            self.plan.pause_timeouts(run);
+            self.transfers.hold_back(run, body);
+        } else if let Some(limiter) = self.context.limiter.as_ref().filter(|_| !body.waiting.is_empty()) {
+            let bytes = body.waiting.split_to(limiter.borrow().read_size().min(body.waiting.len()));
+            let until = limiter.borrow_mut().take(bytes.len() as u64, now);
+            self.plan.pause_timeouts(run);
+            self.transfers.delay(run, body, bytes, until);
+        } else {
+            self.plan.resume_timeouts(run, now);
+            self.transfers.read(run, body);
         }
     }
 
-    pub(super) fn set_digest(&mut self, digest: Option<Checksum>) {
-        self.digest = digest;
+    fn keep(
+        &mut self,
+        run: RunId,
+        body: BodyReader,
+        bytes: &Bytes,
+        now: Instant,
+    ) -> Result<(), DownloadError> {
+        let (source, kept) = self.plan.received(run, bytes.len(), now);
+        for (at, range) in kept {
+            let end = usize::try_from(range.len()).map_or(bytes.len(), |length| at.saturating_add(length));
+            self.observer.notice(&Event::Received { source: source.0, bytes: range.len() });
+            if let Some(writer) = &mut self.output.writer {
+                writer.push(range.start, bytes.slice(at.min(bytes.len())..end.min(bytes.len())));
+            }
+        }
+        // The last bytes are written together with the digest or the rename.
+        if let (Some(writer), PlanStatus::Working) = (&mut self.output.writer, self.plan.status()) {
+            writer.start(self.plan.bytes())?;
+        }
+        if self.plan.is_running(run) {
+            self.read(run, body, now);
+        }
+        Ok(())
     }
 
+    /// Continues after the disk has made progress.
+    fn catch_up(&mut self) -> Result<(), DownloadError> {
+        let Some(writer) = &mut self.output.writer else { return Ok(()) };
+        writer.start(self.plan.bytes())?;
+        let (is_full, is_due) = (writer.is_full(), writer.is_checkpoint_due(self.plan.bytes()));
+        if is_due && self.context.options.durability == Durability::Synced {
+            self.output.checkpoint(&self.plan)?;
+        }
+        if !is_full {
+            let now = Instant::now();
+            for (run, body) in self.transfers.take_held_back() {
+                self.read(run, body, now);
+            }
+        }
+        Ok(())
+    }
+
+    fn query_timeout(&self) -> Duration {
+        let settings = &self.context.options.plan;
+        // Until a server is known, the address itself is the only source.
+        if self.plan.sources().is_empty() { settings.drop_lone_after() } else { settings.drop_after }
+    }
+
+    fn on_query_outcome(&mut self, outcome: QueryOutcome) -> Result<(), DownloadError> {
+        let now = Instant::now();
+        let Some(requested) = self.requested() else { return Ok(()) };
+        match outcome {
+            QueryOutcome::Redirect { chain, mirrors, digest, page } => {
+                self.observer.notice(&Event::Redirected { page: &page, to: chain.end() });
+                self.plan.on_redirect(requested, chain, mirrors, digest, jitter(), now);
+            }
+            QueryOutcome::Direct { chain, opened, request, began } => {
+                let (url, range) = (chain.end().clone(), request.range);
+                if let Some(run) = self.plan.on_direct_answer(requested, chain, request, began, now) {
+                    self.follow_plan();
+                    self.observer.notice(&Event::Chosen { source: 0, url: &url, range });
+                    self.use_answer(run, *opened, now)?;
+                }
+            }
+            QueryOutcome::Failed(failure) => {
+                let context = (self.observer, &*self.context.options);
+                self.query.on_failure(&mut self.plan, context, failure, now)?;
+            }
+            QueryOutcome::Waiting(countdown) => {
+                let left = countdown.left(now);
+                self.observer.notice(&Event::Waiting { left, step: WaitStep::Further });
+                self.query.count_down(countdown);
+            }
+            QueryOutcome::Waited => self.plan.on_waited(now),
+        }
+        Ok(())
+    }
+
+    /// Releases the name of a file that will not be written.
+    pub(super) fn release_name(&mut self) {
+        self.output.release_name();
+    }
+
+    /// The version that was downloaded.
+    pub(super) fn identity(&self) -> &ContentIdentity {
+        self.plan.identity()
+    }
+
+    /// Fills everything but the outcome.
     pub(super) fn fill(&self, report: &mut DownloadReport) {
-        if self.target.is_some() {
-            report.target.clone_from(&self.target);
+        if self.output.target.is_some() {
+            report.target.clone_from(&self.output.target);
         }
         report.size = self.plan.size();
-        report.digest = self.digest;
-        report.sources = self.sources.reports();
+        report.digest = self.output.digest;
+        report.sources = self.plan.reports();
     }
+
+    /// The complete file, which only lacks its name.
+    pub(super) fn into_pending_rename(mut self) -> Option<PendingRename> {
+        self.output.into_pending_rename(&mut self.plan)
+    }
+}
+
+fn jitter() -> f64 {
+    rand::rng().random()
 }
 
 /// Completes at `at`; never if `at` is `None`, a time beyond the range of the clock.

@@ -1,41 +1,51 @@
 //! End of a download after its last network transfer: writes the last bytes, syncs the file and gives it its
 //! name.
 
-use std::time::SystemTime;
+use std::path::PathBuf;
 
 use tokio::time::Instant;
+use url::Url;
 
-use super::super::error::DownloadError;
-use super::super::event::{Event, Observer};
-use super::super::sink::{Durability, Writer};
 use super::complete::within;
-use super::target_state::TargetState;
+use super::fetch::Response;
 use super::{Context, DownloadReport, DownloadSuccess};
+use crate::client::byte_map::ByteMap;
+use crate::client::error::DownloadError;
+use crate::client::event::{Event, Observer};
+use crate::client::sink::{FileCompletion, Writer};
+
+/// The end of the network transfer.
+pub(super) enum Ending {
+    /// The file is complete and verified, and only lacks its name.
+    Complete,
+    /// The address leads to a Metalink instead of the file.
+    Metalink(Url, Box<dyn Response>),
+    /// The name chosen by the server exists already.
+    NameTaken(PathBuf),
+}
 
 /// A complete, verified file that still lacks its final name.
 #[derive(Debug)]
 pub(super) struct PendingRename {
     pub(super) writer: Writer,
-    pub(super) size: u64,
-    pub(super) modified: Option<SystemTime>,
-    pub(super) target_state: TargetState,
-    pub(super) durability: Durability,
+    pub(super) bytes: ByteMap,
+    pub(super) completion: FileCompletion,
+    pub(super) is_sequential: bool,
 }
 
 impl PendingRename {
     async fn name(mut self, context: &Context, started: Instant) -> Result<(), DownloadError> {
-        let (writer, size) = (&mut self.writer, self.size);
-        let finishing = writer.finish(size, self.modified, self.target_state.existing(), self.durability);
-        if self.target_state == TargetState::Sequential {
+        let finishing = self.writer.finish(self.completion, &mut self.bytes);
+        if self.is_sequential {
             // The reader of a pipe may never read, so this must be interruptible. A file on the disk must not
             // be left half renamed.
             return Ok(within(context, started, finishing).await??);
         }
         if let Err(error) = finishing.await {
             // A complete file is kept even without its name, and so are bytes recorded in a journal.
-            if !writer.holds(size) && !writer.has_journal() {
+            if !self.bytes.is_written() && !self.writer.has_journal(&self.bytes) {
                 // The first failure is reported, not that of the cleanup.
-                let _ = writer.discard().await;
+                let _ = self.writer.discard(&mut self.bytes).await;
             }
             return Err(error.into());
         }
@@ -43,31 +53,46 @@ impl PendingRename {
     }
 }
 
+/// What a download resulted in, before the disk work.
+#[derive(Debug)]
+pub(super) enum Transferred {
+    Complete(Box<PendingRename>),
+    AlreadyThere,
+    /// The text of a Metalink at the address.
+    Metalink(String),
+}
+
 /// A download that no longer needs the network. It is not done before [`finish`](Self::finish); meanwhile,
 /// other downloads may use the network.
 #[derive(Debug)]
 pub(crate) struct FinishedTransfer {
     pub(super) report: DownloadReport,
-    pub(super) unnamed: Option<PendingRename>,
+    pub(super) result: Result<Transferred, DownloadError>,
     pub(super) started: Instant,
 }
 
 impl FinishedTransfer {
-    /// The outcome so far; `finish` may still fail.
-    pub(crate) fn outcome(&self) -> &Result<DownloadSuccess, DownloadError> {
-        &self.report.outcome
+    /// Whether the address leads to a Metalink instead of a file.
+    pub(crate) fn is_metalink(&self) -> bool {
+        matches!(self.result, Ok(Transferred::Metalink(_)))
     }
 
     /// Waits for the disk, and gives a verified file its name.
     pub(crate) async fn finish(self, context: &Context, observer: &dyn Observer) -> DownloadReport {
-        let Self { mut report, unnamed, started } = self;
-        if let Some(unnamed) = unnamed {
-            let size = unnamed.size;
-            match unnamed.name(context, started).await {
-                Ok(()) => observer.notice(&Event::Finished { target: report.target.as_deref(), size }),
-                Err(error) => report.outcome = Err(error),
+        let Self { mut report, result, started } = self;
+        report.outcome = match result {
+            Ok(Transferred::Complete(pending)) => {
+                let size = pending.completion.size;
+                let named = pending.name(context, started).await;
+                if named.is_ok() {
+                    observer.notice(&Event::Finished { target: report.target.as_deref(), size });
+                }
+                named.map(|()| DownloadSuccess::Downloaded)
             }
-        }
+            Ok(Transferred::AlreadyThere) => Ok(DownloadSuccess::AlreadyThere),
+            Ok(Transferred::Metalink(text)) => Ok(DownloadSuccess::Metalink(text)),
+            Err(error) => Err(error),
+        };
         report.elapsed = started.elapsed();
         report
     }

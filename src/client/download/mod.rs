@@ -1,51 +1,55 @@
 //! Download of one file, from the given address to the final name on the disk.
 //!
-//! The [`DownloadPlan`](super::plan::DownloadPlan) decides and the engine acts: it sends the requests, judges whether an
-//! answer is the same file, passes bytes to the [`Writer`](super::sink::Writer), and finally compares the
-//! digest.
+//! The [`DownloadPlan`](super::plan::DownloadPlan) decides and the engine acts: it sends the requests, passes bytes to the
+//! [`Writer`](super::sink::Writer), and reports to the plan.
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use url::Url;
 
-use super::address::Credentials;
-use super::checksum::Checksum;
+use super::address::{Credentials, shown};
+use super::checksum::{Checksum, Pieces};
 use super::error::DownloadError;
 use super::event::{Event, Observer};
 use super::identity::{Authority, ContentIdentity};
 use super::limit::RateLimiter;
-use super::plan::PlanSettings;
+use super::metalink::{MAX_BYTES, MetalinkError};
+use super::plan::{BalancerPresence, DownloadPlan, SourceReport};
+use super::redirect::RedirectChain;
 use super::reserved_paths::ReservedPaths;
-use super::sink::{Destination, Durability, GroupCommit, Pieces, SinkError, destination, release_reader};
-use crate::http::client::HttpClient;
+use super::sink::{Destination, SinkError, Storage, destination, release_reader};
 
-mod answers;
 mod complete;
 mod countdown;
 mod engine;
 mod fetch;
 mod finish;
-mod metalink;
+mod options;
+mod output;
 mod query;
-mod refetch;
-mod repair;
-mod resume;
-mod runs;
-mod sources;
 mod target_state;
+#[cfg(test)]
+mod tests;
+mod transfers;
 
 use complete::{is_complete, is_identical, within};
 use engine::Engine;
-use fetch::Fetcher;
-pub(super) use finish::FinishedTransfer;
-use finish::PendingRename;
-pub(super) use sources::SourceReport;
+use fetch::{Fetcher, Response};
+use finish::{Ending, Transferred};
 use target_state::TargetState;
+
+pub(super) use fetch::SendRequest;
+pub(super) use finish::FinishedTransfer;
+pub(super) use options::{Clobber, Naming, Options, Reporting, Resume, Unavailable};
+
+/// Timeout for the body of a Metalink.
+const METALINK_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Destination of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +114,42 @@ impl DownloadJob {
         })
     }
 
+    /// The properties of the file that are known before the first request.
+    fn known(&self) -> ContentIdentity {
+        let mut identity = match &self.origin {
+            FileOrigin::Mirrors { identity, .. } => identity.clone(),
+            FileOrigin::Address(_) => ContentIdentity::default(),
+        };
+        if let Some(digest) = self.checksum {
+            identity.digest = Some((digest, Authority::Given));
+        }
+        identity
+    }
+
+    /// A plan for the file, with the mirrors that are known.
+    fn plan(&self, options: &Options, is_sequential: bool) -> DownloadPlan {
+        let mut settings = options.plan.clone();
+        if is_sequential {
+            // An output without positions takes bytes in order, so only one run may be active.
+            settings.max_sources = 1;
+        }
+        match &self.origin {
+            FileOrigin::Address(_) => {
+                DownloadPlan::new(settings, self.known(), None, BalancerPresence::Present)
+            }
+            FileOrigin::Mirrors { urls, pieces, .. } => {
+                let balancer = BalancerPresence::Absent;
+                let mut plan = DownloadPlan::new(settings, self.known(), pieces.clone(), balancer);
+                // The Metalink asserts that all of its addresses have the same file.
+                let resource = urls.first().map(shown).unwrap_or_default();
+                for url in urls {
+                    plan.add_source(RedirectChain::new(url.clone(), options.max_redirects), &resource);
+                }
+                plan
+            }
+        }
+    }
+
     /// Whether a server may name the file. If so, its path is not reserved before a server has answered.
     #[must_use]
     pub(super) fn is_named_later(&self, naming: Naming) -> bool {
@@ -118,118 +158,17 @@ impl DownloadJob {
     }
 }
 
-/// Whether the bytes of an earlier run are used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Resume {
-    /// If they are proven to be of the same file.
-    #[default]
-    Yes,
-    /// Never.
-    No,
-}
-
-/// What happens if the file exists already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Clobber {
-    /// Another version replaces it, once complete.
-    #[default]
-    Replace,
-    /// The file stays, and nothing is downloaded.
-    Never,
-}
-
-/// What happens while a balancer has no server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Unavailable {
-    /// The download fails.
-    #[default]
-    Fail,
-    /// The download waits for the balancer's `Retry-After`, and asks again.
-    Wait,
-}
-
-/// Whether a digest is computed even if no digest is known to compare it with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Reporting {
-    /// Only if there is a digest to compare it with.
-    #[default]
-    Compare,
-    /// Always, for the report.
-    Always,
-}
-
-/// Options common to all downloads of one run.
-#[derive(Debug, Clone)]
-pub(super) struct Options {
-    /// Timeouts and limits for choosing, hedging and dropping sources.
-    pub plan: PlanSettings,
-    /// Maximum number of redirects.
-    pub max_redirects: usize,
-    /// Additional headers for every request.
-    pub headers: Vec<(String, String)>,
-    /// Whether the bytes of an earlier run are used.
-    pub resume: Resume,
-    /// What happens if the file exists already.
-    pub clobber: Clobber,
-    /// What happens while a balancer has no server.
-    pub unavailable: Unavailable,
-    /// Whether the very first request is retried after a temporary failure.
-    pub retry_first: bool,
-    /// Time after the start of the download after which nothing is retried.
-    pub retry_until: Option<Duration>,
-    /// Maximum duration of the whole download.
-    pub max_time: Option<Duration>,
-    /// Interval between checkpoints, which sync received bytes and record them in the journal.
-    pub checkpoint_every: Duration,
-    /// Which crashes a finished download survives.
-    pub durability: Durability,
-    /// Whether a digest is always computed.
-    pub reporting: Reporting,
-    /// What determines the name of the file.
-    pub naming: Naming,
-}
-
-/// What determines the name of the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Naming {
-    /// The address.
-    #[default]
-    Address,
-    /// The sanitised `Content-Disposition`, if the server sends one.
-    Server,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            plan: PlanSettings::default(),
-            max_redirects: super::redirect::DEFAULT_MAX_REDIRECTS,
-            headers: Vec::new(),
-            resume: Resume::Yes,
-            clobber: Clobber::Replace,
-            unavailable: Unavailable::Fail,
-            retry_first: false,
-            retry_until: None,
-            max_time: None,
-            checkpoint_every: Duration::from_secs(2),
-            durability: Durability::Synced,
-            reporting: Reporting::Compare,
-            naming: Naming::Address,
-        }
-    }
-}
-
 /// State shared by all downloads of one run.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Context {
     /// The HTTP client.
-    pub transport: HttpClient,
+    pub transport: Rc<dyn SendRequest>,
     /// Options of all downloads.
     pub options: Rc<Options>,
     /// Rate limit of all downloads together.
     pub limiter: Option<Rc<RefCell<RateLimiter>>>,
-    /// Finishes small files.
-    pub group_commit: GroupCommit,
+    /// Opens outputs.
+    pub storage: Rc<dyn Storage>,
     /// The paths reserved by downloads of this run.
     pub reserved_paths: ReservedPaths,
     /// Becomes true if the user interrupts the run.
@@ -256,12 +195,14 @@ pub(super) struct DownloadReport {
 }
 
 /// How a download succeeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DownloadSuccess {
     /// The file was downloaded.
     Downloaded,
     /// The complete file existed before.
     AlreadyThere,
+    /// The address leads to a Metalink with this text, and no file was written.
+    Metalink(String),
 }
 
 impl DownloadReport {
@@ -292,19 +233,12 @@ pub(super) async fn fetch(context: &Context, job: &DownloadJob, observer: &dyn O
         FileOrigin::Mirrors { urls, .. } => urls.first().map(Url::to_string).unwrap_or_default(),
     };
     let mut report = DownloadReport::begun(address, job.name());
-    let obtained = obtain(context, job, observer, started, &mut report).await;
-    let (outcome, unnamed) = match obtained {
-        Ok((completion, unnamed)) => (Ok(completion), unnamed),
-        Err(error) => (Err(error), None),
-    };
-    if let (Err(error), Some(path)) = (&outcome, job.name())
-        && !matches!(error, DownloadError::IsMetalink { .. })
-    {
+    let result = obtain(context, job, observer, started, &mut report).await;
+    if let (Err(_), Some(path)) = (&result, job.name()) {
         // A pipe that was not opened yet still has a waiting reader.
         release_reader(&path);
     }
-    report.outcome = outcome;
-    FinishedTransfer { report, unnamed, started }
+    FinishedTransfer { report, result, started }
 }
 
 /// Implements [`fetch`]. Fills `report`, except for its outcome.
@@ -314,7 +248,7 @@ async fn obtain(
     observer: &dyn Observer,
     started: Instant,
     report: &mut DownloadReport,
-) -> Result<(DownloadSuccess, Option<PendingRename>), DownloadError> {
+) -> Result<Transferred, DownloadError> {
     if *context.stop.borrow() {
         return Err(DownloadError::Interrupted);
     }
@@ -323,47 +257,69 @@ async fn obtain(
         FileOrigin::Mirrors { .. } => None,
     };
     let fetcher = Fetcher {
-        transport: context.transport.clone(),
+        transport: Rc::clone(&context.transport),
         headers: context.options.headers.clone(),
         home,
         credentials: Rc::clone(&job.credentials),
     };
     make_folders(job)?;
-    let already_complete = |target: &Path| {
-        observer.notice(&Event::AlreadyThere { target });
-        Ok((DownloadSuccess::AlreadyThere, None))
-    };
     let target_state = TargetState::of(report.target.as_deref())?;
+    let mut present = None;
     if target_state == TargetState::Taken
         && let Some(path) = report.target.clone()
         // A file that another download of this run has written is not a file from before the run.
         && !(job.is_named_later(context.options.naming) && context.reserved_paths.has(&path))
         && within(context, started, is_complete(context, job, &fetcher, &path, report)).await?
     {
-        return already_complete(&path);
+        present = Some(path);
     }
-    let mut engine =
-        Engine::new(context, job, observer, fetcher, report.target.clone(), target_state, started);
-    let outcome = engine.run().await;
-    let outcome = engine.conclude(outcome).await;
-    engine.fill(report);
-    match outcome {
-        Ok(unnamed) => Ok((DownloadSuccess::Downloaded, unnamed)),
-        Err(DownloadError::NameTaken { path }) => {
-            let is_there = is_identical(context, &engine.identity, &path, report);
-            if within(context, started, is_there).await? {
-                return already_complete(&path);
+    if present.is_none() {
+        let mut engine =
+            Engine::new(context, job, observer, fetcher, report.target.clone(), target_state, started);
+        let ending = engine.run().await;
+        engine.fill(report);
+        match ending? {
+            Ending::Complete => {
+                let pending = engine.into_pending_rename().ok_or(DownloadError::NoSource)?;
+                return Ok(Transferred::Complete(Box::new(pending)));
             }
-            Err(DownloadError::NameTaken { path })
+            Ending::Metalink(url, answer) => {
+                engine.release_name();
+                let text = within(context, started, read_metalink(&url, answer)).await??;
+                return Ok(Transferred::Metalink(text));
+            }
+            Ending::NameTaken(path) => {
+                let is_there = is_identical(context, engine.identity(), &path, report);
+                if !within(context, started, is_there).await? {
+                    return Err(DownloadError::NameTaken { path });
+                }
+                present = Some(path);
+            }
         }
-        Err(DownloadError::IsMetalink { url, .. }) => {
-            let answer = engine.metalink.take().ok_or(DownloadError::NoSource)?;
-            engine.release_name();
-            let text = within(context, started, metalink::read(&url, answer)).await??;
-            Err(DownloadError::IsMetalink { url, text })
-        }
-        Err(error) => Err(error),
     }
+    if let Some(target) = &present {
+        observer.notice(&Event::AlreadyThere { target });
+    }
+    Ok(Transferred::AlreadyThere)
+}
+
+/// Reads the text of the Metalink from `answer`, sent by the server at `url`.
+async fn read_metalink(url: &Url, mut answer: Box<dyn Response>) -> Result<String, DownloadError> {
+    let reading = async {
+        let mut text = Vec::new();
+        loop {
+            let failed = |source| DownloadError::Transport { url: url.to_string(), source };
+            let chunk: Option<Bytes> = answer.chunk().await.map_err(failed)?;
+            let Some(bytes) = chunk else { return Ok(String::from_utf8_lossy(&text).into_owned()) };
+            text.extend_from_slice(&bytes);
+            if text.len() > MAX_BYTES {
+                return Err(MetalinkError::TooLarge.into());
+            }
+        }
+    };
+    tokio::time::timeout(METALINK_TIMEOUT, reading)
+        .await
+        .unwrap_or(Err(DownloadError::TooLong(METALINK_TIMEOUT)))
 }
 
 /// Creates the folders that a Metalink names for a file, inside the user's folder, which must exist.
@@ -376,16 +332,4 @@ fn make_folders(job: &DownloadJob) -> Result<(), SinkError> {
     let Some(inner) = inner.filter(|_| is_there) else { return Ok(()) };
     let path = folder.join(inner);
     std::fs::create_dir_all(&path).map_err(|source| SinkError::Io { action: "create", path, source })
-}
-
-/// The properties of the file that are known before the first request.
-fn known(job: &DownloadJob) -> ContentIdentity {
-    let mut identity = match &job.origin {
-        FileOrigin::Mirrors { identity, .. } => identity.clone(),
-        FileOrigin::Address(_) => ContentIdentity::default(),
-    };
-    if let Some(digest) = job.checksum {
-        identity.digest = Some((digest, Authority::Given));
-    }
-    identity
 }

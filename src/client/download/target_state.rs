@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
-use super::super::sink::{Existing, SinkError, part_path};
+use crate::client::sink::{Existing, SinkError, part_path};
 
 /// What exists at the path of the file, or of its part file, before the download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub(super) enum TargetState {
     /// Nothing.
     Free,
     /// A part file of an earlier run.
-    TransferOutcome,
+    Begun,
     /// A file, and possibly a part file.
     Taken,
     /// An output that is written in order and not replaced: standard output, a device, a pipe.
@@ -24,7 +24,7 @@ impl TargetState {
         let Some(target) = target else { return Ok(Self::Sequential) };
         if target.symlink_metadata().is_err() {
             let is_begun = part_path(target).symlink_metadata().is_ok();
-            return Ok(if is_begun { Self::TransferOutcome } else { Self::Free });
+            return Ok(if is_begun { Self::Begun } else { Self::Free });
         }
         // A dangling link is replaced.
         let Ok(metadata) = target.metadata() else { return Ok(Self::Taken) };
@@ -44,7 +44,7 @@ impl TargetState {
     pub(super) fn existing(self) -> Existing {
         match self {
             Self::Taken => Existing::Replace,
-            Self::Free | Self::TransferOutcome | Self::Sequential => Existing::Keep,
+            Self::Free | Self::Begun | Self::Sequential => Existing::Keep,
         }
     }
 }

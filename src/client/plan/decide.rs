@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::client::error::DownloadError;
+
 use super::{
-    Action, Availability, ByteRange, DownloadPlan, Parts, PlanSource, Race, RangeSet, RangeSupport, Rival,
-    Run, RunFailure, RunId, RunPhase, SourceId, TimeoutState,
+    Action, Availability, ByteRange, DownloadPlan, Failure, Parts, Race, RangeRequest, RangeSet,
+    RangeSupport, Rival, Run, RunId, RunPhase, Source, SourceId, TimeoutState,
 };
 
 impl DownloadPlan {
     /// The actions to take at `now`.
     pub(crate) fn decide(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
-        self.settle_races(now, &mut actions);
+        self.settle_races(now);
         self.watch_silence(now, &mut actions);
         self.clear_faultless_backoff(now);
         self.fill_gaps(now, &mut actions);
@@ -38,18 +40,45 @@ impl DownloadPlan {
         let ask = self.query.not_before.filter(|_| self.may_query() && !self.query.in_progress);
         // The benefit of another source changes with the rates.
         let share = now.checked_add(self.settings.sample_time).filter(|_| {
-            self.parts == Parts::Allowed
+            self.parts() == Parts::Allowed
                 && self.runs.values().any(|run| run.phase == RunPhase::Streaming)
                 && self.sources.len() > 1
         });
         silences.chain(back_offs).chain(ask).chain(share).filter(|&at| at > now).min()
     }
 
+    /// Pauses the timeouts of the run while the client is not reading from it.
+    pub(crate) fn pause_timeouts(&mut self, id: RunId) {
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.timeouts = TimeoutState::Paused;
+        }
+    }
+
+    /// Resumes the timeouts of the run.
+    pub(crate) fn resume_timeouts(&mut self, id: RunId, now: Instant) {
+        if let Some(run) = self.runs.get_mut(&id)
+            && run.timeouts == TimeoutState::Paused
+        {
+            run.timeouts = TimeoutState::Running;
+            run.last_activity = now;
+        }
+    }
+
+    /// Restarts all timeouts after the process was suspended, for example by SIGSTOP.
+    pub(crate) fn restart_timeouts(&mut self, now: Instant) {
+        for run in self.runs.values_mut() {
+            run.last_activity = now;
+            if run.phase == RunPhase::Waiting {
+                run.started = now;
+            }
+        }
+    }
+
     /// Missing bytes that no active run covers.
     pub(super) fn free(&self) -> RangeSet {
-        let mut free = self.missing.clone();
+        let mut free = self.bytes.missing().clone();
         for run in self.runs.values() {
-            free.remove(ByteRange::new(run.next, run.end));
+            free.remove(run.rest());
         }
         free
     }
@@ -63,8 +92,13 @@ impl DownloadPlan {
     ) -> RunId {
         let id = RunId(self.next_run);
         self.next_run = self.next_run.saturating_add(1);
+        let entry = self.sources.get(source.0);
+        let known = self.identity.validator();
+        let known = known.filter(|_| entry.is_some_and(|entry| self.identity.is_of(&entry.resource)));
+        let validator = entry.and_then(|entry| entry.validator.as_deref()).or(known).map(ToOwned::to_owned);
         let run = Run {
             source,
+            request: RangeRequest { range, size: self.size(), validator },
             next: range.start,
             end: range.end,
             phase: RunPhase::Waiting,
@@ -88,7 +122,7 @@ impl DownloadPlan {
         now: Instant,
     ) -> Option<Action> {
         let run = self.runs.get(&beside)?;
-        let range = ByteRange::new(run.next, run.end);
+        let range = run.rest();
         let id = self.begin(source, range, Some(Rival { run: beside, race }), now);
         self.runs.get_mut(&beside)?.rival = Some(Rival { run: id, race });
         Some(Action::Start { run: id, source, range })
@@ -96,8 +130,8 @@ impl DownloadPlan {
 
     /// The best idle source: fewest failures, then fastest, then first named.
     pub(super) fn idle_source(&self, range: ByteRange, now: Instant) -> Option<SourceId> {
-        let is_part = range.start > 0 || Some(range.end) != self.size.or(Some(u64::MAX));
-        let mut best: Option<(SourceId, &PlanSource)> = None;
+        let is_part = range.start > 0 || Some(range.end) != self.size().or(Some(u64::MAX));
+        let mut best: Option<(SourceId, &Source)> = None;
         for (index, source) in self.sources.iter().enumerate() {
             let id = SourceId(index);
             let is_idle = source.is_ready(now) && self.runs.values().all(|run| run.source != id);
@@ -105,7 +139,7 @@ impl DownloadPlan {
                 continue;
             }
             let is_better = best.is_none_or(|(_, other)| {
-                let key = |source: &PlanSource| (source.failures, source.rate().is_none());
+                let key = |source: &Source| (source.failures, source.rate().is_none());
                 let rates = (source.rate().unwrap_or(0.0), other.rate().unwrap_or(0.0));
                 key(source) < key(other) || (key(source) == key(other) && rates.0 > rates.1)
             });
@@ -117,13 +151,12 @@ impl DownloadPlan {
     }
 
     /// Ends first-byte races that are decided, and runs with nothing left to fetch.
-    fn settle_races(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn settle_races(&mut self, now: Instant) {
         let ids: Vec<RunId> = self.runs.keys().copied().collect();
         for id in ids {
             let Some(run) = self.runs.get(&id) else { continue };
-            let rest = ByteRange::new(run.next, run.end);
-            if self.missing.within(rest).is_empty() && self.size.is_some() {
-                self.stop(id, now, actions);
+            if self.bytes.missing().within(run.rest()).is_empty() && self.size().is_some() {
+                self.end_run(id, now);
                 continue;
             }
             let Some(Rival { run: other, race }) = run.rival else { continue };
@@ -139,20 +172,11 @@ impl DownloadPlan {
                 && run.received > 0;
             if race == Race::FirstByte && is_ahead {
                 let loser = rival.source;
-                self.stop(other, now, actions);
+                self.end_run(other, now);
                 if let Some(source) = self.sources.get_mut(loser.0) {
                     source.back_off(self.settings.cool_down, now);
                 }
             }
-        }
-    }
-
-    pub(super) fn stop(&mut self, id: RunId, now: Instant, actions: &mut Vec<Action>) {
-        if let Some(run) = self.runs.remove(&id) {
-            if let Some(source) = self.sources.get_mut(run.source.0) {
-                source.run_ended(now);
-            }
-            actions.push(Action::Stop { run: id });
         }
     }
 
@@ -169,13 +193,13 @@ impl DownloadPlan {
     /// Timeout of a silent run. It is longer for the only source if a new request would only repeat its work:
     /// before its head, and if it does not support ranges.
     fn drop_limit(&self, run: &Run) -> Duration {
-        let is_other = |(index, source): (usize, &PlanSource)| {
+        let is_other = |(index, source): (usize, &Source)| {
             SourceId(index) != run.source && source.availability != Availability::Excluded
         };
         let may_name_others = self.may_query() && self.query.since_progress == 0;
         let is_alone = !may_name_others && !self.sources.iter().enumerate().any(is_other);
         let begins_again = run.phase == RunPhase::Waiting
-            || self.parts == Parts::Forbidden
+            || self.parts() == Parts::Forbidden
             || self.source(run.source).is_some_and(|source| source.ranges == RangeSupport::Refused);
         if is_alone && begins_again { self.settings.drop_lone_after() } else { self.settings.drop_after }
     }
@@ -190,10 +214,12 @@ impl DownloadPlan {
             }
             let silence = now.duration_since(run.last_activity);
             if silence >= self.drop_limit(run) {
-                actions.push(Action::Drop { run: id, silence });
-                self.failed(id, RunFailure::Passing { retry_after: None }, 1.0, now);
+                let url = self.name(run.source);
+                let error =
+                    DownloadError::Silent { url, after: Duration::from_secs(silence.as_secs().max(1)) };
+                self.fail(id, Failure::passing(error), 1.0, now);
             } else if silence >= self.hedge_limit(run) && run.rival.is_none() {
-                let range = ByteRange::new(run.next, run.end);
+                let range = run.rest();
                 match self.idle_source(range, now) {
                     Some(source) => actions.extend(self.begin_rival(id, source, Race::FirstByte, now)),
                     None => self.query.wanted = true,
@@ -221,12 +247,12 @@ impl DownloadPlan {
         loop {
             let Some(gap) = self.free().iter().next() else { return };
             let is_alone = self.runs.is_empty();
-            let may_share = self.parts == Parts::Allowed && self.size.is_some();
+            let may_share = self.parts() == Parts::Allowed && self.size().is_some();
             if !is_alone && (!may_share || self.runs.len() >= self.settings.max_sources) {
                 return;
             }
-            let whole = ByteRange::new(0, self.size.unwrap_or(u64::MAX));
-            let chosen = match (self.idle_source(gap, now), self.parts) {
+            let whole = ByteRange::new(0, self.size().unwrap_or(u64::MAX));
+            let chosen = match (self.idle_source(gap, now), self.parts()) {
                 (Some(source), Parts::Allowed) => Some((source, self.lease(source, gap))),
                 // If a change of the file could not be detected, or the source does not support ranges, the
                 // download starts at the first byte.

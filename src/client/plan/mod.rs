@@ -1,6 +1,9 @@
 //! Assigns byte ranges to sources: failover, hedging, several sources with work stealing. Pure: its inputs
 //! are events with their times, its outputs are actions.
 //!
+//! The plan owns every fact about a download that is not a connection or a file: the version ([`ContentIdentity`]), its
+//! bytes ([`ByteMap`]), the sources, the runs, and the failures.
+//!
 //! Missing bytes that no active run covers are *free*. An idle source takes free bytes first. If there are
 //! none and a second source saves enough time, it takes the tail of the run with the most time left, in
 //! proportion to the two rates. Near the end, a run that is too short to split is fetched twice, and the
@@ -10,40 +13,52 @@
 //! run; the end of a run never moves up.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use tokio::time::Instant;
+use url::Url;
+
+use super::byte_map::{ByteMap, SourceId};
+use super::checksum::Pieces;
+use super::error::DownloadError;
+use super::event::Page;
+use super::identity::ContentIdentity;
+use super::range::{ByteRange, RangeSet};
+use super::redirect::RedirectChain;
 
 mod decide;
+mod failure;
+mod judge;
 mod query;
-mod range;
+mod refetch;
 mod run;
 mod settings;
 mod share;
-#[cfg(test)]
-mod simulation;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use query::BalancerQuery;
+use refetch::Refetch;
 use run::{Race, Rival, Run, RunPhase, TimeoutState};
 
-pub(super) use range::{ByteRange, RangeSet};
+pub(super) use failure::Failure;
+pub(super) use judge::{AnswerFacts, Extent, Judgement};
+pub(super) use run::RangeRequest;
 pub(super) use settings::PlanSettings;
-pub(super) use source::{Availability, PlanSource, RangeSupport, RunFailure};
+pub(super) use source::{Availability, RangeSupport, RunFailure, Source, SourceReport};
 
-/// Index of a source, in the order of addition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct SourceId(pub usize);
+/// Maximum number of sources of one download.
+const MAX_SOURCES: usize = 128;
 
 /// Number of a run, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct RunId(pub u64);
 
-/// An action to take.
+/// An action to take. Connections of runs that are not [running](DownloadPlan::is_running) any more are closed too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Request `range` from `source`. If `range` starts at 0 and covers the whole file as far as it is known,
-    /// a request without a range suffices.
+    /// Send the [request](DownloadPlan::request) of the run. If `range` starts at 0 and covers the whole file as far as
+    /// it is known, a request without a range suffices.
     Start {
         /// The new run.
         run: RunId,
@@ -52,27 +67,34 @@ pub(super) enum Action {
         /// The bytes; the end is `u64::MAX` while the size is unknown.
         range: ByteRange,
     },
-    /// The run now ends at `end`, before the end of its request.
-    Shorten {
-        /// The run.
-        run: RunId,
-        /// The new end, exclusive.
-        end: u64,
-    },
-    /// The run is no longer needed.
-    Stop {
-        /// The run.
-        run: RunId,
-    },
-    /// The run timed out, and the failure of its source is recorded.
-    Drop {
-        /// The run.
-        run: RunId,
-        /// Time since the last byte.
-        silence: Duration,
-    },
-    /// Query the balancer for other sources; the answer is passed to [`DownloadPlan::on_sources_named`] or [`DownloadPlan::on_query_finished`].
+    /// Query the balancer for other sources; the answer is passed to [`DownloadPlan::on_redirect`] or [`DownloadPlan::on_query_finished`].
     QueryBalancer,
+}
+
+/// A decision that is reported to the user.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Note {
+    /// A source was added.
+    Offered {
+        /// The source.
+        source: SourceId,
+        /// Its address.
+        url: Url,
+    },
+    /// A source failed, or is no longer used.
+    Dropped {
+        /// The source.
+        source: SourceId,
+        /// The reason.
+        reason: String,
+    },
+    /// Bytes were discarded and are fetched again.
+    Lost {
+        /// Number of bytes.
+        bytes: u64,
+        /// The reason.
+        reason: &'static str,
+    },
 }
 
 /// Status of the download.
@@ -97,7 +119,7 @@ pub(super) enum BalancerPresence {
 
 /// Whether the file may be requested in parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Parts {
+enum Parts {
     /// A change of the file would be detected.
     Allowed,
     /// A change would not be detected, so that only a whole answer of one source is safe.
@@ -108,196 +130,178 @@ pub(super) enum Parts {
 #[derive(Debug)]
 pub(super) struct DownloadPlan {
     settings: PlanSettings,
-    sources: Vec<PlanSource>,
+    /// The properties that are known before the first request.
+    known: ContentIdentity,
+    pieces: Option<Pieces>,
+    /// The version that is downloaded.
+    identity: ContentIdentity,
+    bytes: ByteMap,
+    sources: Vec<Source>,
     runs: BTreeMap<RunId, Run>,
     next_run: u64,
-    size: Option<u64>,
-    missing: RangeSet,
-    parts: Parts,
     balancer: BalancerPresence,
     query: BalancerQuery,
     /// Whether a second source was found worthwhile; from then on, idle sources help.
     is_shared: bool,
+    /// Sources that have another version of the file.
+    other_versions: Vec<SourceId>,
+    restarts: usize,
+    refetch: Refetch,
+    last_error: Option<(DownloadError, Option<Page>)>,
+    /// The first wrong digest, which takes precedence over any other failure.
+    checksum_error: Option<DownloadError>,
+    notes: Vec<Note>,
 }
 
 impl DownloadPlan {
-    /// A plan for a file of which the bytes `done` are present. An unknown size may be set later.
+    /// A plan for a file with the properties `known`, of which no byte is present.
     #[must_use]
     pub(super) fn new(
         settings: PlanSettings,
-        size: Option<u64>,
-        done: &RangeSet,
+        known: ContentIdentity,
+        pieces: Option<Pieces>,
         balancer: BalancerPresence,
     ) -> Self {
-        let mut missing = RangeSet::of(ByteRange::new(0, size.unwrap_or(u64::MAX)));
-        for range in done.iter() {
-            missing.remove(range);
-        }
         Self {
             settings,
+            pieces,
+            identity: known.clone(),
+            bytes: ByteMap::new(known.size, RangeSet::new()),
+            known,
             sources: Vec::new(),
             runs: BTreeMap::new(),
             next_run: 0,
-            size,
-            missing,
-            parts: Parts::Forbidden,
             balancer,
             query: BalancerQuery::default(),
             is_shared: false,
+            other_versions: Vec::new(),
+            restarts: 0,
+            refetch: Refetch::default(),
+            last_error: None,
+            checksum_error: None,
+            notes: Vec::new(),
         }
     }
 
-    /// Adds a source that may be used at once.
-    pub(super) fn add_source(&mut self) -> SourceId {
-        self.sources.push(PlanSource::new());
-        SourceId(self.sources.len().saturating_sub(1))
+    /// Digests of the pieces of the file.
+    pub(super) fn pieces(&self) -> Option<&Pieces> {
+        self.pieces.as_ref()
+    }
+
+    /// Starts with the bytes `done` of an earlier run, which belong to the version `identity`.
+    pub(super) fn resume(&mut self, identity: ContentIdentity, done: RangeSet) {
+        self.bytes = ByteMap::new(identity.size, done);
+        self.identity = identity;
+    }
+
+    /// Adds a source that may be used at once, unless it is known or there are too many.
+    pub(super) fn add_source(&mut self, chain: RedirectChain, resource: &str) {
+        let is_known = self.sources.iter().any(|source| source.url() == chain.end());
+        if !is_known && self.sources.len() < MAX_SOURCES {
+            let (source, url) = (SourceId(self.sources.len()), chain.end().clone());
+            self.notes.push(Note::Offered { source, url });
+            self.sources.push(Source::new(chain, resource.to_owned()));
+        }
+    }
+
+    /// All sources, in the order of addition.
+    pub(super) fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    /// The report of all sources.
+    pub(super) fn reports(&self) -> Vec<SourceReport> {
+        let report = |(index, source): (usize, &Source)| SourceReport {
+            url: source.url().clone(),
+            bytes: self.bytes.count_from(SourceId(index)),
+            first_byte: source.first_byte,
+            errors: source.errors.clone(),
+        };
+        self.sources.iter().enumerate().map(report).collect()
     }
 
     /// The state of a source.
     #[must_use]
-    pub(super) fn source(&self, source: SourceId) -> Option<&PlanSource> {
+    pub(super) fn source(&self, source: SourceId) -> Option<&Source> {
         self.sources.get(source.0)
     }
 
-    /// The bytes that are not present.
-    #[must_use]
-    pub(super) fn missing(&self) -> &RangeSet {
-        &self.missing
+    fn ids(&self) -> impl Iterator<Item = SourceId> + use<> {
+        (0..self.sources.len()).map(SourceId)
+    }
+
+    fn name(&self, source: SourceId) -> String {
+        self.source(source).map(|source| source.url().to_string()).unwrap_or_default()
+    }
+
+    /// The version that is downloaded.
+    pub(super) fn identity(&self) -> &ContentIdentity {
+        &self.identity
+    }
+
+    /// The bytes of the file.
+    pub(super) fn bytes(&self) -> &ByteMap {
+        &self.bytes
+    }
+
+    /// The bytes of the file, to record writes.
+    pub(super) fn bytes_mut(&mut self) -> &mut ByteMap {
+        &mut self.bytes
     }
 
     /// The size, once known.
     #[must_use]
     pub(super) fn size(&self) -> Option<u64> {
-        self.size
+        self.bytes.size()
     }
 
-    /// Sets whether parts may be requested.
-    pub(super) fn allow_parts(&mut self, parts: Parts) {
-        self.parts = parts;
+    fn parts(&self) -> Parts {
+        if self.identity.can_be_resumed() { Parts::Allowed } else { Parts::Forbidden }
     }
 
-    /// Sets the size of the file, in bytes.
-    pub(super) fn set_size(&mut self, size: u64) {
-        self.size = Some(size);
-        self.missing.remove(ByteRange::new(size, u64::MAX));
+    fn set_size(&mut self, size: u64) {
+        self.bytes.set_size(size);
         for run in self.runs.values_mut() {
             run.end = run.end.min(size);
         }
     }
 
     /// Forgets the size, which belonged to another version. No byte may be present.
-    pub(super) fn forget_size(&mut self) {
-        let Some(size) = self.size.take() else { return };
-        self.missing = RangeSet::of(ByteRange::new(0, u64::MAX));
+    fn forget_size(&mut self) {
+        let Some(size) = self.size() else { return };
+        self.bytes.forget_size();
         for run in self.runs.values_mut().filter(|run| run.end == size) {
             run.end = u64::MAX;
         }
     }
 
-    /// The runs whose answers have started.
-    pub(super) fn answered(&self) -> impl Iterator<Item = RunId> + '_ {
-        self.runs.iter().filter(|(_, run)| run.phase == RunPhase::Streaming).map(|(id, _)| *id)
+    /// The source and the request of a run.
+    pub(super) fn request(&self, run: RunId) -> Option<(&Source, &RangeRequest)> {
+        let run = self.runs.get(&run)?;
+        Some((self.source(run.source)?, &run.request))
     }
 
-    /// Marks wrong bytes as missing again.
-    pub(super) fn discard(&mut self, range: ByteRange) {
-        self.missing.insert(range.intersection(&ByteRange::new(0, self.size.unwrap_or(u64::MAX))));
-    }
-
-    /// Excludes the source from further requests.
-    pub(super) fn exclude(&mut self, source: SourceId) {
-        if let Some(source) = self.sources.get_mut(source.0) {
-            source.availability = Availability::Excluded;
-        }
-    }
-
-    /// Whether the source is excluded.
-    #[must_use]
-    pub(super) fn is_excluded(&self, source: SourceId) -> bool {
-        self.source(source).is_none_or(|source| source.availability == Availability::Excluded)
-    }
-
-    /// Readmits an excluded source.
-    pub(super) fn readmit(&mut self, source: SourceId) {
-        if let Some(source) = self.sources.get_mut(source.0) {
-            source.availability = Availability::Ready;
-            source.failures = 0;
-        }
-    }
-
-    /// Adds a run that is already active: the given address itself answered with the file.
-    pub(super) fn adopt(&mut self, source: SourceId, range: ByteRange, now: Instant) -> RunId {
-        self.begin(source, range, None, now)
-    }
-
-    /// Handles the head of an answer; its body begins at byte `start`.
-    pub(super) fn on_response_head(&mut self, id: RunId, start: u64, now: Instant) {
-        let Some(run) = self.runs.get_mut(&id) else { return };
-        run.next = start;
-        run.phase = RunPhase::Streaming;
-        let latency = now.duration_since(run.started);
-        run.last_activity = now;
-        if let Some(source) = self.sources.get_mut(run.source.0) {
-            source.on_response_head(latency, now);
-        }
-    }
-
-    /// Shortens the run to the end announced by its answer; another run fetches the rest.
-    pub(super) fn limit_to_announced(&mut self, id: RunId, end: u64) {
-        if let Some(run) = self.runs.get_mut(&id) {
-            run.end = run.end.min(end);
-        }
-    }
-
-    /// A lower bound of the size of the file: its size if known, or else the end of the present bytes.
-    #[must_use]
-    pub(super) fn least_size(&self) -> u64 {
-        self.size.unwrap_or_else(|| self.missing.iter().last().map_or(0, |rest| rest.start))
-    }
-
-    /// Pauses the timeouts of the run while the client is not reading from it.
-    pub(super) fn pause_timeouts(&mut self, id: RunId) {
-        if let Some(run) = self.runs.get_mut(&id) {
-            run.timeouts = TimeoutState::Paused;
-        }
-    }
-
-    /// Resumes the timeouts of the run.
-    pub(super) fn resume_timeouts(&mut self, id: RunId, now: Instant) {
-        if let Some(run) = self.runs.get_mut(&id)
-            && run.timeouts == TimeoutState::Paused
-        {
-            run.timeouts = TimeoutState::Running;
-            run.last_activity = now;
-        }
-    }
-
-    /// Restarts all timeouts after the process was suspended, for example by SIGSTOP.
-    pub(super) fn restart_timeouts(&mut self, now: Instant) {
-        for run in self.runs.values_mut() {
-            run.last_activity = now;
-            if run.phase == RunPhase::Waiting {
-                run.started = now;
-            }
-        }
-    }
-
-    /// Handles `count` received bytes. Returns those of them that were missing, which the caller must keep.
+    /// Handles `count` received bytes. Returns their source, and those of them that were missing, each with its position
+    /// among the received bytes. The caller must keep these.
     ///
-    /// The run ends with its last byte; [`finished`](Self::finished) need not be called then.
-    pub(super) fn received(&mut self, id: RunId, count: u64, now: Instant) -> Vec<ByteRange> {
-        let Some(run) = self.runs.get_mut(&id) else { return Vec::new() };
-        let received = ByteRange::new(run.next, run.next.saturating_add(count));
+    /// The run ends with its last byte.
+    pub(super) fn received(
+        &mut self,
+        id: RunId,
+        count: usize,
+        now: Instant,
+    ) -> (SourceId, Vec<(usize, ByteRange)>) {
+        let Some(run) = self.runs.get_mut(&id) else { return (SourceId(0), Vec::new()) };
+        let received = ByteRange::new(run.next, run.next.saturating_add(count as u64));
         run.next = received.end;
         run.last_activity = now;
-        run.received = run.received.saturating_add(count);
+        run.received = run.received.saturating_add(count as u64);
         let wanted = received.intersection(&ByteRange::new(received.start, run.end));
-        if let Some(source) = self.sources.get_mut(run.source.0) {
-            source.on_bytes(count, now);
+        let (from, is_over) = (run.source, run.next >= run.end);
+        if let Some(source) = self.sources.get_mut(from.0) {
+            source.on_bytes(count as u64, now);
         }
-        let is_over = run.next >= run.end;
-        let fresh = self.missing.within(wanted);
-        self.missing.remove(wanted);
+        let fresh = self.bytes.receive(wanted, from);
         run.kept = run.kept.saturating_add(fresh.iter().map(ByteRange::len).sum());
         if !fresh.is_empty() {
             self.query.since_progress = 0;
@@ -305,62 +309,40 @@ impl DownloadPlan {
         if is_over {
             self.finished(id, now);
         }
-        fresh
+        let position =
+            |range: &ByteRange| usize::try_from(range.start.saturating_sub(received.start)).unwrap_or(count);
+        (from, fresh.into_iter().map(|range| (position(&range), range)).collect())
     }
 
     /// Ends a run that received all announced bytes. The file may be longer.
-    pub(super) fn finished(&mut self, id: RunId, now: Instant) {
-        let Some(run) = self.runs.remove(&id) else { return };
-        if let Some(source) = self.sources.get_mut(run.source.0) {
+    fn finished(&mut self, id: RunId, now: Instant) {
+        if let Some(source) = self.end_run(id, now).and_then(|run| self.sources.get_mut(run.source.0)) {
             source.failures = 0;
-            source.run_ended(now);
         }
     }
 
-    /// Ends a run without bytes and without a failure: its source is asked again with another request.
-    pub(super) fn withdraw(&mut self, id: RunId, now: Instant) {
-        let Some(run) = self.runs.remove(&id) else { return };
+    /// Removes a run. Its source may be asked again.
+    fn end_run(&mut self, id: RunId, now: Instant) -> Option<Run> {
+        let run = self.runs.remove(&id)?;
         if let Some(source) = self.sources.get_mut(run.source.0) {
             source.run_ended(now);
         }
+        Some(run)
     }
 
-    /// Records the failure of a run; `jitter` is a random number in 0..1.
-    pub(super) fn failed(&mut self, id: RunId, failure: RunFailure, jitter: f64, now: Instant) {
-        let Some(run) = self.runs.remove(&id) else { return };
-        if let Some(source) = self.sources.get_mut(run.source.0) {
-            source.run_ended(now);
-            source.failed(failure, run.kept, &self.settings, jitter, now);
+    /// The hosts and ports of the sources that are neither ready nor sending, for `Fingerpost-Avoid`.
+    #[must_use]
+    pub(super) fn authorities_to_avoid(&self) -> String {
+        let is_silent =
+            |id: SourceId| self.runs.values().any(|run| run.source == id && run.phase == RunPhase::Waiting);
+        let is_trusted = |id: SourceId, source: &Source| {
+            !is_silent(id) && source.failures == 0 && source.availability == Availability::Ready
+        };
+        let mut list: Vec<String> = Vec::new();
+        for (_, source) in self.ids().zip(&self.sources).filter(|(id, source)| !is_trusted(*id, source)) {
+            list.extend(source.authority().filter(|authority| !list.contains(authority)));
         }
-    }
-
-    /// Timeouts and limits.
-    #[must_use]
-    pub(super) fn settings(&self) -> &PlanSettings {
-        &self.settings
-    }
-
-    /// Whether a source is ready, or active without a failure.
-    #[must_use]
-    pub(super) fn is_trusted(&self, source: SourceId) -> bool {
-        let is_silent = self.runs.values().any(|run| run.source == source && run.phase == RunPhase::Waiting);
-        !is_silent
-            && self
-                .source(source)
-                .is_some_and(|source| source.failures == 0 && source.availability == Availability::Ready)
-    }
-
-    /// Notes that the source does not support ranges.
-    pub(super) fn refuses_ranges(&mut self, source: SourceId) {
-        if let Some(source) = self.sources.get_mut(source.0) {
-            source.ranges = RangeSupport::Refused;
-        }
-    }
-
-    /// Whether any byte is present.
-    #[must_use]
-    pub(super) fn has_received(&self) -> bool {
-        self.missing != RangeSet::of(ByteRange::new(0, self.size.unwrap_or(u64::MAX)))
+        list.join(", ")
     }
 
     /// Whether the run is active.
@@ -371,9 +353,8 @@ impl DownloadPlan {
 
     /// Whether every source is excluded and no run is active.
     #[must_use]
-    pub(super) fn is_out_of_sources(&self) -> bool {
-        self.runs.is_empty()
-            && self.sources.iter().all(|source| source.availability == Availability::Excluded)
+    fn is_out_of_sources(&self) -> bool {
+        self.runs.is_empty() && self.ids().all(|id| self.is_excluded(id))
     }
 
     /// Stops retrying: sources in back-off are excluded, and so are sources that fail from now on.
@@ -390,14 +371,17 @@ impl DownloadPlan {
     /// Status of the download.
     #[must_use]
     pub(super) fn status(&self) -> PlanStatus {
-        let has_source = self.sources.iter().any(|source| source.availability != Availability::Excluded)
-            || !self.runs.is_empty();
-        if self.size.is_some() && self.missing.is_empty() {
+        if self.bytes.is_complete() {
             PlanStatus::Complete
-        } else if has_source || self.may_query() || self.query.in_progress {
+        } else if !self.is_out_of_sources() || self.may_query() || self.query.in_progress {
             PlanStatus::Working
         } else {
             PlanStatus::Stuck
         }
+    }
+
+    /// The decisions to report, in order.
+    pub(super) fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
     }
 }

@@ -2,12 +2,36 @@
 
 use tokio::time::Instant;
 
-use super::{RunId, SourceId};
+use super::{ByteRange, RunId, SourceId};
+
+/// The bytes that a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RangeRequest {
+    /// The bytes; the end is `u64::MAX` if it is unknown.
+    pub range: ByteRange,
+    /// The size of the file, if known.
+    pub size: Option<u64>,
+    /// Validator for `If-Range`: the server sends a part only if the file still has it.
+    pub validator: Option<String>,
+}
+
+impl RangeRequest {
+    /// The whole of a file of unknown size.
+    pub(crate) fn everything() -> Self {
+        Self { range: ByteRange::new(0, u64::MAX), size: None, validator: None }
+    }
+
+    /// Whether less than the whole file is requested.
+    pub(crate) fn is_part(&self) -> bool {
+        self.range.start > 0 || self.range.end < self.size.unwrap_or(u64::MAX)
+    }
+}
 
 /// A request to a source for a range of bytes.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
     pub(super) source: SourceId,
+    pub(super) request: RangeRequest,
     pub(super) next: u64,
     pub(super) end: u64,
     pub(super) phase: RunPhase,
@@ -22,6 +46,12 @@ pub(super) struct Run {
     pub(super) rival: Option<Rival>,
 }
 
+impl Run {
+    /// The bytes that are still to come.
+    pub(super) fn rest(&self) -> ByteRange {
+        ByteRange::new(self.next, self.end)
+    }
+}
 /// Progress of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RunPhase {

@@ -17,23 +17,23 @@ impl DownloadPlan {
     ///
     /// The whole gap in one request until several sources share the file.
     pub(super) fn lease(&self, source: SourceId, gap: ByteRange) -> ByteRange {
-        if !self.is_shared || self.size.is_none() {
+        if !self.is_shared || self.size().is_none() {
             return gap;
         }
         ByteRange::new(gap.start, gap.end.min(gap.start.saturating_add(self.lease_bytes(source))))
     }
 
     fn lease_bytes(&self, source: SourceId) -> u64 {
-        let rate = self.source(source).and_then(super::PlanSource::rate).unwrap_or(0.0);
+        let rate = self.source(source).and_then(super::Source::rate).unwrap_or(0.0);
         ((rate * self.settings.lease_time.as_secs_f64()) as u64).max(self.settings.lease_min)
     }
 
     /// Assigns idle sources to the runs with the most time left, if it saves enough time.
     pub(super) fn share(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.parts == Parts::Forbidden || self.size.is_none() {
+        if self.parts() == Parts::Forbidden || self.size().is_none() {
             return;
         }
-        self.replace_slow_run(now, actions);
+        self.replace_slow_run(now);
         while self.runs.len() < self.settings.max_sources && self.free().is_empty() {
             let Some(victim) = self.longest_run() else { return };
             let Some(helper) = self.helper(victim, now) else { return };
@@ -58,9 +58,9 @@ impl DownloadPlan {
         let sampled = self
             .streaming()
             .any(|(_, run)| now.duration_since(run.started) >= self.settings.sample_time && run.received > 0);
-        let is_large = self.size.is_some_and(|size| size > self.settings.parallel_size);
+        let is_large = self.size().is_some_and(|size| size > self.settings.parallel_size);
         let least = if is_large { self.settings.parallel_time } else { self.settings.parallel_time_small };
-        sampled && rate > 0.0 && self.missing.len() as f64 / rate > least.as_secs_f64()
+        sampled && rate > 0.0 && self.bytes.missing().len() as f64 / rate > least.as_secs_f64()
     }
 
     fn streaming(&self) -> impl Iterator<Item = (RunId, &super::Run)> {
@@ -98,7 +98,6 @@ impl DownloadPlan {
                 run.end = range.start;
             }
             self.is_shared = true;
-            actions.push(Action::Shorten { run: victim, end: range.start });
             let id = self.begin(helper, range, None, now);
             actions.push(Action::Start { run: id, source: helper, range });
             return true;
@@ -113,7 +112,7 @@ impl DownloadPlan {
 
     /// If all runs are in use, stops a source that is far slower than the others, so that an untried source
     /// can start.
-    fn replace_slow_run(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn replace_slow_run(&mut self, now: Instant) {
         if self.runs.len() < self.settings.max_sources || self.runs.len() < 2 {
             return;
         }
@@ -136,7 +135,7 @@ impl DownloadPlan {
             return;
         }
         let Some(source) = self.runs.get(&id).map(|run| run.source) else { return };
-        self.stop(id, now, actions);
+        self.end_run(id, now);
         if let Some(source) = self.sources.get_mut(source.0) {
             source.back_off(self.settings.cool_down, now);
         }

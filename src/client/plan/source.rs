@@ -1,10 +1,16 @@
-//! State of a source in the plan: its rate, its latency, and whether it may be used.
+//! A source: its address, its rate, its latency, and whether it may be used.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use url::Url;
+
 use super::PlanSettings;
+use crate::client::redirect::RedirectChain;
+
+/// Maximum number of reported failures of one source.
+const MAX_ERRORS: usize = 16;
 
 /// Time constant of the exponentially weighted rate.
 const RATE_MEMORY: Duration = Duration::from_secs(1);
@@ -52,9 +58,36 @@ pub(crate) enum RunFailure {
     Final,
 }
 
-/// State of a source in the plan.
+/// Report of one source.
 #[derive(Debug, Clone)]
-pub(crate) struct PlanSource {
+pub(crate) struct SourceReport {
+    /// The address of the source.
+    pub url: Url,
+    /// Received bytes that were kept.
+    pub bytes: u64,
+    /// Time from the first request to the head of its answer.
+    pub first_byte: Option<Duration>,
+    /// Failures, in order.
+    pub errors: Vec<String>,
+}
+
+/// A server with the file: its address, the version that it has, its speed, and its failures.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    /// The redirects that lead to the source, including its own.
+    pub(crate) chain: RedirectChain,
+    /// The [resource](crate::client::identity::resource) of the source.
+    pub(super) resource: String,
+    /// The strong `ETag` of the file at this source.
+    pub(super) etag: Option<String>,
+    /// The validator for `If-Range`, once the source has answered.
+    pub(super) validator: Option<String>,
+    /// Time from the first request to the head of its answer.
+    pub(super) first_byte: Option<Duration>,
+    /// Whether the source answered 404 or 410.
+    pub(super) is_missing: bool,
+    /// The reasons of its failures, in order.
+    pub(super) errors: Vec<String>,
     pub(super) availability: Availability,
     pub(super) ranges: RangeSupport,
     pub(super) failures: u32,
@@ -65,9 +98,16 @@ pub(crate) struct PlanSource {
     sample_since: Option<Instant>,
 }
 
-impl PlanSource {
-    pub(super) fn new() -> Self {
+impl Source {
+    pub(super) fn new(chain: RedirectChain, resource: String) -> Self {
         Self {
+            chain,
+            resource,
+            etag: None,
+            validator: None,
+            first_byte: None,
+            is_missing: false,
+            errors: Vec::new(),
             availability: Availability::Ready,
             ranges: RangeSupport::Likely,
             failures: 0,
@@ -75,6 +115,39 @@ impl PlanSource {
             rate: None,
             sample_bytes: 0,
             sample_since: None,
+        }
+    }
+
+    /// Forgets everything about the version that the source had, except for the report.
+    pub(super) fn reset(&mut self, availability: Availability) {
+        *self = Self {
+            first_byte: self.first_byte,
+            is_missing: self.is_missing,
+            errors: std::mem::take(&mut self.errors),
+            availability,
+            ..Self::new(self.chain.clone(), std::mem::take(&mut self.resource))
+        };
+    }
+
+    /// The address of the source.
+    pub(crate) fn url(&self) -> &Url {
+        self.chain.end()
+    }
+
+    /// The host and port of the source, for `Fingerpost-Avoid`.
+    pub(super) fn authority(&self) -> Option<String> {
+        Some(format!("{}:{}", self.url().host_str()?, self.url().port_or_known_default()?))
+    }
+
+    pub(super) fn refuse_ranges_if(&mut self, refuses: bool) {
+        if refuses {
+            self.ranges = RangeSupport::Refused;
+        }
+    }
+
+    pub(super) fn note_error(&mut self, error: String) {
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(error);
         }
     }
 
@@ -188,6 +261,10 @@ pub(super) fn backoff(settings: &PlanSettings, failures: u32, jitter: f64) -> Du
 mod tests {
     use super::*;
 
+    fn source() -> Source {
+        Source::new(RedirectChain::new("http://a/f".parse().unwrap(), 0), String::new())
+    }
+
     #[test]
     fn the_back_off_doubles_up_to_its_maximum() {
         let settings = PlanSettings::default();
@@ -200,7 +277,7 @@ mod tests {
     #[test]
     fn the_rate_follows_the_bytes() {
         let start = Instant::now();
-        let mut source = PlanSource::new();
+        let mut source = source();
         source.on_response_head(Duration::from_millis(10), start);
         for step in 1..=100 {
             source.on_bytes(100_000, start + Duration::from_millis(50 * step));
@@ -211,7 +288,7 @@ mod tests {
 
     #[test]
     fn an_absurd_retry_after_does_not_panic() {
-        let mut source = PlanSource::new();
+        let mut source = source();
         let failure = RunFailure::Passing { retry_after: Some(Duration::MAX) };
         source.failed(failure, 0, &PlanSettings::default(), 0.5, Instant::now());
         assert_eq!(source.availability, Availability::Excluded);

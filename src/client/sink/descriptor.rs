@@ -32,7 +32,6 @@ pub(super) fn duplicate(number: i32) -> io::Result<File> {
 
 /// Before `main`, the standard library opens /dev/null in place of a closed standard output. A file written
 /// to it would be lost without an error, so the state before that is recorded.
-#[cfg(target_os = "linux")]
 mod at_start {
     use std::os::fd::BorrowedFd;
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -56,12 +55,5 @@ mod at_start {
 
     pub(super) fn output_was_closed() -> bool {
         OUTPUT_WAS_CLOSED.load(Relaxed)
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod at_start {
-    pub(super) fn output_was_closed() -> bool {
-        false
     }
 }

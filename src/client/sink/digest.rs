@@ -7,9 +7,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::super::checksum::{Algorithm, Checksum, ChecksumHasher};
-use super::super::plan::{ByteRange, RangeSet};
 use super::{PartFile, SinkError};
+use crate::client::checksum::{Algorithm, Checksum, ChecksumHasher};
+use crate::client::range::ByteRange;
 
 /// Maximum size of one read.
 const READ_BACK_BYTES: usize = 1 << 20;
@@ -44,42 +44,35 @@ impl RunningDigest {
         }
     }
 
-    /// Reads back and hashes the bytes of `written` that follow the position, at most `limit` bytes.
-    pub(super) fn catch_up(
-        &mut self,
-        part: &PartFile,
-        written: &RangeSet,
-        limit: u64,
-    ) -> Result<(), SinkError> {
-        let reach = self.position.saturating_add(limit);
-        let ahead = written.within(ByteRange::new(self.position, reach));
-        let Some(next) = ahead.first().filter(|next| next.start == self.position) else { return Ok(()) };
-        let mut buffer = vec![0; buffer_size(next.end.saturating_sub(self.position))];
-        while self.position < next.end {
-            let left = usize::try_from(next.end.saturating_sub(self.position)).unwrap_or(READ_BACK_BYTES);
-            let Some(room) = buffer.get_mut(..left.min(READ_BACK_BYTES)) else { break };
-            part.read_at(self.position, room)?;
-            self.hasher.update(room);
-            self.position = self.position.saturating_add(room.len() as u64);
+    /// Reads back and hashes the bytes up to `end`, which are written without a gap, at most `limit` bytes.
+    pub(super) fn catch_up(&mut self, part: &PartFile, end: u64, limit: u64) -> Result<(), SinkError> {
+        let end = end.min(self.position.saturating_add(limit));
+        if end > self.position {
+            read_back(part, ByteRange::new(self.position, end), &mut self.hasher)?;
+            self.position = end;
         }
         Ok(())
     }
 
-    /// The digest of a file of `size` bytes after `batch` is written; `None` if bytes would have to be read
-    /// back for it.
-    pub(super) fn of(mut self, batch: &[(u64, Bytes)], size: u64, algorithm: Algorithm) -> Option<Checksum> {
-        if self.algorithm() != algorithm {
-            return None;
-        }
-        for (offset, bytes) in batch {
-            self.on_write(*offset, bytes);
-        }
-        (self.position == size).then(|| self.finish())
+    /// The digest, if all of a file of `size` bytes was hashed with `algorithm`.
+    pub(super) fn of_whole(self, size: u64, algorithm: Algorithm) -> Option<Checksum> {
+        (self.position == size && self.algorithm() == algorithm).then(|| self.finish())
     }
 
     pub(super) fn finish(self) -> Checksum {
         self.hasher.finish()
     }
+}
+
+/// The digest of a file that consists of `parts`, in any order.
+pub(super) fn of_parts(parts: &[(u64, Bytes)], algorithm: Algorithm) -> Checksum {
+    let mut sorted: Vec<&(u64, Bytes)> = parts.iter().collect();
+    sorted.sort_by_key(|(offset, _)| *offset);
+    let mut hasher = ChecksumHasher::new(algorithm);
+    for (_, bytes) in sorted {
+        hasher.update(bytes);
+    }
+    hasher.finish()
 }
 
 /// The digest of the bytes of `range` in the file.
@@ -89,6 +82,11 @@ pub(super) fn of_range(
     algorithm: Algorithm,
 ) -> Result<Checksum, SinkError> {
     let mut hasher = ChecksumHasher::new(algorithm);
+    read_back(part, range, &mut hasher)?;
+    Ok(hasher.finish())
+}
+
+fn read_back(part: &PartFile, range: ByteRange, hasher: &mut ChecksumHasher) -> Result<(), SinkError> {
     let mut buffer = vec![0; buffer_size(range.len())];
     let mut position = range.start;
     while position < range.end {
@@ -98,7 +96,7 @@ pub(super) fn of_range(
         hasher.update(room);
         position = position.saturating_add(room.len() as u64);
     }
-    Ok(hasher.finish())
+    Ok(())
 }
 
 /// The digest of a file on the disk. Fails once `is_awaited` returns false.

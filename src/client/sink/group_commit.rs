@@ -8,6 +8,7 @@
 use std::cell::OnceCell;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -15,6 +16,7 @@ use std::sync::mpsc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat, syncfs};
 use tokio::sync::oneshot;
 
 use super::{Durability, SinkError, folder_of};
@@ -25,16 +27,16 @@ const SYNC_TOGETHER_FROM: usize = 4;
 
 /// A file that is complete in memory.
 #[derive(Debug)]
-pub(super) struct WholeFile {
-    pub(super) target: PathBuf,
+pub(crate) struct WholeFile {
+    pub(crate) target: PathBuf,
     /// All bytes, as parts with their positions.
-    pub(super) parts: Vec<(u64, Bytes)>,
-    pub(super) modified: Option<SystemTime>,
+    pub(crate) parts: Vec<(u64, Bytes)>,
+    pub(crate) modified: Option<SystemTime>,
 }
 
 /// Result for one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Finish {
+pub(crate) enum Finish {
     /// The file has its final name.
     Named,
     /// Nothing of the file is on the disk: a file of this name exists, or the file system does not support
@@ -68,7 +70,7 @@ impl GroupCommit {
     }
 
     /// Writes the file and links its name, unless that name exists.
-    pub(super) async fn finish(&self, file: WholeFile) -> Result<Finish, SinkError> {
+    pub(crate) async fn finish(&self, file: WholeFile) -> Result<Finish, SinkError> {
         let (answer, answered) = oneshot::channel();
         let sender = self.sender.get_or_init(|| {
             let (sender, receiver) = mpsc::channel();
@@ -116,9 +118,7 @@ fn finish_group(path: &Path, group: Vec<Waiting>, durability: Durability) {
     }
     let named: Vec<Waiting> = written
         .into_iter()
-        .filter_map(|(waiting, file)| {
-            unnamed::link(&file, &folder, &waiting.file.target).ok().map(|()| waiting)
-        })
+        .filter_map(|(waiting, file)| link(&file, &folder, &waiting.file.target).ok().map(|()| waiting))
         .collect();
     let synced = match durability {
         Durability::Synced if !named.is_empty() => folder.sync_all(),
@@ -141,7 +141,7 @@ fn finish_group(path: &Path, group: Vec<Waiting>, durability: Durability) {
 }
 
 fn write(folder: &File, whole: &WholeFile) -> io::Result<File> {
-    let file = unnamed::create(folder)?;
+    let file = create_nameless(folder)?;
     for (offset, bytes) in &whole.parts {
         file.write_all_at(bytes, *offset)?;
     }
@@ -154,60 +154,24 @@ fn write(folder: &File, whole: &WholeFile) -> io::Result<File> {
 
 fn sync(folder: &File, written: &[(Waiting, File)]) -> io::Result<()> {
     if written.len() >= SYNC_TOGETHER_FROM {
-        return unnamed::sync_file_system(folder);
+        return Ok(syncfs(folder)?);
     }
     written.iter().try_for_each(|(_, file)| file.sync_data())
 }
 
-/// Files without a name, if the system supports them.
-#[cfg(target_os = "linux")]
-mod unnamed {
-    use std::fs::File;
-    use std::io;
-    use std::os::fd::AsRawFd;
-    use std::path::Path;
-
-    use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat, syncfs};
-
-    /// A new file in `folder`.
-    pub(super) fn create(folder: &File) -> io::Result<File> {
-        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-        // The mode of `File::create`: 0666, reduced by the umask.
-        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
-        Ok(openat(folder, ".", flags, mode)?.into())
-    }
-
-    /// Links `file` to the name of `target` in `folder`; fails if that exists.
-    pub(super) fn link(file: &File, folder: &File, target: &Path) -> io::Result<()> {
-        let name = target.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
-        // Linking a descriptor directly requires a privilege; linking its path in /proc does not.
-        let own = format!("/proc/self/fd/{}", file.as_raw_fd());
-        Ok(linkat(CWD, own, folder, name, AtFlags::SYMLINK_FOLLOW)?)
-    }
-
-    /// Syncs the whole file system of `folder`.
-    pub(super) fn sync_file_system(folder: &File) -> io::Result<()> {
-        Ok(syncfs(folder)?)
-    }
+/// Creates a file without a name in `folder`, if the file system supports that.
+fn create_nameless(folder: &File) -> io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    // The mode of `File::create`, reduced by the umask.
+    Ok(openat(folder, ".", flags, Mode::from_raw_mode(0o666))?.into())
 }
 
-#[cfg(not(target_os = "linux"))]
-mod unnamed {
-    use std::fs::File;
-    use std::io;
-    use std::path::Path;
-
-    pub(super) fn create(_: &File) -> io::Result<File> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(super) fn link(_: &File, _: &File, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(super) fn sync_file_system(_: &File) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
+/// Links `file` to the name of `target` in `folder`; fails if that exists.
+fn link(file: &File, folder: &File, target: &Path) -> io::Result<()> {
+    let name = target.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+    // Linking a descriptor directly requires a privilege; linking its path in /proc does not.
+    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(CWD, own, folder, name, AtFlags::SYMLINK_FOLLOW)?)
 }
 
 #[cfg(test)]

@@ -4,25 +4,150 @@
 mod descriptor;
 pub(super) mod digest;
 mod group_commit;
-pub(super) mod journal;
+mod journal;
 mod part;
+mod part_store;
 mod piece_verifier;
-mod provenance;
 mod sequential;
-mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::ffi::OsString;
+use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
 
-pub(super) use group_commit::GroupCommit;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
+
+use digest::RunningDigest;
+use part_store::PartStore;
+use sequential::SequentialStore;
+
+pub(super) use group_commit::{Finish, GroupCommit, WholeFile};
+pub(super) use journal::ResumeState;
 pub(super) use part::{Durability, Existing, PartFile};
 pub(super) use sequential::release_reader;
-pub(super) use store::{DigestMode, DownloadStore, Pieces};
-pub(super) use writer::{MAX_SMALL, Writer};
+pub(super) use writer::{MAX_SMALL, Progress, Writer};
 
+use super::byte_map::FollowUp;
+use super::checksum::{Algorithm, Checksum, Pieces};
 use super::exit_code::GetCode;
+use super::identity::ContentIdentity;
+use super::range::{ByteRange, RangeSet};
+
+/// Whether the digest of the whole file is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DigestMode {
+    /// The digest is compared or reported.
+    On(Algorithm),
+    /// The digest is not needed.
+    Off,
+}
+
+impl DigestMode {
+    fn begin(self) -> Option<RunningDigest> {
+        match self {
+            Self::On(algorithm) => Some(RunningDigest::new(algorithm)),
+            Self::Off => None,
+        }
+    }
+}
+
+/// Bytes to write, and the work that follows.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// The bytes, with their positions.
+    pub parts: Vec<(u64, Bytes)>,
+    /// The work that follows.
+    pub follow_up: FollowUp,
+}
+
+/// The end of a download.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FileCompletion {
+    /// The size of the file.
+    pub size: u64,
+    /// Its modification time at the server.
+    pub modified: Option<SystemTime>,
+    /// Whether an existing file is replaced.
+    pub existing: Existing,
+    /// Which crashes the file survives.
+    pub durability: Durability,
+    /// Whether the journal lists bytes.
+    pub is_saved: bool,
+}
+
+/// The output of one download. All methods block, and may be called at the same time.
+///
+/// A store knows no byte ranges: the [`ByteMap`](super::byte_map::ByteMap) of the plan has the state of the bytes.
+pub(super) trait Store: Debug + Send + Sync {
+    /// Starts with `present` bytes of an earlier run. Without any, the part file is emptied; if that fails, it is removed.
+    fn begin(&mut self, present: u64, size: Option<u64>, hashing: DigestMode) -> Result<(), SinkError>;
+    /// Writes bytes. Returns the pieces of the batch that are wrong.
+    fn write(&self, batch: &Batch) -> Result<Vec<ByteRange>, SinkError>;
+    /// Syncs all written bytes, then replaces the journal by one that lists `done`.
+    fn save(&self, identity: &ContentIdentity, done: &RangeSet) -> Result<(), SinkError>;
+    /// Durably removes all bytes but `right` from the journal, because they are about to be written again.
+    fn take_back(&self, identity: &ContentIdentity, right: &RangeSet) -> Result<(), SinkError>;
+    /// Whether bytes are written in order and cannot be taken back.
+    fn is_sequential(&self) -> bool;
+    /// The digest of a file of `size` bytes; `None` if it cannot be computed any more. All bytes are written, except for
+    /// `last` if the store is sequential: the end of a wrong file must not be written.
+    fn digest(&self, last: &Batch, size: u64, algorithm: Algorithm) -> Result<Option<Checksum>, SinkError>;
+    /// Gives the complete file its name and removes the journal.
+    fn finish(&self, ending: &FileCompletion) -> Result<(), SinkError>;
+    /// Removes the part file and the journal, which no later run could use.
+    fn discard(&self) -> Result<(), SinkError>;
+}
+
+/// Opens outputs.
+pub(super) trait Storage {
+    /// Opens the part file of `target`. Returns the state that an earlier run left, if it is usable.
+    fn open(&self, target: &Path) -> Result<(Box<dyn Store>, Option<ResumeState>), SinkError>;
+    /// Writes a small file that is complete in memory.
+    fn finish_small(&self, file: WholeFile) -> LocalBoxFuture<'_, Result<Finish, SinkError>>;
+
+    /// Creates an empty part file of `target` with room for `size` bytes. Leaves nothing behind if that fails.
+    fn create(
+        &self,
+        target: &Path,
+        size: Option<u64>,
+        hashing: DigestMode,
+    ) -> Result<Arc<dyn Store>, SinkError> {
+        let (mut store, _) = self.open(target)?;
+        store.begin(0, size, hashing)?;
+        Ok(store.into())
+    }
+}
+
+/// Files on the disk; small files are finished by the [`GroupCommit`].
+impl Storage for GroupCommit {
+    fn open(&self, target: &Path) -> Result<(Box<dyn Store>, Option<ResumeState>), SinkError> {
+        let (store, state) = PartStore::open(target)?;
+        Ok((Box::new(store), state))
+    }
+
+    fn finish_small(&self, file: WholeFile) -> LocalBoxFuture<'_, Result<Finish, SinkError>> {
+        self.finish(file).boxed_local()
+    }
+}
+
+/// A store for an output that takes bytes in order.
+pub(super) fn sequential(
+    output: &Destination,
+    hashing: DigestMode,
+    pieces: Option<Pieces>,
+) -> Result<Arc<dyn Store>, SinkError> {
+    Ok(Arc::new(match output {
+        Destination::Descriptor(number) => SequentialStore::descriptor(*number, hashing, pieces)?,
+        Destination::Path(path) => SequentialStore::named(path, hashing, pieces),
+    }))
+}
 
 /// Suffixes of the files beside a target: part file, journal, new journal.
 pub(super) const BESIDE: [&str; 3] = [".part", ".part.journal", ".part.new"];
@@ -74,7 +199,7 @@ pub(super) enum Destination {
 
 /// Whether the descriptor `number` is open.
 pub(super) fn check_descriptor(number: i32) -> Result<(), SinkError> {
-    sequential::SequentialSink::descriptor(number).map(|_| ())
+    SequentialStore::descriptor(number, DigestMode::Off, None).map(|_| ())
 }
 
 /// The folder that contains `target`.
@@ -173,42 +298,7 @@ impl SinkError {
         match self {
             Self::Locked { .. } => GetCode::CannotResume,
             Self::WrongPiece { .. } => GetCode::WrongChecksum,
-            Self::Io { .. }
-            | Self::Appeared { .. }
-            | Self::Foreign { .. }
-            | Self::NotAFile { .. }
-            | Self::Displaced { .. }
-            | Self::NoSpace { .. }
-            | Self::Worker(_)
-            | Self::Abandoned
-            | Self::StandardOutput(_) => GetCode::WriteError,
+            _ => GetCode::WriteError,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::super::checksum::{Algorithm, Checksum};
-    use super::super::plan::ByteRange;
-    use super::*;
-
-    #[test]
-    fn a_wrong_piece_of_several_chunks_is_reported_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let digest = |bytes: &[u8]| {
-            let mut running = digest::RunningDigest::new(Algorithm::Sha256);
-            running.on_write(0, bytes);
-            running.finish()
-        };
-        let digests: [Checksum; 2] = [digest(b"right"), digest(b"again")];
-        let pieces = Pieces { length: 5, size: 10, digests: digests.into() };
-        let target = folder.path().join("f");
-        let mut store = DownloadStore::create(&target, Some(10), DigestMode::Off, Some(pieces)).unwrap();
-        let chunk = |offset, text: &'static str| (offset, Bytes::from(text));
-        let wrong = store.write(&[chunk(0, "wr"), chunk(2, "on"), chunk(4, "gagain")]).unwrap();
-        assert_eq!(wrong, [ByteRange::new(0, 5)]);
-        assert_eq!(store.write(&[chunk(0, "rig"), chunk(3, "ht")]).unwrap(), []);
     }
 }

@@ -37,6 +37,9 @@ pub(crate) struct PartFile {
     file: File,
     path: PathBuf,
     target: PathBuf,
+    /// The target, if its folder accepts no part file: the part file is then a temporary file without a name, and the
+    /// complete file is copied to the target.
+    in_place: Option<File>,
 }
 
 impl PartFile {
@@ -57,17 +60,17 @@ impl PartFile {
                 .mode(mode)
                 // A planted link must not lead the writes elsewhere.
                 .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-                .open(&path)
-                .map_err(|source| SinkError::Io { action: "create", path: path.clone(), source })?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(SinkError::Locked { path }),
-                Err(TryLockError::Error(source)) => {
-                    return Err(SinkError::Io { action: "lock", path, source });
-                }
-            }
+                .open(&path);
+            let file = match file {
+                Ok(file) => file,
+                Err(source) => match Self::in_place(target, &path, &source)? {
+                    Some(part) => return Ok(part),
+                    None => return Err(SinkError::Io { action: "create", path, source }),
+                },
+            };
+            lock(&file, &path)?;
             // Another client may have finished and renamed this file between opening and locking.
-            let part = Self { file, path: path.clone(), target: target.to_owned() };
+            let part = Self { file, path: path.clone(), target: target.to_owned(), in_place: None };
             if part.has_its_name() {
                 return Ok(part);
             }
@@ -75,9 +78,31 @@ impl PartFile {
         Err(SinkError::Locked { path })
     }
 
+    /// A part file without a name for an existing, writable `target` in a folder that accepts no new file, such as a
+    /// bind mount in a read-only folder. `None` if `error` has another cause.
+    fn in_place(target: &Path, path: &Path, error: &io::Error) -> Result<Option<Self>, SinkError> {
+        let is_refused =
+            matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem);
+        if !is_refused || !target.is_file() {
+            return Ok(None);
+        }
+        let Ok(existing) = OpenOptions::new().write(true).open(target) else { return Ok(None) };
+        lock(&existing, target)?;
+        let failed =
+            |source| SinkError::Io { action: "create a temporary file for", path: target.to_owned(), source };
+        let file = tempfile::tempfile().map_err(failed)?;
+        let (path, target) = (path.to_owned(), target.to_owned());
+        Ok(Some(Self { file, path, target, in_place: Some(existing) }))
+    }
+
     /// Whether the path still leads to this file.
     pub(super) fn has_its_name(&self) -> bool {
-        is_named(&self.file, &self.path)
+        self.is_nameless() || is_named(&self.file, &self.path)
+    }
+
+    /// Whether this is a temporary file, which no later run can find.
+    pub(super) fn is_nameless(&self) -> bool {
+        self.in_place.is_some()
     }
 
     /// The path of the part file.
@@ -119,11 +144,6 @@ impl PartFile {
         Some(space.f_bavail.saturating_mul(space.f_frsize))
     }
 
-    /// Duplicates the handle, to sync the file while this handle is written to.
-    pub(crate) fn second_handle(&self) -> Result<File, SinkError> {
-        self.file.try_clone().map_err(|source| self.failed("open again", source))
-    }
-
     /// Sets the modification time. Errors are ignored: the download does not fail for them.
     pub(crate) fn set_modified(&self, time: std::time::SystemTime) {
         let _ = self.file.set_modified(time);
@@ -144,9 +164,10 @@ impl PartFile {
         if !self.has_its_name() {
             return Err(SinkError::Displaced { path: self.path.clone() });
         }
-        let renamed = match existing {
-            Existing::Replace => self.replace_target(),
-            Existing::Keep => rename_without_replacing(&self.path, &self.target),
+        let renamed = match (&self.in_place, existing) {
+            (Some(target), _) => self.copy_to(target),
+            (None, Existing::Replace) => self.replace_target(),
+            (None, Existing::Keep) => rename_without_replacing(&self.path, &self.target),
         };
         match renamed {
             Ok(()) => {}
@@ -158,6 +179,7 @@ impl PartFile {
             }
         }
         match durability {
+            Durability::Synced if self.is_nameless() => Ok(()),
             Durability::Synced => sync_folder(&self.target),
             Durability::Cached => Ok(()),
         }
@@ -174,20 +196,27 @@ impl PartFile {
         match std::fs::rename(&self.path, &self.target) {
             // A bind mount cannot be replaced, only written to. If that fails, the part file still exists.
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                let mut target = OpenOptions::new().write(true).open(&self.target)?;
-                let mut part = File::open(&self.path)?;
-                let size = io::copy(&mut part, &mut target)?;
-                target.set_len(size)?;
-                let _ = part.metadata().and_then(|part| target.set_modified(part.modified()?));
-                target.sync_data()?;
+                self.copy_to(&OpenOptions::new().write(true).open(&self.target)?)?;
                 std::fs::remove_file(&self.path)
             }
             result => result,
         }
     }
 
+    /// Overwrites `target` with this file.
+    fn copy_to(&self, mut target: &File) -> io::Result<()> {
+        // The position of the handle is 0, because reads and writes have their own positions.
+        let size = io::copy(&mut &self.file, &mut target)?;
+        target.set_len(size)?;
+        let _ = self.file.metadata().and_then(|part| target.set_modified(part.modified()?));
+        target.sync_data()
+    }
+
     /// Removes the part file, which a later run could not use.
     pub(crate) fn discard(&self) -> Result<(), SinkError> {
+        if self.is_nameless() {
+            return Ok(());
+        }
         if !self.has_its_name() {
             return Err(SinkError::Displaced { path: self.path.clone() });
         }
@@ -197,6 +226,14 @@ impl PartFile {
     fn failed(&self, action: &'static str, source: io::Error) -> SinkError {
         SinkError::Io { action, path: self.path.clone(), source }
     }
+}
+
+/// Locks `file`, so that no other client writes to it.
+fn lock(file: &File, path: &Path) -> Result<(), SinkError> {
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => SinkError::Locked { path: path.to_owned() },
+        TryLockError::Error(source) => SinkError::Io { action: "lock", path: path.to_owned(), source },
+    })
 }
 
 /// Whether `path` leads to `file`.

@@ -1,8 +1,7 @@
 //! Verification of pieces for outputs that take bytes in order: nothing can be read back, so each piece is
 //! verified before its last bytes are written.
 
-use super::super::checksum::ChecksumHasher;
-use super::Pieces;
+use crate::client::checksum::{ChecksumHasher, Pieces};
 
 /// The current piece and those after it.
 #[derive(Debug)]

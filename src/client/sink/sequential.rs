@@ -7,27 +7,42 @@ use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use tokio::sync::Mutex;
 
+use super::digest::RunningDigest;
 use super::piece_verifier::PieceVerifier;
-use super::{Pieces, SinkError, descriptor};
+use super::{Batch, DigestMode, FileCompletion, SinkError, Store, descriptor};
+use crate::client::checksum::{Algorithm, Checksum, Pieces};
+use crate::client::identity::ContentIdentity;
+use crate::client::range::{ByteRange, RangeSet};
 
 /// A descriptor, or a device or pipe at a path.
 #[derive(Debug)]
-pub(super) struct SequentialSink {
+pub(super) struct SequentialStore {
+    output: Mutex<SequentialOutput>,
+}
+
+#[derive(Debug)]
+struct SequentialOutput {
     /// `None` for standard output.
     path: Option<PathBuf>,
     /// `None` until the first write: opening a pipe waits for its reader.
     file: Option<File>,
-    /// Pieces to verify, if their digests are known.
+    hash: Option<RunningDigest>,
+    /// Pieces to verify before they are written, if their digests are known.
     pieces: Option<Box<PieceVerifier>>,
 }
 
-impl SequentialSink {
+impl SequentialStore {
     /// The inherited descriptor `number`; 1 is standard output.
-    pub(super) fn descriptor(number: i32) -> Result<Self, SinkError> {
+    pub(super) fn descriptor(
+        number: i32,
+        hashing: DigestMode,
+        pieces: Option<Pieces>,
+    ) -> Result<Self, SinkError> {
         let path = (number != 1).then(|| PathBuf::from(format!("/dev/fd/{number}")));
         match descriptor::duplicate(number) {
-            Ok(file) => Ok(Self { path, file: Some(file), pieces: None }),
+            Ok(file) => Ok(Self::new(path, Some(file), hashing, pieces)),
             Err(source) => Err(match path {
                 Some(path) => SinkError::Io { action: "write to", path, source },
                 None => SinkError::StandardOutput(source),
@@ -35,21 +50,26 @@ impl SequentialSink {
         }
     }
 
-    pub(super) fn named(path: &Path) -> Self {
-        Self { path: Some(path.to_owned()), file: None, pieces: None }
+    /// The device or pipe at `path`.
+    pub(super) fn named(path: &Path, hashing: DigestMode, pieces: Option<Pieces>) -> Self {
+        Self::new(Some(path.to_owned()), None, hashing, pieces)
     }
 
-    /// Adds pieces to verify before they are written.
-    pub(super) fn in_pieces(self, pieces: Option<Pieces>) -> Self {
-        Self { pieces: pieces.map(PieceVerifier::new).map(Box::new), ..self }
+    fn new(path: Option<PathBuf>, file: Option<File>, hashing: DigestMode, pieces: Option<Pieces>) -> Self {
+        let pieces = pieces.map(PieceVerifier::new).map(Box::new);
+        Self { output: Mutex::new(SequentialOutput { path, file, hash: hashing.begin(), pieces }) }
     }
+}
 
-    /// Writes the next bytes. Fails without writing them if they complete a wrong piece.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
+impl SequentialOutput {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         if let Some(Err(start)) = self.pieces.as_mut().map(|pieces| pieces.verify(bytes)) {
             let name =
                 self.path.as_ref().map_or("standard output".to_owned(), |path| path.display().to_string());
             return Err(SinkError::WrongPiece { name, start });
+        }
+        if let Some(hash) = &mut self.hash {
+            hash.on_write(offset, bytes);
         }
         self.open()?;
         let Some(file) = &mut self.file else { return Err(SinkError::Abandoned) };
@@ -60,7 +80,7 @@ impl SequentialSink {
     }
 
     /// Opens the output if nothing was written yet, so that the reader of a pipe sees its end.
-    pub(super) fn open(&mut self) -> Result<(), SinkError> {
+    fn open(&mut self) -> Result<(), SinkError> {
         let (None, Some(path)) = (&self.file, &self.path) else { return Ok(()) };
         let failed = |source| SinkError::Io { action: "open", path: path.clone(), source };
         let flags = OFlags::NOCTTY.bits().cast_signed();
@@ -71,6 +91,47 @@ impl SequentialSink {
             return Err(SinkError::NotAFile { path: path.clone(), what: "no longer a device or a pipe" });
         }
         self.file = Some(file);
+        Ok(())
+    }
+}
+
+/// Nothing can be read back, saved or removed.
+impl Store for SequentialStore {
+    fn begin(&mut self, _: u64, _: Option<u64>, _: DigestMode) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn write(&self, batch: &Batch) -> Result<Vec<ByteRange>, SinkError> {
+        let mut output = self.output.blocking_lock();
+        batch.parts.iter().try_for_each(|(offset, bytes)| output.write(*offset, bytes))?;
+        Ok(Vec::new())
+    }
+
+    fn save(&self, _: &ContentIdentity, _: &RangeSet) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn take_back(&self, _: &ContentIdentity, _: &RangeSet) -> Result<(), SinkError> {
+        // No byte was written: see `TargetState::Sequential`.
+        Ok(())
+    }
+
+    fn is_sequential(&self) -> bool {
+        true
+    }
+
+    fn digest(&self, last: &Batch, size: u64, algorithm: Algorithm) -> Result<Option<Checksum>, SinkError> {
+        // `None` if the digest became known after the first bytes.
+        let Some(mut running) = self.output.blocking_lock().hash.clone() else { return Ok(None) };
+        last.parts.iter().for_each(|(offset, bytes)| running.on_write(*offset, bytes));
+        Ok(running.of_whole(size, algorithm))
+    }
+
+    fn finish(&self, _: &FileCompletion) -> Result<(), SinkError> {
+        self.output.blocking_lock().open()
+    }
+
+    fn discard(&self) -> Result<(), SinkError> {
         Ok(())
     }
 }

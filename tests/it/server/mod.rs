@@ -19,6 +19,7 @@ mod refusals;
 mod requests;
 mod root;
 mod serving;
+mod shortage;
 mod validators;
 mod variants;
 

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::*;
+use crate::client::checksum::{Algorithm, Checksum};
+use crate::client::observed::Observed;
 
 const TICK: Duration = Duration::from_millis(5);
 
@@ -45,6 +47,34 @@ struct SimulationResult {
     requests: usize,
 }
 
+/// A plan for a file of `size` bytes with `sources` sources.
+fn plan(settings: PlanSettings, size: u64, sources: usize) -> DownloadPlan {
+    let known =
+        ContentIdentity { size: Some(size), etags: vec!["\"tag\"".to_owned()], ..ContentIdentity::default() };
+    let mut plan = DownloadPlan::new(settings, known, None, BalancerPresence::Absent);
+    for index in 0..sources {
+        let url = format!("http://{index}/f").parse().unwrap();
+        plan.add_source(RedirectChain::new(url, 0), "");
+    }
+    plan
+}
+
+/// The head of an answer with the bytes from `start` to the end of the file.
+fn head(start: u64) -> AnswerFacts {
+    AnswerFacts {
+        url: "http://0/f".parse().unwrap(),
+        start,
+        extent: Extent::Whole,
+        observed: Observed::default(),
+        is_metalink: false,
+        refuses_ranges: false,
+    }
+}
+
+fn fail(plan: &mut DownloadPlan, run: RunId, failure: RunFailure, now: Instant) {
+    plan.fail(run, Failure::new(failure, DownloadError::NoSource), 0.5, now);
+}
+
 /// Runs a download of `size` bytes until it ends, at most for `limit`. Every byte must be accepted exactly
 /// once.
 fn simulate(
@@ -55,11 +85,7 @@ fn simulate(
 ) -> SimulationResult {
     let start = Instant::now();
     let mut now = start;
-    let mut plan = DownloadPlan::new(settings, Some(size), &RangeSet::new(), BalancerPresence::Absent);
-    plan.allow_parts(Parts::Allowed);
-    for _ in servers {
-        plan.add_source();
-    }
+    let mut plan = plan(settings, size, servers.len());
     let mut flows: BTreeMap<RunId, SimulatedRun> = BTreeMap::new();
     let mut accepted = RangeSet::new();
     let mut outcome = SimulationResult {
@@ -79,17 +105,10 @@ fn simulate(
                         SimulatedRun { source, range, asked: now, has_head: false, sent: 0, credit: 0.0 };
                     flows.insert(run, flow);
                 }
-                Action::Shorten { run, end } => {
-                    let range = &mut flows.get_mut(&run).unwrap().range;
-                    assert!(end <= range.end);
-                    range.end = end;
-                }
-                Action::Stop { run } | Action::Drop { run, .. } => {
-                    flows.remove(&run);
-                }
                 Action::QueryBalancer => panic!("there is no balancer"),
             }
         }
+        flows.retain(|run, _| plan.is_running(*run));
         outcome.status = plan.status();
         if outcome.status != PlanStatus::Working {
             outcome.took = now.duration_since(start);
@@ -102,7 +121,7 @@ fn simulate(
             let server = &servers[flow.source.0];
             if server.dies_at.is_some_and(|at| now.duration_since(start) >= at) {
                 flows.remove(&run);
-                plan.failed(run, RunFailure::Passing { retry_after: None }, 0.5, now);
+                fail(&mut plan, run, RunFailure::Passing { retry_after: None }, now);
                 continue;
             }
             if server.is_silent || now.duration_since(flow.asked) < server.latency {
@@ -110,25 +129,25 @@ fn simulate(
             }
             if !flow.has_head {
                 flow.has_head = true;
-                plan.on_response_head(run, flow.range.start, now);
+                plan.accept(run, &head(flow.range.start), now);
             }
             flow.credit += server.rate as f64 * TICK.as_secs_f64();
-            let left = flow.range.len() - flow.sent;
+            let left = plan.runs[&run].end - flow.range.start - flow.sent;
             let until_break = server.breaks_after.map_or(u64::MAX, |at| at - flow.sent);
             let count = (flow.credit as u64).min(left).min(until_break);
             flow.credit -= count as f64;
             flow.sent += count;
             outcome.sent += count;
             *outcome.by_source.entry(flow.source.0).or_default() += count;
-            for fresh in plan.received(run, count, now) {
+            for (_, fresh) in plan.received(run, count as usize, now).1 {
                 assert!(accepted.within(fresh).is_empty(), "a byte was accepted twice");
                 accepted.insert(fresh);
             }
-            if flow.sent == flow.range.len() {
+            if !plan.is_running(run) {
                 flows.remove(&run);
             } else if Some(flow.sent) == server.breaks_after {
                 flows.remove(&run);
-                plan.failed(run, RunFailure::Passing { retry_after: None }, 0.5, now);
+                fail(&mut plan, run, RunFailure::Passing { retry_after: None }, now);
             }
         }
     }
@@ -230,9 +249,8 @@ fn the_loser_of_a_race_is_asked_at_once_after_the_winner_fails() {
     let settings = PlanSettings::default();
     let start = Instant::now();
     let later = start + settings.head_after;
-    let mut plan = DownloadPlan::new(settings, Some(MEGA), &RangeSet::new(), BalancerPresence::Absent);
-    plan.allow_parts(Parts::Allowed);
-    let (loser, winner) = (plan.add_source(), plan.add_source());
+    let mut plan = plan(settings, MEGA, 2);
+    let (loser, winner) = (SourceId(0), SourceId(1));
     let begun = |actions: Vec<Action>, by: SourceId| {
         actions.into_iter().find_map(|action| match action {
             Action::Start { run, source, .. } if source == by => Some(run),
@@ -241,10 +259,11 @@ fn the_loser_of_a_race_is_asked_at_once_after_the_winner_fails() {
     };
     let silent = begun(plan.decide(start), loser).unwrap();
     let run = begun(plan.decide(later), winner).unwrap();
-    plan.on_response_head(run, 0, later);
+    plan.accept(run, &head(0), later);
     plan.received(run, 1000, later);
-    assert!(plan.decide(later).contains(&Action::Stop { run: silent }));
-    plan.failed(run, RunFailure::Final, 0.5, later);
+    plan.decide(later);
+    assert!(!plan.is_running(silent));
+    fail(&mut plan, run, RunFailure::Final, later);
     assert!(begun(plan.decide(later), loser).is_some());
 }
 
@@ -252,15 +271,10 @@ fn the_loser_of_a_race_is_asked_at_once_after_the_winner_fails() {
 fn a_run_with_paused_timeouts_is_neither_hedged_nor_dropped() {
     let settings = PlanSettings::default();
     let start = Instant::now();
-    let mut plan =
-        DownloadPlan::new(settings.clone(), Some(MEGA), &RangeSet::new(), BalancerPresence::Absent);
-    plan.allow_parts(Parts::Allowed);
-    for _ in 0..2 {
-        plan.add_source();
-    }
+    let mut plan = plan(settings.clone(), MEGA, 2);
     let actions = plan.decide(start);
     let [Action::Start { run, .. }] = actions.as_slice() else { panic!("{actions:?}") };
-    plan.on_response_head(*run, 0, start);
+    plan.accept(*run, &head(0), start);
     plan.received(*run, 1000, start);
     plan.pause_timeouts(*run);
     let later = start + 10 * settings.drop_after;
@@ -270,6 +284,26 @@ fn a_run_with_paused_timeouts_is_neither_hedged_nor_dropped() {
     assert_eq!(plan.decide(later), []);
     let hedged = plan.decide(later + settings.hedge_after);
     assert!(matches!(hedged.as_slice(), [Action::Start { range, .. }] if range.start == 1000), "{hedged:?}");
+}
+
+#[test]
+fn a_piece_is_verified_again_after_a_part_of_it_was_discarded() {
+    let hash = Checksum::new(Algorithm::Sha256, &[0; 32]).unwrap();
+    let pieces = Pieces { length: 10, size: 20, digests: [hash, hash].into() };
+    let (first, all) = (ByteRange::new(0, 10), ByteRange::new(0, 20));
+    let to_verify = |map: &ByteMap, range| {
+        let follow_up = map.follow_up(&[range], Some(&pieces));
+        follow_up.pieces.iter().map(|(piece, _)| piece.start).collect::<Vec<_>>()
+    };
+    let mut map = ByteMap::new(Some(20), RangeSet::new());
+    map.receive(all, SourceId(0));
+    assert_eq!(to_verify(&map, all), [0, 10]);
+    map.on_written(&[all], &[first]);
+    assert_eq!(to_verify(&map, all), [10]);
+    map.forget(ByteRange::new(3, 5));
+    assert_eq!(map.missing(), &RangeSet::of(ByteRange::new(3, 5)));
+    assert_eq!((map.count_from(SourceId(0)), map.written().len()), (18, 18));
+    assert_eq!(to_verify(&map, ByteRange::new(3, 5)), [0]);
 }
 
 fn any_server() -> impl Strategy<Value = SimulatedServer> {

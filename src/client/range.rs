@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// The bytes from `start` to `end`, exclusive. Empty if both are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct ByteRange {
+pub(super) struct ByteRange {
     /// The first byte.
     pub start: u64,
     /// The byte after the last.
@@ -14,32 +14,32 @@ pub(crate) struct ByteRange {
 impl ByteRange {
     /// The range from `start` to `end`; empty if `end` is less than `start`.
     #[must_use]
-    pub(crate) fn new(start: u64, end: u64) -> Self {
+    pub(super) fn new(start: u64, end: u64) -> Self {
         Self { start, end: end.max(start) }
     }
 
     /// Number of bytes.
     #[must_use]
-    pub(crate) fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.end.saturating_sub(self.start)
     }
 
     /// Whether the range has no bytes.
     #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.start >= self.end
     }
 
     /// The intersection of both ranges; may be empty.
     #[must_use]
-    pub(crate) fn intersection(&self, other: &Self) -> Self {
+    pub(super) fn intersection(&self, other: &Self) -> Self {
         Self::new(self.start.max(other.start), self.end.min(other.end))
     }
 }
 
 /// A set of bytes, stored as ordered, disjoint ranges that do not touch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct RangeSet {
+pub(super) struct RangeSet {
     /// Start to end.
     ranges: BTreeMap<u64, u64>,
 }
@@ -47,20 +47,20 @@ pub(crate) struct RangeSet {
 impl RangeSet {
     /// The empty set.
     #[must_use]
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::default()
     }
 
     /// The set of the bytes of one range.
     #[must_use]
-    pub(crate) fn of(range: ByteRange) -> Self {
+    pub(super) fn of(range: ByteRange) -> Self {
         let mut set = Self::new();
         set.insert(range);
         set
     }
 
     /// Adds the bytes of `range`.
-    pub(crate) fn insert(&mut self, range: ByteRange) {
+    pub(super) fn insert(&mut self, range: ByteRange) {
         if range.is_empty() {
             return;
         }
@@ -78,7 +78,7 @@ impl RangeSet {
     }
 
     /// Removes the bytes of `range`.
-    pub(crate) fn remove(&mut self, range: ByteRange) {
+    pub(super) fn remove(&mut self, range: ByteRange) {
         if range.is_empty() {
             return;
         }
@@ -98,7 +98,7 @@ impl RangeSet {
 
     /// The bytes of `range` that are in this set.
     #[must_use]
-    pub(crate) fn within(&self, range: ByteRange) -> Vec<ByteRange> {
+    pub(super) fn within(&self, range: ByteRange) -> Vec<ByteRange> {
         let first = self.ranges.range(..=range.start).next_back().map_or(range.start, |(&start, _)| start);
         if range.is_empty() {
             return Vec::new();
@@ -111,20 +111,28 @@ impl RangeSet {
     }
 
     /// The ranges in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = ByteRange> + '_ {
+    pub(super) fn iter(&self) -> impl Iterator<Item = ByteRange> + '_ {
         self.ranges.iter().map(|(&start, &end)| ByteRange::new(start, end))
     }
 
     /// Number of bytes.
     #[must_use]
-    pub(crate) fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.iter().map(|range| range.len()).sum()
     }
 
     /// Whether the set has no bytes.
     #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
+    }
+}
+
+impl Extend<ByteRange> for RangeSet {
+    fn extend<I: IntoIterator<Item = ByteRange>>(&mut self, ranges: I) {
+        for range in ranges {
+            self.insert(range);
+        }
     }
 }
 
