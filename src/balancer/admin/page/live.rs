@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::top_paths::TopPaths;
 use super::trend::TICKS;
-use super::{BackendFigures, CELLS, FleetFigures, Part, Rate, Row, View};
+use super::{BackendFigures, BackendRow, CELLS, CounterRate, FleetFigures, PagePart, PageView};
 use crate::balancer::admin::Admin;
 use crate::balancer::admin::events::{self, BackendEvent};
 use crate::balancer::admin::status::{self, StatusReport};
@@ -91,7 +91,9 @@ impl LivePage {
         let cut = "Listeners of the live page that were cut because they read too slowly";
         registry.register("page_listeners_cut", cut, metrics.cut.clone());
         let (sender, receiver) = mpsc::channel(REQUESTS);
-        actix_web::rt::spawn(Task::new(admin, metrics).run(receiver, admin.balancer.path_samples.read()));
+        actix_web::rt::spawn(
+            LivePageTask::new(admin, metrics).run(receiver, admin.balancer.path_samples.read()),
+        );
         Self(sender)
     }
 
@@ -111,7 +113,7 @@ impl LivePage {
 }
 
 /// The state of the page.
-struct Task {
+struct LivePageTask {
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
     counters: Arc<BalancerMetrics>,
@@ -130,10 +132,10 @@ struct Task {
     permits: Arc<Semaphore>,
     listeners: Vec<mpsc::Sender<Bytes>>,
     /// The fragments that all listeners have.
-    sent: View,
+    sent: PageView,
 }
 
-impl Task {
+impl LivePageTask {
     fn new(admin: &Admin, metrics: ListenerMetrics) -> Self {
         let mut task = Self {
             publisher: Arc::clone(&admin.publisher),
@@ -150,7 +152,7 @@ impl Task {
             latest_tick: Instant::now(),
             permits: Arc::new(Semaphore::new(MOST_LISTENERS)),
             listeners: Vec::new(),
-            sent: View::default(),
+            sent: PageView::default(),
         };
         task.read(Instant::now());
         task
@@ -229,7 +231,7 @@ impl Task {
         self.ticks += 1;
     }
 
-    fn view(&self) -> View {
+    fn view(&self) -> PageView {
         let (table, now) = (self.publisher.latest(), SystemTime::now());
         let report = StatusReport::of(&table, &self.orders);
         let (shown, unknown) = (shown(&table), BackendFigures::default());
@@ -244,8 +246,8 @@ impl Task {
         if hidden > 0 {
             all_rates = all_rates.max(self.fleet.redirects.per_second);
         }
-        let row = |(backend, figures)| Row::new(backend, figures, all_rates, now);
-        View {
+        let row = |(backend, figures)| BackendRow::new(backend, figures, all_rates, now);
+        PageView {
             rows: backends.into_iter().zip(figures).map(row).collect(),
             parts: super::parts(&report, hidden, &self.fleet, &self.events, &self.paths.top(PATHS)),
         }
@@ -313,7 +315,7 @@ fn smoothed(rate: f64, count: u64, seconds: f64) -> f64 {
     rate + (count as f64 / seconds - rate) * SMOOTHING
 }
 
-impl Rate {
+impl CounterRate {
     fn count(&mut self, total: u64, seconds: f64, tick: u64) {
         if tick == 0 {
             (self.total, self.at_point) = (total, total);
@@ -327,7 +329,7 @@ impl Rate {
     }
 }
 
-impl View {
+impl PageView {
     fn has_the_rows_of(&self, other: &Self) -> bool {
         self.rows.len() == other.rows.len()
             && self.rows.iter().zip(&other.rows).all(|(own, other)| own.key == other.key)
@@ -336,7 +338,7 @@ impl View {
 
 /// The content of the event `snapshot`.
 #[derive(Serialize)]
-struct Snapshot<'a> {
+struct PageSnapshot<'a> {
     rows: Vec<(&'a str, &'a [String; CELLS])>,
     parts: BTreeMap<&'a str, &'a str>,
 }
@@ -352,13 +354,13 @@ struct Changes<'a> {
     announcement: &'a str,
 }
 
-fn snapshot(view: &View) -> Bytes {
+fn snapshot(view: &PageView) -> Bytes {
     let rows = view.rows.iter().map(|row| (row.key.as_str(), &row.cells)).collect();
-    message("snapshot", &Snapshot { rows, parts: view.parts.iter().map(named).collect() })
+    message("snapshot", &PageSnapshot { rows, parts: view.parts.iter().map(named).collect() })
 }
 
 /// A message also without changes: it shows that the balancer runs.
-fn changes(before: &View, now: &View, announcement: &str) -> Bytes {
+fn changes(before: &PageView, now: &PageView, announcement: &str) -> Bytes {
     let cells = (0..).zip(before.rows.iter().zip(&now.rows)).flat_map(|(row, (before, now))| {
         let cells = (0..).zip(before.cells.iter().zip(&now.cells));
         cells
@@ -371,7 +373,7 @@ fn changes(before: &View, now: &View, announcement: &str) -> Bytes {
     message("changes", &changes)
 }
 
-fn named((name, html): &Part) -> (&str, &str) {
+fn named((name, html): &PagePart) -> (&str, &str) {
     (name, html)
 }
 
@@ -386,9 +388,12 @@ fn message(name: &str, content: &impl Serialize) -> Bytes {
 mod tests {
     use super::*;
 
-    fn view(cell: &str) -> View {
+    fn view(cell: &str) -> PageView {
         let cells = std::array::from_fn(|at| if at == 1 { cell.to_owned() } else { String::new() });
-        View { rows: vec![Row { key: "http://a:1".to_owned(), severity: 0, cells }], ..View::default() }
+        PageView {
+            rows: vec![BackendRow { key: "http://a:1".to_owned(), severity: 0, cells }],
+            ..PageView::default()
+        }
     }
 
     #[test]
@@ -400,7 +405,7 @@ mod tests {
             changes(&view("up"), &view("up"), ""),
             "event: changes\ndata: {\"cells\":[],\"parts\":{}}\n\n"
         );
-        assert!(!View::default().has_the_rows_of(&view("up")));
+        assert!(!PageView::default().has_the_rows_of(&view("up")));
     }
 
     #[actix_web::test]
@@ -408,7 +413,7 @@ mod tests {
         let balancer = crate::balancer::Balancer::builder().start().unwrap();
         let access = crate::balancer::admin::access::Access::open(None, ([127, 0, 0, 1], 1).into()).unwrap();
         let admin = Admin::new(&balancer.0, access, crate::balancer::admin::FaultInjection::Forbidden);
-        let mut task = Task::new(&admin, ListenerMetrics::default());
+        let mut task = LivePageTask::new(&admin, ListenerMetrics::default());
         let slow = task.listen().unwrap();
         let mut quick = task.listen().unwrap();
         for _ in 0..QUEUE + 5 {

@@ -40,18 +40,18 @@ const CLASSES: [&str; CELLS] = [
 const MOST_ANNOUNCED: usize = 3;
 
 /// A name of a part of the page outside of the table, and its HTML.
-type Part = (&'static str, String);
+type PagePart = (&'static str, String);
 
 /// The changing fragments of the page.
 #[derive(Debug, Default, PartialEq)]
-struct View {
-    rows: Vec<Row>,
-    parts: [Part; 4],
+struct PageView {
+    rows: Vec<BackendRow>,
+    parts: [PagePart; 4],
 }
 
 /// A backend in the table.
 #[derive(Debug, Clone, PartialEq)]
-struct Row {
+struct BackendRow {
     /// The address of the backend.
     key: String,
     severity: u8,
@@ -73,14 +73,14 @@ struct BackendFigures {
 /// The recent figures of the whole balancer.
 #[derive(Debug, Clone, Default)]
 struct FleetFigures {
-    redirects: Rate,
+    redirects: CounterRate,
     /// Answers with status 503.
-    refusals: Rate,
+    refusals: CounterRate,
 }
 
 /// A counter and its growth.
 #[derive(Debug, Clone, Default)]
-struct Rate {
+struct CounterRate {
     total: u64,
     per_second: f64,
     trend: Trend,
@@ -88,10 +88,10 @@ struct Rate {
     at_point: u64,
 }
 
-impl View {
+impl PageView {
     /// The page as a document, with the faults at the top.
     fn document(&self) -> String {
-        let mut rows: Vec<&Row> = self.rows.iter().collect();
+        let mut rows: Vec<&BackendRow> = self.rows.iter().collect();
         // The sort is stable, so backends of one state keep the order of the list.
         rows.sort_by_key(|row| row.severity);
         let mut pieces = TEMPLATE.split("{{");
@@ -108,7 +108,7 @@ impl View {
     }
 }
 
-impl Row {
+impl BackendRow {
     fn new(backend: &BackendStatus, figures: &BackendFigures, all_rates: f64, now: SystemTime) -> Self {
         let BackendStatus { address, state, reason, since, traffic, orders, .. } = backend;
         let name = escaped(address);
@@ -160,7 +160,7 @@ impl Row {
                 format!(
                     "<data value=\"{share:.4}\"><svg viewBox=\"0 0 50 6\" aria-hidden=\"true\"><rect width=\"50\" \
                      height=\"6\"/><rect width=\"{:.0}\" height=\"6\"/></svg>{:.1} %</data>",
-                    (share * 50.0).ceil(),
+                    (share * 50.0).round(),
                     share * 100.0
                 ),
                 number(Some(figures.rate), ""),
@@ -189,7 +189,7 @@ impl Row {
 
 fn author(order: &StandingOrder) -> String {
     let time = humantime::format_rfc3339_seconds(order.given_at);
-    format!(" <small>given {time} by {}</small>", escaped(&order.given_by))
+    format!("<br><small>given {time} by {}</small>", escaped(&order.given_by))
 }
 
 /// The parts of the page outside of the table.
@@ -199,7 +199,7 @@ fn parts(
     figures: &FleetFigures,
     events: &[BackendEvent],
     paths: &[(&[u8], f64)],
-) -> [Part; 4] {
+) -> [PagePart; 4] {
     let all = &report.backends;
     let taking = all.iter().filter(|backend| backend.traffic.starts_with("yes")).count();
     let ordered = all.iter().filter(|backend| !backend.orders.is_empty()).count();
@@ -229,7 +229,7 @@ fn parts(
             let _ = write!(states, "<span class=\"{state}\">{count} {state}</span>");
         }
     }
-    let rate = |name: &str, rate: &Rate| {
+    let rate = |name: &str, rate: &CounterRate| {
         let (value, total) = (figure(rate.per_second), rate.total);
         let graph = rate.trend.svg(name, " per second");
         format!("<dt>{name}</dt><dd>{value}<small>/s</small>{graph}<p>{total} since the start</p></dd>")
@@ -340,9 +340,10 @@ mod tests {
         let figures = BackendFigures { rate: 1.0, ..BackendFigures::default() };
         let (mode, warnings) = ("normal".to_owned(), vec![HOSTILE.to_owned()]);
         let report = StatusReport { mode, generation: 1, table_age_seconds: 0.0, warnings, backends };
-        let rows = report.backends.iter().map(|backend| Row::new(backend, &figures, 4.0, now())).collect();
+        let rows =
+            report.backends.iter().map(|backend| BackendRow::new(backend, &figures, 4.0, now())).collect();
         let parts = parts(&report, 0, &FleetFigures::default(), events, paths);
-        View { rows, parts }.document()
+        PageView { rows, parts }.document()
     }
 
     #[test]
