@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use fingerpost::internals::policy::{
-    self, Candidate, LoadSlab, PickRequest, Picks, PolicyName, Throughput, Timestamp, digest, identity,
+    self, Candidate, LoadSlab, PickRequest, Picks, PolicyName, ReportedLoad, Throughput, Timestamp, digest,
+    identity,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -29,8 +30,12 @@ fn candidates(count: u32) -> Vec<Candidate> {
         .map(|backend| {
             let seconds = random.random_range(5.0..50.0);
             let rate = RATE * random.random_range(0.5..2.0);
-            let throughput =
-                Throughput { requests: rate * seconds, bytes: rate * seconds * 1e6, busy_seconds: seconds };
+            let throughput = Throughput {
+                requests: rate * seconds,
+                bytes: rate * seconds * 1e6,
+                busy_seconds: seconds,
+                booked: 0.0,
+            };
             Candidate {
                 backend,
                 weight: 1.0,
@@ -54,7 +59,8 @@ fn pick(criterion: &mut Criterion) {
             let policy = policy::build(name, candidates.clone(), Timestamp(0), &mut random);
             for candidate in &candidates {
                 let in_flight = random.random_range(1..4);
-                candidate.load.record_probe(Some(in_flight), Duration::from_millis(1), Timestamp(1));
+                let report = ReportedLoad { in_flight, unsent_bytes: Some(u64::from(in_flight) * 500_000) };
+                candidate.load.record_probe(Some(report), Duration::from_millis(1), Timestamp(1));
             }
             let between = (1e9 / (0.66 * RATE * f64::from(count))) as u64;
             let mut now = 1_000_000_000;
@@ -62,7 +68,8 @@ fn pick(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     now += between;
                     let mut picks = Picks::new(0);
-                    let request = PickRequest { path_hash: now, ..PickRequest::default() };
+                    let size = Some(1e4 * (1 + now % 200) as f32);
+                    let request = PickRequest { path_hash: now, size, ..PickRequest::default() };
                     policy.pick(black_box(&request), Timestamp(now), &mut random, &mut picks);
                     picks.chosen()
                 });

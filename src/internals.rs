@@ -43,7 +43,7 @@ pub mod policy {
     //! The choice of a backend.
     pub use crate::balancer::policy::{
         Avoid, BackendLoad, Candidate, LoadSlab, MOST_ALTERNATES, MonotonicClock, PickRequest, Picks, Policy,
-        PolicyName, Throughput, Timestamp, build, digest, identity,
+        PolicyName, ReportedLoad, Throughput, Timestamp, build, digest, identity,
     };
 }
 

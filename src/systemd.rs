@@ -102,7 +102,7 @@ fn take_listener(sockets: &mut ListenFd, number: usize) -> io::Result<Listener> 
         Err(_) => Listener::Tcp(sockets.take_tcp_listener(number)?.ok_or_else(missing)?),
     };
     let socket = match &listener {
-        Listener::Tcp(listener) => SockRef::from(listener),
+        Listener::Tcp(listener) | Listener::Tls(listener, _) => SockRef::from(listener),
         Listener::Unix(listener) => SockRef::from(listener),
     };
     // A connection, which systemd passes with Accept=yes, is a stream socket too.

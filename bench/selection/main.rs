@@ -5,9 +5,10 @@
 //! cargo bench --bench selection -- [--seconds 15] [--load 0.7] [--only POLICY,POLICY] [--mix 'one at a tenth']
 //! ```
 //!
-//! Each pass runs one policy on one mix of servers, with the same arrivals and sizes: downloads of about 200 kB on
-//! servers of about 1 MB/s. The balancer probes every second, which is every five service times. The time of a download
-//! lasts from the request for the redirect to the last byte.
+//! Each pass runs one policy on one mix of servers, with the same arrivals and sizes: downloads from 10 kB to 20 MB
+//! on servers of about 1 MB/s. The balancer probes every second. The time of a download lasts from the request for the
+//! redirect to the last byte, and is divided by the time that the download takes on an idle server of average speed. The second
+//! column of each policy contains only files below the median size.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -34,11 +35,15 @@ const SERVERS: usize = 10;
 /// The rate of an average server in bytes per second.
 const RATE: f64 = 1e6;
 
-/// The size of an average download in bytes.
-const MEAN_SIZE: f64 = 200e3;
-
-/// The number of files. Their sizes are quantiles of an exponential distribution.
+/// The number of files. Their sizes are quantiles of a bounded Pareto distribution.
 const FILES: usize = 64;
+
+/// The smallest and the largest size in bytes.
+const SMALLEST: f64 = 10e3;
+const LARGEST: f64 = 20e6;
+
+/// The shape of the distribution.
+const SHAPE: f64 = 1.2;
 
 /// Downloads that start earlier are not measured.
 const WARM_UP: Duration = Duration::from_secs(5);
@@ -73,11 +78,12 @@ fn main() -> io::Result<()> {
     let root = tempfile::tempdir()?;
     write_files(root.path())?;
     println!(
-        "load {}, {} s per pass, p50 / p99 in milliseconds, failed downloads\n",
+        "load {}, {} s per pass, p50 / p99 of the time divided by the ideal time, failed downloads\n",
         options.load, options.seconds
     );
-    println!("| servers | {} |", options.only.join(" | "));
-    println!("|{}", "---|".repeat(1 + options.only.len()));
+    let names: Vec<String> = options.only.iter().map(|policy| format!("{policy} | small files")).collect();
+    println!("| servers | {} |", names.join(" | "));
+    println!("|{}", "---|".repeat(1 + 2 * options.only.len()));
     for (name, speed) in MIXES.into_iter().filter(|(name, _)| name.starts_with(&options.mix)) {
         let speeds: Vec<f64> = (0..SERVERS).map(speed).collect();
         let mean = speeds.iter().sum::<f64>() / SERVERS as f64;
@@ -87,7 +93,11 @@ fn main() -> io::Result<()> {
         for policy in &options.only {
             eprintln!("{name}, {policy}");
             let fleet = Fleet::start(root.path(), &rates, policy)?;
-            cells.push(Figures::of(download::all(fleet.balancer(), &jobs, WARM_UP)).to_string());
+            let times = download::all(fleet.balancer(), &jobs, WARM_UP);
+            let measured: Vec<_> =
+                jobs.iter().filter(|(at, _)| *at >= WARM_UP).map(|(_, file)| *file).zip(times).collect();
+            let small: Vec<_> = measured.iter().filter(|(file, _)| *file < FILES / 2).copied().collect();
+            cells.push(format!("{} | {}", Figures::of(&measured), Figures::of(&small)));
         }
         println!("| {SERVERS}, {name} | {} |", cells.join(" | "));
     }
@@ -96,17 +106,24 @@ fn main() -> io::Result<()> {
 
 fn write_files(root: &Path) -> io::Result<()> {
     for file in 0..FILES {
-        let quantile = (file as f64 + 0.5) / FILES as f64;
-        let size = -(1.0 - quantile).ln() * MEAN_SIZE;
-        fs::write(root.join(format!("{file}.bin")), vec![b'x'; size as usize])?;
+        fs::write(root.join(format!("{file}.bin")), vec![b'x'; size_of_file(file) as usize])?;
     }
     Ok(())
+}
+
+/// The size in bytes of the file of this rank.
+fn size_of_file(file: usize) -> f64 {
+    // The largest file has the largest size.
+    let quantile = file as f64 / (FILES - 1) as f64;
+    let tail = (SMALLEST / LARGEST).powf(SHAPE);
+    SMALLEST * (1.0 - quantile * (1.0 - tail)).powf(-1.0 / SHAPE)
 }
 
 /// The start time and the file of each download; the same in every pass.
 fn jobs(options: &Options) -> Vec<(Duration, usize)> {
     let mut random = SmallRng::seed_from_u64(1);
-    let per_second = options.load * SERVERS as f64 * RATE / MEAN_SIZE;
+    let mean_size = (0..FILES).map(size_of_file).sum::<f64>() / FILES as f64;
+    let per_second = options.load * SERVERS as f64 * RATE / mean_size;
     let end = WARM_UP.as_secs_f64() + options.seconds as f64;
     let mut at = 0.0;
     let mut jobs = Vec::new();
@@ -124,10 +141,13 @@ struct Figures {
 }
 
 impl Figures {
-    fn of(results: Vec<Option<Duration>>) -> Self {
-        let failed = results.iter().filter(|result| result.is_none()).count();
-        let mut times: Vec<f64> =
-            results.into_iter().flatten().map(|time| time.as_secs_f64() * 1e3).collect();
+    /// The figures of downloads of these files with these times.
+    fn of(results: &[(usize, Option<Duration>)]) -> Self {
+        let failed = results.iter().filter(|(_, time)| time.is_none()).count();
+        let slowdown = |(file, time): &(usize, Option<Duration>)| {
+            Some(time.as_ref()?.as_secs_f64() / (size_of_file(*file) / RATE))
+        };
+        let mut times: Vec<f64> = results.iter().filter_map(slowdown).collect();
         times.sort_by(f64::total_cmp);
         let quantile = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
         Self { p50: quantile(0.5), p99: quantile(0.99), failed }
@@ -136,6 +156,6 @@ impl Figures {
 
 impl std::fmt::Display for Figures {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{:.0} / **{:.0}**, {}", self.p50, self.p99, self.failed)
+        write!(formatter, "{:.1} / **{:.1}**, {}", self.p50, self.p99, self.failed)
     }
 }

@@ -14,8 +14,10 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 
+use crate::model::{Idea, Model};
+use crate::order::Ordered;
 use crate::prequal::Prequal;
-use crate::scenario::Scenario;
+use crate::scenario::{Job, Scenario};
 use crate::server::Server;
 
 /// The size of an average job in the load reports, in bytes.
@@ -37,10 +39,14 @@ pub(crate) enum Contender {
     Prequal,
     /// Knows the present queue of every server and minimizes (in flight + 1) / capacity.
     Oracle,
+    /// Knows the rest of every download and minimizes the time that the new one takes at an equal share.
+    SizeOracle,
+    /// A model of one idea, which compares all servers.
+    Idea(Idea),
 }
 
 /// The contenders in the order of the table columns.
-pub(crate) const CONTENDERS: [Contender; 9] = [
+pub(crate) const CONTENDERS: [Contender; 10] = [
     Contender::Ours(PolicyName::Random),
     Contender::Ours(PolicyName::RoundRobin),
     Contender::Ours(PolicyName::Ranked),
@@ -50,6 +56,27 @@ pub(crate) const CONTENDERS: [Contender; 9] = [
     Contender::Ours(PolicyName::Adaptive),
     Contender::Prequal,
     Contender::Oracle,
+    Contender::SizeOracle,
+];
+
+/// The contenders of the tables with heavy tails.
+pub(crate) const SIZE_CONTENDERS: [Contender; 5] = [
+    Contender::Ours(PolicyName::RoundRobin),
+    Contender::Ours(PolicyName::Adaptive),
+    Contender::Prequal,
+    Contender::Oracle,
+    Contender::SizeOracle,
+];
+
+/// The contenders of the table of ideas.
+pub(crate) const IDEAS: [Contender; 7] = [
+    Contender::Idea(Idea::Counts),
+    Contender::Idea(Idea::BytesInReports),
+    Contender::Idea(Idea::SumOfWork),
+    Contender::Idea(Idea::WorkBefore),
+    Contender::Ours(PolicyName::Adaptive),
+    Contender::Oracle,
+    Contender::SizeOracle,
 ];
 
 impl Contender {
@@ -60,6 +87,8 @@ impl Contender {
             Self::TrueWeights => "true weights",
             Self::Prequal => "Prequal",
             Self::Oracle => "oracle",
+            Self::SizeOracle => "size oracle",
+            Self::Idea(idea) => idea.label(),
         }
     }
 
@@ -76,7 +105,11 @@ impl Contender {
                 Dispatcher::Table(Table::new(PolicyName::RoundRobin, Weighing::Capacity, scenario, seed))
             }
             Self::Prequal => Dispatcher::Prequal(Prequal::new(seed)),
-            Self::Oracle => Dispatcher::Oracle { random: SmallRng::seed_from_u64(seed) },
+            Self::Oracle | Self::SizeOracle => Dispatcher::Oracle {
+                knows_sizes: self == Self::SizeOracle,
+                random: SmallRng::seed_from_u64(seed),
+            },
+            Self::Idea(idea) => Dispatcher::Model(Model::new(idea, scenario, seed)),
         }
     }
 }
@@ -85,32 +118,43 @@ impl Contender {
 pub(crate) enum Dispatcher {
     Table(Table),
     Prequal(Prequal),
-    Oracle { random: SmallRng },
+    Oracle { knows_sizes: bool, random: SmallRng },
+    Model(Model),
 }
 
 impl Dispatcher {
-    pub(crate) fn choose(&mut self, now: f64, servers: &[Server]) -> usize {
+    pub(crate) fn choose(&mut self, job: &Job, servers: &[Server]) -> usize {
         match self {
-            Self::Table(table) => table.choose(now),
-            Self::Prequal(prequal) => prequal.choose(now, servers),
-            Self::Oracle { random } => shortest(servers, random),
+            Self::Table(table) => table.choose(job),
+            Self::Prequal(prequal) => prequal.choose(job.at, servers),
+            Self::Oracle { knows_sizes: false, random } => least(servers.len(), random, |index| {
+                (servers[index].in_flight() + 1) as f64 / servers[index].capacity
+            }),
+            Self::Oracle { knows_sizes: true, random } => least(servers.len(), random, |index| {
+                servers[index].work_before(job.at, job.size) / servers[index].capacity
+            }),
+            Self::Model(model) => model.choose(job),
         }
     }
 
     /// A probe of this server succeeded.
     pub(crate) fn probed(&mut self, now: f64, index: usize, server: &Server, scenario: &Scenario) {
-        if let Self::Table(table) = self {
-            table.probed(now, index, server, scenario);
+        match self {
+            Self::Table(table) => table.probed(now, index, server, scenario),
+            Self::Model(model) => model.probed(now, index, server),
+            Self::Prequal(_) | Self::Oracle { .. } => {}
         }
     }
 }
 
-/// The server at which one more job would get the largest share; a random one of equals.
-fn shortest(servers: &[Server], random: &mut SmallRng) -> usize {
-    let first = random.random_range(0..servers.len());
-    let order = (first..servers.len()).chain(0..first);
-    let load = |index: usize| (servers[index].in_flight() + 1) as f64 / servers[index].capacity;
-    order.min_by(|left, right| load(*left).total_cmp(&load(*right))).unwrap_or(first)
+/// The server with the least cost; a random one of equals.
+pub(crate) fn least(servers: usize, random: &mut SmallRng, cost: impl Fn(usize) -> f64) -> usize {
+    let first = random.random_range(0..servers);
+    let order = (first..servers).chain(0..first);
+    order
+        .map(|index| (Ordered(cost(index)), index))
+        .min_by_key(|(cost, _)| *cost)
+        .map_or(first, |(_, index)| index)
 }
 
 /// The source of the candidates' weights.
@@ -133,6 +177,8 @@ pub(crate) struct Table {
     built_at: f64,
     stale: bool,
     random: SmallRng,
+    /// The work of an average download.
+    service_time: f64,
 }
 
 impl Table {
@@ -155,6 +201,7 @@ impl Table {
             built_at: 0.0,
             stale: true,
             random,
+            service_time: scenario.service_time(),
         };
         table.build(0.0);
         table
@@ -191,14 +238,17 @@ impl Table {
         self.stale = false;
     }
 
-    fn choose(&mut self, now: f64) -> usize {
+    fn choose(&mut self, job: &Job) -> usize {
+        let now = job.at;
         if self.stale && now >= self.built_at + TABLE_INTERVAL {
             self.build(now);
             self.built_at = now;
         }
         let mut picks = Picks::new(0);
         let tick = self.clock.timestamp(self.instant(now));
-        self.policy.pick(&PickRequest::default(), tick, &mut self.random, &mut picks);
+        let size = Some((job.assumed / self.service_time * BYTES) as f32);
+        let request = PickRequest { size, ..PickRequest::default() };
+        self.policy.pick(&request, tick, &mut self.random, &mut picks);
         picks.chosen().expect("every table has candidates") as usize
     }
 
@@ -210,6 +260,7 @@ impl Table {
             completed: Some(server.completed),
             busy: Some(Duration::from_secs_f64(server.busy_seconds)),
             sent_bytes: Some((server.work_done / scenario.service_time() * BYTES) as u64),
+            unsent_bytes: Some((server.unsent() / scenario.service_time() * BYTES) as u64),
             ..LoadReport::default()
         });
         let outcome = ProbeOutcome::Success { connect: Duration::ZERO, first_byte: total, total, report };

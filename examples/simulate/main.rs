@@ -8,6 +8,7 @@
 )]
 
 mod dispatch;
+mod model;
 mod order;
 mod plot;
 mod prequal;
@@ -19,10 +20,10 @@ mod world;
 use std::path::PathBuf;
 
 use clap::Parser;
-use dispatch::Contender;
+use dispatch::{CONTENDERS, Contender, IDEAS, SIZE_CONTENDERS};
 use fingerpost::internals::policy::PolicyName;
 use results::Row;
-use scenario::{Mix, Probes, Scenario, Sizes};
+use scenario::{Knowledge, Mix, Probes, Scenario, Sizes};
 
 const LOADS: [f64; 4] = [0.5, 0.7, 0.9, 0.95];
 const INTERVALS: [f64; 3] = [0.5, 5.0, 50.0];
@@ -38,50 +39,155 @@ struct Arguments {
     /// The folder of the plots.
     #[arg(long, default_value = "docs/plots")]
     plots: PathBuf,
+    /// Plays only contenders with these names, and draws no plots.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Plays only cells whose description contains this.
+    #[arg(long, default_value = "")]
+    cell: String,
+}
+
+/// Prints tables.
+struct Printer {
+    arguments: Arguments,
+}
+
+impl Printer {
+    fn contenders(&self, contenders: &[Contender]) -> Vec<Contender> {
+        let only = &self.arguments.only;
+        let is_wanted =
+            |contender: &&Contender| only.is_empty() || only.iter().any(|name| name == contender.label());
+        contenders.iter().filter(is_wanted).copied().collect()
+    }
+
+    /// Prints a table with one row for each cell.
+    fn table(
+        &self,
+        title: &str,
+        labels: &[&str],
+        contenders: &[Contender],
+        cells: Vec<(Vec<String>, Scenario)>,
+    ) -> Vec<Row> {
+        let contenders = self.contenders(contenders);
+        println!("\n## {title}\n");
+        results::print_head(labels, &contenders);
+        let is_wanted = |(labels, _): &(Vec<String>, Scenario)| {
+            format!("{title}, {}", labels.join(", ")).contains(&self.arguments.cell)
+        };
+        let play = |(labels, scenario): (Vec<String>, Scenario)| {
+            let seeds = if scenario.servers > 1000 { 1 } else { self.arguments.seeds };
+            let row = Row::play(&scenario, &contenders, seeds);
+            row.print(&labels);
+            row
+        };
+        cells.into_iter().filter(is_wanted).map(play).collect()
+    }
 }
 
 fn main() {
-    let arguments = Arguments::parse();
-    std::fs::create_dir_all(&arguments.plots).expect("cannot create the folder of the plots");
+    let printer = Printer { arguments: Arguments::parse() };
+    let arguments = &printer.arguments;
+    let is_whole = arguments.only.is_empty() && arguments.cell.is_empty();
     let mut grid = Vec::new();
     for (servers, mix) in MIXES {
-        println!("\n### {}\n", mix.title(servers));
-        results::print_head(&["load", "probe interval"]);
-        let start = grid.len();
-        for load in LOADS {
-            for interval in INTERVALS {
-                let scenario = Scenario::new(servers, mix, load, interval);
-                let row = Row::play(&scenario, arguments.seeds);
-                row.print(&[format!("{load}"), format!("{interval}")]);
-                grid.push(row);
-            }
+        let rows = printer.table(
+            &mix.title(servers),
+            &["load", "probe interval"],
+            &CONTENDERS,
+            cells(servers, mix, Sizes::Exponential),
+        );
+        if is_whole {
+            std::fs::create_dir_all(&arguments.plots).expect("cannot create the folder of the plots");
+            plot::by_load(&arguments.plots, mix, servers, &rows).expect("cannot draw the plot");
         }
-        plot::by_load(&arguments.plots, mix, servers, &grid[start..]).expect("cannot draw the plot");
+        grid.extend(rows);
     }
-    plot::by_staleness(&arguments.plots, &grid).expect("cannot draw the plot");
-    println!("\n### Other shapes, load 0.7, probes every 5 service times\n");
-    results::print_head(&["variation", "servers"]);
-    for (variation, scenario, seeds) in variations(arguments.seeds) {
-        let mix = format!("{} {}", scenario.servers, scenario.mix.label());
-        Row::play(&scenario, seeds).print(&[variation.to_owned(), mix]);
+    if is_whole {
+        plot::by_staleness(&arguments.plots, &grid).expect("cannot draw the plot");
     }
-    summary(&grid);
+    printer.table(
+        "Other shapes, load 0.7, probes every 5 service times",
+        &["variation", "servers"],
+        &CONTENDERS,
+        variations(),
+    );
+    for (servers, mix) in MIXES {
+        for shape in [1.5, 1.1] {
+            let sizes = Sizes::Pareto(shape);
+            printer.table(
+                &format!("{}, sizes {}", mix.title(servers), sizes.label()),
+                &["load", "probe interval"],
+                &SIZE_CONTENDERS,
+                cells(servers, mix, sizes),
+            );
+        }
+    }
+    printer.table(
+        "The contribution of each idea",
+        &["servers", "load", "probe interval", "sizes"],
+        &IDEAS,
+        ideas(),
+    );
+    if is_whole {
+        summary(&grid);
+    }
 }
 
-fn variations(seeds: u64) -> Vec<(&'static str, Scenario, u64)> {
+/// All loads and probe intervals.
+fn cells(servers: usize, mix: Mix, sizes: Sizes) -> Vec<(Vec<String>, Scenario)> {
+    let loads = LOADS.into_iter().flat_map(|load| INTERVALS.map(|interval| (load, interval)));
+    let cell = |(load, interval): (f64, f64)| {
+        let scenario = Scenario { sizes, ..Scenario::new(servers, mix, load, interval) };
+        (vec![load.to_string(), interval.to_string()], scenario)
+    };
+    loads.map(cell).collect()
+}
+
+fn variations() -> Vec<(Vec<String>, Scenario)> {
     let mut all = Vec::new();
+    let mut add = |variation: &str, scenario: Scenario| {
+        let mix = format!("{} {}", scenario.servers, scenario.mix.label());
+        all.push((vec![variation.to_owned(), mix], scenario));
+    };
     for (servers, mix) in [(10, Mix::OneSlow), (100, Mix::HalfSlow)] {
         let plain = Scenario::new(servers, mix, 0.7, 5.0);
-        all.extend([
-            ("sizes bounded Pareto", Scenario { sizes: Sizes::Pareto, ..plain }, seeds),
-            ("all probes at once", Scenario { probes: Probes::Synchronous, ..plain }, seeds),
-            ("4 balancers", Scenario { balancers: 4, ..plain }, seeds),
-            ("8 balancers", Scenario { balancers: 8, ..plain }, seeds),
-            ("clients take a fifth of a server at most", Scenario { slow_clients: 5.0, ..plain }, seeds),
-            ("servers that report nothing", Scenario { reports: false, ..plain }, seeds),
-        ]);
+        let pareto = Scenario { sizes: Sizes::Pareto(1.5), ..plain };
+        add("sizes bounded Pareto", pareto);
+        add("all probes at once", Scenario { probes: Probes::Synchronous, ..plain });
+        add("4 balancers", Scenario { balancers: 4, ..plain });
+        add("8 balancers", Scenario { balancers: 8, ..plain });
+        add("clients take a fifth of a server at most", Scenario { slow_clients: 5.0, ..plain });
+        add("servers that report nothing", Scenario { reports: false, ..plain });
+        for (label, plain) in [("", plain), (", Pareto", pareto)] {
+            add(
+                &format!("20 % of the sizes unknown{label}"),
+                Scenario { knowledge: Knowledge::Most, ..plain },
+            );
+            add(
+                &format!("sizes in classes of 2x{label}"),
+                Scenario { knowledge: Knowledge::Classes, ..plain },
+            );
+        }
     }
-    all.push(("many servers, one run", Scenario::new(10_000, Mix::HalfSlow, 0.7, 5.0), 1));
+    add("many servers, one run", Scenario::new(10_000, Mix::HalfSlow, 0.7, 5.0));
+    all
+}
+
+/// Cells that show the contribution of each idea.
+fn ideas() -> Vec<(Vec<String>, Scenario)> {
+    let mut all = Vec::new();
+    for sizes in [Sizes::Exponential, Sizes::Pareto(1.5)] {
+        for (servers, mix, load, interval) in [
+            (10, Mix::OneSlow, 0.7, 5.0),
+            (10, Mix::OneSlow, 0.7, 50.0),
+            (100, Mix::HalfSlow, 0.7, 50.0),
+            (10, Mix::Equal, 0.9, 50.0),
+        ] {
+            let scenario = Scenario { sizes, ..Scenario::new(servers, mix, load, interval) };
+            let servers = format!("{servers} {}", mix.label());
+            all.push((vec![servers, load.to_string(), interval.to_string(), sizes.label()], scenario));
+        }
+    }
     all
 }
 

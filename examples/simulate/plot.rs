@@ -10,11 +10,11 @@ use crate::dispatch::{CONTENDERS, Contender};
 use crate::results::Row;
 
 const SIZE: (u32, u32) = (760, 440);
-const LEGEND_WIDTH: i32 = 130;
+const LEGEND_WIDTH: i32 = 190;
 /// The upper end of the p99 axis; larger values are drawn there.
 const HIGHEST: f64 = 200.0;
 const LOWEST: f64 = 2.0;
-const COLOURS: [RGBColor; 9] = [
+const COLOURS: [RGBColor; 10] = [
     RGBColor(150, 150, 150),
     RGBColor(31, 119, 180),
     RGBColor(255, 127, 14),
@@ -24,6 +24,7 @@ const COLOURS: [RGBColor; 9] = [
     RGBColor(214, 39, 40),
     RGBColor(188, 189, 34),
     RGBColor(44, 160, 44),
+    RGBColor(0, 80, 0),
 ];
 
 /// p99 by load, probes every 5 service times.

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use crate::dispatch::{CONTENDERS, Contender};
+use crate::dispatch::Contender;
 use crate::scenario::Scenario;
 use crate::world;
 
@@ -15,24 +15,24 @@ struct Figures {
     most_in_flight: usize,
 }
 
-/// One cell, all contenders.
+/// One cell.
 pub(crate) struct Row {
     pub(crate) scenario: Scenario,
-    figures: [Figures; CONTENDERS.len()],
+    figures: Vec<(Contender, Figures)>,
 }
 
 impl Row {
-    /// Plays the cell with every contender; the same seeds give each the same arrivals and sizes.
-    pub(crate) fn play(scenario: &Scenario, seeds: u64) -> Self {
+    /// Plays the cell with these contenders; the same seeds give each the same downloads.
+    pub(crate) fn play(scenario: &Scenario, contenders: &[Contender], seeds: u64) -> Self {
         let processors = thread::available_parallelism().map_or(1, Into::into);
-        let mut figures = [Figures::default(); CONTENDERS.len()];
-        let mut todo: Vec<_> = figures.iter_mut().zip(CONTENDERS).collect();
+        let mut figures: Vec<_> =
+            contenders.iter().map(|contender| (*contender, Figures::default())).collect();
+        let share = figures.len().div_ceil(processors);
         thread::scope(|scope| {
-            let share = todo.len().div_ceil(processors);
-            for part in todo.chunks_mut(share) {
+            for part in figures.chunks_mut(share) {
                 scope.spawn(|| {
-                    for (figures, contender) in part {
-                        **figures = Figures::of(scenario, *contender, seeds);
+                    for (contender, figures) in part {
+                        *figures = Figures::of(scenario, *contender, seeds);
                     }
                 });
             }
@@ -41,8 +41,8 @@ impl Row {
     }
 
     fn figures(&self, contender: Contender) -> Figures {
-        let place = CONTENDERS.iter().position(|other| *other == contender);
-        self.figures[place.expect("it is one of the contenders")]
+        let found = self.figures.iter().find(|(other, _)| *other == contender);
+        found.map(|(_, figures)| *figures).unwrap_or_default()
     }
 
     pub(crate) fn p99(&self, contender: Contender) -> f64 {
@@ -50,32 +50,38 @@ impl Row {
     }
 
     pub(crate) fn print(&self, labels: &[String]) {
-        let cell = |contender: Contender| {
-            let Figures { p50, p99, p999, most_in_flight } = self.figures(contender);
-            if contender == DETAILED {
+        let cell = |(contender, figures): &(Contender, Figures)| {
+            let Figures { p50, p99, p999, most_in_flight } = *figures;
+            if *contender == DETAILED {
                 format!("**{}** ({} / {} / {most_in_flight})", short(p99), short(p50), short(p999))
             } else {
                 short(p99)
             }
         };
-        println!("| {} | {} |", labels.join(" | "), CONTENDERS.map(cell).join(" | "));
+        let cells: Vec<String> = self.figures.iter().map(cell).collect();
+        println!("| {} | {} |", labels.join(" | "), cells.join(" | "));
     }
 }
 
 /// The contender with all figures in its cells.
 const DETAILED: Contender = Contender::Ours(fingerpost::internals::policy::PolicyName::Adaptive);
 
-pub(crate) fn print_head(labels: &[&str]) {
-    let name = |contender: Contender| {
-        let more = if contender == DETAILED { " (p50 / p99.9 / most in flight)" } else { "" };
+pub(crate) fn print_head(labels: &[&str], contenders: &[Contender]) {
+    let name = |contender: &Contender| {
+        let more = if *contender == DETAILED { " (p50 / p99.9 / most in flight)" } else { "" };
         format!("{}{more}", contender.label())
     };
-    println!("| {} | {} |", labels.join(" | "), CONTENDERS.map(name).join(" | "));
-    println!("|{}", "---|".repeat(labels.len() + CONTENDERS.len()));
+    let names: Vec<String> = contenders.iter().map(name).collect();
+    println!("| {} | {} |", labels.join(" | "), names.join(" | "));
+    println!("|{}", "---|".repeat(labels.len() + contenders.len()));
 }
 
 impl Figures {
     fn of(scenario: &Scenario, contender: Contender, seeds: u64) -> Self {
+        // It looks at every download of every server.
+        if contender == Contender::SizeOracle && scenario.servers > 1000 {
+            return Self::default();
+        }
         let outcomes: Vec<_> = (0..seeds).map(|seed| world::play(scenario, contender, seed)).collect();
         let most_in_flight = outcomes.iter().map(|outcome| outcome.most_in_flight).max().unwrap_or(0);
         let mut times: Vec<f64> = outcomes.into_iter().flat_map(|outcome| outcome.times).collect();
@@ -88,6 +94,7 @@ impl Figures {
 /// At most three digits, because more are not certain. A time over 200 means that the queue grows without bound.
 fn short(time: f64) -> String {
     match time {
+        time if time <= 0.0 => "-".to_owned(),
         time if time >= 200.0 => "> 200".to_owned(),
         time if time >= 100.0 => format!("{time:.0}"),
         time => format!("{time:.1}"),

@@ -40,11 +40,41 @@ impl Mix {
 }
 
 /// The distribution of download sizes. The mean is always one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Sizes {
     Exponential,
-    /// Bounded Pareto with shape 1.5; the largest size is a thousand times the smallest.
-    Pareto,
+    /// Bounded Pareto with this shape.
+    Pareto(f64),
+}
+
+impl Sizes {
+    pub(crate) fn label(self) -> String {
+        match self {
+            Self::Exponential => "exponential".to_owned(),
+            Self::Pareto(shape) => format!("Pareto {shape}"),
+        }
+    }
+}
+
+/// The sizes as the balancers know them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Knowledge {
+    Exact,
+    /// One size in five is unknown.
+    Most,
+    /// Rounded to powers of two.
+    Classes,
+}
+
+/// A download.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Job {
+    /// Its arrival in seconds.
+    pub(crate) at: f64,
+    /// The work in seconds of an average server.
+    pub(crate) size: f64,
+    /// The size that a balancer assumes.
+    pub(crate) assumed: f64,
 }
 
 /// The times of the probes.
@@ -65,6 +95,7 @@ pub(crate) struct Scenario {
     /// Probe interval in service times of a server of average speed.
     pub(crate) interval: f64,
     pub(crate) sizes: Sizes,
+    pub(crate) knowledge: Knowledge,
     pub(crate) probes: Probes,
     pub(crate) balancers: usize,
     /// The number of clients that a server can serve at their full speed: a client uses at most the inverse of it as a
@@ -88,6 +119,7 @@ impl Scenario {
             load,
             interval,
             sizes: Sizes::Exponential,
+            knowledge: Knowledge::Exact,
             probes: Probes::Staggered,
             balancers: 1,
             slow_clients: 1.0,
@@ -129,9 +161,11 @@ impl Scenario {
         relative.into_iter().map(|speed| speed / mean).collect()
     }
 
-    /// Arrival times and sizes, the same for every policy.
-    pub(crate) fn jobs(&self, seed: u64) -> Vec<(f64, f64)> {
+    /// The downloads, the same for every policy.
+    pub(crate) fn jobs(&self, seed: u64) -> Vec<Job> {
         let mut rng = SmallRng::seed_from_u64(seed);
+        // Sizes and arrivals must not depend on the knowledge.
+        let mut unknown = SmallRng::seed_from_u64(!seed);
         let rate = self.arrivals_per_second();
         let mut now = 0.0;
         (0..self.count())
@@ -140,19 +174,24 @@ impl Scenario {
                 let uniform = 1.0 - rng.random::<f64>();
                 let size = match self.sizes {
                     Sizes::Exponential => -uniform.ln(),
-                    Sizes::Pareto => bounded_pareto(uniform),
+                    Sizes::Pareto(shape) => bounded_pareto(shape, uniform),
                 };
-                (now, size * self.service_time())
+                let assumed = match self.knowledge {
+                    Knowledge::Most if unknown.random_bool(0.2) => 1.0,
+                    Knowledge::Exact | Knowledge::Most => size,
+                    Knowledge::Classes => size.log2().round().exp2(),
+                };
+                let unit = self.service_time();
+                Job { at: now, size: size * unit, assumed: assumed * unit }
             })
             .collect()
     }
 }
 
-/// A size with mean 1 and shape 1.5; the largest is a thousand times the smallest.
-fn bounded_pareto(uniform: f64) -> f64 {
-    const SHAPE: f64 = 1.5;
+/// A size with mean 1; the largest is a thousand times the smallest.
+fn bounded_pareto(shape: f64, uniform: f64) -> f64 {
     const RANGE: f64 = 1000.0;
-    let tail = RANGE.powf(-SHAPE);
-    let mean = SHAPE / (SHAPE - 1.0) * (1.0 - RANGE.powf(1.0 - SHAPE)) / (1.0 - tail);
-    (1.0 - uniform * (1.0 - tail)).powf(-1.0 / SHAPE) / mean
+    let tail = RANGE.powf(-shape);
+    let mean = shape / (shape - 1.0) * (1.0 - RANGE.powf(1.0 - shape)) / (1.0 - tail);
+    (1.0 - uniform * (1.0 - tail)).powf(-1.0 / shape) / mean
 }

@@ -14,6 +14,8 @@ pub(crate) struct Server {
     /// The work that a job would have received if it had been present from the start.
     attained: f64,
     at: f64,
+    /// The sum over all jobs of `attained` at their ends.
+    targets: f64,
     /// For each job the value of `attained` at its end, and its arrival time.
     jobs: BinaryHeap<Reverse<(Ordered, Ordered)>>,
     pub(crate) busy_seconds: f64,
@@ -31,6 +33,7 @@ impl Server {
             client_limit,
             attained: 0.0,
             at: 0.0,
+            targets: 0.0,
             jobs: BinaryHeap::new(),
             busy_seconds: 0.0,
             work_done: 0.0,
@@ -42,6 +45,20 @@ impl Server {
 
     pub(crate) fn in_flight(&self) -> usize {
         self.jobs.len()
+    }
+
+    /// The work that is left.
+    pub(crate) fn unsent(&self) -> f64 {
+        (self.targets - self.attained * self.jobs.len() as f64).max(0.0)
+    }
+
+    /// The work that is done before a new job of this size ends, if no other arrives.
+    pub(crate) fn work_before(&self, now: f64, size: f64) -> f64 {
+        let attained =
+            self.attained + if self.jobs.is_empty() { 0.0 } else { (now - self.at) * self.rate_of_one() };
+        let rest =
+            |Reverse((target, _)): &Reverse<(Ordered, Ordered)>| (target.0 - attained).clamp(0.0, size);
+        size + self.jobs.iter().map(rest).sum::<f64>()
     }
 
     fn rate_of_one(&self) -> f64 {
@@ -61,7 +78,9 @@ impl Server {
 
     pub(crate) fn accept(&mut self, now: f64, size: f64) {
         self.advance(now);
-        self.jobs.push(Reverse((Ordered(self.attained + size), Ordered(now))));
+        let target = self.attained + size;
+        self.jobs.push(Reverse((Ordered(target), Ordered(now))));
+        self.targets += target;
         self.most_in_flight = self.most_in_flight.max(self.jobs.len());
         self.version += 1;
     }
@@ -69,7 +88,8 @@ impl Server {
     /// Ends the job that finishes first and returns its arrival time.
     pub(crate) fn finish(&mut self, now: f64) -> Option<f64> {
         self.advance(now);
-        let Reverse((_, arrival)) = self.jobs.pop()?;
+        let Reverse((target, arrival)) = self.jobs.pop()?;
+        self.targets -= target.0;
         self.completed += 1;
         self.version += 1;
         Some(arrival.0)

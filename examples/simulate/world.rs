@@ -35,12 +35,12 @@ struct World<'a> {
 pub(crate) fn play(scenario: &Scenario, contender: Contender, seed: u64) -> Outcome {
     let jobs = scenario.jobs(seed);
     let warm = (jobs.len() as f64 * WARM_UP) as usize;
-    let mut world = World::new(scenario, contender, seed, jobs[warm].0);
-    for (now, size) in &jobs {
-        world.run_until(*now);
+    let mut world = World::new(scenario, contender, seed, jobs[warm].at);
+    for job in &jobs {
+        world.run_until(job.at);
         let balancer = world.random.random_range(0..world.balancers.len());
-        let chosen = world.balancers[balancer].choose(*now, &world.servers);
-        world.servers[chosen].accept(*now, *size);
+        let chosen = world.balancers[balancer].choose(job, &world.servers);
+        world.servers[chosen].accept(job.at, job.size);
         world.schedule_finish(chosen);
     }
     // All measured jobs must end, or the longest ones would be missing from the result.

@@ -101,6 +101,11 @@ impl Builder {
         self.with("balancer.second_chance", is_given)
     }
 
+    /// Whether the sizes of files that are requested twice are looked up at the backends, so that downloads are weighed by size.
+    pub fn size_lookups(self, are_made: bool) -> Self {
+        self.with("balancer.size_lookups", are_made)
+    }
+
     fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
         self.changes.push((key, value.to_string()));
         self

@@ -103,6 +103,33 @@ impl ReportMetrics {
     }
 }
 
+/// The metrics of the look-ups.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SizeMetrics {
+    lookups: Family<OutcomeLabels, Counter>,
+    /// Paths that did not fit into the queue.
+    pub(crate) dropped: Counter,
+}
+
+impl SizeMetrics {
+    /// Counts a look-up by its outcome: `learned`, `no_size` or `failed`.
+    pub(crate) fn looked_up(&self, outcome: &'static str) {
+        self.lookups.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        for outcome in ["learned", "no_size", "failed"] {
+            drop(metrics.lookups.get_or_create(&OutcomeLabels { outcome }));
+        }
+        let help = "Look-ups of file sizes that ended, by outcome";
+        registry.register("size_lookups", help, metrics.lookups.clone());
+        let help = "Paths whose size was not looked up because the queue was full";
+        registry.register("size_lookups_dropped", help, metrics.dropped.clone());
+        metrics
+    }
+}
+
 /// All metrics of a balancer.
 #[derive(Debug)]
 pub(crate) struct BalancerMetrics {
@@ -115,6 +142,8 @@ pub(crate) struct BalancerMetrics {
     pub ranking: RankingMetrics,
     /// Load reports.
     pub reports: ReportMetrics,
+    /// Look-ups of file sizes.
+    pub sizes: SizeMetrics,
     /// Routing tables that did not fit into the mailbox of a worker.
     pub tables_lost: Counter,
     /// Probe results that were lost because the ranking panicked.
@@ -131,6 +160,7 @@ impl Default for BalancerMetrics {
         let supervision = SupervisionMetrics::register(&mut registry);
         let ranking = RankingMetrics::register(&mut registry);
         let reports = ReportMetrics::register(&mut registry);
+        let sizes = SizeMetrics::register(&mut registry);
         let (tables_lost, results_lost) = (Counter::default(), Counter::default());
         let probe_interval = SecondsGauge::default();
         let state_writes_failed = Counter::default();
@@ -160,6 +190,7 @@ impl Default for BalancerMetrics {
             supervision,
             ranking,
             reports,
+            sizes,
             tables_lost,
             results_lost,
             state_writes_failed,

@@ -59,6 +59,7 @@ pub(crate) mod program;
 pub(crate) mod ranking;
 pub(crate) mod redirect;
 pub(crate) mod settings;
+mod sizes;
 mod snapshot;
 pub(crate) mod state_folder;
 mod wall_clock;
@@ -83,6 +84,7 @@ use redirect::BalancerState;
 use redirect::path_samples::PathSamples;
 use redirect::service::AnswerPlan;
 use settings::BalancerSettings;
+use sizes::{SizeActor, Sizes};
 use snapshot::saving;
 use state_folder::StateFolder;
 
@@ -207,10 +209,18 @@ impl Balancer {
             interval: settings.health_check.interval,
             slots: Semaphore::new(settings.probe_concurrency),
             resolver,
+            trust: settings.trust.clone(),
             reports: metrics.reports.clone(),
             results_lost: metrics.results_lost.clone(),
         };
         let webhook = settings.webhook.clone().map(|webhook| (webhook, Arc::clone(&publisher)));
+        let (sizes, size_plan) = settings
+            .size_lookups
+            .then(|| {
+                let (publisher, resolver) = (Arc::clone(&publisher), probes.resolver.clone());
+                Sizes::new(publisher, clock, resolver, metrics.sizes.clone())
+            })
+            .unzip();
         let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
@@ -226,6 +236,9 @@ impl Balancer {
             let list = ListChanged { backends, orders: book };
             let ranking = RankingActor::new(ranking, list, slab, SmallRng::from_rng(&mut rand::rng()));
             let ranking = own.start(ActorKind::Ranking, "ranking", ranking);
+            if let Some(plan) = size_plan {
+                let _ = own.start(ActorKind::Size, "sizes", SizeActor::new(plan));
+            }
             let (plan, supervisor) = (Arc::new(probes), own.clone());
             let probe_manager =
                 ProbeManager { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
@@ -242,6 +255,7 @@ impl Balancer {
                 retry_routing: settings.retry_routing,
                 retry_after: HeaderValue::from(settings.health_check.interval.as_secs().max(1)),
                 pages: Pages::built_in(),
+                serves_challenges: settings.acme_webroot.is_some(),
                 clock,
             },
             policy: settings.policy,
@@ -250,6 +264,7 @@ impl Balancer {
             orders,
             state,
             access_log,
+            sizes,
             supervisor,
             metrics: Arc::new(metrics),
             path_samples: PathSamples::default(),
@@ -272,7 +287,7 @@ impl Balancer {
     /// The backends and their state, with the content of `/api/v1/backends` of the program.
     #[must_use]
     pub fn status(&self) -> StatusReport {
-        StatusReport::of(&self.0.publisher.latest(), &self.0.orders)
+        StatusReport::of(&self.0.publisher.latest(), &self.0.orders, &self.0.answers.clock)
     }
 
     /// The metrics in the text format of Prometheus.

@@ -19,7 +19,9 @@ use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
 use crate::balancer::redirect::service::RetryRouting;
 use crate::balancer::webhook::Webhook;
 use crate::http::access_log::Format;
+use crate::http::https::HttpsSettings;
 use crate::http::listener::ListenAddress;
+use crate::http::tls::Trust;
 use crate::http::transport::REFUSED_AT_ONCE;
 use crate::open_files::{Need, SettingsOrigin};
 use crate::settings::{self, SettingsError, host_and_port, worker_threads};
@@ -33,6 +35,10 @@ pub(crate) struct RawBalancerSettings {
     pub port: u16,
     pub unix_socket: PathBuf,
     pub unix_socket_mode: String,
+    pub tls_cert: String,
+    pub tls_key: String,
+    pub tls_port: u16,
+    pub admin_tls: bool,
     pub admin: String,
     pub admin_token: PathBuf,
     pub state: PathBuf,
@@ -64,7 +70,10 @@ pub(crate) struct RawBalancerSettings {
     pub shutdown_timeout: Duration,
     pub alternates: usize,
     pub second_chance: bool,
+    pub size_lookups: bool,
     pub trusted_proxies: String,
+    pub acme_webroot: String,
+    pub backend_ca: String,
     pub metrics_backends: usize,
     pub fault_injection: bool,
 }
@@ -76,6 +85,8 @@ pub(crate) struct BalancerSettings {
     pub servers: PathBuf,
     /// The address for clients.
     pub listen: ListenAddress,
+    /// HTTPS beside it.
+    pub https: HttpsSettings,
     /// Host and port of the admin listener.
     pub admin: (String, u16),
     /// The file of the token for changes over the admin listener.
@@ -116,10 +127,16 @@ pub(crate) struct BalancerSettings {
     pub alternates: usize,
     /// The target of a client that requests the same file again.
     pub retry_routing: RetryRouting,
+    /// Whether the sizes of files are looked up at the servers.
+    pub size_lookups: bool,
     /// The largest number of backends with separate metrics.
     pub metrics_backends: usize,
     /// The proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count.
     pub trusted_proxies: TrustedProxies,
+    /// The folder whose challenges are served to certificate authorities, as that of `certbot --webroot`.
+    pub acme_webroot: Option<PathBuf>,
+    /// The authorities of the certificates of https backends.
+    pub trust: Trust,
     /// Whether a request to the admin listener may make an actor panic.
     pub fault_injection: FaultInjection,
 }
@@ -194,6 +211,13 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             },
             probe_budget: ProbeBudget { per_second: raw.probe_budget },
             servers: raw.servers,
+            https: HttpsSettings {
+                certificates: raw.tls_cert,
+                keys: raw.tls_key,
+                host: raw.host.clone(),
+                port: raw.tls_port,
+                is_for_admin: raw.admin_tls,
+            },
             listen: ListenAddress::new(raw.host, raw.port, raw.unix_socket, &raw.unix_socket_mode).map_err(
                 |reason| SettingsError::value("balancer.unix_socket_mode", &raw.unix_socket_mode, reason),
             )?,
@@ -209,7 +233,13 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             } else {
                 RetryRouting::AnyBackend
             },
+            size_lookups: raw.size_lookups,
             metrics_backends: raw.metrics_backends,
+            acme_webroot: Some(raw.acme_webroot).filter(|path| !path.is_empty()).map(PathBuf::from),
+            trust: Trust {
+                authorities: Some(raw.backend_ca).filter(|path| !path.is_empty()).map(PathBuf::from),
+                ..Trust::default()
+            },
             trusted_proxies: raw.trusted_proxies.parse().map_err(|reason: NotANetwork| {
                 SettingsError::value("balancer.trusted_proxies", &raw.trusted_proxies, reason.to_string())
             })?,

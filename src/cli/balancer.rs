@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
-use super::{ConfigArguments, LISTENING, ListenArguments, overrides, path, text_path, time};
+use super::{ConfigArguments, LISTENING, ListenArguments, overrides, path, path_list, text_path, time};
 use crate::settings::Override;
 
 const EXAMPLES: &str = "\
@@ -33,6 +33,12 @@ pub(crate) struct BalancerArguments {
     /// File that gets a line for each answer [default: none]
     #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING)]
     pub access_log: Option<PathBuf>,
+    /// Webroot of certbot, from which challenges of authorities are served [default: none]
+    #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true)]
+    pub acme_webroot: Option<PathBuf>,
+    /// PEM file of authorities to trust for https servers [default: those of the system]
+    #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING)]
+    pub backend_ca: Option<PathBuf>,
     /// The address.
     #[command(flatten)]
     pub listen: ListenArguments,
@@ -85,9 +91,15 @@ impl BalancerArguments {
             "balancer.servers" => path(self.servers.as_ref()),
             "balancer.access_log" => path(self.access_log.as_ref()),
             "balancer.state" => path(self.state.as_ref()),
+            "balancer.acme_webroot" => path(self.acme_webroot.as_ref()),
+            "balancer.backend_ca" => path(self.backend_ca.as_ref()),
             "balancer.host" => self.listen.host,
             "balancer.port" => self.listen.port,
             "balancer.unix_socket" => path(self.listen.unix_socket.as_ref()),
+            "balancer.tls_cert" => path_list(&self.listen.tls_cert),
+            "balancer.tls_key" => path_list(&self.listen.tls_key),
+            "balancer.tls_port" => self.listen.tls_port,
+            "balancer.admin_tls" => self.listen.admin_tls.then_some(true),
             "balancer.workers" => self.listen.workers,
         });
         list

@@ -179,6 +179,18 @@ pub(crate) struct ListenArguments {
     /// Port to listen on; 0 selects a free port [default: 0]
     #[arg(long, value_name = "P", help_heading = LISTENING)]
     pub port: Option<u16>,
+    /// Certificate for HTTPS, a PEM file; repeat it for several, selected by name
+    #[arg(long, value_name = "FILE", value_parser = listed_path(), help_heading = LISTENING)]
+    pub tls_cert: Vec<PathBuf>,
+    /// Key of the certificate, a PEM file; one for each certificate [default: in the file of the certificate]
+    #[arg(long, value_name = "FILE", value_parser = listed_path(), help_heading = LISTENING)]
+    pub tls_key: Vec<PathBuf>,
+    /// Port for HTTPS beside the plain port; 0 selects a free port [default: 0]
+    #[arg(long, value_name = "P", help_heading = LISTENING)]
+    pub tls_port: Option<u16>,
+    /// Use HTTPS for the admin address too
+    #[arg(long, help_heading = LISTENING, hide_short_help = true)]
+    pub admin_tls: bool,
     /// Unix socket to listen on instead of host and port
     #[arg(long, value_name = "PATH", value_parser = text_path(), help_heading = LISTENING, hide_short_help = true)]
     pub unix_socket: Option<PathBuf>,
@@ -197,6 +209,20 @@ fn text_path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().try_map(|path| {
         path.into_string().map(PathBuf::from).map_err(|_| "a path that is a setting must be UTF-8")
     })
+}
+
+/// Parses a path of a list, in which a comma separates two paths.
+fn listed_path() -> impl TypedValueParser<Value = PathBuf> {
+    text_path().try_map(|path| {
+        let has_comma = path.to_str().is_some_and(|text| text.contains(','));
+        if has_comma { Err("a comma separates two paths here, so a path cannot have one") } else { Ok(path) }
+    })
+}
+
+/// Joins the paths of [`listed_path`] to the value of a key.
+fn path_list(paths: &[PathBuf]) -> Option<String> {
+    let list: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    (!list.is_empty()).then(|| list.join(","))
 }
 
 /// Converts a path from [`text_path`] to the value of a key.

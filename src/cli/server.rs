@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigArguments, LISTENING, ListenArguments, overrides, path, text_path, time};
+use super::{ConfigArguments, LISTENING, ListenArguments, overrides, path, path_list, text_path, time};
 use crate::settings::Override;
 
 const EXAMPLES: &str = "\
@@ -71,6 +71,10 @@ impl ServerArguments {
             "server.host" => self.listen.host,
             "server.port" => self.listen.port,
             "server.unix_socket" => path(self.listen.unix_socket.as_ref()),
+            "server.tls_cert" => path_list(&self.listen.tls_cert),
+            "server.tls_key" => path_list(&self.listen.tls_key),
+            "server.tls_port" => self.listen.tls_port,
+            "server.admin_tls" => self.listen.admin_tls.then_some(true),
             "server.pages" => path(self.pages.as_ref()),
             "server.workers" => self.listen.workers,
             "server.cache_bytes" => self.cache_bytes.map(|size| size.as_u64()),

@@ -156,9 +156,13 @@ fn check_balancer(raw: RawBalancerSettings, report: &mut CheckReport) {
         settings.policy,
         settings.probe_path,
     ));
-    check_list(&settings.servers, report);
+    check_list(&settings.servers, settings.trust.authorities.is_some(), report);
+    if settings.trust.authorities.is_some() {
+        report.extend(tls::client_config(&settings.trust).err());
+    }
     let (host, port) = &settings.admin;
     report.extend(settings.listen.check().err());
+    report.extend(settings.https.check());
     match listener::listen(host, *port).map(|listener| listener.local_addr()) {
         Ok(Ok(address)) => report.extend(Access::open(settings.admin_token.as_deref(), address).err()),
         Ok(Err(error)) => report.problem(error.to_string()),
@@ -176,7 +180,7 @@ fn check_server(raw: RawServerSettings, report: &mut CheckReport) {
     report.extend(open_files::provide(settings.open_files()).err());
 }
 
-fn check_list(path: &Path, report: &mut CheckReport) {
+fn check_list(path: &Path, has_authorities: bool, report: &mut CheckReport) {
     let bytes = match watch::read(path) {
         Ok(bytes) => bytes,
         Err(error) => return report.problem(chain(&error)),
@@ -192,7 +196,7 @@ fn check_list(path: &Path, report: &mut CheckReport) {
         report.push_line(format!("    and {} more", count - SHOWN_SERVERS));
     }
     let over_tls = list.backends.iter().filter(|backend| backend.id().is_https()).count();
-    if over_tls > 0 && !tls::has_trust_anchors() {
+    if over_tls > 0 && !has_authorities && !tls::has_trust_anchors() {
         report.problem(format!(
             "{}: https is used for {over_tls} of them, and this machine has no trust anchors: install the package \
              ca-certificates, or name a PEM file in SSL_CERT_FILE",

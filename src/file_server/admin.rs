@@ -1,11 +1,13 @@
 //! Metrics and health of a running file server, on a separate listener.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 
 use actix_web::HttpResponse;
 use actix_web::dev::Server;
 use actix_web::web::Data;
 use prometheus_client::registry::Registry;
+use rustls::ServerConfig;
 use tokio::sync::watch;
 
 use crate::http;
@@ -19,12 +21,13 @@ use crate::telemetry::exposition;
 /// - `GET /healthz`: 200 while the server accepts downloads, 503 once it drains
 pub(super) fn serve(
     listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     registry: Registry,
     phases: watch::Receiver<Phase>,
 ) -> std::io::Result<Server> {
     let phases = Data::new(phases);
     let metrics = move || exposition::encode(&registry);
-    http::admin::serve(listener, metrics, move |pages| {
+    http::admin::serve(listener, tls, metrics, move |pages| {
         pages
             .app_data(phases.clone())
             .route("/", http::admin::page_route().to(status_page))

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use super::digests::Table;
 use super::load::Load;
 use crate::http::admin;
+use crate::http::https::Https;
 use crate::http::transport::Connections;
 
 /// The statuses of the answers, in the order of a worker's counters.
@@ -69,9 +70,9 @@ pub(super) struct Figures {
 impl Figures {
     /// A registry that reads these counters at each scrape.
     #[must_use]
-    pub(super) fn registry(self) -> Registry {
+    pub(super) fn registry(self, https: Option<&Https>) -> Registry {
         let mut registry = Registry::with_prefix("fingerpost_server");
-        admin::register(&mut registry, Arc::clone(&self.connections));
+        admin::register(&mut registry, Arc::clone(&self.connections), https);
         registry.register_collector(Box::new(self));
         registry
     }

@@ -62,6 +62,7 @@ mod variants;
 mod walk_beneath;
 
 use crate::http::access_log::{self, AccessLog, AccessLogError};
+use crate::http::https::{Https, HttpsError};
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::{Pages, PagesError};
 use crate::http::stop::StopHandle;
@@ -90,6 +91,9 @@ pub(crate) enum ServerError {
     /// The address cannot be bound.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// HTTPS cannot be offered.
+    #[error(transparent)]
+    Https(#[from] HttpsError),
     /// The access log cannot be written.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
@@ -112,6 +116,7 @@ pub struct FileServer {
     settings: ServerSettings,
     bound: ServerAddresses,
     listening: Listening,
+    https: Option<Https>,
     admin_listener: Option<TcpListener>,
     root: Arc<Root>,
     pages: Pages,
@@ -125,13 +130,15 @@ pub(crate) struct ServerAddresses {
     pub clients: Vec<Address>,
     /// The address of the admin listener, if there is one.
     pub admin: Option<SocketAddr>,
+    /// `http` or `https`, for the admin listener.
+    pub admin_scheme: &'static str,
 }
 
 impl ServerAddresses {
     /// Prints the ready lines for scripts, and notifies the service manager.
     pub(crate) fn announce(&self) {
         if let Some(admin) = self.admin {
-            print_line(format_args!("Admin interface at http://{admin}/"));
+            print_line(format_args!("Admin interface at {}://{admin}/", self.admin_scheme));
         }
         self.clients.iter().for_each(Address::announce);
         systemd::notify(ServiceState::Ready);
@@ -147,19 +154,21 @@ impl FileServer {
             Some(folder) => Pages::load(folder)?,
             None => Pages::built_in(),
         };
-        let listening = Listening::open(passed.clients, &settings.listen)?;
+        let (https, tls_listener) = settings.https.open()?.unzip();
+        let listening = Listening::open(passed.clients, &settings.listen, tls_listener)?;
         let admin_listener = match (passed.admin, &settings.admin) {
             (Some(listener), _) => Some(listener),
             (None, Some((host, port))) => Some(listener::listen(host, *port)?),
             (None, None) => None,
         };
         let admin = admin_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        let bound = ServerAddresses { clients: listening.addresses.clone(), admin };
+        let admin_scheme = settings.https.admin_scheme();
+        let bound = ServerAddresses { clients: listening.addresses.clone(), admin, admin_scheme };
         let log = match &settings.access_log {
             Some(path) => Some(AccessLog::open(path, settings.access_log_format)?),
             None => None,
         };
-        Ok(Self { settings, bound, listening, admin_listener, root, pages, log })
+        Ok(Self { settings, bound, listening, https, admin_listener, root, pages, log })
     }
 
     /// Returns every error with which [`build`](Self::build) would fail, without serving requests and without
@@ -172,6 +181,7 @@ impl FileServer {
             settings.pages.as_deref().and_then(|pages| Pages::load(pages).err()).map(ServerError::from),
         );
         errors.extend(settings.listen.check().err().map(ServerError::from));
+        errors.extend(settings.https.check().into_iter().map(ServerError::from));
         let admin = settings.admin.as_ref().map(|(host, port)| listener::listen(host, *port).map(drop));
         errors.extend(admin.and_then(Result::err).map(ServerError::from));
         let log = settings.access_log.as_deref().and_then(|path| AccessLog::check(path).err());
@@ -212,7 +222,7 @@ impl FileServer {
         ready: impl FnOnce(&ServerAddresses),
         stop: StopHandle,
     ) -> Result<(), ServerError> {
-        let Self { settings, bound, listening, admin_listener, root, pages, log } = self;
+        let Self { settings, bound, listening, https, admin_listener, root, pages, log } = self;
         let Listening { listeners, file: _file, .. } = listening;
         let load = Arc::new(Load::new(rand::random()));
         let transport_stop = StopHandle::default();
@@ -225,6 +235,7 @@ impl FileServer {
             refusals: log.clone().map(|log| Arc::new(log) as Arc<dyn RefusalLog>),
             stop: transport_stop.clone(),
         };
+        https.as_ref().map_or(Ok(()), Https::follow)?;
         root::keep_fresh(&root)?;
         let hashing =
             settings.digests.map(|plan| DigestService::start(Arc::clone(&root), plan)).transpose()?;
@@ -258,7 +269,9 @@ impl FileServer {
         if let Some(listener) = admin_listener {
             let (load, connections) = (Arc::clone(&load), serving.connections());
             let figures = Figures { workers, load, connections, log_lines_lost, digests: digest_table };
-            actix::spawn(admin::serve(listener, figures.registry(), stop.phases())?);
+            let registry = figures.registry(https.as_ref());
+            let tls = https.as_ref().and_then(Https::admin_config);
+            actix::spawn(admin::serve(listener, tls, registry, stop.phases())?);
         }
         ready(&bound);
         let connections = serving.connections();

@@ -9,7 +9,6 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -26,7 +25,7 @@ use super::path;
 use super::recorded_heads::{ReplayKey, ReplayQuestion, Replays, RepresentationKind};
 use super::variants::Representation;
 use crate::http::host::is_host;
-use crate::http::transport::{DirectBody, FastAnswer, FastPath, Offer, OnEnd, Passage, Segment};
+use crate::http::transport::{DirectBody, FastAnswer, FastPath, Offer, OnEnd, Passage, Peer, Segment};
 
 /// A request with more header lines is answered by the service.
 const MOST_HEADERS: usize = 32;
@@ -127,7 +126,7 @@ fn head_of(status: StatusCode, length: Option<u64>, headers: &HeaderMap) -> Byte
 }
 
 impl FastPath for Files {
-    fn answer(&self, head: &[u8], _: Option<IpAddr>, answer: &mut FastAnswer) -> Offer {
+    fn answer(&self, head: &[u8], _: Peer, answer: &mut FastAnswer) -> Offer {
         self.replay(head, answer).map_or(Offer::Declined, |()| Offer::Answered)
     }
 }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::digests::DigestPlan;
 use super::memfd_copy;
 use crate::http::access_log::Format;
+use crate::http::https::HttpsSettings;
 use crate::http::listener::ListenAddress;
 use crate::http::transport::{Limits, Passage, REFUSED_AT_ONCE};
 use crate::open_files::{Need, SettingsOrigin};
@@ -19,12 +20,17 @@ use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 /// The keys of `[server]` as read; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key")]
 pub(crate) struct RawServerSettings {
     pub root: PathBuf,
     pub host: String,
     pub port: u16,
     pub unix_socket: PathBuf,
     pub unix_socket_mode: String,
+    pub tls_cert: String,
+    pub tls_key: String,
+    pub tls_port: u16,
+    pub admin_tls: bool,
     pub pages: String,
     pub workers: usize,
     pub cache_bytes: ByteSize,
@@ -58,6 +64,8 @@ pub(crate) struct ServerSettings {
     pub root: PathBuf,
     /// The listen address.
     pub listen: ListenAddress,
+    /// HTTPS beside it.
+    pub https: HttpsSettings,
     /// A folder of pages that replace the built-in ones.
     pub pages: Option<PathBuf>,
     /// The number of HTTP worker threads, at least one.
@@ -126,6 +134,13 @@ impl TryFrom<RawServerSettings> for ServerSettings {
         };
         Ok(Self {
             root: raw.root,
+            https: HttpsSettings {
+                certificates: raw.tls_cert,
+                keys: raw.tls_key,
+                host: raw.host.clone(),
+                port: raw.tls_port,
+                is_for_admin: raw.admin_tls,
+            },
             listen: ListenAddress::new(raw.host, raw.port, raw.unix_socket, &raw.unix_socket_mode).map_err(
                 |reason| SettingsError::value("server.unix_socket_mode", &raw.unix_socket_mode, reason),
             )?,

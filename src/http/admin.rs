@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use actix_web::dev::Server;
+use actix_http::HttpService;
+use actix_service::map_config;
+use actix_web::dev::{AppConfig, Server};
 use actix_web::http::header;
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, HttpResponse, HttpServer, Route, guard};
@@ -20,8 +22,11 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use rustls::ServerConfig;
 use sha2::{Digest as _, Sha256};
 
+use super::certificates::Certificates;
+use super::https::Https;
 use super::pages::{Dress, dress};
 use super::transport::Connections;
 use crate::telemetry::{exposition, panics};
@@ -32,34 +37,52 @@ type Metrics = dyn Fn() -> String + Send + Sync;
 /// The longest time in which a client of the pages may read nothing of its answer.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves `/metrics` and the pages that `pages` adds on `listener`.
+/// The limit of connections. Scrapes are rare. It prevents a forgotten poller from using descriptors that downloads need.
+const MOST_CONNECTIONS: usize = 256;
+
+/// The time for the head of a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves `/metrics` and the pages that `pages` adds on `listener`, over TLS if there is a configuration for it.
 pub(crate) fn serve(
     listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     metrics: impl Fn() -> String + Send + Sync + 'static,
     pages: impl Fn(&mut ServiceConfig) + Send + Clone + 'static,
 ) -> io::Result<Server> {
     let metrics: Arc<Metrics> = Arc::new(metrics);
     let metrics = Data::from(metrics);
-    let server = HttpServer::new(move || {
+    let app = move || {
         App::new()
             .app_data(metrics.clone())
             .route("/metrics", page_route().to(show_metrics))
             .configure(pages.clone())
-    })
-    // A client that does not read would keep its connection and the unsent answer.
-    .on_connect(|connection, _| {
-        if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
-            // Without the option, TCP gives up later.
-            let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, SEND_TIMEOUT.as_millis() as u32);
-        }
-    })
-    // Scrapes are rare. The limit prevents a forgotten poller from using descriptors that downloads need.
-    .workers(1)
-    .max_connections(256)
-    .client_request_timeout(Duration::from_secs(5))
-    .shutdown_timeout(1)
-    .disable_signals();
-    Ok(server.listen(listener)?.run())
+    };
+    // A client that does not read would keep its connection and the unsent answer. Accepted connections inherit the option;
+    // without it, TCP gives up later.
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&listener, SEND_TIMEOUT.as_millis() as u32);
+    let Some(tls) = tls else {
+        let server = HttpServer::new(app)
+            .workers(1)
+            .max_connections(MOST_CONNECTIONS)
+            .client_request_timeout(REQUEST_TIMEOUT)
+            .shutdown_timeout(1)
+            .disable_signals();
+        return Ok(server.listen(listener)?.run());
+    };
+    // `HttpServer` would offer HTTP/2 over TLS.
+    let server = Server::build()
+        .workers(1)
+        .max_concurrent_connections(MOST_CONNECTIONS)
+        .shutdown_timeout(1)
+        .disable_signals()
+        .listen("admin", listener, move || {
+            HttpService::build()
+                .client_request_timeout(REQUEST_TIMEOUT)
+                .h1(map_config(app(), |()| AppConfig::default()))
+                .rustls_0_23(ServerConfig::clone(&tls))
+        })?;
+    Ok(server.run())
 }
 
 /// The route of a page that a browser may request with GET or HEAD.
@@ -105,13 +128,15 @@ async fn show_metrics(metrics: Data<Metrics>) -> HttpResponse {
 }
 
 /// Registers the metrics that both programs have: those of their connections, and the panics of the process.
-pub(crate) fn register(registry: &mut Registry, connections: Arc<Connections>) {
-    registry.register_collector(Box::new(Common { connections }));
+pub(crate) fn register(registry: &mut Registry, connections: Arc<Connections>, https: Option<&Https>) {
+    let certificates = https.map(Https::certificates);
+    registry.register_collector(Box::new(Common { connections, certificates }));
 }
 
 #[derive(Debug)]
 struct Common {
     connections: Arc<Connections>,
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl Collector for Common {
@@ -163,6 +188,9 @@ impl Collector for Common {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
+        if let Some(certificates) = &self.certificates {
+            encode_https(certificates, connections, &mut encoder)?;
+        }
         let gauge = ConstGauge::new(connections.live() as u64);
         gauge.encode(encoder.encode_descriptor(
             "connections",
@@ -171,4 +199,33 @@ impl Collector for Common {
             gauge.metric_type(),
         )?)
     }
+}
+
+/// Encodes the metrics of a program with HTTPS.
+fn encode_https(
+    certificates: &Certificates,
+    connections: &Connections,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), fmt::Error> {
+    for (name, help, value) in [
+        ("tls_handshakes", "TLS handshakes completed", &connections.handshakes),
+        ("tls_handshakes_resumed", "Those that resumed a session", &connections.handshakes_resumed),
+        ("tls_handshakes_failed", "TLS handshakes started and not completed", &connections.handshakes_failed),
+        ("certificate_reloads", "Changes of certificates that took effect", &certificates.reloads),
+        (
+            "certificate_reloads_refused",
+            "Changes of certificates that were not usable",
+            &certificates.refused,
+        ),
+    ] {
+        let counter = ConstCounter::new(value.load(Relaxed));
+        counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+    }
+    let kind = ConstGauge::new(0_u64).metric_type();
+    let help = "The end of the validity of each certificate, in seconds since 1970";
+    let mut family = encoder.encode_descriptor("certificate_end_timestamp_seconds", help, None, kind)?;
+    for (file, end) in certificates.ends() {
+        ConstGauge::new(end).encode(family.encode_family(&[("certificate", file)])?)?;
+    }
+    Ok(())
 }

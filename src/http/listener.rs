@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddr
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::telemetry::print_line;
@@ -118,6 +120,8 @@ fn in_use(holder: Option<&PortHolder>) -> String {
 pub(crate) enum Listener {
     /// On a TCP address.
     Tcp(TcpListener),
+    /// On a TCP address, for clients that use TLS.
+    Tls(TcpListener, Arc<ServerConfig>),
     /// On a Unix socket.
     Unix(UnixListener),
 }
@@ -131,7 +135,7 @@ impl From<TcpListener> for Listener {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Tcp(listener) => listener.as_fd(),
+            Self::Tcp(listener) | Self::Tls(listener, _) => listener.as_fd(),
             Self::Unix(listener) => listener.as_fd(),
         }
     }
@@ -146,7 +150,7 @@ impl AsRawFd for Listener {
 impl Listener {
     /// Sets options that accepted sockets inherit, which saves system calls for each of them.
     pub(super) fn prepare(&self) {
-        let Self::Tcp(listener) = self else { return };
+        let (Self::Tcp(listener) | Self::Tls(listener, _)) = self else { return };
         let socket = SockRef::from(listener);
         // With Nagle's algorithm on, the second answer of a connection waits for a delayed acknowledgement.
         let prepared = socket.set_tcp_nodelay(true).and_then(|()| system::defer_accept(listener));
@@ -158,6 +162,7 @@ impl Listener {
     fn address(&self) -> io::Result<Address> {
         Ok(match self {
             Self::Tcp(listener) => Address::Tcp(listener.local_addr()?),
+            Self::Tls(listener, _) => Address::Tls(listener.local_addr()?),
             Self::Unix(listener) => {
                 let path = listener.local_addr()?.as_pathname().map(PathBuf::from);
                 Address::Unix(path.unwrap_or_default())
@@ -171,6 +176,8 @@ impl Listener {
 pub(crate) enum Address {
     /// An address of this machine.
     Tcp(SocketAddr),
+    /// An address of this machine, for clients that use TLS.
+    Tls(SocketAddr),
     /// The path of a Unix socket; empty for a socket without a path.
     Unix(PathBuf),
 }
@@ -180,6 +187,9 @@ impl Address {
     pub(crate) fn announce(&self) {
         match self {
             Self::Tcp(address) => print_line(format_args!("{READY} port {}", address.port())),
+            Self::Tls(address) => {
+                print_line(format_args!("Will wait for TLS client connections at port {}", address.port()));
+            }
             Self::Unix(_) => print_line(format_args!("{READY} {self}")),
         }
     }
@@ -190,7 +200,7 @@ const READY: &str = "Will wait for client connections at";
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => address.fmt(formatter),
+            Self::Tcp(address) | Self::Tls(address) => address.fmt(formatter),
             Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
         }
     }
@@ -271,9 +281,14 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
-    /// Takes the sockets that were passed, or listens on `place` if there are none.
-    pub(crate) fn open(passed: Vec<Listener>, place: &ListenAddress) -> Result<Self, ListenError> {
-        let (listeners, file) = match place {
+    /// Takes the sockets that were passed, or listens on `place`. The listener for TLS precedes them, so
+    /// that scripts which wait for the last ready line wait for all of them.
+    pub(crate) fn open(
+        passed: Vec<Listener>,
+        place: &ListenAddress,
+        tls: Option<Listener>,
+    ) -> Result<Self, ListenError> {
+        let (mut listeners, file) = match place {
             _ if !passed.is_empty() => (passed, None),
             ListenAddress::Address { host, port } => (vec![listen(host, *port)?.into()], None),
             ListenAddress::UnixSocket { path, mode } => {
@@ -281,6 +296,7 @@ impl Listening {
                 (vec![Listener::Unix(listener)], Some(file))
             }
         };
+        listeners.splice(0..0, tls);
         let addresses = listeners.iter().map(Listener::address).collect::<io::Result<_>>();
         let addresses = addresses.map_err(ListenError::Unknown)?;
         Ok(Self { listeners, addresses, file })

@@ -3,8 +3,10 @@
 
 pub(crate) mod access_log;
 pub(crate) mod admin;
+pub(crate) mod certificates;
 pub mod client;
 pub(crate) mod host;
+pub(crate) mod https;
 pub(crate) mod listener;
 pub(crate) mod nowait;
 pub(crate) mod pages;

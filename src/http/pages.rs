@@ -44,7 +44,8 @@ const TEXTS: [(u16, &str, &str); 16] = [
     (
         400,
         "Bad Request",
-        "The server did not understand the request. Check the address and the program that sent it.",
+        "The server did not understand the request. Check the address, \
+         including http:// or https://, and the program that sent it.",
     ),
     (403, "Forbidden", "You are not allowed to read this file."),
     (404, "Not Found", "This server has no file of this name. Check the spelling, capital letters included."),

@@ -63,7 +63,7 @@ pub(crate) fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring::default_provider()));
     Arc::clone(&PROVIDER)
 }

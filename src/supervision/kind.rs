@@ -14,11 +14,13 @@ pub enum ActorKind {
     Ranking,
     /// Holds the routing table of one HTTP worker.
     Redirect,
+    /// Looks up the sizes of files.
+    Size,
 }
 
 impl ActorKind {
     /// All kinds.
-    pub const ALL: [Self; 3] = [Self::Probe, Self::Ranking, Self::Redirect];
+    pub const ALL: [Self; 4] = [Self::Probe, Self::Ranking, Self::Redirect, Self::Size];
 }
 
 impl fmt::Display for ActorKind {
@@ -27,6 +29,7 @@ impl fmt::Display for ActorKind {
             Self::Probe => "ProbeActor",
             Self::Ranking => "RankingActor",
             Self::Redirect => "RedirectHandler",
+            Self::Size => "SizeActor",
         })
     }
 }
@@ -39,6 +42,7 @@ impl FromStr for ActorKind {
             "probe" => Ok(Self::Probe),
             "ranking" => Ok(Self::Ranking),
             "redirect" => Ok(Self::Redirect),
+            "size" => Ok(Self::Size),
             _ => Err(UnknownActor),
         }
     }
@@ -46,5 +50,5 @@ impl FromStr for ActorKind {
 
 /// No kind of actor has this name.
 #[derive(Debug, thiserror::Error)]
-#[error("unknown kind of actor; the kinds are probe, ranking and redirect")]
+#[error("unknown kind of actor; the kinds are probe, ranking, redirect and size")]
 pub struct UnknownActor;

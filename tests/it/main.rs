@@ -54,4 +54,6 @@ mod support;
 mod support_works;
 #[cfg(target_os = "linux")]
 mod terminal;
+mod tls;
 mod up;
+mod weighing;

@@ -5,8 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use fingerpost::internals::policy::{
-    self, Avoid, Candidate, LoadSlab, MOST_ALTERNATES, PickRequest, Picks, PolicyName, Throughput, Timestamp,
-    digest, identity,
+    self, Avoid, Candidate, LoadSlab, MOST_ALTERNATES, PickRequest, Picks, PolicyName, ReportedLoad,
+    Throughput, Timestamp, digest, identity,
 };
 use proptest::prelude::*;
 use rand::rngs::SmallRng;
@@ -37,18 +37,26 @@ fn names() -> impl Strategy<Value = PolicyName> {
 
 /// Candidates with arbitrary weights and throughputs, including impossible ones.
 fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
-    let throughput = (any::<f64>(), any::<f64>(), any::<f64>())
-        .prop_map(|(requests, bytes, busy_seconds)| Throughput { requests, bytes, busy_seconds });
-    let one = (any::<f64>(), any::<Option<u32>>(), proptest::option::of(throughput), any::<Option<u32>>());
+    let throughput = (any::<f64>(), any::<f64>(), any::<f64>(), any::<f64>()).prop_map(
+        |(requests, bytes, busy_seconds, booked)| Throughput { requests, bytes, busy_seconds, booked },
+    );
+    let one = (
+        any::<f64>(),
+        any::<Option<u32>>(),
+        proptest::option::of(throughput),
+        any::<Option<u32>>(),
+        any::<Option<u64>>(),
+    );
     proptest::collection::vec(one, 0..40).prop_map(|all| {
         let mut slab = LoadSlab::default();
         all.into_iter()
             .zip(0..)
-            .map(|((weight, milliseconds, throughput, in_flight), backend)| {
+            .map(|((weight, milliseconds, throughput, in_flight, unsent_bytes), backend)| {
                 let mut candidate = candidate(&mut slab, backend, weight);
                 candidate.response_time = milliseconds.map(|it| Duration::from_millis(it.into()));
                 candidate.throughput = throughput;
-                candidate.load.record_probe(in_flight, Duration::from_millis(1), Timestamp(5));
+                let report = in_flight.map(|in_flight| ReportedLoad { in_flight, unsent_bytes });
+                candidate.load.record_probe(report, Duration::from_millis(1), Timestamp(5));
                 candidate
             })
             .collect()
@@ -62,7 +70,7 @@ fn shares(name: PolicyName, candidates: Vec<Candidate>, picks: u32) -> Vec<f64> 
     let policy = policy::build(name, candidates, Timestamp(0), &mut random);
     for pick in 0..picks {
         let mut chosen = Picks::new(0);
-        let request = PickRequest { path_hash: random.random(), avoid: Avoid::default() };
+        let request = PickRequest { path_hash: random.random(), ..PickRequest::default() };
         policy.pick(&request, Timestamp(u64::from(pick) * 1_000_000), &mut random, &mut chosen);
         counts[chosen.chosen().unwrap() as usize] += 1.0 / f64::from(picks);
     }
@@ -199,7 +207,7 @@ fn hash_moves_only_paths_of_a_new_backend() {
         let mut random = SmallRng::seed_from_u64(3);
         let policy = policy::build(PolicyName::Hash, equal(count), Timestamp(0), &mut random);
         let mut picks = Picks::new(0);
-        let request = PickRequest { path_hash: path, avoid: Avoid::default() };
+        let request = PickRequest { path_hash: path, ..PickRequest::default() };
         policy.pick(&request, Timestamp(0), &mut random, &mut picks);
         picks.chosen().unwrap()
     };
@@ -235,7 +243,11 @@ fn adaptive_prefers_an_idle_weak_backend_to_overloaded_strong_ones() {
         // The first table sets the cost of a request.
         drop(policy::build(PolicyName::Adaptive, candidates.clone(), Timestamp(0), &mut random));
         for busy in &candidates[..2] {
-            busy.load.record_probe(Some(u32::MAX), Duration::from_millis(1), now);
+            busy.load.record_probe(
+                Some(ReportedLoad { in_flight: u32::MAX, unsent_bytes: None }),
+                Duration::from_millis(1),
+                now,
+            );
         }
         for _ in 0..tables {
             let policy = policy::build(PolicyName::Adaptive, candidates.clone(), Timestamp(0), &mut random);
@@ -294,7 +306,11 @@ fn a_backend_with_reports_that_joins_busy_ones_without_gets_an_equal_share() {
     redirect(&candidates[..2], 300_000, 30_000, &mut now);
     candidates[2].joins = true;
     candidates[2].reports = true;
-    candidates[2].load.record_probe(Some(1), Duration::from_millis(1), now);
+    candidates[2].load.record_probe(
+        Some(ReportedLoad { in_flight: 1, unsent_bytes: None }),
+        Duration::from_millis(1),
+        now,
+    );
     let shares = redirect(&candidates, 3_000, 30_000, &mut now);
     assert!(shares.iter().all(|count| (900..1100).contains(count)), "{shares:?}");
 }
@@ -321,7 +337,7 @@ fn concurrent_picks_count_every_redirect() {
                 scope.spawn(move || {
                     let mut random = SmallRng::seed_from_u64(worker);
                     for pick in 0..PICKS {
-                        let request = PickRequest { path_hash: random.random(), avoid: Avoid::default() };
+                        let request = PickRequest { path_hash: random.random(), ..PickRequest::default() };
                         policy.pick(&request, Timestamp(pick * 1_000_000), &mut random, &mut Picks::new(0));
                     }
                 });
@@ -344,11 +360,77 @@ fn no_pick_allocates() {
             let policy = policy::build(name, candidates, Timestamp(0), &mut random);
             let allocated = allocation_counter::measure(|| {
                 for pick in 0..100 {
-                    let request = PickRequest { path_hash: pick, avoid };
+                    let request = PickRequest { path_hash: pick, avoid, ..PickRequest::default() };
                     policy.pick(&request, Timestamp(pick), &mut random, &mut Picks::new(MOST_ALTERNATES));
                 }
             });
             assert_eq!(allocated.count_total, 0, "{name}, {count} backends");
         }
     }
+}
+
+/// A report of a server with this load.
+fn reported(in_flight: u32, unsent_bytes: u64) -> ReportedLoad {
+    ReportedLoad { in_flight, unsent_bytes: Some(unsent_bytes) }
+}
+
+proptest! {
+    #[test]
+    fn booked_work_is_at_most_the_report_and_the_downloads_since(
+        events in proptest::collection::vec((any::<bool>(), 0..2_000_u32, 0.0..1e10_f32, 0..10_000_000_000_u64), 1..60),
+    ) {
+        let candidates = equal(1);
+        let load = &candidates[0].load;
+        let mut random = SmallRng::seed_from_u64(7);
+        let mut now = Timestamp(1_000_000_000);
+        let policy = policy::build(PolicyName::Adaptive, candidates.clone(), now, &mut random);
+        let mut most = 0.0;
+        for (is_report, in_flight, size, pause) in events {
+            now.0 += pause;
+            if is_report {
+                load.record_probe(Some(reported(in_flight, size as u64)), Duration::ZERO, now);
+                most = f64::from(size);
+            } else {
+                let request = PickRequest { size: Some(size), ..PickRequest::default() };
+                policy.pick(&request, now, &mut random, &mut Picks::new(0));
+                most += f64::from(size);
+            }
+            let work = load.booked_work(now).unwrap();
+            prop_assert!(work.bytes as f64 <= most * 1.01 + 1000.0, "{:?}, at most {}", work, most);
+            prop_assert!(work.expected <= Duration::from_hours(2), "{:?}", work);
+        }
+        // A server that answers with an empty report has no booked work left.
+        load.record_probe(Some(reported(1, 0)), Duration::ZERO, now);
+        prop_assert_eq!(load.booked_work(now).unwrap().bytes, 0);
+    }
+}
+
+#[test]
+fn small_downloads_avoid_the_backend_of_a_large_one() {
+    let mut candidates = equal(4);
+    for candidate in &mut candidates {
+        candidate.reports = true;
+        let (bytes, busy_seconds) = (2e8, 10.0);
+        candidate.throughput = Some(Throughput { requests: 200.0, bytes, busy_seconds, booked: bytes });
+    }
+    let mut random = SmallRng::seed_from_u64(7);
+    let mut now = Timestamp(1_000_000_000);
+    let policy = policy::build(PolicyName::Adaptive, candidates, now, &mut random);
+    let mut pick = |size: f32, now: Timestamp| {
+        let mut picks = Picks::new(0);
+        policy.pick(
+            &PickRequest { size: Some(size), ..PickRequest::default() },
+            now,
+            &mut random,
+            &mut picks,
+        );
+        picks.chosen().unwrap()
+    };
+    let busy = pick(2e8, now);
+    let mut to_busy = 0;
+    for _ in 0..200 {
+        now.0 += 20_000_000;
+        to_busy += u32::from(pick(1e5, now) == busy);
+    }
+    assert!(to_busy < 16, "{to_busy} of 200");
 }

@@ -59,7 +59,7 @@ fn other_method(allowed: &'static str) -> HttpResponse {
 }
 
 async fn backends(admin: Data<Admin>) -> Json<StatusReport> {
-    Json(StatusReport::of(&admin.publisher.latest(), &admin.orders))
+    Json(admin.report())
 }
 
 /// The query of `explain`.

@@ -13,10 +13,12 @@ use prometheus_client::registry::Registry;
 use crate::balancer::backends::Backend;
 use crate::balancer::metrics::BalancerMetrics;
 use crate::balancer::orders::store::Orders;
+use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::redirect::BalancerState;
 use crate::http;
 use crate::http::admin::page_route;
+use crate::http::https::Https;
 use crate::http::transport::Connections;
 use crate::supervision::{ActorKind, Supervisor, UnknownActor};
 use crate::telemetry::exposition;
@@ -32,6 +34,7 @@ pub(crate) mod status;
 use access::Access;
 use page::live::{LivePage, Messages};
 use problem::Problem;
+use status::StatusReport;
 
 /// Whether a request may inject a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,12 +51,18 @@ pub(crate) struct Admin {
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
     access: Access,
+    clock: MonotonicClock,
     metrics: Arc<BalancerMetrics>,
     supervisor: Supervisor,
     fault_injection: FaultInjection,
 }
 
 impl Admin {
+    /// The state of the backends at the current time.
+    fn report(&self) -> StatusReport {
+        StatusReport::of(&self.publisher.latest(), &self.orders, &self.clock)
+    }
+
     /// The pages of the balancer with this state.
     #[must_use]
     pub(in crate::balancer) fn new(
@@ -66,6 +75,7 @@ impl Admin {
             publisher: Arc::clone(&shared.publisher),
             orders: Arc::clone(&shared.orders),
             access,
+            clock: shared.answers.clock,
             metrics: Arc::clone(&shared.metrics),
             supervisor: shared.supervisor.clone(),
             fault_injection,
@@ -99,16 +109,17 @@ impl Admin {
 /// - `POST /debug/panic/{actor}`: makes an actor panic, only with `fault_injection`
 pub(crate) fn serve(
     listener: TcpListener,
+    https: Option<&Https>,
     admin: Admin,
     connections: Arc<Connections>,
 ) -> std::io::Result<Server> {
     let metrics = Arc::clone(&admin.metrics);
     let mut common = Registry::with_prefix("fingerpost");
-    http::admin::register(&mut common, connections);
+    http::admin::register(&mut common, connections, https);
     let live = Data::new(LivePage::start(&admin, &mut common));
     let admin = Data::new(admin);
     let metrics = move || metrics.encode() + &exposition::encode(&common);
-    http::admin::serve(listener, metrics, move |pages| {
+    http::admin::serve(listener, https.and_then(Https::admin_config), metrics, move |pages| {
         pages
             .app_data(admin.clone())
             .app_data(live.clone())

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::balancer::health::fleet::Eligibility;
 use crate::balancer::orders::StandingOrder;
 use crate::balancer::orders::store::Orders;
+use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 
 /// The content of `/api/v1/backends`.
@@ -45,6 +46,10 @@ pub struct BackendStatus {
     pub share: f64,
     /// Redirects to it since the balancer started.
     pub redirects: u64,
+    /// The bytes of its downloads that are not sent yet, as the policy expects them; only under `adaptive`.
+    pub booked_bytes: Option<u64>,
+    /// The time in seconds that a new download of 1 MB is expected to take; only under `adaptive`.
+    pub expected_seconds: Option<f64>,
     /// The use of its load reports: `none`, `used`, or the reason why they are ignored.
     pub load_report: String,
     /// The estimated response time, which determines its rank, in milliseconds.
@@ -76,7 +81,7 @@ pub struct BackendStatus {
 impl StatusReport {
     /// The report of a table at the current time.
     #[must_use]
-    pub(crate) fn of(table: &RoutingTable, orders: &Orders) -> Self {
+    pub(crate) fn of(table: &RoutingTable, orders: &Orders, clock: &MonotonicClock) -> Self {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let all: u64 = table.entries.iter().map(|entry| entry.member.load.redirects()).sum();
         Self {
@@ -84,13 +89,24 @@ impl StatusReport {
             generation: table.generation,
             table_age_seconds: now.saturating_duration_since(table.built_at).as_secs_f64(),
             warnings: orders.loss().map(|file| loss_warning(&file)).into_iter().collect(),
-            backends: table.entries.iter().map(|entry| BackendStatus::of(entry, all, now, wall)).collect(),
+            backends: table
+                .entries
+                .iter()
+                .map(|entry| BackendStatus::of(entry, all, clock, now, wall))
+                .collect(),
         }
     }
 }
 
 impl BackendStatus {
-    fn of(entry: &BackendEntry, all_redirects: u64, now: Instant, wall: SystemTime) -> Self {
+    fn of(
+        entry: &BackendEntry,
+        all_redirects: u64,
+        clock: &MonotonicClock,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Self {
+        let work = entry.member.load.booked_work(clock.timestamp(now));
         let BackendEntry { member, health, estimate, latest, eligibility, .. } = entry;
         let redirects = member.load.redirects();
         let in_flight = estimate.has_usable_report().then(|| member.load.outstanding());
@@ -116,6 +132,8 @@ impl BackendStatus {
             },
             share: if all_redirects == 0 { 0.0 } else { redirects as f64 / all_redirects as f64 },
             redirects,
+            booked_bytes: work.map(|work| work.bytes),
+            expected_seconds: work.map(|work| work.expected.as_secs_f64()),
             load_report: match estimate {
                 _ if !estimate.reports() => "none",
                 _ if estimate.is_stuck() => "ignored: it stays the same although clients are sent",
@@ -239,6 +257,8 @@ mod tests {
             traffic: traffic.to_owned(),
             share: 1.0,
             redirects: 7,
+            booked_bytes: None,
+            expected_seconds: None,
             load_report: "none".to_owned(),
             response_ms,
             connect_ms: None,

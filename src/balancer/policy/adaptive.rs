@@ -1,9 +1,9 @@
-//! `adaptive`: chooses the backend that is expected to finish one more request first.
+//! `adaptive`: chooses the backend at which a download causes the least delay, for its client and for the other downloads.
 //!
-//! Each backend has a virtual finish time: the moment at which it will have finished all known work, namely the requests
-//! of its latest load report and the redirects sent since. The remaining work shrinks as time passes, so probes need
-//! no reset. If reports stop, the balancer keeps sending clients at the rate that it expects the backend to carry, which
-//! is weighted round robin.
+//! Each backend has a backlog: its unfinished downloads by size (`backlog.rs`), from the latest load report and the redirects
+//! since. It is drained at the measured capacity, so probes need no reset. If reports stop, the balancer keeps sending clients
+//! at the rate that it expects the backend to carry, which is weighted round robin. The virtual finish time is the moment at
+//! which the backlog will be empty.
 //!
 //! A pick compares six backends, however many there are: four drawn in proportion to their capacity, and the two best
 //! after the previous pick. The chosen backend can be one of those two. Without memory, an idle weak backend would
@@ -20,9 +20,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use rand::Rng;
 
+use self::capacity::FleetCosts;
 use self::cell_map::CellMap;
 use self::score::{Samples, Score, ScoreRank};
 use super::alias::AliasTable;
+use super::backlog::NewDownload;
 use super::draw::{self, BackendRef, BackendSet as _};
 use super::load::{CHUNK_LEN, LoadCell, SlabChunk};
 use super::{BackendLoad, Candidate, PickRequest, Picks, Policy, Timestamp};
@@ -47,6 +49,10 @@ pub(super) struct Adaptive {
     chunks: Box<[Arc<SlabChunk>]>,
     backends: CellMap,
     hints: Hints,
+    /// The weight of a download of unknown size, in bytes.
+    mean_size: f32,
+    /// The share of the booked bytes that reach the servers.
+    arriving: f32,
     /// Keeps the slab from reusing the cells.
     _loads: Box<[Arc<BackendLoad>]>,
 }
@@ -66,8 +72,8 @@ impl Adaptive {
     /// Updates the cost and the finish time of each candidate, then compares the candidates.
     pub(super) fn new(candidates: Vec<Candidate>, now: Timestamp, rng: &mut dyn Rng) -> Self {
         without_reports::align(&candidates, now);
-        for (candidate, cost) in candidates.iter().zip(capacity::costs(&candidates)) {
-            candidate.load.cell().set_cost(cost);
+        for (candidate, cost) in candidates.iter().zip(capacity::costs(&candidates).costs) {
+            candidate.load.cell().set_cost(cost, now);
         }
         Self::over(candidates, rng)
     }
@@ -77,6 +83,7 @@ impl Adaptive {
         let mut chunks: Vec<Arc<SlabChunk>> = Vec::new();
         let (mut backends, mut shares) = (Vec::new(), Vec::new());
         let mut best = [(Timestamp(u64::MAX), u32::MAX); REMEMBERED];
+        let FleetCosts { mean_size, arriving, .. } = capacity::costs(&candidates);
         for Candidate { load, backend, .. } in &candidates {
             let cell = load.cell_ref();
             let known = chunks.iter().rposition(|chunk| Arc::ptr_eq(chunk, &cell.chunk));
@@ -89,9 +96,10 @@ impl Adaptive {
             let number = chunk * CHUNK_LEN + cell.index;
             if let (Some(entry), Some(share)) = (backends.get_mut(number), shares.get_mut(number)) {
                 *entry = Some(BackendRef { backend: *backend, identity: load.identity() });
-                *share = 1.0 / f64::from(load.cell().increment());
+                *share = 1.0 / f64::from(load.cell().cost().weighted);
             }
-            let finish = load.cell().finish_time().0.saturating_add(load.cell().increment() as u64);
+            let service_time = (load.cell().cost().weighted * mean_size) as u64;
+            let finish = load.cell().finish_time().0.saturating_add(service_time);
             let [first, second] = best;
             let this = (Timestamp(finish), number as u32);
             best = [first.min(this), first.max(this).min(second)];
@@ -102,6 +110,8 @@ impl Adaptive {
             draws: AliasTable::new(&shares),
             chunks: chunks.into_boxed_slice(),
             backends,
+            mean_size,
+            arriving,
             hints: Hints {
                 drawn: AtomicU64::new(rng.next_u64()),
                 remembered: best.map(|(_, cell)| AtomicU32::new(cell)),
@@ -129,12 +139,16 @@ impl Adaptive {
     }
 
     /// The backends to compare, without those that the request avoids.
-    fn samples(&self, request: &PickRequest, now: Timestamp) -> Samples {
+    fn samples(&self, request: &PickRequest, new: &NewDownload, now: Timestamp) -> Samples {
         let first = self.advance(DRAWN);
         let [one, two, three, four] = [0, 1, 2, 3].map(|nth| self.draw(first.wrapping_add(nth)) as u32);
         let [five, six] = self.hints.remembered.each_ref().map(|hint| hint.load(Relaxed));
-        let score = |number| self.cell(number).map_or(Score::NONE, |cell| Score::new(cell, number, now));
-        let mut scores = [one, two, three, four, five, six].map(score);
+        // All cells are requested from memory before the first is needed.
+        let found = [one, two, three, four, five, six]
+            .map(|number| self.cell(number).map(|cell| (number, cell, cell.finish_time())));
+        let mut scores = found.map(|found| {
+            found.map_or(Score::NONE, |(number, cell, finish)| Score::new(cell, number, finish, new, now))
+        });
         if !request.avoid.is_empty() {
             for score in &mut scores {
                 let backend = self.backends.get(score.rank().cell() as usize);
@@ -162,7 +176,9 @@ impl Policy for Adaptive {
         if picks.chosen().is_some() {
             return draw::fill_up(&self.backends, request, picks, draw);
         }
-        let samples = self.samples(request, now);
+        let size = request.size.unwrap_or(self.mean_size) * self.arriving;
+        let new = NewDownload::new(size);
+        let samples = self.samples(request, &new, now);
         let number = samples.best().unwrap_or_else(|| {
             // The request avoids all compared backends: take another one, or any if it avoids all backends.
             let first = draw();
@@ -171,12 +187,12 @@ impl Policy for Adaptive {
         let (Some(cell), Some(chosen)) = (self.cell(number), self.backends.get(number as usize)) else {
             return;
         };
-        cell.add_request(now);
+        cell.book(size, now);
         cell.count_redirect();
         picks.push(chosen.backend);
         let (others, found) = samples.others(number);
         let [first, second, ..] = others;
-        self.remember(Score::new(cell, number, now).rank(), [first, second]);
+        self.remember(Score::new(cell, number, cell.finish_time(), &new, now).rank(), [first, second]);
         if !picks.is_full() {
             let others = others.get(..found).unwrap_or_default();
             for other in others.iter().filter_map(|rank| self.backends.get(rank.cell() as usize)) {

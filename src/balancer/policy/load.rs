@@ -1,6 +1,6 @@
 //! The load of each backend, as far as this balancer knows it: the policy state that outlives a routing table.
 //!
-//! The fields that a pick reads and writes lie in cells of 32 bytes, side by side in chunks that all tables share.
+//! The fields that a pick reads and writes lie in cells of 64 bytes, side by side in chunks that all tables share.
 //! With 100 000 backends a pick spends most of its time waiting for memory, and this layout makes one backend cost one
 //! cache line.
 
@@ -10,13 +10,15 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::Timestamp;
+use super::backlog::{Backlog, KNOTS, NewDownload};
+use super::{DEFAULT_SIZE, Timestamp};
 
 /// Cells in a chunk.
 pub(super) const CHUNK_LEN: usize = 1024;
 
-/// A report cannot add more work than this, so that one absurd report does not exclude a backend for days.
-const MAX_BACKLOG: Duration = Duration::from_hours(1);
+/// A report cannot add more work than this in nanoseconds, one hour, so that one absurd report does not exclude a backend for
+/// days.
+const MAX_BACKLOG: u64 = Duration::from_hours(1).as_nanos() as u64;
 
 /// The load of one backend. HTTP workers update it with each redirect, the ranking with each probe.
 ///
@@ -34,6 +36,8 @@ pub struct BackendLoad {
     probed_at: AtomicU64,
     /// The number of redirects at that time.
     redirects_at_probe: AtomicU64,
+    /// The booked bytes at that time.
+    booked_at_probe: AtomicU64,
 }
 
 impl BackendLoad {
@@ -47,6 +51,7 @@ impl BackendLoad {
             in_flight: AtomicU64::new(0),
             probed_at: AtomicU64::new(0),
             redirects_at_probe: AtomicU64::new(0),
+            booked_at_probe: AtomicU64::new(0),
         }
     }
 
@@ -64,9 +69,9 @@ impl BackendLoad {
         self.identity
     }
 
-    /// Records a redirect that no pick chose.
-    pub fn record_redirect(&self, now: Timestamp) {
-        self.cell().add_request(now);
+    /// Records a redirect that no pick chose, for a download of `size` bytes.
+    pub fn record_redirect(&self, size: f32, now: Timestamp) {
+        self.cell().book(size, now);
         self.cell().count_redirect();
     }
 
@@ -80,6 +85,7 @@ impl BackendLoad {
             (&copy.in_flight, &self.in_flight),
             (&copy.probed_at, &self.probed_at),
             (&copy.redirects_at_probe, &self.redirects_at_probe),
+            (&copy.booked_at_probe, &self.booked_at_probe),
         ] {
             to.store(from.load(Relaxed), Relaxed);
         }
@@ -93,10 +99,29 @@ impl BackendLoad {
         self.redirects_at_probe.store(count, Relaxed);
     }
 
+    /// The bytes of all downloads that were redirected to this backend since it joined the list.
+    #[must_use]
+    pub fn booked(&self) -> u64 {
+        self.cell().booked.load(Relaxed)
+    }
+
     /// The number of redirects to this backend since it joined the list.
     #[must_use]
     pub fn redirects(&self) -> u64 {
         self.cell().redirects.load(Relaxed)
+    }
+
+    /// The known work at `now`; `None` if no policy estimates it.
+    #[must_use]
+    pub fn booked_work(&self, now: Timestamp) -> Option<BookedWork> {
+        let cell = self.cell();
+        let ByteCost { idle, weighted, by_size } = cell.cost();
+        (idle > 0.0).then(|| {
+            let left = cell.left(now);
+            let work = if by_size { cell.work_before(&NewDownload::new(DEFAULT_SIZE), left) } else { left };
+            let expected = work * weighted + DEFAULT_SIZE * idle;
+            BookedWork { bytes: left as u64, expected: Duration::from_nanos(expected as u64) }
+        })
     }
 
     /// An estimate of the requests in flight: those of the latest report, plus the redirects that it cannot include.
@@ -107,73 +132,118 @@ impl BackendLoad {
         self.in_flight.load(Relaxed).saturating_add(unreported)
     }
 
-    /// Records a successful probe that took `took` and ended at `now`. `in_flight` is the number of requests in its
-    /// load report, which includes the probe; `None` without a report.
+    /// Records a successful probe that took `took` and ended at `now`. `report` is its load report; `None` without one.
     ///
     /// The report cannot include clients that were redirected during the probe, or so shortly before it that they had
     /// not reached the backend. Their number is estimated from the redirect rate since the previous probe, and added.
-    pub fn record_probe(&self, in_flight: Option<u32>, took: Duration, now: Timestamp) {
-        let redirects = self.redirects();
+    /// Other redirects that the report does not include never reached the backend or ended: they are dropped.
+    pub fn record_probe(&self, report: Option<ReportedLoad>, took: Duration, now: Timestamp) {
+        let (redirects, booked) = (self.redirects(), self.booked());
         let sent = redirects.saturating_sub(self.redirects_at_probe.swap(redirects, Relaxed)) as f64;
+        let bytes = booked.saturating_sub(self.booked_at_probe.swap(booked, Relaxed)) as f64;
         let passed = now.0.saturating_sub(self.probed_at.swap(now.0, Relaxed)).max(1) as f64;
-        let Some(in_flight) = in_flight else {
+        let Some(report) = report else {
             self.in_flight.store(0, Relaxed);
             self.reported_redirects.store(redirects, Relaxed);
             return;
         };
-        let on_the_way = 2.0 * took.as_nanos() as f64;
-        let unseen = (sent * (on_the_way / passed).min(1.0)).round() as u64;
-        let in_flight = u64::from(in_flight.saturating_sub(1));
+        let on_the_way = (2.0 * took.as_nanos() as f64 / passed).min(1.0);
+        let unseen = (sent * on_the_way).round();
+        let unseen_bytes = if sent > 0.0 { bytes / sent * unseen } else { 0.0 };
+        let in_flight = u64::from(report.in_flight.saturating_sub(1));
         self.in_flight.store(in_flight, Relaxed);
-        self.reported_redirects.store(redirects.saturating_sub(unseen), Relaxed);
-        let backlog = in_flight.saturating_add(unseen) as f64 * f64::from(self.cell().increment());
-        self.cell().set_backlog(backlog.min(MAX_BACKLOG.as_nanos() as f64) as u64, now);
+        self.reported_redirects.store(redirects.saturating_sub(unseen as u64), Relaxed);
+        let (cell, count) = (self.cell(), in_flight as f32);
+        let backlog = cell.backlog(now);
+        let mean = || backlog.mean().unwrap_or(if sent > 0.0 { (bytes / sent) as f32 } else { DEFAULT_SIZE });
+        let unsent = report.unsent_bytes.map_or_else(|| count * mean(), |bytes| bytes as f32);
+        cell.set_backlog(&backlog.reconciled(count + unseen as f32, unsent + unseen_bytes as f32), now);
     }
 }
 
-/// The cost of one request on one backend, in nanoseconds.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RequestCost {
-    /// The time that the request takes on the idle server.
-    pub(super) service_time: f32,
-    /// The amount by which the request advances the virtual finish time: the service time divided by the weight.
-    pub(super) increment: f32,
+/// The load of a backend according to its report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReportedLoad {
+    /// Unfinished requests, including the probe.
+    pub in_flight: u32,
+    /// Bytes of unfinished bodies; `None` if the server does not count them.
+    pub unsent_bytes: Option<u64>,
 }
 
-/// The fields that a pick reads and writes: half a cache line.
+/// The unfinished downloads of a backend, as the policy expects them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BookedWork {
+    /// The bytes that are not sent yet.
+    pub bytes: u64,
+    /// The time that a new download of 1 MB would take.
+    pub expected: Duration,
+}
+
+/// The time that one byte takes on one backend, in nanoseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ByteCost {
+    /// If the server is idle.
+    pub(super) idle: f32,
+    /// As the virtual finish time counts it: divided by the weight.
+    pub(super) weighted: f32,
+    /// Whether the sizes of the unfinished downloads are known, so that a small download does not wait for the end of a large
+    /// one. Without reports, only the sum of the work is compared.
+    pub(super) by_size: bool,
+}
+
+/// The fields that a pick reads and writes.
 ///
 /// A cell keeps its address for the lifetime of its [`BackendLoad`], so all tables write to the same cell.
+///
+/// Two workers that book on one backend at the same time may lose the shape of one download, but not its work: the finish
+/// time is exact. The next report corrects the shape.
 #[derive(Debug, Default)]
-#[repr(align(32))]
+#[repr(align(64))]
 pub(super) struct LoadCell {
     /// The time at which the backend will have finished all known work (its virtual finish time).
     finish_time: AtomicU64,
     redirects: AtomicU64,
-    /// The bits of an `f32`, as are the next two: [`RequestCost::increment`].
-    increment: AtomicU32,
-    /// The inverse of the increment, so that a pick multiplies instead of dividing.
-    rate: AtomicU32,
-    service_time: AtomicU32,
+    booked: AtomicU64,
+    /// The bits of an `f32`, as are all that follow: [`ByteCost::weighted`].
+    cost: AtomicU32,
+    /// [`ByteCost::idle`]; negative if `by_size` is false.
+    idle_cost: AtomicU32,
+    /// [`Backlog::total`] at the last change. The work left at any time follows from `finish_time`.
+    total: AtomicU32,
+    /// [`Backlog::work`] at the last change.
+    work: [AtomicU32; KNOTS],
+}
+
+fn get(field: &AtomicU32) -> f32 {
+    f32::from_bits(field.load(Relaxed))
+}
+
+fn set(field: &AtomicU32, value: f32) {
+    field.store(value.to_bits(), Relaxed);
 }
 
 impl LoadCell {
     fn reset(&self) {
         self.redirects.store(0, Relaxed);
+        self.booked.store(0, Relaxed);
         self.finish_time.store(0, Relaxed);
-        self.set_cost(RequestCost { service_time: 0.0, increment: 0.0 });
+        self.store(&Backlog::default());
+        set(&self.cost, 1.0);
+        set(&self.idle_cost, 0.0);
     }
 
     fn copy_from(&self, other: &Self) {
-        for (to, from) in [(&self.finish_time, &other.finish_time), (&self.redirects, &other.redirects)] {
-            to.store(from.load(Relaxed), Relaxed);
-        }
         for (to, from) in [
-            (&self.increment, &other.increment),
-            (&self.rate, &other.rate),
-            (&self.service_time, &other.service_time),
+            (&self.finish_time, &other.finish_time),
+            (&self.redirects, &other.redirects),
+            (&self.booked, &other.booked),
         ] {
             to.store(from.load(Relaxed), Relaxed);
         }
+        for (to, from) in [(&self.cost, &other.cost), (&self.idle_cost, &other.idle_cost)] {
+            to.store(from.load(Relaxed), Relaxed);
+        }
+        self.store(&other.load());
     }
 
     #[inline]
@@ -187,30 +257,59 @@ impl LoadCell {
     }
 
     #[inline]
-    pub(super) fn increment(&self) -> f32 {
-        f32::from_bits(self.increment.load(Relaxed))
+    pub(super) fn cost(&self) -> ByteCost {
+        let idle = get(&self.idle_cost);
+        ByteCost { idle: idle.abs(), weighted: get(&self.cost), by_size: idle.is_sign_positive() }
     }
 
-    /// Requests per nanosecond: the inverse of the increment.
+    /// Changes the cost of a byte. The bytes of the known work stay the same.
+    pub(super) fn set_cost(&self, cost: ByteCost, now: Timestamp) {
+        let before = get(&self.cost);
+        set(&self.cost, cost.weighted);
+        set(&self.idle_cost, if cost.by_size { cost.idle } else { -cost.idle });
+        if let Some(left) = self.finish_time().0.checked_sub(now.0) {
+            let scaled = left as f32 * (cost.weighted / before);
+            let change = (scaled as u64).min(MAX_BACKLOG).wrapping_sub(left);
+            self.finish_time.fetch_add(change, Relaxed);
+        }
+    }
+
+    /// The backlog at its last change.
     #[inline]
-    pub(super) fn rate(&self) -> f32 {
-        f32::from_bits(self.rate.load(Relaxed))
+    fn load(&self) -> Backlog {
+        Backlog { work: self.work.each_ref().map(get), total: get(&self.total) }
     }
 
+    fn store(&self, backlog: &Backlog) {
+        for (field, work) in self.work.iter().zip(backlog.work) {
+            set(field, work);
+        }
+        set(&self.total, backlog.total);
+    }
+
+    /// The bytes left of the known work.
     #[inline]
-    pub(super) fn service_time(&self) -> f32 {
-        f32::from_bits(self.service_time.load(Relaxed))
+    fn left(&self, now: Timestamp) -> f32 {
+        self.finish_time().0.saturating_sub(now.0) as f32 / get(&self.cost)
     }
 
-    pub(super) fn set_cost(&self, cost: RequestCost) {
-        self.increment.store(cost.increment.to_bits(), Relaxed);
-        self.rate.store(cost.increment.recip().to_bits(), Relaxed);
-        self.service_time.store(cost.service_time.to_bits(), Relaxed);
+    /// The backlog at `now`.
+    fn backlog(&self, now: Timestamp) -> Backlog {
+        let (backlog, left) = (self.load(), self.left(now));
+        Backlog { total: left, ..backlog.after(f32::max(backlog.total - left, 0.0)) }
     }
 
-    /// Replaces the known work, in nanoseconds. An idle backend keeps an earlier finish time, which shows for how long
-    /// it has been idle.
-    fn set_backlog(&self, nanoseconds: u64, now: Timestamp) {
+    /// The bytes that the backend sends of other downloads before this new one ends. `left` is the rest of the
+    /// known work.
+    #[inline]
+    pub(super) fn work_before(&self, new: &NewDownload, left: f32) -> f32 {
+        self.load().before(left, new)
+    }
+
+    /// Replaces the known work. An idle backend keeps an earlier finish time, which shows for how long it has been idle.
+    fn set_backlog(&self, backlog: &Backlog, now: Timestamp) {
+        self.store(backlog);
+        let nanoseconds = ((backlog.total * get(&self.cost)) as u64).min(MAX_BACKLOG);
         if nanoseconds == 0 {
             self.finish_time.fetch_min(now.0, Relaxed);
         } else {
@@ -227,21 +326,23 @@ impl LoadCell {
         self.finish_time.fetch_sub(nanoseconds, Relaxed);
     }
 
-    /// Adds one request to the known work.
+    /// Adds a download to the known work.
     #[inline]
-    pub(super) fn add_request(&self, now: Timestamp) {
-        let increment = self.increment() as u64;
+    pub(super) fn book(&self, size: f32, now: Timestamp) {
+        self.store(&self.backlog(now).with(size));
+        self.booked.fetch_add(size as u64, Relaxed);
+        let nanoseconds = (size * get(&self.cost)) as u64;
         let mut current = self.finish_time.load(Relaxed);
         // An exchange fails only if another worker succeeded. After three failures, losing the idle time since
         // `finish_time` costs less than trying again.
         for _ in 0..3 {
-            let later = current.max(now.0).saturating_add(increment);
+            let later = current.max(now.0).saturating_add(nanoseconds);
             match self.finish_time.compare_exchange_weak(current, later, Relaxed, Relaxed) {
                 Ok(_) => return,
                 Err(actual) => current = actual,
             }
         }
-        self.finish_time.fetch_add(increment, Relaxed);
+        self.finish_time.fetch_add(nanoseconds, Relaxed);
     }
 }
 
@@ -354,14 +455,13 @@ mod tests {
     #[test]
     fn concurrent_workers_lose_no_redirect_and_no_work() {
         let load = LoadSlab::default().allocate(0);
-        load.cell().set_cost(RequestCost { service_time: 10.0, increment: 10.0 });
-        load.cell().add_request(Timestamp(1_000));
+        load.cell().book(10.0, Timestamp(1_000));
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..50_000 {
                         load.cell().count_redirect();
-                        load.cell().add_request(Timestamp(1_000));
+                        load.cell().book(10.0, Timestamp(1_000));
                     }
                 });
             }

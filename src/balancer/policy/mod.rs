@@ -6,6 +6,7 @@
 
 mod adaptive;
 mod alias;
+mod backlog;
 mod clock;
 mod digest;
 mod draw;
@@ -26,11 +27,14 @@ use rand::Rng;
 
 pub use clock::{MonotonicClock, Timestamp};
 pub use digest::{digest, identity};
-pub use load::{BackendLoad, LoadSlab};
+pub use load::{BackendLoad, LoadSlab, ReportedLoad};
 pub use retry_avoidance::{RetryAvoidance, RetryLookup, Visited};
 
 /// The largest number of alternates that a pick returns besides the chosen backend.
 pub const MOST_ALTERNATES: usize = 3;
+
+/// The assumed size of a download in bytes, as long as no size is known.
+pub(crate) const DEFAULT_SIZE: f32 = 1e6;
 
 /// The largest number of backends that a request can avoid. Further ones are ignored.
 pub const MOST_AVOIDED: usize = 8;
@@ -79,6 +83,8 @@ pub struct Throughput {
     pub bytes: f64,
     /// Seconds in which the server had at least one request in flight.
     pub busy_seconds: f64,
+    /// Bytes of the downloads that this balancer redirected to the server in the same time.
+    pub booked: f64,
 }
 
 /// The properties of a request that policies use.
@@ -88,6 +94,8 @@ pub struct PickRequest {
     pub path_hash: u64,
     /// The backends to avoid as long as another one is usable.
     pub avoid: Avoid,
+    /// The expected size of the download in bytes; `None` if it is unknown.
+    pub size: Option<f32>,
 }
 
 /// Up to [`MOST_AVOIDED`] backends, each identified by the [`identity`] of its authority.

@@ -17,6 +17,7 @@ use crate::balancer::expectation::Expectation;
 use crate::balancer::health::ProbeOutcome;
 use crate::balancer::metrics::ReportMetrics;
 use crate::http::client::Resolver;
+use crate::http::tls::Trust;
 
 pub(crate) mod prober;
 pub(crate) mod schedule;
@@ -38,6 +39,8 @@ pub(crate) struct ProbePlan {
     pub slots: Semaphore,
     /// Resolves the names of backends.
     pub resolver: Resolver,
+    /// The authorities of the certificates of https backends.
+    pub trust: Trust,
     /// Counters of invalid load reports.
     pub reports: ReportMetrics,
     /// Counts the results that the ranking did not process.

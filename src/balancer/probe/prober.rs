@@ -41,7 +41,11 @@ impl Prober {
     /// server that closes idle connections causes no failed probe.
     #[must_use]
     pub(crate) fn new(backend: &BackendId, plan: &ProbePlan, expectation: Option<Arc<Expectation>>) -> Self {
-        let settings = TransportSettings { connect_timeout: plan.timeout, ..TransportSettings::default() };
+        let settings = TransportSettings {
+            connect_timeout: plan.timeout,
+            trust: plan.trust.clone(),
+            ..TransportSettings::default()
+        };
         let request = Url::parse(&format!("{backend}{}", plan.path)).ok().map(|url| Request {
             connection: ConnectionUse::Single,
             ..Request::get(url).with("User-Agent", concat!("fingerpost/", env!("CARGO_PKG_VERSION")))

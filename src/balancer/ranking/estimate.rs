@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::balancer::health::ProbeOutcome;
-use crate::balancer::policy::{BackendLoad, MonotonicClock, Throughput};
+use crate::balancer::policy::{BackendLoad, MonotonicClock, ReportedLoad, Throughput};
 use crate::load_report::LoadReport;
 
 /// The decay time of response times: after this time, a measurement has 1/e of its weight.
@@ -54,6 +54,7 @@ struct RememberedCapacity {
     busy_seconds: f64,
     requests: f64,
     bytes: f64,
+    booked: f64,
 }
 
 impl RememberedEstimate {
@@ -68,6 +69,8 @@ impl RememberedEstimate {
                 busy_seconds: capacity.busy_seconds,
                 requests: capacity.requests,
                 bytes: capacity.bytes,
+                booked_then: 0,
+                booked: capacity.booked,
             }),
             staleness: StaleReportDetector { moved: redirects, latest: redirects, unnoticed: 0 },
             sharing: SharedAddressDetector::default(),
@@ -87,6 +90,7 @@ impl Estimate {
                 busy_seconds: capacity.busy_seconds,
                 requests: capacity.requests,
                 bytes: capacity.bytes,
+                booked: capacity.booked,
             }),
         }
     }
@@ -115,9 +119,9 @@ impl Estimate {
             None => StaleReportDetector::default(),
         };
         let continuity = match (report, &mut self.capacity) {
-            (Some(report), Some(capacity)) => capacity.observe(report, now),
+            (Some(report), Some(capacity)) => capacity.observe(report, load.booked(), now),
             (Some(report), None) => {
-                self.capacity = Some(Capacity::new(report, now));
+                self.capacity = Some(Capacity::new(report, load.booked(), now));
                 Continuity::Same
             }
             // Without a new report, the last one becomes outdated. The server is treated as one that never sent any.
@@ -128,7 +132,8 @@ impl Estimate {
         };
         self.sharing = self.sharing.after(continuity, now);
         let usable = report.filter(|_| self.are_reports_usable());
-        load.record_probe(usable.map(|report| report.in_flight), *total, clock.timestamp(now));
+        let reported = |LoadReport { in_flight, unsent_bytes, .. }| ReportedLoad { in_flight, unsent_bytes };
+        load.record_probe(usable.map(reported), *total, clock.timestamp(now));
         if self.is_shared() { Continuity::Same } else { continuity }
     }
 
@@ -216,6 +221,9 @@ struct Capacity {
     busy_seconds: f64,
     requests: f64,
     bytes: f64,
+    /// The booked bytes of the backend at `at`.
+    booked_then: u64,
+    booked: f64,
 }
 
 /// Whether a report continues the counts of the previous one.
@@ -229,17 +237,26 @@ pub enum Continuity {
 
 impl Capacity {
     /// Starts with a first report, which only provides the base of the next one.
-    fn new(report: &LoadReport, now: Instant) -> Self {
-        Self { last: *report, at: now, busy_seconds: 0.0, requests: 0.0, bytes: 0.0 }
+    fn new(report: &LoadReport, booked: u64, now: Instant) -> Self {
+        Self {
+            last: *report,
+            at: now,
+            busy_seconds: 0.0,
+            requests: 0.0,
+            bytes: 0.0,
+            booked_then: booked,
+            booked: 0.0,
+        }
     }
 
     /// Adds a report.
     ///
     /// The busy time is limited to the elapsed time, and the counts to plausible rates.
-    fn observe(&mut self, report: &LoadReport, now: Instant) -> Continuity {
+    fn observe(&mut self, report: &LoadReport, booked: u64, now: Instant) -> Continuity {
         let passed = now.saturating_duration_since(self.at);
         let last = std::mem::replace(&mut self.last, *report);
         self.at = now;
+        let newly_booked = booked.saturating_sub(std::mem::replace(&mut self.booked_then, booked));
         if last.boot != report.boot || report.completed < last.completed || report.busy < last.busy {
             return Continuity::Restarted;
         }
@@ -247,6 +264,7 @@ impl Capacity {
         self.busy_seconds *= kept;
         self.requests *= kept;
         self.bytes *= kept;
+        self.booked = self.booked * kept + newly_booked as f64;
         if let (Some(before), Some(after)) = (last.busy, report.busy) {
             let seconds = after.saturating_sub(before).min(passed).as_secs_f64();
             self.requests += self.plausible(grown(last.completed, report.completed), self.requests, seconds);
@@ -269,7 +287,8 @@ impl Capacity {
 
     /// The measured throughput.
     fn throughput(&self) -> Throughput {
-        Throughput { requests: self.requests, bytes: self.bytes, busy_seconds: self.busy_seconds }
+        let Self { requests, bytes, busy_seconds, booked, .. } = *self;
+        Throughput { requests, bytes, busy_seconds, booked }
     }
 }
 

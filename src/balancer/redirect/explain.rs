@@ -78,8 +78,11 @@ impl BalancerState {
         let now = Instant::now();
         let mut random = SmallRng::from_rng(&mut rand::rng());
         let table = self.copied_table(now, &mut random);
-        let wanted = RedirectRequest { target: &target, is_head: false, avoid: Avoid::default(), client };
-        let choice = self.answers.choose(&table, &wanted, self.answers.clock.timestamp(now), &mut random);
+        let wanted =
+            RedirectRequest { target: &target, is_head: false, range: None, avoid: Avoid::default(), client };
+        let timestamp = self.answers.clock.timestamp(now);
+        let size = self.sizes.as_ref().and_then(|sizes| sizes.known(target.path(), timestamp));
+        let choice = self.answers.choose(&table, &wanted, size, timestamp, &mut random);
         let failed = choice.as_ref().and_then(Choice::failed);
         let address = |index: &u32| {
             table.entries.get(*index as usize).map(|entry| entry.member.backend.id().to_string())

@@ -7,19 +7,19 @@
 //! the order of the header lines.
 
 use std::mem::MaybeUninit;
-use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, BytesMut};
 use tokio::time::Instant;
 
-use super::answer;
 use super::client::Client;
 use super::location::Target;
+use super::range::requested_bytes;
 use super::service::{RedirectRequest, RedirectService};
+use super::{acme, answer};
 use crate::balancer::policy::{Avoid, Timestamp};
 use crate::http::host::is_host;
-use crate::http::transport::{FastAnswer, FastPath, Offer};
+use crate::http::transport::{FastAnswer, FastPath, Offer, Peer};
 
 /// The largest number of header lines of a plain request.
 const MOST_HEADERS: usize = 32;
@@ -68,7 +68,7 @@ struct Tail {
 }
 
 impl FastPath for RedirectService {
-    fn answer(&self, head: &[u8], peer: Option<IpAddr>, answer: &mut FastAnswer) -> Offer {
+    fn answer(&self, head: &[u8], peer: Peer, answer: &mut FastAnswer) -> Offer {
         // Only the other path logs.
         if self.shared.access_log.is_some() {
             return Offer::Declined;
@@ -77,11 +77,20 @@ impl FastPath for RedirectService {
         let Some(request) = plain_request(head, &mut headers) else { return Offer::Declined };
         let Ok(target) = Target::parse(request.target.as_bytes()) else { return Offer::Declined };
         let plan = &self.shared.answers;
+        if plan.serves_challenges && request.target.starts_with(acme::FOLDER) {
+            return Offer::Declined;
+        }
         let table = self.table.borrow();
         let now = plan.clock.timestamp(Instant::now());
         let lines = request.headers.iter().map(|header| (header.name, header.value));
-        let client = Client::new(peer, false, &plan.trusted_proxies, lines);
-        let wanted = RedirectRequest { target: &target, is_head: false, avoid: Avoid::default(), client };
+        let client = Client::new(peer.address, peer.is_tls, &plan.trusted_proxies, lines);
+        let wanted = RedirectRequest {
+            target: &target,
+            is_head: false,
+            range: request.range,
+            avoid: Avoid::default(),
+            client,
+        };
         let Some(choice) = self.choose(&table, &wanted, now) else {
             return Offer::Declined;
         };
@@ -123,6 +132,8 @@ struct FastPathRequest<'a, 'b> {
     headers: &'b [httparse::Header<'a>],
     /// Whether it has `Connection: close`.
     closes: bool,
+    /// The largest number of requested bytes; `None` without a range.
+    range: Option<u64>,
 }
 
 /// Parses this head; `None` if the request is not a plain one.
@@ -135,7 +146,7 @@ fn plain_request<'a, 'b>(
     if !parsed.is_complete() || request.method != Some("GET") || request.version != Some(1) {
         return None;
     }
-    let (mut hosts, mut closes) = (0, false);
+    let (mut hosts, mut closes, mut range) = (0, false, None);
     for header in request.headers.iter() {
         if header.name.eq_ignore_ascii_case("host") {
             hosts += 1;
@@ -149,6 +160,8 @@ fn plain_request<'a, 'b>(
                 return None;
             }
             closes |= asks_to_close;
+        } else if header.name.eq_ignore_ascii_case("range") {
+            range = requested_bytes(header.value);
         } else if DECISIVE.iter().any(|name| header.name.eq_ignore_ascii_case(name)) {
             return None;
         }
@@ -159,7 +172,7 @@ fn plain_request<'a, 'b>(
             && path.starts_with('/')
             && path.bytes().all(|byte| REGULAR.get(usize::from(byte)) == Some(&true))
     })?;
-    Some(FastPathRequest { target, headers: request.headers, closes })
+    Some(FastPathRequest { target, headers: request.headers, closes, range })
 }
 
 impl Tail {

@@ -15,10 +15,12 @@ use crate::balancer::orders::store::Orders;
 use crate::balancer::policy::PolicyName;
 use crate::balancer::ranking::publisher::{TablePublisher, TableUpdate};
 use crate::balancer::ranking::table::RoutingTable;
+use crate::balancer::sizes::Sizes;
 use crate::balancer::state_folder::StateFolder;
 use crate::http::access_log::AccessLog;
 use crate::supervision::Supervisor;
 
+pub(crate) mod acme;
 pub(crate) mod answer;
 pub(crate) mod avoid;
 pub(crate) mod client;
@@ -27,6 +29,7 @@ pub(crate) mod fast_path;
 pub(crate) mod location;
 pub(crate) mod mount;
 pub(crate) mod path_samples;
+mod range;
 pub(crate) mod service;
 
 use path_samples::PathSamples;
@@ -42,6 +45,8 @@ pub(in crate::balancer) struct BalancerState {
     pub(in crate::balancer) orders: Arc<Orders>,
     pub(in crate::balancer) state: Option<Arc<StateFolder>>,
     pub(in crate::balancer) access_log: Option<AccessLog>,
+    /// The sizes of files; `None` if they are not looked up.
+    pub(in crate::balancer) sizes: Option<Sizes>,
     pub(in crate::balancer) supervisor: Supervisor,
     pub(in crate::balancer) metrics: Arc<BalancerMetrics>,
     pub(in crate::balancer) path_samples: PathSamples,

@@ -5,11 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix_service::{Service, ServiceFactory};
-use actix_web::HttpResponse;
 use actix_web::dev::{AppService, HttpServiceFactory, ResourceDef, ServiceRequest, ServiceResponse};
+use actix_web::{HttpMessage as _, HttpResponse};
 
 use super::BalancerState;
 use super::service::{Mount, RedirectService};
+use crate::http::transport::OverTls;
 
 /// Answers requests with redirects in an actix-web application; created by
 /// [`Balancer::redirects`](crate::balancer::Balancer::redirects).
@@ -125,9 +126,8 @@ impl Service<ServiceRequest> for RedirectWorker {
     actix_service::always_ready!();
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        let answer = HttpResponse::from(
-            self.0.answer(request.head(), request.app_config().secure()).map_into_boxed_body(),
-        );
+        let is_https = request.app_config().secure() || request.extensions().contains::<OverTls>();
+        let answer = HttpResponse::from(self.0.answer(request.head(), is_https).map_into_boxed_body());
         ready(Ok(request.into_response(answer)))
     }
 }

@@ -22,6 +22,7 @@ use super::client::{Client, TrustedProxies};
 use super::fast_path::ResponseScratch;
 use super::location::Target;
 use super::path_samples::PathSampler;
+use super::range::requested_bytes;
 use super::{BalancerState, CurrentTable, RedirectHandler};
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::fleet::Eligibility;
@@ -57,6 +58,8 @@ pub(crate) struct AnswerPlan {
     pub memory: Option<Arc<RetryAvoidance>>,
     /// The target of a client that requests the same file again.
     pub retry_routing: RetryRouting,
+    /// Whether challenges of certificate authorities are served instead of redirected.
+    pub serves_challenges: bool,
     /// The clock of the policies.
     pub clock: MonotonicClock,
 }
@@ -110,8 +113,21 @@ pub(crate) struct RedirectService {
 pub(super) struct RedirectRequest<'a> {
     pub(super) target: &'a Target<'a>,
     pub(super) is_head: bool,
+    /// The largest number of requested bytes; `None` without a range.
+    pub(super) range: Option<u64>,
     pub(super) avoid: Avoid,
     pub(super) client: Client,
+}
+
+impl RedirectRequest<'_> {
+    /// The expected bytes of the answer for a file of this size; `None` if they are unknown.
+    fn answer_size(&self, size: Option<f32>) -> Option<f32> {
+        match self.range {
+            _ if self.is_head => Some(0.0),
+            Some(bytes) => Some(size.map_or(bytes as f32, |size| size.min(bytes as f32))),
+            None => size,
+        }
+    }
 }
 
 /// A chosen backend.
@@ -226,6 +242,7 @@ impl RedirectService {
         let wanted = RedirectRequest {
             target: &target,
             is_head: request.method == Method::HEAD,
+            range: request.headers().get(header::RANGE).and_then(|range| requested_bytes(range.as_bytes())),
             avoid: avoid::avoided(request.headers()),
             client,
         };
@@ -254,7 +271,10 @@ impl RedirectService {
         now: Timestamp,
     ) -> Option<Choice<'a>> {
         let plan = &self.shared.answers;
-        let choice = plan.choose(table, wanted, now, &mut *self.random.borrow_mut())?;
+        let path = wanted.target.path();
+        let size = self.shared.sizes.as_ref();
+        let size = size.and_then(|sizes| sizes.expect(path, policy::digest(path), now));
+        let choice = plan.choose(table, wanted, size, now, &mut *self.random.borrow_mut())?;
         if let (Some(memory), Some(visit)) = (&plan.memory, &choice.visit) {
             memory.record(visit, choice.visited);
         }
@@ -277,17 +297,19 @@ impl RedirectService {
 }
 
 impl AnswerPlan {
-    /// Chooses a backend and counts the redirect in its load; `None` if no backend is usable. The caller records the choice
-    /// in the memory of recent redirects.
+    /// Chooses a backend and books the download in its load; `None` if no backend is usable. `size` is the size of the file, if
+    /// it is known. The caller records the choice in the memory of recent redirects.
     pub(super) fn choose<'a>(
         &self,
         table: &'a RoutingTable,
         wanted: &RedirectRequest<'_>,
+        size: Option<f32>,
         now: Timestamp,
         random: &mut dyn Rng,
     ) -> Option<Choice<'a>> {
-        let RedirectRequest { target, is_head, avoid, client } = *wanted;
-        let mut request = policy::PickRequest { path_hash: policy::digest(target.path()), avoid };
+        let RedirectRequest { target, is_head, avoid, client, .. } = *wanted;
+        let size = wanted.answer_size(size);
+        let mut request = policy::PickRequest { path_hash: policy::digest(target.path()), avoid, size };
         let visit = self.visit(client.address, request.path_hash, is_head, now);
         let failed = visit.and_then(|visit| visit.avoid);
         let mut reason = ChoiceReason::Policy;
@@ -305,7 +327,7 @@ impl AnswerPlan {
             && !matches!(entry.eligibility, Eligibility::Out | Eligibility::Withdrawn)
             && !request.avoid.contains(same.identity)
         {
-            entry.member.load.record_redirect(now);
+            entry.member.load.record_redirect(size.unwrap_or(policy::DEFAULT_SIZE), now);
             picks = Picks::with(same.index, alternates);
             reason = ChoiceReason::AfterHead;
         }

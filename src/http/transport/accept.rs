@@ -19,10 +19,11 @@ use super::Phase;
 use super::admission::Admission;
 use super::connection::{Connection, Next};
 use super::stream::Stream;
+use super::tls::TlsStream;
 use super::worker::Worker;
 use crate::http::listener::{self, Listener};
 
-/// Connections accepted before the others of the thread get their turn.
+/// The number of connections accepted before other tasks of the thread are scheduled.
 const BATCH: usize = 32;
 
 /// The pause after the system had no descriptor or memory for a connection.
@@ -47,12 +48,12 @@ where
     let mut is_short = false;
     loop {
         let mut ready = tokio::select! {
-            // A server whose handle is gone can still be cut.
+            // If the stop handle is gone, the server continues until its thread is stopped.
             Ok(_) = &mut stopping => break,
             ready = registered.readable() => ready?,
         };
         for _ in 0..BATCH {
-            match accept_one(listener) {
+            match accept_one(listener, &worker) {
                 Ok((stream, peer)) => {
                     is_short = false;
                     receive(stream, peer, &worker, &service);
@@ -74,31 +75,34 @@ where
         }
         yield_now().await;
     }
-    while let Ok((stream, peer)) = accept_one(listener) {
+    while let Ok((stream, peer)) = accept_one(listener, &worker) {
         receive(stream, peer, &worker, &service);
     }
     Ok(())
 }
 
 /// Takes the next connection that the kernel has ready.
-fn accept_one(listener: &Listener) -> io::Result<(Stream, Option<SocketAddr>)> {
+fn accept_one(listener: &Listener, worker: &Worker) -> io::Result<(Stream, Option<SocketAddr>)> {
     let (socket, address) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let peer = address.and_then(|address| SocketAddr::try_from(address).ok());
     Ok(match listener {
-        Listener::Tcp(_) => {
-            let peer = address.and_then(|address| SocketAddr::try_from(address).ok());
-            (std::net::TcpStream::from(socket).into(), peer)
+        Listener::Tcp(_) => (std::net::TcpStream::from(socket).into(), peer),
+        Listener::Tls(_, config) => {
+            let socket = std::net::TcpStream::from(socket).into();
+            let tls = TlsStream::new(socket, Arc::clone(config), Arc::clone(&worker.connections));
+            (Stream::Tls(Box::new(tls)), peer)
         }
         Listener::Unix(_) => (std::os::unix::net::UnixStream::from(socket).into(), None),
     })
 }
 
-/// Whether a connection that is gone already, and not a lack on this side, made accepting fail.
+/// Whether accepting failed because the connection has already ended, and not because of a shortage on this machine.
 fn is_of_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-/// Takes a connection in: answers at once if that is possible, before the event loop knows the socket.
+/// Serves a new connection. If its request has arrived, it is answered before the event loop knows the socket.
 fn receive<S, B>(stream: Stream, peer: Option<SocketAddr>, worker: &Rc<Worker>, service: &Rc<S>)
 where
     S: Service<Request> + 'static,

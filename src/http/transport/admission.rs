@@ -1,4 +1,4 @@
-//! How many connections a server has, in all and from one address, and which are one too many.
+//! Counts the connections of a server in total and for each address, and refuses those beyond the limits.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -7,47 +7,53 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Counters over addresses in each row. Two rows of them take 128 KiB, whatever the number of addresses.
+/// Counters in each row of the sketch. Both rows take 128 KiB for any number of addresses.
 const SLOTS: usize = 1 << 14;
 
-/// Refused connections that get their page at a time, beside those that are served; more are closed at once. Each has up to
-/// a second to ask, and one to take the page.
+/// The number of refused connections that may receive the 503 page at the same time; others are closed at once. Each has a
+/// second to send its request, and a second to receive the page.
 pub const REFUSED_AT_ONCE: usize = 256;
 
-/// The connections of one server over all its workers, and what became of them. Counters only grow.
+/// The connections of one server over all its workers, and counters of their outcomes, which only grow.
 #[derive(Debug)]
 pub struct Connections {
     limit: usize,
     address_limit: u32,
     live: AtomicUsize,
-    /// Connections that are being refused. They take no place from anybody.
+    /// Connections that are being refused. They do not count against the limits.
     refusing: AtomicUsize,
     lingering: AtomicUsize,
     /// Workers that still accept connections on a listener.
     accepting: AtomicUsize,
     emptied: Notify,
     rows: [Row; 2],
-    /// Connections accepted, those refused included.
+    /// Accepted connections, including refused ones.
     pub accepted: AtomicU64,
-    /// Connections refused because there were too many. They get the 503 page, unless very many come.
+    /// Connections refused beyond a limit. They get the 503 page, unless too many are being refused at the same time.
     pub refused: AtomicU64,
-    /// Request heads that did not arrive in time.
+    /// Request heads that exceeded the time limit.
     pub late_heads: AtomicU64,
-    /// Requests refused before they reached a handler: malformed, too large, another version.
+    /// Requests refused before they reached a handler: malformed, too large, or of an unsupported version.
     pub bad_heads: AtomicU64,
-    /// Connections cut because the reader took too little.
+    /// TLS handshakes that were completed, and those of them that resumed an earlier session.
+    pub handshakes: AtomicU64,
+    /// See [`Connections::handshakes`].
+    pub handshakes_resumed: AtomicU64,
+    /// TLS handshakes that were started and not completed.
+    pub handshakes_failed: AtomicU64,
+    /// Connections closed because the client read too slowly.
     pub stalled: AtomicU64,
     /// Bytes written to connections that have ended, heads included.
     pub sent: AtomicU64,
     /// Attempts to accept a connection that failed for lack of descriptors or memory.
     pub not_accepted: AtomicU64,
-    /// Workers that ended without being asked to, and were replaced.
+    /// Workers that ended unexpectedly and were replaced.
     pub workers_replaced: AtomicU64,
 }
 
-/// One row of a count-min sketch (Cormode and Muthukrishnan, 2005): an address counts in the slot it hashes
-/// to, and so does any that collides with it. The least count of its slots is never too low, and too high
-/// only where it collides in every row. The hashes are seeded, so nobody can choose to collide.
+/// One row of a count-min sketch (Cormode and Muthukrishnan, 2005): an address counts in the slot of its hash, together with
+/// the addresses that collide with it. The smallest count over the rows is never too low. It is too high only if the address
+/// collides in every row. The hashes are seeded, so a client cannot choose an address that collides with another one.
 #[derive(Debug)]
 struct Row {
     hash: RandomState,
@@ -64,7 +70,8 @@ impl Row {
     }
 }
 
-/// Whom a connection is counted for: an IPv4 address, or the /64 network that one IPv6 customer has.
+/// The unit for which connections are counted: an IPv4 address, or the /64 network of an IPv6 address, because one customer
+/// usually has a whole /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Origin(u64);
 
@@ -78,7 +85,7 @@ impl From<IpAddr> for Origin {
 }
 
 impl Connections {
-    /// No connections yet; `limit` in all, `address_limit` from one address.
+    /// Allows `limit` connections in total and `address_limit` connections of one address.
     pub(super) fn new(limit: usize, address_limit: u32) -> Self {
         Self {
             limit,
@@ -93,6 +100,9 @@ impl Connections {
             refused: AtomicU64::new(0),
             late_heads: AtomicU64::new(0),
             bad_heads: AtomicU64::new(0),
+            handshakes: AtomicU64::new(0),
+            handshakes_resumed: AtomicU64::new(0),
+            handshakes_failed: AtomicU64::new(0),
             stalled: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             not_accepted: AtomicU64::new(0),
@@ -100,13 +110,13 @@ impl Connections {
         }
     }
 
-    /// Connections that are served.
+    /// The number of connections that are being served.
     #[must_use]
     pub fn live(&self) -> usize {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// Connections that are closed already, but for the end of their last answer, which is on its way.
+    /// The number of connections that are closed except for the last bytes of their last answer.
     #[must_use]
     pub fn lingering(&self) -> usize {
         self.lingering.load(Ordering::Relaxed)
@@ -118,7 +128,7 @@ impl Connections {
         Lingering(Arc::clone(self))
     }
 
-    /// Counts a connection until the returned place is dropped, and says whether it may be served.
+    /// Counts a connection until the returned place is dropped, and decides whether it is served.
     pub(super) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> (Place, Admission) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
         let origin = address.map(Origin::from);
@@ -130,7 +140,7 @@ impl Connections {
         {
             (Kind::Served(origin), Admission::Granted)
         } else {
-            // Whoever is refused is not counted against those who come after.
+            // A refused connection does not count against later connections.
             self.leave(origin);
             self.refused.fetch_add(1, Ordering::Relaxed);
             let refusing = self.refusing.fetch_add(1, Ordering::Relaxed);
@@ -167,18 +177,18 @@ impl Connections {
     }
 }
 
-/// Whether a connection may be served.
+/// The decision about a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// It is.
+    /// The connection is served.
     Granted,
-    /// It gets a page that says why not.
+    /// The connection gets the 503 page.
     TooMany,
-    /// Not even that.
+    /// The connection is closed without an answer.
     FarTooMany,
 }
 
-/// A connection whose last answer is on its way.
+/// A closed connection whose last bytes are still being sent.
 #[derive(Debug)]
 pub(super) struct Lingering(Arc<Connections>);
 
@@ -278,7 +288,7 @@ mod tests {
         assert_eq!(other.1, Admission::Granted);
         assert_eq!(connections.enter(None).1, Admission::FarTooMany);
         drop((served, other));
-        // Its own places are free again as soon as it has left them.
+        // The places of the address are free again after its connections have ended.
         assert_eq!(connections.enter(greedy).1, Admission::Granted);
         drop(refused);
     }

@@ -14,14 +14,14 @@ use tokio::io::ReadBuf;
 
 use super::admission::Place;
 use super::deadlines::Slot;
-use super::fast_path::{FastAnswer, Offer};
+use super::fast_path::{FastAnswer, Offer, Peer};
 use super::head::{HeadScan, Scan, is_malformed};
 use super::response::{AnswerEnd, Completion};
 use super::sending::Sending;
 use super::stream::Stream;
 use super::worker::Worker;
 
-/// Requests answered by the fast path before other connections get their turn.
+/// The number of requests of one connection that the fast path answers before other connections are scheduled.
 const ANSWERS_IN_TURN: usize = 16;
 
 /// An accepted connection. It owns no buffer while it waits for a request.
@@ -30,7 +30,7 @@ pub(super) struct Connection {
     pub(super) stream: Stream,
     pub(super) worker: Rc<Worker>,
     pub(super) peer: Option<SocketAddr>,
-    /// Bytes that no request was made of yet, if there are any.
+    /// Received bytes that are not part of a request yet, if any.
     unread: Option<Box<Unread>>,
     answers: u32,
     wait: Wait,
@@ -48,7 +48,7 @@ struct Unread {
     scan: HeadScan,
 }
 
-/// Figures and permits that are settled when a connection is gone.
+/// Counters and permits that are updated when the connection ends.
 #[derive(Debug)]
 pub(super) struct Tally {
     /// Bytes sent so far, heads included.
@@ -62,7 +62,7 @@ pub(super) struct Tally {
 /// The event that a connection has a deadline for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
-    /// Nothing.
+    /// No event.
     No,
     /// The first byte of a request.
     Request,
@@ -116,7 +116,7 @@ impl Connection {
         }
     }
 
-    /// Hands the socket to the event loop of this thread.
+    /// Registers the socket with the event loop of this thread.
     pub(super) fn register(self) -> io::Result<Self> {
         Ok(Self { stream: self.stream.register()?, ..self })
     }
@@ -145,10 +145,14 @@ impl Connection {
             match after {
                 Ok(After::Open) => {}
                 Ok(After::Close { lingers }) => {
+                    let is_tls = self.stream.is_tls();
                     if lingers || std::future::poll_fn(|cx| Poll::Ready(self.is_at_risk(cx))).await {
                         let lingering = self.worker.connections.linger();
                         Box::pin(self.linger()).await;
                         drop(lingering);
+                    } else if is_tls {
+                        // The alert lets the client distinguish this end from one that an attacker caused.
+                        let _ = std::future::poll_fn(|cx| self.stream.poll_shutdown(cx)).await;
                     }
                     return;
                 }
@@ -161,12 +165,12 @@ impl Connection {
         }
     }
 
-    /// Bytes that were read and that no request was made of.
+    /// Received bytes that are not part of a request yet.
     pub(super) fn unread(&self) -> &[u8] {
         self.unread.as_ref().map_or(&[], |unread| &unread.bytes)
     }
 
-    /// Reads heads, and answers those that the fast path takes, until something is left to do.
+    /// Reads heads and answers plain requests with the fast path, until another step is necessary.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
         let mut unread = self.unread.take().map_or_else(Unread::default, |unread| *unread);
         let next = self.poll_heads(cx, &mut unread);
@@ -178,6 +182,7 @@ impl Connection {
 
     fn poll_heads(&mut self, cx: &mut Context<'_>, unread: &mut Unread) -> Poll<io::Result<Next>> {
         let worker = Rc::clone(&self.worker);
+        let address = self.peer.map(|peer| peer.ip());
         let mut scratch = worker.scratch.borrow_mut();
         for _ in 0..ANSWERS_IN_TURN {
             let mut read = ReadBuf::new(&mut scratch);
@@ -189,15 +194,19 @@ impl Connection {
                 result?;
                 if read.filled().is_empty() {
                     self.is_ended = true;
-                    // Half a head and an end is malformed; an end between two requests is not.
+                    // An end within a head makes the request malformed; an end between two requests is normal.
                     let next = if is_partial { Next::Refuse(StatusCode::BAD_REQUEST) } else { Next::Close };
                     return Poll::Ready(Ok(next));
+                }
+                if self.stream.is_plain_at_tls_port() {
+                    unread.bytes.extend_from_slice(read.filled());
+                    return Poll::Ready(Ok(Next::Refuse(StatusCode::BAD_REQUEST)));
                 }
                 if is_partial {
                     unread.bytes.extend_from_slice(read.filled());
                 }
             }
-            // A head that arrives in one piece, as nearly all do, is not copied.
+            // Nearly every head arrives in one piece, and is not copied then.
             let bytes = if unread.bytes.is_empty() { read.filled() } else { &unread.bytes };
             let unseen = bytes.get(unread.scanned..).unwrap_or_default();
             let end = match unread.scan.feed(unseen, worker.limits.head) {
@@ -218,7 +227,8 @@ impl Connection {
             };
             let head = bytes.get(..end).unwrap_or(bytes);
             let mut answer = worker.fast_answer.borrow_mut();
-            let declined = match offer(&worker, head, self.peer, &mut answer) {
+            let peer = Peer { address, is_tls: self.stream.is_tls() };
+            let declined = match offer(&worker, head, peer, &mut answer) {
                 Offer::Declined => Some(Box::from(head)),
                 Offer::Answered => None,
             };
@@ -241,12 +251,13 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Takes bytes that are not to become a request.
+    /// Keeps bytes that will not become a request.
     pub(super) fn keep_unread(&mut self, bytes: &[u8]) {
         self.unread = Some(Box::new(Unread { bytes: bytes.into(), ..Unread::default() }));
     }
 
-    /// Sends an answer of the fast path, as far as the kernel takes it. Gives the next step unless that is the next request.
+    /// Sends the part of an answer of the fast path that the kernel accepts at once. Returns the next step, `None` if it is the
+    /// next request.
     fn send_at_once(&mut self, cx: &mut Context<'_>, answer: &mut FastAnswer) -> Option<Next> {
         if answer.direct.is_some() {
             return Some(Next::Rest { answer: Box::new(std::mem::take(answer)), written: 0 });
@@ -254,7 +265,7 @@ impl Connection {
         let body = answer.body.as_deref().unwrap_or_default();
         let length = answer.bytes.len() + body.len();
         match self.stream.poll_write(cx, &answer.bytes, body) {
-            Poll::Ready(Ok(written)) if written == length => {
+            Poll::Ready(Ok(written)) if written == length && self.stream.poll_flush(cx).is_ready() => {
                 self.tally.sent += length as u64;
                 self.answers = self.answers.wrapping_add(1);
                 if let Some(on_end) = answer.on_end.take() {
@@ -263,7 +274,7 @@ impl Connection {
                 }
                 answer.closes.then_some(Next::Close)
             }
-            // An error shows again when the rest is sent.
+            // An error occurs again when the rest is sent.
             other => {
                 let written = if let Poll::Ready(Ok(written)) = other { written } else { 0 };
                 Some(Next::Rest { answer: Box::new(std::mem::take(answer)), written })
@@ -288,7 +299,7 @@ impl Connection {
         Ok(if closes { After::Close { lingers: false } } else { After::Open })
     }
 
-    /// From now on the connection does not wait for a request.
+    /// Records that the connection no longer waits for a request.
     pub(super) fn begin_answer(&mut self) {
         self.answers = self.answers.wrapping_add(1);
         self.wait = Wait::No;
@@ -297,7 +308,7 @@ impl Connection {
         }
     }
 
-    /// There is nothing to read: waits for the next bytes, unless they come too late or are not wanted any more.
+    /// Waits for the next bytes, unless their deadline has passed or the server is stopping.
     fn poll_wait(&mut self, cx: &mut Context<'_>, is_partial: bool) -> Poll<io::Result<Next>> {
         if self.stream.is_new() {
             return Poll::Pending;
@@ -318,7 +329,7 @@ impl Connection {
             let next = if is_late { Next::Refuse(StatusCode::REQUEST_TIMEOUT) } else { Next::Close };
             return Poll::Ready(Ok(next));
         }
-        // A connection that has not asked for anything yet may be a probe that is to see the drain.
+        // A connection without a request so far may be a probe, which must learn of the drain.
         let is_unwanted =
             self.worker.is_stopping.get() || (self.worker.is_draining.get() && self.answers > 0);
         if wait == Wait::Request && is_unwanted { Poll::Ready(Ok(Next::Close)) } else { Poll::Pending }
@@ -334,12 +345,12 @@ impl Drop for Tally {
     }
 }
 
-/// Offers a whole head to the fast path, which knows of no drain and no limited rate.
-fn offer(worker: &Worker, head: &[u8], peer: Option<SocketAddr>, answer: &mut FastAnswer) -> Offer {
+/// Offers a complete head to the fast path, unless the server drains or has a rate limit: the fast path supports neither.
+fn offer(worker: &Worker, head: &[u8], peer: Peer, answer: &mut FastAnswer) -> Offer {
     match &worker.fast_path {
         Some(fast_path) if !worker.is_draining.get() && worker.pace.is_none() => {
             answer.clear();
-            fast_path.answer(head, peer.map(|peer| peer.ip()), answer)
+            fast_path.answer(head, peer, answer)
         }
         _ => Offer::Declined,
     }

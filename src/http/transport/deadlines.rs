@@ -1,5 +1,5 @@
 //! Coarse deadlines of connections that wait for a request: one sweep for each worker instead of a timer for each
-//! connection. Pure but for the wakers.
+//! connection. Pure except for the wakers.
 
 use std::task::Waker;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 /// The longest and the shortest time between two sweeps.
 const SWEEPS: std::ops::RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_secs(5);
 
-/// Sweeps within the shortest limit. A deadline is missed by at most the time between two of them.
+/// The number of sweeps within the shortest limit. A connection is woken late by at most the time between two sweeps.
 const SWEEPS_PER_LIMIT: u32 = 4;
 
 /// The waiting connections of one worker.
@@ -15,7 +15,7 @@ const SWEEPS_PER_LIMIT: u32 = 4;
 pub(super) struct Deadlines {
     /// The time between two sweeps.
     period: Duration,
-    /// Sweeps so far.
+    /// The number of sweeps so far.
     now: u64,
     entries: Vec<Entry>,
     free: Vec<Slot>,
@@ -28,14 +28,14 @@ struct Entry {
     due: u64,
 }
 
-/// The number of a connection's entry.
+/// The number of the entry of a connection.
 pub(super) type Slot = u32;
 
-/// The deadline of a connection that waits for nothing here.
+/// The deadline of a connection without a deadline.
 const NEVER: u64 = u64::MAX;
 
 impl Deadlines {
-    /// No connections yet, whose shortest limit is this.
+    /// Without connections. `shortest` is the shortest limit that any connection will have.
     pub(super) fn new(shortest: Duration) -> Self {
         let period = (shortest / SWEEPS_PER_LIMIT).clamp(*SWEEPS.start(), *SWEEPS.end());
         Self { period, now: 0, entries: Vec::new(), free: Vec::new() }
@@ -66,7 +66,7 @@ impl Deadlines {
         }
     }
 
-    /// Sets the deadline of a connection: not before `limit` has passed from now on.
+    /// Sets the deadline of a connection to the first sweep after `limit` has passed.
     pub(super) fn set(&mut self, slot: Slot, limit: Duration) {
         let sweeps = limit.as_nanos().div_ceil(self.period.as_nanos()) as u64;
         if let Some(entry) = self.entries.get_mut(slot as usize) {
@@ -75,7 +75,7 @@ impl Deadlines {
         }
     }
 
-    /// Takes the deadline away.
+    /// Removes the deadline.
     pub(super) fn clear(&mut self, slot: Slot) {
         if let Some(entry) = self.entries.get_mut(slot as usize) {
             entry.due = NEVER;
@@ -87,7 +87,7 @@ impl Deadlines {
         self.entries.get(slot as usize).is_some_and(|entry| entry.due <= self.now)
     }
 
-    /// A period has passed: wakes the connections whose deadline has.
+    /// Performs one sweep: wakes the connections whose deadline has passed.
     pub(super) fn sweep(&mut self) {
         self.now += 1;
         for entry in self.entries.iter().filter(|entry| entry.due <= self.now) {

@@ -1,7 +1,6 @@
 //! Runs a whole connection in memory and in virtual time, for the tests and the fuzzer.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::connection::Connection;
 use super::stream::Stream;
 use super::worker::{Shared, Worker};
-use super::{Connections, FastAnswer, FastPath, Limits, Offer, Pages};
+use super::{Connections, FastAnswer, FastPath, Limits, Offer, Pages, Peer};
 
 /// The head that the fast path of the driven server answers.
 pub const FAST: &[u8] = b"GET /fast HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -26,7 +25,7 @@ pub const FAST: &[u8] = b"GET /fast HTTP/1.1\r\nHost: x\r\n\r\n";
 /// The behaviour of the other end of a driven connection.
 #[derive(Debug, Clone)]
 pub struct Script<'a> {
-    /// Sent in this order, each by itself.
+    /// The pieces to send, each in a separate write.
     pub pieces: Vec<&'a [u8]>,
     /// Whether the sending side is closed after the last piece.
     pub closes: bool,
@@ -37,9 +36,9 @@ pub struct Script<'a> {
 /// The result of a driven connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// The bytes that it sent and that were read.
+    /// The bytes that the other end read.
     pub sent: Vec<u8>,
-    /// The virtual time until it ended; none if it did not end within an hour.
+    /// The virtual time until the end; `None` if the connection did not end within an hour.
     pub ended_after: Option<Duration>,
 }
 
@@ -123,7 +122,7 @@ async fn answer(request: Request) -> Result<Response<BoxBody>, Infallible> {
 struct Fast;
 
 impl FastPath for Fast {
-    fn answer(&self, head: &[u8], _: Option<IpAddr>, answer: &mut FastAnswer) -> Offer {
+    fn answer(&self, head: &[u8], _: Peer, answer: &mut FastAnswer) -> Offer {
         if head != FAST {
             return Offer::Declined;
         }

@@ -19,17 +19,17 @@ use super::sending::Sending;
 use super::stall;
 use crate::http::pages::Pages;
 
-/// A close with unread input makes the kernel reset the connection, and the client may lose bytes that it has not taken yet.
-/// So input is read and dropped for this long,
+/// If a socket is closed with unread input, the kernel resets the connection, and the client may lose bytes that it has not
+/// received yet. Therefore input is read and dropped for this time,
 const LINGER: Duration = Duration::from_secs(1);
-/// and up to this many bytes. Both start again while the client keeps taking bytes that the kernel still holds.
+/// and up to this number of bytes. Both limits start again while the client still receives bytes from the kernel.
 const LINGER_BYTES: usize = 256 << 10;
 
-/// Bytes that leave at once and wait for nothing of their own (RFC 6928): a reset that the kernel sends on a close with
-/// unread input follows them. Of a longer answer, a part may still be in the kernel, which the reset discards.
+/// The initial congestion window (RFC 6928): an answer up to this size leaves the kernel at once, so a later reset cannot discard
+/// it. A part of a longer answer may still be in the kernel, and a reset would discard it.
 const AT_ONCE: u64 = 14 << 10;
 
-/// Bytes that are looked at of a request that is refused whatever it contains.
+/// The number of bytes that are read of a request that is refused in any case.
 const GLANCE: usize = 1024;
 
 /// A request that is about to be refused, or the part of it that has arrived.
@@ -49,18 +49,18 @@ impl Refused {
 }
 
 impl Connection {
-    /// Answers a connection that is one too many with the page of 503.
+    /// Answers a connection beyond a limit with the 503 page.
     pub(super) async fn turn_away(mut self) {
         let mut space = [0; GLANCE];
         let mut read = ReadBuf::new(&mut space);
-        // Only to know a HEAD request, whose answer has no body, and for the log.
+        // The request decides whether the answer has a body (HEAD), and appears in the log.
         let first = std::future::poll_fn(|cx| self.stream.poll_read(cx, &mut read));
         if let Ok(Err(_)) = timeout(LINGER, first).await {
             return;
         }
         self.keep_unread(read.filled());
         let ending = self.refuse(StatusCode::SERVICE_UNAVAILABLE);
-        // A client that does not take the page would keep the place of the next one.
+        // A client that does not read the page would use a place that the next client needs.
         let _ = timeout(LINGER, ending).await;
     }
 
@@ -96,8 +96,8 @@ impl Connection {
         Ok(After::Closed)
     }
 
-    /// Whether bytes that were sent could be lost if the socket were closed now. A connection that sent little and has
-    /// nothing to read costs no look at the kernel.
+    /// Whether sent bytes could be lost if the socket were closed now. After a short answer without unread input, this needs no
+    /// system call.
     pub(super) fn is_at_risk(&self, cx: &mut Context<'_>) -> bool {
         let is_suspect = self.tally.sent > AT_ONCE
             || !self.unread().is_empty()
@@ -105,7 +105,7 @@ impl Connection {
         is_suspect && self.stream.unacknowledged() != Some(0)
     }
 
-    /// Ends the sending side, and waits until the client has closed, or has taken everything, or takes too little.
+    /// Shuts down the sending side, and waits until the client has closed, has received everything, or reads too slowly.
     pub(super) async fn linger(&mut self) {
         let mut patience = Patience::default();
         let mut left = LINGER_BYTES;
@@ -119,7 +119,7 @@ impl Connection {
         }
     }
 
-    /// Reads and drops input. Ready once the client has closed, or has sent too much and taken everything.
+    /// Reads and drops input. Ready once the client has closed, or has sent too much and received everything.
     fn poll_drop_input(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
         let worker = std::rc::Rc::clone(&self.worker);
         let mut scratch = worker.scratch.borrow_mut();
@@ -137,17 +137,17 @@ impl Connection {
     }
 }
 
-/// How long a client may still take the bytes that are left, in steps of [`LINGER`].
+/// Decides in steps of [`LINGER`] how long a client may still receive the remaining bytes.
 #[derive(Debug, Default)]
 struct Patience {
-    /// Bytes that had been taken when the current window began.
+    /// The number of received bytes at the start of the current window.
     mark: Option<u64>,
-    /// The time since then.
+    /// The time since the start of the window.
     waited: Duration,
 }
 
 impl Patience {
-    /// Looks at the client at the end of a step.
+    /// Checks the progress of the client at the end of a step.
     fn is_over(&mut self, connection: &Connection) -> bool {
         let left = match connection.stream.unacknowledged() {
             None | Some(0) => return true,

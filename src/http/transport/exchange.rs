@@ -6,7 +6,7 @@ use actix_codec::{Decoder as _, Encoder as _};
 use actix_http::body::{BodySize, BoxBody, EitherBody, MessageBody};
 use actix_http::error::ParseError;
 use actix_http::h1::{Codec, Message, MessageType};
-use actix_http::{ConnectionType, Method, Request, Response, StatusCode, Version};
+use actix_http::{ConnectionType, HttpMessage as _, Method, Request, Response, StatusCode, Version};
 use actix_service::Service;
 use bytes::{Bytes, BytesMut};
 
@@ -15,7 +15,7 @@ use super::ending::Refused;
 use super::response::{DirectBody, OnEnd};
 use super::sending::Sending;
 
-/// Up to this size a body is copied behind the head, which costs less than a second buffer in the call.
+/// A body up to this size is copied behind the head, which costs less than a call with two buffers.
 const COPIED: usize = 4 << 10;
 
 /// The body of an answer as the loop sends it.
@@ -26,6 +26,10 @@ enum Body<B> {
     Direct(DirectBody),
     Stream(B),
 }
+
+/// An extension of each request that arrived over TLS.
+#[derive(Debug, Clone, Copy)]
+pub struct OverTls;
 
 impl Connection {
     /// Answers the request with this head.
@@ -42,7 +46,7 @@ impl Connection {
         let mut codec = Codec::new(self.worker.codec.clone());
         let mut request = match codec.decode(&mut head) {
             Ok(Some(Message::Item(request))) => request,
-            // More header lines than the parser has room for.
+            // The head has more header lines than the parser supports.
             Err(ParseError::TooLarge) => {
                 return self.refuse_as(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, refused).await;
             }
@@ -50,11 +54,14 @@ impl Connection {
         };
         drop((head, refused));
         request.head_mut().peer_addr = self.peer;
+        if self.stream.is_tls() {
+            request.extensions_mut().insert(OverTls);
+        }
         let is_head = *request.method() == Method::HEAD;
         let version = request.version();
         // The body of a request is never read, so no request can follow it.
         let has_body = !matches!(codec.message_type(), MessageType::None);
-        // The codec would echo a wish to upgrade.
+        // Otherwise the codec would confirm a requested upgrade.
         let is_last = has_body || codec.upgrade();
 
         let ready = std::future::poll_fn(|cx| service.poll_ready(cx)).await;
@@ -86,7 +93,7 @@ impl Connection {
             },
         };
         let head = answer.head_mut();
-        // Simple clients compare header names letter by letter.
+        // Simple clients compare header names including upper and lower case.
         head.set_camel_case_headers(true);
         if version < Version::HTTP_11 {
             head.no_chunking(true);

@@ -1,4 +1,4 @@
-//! The fast path: a program answers a plain request from the bytes of its head, before objects are made of it.
+//! The fast path: answers a plain request from the bytes of its head, without request and response objects.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,11 +9,20 @@ use super::response::{DirectBody, OnEnd};
 
 /// Answers requests from the bytes of their head.
 pub trait FastPath {
-    /// Looks at a whole request head. Either fills `answer`, which is empty, with the complete response, or declines and
-    /// leaves it as it is; the request then goes to the service.
+    /// Fills the empty `answer` with the complete response to the request of this complete head, or declines and leaves `answer`
+    /// empty; the service then answers the request.
     ///
     /// A request with a body must be declined. The response must be the one that the service would give.
-    fn answer(&self, head: &[u8], client: Option<IpAddr>, answer: &mut FastAnswer) -> Offer;
+    fn answer(&self, head: &[u8], peer: Peer, answer: &mut FastAnswer) -> Offer;
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address; `None` on a Unix socket.
+    pub address: Option<IpAddr>,
+    /// Whether the connection uses TLS.
+    pub is_tls: bool,
 }
 
 impl fmt::Debug for dyn FastPath {
@@ -43,7 +52,7 @@ impl FastAnswer {
         memchr::memmem::find(&self.bytes, b"\r\n\r\n").map_or(self.bytes.len(), |at| at + 4)
     }
 
-    /// Makes room for the next answer, and keeps the buffer.
+    /// Empties the answer, and keeps its buffer.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         *self = Self { bytes: std::mem::take(&mut self.bytes), ..Self::default() };
@@ -55,6 +64,6 @@ impl FastAnswer {
 pub enum Offer {
     /// The response is in the buffer.
     Answered,
-    /// The service is to answer.
+    /// The service answers the request.
     Declined,
 }

@@ -1,36 +1,36 @@
-//! Finds where a request head ends, and the heads that are refused before the parser sees them. Pure.
+//! Finds the end of a request head, and refuses some heads before the parser sees them. Pure.
 //!
-//! The parser of actix remains the judge of everything else. The two agree on what ends a line and a head
-//! (RFC 9112, section 2.2: a bare LF counts as a line's end, empty lines before a request are skipped).
+//! The parser of actix checks everything else. Both use the same rules for the end of a line and of a head (RFC 9112, section
+//! 2.2: a bare LF ends a line, empty lines before a request are skipped).
 
 use std::mem::MaybeUninit;
 
 use actix_http::StatusCode;
 
-/// How large a request head may be.
+/// The limits of the size of a request head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadLimits {
-    /// The request line in bytes; a longer one gets 414.
+    /// The longest request line in bytes; a longer one gets 414.
     pub line: usize,
-    /// The whole head in bytes; a larger one gets 431.
+    /// The largest head in bytes; a larger one gets 431.
     pub total: usize,
 }
 
-/// What is known after some more bytes of a head.
+/// The result of a scan of the next bytes of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scan {
-    /// The head goes on.
+    /// The head is not complete.
     Partial,
-    /// The head ends after this many of the bytes given last.
+    /// The head ends after this number of the scanned bytes.
     Complete(usize),
     /// The head is refused with this status.
     Refused(StatusCode),
 }
 
-/// The longest end of a request line that is kept, enough for ` HTTP/x.y` and a CR.
+/// The number of last bytes of a request line that are kept, enough for ` HTTP/x.y` and a CR.
 const TAIL: usize = 16;
 
-/// One request head on its way in, in pieces of any size.
+/// Scans one request head that arrives in pieces of any size.
 #[derive(Debug, Default)]
 pub struct HeadScan {
     part: Part,
@@ -56,7 +56,7 @@ enum Part {
 }
 
 impl HeadScan {
-    /// Looks at the next bytes of the head. After [`Scan::Complete`] or a refusal a new scan is needed.
+    /// Scans the next bytes of the head. After [`Scan::Complete`] or a refusal, a new scan is necessary.
     pub fn feed(&mut self, bytes: &[u8], limits: HeadLimits) -> Scan {
         let mut at = 0;
         if self.part == Part::Before {
@@ -91,7 +91,7 @@ impl HeadScan {
                     if self.is_of_another_major_version(line) {
                         return Scan::Refused(StatusCode::HTTP_VERSION_NOT_SUPPORTED);
                     }
-                    // The parser would cut a fragment off, which no client may send (RFC 9112, section 3.2).
+                    // The parser would remove a fragment, which a client must not send (RFC 9112, section 3.2).
                     if self.has_fragment || has_fragment(line) {
                         return Scan::Refused(StatusCode::BAD_REQUEST);
                     }
@@ -120,7 +120,7 @@ impl HeadScan {
         }
     }
 
-    /// Remembers what the end of this line needs when it comes in a later piece.
+    /// Keeps the part of the line that is necessary when its end arrives in a later piece.
     fn keep_line(&mut self, line: &[u8]) {
         self.lone_cr = self.line == 0 && line == b"\r";
         self.line += line.len();
@@ -142,7 +142,7 @@ impl HeadScan {
         tail
     }
 
-    /// Whether the request line ends in `HTTP/` and a number that is not 1, as that of HTTP/2 does.
+    /// Whether the request line ends with `HTTP/` and a major version other than 1, such as HTTP/2.
     fn is_of_another_major_version(&self, line: &[u8]) -> bool {
         let tail = self.tail_with(line);
         let tail = tail.strip_suffix(b"\r").unwrap_or(&tail);
@@ -157,8 +157,8 @@ impl HeadScan {
     }
 }
 
-/// Whether the parser refuses the head that begins with these bytes, whatever follows. A client of another protocol learns it
-/// at once rather than after a timeout. Only short beginnings are looked at, since they are looked at again after each read.
+/// Whether the parser refuses every head that begins with these bytes. A client of another protocol then gets the error at once
+/// instead of after a timeout. Only short beginnings are checked, because each read repeats the check.
 pub(super) fn is_malformed(beginning: &[u8]) -> bool {
     const LONGEST: usize = 1024;
     const HEADERS: usize = 96;
@@ -167,7 +167,7 @@ pub(super) fn is_malformed(beginning: &[u8]) -> bool {
     beginning.len() <= LONGEST
         && matches!(
             request.parse_with_uninit_headers(beginning, &mut headers),
-            // Another version has a status of its own, once its line is whole.
+            // Another version gets its own status once its line is complete.
             Err(error) if !matches!(error, httparse::Error::TooManyHeaders | httparse::Error::Version)
         )
 }
@@ -182,7 +182,7 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { line: 64, total: 256 };
 
-    /// The same bytes whole, and cut at every place, must come to the same end.
+    /// The scan must give the same result for the whole head and for the head cut at any place.
     fn check(bytes: &[u8], expected: Scan) {
         assert_eq!(HeadScan::default().feed(bytes, LIMITS), expected, "{}", bytes.escape_ascii());
         for cut in 0..bytes.len() {

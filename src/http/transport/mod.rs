@@ -18,9 +18,9 @@
 //!   their page: 400, 408, 414, 431, and 505 for a major version other than 1.
 //! - The body of a request is never read. A request with a body is the last one of its connection.
 //! - Requests that are sent ahead wait in the kernel, and are answered in order.
-//! - Readers that take less than [`Limits::minimum_rate`] are cut.
+//! - A connection whose client reads more slowly than [`Limits::minimum_rate`] is closed.
 //! - Connections beyond the limits get the 503 page.
-//! - A close waits until the client has taken the end of the last answer, if that could be lost.
+//! - A close waits until the client has received the end of the last answer, if it could be lost.
 //! - Header names are in Camel-Case, and `TCP_NODELAY` is on.
 //! - A stop lets answers under way finish, and closes idle connections at once.
 //! - A connection that waits for a request has no buffer and no timer: it reads into a buffer of its worker, and a sweep
@@ -33,7 +33,7 @@
 //! The factory runs once for each worker, on the thread of the worker, and again if the worker is replaced. It makes a plain
 //! service of `actix_http`, which may hold values that are not `Send`. [`pages`](crate::http::pages) has the answers to errors.
 //!
-//! An actix-web application goes the same way: `map_config(App::new().., |_| AppConfig::default())`.
+//! An actix-web application is such a service, too: `map_config(App::new().., |_| AppConfig::default())`.
 
 use std::fmt;
 use std::io;
@@ -66,10 +66,12 @@ mod stall;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod worker;
 
 pub use admission::{Connections, REFUSED_AT_ONCE};
-pub use fast_path::{FastAnswer, FastPath, Offer};
+pub use exchange::OverTls;
+pub use fast_path::{FastAnswer, FastPath, Offer, Peer};
 pub use refusal::{Refusal, RefusalLog};
 pub use response::{AnswerEnd, Completion, DirectBody, FileGuard, OnEnd, Passage, Segment};
 pub use serving::Serving;
@@ -81,28 +83,28 @@ use super::listener::Listener;
 use super::pages::Pages;
 use super::stop::{Phase, StopHandle};
 
-/// More workers than processors can be of use.
+/// The largest number of workers, more than any machine can use.
 const MOST_WORKERS: usize = 512;
 
-/// What a client may take of the server.
+/// The limits of clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections in all; one more gets the 503 page.
+    /// Connections in total; further ones get the 503 page.
     pub connections: usize,
-    /// Connections from one IPv4 address or IPv6 /64 network; one more gets the 503 page.
+    /// Connections from one IPv4 address or IPv6 /64 network; further ones get the 503 page.
     pub connections_per_address: u32,
     /// The size of a request head.
     pub head: HeadLimits,
     /// The time for a request head from its first byte, and for the first byte of a connection.
     pub head_timeout: Duration,
-    /// The time a connection is kept open without a request. It ends between one and two of them.
+    /// The time after which a connection without a request closes; it may take up to twice this time.
     pub keep_alive: Duration,
-    /// A reader has this long to take what [`Limits::minimum_rate`] asks; at least one byte. Taken is what its system
-    /// acknowledged, where ours can tell.
+    /// The window in which a client must receive the bytes of [`Limits::minimum_rate`], at least one byte. Bytes count once the
+    /// client has acknowledged them, if the system reports that.
     pub write_timeout: Duration,
-    /// Bytes a second that a reader must take on average over one [`Limits::write_timeout`].
+    /// The bytes per second that a client must receive on average over one [`Limits::write_timeout`].
     pub minimum_rate: u64,
-    /// Bytes a second that all connections have together, heads included.
+    /// The bytes per second of all connections together, including heads.
     pub rate: Option<NonZeroU64>,
 }
 
@@ -121,22 +123,22 @@ impl Default for Limits {
     }
 }
 
-/// How to serve.
+/// The settings of a server.
 #[derive(Debug, Clone)]
 pub struct Transport {
     /// The name in log lines.
     pub name: &'static str,
-    /// Worker threads; 0 means one for each processor.
+    /// The number of worker threads; 0 means one for each processor.
     pub workers: usize,
-    /// Threads for blocking calls, for each worker.
+    /// The number of threads for blocking calls of each worker.
     pub blocking_threads: usize,
-    /// What a client may take.
+    /// The limits of clients.
     pub limits: Limits,
     /// The pages of refusals.
     pub pages: Pages,
     /// Called for every request that the connection refuses by itself.
     pub refusals: Option<Arc<dyn RefusalLog>>,
-    /// Stops it; servers that share a handle stop together.
+    /// Stops the server. Servers that share a handle stop together.
     pub stop: StopHandle,
 }
 

@@ -1,4 +1,4 @@
-//! A limit on the bytes a second of a whole server, over all its connections and workers.
+//! The rate limit of a server, in bytes per second over all its connections and workers.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,26 +6,26 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The time one connection has the line for before another has its turn.
+/// The time slice of one connection: it may send the bytes of this time before the next connection is scheduled.
 const TURN: Duration = Duration::from_millis(10);
 
-/// The line's idle time that may be made up for.
+/// The longest idle time whose unused bytes may be sent later in a burst.
 const BURST: Duration = Duration::from_millis(20);
 
-/// The least and the most bytes of one turn.
+/// The smallest and the largest number of bytes of one time slice.
 const PORTION: std::ops::RangeInclusive<u64> = 2 << 10..=256 << 10;
 
-/// A token bucket as a virtual schedule (GCRA, ITU-T I.371): the line is free from some moment on, and who sends
-/// moves that moment on. Connections that wait for their moment have it in the order in which they asked.
+/// A token bucket as a virtual schedule (GCRA, ITU-T I.371): one timestamp is the time from which bytes may be sent, and each
+/// reservation moves it forward. Connections that wait are served in the order of their reservations.
 #[derive(Debug)]
 pub(super) struct Pace {
     bytes_per_second: NonZeroU64,
     started: Instant,
-    /// Nanoseconds after the start.
+    /// The time from which bytes may be sent, in nanoseconds after the start.
     free_at: AtomicU64,
 }
 
-/// Leave to send so many bytes after some time.
+/// The permission to send up to `bytes` bytes after a delay of `wait`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Leave {
     pub(super) bytes: usize,
@@ -37,7 +37,7 @@ impl Pace {
         Self { bytes_per_second, started: Instant::now(), free_at: AtomicU64::new(0) }
     }
 
-    /// Reserves the line for some of `wanted` bytes.
+    /// Reserves a time slice for at most `wanted` bytes.
     pub(super) fn ask(&self, wanted: usize, now: Instant) -> Leave {
         let rate = u128::from(self.bytes_per_second.get());
         let portion = (rate * TURN.as_nanos() / 1_000_000_000) as u64;
@@ -63,7 +63,7 @@ mod tests {
 
     const MEBIBYTE: usize = 1 << 20;
 
-    /// Sends as one connection does, and gives the bytes that went in a time.
+    /// Sends like one connection for a period, and returns the number of bytes.
     fn send_for(pace: &Pace, connections: usize, time: Duration) -> Vec<u64> {
         let mut sent = vec![0; connections];
         let mut ready = vec![pace.started; connections];

@@ -1,11 +1,11 @@
-//! How much of what was sent the other end of a TCP connection has not acknowledged.
+//! The number of sent bytes that the other end of a TCP connection has not acknowledged.
 //!
-//! The kernel takes bytes in large steps, only once a third of its buffer is free, so what it took tells little of a reader
-//! within some seconds. What was acknowledged does.
+//! The kernel accepts bytes in large steps, each time a third of its buffer is free. Over a few seconds, only acknowledged bytes
+//! therefore show the speed of a client.
 
 use std::os::fd::AsFd;
 
-/// Bytes in the send queue of a TCP socket, the end of sending counted as one; `None` where the system does not say.
+/// The bytes in the send queue of a TCP socket; the end of sending counts as one byte. `None` if the system does not report it.
 #[cfg(target_os = "linux")]
 pub(super) fn unacknowledged(socket: impl AsFd) -> Option<u64> {
     use rustix::ioctl::{Getter, Opcode, ioctl};

@@ -1,4 +1,4 @@
-//! Requests that the connection refuses by itself, for programs that keep a log.
+//! Requests that the connection refuses before a service sees them, reported for the access log.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,36 +7,36 @@ use actix_http::StatusCode;
 
 use super::response::AnswerEnd;
 
-/// The most of a request line that is kept for a log.
+/// The longest part of a request line that is kept for a log, in bytes.
 const LONGEST_LINE: usize = 2048;
 
-/// A request that was answered with a page before a handler could have it, or the part of one that came.
+/// A request, or the part of it that arrived, that the connection answered with an error page.
 #[derive(Debug)]
 pub struct Refusal<'a> {
-    /// Who asked; none on a Unix socket.
+    /// The address of the client; `None` on a Unix socket.
     pub client: Option<IpAddr>,
-    /// The request line as it came, or its first bytes; empty where nothing came. Any byte can be in it.
+    /// The received request line or its first bytes, which may contain any byte; empty if the client sent nothing.
     pub request_line: &'a [u8],
-    /// What was answered.
+    /// The status of the page.
     pub status: StatusCode,
-    /// How much of the page went out.
+    /// The end of the answer, with the number of bytes of the page that were sent.
     pub end: AnswerEnd,
 }
 
-/// Called for each refused request, on the threads that serve; it must not block.
+/// Receives each refused request on the thread of the worker, so it must not block.
 pub trait RefusalLog: fmt::Debug + Send + Sync {
-    /// A refused connection has ended.
+    /// Called when the answer to a refused request has ended.
     fn refused(&self, refusal: &Refusal<'_>);
 }
 
-/// The request line at the start of a head, without its end and no longer than [`LONGEST_LINE`].
+/// The request line at the start of a head, without its line end and cut at [`LONGEST_LINE`].
 pub(super) fn request_line(head: &[u8]) -> &[u8] {
     let line = without_empty_lines(head).split(|byte| *byte == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     line.get(..LONGEST_LINE).unwrap_or(line)
 }
 
-/// Whether a head is that of a HEAD request, as far as it has arrived.
+/// Whether the received part of a head starts a HEAD request.
 pub(super) fn is_head_request(head: &[u8]) -> bool {
     without_empty_lines(head).starts_with(b"HEAD ")
 }

@@ -17,14 +17,14 @@ use bytes::Bytes;
 pub struct DirectBody {
     /// The segments, in the order in which they are sent.
     pub segments: VecDeque<Segment>,
-    /// How the bytes of files get to the socket.
+    /// The way of the bytes of files to the socket.
     pub passage: Passage,
-    /// Watches the files; none if nothing can change them and they are in memory.
+    /// Watches the files; `None` if they are in memory and cannot change.
     pub guard: Option<Rc<dyn FileGuard>>,
 }
 
 impl DirectBody {
-    /// The bytes of all segments.
+    /// The number of bytes of all segments.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.segments.iter().map(Segment::length).sum()
@@ -54,7 +54,7 @@ pub enum Segment {
 }
 
 impl Segment {
-    /// The bytes of the segment.
+    /// The number of bytes of the segment.
     #[must_use]
     pub fn length(&self) -> u64 {
         match self {
@@ -64,12 +64,12 @@ impl Segment {
     }
 }
 
-/// How the bytes of a file get to the socket.
+/// The way of the bytes of a file to the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passage {
     /// Within the kernel, with sendfile, if the file system supports it; else as in [`Passage::Memory`].
     Kernel,
-    /// Through memory of this program, 64 KiB of it for each connection.
+    /// Through a buffer.
     Memory,
 }
 
@@ -78,7 +78,7 @@ pub trait FileGuard {
     /// Fails if the file is not in the state that the head announced.
     ///
     /// It is called before each attempt to send the last bytes of a segment. After an error the connection ends before the
-    /// announced length, so that a client never takes bytes of two states for a whole file.
+    /// announced length, so that a client never accepts bytes of two versions as a whole file.
     fn check(&self) -> io::Result<()>;
 
     /// More bytes of the body were sent.
@@ -97,20 +97,20 @@ impl fmt::Debug for OnEnd {
     }
 }
 
-/// How an answer ended.
+/// The end of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerEnd {
-    /// Bytes of its body that the kernel took.
+    /// The number of bytes of its body that the kernel accepted.
     pub body_sent: u64,
-    /// Whether the kernel took the whole answer.
+    /// Whether the whole answer was sent.
     pub completion: Completion,
 }
 
 /// Whether the whole answer was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completion {
-    /// The kernel took all of it.
+    /// The kernel accepted all bytes.
     Whole,
-    /// The connection ended before.
+    /// The connection ended earlier.
     Aborted,
 }

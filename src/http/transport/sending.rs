@@ -1,4 +1,4 @@
-//! The sending side of one answer: the rate of the server, readers that take too little, files in turns, streams.
+//! Sends one answer: rate limit, slow clients, files in time slices, streams.
 
 use std::fs::File;
 use std::future::poll_fn;
@@ -6,9 +6,10 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use actix_codec::Encoder as _;
 use actix_http::body::MessageBody;
@@ -23,19 +24,21 @@ use super::connection::Connection;
 use super::response::{AnswerEnd, Completion, DirectBody, FileGuard, OnEnd, Passage, Segment};
 use super::stall::{self, Reader, Stall, TICKS};
 
-/// Bytes of a file that a connection sends before the others of its thread get their turn.
+/// The number of bytes of a file that a connection sends before other connections of its thread are scheduled.
 const TURN: u64 = 1 << 20;
 
-/// The last bytes of a part of a file, which are sent by themselves, in a call that takes no time in which a file could change.
+/// The last bytes of a part of a file are sent in a separate short call: the file is compared with its earlier state directly
+/// before, so a change has hardly any time to remain unnoticed.
 const TAIL: u64 = 16 << 10;
 
-/// Bytes that a connection holds in memory if they cannot stay in the kernel.
-const CHUNK: u64 = 64 << 10;
+/// Bytes that a connection holds in memory if they cannot stay in the kernel. TLS holds them while the socket of a slow
+/// reader is full: with 64 KiB, thousands of such readers would take too much memory.
+const CHUNK: usize = 32 << 10;
 
 /// Bytes of a stream that are collected before they are sent.
 const COLLECTED: usize = 16 << 10;
 
-/// Bytes that are read at once only to have them in memory.
+/// The number of bytes of one read that only brings a file into the page cache.
 const READ_AHEAD: usize = 256 << 10;
 
 /// One answer on its way to the socket. Dropping it before [`Sending::end`] reports an aborted answer.
@@ -51,9 +54,9 @@ pub(super) struct Sending<'a> {
 
 /// Watches a reader while the socket is full.
 struct Watch {
-    /// The next look at the reader.
+    /// The time of the next check of the client.
     look_at: Instant,
-    /// Looks after the first.
+    /// The number of checks after the first one.
     ticks: u32,
     stall: Option<Stall>,
 }
@@ -79,7 +82,7 @@ impl<'a> Sending<'a> {
         }
     }
 
-    /// Sends all of both, which empties them.
+    /// Sends all bytes of both buffers, and empties them.
     pub(super) async fn write(&mut self, first: &mut BytesMut, second: &mut Bytes) -> io::Result<()> {
         while first.has_remaining() || second.has_remaining() {
             let limit = self.allowance(first.len() + second.len()).await;
@@ -96,10 +99,21 @@ impl<'a> Sending<'a> {
                 None => self.writable().await?,
             }
         }
-        Ok(())
+        self.flush().await
     }
 
-    /// The kernel took the first bytes of both.
+    /// Waits until the kernel has everything that was written.
+    async fn flush(&mut self) -> io::Result<()> {
+        loop {
+            let stream = &mut self.connection.stream;
+            match poll_fn(|cx| Poll::Ready(stream.poll_flush(cx))).await {
+                Poll::Ready(flushed) => return flushed,
+                Poll::Pending => self.writable().await?,
+            }
+        }
+    }
+
+    /// Removes the bytes that the kernel accepted from both buffers.
     pub(super) fn took(&mut self, written: usize, first: &mut BytesMut, second: &mut Bytes) {
         let of_first = written.min(first.len());
         first.advance(of_first);
@@ -112,13 +126,13 @@ impl<'a> Sending<'a> {
         self.allowed = self.allowed.saturating_sub(written);
     }
 
-    /// Waits until the rate of the server allows some of `wanted` bytes, and gives their number.
+    /// Waits until the rate limit allows at least a part of `wanted` bytes, and returns the number of allowed bytes.
     async fn allowance(&mut self, wanted: usize) -> usize {
         let Some(pace) = &self.connection.worker.pace else { return wanted };
         if self.allowed == 0 {
             let leave = pace.ask(wanted, Instant::now());
             if !leave.wait.is_zero() {
-                // The reader is not to blame for this time.
+                // The client did not cause this delay.
                 self.watch = None;
                 sleep(leave.wait).await;
             }
@@ -127,12 +141,12 @@ impl<'a> Sending<'a> {
         wanted.min(self.allowed)
     }
 
-    /// Waits until the kernel takes more. Fails if the reader takes too little meanwhile.
+    /// Waits until the kernel accepts more bytes. Fails if the client reads too slowly meanwhile.
     async fn writable(&mut self) -> io::Result<()> {
         let limits = &self.connection.worker.limits;
         let tick = limits.write_timeout / TICKS;
         let minimum = stall::minimum(limits.minimum_rate, limits.write_timeout);
-        // A look that is overdue means that the socket was not full at that time.
+        // An overdue check means that the socket was not full at that time.
         self.watch.take_if(|watch| watch.look_at <= Instant::now());
         loop {
             let watch = self.watch.get_or_insert_with(|| Watch {
@@ -145,10 +159,10 @@ impl<'a> Sending<'a> {
                 return ready;
             }
             watch.look_at += tick;
-            // Acknowledged bytes tell more of a reader than those that the kernel took, which takes large steps.
+            // Acknowledged bytes show the progress of the client; the kernel accepts bytes in large steps.
             let taken = self.connection.tally.sent.saturating_sub(stream.unacknowledged().unwrap_or(0));
             match &mut watch.stall {
-                // Only now is it known what the reader had taken before the window.
+                // The number of bytes received before the window is known only at its first check.
                 None => watch.stall = Some(Stall::start(taken)),
                 Some(stall) => {
                     watch.ticks += 1;
@@ -174,7 +188,7 @@ impl<'a> Sending<'a> {
                     }
                 }
                 Segment::File { file, offset, length } => {
-                    // In one packet with bytes of the file, the head makes all of them cost half as much again.
+                    // If the head shares a packet with bytes of the file, sending these bytes costs half as much again.
                     self.write(&mut std::mem::take(&mut head), &mut Bytes::new()).await?;
                     let part = offset..offset.saturating_add(length);
                     let sent = self.file(&file, part, &mut passage, guard.as_deref()).await;
@@ -190,7 +204,7 @@ impl<'a> Sending<'a> {
         self.write(&mut head, &mut Bytes::new()).await
     }
 
-    /// Sends a part of a file. The guard is asked before each attempt to send the last bytes.
+    /// Sends a part of a file. The guard checks the file before each attempt to send the last bytes.
     async fn file(
         &mut self,
         file: &Arc<File>,
@@ -200,8 +214,7 @@ impl<'a> Sending<'a> {
     ) -> io::Result<()> {
         let mut at = part.start;
         while at < part.end {
-            let size = if *passage == Passage::Kernel { TURN } else { CHUNK };
-            let piece = first(at..part.end, size);
+            let piece = first(at..part.end, TURN);
             let check = guard.filter(|_| piece.end == part.end);
             let before = at;
             let sent = match passage {
@@ -255,7 +268,7 @@ impl<'a> Sending<'a> {
         Ok(())
     }
 
-    /// The same through memory of this program.
+    /// The same without sendfile, through a buffer.
     async fn read_and_write(
         &mut self,
         file: &Arc<File>,
@@ -263,19 +276,59 @@ impl<'a> Sending<'a> {
         end: u64,
         check: Option<&dyn FileGuard>,
     ) -> io::Result<()> {
-        let (file, offset, length) = (Arc::clone(file), *at, length(*at, end));
-        let mut bytes = blocking(move || {
-            let mut bytes = vec![0; length];
-            file.read_exact_at(&mut bytes, offset)?;
-            Ok(Bytes::from(bytes))
-        })
-        .await?;
-        if let Some(check) = check {
-            check.check()?;
+        while *at < end {
+            let limit = self.allowance(length(*at, end)).await.min(CHUNK);
+            let tried = poll_fn(|cx| Poll::Ready(self.send_cached(cx, file, *at, limit, check)));
+            match tried.await {
+                Some(Poll::Ready(sent)) => {
+                    let sent = sent?;
+                    self.count(sent);
+                    *at += sent as u64;
+                    self.flush().await?;
+                }
+                Some(Poll::Pending) => self.writable().await?,
+                None => {
+                    let (file, offset) = (Arc::clone(file), *at);
+                    let mut bytes = blocking(move || {
+                        let mut bytes = vec![0; limit];
+                        file.read_exact_at(&mut bytes, offset)?;
+                        Ok(Bytes::from(bytes))
+                    })
+                    .await?;
+                    if let Some(check) = check {
+                        check.check()?;
+                    }
+                    self.write(&mut BytesMut::new(), &mut bytes).await?;
+                    *at += limit as u64;
+                }
+            }
         }
-        self.write(&mut BytesMut::new(), &mut bytes).await?;
-        *at = end;
         Ok(())
+    }
+
+    /// Sends bytes of a file from `at` on through a buffer of the worker, as far as the kernel takes them. `None` if they are
+    /// not in the page cache.
+    fn send_cached(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: &File,
+        at: u64,
+        limit: usize,
+        check: Option<&dyn FileGuard>,
+    ) -> Option<Poll<io::Result<usize>>> {
+        let worker = Rc::clone(&self.connection.worker);
+        let mut buffer = worker.file_buffer.borrow_mut();
+        buffer.resize(CHUNK, 0);
+        let read = match nowait::read_at(file, buffer.get_mut(..limit)?, at) {
+            Ok(NowaitRead::Read(0)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(NowaitRead::Read(read)) => check.map_or(Ok(()), FileGuard::check).map(|()| read),
+            Ok(NowaitRead::NotInMemory | NowaitRead::Unknown) => return None,
+            Err(error) => Err(error.into()),
+        };
+        Some(match read {
+            Ok(read) => self.connection.stream.poll_write(cx, buffer.get(..read)?, &[]),
+            Err(error) => Poll::Ready(Err(error)),
+        })
     }
 
     /// Sends a head and the chunks of a stream behind it.
@@ -320,7 +373,7 @@ impl Drop for Sending<'_> {
     }
 }
 
-/// At most the first `size` bytes of a part, and never its last ones together with others.
+/// At most the first `size` bytes of a part. The last [`TAIL`] bytes of a part are never together with other bytes.
 fn first(part: Range<u64>, size: u64) -> Range<u64> {
     if part.end - part.start <= TAIL {
         return part;
@@ -357,7 +410,7 @@ fn length(start: u64, end: u64) -> usize {
     usize::try_from(end - start).unwrap_or(usize::MAX)
 }
 
-/// Whether the other end of a connection, and not the file, is the reason of an error.
+/// Whether the socket, and not the file, caused an error.
 fn is_of_socket(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, TimedOut};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | TimedOut)
@@ -375,7 +428,7 @@ mod tests {
 
     #[test]
     fn the_last_bytes_of_a_part_are_sent_by_themselves() {
-        for length in [1, TAIL, TAIL + 1, CHUNK, TURN, TURN + TAIL, 3 * TURN + 7] {
+        for length in [1, TAIL, TAIL + 1, CHUNK as u64, TURN, TURN + TAIL, 3 * TURN + 7] {
             let mut rest = 5..5 + length;
             let mut piece = first(rest.clone(), TURN);
             while piece.end < rest.end {

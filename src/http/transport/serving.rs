@@ -112,7 +112,7 @@ where
     let accepting = listeners.into_iter().map(|(listener, accepting)| {
         let (worker, service, phases) = (Rc::clone(&worker), Rc::clone(&service), phases.clone());
         async move {
-            // A panic while a new connection is looked at ends that connection alone.
+            // A panic while a new connection is answered ends only this connection.
             loop {
                 let accept =
                     accept(Arc::clone(&listener), Rc::clone(&worker), Rc::clone(&service), phases.clone());
@@ -126,7 +126,7 @@ where
     let accepted = futures_util::future::try_join_all(accepting);
     tokio::select! {
         Err(error) = accepted => Err(error),
-        // The timers never end, nor does a worker that no longer accepts.
+        // The timers never end, so a worker that no longer accepts continues until its thread is stopped.
         () = Rc::clone(&worker).run_timers() => Ok(()),
     }
 }

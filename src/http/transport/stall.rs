@@ -1,24 +1,24 @@
-//! When a reader takes too little: a sliding window over the bytes that it took. Pure.
+//! Detects clients that read too slowly, with a sliding window over the bytes that they received. Pure.
 
 use std::time::Duration;
 
-/// How many times the window is looked at while it passes.
+/// The number of ticks of a window.
 pub(super) const TICKS: u32 = 4;
 
-/// Bytes that a reader must take within a window: what the rate asks, and at least one.
+/// The number of bytes that a client must receive within a window at the minimum rate, at least one.
 pub(super) fn minimum(rate: u64, window: Duration) -> u64 {
     let bytes = u128::from(rate).saturating_mul(window.as_millis()) / 1000;
     u64::try_from(bytes).unwrap_or(u64::MAX).max(1)
 }
 
-/// Bytes taken at the last few ticks of a window.
+/// The number of received bytes at each of the last ticks of a window.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stall {
     marks: [u64; TICKS as usize],
     next: usize,
 }
 
-/// Whether a reader goes on being served.
+/// The verdict about a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reader {
     Keeps,
@@ -26,13 +26,13 @@ pub(super) enum Reader {
 }
 
 impl Stall {
-    /// Starts a window before which `taken` bytes were taken.
+    /// Starts a window before which the client has received `taken` bytes.
     pub(super) fn start(taken: u64) -> Self {
         Self { marks: [taken; TICKS as usize], next: 0 }
     }
 
-    /// Looks at the reader at the end of a tick, `taken` bytes having been taken in all. `ticks` is how many have
-    /// passed since the start; a reader is not judged before a whole window has.
+    /// Updates the window at the end of a tick. `taken` is the number of bytes that the client has received in total, `ticks`
+    /// the number of ticks since the start. The client is never stalled before a whole window has passed.
     pub(super) fn tick(&mut self, taken: u64, ticks: u32, minimum: u64) -> Reader {
         let Some(oldest) = self.marks.get_mut(self.next) else { return Reader::Keeps };
         let within = taken.saturating_sub(*oldest);

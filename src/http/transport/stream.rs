@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::queue;
+use super::tls::TlsStream;
 
 /// An accepted socket.
 #[derive(Debug)]
@@ -17,8 +18,10 @@ pub(super) enum Stream {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
-    /// A socket that the event loop does not know yet: many clients are answered without it ever knowing.
+    /// A socket that is not registered with the event loop yet. Many clients are answered without a registration.
     New(Accepted),
+    /// A TCP socket with TLS.
+    Tls(Box<TlsStream>),
     /// Both ends are in this process.
     #[cfg(any(test, fuzzing))]
     Memory(Memory),
@@ -74,7 +77,7 @@ impl Memory {
 #[derive(Debug)]
 pub(super) struct Accepted {
     socket: AcceptedSocket,
-    /// Whether the last read got everything that had arrived.
+    /// Whether the last read returned everything that had arrived.
     is_drained: bool,
 }
 
@@ -96,13 +99,14 @@ impl From<std::os::unix::net::UnixStream> for Stream {
     }
 }
 
-/// Does the same to a socket of the event loop, whichever it is.
+/// Applies one expression to every kind of registered socket.
 macro_rules! each {
-    ($stream:expr, $socket:ident => $action:expr, New($accepted:ident) => $other:expr, Memory($memory:ident) => $in_memory:expr) => {
+    ($stream:expr, $socket:ident => $action:expr, New($accepted:ident) => $other:expr, Tls($tls:ident) => $over_tls:expr, Memory($memory:ident) => $in_memory:expr) => {
         match $stream {
             Stream::Tcp($socket) => $action,
             Stream::Unix($socket) => $action,
             Stream::New($accepted) => $other,
+            Stream::Tls($tls) => $over_tls,
             #[cfg(any(test, fuzzing))]
             Stream::Memory($memory) => $in_memory,
         }
@@ -110,7 +114,7 @@ macro_rules! each {
 }
 
 impl Stream {
-    /// Hands a new socket to the event loop of this thread.
+    /// Registers a new socket with the event loop of this thread.
     pub(super) fn register(self) -> io::Result<Self> {
         Ok(match self {
             Self::New(Accepted { socket: AcceptedSocket::Tcp(socket), .. }) => {
@@ -119,13 +123,28 @@ impl Stream {
             Self::New(Accepted { socket: AcceptedSocket::Unix(socket), .. }) => {
                 Self::Unix(UnixStream::from_std(socket)?)
             }
+            Self::Tls(tls) => Self::Tls(Box::new(tls.register()?)),
             registered => registered,
         })
     }
 
-    /// Whether the event loop does not know the socket, so that waiting for it has no end.
+    /// Whether the client and this program use TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(tls) if !tls.is_plain())
+    }
+
+    /// Whether the client sends plain bytes to a port for TLS.
+    pub(super) fn is_plain_at_tls_port(&self) -> bool {
+        matches!(self, Self::Tls(tls) if tls.is_plain())
+    }
+
+    /// Whether the socket is not registered with the event loop, so that a wait for it would never end.
     pub(super) fn is_new(&self) -> bool {
-        matches!(self, Self::New(_))
+        match self {
+            Self::New(_) => true,
+            Self::Tls(tls) => tls.socket().is_new(),
+            _ => false,
+        }
     }
 
     /// Ready if there may be something to read.
@@ -133,23 +152,26 @@ impl Stream {
         each!(self,
             socket => socket.poll_read_ready(cx),
             New(accepted) => if accepted.is_drained { Poll::Pending } else { Poll::Ready(Ok(())) },
+            Tls(tls) => tls.socket().poll_readable(cx),
             Memory(_memory) => Poll::Pending)
     }
 
-    /// Ready once the kernel may take more.
+    /// Ready once the kernel may accept more bytes.
     pub(super) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self,
         socket => socket.poll_write_ready(cx),
         New(_accepted) => Poll::Ready(Ok(())),
+        Tls(tls) => tls.poll_writable(cx),
         Memory(memory) => memory.poll_writable(cx))
     }
 
-    /// Bytes that were sent and that the other end has not acknowledged, as far as the system knows. The other end of a Unix
-    /// socket has everything at once.
+    /// The number of sent bytes that the other end has not acknowledged; `None` if the system does not report it. A Unix socket
+    /// delivers everything at once.
     pub(super) fn unacknowledged(&self) -> Option<u64> {
         match self {
             Self::Tcp(socket) => queue::unacknowledged(socket),
             Self::New(Accepted { socket: AcceptedSocket::Tcp(socket), .. }) => queue::unacknowledged(socket),
+            Self::Tls(tls) => tls.socket().unacknowledged().map(|queued| queued + tls.held()),
             _ => Some(0),
         }
     }
@@ -158,10 +180,11 @@ impl Stream {
         each!(self,
             socket => Pin::new(socket).poll_read(cx, buf),
             New(accepted) => accepted.read(buf),
+            Tls(tls) => tls.poll_read(cx, buf),
             Memory(memory) => Pin::new(&mut memory.pipe).poll_read(cx, buf))
     }
 
-    /// Writes the first bytes and then the second, as far as the kernel takes them, in one call.
+    /// Writes both buffers in one call, as far as the kernel accepts them.
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -178,14 +201,38 @@ impl Stream {
             Pin::new(socket).poll_write_vectored(cx, &both)
         },
         New(accepted) => accepted.write(&both, only, is_one),
+        Tls(tls) => tls.poll_write(cx, &both),
         Memory(memory) => memory.poll_write(cx, only))
     }
 
-    /// Sends bytes of a file from `offset` on, which moves behind them. Gives 0 if the file has no more.
+    /// Writes the encrypted records of a session.
+    pub(super) fn poll_write_records(
+        &mut self,
+        cx: &mut Context<'_>,
+        records: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, records),
+            // Records go to a TCP socket that the event loop knows.
+            _ => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    /// Ready once the kernel has accepted everything that was written.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tls(tls) => tls.poll_flush(cx),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Sends bytes of a file from `offset`, and moves `offset` behind them. Returns 0 at the end of the file.
     pub(super) fn try_send_file(&self, file: &File, offset: &mut u64, count: usize) -> io::Result<usize> {
         each!(self,
             socket => socket.try_io(Interest::WRITABLE, || send_file(socket, file, offset, count)),
             New(_accepted) => Err(io::ErrorKind::WouldBlock.into()),
+            // The bytes have to be encrypted.
+            Tls(_tls) => Err(io::ErrorKind::Unsupported.into()),
             Memory(_memory) => Err(io::ErrorKind::Unsupported.into()))
     }
 
@@ -194,6 +241,7 @@ impl Stream {
         each!(self,
             socket => Pin::new(socket).poll_shutdown(cx),
             New(_accepted) => Poll::Ready(Ok(())),
+            Tls(tls) => tls.poll_shutdown(cx),
             Memory(memory) => Pin::new(&mut memory.pipe).poll_shutdown(cx))
     }
 }
@@ -240,7 +288,7 @@ fn send_file(
     Ok(rustix::fs::sendfile(socket, file, Some(offset), count)?)
 }
 
-/// Elsewhere sendfile has other forms, or does not exist; the file is read instead.
+/// Other systems have other forms of sendfile, or none; the file is read instead.
 #[cfg(not(target_os = "linux"))]
 fn send_file(_: impl std::os::fd::AsFd, _: &File, _: &mut u64, _: usize) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())

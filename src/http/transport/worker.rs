@@ -15,7 +15,7 @@ use super::pace::Pace;
 use super::refusal::RefusalLog;
 use super::{Limits, Pages, Phase};
 
-/// Bytes read at once.
+/// The number of bytes of one read.
 const SCRATCH: usize = 16 << 10;
 
 /// The state that all workers of a server share.
@@ -35,12 +35,14 @@ pub(super) struct Worker {
     pub(super) fast_path: Option<Rc<dyn FastPath>>,
     /// The settings of actix's codec.
     pub(super) codec: ServiceConfig,
-    /// Each answer is the last of its connection.
+    /// Whether each answer is the last one of its connection.
     pub(super) is_draining: Cell<bool>,
-    /// Connections that have not sent a request are closed too.
+    /// Whether connections without a request are closed, too.
     pub(super) is_stopping: Cell<bool>,
     /// All connections read into this buffer, so that a connection without a request needs none.
     pub(super) scratch: RefCell<Box<[u8]>>,
+    /// Files that cannot stay in the kernel are sent through this buffer. It is empty until there is such a file.
+    pub(super) file_buffer: RefCell<Vec<u8>>,
     /// The answer of the fast path, before it is sent.
     pub(super) fast_answer: RefCell<FastAnswer>,
     pub(super) deadlines: RefCell<Deadlines>,
@@ -55,7 +57,7 @@ impl std::ops::Deref for Worker {
 }
 
 impl Worker {
-    /// A worker of this thread; its timers run as long as [`Worker::run_timers`] and [`Worker::follow`] do.
+    /// A worker of this thread. [`Worker::run_timers`] and [`Worker::follow`] must run for its timers to work.
     pub(super) fn new(shared: Shared, fast_path: Option<Rc<dyn FastPath>>) -> Self {
         let shortest = shared.limits.head_timeout.min(shared.limits.keep_alive);
         Self {
@@ -72,12 +74,13 @@ impl Worker {
             is_draining: Cell::new(false),
             is_stopping: Cell::new(false),
             scratch: RefCell::new(vec![0; SCRATCH].into()),
+            file_buffer: RefCell::default(),
             fast_answer: RefCell::default(),
             deadlines: RefCell::new(Deadlines::new(shortest)),
         }
     }
 
-    /// Wakes the connections whose deadline has passed, for ever.
+    /// Wakes connections whose deadline has passed. Never ends.
     pub(super) async fn run_timers(self: Rc<Self>) {
         let period = self.deadlines.borrow().period();
         loop {
@@ -86,7 +89,7 @@ impl Worker {
         }
     }
 
-    /// Tells the connections of a drain and of a stop.
+    /// Applies a drain and a stop to the connections.
     pub(super) async fn follow(self: Rc<Self>, mut phases: watch::Receiver<Phase>) {
         if phases.wait_for(|phase| *phase != Phase::Running).await.is_ok() {
             self.is_draining.set(true);

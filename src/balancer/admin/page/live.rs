@@ -24,6 +24,7 @@ use crate::balancer::backends::BackendId;
 use crate::balancer::history::History;
 use crate::balancer::metrics::BalancerMetrics;
 use crate::balancer::orders::store::Orders;
+use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::RoutingTable;
 
@@ -116,6 +117,7 @@ impl LivePage {
 struct LivePageTask {
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
+    clock: MonotonicClock,
     counters: Arc<BalancerMetrics>,
     metrics: ListenerMetrics,
     backends: HashMap<BackendId, BackendFigures>,
@@ -140,6 +142,7 @@ impl LivePageTask {
         let mut task = Self {
             publisher: Arc::clone(&admin.publisher),
             orders: Arc::clone(&admin.orders),
+            clock: admin.clock,
             counters: Arc::clone(&admin.metrics),
             metrics,
             backends: HashMap::new(),
@@ -233,7 +236,7 @@ impl LivePageTask {
 
     fn view(&self) -> PageView {
         let (table, now) = (self.publisher.latest(), SystemTime::now());
-        let report = StatusReport::of(&table, &self.orders);
+        let report = StatusReport::of(&table, &self.orders, &self.clock);
         let (shown, unknown) = (shown(&table), BackendFigures::default());
         let backends: Vec<_> = shown.iter().filter_map(|index| report.backends.get(*index)).collect();
         let figures: Vec<&BackendFigures> = shown

@@ -6,6 +6,7 @@
 use std::hint::select_unpredictable;
 
 use super::{DRAWN, REMEMBERED};
+use crate::balancer::policy::backlog::NewDownload;
 use crate::balancer::policy::load::LoadCell;
 use crate::balancer::policy::{MOST_ALTERNATES, Timestamp};
 
@@ -29,6 +30,15 @@ pub(super) struct Score {
 /// non-negative floats sort like the floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ScoreRank(u64);
+
+/// The part of a new download's own work that a busy backend is charged, beside the work that is done before it ends.
+///
+/// The new download waits for this work, and the others wait as long for the new one. The sum of both delays is smallest with
+/// a half. An estimate may be wrong, so a little less is charged.
+const OWN_WORK_IF_BUSY: f32 = 0.4;
+
+/// The same for an idle backend. It is smaller, because idle is certain, and a finish time is an estimate.
+const OWN_WORK_IF_IDLE: f32 = 0.25;
 
 const FINISH_SHIFT: u32 = 33;
 const BUSY_SHIFT: u32 = 32;
@@ -63,14 +73,23 @@ impl Score {
     pub(super) const NONE: Self = Self { rank: ScoreRank::NONE, idle: 0 };
 
     #[inline]
-    pub(super) fn new(cell: &LoadCell, number: u32, now: Timestamp) -> Self {
-        let backlog = cell.finish_time().0.wrapping_sub(now.0).cast_signed();
+    pub(super) fn new(
+        cell: &LoadCell,
+        number: u32,
+        finish: Timestamp,
+        new: &NewDownload,
+        now: Timestamp,
+    ) -> Self {
+        let backlog = finish.0.wrapping_sub(now.0).cast_signed();
         let busy = backlog > 0;
-        // A busy backend is charged half a request more: its finish time is an estimate, but idle is certain.
-        let finish = backlog as f32 + 1.5 * cell.increment();
-        let finish = select_unpredictable(busy, finish, cell.service_time());
-        let idle_requests = (backlog.wrapping_neg() as f32 * cell.rate()).to_bits();
-        let idle = ((u64::from(idle_requests) + 1) << u32::BITS) | u64::from(number);
+        let cost = cell.cost();
+        let rate = cost.weighted.recip();
+        let left = if busy { backlog as f32 * rate } else { 0.0 };
+        let work = select_unpredictable(cost.by_size, cell.work_before(new, left), left);
+        let finish = (work + OWN_WORK_IF_BUSY * new.size) * cost.weighted;
+        let finish = select_unpredictable(busy, finish, OWN_WORK_IF_IDLE * new.size * cost.idle);
+        let idle_bytes = (backlog.wrapping_neg() as f32 * rate).to_bits();
+        let idle = ((u64::from(idle_bytes) + 1) << u32::BITS) | u64::from(number);
         Self { rank: ScoreRank::new(finish, busy, number), idle: select_unpredictable(busy, 0, idle) }
     }
 

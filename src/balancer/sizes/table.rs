@@ -1,0 +1,258 @@
+//! The sizes of files by path, in a table of fixed size that all workers read and write without a lock.
+
+use std::array;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crate::balancer::policy::{Timestamp, digest};
+
+/// The slots of one cache line, in which a path can be.
+const WAYS: usize = 8;
+
+/// With 12.6 MB, a million paths fill two of three slots.
+const BUCKETS: usize = 3 << 16;
+
+/// The slots of running means.
+const MEANS: usize = 1 << 12;
+
+/// A time is counted in units of 2^36 ns, 69 s.
+const TIME_UNIT_BITS: u32 = 36;
+
+/// The age in units at which a size is looked up again: one day.
+const OLD: u64 = (86_400_000_000_000 >> TIME_UNIT_BITS) + 1;
+
+/// The age in units at which a path is looked up again if the answer had no size: ten minutes.
+const RETRY: u64 = (600_000_000_000 >> TIME_UNIT_BITS) + 1;
+
+/// The part of a running mean that one more size replaces.
+const NEWEST: f32 = 1.0 / 16.0;
+
+/// The ratio between two size classes.
+const RATIO: f64 = 1.4;
+
+/// The knowledge about a path: one byte of a slot. An empty slot is 0.
+mod class {
+    /// The path was requested once.
+    pub(super) const SEEN: u8 = 1;
+    /// The path was offered for a look-up.
+    pub(super) const OFFERED: u8 = 2;
+    /// The class of an empty file. Further classes follow.
+    pub(super) const FIRST: u8 = 3;
+}
+
+/// Sizes by path, and the mean sizes of similar paths.
+///
+/// A slot is one word: from the top, the key (40 bits), the time of the change (16), and the class (8). Of two concurrent
+/// writes to a slot one is lost, and the path is looked up later. If all slots of a path are in use, the oldest entry
+/// without a size is overwritten, else the oldest size.
+#[derive(Debug)]
+pub(crate) struct SizeTable {
+    buckets: Box<[Bucket]>,
+    means: Box<[AtomicU32]>,
+    /// The size of each class in bytes.
+    sizes: [f32; 256],
+}
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct Bucket([AtomicU64; WAYS]);
+
+/// The result of a look-up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct SizeLookup {
+    /// The expected size in bytes: of the path, or the running mean of similar paths; `None` if neither is known.
+    pub(crate) size: Option<f32>,
+    /// Whether the size should be looked up at a server: the path was requested before, and its size is unknown or old.
+    pub(crate) is_wanted: bool,
+}
+
+impl Default for SizeTable {
+    fn default() -> Self {
+        let size = |class: usize| match u8::try_from(class).unwrap_or(u8::MAX).saturating_sub(class::FIRST) {
+            0 => 0.0,
+            class => RATIO.powi(class.into()) as f32,
+        };
+        Self {
+            buckets: (0..BUCKETS).map(|_| Bucket(array::from_fn(|_| AtomicU64::new(0)))).collect(),
+            means: (0..MEANS).map(|_| AtomicU32::new(0)).collect(),
+            sizes: array::from_fn(size),
+        }
+    }
+}
+
+/// The parts of a slot.
+#[derive(Clone, Copy)]
+struct SizeEntry(u64);
+
+impl SizeEntry {
+    fn new(key: u64, now: Timestamp, class: u8) -> Self {
+        let time = (now.0 >> TIME_UNIT_BITS) & 0xFFFF;
+        Self((key << 24) | (time << 8) | u64::from(class))
+    }
+
+    fn class(self) -> u8 {
+        self.0 as u8
+    }
+
+    fn age(self, now: Timestamp) -> u64 {
+        (now.0 >> TIME_UNIT_BITS).wrapping_sub(self.0 >> 8) & 0xFFFF
+    }
+
+    fn has_size(self) -> bool {
+        self.class() >= class::FIRST
+    }
+}
+
+impl SizeTable {
+    /// Looks up the size of `path` for a request at `now`, and records the request if it is the first one. `hash` is the
+    /// [`digest`] of the path.
+    #[inline]
+    pub(crate) fn look_up(&self, path: &[u8], hash: u64, now: Timestamp) -> SizeLookup {
+        match self.find(hash) {
+            Some((_, entry)) if entry.has_size() => SizeLookup {
+                size: self.sizes.get(usize::from(entry.class())).copied(),
+                is_wanted: entry.age(now) >= OLD,
+            },
+            found => {
+                let entry = found.map(|(_, entry)| entry);
+                let is_wanted =
+                    entry.is_some_and(|entry| entry.class() == class::SEEN || entry.age(now) >= RETRY);
+                if entry.is_none() {
+                    self.store(hash, now, class::SEEN);
+                }
+                SizeLookup { size: self.mean(path), is_wanted }
+            }
+        }
+    }
+
+    /// Records that the path was offered for a look-up, so that it is not offered again soon. A known size stays in use.
+    pub(crate) fn mark_offered(&self, hash: u64, now: Timestamp) {
+        let known = self.find(hash).map(|(_, entry)| entry).filter(|entry| entry.has_size());
+        self.store(hash, now, known.map_or(class::OFFERED, SizeEntry::class));
+    }
+
+    /// Records the size of a file in bytes.
+    pub(crate) fn learn(&self, path: &[u8], hash: u64, size: u64, now: Timestamp) {
+        let size = size as f32;
+        let class = self.sizes.partition_point(|known| *known * (RATIO.sqrt() as f32) < size);
+        // The first classes have no size, so `partition_point` skips them for every size but 0.
+        self.store(hash, now, u8::try_from(class).unwrap_or(u8::MAX).max(class::FIRST));
+        if let Some(mean) = self.means.get(kind(path)) {
+            let before = f32::from_bits(mean.load(Relaxed));
+            let after = if before > 0.0 { before + (size - before) * NEWEST } else { size };
+            mean.store(after.to_bits(), Relaxed);
+        }
+    }
+
+    /// The running mean of the looked-up sizes of similar paths.
+    fn mean(&self, path: &[u8]) -> Option<f32> {
+        let mean = f32::from_bits(self.means.get(kind(path))?.load(Relaxed));
+        (mean > 0.0).then_some(mean)
+    }
+
+    fn bucket(&self, hash: u64) -> Option<&Bucket> {
+        self.buckets.get((((hash >> 32) * BUCKETS as u64) >> 32) as usize)
+    }
+
+    #[inline]
+    fn find(&self, hash: u64) -> Option<(&AtomicU64, SizeEntry)> {
+        let key = key(hash);
+        let slots = self.bucket(hash)?.0.iter();
+        slots.map(|slot| (slot, SizeEntry(slot.load(Relaxed)))).find(|(_, entry)| entry.0 >> 24 == key)
+    }
+
+    fn store(&self, hash: u64, now: Timestamp, class: u8) {
+        let Some(bucket) = self.bucket(hash) else { return };
+        let least_useful = || {
+            let usefulness = |slot: &&AtomicU64| {
+                let entry = SizeEntry(slot.load(Relaxed));
+                (entry.0 != 0, entry.has_size(), u64::MAX - entry.age(now))
+            };
+            bucket.0.iter().min_by_key(usefulness)
+        };
+        if let Some(slot) = self.find(hash).map(|(slot, _)| slot).or_else(least_useful) {
+            let entry = SizeEntry(slot.load(Relaxed));
+            // Many different paths, each requested once, must not displace the sizes.
+            if class != class::SEEN || !entry.has_size() {
+                slot.store(SizeEntry::new(key(hash), now, class).0, Relaxed);
+            }
+        }
+    }
+}
+
+/// The key of a path within its bucket; never 0.
+fn key(hash: u64) -> u64 {
+    (hash & ((1 << 40) - 1)).max(1)
+}
+
+/// The place of the running mean: paths with the same extension share it, or else with the same directory.
+fn kind(path: &[u8]) -> usize {
+    let name = memchr::memrchr(b'/', path).map_or(0, |slash| slash + 1);
+    let (directory, name) = path.split_at_checked(name).unwrap_or_default();
+    let extension = memchr::memrchr(b'.', name).and_then(|dot| name.get(dot + 1..));
+    let kind = extension.filter(|extension| (1..=8).contains(&extension.len())).unwrap_or(directory);
+    (digest(kind) % MEANS as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Timestamp {
+        Timestamp(seconds * 1_000_000_000)
+    }
+
+    fn look_up(table: &SizeTable, path: &str, at: u64) -> SizeLookup {
+        table.look_up(path.as_bytes(), digest(path.as_bytes()), seconds(at))
+    }
+
+    fn learn(table: &SizeTable, path: &str, size: u64, at: u64) {
+        table.learn(path.as_bytes(), digest(path.as_bytes()), size, seconds(at));
+    }
+
+    #[test]
+    fn a_path_is_wanted_from_its_second_request_until_it_is_offered() {
+        let table = SizeTable::default();
+        assert!(!look_up(&table, "/a", 1).is_wanted);
+        assert!(look_up(&table, "/a", 2).is_wanted);
+        table.mark_offered(digest(b"/a"), seconds(2));
+        assert!(!look_up(&table, "/a", 3).is_wanted);
+        assert!(look_up(&table, "/a", 1000).is_wanted);
+    }
+
+    #[test]
+    fn a_size_is_known_to_its_class_for_a_day() {
+        let table = SizeTable::default();
+        for size in [0, 10, 1000, 12_345_678, 5_000_000_000] {
+            let path = format!("/{size}");
+            learn(&table, &path, size, 100);
+            let found = look_up(&table, &path, 5000);
+            let ratio = (f64::from(found.size.unwrap()) + 0.1) / (size as f64 + 0.1);
+            assert!((0.8..1.25).contains(&ratio), "{size}: {found:?}");
+            assert!(!found.is_wanted);
+            assert_eq!(look_up(&table, &path, 90_000), SizeLookup { is_wanted: true, ..found });
+        }
+    }
+
+    #[test]
+    fn an_unknown_path_has_the_mean_of_its_extension_or_directory() {
+        let table = SizeTable::default();
+        learn(&table, "/x/a.iso", 1_000_000, 1);
+        learn(&table, "/y/plain", 50, 1);
+        assert_eq!(look_up(&table, "/z/b.iso", 2).size, Some(1e6));
+        assert_eq!(look_up(&table, "/y/other", 2).size, Some(50.0));
+        assert_eq!(look_up(&table, "/z/other", 2).size, None);
+    }
+
+    #[test]
+    fn a_million_paths_fit_and_single_requests_displace_no_size() {
+        let table = SizeTable::default();
+        let path = |number: u32| format!("/pool/{number}.deb");
+        (0..1_000_000).for_each(|number| learn(&table, &path(number), 1000, 1));
+        for number in 1_000_000..1_500_000 {
+            assert_eq!(look_up(&table, &path(number), 2).size, Some(1000.0));
+        }
+        let known = (0..1_000_000).filter(|number| table.find(digest(path(*number).as_bytes())).is_some());
+        assert!(known.count() > 940_000);
+        assert!(size_of::<Bucket>() * BUCKETS + MEANS * 4 <= 16_000_000);
+    }
+}
