@@ -18,13 +18,13 @@ use crate::telemetry::exposition;
 pub(super) type SecondsGauge = Gauge<f64, AtomicU64>;
 
 /// The statuses of the balancer, in the order of the counters of a worker.
-pub(super) const STATUSES: [u16; 8] = [301, 302, 307, 308, 400, 404, 501, 503];
+const STATUSES: [u16; 8] = [301, 302, 307, 308, 400, 404, 501, 503];
 
 /// The answers of one HTTP worker, by status. Each worker has its own counters, so the request path shares no cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct AnswerCounters {
-    pub(super) answers: [AtomicU64; STATUSES.len()],
+    answers: [AtomicU64; STATUSES.len()],
 }
 
 impl AnswerCounters {
@@ -222,9 +222,25 @@ impl BalancerMetrics {
         })
     }
 
+    /// The answers since the start, by status.
+    pub(super) fn answers(&self) -> impl Iterator<Item = (u16, u64)> {
+        totals(&self.workers.load()).into_iter()
+    }
+
     /// All metrics as text.
     #[must_use]
     pub(crate) fn encode(&self) -> String {
         exposition::encode(&self.registry)
     }
+}
+
+/// The answers of these workers, by status.
+pub(super) fn totals(workers: &[Arc<AnswerCounters>]) -> [(u16, u64); STATUSES.len()] {
+    let mut totals = STATUSES.map(|status| (status, 0));
+    for worker in workers {
+        for ((_, total), counter) in totals.iter_mut().zip(&worker.answers) {
+            *total += counter.load(Relaxed);
+        }
+    }
+    totals
 }

@@ -81,6 +81,7 @@ use ranking::publisher::TablePublisher;
 use ranking::table::{BackendEntry, Member, RoutingTable};
 use ranking::{ListChanged, RankingActor, RankingPlan};
 use redirect::BalancerState;
+use redirect::path_samples::PathSamples;
 use redirect::service::AnswerPlan;
 use settings::BalancerSettings;
 use sizes::{SizeActor, Sizes};
@@ -266,6 +267,7 @@ impl Balancer {
             sizes,
             supervisor,
             metrics: Arc::new(metrics),
+            path_samples: PathSamples::default(),
             arbiter,
         }))
     }

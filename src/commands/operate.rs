@@ -1,6 +1,7 @@
 //! The commands of operators for a running balancer: `status`, `explain`, `events`, `drain`, `enable`, `disable`, `weight`.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -9,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::admin_client::{AdminClient, AdminError};
 use crate::balancer::admin::api::OrderAnswer;
 use crate::balancer::admin::events::EventReport;
-use crate::balancer::admin::status::{BackendStatus, StatusReport};
+use crate::balancer::admin::status::{BackendStatus, StatusReport, severity};
 use crate::balancer::orders::{OrderName, OrderRequest};
 use crate::balancer::redirect::explain::Explanation;
 use crate::cli::{
@@ -20,6 +21,9 @@ use crate::telemetry::{self, OutputError};
 
 /// The interval at which `drain --wait` asks for the downloads in flight.
 const WAIT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The interval of `status --watch`.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An error of a command for a running balancer.
 #[derive(Debug, thiserror::Error)]
@@ -43,14 +47,64 @@ pub(crate) fn status(arguments: &StatusArguments) -> Result<(), QueryError> {
         admin: arguments.address.clone().or_else(|| arguments.admin.admin.clone()),
         ..arguments.admin.clone()
     };
+    if arguments.watch {
+        return watch(&admin);
+    }
     let (body, report): (_, StatusReport) = get(&admin, "/backends")?;
-    print(&admin, body, || report.text(columns()))
+    print(&admin, body, || report.text(terminal_size().map(|(columns, _)| columns)))
 }
 
-/// The width of the terminal; `None` if standard output is not a terminal.
-fn columns() -> Option<usize> {
+/// Columns and lines of the terminal; `None` if standard output is not a terminal.
+fn terminal_size() -> Option<(usize, usize)> {
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
-    Some(size.ws_col.into()).filter(|columns| *columns > 0)
+    Some((size.ws_col.into(), size.ws_row.into())).filter(|(columns, lines)| *columns > 0 && *lines > 0)
+}
+
+/// Prints the status every second until a signal ends the process, or a pipe is closed. Only the first error ends it.
+fn watch(admin: &AdminArguments) -> Result<(), QueryError> {
+    actix::System::new().block_on(async {
+        let client = AdminClient::new(admin)?;
+        let mut answer = Ok(client.get("/backends").await?);
+        loop {
+            let size = terminal_size();
+            let text = match answer {
+                Ok((body, _)) if admin.json => String::from_utf8_lossy(&body).into_owned() + "\n",
+                Ok((_, report)) => watched(report, size),
+                Err(error) => format!("No answer, trying again: {}\n", telemetry::chain(&error)),
+            };
+            // A whole frame at once, without a hidden cursor or another screen: Ctrl-C has nothing to restore.
+            let frame = if size.is_some() { frame(&text) } else { text };
+            let mut output = std::io::stdout().lock();
+            match output.write_all(frame.as_bytes()).and_then(|()| output.flush()) {
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+                written => written.map_err(OutputError)?,
+            }
+            tokio::time::sleep(WATCH_INTERVAL).await;
+            answer = client.get("/backends").await;
+        }
+    })
+}
+
+/// The report with faults at the top. In a terminal, it has no more lines than fit.
+fn watched(mut report: StatusReport, size: Option<(usize, usize)>) -> String {
+    report.backends.sort_by_key(|backend| severity(&backend.state));
+    let Some((columns, lines)) = size else { return report.text(None) };
+    let text = report.text(Some(columns));
+    // The cursor needs the last line, and must not wrap in the last column.
+    let most = lines.saturating_sub(1).max(1);
+    let all = text.lines().count();
+    let fit = if all > most { most - 1 } else { all };
+    let mut shown: String =
+        text.lines().take(fit).flat_map(|line| line.chars().take(columns - 1).chain(['\n'])).collect();
+    if all > most {
+        let _ = writeln!(shown, "{} more lines do not fit", all - fit);
+    }
+    shown
+}
+
+/// A text that replaces the content of the terminal without flicker: each line clears its own rest.
+fn frame(text: &str) -> String {
+    format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
 }
 
 /// Runs `fingerpost explain`.

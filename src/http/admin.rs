@@ -34,6 +34,9 @@ use crate::telemetry::{exposition, panics};
 /// Returns the text of all metrics.
 type Metrics = dyn Fn() -> String + Send + Sync;
 
+/// The longest time in which a client of the pages may read nothing of its answer.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The limit of connections. Scrapes are rare. It prevents a forgotten poller from using descriptors that downloads need.
 const MOST_CONNECTIONS: usize = 256;
 
@@ -55,6 +58,9 @@ pub(crate) fn serve(
             .route("/metrics", page_route().to(show_metrics))
             .configure(pages.clone())
     };
+    // A client that does not read would keep its connection and the unsent answer. Accepted connections inherit the option;
+    // without it, TCP gives up later.
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&listener, SEND_TIMEOUT.as_millis() as u32);
     let Some(tls) = tls else {
         let server = HttpServer::new(app)
             .workers(1)

@@ -72,7 +72,7 @@ pub(crate) fn print(text: &[u8]) -> Result<(), OutputError> {
 /// Standard output cannot be written, for instance because the disk is full.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output")]
-pub(crate) struct OutputError(#[source] io::Error);
+pub(crate) struct OutputError(#[source] pub(crate) io::Error);
 
 /// An error with all its causes in one line, separated by colons.
 #[must_use]

@@ -41,6 +41,7 @@ mod malformed;
 mod metrics;
 mod openapi;
 mod orders;
+mod page;
 mod probing;
 mod redirect;
 mod seed;

@@ -77,10 +77,10 @@ fn every_printed_address_has_a_page_for_browsers() {
     let admin = up.admin_address();
     wait_until("the first probes", || http::get(admin, "/readyz").status == 200);
     let page = http::get(admin, "/");
-    assert!(page.text().contains("3 of 3 servers"), "{page:?}");
+    assert!(page.text().contains("<dd>3<small> of 3</small>"), "{page:?}");
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     let policy = page.header("content-security-policy").unwrap();
-    assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+    assert!(policy.starts_with("default-src 'none'; style-src 'self'; script-src 'self';"), "{policy}");
     for link in ["/metrics", "/api/v1/backends", "/healthz", "/readyz"] {
         assert!(page.text().contains(&format!("href=\"{link}\"")), "{link}");
         assert_eq!(http::get(admin, link).status, 200, "{link}");

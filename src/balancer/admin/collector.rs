@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::time::Instant;
 
 use crate::balancer::health::State;
-use crate::balancer::metrics::{AnswerCounters, BalancerMetrics, STATUSES};
+use crate::balancer::metrics::{AnswerCounters, BalancerMetrics, totals};
 use crate::balancer::orders::store::Orders;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::BackendEntry;
@@ -99,14 +99,8 @@ impl Collector for TableCollector {
         let counter = ConstCounter::new(0_u64);
         let mut family =
             encoder.encode_descriptor("answers", "Answers given, by status", None, counter.metric_type())?;
-        let workers = self.workers.load();
-        for (at, status) in STATUSES.iter().enumerate() {
-            let count: u64 = workers
-                .iter()
-                .filter_map(|worker| worker.answers.get(at))
-                .map(|counter| counter.load(Relaxed))
-                .sum();
-            if count > 0 || *status == 301 {
+        for (status, count) in totals(&self.workers.load()) {
+            if count > 0 || status == 301 {
                 ConstCounter::new(count).encode(family.encode_family(&[("status", status.to_string())])?)?;
             }
         }

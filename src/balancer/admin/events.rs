@@ -43,6 +43,27 @@ pub(crate) struct BackendAvailability {
     pub availability: AvailabilityShares,
 }
 
+fn wanted<'a>(
+    table: &'a RoutingTable,
+    backend: Option<&'a BackendId>,
+) -> impl Iterator<Item = &'a BackendEntry> {
+    table.entries.iter().filter(move |entry| backend.is_none_or(|id| entry.member.backend.id() == id))
+}
+
+/// The latest events of all backends, or of one, newest first.
+pub(super) fn latest(table: &RoutingTable, backend: Option<&BackendId>, limit: usize) -> Vec<BackendEvent> {
+    let mut events: Vec<(&BackendEntry, &HistoryEvent)> = wanted(table, backend)
+        .flat_map(|entry| entry.history.events().rev().take(limit).map(move |event| (entry, event)))
+        .collect();
+    // The sort is stable, and the events of one backend are in order.
+    events.sort_by_key(|(_, event)| std::cmp::Reverse(event.time));
+    let event = |(entry, event): (&BackendEntry, &HistoryEvent)| BackendEvent {
+        backend: entry.member.backend.id().to_string(),
+        event: event.clone(),
+    };
+    events.into_iter().take(limit).map(event).collect()
+}
+
 impl EventReport {
     /// The events of all backends, or of one.
     #[must_use]
@@ -52,22 +73,15 @@ impl EventReport {
         limit: Option<usize>,
         now: SystemTime,
     ) -> Self {
-        let is_wanted = |entry: &&BackendEntry| backend.is_none_or(|id| entry.member.backend.id() == id);
-        let entries = || table.entries.iter().filter(is_wanted);
-        let mut events: Vec<(&BackendEntry, &HistoryEvent)> =
-            entries().flat_map(|entry| entry.history.events().map(move |event| (entry, event))).collect();
-        // The sort is stable, and the events of one backend are in order.
-        events.sort_by_key(|(_, event)| event.time);
-        let latest = events.iter().rev().take(limit.unwrap_or(DEFAULT_LIMIT).min(MOST_EVENTS));
-        let event = |(entry, event): &(&BackendEntry, &HistoryEvent)| BackendEvent {
-            backend: entry.member.backend.id().to_string(),
-            event: HistoryEvent::clone(event),
-        };
+        let limit = limit.unwrap_or(DEFAULT_LIMIT).min(MOST_EVENTS);
         let availability = |entry: &BackendEntry| BackendAvailability {
             backend: entry.member.backend.id().to_string(),
             availability: entry.history.availability(entry.health.state(), now),
         };
-        Self { events: latest.map(event).collect(), availability: entries().map(availability).collect() }
+        Self {
+            events: latest(table, backend, limit),
+            availability: wanted(table, backend).map(availability).collect(),
+        }
     }
 
     /// The report as text: the events, oldest first as in a log, then the availability.

@@ -3,9 +3,9 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use actix_web::dev::Server;
+use actix_web::http::{StatusCode, header};
 use actix_web::web::{self, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use prometheus_client::registry::Registry;
@@ -32,6 +32,7 @@ mod problem;
 pub(crate) mod status;
 
 use access::Access;
+use page::live::{LivePage, Messages};
 use problem::Problem;
 use status::StatusReport;
 
@@ -100,7 +101,7 @@ impl Admin {
 ///
 /// Each page supports HEAD, too.
 ///
-/// - `GET /`: the status page, for people
+/// - `GET /`: the live page, for people, with its files and its stream of changes below `/page`
 /// - `GET /metrics`: the metrics in the text format of Prometheus
 /// - `GET /healthz`: 200
 /// - `GET /readyz`: 503 until every backend of the first list has been probed, then 200
@@ -113,14 +114,22 @@ pub(crate) fn serve(
     connections: Arc<Connections>,
 ) -> std::io::Result<Server> {
     let metrics = Arc::clone(&admin.metrics);
-    let admin = Data::new(admin);
     let mut common = Registry::with_prefix("fingerpost");
     http::admin::register(&mut common, connections, https);
+    let live = Data::new(LivePage::start(&admin, &mut common));
+    let admin = Data::new(admin);
     let metrics = move || metrics.encode() + &exposition::encode(&common);
     http::admin::serve(listener, https.and_then(Https::admin_config), metrics, move |pages| {
         pages
             .app_data(admin.clone())
-            .route("/", page_route().to(status_page))
+            .app_data(live.clone())
+            .route("/", page_route().to(live_page))
+            .route("/page/style.css", page_route().to(async || file("text/css; charset=utf-8", page::STYLE)))
+            .route(
+                "/page/live.js",
+                page_route().to(async || file("text/javascript; charset=utf-8", page::SCRIPT)),
+            )
+            .route("/page/stream", web::get().to(stream))
             .route("/healthz", page_route().to(async || HttpResponse::Ok().body("ok\n")))
             .route("/readyz", page_route().to(ready))
             .configure(api::configure)
@@ -136,9 +145,45 @@ async fn ready(admin: Data<Admin>) -> HttpResponse {
     }
 }
 
-async fn status_page(admin: Data<Admin>) -> HttpResponse {
-    let report = admin.report();
-    http::admin::page("balancer", page::STYLE, &page::content(&report, SystemTime::now()))
+async fn live_page(live: Data<LivePage>) -> Result<HttpResponse, Problem> {
+    let document = live.document().await.ok_or_else(page_ended)?;
+    let mut response = file("text/html; charset=utf-8", "");
+    let policy = header::HeaderValue::from_static(page::CONTENT_SECURITY_POLICY);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    response.headers_mut().insert(header::REFERRER_POLICY, header::HeaderValue::from_static("no-referrer"));
+    Ok(response.set_body(document).map_into_boxed_body())
+}
+
+fn page_ended() -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the balancer ends, or the task of the page has failed")
+}
+
+/// A file of the page. It changes with each version of the program.
+fn file(kind: &'static str, content: &'static str) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type(kind)
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .body(content)
+}
+
+/// The changes of the page as server-sent events.
+async fn stream(live: Data<LivePage>) -> Result<HttpResponse, Problem> {
+    let messages = live.listen().await.ok_or_else(|| {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many browsers show the live page; close one of them",
+        )
+    })?;
+    let body = futures_util::stream::unfold(messages, |mut messages: Messages| async {
+        let message = messages.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(message), messages))
+    });
+    Ok(HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .streaming(body))
 }
 
 async fn panic_on_request(admin: Data<Admin>, request: HttpRequest, actor: Path<String>) -> HttpResponse {

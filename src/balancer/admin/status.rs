@@ -168,6 +168,16 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
+/// The sort key of a state: faults are at the top.
+pub(crate) fn severity(state: &str) -> u8 {
+    match state {
+        "down" => 0,
+        "suspect" => 1,
+        "up" => 3,
+        _ => 2,
+    }
+}
+
 /// The smallest width of the column with the reasons, in characters.
 const LEAST_REASON: usize = 20;
 

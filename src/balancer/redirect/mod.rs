@@ -28,9 +28,11 @@ pub(crate) mod explain;
 pub(crate) mod fast_path;
 pub(crate) mod location;
 pub(crate) mod mount;
+pub(crate) mod path_samples;
 mod range;
 pub(crate) mod service;
 
+use path_samples::PathSamples;
 use service::AnswerPlan;
 
 /// The state that the services of all workers share.
@@ -47,6 +49,7 @@ pub(in crate::balancer) struct BalancerState {
     pub(in crate::balancer) sizes: Option<Sizes>,
     pub(in crate::balancer) supervisor: Supervisor,
     pub(in crate::balancer) metrics: Arc<BalancerMetrics>,
+    pub(in crate::balancer) path_samples: PathSamples,
     pub(in crate::balancer) arbiter: Arbiter,
 }
 

@@ -21,6 +21,7 @@ use super::avoid;
 use super::client::{Client, TrustedProxies};
 use super::fast_path::ResponseScratch;
 use super::location::Target;
+use super::path_samples::PathSampler;
 use super::range::requested_bytes;
 use super::{BalancerState, CurrentTable, RedirectHandler};
 use crate::balancer::backends::BackendId;
@@ -103,6 +104,7 @@ pub(crate) struct RedirectService {
     pub(super) counters: Arc<AnswerCounters>,
     pub(super) scratch: RefCell<ResponseScratch>,
     random: RefCell<SmallRng>,
+    sampler: PathSampler,
     /// The handler ends when its last address is dropped.
     _handler: Addr<RedirectHandler>,
 }
@@ -188,6 +190,7 @@ impl RedirectService {
             counters: shared.metrics.worker(),
             scratch: RefCell::default(),
             random: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
+            sampler: PathSampler::default(),
             _handler: handler,
             shared,
         }
@@ -275,6 +278,7 @@ impl RedirectService {
         if let (Some(memory), Some(visit)) = (&plan.memory, &choice.visit) {
             memory.record(visit, choice.visited);
         }
+        self.sampler.offer(&self.shared.path_samples, wanted.target.path(), now);
         Some(choice)
     }
 
