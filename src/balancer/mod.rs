@@ -51,7 +51,6 @@ pub(crate) mod health;
 pub(crate) mod history;
 mod metrics;
 pub(crate) mod orders;
-#[allow(unreachable_pub, reason = "to be restricted with the next change of this module")]
 pub(crate) mod policy;
 pub(crate) mod probe;
 mod probe_manager;
@@ -202,17 +201,7 @@ impl Balancer {
             clock,
             metrics: metrics.ranking.clone(),
         };
-        let probes = ProbePlan {
-            path: settings.probe_path.clone(),
-            timeout: settings.probe_timeout,
-            expectation: settings.probe_expect.clone(),
-            interval: settings.health_check.interval,
-            slots: Semaphore::new(settings.probe_concurrency),
-            resolver,
-            trust: settings.trust.clone(),
-            reports: metrics.reports.clone(),
-            results_lost: metrics.results_lost.clone(),
-        };
+        let probes = probe_plan(settings, resolver, &metrics);
         let webhook = settings.webhook.clone().map(|webhook| (webhook, Arc::clone(&publisher)));
         let (sizes, size_plan) = settings
             .size_lookups
@@ -247,17 +236,7 @@ impl Balancer {
             actix_rt::spawn(own.guard("the list of servers", following));
         });
         Self(Arc::new(BalancerState {
-            answers: AnswerPlan {
-                status: settings.status,
-                alternates: settings.alternates,
-                trusted_proxies: settings.trusted_proxies.clone(),
-                memory: (settings.policy != PolicyName::Hash).then(Arc::default),
-                retry_routing: settings.retry_routing,
-                retry_after: HeaderValue::from(settings.health_check.interval.as_secs().max(1)),
-                pages: Pages::built_in(),
-                serves_challenges: settings.acme_webroot.is_some(),
-                clock,
-            },
+            answers: answer_plan(settings, clock),
             policy: settings.policy,
             health_check: settings.health_check,
             publisher,
@@ -308,6 +287,34 @@ impl Balancer {
     /// table; the program should end.
     pub async fn failed(&self) -> SupervisionFailure {
         self.0.supervisor.failed().await
+    }
+}
+
+fn answer_plan(settings: &BalancerSettings, clock: policy::MonotonicClock) -> AnswerPlan {
+    AnswerPlan {
+        status: settings.status,
+        alternates: settings.alternates,
+        trusted_proxies: settings.trusted_proxies.clone(),
+        memory: (settings.policy != PolicyName::Hash).then(Arc::default),
+        retry_routing: settings.retry_routing,
+        retry_after: HeaderValue::from(settings.health_check.interval.as_secs().max(1)),
+        pages: Pages::built_in(),
+        serves_challenges: settings.acme_webroot.is_some(),
+        clock,
+    }
+}
+
+fn probe_plan(settings: &BalancerSettings, resolver: Resolver, metrics: &BalancerMetrics) -> ProbePlan {
+    ProbePlan {
+        path: settings.probe_path.clone(),
+        timeout: settings.probe_timeout,
+        expectation: settings.probe_expect.clone(),
+        interval: settings.health_check.interval,
+        slots: Semaphore::new(settings.probe_concurrency),
+        resolver,
+        trust: settings.trust.clone(),
+        reports: metrics.reports.clone(),
+        results_lost: metrics.results_lost.clone(),
     }
 }
 

@@ -29,6 +29,7 @@ use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 /// The keys of `[balancer]`; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key")]
 pub(crate) struct RawBalancerSettings {
     pub servers: PathBuf,
     pub host: String,

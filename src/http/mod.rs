@@ -12,7 +12,6 @@ pub(crate) mod nowait;
 pub(crate) mod pages;
 pub(crate) mod stop;
 pub(crate) mod tls;
-#[allow(unreachable_pub, reason = "to be restricted with the next change of this module")]
 pub(crate) mod transport;
 
 pub use pages::{Pages, PagesError};

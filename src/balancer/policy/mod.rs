@@ -28,7 +28,7 @@ use rand::Rng;
 pub use clock::{MonotonicClock, Timestamp};
 pub use digest::{digest, identity};
 pub use load::{BackendLoad, LoadSlab, ReportedLoad};
-pub use retry_avoidance::{RetryAvoidance, RetryLookup, Visited};
+pub(crate) use retry_avoidance::{RetryAvoidance, RetryLookup, Visited};
 
 /// The largest number of alternates that a pick returns besides the chosen backend.
 pub const MOST_ALTERNATES: usize = 3;
@@ -37,7 +37,7 @@ pub const MOST_ALTERNATES: usize = 3;
 pub(crate) const DEFAULT_SIZE: f32 = 1e6;
 
 /// The largest number of backends that a request can avoid. Further ones are ignored.
-pub const MOST_AVOIDED: usize = 8;
+pub(crate) const MOST_AVOIDED: usize = 8;
 
 /// Chooses backends.
 pub trait Policy: fmt::Debug + Send + Sync {
@@ -260,7 +260,11 @@ pub fn build(
 /// Builds a policy for some of the candidates of another policy, to be used beside it. The costs and finish times that the
 /// other policy has set remain.
 #[must_use]
-pub fn build_part(name: PolicyName, mut candidates: Vec<Candidate>, rng: &mut dyn Rng) -> Box<dyn Policy> {
+pub(crate) fn build_part(
+    name: PolicyName,
+    mut candidates: Vec<Candidate>,
+    rng: &mut dyn Rng,
+) -> Box<dyn Policy> {
     candidates.retain(|candidate| candidate.weight > 0.0 && candidate.weight.is_finite());
     match name {
         PolicyName::Adaptive => Box::new(adaptive::Adaptive::over(candidates, rng)),

@@ -15,7 +15,7 @@ use super::digest::mix;
 /// The memory is fixed. A newer client overwrites an older one in the same slot, so the worst outcome is a retry that is
 /// not recognized, or, if two workers write the same slot at once, one that avoids another backend.
 #[derive(Debug)]
-pub struct RetryAvoidance {
+pub(crate) struct RetryAvoidance {
     slots: Box<[Slot]>,
 }
 
@@ -52,7 +52,7 @@ const INDEX_MASK: u64 = (1 << 24) - 1;
 
 /// The result of [`RetryAvoidance::look_up`], to be passed to [`RetryAvoidance::record`].
 #[derive(Debug, Clone, Copy)]
-pub struct RetryLookup {
+pub(crate) struct RetryLookup {
     slot: usize,
     key: u64,
     is_head: bool,
@@ -66,7 +66,7 @@ pub struct RetryLookup {
 
 /// A backend that a client was redirected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Visited {
+pub(crate) struct Visited {
     /// The [`identity`](super::identity) of its authority.
     pub identity: u32,
     /// Its index in the routing table at that time.
@@ -82,7 +82,7 @@ impl Default for RetryAvoidance {
 impl RetryAvoidance {
     /// Looks up a client. `key` is a hash of its address and of the requested path; `is_head` means the method HEAD.
     #[must_use]
-    pub fn look_up(&self, key: u64, is_head: bool, now: Timestamp) -> RetryLookup {
+    pub(crate) fn look_up(&self, key: u64, is_head: bool, now: Timestamp) -> RetryLookup {
         let key = mix(key);
         let slot = (key as usize) % SLOTS;
         // An empty slot has key 0.
@@ -111,7 +111,7 @@ impl RetryAvoidance {
     }
 
     /// Records the backend that the client is redirected to.
-    pub fn record(&self, lookup: &RetryLookup, visited: Visited) {
+    pub(crate) fn record(&self, lookup: &RetryLookup, visited: Visited) {
         if let Some(slot) = self.slots.get(lookup.slot) {
             let word = (lookup.key << KEY_SHIFT)
                 | (u64::from(lookup.is_head) << HEAD_SHIFT)

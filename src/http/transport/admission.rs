@@ -12,11 +12,11 @@ const SLOTS: usize = 1 << 14;
 
 /// The number of refused connections that may receive the 503 page at the same time; others are closed at once. Each has a
 /// second to send its request, and a second to receive the page.
-pub const REFUSED_AT_ONCE: usize = 256;
+pub(crate) const REFUSED_AT_ONCE: usize = 256;
 
 /// The connections of one server over all its workers, and counters of their outcomes, which only grow.
 #[derive(Debug)]
-pub struct Connections {
+pub(crate) struct Connections {
     limit: usize,
     address_limit: u32,
     live: AtomicUsize,
@@ -112,13 +112,13 @@ impl Connections {
 
     /// The number of connections that are being served.
     #[must_use]
-    pub fn live(&self) -> usize {
+    pub(crate) fn live(&self) -> usize {
         self.live.load(Ordering::Relaxed)
     }
 
     /// The number of connections that are closed except for the last bytes of their last answer.
     #[must_use]
-    pub fn lingering(&self) -> usize {
+    pub(crate) fn lingering(&self) -> usize {
         self.lingering.load(Ordering::Relaxed)
     }
 

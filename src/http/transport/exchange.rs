@@ -29,7 +29,7 @@ enum Body<B> {
 
 /// An extension of each request that arrived over TLS.
 #[derive(Debug, Clone, Copy)]
-pub struct OverTls;
+pub(crate) struct OverTls;
 
 impl Connection {
     /// Answers the request with this head.

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::response::{DirectBody, OnEnd};
 
 /// Answers requests from the bytes of their head.
-pub trait FastPath {
+pub(crate) trait FastPath {
     /// Fills the empty `answer` with the complete response to the request of this complete head, or declines and leaves `answer`
     /// empty; the service then answers the request.
     ///
@@ -18,7 +18,7 @@ pub trait FastPath {
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Its address; `None` on a Unix socket.
     pub address: Option<IpAddr>,
     /// Whether the connection uses TLS.
@@ -33,7 +33,7 @@ impl fmt::Debug for dyn FastPath {
 
 /// A response of the fast path.
 #[derive(Debug, Default)]
-pub struct FastAnswer {
+pub(crate) struct FastAnswer {
     /// The head, and a small body behind it.
     pub bytes: BytesMut,
     /// A larger body, which is not copied.
@@ -61,7 +61,7 @@ impl FastAnswer {
 
 /// The decision of a fast path on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Offer {
+pub(crate) enum Offer {
     /// The response is in the buffer.
     Answered,
     /// The service answers the request.

@@ -51,11 +51,12 @@ mod admission;
 mod connection;
 mod deadlines;
 #[cfg(any(test, fuzzing))]
+#[cfg_attr(test, expect(unreachable_pub, reason = "only the fuzz target uses it from outside"))]
 pub mod driver;
 mod ending;
 mod exchange;
 mod fast_path;
-pub mod head;
+pub(crate) mod head;
 mod pace;
 mod queue;
 mod refusal;
@@ -69,12 +70,12 @@ mod tests;
 mod tls;
 mod worker;
 
-pub use admission::{Connections, REFUSED_AT_ONCE};
-pub use exchange::OverTls;
-pub use fast_path::{FastAnswer, FastPath, Offer, Peer};
-pub use refusal::{Refusal, RefusalLog};
-pub use response::{AnswerEnd, Completion, DirectBody, FileGuard, OnEnd, Passage, Segment};
-pub use serving::Serving;
+pub(crate) use admission::{Connections, REFUSED_AT_ONCE};
+pub(crate) use exchange::OverTls;
+pub(crate) use fast_path::{FastAnswer, FastPath, Offer, Peer};
+pub(crate) use refusal::{Refusal, RefusalLog};
+pub(crate) use response::{AnswerEnd, Completion, DirectBody, FileGuard, OnEnd, Passage, Segment};
+pub(crate) use serving::Serving;
 
 use self::head::HeadLimits;
 use self::pace::Pace;
@@ -88,7 +89,7 @@ const MOST_WORKERS: usize = 512;
 
 /// The limits of clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Connections in total; further ones get the 503 page.
     pub connections: usize,
     /// Connections from one IPv4 address or IPv6 /64 network; further ones get the 503 page.
@@ -125,7 +126,7 @@ impl Default for Limits {
 
 /// The settings of a server.
 #[derive(Debug, Clone)]
-pub struct Transport {
+pub(crate) struct Transport {
     /// The name in log lines.
     pub name: &'static str,
     /// The number of worker threads; 0 means one for each processor.
@@ -164,7 +165,7 @@ impl Transport {
     ///
     /// # Panics
     /// Outside of an actix system.
-    pub fn serve<F, I, S, B>(self, listeners: Vec<Listener>, factory: F) -> io::Result<Serving>
+    pub(crate) fn serve<F, I, S, B>(self, listeners: Vec<Listener>, factory: F) -> io::Result<Serving>
     where
         F: Fn() -> (I, Option<Rc<dyn FastPath>>) + Send + Clone + 'static,
         I: IntoServiceFactory<S, Request>,

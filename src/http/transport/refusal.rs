@@ -12,7 +12,7 @@ const LONGEST_LINE: usize = 2048;
 
 /// A request, or the part of it that arrived, that the connection answered with an error page.
 #[derive(Debug)]
-pub struct Refusal<'a> {
+pub(crate) struct Refusal<'a> {
     /// The address of the client; `None` on a Unix socket.
     pub client: Option<IpAddr>,
     /// The received request line or its first bytes, which may contain any byte; empty if the client sent nothing.
@@ -24,7 +24,7 @@ pub struct Refusal<'a> {
 }
 
 /// Receives each refused request on the thread of the worker, so it must not block.
-pub trait RefusalLog: fmt::Debug + Send + Sync {
+pub(crate) trait RefusalLog: fmt::Debug + Send + Sync {
     /// Called when the answer to a refused request has ended.
     fn refused(&self, refusal: &Refusal<'_>);
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 /// Sent in place of the body of the response, which is dropped unread. The length of all segments becomes the
 /// `Content-Length`. A response to HEAD has that length, and nothing is sent.
-pub struct DirectBody {
+pub(crate) struct DirectBody {
     /// The segments, in the order in which they are sent.
     pub segments: VecDeque<Segment>,
     /// The way of the bytes of files to the socket.
@@ -26,7 +26,7 @@ pub struct DirectBody {
 impl DirectBody {
     /// The number of bytes of all segments.
     #[must_use]
-    pub fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         self.segments.iter().map(Segment::length).sum()
     }
 }
@@ -39,7 +39,7 @@ impl fmt::Debug for DirectBody {
 
 /// A part of a body.
 #[derive(Debug, Clone)]
-pub enum Segment {
+pub(crate) enum Segment {
     /// Bytes in memory.
     Bytes(Bytes),
     /// A part of an open file.
@@ -56,7 +56,7 @@ pub enum Segment {
 impl Segment {
     /// The number of bytes of the segment.
     #[must_use]
-    pub fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::File { length, .. } => *length,
@@ -66,7 +66,7 @@ impl Segment {
 
 /// The way of the bytes of a file to the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Passage {
+pub(crate) enum Passage {
     /// Within the kernel, with sendfile, if the file system supports it; else as in [`Passage::Memory`].
     Kernel,
     /// Through a buffer.
@@ -74,7 +74,7 @@ pub enum Passage {
 }
 
 /// Watches the files of one body while they are sent, on the thread of the connection.
-pub trait FileGuard {
+pub(crate) trait FileGuard {
     /// Fails if the file is not in the state that the head announced.
     ///
     /// It is called before each attempt to send the last bytes of a segment. After an error the connection ends before the
@@ -89,7 +89,7 @@ pub trait FileGuard {
 }
 
 /// Called once, when the answer has ended or was cut.
-pub struct OnEnd(pub Box<dyn FnOnce(AnswerEnd)>);
+pub(crate) struct OnEnd(pub Box<dyn FnOnce(AnswerEnd)>);
 
 impl fmt::Debug for OnEnd {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,7 +99,7 @@ impl fmt::Debug for OnEnd {
 
 /// The end of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AnswerEnd {
+pub(crate) struct AnswerEnd {
     /// The number of bytes of its body that the kernel accepted.
     pub body_sent: u64,
     /// Whether the whole answer was sent.
@@ -108,7 +108,7 @@ pub struct AnswerEnd {
 
 /// Whether the whole answer was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Completion {
+pub(crate) enum Completion {
     /// The kernel accepted all bytes.
     Whole,
     /// The connection ended earlier.

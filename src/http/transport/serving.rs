@@ -36,7 +36,7 @@ pub(super) struct Plan {
 
 /// A server that accepts connections.
 #[must_use = "connections are served while `run` is awaited"]
-pub struct Serving {
+pub(crate) struct Serving {
     name: &'static str,
     phases: watch::Receiver<Phase>,
     connections: Arc<Connections>,
@@ -146,13 +146,13 @@ impl Drop for End {
 impl Serving {
     /// Its connections, counted.
     #[must_use]
-    pub fn connections(&self) -> Arc<Connections> {
+    pub(crate) fn connections(&self) -> Arc<Connections> {
         Arc::clone(&self.connections)
     }
 
     /// Serves until the stop handle is used, and then until every answer is sent or the grace has passed. Answers that
     /// are cut then have reported their end.
-    pub async fn run(mut self) -> io::Result<()> {
+    pub(crate) async fn run(mut self) -> io::Result<()> {
         let connections = Arc::clone(&self.connections);
         let mut phases = self.phases.clone();
         tokio::select! {
