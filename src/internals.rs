@@ -12,6 +12,15 @@ pub mod fleet {
     pub use crate::balancer::health::fleet::{Eligibility, FleetMember, Mode, Outlier, select};
 }
 
+pub mod shared {
+    //! Observations that several balancers share.
+    pub use crate::balancer::fleet::observers::{
+        Delivery, EngineCondition, FleetReport, Observers, OwnSight, PeerNews, Standing,
+    };
+    pub use crate::balancer::fleet::outbox::{Counts, Outbox};
+    pub use crate::balancer::fleet::record::{BackendNews, FleetRecord, Observation, Publisher, RecordError};
+}
+
 pub mod head {
     //! The scanner of request heads.
     pub use crate::http::transport::head::{HeadLimits, HeadScan, Scan};
@@ -20,7 +29,8 @@ pub mod head {
 pub mod health {
     //! The health of a backend.
     pub use crate::balancer::health::{
-        FailureKind, Health, HealthCheckConfig, ProbeFailure, ProbeOutcome, State, Traffic, Transition,
+        FailureKind, Health, HealthCheckConfig, OwnView, ProbeFailure, ProbeOutcome, SharedEvidence, State,
+        Traffic, Transition,
     };
 }
 

@@ -47,6 +47,7 @@ pub(crate) mod admin;
 pub(crate) mod backends;
 mod builder;
 pub(crate) mod expectation;
+pub(crate) mod fleet;
 pub(crate) mod health;
 pub(crate) mod history;
 mod metrics;
@@ -200,6 +201,8 @@ impl Balancer {
             probe_budget: settings.probe_budget,
             clock,
             metrics: metrics.ranking.clone(),
+            zone: None,
+            fleet: None,
         };
         let probes = probe_plan(settings, resolver, &metrics);
         let webhook = settings.webhook.clone().map(|webhook| (webhook, Arc::clone(&publisher)));

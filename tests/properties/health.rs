@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use fingerpost::internals::fleet::{self, Eligibility, FleetMember, Mode};
 use fingerpost::internals::health::{
-    FailureKind, Health, HealthCheckConfig, ProbeFailure, ProbeOutcome, State, Traffic, Transition,
+    FailureKind, Health, HealthCheckConfig, ProbeFailure, ProbeOutcome, SharedEvidence, State, Traffic,
+    Transition,
 };
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -148,7 +149,7 @@ proptest! {
             .map(|(health, (_, tier, milliseconds))| FleetMember {
                 health,
                 tier: *tier,
-                response_time: milliseconds.map(|it| Duration::from_millis(it.into())),
+                response_time: milliseconds.map(|it| Duration::from_millis(it.into())), shared: SharedEvidence::default()
             })
             .collect();
         let now = Instant::now() + Duration::from_mins(1);
@@ -204,8 +205,10 @@ fn fleet(up: usize, failed: usize, kind: FailureKind) -> (Vec<Health>, Instant) 
 #[track_caller]
 fn check(up: usize, failed: usize, kind: FailureKind, later: u64, mode: Mode, chosen: usize) {
     let (healths, now) = fleet(up, failed, kind);
-    let members: Vec<FleetMember<'_>> =
-        healths.iter().map(|health| FleetMember { health, tier: 0, response_time: None }).collect();
+    let members: Vec<FleetMember<'_>> = healths
+        .iter()
+        .map(|health| FleetMember { health, tier: 0, response_time: None, shared: SharedEvidence::default() })
+        .collect();
     let selection = fleet::select(&members, &HEALTH_CHECK, now + Duration::from_secs(later));
     let count = selection.eligibilities.iter().filter(|it| matches!(it, Eligibility::Chosen(_))).count();
     assert_eq!((selection.mode, count), (mode, chosen), "{up} up, {failed} {kind}");
@@ -246,7 +249,12 @@ fn at_most_a_tenth_of_the_backends_are_ejected_as_slow() {
         .zip(0..)
         .map(|(health, index)| {
             let milliseconds = if index < 3 { 900 + index } else { 30 };
-            FleetMember { health, tier: 0, response_time: Some(Duration::from_millis(milliseconds)) }
+            FleetMember {
+                health,
+                tier: 0,
+                response_time: Some(Duration::from_millis(milliseconds)),
+                shared: SharedEvidence::default(),
+            }
         })
         .collect();
     let eligibilities = fleet::select(&members, &HEALTH_CHECK, now).eligibilities;

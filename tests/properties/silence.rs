@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fingerpost::internals::fleet::{self, Eligibility, FleetMember, Mode};
-use fingerpost::internals::health::{FailureKind, Health, HealthCheckConfig, State, Traffic};
+use fingerpost::internals::health::{FailureKind, Health, HealthCheckConfig, SharedEvidence, State, Traffic};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -24,8 +24,10 @@ fn selection_after(failures: &[FailureKind]) -> (Mode, usize) {
             }
         }
     }
-    let members: Vec<FleetMember<'_>> =
-        healths.iter().map(|health| FleetMember { health, tier: 0, response_time: None }).collect();
+    let members: Vec<FleetMember<'_>> = healths
+        .iter()
+        .map(|health| FleetMember { health, tier: 0, response_time: None, shared: SharedEvidence::default() })
+        .collect();
     let selection = fleet::select(&members, &HEALTH_CHECK, start + Duration::from_secs(1));
     let chosen = selection.eligibilities.iter().filter(|it| matches!(it, Eligibility::Chosen(_))).count();
     (selection.mode, chosen)
@@ -85,8 +87,15 @@ fn half_becomes_silent(health_check: &HealthCheckConfig, seconds: u64) -> Vec<(M
             }
         }
         if now >= hour {
-            let members: Vec<FleetMember<'_>> =
-                healths.iter().map(|health| FleetMember { health, tier: 0, response_time: None }).collect();
+            let members: Vec<FleetMember<'_>> = healths
+                .iter()
+                .map(|health| FleetMember {
+                    health,
+                    tier: 0,
+                    response_time: None,
+                    shared: SharedEvidence::default(),
+                })
+                .collect();
             modes.push((fleet::select(&members, health_check, now).mode, healths.clone()));
         }
     }
@@ -133,7 +142,7 @@ proptest! {
         };
         prop_assert_eq!(pause(&plain), pause(&troubled));
         let selected = |health: &Health| {
-            let members = vec![FleetMember { health, tier: 0, response_time: None }; 12];
+            let members = vec![FleetMember { health, tier: 0, response_time: None , shared: SharedEvidence::default()}; 12];
             fleet::select(&members, &HEALTH_CHECK, start + Duration::from_secs(outcomes.len() as u64))
         };
         prop_assert_eq!(selected(&plain), selected(&troubled));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fingerpost::internals::fleet::{self, Eligibility, FleetMember, Mode, Outlier};
-use fingerpost::internals::health::{FailureKind, Health, State};
+use fingerpost::internals::health::{FailureKind, Health, SharedEvidence, State};
 use proptest::prelude::*;
 use tokio::time::Instant;
 
@@ -39,7 +39,12 @@ fn chosen(tiers: &[Tier], ago: u64) -> (Mode, Vec<usize>) {
     let healths = fleet(tiers, now, Duration::from_secs(ago));
     let members: Vec<FleetMember<'_>> = healths
         .iter()
-        .map(|(health, tier)| FleetMember { health, tier: *tier, response_time: None })
+        .map(|(health, tier)| FleetMember {
+            health,
+            tier: *tier,
+            response_time: None,
+            shared: SharedEvidence::default(),
+        })
         .collect();
     let selection = fleet::select(&members, &HEALTH_CHECK, now);
     let mut counts = vec![0; tiers.len()];
@@ -91,7 +96,12 @@ fn servers_are_compared_only_within_their_tier() {
                 (_, 0) => 150,
                 _ => 1,
             };
-            FleetMember { health, tier: *tier, response_time: Some(Duration::from_millis(milliseconds)) }
+            FleetMember {
+                health,
+                tier: *tier,
+                response_time: Some(Duration::from_millis(milliseconds)),
+                shared: SharedEvidence::default(),
+            }
         })
         .collect();
     let eligibilities = fleet::select(&members, &HEALTH_CHECK, now).eligibilities;
@@ -128,7 +138,7 @@ proptest! {
             .map(|(health, (_, tier, tens))| FleetMember {
                 health,
                 tier: *tier,
-                response_time: tens.map(|tens| Duration::from_millis(u64::from(tens) * 10)),
+                response_time: tens.map(|tens| Duration::from_millis(u64::from(tens) * 10)), shared: SharedEvidence::default()
             })
             .collect();
         let selection = fleet::select(&members, &HEALTH_CHECK, start + Duration::from_secs(later));

@@ -12,13 +12,15 @@
 //!   the processor of the balancer, and the silent backends keep their whole weight.
 //! - Fewer than half of the backends that answered within the last minute or eight intervals, whichever is longer, are
 //!   up: all clients together would overload the others, so the silent backends keep half of their weight.
+//!
+//! If other balancers share their observations, these decide instead of both rules; see [`SharedEvidence`].
 
 use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Health, HealthCheckConfig, State};
+use super::{Health, HealthCheckConfig, OwnView, SharedEvidence, State};
 
 /// The smallest number of backends to which the rules for silent backends apply. Among fewer, one or two failed backends
 /// are already a large share.
@@ -58,6 +60,14 @@ pub struct FleetMember<'a> {
     pub tier: u32,
     /// Its response time, if it has answered.
     pub response_time: Option<Duration>,
+    /// The observations of the other balancers.
+    pub shared: SharedEvidence,
+}
+
+impl FleetMember<'_> {
+    fn state(&self) -> State {
+        self.shared.state(self.health.state)
+    }
 }
 
 /// Whether a backend is a candidate, and the reason if it is not.
@@ -93,6 +103,12 @@ pub enum Mode {
     ProberDoubted,
     /// Too few backends are up: the silent backends stay candidates with half of their weight.
     Panic,
+    /// Other balancers see far more backends up: silent backends that they see stay candidates.
+    SetAside,
+    /// Neither a backend nor the engine of the fleet answers: silent backends stay candidates.
+    CutOff,
+    /// No backend answers this balancer: those that answer other balancers are candidates.
+    SeenByOthers,
     /// No backend is up: the suspect backends are candidates.
     Suspects,
     /// No probe has ended: the unknown backends are candidates.
@@ -115,7 +131,7 @@ pub struct Selection {
 pub fn select(members: &[FleetMember<'_>], health_check: &HealthCheckConfig, now: Instant) -> Selection {
     let mut eligibilities = vec![Eligibility::Out; members.len()];
     let lowest_tier = |admission: AdmissionRule| {
-        let admitted = members.iter().filter(|member| admission.share(member.health, now).is_some());
+        let admitted = members.iter().filter(|member| admission.share(member, now).is_some());
         admitted.map(|member| member.tier).min()
     };
     // A backend that answers precedes every silent backend, even in a lower tier. If no backend answers, all backends are
@@ -125,9 +141,10 @@ pub fn select(members: &[FleetMember<'_>], health_check: &HealthCheckConfig, now
         eject_outliers(members, tier, &mut eligibilities);
     }
     let judged = members.iter().filter(|member| answering.is_none_or(|tier| member.tier == tier));
-    let confidence = ProbeConfidence::judge(judged.map(|member| member.health), health_check, now);
+    let confidence = ProbeConfidence::judge(judged, health_check, now);
     let admitted = [
         (confidence.mode, AdmissionRule::Usable(confidence.silence_forgiven)),
+        (Mode::SeenByOthers, AdmissionRule::SeenByOthers),
         (Mode::Suspects, AdmissionRule::Only(State::Suspect)),
         (Mode::Start, AdmissionRule::Only(State::Unknown)),
     ]
@@ -140,7 +157,7 @@ pub fn select(members: &[FleetMember<'_>], health_check: &HealthCheckConfig, now
         if *eligibility != Eligibility::Out || member.tier < tier {
             continue;
         }
-        if let Some(share) = admission.share(member.health, now) {
+        if let Some(share) = admission.share(member, now) {
             *eligibility = if member.tier == tier {
                 Eligibility::Chosen(share * member.health.slow_start_share(health_check, now))
             } else {
@@ -156,6 +173,8 @@ pub fn select(members: &[FleetMember<'_>], health_check: &HealthCheckConfig, now
 enum AdmissionRule {
     /// Backends that are up, and silent backends under the conditions of a [`Forgiveness`].
     Usable(Option<Forgiveness>),
+    /// Backends that are up for at least one other balancer.
+    SeenByOthers,
     /// Backends in this state.
     Only(State),
 }
@@ -170,14 +189,15 @@ struct Forgiveness {
 
 impl AdmissionRule {
     /// The share of its weight with which a backend is admitted; `None` if it is not admitted.
-    fn share(self, health: &Health, now: Instant) -> Option<f64> {
+    fn share(self, member: &FleetMember<'_>, now: Instant) -> Option<f64> {
+        let FleetMember { health, shared, .. } = member;
         match self {
-            Self::Usable(_) if health.state == State::Up => Some(1.0),
-            Self::Usable(Some(forgiveness)) if health.fell_silent(forgiveness.window, now) => {
+            Self::Usable(forgiveness) => shared.share(health.state, health.is_silent()).or_else(|| {
+                let forgiveness = forgiveness.filter(|it| health.fell_silent(it.window, now))?;
                 Some(forgiveness.share)
-            }
-            Self::Usable(_) => None,
-            Self::Only(state) => (health.state == state).then_some(1.0),
+            }),
+            Self::SeenByOthers => (shared.up > 0).then_some(1.0),
+            Self::Only(state) => (member.state() == state).then_some(1.0),
         }
     }
 }
@@ -190,20 +210,27 @@ struct ProbeConfidence {
 
 impl ProbeConfidence {
     fn judge<'a>(
-        healths: impl Iterator<Item = &'a Health>,
+        members: impl Iterator<Item = &'a FleetMember<'a>>,
         health_check: &HealthCheckConfig,
         now: Instant,
     ) -> Self {
         let doubt_window = DOUBT_WINDOW.max(health_check.interval.saturating_mul(DOUBT_INTERVALS));
         let panic_window = doubt_window.saturating_mul(PANIC_WINDOWS);
         let (mut up, mut doubted, mut lost) = (0, 0, 0);
-        for health in healths {
+        let mut own_view = OwnView::Alone;
+        for FleetMember { health, shared, .. } in members {
+            own_view = shared.own_view;
             up += usize::from(health.state == State::Up);
             doubted += usize::from(health.fell_silent(doubt_window, now));
             lost += usize::from(health.fell_silent(panic_window, now));
         }
-        if up + lost < SMALL_FLEET {
-            Self { mode: Mode::Normal, silence_forgiven: None }
+        let mode = match own_view {
+            OwnView::SetAside => Mode::SetAside,
+            OwnView::CutOff => Mode::CutOff,
+            OwnView::Alone | OwnView::Trusted => Mode::Normal,
+        };
+        if own_view != OwnView::Alone || up + lost < SMALL_FLEET {
+            Self { mode, silence_forgiven: None }
         } else if doubted * 10 > (up + doubted) * 3 {
             let forgiveness = Forgiveness { window: doubt_window, share: 1.0 };
             Self { mode: Mode::ProberDoubted, silence_forgiven: Some(forgiveness) }
@@ -259,6 +286,9 @@ impl fmt::Display for Mode {
             Self::Normal => "normal",
             Self::ProberDoubted => "too many servers became silent at once, probably a fault of this balancer's network; they are still used",
             Self::Panic => "fewer than half of the servers are up; silent servers are still used with half of their weight",
+            Self::SetAside => "the other balancers see far more servers up, probably a fault of this balancer's network; silent servers that they see are still used",
+            Self::CutOff => "neither a server nor the engine of the fleet answers, probably a fault of this balancer's network; the servers that it had are still used",
+            Self::SeenByOthers => "no server answers this balancer; servers that answer other balancers are used",
             Self::Suspects => "no server is up; servers whose last probe failed are used",
             Self::Start => "no server has been probed yet; all servers are used",
             Self::Nothing => "no server is usable",

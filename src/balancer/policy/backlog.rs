@@ -194,13 +194,13 @@ impl Backlog {
         Self { work, total: f32::max(self.total - sent, 0.0) }
     }
 
-    /// The backlog with one more download.
+    /// The backlog with `count` more downloads of `size` bytes each.
     #[inline]
-    pub(super) fn with(mut self, size: f32) -> Self {
+    pub(super) fn with(mut self, count: f32, size: f32) -> Self {
         for (work, knot) in self.work.iter_mut().zip(SIZES) {
-            *work += knot.min(size);
+            *work += count * knot.min(size);
         }
-        self.total += size;
+        self.total += count * size;
         self
     }
 

@@ -20,6 +20,9 @@ pub(super) const CHUNK_LEN: usize = 1024;
 /// days.
 const MAX_BACKLOG: u64 = Duration::from_hours(1).as_nanos() as u64;
 
+/// The redirects in one record of another balancer cannot add more work than this in nanoseconds, one minute.
+const MAX_OTHER_WORK: f32 = 6e10;
+
 /// The load of one backend. HTTP workers update it with each redirect, the ranking with each probe.
 ///
 /// It combines the latest load report with the redirects sent since. Either alone misleads: a report is old after a few
@@ -38,6 +41,12 @@ pub struct BackendLoad {
     redirects_at_probe: AtomicU64,
     /// The booked bytes at that time.
     booked_at_probe: AtomicU64,
+    /// The time until which a load report has the work of other balancers.
+    reported_until: AtomicU64,
+    /// The redirects of other balancers that no report contained when they became known.
+    other_redirects: AtomicU64,
+    /// The bytes of their downloads.
+    other_bytes: AtomicU64,
 }
 
 impl BackendLoad {
@@ -52,6 +61,9 @@ impl BackendLoad {
             probed_at: AtomicU64::new(0),
             redirects_at_probe: AtomicU64::new(0),
             booked_at_probe: AtomicU64::new(0),
+            reported_until: AtomicU64::new(0),
+            other_redirects: AtomicU64::new(0),
+            other_bytes: AtomicU64::new(0),
         }
     }
 
@@ -86,6 +98,9 @@ impl BackendLoad {
             (&copy.probed_at, &self.probed_at),
             (&copy.redirects_at_probe, &self.redirects_at_probe),
             (&copy.booked_at_probe, &self.booked_at_probe),
+            (&copy.reported_until, &self.reported_until),
+            (&copy.other_redirects, &self.other_redirects),
+            (&copy.other_bytes, &self.other_bytes),
         ] {
             to.store(from.load(Relaxed), Relaxed);
         }
@@ -99,16 +114,27 @@ impl BackendLoad {
         self.redirects_at_probe.store(count, Relaxed);
     }
 
-    /// The bytes of all downloads that were redirected to this backend since it joined the list.
+    /// The bytes of all downloads that were redirected to this backend since it joined the list, also by other balancers.
     #[must_use]
     pub fn booked(&self) -> u64 {
+        self.own_bytes().saturating_add(self.other_bytes.load(Relaxed))
+    }
+
+    /// The same without other balancers.
+    #[must_use]
+    pub fn own_bytes(&self) -> u64 {
         self.cell().booked.load(Relaxed)
     }
 
-    /// The number of redirects to this backend since it joined the list.
+    /// The number of redirects of this balancer to this backend since it joined the list.
     #[must_use]
     pub fn redirects(&self) -> u64 {
         self.cell().redirects.load(Relaxed)
+    }
+
+    /// The same with other balancers.
+    fn all_redirects(&self) -> u64 {
+        self.redirects().saturating_add(self.other_redirects.load(Relaxed))
     }
 
     /// The known work at `now`; `None` if no policy estimates it.
@@ -128,26 +154,40 @@ impl BackendLoad {
     ///
     /// For a backend without reports it is the number of redirects since the latest probe.
     pub fn outstanding(&self) -> u64 {
-        let unreported = self.redirects().saturating_sub(self.reported_redirects.load(Relaxed));
+        let unreported = self.all_redirects().saturating_sub(self.reported_redirects.load(Relaxed));
         self.in_flight.load(Relaxed).saturating_add(unreported)
     }
 
     /// Records a successful probe that took `took` and ended at `now`. `report` is its load report; `None` without one.
-    ///
-    /// The report cannot include clients that were redirected during the probe, or so shortly before it that they had
-    /// not reached the backend. Their number is estimated from the redirect rate since the previous probe, and added.
-    /// Other redirects that the report does not include never reached the backend or ended: they are dropped.
     pub fn record_probe(&self, report: Option<ReportedLoad>, took: Duration, now: Timestamp) {
-        let (redirects, booked) = (self.redirects(), self.booked());
+        // A client reaches the backend about as long after its redirect as a probe takes.
+        let contained_until = now.0.saturating_sub(2 * took.as_nanos() as u64);
+        self.reconcile(report, Timestamp(contained_until), now);
+    }
+
+    /// Records a load report that another balancer received at the time `at`, unless a newer one is known.
+    pub fn record_shared_report(&self, report: ReportedLoad, at: Timestamp, now: Timestamp) {
+        if at.0 > self.reported_until.load(Relaxed) {
+            self.reconcile(Some(report), at, now);
+        }
+    }
+
+    /// Replaces the known work by that of a report, which contains the redirects until `contained_until`.
+    ///
+    /// The number of later ones is estimated from the redirect rate since the previous report, and added. Other redirects
+    /// that the report does not include never reached the backend or ended: they are dropped.
+    fn reconcile(&self, report: Option<ReportedLoad>, contained_until: Timestamp, now: Timestamp) {
+        let (redirects, booked) = (self.all_redirects(), self.booked());
         let sent = redirects.saturating_sub(self.redirects_at_probe.swap(redirects, Relaxed)) as f64;
         let bytes = booked.saturating_sub(self.booked_at_probe.swap(booked, Relaxed)) as f64;
         let passed = now.0.saturating_sub(self.probed_at.swap(now.0, Relaxed)).max(1) as f64;
+        self.reported_until.store(contained_until.0, Relaxed);
         let Some(report) = report else {
             self.in_flight.store(0, Relaxed);
             self.reported_redirects.store(redirects, Relaxed);
             return;
         };
-        let on_the_way = (2.0 * took.as_nanos() as f64 / passed).min(1.0);
+        let on_the_way = (now.0.saturating_sub(contained_until.0) as f64 / passed).min(1.0);
         let unseen = (sent * on_the_way).round();
         let unseen_bytes = if sent > 0.0 { bytes / sent * unseen } else { 0.0 };
         let in_flight = u64::from(report.in_flight.saturating_sub(1));
@@ -158,6 +198,22 @@ impl BackendLoad {
         let mean = || backlog.mean().unwrap_or(if sent > 0.0 { (bytes / sent) as f32 } else { DEFAULT_SIZE });
         let unsent = report.unsent_bytes.map_or_else(|| count * mean(), |bytes| bytes as f32);
         cell.set_backlog(&backlog.reconciled(count + unseen as f32, unsent + unseen_bytes as f32), now);
+    }
+
+    /// Records `count` redirects of another balancer, for downloads of `bytes` bytes in all, from the first to the second
+    /// time. The part that a load report contains already is left out. The rest is booked at the time at which it
+    /// happened, so the backend has worked on it since.
+    pub fn record_others(&self, count: u32, bytes: u64, (from, to): (Timestamp, Timestamp)) {
+        let known_until = self.reported_until.load(Relaxed).clamp(from.0, to.0.max(from.0));
+        let new = to.0.saturating_sub(known_until) as f32 / to.0.saturating_sub(from.0).max(1) as f32;
+        let cell = self.cell();
+        let most = MAX_OTHER_WORK / get(&cell.cost);
+        let (count, bytes) = (count as f32 * new, (bytes as f32 * new).min(most));
+        if count > 0.0 {
+            cell.add_work(count, bytes / count, Timestamp(known_until.midpoint(to.0)));
+            self.other_redirects.fetch_add(count.round() as u64, Relaxed);
+            self.other_bytes.fetch_add(bytes as u64, Relaxed);
+        }
     }
 }
 
@@ -326,12 +382,18 @@ impl LoadCell {
         self.finish_time.fetch_sub(nanoseconds, Relaxed);
     }
 
-    /// Adds a download to the known work.
+    /// Adds a download to the known work and to the count of booked bytes.
     #[inline]
     pub(super) fn book(&self, size: f32, now: Timestamp) {
-        self.store(&self.backlog(now).with(size));
         self.booked.fetch_add(size as u64, Relaxed);
-        let nanoseconds = (size * get(&self.cost)) as u64;
+        self.add_work(1.0, size, now);
+    }
+
+    /// Adds `count` downloads of `size` bytes each to the known work.
+    #[inline]
+    fn add_work(&self, count: f32, size: f32, now: Timestamp) {
+        self.store(&self.backlog(now).with(count, size));
+        let nanoseconds = (count * size * get(&self.cost)) as u64;
         let mut current = self.finish_time.load(Relaxed);
         // An exchange fails only if another worker succeeded. After three failures, losing the idle time since
         // `finish_time` costs less than trying again.

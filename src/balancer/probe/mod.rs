@@ -9,7 +9,7 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Message, Recipient, Supervised, WrapFuture,
 };
 use prometheus_client::metrics::counter::Counter;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::balancer::backends::{Backend, BackendId};
@@ -47,9 +47,9 @@ pub(crate) struct ProbePlan {
     pub results_lost: Counter,
 }
 
-/// The result of one probe. The reply of the ranking is the delay of the next probe.
+/// The result of one probe. The reply of the ranking is the time of the next probe.
 #[derive(Debug, Message)]
-#[rtype(result = "Duration")]
+#[rtype(result = "NextProbe")]
 pub(crate) struct ProbeResult {
     /// The probed backend.
     pub backend: BackendId,
@@ -57,6 +57,32 @@ pub(crate) struct ProbeResult {
     pub ended_at: Instant,
     /// The outcome of the probe.
     pub outcome: ProbeOutcome,
+}
+
+/// The time of the next probe.
+#[derive(Debug)]
+pub(crate) struct NextProbe {
+    /// The delay, measured from the end of the last probe.
+    pub pause: Duration,
+    /// Replaces the rest of the delay by another one. The sender may be dropped.
+    pub sooner: Option<oneshot::Receiver<Duration>>,
+}
+
+impl NextProbe {
+    /// A probe after this delay.
+    pub(crate) fn after(pause: Duration) -> Self {
+        Self { pause, sooner: None }
+    }
+
+    async fn wait(self) {
+        let Some(sooner) = self.sooner else { return tokio::time::sleep(self.pause).await };
+        let until = Instant::now() + self.pause;
+        if let Ok(Ok(pause)) = tokio::time::timeout_at(until, sooner).await {
+            tokio::time::sleep_until(until.min(Instant::now() + pause)).await;
+        } else {
+            tokio::time::sleep_until(until).await;
+        }
+    }
 }
 
 /// Probes one backend until the last address of the actor is dropped.
@@ -99,16 +125,15 @@ impl ProbeActor {
             let outcome = prober.probe().await;
             drop(slot);
             let result = ProbeResult { backend: backend.clone(), ended_at: Instant::now(), outcome };
-            ranking.send(result).await.unwrap_or_else(|error| {
+            let next = ranking.send(result).await.unwrap_or_else(|error| {
                 // The ranking panicked on this result. The next probe replaces it.
                 tracing::debug!(%backend, %error, "probe result lost");
                 plan.results_lost.inc();
-                plan.interval
-            })
+                NextProbe::after(plan.interval)
+            });
+            next.wait().await;
         };
-        ctx.spawn(probing.into_actor(self).map(|pause, _, ctx| {
-            ctx.run_later(pause, Self::probe);
-        }));
+        ctx.spawn(probing.into_actor(self).map(|(), actor, ctx| actor.probe(ctx)));
     }
 }
 

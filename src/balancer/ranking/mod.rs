@@ -9,22 +9,25 @@ use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
 use crate::balancer::backends::{Backend, BackendId};
+use crate::balancer::fleet::{FleetExchange, FleetIdentity};
 use crate::balancer::health::fleet::Mode;
 use crate::balancer::health::{HealthCheckConfig, State, Transition};
 use crate::balancer::metrics::RankingMetrics;
 use crate::balancer::orders::{OrderBook, Override};
 use crate::balancer::policy::{LoadSlab, MonotonicClock, PolicyName};
-use crate::balancer::probe::ProbeResult;
 use crate::balancer::probe::schedule::ProbeBudget;
+use crate::balancer::probe::{NextProbe, ProbeResult};
 
 pub(crate) mod estimate;
 pub(crate) mod publisher;
+mod sharing;
 pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
 use estimate::Estimate;
 use publisher::TablePublisher;
+use sharing::Sharing;
 use table::{BackendEntry, Member, RoutingTable};
 
 /// The shortest time between two tables after a change of state.
@@ -63,6 +66,10 @@ pub(crate) struct RankingPlan {
     pub clock: MonotonicClock,
     /// The metrics.
     pub metrics: RankingMetrics,
+    /// The zone of the balancer, whose backends come first in each tier.
+    pub zone: Option<Arc<str>>,
+    /// The identity in a fleet; `None` for a balancer that works alone.
+    pub fleet: Option<FleetIdentity>,
 }
 
 /// Updates the entries with probe results and publishes tables.
@@ -79,6 +86,7 @@ pub(crate) struct RankingActor {
     published_at: Instant,
     due: Option<Instant>,
     random: SmallRng,
+    sharing: Option<Sharing>,
 }
 
 impl RankingActor {
@@ -99,6 +107,7 @@ impl RankingActor {
             published_at,
             due: None,
             random,
+            sharing: None,
         };
         actor.recover();
         actor
@@ -112,6 +121,7 @@ impl RankingActor {
         self.mode = latest.mode;
         self.published_at = latest.built_at;
         self.due = None;
+        self.sharing = self.plan.fleet.as_ref().map(|identity| Sharing::new(identity, Instant::now()));
         self.take_list();
     }
 
@@ -122,14 +132,12 @@ impl RankingActor {
         let mut known: HashMap<BackendId, BackendEntry> = known.collect();
         let slab = &mut self.slab;
         let (orders, backends) = (&self.orders, self.listed.len());
+        let zone = self.plan.zone.as_deref();
         let entry = |backend: &Backend| {
-            let mut entry = match known.remove(backend.id()) {
-                Some(mut entry) => {
-                    entry.member.backend = backend.clone();
-                    entry
-                }
-                None => BackendEntry::new(Member::new(backend.clone(), slab), now),
-            };
+            let known = known.remove(backend.id());
+            let mut entry =
+                known.unwrap_or_else(|| BackendEntry::new(Member::new(backend.clone(), slab), now));
+            entry.member.list_as(backend, zone);
             if entry.obey(orders.of(backend.id()), now, wall) {
                 entry.record_orders(wall, backends);
             }
@@ -138,6 +146,9 @@ impl RankingActor {
         self.entries = self.listed.iter().map(entry).collect();
         let ids = self.entries.iter().map(|entry| entry.member.backend.id().clone());
         self.indexes = ids.zip(0..).collect();
+        if let Some(sharing) = &mut self.sharing {
+            sharing.list(&self.entries);
+        }
     }
 
     /// The health check configuration with the interval that the probe budget allows.
@@ -163,7 +174,11 @@ impl RankingActor {
         self.published_at = now;
         self.generation += 1;
         let health_check = self.stretched();
-        let table = RoutingTable::build(
+        let fleet = self
+            .sharing
+            .as_mut()
+            .map(|sharing| Arc::new(sharing.combine(&mut self.entries, health_check.interval, now)));
+        let mut table = RoutingTable::build(
             self.generation,
             &mut self.entries,
             self.plan.policy,
@@ -172,6 +187,7 @@ impl RankingActor {
             now,
             &mut self.random,
         );
+        table.fleet = fleet;
         if table.mode != self.mode {
             let backends = table.entries.len();
             match table.mode {
@@ -217,11 +233,11 @@ impl Handler<ProbeResult> for RankingActor {
         // The backend may have been removed from the list during the probe.
         let Some(entry) = self.indexes.get(&result.backend).and_then(|&index| self.entries.get_mut(index))
         else {
-            return MessageResult(health_check.interval);
+            return MessageResult(NextProbe::after(health_check.interval));
         };
         // The probe began before the order.
         if entry.withdrawal() == Some(Override::Disable) {
-            return MessageResult(health_check.interval);
+            return MessageResult(NextProbe::after(health_check.interval));
         }
         let before = entry.estimate;
         let transition = entry.observe(&result.outcome, &health_check, &self.plan.clock, now);
@@ -233,9 +249,13 @@ impl Handler<ProbeResult> for RankingActor {
         // Active and suspect backends are probed more often, but never beyond the budget.
         let traffic = entry.traffic(health_check.interval, now);
         let pause = entry.health.next_probe(&health_check, traffic, &mut self.random);
-        let pause = pause.max(self.plan.probe_budget.sweep(self.entries.len()));
+        let pause = pause.max(self.plan.probe_budget.sweep(self.indexes.len()));
+        let next = match &mut self.sharing {
+            Some(sharing) => sharing.observed(entry, &result.outcome, transition.is_some(), pause, now),
+            None => NextProbe::after(pause),
+        };
         self.publish_soon(transition.map_or(ESTIMATE_PACE, |_| TRANSITION_PACE), ctx);
-        MessageResult(pause)
+        MessageResult(next)
     }
 }
 
@@ -267,6 +287,20 @@ fn log_reports(entry: &BackendEntry, before: &Estimate) {
         ),
         (true, false) => tracing::info!(%backend, "only one server seems to use this address now"),
         _ => {}
+    }
+}
+
+impl Handler<FleetExchange> for RankingActor {
+    type Result = MessageResult<FleetExchange>;
+
+    fn handle(&mut self, exchange: FleetExchange, ctx: &mut Context<Self>) -> Self::Result {
+        let now = Instant::now();
+        let Some(sharing) = &mut self.sharing else { return MessageResult(None) };
+        let (clock, budget) = (&self.plan.clock, self.plan.probe_budget);
+        if sharing.exchange(exchange, &mut self.entries, clock, budget, now) {
+            self.publish_soon(TRANSITION_PACE, ctx);
+        }
+        MessageResult(self.sharing.as_mut().and_then(|sharing| sharing.news(&self.entries, now)))
     }
 }
 

@@ -7,8 +7,11 @@ use rand::Rng;
 use tokio::time::Instant;
 
 use crate::balancer::backends::Backend;
+use crate::balancer::fleet::observers::FleetReport;
 use crate::balancer::health::fleet::{self, Eligibility, Mode};
-use crate::balancer::health::{Health, HealthCheckConfig, ProbeOutcome, State, Traffic, Transition};
+use crate::balancer::health::{
+    Health, HealthCheckConfig, ProbeOutcome, SharedEvidence, State, Traffic, Transition,
+};
 use crate::balancer::history::{Change, History};
 use crate::balancer::orders::{self, BackendOrders, Override};
 use crate::balancer::policy::{self, BackendLoad, Candidate, LoadSlab, MonotonicClock, Policy, PolicyName};
@@ -25,6 +28,8 @@ pub struct Member {
     pub address: u64,
     /// The needs of clients that it meets.
     pub has: Needs,
+    /// Its tier, and within a tier first the backends in the zone of the balancer.
+    tier: u32,
 }
 
 /// The properties of a backend that a client needs to reach it.
@@ -58,8 +63,14 @@ impl Member {
     pub fn new(backend: Backend, slab: &mut LoadSlab) -> Self {
         let load = slab.allocate(policy::identity(backend.id().authority()));
         let address = policy::digest(backend.id().as_str().as_bytes());
-        let has = Needs::met_by(&backend);
-        Self { backend, load, address, has }
+        let (has, tier) = (Needs::met_by(&backend), u32::from(backend.tier()) * 2);
+        Self { backend, load, address, has, tier }
+    }
+
+    /// Replaces the attributes by those of another line for the same address. `zone` is the zone of the balancer.
+    pub(crate) fn list_as(&mut self, backend: &Backend, zone: Option<&str>) {
+        self.backend = backend.clone();
+        self.tier = u32::from(backend.tier()) * 2 + u32::from(zone.is_some() && backend.zone() != zone);
     }
 }
 
@@ -82,6 +93,8 @@ pub struct BackendEntry {
     pub(crate) orders: Option<BackendOrders>,
     /// Its state changes. All tables share it between two changes.
     pub(crate) history: Arc<History>,
+    /// The observations of other balancers.
+    pub(crate) shared: SharedEvidence,
     /// The number of redirects to it at its latest probe.
     redirects: u64,
     /// The time of the latest probe at which this number had grown.
@@ -114,6 +127,7 @@ impl BackendEntry {
             had_usable_report: false,
             orders: None,
             history: Arc::default(),
+            shared: SharedEvidence::default(),
         }
     }
 
@@ -180,6 +194,11 @@ impl BackendEntry {
         orders::withdrawal(self.orders.as_deref()?)
     }
 
+    /// Its response time; the one of another balancer if this one has not measured any.
+    fn response_time(&self) -> Option<Duration> {
+        self.estimate.response_time().or(self.shared.response_time)
+    }
+
     /// Its weight: the one of an order, else the one of the list.
     #[must_use]
     pub(crate) fn weight(&self) -> u32 {
@@ -207,6 +226,8 @@ pub struct RoutingTable {
     pub built_at: Instant,
     /// The rule that selected the candidates.
     pub mode: Mode,
+    /// The other balancers; `None` if the balancer is not in a fleet.
+    pub(crate) fleet: Option<Arc<FleetReport>>,
     /// All backends in the order of the list. Policies refer to a backend by its index here.
     pub entries: Vec<BackendEntry>,
     /// Chooses among the candidates.
@@ -243,8 +264,9 @@ impl RoutingTable {
             .filter(|entry| entry.withdrawal().is_none())
             .map(|entry| fleet::FleetMember {
                 health: &entry.health,
-                tier: entry.member.backend.tier().into(),
-                response_time: entry.estimate.response_time(),
+                tier: entry.member.tier,
+                response_time: entry.response_time(),
+                shared: entry.shared,
             })
             .collect();
         let selection = fleet::select(&members, health_check, now);
@@ -281,7 +303,7 @@ impl RoutingTable {
             _ => RestrictedPolicy::Same,
         });
         let (entries, mode) = (entries.to_vec(), selection.mode);
-        Self { generation, built_at: now, mode, entries, policy, restricted }
+        Self { generation, built_at: now, mode, fleet: None, entries, policy, restricted }
     }
 
     /// Chooses among the backends that meet `needs`, or among all candidates if no usable backend does.
@@ -310,11 +332,13 @@ impl RoutingTable {
         None
     }
 
-    /// Whether every backend has been probed at least once, except disabled ones.
+    /// Whether every backend has been probed at least once, by this balancer or another one, except disabled ones.
     #[must_use]
     pub(crate) fn are_all_probed(&self) -> bool {
         let is_disabled = |entry: &BackendEntry| entry.withdrawal() == Some(Override::Disable);
-        self.entries.iter().all(|entry| entry.health.state() != State::Unknown || is_disabled(entry))
+        self.entries
+            .iter()
+            .all(|entry| entry.shared.state(entry.health.state()) != State::Unknown || is_disabled(entry))
     }
 }
 
@@ -349,8 +373,8 @@ fn restrict(
     }
     let usable = || (0..).zip(entries).filter(|(_, entry)| needs.are_met_by(entry.member.has));
     let spare = || usable().filter(|(_, entry)| entry.eligibility == Eligibility::SpareTier);
-    let tier = spare().map(|(_, entry)| entry.member.backend.tier()).min();
-    let of_tier = spare().filter(|(_, entry)| Some(entry.member.backend.tier()) == tier);
+    let tier = spare().map(|(_, entry)| entry.member.tier).min();
+    let of_tier = spare().filter(|(_, entry)| Some(entry.member.tier) == tier);
     let mut beside: Vec<Candidate> =
         of_tier.map(|(index, entry)| candidate_with(index, entry, 1.0, false)).collect();
     if beside.is_empty() {
@@ -374,7 +398,7 @@ fn candidate_with(index: u32, entry: &BackendEntry, share: f64, joins: bool) -> 
     Candidate {
         backend: index,
         weight: f64::from(entry.weight()) * share,
-        response_time: entry.estimate.response_time(),
+        response_time: entry.response_time(),
         throughput: entry.estimate.throughput(),
         reports: entry.had_usable_report,
         joins,

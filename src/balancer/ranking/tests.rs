@@ -66,6 +66,8 @@ impl RankingScenario {
             probe_budget: ProbeBudget { per_second: 2000 },
             clock,
             metrics: RankingMetrics::default(),
+            zone: None,
+            fleet: None,
         };
         let supervisor = Supervisor::new(RestartPolicy::default(), SupervisionMetrics::default());
         let list = ListChanged { backends: listed, orders: Arc::default() };
@@ -78,7 +80,7 @@ impl RankingScenario {
     /// Sends a probe result and returns the delay of the next probe.
     async fn probed(&self, backend: &str, outcome: ProbeOutcome) -> Duration {
         let backend = backends(backend)[0].id().clone();
-        self.ranking.send(ProbeResult { backend, ended_at: Instant::now(), outcome }).await.unwrap()
+        self.ranking.send(ProbeResult { backend, ended_at: Instant::now(), outcome }).await.unwrap().pause
     }
 
     fn list(&self, list: &str) {
