@@ -64,12 +64,15 @@ mod cli;
 mod client;
 mod commands;
 mod configuration;
+#[expect(dead_code, reason = "the sources of backends and the registration follow")]
+mod engine;
 pub mod file_server;
 pub mod http;
 #[doc(hidden)]
 pub mod internals;
 mod load_report;
 mod open_files;
+mod secret_file;
 mod settings;
 mod supervision;
 mod systemd;
