@@ -122,7 +122,7 @@ impl Builder {
             Some(path) => BackendSource::File(Follower::open(path)?),
             None => BackendSource::Fixed(fixed(&self.backends)?),
         };
-        Ok(Balancer::start(&settings, source, BalancerFiles::default()))
+        Ok(Balancer::start(&settings, source, BalancerFiles::default(), None))
     }
 }
 

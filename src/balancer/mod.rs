@@ -27,6 +27,7 @@
 // - `probe_manager`, `probe`: one `ProbeActor` for each backend of the list.
 // - `health`, `ranking`: `RankingActor` makes routing tables from probe results and load reports.
 // - `expectation`: the content that probes expect.
+// - `fleet`: the exchange with other balancers.
 // - `policy`: the choice of a backend from a table.
 // - `redirect`: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
 // - `builder`: a balancer in any actix program; `program`: `fingerpost balancer`, with listeners and signals.
@@ -65,6 +66,7 @@ pub(crate) mod state_folder;
 mod wall_clock;
 pub(crate) mod webhook;
 
+use crate::engine::EngineSettings;
 use crate::http::access_log::AccessLog;
 use crate::http::client::Resolver;
 use crate::http::pages::Pages;
@@ -72,6 +74,8 @@ use crate::supervision::{ActorKind, RestartPolicy, Supervisor};
 use admin::collector::TableCollector;
 use backends::Backend;
 use backends::watch::Follower;
+use fleet::FleetIdentity;
+use fleet::actor::FleetActor;
 use metrics::BalancerMetrics;
 use orders::store::{Orders, OrdersChanged};
 use policy::LoadSlab;
@@ -93,7 +97,7 @@ const OVERDUE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub use crate::settings::SettingsError;
 pub use crate::supervision::SupervisionFailure;
-pub use admin::status::{BackendStatus, StatusReport};
+pub use admin::status::{BackendStatus, SeenBy, StatusReport};
 pub use backends::list::ListProblem;
 pub use backends::watch::ListError;
 pub use builder::Builder;
@@ -149,6 +153,15 @@ pub(crate) struct BalancerFiles {
     pub(crate) access_log: Option<AccessLog>,
 }
 
+/// The fleet of a balancer.
+#[derive(Debug, Clone)]
+pub(crate) struct FleetPlan {
+    /// This balancer.
+    pub(crate) identity: FleetIdentity,
+    /// The engine through which the balancers share.
+    pub(crate) engine: EngineSettings,
+}
+
 /// A running balancer: it follows the list, probes and ranks on its own thread, as long as the balancer, a
 /// [`Redirects`] or a service created from one exists.
 ///
@@ -161,16 +174,19 @@ impl Balancer {
         settings: &BalancerSettings,
         source: BackendSource,
         BalancerFiles { state, access_log }: BalancerFiles,
+        fleet: Option<FleetPlan>,
     ) -> Self {
         let backends = source.backends();
         let wall = SystemTime::now();
         let mut memory = state.as_deref().map(saving::load).unwrap_or_default();
-        let (orders, changes) = Orders::open(state.clone(), wall);
+        let name = fleet.as_ref().map(|fleet| Arc::clone(&fleet.identity.name));
+        let (orders, changes) = Orders::open(state.clone(), name.clone(), wall);
         let (book, orders) = (orders.book(), Arc::new(orders));
         let mut slab = LoadSlab::default();
         let now = Instant::now();
         let entry = |backend: &Backend| {
             let mut entry = BackendEntry::new(Member::new(backend.clone(), &mut slab), now);
+            entry.member.list_as(backend, settings.zone.as_deref());
             memory.restore(&mut entry, now, wall);
             entry.obey(book.of(backend.id()), now, wall);
             entry
@@ -201,10 +217,12 @@ impl Balancer {
             probe_budget: settings.probe_budget,
             clock,
             metrics: metrics.ranking.clone(),
-            zone: None,
-            fleet: None,
+            zone: settings.zone.clone(),
+            fleet: fleet.as_ref().map(|fleet| fleet.identity.clone()),
         };
         let probes = probe_plan(settings, resolver, &metrics);
+        let zone = settings.zone.clone().unwrap_or_default();
+        let fleet = fleet.map(|plan| (plan, metrics.join_fleet(), zone, probes.resolver.clone()));
         let webhook = settings.webhook.clone().map(|webhook| (webhook, Arc::clone(&publisher)));
         let (sizes, size_plan) = settings
             .size_lookups
@@ -228,6 +246,23 @@ impl Balancer {
             let list = ListChanged { backends, orders: book };
             let ranking = RankingActor::new(ranking, list, slab, SmallRng::from_rng(&mut rand::rng()));
             let ranking = own.start(ActorKind::Ranking, "ranking", ranking);
+            if let Some((FleetPlan { identity, engine }, metrics, zone, resolver)) = fleet {
+                let (ranking, orders) = (ranking.clone().recipient(), Arc::clone(&own_orders));
+                let started_at = now;
+                let number = 0;
+                let actor = FleetActor {
+                    identity,
+                    zone,
+                    engine,
+                    resolver,
+                    ranking,
+                    orders,
+                    metrics,
+                    started_at,
+                    number,
+                };
+                let _ = own.start(ActorKind::Fleet, "fleet", actor);
+            }
             if let Some(plan) = size_plan {
                 let _ = own.start(ActorKind::Size, "sizes", SizeActor::new(plan));
             }
@@ -244,6 +279,8 @@ impl Balancer {
             health_check: settings.health_check,
             publisher,
             orders,
+            name,
+            zone: settings.zone.clone(),
             state,
             access_log,
             sizes,

@@ -12,11 +12,14 @@ use actix_web::web::ServiceConfig;
 use super::admin::access::{Access, AccessError};
 use super::admin::{self, Admin};
 use super::backends::watch::{Follower, ListError};
+use super::fleet::FleetIdentity;
+use super::fleet::actor;
 use super::redirect::acme;
 use super::redirect::mount::RedirectWorker;
 use super::settings::BalancerSettings;
 use super::state_folder::{StateError, StateFolder};
-use super::{BackendSource, Balancer, BalancerFiles};
+use super::{BackendSource, Balancer, BalancerFiles, FleetPlan};
+use crate::engine::FleetSettings;
 use crate::http::access_log::{self, AccessLog, AccessLogError};
 use crate::http::https::{Https, HttpsError};
 use crate::http::listener::{self, Address, ListenError, Listening};
@@ -70,6 +73,7 @@ pub(crate) struct Program {
     follower: Follower,
     access: Access,
     files: BalancerFiles,
+    fleet: Option<FleetPlan>,
 }
 
 /// The addresses of a balancer program.
@@ -94,7 +98,11 @@ impl BalancerAddresses {
 
 impl Program {
     /// Reads the list and opens both ports. `passed` sockets replace the addresses of the settings.
-    pub(crate) fn build(settings: BalancerSettings, passed: PassedSockets) -> Result<Self, BalancerError> {
+    pub(crate) fn build(
+        settings: BalancerSettings,
+        fleet: FleetSettings,
+        passed: PassedSockets,
+    ) -> Result<Self, BalancerError> {
         let follower = Follower::open(settings.servers.clone())?;
         if settings.trust.authorities.is_some() {
             tls::client_config(&settings.trust)?;
@@ -118,7 +126,15 @@ impl Program {
             None => None,
         };
         let files = BalancerFiles { state, access_log };
-        Ok(Self { settings, bound, listening, https, admin_listener, follower, access, files })
+        let fleet = settings.fleet.as_ref().map(|membership| FleetPlan {
+            identity: FleetIdentity {
+                name: membership.name.clone().unwrap_or_else(|| default_name(&bound)),
+                boot: actor::boot(),
+                probers: membership.probers,
+            },
+            engine: fleet.at(membership.engine.clone()),
+        });
+        Ok(Self { settings, bound, listening, https, admin_listener, follower, access, files, fleet })
     }
 
     /// Opens the access log again at each SIGUSR1. Must be called even without a log, because the signal ends a process that
@@ -135,12 +151,13 @@ impl Program {
         ready: impl FnOnce(&BalancerAddresses),
         stop: StopHandle,
     ) -> Result<(), BalancerError> {
-        let Self { settings, bound, listening, https, admin_listener, mut follower, access, files } = self;
+        let Self { settings, bound, listening, https, admin_listener, mut follower, access, files, fleet } =
+            self;
         follower.reload_on_hangup();
         https.as_ref().map_or(Ok(()), Https::follow)?;
         let Listening { listeners, file: _file, .. } = listening;
         let log = files.access_log.clone();
-        let balancer = Balancer::start(&settings, BackendSource::File(follower), files);
+        let balancer = Balancer::start(&settings, BackendSource::File(follower), files, fleet);
         let transport = Transport {
             name: "redirects",
             workers: settings.workers,
@@ -188,3 +205,14 @@ impl Program {
         ended
     }
 }
+
+/// The name of a balancer in its fleet if the settings have none: host name and port.
+fn default_name(bound: &BalancerAddresses) -> Arc<str> {
+    let port = bound.clients.iter().find_map(Address::port).unwrap_or(bound.admin.port());
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let host: String = host.chars().filter(char::is_ascii_graphic).take(LONGEST_HOST).collect();
+    format!("{host}:{port}").into()
+}
+
+/// The longest part of the host name in [`default_name`], in characters.
+const LONGEST_HOST: usize = 50;

@@ -11,6 +11,7 @@ use url::Url;
 
 use crate::balancer::admin::FaultInjection;
 use crate::balancer::expectation::{Expectation, NotAnExpectation};
+use crate::balancer::fleet::record;
 use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
 use crate::balancer::probe::schedule::ProbeBudget;
@@ -18,6 +19,7 @@ use crate::balancer::redirect::answer::RedirectStatus;
 use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
 use crate::balancer::redirect::service::RetryRouting;
 use crate::balancer::webhook::Webhook;
+use crate::engine::{EngineAddress, EngineUrlError};
 use crate::http::access_log::Format;
 use crate::http::https::HttpsSettings;
 use crate::http::listener::ListenAddress;
@@ -77,6 +79,10 @@ pub(crate) struct RawBalancerSettings {
     pub backend_ca: String,
     pub metrics_backends: usize,
     pub fault_injection: bool,
+    pub zone: String,
+    pub fleet: String,
+    pub fleet_name: String,
+    pub fleet_probers: usize,
 }
 
 /// Validated settings of a balancer.
@@ -140,6 +146,21 @@ pub(crate) struct BalancerSettings {
     pub trust: Trust,
     /// Whether a request to the admin listener may make an actor panic.
     pub fault_injection: FaultInjection,
+    /// The zone of the balancer, whose backends come first in each tier.
+    pub zone: Option<Arc<str>>,
+    /// The membership in a fleet; `None` for a balancer that works alone.
+    pub fleet: Option<Membership>,
+}
+
+/// The membership of a balancer in a fleet.
+#[derive(Debug, Clone)]
+pub(crate) struct Membership {
+    /// The engine through which the balancers share.
+    pub engine: EngineAddress,
+    /// The name of the balancer; `None` for host name and port.
+    pub name: Option<Arc<str>>,
+    /// The number of balancers that probe each backend at the full rate.
+    pub probers: usize,
 }
 
 /// The shortest probe interval. With shorter ones, a probe measures mainly the scheduler.
@@ -191,6 +212,8 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             })?),
         };
         Ok(Self {
+            zone: fleet_name("balancer.zone", &raw.zone)?,
+            fleet: membership(&raw)?,
             probe_expect,
             admin: host_and_port("balancer.admin", &raw.admin)?,
             admin_token: Some(raw.admin_token).filter(|path| !path.as_os_str().is_empty()),
@@ -266,6 +289,31 @@ impl BalancerSettings {
         let most = (connections as u64).saturating_add(self.probe_concurrency as u64);
         Need::new(self.workers, most, if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set })
     }
+}
+
+fn membership(raw: &RawBalancerSettings) -> Result<Option<Membership>, SettingsError> {
+    if raw.fleet_probers == 0 {
+        return Err(SettingsError::value("balancer.fleet_probers", 0, "it must be at least 1"));
+    }
+    let name = fleet_name("balancer.fleet_name", &raw.fleet_name)?;
+    if raw.fleet.is_empty() {
+        return Ok(None);
+    }
+    // The text may have a password.
+    let shown = raw.fleet.split_once("//").map_or("...".to_owned(), |(scheme, _)| format!("{scheme}//..."));
+    let engine = raw.fleet.parse();
+    let engine = engine
+        .map_err(|error: EngineUrlError| SettingsError::value("balancer.fleet", shown, error.to_string()))?;
+    Ok(Some(Membership { engine, name, probers: raw.fleet_probers }))
+}
+
+/// Validates the name of a balancer or a zone; an empty one is `None`.
+fn fleet_name(key: &'static str, text: &str) -> Result<Option<Arc<str>>, SettingsError> {
+    if record::is_name(text) {
+        return Ok(Some(text).filter(|text| !text.is_empty()).map(Arc::from));
+    }
+    let reason = format!("it must have at most {} letters, digits and signs of ASCII", record::LONGEST_NAME);
+    Err(SettingsError::value(key, text, reason))
 }
 
 fn webhook(url: &str, down_after: Duration) -> Result<Option<Webhook>, SettingsError> {

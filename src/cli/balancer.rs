@@ -36,6 +36,15 @@ pub(crate) struct BalancerArguments {
     /// Webroot of certbot, from which challenges of authorities are served [default: none]
     #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true)]
     pub acme_webroot: Option<PathBuf>,
+    /// Redis or Valkey through which balancers share observations and orders, redis://HOST:PORT [default: none]
+    #[arg(long, value_name = "URL", help_heading = BALANCING)]
+    pub fleet: Option<String>,
+    /// Name of this balancer in the fleet [default: host name and port]
+    #[arg(long, value_name = "NAME", help_heading = BALANCING, hide_short_help = true)]
+    pub fleet_name: Option<String>,
+    /// Zone of this balancer, whose servers come first in each tier [default: none]
+    #[arg(long, value_name = "Z", help_heading = BALANCING)]
+    pub zone: Option<String>,
     /// PEM file of authorities to trust for https servers [default: those of the system]
     #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING)]
     pub backend_ca: Option<PathBuf>,
@@ -92,6 +101,9 @@ impl BalancerArguments {
             "balancer.access_log" => path(self.access_log.as_ref()),
             "balancer.state" => path(self.state.as_ref()),
             "balancer.acme_webroot" => path(self.acme_webroot.as_ref()),
+            "balancer.fleet" => self.fleet,
+            "balancer.fleet_name" => self.fleet_name,
+            "balancer.zone" => self.zone,
             "balancer.backend_ca" => path(self.backend_ca.as_ref()),
             "balancer.host" => self.listen.host,
             "balancer.port" => self.listen.port,

@@ -15,6 +15,7 @@ use crate::balancer::expectation::Expectation;
 use crate::balancer::program::{BalancerAddresses, Program};
 use crate::balancer::settings::BalancerSettings;
 use crate::cli::UpArguments;
+use crate::engine::FleetSettings;
 use crate::file_server::settings::ServerSettings;
 use crate::file_server::{FileServer, ServerAddresses};
 use crate::http::stop::{Interrupts, StopHandle};
@@ -47,6 +48,7 @@ pub(super) fn command(arguments: &UpArguments) -> Result<(), CommandError> {
     raw.balancer.unix_socket = PathBuf::new();
     let scratch = tempfile::Builder::new().prefix("fingerpost-").tempdir().map_err(CommandError::Scratch)?;
 
+    let fleet = FleetSettings::try_from(raw.fleet)?;
     let mut server_settings = ServerSettings::try_from(raw.server)?;
     if arguments.root.is_none() && !server_settings.root.is_dir() {
         server_settings.root = write_samples(&scratch).map_err(CommandError::Scratch)?;
@@ -66,7 +68,7 @@ pub(super) fn command(arguments: &UpArguments) -> Result<(), CommandError> {
         probe_expect: probe_expectation(&balancer_settings, &server_settings.root),
         ..balancer_settings
     };
-    let balancer = Program::build(balancer_settings, PassedSockets::default())?;
+    let balancer = Program::build(balancer_settings, fleet, PassedSockets::default())?;
 
     actix::System::new().block_on(async {
         let stop = StopHandle::default();

@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 
 mod settings;
 
-pub(crate) use settings::{EngineAddress, EngineSettings, FleetSettings, RawFleetSettings};
+pub(crate) use settings::{EngineAddress, EngineSettings, EngineUrlError, FleetSettings, RawFleetSettings};
 
 use crate::http::client::{ResolveError, Resolver, TlsError};
 use crate::http::tls;

@@ -70,6 +70,12 @@ pub struct BackendStatus {
     /// The orders of operators, which override the list.
     #[serde(default)]
     pub orders: Vec<StandingOrder>,
+    /// The balancers of the fleet that see it up; `None` if no other balancer observes it.
+    #[serde(default)]
+    pub seen_by: Option<SeenBy>,
+    /// Whether its orders are in force on all balancers of the fleet, such as `applied on 3 of 3`.
+    #[serde(default)]
+    pub orders_applied: Option<String>,
     /// Its weight in the list.
     pub weight: u32,
     /// Its tier in the list.
@@ -78,21 +84,36 @@ pub struct BackendStatus {
     pub zone: Option<String>,
 }
 
+/// The number of balancers that see a backend up, of those that observe it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenBy {
+    /// Those that see it up.
+    pub up: u16,
+    /// All that observe it.
+    pub of: u16,
+}
+
 impl StatusReport {
     /// The report of a table at the current time.
     #[must_use]
     pub(crate) fn of(table: &RoutingTable, orders: &Orders, clock: &MonotonicClock) -> Self {
         let (now, wall) = (Instant::now(), SystemTime::now());
+        let fleet = table.fleet.as_deref();
+        let applied = fleet.map(|fleet| super::fleet::applied(fleet, &orders.book()));
+        let lost = orders.loss().map(|file| loss_warning(&file));
         let all: u64 = table.entries.iter().map(|entry| entry.member.load.redirects()).sum();
         Self {
             mode: table.mode.to_string(),
             generation: table.generation,
             table_age_seconds: now.saturating_duration_since(table.built_at).as_secs_f64(),
-            warnings: orders.loss().map(|file| loss_warning(&file)).into_iter().collect(),
+            warnings: lost.into_iter().chain(fleet.into_iter().flat_map(super::fleet::warnings)).collect(),
             backends: table
                 .entries
                 .iter()
-                .map(|entry| BackendStatus::of(entry, all, clock, now, wall))
+                .map(|entry| BackendStatus {
+                    orders_applied: applied.clone().filter(|_| entry.orders.is_some()),
+                    ..BackendStatus::of(entry, all, clock, now, wall)
+                })
                 .collect(),
         }
     }
@@ -148,6 +169,8 @@ impl BackendStatus {
             in_flight,
             drained_in_seconds: drained_in.filter(|_| entry.withdrawal().is_some()),
             orders: entry.orders.as_deref().map(<[_]>::to_vec).unwrap_or_default(),
+            seen_by: entry.shared.seen_by(health.state()).map(|(up, of)| SeenBy { up, of }),
+            orders_applied: None,
             weight: member.backend.weight(),
             tier: member.backend.tier(),
             zone: member.backend.zone().map(str::to_owned),
@@ -234,8 +257,14 @@ impl fmt::Display for Why<'_> {
             "yes" | "no" => {}
             traffic => write!(formatter, "; traffic: {traffic}")?,
         }
+        if let Some(SeenBy { up, of }) = self.0.seen_by.filter(|seen| (1..seen.of).contains(&seen.up)) {
+            write!(formatter, "; seen by {up} of {of}")?;
+        }
         for order in &self.0.orders {
             write!(formatter, "; order: {}", order.to_string().escape_debug())?;
+        }
+        if let Some(applied) = &self.0.orders_applied {
+            write!(formatter, " ({})", applied.escape_debug())?;
         }
         match self.0.drained_in_seconds {
             Some(seconds) => write!(formatter, "; its last download ends in about {seconds:.0} s"),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use actix::Message;
 
+pub(crate) mod actor;
 pub(crate) mod observers;
 pub(crate) mod outbox;
 pub(crate) mod record;
@@ -26,6 +27,8 @@ pub(crate) struct FleetExchange {
     pub(crate) engine: EngineCondition,
     /// The records since the previous message.
     pub(crate) records: Vec<(FleetRecord, Delivery)>,
+    /// Whether the reply has the own news when they are due.
+    pub(crate) asks: bool,
 }
 
 /// The news of this balancer.

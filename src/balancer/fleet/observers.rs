@@ -163,15 +163,16 @@ pub enum Standing {
 pub struct Disagreement {
     /// Its position among the given backends.
     pub index: usize,
-    /// The other balancers that see it up.
+    /// The balancers that see it up.
     pub up: Vec<String>,
-    /// The other balancers that do not.
+    /// The balancers that do not.
     pub failing: Vec<String>,
 }
 
 /// The other balancers of the fleet and their observations.
 #[derive(Debug)]
 pub struct Observers {
+    name: Box<str>,
     own: u64,
     own_boot: u64,
     origin: Instant,
@@ -192,6 +193,7 @@ impl Observers {
     #[must_use]
     pub fn new(name: &str, boot: u64, probers: usize, now: Instant) -> Self {
         Self {
+            name: name.into(),
             own: digest(name.as_bytes()),
             own_boot: boot,
             origin: now,
@@ -392,9 +394,11 @@ impl Observers {
             }
             let is_mixed = evidence.seen_by(own.state).is_some_and(|(up, all)| (1..all).contains(&up));
             if is_mixed && disagreements.len() < MOST_DISAGREEMENTS {
+                let is_own = |is_up: bool| own.state != State::Unknown && (own.state == State::Up) == is_up;
                 let names = |is_up: bool| {
-                    let own = seen(own.backend).filter(|(it, _)| (it.state == State::Up) == is_up);
-                    own.map(|(_, balancer)| balancer.publisher.name.clone()).collect()
+                    let others = seen(own.backend).filter(|(it, _)| (it.state == State::Up) == is_up);
+                    let others = others.map(|(_, balancer)| balancer.publisher.name.clone());
+                    is_own(is_up).then(|| self.name.to_string()).into_iter().chain(others).collect()
                 };
                 disagreements.push(Disagreement { index, up: names(true), failing: names(false) });
             }

@@ -12,7 +12,8 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use super::{Order, OrderBook, OrderRecord, TooManyOrders};
+use super::registers::OrderRegister;
+use super::{Order, OrderBook, OrderRecord, TooManyOrders, VersionRecord};
 use crate::balancer::backends::BackendId;
 use crate::balancer::state_folder::{FileContent, STATE_FILE, StateFolder};
 
@@ -30,11 +31,15 @@ const VERSION: u32 = 1;
 #[derive(Serialize)]
 struct OrdersFile {
     orders: Vec<OrderRecord>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    versions: Vec<VersionRecord>,
 }
 
 #[derive(Deserialize)]
 struct ReadOrdersFile {
     orders: Vec<serde_json::Value>,
+    #[serde(default)]
+    versions: Vec<VersionRecord>,
 }
 
 /// A book to be put into force by the task that follows the list.
@@ -65,22 +70,27 @@ pub(crate) enum OrderError {
 pub(crate) struct Orders {
     book: ArcSwap<OrderBook>,
     folder: Option<Arc<StateFolder>>,
+    /// The name of the balancer in its fleet.
+    balancer: Option<Arc<str>>,
     changes: mpsc::Sender<OrdersChanged>,
     /// Held while a change is stored and put into force.
     changing: Mutex<()>,
 }
 
 impl Orders {
-    /// The orders in `folder`, and the receiver of their changes. Without a folder, orders end with the process.
+    /// The orders in `folder`, and the receiver of their changes. Without a folder, orders end with the process. `balancer` is
+    /// the name of the balancer in its fleet.
     #[must_use]
     pub(crate) fn open(
         folder: Option<Arc<StateFolder>>,
+        balancer: Option<Arc<str>>,
         now: SystemTime,
     ) -> (Self, mpsc::Receiver<OrdersChanged>) {
         let book = folder.as_ref().map(|folder| load(folder)).unwrap_or_default();
         let book = book.without_ended(now).unwrap_or(book);
         let (changes, receiver) = mpsc::channel(1);
-        let orders = Self { book: ArcSwap::from_pointee(book), folder, changes, changing: Mutex::default() };
+        let (book, changing) = (ArcSwap::from_pointee(book), Mutex::default());
+        let orders = Self { book, folder, balancer, changes, changing };
         (orders, receiver)
     }
 
@@ -113,18 +123,35 @@ impl Orders {
         // A separate task, because the connection of the operator may end before the order is in force.
         let giving = actix_rt::spawn(async move {
             let _turn = own.changing.lock().await;
-            let book = own.book.load().with(&backends, &order, &author, SystemTime::now())?;
-            let book = Arc::new(book);
-            if let Some(folder) = own.folder.clone() {
-                let stored = Arc::clone(&book);
-                let storing = actix_rt::task::spawn_blocking(move || store(&folder, &stored)).await;
-                storing
-                    .unwrap_or_else(|error| Err(io::Error::other(error)))
-                    .map_err(OrderError::NotStored)?;
-            }
+            let (balancer, now) = (own.balancer.as_deref(), SystemTime::now());
+            let book = Arc::new(own.book.load().with(&backends, &order, &author, balancer, now)?);
+            own.store(&book).await.map_err(OrderError::NotStored)?;
             own.put_into_force(book).await
         });
         giving.await.unwrap_or(Err(OrderError::Ended))
+    }
+
+    /// Puts the newer ones of these registers of the fleet into force. Returns the own registers that are newer.
+    pub(crate) async fn merge(&self, registers: &[OrderRegister]) -> Vec<OrderRegister> {
+        let _turn = self.changing.lock().await;
+        let (book, newer) = self.book.load().reconcile(registers, SystemTime::now());
+        if let Some(book) = book.map(Arc::new) {
+            tracing::info!("orders of another balancer are in force");
+            if let Err(error) = self.store(&book).await {
+                // The fleet keeps them too.
+                tracing::error!(%error, "the orders of another balancer cannot be stored");
+            }
+            // It fails only at the end of the balancer.
+            let _ = self.put_into_force(book).await;
+        }
+        newer
+    }
+
+    async fn store(&self, book: &Arc<OrderBook>) -> io::Result<()> {
+        let Some(folder) = self.folder.clone() else { return Ok(()) };
+        let book = Arc::clone(book);
+        let storing = actix_rt::task::spawn_blocking(move || store(&folder, &book)).await;
+        storing.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
     /// Ends the orders whose time is over. The next order removes them from the file; a restart ignores them.
@@ -149,7 +176,7 @@ impl Orders {
 }
 
 fn store(folder: &StateFolder, book: &OrderBook) -> io::Result<()> {
-    let body = serde_json::to_vec_pretty(&OrdersFile { orders: book.records() })?;
+    let body = serde_json::to_vec_pretty(&OrdersFile { orders: book.records(), versions: book.versions() })?;
     folder.write(BACKUP, VERSION, &body)?;
     folder.write(FILE, VERSION, &body)
 }
@@ -162,6 +189,7 @@ fn load(folder: &StateFolder) -> OrderBook {
             FileContent::Valid { version, body } => match serde_json::from_slice::<ReadOrdersFile>(&body) {
                 Ok(body) => {
                     let (book, unreadable) = OrderBook::from_records(body.orders);
+                    let book = book.with_versions(body.versions);
                     if unreadable > 0 {
                         folder.set_aside(name, "it holds orders of another version");
                         report_loss(

@@ -296,11 +296,12 @@ impl Handler<FleetExchange> for RankingActor {
     fn handle(&mut self, exchange: FleetExchange, ctx: &mut Context<Self>) -> Self::Result {
         let now = Instant::now();
         let Some(sharing) = &mut self.sharing else { return MessageResult(None) };
-        let (clock, budget) = (&self.plan.clock, self.plan.probe_budget);
+        let (clock, budget, asks) = (&self.plan.clock, self.plan.probe_budget, exchange.asks);
         if sharing.exchange(exchange, &mut self.entries, clock, budget, now) {
             self.publish_soon(TRANSITION_PACE, ctx);
         }
-        MessageResult(self.sharing.as_mut().and_then(|sharing| sharing.news(&self.entries, now)))
+        let sharing = self.sharing.as_mut().filter(|_| asks);
+        MessageResult(sharing.and_then(|sharing| sharing.news(&self.entries, now)))
     }
 }
 

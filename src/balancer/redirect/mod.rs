@@ -43,6 +43,9 @@ pub(in crate::balancer) struct BalancerState {
     pub(in crate::balancer) health_check: HealthCheckConfig,
     pub(in crate::balancer) publisher: Arc<TablePublisher>,
     pub(in crate::balancer) orders: Arc<Orders>,
+    /// The name of the balancer in its fleet; `None` if it works alone.
+    pub(in crate::balancer) name: Option<Arc<str>>,
+    pub(in crate::balancer) zone: Option<Arc<str>>,
     pub(in crate::balancer) state: Option<Arc<StateFolder>>,
     pub(in crate::balancer) access_log: Option<AccessLog>,
     /// The sizes of files; `None` if they are not looked up.

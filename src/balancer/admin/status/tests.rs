@@ -19,6 +19,8 @@ fn report() -> StatusReport {
         in_flight: None,
         drained_in_seconds: None,
         orders: Vec::new(),
+        seen_by: None,
+        orders_applied: None,
         weight: 1,
         tier: 0,
         zone: None,
