@@ -116,7 +116,7 @@ impl FleetStatus {
         let disagreements = report.disagreements.iter().filter_map(|found| {
             let entry = table.entries.get(found.index)?;
             Some(DisagreementStatus {
-                address: entry.member.backend.id().to_string(),
+                address: entry.backend.id().to_string(),
                 up: found.up.clone(),
                 failing: found.failing.clone(),
             })

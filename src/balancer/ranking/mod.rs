@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use crate::balancer::backends::{Backend, BackendId};
 use crate::balancer::fleet::{FleetExchange, FleetIdentity};
-use crate::balancer::health::fleet::Mode;
 use crate::balancer::health::{HealthCheckConfig, State, Transition};
 use crate::balancer::metrics::RankingMetrics;
 use crate::balancer::orders::{OrderBook, Override};
@@ -20,6 +19,7 @@ use crate::balancer::probe::{NextProbe, ProbeResult};
 
 pub(crate) mod estimate;
 pub(crate) mod publisher;
+pub(crate) mod selection;
 mod sharing;
 pub(crate) mod table;
 #[cfg(test)]
@@ -27,8 +27,9 @@ mod tests;
 
 use estimate::Estimate;
 use publisher::TablePublisher;
+use selection::Mode;
 use sharing::Sharing;
-use table::{BackendEntry, Member, RoutingTable};
+use table::{BackendEntry, RoutingTable};
 
 /// The shortest time between two tables after a change of state.
 const TRANSITION_PACE: Duration = Duration::from_millis(50);
@@ -128,23 +129,22 @@ impl RankingActor {
     /// Replaces the entries by those of the active list. Entries of known backends keep everything but the attributes.
     fn take_list(&mut self) {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let known = self.entries.drain(..).map(|entry| (entry.member.backend.id().clone(), entry));
+        let known = self.entries.drain(..).map(|entry| (entry.backend.id().clone(), entry));
         let mut known: HashMap<BackendId, BackendEntry> = known.collect();
         let slab = &mut self.slab;
         let (orders, backends) = (&self.orders, self.listed.len());
         let zone = self.plan.zone.as_deref();
         let entry = |backend: &Backend| {
             let known = known.remove(backend.id());
-            let mut entry =
-                known.unwrap_or_else(|| BackendEntry::new(Member::new(backend.clone(), slab), now));
-            entry.member.list_as(backend, zone);
+            let mut entry = known.unwrap_or_else(|| BackendEntry::new(backend.clone(), slab, now));
+            entry.list_as(backend, zone);
             if entry.obey(orders.of(backend.id()), now, wall) {
                 entry.record_orders(wall, backends);
             }
             entry
         };
         self.entries = self.listed.iter().map(entry).collect();
-        let ids = self.entries.iter().map(|entry| entry.member.backend.id().clone());
+        let ids = self.entries.iter().map(|entry| entry.backend.id().clone());
         self.indexes = ids.zip(0..).collect();
         if let Some(sharing) = &mut self.sharing {
             sharing.list(&self.entries);
@@ -260,7 +260,7 @@ impl Handler<ProbeResult> for RankingActor {
 }
 
 fn log(entry: &BackendEntry, Transition { from, to }: Transition) {
-    let backend = entry.member.backend.id();
+    let backend = entry.backend.id();
     let reason = entry.health.reason();
     match to {
         State::Up | State::Unknown => tracing::info!(%backend, %from, %to, %reason, "backend changed"),
@@ -269,7 +269,7 @@ fn log(entry: &BackendEntry, Transition { from, to }: Transition) {
 }
 
 fn log_reports(entry: &BackendEntry, before: &Estimate) {
-    let (backend, now) = (entry.member.backend.id(), &entry.estimate);
+    let (backend, now) = (entry.backend.id(), &entry.estimate);
     match (before.is_stuck(), now.is_stuck()) {
         (false, true) => tracing::warn!(
             %backend,

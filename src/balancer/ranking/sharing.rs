@@ -49,8 +49,8 @@ impl Sharing {
 
     /// Takes over another list.
     pub(super) fn list(&mut self, entries: &[BackendEntry]) {
-        self.indexes = entries.iter().map(|entry| entry.member.address).zip(0..).collect();
-        let lines = entries.iter().map(|entry| policy::digest(entry.member.backend.to_string().as_bytes()));
+        self.indexes = entries.iter().map(|entry| entry.address).zip(0..).collect();
+        let lines = entries.iter().map(|entry| policy::digest(entry.backend.to_string().as_bytes()));
         self.list = lines.fold(0, u64::wrapping_add);
         self.waiting.retain(|backend, _| self.indexes.contains_key(backend));
     }
@@ -65,7 +65,7 @@ impl Sharing {
         pause: Duration,
         now: Instant,
     ) -> NextProbe {
-        let (backend, state) = (entry.member.address, entry.health.state());
+        let (backend, state) = (entry.address, entry.health.state());
         // The own state decides, so a doubtful one must be clear soon.
         let is_doubtful = state == State::Suspect || entry.health.is_recovering();
         let next = if is_doubtful { pause } else { self.observers.pause(backend, pause) };
@@ -130,9 +130,9 @@ impl Sharing {
             return None;
         }
         let counts = |entry: &BackendEntry| Counts {
-            backend: entry.member.address,
-            redirects: entry.member.load.redirects(),
-            bytes: entry.member.load.own_bytes(),
+            backend: entry.address,
+            redirects: entry.load.redirects(),
+            bytes: entry.load.own_bytes(),
         };
         let (period, backends) = self.outbox.take(entries.iter().map(counts).collect(), now);
         Some(OwnNews { period, list: self.list, backends })
@@ -146,7 +146,7 @@ impl Sharing {
         now: Instant,
     ) -> FleetReport {
         let own = |entry: &BackendEntry| OwnSight {
-            backend: entry.member.address,
+            backend: entry.address,
             state: entry.health.state(),
             is_silent: entry.health.is_silent(),
         };
@@ -167,7 +167,7 @@ fn differs(entry: &BackendEntry, news: &PeerNews) -> bool {
 
 /// Adds the redirects of another balancer and its load report to the load of the backend.
 fn book(entry: &BackendEntry, news: &PeerNews, clock: &MonotonicClock, now: Instant) {
-    let load = &entry.member.load;
+    let load = &entry.load;
     if let Some((observation, at)) = news.observation
         && let Some(in_flight) = observation.in_flight
         && entry.estimate.has_usable_report()
