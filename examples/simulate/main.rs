@@ -20,7 +20,7 @@ mod world;
 use std::path::PathBuf;
 
 use clap::Parser;
-use dispatch::{CONTENDERS, Contender, IDEAS, SIZE_CONTENDERS};
+use dispatch::{CONTENDERS, Contender, IDEAS, SHARING_CONTENDERS, SIZE_CONTENDERS};
 use fingerpost::internals::policy::PolicyName;
 use results::Row;
 use scenario::{Knowledge, Mix, Probes, Scenario, Sizes};
@@ -123,6 +123,12 @@ fn main() {
         }
     }
     printer.table(
+        "Balancers that share their observations, load 0.7",
+        &["servers", "probe interval", "sizes", "balancers"],
+        &SHARING_CONTENDERS,
+        sharing(),
+    );
+    printer.table(
         "The contribution of each idea",
         &["servers", "load", "probe interval", "sizes"],
         &IDEAS,
@@ -170,6 +176,28 @@ fn variations() -> Vec<(Vec<String>, Scenario)> {
         }
     }
     add("many servers, one run", Scenario::new(10_000, Mix::HalfSlow, 0.7, 5.0));
+    all
+}
+
+/// Numbers of balancers with and without sharing.
+fn sharing() -> Vec<(Vec<String>, Scenario)> {
+    let mut all = Vec::new();
+    for (servers, mix, interval, sizes) in [
+        (10, Mix::OneSlow, 5.0, Sizes::Exponential),
+        (10, Mix::OneSlow, 5.0, Sizes::Pareto(1.5)),
+        (100, Mix::HalfSlow, 5.0, Sizes::Exponential),
+        (100, Mix::HalfSlow, 0.5, Sizes::Exponential),
+    ] {
+        for (balancers, is_shared) in
+            [(1, false), (3, true), (10, true), (30, true), (3, false), (10, false), (30, false)]
+        {
+            let scenario =
+                Scenario { balancers, is_shared, sizes, ..Scenario::new(servers, mix, 0.7, interval) };
+            let servers = format!("{servers} {}", mix.label());
+            let label = if is_shared { format!("{balancers}, shared") } else { balancers.to_string() };
+            all.push((vec![servers, interval.to_string(), sizes.label(), label], scenario));
+        }
+    }
     all
 }
 

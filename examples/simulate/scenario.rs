@@ -98,6 +98,8 @@ pub(crate) struct Scenario {
     pub(crate) knowledge: Knowledge,
     pub(crate) probes: Probes,
     pub(crate) balancers: usize,
+    /// Whether the balancers share observations.
+    pub(crate) is_shared: bool,
     /// The number of clients that a server can serve at their full speed: a client uses at most the inverse of it as a
     /// share of the capacity.
     pub(crate) slow_clients: f64,
@@ -122,6 +124,7 @@ impl Scenario {
             knowledge: Knowledge::Exact,
             probes: Probes::Staggered,
             balancers: 1,
+            is_shared: false,
             slow_clients: 1.0,
             reports: true,
         }

@@ -46,6 +46,7 @@ mod probing;
 mod redirect;
 mod seed;
 mod server;
+mod sharing;
 #[cfg(target_os = "linux")]
 mod shortage;
 mod sockets;

@@ -184,3 +184,6 @@ impl OrderBook {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
