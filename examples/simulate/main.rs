@@ -7,6 +7,7 @@
     reason = "a failed simulation may panic"
 )]
 
+mod capacity;
 mod dispatch;
 mod model;
 mod order;
@@ -45,6 +46,9 @@ struct Arguments {
     /// Plays only cells whose description contains this.
     #[arg(long, default_value = "")]
     cell: String,
+    /// Prints the cost of fleets with this number of servers instead of the comparison.
+    #[arg(long)]
+    capacity: Option<usize>,
 }
 
 /// Prints tables.
@@ -87,6 +91,9 @@ impl Printer {
 fn main() {
     let printer = Printer { arguments: Arguments::parse() };
     let arguments = &printer.arguments;
+    if let Some(servers) = arguments.capacity {
+        return capacity::print(servers);
+    }
     let is_whole = arguments.only.is_empty() && arguments.cell.is_empty();
     let mut grid = Vec::new();
     for (servers, mix) in MIXES {

@@ -11,7 +11,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::time::Instant;
 
-use crate::balancer::health::State;
+use crate::balancer::fleet::observers::{FleetReport, Standing};
+use crate::balancer::health::{OwnView, State};
 use crate::balancer::metrics::{AnswerCounters, BalancerMetrics, totals};
 use crate::balancer::orders::store::Orders;
 use crate::balancer::ranking::publisher::TablePublisher;
@@ -92,6 +93,24 @@ fn encode_backends(entries: &[BackendEntry], encoder: &mut DescriptorEncoder<'_>
     Ok(())
 }
 
+/// The gauges of a fleet: name, help and value.
+fn fleet_gauges(fleet: &FleetReport) -> [(&'static str, &'static str, usize); 3] {
+    let counted = fleet.balancers.iter().filter(|balancer| balancer.standing == Standing::Counted);
+    [
+        ("fleet_peers", "Other balancers whose observations count", counted.count()),
+        (
+            "fleet_disagreements",
+            "Servers that some balancers see up and others do not; at most 100",
+            fleet.disagreements.len(),
+        ),
+        (
+            "fleet_set_aside",
+            "1 if this balancer sees far less than the others, or is cut off from everything",
+            usize::from(matches!(fleet.own_view, OwnView::SetAside | OwnView::CutOff)),
+        ),
+    ]
+}
+
 impl Collector for TableCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let table = self.publisher.latest();
@@ -142,7 +161,10 @@ impl Collector for TableCollector {
                 "1 if stored orders may have been lost, so that drained servers get clients; fingerpost status names the file to examine",
                 usize::from(self.orders.loss().is_some()),
             ),
-        ] {
+        ]
+        .into_iter()
+        .chain(table.fleet.iter().flat_map(|fleet| fleet_gauges(fleet)))
+        {
             let count = ConstGauge::new(count as u64);
             count.encode(encoder.encode_descriptor(name, help, None, count.metric_type())?)?;
         }

@@ -1,4 +1,4 @@
-//! A fleet: several balancers that share what each of them observes, through an engine (Redis or Valkey).
+//! A fleet: several balancers that share their observations through an engine (Redis or Valkey).
 //!
 //! A balancer publishes a [`record`] once a second. [`Observers`](observers::Observers) combines the records of the others
 //! with the own health of each backend, and assigns the probes. [`outbox`] collects the own news. All three are pure.

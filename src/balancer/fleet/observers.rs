@@ -47,7 +47,7 @@ const MOST_DISAGREEMENTS: usize = 100;
 /// Clocks drift by less than this fraction.
 const DRIFT: i64 = 1000;
 
-/// Where a record was read.
+/// Whether a record was published while this balancer reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
     /// It was published since the previous read.
@@ -291,7 +291,7 @@ impl Observers {
         true
     }
 
-    /// Forgets what is too old and divides the probes again. Returns whether the division has changed. Must be called
+    /// Forgets old observations and divides the probes again. Returns whether the division has changed. Must be called
     /// several times a second.
     pub fn refresh(&mut self, engine: &EngineCondition, now: Instant) -> bool {
         let local = self.milliseconds(now);
@@ -349,6 +349,17 @@ impl Observers {
         }
         let others = self.members.len().saturating_sub(self.probers) as u32;
         pause.saturating_mul(others.max(REST_FRACTION))
+    }
+
+    /// The probes of this balancer as a share of those of a balancer that works alone.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        if self.members.is_empty() {
+            return 1.0;
+        }
+        let others = self.members.len().saturating_sub(self.probers);
+        let assigned = self.probers.min(self.members.len()) as f64 / self.members.len() as f64;
+        assigned + (1.0 - assigned) / f64::from((others as u32).max(REST_FRACTION))
     }
 
     /// Combines the observations with the own state of each backend. Returns the evidence in the order of `own`, and a

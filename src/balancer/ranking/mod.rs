@@ -153,7 +153,12 @@ impl RankingActor {
 
     /// The health check configuration with the interval that the probe budget allows.
     fn stretched(&self) -> HealthCheckConfig {
-        self.plan.probe_budget.stretch(&self.plan.health_check, self.entries.len())
+        self.plan.probe_budget.stretch(&self.plan.health_check, self.probed())
+    }
+
+    /// The number of backends that this balancer probes, of those that it shares only a part.
+    fn probed(&self) -> usize {
+        self.sharing.as_ref().map_or(self.entries.len(), Sharing::probed)
     }
 
     /// Schedules a table at `pace` after the last one, unless an earlier one is already scheduled.
@@ -227,7 +232,7 @@ impl Handler<ProbeResult> for RankingActor {
 
     fn handle(&mut self, result: ProbeResult, ctx: &mut Context<Self>) -> Self::Result {
         let now = Instant::now();
-        let health_check = self.stretched();
+        let (health_check, sweep) = (self.stretched(), self.plan.probe_budget.sweep(self.probed()));
         self.plan.metrics.probed(&result.outcome);
         self.plan.metrics.mailbox_age.set(now.saturating_duration_since(result.ended_at).as_secs_f64());
         // The backend may have been removed from the list during the probe.
@@ -249,7 +254,7 @@ impl Handler<ProbeResult> for RankingActor {
         // Active and suspect backends are probed more often, but never beyond the budget.
         let traffic = entry.traffic(health_check.interval, now);
         let pause = entry.health.next_probe(&health_check, traffic, &mut self.random);
-        let pause = pause.max(self.plan.probe_budget.sweep(self.indexes.len()));
+        let pause = pause.max(sweep);
         let next = match &mut self.sharing {
             Some(sharing) => sharing.observed(entry, &result.outcome, transition.is_some(), pause, now),
             None => NextProbe::after(pause),

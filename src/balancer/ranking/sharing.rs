@@ -47,6 +47,11 @@ impl Sharing {
         }
     }
 
+    /// The number of backends that the budget of the probes must suffice for.
+    pub(super) fn probed(&self) -> usize {
+        (self.indexes.len() as f64 * self.observers.share()).ceil() as usize
+    }
+
     /// Takes over another list.
     pub(super) fn list(&mut self, entries: &[BackendEntry]) {
         self.indexes = entries.iter().map(|entry| entry.address).zip(0..).collect();

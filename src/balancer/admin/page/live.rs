@@ -19,6 +19,7 @@ use super::trend::TICKS;
 use super::{BackendFigures, BackendRow, CELLS, CounterRate, FleetFigures, PagePart, PageView};
 use crate::balancer::admin::Admin;
 use crate::balancer::admin::events::{self, BackendEvent};
+use crate::balancer::admin::fleet::FleetStatus;
 use crate::balancer::admin::status::{self, StatusReport};
 use crate::balancer::backends::BackendId;
 use crate::balancer::history::History;
@@ -27,6 +28,7 @@ use crate::balancer::orders::store::Orders;
 use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::RoutingTable;
+use crate::balancer::redirect::BalancerState;
 
 /// The time between two ticks.
 const TICK: Duration = Duration::from_secs(1);
@@ -115,6 +117,7 @@ impl LivePage {
 
 /// The state of the page.
 struct LivePageTask {
+    balancer: Arc<BalancerState>,
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
     clock: MonotonicClock,
@@ -140,6 +143,7 @@ struct LivePageTask {
 impl LivePageTask {
     fn new(admin: &Admin, metrics: ListenerMetrics) -> Self {
         let mut task = Self {
+            balancer: Arc::clone(&admin.balancer),
             publisher: Arc::clone(&admin.publisher),
             orders: Arc::clone(&admin.orders),
             clock: admin.clock,
@@ -237,6 +241,9 @@ impl LivePageTask {
     fn view(&self) -> PageView {
         let (table, now) = (self.publisher.latest(), SystemTime::now());
         let report = StatusReport::of(&table, &self.orders, &self.clock);
+        let BalancerState { name, zone, .. } = &*self.balancer;
+        let name = name.as_deref();
+        let fleet = name.and_then(|name| FleetStatus::of(&table, name, zone.as_deref(), &self.orders.book()));
         let (shown, unknown) = (shown(&table), BackendFigures::default());
         let backends: Vec<_> = shown.iter().filter_map(|index| report.backends.get(*index)).collect();
         let figures: Vec<&BackendFigures> = shown
@@ -252,7 +259,14 @@ impl LivePageTask {
         let row = |(backend, figures)| BackendRow::new(backend, figures, all_rates, now);
         PageView {
             rows: backends.into_iter().zip(figures).map(row).collect(),
-            parts: super::parts(&report, hidden, &self.fleet, &self.events, &self.paths.top(PATHS)),
+            parts: super::parts(
+                &report,
+                fleet.as_ref(),
+                hidden,
+                &self.fleet,
+                &self.events,
+                &self.paths.top(PATHS),
+            ),
         }
     }
 
