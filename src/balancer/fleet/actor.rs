@@ -118,6 +118,8 @@ struct FleetTask {
     digest: u64,
     /// The time of the latest comparison of all orders, and a hash of all digests then.
     compared: Option<(Instant, u64)>,
+    /// Whether the latest comparison failed.
+    is_comparison_failing: bool,
 }
 
 impl FleetTask {
@@ -132,6 +134,7 @@ impl FleetTask {
             digest: book.digest(),
             book,
             compared: None,
+            is_comparison_failing: false,
             plan,
         }
     }
@@ -164,12 +167,16 @@ impl FleetTask {
                 }
             };
             self.send_to_ranking(records, false).await;
-            if self.condition.is_ok()
-                && let Err(error) = timeout(RECOVERY_TIMEOUT, self.compare_orders())
-                    .await
-                    .unwrap_or(Err(EngineError::TimedOut(RECOVERY_TIMEOUT)))
-            {
-                tracing::warn!(error = chain(&error), "the orders of the fleet cannot be compared");
+            if self.condition.is_ok() {
+                let compared = timeout(RECOVERY_TIMEOUT, self.compare_orders()).await;
+                let compared = compared.unwrap_or(Err(EngineError::TimedOut(RECOVERY_TIMEOUT)));
+                let is_failing = compared.is_err();
+                if let Err(error) = compared
+                    && !self.is_comparison_failing
+                {
+                    tracing::warn!(error = chain(&error), "the orders of the fleet cannot be compared");
+                }
+                self.is_comparison_failing = is_failing;
             }
         }
     }
@@ -298,13 +305,16 @@ impl FleetTask {
         let digests = self.others.values().map(|(digest, _)| *digest).fold(self.digest, u64::wrapping_add);
         let needed = match self.compared {
             None => true,
-            Some((at, _)) if is_equal && !is_changed => at.elapsed() >= ORDERS_INTERVAL,
+            Some((at, _)) if is_equal && !is_changed && !self.is_comparison_failing => {
+                at.elapsed() >= ORDERS_INTERVAL
+            }
             Some((at, before)) => before != digests || at.elapsed() >= DIFFERING_INTERVAL,
         };
         if !needed {
             return Ok(());
         }
-        self.compared = None;
+        // A failed comparison is repeated after the same time.
+        self.compared = Some((Instant::now(), digests));
         let key = self.engine.key("orders");
         let registers = self.stored_orders(&key).await?;
         let newer = self.plan.orders.merge(&registers).await;

@@ -302,8 +302,8 @@ impl Handler<FleetExchange> for RankingActor {
         let now = Instant::now();
         let Some(sharing) = &mut self.sharing else { return MessageResult(None) };
         let (clock, budget, asks) = (&self.plan.clock, self.plan.probe_budget, exchange.asks);
-        if sharing.exchange(exchange, &mut self.entries, clock, budget, now) {
-            self.publish_soon(TRANSITION_PACE, ctx);
+        if let Some(pace) = sharing.exchange(exchange, &mut self.entries, clock, budget, now) {
+            self.publish_soon(pace, ctx);
         }
         let sharing = self.sharing.as_mut().filter(|_| asks);
         MessageResult(sharing.and_then(|sharing| sharing.news(&self.entries, now)))

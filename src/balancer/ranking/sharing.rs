@@ -7,11 +7,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::table::BackendEntry;
+use super::{ESTIMATE_PACE, TRANSITION_PACE};
 use crate::balancer::fleet::observers::{FleetReport, Observers, OwnSight, PeerNews};
 use crate::balancer::fleet::outbox::{Counts, Outbox};
 use crate::balancer::fleet::record::Observation;
 use crate::balancer::fleet::{FleetExchange, FleetIdentity, OwnNews};
-use crate::balancer::health::{ProbeOutcome, State};
+use crate::balancer::health::{FailureKind, ProbeOutcome, State};
 use crate::balancer::policy::{self, MonotonicClock, ReportedLoad};
 use crate::balancer::probe::NextProbe;
 use crate::balancer::probe::schedule::ProbeBudget;
@@ -76,6 +77,10 @@ impl Sharing {
         let next = if is_doubtful { pause } else { self.observers.pause(backend, pause) };
         let report = match outcome {
             ProbeOutcome::Success { report, .. } => report.filter(|_| entry.estimate.has_usable_report()),
+            // The probe was not sent, so it is no observation.
+            ProbeOutcome::Failure(failure) if failure.kind == FailureKind::Prober => {
+                return NextProbe::after(next);
+            }
             ProbeOutcome::Failure(_) => None,
         };
         let observation = Observation {
@@ -92,7 +97,7 @@ impl Sharing {
         NextProbe { pause: next, sooner: Some(receiver) }
     }
 
-    /// Takes over the records of other balancers. Returns whether they can change the table.
+    /// Takes over the records of other balancers. Returns the pace of the next table; `None` if they do not affect it.
     pub(super) fn exchange(
         &mut self,
         exchange: FleetExchange,
@@ -100,22 +105,23 @@ impl Sharing {
         clock: &MonotonicClock,
         budget: ProbeBudget,
         now: Instant,
-    ) -> bool {
+    ) -> Option<Duration> {
         let mut changed = Vec::new();
-        let mut has_news = false;
+        let (mut has_news, mut has_change) = (false, false);
         for (record, delivery) in &exchange.records {
             for news in self.observers.apply(record, *delivery, now) {
                 let entry = self.indexes.get(&news.backend).and_then(|&index| entries.get_mut(index));
                 let Some(entry) = entry else { continue };
                 has_news |= news.observation.is_some();
+                has_change |= news.is_change;
                 if news.is_change && differs(entry, &news) {
                     changed.push(news.backend);
                 }
                 book(entry, &news, clock, now);
             }
         }
-        let is_divided_anew = self.observers.refresh(&exchange.engine, now);
-        if is_divided_anew {
+        let is_divided_again = self.observers.refresh(&exchange.engine, now);
+        if is_divided_again {
             let postponed = self.waiting.iter().filter(|(_, probe)| probe.is_postponed);
             changed
                 .extend(postponed.map(|(backend, _)| *backend).filter(|it| self.observers.is_own_turn(*it)));
@@ -126,7 +132,11 @@ impl Sharing {
                 let _ = probe.sooner.send(budget.first_pause(backend, changed.len()));
             }
         }
-        has_news || is_divided_anew
+        match has_news {
+            _ if has_change || is_divided_again => Some(TRANSITION_PACE),
+            true => Some(ESTIMATE_PACE),
+            false => None,
+        }
     }
 
     /// The own news if a record is due.
