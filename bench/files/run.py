@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compares `fingerpost server` with nginx, lighttpd, Caddy and actix-files on one core, in interleaved rounds.
 
-Server CPU time is read from /proc, so that what else the machine does matters little; latencies are wrk's, and
-do suffer from it. Needs wrk and a release build; a server that is not installed is left out and named.
+Server CPU time is read from /proc, so other load of the machine affects it little; it does affect the latencies, which wrk
+measures. Needs wrk and a release build; a server that is not installed is skipped and named.
 
     cargo build --release --bin fingerpost --example actix-files && bench/files/run.py [--rounds 5] [--seconds 3]
 """

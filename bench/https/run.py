@@ -98,7 +98,7 @@ FILES = {"fingerpost": fingerpost_files, "nginx": nginx_files}
 
 
 def resumed(server, seconds):
-    """One client after another, each with the session of the one before."""
+    """A measurement: microseconds of CPU time for each connection that resumes the session of the previous one."""
     command = ["taskset", "-c", LOAD_CORE, "openssl", "s_time", "-connect", f"localhost:{server.port}", "-reuse", "-www", TARGET,
                "-time", str(seconds)]
     before = server.cpu()
