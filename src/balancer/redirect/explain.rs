@@ -11,7 +11,7 @@ use super::BalancerState;
 use super::client::Client;
 use super::location::{Target, TargetError};
 use super::service::{Choice, ChoiceReason, RedirectRequest};
-use crate::balancer::policy::{Avoid, LoadSlab};
+use crate::balancer::policy::{Avoid, LoadSlab, digest};
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 
@@ -78,8 +78,14 @@ impl BalancerState {
         let now = Instant::now();
         let mut random = SmallRng::from_rng(&mut rand::rng());
         let table = self.copied_table(now, &mut random);
-        let wanted =
-            RedirectRequest { target: &target, is_head: false, range: None, avoid: Avoid::default(), client };
+        let wanted = RedirectRequest {
+            target: &target,
+            path_hash: digest(target.path()),
+            is_head: false,
+            range: None,
+            avoid: Avoid::default(),
+            client,
+        };
         let timestamp = self.answers.clock.timestamp(now);
         let size = self.sizes.as_ref().and_then(|sizes| sizes.known(target.path(), timestamp));
         let choice = self.answers.choose(&table, &wanted, size, timestamp, &mut random);

@@ -17,7 +17,7 @@ use super::location::Target;
 use super::range::requested_bytes;
 use super::service::{RedirectRequest, RedirectService};
 use super::{acme, answer};
-use crate::balancer::policy::{Avoid, Timestamp};
+use crate::balancer::policy::{Avoid, Timestamp, digest};
 use crate::http::host::is_host;
 use crate::http::transport::{FastAnswer, FastPath, Offer, Peer};
 
@@ -86,6 +86,7 @@ impl FastPath for RedirectService {
         let client = Client::new(peer.address, peer.is_tls, &plan.trusted_proxies, lines);
         let wanted = RedirectRequest {
             target: &target,
+            path_hash: digest(target.path()),
             is_head: false,
             range: request.range,
             avoid: Avoid::default(),
@@ -117,7 +118,8 @@ impl FastPath for RedirectService {
         answer.put_slice(location);
         for alternate in answer::alternates(&table, &choice.picks) {
             answer.put_slice(b"\r\nLink: ");
-            answer::put_link(alternate, &target, answer);
+            // The path and query of a plain request have no brackets.
+            answer::put_link(alternate, target.as_bytes(), answer);
         }
         answer.put_slice(tail.text(now));
         answer.put_slice(page);

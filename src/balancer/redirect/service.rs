@@ -112,6 +112,8 @@ pub(crate) struct RedirectService {
 /// The properties of a request on which the choice of a backend depends.
 pub(super) struct RedirectRequest<'a> {
     pub(super) target: &'a Target<'a>,
+    /// The [`digest`](policy::digest) of the path.
+    pub(super) path_hash: u64,
     pub(super) is_head: bool,
     /// The largest number of requested bytes; `None` without a range.
     pub(super) range: Option<u64>,
@@ -241,6 +243,7 @@ impl RedirectService {
         let client = Client::new(peer, is_https, &plan.trusted_proxies, lines);
         let wanted = RedirectRequest {
             target: &target,
+            path_hash: policy::digest(target.path()),
             is_head: request.method == Method::HEAD,
             range: request.headers().get(header::RANGE).and_then(|range| requested_bytes(range.as_bytes())),
             avoid: avoid::avoided(request.headers()),
@@ -273,12 +276,12 @@ impl RedirectService {
         let plan = &self.shared.answers;
         let path = wanted.target.path();
         let size = self.shared.sizes.as_ref();
-        let size = size.and_then(|sizes| sizes.expect(path, policy::digest(path), now));
+        let size = size.and_then(|sizes| sizes.expect(path, wanted.path_hash, now));
         let choice = plan.choose(table, wanted, size, now, &mut *self.random.borrow_mut())?;
         if let (Some(memory), Some(visit)) = (&plan.memory, &choice.visit) {
             memory.record(visit, choice.visited);
         }
-        self.sampler.offer(&self.shared.path_samples, wanted.target.path(), now);
+        self.sampler.offer(&self.shared.path_samples, path, now);
         Some(choice)
     }
 
@@ -307,10 +310,10 @@ impl AnswerPlan {
         now: Timestamp,
         random: &mut dyn Rng,
     ) -> Option<Choice<'a>> {
-        let RedirectRequest { target, is_head, avoid, client, .. } = *wanted;
+        let RedirectRequest { target, path_hash, is_head, avoid, client, .. } = *wanted;
         let size = wanted.answer_size(size);
-        let mut request = policy::PickRequest { path_hash: policy::digest(target.path()), avoid, size };
-        let visit = self.visit(client.address, request.path_hash, is_head, now);
+        let mut request = policy::PickRequest { path_hash, avoid, size };
+        let visit = self.visit(client.address, path_hash, is_head, now);
         let failed = visit.and_then(|visit| visit.avoid);
         let mut reason = ChoiceReason::Policy;
         if let (Some(failed), RetryRouting::OtherBackend) = (failed, self.retry_routing) {
