@@ -58,7 +58,7 @@ pub(crate) mod program;
 pub(crate) mod ranking;
 pub(crate) mod redirect;
 pub(crate) mod settings;
-mod sizes;
+pub(crate) mod sizes;
 mod snapshot;
 pub(crate) mod state_folder;
 mod wall_clock;
