@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use crate::balancer::settings::{BalancerSettings, RawBalancerSettings};
 use crate::file_server::settings::{RawServerSettings, ServerSettings};
+use crate::settings::reload::{ReadSettings, SettingsReading};
 use crate::settings::{self, Override, SettingsError, Variables};
 
 pub(crate) mod file;
@@ -25,10 +27,20 @@ pub(crate) struct RawSettings {
     pub server: RawServerSettings,
 }
 
-/// Reads all layers. `file` is the path after `--config`; `flags` have the highest precedence.
-pub(crate) fn load(file: Option<&Path>, flags: Vec<Override>) -> Result<RawSettings, SettingsError> {
+/// Reads all layers, and validates a section with `validate`. `file` is the path after `--config`; `flags` have the highest
+/// precedence.
+pub(crate) fn load<S>(
+    file: Option<&Path>,
+    flags: Vec<Override>,
+    validate: impl FnOnce(RawSettings) -> Result<S, SettingsError>,
+) -> Result<SettingsReading<S>, SettingsError> {
     let text = file.map(read).transpose()?.unwrap_or_default();
-    from_text(&text, Variables::Read, flags).map_err(|error| {
+    let read = || {
+        let merged = settings::merge(&text, Variables::Read, flags)?;
+        let values = settings::values(&merged);
+        Ok(SettingsReading { settings: validate(merged.try_deserialize()?)?, values })
+    };
+    read().map_err(|error| {
         let problems = file::check(&text).problems;
         match (file, problems.into_iter().as_slice()) {
             (Some(path), [first, others @ ..]) => SettingsError::Line {
@@ -39,6 +51,21 @@ pub(crate) fn load(file: Option<&Path>, flags: Vec<Override>) -> Result<RawSetti
             },
             _ => error,
         }
+    })
+}
+
+/// The same as [`load`] for any number of readings. Those after the start need a regular file: a pipe has no second content.
+pub(crate) fn reader<S: 'static>(
+    file: Option<PathBuf>,
+    flags: Vec<Override>,
+    validate: fn(RawSettings) -> Result<S, SettingsError>,
+) -> ReadSettings<S> {
+    Arc::new(move || {
+        if let Some(path) = file.as_ref().filter(|path| path.exists() && !path.is_file()) {
+            let source = io::Error::other("it is not a regular file, so it cannot be read again");
+            return Err(SettingsError::Unreadable { path: path.clone(), source });
+        }
+        load(file.as_deref(), flags.clone(), validate)
     })
 }
 
@@ -75,16 +102,20 @@ pub(crate) fn validate(raw: &RawSettings) -> Result<(), SettingsError> {
 mod tests {
     use super::*;
 
+    fn valid(raw: RawSettings) -> Result<RawSettings, SettingsError> {
+        validate(&raw).map(|()| raw)
+    }
+
     #[test]
     fn the_defaults_are_valid_settings() {
-        load(None, Vec::new()).unwrap();
+        load(None, Vec::new(), valid).unwrap();
     }
 
     #[test]
     fn the_examples_are_valid_settings() {
         for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/config/examples")).unwrap() {
             let path = entry.unwrap().path();
-            validate(&load(Some(&path), Vec::new()).unwrap()).unwrap();
+            load(Some(&path), Vec::new(), valid).unwrap();
         }
     }
 
@@ -93,7 +124,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("own.toml");
         std::fs::write(&path, "[balancer]\nport = 1111\nfall = 7\n").unwrap();
-        let settings = load(Some(&path), vec![("balancer.port", "2222".to_owned())]).unwrap();
+        let flags = vec![("balancer.port", "2222".to_owned())];
+        let settings = load(Some(&path), flags, valid).unwrap().settings;
         assert_eq!((settings.balancer.port, settings.balancer.fall), (2222, 7));
     }
 
@@ -102,15 +134,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("own.toml");
         std::fs::write(&path, "[balancer]\nprot = 1111\nport = true\n").unwrap();
-        let message = load(Some(&path), Vec::new()).unwrap_err().to_string();
+        let message = load(Some(&path), Vec::new(), valid).unwrap_err().to_string();
         assert!(message.contains("own.toml:2: balancer.prot: "), "{message}");
         assert!(message.ends_with("; `fingerpost check` names 1 more"), "{message}");
     }
 
     #[test]
+    fn the_message_for_an_invalid_value_names_the_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("own.toml");
+        std::fs::write(&path, "[balancer]\nrise = 1\nfall = 0\n").unwrap();
+        let message = load(Some(&path), Vec::new(), valid).unwrap_err().to_string();
+        assert!(message.ends_with("own.toml:3: balancer.fall = 0: it must be at least 1"), "{message}");
+    }
+
+    #[test]
     fn an_endless_file_and_a_directory_are_errors() {
         for (path, words) in [("/dev/zero", "larger than 1 MiB"), ("/", "directory")] {
-            let message = crate::telemetry::chain(&load(Some(Path::new(path)), Vec::new()).unwrap_err());
+            let message =
+                crate::telemetry::chain(&load(Some(Path::new(path)), Vec::new(), valid).unwrap_err());
             assert!(message.contains(path) && message.contains(words), "{message}");
         }
     }
@@ -119,9 +161,9 @@ mod tests {
     fn a_time_longer_than_a_year_is_an_error() {
         for time in ["366d", "500000000y"] {
             let flags = vec![("balancer.shutdown_timeout", time.to_owned())];
-            let message = load(None, flags).unwrap_err().to_string();
+            let message = load(None, flags, valid).unwrap_err().to_string();
             assert!(message.contains("balancer.shutdown_timeout") && message.contains("365d"), "{message}");
         }
-        load(None, vec![("balancer.shutdown_timeout", "365d".to_owned())]).unwrap();
+        load(None, vec![("balancer.shutdown_timeout", "365d".to_owned())], valid).unwrap();
     }
 }

@@ -38,9 +38,10 @@ use std::time::{Duration, SystemTime};
 
 use actix::Arbiter;
 use actix_http::header::HeaderValue;
+use arc_swap::ArcSwap;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 pub(crate) mod admin;
@@ -74,14 +75,14 @@ use backends::watch::Follower;
 use metrics::BalancerMetrics;
 use orders::store::{Orders, OrdersChanged};
 use policy::LoadSlab;
-use probe::ProbePlan;
+use probe::{ProbePlan, ProbeResources};
 use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
 use ranking::table::{BackendEntry, Member, RoutingTable};
 use ranking::{ListChanged, RankingActor, RankingPlan};
-use redirect::BalancerState;
 use redirect::path_samples::PathSamples;
 use redirect::service::AnswerPlan;
+use redirect::{BalancerState, SettingsChanged};
 use settings::BalancerSettings;
 use sizes::{SizeActor, Sizes};
 use snapshot::saving;
@@ -91,6 +92,7 @@ use state_folder::StateFolder;
 const OVERDUE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub use crate::settings::SettingsError;
+pub use crate::settings::reload::ReloadReport;
 pub use crate::supervision::SupervisionFailure;
 pub use admin::status::{BackendStatus, StatusReport};
 pub use backends::list::ListProblem;
@@ -195,20 +197,20 @@ impl Balancer {
         let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
         let ranking = RankingPlan {
             publisher: Arc::clone(&publisher),
-            policy: settings.policy,
-            health_check: settings.health_check,
-            probe_budget: settings.probe_budget,
+            settings: settings.ranking(),
             clock,
             metrics: metrics.ranking.clone(),
         };
-        let probes = probe_plan(settings, resolver, &metrics);
+        let resources = ProbeResources {
+            resolver: resolver.clone(),
+            reports: metrics.reports.clone(),
+            results_lost: metrics.results_lost.clone(),
+        };
+        let probes = ProbePlan::new(settings.probes(), resources);
         let webhook = settings.webhook.clone().map(|webhook| (webhook, Arc::clone(&publisher)));
         let (sizes, size_plan) = settings
             .size_lookups
-            .then(|| {
-                let (publisher, resolver) = (Arc::clone(&publisher), probes.resolver.clone());
-                Sizes::new(publisher, clock, resolver, metrics.sizes.clone())
-            })
+            .then(|| Sizes::new(Arc::clone(&publisher), clock, resolver, metrics.sizes.clone()))
             .unzip();
         let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
         let arbiter = Arbiter::new();
@@ -220,6 +222,7 @@ impl Balancer {
                 actix_rt::spawn(webhook::notify(webhook, publisher));
             });
         }
+        let (sender, settings_changes) = mpsc::channel(1);
         let (own, own_orders) = (supervisor.clone(), Arc::clone(&orders));
         arbiter.spawn_fn(move || {
             let list = ListChanged { backends, orders: book };
@@ -232,13 +235,14 @@ impl Balancer {
             let probe_manager =
                 ProbeManager { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
             actix_rt::spawn(end_overdue_orders(Arc::clone(&own_orders)));
-            let following = follow(source, probe_manager, own_orders, changes);
+            let following = follow(source, probe_manager, own_orders, changes, settings_changes);
             actix_rt::spawn(own.guard("the list of servers", following));
         });
         Self(Arc::new(BalancerState {
-            answers: answer_plan(settings, clock),
-            policy: settings.policy,
-            health_check: settings.health_check,
+            answers: Arc::new(ArcSwap::from_pointee(answer_plan(settings, clock, None))),
+            clock,
+            changes: sender,
+            reloads: Arc::default(),
             publisher,
             orders,
             state,
@@ -266,13 +270,26 @@ impl Balancer {
     /// The backends and their state, with the content of `/api/v1/backends` of the program.
     #[must_use]
     pub fn status(&self) -> StatusReport {
-        StatusReport::of(&self.0.publisher.latest(), &self.0.orders, &self.0.answers.clock)
+        self.0.report()
     }
 
     /// The metrics in the text format of Prometheus.
     #[must_use]
     pub fn metrics(&self) -> String {
         self.0.metrics.encode()
+    }
+
+    /// Replaces the settings that can change while the balancer runs. Returns once they are in force; the workers use them
+    /// from their next requests on.
+    pub(crate) async fn change(&self, settings: &BalancerSettings) {
+        let (done, is_done) = oneshot::channel();
+        let before = self.0.answers.load_full();
+        self.0.answers.store(Arc::new(answer_plan(settings, self.0.clock, Some(&before))));
+        let change = SettingsChanged { ranking: settings.ranking(), probes: settings.probes(), done };
+        // Both fail only if the balancer ends.
+        if self.0.changes.send(change).await.is_ok() {
+            let _ = is_done.await;
+        }
     }
 
     /// Writes the state for the next run, if the balancer has a folder for it.
@@ -290,40 +307,35 @@ impl Balancer {
     }
 }
 
-fn answer_plan(settings: &BalancerSettings, clock: policy::MonotonicClock) -> AnswerPlan {
+/// The plan of these settings. It keeps from the plan `before` the memory, and the challenges, whose service cannot change.
+fn answer_plan(
+    settings: &BalancerSettings,
+    clock: policy::MonotonicClock,
+    before: Option<&AnswerPlan>,
+) -> AnswerPlan {
+    let memory = || before.and_then(|before| before.memory.clone()).unwrap_or_default();
     AnswerPlan {
         status: settings.status,
         alternates: settings.alternates,
         trusted_proxies: settings.trusted_proxies.clone(),
-        memory: (settings.policy != PolicyName::Hash).then(Arc::default),
+        memory: (settings.policy != PolicyName::Hash).then(memory),
         retry_routing: settings.retry_routing,
         retry_after: HeaderValue::from(settings.health_check.interval.as_secs().max(1)),
         pages: Pages::built_in(),
-        serves_challenges: settings.acme_webroot.is_some(),
+        serves_challenges: before.map_or(settings.acme_webroot.is_some(), |before| before.serves_challenges),
         clock,
+        policy: settings.policy,
+        health_check: settings.health_check,
     }
 }
 
-fn probe_plan(settings: &BalancerSettings, resolver: Resolver, metrics: &BalancerMetrics) -> ProbePlan {
-    ProbePlan {
-        path: settings.probe_path.clone(),
-        timeout: settings.probe_timeout,
-        expectation: settings.probe_expect.clone(),
-        interval: settings.health_check.interval,
-        slots: Semaphore::new(settings.probe_concurrency),
-        resolver,
-        trust: settings.trust.clone(),
-        reports: metrics.reports.clone(),
-        results_lost: metrics.results_lost.clone(),
-    }
-}
-
-/// Applies every change of the list and of the orders to the probe manager.
+/// Applies every change of the list, of the orders and of the settings to the probe manager.
 async fn follow(
     mut source: BackendSource,
     mut probe_manager: ProbeManager,
     orders: Arc<Orders>,
     mut changes: mpsc::Receiver<OrdersChanged>,
+    mut settings_changes: mpsc::Receiver<SettingsChanged>,
 ) {
     let (mut backends, mut book) = (source.backends(), orders.book());
     probe_manager.replace(&backends, &book).await;
@@ -332,6 +344,11 @@ async fn follow(
         tokio::select! {
             list = source.changed() => backends = list,
             Some(change) = changes.recv() => (book, in_force) = (change.book, Some(change.done)),
+            Some(SettingsChanged { ranking, probes, done }) = settings_changes.recv() => {
+                probe_manager.change(ranking, probes).await;
+                let _ = done.send(());
+                continue;
+            }
         }
         probe_manager.replace(&backends, &book).await;
         if let Some(in_force) = in_force {

@@ -15,6 +15,7 @@ use super::load::Load;
 use crate::http::admin;
 use crate::http::https::Https;
 use crate::http::transport::Connections;
+use crate::settings::reload::ReloadRecord;
 
 /// The statuses of the answers, in the order of a worker's counters.
 const STATUSES: [u16; 12] = [200, 206, 301, 304, 400, 403, 404, 412, 416, 500, 501, 503];
@@ -70,9 +71,9 @@ pub(super) struct Figures {
 impl Figures {
     /// A registry that reads these counters at each scrape.
     #[must_use]
-    pub(super) fn registry(self, https: Option<&Https>) -> Registry {
+    pub(super) fn registry(self, https: Option<&Https>, reloads: Arc<ReloadRecord>) -> Registry {
         let mut registry = Registry::with_prefix("fingerpost_server");
-        admin::register(&mut registry, Arc::clone(&self.connections), https);
+        admin::register(&mut registry, Arc::clone(&self.connections), https, reloads);
         registry.register_collector(Box::new(self));
         registry
     }

@@ -29,6 +29,7 @@ use super::certificates::Certificates;
 use super::https::Https;
 use super::pages::{Dress, dress};
 use super::transport::Connections;
+use crate::settings::reload::ReloadRecord;
 use crate::telemetry::{exposition, panics};
 
 /// Returns the text of all metrics.
@@ -128,15 +129,21 @@ async fn show_metrics(metrics: Data<Metrics>) -> HttpResponse {
 }
 
 /// Registers the metrics that both programs have: those of their connections, and the panics of the process.
-pub(crate) fn register(registry: &mut Registry, connections: Arc<Connections>, https: Option<&Https>) {
+pub(crate) fn register(
+    registry: &mut Registry,
+    connections: Arc<Connections>,
+    https: Option<&Https>,
+    reloads: Arc<ReloadRecord>,
+) {
     let certificates = https.map(Https::certificates);
-    registry.register_collector(Box::new(Common { connections, certificates }));
+    registry.register_collector(Box::new(Common { connections, certificates, reloads }));
 }
 
 #[derive(Debug)]
 struct Common {
     connections: Arc<Connections>,
     certificates: Option<Arc<Certificates>>,
+    reloads: Arc<ReloadRecord>,
 }
 
 impl Collector for Common {
@@ -191,6 +198,20 @@ impl Collector for Common {
         if let Some(certificates) = &self.certificates {
             encode_https(certificates, connections, &mut encoder)?;
         }
+        let counter = ConstCounter::new(0_u64).metric_type();
+        let help = "Times that the configuration was read again, by result";
+        let mut family = encoder.encode_descriptor("configuration_reloads", help, None, counter)?;
+        for (result, count) in [("applied", &self.reloads.applied), ("rejected", &self.reloads.rejected)] {
+            ConstCounter::new(count.load(Relaxed)).encode(family.encode_family(&[("result", result)])?)?;
+        }
+        let is_rejected = self.reloads.last().is_some_and(|last| !last.applied);
+        let gauge = ConstGauge::new(u64::from(is_rejected));
+        gauge.encode(encoder.encode_descriptor(
+            "configuration_rejected",
+            "1 if the last reading of the configuration was rejected, so that an older one is in force",
+            None,
+            gauge.metric_type(),
+        )?)?;
         let gauge = ConstGauge::new(connections.live() as u64);
         gauge.encode(encoder.encode_descriptor(
             "connections",

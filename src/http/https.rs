@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
-use super::certificates::{CertificatePair, CertificatePairError, Certificates};
+use tokio::sync::watch;
+
+use super::certificates::{CertificatePair, CertificatePairError, Certificates, LoadedCertificates};
 use super::listener::{self, ListenError, Listener};
 
 /// The settings of HTTPS, as they were given: each key is valid by itself.
@@ -57,10 +59,15 @@ impl HttpsSettings {
         if pairs.is_empty() {
             return Ok(None);
         }
-        let certificates = Arc::new(Certificates::load(pairs)?);
+        let certificates = Arc::new(Certificates::new(LoadedCertificates::read(&pairs)?));
         let config = certificates.server_config()?;
         let listener = Listener::Tls(listener::listen(&self.host, self.port)?, Arc::clone(&config));
         Ok(Some((Https { certificates, config, is_for_admin: self.is_for_admin }, listener)))
+    }
+
+    /// Reads the certificates again, for [`Certificates::replace`].
+    pub(crate) fn read(&self) -> Result<LoadedCertificates, HttpsError> {
+        Ok(LoadedCertificates::read(&self.pairs()?)?)
     }
 
     /// The scheme of the admin listener.
@@ -104,8 +111,8 @@ impl Https {
         Arc::clone(&self.certificates)
     }
 
-    /// Follows the files of the certificates from now on.
-    pub(crate) fn follow(&self) -> io::Result<()> {
-        self.certificates.follow()
+    /// Follows the files of the certificates from now on, and reads them at once at each of `reloads`.
+    pub(crate) fn follow(&self, reloads: watch::Receiver<()>) -> io::Result<()> {
+        self.certificates.follow(reloads)
     }
 }

@@ -44,6 +44,7 @@ mod orders;
 mod page;
 mod probing;
 mod redirect;
+mod reload;
 mod seed;
 mod server;
 #[cfg(target_os = "linux")]

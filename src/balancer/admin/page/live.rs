@@ -27,6 +27,7 @@ use crate::balancer::orders::store::Orders;
 use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::RoutingTable;
+use crate::settings::reload::ReloadRecord;
 
 /// The time between two ticks.
 const TICK: Duration = Duration::from_secs(1);
@@ -118,6 +119,7 @@ struct LivePageTask {
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
     clock: MonotonicClock,
+    reloads: Arc<ReloadRecord>,
     counters: Arc<BalancerMetrics>,
     metrics: ListenerMetrics,
     backends: HashMap<BackendId, BackendFigures>,
@@ -142,7 +144,8 @@ impl LivePageTask {
         let mut task = Self {
             publisher: Arc::clone(&admin.publisher),
             orders: Arc::clone(&admin.orders),
-            clock: admin.clock,
+            clock: admin.balancer.clock,
+            reloads: Arc::clone(&admin.balancer.reloads),
             counters: Arc::clone(&admin.metrics),
             metrics,
             backends: HashMap::new(),
@@ -236,7 +239,8 @@ impl LivePageTask {
 
     fn view(&self) -> PageView {
         let (table, now) = (self.publisher.latest(), SystemTime::now());
-        let report = StatusReport::of(&table, &self.orders, &self.clock);
+        let last_reload = self.reloads.last().as_deref().cloned();
+        let report = StatusReport::of(&table, &self.orders, &self.clock, last_reload);
         let (shown, unknown) = (shown(&table), BackendFigures::default());
         let backends: Vec<_> = shown.iter().filter_map(|index| report.backends.get(*index)).collect();
         let figures: Vec<&BackendFigures> = shown
@@ -415,7 +419,12 @@ mod tests {
     async fn a_listener_that_does_not_read_is_cut_and_keeps_its_place_until_its_connection_ends() {
         let balancer = crate::balancer::Balancer::builder().start().unwrap();
         let access = crate::balancer::admin::access::Access::open(None, ([127, 0, 0, 1], 1).into()).unwrap();
-        let admin = Admin::new(&balancer.0, access, crate::balancer::admin::FaultInjection::Forbidden);
+        let admin = Admin::new(
+            &balancer.0,
+            Arc::new(arc_swap::ArcSwap::from_pointee(access)),
+            None,
+            crate::balancer::admin::FaultInjection::Forbidden,
+        );
         let mut task = LivePageTask::new(&admin, ListenerMetrics::default());
         let slow = task.listen().unwrap();
         let mut quick = task.listen().unwrap();
