@@ -299,14 +299,14 @@ impl FileServer {
             let tls = https.as_ref().and_then(Https::admin_config);
             actix::spawn(admin::serve(listener, tls, registry, stop.phases())?);
         }
-        let server = RunningServer::new(serving.control(), grace, https.as_ref(), last_lines.clone());
+        let running = RunningServer::new(serving.control(), grace, https.as_ref(), last_lines.clone());
         ready(&bound);
         let connections = serving.connections();
         let is_arriving = move || connections.lingering() > 0;
         let mut served = std::pin::pin!(serving.run());
         let served = tokio::select! {
             served = &mut served => served,
-            never = reload(server, reading, &shared, &reloads, signal) => match never {},
+            never = reload(running, reading, &shared, &reloads, signal) => match never {},
             () = drain::drain(stop.phases(), transport_stop, &load, is_arriving) => served.await,
         };
         if let Some(log) = last_lines {

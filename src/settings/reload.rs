@@ -1,4 +1,4 @@
-//! KeyChanges without a restart: the settings are read again, compared with those in force, and applied as a whole or not at all.
+//! Changes without a restart: the settings are read again, compared with those in force, and applied as a whole or not at all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -269,7 +269,7 @@ async fn requested(reloads: Option<&mut watch::Receiver<()>>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[cfg(test)]
