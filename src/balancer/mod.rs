@@ -47,6 +47,7 @@ use tokio::time::Instant;
 pub(crate) mod admin;
 pub(crate) mod backends;
 mod builder;
+mod estate;
 pub(crate) mod expectation;
 pub(crate) mod health;
 pub(crate) mod history;
@@ -72,6 +73,7 @@ use crate::supervision::{ActorKind, RestartPolicy, Supervisor};
 use admin::collector::TableCollector;
 use backends::Backend;
 use backends::watch::Follower;
+use estate::{BalancerEstate, Inheritance};
 use metrics::BalancerMetrics;
 use orders::store::{Orders, OrdersChanged};
 use policy::LoadSlab;
@@ -90,6 +92,9 @@ use state_folder::StateFolder;
 
 /// The interval of the search for orders whose time is over.
 const OVERDUE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest wait for the first round of probes before a hand-over.
+const FIRST_ROUND: Duration = Duration::from_secs(10);
 
 pub use crate::settings::SettingsError;
 pub use crate::settings::reload::ReloadReport;
@@ -148,6 +153,8 @@ pub(crate) struct BalancerFiles {
     pub(crate) state: Option<Arc<StateFolder>>,
     /// Gets a line for each answer.
     pub(crate) access_log: Option<AccessLog>,
+    /// Precedes the files in the folder.
+    pub(crate) inheritance: Option<Inheritance>,
 }
 
 /// A running balancer: it follows the list, probes and ranks on its own thread, as long as the balancer, a
@@ -161,12 +168,14 @@ impl Balancer {
     pub(crate) fn start(
         settings: &BalancerSettings,
         source: BackendSource,
-        BalancerFiles { state, access_log }: BalancerFiles,
+        BalancerFiles { state, access_log, inheritance }: BalancerFiles,
     ) -> Self {
         let backends = source.backends();
         let wall = SystemTime::now();
-        let mut memory = state.as_deref().map(saving::load).unwrap_or_default();
-        let (orders, changes) = Orders::open(state.clone(), wall);
+        let (inherited, remembered) = inheritance.map(|own| (own.orders, own.state)).unzip();
+        let load = || state.as_deref().map(saving::load).unwrap_or_default();
+        let mut memory = remembered.unwrap_or_else(load);
+        let (orders, changes) = Orders::open(state.clone(), inherited, wall);
         let (book, orders) = (orders.book(), Arc::new(orders));
         let mut slab = LoadSlab::default();
         let now = Instant::now();
@@ -267,6 +276,17 @@ impl Balancer {
         self.0.publisher.is_first_round_complete()
     }
 
+    /// Waits until every backend of the first list has been probed, for a limited time.
+    pub(crate) async fn first_round(&self) {
+        let round = async {
+            while !self.is_ready() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // A longer list is redirected to like after a start.
+        let _ = tokio::time::timeout(FIRST_ROUND, round).await;
+    }
+
     /// The backends and their state, with the content of `/api/v1/backends` of the program.
     #[must_use]
     pub fn status(&self) -> StatusReport {
@@ -294,10 +314,16 @@ impl Balancer {
 
     /// Writes the state for the next run, if the balancer has a folder for it.
     pub(crate) fn save_state(&self) {
-        let saving = self.0.state.as_ref().map(|folder| saving::save(folder, &self.0.publisher.latest()));
+        let folder = self.0.state.as_ref().filter(|folder| !folder.is_released());
+        let saving = folder.map(|folder| saving::save(folder, &self.0.publisher.latest()));
         if let Some(Err(error)) = saving {
             tracing::error!(%error, "the state cannot be written; the next start uses an older one");
         }
+    }
+
+    /// The orders and the state, for a new process.
+    pub(in crate::balancer) fn estate(&self) -> BalancerEstate {
+        BalancerEstate(Arc::clone(&self.0))
     }
 
     /// Waits until an actor panics so often that it is no longer restarted. The balancer then answers from its last

@@ -16,11 +16,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::admin::access::{Access, AccessError};
 use super::admin::{self, Admin};
 use super::backends::watch::{Follower, ListError};
+use super::estate::Inheritance;
 use super::redirect::acme;
 use super::redirect::mount::RedirectWorker;
 use super::settings::{BalancerSettings, FIXED_KEYS};
 use super::state_folder::{StateError, StateFolder};
 use super::{BackendSource, Balancer, BalancerFiles};
+use crate::handover::{Handover, Predecessor};
+use crate::http;
 use crate::http::access_log::{self, AccessLog, AccessLogError};
 use crate::http::https::{Https, HttpsError};
 use crate::http::listener::{self, Address, ListenError, Listening};
@@ -28,7 +31,7 @@ use crate::http::pages::Pages;
 use crate::http::reloading::{PreparedServer, ReloadSignal, RunningServer, ServerChange};
 use crate::http::stop::StopHandle;
 use crate::http::tls::{self, TlsError};
-use crate::http::transport::{FastPath, RefusalLog, Transport};
+use crate::http::transport::{FastPath, Limits, RefusalLog, Transport};
 use crate::open_files::{self, TooFewFiles};
 use crate::settings::reload::{ReadSettings, ReloadReport, Reloader, SettingValues};
 use crate::supervision::SupervisionFailure;
@@ -76,6 +79,7 @@ pub(crate) struct Program {
     /// Reads the settings again, and the values in force.
     reading: Option<(ReadSettings<BalancerSettings>, SettingValues)>,
     grace: watch::Sender<Duration>,
+    predecessor: Option<Predecessor>,
     bound: BalancerAddresses,
     listening: Listening,
     https: Option<Https>,
@@ -176,8 +180,9 @@ impl Program {
         if settings.trust.authorities.is_some() {
             tls::client_config(&settings.trust)?;
         }
-        let (https, tls_listener) = settings.https.open()?.unzip();
-        let listening = Listening::open(passed.clients, &settings.listen, tls_listener)?;
+        let (https, tls_listeners) = settings.https.open(passed.tls)?;
+        let mut listening = Listening::open(passed.clients, &settings.listen, tls_listeners)?;
+        listening.has_own_file |= passed.has_own_file;
         let (host, port) = &settings.admin;
         let admin_listener = match passed.admin {
             Some(listener) => listener,
@@ -189,17 +194,23 @@ impl Program {
             admin_scheme: settings.https.admin_scheme(),
         };
         let access = Access::open(settings.admin_token.as_deref(), bound.admin)?;
-        let state = settings.state.as_deref().map(StateFolder::open).transpose()?.map(Arc::new);
+        let mut predecessor = passed.old_process.map(Predecessor::new);
         let access_log = match &settings.access_log {
             Some(path) => Some(AccessLog::open(path, settings.access_log_format)?),
             None => None,
         };
-        let files = BalancerFiles { state, access_log };
+        // The last step, because the old process stops writing.
+        let heritage = predecessor.as_mut().and_then(Predecessor::inherit);
+        let inheritance = heritage.and_then(|heritage| Inheritance::read(&heritage));
+        let open = if predecessor.is_some() { StateFolder::open_after_release } else { StateFolder::open };
+        let state = settings.state.as_deref().map(open).transpose()?.map(Arc::new);
+        let files = BalancerFiles { state, access_log, inheritance };
         let grace = watch::Sender::new(settings.shutdown_timeout);
         Ok(Self {
             settings,
             reading: None,
             grace,
+            predecessor,
             bound,
             listening,
             https,
@@ -240,6 +251,7 @@ impl Program {
             settings,
             reading,
             grace,
+            predecessor,
             bound,
             listening,
             https,
@@ -248,20 +260,27 @@ impl Program {
             access,
             files,
         } = self;
+        let mut listening = listening;
+        // Only a program with a configuration can start again.
+        let handover = reading.as_ref().map(|_| Handover::listen(&mut listening, Some(&admin_listener)));
+        let mut handover = handover.transpose()?;
         let signal = ReloadSignal::listen()?;
         follower.reload_at(signal.file_reloads());
         https.as_ref().map_or(Ok(()), |https| https.follow(signal.file_reloads()))?;
         let access = Arc::new(ArcSwap::from_pointee(access));
-        let Listening { listeners, file: _file, .. } = listening;
+        let Listening { listeners, has_own_file, file: _file, .. } = listening;
         let log = files.access_log.clone();
         let balancer = Balancer::start(&settings, BackendSource::File(follower), files);
+        if predecessor.is_some() {
+            balancer.first_round().await;
+        }
         let transport = Transport {
             name: "redirects",
             workers: settings.workers,
             limits: settings.limits(),
             pages: Pages::built_in(),
             refusals: log.clone().map(|log| Arc::new(log) as Arc<dyn RefusalLog>),
-            stop,
+            stop: stop.clone(),
             ..Transport::default()
         };
         let redirects = balancer.redirects();
@@ -284,18 +303,35 @@ impl Program {
         let (requests, reload_requests) = mpsc::channel(1);
         let requests = reading.is_some().then_some(requests);
         let admin = Admin::new(&balancer.0, Arc::clone(&access), requests, settings.fault_injection);
-        let admin = admin::serve(admin_listener, https.as_ref(), admin, serving.connections())?;
+        let connections = serving.connections();
+        let admin = admin::serve(admin_listener, https.as_ref(), admin, connections, stop.phases())?;
         let admin_handle = admin.handle();
         actix::spawn(admin);
+        actix::spawn(http::admin::close_after_hand_over(admin_handle.clone(), stop.phases()));
         let reloading = Reloading {
             balancer: &balancer,
             admin_address: bound.admin,
             access: &access,
             server: RunningServer::new(serving.control(), grace, https.as_ref(), log.clone()),
         };
+        let grace = reloading.server.grace.subscribe();
+        if let Some(predecessor) = predecessor {
+            predecessor.finish();
+            if let Some(handover) = handover.as_mut().filter(|_| has_own_file) {
+                handover.file = Listening::adopt_file(&bound.clients);
+            }
+        }
+        let patience = || Limits::default().keep_alive * 2;
+        let handing_over = async {
+            match handover {
+                Some(handover) => handover.run(balancer.estate(), stop, patience, grace).await,
+                None => std::future::pending().await,
+            }
+        };
         ready(&bound);
         let ended = tokio::select! {
             never = reloading.run(reading, signal, reload_requests) => match never {},
+            never = handing_over => match never {},
             stopped = serving.run() => stopped.map_err(BalancerError::from),
             failure = balancer.failed() => Err(failure.into()),
         };

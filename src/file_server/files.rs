@@ -117,7 +117,7 @@ impl FileServerState {
     }
 
     fn is_draining(&self) -> bool {
-        self.phases.as_ref().is_some_and(|phases| *phases.borrow() != Phase::Running)
+        self.phases.as_ref().is_some_and(|phases| phases.borrow().refuses_probes())
     }
 }
 

@@ -64,6 +64,8 @@ mod validators;
 mod variants;
 mod walk_beneath;
 
+use crate::handover::{Handover, NoEstate, Predecessor};
+use crate::http;
 use crate::http::access_log::{self, AccessLog, AccessLogError};
 use crate::http::https::{Https, HttpsError};
 use crate::http::listener::{self, Address, ListenError, Listening};
@@ -126,6 +128,7 @@ pub struct FileServer {
     /// Reads the settings again, and the values in force.
     reading: Option<(ReadSettings<ServerSettings>, SettingValues)>,
     grace: watch::Sender<Duration>,
+    predecessor: Option<Predecessor>,
     bound: ServerAddresses,
     listening: Listening,
     https: Option<Https>,
@@ -163,8 +166,10 @@ impl FileServer {
     pub(crate) fn build(settings: ServerSettings, passed: PassedSockets) -> Result<Self, ServerError> {
         let root = Arc::new(Root::open(&settings.root)?);
         let pages = settings.pages()?;
-        let (https, tls_listener) = settings.https.open()?.unzip();
-        let listening = Listening::open(passed.clients, &settings.listen, tls_listener)?;
+        let (https, tls_listeners) = settings.https.open(passed.tls)?;
+        let mut listening = Listening::open(passed.clients, &settings.listen, tls_listeners)?;
+        listening.has_own_file |= passed.has_own_file;
+        let predecessor = passed.old_process.map(Predecessor::new);
         let admin_listener = match (passed.admin, &settings.admin) {
             (Some(listener), _) => Some(listener),
             (None, Some((host, port))) => Some(listener::listen(host, *port)?),
@@ -178,7 +183,19 @@ impl FileServer {
             None => None,
         };
         let grace = watch::Sender::new(settings.drain_timeout);
-        Ok(Self { settings, reading: None, grace, bound, listening, https, admin_listener, root, pages, log })
+        Ok(Self {
+            settings,
+            reading: None,
+            grace,
+            predecessor,
+            bound,
+            listening,
+            https,
+            admin_listener,
+            root,
+            pages,
+            log,
+        })
     }
 
     /// Reads the settings again at each SIGHUP. `in_force` are the values of the start.
@@ -244,9 +261,24 @@ impl FileServer {
         ready: impl FnOnce(&ServerAddresses),
         stop: StopHandle,
     ) -> Result<(), ServerError> {
-        let Self { settings, reading, grace, bound, listening, https, admin_listener, root, pages, log } =
-            self;
-        let Listening { listeners, file: _file, .. } = listening;
+        let Self {
+            settings,
+            reading,
+            grace,
+            predecessor,
+            bound,
+            listening,
+            https,
+            admin_listener,
+            root,
+            pages,
+            log,
+        } = self;
+        let mut listening = listening;
+        // Only a program with a configuration can start again.
+        let handover = reading.as_ref().map(|_| Handover::listen(&mut listening, admin_listener.as_ref()));
+        let mut handover = handover.transpose()?;
+        let Listening { listeners, has_own_file, file: _file, .. } = listening;
         let load = Arc::new(Load::new(rand::random()));
         let transport_stop = StopHandle::default();
         let transport = Transport {
@@ -297,15 +329,35 @@ impl FileServer {
             let figures = Figures { workers, load, connections, log_lines_lost, digests: digest_table };
             let registry = figures.registry(https.as_ref(), Arc::clone(&reloads));
             let tls = https.as_ref().and_then(Https::admin_config);
-            actix::spawn(admin::serve(listener, tls, registry, stop.phases())?);
+            let admin = admin::serve(listener, tls, registry, stop.phases())?;
+            actix::spawn(http::admin::close_after_hand_over(admin.handle(), stop.phases()));
+            actix::spawn(admin);
         }
         let running = RunningServer::new(serving.control(), grace, https.as_ref(), last_lines.clone());
+        let (control, grace) = (running.control.clone(), running.grace.subscribe());
+        if let Some(mut predecessor) = predecessor {
+            // The server has no state to take over.
+            predecessor.inherit();
+            predecessor.finish();
+            if let Some(handover) = handover.as_mut().filter(|_| has_own_file) {
+                handover.file = Listening::adopt_file(&bound.clients);
+            }
+        }
+        let patience = move || control.keep_alive() * 2;
+        let stopping = stop.clone();
+        let handing_over = async {
+            match handover {
+                Some(handover) => handover.run(NoEstate, stopping, patience, grace).await,
+                None => std::future::pending().await,
+            }
+        };
         ready(&bound);
         let connections = serving.connections();
         let is_arriving = move || connections.lingering() > 0;
         let mut served = std::pin::pin!(serving.run());
         let served = tokio::select! {
             served = &mut served => served,
+            never = handing_over => match never {},
             never = reload(running, reading, &shared, &reloads, signal) => match never {},
             () = drain::drain(stop.phases(), transport_stop, &load, is_arriving) => served.await,
         };

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use actix_http::HttpService;
 use actix_service::map_config;
-use actix_web::dev::{AppConfig, Server};
+use actix_web::dev::{AppConfig, Server, ServerHandle};
 use actix_web::http::header;
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, HttpResponse, HttpServer, Route, guard};
@@ -24,10 +24,12 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 use super::certificates::Certificates;
 use super::https::Https;
 use super::pages::{Dress, dress};
+use super::stop::Phase;
 use super::transport::Connections;
 use crate::settings::reload::ReloadRecord;
 use crate::telemetry::{exposition, panics};
@@ -84,6 +86,13 @@ pub(crate) fn serve(
                 .rustls_0_23(ServerConfig::clone(&tls))
         })?;
     Ok(server.run())
+}
+
+/// Closes an admin listener once another process accepts its connections.
+pub(crate) async fn close_after_hand_over(server: ServerHandle, mut phases: watch::Receiver<Phase>) {
+    if phases.wait_for(|phase| *phase == Phase::HandedOver).await.is_ok() {
+        server.stop(true).await;
+    }
 }
 
 /// The route of a page that a browser may request with GET or HEAD.

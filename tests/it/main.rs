@@ -35,6 +35,7 @@ mod client_tls;
 mod client_wait;
 mod documents;
 mod failover;
+mod handover;
 mod help;
 mod live_list;
 mod malformed;

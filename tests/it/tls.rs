@@ -23,10 +23,10 @@ use super::support::{DEADLINE, http, wait_until};
 const READY: &str = "Will wait for TLS client connections at port ";
 
 /// An authority and the certificates that it signed, in a folder that also has files to serve.
-struct Authority(TempDir);
+pub(super) struct Authority(TempDir);
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let own = Self(tempfile::tempdir().unwrap());
         own.openssl(&format!("req -x509 {KEY} -keyout ca.key -out ca.pem -days 2 -subj /CN=authority"));
         std::fs::create_dir(own.path("files")).unwrap();
@@ -35,7 +35,7 @@ impl Authority {
         own
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
@@ -50,7 +50,7 @@ impl Authority {
     }
 
     /// Makes `name.pem` and `name.key` for these alternative names.
-    fn sign(&self, name: &str, names: &str) {
+    pub(super) fn sign(&self, name: &str, names: &str) {
         self.openssl(&format!("req {KEY} -keyout {name}.key -out {name}.csr -subj /CN={name}"));
         std::fs::write(self.path("extensions"), format!("subjectAltName={names}")).unwrap();
         self.openssl(&format!(

@@ -177,7 +177,7 @@ async fn give(
         let status = match error {
             OrderError::TooMany(_) => StatusCode::CONFLICT,
             OrderError::NotStored(_) => StatusCode::INSUFFICIENT_STORAGE,
-            OrderError::Ended => StatusCode::SERVICE_UNAVAILABLE,
+            OrderError::HandedOver | OrderError::Ended => StatusCode::SERVICE_UNAVAILABLE,
         };
         tracing::error!(order = text, author, error = chain(&error), "an order was not carried out");
         Problem::new(status, chain(&error))

@@ -10,7 +10,7 @@ use actix_web::web::{self, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::balancer::backends::Backend;
 use crate::balancer::metrics::BalancerMetrics;
@@ -20,6 +20,7 @@ use crate::balancer::redirect::BalancerState;
 use crate::http;
 use crate::http::admin::page_route;
 use crate::http::https::Https;
+use crate::http::stop::Phase;
 use crate::http::transport::Connections;
 use crate::settings::reload::ReloadReport;
 use crate::supervision::{ActorKind, Supervisor, UnknownActor};
@@ -127,12 +128,13 @@ pub(crate) fn serve(
     https: Option<&Https>,
     admin: Admin,
     connections: Arc<Connections>,
+    phases: watch::Receiver<Phase>,
 ) -> std::io::Result<Server> {
     let metrics = Arc::clone(&admin.metrics);
     let mut common = Registry::with_prefix("fingerpost");
     let reloads = Arc::clone(&admin.balancer.reloads);
     http::admin::register(&mut common, connections, https, reloads);
-    let live = Data::new(LivePage::start(&admin, &mut common));
+    let live = Data::new(LivePage::start(&admin, &mut common, phases));
     let admin = Data::new(admin);
     let metrics = move || metrics.encode() + &exposition::encode(&common);
     http::admin::serve(listener, https.and_then(Https::admin_config), metrics, move |pages| {

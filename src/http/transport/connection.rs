@@ -331,7 +331,7 @@ impl Connection {
         }
         // A connection without a request so far may be a probe, which must learn of the drain.
         let is_unwanted =
-            self.worker.is_stopping.get() || (self.worker.is_draining.get() && self.answers > 0);
+            self.worker.is_stopping.get() || (self.worker.closes_idle.get() && self.answers > 0);
         if wait == Wait::Request && is_unwanted { Poll::Ready(Ok(Next::Close)) } else { Poll::Pending }
     }
 }

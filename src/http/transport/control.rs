@@ -1,6 +1,7 @@
 //! The settings of a server that can change while it runs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -30,6 +31,11 @@ impl ServingControl {
         let pace = limits.rate.map(Pace::new).map(Arc::new);
         let (changeable, receiver) = watch::channel(Arc::new(Changeable { limits, pages, pace }));
         (Self { connections, changeable }, receiver)
+    }
+
+    /// The time after which an idle connection closes.
+    pub(crate) fn keep_alive(&self) -> Duration {
+        self.changeable.borrow().limits.keep_alive
     }
 
     /// Replaces the limits and pages, for open connections too. A lower limit of connections ends no connection.

@@ -165,7 +165,7 @@ impl Serving {
         let connections = self.connections();
         let mut phases = self.phases.clone();
         tokio::select! {
-            Ok(_) = phases.wait_for(|phase| matches!(phase, Phase::Stopping(_))) => {}
+            Ok(_) = phases.wait_for(|phase| !phase.accepts()) => {}
             () = self.replace_workers() => {}
         }
         // The listeners close once the last worker has taken the connections that wait there.
@@ -214,6 +214,10 @@ impl Serving {
 
 /// Resolves once the grace of a stop has passed, even if it is shortened meanwhile.
 async fn grace(phases: &mut watch::Receiver<Phase>) {
+    // After a hand-over, the stop follows later.
+    if phases.wait_for(|phase| matches!(phase, Phase::Stopping(_))).await.is_err() {
+        return;
+    }
     let began = tokio::time::Instant::now();
     loop {
         let Phase::Stopping(grace) = *phases.borrow_and_update() else { return };

@@ -37,6 +37,8 @@ pub(super) struct Worker {
     pub(super) codec: ServiceConfig,
     /// Whether each answer is the last one of its connection.
     pub(super) is_draining: Cell<bool>,
+    /// Whether connections that wait for their next request are closed.
+    pub(super) closes_idle: Cell<bool>,
     /// Whether connections without a request are closed, too.
     pub(super) is_stopping: Cell<bool>,
     /// All connections read into this buffer, so that a connection without a request needs none.
@@ -74,6 +76,7 @@ impl Worker {
                 None,
             ),
             is_draining: Cell::new(false),
+            closes_idle: Cell::new(false),
             is_stopping: Cell::new(false),
             scratch: RefCell::new(vec![0; SCRATCH].into()),
             file_buffer: RefCell::default(),
@@ -110,6 +113,9 @@ impl Worker {
     pub(super) async fn follow(self: Rc<Self>, mut phases: watch::Receiver<Phase>) {
         if phases.wait_for(|phase| *phase != Phase::Running).await.is_ok() {
             self.is_draining.set(true);
+        }
+        if phases.wait_for(|phase| phase.refuses_probes()).await.is_ok() {
+            self.closes_idle.set(true);
             self.deadlines.borrow().wake_all();
         }
         if phases.wait_for(|phase| matches!(phase, Phase::Stopping(_))).await.is_ok() {

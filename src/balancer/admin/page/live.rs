@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::top_paths::TopPaths;
@@ -27,6 +27,7 @@ use crate::balancer::orders::store::Orders;
 use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::RoutingTable;
+use crate::http::stop::Phase;
 use crate::settings::reload::ReloadRecord;
 
 /// The time between two ticks.
@@ -84,7 +85,11 @@ impl Messages {
 
 impl LivePage {
     /// Starts the task on the current thread, and registers its metrics.
-    pub(in crate::balancer::admin) fn start(admin: &Admin, registry: &mut Registry) -> Self {
+    pub(in crate::balancer::admin) fn start(
+        admin: &Admin,
+        registry: &mut Registry,
+        phases: watch::Receiver<Phase>,
+    ) -> Self {
         let metrics = ListenerMetrics::default();
         let open = "Browsers that show the live page";
         registry.register("page_listeners", open, metrics.open.clone());
@@ -93,9 +98,11 @@ impl LivePage {
         let cut = "Listeners of the live page that were cut because they read too slowly";
         registry.register("page_listeners_cut", cut, metrics.cut.clone());
         let (sender, receiver) = mpsc::channel(REQUESTS);
-        actix_web::rt::spawn(
-            LivePageTask::new(admin, metrics).run(receiver, admin.balancer.path_samples.read()),
-        );
+        actix_web::rt::spawn(LivePageTask::new(admin, metrics).run(
+            receiver,
+            admin.balancer.path_samples.read(),
+            phases,
+        ));
         Self(sender)
     }
 
@@ -164,11 +171,18 @@ impl LivePageTask {
         task
     }
 
-    async fn run(mut self, mut requests: mpsc::Receiver<LiveRequest>, mut paths: mpsc::Receiver<Box<[u8]>>) {
+    /// Ends at the begin of a stop, which ends the streams of the listeners, too.
+    async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<LiveRequest>,
+        mut paths: mpsc::Receiver<Box<[u8]>>,
+        mut phases: watch::Receiver<Phase>,
+    ) {
         let mut interval = tokio::time::interval_at(self.latest_tick + TICK, TICK);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = phases.wait_for(|phase| *phase != Phase::Running) => return,
                 _ = interval.tick() => {
                     while let Ok(path) = paths.try_recv() {
                         self.paths.add(path);
