@@ -82,9 +82,8 @@ impl StateFolder {
     pub(crate) fn open(path: &Path) -> Result<Self, StateError> {
         let unusable = |source| StateError::Unusable { path: path.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
-        let lock = lock(path)?;
+        let lock = ArcSwapOption::new(Some(hold(path)?));
         remove_temporary_files(path).map_err(unusable)?;
-        let lock = ArcSwapOption::from_pointee(lock);
         Ok(Self { path: path.to_owned(), lock, writes: AtomicU64::new(0) })
     }
 
@@ -106,7 +105,7 @@ impl StateFolder {
     pub(crate) fn check(path: &Path) -> Result<(), StateError> {
         let unusable = |source| StateError::Unusable { path: path.to_owned(), source };
         match fs::metadata(path) {
-            Ok(metadata) if !metadata.is_dir() => Err(unusable(rustix::io::Errno::NOTDIR.into())),
+            Ok(metadata) if !metadata.is_dir() => Err(unusable(rustix::io::Errno::EXIST.into())),
             Ok(_) if path.join(LOCK).exists() => lock(path).map(drop),
             Ok(_) => Ok(access(path, Access::WRITE_OK | Access::EXEC_OK)
                 .map_err(io::Error::from)
@@ -138,7 +137,7 @@ impl StateFolder {
 
     /// Takes the folder back.
     pub(crate) fn reclaim(&self) -> Result<(), StateError> {
-        self.lock.store(Some(Arc::new(lock(&self.path)?)));
+        self.lock.store(Some(hold(&self.path)?));
         Ok(())
     }
 
@@ -202,7 +201,7 @@ fn lock(path: &Path) -> Result<File, StateError> {
     let unusable = |source| StateError::Unusable { path: path.to_owned(), source };
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let mut lock = options.open(path.join(LOCK)).map_err(unusable)?;
+    let lock = options.open(path.join(LOCK)).map_err(unusable)?;
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -212,8 +211,16 @@ fn lock(path: &Path) -> Result<File, StateError> {
         }
         Err(error) => return Err(unusable(error.into())),
     }
-    lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(unusable)?;
     Ok(lock)
+}
+
+/// Locks the folder and writes the number of this process to the file, for the messages of others.
+fn hold(path: &Path) -> Result<Arc<File>, StateError> {
+    let mut lock = lock(path)?;
+    lock.set_len(0)
+        .and_then(|()| writeln!(lock, "{}", std::process::id()))
+        .map_err(|source| StateError::Unusable { path: path.to_owned(), source })?;
+    Ok(Arc::new(lock))
 }
 
 /// Removes the files of writes that a crash interrupted.
