@@ -13,6 +13,7 @@
 //! them. The process of a new program is known only after its start, so [`PREDECESSOR`] names the old process in place of
 //! `LISTEN_PID`. If the new process ends or is not ready in time, the old one continues.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpListener;
@@ -28,7 +29,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::http::listener::{Listening, SocketFile};
+use crate::http::listener::{Address, Listening, SocketFile};
 use crate::http::stop::{Phase, StopHandle};
 use crate::systemd::{self, ADMIN, FIRST_SOCKET, OLD_PROCESS, PREDECESSOR, ServiceState};
 use crate::telemetry::chain;
@@ -98,14 +99,20 @@ pub(crate) struct Handover {
     program: PathBuf,
     arguments: Vec<OsString>,
     sockets: Vec<(&'static str, OwnedFd)>,
-    /// The file of the Unix socket.
-    pub(crate) file: Option<SocketFile>,
+    file: Option<SocketFile>,
+    /// The addresses, if the process before this one created the file of the Unix socket.
+    inherited: Vec<Address>,
+    predecessor: Option<Predecessor>,
     signals: Signal,
 }
 
 impl Handover {
     /// Handles SIGUSR2 from now on. Owns the file of the Unix socket.
-    pub(crate) fn listen(listening: &mut Listening, admin: Option<&TcpListener>) -> io::Result<Self> {
+    pub(crate) fn listen(
+        listening: &mut Listening,
+        admin: Option<&TcpListener>,
+        predecessor: Option<Predecessor>,
+    ) -> io::Result<Self> {
         let signals = signal(SignalKind::user_defined2())?;
         let mut sockets = listening.duplicates()?;
         if let Some(admin) = admin {
@@ -116,18 +123,32 @@ impl Handover {
         let program = arguments.next().map(PathBuf::from);
         let program = program.map_or_else(std::env::current_exe, Ok)?;
         let file = listening.file.take();
-        Ok(Self { program, arguments: arguments.collect(), sockets, file, signals })
+        let inherited = if listening.has_own_file { listening.addresses.clone() } else { Vec::new() };
+        Ok(Self { program, arguments: arguments.collect(), sockets, file, inherited, predecessor, signals })
+    }
+
+    /// Whether this process takes over from another one.
+    pub(crate) fn takes_over(&self) -> bool {
+        self.predecessor.is_some()
+    }
+
+    /// Reports to the old process that this one accepts connections.
+    pub(crate) fn accept(&mut self) {
+        if let Some(predecessor) = self.predecessor.take() {
+            predecessor.finish();
+            self.file = Listening::adopt_file(&self.inherited);
+        }
     }
 
     /// Hands over at each signal until one succeeds. Then the connections of this process have `patience` to end by themselves
     /// before the stop, and `grace` after it. Never returns.
-    pub(crate) async fn run(
+    async fn run(
         mut self,
         estate: impl Estate,
         stop: StopHandle,
         patience: impl Fn() -> Duration,
         grace: watch::Receiver<Duration>,
-    ) -> std::convert::Infallible {
+    ) -> Infallible {
         let mut phases = stop.phases();
         let is_over = |phase: &Phase| *phase != Phase::Running;
         loop {
@@ -213,6 +234,20 @@ impl Handover {
         let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
         command.fd_mappings(mappings.collect())?;
         command.spawn().map_err(|source| HandoverError::Start { program: self.program.clone(), source })
+    }
+}
+
+/// Hands over as [`Handover::run`] does; never, if the program cannot start again.
+pub(crate) async fn run(
+    handover: Option<Handover>,
+    estate: impl Estate,
+    stop: StopHandle,
+    patience: impl Fn() -> Duration,
+    grace: watch::Receiver<Duration>,
+) -> Infallible {
+    match handover {
+        Some(handover) => handover.run(estate, stop, patience, grace).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -22,7 +22,7 @@ use super::redirect::mount::RedirectWorker;
 use super::settings::{BalancerSettings, FIXED_KEYS};
 use super::state_folder::{StateError, StateFolder};
 use super::{BackendSource, Balancer, BalancerFiles};
-use crate::handover::{Handover, Predecessor};
+use crate::handover::{self, Handover, Predecessor};
 use crate::http;
 use crate::http::access_log::{self, AccessLog, AccessLogError};
 use crate::http::https::{Https, HttpsError};
@@ -262,16 +262,17 @@ impl Program {
         } = self;
         let mut listening = listening;
         // Only a program with a configuration can start again.
-        let handover = reading.as_ref().map(|_| Handover::listen(&mut listening, Some(&admin_listener)));
+        let listen = |_| Handover::listen(&mut listening, Some(&admin_listener), predecessor);
+        let handover = reading.as_ref().map(listen);
         let mut handover = handover.transpose()?;
         let signal = ReloadSignal::listen()?;
         follower.reload_at(signal.file_reloads());
         https.as_ref().map_or(Ok(()), |https| https.follow(signal.file_reloads()))?;
         let access = Arc::new(ArcSwap::from_pointee(access));
-        let Listening { listeners, has_own_file, file: _file, .. } = listening;
+        let Listening { listeners, file: _file, .. } = listening;
         let log = files.access_log.clone();
         let balancer = Balancer::start(&settings, BackendSource::File(follower), files);
-        if predecessor.is_some() {
+        if handover.as_ref().is_some_and(Handover::takes_over) {
             balancer.first_round().await;
         }
         let transport = Transport {
@@ -315,19 +316,11 @@ impl Program {
             server: RunningServer::new(serving.control(), grace, https.as_ref(), log.clone()),
         };
         let grace = reloading.server.grace.subscribe();
-        if let Some(predecessor) = predecessor {
-            predecessor.finish();
-            if let Some(handover) = handover.as_mut().filter(|_| has_own_file) {
-                handover.file = Listening::adopt_file(&bound.clients);
-            }
+        if let Some(handover) = &mut handover {
+            handover.accept();
         }
         let patience = || Limits::default().keep_alive * 2;
-        let handing_over = async {
-            match handover {
-                Some(handover) => handover.run(balancer.estate(), stop, patience, grace).await,
-                None => std::future::pending().await,
-            }
-        };
+        let handing_over = handover::run(handover, balancer.estate(), stop, patience, grace);
         ready(&bound);
         let ended = tokio::select! {
             never = reloading.run(reading, signal, reload_requests) => match never {},

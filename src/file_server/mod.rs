@@ -64,7 +64,7 @@ mod validators;
 mod variants;
 mod walk_beneath;
 
-use crate::handover::{Handover, NoEstate, Predecessor};
+use crate::handover::{self, Handover, NoEstate, Predecessor};
 use crate::http;
 use crate::http::access_log::{self, AccessLog, AccessLogError};
 use crate::http::https::{Https, HttpsError};
@@ -169,7 +169,7 @@ impl FileServer {
         let (https, tls_listeners) = settings.https.open(passed.tls)?;
         let mut listening = Listening::open(passed.clients, &settings.listen, tls_listeners)?;
         listening.has_own_file |= passed.has_own_file;
-        let predecessor = passed.old_process.map(Predecessor::new);
+        let mut predecessor = passed.old_process.map(Predecessor::new);
         let admin_listener = match (passed.admin, &settings.admin) {
             (Some(listener), _) => Some(listener),
             (None, Some((host, port))) => Some(listener::listen(host, *port)?),
@@ -182,6 +182,8 @@ impl FileServer {
             Some(path) => Some(AccessLog::open(path, settings.access_log_format)?),
             None => None,
         };
+        // A server takes over no state.
+        predecessor.as_mut().and_then(Predecessor::inherit);
         let grace = watch::Sender::new(settings.drain_timeout);
         Ok(Self {
             settings,
@@ -276,9 +278,10 @@ impl FileServer {
         } = self;
         let mut listening = listening;
         // Only a program with a configuration can start again.
-        let handover = reading.as_ref().map(|_| Handover::listen(&mut listening, admin_listener.as_ref()));
+        let handover =
+            reading.as_ref().map(|_| Handover::listen(&mut listening, admin_listener.as_ref(), predecessor));
         let mut handover = handover.transpose()?;
-        let Listening { listeners, has_own_file, file: _file, .. } = listening;
+        let Listening { listeners, file: _file, .. } = listening;
         let load = Arc::new(Load::new(rand::random()));
         let transport_stop = StopHandle::default();
         let transport = Transport {
@@ -335,22 +338,11 @@ impl FileServer {
         }
         let running = RunningServer::new(serving.control(), grace, https.as_ref(), last_lines.clone());
         let (control, grace) = (running.control.clone(), running.grace.subscribe());
-        if let Some(mut predecessor) = predecessor {
-            // The server has no state to take over.
-            predecessor.inherit();
-            predecessor.finish();
-            if let Some(handover) = handover.as_mut().filter(|_| has_own_file) {
-                handover.file = Listening::adopt_file(&bound.clients);
-            }
+        if let Some(handover) = &mut handover {
+            handover.accept();
         }
         let patience = move || control.keep_alive() * 2;
-        let stopping = stop.clone();
-        let handing_over = async {
-            match handover {
-                Some(handover) => handover.run(NoEstate, stopping, patience, grace).await,
-                None => std::future::pending().await,
-            }
-        };
+        let handing_over = handover::run(handover, NoEstate, stop.clone(), patience, grace);
         ready(&bound);
         let connections = serving.connections();
         let is_arriving = move || connections.lingering() > 0;

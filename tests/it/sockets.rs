@@ -146,7 +146,8 @@ fn a_socket_named_tls_is_for_https() {
     let (plain_port, tls_port) = (plain.local_addr().unwrap().port(), tls.local_addr().unwrap().port());
     let command = |certificate: &[&str]| {
         let mut shell = Command::new("sh");
-        let words = r#"LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=tls:web exec "$@" 3<&2 4<&0 0</dev/null 2>&1"#;
+        let words =
+            r#"LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=tls:web exec "$@" 3<&2 4<&0 0</dev/null 2>&1"#;
         shell.args(["-c", words, "sh"]).arg(fingerpost().get_program());
         shell.args(["server", "--workers", "1", "--root"]).arg(authority.path("files"));
         for flag in certificate {

@@ -219,9 +219,9 @@ impl LivePageTask {
         let mut previous = std::mem::take(&mut self.backends);
         for (at, index) in (0..).zip(shown(&table)) {
             let Some(entry) = table.entries.get(index) else { continue };
-            let redirects = entry.member.load.redirects();
+            let redirects = entry.load.redirects();
             let new = || BackendFigures { redirects, ..BackendFigures::default() };
-            let id = entry.member.backend.id();
+            let id = entry.backend.id();
             let mut figures = previous.remove(id).unwrap_or_else(new);
             figures.rate = smoothed(figures.rate, redirects.saturating_sub(figures.redirects), seconds);
             figures.redirects = redirects;
@@ -229,7 +229,7 @@ impl LivePageTask {
             if (self.ticks + at).is_multiple_of(TICKS) {
                 figures.latency.push(entry.estimate.response_time().map(|time| time.as_secs_f64() * 1000.0));
                 let is_known = entry.estimate.has_usable_report();
-                figures.in_flight.push(is_known.then(|| entry.member.load.outstanding() as f64));
+                figures.in_flight.push(is_known.then(|| entry.load.outstanding() as f64));
             }
             self.backends.insert(id.clone(), figures);
         }
@@ -260,7 +260,7 @@ impl LivePageTask {
         let figures: Vec<&BackendFigures> = shown
             .iter()
             .filter_map(|index| table.entries.get(*index))
-            .map(|entry| self.backends.get(entry.member.backend.id()).unwrap_or(&unknown))
+            .map(|entry| self.backends.get(entry.backend.id()).unwrap_or(&unknown))
             .collect();
         let hidden = report.backends.len() - backends.len();
         let mut all_rates: f64 = figures.iter().map(|figures| figures.rate).sum();
