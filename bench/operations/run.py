@@ -6,7 +6,7 @@ another policy each second, another certificate, orders for half of the servers,
 a server. Every answer must be a redirect. After the bounds below, no redirect may lead to a drained or dead server. Needs openssl
 and a release build. The exit code is 1 if a request failed or a redirect was wrong.
 
-    cargo build --release && bench/operations/run.py [--seconds 60]
+    cargo build --release && bench/operations/run.py [--seconds 60] [--binary PATH]
 """
 
 import argparse
@@ -99,7 +99,8 @@ def client(rate, keeps, port, context, ends_at, results):
 class Story:
     """A balancer with servers, and the times at which its servers got no clients."""
 
-    def __init__(self):
+    def __init__(self, binary):
+        self.binary = binary
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="operations-"))
         (self.folder / "files").mkdir()
         for name in ("first", "second"):
@@ -116,7 +117,7 @@ class Story:
         self.configure("adaptive")
         self.log = open(self.folder / "log", "wb")
         self.balancer = subprocess.Popen(
-            [BINARY, "balancer", "--host", "127.0.0.1", "--servers", "list", "--state", "state", "--config", "own.toml",
+            [self.binary, "balancer", "--host", "127.0.0.1", "--servers", "list", "--state", "state", "--config", "own.toml",
              "--port", str(self.port), "--tls-port", str(self.tls_port), "--admin", f"127.0.0.1:{self.admin}",
              "--tls-cert", "own.pem", "--tls-key", "own.key"],
             cwd=self.folder, stdout=subprocess.PIPE, stderr=self.log)
@@ -130,7 +131,7 @@ class Story:
 
     def start_server(self, port):
         process = subprocess.Popen(
-            [BINARY, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--root", self.folder / "files"],
+            [self.binary, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--root", self.folder / "files"],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         process.stdout.readline()
         return process
@@ -239,8 +240,10 @@ def act(story, second, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=60)
-    seconds = parser.parse_args().seconds
-    story = Story()
+    parser.add_argument("--binary", type=pathlib.Path, default=BINARY)
+    arguments = parser.parse_args()
+    seconds = arguments.seconds
+    story = Story(arguments.binary.resolve())
     try:
         time.sleep(2)
         context = ssl.create_default_context()
