@@ -89,6 +89,11 @@ enum HandoverError {
     /// The new process is too slow.
     #[error("the new process was not ready within {}", humantime::format_duration(LONGEST))]
     Late,
+    /// The end of the old process would end the container.
+    #[error(
+        "this process is the first one of its container, which ends with it: start another container and stop this one"
+    )]
+    Container,
     /// The program is to end.
     #[error("the program is being stopped")]
     Stopped,
@@ -185,6 +190,9 @@ impl Handover {
         estate: &impl Estate,
         phases: &mut watch::Receiver<Phase>,
     ) -> Result<u32, HandoverError> {
+        if std::process::id() == 1 {
+            return Err(HandoverError::Container);
+        }
         let (own, far) = UnixStream::pair()?;
         own.set_nonblocking(true)?;
         let mut stream = tokio::net::UnixStream::from_std(own)?;

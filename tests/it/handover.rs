@@ -221,6 +221,32 @@ fn if_the_new_process_fails_the_old_one_continues_with_its_orders() {
     assert!(backends.contains(&format!("\"weight\":{weight}")), "{backends}");
 }
 
+#[test]
+fn a_stop_during_a_hand_over_ends_both_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("files")).unwrap();
+    std::os::unix::fs::symlink(fingerpost().get_program(), path("fingerpost")).unwrap();
+    let mut command = Command::new(path("fingerpost"));
+    command
+        .args(["server", "--host", "127.0.0.1", "--workers", "1", "--root", "files"])
+        .current_dir(folder.path());
+    let mut program = Program::spawn(&mut command);
+    program.port();
+    std::fs::remove_file(path("fingerpost")).unwrap();
+    std::fs::write(path("fingerpost"), "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    std::fs::set_permissions(path("fingerpost"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    program.signal(Signal::USR2);
+    program.wait_for_stderr("a new process takes over process=");
+    let stderr = program.stderr();
+    let other = Successor(stderr.lines().next_back().unwrap().rsplit('=').next().unwrap().parse().unwrap());
+    assert!(other.is_running());
+    program.signal(Signal::TERM);
+    assert!(program.wait_for_end().success());
+    wait_until("the end of the new process", || !other.is_running());
+}
+
 /// The complete answer to one request.
 fn get(socket: &Path, target: &str) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
