@@ -217,7 +217,7 @@ impl Handover {
             },
             _ = phases.wait_for(is_over) => HandoverError::Stopped,
         };
-        end(process);
+        end(process).await;
         if is_released {
             estate.reclaim().await;
         }
@@ -265,7 +265,7 @@ async fn expect(stream: &mut tokio::net::UnixStream, word: u8) -> io::Result<()>
 
 /// The exit status of a process that ends, as text.
 async fn end_of(process: &mut Child) -> String {
-    // It has closed the stream, so it ends in a moment.
+    // It has closed the stream, or was killed, so it ends in a moment.
     for _ in 0..100 {
         if let Ok(Some(status)) = process.try_wait() {
             return format!(" ({status})");
@@ -275,12 +275,11 @@ async fn end_of(process: &mut Child) -> String {
     String::new()
 }
 
-/// Kills a process and waits for its end on another thread.
-fn end(mut process: Child) {
+/// Kills a process and waits for its end, because it may hold the state folder until then.
+async fn end(mut process: Child) {
     // It may have ended already.
     let _ = process.kill();
-    // Without the thread, the process stays a zombie until this one ends.
-    let _ = std::thread::Builder::new().name("reaper".to_owned()).spawn(move || process.wait());
+    end_of(&mut process).await;
 }
 
 /// The process that hands over to this one.

@@ -232,6 +232,45 @@ fn a_certificate_is_replaced_without_a_failed_handshake_and_an_invalid_one_is_re
 }
 
 #[test]
+fn a_reload_applies_other_certificates_unless_one_is_unusable() {
+    let authority = Authority::new();
+    for name in ["own", "other"] {
+        authority.sign(name, "DNS:localhost");
+    }
+    let configure = |certificate: &str| {
+        let (certificate, key) = (authority.text(&format!("{certificate}.pem")), authority.text("other.key"));
+        let text = format!("[server]\ntls_cert = '{certificate}'\ntls_key = '{key}'\nlimit_rate = '1MiB'\n");
+        std::fs::write(authority.path("own.toml"), text).unwrap();
+    };
+    std::fs::copy(authority.path("own.key"), authority.path("first.key")).unwrap();
+    let text = format!(
+        "[server]\ntls_cert = '{}'\ntls_key = '{}'\n",
+        authority.text("own.pem"),
+        authority.text("first.key")
+    );
+    std::fs::write(authority.path("own.toml"), text).unwrap();
+    let mut command = fingerpost();
+    command.args(["server", "--host", "127.0.0.1", "--workers", "1", "--root"]).arg(authority.path("files"));
+    let program = Program::spawn(command.arg("--config").arg(authority.path("own.toml")));
+    let port = program.stdout_after(READY).parse().unwrap();
+    program.port();
+    let server = Server { program, port };
+    let mut config = authority.client();
+    config.resumption = Resumption::disabled();
+    let config = Arc::new(config);
+    let certificate = || server.handshake(&config, "localhost").unwrap().certificate;
+    assert!(certificate() == authority.certificate("own.pem"));
+    // The key belongs to the other certificate.
+    configure("own");
+    server.program.signal(Signal::HUP);
+    server.program.wait_for_stderr("does not belong to the certificate");
+    assert!(certificate() == authority.certificate("own.pem"));
+    configure("other");
+    server.program.signal(Signal::HUP);
+    wait_until("the other certificate", || certificate() == authority.certificate("other.pem"));
+}
+
+#[test]
 fn the_requested_name_selects_the_certificate() {
     let authority = Authority::new();
     authority.sign("first", "DNS:localhost,DNS:one.wild.example");
