@@ -62,6 +62,11 @@ pub mod shared {
     pub use crate::balancer::fleet::record::{BackendNews, FleetRecord, Observation, Publisher, RecordError};
 }
 
+pub mod sizes {
+    //! The sizes of files.
+    pub use crate::balancer::sizes::SizeTable;
+}
+
 pub mod table {
     //! The routing table.
     pub use crate::balancer::ranking::table::{BackendEntry, RoutingTable};

@@ -59,6 +59,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("fingerpost needs Linux");
+
 pub mod balancer;
 mod cli;
 mod client;
@@ -67,6 +70,7 @@ mod configuration;
 #[expect(dead_code, reason = "the sources of backends and the registration follow")]
 mod engine;
 pub mod file_server;
+mod handover;
 pub mod http;
 #[doc(hidden)]
 pub mod internals;

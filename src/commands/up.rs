@@ -15,7 +15,6 @@ use crate::balancer::expectation::Expectation;
 use crate::balancer::program::{BalancerAddresses, Program};
 use crate::balancer::settings::BalancerSettings;
 use crate::cli::UpArguments;
-use crate::engine::FleetSettings;
 use crate::file_server::settings::ServerSettings;
 use crate::file_server::{FileServer, ServerAddresses};
 use crate::http::stop::{Interrupts, StopHandle};
@@ -36,7 +35,8 @@ const SAMPLES: [(&str, &[u8]); 2] =
 
 /// Runs `fingerpost up` until a signal stops it.
 pub(super) fn command(arguments: &UpArguments) -> Result<(), CommandError> {
-    let mut raw = configuration::load(arguments.config.config.as_deref(), arguments.overrides())?;
+    let mut raw =
+        configuration::load(arguments.config.config.as_deref(), arguments.overrides(), Ok)?.settings;
     HOST.clone_into(&mut raw.server.host);
     raw.server.port = 0;
     raw.server.unix_socket = PathBuf::new();
@@ -46,9 +46,10 @@ pub(super) fn command(arguments: &UpArguments) -> Result<(), CommandError> {
     raw.server.listing = true;
     HOST.clone_into(&mut raw.balancer.host);
     raw.balancer.unix_socket = PathBuf::new();
+    // The first look needs no engine.
+    raw.balancer.fleet = String::new();
     let scratch = tempfile::Builder::new().prefix("fingerpost-").tempdir().map_err(CommandError::Scratch)?;
 
-    let fleet = FleetSettings::try_from(raw.fleet)?;
     let mut server_settings = ServerSettings::try_from(raw.server)?;
     if arguments.root.is_none() && !server_settings.root.is_dir() {
         server_settings.root = write_samples(&scratch).map_err(CommandError::Scratch)?;
@@ -62,18 +63,17 @@ pub(super) fn command(arguments: &UpArguments) -> Result<(), CommandError> {
         .map(|_| FileServer::build(server_settings.clone(), PassedSockets::default()))
         .collect::<Result<Vec<_>, _>>()?;
 
-    let grace = balancer_settings.shutdown_timeout;
     let balancer_settings = BalancerSettings {
         servers: write_list(&scratch, &servers).map_err(CommandError::Scratch)?,
         probe_expect: probe_expectation(&balancer_settings, &server_settings.root),
         ..balancer_settings
     };
-    let balancer = Program::build(balancer_settings, fleet, PassedSockets::default())?;
+    let balancer = Program::build(balancer_settings, PassedSockets::default())?;
 
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
         let interrupts = Interrupts::of_terminal().map_err(CommandError::Signals)?;
-        actix::spawn(stop_at_signal(interrupts, stop.clone(), grace));
+        actix::spawn(stop_at_signal(interrupts, stop.clone(), balancer.grace()));
         servers.iter().try_for_each(FileServer::reopen_log_on_signal).map_err(CommandError::Signals)?;
         balancer.reopen_log_on_signal().map_err(CommandError::Signals)?;
         run(servers, balancer, &server_settings.root, &stop).await

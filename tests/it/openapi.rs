@@ -13,6 +13,7 @@ const PATHS: [&str; 8] = [
     "/api/v1/explain",
     "/api/v1/fleet",
     "/api/v1/openapi.json",
+    "/api/v1/reload",
     "/api/v1/session",
     "/api/v1/zones/{zone}/orders",
 ];
@@ -84,6 +85,7 @@ fn every_answer_of_the_api_is_described() {
         ("/api/v1/backends/{id}/orders", "POST", "", r#"{"order":"stop"}"#),
         ("/api/v1/backends/{id}/orders", "POST", "", r#"{"order":"enable","until":"1h"}"#),
         ("/api/v1/session", "POST", "", "{}"),
+        ("/api/v1/reload", "POST", "", "{}"),
         ("/api/v1/backends", "GET", "", ""),
         ("/api/v1/explain", "GET", "?path=/x&client=192.0.2.7&scheme=https", ""),
         ("/api/v1/explain", "GET", "?path=/../x", ""),

@@ -1,7 +1,7 @@
 //! `FleetActor`: publishes the records of this balancer, reads those of the others, and exchanges orders, through the engine.
 //!
 //! - Records are entries of one stream. A new connection reads the whole stream, which holds the last seconds: a message
-//!   that was lost is made up for, and a record that is known is skipped.
+//!   that was lost is made up for, and a record that is known is skipped. If this fails, it reads only later records.
 //! - Orders are fields of one hash. Its script replaces a field by a newer version only.
 
 use std::collections::HashMap;
@@ -51,6 +51,9 @@ const MOST_READS: usize = 20;
 /// The longest time between two comparisons of all orders, and the time between two while balancers differ.
 const ORDERS_INTERVAL: Duration = Duration::from_secs(30);
 const DIFFERING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// After this number of failed exchanges in a row, the records that are stored in the engine are skipped.
+const FAILURES_BEFORE_SKIP: u32 = 2;
 
 /// The number of registers in one command.
 const REGISTERS_PER_STEP: usize = 200;
@@ -111,6 +114,8 @@ struct FleetTask {
     /// The latest record that was read; empty before the first read of a connection.
     position: String,
     condition: EngineCondition,
+    /// The failed exchanges in a row.
+    failures: u32,
     /// The other balancers with the digests of their orders, and the times of their latest records.
     others: HashMap<u64, (u64, Instant)>,
     book: Arc<OrderBook>,
@@ -130,6 +135,7 @@ impl FleetTask {
             engine,
             position: String::new(),
             condition: Err("no connection yet".to_owned()),
+            failures: 0,
             others: HashMap::new(),
             digest: book.digest(),
             book,
@@ -146,7 +152,8 @@ impl FleetTask {
         loop {
             ticks.tick().await;
             let news = self.send_to_ranking(Vec::new(), true).await;
-            if Instant::now() < paused_until {
+            // After a hand-over, the new process has the name.
+            if Instant::now() < paused_until || self.plan.orders.is_handed_over() {
                 continue;
             }
             let limit = if self.condition.is_ok() { EXCHANGE_TIMEOUT } else { RECOVERY_TIMEOUT };
@@ -156,10 +163,12 @@ impl FleetTask {
                 Ok(records) => {
                     self.set_condition(Ok(()));
                     backoff.reset();
+                    self.failures = 0;
                     records
                 }
                 Err(error) => {
                     self.plan.metrics.exchanges_failed.inc();
+                    self.failures = self.failures.saturating_add(1);
                     self.position.clear();
                     self.set_condition(Err(chain(&error)));
                     paused_until = Instant::now() + backoff.next(rand::rng().random());
@@ -216,17 +225,25 @@ impl FleetTask {
                 pipeline.cmd("XADD").arg(&key).arg("MAXLEN").arg("~").arg(kept).arg("*").arg("r").arg(record);
                 pipeline.cmd("PEXPIRE").arg(&key).arg(RECORDS_TTL.as_millis() as u64);
             }
+            // Foreign entries may be so large that they cannot be read in time.
+            let skips = self.failures >= FAILURES_BEFORE_SKIP && published.is_some();
             let position = if self.position.is_empty() { "0-0" } else { &self.position };
-            pipeline.cmd("XREAD").arg("COUNT").arg(RECORDS_PER_READ).arg("STREAMS").arg(&key).arg(position);
-            let answers = match self.engine.run_all(pipeline.ignore_errors()).await {
-                Err(error) if is_too_long(&error) => {
-                    // Foreign entries of the stream are too long. It has only the records of the last seconds.
-                    self.engine.run::<()>(redis::cmd("DEL").arg(&key)).await?;
-                    return Err(error);
-                }
-                answers => answers?,
-            };
+            if !skips {
+                pipeline
+                    .cmd("XREAD")
+                    .arg("COUNT")
+                    .arg(RECORDS_PER_READ)
+                    .arg("STREAMS")
+                    .arg(&key)
+                    .arg(position);
+            }
+            let answers = self.engine.run_all(pipeline.ignore_errors()).await?;
             self.check(&answers, &key).await?;
+            if skips {
+                let id = answers.first().map(from_redis_value_ref::<String>);
+                self.position = id.and_then(Result::ok).unwrap_or_default();
+                return Ok(records);
+            }
             let found = answers.last().map(read_entries).transpose()?.unwrap_or_default();
             let count = found.len();
             for (id, fields) in found {
@@ -363,11 +380,6 @@ impl FleetTask {
         }
         Err(EngineError::TooManyKeys)
     }
-}
-
-/// Whether an answer has more bytes than the engine may send.
-fn is_too_long(error: &EngineError) -> bool {
-    matches!(error, EngineError::Connection(source) if source.to_string().contains("an answer has more than"))
 }
 
 /// An entry of a stream: its number, and fields and values in turn.

@@ -6,6 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -60,6 +61,9 @@ pub(crate) enum OrderError {
     /// The order cannot be stored.
     #[error("the order cannot be stored, so it is not in force")]
     NotStored(#[source] io::Error),
+    /// A new process takes over.
+    #[error("a new process is taking over, so the order is not in force: give it again")]
+    HandedOver,
     /// The balancer ends.
     #[error("the balancer ends, so the order is not in force")]
     Ended,
@@ -75,22 +79,38 @@ pub(crate) struct Orders {
     changes: mpsc::Sender<OrdersChanged>,
     /// Held while a change is stored and put into force.
     changing: Mutex<()>,
+    /// Whether a new process has the orders.
+    is_handed_over: AtomicBool,
 }
 
 impl Orders {
-    /// The orders in `folder`, and the receiver of their changes. Without a folder, orders end with the process. `balancer` is
-    /// the name of the balancer in its fleet.
+    /// The orders in `folder`, and the receiver of their changes. Without a folder, orders end with the process. `inherited`
+    /// orders of the process before this one precede those of the folder. `balancer` is the name in a fleet.
     #[must_use]
     pub(crate) fn open(
         folder: Option<Arc<StateFolder>>,
+        inherited: Option<OrderBook>,
         balancer: Option<Arc<str>>,
         now: SystemTime,
     ) -> (Self, mpsc::Receiver<OrdersChanged>) {
-        let book = folder.as_ref().map(|folder| load(folder)).unwrap_or_default();
+        let book = match (inherited, &folder) {
+            (Some(book), Some(folder)) => {
+                store_again(folder, &book);
+                book
+            }
+            (Some(book), None) => book,
+            (None, folder) => folder.as_ref().map(|folder| load(folder)).unwrap_or_default(),
+        };
         let book = book.without_ended(now).unwrap_or(book);
         let (changes, receiver) = mpsc::channel(1);
-        let (book, changing) = (ArcSwap::from_pointee(book), Mutex::default());
-        let orders = Self { book, folder, balancer, changes, changing };
+        let orders = Self {
+            book: ArcSwap::from_pointee(book),
+            folder,
+            balancer,
+            changes,
+            changing: Mutex::default(),
+            is_handed_over: AtomicBool::new(false),
+        };
         (orders, receiver)
     }
 
@@ -123,6 +143,9 @@ impl Orders {
         // A separate task, because the connection of the operator may end before the order is in force.
         let giving = actix_rt::spawn(async move {
             let _turn = own.changing.lock().await;
+            if own.is_handed_over() {
+                return Err(OrderError::HandedOver);
+            }
             let (balancer, now) = (own.balancer.as_deref(), SystemTime::now());
             let book = Arc::new(own.book.load().with(&backends, &order, &author, balancer, now)?);
             own.store(&book).await.map_err(OrderError::NotStored)?;
@@ -134,6 +157,9 @@ impl Orders {
     /// Puts the newer ones of these registers of the fleet into force. Returns the own registers that are newer.
     pub(crate) async fn merge(&self, registers: &[OrderRegister]) -> Vec<OrderRegister> {
         let _turn = self.changing.lock().await;
+        if self.is_handed_over() {
+            return Vec::new();
+        }
         let (book, newer) = self.book.load().reconcile(registers, SystemTime::now());
         if let Some(book) = book.map(Arc::new) {
             tracing::info!("orders of another balancer are in force");
@@ -152,6 +178,28 @@ impl Orders {
         let book = Arc::clone(book);
         let storing = actix_rt::task::spawn_blocking(move || store(&folder, &book)).await;
         storing.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
+    /// Refuses further orders, and returns those in force, for a new process.
+    pub(crate) async fn release(&self) -> Arc<OrderBook> {
+        let _turn = self.changing.lock().await;
+        self.is_handed_over.store(true, Relaxed);
+        self.book()
+    }
+
+    /// Whether another process has taken over.
+    #[must_use]
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.is_handed_over.load(Relaxed)
+    }
+
+    /// Accepts orders again. The new process may have stored orders before it failed.
+    pub(crate) async fn reclaim(&self) {
+        let _turn = self.changing.lock().await;
+        if let Some(folder) = &self.folder {
+            let _ = self.put_into_force(Arc::new(load(folder))).await;
+        }
+        self.is_handed_over.store(false, Relaxed);
     }
 
     /// Ends the orders whose time is over. The next order removes them from the file; a restart ignores them.

@@ -53,16 +53,24 @@ pub(crate) struct ListChanged {
     pub orders: Arc<OrderBook>,
 }
 
-/// The settings and resources of a `RankingActor`.
-pub(crate) struct RankingPlan {
-    /// Receives the tables; already has the first one.
-    pub publisher: Arc<TablePublisher>,
+/// The settings of a `RankingActor`. As a message, they replace those in force; the reply follows the table with them.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub(crate) struct RankingSettings {
     /// The rule for the choice of a backend.
     pub policy: PolicyName,
     /// The rules for states and probe intervals.
     pub health_check: HealthCheckConfig,
     /// The limit of probes per second over all backends; it can stretch the interval.
     pub probe_budget: ProbeBudget,
+}
+
+/// The settings and resources of a `RankingActor`.
+pub(crate) struct RankingPlan {
+    /// Receives the tables; already has the first one.
+    pub publisher: Arc<TablePublisher>,
+    /// The settings.
+    pub settings: RankingSettings,
     /// The clock of the load cells, shared with the request path.
     pub clock: MonotonicClock,
     /// The metrics.
@@ -153,7 +161,8 @@ impl RankingActor {
 
     /// The health check configuration with the interval that the probe budget allows.
     fn stretched(&self) -> HealthCheckConfig {
-        self.plan.probe_budget.stretch(&self.plan.health_check, self.probed())
+        let RankingSettings { probe_budget, health_check, .. } = &self.plan.settings;
+        probe_budget.stretch(health_check, self.probed())
     }
 
     /// The number of backends that this balancer probes, of those that it shares only a part.
@@ -186,7 +195,7 @@ impl RankingActor {
         let mut table = RoutingTable::build(
             self.generation,
             &mut self.entries,
-            self.plan.policy,
+            self.plan.settings.policy,
             &health_check,
             &self.plan.clock,
             now,
@@ -232,7 +241,7 @@ impl Handler<ProbeResult> for RankingActor {
 
     fn handle(&mut self, result: ProbeResult, ctx: &mut Context<Self>) -> Self::Result {
         let now = Instant::now();
-        let (health_check, sweep) = (self.stretched(), self.plan.probe_budget.sweep(self.probed()));
+        let (health_check, sweep) = (self.stretched(), self.plan.settings.probe_budget.sweep(self.probed()));
         self.plan.metrics.probed(&result.outcome);
         self.plan.metrics.mailbox_age.set(now.saturating_duration_since(result.ended_at).as_secs_f64());
         // The backend may have been removed from the list during the probe.
@@ -301,7 +310,7 @@ impl Handler<FleetExchange> for RankingActor {
     fn handle(&mut self, exchange: FleetExchange, ctx: &mut Context<Self>) -> Self::Result {
         let now = Instant::now();
         let Some(sharing) = &mut self.sharing else { return MessageResult(None) };
-        let (clock, budget, asks) = (&self.plan.clock, self.plan.probe_budget, exchange.asks);
+        let (clock, budget, asks) = (&self.plan.clock, self.plan.settings.probe_budget, exchange.asks);
         if let Some(pace) = sharing.exchange(exchange, &mut self.entries, clock, budget, now) {
             self.publish_soon(pace, ctx);
         }
@@ -317,6 +326,15 @@ impl Handler<ListChanged> for RankingActor {
         // Must be first: `recover` uses both if one of the next calls panics.
         (self.listed, self.orders) = (backends, orders);
         self.take_list();
+        self.publish(Instant::now());
+    }
+}
+
+impl Handler<RankingSettings> for RankingActor {
+    type Result = ();
+
+    fn handle(&mut self, settings: RankingSettings, _: &mut Context<Self>) {
+        self.plan.settings = settings;
         self.publish(Instant::now());
     }
 }
