@@ -52,8 +52,8 @@ fn play(seed: u64) {
     let (mut engine, mut old) = (Hash::default(), Hash::default());
     let mut is_connected = vec![true; count];
     let mut newest: BTreeMap<String, (OrderVersion, Option<Override>)> = BTreeMap::new();
-    for tick in 0..400 {
-        let is_healed = tick >= 392;
+    for tick in 0..100 {
+        let is_healed = tick >= 92;
         if !is_healed {
             for connected in &mut is_connected {
                 if random.random_bool(0.05) {
