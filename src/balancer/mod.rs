@@ -168,14 +168,14 @@ impl Balancer {
         let (book, orders) = (orders.book(), Arc::new(orders));
         let mut slab = LoadSlab::default();
         let now = Instant::now();
+        let clock = policy::MonotonicClock::new(now);
         let entry = |backend: &Backend| {
             let mut entry = BackendEntry::new(Member::new(backend.clone(), &mut slab), now);
-            memory.restore(&mut entry, now, wall);
+            memory.restore(&mut entry, &clock, now, wall);
             entry.obey(book.of(backend.id()), now, wall);
             entry
         };
         let mut entries: Vec<BackendEntry> = backends.iter().map(entry).collect();
-        let clock = policy::MonotonicClock::new(now);
         let first = RoutingTable::build(
             0,
             &mut entries,
@@ -207,13 +207,18 @@ impl Balancer {
             .size_lookups
             .then(|| {
                 let (publisher, resolver) = (Arc::clone(&publisher), probes.resolver.clone());
-                Sizes::new(publisher, clock, resolver, metrics.sizes.clone())
+                Sizes::new(publisher, clock, resolver, settings.trust.clone(), metrics.sizes.clone())
             })
             .unzip();
         let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
-            arbiter.spawn(saving::keep(folder, Arc::clone(&publisher), metrics.state_writes_failed.clone()));
+            arbiter.spawn(saving::keep(
+                folder,
+                Arc::clone(&publisher),
+                clock,
+                metrics.state_writes_failed.clone(),
+            ));
         }
         if let Some((webhook, publisher)) = webhook {
             arbiter.spawn_fn(move || {
@@ -277,7 +282,8 @@ impl Balancer {
 
     /// Writes the state for the next run, if the balancer has a folder for it.
     pub(crate) fn save_state(&self) {
-        let saving = self.0.state.as_ref().map(|folder| saving::save(folder, &self.0.publisher.latest()));
+        let (table, clock) = (self.0.publisher.latest(), &self.0.answers.clock);
+        let saving = self.0.state.as_ref().map(|folder| saving::save(folder, &table, clock));
         if let Some(Err(error)) = saving {
             tracing::error!(%error, "the state cannot be written; the next start uses an older one");
         }

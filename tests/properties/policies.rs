@@ -5,8 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use fingerpost::internals::policy::{
-    self, Avoid, Candidate, LoadSlab, MOST_ALTERNATES, PickRequest, Picks, PolicyName, ReportedLoad,
-    Throughput, Timestamp, digest, identity,
+    self, Avoid, Candidate, ExpectedSize, LoadSlab, MOST_ALTERNATES, PickRequest, Picks, PolicyName,
+    ReportedLoad, Throughput, Timestamp, digest, identity,
 };
 use proptest::prelude::*;
 use rand::rngs::SmallRng;
@@ -391,7 +391,7 @@ proptest! {
                 load.record_probe(Some(reported(in_flight, size as u64)), Duration::ZERO, now);
                 most = f64::from(size);
             } else {
-                let request = PickRequest { size: Some(size), ..PickRequest::default() };
+                let request = PickRequest { size: Some(ExpectedSize::Known(size)), ..PickRequest::default() };
                 policy.pick(&request, now, &mut random, &mut Picks::new(0));
                 most += f64::from(size);
             }
@@ -419,7 +419,7 @@ fn small_downloads_avoid_the_backend_of_a_large_one() {
     let mut pick = |size: f32, now: Timestamp| {
         let mut picks = Picks::new(0);
         policy.pick(
-            &PickRequest { size: Some(size), ..PickRequest::default() },
+            &PickRequest { size: Some(ExpectedSize::Known(size)), ..PickRequest::default() },
             now,
             &mut random,
             &mut picks,

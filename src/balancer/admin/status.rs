@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::balancer::health::fleet::Eligibility;
 use crate::balancer::orders::StandingOrder;
 use crate::balancer::orders::store::Orders;
-use crate::balancer::policy::MonotonicClock;
+use crate::balancer::policy::{DEFAULT_SIZE, MonotonicClock};
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 
 /// The content of `/api/v1/backends`.
@@ -106,7 +106,7 @@ impl BackendStatus {
         now: Instant,
         wall: SystemTime,
     ) -> Self {
-        let work = entry.member.load.booked_work(clock.timestamp(now));
+        let work = entry.member.load.booked_work(DEFAULT_SIZE, clock.timestamp(now));
         let BackendEntry { member, health, estimate, latest, eligibility, .. } = entry;
         let redirects = member.load.redirects();
         let in_flight = estimate.has_usable_report().then(|| member.load.outstanding());

@@ -10,14 +10,16 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::backlog::{Backlog, KNOTS, NewDownload};
 use super::{DEFAULT_SIZE, Timestamp};
 
 /// Cells in a chunk.
 pub(super) const CHUNK_LEN: usize = 1024;
 
-/// A report cannot add more work than this in nanoseconds, one hour, so that one absurd report does not exclude a backend for
-/// days.
+/// A report or a download cannot add more work than this in nanoseconds, one hour, so that one absurd report or size does not
+/// exclude a backend for days.
 const MAX_BACKLOG: u64 = Duration::from_hours(1).as_nanos() as u64;
 
 /// The load of one backend. HTTP workers update it with each redirect, the ranking with each probe.
@@ -92,8 +94,20 @@ impl BackendLoad {
         copy
     }
 
-    /// Continues the count of an earlier run.
-    pub fn restore_redirects(&self, count: u64) {
+    /// The parts that survive a restart.
+    pub(crate) fn remember(&self, now: Timestamp) -> RememberedLoad {
+        let (backlog, cost) = (self.cell().backlog(now), self.cell().cost().weighted);
+        RememberedLoad { redirects: self.redirects(), work: backlog.work, unsent: backlog.total, cost }
+    }
+
+    /// Continues the load of an earlier run, remembered `age` ago. The server has sent data since.
+    pub(crate) fn restore(&self, remembered: &RememberedLoad, age: Duration, now: Timestamp) {
+        let RememberedLoad { redirects: count, work, unsent, cost } = *remembered;
+        if cost > 0.0 {
+            let sent = age.as_nanos() as f32 / cost;
+            set(&self.cell().cost, cost);
+            self.cell().set_backlog(&Backlog { work, total: unsent }.after(f32::min(sent, unsent)), now);
+        }
         self.cell().redirects.store(count, Relaxed);
         self.reported_redirects.store(count, Relaxed);
         self.redirects_at_probe.store(count, Relaxed);
@@ -111,15 +125,15 @@ impl BackendLoad {
         self.cell().redirects.load(Relaxed)
     }
 
-    /// The known work at `now`; `None` if no policy estimates it.
+    /// The known work at `now`, and its effect on a new download of `size` bytes; `None` if no policy estimates it.
     #[must_use]
-    pub fn booked_work(&self, now: Timestamp) -> Option<BookedWork> {
+    pub fn booked_work(&self, size: f32, now: Timestamp) -> Option<BookedWork> {
         let cell = self.cell();
         let ByteCost { idle, weighted, by_size } = cell.cost();
         (idle > 0.0).then(|| {
             let left = cell.left(now);
-            let work = if by_size { cell.work_before(&NewDownload::new(DEFAULT_SIZE), left) } else { left };
-            let expected = work * weighted + DEFAULT_SIZE * idle;
+            let work = if by_size { cell.work_before(&NewDownload::new(size), left) } else { left };
+            let expected = work * weighted + size * idle;
             BookedWork { bytes: left as u64, expected: Duration::from_nanos(expected as u64) }
         })
     }
@@ -170,12 +184,27 @@ pub struct ReportedLoad {
     pub unsent_bytes: Option<u64>,
 }
 
+/// The parts of a [`BackendLoad`] that survive a restart.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RememberedLoad {
+    /// The number of redirects.
+    pub(crate) redirects: u64,
+    /// The backlog: see [`Backlog`].
+    #[serde(default)]
+    work: [f32; KNOTS],
+    #[serde(default)]
+    unsent: f32,
+    /// The cost of a byte in nanoseconds; 0 if it is not known.
+    #[serde(default)]
+    cost: f32,
+}
+
 /// The unfinished downloads of a backend, as the policy expects them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BookedWork {
     /// The bytes that are not sent yet.
     pub bytes: u64,
-    /// The time that a new download of 1 MB would take.
+    /// The time that the new download would take.
     pub expected: Duration,
 }
 
@@ -331,7 +360,7 @@ impl LoadCell {
     pub(super) fn book(&self, size: f32, now: Timestamp) {
         self.store(&self.backlog(now).with(size));
         self.booked.fetch_add(size as u64, Relaxed);
-        let nanoseconds = (size * get(&self.cost)) as u64;
+        let nanoseconds = ((size * get(&self.cost)) as u64).min(MAX_BACKLOG);
         let mut current = self.finish_time.load(Relaxed);
         // An exchange fails only if another worker succeeded. After three failures, losing the idle time since
         // `finish_time` costs less than trying again.

@@ -11,7 +11,9 @@ use crate::balancer::health::fleet::{self, Eligibility, Mode};
 use crate::balancer::health::{Health, HealthCheckConfig, ProbeOutcome, State, Traffic, Transition};
 use crate::balancer::history::{Change, History};
 use crate::balancer::orders::{self, BackendOrders, Override};
-use crate::balancer::policy::{self, BackendLoad, Candidate, LoadSlab, MonotonicClock, Policy, PolicyName};
+use crate::balancer::policy::{
+    self, BackendLoad, Candidate, LoadSlab, MonotonicClock, Policy, PolicyName, RememberedLoad, Timestamp,
+};
 use crate::balancer::ranking::estimate::{Continuity, Estimate};
 
 /// A backend of the list, and its load cell, which exists as long as the backend is in the list.
@@ -149,10 +151,10 @@ impl BackendEntry {
         true
     }
 
-    /// Continues the count of redirects of an earlier run.
-    pub(crate) fn restore_redirects(&mut self, count: u64) {
-        self.member.load.restore_redirects(count);
-        self.redirects = count;
+    /// Continues the load of an earlier run, remembered `age` ago.
+    pub(crate) fn restore_load(&mut self, load: &RememberedLoad, age: Duration, now: Timestamp) {
+        self.member.load.restore(load, age, now);
+        self.redirects = load.redirects;
     }
 
     /// Adds a change of state to the history. The list has `backends` backends.

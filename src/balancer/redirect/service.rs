@@ -28,7 +28,7 @@ use crate::balancer::backends::BackendId;
 use crate::balancer::health::fleet::Eligibility;
 use crate::balancer::metrics::AnswerCounters;
 use crate::balancer::policy::{
-    self, Avoid, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp, Visited,
+    self, Avoid, ExpectedSize, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp, Visited,
 };
 use crate::balancer::ranking::table::RoutingTable;
 use crate::http::access_log::{LogEntry, RedirectEntry};
@@ -115,16 +115,20 @@ pub(super) struct RedirectRequest<'a> {
     pub(super) is_head: bool,
     /// The largest number of requested bytes; `None` without a range.
     pub(super) range: Option<u64>,
+    /// The entity tag of the client's copy, from `If-None-Match`.
+    pub(super) tag: Option<&'a [u8]>,
     pub(super) avoid: Avoid,
     pub(super) client: Client,
 }
 
 impl RedirectRequest<'_> {
     /// The expected bytes of the answer for a file of this size; `None` if they are unknown.
-    fn answer_size(&self, size: Option<f32>) -> Option<f32> {
+    fn answer_size(&self, size: Option<ExpectedSize>) -> Option<ExpectedSize> {
         match self.range {
-            _ if self.is_head => Some(0.0),
-            Some(bytes) => Some(size.map_or(bytes as f32, |size| size.min(bytes as f32))),
+            _ if self.is_head => Some(ExpectedSize::Known(0.0)),
+            Some(bytes) => {
+                Some(size.map_or(ExpectedSize::Known(bytes as f32), |size| size.min(bytes as f32)))
+            }
             None => size,
         }
     }
@@ -243,6 +247,7 @@ impl RedirectService {
             target: &target,
             is_head: request.method == Method::HEAD,
             range: request.headers().get(header::RANGE).and_then(|range| requested_bytes(range.as_bytes())),
+            tag: request.headers().get(header::IF_NONE_MATCH).map(HeaderValue::as_bytes),
             avoid: avoid::avoided(request.headers()),
             client,
         };
@@ -273,7 +278,7 @@ impl RedirectService {
         let plan = &self.shared.answers;
         let path = wanted.target.path();
         let size = self.shared.sizes.as_ref();
-        let size = size.and_then(|sizes| sizes.expect(path, policy::digest(path), now));
+        let size = size.and_then(|sizes| sizes.expect(path, policy::digest(path), wanted.tag, now));
         let choice = plan.choose(table, wanted, size, now, &mut *self.random.borrow_mut())?;
         if let (Some(memory), Some(visit)) = (&plan.memory, &choice.visit) {
             memory.record(visit, choice.visited);
@@ -303,7 +308,7 @@ impl AnswerPlan {
         &self,
         table: &'a RoutingTable,
         wanted: &RedirectRequest<'_>,
-        size: Option<f32>,
+        size: Option<ExpectedSize>,
         now: Timestamp,
         random: &mut dyn Rng,
     ) -> Option<Choice<'a>> {
@@ -327,7 +332,7 @@ impl AnswerPlan {
             && !matches!(entry.eligibility, Eligibility::Out | Eligibility::Withdrawn)
             && !request.avoid.contains(same.identity)
         {
-            entry.member.load.record_redirect(size.unwrap_or(policy::DEFAULT_SIZE), now);
+            entry.member.load.record_redirect(size.map_or(policy::DEFAULT_SIZE, ExpectedSize::bytes), now);
             picks = Picks::with(same.index, alternates);
             reason = ChoiceReason::AfterHead;
         }
