@@ -48,6 +48,7 @@ mod seed;
 mod server;
 #[cfg(target_os = "linux")]
 mod shortage;
+mod size_lookups;
 mod sockets;
 mod state;
 mod support;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Supervised, WrapFuture};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Supervised, WrapFuture};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use tokio::time::{Instant, timeout};
@@ -17,10 +17,10 @@ use url::Url;
 
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::State;
-use crate::balancer::health::fleet::Eligibility;
 use crate::balancer::metrics::SizeMetrics;
 use crate::balancer::policy::{self, ExpectedSize, MonotonicClock, Timestamp};
 use crate::balancer::ranking::publisher::TablePublisher;
+use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::RoutingTable;
 use crate::http::client::{HttpClient, Method, Request, Resolver, TransportSettings};
 use crate::http::tls::Trust;
@@ -130,6 +130,8 @@ pub(crate) struct SizeActor {
     rounds: Rounds,
     /// Created for the first look-up, and again after a panic.
     source: Option<SizeSource>,
+    /// Its own address: an actor without an address is not restarted.
+    own: Option<Addr<Self>>,
 }
 
 /// Requests the size of a path from a backend.
@@ -140,7 +142,7 @@ impl SizeActor {
     /// An actor that takes the offers of `plan`.
     #[must_use]
     pub(crate) fn new(plan: SizePlan) -> Self {
-        Self { plan, rounds: Rounds::default(), source: None }
+        Self { plan, rounds: Rounds::default(), source: None, own: None }
     }
 
     fn round(&mut self, ctx: &mut Context<Self>) {
@@ -209,6 +211,7 @@ impl Actor for SizeActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        self.own = Some(ctx.address());
         ctx.run_interval(ROUND, Self::round);
     }
 }
@@ -238,7 +241,7 @@ impl Rounds {
                 break;
             }
             self.next = self.next.wrapping_add(1);
-            let id = entry.member.backend.id();
+            let id = entry.backend.id();
             let is_usable =
                 entry.health.state() == State::Up && matches!(entry.eligibility, Eligibility::Chosen(_));
             if is_usable && !self.asked.contains(id) {

@@ -1,6 +1,6 @@
 use std::future::{pending, ready};
 
-use actix::{Addr, System};
+use actix::System;
 use prometheus_client::metrics::counter::Counter;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -10,7 +10,7 @@ use super::*;
 use crate::balancer::backends::list;
 use crate::balancer::health::{FailureKind, HealthCheckConfig, ProbeFailure, ProbeOutcome};
 use crate::balancer::policy::{LoadSlab, PolicyName};
-use crate::balancer::ranking::table::{BackendEntry, Member};
+use crate::balancer::ranking::table::BackendEntry;
 use crate::supervision::{ActorKind, RestartPolicy, SupervisionMetrics, Supervisor};
 
 const HEALTH_CHECK: HealthCheckConfig = HealthCheckConfig {
@@ -34,7 +34,6 @@ struct LookUps {
     clock: MonotonicClock,
     supervisor: Supervisor,
     asked: mpsc::UnboundedReceiver<Asked>,
-    _actor: Addr<SizeActor>,
 }
 
 /// A table of `count` backends that are up, and one more that is down.
@@ -44,7 +43,7 @@ fn table(count: usize, clock: &MonotonicClock) -> RoutingTable {
     let backends = list::parse(lines.join("\n").as_bytes()).backends;
     let took = Duration::from_millis(1);
     let entry = |(index, backend)| {
-        let mut entry = BackendEntry::new(Member::new(backend, &mut slab), now);
+        let mut entry = BackendEntry::new(backend, &mut slab, now);
         let outcome = if index < count {
             ProbeOutcome::Success { connect: took, first_byte: took, total: took, report: None }
         } else {
@@ -88,9 +87,9 @@ impl LookUps {
             })
         });
         let supervisor = Supervisor::new(RestartPolicy::default(), SupervisionMetrics::default());
-        let actor = supervisor.start(ActorKind::Size, "sizes", SizeActor::new(plan));
+        let _ = supervisor.start(ActorKind::Size, "sizes", SizeActor::new(plan));
         tokio::time::sleep(Duration::from_millis(1)).await;
-        story(Self { sizes, clock, supervisor, asked, _actor: actor }).await
+        story(Self { sizes, clock, supervisor, asked }).await
     }
 
     /// A client requests the path.

@@ -43,10 +43,10 @@ impl Snapshot {
             let mut history = History::clone(&entry.history);
             history.count(entry.health.state(), wall);
             RememberedBackend {
-                backend: entry.member.backend.id().to_string(),
+                backend: entry.backend.id().to_string(),
                 health: entry.health.remember(now),
                 estimate: entry.estimate.remember(now),
-                load: entry.member.load.remember(clock.timestamp(now)),
+                load: entry.load.remember(clock.timestamp(now)),
                 history,
             }
         };
@@ -78,7 +78,7 @@ impl RememberedState {
         now: Instant,
         wall: SystemTime,
     ) {
-        let id: &BackendId = entry.member.backend.id();
+        let id: &BackendId = entry.backend.id();
         let Some(remembered) = self.backends.remove(id.as_str()) else { return };
         let age = wall.duration_since(SystemTime::UNIX_EPOCH + self.saved_at).unwrap_or_default();
         // Ages in the snapshot refer to this instant.
