@@ -37,8 +37,8 @@ pub mod location {
 pub mod policy {
     //! The choice of a backend.
     pub use crate::balancer::policy::{
-        Avoid, BackendLoad, Candidate, ExpectedSize, LoadSlab, MOST_ALTERNATES, MonotonicClock, PickRequest,
-        Picks, Policy, PolicyName, ReportedLoad, Throughput, Timestamp, build, digest, identity,
+        Avoid, BackendLoad, Candidate, LoadSlab, MOST_ALTERNATES, MonotonicClock, PickRequest, Picks, Policy,
+        PolicyName, ReportedLoad, Throughput, Timestamp, build, digest, identity,
     };
 }
 

@@ -27,7 +27,7 @@ use super::alias::AliasTable;
 use super::backlog::NewDownload;
 use super::draw::{self, BackendRef, BackendSet as _};
 use super::load::{CHUNK_LEN, LoadCell, SlabChunk};
-use super::{BackendLoad, Candidate, ExpectedSize, PickRequest, Picks, Policy, Timestamp};
+use super::{BackendLoad, Candidate, PickRequest, Picks, Policy, Timestamp};
 
 /// The number of backends that a pick draws.
 const DRAWN: usize = 4;
@@ -176,7 +176,7 @@ impl Policy for Adaptive {
         if picks.chosen().is_some() {
             return draw::fill_up(&self.backends, request, picks, draw);
         }
-        let size = request.size.map_or(self.mean_size, ExpectedSize::bytes) * self.arriving;
+        let size = request.size.unwrap_or(self.mean_size) * self.arriving;
         let new = NewDownload::new(size);
         let samples = self.samples(request, &new, now);
         let number = samples.best().unwrap_or_else(|| {

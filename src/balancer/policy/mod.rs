@@ -95,35 +95,8 @@ pub struct PickRequest {
     pub path_hash: u64,
     /// The backends to avoid as long as another one is usable.
     pub avoid: Avoid,
-    /// The expected size of the download; `None` if the policy must assume one.
-    pub size: Option<ExpectedSize>,
-}
-
-/// The expected size of a download in bytes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum ExpectedSize {
-    /// The size of the file, or of the requested part.
-    Known(f32),
-    /// The mean of similar files.
-    Mean(f32),
-}
-
-impl ExpectedSize {
-    /// The number of bytes.
-    #[must_use]
-    pub fn bytes(self) -> f32 {
-        match self {
-            Self::Known(bytes) | Self::Mean(bytes) => bytes,
-        }
-    }
-
-    /// The same, limited to `most` bytes.
-    pub(crate) fn min(self, most: f32) -> Self {
-        match self {
-            Self::Known(bytes) => Self::Known(bytes.min(most)),
-            Self::Mean(bytes) => Self::Mean(bytes.min(most)),
-        }
-    }
+    /// The expected size of the download in bytes; `None` if it is unknown.
+    pub size: Option<f32>,
 }
 
 /// Up to [`MOST_AVOIDED`] backends, each identified by the [`identity`] of its authority.

@@ -11,9 +11,10 @@ use super::BalancerState;
 use super::client::Client;
 use super::location::{Target, TargetError};
 use super::service::{Choice, ChoiceReason, RedirectRequest};
-use crate::balancer::policy::{Avoid, DEFAULT_SIZE, ExpectedSize, LoadSlab};
+use crate::balancer::policy::{Avoid, DEFAULT_SIZE, LoadSlab};
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
+use crate::balancer::sizes::ExpectedSize;
 
 /// The content of `/api/v1/explain`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,7 +113,8 @@ impl BalancerState {
         // Before the choice, which books the download.
         let work: Vec<_> =
             table.entries.iter().map(|entry| entry.load.booked_work(expected, timestamp)).collect();
-        let choice = self.answers.choose(&table, &wanted, size, timestamp, &mut random);
+        let choice =
+            self.answers.choose(&table, &wanted, size.map(ExpectedSize::bytes), timestamp, &mut random);
         let failed = choice.as_ref().and_then(Choice::failed);
         let address =
             |index: &u32| table.entries.get(*index as usize).map(|entry| entry.backend.id().to_string());

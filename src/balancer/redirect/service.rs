@@ -27,7 +27,7 @@ use super::{BalancerState, CurrentTable, RedirectHandler};
 use crate::balancer::backends::BackendId;
 use crate::balancer::metrics::AnswerCounters;
 use crate::balancer::policy::{
-    self, Avoid, ExpectedSize, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp, Visited,
+    self, Avoid, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp, Visited,
 };
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::RoutingTable;
@@ -123,12 +123,10 @@ pub(super) struct RedirectRequest<'a> {
 
 impl RedirectRequest<'_> {
     /// The expected bytes of the answer for a file of this size; `None` if they are unknown.
-    fn answer_size(&self, size: Option<ExpectedSize>) -> Option<ExpectedSize> {
+    fn answer_size(&self, size: Option<f32>) -> Option<f32> {
         match self.range {
-            _ if self.is_head => Some(ExpectedSize::Known(0.0)),
-            Some(bytes) => {
-                Some(size.map_or(ExpectedSize::Known(bytes as f32), |size| size.min(bytes as f32)))
-            }
+            _ if self.is_head => Some(0.0),
+            Some(bytes) => Some(size.map_or(bytes as f32, |size| size.min(bytes as f32))),
             None => size,
         }
     }
@@ -308,7 +306,7 @@ impl AnswerPlan {
         &self,
         table: &'a RoutingTable,
         wanted: &RedirectRequest<'_>,
-        size: Option<ExpectedSize>,
+        size: Option<f32>,
         now: Timestamp,
         random: &mut dyn Rng,
     ) -> Option<Choice<'a>> {
@@ -332,7 +330,7 @@ impl AnswerPlan {
             && !matches!(entry.eligibility, Eligibility::Out | Eligibility::Withdrawn)
             && !request.avoid.contains(same.identity)
         {
-            entry.load.record_redirect(size.map_or(policy::DEFAULT_SIZE, ExpectedSize::bytes), now);
+            entry.load.record_redirect(size.unwrap_or(policy::DEFAULT_SIZE), now);
             picks = Picks::with(same.index, alternates);
             reason = ChoiceReason::AfterHead;
         }

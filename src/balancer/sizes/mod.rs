@@ -18,7 +18,7 @@ use url::Url;
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::State;
 use crate::balancer::metrics::SizeMetrics;
-use crate::balancer::policy::{self, ExpectedSize, MonotonicClock, Timestamp};
+use crate::balancer::policy::{self, MonotonicClock, Timestamp};
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::RoutingTable;
@@ -29,7 +29,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use table::SizeTable;
+pub(crate) use table::{ExpectedSize, SizeTable};
 use table::{FoundSize, SizeLookup, tag_digest};
 
 /// The number of paths that may wait for a look-up.
@@ -77,20 +77,14 @@ impl Sizes {
         (Self { table, offers, metrics: plan.metrics.clone() }, plan)
     }
 
-    /// The expected size of the file; `None` if it is unknown. `hash` is the digest of the path, and `tag` the entity
+    /// The expected size of the file in bytes; `None` if it is unknown. `hash` is the digest of the path, and `tag` the entity
     /// tag of the client's copy.
-    pub(crate) fn expect(
-        &self,
-        path: &[u8],
-        hash: u64,
-        tag: Option<&[u8]>,
-        now: Timestamp,
-    ) -> Option<ExpectedSize> {
+    pub(crate) fn expect(&self, path: &[u8], hash: u64, tag: Option<&[u8]>, now: Timestamp) -> Option<f32> {
         let SizeLookup { size, is_wanted } = self.table.look_up(path, hash, tag, now);
         if is_wanted {
             self.offer(path, hash, now);
         }
-        size
+        size.map(ExpectedSize::bytes)
     }
 
     /// The same without a lookup of an unknown size.

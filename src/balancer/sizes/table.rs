@@ -3,7 +3,7 @@
 use std::array;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use crate::balancer::policy::{ExpectedSize, Timestamp, digest};
+use crate::balancer::policy::{Timestamp, digest};
 
 /// The slots of one cache line, in which a path can be.
 const WAYS: usize = 8;
@@ -29,7 +29,7 @@ const NEWEST: f32 = 1.0 / 16.0;
 /// A size counts in a running mean as at most this multiple of the mean, so that one false size at most triples it.
 const MOST_SUDDEN: f32 = 32.0;
 
-/// A server that claims a larger file is not believed: the size counts as this, 1 TB.
+/// A larger size counts as this, 1 TB, so that a false size does not book work without limit.
 const LARGEST: u64 = 1_000_000_000_000;
 
 /// The ratio between two size classes.
@@ -70,6 +70,25 @@ pub(crate) struct FoundSize {
     pub(crate) bytes: u64,
     /// The [`tag_digest`] of its entity tag; 0 without one.
     pub(crate) tag: u8,
+}
+
+/// The expected size of a download in bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum ExpectedSize {
+    /// The size of the file, rounded to its size class.
+    Known(f32),
+    /// The mean of similar files.
+    Mean(f32),
+}
+
+impl ExpectedSize {
+    /// The number of bytes.
+    #[must_use]
+    pub(crate) fn bytes(self) -> f32 {
+        match self {
+            Self::Known(bytes) | Self::Mean(bytes) => bytes,
+        }
+    }
 }
 
 /// The result of a look-up.

@@ -93,7 +93,7 @@ impl LookUps {
     }
 
     /// A client requests the path.
-    fn request(&self, path: &str) -> Option<ExpectedSize> {
+    fn request(&self, path: &str) -> Option<f32> {
         let now = self.clock.timestamp(Instant::now());
         self.sizes.expect(path.as_bytes(), policy::digest(path.as_bytes()), None, now)
     }
