@@ -170,6 +170,7 @@ fn variations() -> Vec<(Vec<String>, Scenario)> {
                 &format!("20 % of the sizes unknown{label}"),
                 Scenario { knowledge: Knowledge::Most, ..plain },
             );
+            add(&format!("no size known{label}"), Scenario { knowledge: Knowledge::Nothing, ..plain });
             add(
                 &format!("sizes in classes of 2x{label}"),
                 Scenario { knowledge: Knowledge::Classes, ..plain },
