@@ -16,6 +16,7 @@ use actix_http::header::{self, HeaderMap, HeaderValue};
 use actix_http::{Method, StatusCode};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::{HttpRequest, HttpResponse};
+use arc_swap::ArcSwap;
 use futures_util::future::{Either, LocalBoxFuture};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -54,7 +55,7 @@ const RETRY_AFTER: u32 = 5;
 pub(super) struct FileServerState {
     pub(super) root: Arc<Root>,
     /// The error pages.
-    pub(super) pages: Pages,
+    pub(super) pages: ArcSwap<Pages>,
     /// Value of `Cache-Control` for every file except the probe file.
     pub(super) cache_control: Option<HeaderValue>,
     /// How the bytes of large files get to the socket.
@@ -80,8 +81,6 @@ pub(super) struct Files {
     pub(super) shared: Arc<FileServerState>,
     /// The files.
     pub(super) store: FileStore,
-    /// The load over all workers.
-    pub(super) load: Arc<Load>,
     /// The counters of this worker.
     pub(super) counters: Arc<FileServerCounters>,
     /// The access log, if it is enabled.
@@ -90,8 +89,6 @@ pub(super) struct Files {
     pub(super) variants: Option<Variants>,
     /// Lists folders, if this is enabled.
     pub(super) listings: Option<Listings>,
-    /// The digests of the files, if they are enabled.
-    pub(super) digests: Option<Arc<Digests>>,
     /// The answer for [`PROBE`] if the folder has no such file.
     probe_file: FoundFile,
     pub(super) stand_in: StandIn,
@@ -116,7 +113,7 @@ impl FileServerState {
     }
 
     fn is_draining(&self) -> bool {
-        self.phases.as_ref().is_some_and(|phases| *phases.borrow() != Phase::Running)
+        self.phases.as_ref().is_some_and(|phases| phases.borrow().refuses_probes())
     }
 }
 
@@ -125,7 +122,7 @@ impl Files {
         // A worker that replaces a dead one continues its counts.
         let number = shared.next_worker.fetch_add(1, Ordering::Relaxed) % shared.counters.len().max(1);
         let counters = shared.counters.get(number).map(Arc::clone).unwrap_or_default();
-        let (root, load) = (&shared.root, &shared.load);
+        let root = &shared.root;
         let listings = |memory| Listings::new(Arc::clone(root), memory);
         Self {
             store: FileStore::new(
@@ -134,11 +131,9 @@ impl Files {
                 shared.passage,
                 Arc::clone(&counters),
             ),
-            load: Arc::clone(load),
             log: shared.log.clone().map(Rc::new),
             variants: shared.precompressed.then(|| Variants::new(Arc::clone(root), Arc::clone(&counters))),
             listings: shared.listing_memory.clone().map(listings),
-            digests: shared.digests.clone(),
             probe_file: sending::embedded_probe(),
             stand_in: StandIn::default(),
             date: DateLine::default(),
@@ -166,7 +161,7 @@ impl Files {
             return Either::Left(ready(Ok(request.into_response(answer))));
         }
         let (files, prefix) = (Rc::clone(self), Rc::clone(prefix));
-        let preparing = self.load.prepare();
+        let preparing = self.shared.load.prepare();
         Either::Right(Box::pin(async move {
             let sent = files.answer_from_disk(&prefix, &mut request).await;
             // `finish` has counted the request in the load by now.
@@ -313,7 +308,7 @@ impl Files {
         }
         let Ok(value) = HeaderValue::try_from(&location) else { return self.refuse(StatusCode::NOT_FOUND) };
         let status = StatusCode::MOVED_PERMANENTLY;
-        let page = self.shared.pages.redirect(status, &location);
+        let page = self.shared.pages.load().redirect(status, &location);
         let mut answer = self.refuse(status).set_body(BoxBody::new(page));
         answer.headers_mut().insert(header::LOCATION, value);
         answer
@@ -321,7 +316,7 @@ impl Files {
 
     /// An answer with the error page of a status.
     pub(super) fn refuse(&self, status: StatusCode) -> HttpResponse {
-        let mut answer = HttpResponse::from(self.shared.pages.answer(status).map_into_boxed_body());
+        let mut answer = HttpResponse::from(self.shared.pages.load().answer(status).map_into_boxed_body());
         if status == StatusCode::SERVICE_UNAVAILABLE {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
         }
