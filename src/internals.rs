@@ -54,7 +54,7 @@ pub mod selection {
 
 pub mod sizes {
     //! The sizes of files.
-    pub use crate::balancer::sizes::SizeTable;
+    pub use crate::balancer::sizes::{ExpectedSize, FoundSize, SizeTable};
 }
 
 pub mod table {

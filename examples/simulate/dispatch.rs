@@ -246,7 +246,7 @@ impl Table {
         }
         let mut picks = Picks::new(0);
         let tick = self.clock.timestamp(self.instant(now));
-        let size = Some((job.assumed / self.service_time * BYTES) as f32);
+        let size = job.known.map(|size| (size / self.service_time * BYTES) as f32);
         let request = PickRequest { size, ..PickRequest::default() };
         self.policy.pick(&request, tick, &mut self.random, &mut picks);
         picks.chosen().expect("every table has candidates") as usize

@@ -179,14 +179,14 @@ impl Balancer {
         let (book, orders) = (orders.book(), Arc::new(orders));
         let mut slab = LoadSlab::default();
         let now = Instant::now();
+        let clock = policy::MonotonicClock::new(now);
         let entry = |backend: &Backend| {
             let mut entry = BackendEntry::new(backend.clone(), &mut slab, now);
-            memory.restore(&mut entry, now, wall);
+            memory.restore(&mut entry, &clock, now, wall);
             entry.obey(book.of(backend.id()), now, wall);
             entry
         };
         let mut entries: Vec<BackendEntry> = backends.iter().map(entry).collect();
-        let clock = policy::MonotonicClock::new(now);
         let first = RoutingTable::build(
             0,
             &mut entries,
@@ -219,12 +219,16 @@ impl Balancer {
         let webhook = settings.webhook.clone().map(|webhook| (webhook, Arc::clone(&publisher)));
         let (sizes, size_plan) = settings
             .size_lookups
-            .then(|| Sizes::new(Arc::clone(&publisher), clock, resolver, metrics.sizes.clone()))
+            .then(|| {
+                let trust = settings.trust.clone();
+                Sizes::new(Arc::clone(&publisher), clock, resolver, trust, metrics.sizes.clone())
+            })
             .unzip();
         let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
-            arbiter.spawn(saving::keep(folder, Arc::clone(&publisher), metrics.state_writes_failed.clone()));
+            let failures = metrics.state_writes_failed.clone();
+            arbiter.spawn(saving::keep(folder, Arc::clone(&publisher), clock, failures));
         }
         if let Some((webhook, publisher)) = webhook {
             arbiter.spawn_fn(move || {
@@ -315,7 +319,8 @@ impl Balancer {
     /// Writes the state for the next run, if the balancer has a folder for it.
     pub(crate) fn save_state(&self) {
         let folder = self.0.state.as_ref().filter(|folder| !folder.is_released());
-        let saving = folder.map(|folder| saving::save(folder, &self.0.publisher.latest()));
+        let table = self.0.publisher.latest();
+        let saving = folder.map(|folder| saving::save(folder, &table, &self.0.clock));
         if let Some(Err(error)) = saving {
             tracing::error!(%error, "the state cannot be written; the next start uses an older one");
         }

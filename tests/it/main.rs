@@ -48,6 +48,7 @@ mod reload;
 mod seed;
 mod server;
 mod shortage;
+mod size_lookups;
 mod sockets;
 mod state;
 mod support;

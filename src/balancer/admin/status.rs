@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::balancer::orders::StandingOrder;
 use crate::balancer::orders::store::Orders;
-use crate::balancer::policy::MonotonicClock;
+use crate::balancer::policy::{DEFAULT_SIZE, MonotonicClock};
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 use crate::settings::reload::ReloadReport;
@@ -121,7 +121,7 @@ impl BackendStatus {
         now: Instant,
         wall: SystemTime,
     ) -> Self {
-        let work = entry.load.booked_work(clock.timestamp(now));
+        let work = entry.load.booked_work(DEFAULT_SIZE, clock.timestamp(now));
         let BackendEntry { backend, load, health, estimate, latest, eligibility, .. } = entry;
         let redirects = load.redirects();
         let in_flight = estimate.has_usable_report().then(|| load.outstanding());

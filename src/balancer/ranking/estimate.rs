@@ -12,8 +12,12 @@ use crate::load_report::LoadReport;
 /// The decay time of response times: after this time, a measurement has 1/e of its weight.
 const RESPONSE_TIME_MEMORY: Duration = Duration::from_secs(10);
 
-/// The decay time of load reports.
+/// The decay time of load reports while the server is busy.
 const CAPACITY_MEMORY: Duration = Duration::from_mins(1);
+
+/// The part of the time in which a server is idle that counts for the decay. The measurement of a slow server that is rarely used
+/// must stay valid until the next use, or each use would be a mistake.
+const IDLE_PART: f64 = 0.1;
 
 /// The largest accepted rate in bytes or requests per second; 800 Gbit/s.
 const FASTEST: f64 = 1e11;
@@ -260,13 +264,15 @@ impl Capacity {
         if last.boot != report.boot || report.completed < last.completed || report.busy < last.busy {
             return Continuity::Restarted;
         }
-        let kept = decay(passed, CAPACITY_MEMORY);
+        let busy = report.busy.zip(last.busy).map(|(after, before)| after.saturating_sub(before).min(passed));
+        let idle = passed.saturating_sub(busy.unwrap_or(passed));
+        let kept = decay(passed.saturating_sub(idle.mul_f64(1.0 - IDLE_PART)), CAPACITY_MEMORY);
         self.busy_seconds *= kept;
         self.requests *= kept;
         self.bytes *= kept;
         self.booked = self.booked * kept + newly_booked as f64;
-        if let (Some(before), Some(after)) = (last.busy, report.busy) {
-            let seconds = after.saturating_sub(before).min(passed).as_secs_f64();
+        if let Some(busy) = busy {
+            let seconds = busy.as_secs_f64();
             self.requests += self.plausible(grown(last.completed, report.completed), self.requests, seconds);
             self.bytes += self.plausible(grown(last.sent_bytes, report.sent_bytes), self.bytes, seconds);
             self.busy_seconds += seconds;
