@@ -65,6 +65,7 @@ mod wall_clock;
 pub(crate) mod webhook;
 
 use crate::http::access_log::AccessLog;
+use crate::http::certificates::Certificates;
 use crate::http::client::Resolver;
 use crate::http::pages::Pages;
 use crate::supervision::{ActorKind, RestartPolicy, Supervisor};
@@ -146,6 +147,8 @@ pub(crate) struct BalancerFiles {
     pub(crate) state: Option<Arc<StateFolder>>,
     /// Gets a line for each answer.
     pub(crate) access_log: Option<AccessLog>,
+    /// Their ends are notified.
+    pub(crate) certificates: Option<Arc<Certificates>>,
 }
 
 /// A running balancer: it follows the list, probes and ranks on its own thread, as long as the balancer, a
@@ -159,7 +162,7 @@ impl Balancer {
     pub(crate) fn start(
         settings: &BalancerSettings,
         source: BackendSource,
-        BalancerFiles { state, access_log }: BalancerFiles,
+        BalancerFiles { state, access_log, certificates }: BalancerFiles,
     ) -> Self {
         let backends = source.backends();
         let wall = SystemTime::now();
@@ -217,7 +220,7 @@ impl Balancer {
         }
         if let Some((webhook, publisher)) = webhook {
             arbiter.spawn_fn(move || {
-                actix_rt::spawn(webhook::notify(webhook, publisher));
+                actix_rt::spawn(webhook::notify(webhook, publisher, certificates));
             });
         }
         let (own, own_orders) = (supervisor.clone(), Arc::clone(&orders));

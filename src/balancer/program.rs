@@ -117,7 +117,8 @@ impl Program {
             Some(path) => Some(AccessLog::open(path, settings.access_log_format)?),
             None => None,
         };
-        let files = BalancerFiles { state, access_log };
+        let certificates = https.as_ref().map(Https::certificates);
+        let files = BalancerFiles { state, access_log, certificates };
         Ok(Self { settings, bound, listening, https, admin_listener, follower, access, files })
     }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actix_http::HttpService;
 use actix_service::map_config;
@@ -146,7 +146,7 @@ impl Collector for Common {
             ("connections_accepted", "Connections accepted", connections.accepted.load(Relaxed)),
             (
                 "connections_refused",
-                "Connections beyond a limit; most of them got the 503 page",
+                "Connections beyond a limit; they got the 503 page",
                 connections.refused.load(Relaxed),
             ),
             (
@@ -225,7 +225,8 @@ fn encode_https(
     let help = "The end of the validity of each certificate, in seconds since 1970";
     let mut family = encoder.encode_descriptor("certificate_end_timestamp_seconds", help, None, kind)?;
     for (file, end) in certificates.ends() {
-        ConstGauge::new(end).encode(family.encode_family(&[("certificate", file)])?)?;
+        let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        ConstGauge::new(end.as_secs()).encode(family.encode_family(&[("certificate", file)])?)?;
     }
     Ok(())
 }

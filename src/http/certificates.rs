@@ -36,7 +36,7 @@ const SESSIONS: usize = 4096;
 const REREAD_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A certificate is reported this long before its end,
-const EXPIRY_NOTICE: Duration = Duration::from_hours(14 * 24);
+pub(crate) const EXPIRY_NOTICE: Duration = Duration::from_hours(14 * 24);
 /// and again at this interval.
 const EXPIRY_REMINDER: Duration = Duration::from_hours(24);
 
@@ -247,8 +247,11 @@ impl fmt::Debug for Certificate {
 impl Certificate {
     /// The end of its validity, if that is near or has passed.
     fn expiry_notice(&self, now: SystemTime) -> Option<SystemTime> {
-        let end = SystemTime::UNIX_EPOCH.checked_add(self.end?)?;
-        (end < now + EXPIRY_NOTICE).then_some(end)
+        self.end().filter(|end| *end < now + EXPIRY_NOTICE)
+    }
+
+    fn end(&self) -> Option<SystemTime> {
+        SystemTime::UNIX_EPOCH.checked_add(self.end?)
     }
 
     fn is_for(&self, name: &str) -> bool {
@@ -301,12 +304,12 @@ impl Certificates {
         Ok(Arc::new(config))
     }
 
-    /// The end of each certificate, in seconds since the Unix epoch, with the file of the certificate.
+    /// The end of each certificate, with the file of the certificate.
     #[must_use]
-    pub(crate) fn ends(&self) -> Vec<(String, u64)> {
+    pub(crate) fn ends(&self) -> Vec<(String, SystemTime)> {
         let in_use = self.in_use.load();
         let ends = self.pairs.iter().zip(in_use.iter());
-        ends.filter_map(|(pair, certificate)| Some((pair.to_string(), certificate.end?.as_secs()))).collect()
+        ends.filter_map(|(pair, certificate)| Some((pair.to_string(), certificate.end()?))).collect()
     }
 
     /// Follows the files on a thread of its own, as long as the program runs. A change takes effect within two seconds, and
