@@ -81,7 +81,7 @@ impl BalancerState {
         let wanted =
             RedirectRequest { target: &target, is_head: false, range: None, avoid: Avoid::default(), client };
         let timestamp = self.answers.clock.timestamp(now);
-        let size = self.sizes.as_ref().and_then(|sizes| sizes.known(target.path(), timestamp));
+        let size = self.sizes.as_ref().and_then(|sizes| sizes.known(target.path()));
         let choice = self.answers.choose(&table, &wanted, size, timestamp, &mut random);
         let failed = choice.as_ref().and_then(Choice::failed);
         let address = |index: &u32| {

@@ -79,9 +79,9 @@ impl Sizes {
         size
     }
 
-    /// The same without a lookup of an unknown size.
-    pub(crate) fn known(&self, path: &[u8], now: Timestamp) -> Option<f32> {
-        self.table.look_up(path, policy::digest(path), now).size
+    /// The same without an effect on later look-ups.
+    pub(crate) fn known(&self, path: &[u8]) -> Option<f32> {
+        self.table.expected(path, policy::digest(path))
     }
 
     #[cold]

@@ -124,6 +124,14 @@ impl SizeTable {
         }
     }
 
+    /// The expected size of `path`, without a record of a request.
+    pub(crate) fn expected(&self, path: &[u8], hash: u64) -> Option<f32> {
+        match self.find(hash) {
+            Some((_, entry)) if entry.has_size() => self.sizes.get(usize::from(entry.class())).copied(),
+            _ => self.mean(path),
+        }
+    }
+
     /// Records that the path was offered for a look-up, so that it is not offered again soon. A known size stays in use.
     pub(crate) fn mark_offered(&self, hash: u64, now: Timestamp) {
         let known = self.find(hash).map(|(_, entry)| entry).filter(|entry| entry.has_size());
@@ -212,6 +220,7 @@ mod tests {
     #[test]
     fn a_path_is_wanted_from_its_second_request_until_it_is_offered() {
         let table = SizeTable::default();
+        assert_eq!(table.expected(b"/a", digest(b"/a")), None);
         assert!(!look_up(&table, "/a", 1).is_wanted);
         assert!(look_up(&table, "/a", 2).is_wanted);
         table.mark_offered(digest(b"/a"), seconds(2));
