@@ -46,6 +46,8 @@ use tokio::time::Instant;
 pub(crate) mod admin;
 pub(crate) mod backends;
 mod builder;
+#[cfg(fuzzing)]
+pub mod driver;
 pub(crate) mod expectation;
 pub(crate) mod health;
 pub(crate) mod history;
