@@ -140,7 +140,7 @@ impl ApiDriver {
 }
 
 fn redirects(table: &RoutingTable) -> Vec<u64> {
-    table.entries.iter().map(|entry| entry.member.load.redirects()).collect()
+    table.entries.iter().map(|entry| entry.load.redirects()).collect()
 }
 
 /// Checks that a book is the same after it was written and read.

@@ -12,9 +12,6 @@ use tokio::time::Instant;
 use crate::http::transport::Completion;
 use crate::load_report::{LoadReport, MOST_COUNTED};
 
-/// Minimum time over which the byte rate is measured.
-const RATE_WINDOW: Duration = Duration::from_secs(1);
-
 /// The load of one file server. Counters start at 0 and never decrease unless documented otherwise.
 #[derive(Debug)]
 pub(super) struct Load {
@@ -32,16 +29,7 @@ pub(super) struct Load {
     aborted: AtomicU64,
     promised: AtomicU64,
     sent: AtomicU64,
-    rate: Rate,
     idle: Notify,
-}
-
-/// Bytes per second, over a window of [`RATE_WINDOW`] or slightly more.
-#[derive(Debug, Default)]
-struct Rate {
-    taken_at: AtomicU64,
-    sent_then: AtomicU64,
-    value: AtomicU64,
 }
 
 /// The kind of a request, as far as the load is concerned.
@@ -69,7 +57,6 @@ impl Load {
             aborted: AtomicU64::new(0),
             promised: AtomicU64::new(0),
             sent: AtomicU64::new(0),
-            rate: Rate::default(),
             idle: Notify::new(),
         }
     }
@@ -145,32 +132,12 @@ impl Load {
             completed: Some(self.completed().saturating_sub(self.probed.load(Ordering::Relaxed))),
             busy: Some(Duration::from_micros(busy)),
             sent_bytes: Some(self.sent()),
-            egress: Some(self.rate.take(now, self.sent())),
             boot: Some(self.boot),
         }
     }
 
     fn micros(&self) -> u64 {
         self.started.elapsed().as_micros() as u64
-    }
-}
-
-impl Rate {
-    /// The rate of the last complete window. A window ends with the first call after [`RATE_WINDOW`].
-    fn take(&self, now_micros: u64, sent: u64) -> u64 {
-        let taken_at = self.taken_at.load(Ordering::Relaxed);
-        let passed = now_micros.saturating_sub(taken_at);
-        let is_ours = passed >= RATE_WINDOW.as_micros() as u64
-            && self
-                .taken_at
-                .compare_exchange(taken_at, now_micros, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if is_ours {
-            let bytes = sent.saturating_sub(self.sent_then.swap(sent, Ordering::Relaxed));
-            let rate = u128::from(bytes) * 1_000_000 / u128::from(passed.max(1));
-            self.value.store(u64::try_from(rate).unwrap_or(u64::MAX), Ordering::Relaxed);
-        }
-        self.value.load(Ordering::Relaxed)
     }
 }
 
@@ -256,63 +223,4 @@ impl Drop for InFlight {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn paused<T>(test: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .unwrap()
-            .block_on(test)
-    }
-
-    #[test]
-    fn promised_bytes_are_those_not_sent_yet() {
-        paused(async {
-            let load = Arc::new(Load::new(7));
-            let mut first = load.begin(RequestKind::Client, 1000);
-            let second = load.begin(RequestKind::Client, 50);
-            first.sent(300);
-            let report = load.report();
-            assert_eq!((report.in_flight, report.unsent_bytes), (3, Some(750)));
-            first.complete();
-            drop(second);
-            let report = load.report();
-            assert_eq!((report.in_flight, report.unsent_bytes), (1, Some(0)));
-            assert_eq!((load.completed(), load.aborted(), load.sent()), (1, 1, 1000));
-            assert_eq!(report.boot, Some(7));
-        });
-    }
-
-    #[test]
-    fn busy_time_is_the_time_with_a_client_request_in_flight() {
-        paused(async {
-            let load = Arc::new(Load::new(1));
-            let second = Duration::from_secs(1);
-            let probe = load.begin(RequestKind::Probe, 10);
-            tokio::time::advance(second).await;
-            assert_eq!(load.report().busy, Some(Duration::ZERO));
-            probe.complete();
-            let first = load.begin(RequestKind::Client, 10);
-            tokio::time::advance(second).await;
-            let other = load.begin(RequestKind::Client, 10);
-            first.complete();
-            tokio::time::advance(second).await;
-            assert_eq!(load.report().busy, Some(2 * second));
-            other.complete();
-            tokio::time::advance(second).await;
-            assert_eq!(load.report().busy, Some(2 * second));
-        });
-    }
-
-    #[test]
-    fn the_rate_is_that_of_the_last_complete_window() {
-        let rate = Rate::default();
-        assert_eq!(rate.take(500_000, 10_000), 0);
-        assert_eq!(rate.take(2_000_000, 10_000), 5_000);
-        assert_eq!(rate.take(2_500_000, 90_000), 5_000);
-        assert_eq!(rate.take(3_000_000, 90_000), 80_000);
-    }
-}
+mod tests;
