@@ -14,6 +14,7 @@ use crate::balancer::health::RememberedHealth;
 use crate::balancer::history::History;
 use crate::balancer::ranking::estimate::RememberedEstimate;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
+use crate::load_report::MOST_COUNTED;
 
 /// The state of all backends at one time.
 #[derive(Debug, Serialize, Deserialize)]
@@ -72,15 +73,21 @@ impl RememberedState {
     pub(crate) fn restore(&mut self, entry: &mut BackendEntry, now: Instant, wall: SystemTime) {
         let id: &BackendId = entry.backend.id();
         let Some(remembered) = self.backends.remove(id.as_str()) else { return };
-        let age = wall.duration_since(SystemTime::UNIX_EPOCH + self.saved_at).unwrap_or_default();
+        let saved_at = SystemTime::UNIX_EPOCH.checked_add(self.saved_at);
+        let age = saved_at.and_then(|saved_at| wall.duration_since(saved_at).ok()).unwrap_or_default();
         // Ages in the snapshot refer to this instant.
         let saved_at = now.checked_sub(age).unwrap_or(now);
-        entry.restore_redirects(remembered.redirects);
+        // Another program may have written any number.
+        let redirects = remembered.redirects.min(MOST_COUNTED);
+        entry.restore_redirects(redirects);
         entry.health = remembered.health.restore(saved_at);
-        entry.estimate = remembered.estimate.restore(saved_at, remembered.redirects);
+        entry.estimate = remembered.estimate.restore(saved_at, redirects);
         let mut history = remembered.history;
         // The time between the snapshot and now was not observed.
         history.count(entry.health.state(), wall);
         entry.history = Arc::new(history);
     }
 }
+
+#[cfg(test)]
+mod tests;
