@@ -5,7 +5,8 @@ use fingerpost::internals::driver::{ApiDriver, read_orders};
 use libfuzzer_sys::fuzz_target;
 
 thread_local! {
-    static API: ApiDriver = ApiDriver::start();
+    // Never dropped, because the fuzzer may exit at any time.
+    static API: &'static ApiDriver = Box::leak(Box::new(ApiDriver::start()));
 }
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,6 +1,7 @@
 //! Runs the admin API and the readers of state files in memory, for the fuzzer.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::SystemTime;
 
 use actix_http::Request;
@@ -24,14 +25,27 @@ use super::ranking::table::RoutingTable;
 use super::snapshot::Snapshot;
 use crate::load_report::LoadReport;
 
-/// The servers of the driven balancer. Nothing listens there.
+/// The servers of the driven balancer. The one with https never answers.
 const SERVERS: [&str; 5] = [
-    "127.0.0.1:1 zone=a",
-    "127.0.0.1:2 zone=a weight=3",
-    "https://127.0.0.1:3/x tier=1",
-    "[::1]:4",
-    "http://127.0.0.1:1/x",
+    "127.0.0.1:4077 zone=a",
+    "127.0.0.2:4077 zone=a weight=3",
+    "https://127.0.0.3:4077/x tier=1",
+    "[::1]:4077",
+    "http://127.0.0.1:4077/x",
 ];
+
+/// Answers the probes of the servers. A fuzzer in another process may do it already.
+fn answer_probes() {
+    for address in ["127.0.0.1:4077", "127.0.0.2:4077", "[::1]:4077"] {
+        let Ok(listener) = TcpListener::bind(address) else { continue };
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 1000]);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx");
+            }
+        });
+    }
+}
 
 type Answers = dyn Fn(Request) -> LocalBoxFuture<'static, ApiAnswer>;
 
@@ -59,6 +73,7 @@ impl ApiDriver {
     #[must_use]
     #[allow(clippy::expect_used, reason = "only the fuzzer calls it")]
     pub fn start() -> Self {
+        answer_probes();
         let system = actix_rt::System::new();
         let (balancer, answers) = system.block_on(async {
             let builder = Balancer::builder().probe_interval(std::time::Duration::from_secs(3600));
