@@ -59,12 +59,16 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("fingerpost needs Linux");
+
 pub mod balancer;
 mod cli;
 mod client;
 mod commands;
 mod configuration;
 pub mod file_server;
+mod handover;
 pub mod http;
 #[doc(hidden)]
 pub mod internals;

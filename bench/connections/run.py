@@ -137,8 +137,8 @@ def main():
     arguments.add_argument("--count", type=int, default=5000, help="connections of each kind")
     arguments.add_argument("--seconds", type=int, default=20)
     arguments = arguments.parse_args()
-    most = 4 * arguments.count + 5000
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, max(most, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     processes = []
     with tempfile.TemporaryDirectory() as folder:
         try:

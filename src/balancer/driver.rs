@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use actix_http::Request;
@@ -10,6 +11,7 @@ use actix_web::App;
 use actix_web::http::{Method, Uri};
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use actix_web::web::Data;
+use arc_swap::ArcSwap;
 use futures_util::future::LocalBoxFuture;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -81,7 +83,12 @@ impl ApiDriver {
             let balancer = builder.start().expect("the servers are valid");
             let access =
                 Access::open(None, SocketAddr::from((Ipv4Addr::LOCALHOST, 1))).expect("it is loopback");
-            let admin = Data::new(Admin::new(&balancer.0, access, FaultInjection::Forbidden));
+            let admin = Data::new(Admin::new(
+                &balancer.0,
+                Arc::new(ArcSwap::from_pointee(access)),
+                None,
+                FaultInjection::Forbidden,
+            ));
             let app = init_service(App::new().app_data(admin).configure(api::configure)).await;
             let app = std::rc::Rc::new(app);
             let answers: Box<Answers> = Box::new(move |request| {
@@ -133,20 +140,27 @@ impl ApiDriver {
         entries.iter_mut().for_each(|entry| memory.restore(entry, now, wall));
         let mut random = SmallRng::seed_from_u64(1);
         for policy in [PolicyName::Adaptive, PolicyName::Hash] {
-            let clock = &shared.answers.clock;
+            let clock = &shared.clock;
             let took = std::time::Duration::from_millis(5);
             let report = Some(LoadReport { in_flight: 3, busy: Some(took), ..LoadReport::default() });
             let outcome = ProbeOutcome::Success { connect: took, first_byte: took, total: took, report };
             for entry in &mut entries {
-                let _ = entry.observe(&outcome, &shared.health_check, clock, now);
+                let _ = entry.observe(&outcome, &shared.answers.load().health_check, clock, now);
             }
-            let table =
-                RoutingTable::build(1, &mut entries, policy, &shared.health_check, clock, now, &mut random);
+            let table = RoutingTable::build(
+                1,
+                &mut entries,
+                policy,
+                &shared.answers.load().health_check,
+                clock,
+                now,
+                &mut random,
+            );
             let stored =
                 serde_json::to_vec(&Snapshot::of(&table, now, wall)).expect("it is text and numbers");
             let again: Result<Snapshot, _> = serde_json::from_slice(&stored);
             assert!(again.is_ok(), "{again:?}");
-            let status = super::StatusReport::of(&table, &shared.orders, clock);
+            let status = super::StatusReport::of(&table, &shared.orders, clock, None);
             assert!(serde_json::to_vec(&status).is_ok());
             let events = super::admin::events::EventReport::of(&table, None, Some(usize::MAX), wall);
             let _ = (status.text(Some(80)), events.text());

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use actix_http::HttpService;
 use actix_service::map_config;
-use actix_web::dev::{AppConfig, Server};
+use actix_web::dev::{AppConfig, Server, ServerHandle};
 use actix_web::http::header;
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, HttpResponse, HttpServer, Route, guard};
@@ -18,18 +18,21 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use memchr::memmem;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 use super::certificates::Certificates;
 use super::https::Https;
 use super::pages::{Dress, dress};
+use super::stop::Phase;
 use super::transport::Connections;
-use crate::telemetry::{exposition, panics};
+use crate::settings::reload::ReloadRecord;
+use crate::telemetry::{exposition, metric, panics};
 
 /// Returns the text of all metrics.
 type Metrics = dyn Fn() -> String + Send + Sync;
@@ -85,6 +88,13 @@ pub(crate) fn serve(
     Ok(server.run())
 }
 
+/// Closes an admin listener once another process accepts its connections.
+pub(crate) async fn close_after_hand_over(server: ServerHandle, mut phases: watch::Receiver<Phase>) {
+    if phases.wait_for(|phase| *phase == Phase::HandedOver).await.is_ok() {
+        server.stop(true).await;
+    }
+}
+
 /// The route of a page that a browser may request with GET or HEAD.
 #[must_use]
 pub(crate) fn page_route() -> Route {
@@ -128,76 +138,70 @@ async fn show_metrics(metrics: Data<Metrics>) -> HttpResponse {
 }
 
 /// Registers the metrics that both programs have: those of their connections, and the panics of the process.
-pub(crate) fn register(registry: &mut Registry, connections: Arc<Connections>, https: Option<&Https>) {
+pub(crate) fn register(
+    registry: &mut Registry,
+    connections: Arc<Connections>,
+    https: Option<&Https>,
+    reloads: Arc<ReloadRecord>,
+) {
     let certificates = https.map(Https::certificates);
-    registry.register_collector(Box::new(Common { connections, certificates }));
+    registry.register_collector(Box::new(Common { connections, certificates, reloads }));
 }
 
 #[derive(Debug)]
 struct Common {
     connections: Arc<Connections>,
     certificates: Option<Arc<Certificates>>,
+    reloads: Arc<ReloadRecord>,
 }
 
 impl Collector for Common {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let connections = &self.connections;
-        for (name, help, value) in [
-            ("connections_accepted", "Connections accepted", connections.accepted.load(Relaxed)),
+        for (name, help, count) in [
+            ("connections_accepted", "Connections accepted", &connections.accepted),
             (
                 "connections_refused",
                 "Connections beyond a limit; they got the 503 page",
-                connections.refused.load(Relaxed),
+                &connections.refused,
             ),
-            (
-                "connection_bytes",
-                "Bytes written to connections that have ended",
-                connections.sent.load(Relaxed),
-            ),
+            ("connection_bytes", "Bytes written to connections that have ended", &connections.sent),
             (
                 "connections_not_accepted",
                 "Attempts to accept a connection that failed for lack of descriptors or memory",
-                connections.not_accepted.load(Relaxed),
+                &connections.not_accepted,
             ),
             (
                 "workers_replaced",
                 "HTTP workers that ended unexpectedly and were replaced",
-                connections.workers_replaced.load(Relaxed),
+                &connections.workers_replaced,
             ),
-            (
-                "late_heads",
-                "Request heads that were incomplete at their deadline",
-                connections.late_heads.load(Relaxed),
-            ),
-            (
-                "bad_heads",
-                "Requests refused before they reached a handler",
-                connections.bad_heads.load(Relaxed),
-            ),
+            ("late_heads", "Request heads that were incomplete at their deadline", &connections.late_heads),
+            ("bad_heads", "Requests refused before they reached a handler", &connections.bad_heads),
             (
                 "stalled_readers",
                 "Connections closed because the client read too slowly",
-                connections.stalled.load(Relaxed),
-            ),
-            (
-                "panics",
-                "Panics of this process, each a bug in fingerpost; the log has the details",
-                panics::count(),
+                &connections.stalled,
             ),
         ] {
-            let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+            metric::counter(&mut encoder, name, help, count.load(Relaxed))?;
         }
+        let help = "Panics of this process, each a bug in fingerpost; the log has the details";
+        metric::counter(&mut encoder, "panics", help, panics::count())?;
         if let Some(certificates) = &self.certificates {
             encode_https(certificates, connections, &mut encoder)?;
         }
-        let gauge = ConstGauge::new(connections.live() as u64);
-        gauge.encode(encoder.encode_descriptor(
-            "connections",
-            "Open connections",
-            None,
-            gauge.metric_type(),
-        )?)
+        let results = [("applied", &self.reloads.applied), ("rejected", &self.reloads.rejected)];
+        let results = results.into_iter();
+        let results =
+            results.map(|(result, count)| ([("result", result)], ConstCounter::new(count.load(Relaxed))));
+        let help = "Times that the configuration was read again, by result";
+        metric::family(&mut encoder, "configuration_reloads", help, results)?;
+        let is_rejected = self.reloads.last().is_some_and(|last| !last.applied);
+        let help =
+            "1 if the last reading of the configuration was rejected, so that an older one is in force";
+        metric::gauge(&mut encoder, "configuration_rejected", help, u64::from(is_rejected))?;
+        metric::gauge(&mut encoder, "connections", "Open connections", connections.live() as u64)
     }
 }
 
@@ -206,7 +210,7 @@ fn encode_https(
     certificates: &Certificates,
     connections: &Connections,
     encoder: &mut DescriptorEncoder<'_>,
-) -> Result<(), fmt::Error> {
+) -> fmt::Result {
     for (name, help, value) in [
         ("tls_handshakes", "TLS handshakes completed", &connections.handshakes),
         ("tls_handshakes_resumed", "Those that resumed a session", &connections.handshakes_resumed),
@@ -218,15 +222,11 @@ fn encode_https(
             &certificates.refused,
         ),
     ] {
-        let counter = ConstCounter::new(value.load(Relaxed));
-        counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        metric::counter(encoder, name, help, value.load(Relaxed))?;
     }
-    let kind = ConstGauge::new(0_u64).metric_type();
+    let ends = certificates.ends().into_iter();
+    let seconds = |end: SystemTime| end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let ends = ends.map(|(file, end)| ([("certificate", file)], ConstGauge::new(seconds(end))));
     let help = "The end of the validity of each certificate, in seconds since 1970";
-    let mut family = encoder.encode_descriptor("certificate_end_timestamp_seconds", help, None, kind)?;
-    for (file, end) in certificates.ends() {
-        let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        ConstGauge::new(end.as_secs()).encode(family.encode_family(&[("certificate", file)])?)?;
-    }
-    Ok(())
+    metric::family(encoder, "certificate_end_timestamp_seconds", help, ends)
 }

@@ -31,10 +31,10 @@ mod client_patience;
 mod client_resume;
 mod client_small;
 mod client_tls;
-#[cfg(target_os = "linux")]
 mod client_wait;
 mod documents;
 mod failover;
+mod handover;
 mod help;
 mod live_list;
 mod malformed;
@@ -44,15 +44,14 @@ mod orders;
 mod page;
 mod probing;
 mod redirect;
+mod reload;
 mod seed;
 mod server;
-#[cfg(target_os = "linux")]
 mod shortage;
 mod sockets;
 mod state;
 mod support;
 mod support_works;
-#[cfg(target_os = "linux")]
 mod terminal;
 mod tls;
 mod up;

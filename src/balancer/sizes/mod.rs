@@ -16,7 +16,7 @@ use url::Url;
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::State;
 use crate::balancer::metrics::SizeMetrics;
-use crate::balancer::policy::{self, MonotonicClock, Timestamp};
+use crate::balancer::policy::{MonotonicClock, Timestamp};
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::RoutingTable;
@@ -25,7 +25,7 @@ use crate::http::client::{HttpClient, Method, Request, Resolver, TransportSettin
 mod table;
 
 use table::SizeLookup;
-pub(crate) use table::SizeTable;
+pub use table::SizeTable;
 
 /// The number of paths that may wait for a look-up.
 const QUEUE: usize = 1024;
@@ -80,8 +80,8 @@ impl Sizes {
     }
 
     /// The same without an effect on later look-ups.
-    pub(crate) fn known(&self, path: &[u8]) -> Option<f32> {
-        self.table.expected(path, policy::digest(path))
+    pub(crate) fn known(&self, path: &[u8], hash: u64) -> Option<f32> {
+        self.table.expected(path, hash)
     }
 
     #[cold]

@@ -75,7 +75,7 @@ impl Connection {
         let mut read = ReadBuf::new(&mut space);
         // Unread input at the close would reset the connection.
         let _ = self.stream.poll_read(cx, &mut read);
-        let (head, page) = encode(StatusCode::SERVICE_UNAVAILABLE, &self.worker.pages);
+        let (head, page) = encode(StatusCode::SERVICE_UNAVAILABLE, &self.worker.changeable().pages);
         let page = if is_head_request(read.filled()) { Bytes::new() } else { page };
         // The client may have closed already.
         let _ = self.stream.poll_write(cx, &head, &page);
@@ -97,7 +97,7 @@ impl Connection {
             _ => connections.bad_heads.fetch_add(1, Ordering::Relaxed),
         };
         let Refused { is_head, client, log } = refused;
-        let (mut head, mut page) = encode(status, &self.worker.pages);
+        let (mut head, mut page) = encode(status, &self.worker.changeable().pages);
         if is_head {
             page.clear();
         }
@@ -170,7 +170,7 @@ impl Patience {
             None | Some(0) => return true,
             Some(left) => left,
         };
-        let limits = &connection.worker.limits;
+        let limits = connection.worker.changeable().limits;
         let taken = connection.tally.sent.saturating_sub(left);
         let Some(mark) = self.mark else {
             self.mark = Some(taken);
