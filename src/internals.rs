@@ -63,4 +63,8 @@ pub mod table {
 }
 
 #[cfg(fuzzing)]
-pub use crate::http::transport::driver;
+pub mod driver {
+    //! Parts of the program in memory, for the fuzzer.
+    pub use crate::balancer::driver::{ApiAnswer, ApiDriver, read_orders};
+    pub use crate::http::transport::driver::{Script, drive};
+}

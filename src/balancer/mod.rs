@@ -47,6 +47,8 @@ use tokio::time::Instant;
 pub(crate) mod admin;
 pub(crate) mod backends;
 mod builder;
+#[cfg(fuzzing)]
+pub mod driver;
 mod estate;
 pub(crate) mod expectation;
 pub(crate) mod health;
@@ -67,6 +69,7 @@ mod wall_clock;
 pub(crate) mod webhook;
 
 use crate::http::access_log::AccessLog;
+use crate::http::certificates::Certificates;
 use crate::http::client::Resolver;
 use crate::http::pages::Pages;
 use crate::supervision::{ActorKind, RestartPolicy, Supervisor};
@@ -153,6 +156,8 @@ pub(crate) struct BalancerFiles {
     pub(crate) state: Option<Arc<StateFolder>>,
     /// Gets a line for each answer.
     pub(crate) access_log: Option<AccessLog>,
+    /// Their ends are notified.
+    pub(crate) certificates: Option<Arc<Certificates>>,
     /// Precedes the files in the folder.
     pub(crate) inheritance: Option<Inheritance>,
 }
@@ -168,7 +173,7 @@ impl Balancer {
     pub(crate) fn start(
         settings: &BalancerSettings,
         source: BackendSource,
-        BalancerFiles { state, access_log, inheritance }: BalancerFiles,
+        BalancerFiles { state, access_log, inheritance, certificates }: BalancerFiles,
     ) -> Self {
         let backends = source.backends();
         let wall = SystemTime::now();
@@ -232,7 +237,7 @@ impl Balancer {
         }
         if let Some((webhook, publisher)) = webhook {
             arbiter.spawn_fn(move || {
-                actix_rt::spawn(webhook::notify(webhook, publisher));
+                actix_rt::spawn(webhook::notify(webhook, publisher, certificates));
             });
         }
         let (sender, settings_changes) = mpsc::channel(1);

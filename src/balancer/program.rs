@@ -204,7 +204,8 @@ impl Program {
         let inheritance = heritage.and_then(|heritage| Inheritance::read(&heritage));
         let open = if predecessor.is_some() { StateFolder::open_after_release } else { StateFolder::open };
         let state = settings.state.as_deref().map(open).transpose()?.map(Arc::new);
-        let files = BalancerFiles { state, access_log, inheritance };
+        let certificates = https.as_ref().map(Https::certificates);
+        let files = BalancerFiles { state, access_log, certificates, inheritance };
         let grace = watch::Sender::new(settings.shutdown_timeout);
         Ok(Self {
             settings,

@@ -41,7 +41,7 @@ const SESSIONS: usize = 4096;
 const REREAD_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A certificate is reported this long before its end.
-const EXPIRY_NOTICE: Duration = Duration::from_hours(14 * 24);
+pub(crate) const EXPIRY_NOTICE: Duration = Duration::from_hours(14 * 24);
 
 /// The files of a certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -197,8 +197,11 @@ impl fmt::Debug for Certificate {
 impl Certificate {
     /// The end of its validity, if that is near or has passed.
     fn expiry_notice(&self, now: SystemTime) -> Option<SystemTime> {
-        let end = SystemTime::UNIX_EPOCH.checked_add(self.end?)?;
-        (end < now + EXPIRY_NOTICE).then_some(end)
+        self.end().filter(|end| *end < now + EXPIRY_NOTICE)
+    }
+
+    fn end(&self) -> Option<SystemTime> {
+        SystemTime::UNIX_EPOCH.checked_add(self.end?)
     }
 
     fn is_for(&self, name: &str) -> bool {
@@ -264,11 +267,11 @@ impl Certificates {
         Ok(Arc::new(config))
     }
 
-    /// The end of each certificate, in seconds since the Unix epoch, with the file of the certificate.
+    /// The end of each certificate, with the file of the certificate.
     #[must_use]
-    pub(crate) fn ends(&self) -> Vec<(String, u64)> {
+    pub(crate) fn ends(&self) -> Vec<(String, SystemTime)> {
         let in_use = self.in_use.load();
-        let end = |own: &Arc<Certificate>| Some((own.pair.to_string(), own.end?.as_secs()));
+        let end = |own: &Arc<Certificate>| Some((own.pair.to_string(), own.end()?));
         in_use.iter().filter_map(end).collect()
     }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::balancer::health::ProbeOutcome;
 use crate::balancer::policy::{BackendLoad, MonotonicClock, ReportedLoad, Throughput};
-use crate::load_report::LoadReport;
+use crate::load_report::{LoadReport, MOST_COUNTED};
 
 /// The decay time of response times: after this time, a measurement has 1/e of its weight.
 const RESPONSE_TIME_MEMORY: Duration = Duration::from_secs(10);
@@ -34,6 +34,9 @@ const MOST_UNNOTICED: u64 = 20;
 
 /// An address at which the same server has answered for this time is not shared.
 const SHARED_ADDRESS_MEMORY: Duration = Duration::from_mins(1);
+
+/// The longest remembered response time. Probes end far earlier.
+const LONGEST_RESPONSE: Duration = Duration::from_hours(1);
 
 /// All measurements of one backend.
 #[derive(Debug, Clone, Copy, Default)]
@@ -65,16 +68,19 @@ impl RememberedEstimate {
     /// The estimate before the first probe of this run. Ages refer to `stored_at`; `redirects` is the restored number.
     #[must_use]
     pub(crate) fn restore(self, stored_at: Instant, redirects: u64) -> Estimate {
+        let count = |count: f64| count.clamp(0.0, MOST_COUNTED as f64);
         Estimate {
-            response_time: self.response_time.map(|time| ResponseTime::new(time, stored_at)),
+            response_time: self
+                .response_time
+                .map(|time| ResponseTime::new(time.min(LONGEST_RESPONSE), stored_at)),
             capacity: self.capacity.map(|capacity| Capacity {
                 last: capacity.last,
                 at: stored_at.checked_sub(capacity.age).unwrap_or(stored_at),
-                busy_seconds: capacity.busy_seconds,
-                requests: capacity.requests,
-                bytes: capacity.bytes,
+                busy_seconds: count(capacity.busy_seconds),
+                requests: count(capacity.requests),
+                bytes: count(capacity.bytes),
                 booked_then: 0,
-                booked: capacity.booked,
+                booked: count(capacity.booked),
             }),
             staleness: StaleReportDetector { moved: redirects, latest: redirects, unnoticed: 0 },
             sharing: SharedAddressDetector::default(),

@@ -110,7 +110,7 @@ impl BalancerState {
             client,
         };
         let timestamp = self.clock.timestamp(now);
-        let size = self.sizes.as_ref().and_then(|sizes| sizes.known(target.path(), timestamp));
+        let size = self.sizes.as_ref().and_then(|sizes| sizes.known(target.path(), wanted.path_hash));
         let expected = size.map_or(DEFAULT_SIZE, ExpectedSize::bytes);
         // Before the choice, which books the download.
         let work: Vec<_> =

@@ -18,7 +18,7 @@ use url::Url;
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::State;
 use crate::balancer::metrics::SizeMetrics;
-use crate::balancer::policy::{self, MonotonicClock, Timestamp};
+use crate::balancer::policy::{MonotonicClock, Timestamp};
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::RoutingTable;
@@ -87,9 +87,9 @@ impl Sizes {
         size.map(ExpectedSize::bytes)
     }
 
-    /// The same without a lookup of an unknown size.
-    pub(crate) fn known(&self, path: &[u8], now: Timestamp) -> Option<ExpectedSize> {
-        self.table.look_up(path, policy::digest(path), None, now).size
+    /// The same without an effect on later look-ups.
+    pub(crate) fn known(&self, path: &[u8], hash: u64) -> Option<ExpectedSize> {
+        self.table.expected(path, hash)
     }
 
     #[cold]

@@ -175,6 +175,16 @@ impl SizeTable {
         }
     }
 
+    /// The expected size of `path`, without a record of a request.
+    pub(crate) fn expected(&self, path: &[u8], hash: u64) -> Option<ExpectedSize> {
+        match self.find(hash) {
+            Some((_, entry)) if entry.has_size() => {
+                self.sizes.get(usize::from(entry.class())).copied().map(ExpectedSize::Known)
+            }
+            _ => self.mean(path).map(ExpectedSize::Mean),
+        }
+    }
+
     /// Records that the path was offered for a look-up, so that it is not offered again soon. A known size stays in use.
     pub(crate) fn mark_offered(&self, hash: u64, now: Timestamp) {
         let known = self.find(hash).map(|(_, entry)| entry).filter(|entry| entry.has_size());

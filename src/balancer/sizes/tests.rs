@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::balancer::backends::list;
 use crate::balancer::health::{FailureKind, HealthCheckConfig, ProbeFailure, ProbeOutcome};
-use crate::balancer::policy::{LoadSlab, PolicyName};
+use crate::balancer::policy::{LoadSlab, PolicyName, digest};
 use crate::balancer::ranking::table::BackendEntry;
 use crate::supervision::{ActorKind, RestartPolicy, SupervisionMetrics, Supervisor};
 
@@ -95,12 +95,11 @@ impl LookUps {
     /// A client requests the path.
     fn request(&self, path: &str) -> Option<f32> {
         let now = self.clock.timestamp(Instant::now());
-        self.sizes.expect(path.as_bytes(), policy::digest(path.as_bytes()), None, now)
+        self.sizes.expect(path.as_bytes(), digest(path.as_bytes()), None, now)
     }
 
     fn is_known(&self, path: &str) -> bool {
-        let now = self.clock.timestamp(Instant::now());
-        matches!(self.sizes.known(path.as_bytes(), now), Some(ExpectedSize::Known(_)))
+        matches!(self.sizes.known(path.as_bytes(), digest(path.as_bytes())), Some(ExpectedSize::Known(_)))
     }
 
     /// All requests for sizes so far.

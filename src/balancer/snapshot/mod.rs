@@ -15,6 +15,7 @@ use crate::balancer::history::History;
 use crate::balancer::policy::{MonotonicClock, RememberedLoad};
 use crate::balancer::ranking::estimate::RememberedEstimate;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
+use crate::load_report::MOST_COUNTED;
 
 /// The state of all backends at one time.
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,15 +81,23 @@ impl RememberedState {
     ) {
         let id: &BackendId = entry.backend.id();
         let Some(remembered) = self.backends.remove(id.as_str()) else { return };
-        let age = wall.duration_since(SystemTime::UNIX_EPOCH + self.saved_at).unwrap_or_default();
+        let saved_at = SystemTime::UNIX_EPOCH.checked_add(self.saved_at);
+        let age = saved_at.and_then(|saved_at| wall.duration_since(saved_at).ok()).unwrap_or_default();
         // Ages in the snapshot refer to this instant.
         let saved_at = now.checked_sub(age).unwrap_or(now);
-        entry.restore_load(&remembered.load, age, clock.timestamp(now));
+        // Another program may have written any number.
+        let redirects = remembered.load.redirects.min(MOST_COUNTED);
+        let mut load = remembered.load;
+        load.redirects = redirects;
+        entry.restore_load(&load, age, clock.timestamp(now));
         entry.health = remembered.health.restore(saved_at);
-        entry.estimate = remembered.estimate.restore(saved_at, remembered.load.redirects);
+        entry.estimate = remembered.estimate.restore(saved_at, redirects);
         let mut history = remembered.history;
         // The time between the snapshot and now was not observed.
         history.count(entry.health.state(), wall);
         entry.history = Arc::new(history);
     }
 }
+
+#[cfg(test)]
+mod tests;

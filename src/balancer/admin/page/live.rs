@@ -34,6 +34,9 @@ use crate::telemetry::metric::registered;
 /// The time between two ticks.
 const TICK: Duration = Duration::from_secs(1);
 
+/// The time between two looks for events. They are sent at once, because a killed server should be visible soon.
+const EVENTS_TICK: Duration = Duration::from_millis(200);
+
 /// The largest number of rows: a browser is slow with more. The JSON of the API has every backend.
 const MOST_ROWS: usize = 1000;
 
@@ -182,8 +185,15 @@ impl LivePageTask {
     ) {
         let mut interval = tokio::time::interval_at(self.latest_tick + TICK, TICK);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut events = tokio::time::interval(EVENTS_TICK);
+        events.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = events.tick() => {
+                    if self.read_events() {
+                        self.update_listeners();
+                    }
+                }
                 _ = phases.wait_for(|phase| *phase != Phase::Running) => return,
                 _ = interval.tick() => {
                     while let Ok(path) = paths.try_recv() {
@@ -235,22 +245,30 @@ impl LivePageTask {
             }
             self.backends.insert(id.clone(), figures);
         }
-        let histories = || table.entries.iter().map(|entry| &entry.history);
         self.announcement.clear();
-        // All tables share a history until it changes.
-        if !histories().map(Arc::as_ptr).eq(self.histories.iter().map(Arc::as_ptr)) {
-            self.histories = histories().map(Arc::clone).collect();
-            let events = events::latest(&table, None, EVENTS);
-            let new = |event: &&BackendEvent| !self.events.contains(event);
-            if self.ticks > 0 {
-                self.announcement = super::announcement(&events.iter().filter(new).collect::<Vec<_>>());
-            }
-            self.events = events;
-        }
+        self.read_events();
         if self.ticks.is_multiple_of(60) {
             self.paths.decay();
         }
         self.ticks += 1;
+    }
+
+    /// Reads the events, and whether there are new ones.
+    fn read_events(&mut self) -> bool {
+        let table = self.publisher.latest();
+        let histories = || table.entries.iter().map(|entry| &entry.history);
+        // All tables share a history until it changes.
+        if histories().map(Arc::as_ptr).eq(self.histories.iter().map(Arc::as_ptr)) {
+            return false;
+        }
+        self.histories = histories().map(Arc::clone).collect();
+        let events = events::latest(&table, None, EVENTS);
+        let new = |event: &&BackendEvent| !self.events.contains(event);
+        if self.ticks > 0 {
+            self.announcement = super::announcement(&events.iter().filter(new).collect::<Vec<_>>());
+        }
+        self.events = events;
+        true
     }
 
     fn view(&self) -> PageView {

@@ -20,6 +20,7 @@ fn bytes(found: SizeLookup) -> f32 {
 #[test]
 fn a_path_is_wanted_from_its_second_request_until_it_is_offered() {
     let table = SizeTable::default();
+    assert_eq!(table.expected(b"/a", digest(b"/a")), None);
     assert!(!look_up(&table, "/a", 1).is_wanted);
     assert!(look_up(&table, "/a", 2).is_wanted);
     table.mark_offered(digest(b"/a"), seconds(2));
