@@ -64,7 +64,6 @@ mod cli;
 mod client;
 mod commands;
 mod configuration;
-#[expect(dead_code, reason = "the sources of backends and the registration follow")]
 mod engine;
 pub mod file_server;
 pub mod http;
@@ -72,6 +71,7 @@ pub mod http;
 pub mod internals;
 mod load_report;
 mod open_files;
+mod registration;
 mod secret_file;
 mod settings;
 mod supervision;

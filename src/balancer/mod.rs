@@ -60,6 +60,7 @@ pub(crate) mod redirect;
 pub(crate) mod settings;
 mod sizes;
 mod snapshot;
+pub(crate) mod sources;
 pub(crate) mod state_folder;
 mod wall_clock;
 pub(crate) mod webhook;
@@ -70,7 +71,6 @@ use crate::http::pages::Pages;
 use crate::supervision::{ActorKind, RestartPolicy, Supervisor};
 use admin::collector::TableCollector;
 use backends::Backend;
-use backends::watch::Follower;
 use metrics::BalancerMetrics;
 use orders::store::{Orders, OrdersChanged};
 use policy::LoadSlab;
@@ -85,6 +85,7 @@ use redirect::service::AnswerPlan;
 use settings::BalancerSettings;
 use sizes::{SizeActor, Sizes};
 use snapshot::saving;
+use sources::SourceSet;
 use state_folder::StateFolder;
 
 /// The interval of the search for orders whose time is over.
@@ -92,7 +93,7 @@ const OVERDUE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub use crate::settings::SettingsError;
 pub use crate::supervision::SupervisionFailure;
-pub use admin::status::{BackendStatus, StatusReport};
+pub use admin::status::{BackendStatus, SourceStatus, StatusReport};
 pub use backends::list::ListProblem;
 pub use backends::watch::ListError;
 pub use builder::Builder;
@@ -114,31 +115,6 @@ pub enum StartError {
     Backends(ListProblem),
 }
 
-/// The origin of the list of backends.
-pub(crate) enum BackendSource {
-    /// A list that never changes.
-    Fixed(Arc<[Backend]>),
-    /// A file that is followed.
-    File(Follower),
-}
-
-impl BackendSource {
-    fn backends(&self) -> Arc<[Backend]> {
-        match self {
-            Self::Fixed(backends) => Arc::clone(backends),
-            Self::File(follower) => follower.backends(),
-        }
-    }
-
-    /// Waits until another list is active.
-    async fn changed(&mut self) -> Arc<[Backend]> {
-        match self {
-            Self::Fixed(_) => std::future::pending().await,
-            Self::File(follower) => follower.changed().await,
-        }
-    }
-}
-
 /// The files of a balancer, opened before its start.
 #[derive(Debug, Default)]
 pub(crate) struct BalancerFiles {
@@ -158,10 +134,10 @@ impl Balancer {
     /// Starts the actors. The first probes start at once, spread over time as the probe budget requires.
     pub(crate) fn start(
         settings: &BalancerSettings,
-        source: BackendSource,
+        sources: SourceSet,
         BalancerFiles { state, access_log }: BalancerFiles,
     ) -> Self {
-        let backends = source.backends();
+        let (backends, sources_report) = (sources.backends(), sources.report());
         let wall = SystemTime::now();
         let mut memory = state.as_deref().map(saving::load).unwrap_or_default();
         let (orders, changes) = Orders::open(state.clone(), wall);
@@ -188,7 +164,12 @@ impl Balancer {
         let mut metrics = BalancerMetrics::default();
         let publisher = Arc::new(TablePublisher::new(first, metrics.tables_lost.clone()));
         let log_lines_lost = access_log.as_ref().map(AccessLog::lost).unwrap_or_default();
-        let collector = TableCollector::new(Arc::clone(&publisher), Arc::clone(&orders), log_lines_lost);
+        let collector = TableCollector::new(
+            Arc::clone(&publisher),
+            Arc::clone(&orders),
+            sources_report.clone(),
+            log_lines_lost,
+        );
         collector.register(&mut metrics, settings.metrics_backends);
         let resolver = Resolver::default();
         metrics.observe_lookups(resolver.refused());
@@ -232,7 +213,7 @@ impl Balancer {
             let probe_manager =
                 ProbeManager { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
             actix_rt::spawn(end_overdue_orders(Arc::clone(&own_orders)));
-            let following = follow(source, probe_manager, own_orders, changes);
+            let following = follow(sources, probe_manager, own_orders, changes);
             actix_rt::spawn(own.guard("the list of servers", following));
         });
         Self(Arc::new(BalancerState {
@@ -244,6 +225,7 @@ impl Balancer {
             state,
             access_log,
             sizes,
+            sources: sources_report,
             supervisor,
             metrics: Arc::new(metrics),
             path_samples: PathSamples::default(),
@@ -266,7 +248,8 @@ impl Balancer {
     /// The backends and their state, with the content of `/api/v1/backends` of the program.
     #[must_use]
     pub fn status(&self) -> StatusReport {
-        StatusReport::of(&self.0.publisher.latest(), &self.0.orders, &self.0.answers.clock)
+        let BalancerState { publisher, orders, sources, answers, .. } = &*self.0;
+        StatusReport::of(&publisher.latest(), orders, sources, &answers.clock)
     }
 
     /// The metrics in the text format of Prometheus.
@@ -320,17 +303,18 @@ fn probe_plan(settings: &BalancerSettings, resolver: Resolver, metrics: &Balance
 
 /// Applies every change of the list and of the orders to the probe manager.
 async fn follow(
-    mut source: BackendSource,
+    sources: SourceSet,
     mut probe_manager: ProbeManager,
     orders: Arc<Orders>,
     mut changes: mpsc::Receiver<OrdersChanged>,
 ) {
-    let (mut backends, mut book) = (source.backends(), orders.book());
+    let (mut backends, mut book) = (sources.backends(), orders.book());
+    let mut sources = sources.follow();
     probe_manager.replace(&backends, &book).await;
     loop {
         let mut in_force = None;
         tokio::select! {
-            list = source.changed() => backends = list,
+            list = sources.changed() => backends = list,
             Some(change) = changes.recv() => (book, in_force) = (change.book, Some(change.done)),
         }
         probe_manager.replace(&backends, &book).await;

@@ -11,12 +11,14 @@ use actix_web::web::ServiceConfig;
 
 use super::admin::access::{Access, AccessError};
 use super::admin::{self, Admin};
-use super::backends::watch::{Follower, ListError};
+use super::backends::watch::ListError;
 use super::redirect::acme;
 use super::redirect::mount::RedirectWorker;
 use super::settings::BalancerSettings;
+use super::sources::SourceSet;
 use super::state_folder::{StateError, StateFolder};
-use super::{BackendSource, Balancer, BalancerFiles};
+use super::{Balancer, BalancerFiles};
+use crate::engine::FleetSettings;
 use crate::http::access_log::{self, AccessLog, AccessLogError};
 use crate::http::https::{Https, HttpsError};
 use crate::http::listener::{self, Address, ListenError, Listening};
@@ -67,7 +69,7 @@ pub(crate) struct Program {
     listening: Listening,
     https: Option<Https>,
     admin_listener: TcpListener,
-    follower: Follower,
+    sources: SourceSet,
     access: Access,
     files: BalancerFiles,
 }
@@ -94,8 +96,12 @@ impl BalancerAddresses {
 
 impl Program {
     /// Reads the list and opens both ports. `passed` sockets replace the addresses of the settings.
-    pub(crate) fn build(settings: BalancerSettings, passed: PassedSockets) -> Result<Self, BalancerError> {
-        let follower = Follower::open(settings.servers.clone())?;
+    pub(crate) fn build(
+        settings: BalancerSettings,
+        fleet: FleetSettings,
+        passed: PassedSockets,
+    ) -> Result<Self, BalancerError> {
+        let sources = SourceSet::open(settings.sources.clone(), fleet)?;
         if settings.trust.authorities.is_some() {
             tls::client_config(&settings.trust)?;
         }
@@ -118,7 +124,7 @@ impl Program {
             None => None,
         };
         let files = BalancerFiles { state, access_log };
-        Ok(Self { settings, bound, listening, https, admin_listener, follower, access, files })
+        Ok(Self { settings, bound, listening, https, admin_listener, sources, access, files })
     }
 
     /// Opens the access log again at each SIGUSR1. Must be called even without a log, because the signal ends a process that
@@ -135,12 +141,13 @@ impl Program {
         ready: impl FnOnce(&BalancerAddresses),
         stop: StopHandle,
     ) -> Result<(), BalancerError> {
-        let Self { settings, bound, listening, https, admin_listener, mut follower, access, files } = self;
-        follower.reload_on_hangup();
+        let Self { settings, bound, listening, https, admin_listener, mut sources, access, files } = self;
+        sources.reload_on_hangup();
+        sources.read_once().await;
         https.as_ref().map_or(Ok(()), Https::follow)?;
         let Listening { listeners, file: _file, .. } = listening;
         let log = files.access_log.clone();
-        let balancer = Balancer::start(&settings, BackendSource::File(follower), files);
+        let balancer = Balancer::start(&settings, sources, files);
         let transport = Transport {
             name: "redirects",
             workers: settings.workers,

@@ -13,9 +13,9 @@ pub(super) fn command(arguments: &BalancerArguments) -> Result<(), CommandError>
     // Must be first: `take` changes the environment, and the passed descriptors must not be reused.
     let passed = PassedSockets::take()?;
     let raw = configuration::load(arguments.config.config.as_deref(), arguments.overrides())?;
-    let settings = BalancerSettings::try_from(raw.balancer)?;
+    let (settings, fleet) = (BalancerSettings::try_from(raw.balancer)?, raw.fleet.try_into()?);
     let (grace, need) = (settings.shutdown_timeout, settings.open_files());
-    let program = Program::build(settings, passed)?;
+    let program = Program::build(settings, fleet, passed)?;
     open_files::provide(need)?;
     actix::System::new().block_on(async {
         let stop = StopHandle::default();

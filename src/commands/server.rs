@@ -13,9 +13,9 @@ pub(super) fn command(arguments: &ServerArguments) -> Result<(), CommandError> {
     // The sockets come first, because other code may open descriptors or start threads that read the environment.
     let passed = PassedSockets::take()?;
     let raw = configuration::load(arguments.config.config.as_deref(), arguments.overrides())?;
-    let settings = ServerSettings::try_from(raw.server)?;
+    let (settings, fleet) = (ServerSettings::try_from(raw.server)?, raw.fleet.try_into()?);
     let (grace, need) = (settings.drain_timeout, settings.open_files());
-    let server = FileServer::build(settings, passed)?;
+    let server = FileServer::build(settings, &fleet, passed)?;
     open_files::provide(need)?;
     actix::System::new().block_on(async {
         let stop = StopHandle::default();

@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 
 mod settings;
 
-pub(crate) use settings::{EngineAddress, EngineSettings, FleetSettings, RawFleetSettings};
+pub(crate) use settings::{EngineAddress, EngineSettings, EngineUrlError, FleetSettings, RawFleetSettings};
 
 use crate::http::client::{ResolveError, Resolver, TlsError};
 use crate::http::tls;
@@ -196,6 +196,7 @@ impl Engine {
     }
 
     /// Stores a value for the time `ttl`.
+    #[allow(dead_code, reason = "the records of balancers need it")]
     pub(crate) async fn set(&mut self, key: &str, value: &[u8], ttl: Duration) -> Result<(), EngineError> {
         self.run(redis::cmd("SET").arg(key).arg(value).arg("PX").arg(milliseconds(ttl))).await
     }
@@ -280,6 +281,7 @@ impl Engine {
     }
 }
 
+#[allow(dead_code, reason = "see `Engine::set`")]
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -18,6 +18,7 @@
 // - `listing`: pages for folders without an index.
 // - `digests`: the SHA-256 of every file, computed in the background.
 // - `load`: the load report for balancers, and `drain`: the graceful stop.
+// - `lease`: the registration in an engine.
 // - `metrics`, `admin`: the operator's view.
 
 use std::net::{SocketAddr, TcpListener};
@@ -40,6 +41,7 @@ mod encoding;
 mod file_state;
 mod files;
 mod found_file;
+mod lease;
 mod listing;
 mod load;
 mod media;
@@ -61,7 +63,9 @@ mod validators;
 mod variants;
 mod walk_beneath;
 
+use crate::engine::{Engine, FleetSettings};
 use crate::http::access_log::{self, AccessLog, AccessLogError};
+use crate::http::client::Resolver;
 use crate::http::https::{Https, HttpsError};
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::{Pages, PagesError};
@@ -71,6 +75,7 @@ use crate::systemd::{self, PassedSockets, ServiceState};
 use crate::telemetry::print_line;
 use digests::DigestService;
 use files::{FileServerState, Files};
+use lease::{Lease, RegistrationSettings};
 use load::Load;
 use metrics::{Figures, FileServerCounters};
 use root::Root;
@@ -121,6 +126,7 @@ pub struct FileServer {
     root: Arc<Root>,
     pages: Pages,
     log: Option<AccessLog>,
+    registration: Option<(RegistrationSettings, Engine)>,
 }
 
 /// The addresses of a file server.
@@ -148,7 +154,11 @@ impl ServerAddresses {
 impl FileServer {
     /// Opens the folder, reads the error pages and binds the address. Sockets in `passed` take precedence over the
     /// settings.
-    pub(crate) fn build(settings: ServerSettings, passed: PassedSockets) -> Result<Self, ServerError> {
+    pub(crate) fn build(
+        settings: ServerSettings,
+        fleet: &FleetSettings,
+        passed: PassedSockets,
+    ) -> Result<Self, ServerError> {
         let root = Arc::new(Root::open(&settings.root)?);
         let pages = match &settings.pages {
             Some(folder) => Pages::load(folder)?,
@@ -168,7 +178,11 @@ impl FileServer {
             Some(path) => Some(AccessLog::open(path, settings.access_log_format)?),
             None => None,
         };
-        Ok(Self { settings, bound, listening, https, admin_listener, root, pages, log })
+        let registration = settings.registration.clone().map(|registration| {
+            let engine = Engine::new(fleet.at(registration.engine.clone()), Resolver::default());
+            (registration, engine)
+        });
+        Ok(Self { settings, bound, listening, https, admin_listener, root, pages, log, registration })
     }
 
     /// Returns every error with which [`build`](Self::build) would fail, without serving requests and without
@@ -222,7 +236,7 @@ impl FileServer {
         ready: impl FnOnce(&ServerAddresses),
         stop: StopHandle,
     ) -> Result<(), ServerError> {
-        let Self { settings, bound, listening, https, admin_listener, root, pages, log } = self;
+        let Self { settings, bound, listening, https, admin_listener, root, pages, log, registration } = self;
         let Listening { listeners, file: _file, .. } = listening;
         let load = Arc::new(Load::new(rand::random()));
         let transport_stop = StopHandle::default();
@@ -266,20 +280,32 @@ impl FileServer {
             let app = App::new().default_service(files);
             (map_config(app, |()| AppConfig::default()), Some(replays))
         })?;
+        let port = bound.clients.iter().find_map(Address::port);
+        let mut lease =
+            registration.map(|(settings, engine)| Lease::new(settings, engine, load.boot(), port));
         if let Some(listener) = admin_listener {
             let (load, connections) = (Arc::clone(&load), serving.connections());
             let figures = Figures { workers, load, connections, log_lines_lost, digests: digest_table };
-            let registry = figures.registry(https.as_ref());
+            let mut registry = figures.registry(https.as_ref());
+            if let Some(lease) = &lease {
+                lease.register(&mut registry);
+            }
             let tls = https.as_ref().and_then(Https::admin_config);
             actix::spawn(admin::serve(listener, tls, registry, stop.phases())?);
         }
         ready(&bound);
         let connections = serving.connections();
         let is_arriving = move || connections.lingering() > 0;
+        let stopping = async {
+            if let Some(lease) = &mut lease {
+                lease.hold(stop.phases()).await;
+            }
+            drain::drain(stop.phases(), transport_stop, &load, is_arriving).await;
+        };
         let mut served = std::pin::pin!(serving.run());
         let served = tokio::select! {
             served = &mut served => served,
-            () = drain::drain(stop.phases(), transport_stop, &load, is_arriving) => served.await,
+            () = stopping => served.await,
         };
         if let Some(log) = last_lines {
             log.written().await;

@@ -9,6 +9,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use super::digests::DigestPlan;
+use super::lease::RegistrationSettings;
 use super::memfd_copy;
 use crate::http::access_log::Format;
 use crate::http::https::HttpsSettings;
@@ -55,6 +56,11 @@ pub(crate) struct RawServerSettings {
     pub sendfile: bool,
     pub access_log: String,
     pub access_log_format: Format,
+    pub register: String,
+    pub advertise: String,
+    pub weight: u32,
+    pub tier: u8,
+    pub zone: String,
 }
 
 /// Validated settings of a file server.
@@ -92,6 +98,8 @@ pub(crate) struct ServerSettings {
     pub access_log: Option<PathBuf>,
     /// The format of the access log.
     pub access_log_format: Format,
+    /// The registration of this server.
+    pub registration: Option<RegistrationSettings>,
 }
 
 impl TryFrom<RawServerSettings> for ServerSettings {
@@ -133,6 +141,7 @@ impl TryFrom<RawServerSettings> for ServerSettings {
             })?),
         };
         Ok(Self {
+            registration: RegistrationSettings::new(&raw)?,
             root: raw.root,
             https: HttpsSettings {
                 certificates: raw.tls_cert,

@@ -16,11 +16,13 @@ use crate::balancer::metrics::{AnswerCounters, BalancerMetrics, totals};
 use crate::balancer::orders::store::Orders;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::BackendEntry;
+use crate::balancer::sources::{ReportedSources, SourcesReport};
 
 /// Collects the figures of the latest table and of the workers.
 pub(crate) struct TableCollector {
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
+    sources: SourcesReport,
     log_lines_lost: Arc<AtomicU64>,
     /// The number of backends with separate series.
     most_backends: usize,
@@ -39,9 +41,10 @@ impl TableCollector {
     pub(crate) fn new(
         publisher: Arc<TablePublisher>,
         orders: Arc<Orders>,
+        sources: SourcesReport,
         log_lines_lost: Arc<AtomicU64>,
     ) -> Self {
-        Self { publisher, orders, log_lines_lost, most_backends: 0, workers: Arc::default() }
+        Self { publisher, orders, sources, log_lines_lost, most_backends: 0, workers: Arc::default() }
     }
 }
 
@@ -92,6 +95,38 @@ fn encode_backends(entries: &[BackendEntry], encoder: &mut DescriptorEncoder<'_>
     Ok(())
 }
 
+/// Encodes the series of the sources.
+fn encode_sources(sources: &ReportedSources, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let sources = &sources.sources;
+    let gauge = ConstGauge::new(0_u64).metric_type();
+    let help = "Servers of each source";
+    let mut family = encoder.encode_descriptor("source_backends", help, None, gauge)?;
+    for source in sources {
+        let labels = [("source", source.name.to_string())];
+        ConstGauge::new(source.backends as u64).encode(family.encode_family(&labels)?)?;
+    }
+    let help = "Records of the last good answer of each source that were skipped because they are invalid or too many";
+    let mut family = encoder.encode_descriptor("source_records_skipped", help, None, gauge)?;
+    for source in sources {
+        let labels = [("source", source.name.to_string())];
+        ConstGauge::new(source.skipped as u64).encode(family.encode_family(&labels)?)?;
+    }
+    let help = "The time since the last good answer of each source in DNS, HTTP or an engine";
+    let mut family = encoder.encode_descriptor("source_answer_age_seconds", help, None, gauge)?;
+    for (source, age) in sources.iter().filter_map(|source| Some((source, source.age(Instant::now())?))) {
+        let labels = [("source", source.name.to_string())];
+        ConstGauge::new(age.as_secs_f64()).encode(family.encode_family(&labels)?)?;
+    }
+    let help = "Answers of each source that failed or were not usable";
+    let counter = ConstCounter::new(0_u64).metric_type();
+    let mut family = encoder.encode_descriptor("source_failures", help, None, counter)?;
+    for source in sources {
+        let labels = [("source", source.name.to_string())];
+        ConstCounter::new(source.failures).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
 impl Collector for TableCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let table = self.publisher.latest();
@@ -107,6 +142,8 @@ impl Collector for TableCollector {
 
         let shown = table.entries.get(..self.most_backends).unwrap_or(&table.entries);
         encode_backends(shown, &mut encoder)?;
+        let sources = self.sources.latest();
+        encode_sources(&sources, &mut encoder)?;
 
         let gauge = ConstGauge::new(0_u64);
         let mut family = encoder.encode_descriptor(
@@ -131,6 +168,11 @@ impl Collector for TableCollector {
                 "load_reports_shared",
                 "Addresses whose load reports are ignored because several servers seem to share them",
                 estimates().filter(|estimate| estimate.is_shared()).count(),
+            ),
+            (
+                "backends_ignored",
+                "Servers of the sources that are ignored because there are too many",
+                sources.ignored,
             ),
             (
                 "orders",

@@ -60,7 +60,7 @@ pub(crate) struct Admin {
 impl Admin {
     /// The state of the backends at the current time.
     fn report(&self) -> StatusReport {
-        StatusReport::of(&self.publisher.latest(), &self.orders, &self.clock)
+        StatusReport::of(&self.publisher.latest(), &self.orders, &self.balancer.sources, &self.clock)
     }
 
     /// The pages of the balancer with this state.

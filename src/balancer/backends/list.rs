@@ -174,17 +174,24 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Backend>, LineError> {
     }
     let content = std::str::from_utf8(content).map_err(|_| LineError::NotUtf8)?;
     let mut words = content.split_ascii_whitespace();
-    let Some(first) = words.next() else { return Ok(None) };
-    let (scheme, id) = address::parse(first)?;
-    let attributes = Attributes::parse(words)?;
-    Ok(Some(Backend {
+    words.next().map(|address| from_words(address, words)).transpose()
+}
+
+/// The backend of the words of a line.
+pub(crate) fn from_words<'a>(
+    address: &str,
+    attributes: impl Iterator<Item = &'a str>,
+) -> Result<Backend, LineError> {
+    let (scheme, id) = address::parse(address)?;
+    let attributes = Attributes::parse(attributes)?;
+    Ok(Backend {
         id,
         scheme,
         weight: attributes.weight.unwrap_or(DEFAULT_WEIGHT),
         tier: attributes.tier.unwrap_or(DEFAULT_TIER),
         zone: attributes.zone,
         expectation: attributes.expectation,
-    }))
+    })
 }
 
 #[derive(Default)]

@@ -27,6 +27,7 @@ use crate::balancer::orders::store::Orders;
 use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::RoutingTable;
+use crate::balancer::sources::SourcesReport;
 
 /// The time between two ticks.
 const TICK: Duration = Duration::from_secs(1);
@@ -117,6 +118,7 @@ impl LivePage {
 struct LivePageTask {
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
+    sources: SourcesReport,
     clock: MonotonicClock,
     counters: Arc<BalancerMetrics>,
     metrics: ListenerMetrics,
@@ -142,6 +144,7 @@ impl LivePageTask {
         let mut task = Self {
             publisher: Arc::clone(&admin.publisher),
             orders: Arc::clone(&admin.orders),
+            sources: admin.balancer.sources.clone(),
             clock: admin.clock,
             counters: Arc::clone(&admin.metrics),
             metrics,
@@ -236,7 +239,7 @@ impl LivePageTask {
 
     fn view(&self) -> PageView {
         let (table, now) = (self.publisher.latest(), SystemTime::now());
-        let report = StatusReport::of(&table, &self.orders, &self.clock);
+        let report = StatusReport::of(&table, &self.orders, &self.sources, &self.clock);
         let (shown, unknown) = (shown(&table), BackendFigures::default());
         let backends: Vec<_> = shown.iter().filter_map(|index| report.backends.get(*index)).collect();
         let figures: Vec<&BackendFigures> = shown
@@ -249,7 +252,8 @@ impl LivePageTask {
         if hidden > 0 {
             all_rates = all_rates.max(self.fleet.redirects.per_second);
         }
-        let row = |(backend, figures)| BackendRow::new(backend, figures, all_rates, now);
+        let shows_sources = report.sources.len() > 1;
+        let row = |(backend, figures)| BackendRow::new(backend, figures, all_rates, shows_sources, now);
         PageView {
             rows: backends.into_iter().zip(figures).map(row).collect(),
             parts: super::parts(&report, hidden, &self.fleet, &self.events, &self.paths.top(PATHS)),
