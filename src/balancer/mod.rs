@@ -77,7 +77,7 @@ use policy::LoadSlab;
 use probe::ProbePlan;
 use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
-use ranking::table::{BackendEntry, Member, RoutingTable};
+use ranking::table::{BackendEntry, RoutingTable};
 use ranking::{ListChanged, RankingActor, RankingPlan};
 use redirect::BalancerState;
 use redirect::path_samples::PathSamples;
@@ -145,7 +145,7 @@ impl Balancer {
         let mut slab = LoadSlab::default();
         let now = Instant::now();
         let entry = |backend: &Backend| {
-            let mut entry = BackendEntry::new(Member::new(backend.clone(), &mut slab), now);
+            let mut entry = BackendEntry::new(backend.clone(), &mut slab, now);
             memory.restore(&mut entry, now, wall);
             entry.obey(book.of(backend.id()), now, wall);
             entry

@@ -58,12 +58,12 @@ const STATES: [State; 4] = [State::Unknown, State::Up, State::Suspect, State::Do
 
 /// Encodes the series of each of these backends.
 fn encode_backends(entries: &[BackendEntry], encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-    let id = |entry: &BackendEntry| entry.member.backend.id().to_string();
+    let id = |entry: &BackendEntry| entry.backend.id().to_string();
     let counter = ConstCounter::new(0_u64).metric_type();
     let mut family = encoder.encode_descriptor("redirects", "Clients sent to each server", None, counter)?;
     for entry in entries {
         let labels = [("backend", id(entry))];
-        ConstCounter::new(entry.member.load.redirects()).encode(family.encode_family(&labels)?)?;
+        ConstCounter::new(entry.load.redirects()).encode(family.encode_family(&labels)?)?;
     }
 
     let gauge = ConstGauge::new(0_u64).metric_type();
@@ -90,7 +90,7 @@ fn encode_backends(entries: &[BackendEntry], encoder: &mut DescriptorEncoder<'_>
     let mut family = encoder.encode_descriptor("backend_requests_in_flight", help, None, gauge)?;
     for entry in entries {
         let labels = [("backend", id(entry))];
-        ConstGauge::new(entry.member.load.outstanding()).encode(family.encode_family(&labels)?)?;
+        ConstGauge::new(entry.load.outstanding()).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::balancer::health::fleet::Eligibility;
 use crate::balancer::orders::StandingOrder;
 use crate::balancer::orders::store::Orders;
 use crate::balancer::policy::MonotonicClock;
+use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 use crate::balancer::sources::{ReportedSource, SourcesReport};
 
@@ -126,7 +126,7 @@ impl StatusReport {
     ) -> Self {
         let sources = sources.latest();
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let all: u64 = table.entries.iter().map(|entry| entry.member.load.redirects()).sum();
+        let all: u64 = table.entries.iter().map(|entry| entry.load.redirects()).sum();
         Self {
             mode: table.mode.to_string(),
             generation: table.generation,
@@ -137,7 +137,7 @@ impl StatusReport {
                 .entries
                 .iter()
                 .map(|entry| BackendStatus {
-                    sources: sources.of(entry.member.backend.id()).map(str::to_owned).collect(),
+                    sources: sources.of(entry.backend.id()).map(str::to_owned).collect(),
                     ..BackendStatus::of(entry, all, clock, now, wall)
                 })
                 .collect(),
@@ -153,17 +153,17 @@ impl BackendStatus {
         now: Instant,
         wall: SystemTime,
     ) -> Self {
-        let work = entry.member.load.booked_work(clock.timestamp(now));
-        let BackendEntry { member, health, estimate, latest, eligibility, .. } = entry;
-        let redirects = member.load.redirects();
-        let in_flight = estimate.has_usable_report().then(|| member.load.outstanding());
+        let work = entry.load.booked_work(clock.timestamp(now));
+        let BackendEntry { backend, load, health, estimate, latest, eligibility, .. } = entry;
+        let redirects = load.redirects();
+        let in_flight = estimate.has_usable_report().then(|| load.outstanding());
         let throughput = estimate.throughput().filter(|seen| seen.requests > 0.0);
         let drained_in = in_flight
             .zip(throughput)
             .map(|(in_flight, seen)| in_flight as f64 * seen.busy_seconds / seen.requests);
         let since = wall.checked_sub(now.saturating_duration_since(health.since())).unwrap_or(wall);
         Self {
-            address: member.backend.id().to_string(),
+            address: backend.id().to_string(),
             state: health.state().to_string(),
             reason: health.reason().to_string(),
             since: humantime::format_rfc3339_seconds(since).to_string(),
@@ -195,9 +195,9 @@ impl BackendStatus {
             in_flight,
             drained_in_seconds: drained_in.filter(|_| entry.withdrawal().is_some()),
             orders: entry.orders.as_deref().map(<[_]>::to_vec).unwrap_or_default(),
-            weight: member.backend.weight(),
-            tier: member.backend.tier(),
-            zone: member.backend.zone().map(str::to_owned),
+            weight: backend.weight(),
+            tier: backend.tier(),
+            zone: backend.zone().map(str::to_owned),
             sources: Vec::new(),
         }
     }
@@ -317,55 +317,4 @@ impl fmt::Display for Why<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn report() -> StatusReport {
-        let backend = |address: &str, reason: &str, traffic: &str, response_ms| BackendStatus {
-            address: address.to_owned(),
-            state: "up".to_owned(),
-            reason: reason.to_owned(),
-            since: "2026-01-01T00:00:00Z".to_owned(),
-            traffic: traffic.to_owned(),
-            share: 1.0,
-            redirects: 7,
-            booked_bytes: None,
-            expected_seconds: None,
-            load_report: "none".to_owned(),
-            response_ms,
-            connect_ms: None,
-            first_byte_ms: None,
-            total_ms: None,
-            in_flight: None,
-            drained_in_seconds: None,
-            orders: Vec::new(),
-            weight: 1,
-            tier: 0,
-            zone: None,
-            sources: vec!["file:list.txt".to_owned()],
-        };
-        let backends = vec![
-            backend("http://a:1", "answers", "yes", Some(1234.5)),
-            backend("http://b.example:80", "odd\u{1b}[31m", "no, a lower tier is used", None),
-        ];
-        let (mode, warnings) = ("normal".to_owned(), Vec::new());
-        StatusReport { mode, generation: 1, table_age_seconds: 0.0, warnings, sources: Vec::new(), backends }
-    }
-
-    #[test]
-    fn the_columns_of_a_table_are_aligned() {
-        let text = report().text(None);
-        let [_, heading, first, second] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
-        let at = heading.find("WHY").unwrap();
-        assert_eq!((first.find("answers"), second.find("odd")), (Some(at), Some(at)), "{text}");
-        assert!(second.ends_with("odd\\u{1b}[31m; traffic: no, a lower tier is used"), "{text}");
-        assert_eq!(report().text(Some(120)), text);
-    }
-
-    #[test]
-    fn a_narrow_terminal_gets_lines_that_fit() {
-        let text = report().text(Some(60));
-        assert!(text.lines().all(|line| line.len() <= 60), "{text}");
-        assert!(text.contains("\nhttp://a:1\n  up since 2026-01-01T00:00:00Z\n  1234.50 ms, 7 redirects (100.0 %)\n  answers\n"), "{text}");
-    }
-}
+mod tests;

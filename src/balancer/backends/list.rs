@@ -13,10 +13,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Backend, BackendId, Scheme};
+use super::{Backend, BackendId, HTTP, HTTPS};
 use crate::balancer::expectation::Expectation;
 
 mod address;
+
+pub(crate) use address::parse as parse_address;
 
 /// The largest number of backends. The others are ignored and reported.
 pub(crate) const MAX_BACKENDS: usize = 100_000;
@@ -158,11 +160,6 @@ pub fn parse(text: &[u8]) -> List {
     list
 }
 
-/// Parses the address of a backend as in the first word of a line.
-pub(crate) fn parse_address(word: &str) -> Result<BackendId, LineError> {
-    address::parse(word).map(|(_, id)| id)
-}
-
 /// Parses one line without its line feed; `None` for a blank line or a comment.
 fn parse_line(bytes: &[u8]) -> Result<Option<Backend>, LineError> {
     let content = bytes.split(|byte| *byte == b'#').next().unwrap_or_default().trim_ascii();
@@ -182,46 +179,27 @@ pub(crate) fn from_words<'a>(
     address: &str,
     attributes: impl Iterator<Item = &'a str>,
 ) -> Result<Backend, LineError> {
-    let (scheme, id) = address::parse(address)?;
-    let attributes = Attributes::parse(attributes)?;
-    Ok(Backend {
-        id,
-        scheme,
-        weight: attributes.weight.unwrap_or(DEFAULT_WEIGHT),
-        tier: attributes.tier.unwrap_or(DEFAULT_TIER),
-        zone: attributes.zone,
-        expectation: attributes.expectation,
-    })
-}
-
-#[derive(Default)]
-struct Attributes {
-    weight: Option<u32>,
-    tier: Option<u8>,
-    zone: Option<Arc<str>>,
-    expectation: Option<Arc<Expectation>>,
-}
-
-impl Attributes {
-    fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Result<Self, LineError> {
-        let mut attributes = Self::default();
-        for word in words {
-            let Some((key, value)) = word.split_once('=') else {
-                return Err(LineError::NotAnAttribute { word: shown(word) });
-            };
-            let is_new = match key {
-                "weight" => attributes.weight.replace(weight(word, value)?).is_none(),
-                "tier" => attributes.tier.replace(tier(word, value)?).is_none(),
-                "zone" => attributes.zone.replace(zone(word, value)?).is_none(),
-                "expect" => attributes.expectation.replace(expectation(word, value)?).is_none(),
-                _ => return Err(LineError::UnknownAttribute { word: shown(word) }),
-            };
-            if !is_new {
-                return Err(LineError::RepeatedAttribute { word: shown(word) });
-            }
+    let id = parse_address(address)?;
+    let mut backend =
+        Backend { id, weight: DEFAULT_WEIGHT, tier: DEFAULT_TIER, zone: None, expectation: None };
+    let mut keys = Vec::new();
+    for word in attributes {
+        let Some((key, value)) = word.split_once('=') else {
+            return Err(LineError::NotAnAttribute { word: shown(word) });
+        };
+        match key {
+            "weight" => backend.weight = weight(word, value)?,
+            "tier" => backend.tier = tier(word, value)?,
+            "zone" => backend.zone = Some(zone(word, value)?),
+            "expect" => backend.expectation = Some(expectation(word, value)?),
+            _ => return Err(LineError::UnknownAttribute { word: shown(word) }),
         }
-        Ok(attributes)
+        if keys.contains(&key) {
+            return Err(LineError::RepeatedAttribute { word: shown(word) });
+        }
+        keys.push(key);
     }
+    Ok(backend)
 }
 
 fn weight(word: &str, value: &str) -> Result<u32, LineError> {

@@ -11,8 +11,8 @@ use super::BalancerState;
 use super::client::Client;
 use super::location::{Target, TargetError};
 use super::service::{Choice, ChoiceReason, RedirectRequest};
-use crate::balancer::health::fleet::Eligibility;
 use crate::balancer::policy::{Avoid, LoadSlab};
+use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 
 /// The content of `/api/v1/explain`.
@@ -84,9 +84,8 @@ impl BalancerState {
         let size = self.sizes.as_ref().and_then(|sizes| sizes.known(target.path(), timestamp));
         let choice = self.answers.choose(&table, &wanted, size, timestamp, &mut random);
         let failed = choice.as_ref().and_then(Choice::failed);
-        let address = |index: &u32| {
-            table.entries.get(*index as usize).map(|entry| entry.member.backend.id().to_string())
-        };
+        let address =
+            |index: &u32| table.entries.get(*index as usize).map(|entry| entry.backend.id().to_string());
         let has_candidate = table
             .entries
             .iter()
@@ -104,19 +103,19 @@ impl BalancerState {
             };
             let reason = match &exclusion {
                 Some(reason) => reason.clone(),
-                None if failed == Some(entry.member.load.identity()) => {
+                None if failed == Some(entry.load.identity()) => {
                     "avoided if possible: the client was sent to it for this file in the last minute"
                         .to_owned()
                 }
                 None => entry.health.reason().to_string(),
             };
             ExplainedBackend {
-                backend: entry.member.backend.id().to_string(),
+                backend: entry.backend.id().to_string(),
                 candidate: exclusion.is_none(),
                 reason,
                 weight,
                 response_ms: entry.estimate.response_time().map(|time| time.as_micros() as f64 / 1000.0),
-                in_flight: entry.member.load.outstanding(),
+                in_flight: entry.load.outstanding(),
                 orders: entry
                     .orders
                     .iter()
@@ -156,7 +155,7 @@ impl BalancerState {
         let mut slab = LoadSlab::default();
         let mut entries = latest.entries.clone();
         for entry in &mut entries {
-            entry.member.load = entry.member.load.copy(&mut slab);
+            entry.load = entry.load.copy(&mut slab);
         }
         let health_check = &self.health_check;
         let clock = &self.answers.clock;

@@ -25,11 +25,11 @@ use super::path_samples::PathSampler;
 use super::range::requested_bytes;
 use super::{BalancerState, CurrentTable, RedirectHandler};
 use crate::balancer::backends::BackendId;
-use crate::balancer::health::fleet::Eligibility;
 use crate::balancer::metrics::AnswerCounters;
 use crate::balancer::policy::{
     self, Avoid, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp, Visited,
 };
+use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::RoutingTable;
 use crate::http::access_log::{LogEntry, RedirectEntry};
 use crate::http::host::is_host;
@@ -323,19 +323,19 @@ impl AnswerPlan {
         if let Some(same) = visit.and_then(|visit| visit.same)
             && let Some(entry) = table.entries.get(same.index as usize)
             // After a change of the list, another backend may have the index.
-            && entry.member.load.identity() == same.identity
+            && entry.load.identity() == same.identity
             && !matches!(entry.eligibility, Eligibility::Out | Eligibility::Withdrawn)
             && !request.avoid.contains(same.identity)
         {
-            entry.member.load.record_redirect(size.unwrap_or(policy::DEFAULT_SIZE), now);
+            entry.load.record_redirect(size.unwrap_or(policy::DEFAULT_SIZE), now);
             picks = Picks::with(same.index, alternates);
             reason = ChoiceReason::AfterHead;
         }
         table.policy_for(client.needs()).pick(&request, now, random, &mut picks);
         let index = picks.chosen()?;
-        let member = &table.entries.get(index as usize)?.member;
-        let visited = Visited { identity: member.load.identity(), index };
-        Some(Choice { backend: member.backend.id(), picks, reason, visit, visited })
+        let entry = table.entries.get(index as usize)?;
+        let visited = Visited { identity: entry.load.identity(), index };
+        Some(Choice { backend: entry.backend.id(), picks, reason, visit, visited })
     }
 
     /// Looks up an earlier redirect of this client for this file.

@@ -121,3 +121,40 @@ impl fmt::Display for RemoteAddress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_shown_without_secrets() {
+        for (text, shown) in [
+            ("file:a list.txt", "file:a list.txt"),
+            ("dns://mirrors.example:8080", "dns://mirrors.example:8080"),
+            ("dns+srv://_http._tcp.x.example", "dns+srv://_http._tcp.x.example"),
+            ("http://user:secret@h:81/list?token=secret", "http://h:81/list?..."),
+            ("https://h/sd.json", "https://h/sd.json"),
+            ("redis://user@h/2", "redis://h:6379/2"),
+        ] {
+            assert_eq!(text.parse::<SourceAddress>().unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn an_invalid_source_is_an_error_that_shows_a_valid_one() {
+        for (text, part) in [
+            ("", "file:PATH"),
+            ("list.txt", "file:PATH"),
+            ("file:", "file:PATH"),
+            ("ftp://h/", "file:PATH"),
+            ("dns://name", "dns://mirrors.example:8080"),
+            ("dns://:80", "dns://mirrors.example:8080"),
+            ("dns://name:0", "dns://mirrors.example:8080"),
+            ("dns+srv://name:80", "dns+srv://_http"),
+            ("redis://user:secret@h", "fleet.password_file"),
+        ] {
+            let message = text.parse::<SourceAddress>().unwrap_err().to_string();
+            assert!(message.contains(part) && !message.contains("secret"), "{message}");
+        }
+    }
+}

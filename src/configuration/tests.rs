@@ -1,0 +1,51 @@
+use super::*;
+
+#[test]
+fn the_defaults_are_valid_settings() {
+    load(None, Vec::new()).unwrap();
+}
+
+#[test]
+fn the_examples_are_valid_settings() {
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/config/examples")).unwrap() {
+        let path = entry.unwrap().path();
+        validate(&load(Some(&path), Vec::new()).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn a_flag_overrides_a_file_and_a_file_overrides_the_defaults() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("own.toml");
+    std::fs::write(&path, "[balancer]\nport = 1111\nfall = 7\n").unwrap();
+    let settings = load(Some(&path), vec![("balancer.port", "2222".to_owned())]).unwrap();
+    assert_eq!((settings.balancer.port, settings.balancer.fall), (2222, 7));
+}
+
+#[test]
+fn the_message_names_the_first_wrong_line_and_counts_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("own.toml");
+    std::fs::write(&path, "[balancer]\nprot = 1111\nport = true\n").unwrap();
+    let message = load(Some(&path), Vec::new()).unwrap_err().to_string();
+    assert!(message.contains("own.toml:2: balancer.prot: "), "{message}");
+    assert!(message.ends_with("; `fingerpost check` names 1 more"), "{message}");
+}
+
+#[test]
+fn an_endless_file_and_a_directory_are_errors() {
+    for (path, words) in [("/dev/zero", "larger than 1 MiB"), ("/", "directory")] {
+        let message = crate::telemetry::chain(&load(Some(Path::new(path)), Vec::new()).unwrap_err());
+        assert!(message.contains(path) && message.contains(words), "{message}");
+    }
+}
+
+#[test]
+fn a_time_longer_than_a_year_is_an_error() {
+    for time in ["366d", "500000000y"] {
+        let flags = vec![("balancer.shutdown_timeout", time.to_owned())];
+        let message = load(None, flags).unwrap_err().to_string();
+        assert!(message.contains("balancer.shutdown_timeout") && message.contains("365d"), "{message}");
+    }
+    load(None, vec![("balancer.shutdown_timeout", "365d".to_owned())]).unwrap();
+}
