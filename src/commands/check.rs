@@ -163,7 +163,7 @@ fn check_balancer(raw: RawBalancerSettings, report: &mut CheckReport) {
     for source in &settings.sources.addresses {
         match source {
             SourceAddress::File(path) => check_list(path, settings.trust.authorities.is_some(), report),
-            remote => report.push_line(format!("{remote}: not read by this check")),
+            SourceAddress::Remote(address) => report.push_line(format!("{address}: not read by this check")),
         }
     }
     if settings.trust.authorities.is_some() {

@@ -29,15 +29,15 @@ use crate::telemetry::chain;
 /// works if the memory of the engine is full.
 const SCRIPT: &str = r"
 local old = redis.pcall('GET', KEYS[1])
-local generation, boot = 0, ''
+local generation, boot, line = 0, '', ''
 if type(old) == 'string' then
-  local number, identity = string.match(old, '^(%d+) (%d+)')
-  generation, boot = tonumber(number) or 0, identity
-  if generation > 1e9 then generation = 0 end
+  local number, identity, rest = string.match(old, '^(%d+) (%d+)(.*)')
+  generation, boot, line = tonumber(number) or 0, identity, rest
+  if generation > 1e9 then generation, line = 0, '' end
 end
 local own = tonumber(ARGV[2])
 if own == 0 then own = generation + 1 end
-if boot ~= ARGV[1] and generation >= own then return 0 end
+if line ~= '' and boot ~= ARGV[1] and generation >= own then return 0 end
 local new = string.format('%d %s%s', own, ARGV[1], ARGV[3])
 if new == old then
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
@@ -92,15 +92,13 @@ impl RegistrationSettings {
         if !(1..=MAX_WEIGHT).contains(&raw.weight) {
             return Err(SettingsError::value("server.weight", raw.weight, "it must be from 1 to 1000"));
         }
-        let mut attributes = format!("weight={} tier={}", raw.weight, raw.tier);
-        if !raw.zone.is_empty() {
-            let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-            if raw.zone.len() > MAX_ZONE_BYTES || !raw.zone.bytes().all(is_sign) {
-                let reason = "it must be 1 to 64 letters, digits, '-', '_' and '.'";
-                return Err(SettingsError::value("server.zone", &raw.zone, reason));
-            }
-            attributes.push_str(&format!(" zone={}", raw.zone));
+        let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if raw.zone.len() > MAX_ZONE_BYTES || !raw.zone.bytes().all(is_sign) {
+            let reason = "it must be 1 to 64 letters, digits, '-', '_' and '.'";
+            return Err(SettingsError::value("server.zone", &raw.zone, reason));
         }
+        let zone = if raw.zone.is_empty() { String::new() } else { format!(" zone={}", raw.zone) };
+        let attributes = format!("weight={} tier={}{zone}", raw.weight, raw.tier);
         Ok(Some(Self { engine, advertise, attributes }))
     }
 }
@@ -234,21 +232,19 @@ impl Lease {
     }
 
     fn renewed(&mut self, generation: u64) {
-        let state = if generation == 0 { LeaseState::Superseded } else { LeaseState::Held };
-        if state == LeaseState::Held {
-            self.generation = generation;
-        }
-        if self.change(state) {
-            match state {
-                LeaseState::Held => {
-                    tracing::info!(address = self.address, engine = %self.engine.address(), "server registered");
-                }
-                _ => tracing::error!(
+        if generation == 0 {
+            if self.change(LeaseState::Superseded) {
+                tracing::error!(
                     address = self.address,
-                    "a server that started later registered this address, so this server gets no clients: give each server \
-                     an --advertise of its own"
-                ),
+                    "a server that started later registered this address, so this server gets no clients: give each \
+                     server an --advertise of its own"
+                );
             }
+            return;
+        }
+        self.generation = generation;
+        if self.change(LeaseState::Held) {
+            tracing::info!(address = self.address, engine = %self.engine.address(), "server registered");
         }
     }
 

@@ -90,9 +90,11 @@ pub(crate) fn check_kinds(text: &str) -> Result<(), SettingsError> {
             let written = text.get(value.span()).unwrap_or_default();
             let wanted = match (kind, value.get_ref()) {
                 // The content of text is checked once all layers are read.
-                (ValueKind::Time | ValueKind::Size | ValueKind::Text, DeValue::String(_))
+                (
+                    ValueKind::Time | ValueKind::Size | ValueKind::Text | ValueKind::List,
+                    DeValue::String(_),
+                )
                 | (ValueKind::Integer | ValueKind::Size | ValueKind::Text, DeValue::Integer(_))
-                | (ValueKind::List, DeValue::String(_))
                 | (ValueKind::Boolean, DeValue::Boolean(_)) => continue,
                 (ValueKind::List, DeValue::Array(texts))
                     if texts.iter().all(|text| matches!(text.get_ref(), DeValue::String(_))) =>

@@ -44,11 +44,13 @@ mod orders;
 mod page;
 mod probing;
 mod redirect;
+mod registration;
 mod seed;
 mod server;
 #[cfg(target_os = "linux")]
 mod shortage;
 mod sockets;
+mod sources;
 mod state;
 mod support;
 mod support_works;

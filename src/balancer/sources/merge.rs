@@ -21,13 +21,15 @@ pub(crate) struct Answer {
     pub skipped: usize,
 }
 
-/// The absence of a backend from an answer.
+/// The answers of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Absence {
-    /// The backend is removed.
-    Removes,
-    /// The backend is removed once all answers of this time lack it. Answers of such a source can be incomplete.
-    RemovesAfter(Duration),
+pub(crate) enum AnswerKind {
+    /// A complete list, only after a change.
+    Change,
+    /// A complete list, at regular intervals.
+    Complete,
+    /// A list that may lack backends, at regular intervals. A backend is removed once all answers of this time lack it.
+    Partial(Duration),
 }
 
 /// The last good answer of one source.
@@ -35,11 +37,11 @@ pub(crate) enum Absence {
 pub(crate) struct SourceState {
     /// The source as the operator wrote it, without secrets.
     pub name: Arc<str>,
-    absence: Absence,
+    kind: AnswerKind,
     backends: Vec<Backend>,
     /// The held backends, with the time of the first answer without them.
     missing: HashMap<BackendId, Instant>,
-    /// The time of the last good answer.
+    /// The time of the last good answer; `None` if answers are only changes.
     pub answered_at: Option<Instant>,
     /// The reason why the latest answer is not usable.
     pub error: Option<String>,
@@ -52,10 +54,10 @@ pub(crate) struct SourceState {
 impl SourceState {
     /// A source without an answer.
     #[must_use]
-    pub(crate) fn new(name: impl Into<Arc<str>>, absence: Absence) -> Self {
+    pub(crate) fn new(name: impl Into<Arc<str>>, kind: AnswerKind) -> Self {
         Self {
             name: name.into(),
-            absence,
+            kind,
             backends: Vec::new(),
             missing: HashMap::new(),
             answered_at: None,
@@ -73,13 +75,13 @@ impl SourceState {
 
     /// Applies a good answer, or with `None` one that is equal to the last. Returns whether the backends changed.
     pub(crate) fn answered(&mut self, answer: Option<Answer>, now: Instant) -> bool {
-        self.answered_at = Some(now);
+        self.answered_at = (self.kind != AnswerKind::Change).then_some(now);
         self.error = None;
         let Some(Answer { mut backends, left, skipped }) = answer else { return false };
         self.skipped = skipped + backends.len().saturating_sub(MAX_BACKENDS);
         backends.truncate(MAX_BACKENDS);
         let known = std::mem::take(&mut self.backends);
-        if let Absence::RemovesAfter(hold) = self.absence {
+        if let AnswerKind::Partial(hold) = self.kind {
             let answered: HashSet<BackendId> = backends.iter().map(|backend| backend.id().clone()).collect();
             let lacking = known.iter().filter(|backend| !answered.contains(backend.id()));
             let held: Vec<&Backend> = lacking

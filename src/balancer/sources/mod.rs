@@ -33,7 +33,7 @@ use crate::http::client::{HttpClient, Resolver, TransportError, TransportSetting
 use crate::telemetry::chain;
 use dns::DnsReader;
 use http::HttpReader;
-use merge::{Absence, Answer, SourceState, merge};
+use merge::{Answer, AnswerKind, SourceState, merge};
 use registry::RegistryReader;
 
 /// The largest number of sources.
@@ -106,7 +106,7 @@ impl SourceSet {
     #[must_use]
     pub(crate) fn fixed(backends: Vec<Backend>) -> Self {
         let mut set = Self { list: SourceList::default(), readers: Vec::new() };
-        let index = set.list.add("code", Absence::Removes);
+        let index = set.list.add("code", AnswerKind::Change);
         set.list.apply(index, Ok(Some(Answer { backends, ..Answer::default() })));
         set
     }
@@ -122,7 +122,7 @@ impl SourceSet {
         let name = SourceAddress::File(path.clone()).to_string();
         let follower = Follower::open(path)?;
         let backends = follower.backends().to_vec();
-        let index = self.list.add(name, Absence::Removes);
+        let index = self.list.add(name, AnswerKind::Change);
         self.list.apply(index, Ok(Some(Answer { backends, ..Answer::default() })));
         self.readers.push((index, ReaderPlan::File(Box::new(follower))));
         Ok(())
@@ -136,11 +136,11 @@ impl SourceSet {
             match address {
                 SourceAddress::File(path) => set.add_file(path.clone())?,
                 SourceAddress::Remote(address) => {
-                    let absence = match address {
-                        RemoteAddress::Http(_) => Absence::Removes,
-                        _ => Absence::RemovesAfter(settings.sources.hold),
+                    let kind = match address {
+                        RemoteAddress::Http(_) => AnswerKind::Complete,
+                        _ => AnswerKind::Partial(settings.sources.hold),
                     };
-                    let index = set.list.add(address.to_string(), absence);
+                    let index = set.list.add(address.to_string(), kind);
                     let reader = ReaderPlan::Remote(address.clone(), Arc::clone(&settings));
                     set.readers.push((index, reader));
                 }
@@ -290,8 +290,8 @@ struct SourceList {
 
 impl SourceList {
     /// Adds a source; returns its index.
-    fn add(&mut self, name: impl Into<Arc<str>>, absence: Absence) -> usize {
-        self.states.push(SourceState::new(name, absence));
+    fn add(&mut self, name: impl Into<Arc<str>>, kind: AnswerKind) -> usize {
+        self.states.push(SourceState::new(name, kind));
         self.states.len() - 1
     }
 
@@ -316,7 +316,8 @@ impl SourceList {
         if state.skipped > 0 && state.skipped != skipped {
             warn!(source = %state.name, skipped = state.skipped, "records of a source are skipped: they are invalid, or too many");
         }
-        if changed {
+        // The follower of a file logs its changes.
+        if changed && state.answered_at.is_some() {
             info!(source = %state.name, servers = state.backends().len(), "servers of a source changed");
         }
         let last = self.report.0.load();
