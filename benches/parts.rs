@@ -106,7 +106,6 @@ fn parse_report(criterion: &mut Criterion) {
         completed: Some(98_765),
         busy: Some(Duration::from_millis(123_456)),
         sent_bytes: Some(9_876_543_210),
-        egress: Some(12_345_678),
         boot: Some(1 << 50),
     };
     let text = report.to_string();

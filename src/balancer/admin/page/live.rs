@@ -28,6 +28,7 @@ use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::RoutingTable;
 use crate::balancer::sources::SourcesReport;
+use crate::telemetry::metric::registered;
 
 /// The time between two ticks.
 const TICK: Duration = Duration::from_secs(1);
@@ -85,13 +86,14 @@ impl Messages {
 impl LivePage {
     /// Starts the task on the current thread, and registers its metrics.
     pub(in crate::balancer::admin) fn start(admin: &Admin, registry: &mut Registry) -> Self {
-        let metrics = ListenerMetrics::default();
         let open = "Browsers that show the live page";
-        registry.register("page_listeners", open, metrics.open.clone());
         let refused = "Browsers that get no live page, because there are too many listeners";
-        registry.register("page_listeners_refused", refused, metrics.refused.clone());
         let cut = "Listeners of the live page that were cut because they read too slowly";
-        registry.register("page_listeners_cut", cut, metrics.cut.clone());
+        let metrics = ListenerMetrics {
+            open: registered(registry, "page_listeners", open),
+            refused: registered(registry, "page_listeners_refused", refused),
+            cut: registered(registry, "page_listeners_cut", cut),
+        };
         let (sender, receiver) = mpsc::channel(REQUESTS);
         actix_web::rt::spawn(
             LivePageTask::new(admin, metrics).run(receiver, admin.balancer.path_samples.read()),
