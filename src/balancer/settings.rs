@@ -273,7 +273,7 @@ impl BalancerSettings {
     }
 }
 
-/// The list of servers if there is no other source.
+/// The list of servers without another source.
 const DEFAULT_LIST: &str = "balancer_server_list.txt";
 
 impl RawBalancerSettings {

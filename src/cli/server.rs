@@ -61,7 +61,7 @@ pub(crate) struct ServerArguments {
     /// Redis or Valkey in which this server registers, so that balancers find it, such as redis://host:6379 [default: none]
     #[arg(long, value_name = "URL", requires = "advertise", help_heading = FLEET)]
     pub register: Option<String>,
-    /// URL at which clients reach this server; port 0 stands for its port
+    /// URL at which clients reach this server; port 0 becomes its port
     #[arg(long, value_name = "URL", help_heading = FLEET)]
     pub advertise: Option<String>,
     /// Weight with which it registers [default: 1]

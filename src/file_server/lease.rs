@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use url::Url;
 
 use super::settings::RawServerSettings;
-use crate::engine::{Backoff, Engine, EngineAddress, EngineError, EngineUrlError};
+use crate::engine::{Backoff, EngineAddress, EngineClient, EngineError, EngineUrlError};
 use crate::http::stop::Phase;
 use crate::registration::{CHANGES_KEY, FAREWELL, LEASE, RENEWAL, SERVER_KEYS};
 use crate::settings::SettingsError;
@@ -112,7 +112,7 @@ struct LeaseMetrics {
 
 /// The lease of this server.
 pub(super) struct Lease {
-    engine: Engine,
+    engine: EngineClient,
     boot: String,
     /// Scheme, host, port and base path.
     address: String,
@@ -134,7 +134,12 @@ enum LeaseState {
 
 impl Lease {
     /// A lease of the server that listens on `port`. `boot` identifies this run.
-    pub(super) fn new(settings: RegistrationSettings, engine: Engine, boot: u64, port: Option<u16>) -> Self {
+    pub(super) fn new(
+        settings: RegistrationSettings,
+        engine: EngineClient,
+        boot: u64,
+        port: Option<u16>,
+    ) -> Self {
         let RegistrationSettings { mut advertise, attributes, .. } = settings;
         if advertise.port() == Some(0) {
             // Cannot fail: the URL has a host.

@@ -63,7 +63,7 @@ mod validators;
 mod variants;
 mod walk_beneath;
 
-use crate::engine::{Engine, FleetSettings};
+use crate::engine::{EngineClient, FleetSettings};
 use crate::http::access_log::{self, AccessLog, AccessLogError};
 use crate::http::client::Resolver;
 use crate::http::https::{Https, HttpsError};
@@ -126,7 +126,7 @@ pub struct FileServer {
     root: Arc<Root>,
     pages: Pages,
     log: Option<AccessLog>,
-    registration: Option<(RegistrationSettings, Engine)>,
+    registration: Option<(RegistrationSettings, EngineClient)>,
 }
 
 /// The addresses of a file server.
@@ -179,7 +179,7 @@ impl FileServer {
             None => None,
         };
         let registration = settings.registration.clone().map(|registration| {
-            let engine = Engine::new(fleet.at(registration.engine.clone()), Resolver::default());
+            let engine = EngineClient::new(fleet.at(registration.engine.clone()), Resolver::default());
             (registration, engine)
         });
         Ok(Self { settings, bound, listening, https, admin_listener, root, pages, log, registration })

@@ -1,5 +1,6 @@
 //! Servers that register in Redis or Valkey, and balancers that find them there.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -257,6 +258,23 @@ fn a_wrong_password_does_not_stop_a_server_and_a_corrected_one_needs_no_restart(
     for output in [server.program.stderr(), balancer.stderr(), balancer.stdout()] {
         assert!(!output.contains("hush") && !output.contains("wrong"), "{output}");
     }
+}
+
+#[test]
+fn the_engine_may_require_tls() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/tls/");
+    let (certificate, key) = (format!("{folder}certificate.pem"), format!("{folder}key.pem"));
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port().to_string();
+    let files = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &certificate];
+    let flags = [&["--tls-auth-clients", "no", "--tls-port", &port], &files[..]].concat();
+    let Some(engine) = Engine::start(&flags) else { return };
+    let url = format!("rediss://localhost:{port}");
+    let server = Server::start_with(&url, "0", &[], &[("FINGERPOST__FLEET__CA", &certificate)]);
+    server.wait_until_registered();
+    assert_eq!(engine.servers().len(), 1);
+    let stranger = Server::start_with(&url, "0", &[], &[]);
+    stranger.program.wait_for_stderr("cannot register this server");
+    assert_eq!(engine.servers().len(), 1);
 }
 
 #[test]

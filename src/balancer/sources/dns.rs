@@ -13,7 +13,7 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 use tokio::time::timeout;
 
 use super::SourceError;
-use super::merge::Answer;
+use super::merge::SourceAnswer;
 use crate::balancer::backends::list::{self, MAX_WEIGHT};
 
 /// The time limit of one query to one server.
@@ -38,7 +38,7 @@ pub(super) struct DnsReader {
 /// The records of one type with their time to live.
 type Records = Result<(Vec<RData>, Duration), Absent>;
 
-/// There are no records of a type.
+/// The reason why the records of a type are absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Absent {
     /// The name does not exist.
@@ -55,7 +55,7 @@ impl DnsReader {
     }
 
     /// Returns the answer and the time for which it is valid.
-    pub(super) async fn read(&mut self) -> Result<(Answer, Duration), SourceError> {
+    pub(super) async fn read(&mut self) -> Result<(SourceAnswer, Duration), SourceError> {
         // A resolver for each look-up follows changes of /etc/resolv.conf.
         let resolver = self.resolver().map_err(|error| SourceError::Dns(error.to_string()))?;
         let late = SourceError::TimedOut(TIMEOUT);
@@ -112,11 +112,11 @@ fn addresses(
     families: [Records; 2],
     last: &mut [Vec<IpAddr>; 2],
     port: u16,
-) -> Result<(Answer, Duration), SourceError> {
+) -> Result<(SourceAnswer, Duration), SourceError> {
     match &families {
         [Err(Absent::NoName), Err(_)] | [Err(_), Err(Absent::NoName)] => {
             *last = Default::default();
-            return Ok((Answer::default(), Duration::ZERO));
+            return Ok((SourceAnswer::default(), Duration::ZERO));
         }
         [Err(Absent::NoRecords), Err(Absent::NoRecords)] => return Err(SourceError::Empty),
         [Err(Absent::Failed(reason)), Err(_)] | [Err(_), Err(Absent::Failed(reason))] => {
@@ -125,7 +125,7 @@ fn addresses(
         _ => {}
     }
     let mut ttl = LONGEST_TTL;
-    let mut answer = Answer::default();
+    let mut answer = SourceAnswer::default();
     for (records, last) in families.into_iter().zip(last) {
         match records {
             Ok((records, valid_for)) => {
@@ -146,10 +146,10 @@ fn addresses(
 }
 
 /// The backends of SRV records: the priority is the tier. Weights beyond our largest one are scaled.
-fn services(records: Records) -> Result<(Answer, Duration), SourceError> {
+fn services(records: Records) -> Result<(SourceAnswer, Duration), SourceError> {
     let (records, ttl) = match records {
         Ok(records) => records,
-        Err(Absent::NoName) => return Ok((Answer::default(), Duration::ZERO)),
+        Err(Absent::NoName) => return Ok((SourceAnswer::default(), Duration::ZERO)),
         Err(Absent::NoRecords) => return Err(SourceError::Empty),
         Err(Absent::Failed(reason)) => return Err(SourceError::Dns(reason)),
     };
@@ -161,10 +161,10 @@ fn services(records: Records) -> Result<(Answer, Duration), SourceError> {
         })
         .collect();
     let heaviest = records.iter().map(|service| u32::from(service.weight)).max().unwrap_or_default();
-    let mut answer = Answer::default();
+    let mut answer = SourceAnswer::default();
     for SRV { priority, weight, port, target, .. } in records {
         let weight = u32::from(*weight) * MAX_WEIGHT / heaviest.max(MAX_WEIGHT);
-        // A target "." announces that there is no service.
+        // A target "." announces that the service does not exist.
         let target = target.to_ascii();
         let address = format!("{}:{port}", target.trim_end_matches('.'));
         let attributes = [format!("weight={}", weight.max(1)), format!("tier={}", (*priority).min(MAX_TIER))];

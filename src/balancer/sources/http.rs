@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::SourceError;
-use super::merge::Answer;
+use super::merge::SourceAnswer;
 use crate::balancer::backends::Backend;
 use crate::balancer::backends::list::{self, LineError};
 use crate::balancer::backends::watch::MAX_LIST_BYTES;
@@ -32,12 +32,12 @@ impl HttpReader {
     }
 
     /// `None` if the answer is still the last good one.
-    pub(super) async fn read(&mut self) -> Result<Option<Answer>, SourceError> {
+    pub(super) async fn read(&mut self) -> Result<Option<SourceAnswer>, SourceError> {
         let late = SourceError::TimedOut(TIMEOUT);
         timeout(TIMEOUT, self.request()).await.unwrap_or(Err(late))
     }
 
-    async fn request(&mut self) -> Result<Option<Answer>, SourceError> {
+    async fn request(&mut self) -> Result<Option<SourceAnswer>, SourceError> {
         let mut request = Request::get(self.url.clone()).with("Accept", "application/json, text/plain");
         if let Some(tag) = &self.tag {
             request = request.with("If-None-Match", tag.as_str());
@@ -64,7 +64,7 @@ impl HttpReader {
 }
 
 /// Parses a body. A body without any backend is an error, because a fault of the source looks the same.
-fn parse(body: &[u8]) -> Result<Answer, SourceError> {
+fn parse(body: &[u8]) -> Result<SourceAnswer, SourceError> {
     let answer = if body.trim_ascii_start().starts_with(b"[") {
         parse_targets(body)?
     } else {
@@ -74,7 +74,7 @@ fn parse(body: &[u8]) -> Result<Answer, SourceError> {
             return Err(SourceError::Garbage(first.to_string()));
         }
         let skipped = list.problems.len() + list.unlisted_problems;
-        Answer { backends: list.backends, left: Vec::new(), skipped }
+        SourceAnswer { backends: list.backends, left: Vec::new(), skipped }
     };
     if answer.backends.is_empty() { Err(SourceError::Empty) } else { Ok(answer) }
 }
@@ -87,10 +87,10 @@ struct TargetGroup {
     labels: BTreeMap<String, String>,
 }
 
-fn parse_targets(body: &[u8]) -> Result<Answer, SourceError> {
+fn parse_targets(body: &[u8]) -> Result<SourceAnswer, SourceError> {
     let groups: Vec<TargetGroup> =
         serde_json::from_slice(body).map_err(|error| SourceError::Garbage(error.to_string()))?;
-    let mut answer = Answer::default();
+    let mut answer = SourceAnswer::default();
     let mut first_problem = None;
     for group in &groups {
         for target in &group.targets {

@@ -12,7 +12,7 @@ use crate::balancer::backends::{Backend, BackendId};
 
 /// An answer of a source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct SourceAnswer {
     /// The backends, each once.
     pub backends: Vec<Backend>,
     /// Backends that left the source by their own decision.
@@ -74,10 +74,10 @@ impl SourceState {
     }
 
     /// Applies a good answer, or with `None` one that is equal to the last. Returns whether the backends changed.
-    pub(crate) fn answered(&mut self, answer: Option<Answer>, now: Instant) -> bool {
+    pub(crate) fn answered(&mut self, answer: Option<SourceAnswer>, now: Instant) -> bool {
         self.answered_at = (self.kind != AnswerKind::Change).then_some(now);
         self.error = None;
-        let Some(Answer { mut backends, left, skipped }) = answer else { return false };
+        let Some(SourceAnswer { mut backends, left, skipped }) = answer else { return false };
         self.skipped = skipped + backends.len().saturating_sub(MAX_BACKENDS);
         backends.truncate(MAX_BACKENDS);
         let known = std::mem::take(&mut self.backends);

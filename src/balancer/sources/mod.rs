@@ -28,12 +28,12 @@ pub(crate) use address::{SourceAddress, SourceAddressError};
 
 use super::backends::watch::{Follower, ListError};
 use super::backends::{Backend, BackendId};
-use crate::engine::{Backoff, Engine, EngineError, FleetSettings};
+use crate::engine::{Backoff, EngineClient, EngineError, FleetSettings};
 use crate::http::client::{HttpClient, Resolver, TransportError, TransportSettings, Trust};
 use crate::telemetry::chain;
 use dns::DnsReader;
 use http::HttpReader;
-use merge::{Answer, AnswerKind, SourceState, merge};
+use merge::{AnswerKind, SourceAnswer, SourceState, merge};
 use registry::RegistryReader;
 
 /// The largest number of sources.
@@ -107,7 +107,7 @@ impl SourceSet {
     pub(crate) fn fixed(backends: Vec<Backend>) -> Self {
         let mut set = Self { list: SourceList::default(), readers: Vec::new() };
         let index = set.list.add("code", AnswerKind::Change);
-        set.list.apply(index, Ok(Some(Answer { backends, ..Answer::default() })));
+        set.list.apply(index, Ok(Some(SourceAnswer { backends, ..SourceAnswer::default() })));
         set
     }
 
@@ -123,12 +123,12 @@ impl SourceSet {
         let follower = Follower::open(path)?;
         let backends = follower.backends().to_vec();
         let index = self.list.add(name, AnswerKind::Change);
-        self.list.apply(index, Ok(Some(Answer { backends, ..Answer::default() })));
+        self.list.apply(index, Ok(Some(SourceAnswer { backends, ..SourceAnswer::default() })));
         self.readers.push((index, ReaderPlan::File(Box::new(follower))));
         Ok(())
     }
 
-    /// Opens the files among the sources. An unusable file is an error, because there is no earlier list.
+    /// Opens the files among the sources. An unusable file is an error, because no earlier list exists.
     pub(crate) fn open(sources: SourceSettings, fleet: FleetSettings) -> Result<Self, ListError> {
         let mut set = Self { list: SourceList::default(), readers: Vec::new() };
         let settings = Arc::new(RemoteSettings { sources, fleet, resolver: Resolver::default() });
@@ -154,7 +154,7 @@ impl SourceSet {
     pub(crate) async fn read_once(&mut self) {
         let remote = self.readers.iter().filter_map(|(index, plan)| match plan {
             ReaderPlan::File(_) => None,
-            ReaderPlan::Remote(address, settings) => Some((*index, Reader::remote(address, settings))),
+            ReaderPlan::Remote(address, settings) => Some((*index, SourceReader::remote(address, settings))),
         });
         let answers = join_all(remote.map(async |(index, mut reader)| {
             let read = timeout(FIRST_ANSWERS, reader.read()).await;
@@ -189,8 +189,10 @@ impl SourceSet {
     /// Follows the sources on this arbiter.
     pub(crate) fn follow(self) -> Sources {
         let readers = self.readers.into_iter().map(|(index, plan)| match plan {
-            ReaderPlan::File(follower) => readings(index, Reader::File(follower)),
-            ReaderPlan::Remote(address, settings) => readings(index, Reader::remote(&address, &settings)),
+            ReaderPlan::File(follower) => readings(index, SourceReader::File(follower)),
+            ReaderPlan::Remote(address, settings) => {
+                readings(index, SourceReader::remote(&address, &settings))
+            }
         });
         Sources { readings: readers.collect(), list: self.list }
     }
@@ -215,16 +217,16 @@ impl Sources {
 }
 
 /// An answer, or `None` if the last one is confirmed.
-type Reading = Result<Option<Answer>, SourceError>;
+type Reading = Result<Option<SourceAnswer>, SourceError>;
 
-enum Reader {
+enum SourceReader {
     File(Box<Follower>),
     Dns(DnsReader, Duration),
     Http(HttpReader, Duration),
     Registry(RegistryReader),
 }
 
-impl Reader {
+impl SourceReader {
     fn remote(address: &RemoteAddress, settings: &RemoteSettings) -> Self {
         let RemoteSettings { sources: settings, fleet, resolver } = settings;
         let dns = |name: &String, port| {
@@ -240,18 +242,18 @@ impl Reader {
                 Self::Http(HttpReader::new(url.clone(), client), settings.interval)
             }
             RemoteAddress::Engine(address) => {
-                let engine = Engine::new(fleet.at(address.clone()), resolver.clone());
+                let engine = EngineClient::new(fleet.at(address.clone()), resolver.clone());
                 Self::Registry(RegistryReader::new(engine))
             }
         }
     }
 
     /// Returns the answer, and the pause before the next call. A file has changed when its call returns.
-    async fn read(&mut self) -> Result<(Option<Answer>, Duration), SourceError> {
+    async fn read(&mut self) -> Result<(Option<SourceAnswer>, Duration), SourceError> {
         match self {
             Self::File(follower) => {
                 let backends = follower.changed().await.to_vec();
-                Ok((Some(Answer { backends, ..Answer::default() }), Duration::ZERO))
+                Ok((Some(SourceAnswer { backends, ..SourceAnswer::default() }), Duration::ZERO))
             }
             Self::Dns(reader, interval) => {
                 reader.read().await.map(|(answer, ttl)| (Some(answer), ttl.max(*interval)))
@@ -263,9 +265,9 @@ impl Reader {
 }
 
 /// Reads a source for ever. A panic counts as a failure.
-fn readings(index: usize, reader: Reader) -> LocalBoxStream<'static, (usize, Reading)> {
+fn readings(index: usize, reader: SourceReader) -> LocalBoxStream<'static, (usize, Reading)> {
     let start = (reader, Backoff::default(), Instant::now());
-    let next = move |(mut reader, mut backoff, due): (Reader, Backoff, Instant)| async move {
+    let next = move |(mut reader, mut backoff, due): (SourceReader, Backoff, Instant)| async move {
         sleep_until(due).await;
         let read = AssertUnwindSafe(reader.read()).catch_unwind().await.unwrap_or(Err(SourceError::Panicked));
         let (reading, pause) = match read {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::SourceError;
-use super::merge::Answer;
+use super::merge::SourceAnswer;
 use crate::balancer::backends::list::{self, MAX_BACKENDS};
-use crate::engine::Engine;
+use crate::engine::EngineClient;
 use crate::registration::{CHANGES_KEY, MAX_BYTES, SERVER_KEYS, line_of};
 
 /// The interval of polls for a change.
@@ -21,18 +21,18 @@ const MAX_CHANGE_BYTES: usize = 64;
 
 /// Reads the registrations once they change.
 pub(super) struct RegistryReader {
-    engine: Engine,
+    engine: EngineClient,
     /// The value of the key of changes before the last complete read, and the time of this read.
     last: Option<(Vec<u8>, Instant)>,
 }
 
 impl RegistryReader {
-    pub(super) fn new(engine: Engine) -> Self {
+    pub(super) fn new(engine: EngineClient) -> Self {
         Self { engine, last: None }
     }
 
     /// Returns the answer, `None` if it did not change, and the pause before the next call.
-    pub(super) async fn read(&mut self) -> Result<(Option<Answer>, Duration), SourceError> {
+    pub(super) async fn read(&mut self) -> Result<(Option<SourceAnswer>, Duration), SourceError> {
         // Before the complete read: a change during this read causes another one.
         let change = self.engine.read([&*self.engine.key(CHANGES_KEY)], MAX_CHANGE_BYTES).await?;
         let change = change.into_iter().next().unwrap_or_default();
@@ -54,8 +54,8 @@ impl RegistryReader {
 }
 
 /// Parses registrations, which are pairs of an address and a value. An empty value is that of a lease that ended.
-fn parse<'a>(registrations: impl Iterator<Item = (&'a str, &'a [u8])>) -> Answer {
-    let mut answer = Answer::default();
+fn parse<'a>(registrations: impl Iterator<Item = (&'a str, &'a [u8])>) -> SourceAnswer {
+    let mut answer = SourceAnswer::default();
     for (address, value) in registrations.filter(|(_, value)| !value.is_empty()) {
         let mut words = line_of(value).unwrap_or("invalid").split_ascii_whitespace();
         match (words.next(), list::parse_address(address)) {
@@ -89,7 +89,7 @@ mod tests {
             ("nonsense", b"1 7"),
             ("http://10.0.0.9:80", long.as_bytes()),
         ];
-        let Answer { backends, left, skipped } = parse(registrations.into_iter());
+        let SourceAnswer { backends, left, skipped } = parse(registrations.into_iter());
         assert_eq!(
             backends.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["10.0.0.1:80 weight=2 tier=1 zone=eu"]

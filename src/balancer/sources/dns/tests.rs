@@ -19,7 +19,7 @@ fn failed() -> Records {
     Err(Absent::Failed("refused".to_owned()))
 }
 
-fn lines(answer: &Answer) -> Vec<String> {
+fn lines(answer: &SourceAnswer) -> Vec<String> {
     answer.backends.iter().map(ToString::to_string).collect()
 }
 
@@ -62,8 +62,8 @@ fn an_empty_answer_is_an_error_and_a_name_that_does_not_exist_an_answer() {
         addresses(families, &mut last, 80).unwrap_err();
     }
     let (answer, _) = addresses([Err(Absent::NoName), Err(Absent::NoName)], &mut last, 80).unwrap();
-    assert_eq!(answer, Answer::default());
-    assert_eq!(services(Err(Absent::NoName)).unwrap().0, Answer::default());
+    assert_eq!(answer, SourceAnswer::default());
+    assert_eq!(services(Err(Absent::NoName)).unwrap().0, SourceAnswer::default());
     services(Err(Absent::NoRecords)).unwrap_err();
     services(failed()).unwrap_err();
 }
@@ -87,6 +87,6 @@ fn the_priority_of_a_service_is_its_tier_and_its_weight_is_scaled() {
     let (answer, _) =
         records(vec![service(0, 60_000, 80, "a.example."), service(0, 30, 80, "b.example.")]).unwrap();
     assert_eq!(lines(&answer), ["a.example:80 weight=1000", "b.example:80"]);
-    // The root as target announces that there is no service.
+    // The root as target announces that the service does not exist.
     records(vec![service(0, 0, 0, ".")]).unwrap_err();
 }

@@ -9,8 +9,8 @@ fn backends(lines: &[&str]) -> Vec<Backend> {
     list::parse(lines.join("\n").as_bytes()).backends
 }
 
-fn answer(lines: &[&str]) -> Answer {
-    Answer { backends: backends(lines), ..Answer::default() }
+fn answer(lines: &[&str]) -> SourceAnswer {
+    SourceAnswer { backends: backends(lines), ..SourceAnswer::default() }
 }
 
 fn text(backends: &[Backend]) -> Vec<String> {
@@ -55,7 +55,7 @@ fn a_backend_that_left_is_removed_at_once_and_may_return() {
     let (now, mut source) = (Instant::now(), SourceState::new("s", AnswerKind::Partial(HOLD)));
     source.answered(Some(answer(&["a:1", "b:1"])), now);
     let left = backends(&["a:1"]).iter().map(|backend| backend.id().clone()).collect();
-    assert!(source.answered(Some(Answer { backends: backends(&["b:1"]), left, skipped: 0 }), now));
+    assert!(source.answered(Some(SourceAnswer { backends: backends(&["b:1"]), left, skipped: 0 }), now));
     assert_eq!(text(source.backends()), ["b:1"]);
     assert!(source.answered(Some(answer(&["a:1", "b:1"])), now));
 }
@@ -82,7 +82,7 @@ fn backends_beyond_the_largest_number_are_ignored_and_counted() {
     let many: Vec<_> = (0..MAX_BACKENDS).map(|number| format!("a{number}:1")).collect();
     let mut many = backends(&many.iter().map(String::as_str).collect::<Vec<_>>());
     many.extend(backends(&["beyond:1"]));
-    sources[0].answered(Some(Answer { backends: many, ..Answer::default() }), now);
+    sources[0].answered(Some(SourceAnswer { backends: many, ..SourceAnswer::default() }), now);
     sources[1].answered(Some(answer(&["a1:1", "other:1"])), now);
     assert_eq!((sources[0].skipped, sources[0].backends().len()), (1, MAX_BACKENDS));
     let merged = merge(&sources);
@@ -107,7 +107,7 @@ proptest! {
                     let named = |index: &usize| set >> index & 1 == 1;
                     let answered: Vec<Backend> = (0..8).filter(named).map(|index| all[index].clone()).collect();
                     seen.extend(answered.iter().map(|backend| (backend.id().clone(), now)));
-                    source.answered(Some(Answer { backends: answered, ..Answer::default() }), now);
+                    source.answered(Some(SourceAnswer { backends: answered, ..SourceAnswer::default() }), now);
                 }
             }
             for backend in &all {
