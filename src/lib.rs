@@ -69,6 +69,7 @@ mod commands;
 mod configuration;
 mod engine;
 pub mod file_server;
+mod handover;
 pub mod http;
 #[doc(hidden)]
 pub mod internals;

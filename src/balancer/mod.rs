@@ -38,14 +38,16 @@ use std::time::{Duration, SystemTime};
 
 use actix::Arbiter;
 use actix_http::header::HeaderValue;
+use arc_swap::ArcSwap;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 pub(crate) mod admin;
 pub(crate) mod backends;
 mod builder;
+mod estate;
 pub(crate) mod expectation;
 pub(crate) mod health;
 pub(crate) mod history;
@@ -71,17 +73,18 @@ use crate::http::pages::Pages;
 use crate::supervision::{ActorKind, RestartPolicy, Supervisor};
 use admin::collector::TableCollector;
 use backends::Backend;
+use estate::{BalancerEstate, Inheritance};
 use metrics::BalancerMetrics;
 use orders::store::{Orders, OrdersChanged};
 use policy::LoadSlab;
-use probe::ProbePlan;
+use probe::{ProbePlan, ProbeResources};
 use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
 use ranking::table::{BackendEntry, RoutingTable};
 use ranking::{ListChanged, RankingActor, RankingPlan};
-use redirect::BalancerState;
 use redirect::path_samples::PathSamples;
 use redirect::service::AnswerPlan;
+use redirect::{BalancerState, SettingsChanged};
 use settings::BalancerSettings;
 use sizes::{SizeActor, Sizes};
 use snapshot::saving;
@@ -91,7 +94,11 @@ use state_folder::StateFolder;
 /// The interval of the search for orders whose time is over.
 const OVERDUE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The longest wait for the first round of probes before a hand-over.
+const FIRST_ROUND: Duration = Duration::from_secs(10);
+
 pub use crate::settings::SettingsError;
+pub use crate::settings::reload::ReloadReport;
 pub use crate::supervision::SupervisionFailure;
 pub use admin::status::{BackendStatus, SourceStatus, StatusReport};
 pub use backends::list::ListProblem;
@@ -122,6 +129,8 @@ pub(crate) struct BalancerFiles {
     pub(crate) state: Option<Arc<StateFolder>>,
     /// Gets a line for each answer.
     pub(crate) access_log: Option<AccessLog>,
+    /// Precedes the files in the folder.
+    pub(crate) inheritance: Option<Inheritance>,
 }
 
 /// A running balancer: it follows the list, probes and ranks on its own thread, as long as the balancer, a
@@ -135,12 +144,14 @@ impl Balancer {
     pub(crate) fn start(
         settings: &BalancerSettings,
         sources: SourceSet,
-        BalancerFiles { state, access_log }: BalancerFiles,
+        BalancerFiles { state, access_log, inheritance }: BalancerFiles,
     ) -> Self {
         let (backends, sources_report) = (sources.backends(), sources.report());
         let wall = SystemTime::now();
-        let mut memory = state.as_deref().map(saving::load).unwrap_or_default();
-        let (orders, changes) = Orders::open(state.clone(), wall);
+        let (inherited, remembered) = inheritance.map(|own| (own.orders, own.state)).unzip();
+        let load = || state.as_deref().map(saving::load).unwrap_or_default();
+        let mut memory = remembered.unwrap_or_else(load);
+        let (orders, changes) = Orders::open(state.clone(), inherited, wall);
         let (book, orders) = (orders.book(), Arc::new(orders));
         let mut slab = LoadSlab::default();
         let now = Instant::now();
@@ -176,20 +187,20 @@ impl Balancer {
         let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
         let ranking = RankingPlan {
             publisher: Arc::clone(&publisher),
-            policy: settings.policy,
-            health_check: settings.health_check,
-            probe_budget: settings.probe_budget,
+            settings: settings.ranking(),
             clock,
             metrics: metrics.ranking.clone(),
         };
-        let probes = probe_plan(settings, resolver, &metrics);
+        let resources = ProbeResources {
+            resolver: resolver.clone(),
+            reports: metrics.reports.clone(),
+            results_lost: metrics.results_lost.clone(),
+        };
+        let probes = ProbePlan::new(settings.probes(), resources);
         let webhook = settings.webhook.clone().map(|webhook| (webhook, Arc::clone(&publisher)));
         let (sizes, size_plan) = settings
             .size_lookups
-            .then(|| {
-                let (publisher, resolver) = (Arc::clone(&publisher), probes.resolver.clone());
-                Sizes::new(publisher, clock, resolver, metrics.sizes.clone())
-            })
+            .then(|| Sizes::new(Arc::clone(&publisher), clock, resolver, metrics.sizes.clone()))
             .unzip();
         let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
         let arbiter = Arbiter::new();
@@ -201,6 +212,7 @@ impl Balancer {
                 actix_rt::spawn(webhook::notify(webhook, publisher));
             });
         }
+        let (sender, settings_changes) = mpsc::channel(1);
         let (own, own_orders) = (supervisor.clone(), Arc::clone(&orders));
         arbiter.spawn_fn(move || {
             let list = ListChanged { backends, orders: book };
@@ -213,13 +225,14 @@ impl Balancer {
             let probe_manager =
                 ProbeManager { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
             actix_rt::spawn(end_overdue_orders(Arc::clone(&own_orders)));
-            let following = follow(sources, probe_manager, own_orders, changes);
+            let following = follow(sources, probe_manager, own_orders, changes, settings_changes);
             actix_rt::spawn(own.guard("the list of servers", following));
         });
         Self(Arc::new(BalancerState {
-            answers: answer_plan(settings, clock),
-            policy: settings.policy,
-            health_check: settings.health_check,
+            answers: Arc::new(ArcSwap::from_pointee(answer_plan(settings, clock, None))),
+            clock,
+            changes: sender,
+            reloads: Arc::default(),
             publisher,
             orders,
             state,
@@ -245,11 +258,21 @@ impl Balancer {
         self.0.publisher.is_first_round_complete()
     }
 
+    /// Waits until every backend of the first list has been probed, for a limited time.
+    pub(crate) async fn first_round(&self) {
+        let round = async {
+            while !self.is_ready() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // A longer list is redirected to like after a start.
+        let _ = tokio::time::timeout(FIRST_ROUND, round).await;
+    }
+
     /// The backends and their state, with the content of `/api/v1/backends` of the program.
     #[must_use]
     pub fn status(&self) -> StatusReport {
-        let BalancerState { publisher, orders, sources, answers, .. } = &*self.0;
-        StatusReport::of(&publisher.latest(), orders, sources, &answers.clock)
+        self.0.report()
     }
 
     /// The metrics in the text format of Prometheus.
@@ -258,12 +281,31 @@ impl Balancer {
         self.0.metrics.encode()
     }
 
+    /// Replaces the settings that can change while the balancer runs. Returns once they are in force; the workers use them
+    /// from their next requests on.
+    pub(crate) async fn change(&self, settings: &BalancerSettings) {
+        let (done, is_done) = oneshot::channel();
+        let before = self.0.answers.load_full();
+        self.0.answers.store(Arc::new(answer_plan(settings, self.0.clock, Some(&before))));
+        let change = SettingsChanged { ranking: settings.ranking(), probes: settings.probes(), done };
+        // Both fail only if the balancer ends.
+        if self.0.changes.send(change).await.is_ok() {
+            let _ = is_done.await;
+        }
+    }
+
     /// Writes the state for the next run, if the balancer has a folder for it.
     pub(crate) fn save_state(&self) {
-        let saving = self.0.state.as_ref().map(|folder| saving::save(folder, &self.0.publisher.latest()));
+        let folder = self.0.state.as_ref().filter(|folder| !folder.is_released());
+        let saving = folder.map(|folder| saving::save(folder, &self.0.publisher.latest()));
         if let Some(Err(error)) = saving {
             tracing::error!(%error, "the state cannot be written; the next start uses an older one");
         }
+    }
+
+    /// The orders and the state, for a new process.
+    pub(in crate::balancer) fn estate(&self) -> BalancerEstate {
+        BalancerEstate(Arc::clone(&self.0))
     }
 
     /// Waits until an actor panics so often that it is no longer restarted. The balancer then answers from its last
@@ -273,40 +315,35 @@ impl Balancer {
     }
 }
 
-fn answer_plan(settings: &BalancerSettings, clock: policy::MonotonicClock) -> AnswerPlan {
+/// The plan of these settings. It keeps from the plan `before` the memory, and the challenges, whose service cannot change.
+fn answer_plan(
+    settings: &BalancerSettings,
+    clock: policy::MonotonicClock,
+    before: Option<&AnswerPlan>,
+) -> AnswerPlan {
+    let memory = || before.and_then(|before| before.memory.clone()).unwrap_or_default();
     AnswerPlan {
         status: settings.status,
         alternates: settings.alternates,
         trusted_proxies: settings.trusted_proxies.clone(),
-        memory: (settings.policy != PolicyName::Hash).then(Arc::default),
+        memory: (settings.policy != PolicyName::Hash).then(memory),
         retry_routing: settings.retry_routing,
         retry_after: HeaderValue::from(settings.health_check.interval.as_secs().max(1)),
         pages: Pages::built_in(),
-        serves_challenges: settings.acme_webroot.is_some(),
+        serves_challenges: before.map_or(settings.acme_webroot.is_some(), |before| before.serves_challenges),
         clock,
+        policy: settings.policy,
+        health_check: settings.health_check,
     }
 }
 
-fn probe_plan(settings: &BalancerSettings, resolver: Resolver, metrics: &BalancerMetrics) -> ProbePlan {
-    ProbePlan {
-        path: settings.probe_path.clone(),
-        timeout: settings.probe_timeout,
-        expectation: settings.probe_expect.clone(),
-        interval: settings.health_check.interval,
-        slots: Semaphore::new(settings.probe_concurrency),
-        resolver,
-        trust: settings.trust.clone(),
-        reports: metrics.reports.clone(),
-        results_lost: metrics.results_lost.clone(),
-    }
-}
-
-/// Applies every change of the list and of the orders to the probe manager.
+/// Applies every change of the list, of the orders and of the settings to the probe manager.
 async fn follow(
     sources: SourceSet,
     mut probe_manager: ProbeManager,
     orders: Arc<Orders>,
     mut changes: mpsc::Receiver<OrdersChanged>,
+    mut settings_changes: mpsc::Receiver<SettingsChanged>,
 ) {
     let (mut backends, mut book) = (sources.backends(), orders.book());
     let mut sources = sources.follow();
@@ -316,6 +353,11 @@ async fn follow(
         tokio::select! {
             list = sources.changed() => backends = list,
             Some(change) = changes.recv() => (book, in_force) = (change.book, Some(change.done)),
+            Some(SettingsChanged { ranking, probes, done }) = settings_changes.recv() => {
+                probe_manager.change(ranking, probes).await;
+                let _ = done.send(());
+                continue;
+            }
         }
         probe_manager.replace(&backends, &book).await;
         if let Some(in_force) = in_force {

@@ -171,10 +171,15 @@ impl Lease {
 
     /// Registers and renews until `phases` requests a stop, then announces that the server leaves, and gives balancers the
     /// time to notice it. A request to stop at once ends this time.
+    ///
+    /// After a hand-over, the new process has registered the address, or will do so.
     pub(super) async fn hold(&mut self, mut phases: watch::Receiver<Phase>) {
         while AssertUnwindSafe(self.renew(phases.clone())).catch_unwind().await.is_err() {
             tracing::error!("the registration panicked; it starts again");
             sleep(RENEWAL).await;
+        }
+        if *phases.borrow() == Phase::HandedOver {
+            return;
         }
         let leaving = async {
             if self.leave().await {
@@ -226,7 +231,7 @@ impl Lease {
                 "cannot end the registration; balancers find the stop by their probes"
             ),
         }
-        left.is_ok()
+        left.is_ok_and(|generation| generation > 0)
     }
 
     async fn write(&mut self, line: &str, ttl: Duration) -> Result<u64, EngineError> {

@@ -13,6 +13,7 @@ use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 use crate::balancer::sources::{ReportedSource, SourcesReport};
+use crate::settings::reload::ReloadReport;
 
 /// The content of `/api/v1/backends`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub struct StatusReport {
     /// Faults of the balancer itself that an operator must know.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// The last reload of the configuration; `None` before the first one.
+    #[serde(default)]
+    pub last_reload: Option<ReloadReport>,
     /// The sources of the backends, in the order of their precedence.
     #[serde(default)]
     pub sources: Vec<SourceStatus>,
@@ -123,6 +127,7 @@ impl StatusReport {
         orders: &Orders,
         sources: &SourcesReport,
         clock: &MonotonicClock,
+        last_reload: Option<ReloadReport>,
     ) -> Self {
         let sources = sources.latest();
         let (now, wall) = (Instant::now(), SystemTime::now());
@@ -131,7 +136,13 @@ impl StatusReport {
             mode: table.mode.to_string(),
             generation: table.generation,
             table_age_seconds: now.saturating_duration_since(table.built_at).as_secs_f64(),
-            warnings: orders.loss().map(|file| loss_warning(&file)).into_iter().collect(),
+            warnings: orders
+                .loss()
+                .map(|file| loss_warning(&file))
+                .into_iter()
+                .chain(last_reload.as_ref().and_then(ReloadReport::warning))
+                .collect(),
+            last_reload,
             sources: sources.sources.iter().map(|source| SourceStatus::of(source, now)).collect(),
             backends: table
                 .entries
@@ -237,7 +248,12 @@ impl StatusReport {
         let mut text = String::new();
         for warning in &self.warnings {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "WARNING: {warning}");
+            let _ = writeln!(text, "WARNING: {}", warning.escape_debug());
+        }
+        if let Some(reload) = self.last_reload.as_ref().filter(|reload| reload.applied) {
+            let changed =
+                if reload.changed.is_empty() { "no change".to_owned() } else { reload.changed.join(", ") };
+            let _ = writeln!(text, "configuration: read again at {}, {changed}", reload.at);
         }
         let _ = writeln!(text, "servers: {}, selection: {}", self.backends.len(), self.mode);
         if self.sources.len() > 1 || self.sources.iter().any(|source| source.answer_age_seconds.is_some()) {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::BalancerState;
 use super::client::Client;
 use super::location::{Target, TargetError};
-use super::service::{Choice, ChoiceReason, RedirectRequest};
+use super::service::{AnswerPlan, Choice, ChoiceReason, RedirectRequest};
 use crate::balancer::policy::{Avoid, LoadSlab};
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
@@ -77,12 +77,13 @@ impl BalancerState {
         let client = Client { address: client.map(|client| client.to_canonical()), is_https };
         let now = Instant::now();
         let mut random = SmallRng::from_rng(&mut rand::rng());
-        let table = self.copied_table(now, &mut random);
+        let answers = self.answers.load_full();
+        let table = self.copied_table(&answers, now, &mut random);
         let wanted =
             RedirectRequest { target: &target, is_head: false, range: None, avoid: Avoid::default(), client };
-        let timestamp = self.answers.clock.timestamp(now);
+        let timestamp = self.clock.timestamp(now);
         let size = self.sizes.as_ref().and_then(|sizes| sizes.known(target.path(), timestamp));
-        let choice = self.answers.choose(&table, &wanted, size, timestamp, &mut random);
+        let choice = answers.choose(&table, &wanted, size, timestamp, &mut random);
         let failed = choice.as_ref().and_then(Choice::failed);
         let address =
             |index: &u32| table.entries.get(*index as usize).map(|entry| entry.backend.id().to_string());
@@ -128,13 +129,13 @@ impl BalancerState {
             path: String::from_utf8_lossy(target.as_bytes()).into_owned(),
             client: client.address,
             mode: table.mode.to_string(),
-            policy: self.policy.to_string(),
-            status: choice.as_ref().map_or(503, |_| self.answers.status.code()),
+            policy: answers.policy.to_string(),
+            status: choice.as_ref().map_or(503, |_| answers.status.code()),
             choice: choice.as_ref().map(|choice| ExplainedChoice {
                 backend: choice.backend.to_string(),
                 reason: match choice.reason {
                     ChoiceReason::Policy => {
-                        format!("the policy {} chose it among the candidates", self.policy)
+                        format!("the policy {} chose it among the candidates", answers.policy)
                     }
                     ChoiceReason::Retry => {
                         "the client requests the file again, so it is sent to another server".to_owned()
@@ -150,16 +151,15 @@ impl BalancerState {
     }
 
     /// The latest table with copies of all loads.
-    fn copied_table(&self, now: Instant, random: &mut SmallRng) -> RoutingTable {
+    fn copied_table(&self, answers: &AnswerPlan, now: Instant, random: &mut SmallRng) -> RoutingTable {
         let latest = self.publisher.latest();
         let mut slab = LoadSlab::default();
         let mut entries = latest.entries.clone();
         for entry in &mut entries {
             entry.load = entry.load.copy(&mut slab);
         }
-        let health_check = &self.health_check;
-        let clock = &self.answers.clock;
-        RoutingTable::build(latest.generation, &mut entries, self.policy, health_check, clock, now, random)
+        let AnswerPlan { policy, health_check, .. } = answers;
+        RoutingTable::build(latest.generation, &mut entries, *policy, health_check, &self.clock, now, random)
     }
 }
 

@@ -23,11 +23,12 @@ use super::fast_path::ResponseScratch;
 use super::location::Target;
 use super::path_samples::PathSampler;
 use super::range::requested_bytes;
-use super::{BalancerState, CurrentTable, RedirectHandler};
+use super::{BalancerState, CurrentState, RedirectHandler, WorkerState};
 use crate::balancer::backends::BackendId;
+use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::metrics::AnswerCounters;
 use crate::balancer::policy::{
-    self, Avoid, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp, Visited,
+    self, Avoid, MonotonicClock, Picks, PolicyName, RetryAvoidance, RetryLookup, Timestamp, Visited,
 };
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::RoutingTable;
@@ -62,6 +63,10 @@ pub(crate) struct AnswerPlan {
     pub serves_challenges: bool,
     /// The clock of the policies.
     pub clock: MonotonicClock,
+    /// The rule for the choice of a backend, for explanations.
+    pub policy: PolicyName,
+    /// The rules for states, for explanations. Without the stretch of a long list.
+    pub health_check: HealthCheckConfig,
 }
 
 /// The target of a client that requests the same file again after 1 to 60 s.
@@ -100,7 +105,7 @@ pub(crate) struct RedirectService {
     /// The balancer, which runs as long as a reference to its state exists.
     pub(super) shared: Arc<BalancerState>,
     mount: Mount,
-    pub(super) table: CurrentTable,
+    pub(super) current: CurrentState,
     pub(super) counters: Arc<AnswerCounters>,
     pub(super) scratch: RefCell<ResponseScratch>,
     random: RefCell<SmallRng>,
@@ -178,15 +183,16 @@ impl RedirectService {
     #[must_use]
     pub(super) fn start(shared: Arc<BalancerState>, mount: Mount) -> Self {
         let publisher = &shared.publisher;
-        let table: CurrentTable = Rc::new(RefCell::new(publisher.latest()));
-        let actor = RedirectHandler(Rc::clone(&table));
+        let state = || WorkerState { table: publisher.latest(), answers: shared.answers.load_full() };
+        let current: CurrentState = Rc::new(RefCell::new(state()));
+        let actor = RedirectHandler { current: Rc::clone(&current), answers: Arc::clone(&shared.answers) };
         let handler = shared.supervisor.start(ActorKind::Redirect, "worker", actor);
         publisher.subscribe(&handler.downgrade().recipient());
         // A table may have been published between the first `latest` and the subscription.
-        table.replace(publisher.latest());
+        current.replace(state());
         Self {
             mount,
-            table,
+            current,
             counters: shared.metrics.worker(),
             scratch: RefCell::default(),
             random: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
@@ -233,8 +239,8 @@ impl RedirectService {
         let Ok(target) = Target::parse(target.as_bytes()) else {
             return self.refuse(StatusCode::BAD_REQUEST);
         };
-        let plan = &self.shared.answers;
-        let table = self.table.borrow();
+        let current = self.current.borrow();
+        let WorkerState { table, answers: plan } = &*current;
         let now = plan.clock.timestamp(Instant::now());
         let lines = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let peer = request.peer_addr.map(|peer| peer.ip());
@@ -246,10 +252,10 @@ impl RedirectService {
             avoid: avoid::avoided(request.headers()),
             client,
         };
-        match self.choose(&table, &wanted, now) {
+        match self.choose(&current, &wanted, now) {
             Some(choice) => {
                 if self.shared.access_log.is_some() {
-                    let alternates = answer::alternates(&table, &choice.picks);
+                    let alternates = answer::alternates(table, &choice.picks);
                     let redirect = RedirectEntry {
                         backend: choice.backend.to_string(),
                         reason: choice.reason.as_str(),
@@ -257,7 +263,7 @@ impl RedirectService {
                     };
                     *log = Some((client.address, redirect));
                 }
-                answer::redirect(&plan.pages, plan.status, &table, &choice, &target)
+                answer::redirect(&plan.pages, plan.status, table, &choice, &target)
             }
             None => self.unavailable(),
         }
@@ -266,11 +272,10 @@ impl RedirectService {
     /// Chooses a backend for this client; `None` if no backend is usable.
     pub(super) fn choose<'a>(
         &self,
-        table: &'a RoutingTable,
+        WorkerState { table, answers: plan }: &'a WorkerState,
         wanted: &RedirectRequest<'_>,
         now: Timestamp,
     ) -> Option<Choice<'a>> {
-        let plan = &self.shared.answers;
         let path = wanted.target.path();
         let size = self.shared.sizes.as_ref();
         let size = size.and_then(|sizes| sizes.expect(path, policy::digest(path), now));
@@ -283,15 +288,15 @@ impl RedirectService {
     }
 
     fn refuse(&self, status: StatusCode) -> Response<Bytes> {
-        let mut response = self.shared.answers.pages.answer(status);
+        let mut response = self.current.borrow().answers.pages.answer(status);
         // The request may have a body, which is not read.
         response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
         response
     }
 
     fn unavailable(&self) -> Response<Bytes> {
-        let mut response = self.shared.answers.pages.answer(StatusCode::SERVICE_UNAVAILABLE);
-        response.headers_mut().insert(header::RETRY_AFTER, self.shared.answers.retry_after.clone());
+        let mut response = self.current.borrow().answers.pages.answer(StatusCode::SERVICE_UNAVAILABLE);
+        response.headers_mut().insert(header::RETRY_AFTER, self.current.borrow().answers.retry_after.clone());
         response
     }
 }

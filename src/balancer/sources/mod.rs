@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use futures_util::stream::{self, LocalBoxStream, SelectAll};
 use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
@@ -165,11 +166,11 @@ impl SourceSet {
         }
     }
 
-    /// Handles SIGHUP from now on; see [`Follower::reload_on_hangup`].
-    pub(crate) fn reload_on_hangup(&mut self) {
+    /// Reads the files at each request of `reloads`; see [`Follower::reload_at`].
+    pub(crate) fn reload_at(&mut self, reloads: &watch::Receiver<()>) {
         for (_, reader) in &mut self.readers {
             if let ReaderPlan::File(follower) = reader {
-                follower.reload_on_hangup();
+                follower.reload_at(reloads.clone());
             }
         }
     }
