@@ -64,6 +64,7 @@ pub(crate) mod redirect;
 pub(crate) mod settings;
 pub(crate) mod sizes;
 mod snapshot;
+pub(crate) mod sources;
 pub(crate) mod state_folder;
 mod wall_clock;
 pub(crate) mod webhook;
@@ -75,7 +76,6 @@ use crate::http::pages::Pages;
 use crate::supervision::{ActorKind, RestartPolicy, Supervisor};
 use admin::collector::TableCollector;
 use backends::Backend;
-use backends::watch::Follower;
 use estate::{BalancerEstate, Inheritance};
 use metrics::BalancerMetrics;
 use orders::store::{Orders, OrdersChanged};
@@ -91,6 +91,7 @@ use redirect::{BalancerState, SettingsChanged};
 use settings::BalancerSettings;
 use sizes::{SizeActor, Sizes};
 use snapshot::saving;
+use sources::SourceSet;
 use state_folder::StateFolder;
 
 /// The interval of the search for orders whose time is over.
@@ -102,7 +103,7 @@ const FIRST_ROUND: Duration = Duration::from_secs(10);
 pub use crate::settings::SettingsError;
 pub use crate::settings::reload::ReloadReport;
 pub use crate::supervision::SupervisionFailure;
-pub use admin::status::{BackendStatus, StatusReport};
+pub use admin::status::{BackendStatus, SourceStatus, StatusReport};
 pub use backends::list::ListProblem;
 pub use backends::watch::ListError;
 pub use builder::Builder;
@@ -122,31 +123,6 @@ pub enum StartError {
     /// The line of a backend given in code is invalid.
     #[error("cannot use the backends: {0}")]
     Backends(ListProblem),
-}
-
-/// The origin of the list of backends.
-pub(crate) enum BackendSource {
-    /// A list that never changes.
-    Fixed(Arc<[Backend]>),
-    /// A file that is followed.
-    File(Follower),
-}
-
-impl BackendSource {
-    fn backends(&self) -> Arc<[Backend]> {
-        match self {
-            Self::Fixed(backends) => Arc::clone(backends),
-            Self::File(follower) => follower.backends(),
-        }
-    }
-
-    /// Waits until another list is active.
-    async fn changed(&mut self) -> Arc<[Backend]> {
-        match self {
-            Self::Fixed(_) => std::future::pending().await,
-            Self::File(follower) => follower.changed().await,
-        }
-    }
 }
 
 /// The files of a balancer, opened before its start.
@@ -172,10 +148,10 @@ impl Balancer {
     /// Starts the actors. The first probes start at once, spread over time as the probe budget requires.
     pub(crate) fn start(
         settings: &BalancerSettings,
-        source: BackendSource,
+        sources: SourceSet,
         BalancerFiles { state, access_log, inheritance, certificates }: BalancerFiles,
     ) -> Self {
-        let backends = source.backends();
+        let (backends, sources_report) = (sources.backends(), sources.report());
         let wall = SystemTime::now();
         let (inherited, remembered) = inheritance.map(|own| (own.orders, own.state)).unzip();
         let load = || state.as_deref().map(saving::load).unwrap_or_default();
@@ -204,7 +180,12 @@ impl Balancer {
         let mut metrics = BalancerMetrics::default();
         let publisher = Arc::new(TablePublisher::new(first, metrics.tables_lost.clone()));
         let log_lines_lost = access_log.as_ref().map(AccessLog::lost).unwrap_or_default();
-        let collector = TableCollector::new(Arc::clone(&publisher), Arc::clone(&orders), log_lines_lost);
+        let collector = TableCollector::new(
+            Arc::clone(&publisher),
+            Arc::clone(&orders),
+            sources_report.clone(),
+            log_lines_lost,
+        );
         collector.register(&mut metrics, settings.metrics_backends);
         let resolver = Resolver::default();
         metrics.observe_lookups(resolver.refused());
@@ -253,7 +234,7 @@ impl Balancer {
             let probe_manager =
                 ProbeManager { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
             actix_rt::spawn(end_overdue_orders(Arc::clone(&own_orders)));
-            let following = follow(source, probe_manager, own_orders, changes, settings_changes);
+            let following = follow(sources, probe_manager, own_orders, changes, settings_changes);
             actix_rt::spawn(own.guard("the list of servers", following));
         });
         Self(Arc::new(BalancerState {
@@ -266,6 +247,7 @@ impl Balancer {
             state,
             access_log,
             sizes,
+            sources: sources_report,
             supervisor,
             metrics: Arc::new(metrics),
             path_samples: PathSamples::default(),
@@ -367,18 +349,19 @@ fn answer_plan(
 
 /// Applies every change of the list, of the orders and of the settings to the probe manager.
 async fn follow(
-    mut source: BackendSource,
+    sources: SourceSet,
     mut probe_manager: ProbeManager,
     orders: Arc<Orders>,
     mut changes: mpsc::Receiver<OrdersChanged>,
     mut settings_changes: mpsc::Receiver<SettingsChanged>,
 ) {
-    let (mut backends, mut book) = (source.backends(), orders.book());
+    let (mut backends, mut book) = (sources.backends(), orders.book());
+    let mut sources = sources.follow();
     probe_manager.replace(&backends, &book).await;
     loop {
         let mut in_force = None;
         tokio::select! {
-            list = source.changed() => backends = list,
+            list = sources.changed() => backends = list,
             Some(change) = changes.recv() => (book, in_force) = (change.book, Some(change.done)),
             Some(SettingsChanged { ranking, probes, done }) = settings_changes.recv() => {
                 probe_manager.change(ranking, probes).await;

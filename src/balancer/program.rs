@@ -15,13 +15,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::admin::access::{Access, AccessError};
 use super::admin::{self, Admin};
-use super::backends::watch::{Follower, ListError};
+use super::backends::watch::ListError;
 use super::estate::Inheritance;
 use super::redirect::acme;
 use super::redirect::mount::RedirectWorker;
 use super::settings::{BalancerSettings, FIXED_KEYS};
+use super::sources::SourceSet;
 use super::state_folder::{StateError, StateFolder};
-use super::{BackendSource, Balancer, BalancerFiles};
+use super::{Balancer, BalancerFiles};
+use crate::engine::FleetSettings;
 use crate::handover::{self, Handover, Predecessor};
 use crate::http;
 use crate::http::access_log::{self, AccessLog, AccessLogError};
@@ -84,7 +86,7 @@ pub(crate) struct Program {
     listening: Listening,
     https: Option<Https>,
     admin_listener: TcpListener,
-    follower: Follower,
+    sources: SourceSet,
     access: Access,
     files: BalancerFiles,
 }
@@ -175,8 +177,12 @@ impl BalancerAddresses {
 
 impl Program {
     /// Reads the list and opens both ports. `passed` sockets replace the addresses of the settings.
-    pub(crate) fn build(settings: BalancerSettings, passed: PassedSockets) -> Result<Self, BalancerError> {
-        let follower = Follower::open(settings.servers.clone())?;
+    pub(crate) fn build(
+        settings: BalancerSettings,
+        fleet: FleetSettings,
+        passed: PassedSockets,
+    ) -> Result<Self, BalancerError> {
+        let sources = SourceSet::open(settings.sources.clone(), fleet)?;
         if settings.trust.authorities.is_some() {
             tls::client_config(&settings.trust)?;
         }
@@ -216,7 +222,7 @@ impl Program {
             listening,
             https,
             admin_listener,
-            follower,
+            sources,
             access,
             files,
         })
@@ -257,7 +263,7 @@ impl Program {
             listening,
             https,
             admin_listener,
-            mut follower,
+            mut sources,
             access,
             files,
         } = self;
@@ -267,12 +273,13 @@ impl Program {
         let handover = reading.as_ref().map(listen);
         let mut handover = handover.transpose()?;
         let signal = ReloadSignal::listen()?;
-        follower.reload_at(signal.file_reloads());
+        sources.reload_at(&signal.file_reloads());
+        sources.read_once().await;
         https.as_ref().map_or(Ok(()), |https| https.follow(signal.file_reloads()))?;
         let access = Arc::new(ArcSwap::from_pointee(access));
         let Listening { listeners, file: _file, .. } = listening;
         let log = files.access_log.clone();
-        let balancer = Balancer::start(&settings, BackendSource::File(follower), files);
+        let balancer = Balancer::start(&settings, sources, files);
         if handover.as_ref().is_some_and(Handover::takes_over) {
             balancer.first_round().await;
         }

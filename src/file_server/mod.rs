@@ -18,6 +18,7 @@
 // - `listing`: pages for folders without an index.
 // - `digests`: the SHA-256 of every file, computed in the background.
 // - `load`: the load report for balancers, and `drain`: the graceful stop.
+// - `lease`: the registration in an engine.
 // - `metrics`, `admin`: the operator's view.
 
 use std::convert::Infallible;
@@ -43,6 +44,7 @@ mod encoding;
 mod file_state;
 mod files;
 mod found_file;
+mod lease;
 mod listing;
 mod load;
 mod media;
@@ -64,9 +66,11 @@ mod validators;
 mod variants;
 mod walk_beneath;
 
+use crate::engine::{EngineClient, FleetSettings};
 use crate::handover::{self, Handover, NoEstate, Predecessor};
 use crate::http;
 use crate::http::access_log::{self, AccessLog, AccessLogError};
+use crate::http::client::Resolver;
 use crate::http::https::{Https, HttpsError};
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::{Pages, PagesError};
@@ -79,6 +83,7 @@ use crate::systemd::{self, PassedSockets, ServiceState};
 use crate::telemetry::{chain, print_line};
 use digests::DigestService;
 use files::{FileServerState, Files};
+use lease::{Lease, RegistrationSettings};
 use load::Load;
 use metrics::{Figures, FileServerCounters};
 use root::Root;
@@ -136,6 +141,7 @@ pub struct FileServer {
     root: Arc<Root>,
     pages: Pages,
     log: Option<AccessLog>,
+    registration: Option<(RegistrationSettings, EngineClient)>,
 }
 
 /// The addresses of a file server.
@@ -163,7 +169,11 @@ impl ServerAddresses {
 impl FileServer {
     /// Opens the folder, reads the error pages and binds the address. Sockets in `passed` take precedence over the
     /// settings.
-    pub(crate) fn build(settings: ServerSettings, passed: PassedSockets) -> Result<Self, ServerError> {
+    pub(crate) fn build(
+        settings: ServerSettings,
+        fleet: &FleetSettings,
+        passed: PassedSockets,
+    ) -> Result<Self, ServerError> {
         let root = Arc::new(Root::open(&settings.root)?);
         let pages = settings.pages()?;
         let (https, tls_listeners) = settings.https.open(passed.tls)?;
@@ -182,6 +192,10 @@ impl FileServer {
             Some(path) => Some(AccessLog::open(path, settings.access_log_format)?),
             None => None,
         };
+        let registration = settings.registration.clone().map(|registration| {
+            let engine = EngineClient::new(fleet.at(registration.engine.clone()), Resolver::default());
+            (registration, engine)
+        });
         // A server takes over no state.
         predecessor.as_mut().and_then(Predecessor::inherit);
         let grace = watch::Sender::new(settings.drain_timeout);
@@ -197,6 +211,7 @@ impl FileServer {
             root,
             pages,
             log,
+            registration,
         })
     }
 
@@ -275,6 +290,7 @@ impl FileServer {
             root,
             pages,
             log,
+            registration,
         } = self;
         let mut listening = listening;
         // Only a program with a configuration can start again.
@@ -327,10 +343,16 @@ impl FileServer {
             let app = App::new().default_service(files);
             (map_config(app, |()| AppConfig::default()), Some(replays))
         })?;
+        let port = bound.clients.iter().find_map(Address::port);
+        let mut lease =
+            registration.map(|(settings, engine)| Lease::new(settings, engine, load.boot(), port));
         if let Some(listener) = admin_listener {
             let (load, connections) = (Arc::clone(&load), serving.connections());
             let figures = Figures { workers, load, connections, log_lines_lost, digests: digest_table };
-            let registry = figures.registry(https.as_ref(), Arc::clone(&reloads));
+            let mut registry = figures.registry(https.as_ref(), Arc::clone(&reloads));
+            if let Some(lease) = &lease {
+                lease.register(&mut registry);
+            }
             let tls = https.as_ref().and_then(Https::admin_config);
             let admin = admin::serve(listener, tls, registry, stop.phases())?;
             actix::spawn(http::admin::close_after_hand_over(admin.handle(), stop.phases()));
@@ -346,12 +368,18 @@ impl FileServer {
         ready(&bound);
         let connections = serving.connections();
         let is_arriving = move || connections.lingering() > 0;
+        let stopping = async {
+            if let Some(lease) = &mut lease {
+                lease.hold(stop.phases()).await;
+            }
+            drain::drain(stop.phases(), transport_stop, &load, is_arriving).await;
+        };
         let mut served = std::pin::pin!(serving.run());
         let served = tokio::select! {
             served = &mut served => served,
             never = handing_over => match never {},
             never = reload(running, reading, &shared, &reloads, signal) => match never {},
-            () = drain::drain(stop.phases(), transport_stop, &load, is_arriving) => served.await,
+            () = stopping => served.await,
         };
         if let Some(log) = last_lines {
             log.written().await;

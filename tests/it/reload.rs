@@ -78,7 +78,7 @@ fn an_invalid_configuration_is_rejected_as_a_whole_with_file_key_and_value() {
         ("[balancer]\npolicy = 'hash'\nprot = 1\n", "own.toml:3: balancer.prot: unknown key"),
         ("[balancer]\npolicy = 'hash'\n[server]\nport = 'x'\n", "own.toml:4: server.port = "),
         ("[balancer]\npolicy = 'hash'\nbackend_ca = '/missing'\n", "/missing"),
-        ("[balancer]\npolicy = 'hash'\nadmin_token = '/missing'\n", "cannot read the token /missing"),
+        ("[balancer]\npolicy = 'hash'\nadmin_token = '/missing'\n", "cannot read the secret /missing"),
         ("[balancer\n", "own.toml:1: "),
     ] {
         configure(&balancer, text);

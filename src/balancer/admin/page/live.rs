@@ -27,6 +27,7 @@ use crate::balancer::orders::store::Orders;
 use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::RoutingTable;
+use crate::balancer::sources::SourcesReport;
 use crate::http::stop::Phase;
 use crate::settings::reload::ReloadRecord;
 use crate::telemetry::metric::registered;
@@ -130,6 +131,7 @@ impl LivePage {
 struct LivePageTask {
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
+    sources: SourcesReport,
     clock: MonotonicClock,
     reloads: Arc<ReloadRecord>,
     counters: Arc<BalancerMetrics>,
@@ -156,6 +158,7 @@ impl LivePageTask {
         let mut task = Self {
             publisher: Arc::clone(&admin.publisher),
             orders: Arc::clone(&admin.orders),
+            sources: admin.balancer.sources.clone(),
             clock: admin.balancer.clock,
             reloads: Arc::clone(&admin.balancer.reloads),
             counters: Arc::clone(&admin.metrics),
@@ -274,7 +277,7 @@ impl LivePageTask {
     fn view(&self) -> PageView {
         let (table, now) = (self.publisher.latest(), SystemTime::now());
         let last_reload = self.reloads.last().as_deref().cloned();
-        let report = StatusReport::of(&table, &self.orders, &self.clock, last_reload);
+        let report = StatusReport::of(&table, &self.orders, &self.sources, &self.clock, last_reload);
         let (shown, unknown) = (shown(&table), BackendFigures::default());
         let backends: Vec<_> = shown.iter().filter_map(|index| report.backends.get(*index)).collect();
         let figures: Vec<&BackendFigures> = shown
@@ -287,7 +290,8 @@ impl LivePageTask {
         if hidden > 0 {
             all_rates = all_rates.max(self.fleet.redirects.per_second);
         }
-        let row = |(backend, figures)| BackendRow::new(backend, figures, all_rates, now);
+        let shows_sources = report.sources.len() > 1;
+        let row = |(backend, figures)| BackendRow::new(backend, figures, all_rates, shows_sources, now);
         PageView {
             rows: backends.into_iter().zip(figures).map(row).collect(),
             parts: super::parts(&report, hidden, &self.fleet, &self.events, &self.paths.top(PATHS)),
