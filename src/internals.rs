@@ -64,7 +64,7 @@ pub mod shared {
 
 pub mod sizes {
     //! The sizes of files.
-    pub use crate::balancer::sizes::SizeTable;
+    pub use crate::balancer::sizes::{ExpectedSize, FoundSize, SizeTable};
 }
 
 pub mod table {
@@ -73,4 +73,8 @@ pub mod table {
 }
 
 #[cfg(fuzzing)]
-pub use crate::http::transport::driver;
+pub mod driver {
+    //! Parts of the program in memory, for the fuzzer.
+    pub use crate::balancer::driver::{ApiAnswer, ApiDriver, read_orders};
+    pub use crate::http::transport::driver::{Script, drive};
+}

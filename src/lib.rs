@@ -67,7 +67,6 @@ mod cli;
 mod client;
 mod commands;
 mod configuration;
-#[expect(dead_code, reason = "the sources of backends and the registration follow")]
 mod engine;
 pub mod file_server;
 mod handover;
@@ -76,6 +75,7 @@ pub mod http;
 pub mod internals;
 mod load_report;
 mod open_files;
+mod registration;
 mod secret_file;
 mod settings;
 mod supervision;

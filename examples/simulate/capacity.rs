@@ -51,9 +51,9 @@ fn row(balancers: usize, backends: usize) {
     for second in 0..SECONDS {
         let now = start + Duration::from_secs(second);
         observers.refresh(&Ok(()), now);
-        let probed = backends as f64 * observers.share();
-        interval = INTERVAL.max(probed / BUDGET);
-        probes = probed / interval;
+        let probes_per_interval = backends as f64 * observers.share();
+        interval = INTERVAL.max(probes_per_interval / BUDGET);
+        probes = probes_per_interval / interval;
         for peer in 1..balancers {
             let record = record(peer, second, probes as usize, backends, &mut random).encode();
             bytes += record.len();
@@ -98,13 +98,13 @@ fn record(peer: usize, second: u64, probes: usize, backends: usize, random: &mut
         unsent_bytes: Some(100_000_000),
     };
     let mut any = || spread(random.random_range(0..backends));
-    let probed = (0..probes).map(|_| BackendNews {
+    let observed = (0..probes).map(|_| BackendNews {
         backend: any(),
         observation: Some(observation),
         redirects: 0,
         bytes: 0,
     });
-    let mut news: Vec<_> = probed.collect();
+    let mut news: Vec<_> = observed.collect();
     let redirected = (0..REDIRECTS.min(backends)).map(|_| BackendNews {
         backend: any(),
         observation: None,

@@ -102,16 +102,21 @@ impl Contender {
 
     pub(crate) fn dispatcher(self, scenario: &Scenario, seed: u64) -> Dispatcher {
         match self {
-            Self::Ours(name) => Dispatcher::Table(Table::new(name, Weighing::Equal, scenario, seed)),
-            Self::InverseResponseTime => Dispatcher::Table(Table::new(
+            Self::Ours(name) => {
+                Dispatcher::Table(Box::new(Table::new(name, Weighing::Equal, scenario, seed)))
+            }
+            Self::InverseResponseTime => Dispatcher::Table(Box::new(Table::new(
                 PolicyName::Random,
                 Weighing::InverseResponseTime,
                 scenario,
                 seed,
-            )),
-            Self::TrueWeights => {
-                Dispatcher::Table(Table::new(PolicyName::RoundRobin, Weighing::Capacity, scenario, seed))
-            }
+            ))),
+            Self::TrueWeights => Dispatcher::Table(Box::new(Table::new(
+                PolicyName::RoundRobin,
+                Weighing::Capacity,
+                scenario,
+                seed,
+            ))),
             Self::Prequal => Dispatcher::Prequal(Prequal::new(seed)),
             Self::Oracle | Self::SizeOracle => Dispatcher::Oracle {
                 knows_sizes: self == Self::SizeOracle,
@@ -124,7 +129,7 @@ impl Contender {
 
 /// One balancer.
 pub(crate) enum Dispatcher {
-    Table(Table),
+    Table(Box<Table>),
     Prequal(Prequal),
     Oracle { knows_sizes: bool, random: SmallRng },
     Model(Model),
@@ -162,12 +167,10 @@ impl Dispatcher {
 
     /// The time to the next probe of this server, without jitter.
     pub(crate) fn pause(&self, index: usize) -> f64 {
-        match self {
-            Self::Table(Table { sharing: Some(sharing), .. }) => {
-                sharing.observers.pause(index as u64, Duration::from_secs_f64(PROBE_INTERVAL)).as_secs_f64()
-            }
-            _ => PROBE_INTERVAL,
-        }
+        let Self::Table(table) = self else { return PROBE_INTERVAL };
+        let interval = Duration::from_secs_f64(PROBE_INTERVAL);
+        let pause = |sharing: &Sharing| sharing.observers.pause(index as u64, interval).as_secs_f64();
+        table.sharing.as_ref().map_or(PROBE_INTERVAL, pause)
     }
 
     /// A probe of this server succeeded.
@@ -293,7 +296,7 @@ impl Table {
         }
         let mut picks = Picks::new(0);
         let tick = self.clock.timestamp(self.instant(now));
-        let size = Some((job.assumed / self.service_time * BYTES) as f32);
+        let size = job.known.map(|size| (size / self.service_time * BYTES) as f32);
         let request = PickRequest { size, ..PickRequest::default() };
         self.policy.pick(&request, tick, &mut self.random, &mut picks);
         picks.chosen().expect("every table has candidates") as usize

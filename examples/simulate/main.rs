@@ -37,6 +37,12 @@ struct Arguments {
     /// The number of runs of each cell. Each run has its own arrivals and sizes, the same for every policy.
     #[arg(long, default_value_t = 10)]
     seeds: u64,
+    /// The number of the first run. Other numbers give other arrivals and sizes.
+    #[arg(long, default_value_t = 0)]
+    first_seed: u64,
+    /// The number of decimals of each figure.
+    #[arg(long, default_value_t = 1)]
+    decimals: usize,
     /// The folder of the plots.
     #[arg(long, default_value = "docs/plots")]
     plots: PathBuf,
@@ -79,9 +85,10 @@ impl Printer {
             format!("{title}, {}", labels.join(", ")).contains(&self.arguments.cell)
         };
         let play = |(labels, scenario): (Vec<String>, Scenario)| {
-            let seeds = if scenario.servers > 1000 { 1 } else { self.arguments.seeds };
-            let row = Row::play(&scenario, &contenders, seeds);
-            row.print(&labels);
+            let Arguments { seeds, first_seed, decimals, .. } = self.arguments;
+            let seeds = if scenario.servers > 1000 { 1 } else { seeds };
+            let row = Row::play(&scenario, &contenders, first_seed..first_seed + seeds);
+            row.print(&labels, decimals);
             row
         };
         cells.into_iter().filter(is_wanted).map(play).collect()
@@ -176,6 +183,7 @@ fn variations() -> Vec<(Vec<String>, Scenario)> {
                 &format!("20 % of the sizes unknown{label}"),
                 Scenario { knowledge: Knowledge::Most, ..plain },
             );
+            add(&format!("no size known{label}"), Scenario { knowledge: Knowledge::Nothing, ..plain });
             add(
                 &format!("sizes in classes of 2x{label}"),
                 Scenario { knowledge: Knowledge::Classes, ..plain },
@@ -199,7 +207,7 @@ fn sharing() -> Vec<(Vec<String>, Scenario)> {
             [(1, false), (3, true), (10, true), (30, true), (3, false), (10, false), (30, false)]
         {
             let scenario =
-                Scenario { balancers, is_shared, sizes, ..Scenario::new(servers, mix, 0.7, interval) };
+                Scenario { sizes, balancers, is_shared, ..Scenario::new(servers, mix, 0.7, interval) };
             let servers = format!("{servers} {}", mix.label());
             let label = if is_shared { format!("{balancers}, shared") } else { balancers.to_string() };
             all.push((vec![servers, interval.to_string(), sizes.label(), label], scenario));

@@ -120,7 +120,7 @@ impl<'a> World<'a> {
             if next > until || next.is_infinite() {
                 return;
             }
-            if exchange == next {
+            if exchange <= finish.min(probe) {
                 self.exchange();
             } else if finish <= probe {
                 self.finish();

@@ -2,14 +2,13 @@
 
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::backends::watch::Follower;
 use super::backends::{Backend, list};
 use super::policy::PolicyName;
 use super::settings::{BalancerSettings, RawBalancerSettings};
-use super::{BackendSource, Balancer, BalancerFiles, StartError};
+use super::sources::SourceSet;
+use super::{Balancer, BalancerFiles, StartError};
 use crate::settings;
 
 /// Settings of a [`Balancer`]. `config/default.toml` explains them and has their defaults. Configuration files and
@@ -119,16 +118,16 @@ impl Builder {
         let raw: RawBalancerSettings = settings::section("balancer", self.changes)?;
         let settings = BalancerSettings::try_from(raw)?;
         let source = match self.list_file {
-            Some(path) => BackendSource::File(Follower::open(path)?),
-            None => BackendSource::Fixed(fixed(&self.backends)?),
+            Some(path) => SourceSet::file(path)?,
+            None => SourceSet::fixed(fixed(&self.backends)?),
         };
         Ok(Balancer::start(&settings, source, BalancerFiles::default(), None))
     }
 }
 
 /// Parses the lines. Every problem is an error.
-fn fixed(lines: &str) -> Result<Arc<[Backend]>, StartError> {
+fn fixed(lines: &str) -> Result<Vec<Backend>, StartError> {
     let list = list::parse(lines.as_bytes());
     let problem = list.problems.into_iter().next();
-    problem.map_or_else(|| Ok(list.backends.into()), |problem| Err(StartError::Backends(problem)))
+    problem.map_or_else(|| Ok(list.backends), |problem| Err(StartError::Backends(problem)))
 }

@@ -15,15 +15,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::admin::access::{Access, AccessError};
 use super::admin::{self, Admin};
-use super::backends::watch::{Follower, ListError};
+use super::backends::watch::ListError;
 use super::estate::Inheritance;
 use super::fleet::FleetIdentity;
 use super::fleet::actor;
 use super::redirect::acme;
 use super::redirect::mount::RedirectWorker;
 use super::settings::{BalancerSettings, FIXED_KEYS};
+use super::sources::SourceSet;
 use super::state_folder::{StateError, StateFolder};
-use super::{BackendSource, Balancer, BalancerFiles, FleetPlan};
+use super::{Balancer, BalancerFiles, FleetPlan};
+use crate::engine::FleetSettings;
 use crate::handover::{self, Handover, Predecessor};
 use crate::http;
 use crate::http::access_log::{self, AccessLog, AccessLogError};
@@ -86,7 +88,7 @@ pub(crate) struct Program {
     listening: Listening,
     https: Option<Https>,
     admin_listener: TcpListener,
-    follower: Follower,
+    sources: SourceSet,
     access: Access,
     files: BalancerFiles,
     fleet: Option<FleetPlan>,
@@ -178,8 +180,12 @@ impl BalancerAddresses {
 
 impl Program {
     /// Reads the list and opens both ports. `passed` sockets replace the addresses of the settings.
-    pub(crate) fn build(settings: BalancerSettings, passed: PassedSockets) -> Result<Self, BalancerError> {
-        let follower = Follower::open(settings.servers.clone())?;
+    pub(crate) fn build(
+        settings: BalancerSettings,
+        engines: &FleetSettings,
+        passed: PassedSockets,
+    ) -> Result<Self, BalancerError> {
+        let sources = SourceSet::open(settings.sources.clone(), engines.clone())?;
         if settings.trust.authorities.is_some() {
             tls::client_config(&settings.trust)?;
         }
@@ -207,9 +213,9 @@ impl Program {
         let inheritance = heritage.and_then(|heritage| Inheritance::read(&heritage));
         let open = if predecessor.is_some() { StateFolder::open_after_release } else { StateFolder::open };
         let state = settings.state.as_deref().map(open).transpose()?.map(Arc::new);
-        let files = BalancerFiles { state, access_log, inheritance };
-        let fleet = settings.fleet.as_ref().zip(settings.engines.as_ref());
-        let fleet = fleet.map(|(membership, engines)| FleetPlan {
+        let certificates = https.as_ref().map(Https::certificates);
+        let files = BalancerFiles { state, access_log, certificates, inheritance };
+        let fleet = settings.fleet.as_ref().map(|membership| FleetPlan {
             identity: FleetIdentity {
                 name: membership.name.clone().unwrap_or_else(|| default_name(&bound)),
                 boot: actor::boot(),
@@ -227,7 +233,7 @@ impl Program {
             listening,
             https,
             admin_listener,
-            follower,
+            sources,
             access,
             files,
             fleet,
@@ -269,7 +275,7 @@ impl Program {
             listening,
             https,
             admin_listener,
-            mut follower,
+            mut sources,
             access,
             files,
             fleet,
@@ -280,12 +286,13 @@ impl Program {
         let handover = reading.as_ref().map(listen);
         let mut handover = handover.transpose()?;
         let signal = ReloadSignal::listen()?;
-        follower.reload_at(signal.file_reloads());
+        sources.reload_at(&signal.file_reloads());
+        sources.read_once().await;
         https.as_ref().map_or(Ok(()), |https| https.follow(signal.file_reloads()))?;
         let access = Arc::new(ArcSwap::from_pointee(access));
         let Listening { listeners, file: _file, .. } = listening;
         let log = files.access_log.clone();
-        let balancer = Balancer::start(&settings, BackendSource::File(follower), files, fleet);
+        let balancer = Balancer::start(&settings, sources, files, fleet);
         if handover.as_ref().is_some_and(Handover::takes_over) {
             balancer.first_round().await;
         }

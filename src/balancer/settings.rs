@@ -20,8 +20,9 @@ use crate::balancer::ranking::RankingSettings;
 use crate::balancer::redirect::answer::RedirectStatus;
 use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
 use crate::balancer::redirect::service::RetryRouting;
+use crate::balancer::sources::{MAX_SOURCES, SourceAddress, SourceAddressError, SourceSettings};
 use crate::balancer::webhook::Webhook;
-use crate::engine::{EngineAddress, EngineUrlError, FleetSettings};
+use crate::engine::{EngineAddress, EngineUrlError};
 use crate::http::access_log::Format;
 use crate::http::https::HttpsSettings;
 use crate::http::listener::ListenAddress;
@@ -36,7 +37,14 @@ use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a key")]
 pub(crate) struct RawBalancerSettings {
-    pub servers: PathBuf,
+    pub servers: String,
+    #[serde(deserialize_with = "crate::settings::list")]
+    pub backends: Vec<String>,
+    #[serde(with = "crate::settings::time")]
+    pub backends_interval: Duration,
+    #[serde(with = "crate::settings::time")]
+    pub backends_hold: Duration,
+    pub dns_server: String,
     pub host: String,
     pub port: u16,
     pub unix_socket: PathBuf,
@@ -91,8 +99,8 @@ pub(crate) struct RawBalancerSettings {
 /// Validated settings of a balancer.
 #[derive(Debug, Clone)]
 pub(crate) struct BalancerSettings {
-    /// The list of servers.
-    pub servers: PathBuf,
+    /// The sources of backends.
+    pub sources: SourceSettings,
     /// The address for clients.
     pub listen: ListenAddress,
     /// HTTPS beside it.
@@ -153,8 +161,6 @@ pub(crate) struct BalancerSettings {
     pub zone: Option<Arc<str>>,
     /// The membership in a fleet; `None` for a balancer that works alone.
     pub fleet: Option<Membership>,
-    /// The access to engines; `None` in another program, which is in no fleet.
-    pub engines: Option<FleetSettings>,
 }
 
 /// The membership of a balancer in a fleet.
@@ -173,6 +179,10 @@ pub(crate) const FIXED_KEYS: FixedKeys = FixedKeys {
     section: "balancer",
     fixed: &[
         "servers",
+        "backends",
+        "backends_interval",
+        "backends_hold",
+        "dns_server",
         "host",
         "port",
         "unix_socket",
@@ -248,7 +258,8 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
         Ok(Self {
             zone: fleet_name("balancer.zone", &raw.zone)?,
             fleet: membership(&raw)?,
-            engines: None,
+            sources: sources(&raw)?,
+            trust: trust(&raw),
             probe_expect,
             admin: host_and_port("balancer.admin", &raw.admin)?,
             admin_token: Some(raw.admin_token).filter(|path| !path.as_os_str().is_empty()),
@@ -269,7 +280,6 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
                 slow_start: raw.slow_start,
             },
             probe_budget: ProbeBudget { per_second: raw.probe_budget },
-            servers: raw.servers,
             https: HttpsSettings {
                 certificates: raw.tls_cert,
                 keys: raw.tls_key,
@@ -295,10 +305,6 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             size_lookups: raw.size_lookups,
             metrics_backends: raw.metrics_backends,
             acme_webroot: Some(raw.acme_webroot).filter(|path| !path.is_empty()).map(PathBuf::from),
-            trust: Trust {
-                authorities: Some(raw.backend_ca).filter(|path| !path.is_empty()).map(PathBuf::from),
-                ..Trust::default()
-            },
             trusted_proxies: raw.trusted_proxies.parse().map_err(|reason: NotANetwork| {
                 SettingsError::value("balancer.trusted_proxies", &raw.trusted_proxies, reason.to_string())
             })?,
@@ -312,12 +318,6 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
 }
 
 impl BalancerSettings {
-    /// The settings with the access to engines.
-    #[must_use]
-    pub(crate) fn with_engines(self, engines: FleetSettings) -> Self {
-        Self { engines: Some(engines), ..self }
-    }
-
     /// The settings of the ranking.
     #[must_use]
     pub(crate) fn ranking(&self) -> RankingSettings {
@@ -385,6 +385,59 @@ fn fleet_name(key: &'static str, text: &str) -> Result<Option<Arc<str>>, Setting
     }
     let reason = format!("it must have at most {} letters, digits and signs of ASCII", record::LONGEST_NAME);
     Err(SettingsError::value(key, text, reason))
+}
+
+/// The list of servers without another source.
+const DEFAULT_LIST: &str = "balancer_server_list.txt";
+
+impl RawBalancerSettings {
+    /// The list of servers, if one is a source.
+    #[must_use]
+    pub(crate) fn list_file(&self) -> Option<PathBuf> {
+        let default = if self.backends.is_empty() { DEFAULT_LIST } else { "" };
+        let path = if self.servers.is_empty() { default } else { &self.servers };
+        Some(path).filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
+}
+
+fn sources(raw: &RawBalancerSettings) -> Result<SourceSettings, SettingsError> {
+    let mut addresses: Vec<_> = raw.list_file().map(SourceAddress::File).into_iter().collect();
+    for text in &raw.backends {
+        let address = text.parse().map_err(|error: SourceAddressError| {
+            // The text may have a password.
+            let shown = text.split_once("//").map_or(text.as_str(), |(scheme, _)| scheme);
+            SettingsError::value("balancer.backends", format_args!("{shown}..."), error.to_string())
+        })?;
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.len() > MAX_SOURCES {
+        let reason = format!("there must be at most {MAX_SOURCES} sources");
+        return Err(SettingsError::value("balancer.backends", addresses.len(), reason));
+    }
+    if raw.backends_interval < SHORTEST_INTERVAL {
+        let value = humantime::format_duration(raw.backends_interval);
+        return Err(SettingsError::value("balancer.backends_interval", value, "it must be at least 20ms"));
+    }
+    let dns_server = Some(raw.dns_server.as_str()).filter(|server| !server.is_empty());
+    let dns_server = dns_server.map(|server| {
+        let reason = "it must be an IP address and a port, such as 127.0.0.1:8600";
+        server.parse().map_err(|_| SettingsError::value("balancer.dns_server", server, reason))
+    });
+    Ok(SourceSettings {
+        addresses,
+        interval: raw.backends_interval,
+        hold: raw.backends_hold,
+        dns_server: dns_server.transpose()?,
+        trust: trust(raw),
+    })
+}
+
+/// The authorities of https backends and sources.
+fn trust(raw: &RawBalancerSettings) -> Trust {
+    let authorities = Some(&raw.backend_ca).filter(|path| !path.is_empty()).map(PathBuf::from);
+    Trust { authorities, ..Trust::default() }
 }
 
 fn webhook(url: &str, down_after: Duration) -> Result<Option<Webhook>, SettingsError> {

@@ -27,6 +27,9 @@ pub(crate) struct BalancerArguments {
     /// List of servers, one host:port a line [default: balancer_server_list.txt]
     #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING)]
     pub servers: Option<PathBuf>,
+    /// Source of servers instead of the list: file:PATH, dns://name:port, dns+srv://name, a URL or redis://host; repeatable
+    #[arg(long, value_name = "SOURCE", help_heading = BALANCING)]
+    pub backends: Vec<String>,
     /// Folder for orders, health and counters, which then survive a restart [default: none]
     #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING)]
     pub state: Option<PathBuf>,
@@ -98,6 +101,7 @@ impl BalancerArguments {
         let mut list = self.balancing.overrides();
         list.extend(overrides! {
             "balancer.servers" => path(self.servers.as_ref()),
+            "balancer.backends" => (!self.backends.is_empty()).then(|| self.backends.join("\n") + "\n"),
             "balancer.access_log" => path(self.access_log.as_ref()),
             "balancer.state" => path(self.state.as_ref()),
             "balancer.acme_webroot" => path(self.acme_webroot.as_ref()),

@@ -106,20 +106,20 @@ impl EngineError {
 ///
 /// The methods must be called on an actix arbiter.
 #[derive(Debug)]
-pub(crate) struct Engine {
+pub(crate) struct EngineClient {
     settings: EngineSettings,
     resolver: Resolver,
-    connection: Option<Connection>,
+    connection: Option<EngineConnection>,
 }
 
 #[derive(Debug)]
-struct Connection {
+struct EngineConnection {
     commands: MultiplexedConnection,
     /// The bytes that the engine may still send before the connection fails.
     allowance: Arc<AtomicUsize>,
 }
 
-impl Engine {
+impl EngineClient {
     /// A client that connects at its first command.
     #[must_use]
     pub(crate) fn new(settings: EngineSettings, resolver: Resolver) -> Self {
@@ -196,6 +196,7 @@ impl Engine {
     }
 
     /// Stores a value for the time `ttl`.
+    #[allow(dead_code, reason = "the records of balancers need it")]
     pub(crate) async fn set(&mut self, key: &str, value: &[u8], ttl: Duration) -> Result<(), EngineError> {
         self.run(redis::cmd("SET").arg(key).arg(value).arg("PX").arg(milliseconds(ttl))).await
     }
@@ -232,7 +233,7 @@ impl Engine {
         result
     }
 
-    async fn connect(&self) -> Result<Connection, EngineError> {
+    async fn connect(&self) -> Result<EngineConnection, EngineError> {
         let mut info =
             RedisConnectionInfo::default().set_db(self.settings.address.database).set_skip_set_lib_name();
         if let Some(user) = &self.settings.address.user {
@@ -250,10 +251,10 @@ impl Engine {
             .await
             .map_err(|error| EngineError::of_command(&error))?;
         actix_rt::spawn(driver);
-        Ok(Connection { commands, allowance })
+        Ok(EngineConnection { commands, allowance })
     }
 
-    async fn dial(&self) -> Result<Box<dyn Stream>, EngineError> {
+    async fn dial(&self) -> Result<Box<dyn ByteStream>, EngineError> {
         let EngineAddress { host, port, uses_tls, .. } = &self.settings.address;
         let addresses = match host.parse::<IpAddr>() {
             Ok(address) => [address].into(),
@@ -280,6 +281,7 @@ impl Engine {
     }
 }
 
+#[allow(dead_code, reason = "see `EngineClient::set`")]
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -298,13 +300,13 @@ fn glob_of(prefix: &str) -> String {
 }
 
 /// The connection below the protocol, with or without TLS.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for S {}
 
 /// Fails once the engine has sent more bytes than allowed.
 struct Bounded {
-    stream: Box<dyn Stream>,
+    stream: Box<dyn ByteStream>,
     allowance: Arc<AtomicUsize>,
 }
 

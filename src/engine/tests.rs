@@ -32,3 +32,25 @@ fn a_pattern_matches_only_keys_with_the_prefix() {
     assert_eq!(glob_of("{fleet}:1:server:"), "{fleet}:1:server:*");
     assert_eq!(glob_of("a*[b]?"), r"a\*\[b\]\?*");
 }
+
+#[tokio::test]
+async fn an_answer_has_a_largest_size() {
+    let (mut peer, stream) = tokio::io::duplex(64);
+    let allowance = Arc::new(AtomicUsize::new(100));
+    let mut bounded = Bounded { stream: Box::new(stream), allowance: Arc::clone(&allowance) };
+    let writing =
+        async { while tokio::io::AsyncWriteExt::write_all(&mut peer, &[b'x'; 10]).await.is_ok() {} };
+    let reading = async {
+        let mut buffer = [0; 10];
+        let mut read = 0;
+        loop {
+            match tokio::io::AsyncReadExt::read(&mut bounded, &mut buffer).await {
+                Ok(count) => read += count,
+                Err(error) => break (read, error.to_string()),
+            }
+        }
+    };
+    let (read, error) =
+        tokio::select! { () = writing => panic!("the peer ended"), result = reading => result };
+    assert!(read <= 100 && error.contains("more than"), "{read} {error}");
+}

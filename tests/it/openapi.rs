@@ -6,7 +6,7 @@ use super::support::http;
 use super::support::operated::Operated;
 
 /// Every path of the API. A new path must be added here and to the description.
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 9] = [
     "/api/v1/backends",
     "/api/v1/backends/{id}/orders",
     "/api/v1/events",

@@ -230,6 +230,8 @@ fn a_record_counts_for_three_probe_intervals_and_only_if_its_balancer_is_met() {
 
 #[test]
 fn a_balancer_that_sees_far_less_than_the_others_is_set_aside() {
+    use Standing::{Counted, SetAside};
+    use State::{Down, Up};
     let now = Instant::now();
     let combined = |own: State, peers: [State; 2]| {
         let mut observers = Observers::new("own", 9, 2, now);
@@ -243,8 +245,6 @@ fn a_balancer_that_sees_far_less_than_the_others_is_set_aside() {
         let standings: Vec<_> = report.balancers.iter().map(|balancer| balancer.standing).collect();
         (report.own_view, standings, (evidence[0].up, evidence[0].down))
     };
-    use Standing::{Counted, SetAside};
-    use State::{Down, Up};
     assert_eq!(combined(Up, [Up, Down]), (OwnView::Trusted, vec![Counted, SetAside], (1, 0)));
     assert_eq!(combined(Down, [Up, Up]), (OwnView::SetAside, vec![Counted, Counted], (2, 0)));
     assert_eq!(combined(Down, [Down, Up]), (OwnView::Trusted, vec![Counted, Counted], (1, 1)));

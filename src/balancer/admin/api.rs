@@ -27,7 +27,7 @@ use crate::telemetry::chain;
 const LARGEST_BODY: usize = 16 << 10;
 
 /// Adds the paths of the API.
-pub(super) fn configure(pages: &mut ServiceConfig) {
+pub(in crate::balancer) fn configure(pages: &mut ServiceConfig) {
     pages.service(
         web::scope("/api/v1")
             .app_data(PayloadConfig::new(LARGEST_BODY))

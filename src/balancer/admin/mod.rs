@@ -54,7 +54,7 @@ impl BalancerState {
     /// The state of the backends at the current time.
     pub(in crate::balancer) fn report(&self) -> StatusReport {
         let last_reload = self.reloads.last().as_deref().cloned();
-        StatusReport::of(&self.publisher.latest(), &self.orders, &self.clock, last_reload)
+        StatusReport::of(&self.publisher.latest(), &self.orders, &self.sources, &self.clock, last_reload)
     }
 }
 

@@ -171,12 +171,19 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Backend>, LineError> {
     }
     let content = std::str::from_utf8(content).map_err(|_| LineError::NotUtf8)?;
     let mut words = content.split_ascii_whitespace();
-    let Some(first) = words.next() else { return Ok(None) };
-    let id = parse_address(first)?;
+    words.next().map(|address| from_words(address, words)).transpose()
+}
+
+/// The backend of the words of a line.
+pub(crate) fn from_words<'a>(
+    address: &str,
+    attributes: impl Iterator<Item = &'a str>,
+) -> Result<Backend, LineError> {
+    let id = parse_address(address)?;
     let mut backend =
         Backend { id, weight: DEFAULT_WEIGHT, tier: DEFAULT_TIER, zone: None, expectation: None };
     let mut keys = Vec::new();
-    for word in words {
+    for word in attributes {
         let Some((key, value)) = word.split_once('=') else {
             return Err(LineError::NotAnAttribute { word: shown(word) });
         };
@@ -192,7 +199,7 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Backend>, LineError> {
         }
         keys.push(key);
     }
-    Ok(Some(backend))
+    Ok(backend)
 }
 
 fn weight(word: &str, value: &str) -> Result<u32, LineError> {

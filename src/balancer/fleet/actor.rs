@@ -22,7 +22,7 @@ use crate::balancer::orders::OrderBook;
 use crate::balancer::orders::registers::OrderRegister;
 use crate::balancer::orders::store::Orders;
 use crate::balancer::policy::digest;
-use crate::engine::{Backoff, Engine, EngineError, EngineSettings};
+use crate::engine::{Backoff, EngineClient, EngineError, EngineSettings};
 use crate::http::client::Resolver;
 use crate::telemetry::chain;
 
@@ -110,7 +110,7 @@ impl Supervised for FleetActor {}
 /// The state of one run of the actor.
 struct FleetTask {
     plan: FleetActor,
-    engine: Engine,
+    engine: EngineClient,
     /// The latest record that was read; empty before the first read of a connection.
     position: String,
     condition: EngineCondition,
@@ -129,7 +129,7 @@ struct FleetTask {
 
 impl FleetTask {
     fn new(plan: FleetActor) -> Self {
-        let engine = Engine::new(plan.engine.clone(), plan.resolver.clone());
+        let engine = EngineClient::new(plan.engine.clone(), plan.resolver.clone());
         let book = plan.orders.book();
         Self {
             engine,
@@ -365,12 +365,11 @@ impl FleetTask {
             };
             for pair in fields.chunks_exact(2) {
                 let [field, value] = pair else { continue };
-                match OrderRegister::parse(field, value) {
-                    Some(register) => drop(registers.insert(register.field(), register)),
-                    None => {
-                        self.plan.metrics.records_invalid.inc();
-                        self.engine.run::<()>(redis::cmd("HDEL").arg(key).arg(field)).await?;
-                    }
+                if let Some(register) = OrderRegister::parse(field, value) {
+                    registers.insert(register.field(), register);
+                } else {
+                    self.plan.metrics.records_invalid.inc();
+                    self.engine.run::<()>(redis::cmd("HDEL").arg(key).arg(field)).await?;
                 }
             }
             cursor = next;

@@ -226,7 +226,7 @@ impl Observers {
             }
             return Vec::new();
         }
-        let uptime = record.uptime as i64;
+        let uptime = record.uptime.cast_signed();
         let mut started_at = local - uptime;
         let mut is_met = delivery == Delivery::Live;
         let known = self.balancers.get(&id);
@@ -297,7 +297,8 @@ impl Observers {
         let local = self.milliseconds(now);
         match engine {
             Ok(()) => {
-                (self.engine_works_since, self.engine_failure) = (self.engine_works_since.or(Some(now)), None)
+                (self.engine_works_since, self.engine_failure) =
+                    (self.engine_works_since.or(Some(now)), None);
             }
             Err(reason) => (self.engine_works_since, self.engine_failure) = (None, Some(reason.clone())),
         }

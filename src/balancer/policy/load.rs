@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use wide::f32x8;
 
 use super::backlog::{Backlog, KNOTS, NewDownload};
@@ -18,8 +19,8 @@ use super::{DEFAULT_SIZE, Timestamp};
 /// Cells in a chunk.
 pub(super) const CHUNK_LEN: usize = 1024;
 
-/// A report cannot add more work than this in nanoseconds, one hour, so that one absurd report does not exclude a backend for
-/// days.
+/// A report or a download cannot add more work than this in nanoseconds, one hour, so that one absurd report or size does not
+/// exclude a backend for days.
 const MAX_BACKLOG: u64 = Duration::from_hours(1).as_nanos() as u64;
 
 /// The redirects in one record of another balancer cannot add more work than this in nanoseconds, one minute.
@@ -108,8 +109,22 @@ impl BackendLoad {
         copy
     }
 
-    /// Continues the count of an earlier run.
-    pub fn restore_redirects(&self, count: u64) {
+    /// The parts that survive a restart.
+    pub(crate) fn remember(&self, now: Timestamp) -> RememberedLoad {
+        let cell = self.cell();
+        let work = cell.backlog(cell.finish_time(), now).unwrap_or_default().0;
+        RememberedLoad { redirects: self.redirects(), work, cost: cell.cost() }
+    }
+
+    /// Continues the load of an earlier run, remembered `age` ago. The server has sent data since.
+    pub(crate) fn restore(&self, remembered: &RememberedLoad, age: Duration, now: Timestamp) {
+        let RememberedLoad { redirects: count, work, cost } = *remembered;
+        if cost > 0.0 && work.iter().all(|work| (0.0..=f32::MAX).contains(work)) {
+            let backlog = Backlog(work);
+            let left = f32::max(backlog.total() - age.as_nanos() as f32 / cost, 0.0);
+            set(&self.cell().cost, cost);
+            self.cell().set_backlog(&backlog.after(left), now);
+        }
         self.cell().redirects.store(count, Relaxed);
         self.reported_redirects.store(count, Relaxed);
         self.redirects_at_probe.store(count, Relaxed);
@@ -138,17 +153,17 @@ impl BackendLoad {
         self.redirects().saturating_add(self.other_redirects.load(Relaxed))
     }
 
-    /// The known work at `now`; `None` if no policy estimates it.
+    /// The known work at `now`, and its effect on a new download of `size` bytes; `None` if no policy estimates it.
     #[must_use]
-    pub fn booked_work(&self, now: Timestamp) -> Option<BookedWork> {
+    pub fn booked_work(&self, size: f32, now: Timestamp) -> Option<BookedWork> {
         let cell = self.cell();
         let idle = cell.idle_cost();
         (idle > 0.0).then(|| {
             let left = cell.left(cell.finish_time(), now);
-            let new = NewDownload::new(DEFAULT_SIZE);
+            let new = NewDownload::new(size);
             let [work, ..] =
                 new.work_before(cell.work_at(&new).map(f32x8::splat), f32x8::splat(left)).to_array();
-            let expected = work * cell.cost() + DEFAULT_SIZE * idle;
+            let expected = work * cell.cost() + size * idle;
             BookedWork { bytes: left as u64, expected: Duration::from_nanos(expected as u64) }
         })
     }
@@ -229,12 +244,25 @@ pub struct ReportedLoad {
     pub unsent_bytes: Option<u64>,
 }
 
+/// The parts of a [`BackendLoad`] that survive a restart.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RememberedLoad {
+    /// The number of redirects.
+    pub(crate) redirects: u64,
+    /// The [`Backlog`]; zeros if the sizes are not known.
+    #[serde(default)]
+    work: [f32; KNOTS],
+    /// The cost of a byte in nanoseconds; 0 if it is not known.
+    #[serde(default)]
+    cost: f32,
+}
+
 /// The unfinished downloads of a backend, as the policy expects them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BookedWork {
     /// The bytes that are not sent yet.
     pub bytes: u64,
-    /// The time that a new download of 1 MB would take.
+    /// The time that the new download would take.
     pub expected: Duration,
 }
 
@@ -427,7 +455,8 @@ impl LoadCell {
     /// Adds the time for a download to the finish time, and returns the finish time before.
     #[inline]
     fn postpone_finish(&self, size: f32, now: Timestamp) -> Timestamp {
-        let nanoseconds = ((size * get(&self.cost)) as i64).cast_unsigned();
+        let nanoseconds = f32::min(size * get(&self.cost), MAX_BACKLOG as f32) as i64;
+        let nanoseconds = nanoseconds.cast_unsigned();
         let mut current = self.finish_time.load(Relaxed);
         // An exchange fails only if another worker succeeded. After three failures, losing the idle time since
         // `finish_time` costs less than trying again.

@@ -27,6 +27,7 @@ use rand::Rng;
 
 pub use clock::{MonotonicClock, Timestamp};
 pub use digest::{digest, identity};
+pub(crate) use load::RememberedLoad;
 pub use load::{BackendLoad, LoadSlab, ReportedLoad};
 pub(crate) use retry_avoidance::{RetryAvoidance, RetryLookup, Visited};
 

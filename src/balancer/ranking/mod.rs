@@ -311,7 +311,7 @@ impl Handler<FleetExchange> for RankingActor {
         let now = Instant::now();
         let Some(sharing) = &mut self.sharing else { return MessageResult(None) };
         let (clock, budget, asks) = (&self.plan.clock, self.plan.settings.probe_budget, exchange.asks);
-        if let Some(pace) = sharing.exchange(exchange, &mut self.entries, clock, budget, now) {
+        if let Some(pace) = sharing.exchange(&exchange, &mut self.entries, clock, budget, now) {
             self.publish_soon(pace, ctx);
         }
         let sharing = self.sharing.as_mut().filter(|_| asks);

@@ -100,7 +100,7 @@ impl Sharing {
     /// Takes over the records of other balancers. Returns the pace of the next table; `None` if they do not affect it.
     pub(super) fn exchange(
         &mut self,
-        exchange: FleetExchange,
+        exchange: &FleetExchange,
         entries: &mut [BackendEntry],
         clock: &MonotonicClock,
         budget: ProbeBudget,

@@ -13,7 +13,9 @@ use crate::balancer::health::{
 };
 use crate::balancer::history::{Change, History};
 use crate::balancer::orders::{self, BackendOrders, Override};
-use crate::balancer::policy::{self, BackendLoad, Candidate, LoadSlab, MonotonicClock, Policy, PolicyName};
+use crate::balancer::policy::{
+    self, BackendLoad, Candidate, LoadSlab, MonotonicClock, Policy, PolicyName, RememberedLoad, Timestamp,
+};
 use crate::balancer::ranking::estimate::{Continuity, Estimate};
 use crate::balancer::ranking::selection::{self, Eligibility, Mode};
 
@@ -154,10 +156,10 @@ impl BackendEntry {
         true
     }
 
-    /// Continues the count of redirects of an earlier run.
-    pub(crate) fn restore_redirects(&mut self, count: u64) {
-        self.load.restore_redirects(count);
-        self.redirects = count;
+    /// Continues the load of an earlier run, remembered `age` ago.
+    pub(crate) fn restore_load(&mut self, load: &RememberedLoad, age: Duration, now: Timestamp) {
+        self.load.restore(load, age, now);
+        self.redirects = load.redirects;
     }
 
     /// Adds a change of state to the history. The list has `backends` backends.

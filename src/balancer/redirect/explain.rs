@@ -11,9 +11,10 @@ use super::BalancerState;
 use super::client::Client;
 use super::location::{Target, TargetError};
 use super::service::{AnswerPlan, Choice, ChoiceReason, RedirectRequest};
-use crate::balancer::policy::{Avoid, LoadSlab, digest};
+use crate::balancer::policy::{Avoid, DEFAULT_SIZE, LoadSlab, digest};
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
+use crate::balancer::sizes::ExpectedSize;
 
 /// The content of `/api/v1/explain`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,10 +29,26 @@ pub(crate) struct Explanation {
     pub policy: String,
     /// The status of the answer.
     pub status: u16,
+    /// The expected size of the download in bytes, if it is known or similar files are.
+    pub size: Option<u64>,
+    /// The origin of `size`.
+    pub size_origin: SizeOrigin,
     /// A possible choice. Most policies choose another candidate for the next client.
     pub choice: Option<ExplainedChoice>,
     /// All backends, in the order of the list.
     pub backends: Vec<ExplainedBackend>,
+}
+
+/// The origin of an expected size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SizeOrigin {
+    /// A server sent the size of the file, which is rounded to its size class.
+    Known,
+    /// The mean of files with the same extension, or of the same directory.
+    SimilarFiles,
+    /// The policy assumes the mean of all downloads.
+    AllDownloads,
 }
 
 /// A choice.
@@ -60,6 +77,10 @@ pub(crate) struct ExplainedBackend {
     pub response_ms: Option<f64>,
     /// Its estimated requests in flight.
     pub in_flight: u64,
+    /// The bytes of its downloads that are not sent yet, as the policy expects them; only under `adaptive`.
+    pub booked_bytes: Option<u64>,
+    /// The time in seconds that the download is expected to take on it; only under `adaptive`.
+    pub expected_seconds: Option<f64>,
     /// The orders of operators for it, as text with their notes.
     pub orders: Vec<String>,
 }
@@ -84,12 +105,17 @@ impl BalancerState {
             path_hash: digest(target.path()),
             is_head: false,
             range: None,
+            tag: None,
             avoid: Avoid::default(),
             client,
         };
         let timestamp = self.clock.timestamp(now);
-        let size = self.sizes.as_ref().and_then(|sizes| sizes.known(target.path(), timestamp));
-        let choice = answers.choose(&table, &wanted, size, timestamp, &mut random);
+        let size = self.sizes.as_ref().and_then(|sizes| sizes.known(target.path(), wanted.path_hash));
+        let expected = size.map_or(DEFAULT_SIZE, ExpectedSize::bytes);
+        // Before the choice, which books the download.
+        let work: Vec<_> =
+            table.entries.iter().map(|entry| entry.load.booked_work(expected, timestamp)).collect();
+        let choice = answers.choose(&table, &wanted, size.map(ExpectedSize::bytes), timestamp, &mut random);
         let failed = choice.as_ref().and_then(Choice::failed);
         let address =
             |index: &u32| table.entries.get(*index as usize).map(|entry| entry.backend.id().to_string());
@@ -97,7 +123,7 @@ impl BalancerState {
             .entries
             .iter()
             .any(|entry| is_chosen(entry) && !table.is_excluded_by(client.needs(), entry));
-        let backends = table.entries.iter().map(|entry| {
+        let backends = table.entries.iter().zip(work).map(|(entry, work)| {
             let exclusion = if table.is_excluded_by(client.needs(), entry) {
                 Some("does not suit the client: it needs https, or an IPv4 address".to_owned())
             } else {
@@ -123,6 +149,8 @@ impl BalancerState {
                 weight,
                 response_ms: entry.estimate.response_time().map(|time| time.as_micros() as f64 / 1000.0),
                 in_flight: entry.load.outstanding(),
+                booked_bytes: work.map(|work| work.bytes),
+                expected_seconds: work.map(|work| work.expected.as_secs_f64()),
                 orders: entry
                     .orders
                     .iter()
@@ -136,6 +164,12 @@ impl BalancerState {
             client: client.address,
             mode: table.mode.to_string(),
             policy: answers.policy.to_string(),
+            size: size.map(|size| size.bytes() as u64),
+            size_origin: match size {
+                Some(ExpectedSize::Known(_)) => SizeOrigin::Known,
+                Some(ExpectedSize::Mean(_)) => SizeOrigin::SimilarFiles,
+                None => SizeOrigin::AllDownloads,
+            },
             status: choice.as_ref().map_or(503, |_| answers.status.code()),
             choice: choice.as_ref().map(|choice| ExplainedChoice {
                 backend: choice.backend.to_string(),
@@ -199,6 +233,11 @@ impl Explanation {
             lines.push(format!("  to {}: {}", choice.backend, choice.reason));
             lines.extend(choice.alternates.iter().map(|alternate| format!("  or {alternate}")));
         }
+        lines.push(match (self.size, self.size_origin) {
+            (Some(size), SizeOrigin::Known) => format!("size: {size} bytes, known to its size class"),
+            (Some(size), _) => format!("size: {size} bytes, the mean of similar files"),
+            (None, _) => "size: unknown, the mean of all downloads is assumed".to_owned(),
+        });
         lines.push(format!("selection: {}, policy: {}", self.mode, self.policy));
         for backend in &self.backends {
             let ExplainedBackend { backend: address, weight, in_flight, orders, .. } = backend;
@@ -206,7 +245,12 @@ impl Explanation {
             // The reason may contain text of a server, which must not send control characters to the terminal.
             let reason = backend.reason.escape_debug();
             lines.push(if backend.candidate {
-                format!("+ {address}  weight {weight:.2}, {response}, {in_flight} in flight; {reason}")
+                let expected = backend.expected_seconds;
+                let expected = expected.map(|seconds| format!(", sent in {seconds:.2} s"));
+                let expected = expected.unwrap_or_default();
+                format!(
+                    "+ {address}  weight {weight:.2}, {response}, {in_flight} in flight{expected}; {reason}"
+                )
             } else {
                 format!("- {address}  {reason}")
             });

@@ -19,6 +19,7 @@ use crate::balancer::ranking::RankingSettings;
 use crate::balancer::ranking::publisher::{TablePublisher, TableUpdate};
 use crate::balancer::ranking::table::RoutingTable;
 use crate::balancer::sizes::Sizes;
+use crate::balancer::sources::SourcesReport;
 use crate::balancer::state_folder::StateFolder;
 use crate::http::access_log::AccessLog;
 use crate::settings::reload::ReloadRecord;
@@ -54,6 +55,7 @@ pub(in crate::balancer) struct BalancerState {
     pub(in crate::balancer) access_log: Option<AccessLog>,
     /// The sizes of files; `None` if they are not looked up.
     pub(in crate::balancer) sizes: Option<Sizes>,
+    pub(in crate::balancer) sources: SourcesReport,
     pub(in crate::balancer) supervisor: Supervisor,
     pub(in crate::balancer) metrics: Arc<BalancerMetrics>,
     pub(in crate::balancer) path_samples: PathSamples,

@@ -110,7 +110,13 @@ impl PageView {
 }
 
 impl BackendRow {
-    fn new(backend: &BackendStatus, figures: &BackendFigures, all_rates: f64, now: SystemTime) -> Self {
+    fn new(
+        backend: &BackendStatus,
+        figures: &BackendFigures,
+        all_rates: f64,
+        shows_sources: bool,
+        now: SystemTime,
+    ) -> Self {
         let BackendStatus { address, state, reason, since, traffic, orders, .. } = backend;
         let name = escaped(address);
         let state = match state.as_str() {
@@ -127,6 +133,7 @@ impl BackendRow {
             ),
             (backend.tier != 0, format!("tier {}", backend.tier)),
             (weight != 1, format!("weight {weight}")),
+            (shows_sources, format!("from {}", escaped(&backend.sources.join(", ")))),
         ] {
             if is_shown {
                 let _ = write!(server, " <small>{text}</small>");

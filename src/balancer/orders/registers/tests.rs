@@ -88,7 +88,7 @@ fn play(seed: u64) {
             }
         }
         for balancer in 0..count {
-            if !is_connected[balancer] && !is_healed || (!is_healed && random.random_bool(0.2)) {
+            if !is_healed && (!is_connected[balancer] || random.random_bool(0.2)) {
                 continue;
             }
             let before: BTreeMap<_, _> =
