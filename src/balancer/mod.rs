@@ -173,7 +173,7 @@ impl Balancer {
     pub(crate) fn start(
         settings: &BalancerSettings,
         source: BackendSource,
-        BalancerFiles { state, access_log, inheritance, certificates }: BalancerFiles,
+        BalancerFiles { state, access_log, certificates, inheritance }: BalancerFiles,
     ) -> Self {
         let backends = source.backends();
         let wall = SystemTime::now();

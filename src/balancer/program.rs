@@ -205,7 +205,7 @@ impl Program {
         let open = if predecessor.is_some() { StateFolder::open_after_release } else { StateFolder::open };
         let state = settings.state.as_deref().map(open).transpose()?.map(Arc::new);
         let certificates = https.as_ref().map(Https::certificates);
-        let files = BalancerFiles { state, access_log, inheritance, certificates };
+        let files = BalancerFiles { state, access_log, certificates, inheritance };
         let grace = watch::Sender::new(settings.shutdown_timeout);
         Ok(Self {
             settings,
