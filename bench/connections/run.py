@@ -191,7 +191,8 @@ def run(arguments, pid, port):
     print(f"| answers that were not a redirect | {wrong} |")
     print(f"| resident memory of the balancer, MB (before the load) | {highest:.0f} ({before:.0f}) |")
     for load in loads:
-        ends = f"{load.statuses}, without a status: {load.silent}"
+        closed = "closed while idle" if load.kind == "idle" else "closed without a status"
+        ends = f"{load.statuses}, {closed}: {load.silent}"
         print(f"| {load.kind}: open; answers | {len(load.sockets)}; {ends} |")
     print(f"| {BEYOND} connections of one address | {statuses} |")
     lost = sum(count for status, count in statuses.items() if "no status" in status) + loads[1].silent
