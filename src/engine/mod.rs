@@ -40,6 +40,8 @@ const MAX_ANSWER_BYTES: usize = 16 << 20;
 const KEYS_PER_STEP: usize = 500;
 /// The largest number of steps of a scan, which limits the number of foreign keys that it passes.
 const MAX_SCAN_STEPS: usize = 2000;
+/// The codes of the errors for a wrong user, password or command.
+const DENIED: [&str; 3] = ["NOAUTH", "WRONGPASS", "NOPERM"];
 /// The longest text of the engine in an error, in characters.
 const SHOWN_CHARACTERS: usize = 200;
 
@@ -86,9 +88,8 @@ impl EngineError {
             error.to_string().chars().take(SHOWN_CHARACTERS).flat_map(char::escape_default).collect();
         match (error.kind(), error.code()) {
             (ErrorKind::Io, _) => Self::Connection(io::Error::other(text)),
-            (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => {
-                Self::Denied(text)
-            }
+            (ErrorKind::AuthenticationFailed, _) => Self::Denied(text),
+            (_, Some(code)) if DENIED.contains(&code) => Self::Denied(text),
             (ErrorKind::Server(_) | ErrorKind::Extension, _) => Self::Refused(text),
             _ => Self::Answer(text),
         }
@@ -145,9 +146,20 @@ impl EngineClient {
     }
 
     /// Carries out the commands of a pipeline. An error of one command is an element of the result; see
-    /// [`Pipeline::ignore_errors`].
+    /// [`Pipeline::ignore_errors`]. A denied access fails all, so that the next connection uses the password that is valid then.
     pub(crate) async fn run_all(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, EngineError> {
-        self.with_connection(async |commands| pipeline.query_async(commands).await).await
+        self.with_connection(async |commands| {
+            let answers: Vec<Value> = pipeline.query_async(commands).await?;
+            for answer in &answers {
+                if let Value::ServerError(error) = answer
+                    && DENIED.contains(&error.code())
+                {
+                    return Err(error.clone().into());
+                }
+            }
+            Ok(answers)
+        })
+        .await
     }
 
     /// The keys that start with `prefix`, at most `most` of them, whose values are strings.
@@ -193,12 +205,6 @@ impl EngineClient {
             }));
         }
         Ok(values)
-    }
-
-    /// Stores a value for the time `ttl`.
-    #[allow(dead_code, reason = "the records of balancers need it")]
-    pub(crate) async fn set(&mut self, key: &str, value: &[u8], ttl: Duration) -> Result<(), EngineError> {
-        self.run(redis::cmd("SET").arg(key).arg(value).arg("PX").arg(milliseconds(ttl))).await
     }
 
     /// Carries out a Lua script, atomically.
@@ -279,11 +285,6 @@ impl EngineClient {
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
         Ok(Box::new(stream.map_err(EngineError::Connection)?))
     }
-}
-
-#[allow(dead_code, reason = "see `EngineClient::set`")]
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A pattern of `SCAN` for the keys that start with `prefix`.

@@ -151,9 +151,11 @@ impl FleetTask {
         let (mut backoff, mut paused_until) = (Backoff::default(), Instant::now());
         loop {
             ticks.tick().await;
-            let news = self.send_to_ranking(Vec::new(), true).await;
             // After a hand-over, the new process has the name.
-            if Instant::now() < paused_until || self.plan.orders.is_handed_over() {
+            let is_paused = Instant::now() < paused_until || self.plan.orders.is_handed_over();
+            let news = self.send_to_ranking(Vec::new(), !is_paused).await;
+            // Stored records can be skipped only with an own record, which the ranking has within a second.
+            if is_paused || self.failures >= FAILURES_BEFORE_SKIP && news.is_none() {
                 continue;
             }
             let limit = if self.condition.is_ok() { EXCHANGE_TIMEOUT } else { RECOVERY_TIMEOUT };

@@ -56,6 +56,14 @@ impl Engine {
         command.arg(&words[1..]).query(&mut client.get_connection().unwrap()).unwrap()
     }
 
+    /// Changes the password, and ends all connections.
+    pub fn change_password(&self, password: &str) {
+        let mut connection = redis::Client::open(self.url()).unwrap().get_connection().unwrap();
+        // The same connection stays authorized.
+        redis::cmd("CONFIG").arg(&["SET", "requirepass", password]).exec(&mut connection).unwrap();
+        redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal"]).exec(&mut connection).unwrap();
+    }
+
     /// The keys of registered servers.
     pub fn servers(&self) -> Vec<String> {
         self.command(&["KEYS", "{fingerpost}:1:server:*"])
