@@ -28,6 +28,7 @@
 // - `health`, `ranking`: `RankingActor` makes routing tables from probe results and load reports.
 // - `expectation`: the content that probes expect.
 // - `policy`: the choice of a backend from a table.
+// - `catalogue`, `presence`: the files of a mirror network, and the backends that have each of them.
 // - `redirect`: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
 // - `builder`: a balancer in any actix program; `program`: `fingerpost balancer`, with listeners and signals.
 // - `metrics`: the metrics. `admin`: their display, the status API, fault injection.
@@ -46,12 +47,14 @@ use tokio::time::Instant;
 pub(crate) mod admin;
 pub(crate) mod backends;
 mod builder;
+mod catalogue;
 pub(crate) mod expectation;
 pub(crate) mod health;
 pub(crate) mod history;
 mod metrics;
 pub(crate) mod orders;
 pub(crate) mod policy;
+pub(crate) mod presence;
 pub(crate) mod probe;
 mod probe_manager;
 pub(crate) mod program;
@@ -74,6 +77,9 @@ use backends::watch::Follower;
 use metrics::BalancerMetrics;
 use orders::store::{Orders, OrdersChanged};
 use policy::LoadSlab;
+use presence::Presence;
+use presence::actor::{PresenceActor, PresencePlan};
+use presence::source::{OpenCatalogue, SourceError};
 use probe::ProbePlan;
 use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
@@ -112,7 +118,15 @@ pub enum StartError {
     /// The line of a backend given in code is invalid.
     #[error("cannot use the backends: {0}")]
     Backends(ListProblem),
+    /// The catalogue cannot be used.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueUnusable),
 }
+
+/// The error for a catalogue that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct CatalogueUnusable(#[from] SourceError);
 
 /// The origin of the list of backends.
 pub(crate) enum BackendSource {
@@ -146,6 +160,8 @@ pub(crate) struct BalancerFiles {
     pub(crate) state: Option<Arc<StateFolder>>,
     /// Gets a line for each answer.
     pub(crate) access_log: Option<AccessLog>,
+    /// Restricts the redirects to mirrors that have the file.
+    pub(crate) catalogue: Option<OpenCatalogue>,
 }
 
 /// A running balancer: it follows the list, probes and ranks on its own thread, as long as the balancer, a
@@ -159,7 +175,7 @@ impl Balancer {
     pub(crate) fn start(
         settings: &BalancerSettings,
         source: BackendSource,
-        BalancerFiles { state, access_log }: BalancerFiles,
+        BalancerFiles { state, access_log, catalogue }: BalancerFiles,
     ) -> Self {
         let backends = source.backends();
         let wall = SystemTime::now();
@@ -210,6 +226,12 @@ impl Balancer {
                 Sizes::new(publisher, clock, resolver, metrics.sizes.clone())
             })
             .unzip();
+        let (presence, presence_plan) = catalogue
+            .map(|catalogue| {
+                metrics.show_presence();
+                presence(catalogue, settings, &publisher, &probes.resolver, state.clone(), &metrics)
+            })
+            .unzip();
         let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
@@ -228,6 +250,9 @@ impl Balancer {
             if let Some(plan) = size_plan {
                 let _ = own.start(ActorKind::Size, "sizes", SizeActor::new(plan));
             }
+            if let Some(plan) = presence_plan {
+                let _ = own.start(ActorKind::Presence, "presence", PresenceActor::new(plan));
+            }
             let (plan, supervisor) = (Arc::new(probes), own.clone());
             let probe_manager =
                 ProbeManager { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
@@ -244,6 +269,7 @@ impl Balancer {
             state,
             access_log,
             sizes,
+            presence,
             supervisor,
             metrics: Arc::new(metrics),
             path_samples: PathSamples::default(),
@@ -288,6 +314,44 @@ impl Balancer {
     pub async fn failed(&self) -> SupervisionFailure {
         self.0.supervisor.failed().await
     }
+}
+
+/// The knowledge about the files of mirrors, and the plan of the actor that maintains it.
+fn presence(
+    catalogue: OpenCatalogue,
+    settings: &BalancerSettings,
+    publisher: &Arc<TablePublisher>,
+    resolver: &Resolver,
+    state: Option<Arc<StateFolder>>,
+    metrics: &BalancerMetrics,
+) -> (Arc<Presence>, PresencePlan) {
+    let table = publisher.latest();
+    let numbers = table.entries.iter();
+    let numbers =
+        numbers.map(|entry| (entry.member.backend.id().as_str(), entry.member.load.number())).collect();
+    let source = catalogue.source.clone();
+    let version = catalogue.list.as_ref().map(|(_, version)| *version);
+    let start = catalogue.begin(&numbers).unwrap_or_else(|error| {
+        tracing::error!(%error, "the catalogue does not fit");
+        None
+    });
+    let (presence, offers) = Presence::new(start.as_ref(), metrics.presence.clone());
+    let presence = Arc::new(presence);
+    let plan = PresencePlan {
+        presence: Arc::clone(&presence),
+        offers,
+        source,
+        version,
+        start,
+        state,
+        state_writes_failed: metrics.state_writes_failed.clone(),
+        publisher: Arc::clone(publisher),
+        resolver: resolver.clone(),
+        trust: settings.trust.clone(),
+        proof_interval: settings.proof_interval,
+        metrics: metrics.presence.clone(),
+    };
+    (presence, plan)
 }
 
 fn answer_plan(settings: &BalancerSettings, clock: policy::MonotonicClock) -> AnswerPlan {

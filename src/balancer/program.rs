@@ -12,6 +12,7 @@ use actix_web::web::ServiceConfig;
 use super::admin::access::{Access, AccessError};
 use super::admin::{self, Admin};
 use super::backends::watch::{Follower, ListError};
+use super::presence::source::{OpenCatalogue, SourceError};
 use super::redirect::acme;
 use super::redirect::mount::RedirectWorker;
 use super::settings::BalancerSettings;
@@ -43,6 +44,9 @@ pub(crate) enum BalancerError {
     /// The state folder cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The catalogue cannot be used.
+    #[error(transparent)]
+    Catalogue(#[from] SourceError),
     /// A port cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -117,7 +121,9 @@ impl Program {
             Some(path) => Some(AccessLog::open(path, settings.access_log_format)?),
             None => None,
         };
-        let files = BalancerFiles { state, access_log };
+        let catalogue = settings.catalogue.as_ref();
+        let catalogue = catalogue.map(|source| OpenCatalogue::open(source, state.as_deref())).transpose()?;
+        let files = BalancerFiles { state, access_log, catalogue };
         Ok(Self { settings, bound, listening, https, admin_listener, follower, access, files })
     }
 

@@ -13,6 +13,7 @@ use crate::balancer::admin::FaultInjection;
 use crate::balancer::expectation::{Expectation, NotAnExpectation};
 use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
+use crate::balancer::presence::source::CatalogueSource;
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::redirect::answer::RedirectStatus;
 use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
@@ -45,6 +46,9 @@ pub(crate) struct RawBalancerSettings {
     pub state: PathBuf,
     pub access_log: PathBuf,
     pub access_log_format: Format,
+    pub catalogue: String,
+    #[serde(with = "crate::settings::time")]
+    pub proof_interval: Duration,
     pub webhook: String,
     #[serde(with = "crate::settings::time")]
     pub webhook_after: Duration,
@@ -98,6 +102,10 @@ pub(crate) struct BalancerSettings {
     pub access_log: Option<PathBuf>,
     /// The format of its lines.
     pub access_log_format: Format,
+    /// The list of all files.
+    pub catalogue: Option<CatalogueSource>,
+    /// The time between two proofs of a mirror.
+    pub proof_interval: Duration,
     /// The receiver of notifications.
     pub webhook: Option<Webhook>,
     /// The number of HTTP worker threads; at least 1.
@@ -144,6 +152,9 @@ pub(crate) struct BalancerSettings {
 
 /// The shortest probe interval. With shorter ones, a probe measures mainly the scheduler.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The shortest time between two proofs of a mirror.
+const SHORTEST_PROOF_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The number of local ports, and so the limit of concurrent probes.
 const MOST_PROBES: usize = 65_535;
@@ -196,6 +207,8 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             admin_token: Some(raw.admin_token).filter(|path| !path.as_os_str().is_empty()),
             access_log: Some(raw.access_log).filter(|path| !path.as_os_str().is_empty()),
             access_log_format: raw.access_log_format,
+            catalogue: catalogue(&raw.catalogue)?,
+            proof_interval: raw.proof_interval.max(SHORTEST_PROOF_INTERVAL),
             webhook: webhook(&raw.webhook, raw.webhook_after)?,
             state: Some(raw.state).filter(|path| !path.as_os_str().is_empty()),
             status: RedirectStatus::try_from(raw.status)
@@ -266,6 +279,14 @@ impl BalancerSettings {
         let most = (connections as u64).saturating_add(self.probe_concurrency as u64);
         Need::new(self.workers, most, if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set })
     }
+}
+
+fn catalogue(place: &str) -> Result<Option<CatalogueSource>, SettingsError> {
+    if place.is_empty() {
+        return Ok(None);
+    }
+    let source = CatalogueSource::parse(place);
+    source.map(Some).map_err(|error| SettingsError::value("balancer.catalogue", place, error.to_string()))
 }
 
 fn webhook(url: &str, down_after: Duration) -> Result<Option<Webhook>, SettingsError> {

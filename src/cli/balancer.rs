@@ -33,6 +33,9 @@ pub(crate) struct BalancerArguments {
     /// File that gets a line for each answer [default: none]
     #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING)]
     pub access_log: Option<PathBuf>,
+    /// List of all files, lines of sha256sum or JSON; only servers that have a file get requests for it [default: none]
+    #[arg(long, value_name = "FILE|URL", help_heading = BALANCING)]
+    pub catalogue: Option<String>,
     /// Webroot of certbot, from which challenges of authorities are served [default: none]
     #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true)]
     pub acme_webroot: Option<PathBuf>,
@@ -89,6 +92,7 @@ impl BalancerArguments {
         let mut list = self.balancing.overrides();
         list.extend(overrides! {
             "balancer.servers" => path(self.servers.as_ref()),
+            "balancer.catalogue" => self.catalogue,
             "balancer.access_log" => path(self.access_log.as_ref()),
             "balancer.state" => path(self.state.as_ref()),
             "balancer.acme_webroot" => path(self.acme_webroot.as_ref()),

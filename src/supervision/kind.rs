@@ -16,11 +16,13 @@ pub enum ActorKind {
     Redirect,
     /// Looks up the sizes of files.
     Size,
+    /// Maintains the knowledge about the files of mirrors.
+    Presence,
 }
 
 impl ActorKind {
     /// All kinds.
-    pub const ALL: [Self; 4] = [Self::Probe, Self::Ranking, Self::Redirect, Self::Size];
+    pub const ALL: [Self; 5] = [Self::Probe, Self::Ranking, Self::Redirect, Self::Size, Self::Presence];
 }
 
 impl fmt::Display for ActorKind {
@@ -30,6 +32,7 @@ impl fmt::Display for ActorKind {
             Self::Ranking => "RankingActor",
             Self::Redirect => "RedirectHandler",
             Self::Size => "SizeActor",
+            Self::Presence => "PresenceActor",
         })
     }
 }
@@ -43,6 +46,7 @@ impl FromStr for ActorKind {
             "ranking" => Ok(Self::Ranking),
             "redirect" => Ok(Self::Redirect),
             "size" => Ok(Self::Size),
+            "presence" => Ok(Self::Presence),
             _ => Err(UnknownActor),
         }
     }
@@ -50,5 +54,5 @@ impl FromStr for ActorKind {
 
 /// No kind of actor has this name.
 #[derive(Debug, thiserror::Error)]
-#[error("unknown kind of actor; the kinds are probe, ranking, redirect and size")]
+#[error("unknown kind of actor; the kinds are probe, ranking, redirect, size and presence")]
 pub struct UnknownActor;

@@ -103,7 +103,7 @@ pub enum LineError {
     BasePath { word: String },
     #[error("{word}: only attributes such as weight=2 may follow the server")]
     NotAnAttribute { word: String },
-    #[error("{word}: unknown attribute; the attributes are weight, tier, zone and expect")]
+    #[error("{word}: unknown attribute; the attributes are weight, tier, zone, expect, proof and origin")]
     UnknownAttribute { word: String },
     #[error("{word}: the line has this attribute twice")]
     RepeatedAttribute { word: String },
@@ -117,6 +117,8 @@ pub enum LineError {
     Zone { word: String },
     #[error("{word}: an expectation is text:SUBSTRING, with %20 for a space, or sha-256: and 64 digits")]
     Expectation { word: String },
+    #[error("{word}: a proof is the path of a file in the form of a URL, such as /dists/stable/InRelease")]
+    Proof { word: String },
     #[error("{id} is already in line {first}, which is used")]
     Duplicate { id: BackendId, first: usize },
     #[error("the list has more than {MAX_BACKENDS} servers; this one and {more} more are ignored")]
@@ -184,6 +186,8 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Backend>, LineError> {
         tier: attributes.tier.unwrap_or(DEFAULT_TIER),
         zone: attributes.zone,
         expectation: attributes.expectation,
+        proof: attributes.proof,
+        is_origin: attributes.origin.is_some(),
     }))
 }
 
@@ -193,27 +197,36 @@ struct Attributes {
     tier: Option<u8>,
     zone: Option<Arc<str>>,
     expectation: Option<Arc<Expectation>>,
+    proof: Option<Arc<str>>,
+    origin: Option<()>,
 }
 
 impl Attributes {
     fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Result<Self, LineError> {
         let mut attributes = Self::default();
         for word in words {
-            let Some((key, value)) = word.split_once('=') else {
-                return Err(LineError::NotAnAttribute { word: shown(word) });
-            };
-            let is_new = match key {
-                "weight" => attributes.weight.replace(weight(word, value)?).is_none(),
-                "tier" => attributes.tier.replace(tier(word, value)?).is_none(),
-                "zone" => attributes.zone.replace(zone(word, value)?).is_none(),
-                "expect" => attributes.expectation.replace(expectation(word, value)?).is_none(),
-                _ => return Err(LineError::UnknownAttribute { word: shown(word) }),
+            let is_new = match word.split_once('=') {
+                None if word == "origin" => attributes.origin.replace(()).is_none(),
+                None => return Err(LineError::NotAnAttribute { word: shown(word) }),
+                Some((key, value)) => attributes.set(word, key, value)?,
             };
             if !is_new {
                 return Err(LineError::RepeatedAttribute { word: shown(word) });
             }
         }
         Ok(attributes)
+    }
+
+    /// Sets an attribute that has a value. Returns whether it is the first of its key.
+    fn set(&mut self, word: &str, key: &str, value: &str) -> Result<bool, LineError> {
+        Ok(match key {
+            "weight" => self.weight.replace(weight(word, value)?).is_none(),
+            "tier" => self.tier.replace(tier(word, value)?).is_none(),
+            "zone" => self.zone.replace(zone(word, value)?).is_none(),
+            "expect" => self.expectation.replace(expectation(word, value)?).is_none(),
+            "proof" => self.proof.replace(proof(word, value)?).is_none(),
+            _ => return Err(LineError::UnknownAttribute { word: shown(word) }),
+        })
     }
 }
 
@@ -238,6 +251,15 @@ fn expectation(word: &str, value: &str) -> Result<Arc<Expectation>, LineError> {
     let decoded = percent_encoding::percent_decode_str(value).decode_utf8().ok();
     let expectation = decoded.and_then(|value| value.parse::<Expectation>().ok());
     expectation.map(Arc::new).ok_or_else(|| LineError::Expectation { word: shown(word) })
+}
+
+/// Parses the path of a proof. It may have no slash at its start.
+fn proof(word: &str, value: &str) -> Result<Arc<str>, LineError> {
+    let path = format!("/{}", value.trim_start_matches('/'));
+    let is_valid = path.len() > 1
+        && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}?#".contains(&byte))
+        && path.split('/').skip(1).all(|segment| !matches!(segment, "" | "." | ".."));
+    if is_valid { Ok(path.into()) } else { Err(LineError::Proof { word: shown(word) }) }
 }
 
 /// Parses a number that has only digits; `str::parse` would accept a sign, too.

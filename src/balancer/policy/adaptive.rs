@@ -36,6 +36,9 @@ const DRAWN: usize = 4;
 /// more (Mitzenmacher, Prabhakar, Shah, "Load Balancing with Memory", 2002).
 const REMEMBERED: usize = 2;
 
+/// The number of draws for a file that some backends lack.
+const MOST_DRAWN: usize = 16;
+
 /// 2^64 divided by the golden ratio. Its multiples modulo 2^64 are evenly distributed.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -95,7 +98,8 @@ impl Adaptive {
             });
             let number = chunk * CHUNK_LEN + cell.index;
             if let (Some(entry), Some(share)) = (backends.get_mut(number), shares.get_mut(number)) {
-                *entry = Some(BackendRef { backend: *backend, identity: load.identity() });
+                let (identity, number) = (load.identity(), load.number());
+                *entry = Some(BackendRef { backend: *backend, identity, number });
                 *share = 1.0 / f64::from(load.cell().cost().weighted);
             }
             let service_time = (load.cell().cost().weighted * mean_size) as u64;
@@ -140,6 +144,9 @@ impl Adaptive {
 
     /// The backends to compare, without those that the request avoids.
     fn samples(&self, request: &PickRequest, new: &NewDownload, now: Timestamp) -> Samples {
+        if request.holders.is_some() {
+            return self.holding_samples(request, new, now);
+        }
         let first = self.advance(DRAWN);
         let [one, two, three, four] = [0, 1, 2, 3].map(|nth| self.draw(first.wrapping_add(nth)) as u32);
         let [five, six] = self.hints.remembered.each_ref().map(|hint| hint.load(Relaxed));
@@ -158,6 +165,43 @@ impl Adaptive {
             }
         }
         Samples::new(scores)
+    }
+
+    /// The same among the backends that have the file.
+    #[cold]
+    fn holding_samples(&self, request: &PickRequest, new: &NewDownload, now: Timestamp) -> Samples {
+        let accepts = |cell: u32| {
+            self.backends.get(cell as usize).is_some_and(|backend| {
+                request.is_held_by(backend.number) && !request.avoid.contains(backend.identity)
+            })
+        };
+        let mut cells = [u32::MAX; DRAWN + REMEMBERED];
+        let mut found = 0;
+        let mut take = |cell: u32| {
+            if let Some(place) = cells.get_mut(found) {
+                *place = cell;
+                found += 1;
+            }
+            found
+        };
+        let first = self.advance(MOST_DRAWN);
+        let draws = (0..MOST_DRAWN as u64).map(|nth| self.draw(first.wrapping_add(nth)) as u32);
+        let accepted =
+            draws.filter(|cell| accepts(*cell)).take(DRAWN).map(&mut take).last().unwrap_or_default();
+        if accepted < DRAWN {
+            // Few backends have the file: compare some of those in order, from a position that moves with each pick.
+            let start = self.draw(first);
+            let cells = self.backends.indices_from(start).map(|cell| cell as u32);
+            let _ = cells.filter(|cell| accepts(*cell)).take(DRAWN).map(&mut take).last();
+        }
+        let remembered = self.hints.remembered.each_ref().map(|hint| hint.load(Relaxed));
+        remembered.into_iter().filter(|cell| accepts(*cell)).for_each(|cell| {
+            take(cell);
+        });
+        Samples::new(cells.map(|number| {
+            self.cell(number)
+                .map_or(Score::NONE, |cell| Score::new(cell, number, cell.finish_time(), new, now))
+        }))
     }
 
     /// Stores the best compared backends for the next pick: the chosen one with its new rank, and the others.
@@ -179,11 +223,9 @@ impl Policy for Adaptive {
         let size = request.size.unwrap_or(self.mean_size) * self.arriving;
         let new = NewDownload::new(size);
         let samples = self.samples(request, &new, now);
-        let number = samples.best().unwrap_or_else(|| {
-            // The request avoids all compared backends: take another one, or any if it avoids all backends.
-            let first = draw();
-            draw::acceptable(&self.backends, request, picks, first, &mut draw).unwrap_or(first) as u32
-        });
+        // If the request avoids all compared backends, take another one, or any if it avoids all backends.
+        let other = || draw::first(&self.backends, request, picks, &mut draw).map(|number| number as u32);
+        let Some(number) = samples.best().or_else(other) else { return };
         let (Some(cell), Some(chosen)) = (self.cell(number), self.backends.get(number as usize)) else {
             return;
         };

@@ -10,9 +10,11 @@ use tokio::time::Instant;
 use super::BalancerState;
 use super::client::Client;
 use super::location::{Target, TargetError};
-use super::service::{Choice, ChoiceReason, RedirectRequest};
+use super::service::{Choice, ChoiceReason, KnownFile, RedirectRequest, is_not_found};
 use crate::balancer::health::fleet::Eligibility;
-use crate::balancer::policy::{Avoid, LoadSlab};
+use crate::balancer::policy::{self, Avoid, LoadSlab};
+use crate::balancer::presence::HasFile;
+use crate::balancer::presence::generation::Location;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 
 /// The content of `/api/v1/explain`.
@@ -60,6 +62,12 @@ pub(crate) struct ExplainedBackend {
     pub response_ms: Option<f64>,
     /// Its estimated requests in flight.
     pub in_flight: u64,
+    /// Whether it has the file, if there is a catalogue: `yes`, `no` or `unproven`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub has_file: Option<String>,
+    /// The reason, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub has_file_reason: Option<String>,
     /// The orders of operators for it, as text with their notes.
     pub orders: Vec<String>,
 }
@@ -78,12 +86,28 @@ impl BalancerState {
         let now = Instant::now();
         let mut random = SmallRng::from_rng(&mut rand::rng());
         let table = self.copied_table(now, &mut random);
-        let wanted =
-            RedirectRequest { target: &target, is_head: false, range: None, avoid: Avoid::default(), client };
+        let path_hash = policy::digest(target.path());
+        let wanted = RedirectRequest {
+            target: &target,
+            path_hash,
+            is_head: false,
+            range: None,
+            avoid: Avoid::default(),
+            client,
+        };
+        let current = self.presence.as_ref().map(|presence| presence.current());
+        let generation = current.as_ref().and_then(|current| current.as_deref());
+        let location = generation.map(|generation| generation.locate(target.path(), path_hash));
         let timestamp = self.answers.clock.timestamp(now);
         let size = self.sizes.as_ref().and_then(|sizes| sizes.known(target.path(), timestamp));
-        let choice = self.answers.choose(&table, &wanted, size, timestamp, &mut random);
-        let failed = choice.as_ref().and_then(Choice::failed);
+        let choice = self.answers.choose(
+            &table,
+            &wanted,
+            KnownFile::new(location.as_ref(), size),
+            timestamp,
+            &mut random,
+        );
+        let failed = choice.as_ref().and_then(Choice::failed).map(|failed| failed.identity);
         let address = |index: &u32| {
             table.entries.get(*index as usize).map(|entry| entry.member.backend.id().to_string())
         };
@@ -92,7 +116,10 @@ impl BalancerState {
             .iter()
             .any(|entry| is_chosen(entry) && !table.is_excluded_by(client.needs(), entry));
         let backends = table.entries.iter().map(|entry| {
-            let exclusion = if table.is_excluded_by(client.needs(), entry) {
+            let (has_file, file_reason) = self.has_file(entry, location.as_ref()).unzip();
+            let exclusion = if has_file == Some(HasFile::No) {
+                Some(format!("lacks the file: {}", file_reason.as_deref().unwrap_or_default()))
+            } else if table.is_excluded_by(client.needs(), entry) {
                 Some("does not suit the client: it needs https, or an IPv4 address".to_owned())
             } else {
                 exclusion(entry, has_candidate)
@@ -117,6 +144,8 @@ impl BalancerState {
                 weight,
                 response_ms: entry.estimate.response_time().map(|time| time.as_micros() as f64 / 1000.0),
                 in_flight: entry.member.load.outstanding(),
+                has_file: has_file.map(|has_file| has_file.as_str().to_owned()),
+                has_file_reason: file_reason,
                 orders: entry
                     .orders
                     .iter()
@@ -130,7 +159,11 @@ impl BalancerState {
             client: client.address,
             mode: table.mode.to_string(),
             policy: self.policy.to_string(),
-            status: choice.as_ref().map_or(503, |_| self.answers.status.code()),
+            status: match choice {
+                Some(_) => self.answers.status.code(),
+                None if is_not_found(&table, location.as_ref()) => 404,
+                None => 503,
+            },
             choice: choice.as_ref().map(|choice| ExplainedChoice {
                 backend: choice.backend.to_string(),
                 reason: match choice.reason {
@@ -147,6 +180,19 @@ impl BalancerState {
                 alternates: choice.picks.alternates().iter().filter_map(address).collect(),
             }),
             backends: backends.collect(),
+        })
+    }
+
+    /// Whether a backend has a path, and the reason; `None` without a catalogue.
+    fn has_file(&self, entry: &BackendEntry, location: Option<&Location<'_>>) -> Option<(HasFile, String)> {
+        let presence = self.presence.as_ref()?;
+        Some(match location? {
+            Location::File(file) => presence.explain(file, entry.member.load.number()),
+            Location::Folder => (HasFile::Unproven, "it is a folder".to_owned()),
+            Location::Unknown if entry.member.backend.is_origin() => {
+                (HasFile::Unproven, "it is the origin, and the catalogue does not have the path".to_owned())
+            }
+            Location::Unknown => (HasFile::No, "the catalogue does not have the path".to_owned()),
         })
     }
 
@@ -201,7 +247,14 @@ impl Explanation {
             // The reason may contain text of a server, which must not send control characters to the terminal.
             let reason = backend.reason.escape_debug();
             lines.push(if backend.candidate {
-                format!("+ {address}  weight {weight:.2}, {response}, {in_flight} in flight; {reason}")
+                let file = match (&backend.has_file, &backend.has_file_reason) {
+                    (Some(has_file), Some(reason)) => {
+                        let word = if has_file == "yes" { "has the file" } else { "may have the file" };
+                        format!("; {word}: {}", reason.escape_debug())
+                    }
+                    _ => String::new(),
+                };
+                format!("+ {address}  weight {weight:.2}, {response}, {in_flight} in flight; {reason}{file}")
             } else {
                 format!("- {address}  {reason}")
             });

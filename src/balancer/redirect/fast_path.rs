@@ -16,8 +16,9 @@ use super::client::Client;
 use super::location::Target;
 use super::range::requested_bytes;
 use super::service::{RedirectRequest, RedirectService};
-use super::{acme, answer};
-use crate::balancer::policy::{Avoid, Timestamp};
+use super::{acme, answer, documents};
+use crate::balancer::policy::{self, Avoid, Timestamp};
+use crate::balancer::presence::generation::Location;
 use crate::http::host::is_host;
 use crate::http::transport::{FastAnswer, FastPath, Offer, Peer};
 
@@ -82,16 +83,26 @@ impl FastPath for RedirectService {
         }
         let table = self.table.borrow();
         let now = plan.clock.timestamp(Instant::now());
+        let current = self.shared.presence.as_ref().map(|presence| presence.current());
+        let generation = current.as_ref().and_then(|current| current.as_deref());
+        let path_hash = policy::digest(target.path());
+        let place = generation.map(|generation| generation.locate(target.path(), path_hash));
+        if matches!(place, Some(Location::Unknown))
+            || (place.is_some() && documents::asks_for_mirrors(&target))
+        {
+            return Offer::Declined;
+        }
         let lines = request.headers.iter().map(|header| (header.name, header.value));
         let client = Client::new(peer.address, peer.is_tls, &plan.trusted_proxies, lines);
         let wanted = RedirectRequest {
             target: &target,
+            path_hash,
             is_head: false,
             range: request.range,
             avoid: Avoid::default(),
             client,
         };
-        let Some(choice) = self.choose(&table, &wanted, now) else {
+        let Some(choice) = self.choose(&table, &wanted, place.as_ref(), now) else {
             return Offer::Declined;
         };
 
@@ -118,6 +129,14 @@ impl FastPath for RedirectService {
         for alternate in answer::alternates(&table, &choice.picks) {
             answer.put_slice(b"\r\nLink: ");
             answer::put_link(alternate, &target, answer);
+        }
+        if let Some(Location::File(file)) = &place {
+            documents::lines_of(target.path(), &file.content, |name, value| {
+                answer.put_slice(b"\r\n");
+                answer.put_slice(name.as_bytes());
+                answer.put_slice(b": ");
+                answer.put_slice(value);
+            });
         }
         answer.put_slice(tail.text(now));
         answer.put_slice(page);

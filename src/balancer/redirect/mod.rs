@@ -13,6 +13,7 @@ use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::metrics::BalancerMetrics;
 use crate::balancer::orders::store::Orders;
 use crate::balancer::policy::PolicyName;
+use crate::balancer::presence::Presence;
 use crate::balancer::ranking::publisher::{TablePublisher, TableUpdate};
 use crate::balancer::ranking::table::RoutingTable;
 use crate::balancer::sizes::Sizes;
@@ -24,6 +25,7 @@ pub(crate) mod acme;
 pub(crate) mod answer;
 pub(crate) mod avoid;
 pub(crate) mod client;
+mod documents;
 pub(crate) mod explain;
 pub(crate) mod fast_path;
 pub(crate) mod location;
@@ -47,6 +49,8 @@ pub(in crate::balancer) struct BalancerState {
     pub(in crate::balancer) access_log: Option<AccessLog>,
     /// The sizes of files; `None` if they are not looked up.
     pub(in crate::balancer) sizes: Option<Sizes>,
+    /// The files of mirrors; `None` without a catalogue.
+    pub(in crate::balancer) presence: Option<Arc<Presence>>,
     pub(in crate::balancer) supervisor: Supervisor,
     pub(in crate::balancer) metrics: Arc<BalancerMetrics>,
     pub(in crate::balancer) path_samples: PathSamples,
