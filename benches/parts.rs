@@ -8,7 +8,7 @@ use fingerpost::internals::health::{HealthCheckConfig, ProbeOutcome};
 use fingerpost::internals::load_report::{self, LoadReport};
 use fingerpost::internals::location::Target;
 use fingerpost::internals::policy::{LoadSlab, MonotonicClock, PolicyName};
-use fingerpost::internals::table::{BackendEntry, Member, RoutingTable};
+use fingerpost::internals::table::{BackendEntry, RoutingTable};
 use fingerpost::internals::{Backend, list};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -50,7 +50,7 @@ fn entries(count: usize) -> Vec<BackendEntry> {
     let clock = MonotonicClock::new(start);
     let mut slab = LoadSlab::default();
     let entry = |(seconds, backend): (u64, Backend)| {
-        let mut entry = BackendEntry::new(Member::new(backend, &mut slab), start);
+        let mut entry = BackendEntry::new(backend, &mut slab, start);
         for probe in 1..3 {
             let time = Duration::from_micros(300 + seconds % 1000);
             let done = probe * (50 + seconds % 50);
@@ -106,7 +106,6 @@ fn parse_report(criterion: &mut Criterion) {
         completed: Some(98_765),
         busy: Some(Duration::from_millis(123_456)),
         sent_bytes: Some(9_876_543_210),
-        egress: Some(12_345_678),
         boot: Some(1 << 50),
     };
     let text = report.to_string();

@@ -22,7 +22,7 @@ impl CpuTime {
     }
 
     fn elapsed(&self) -> Duration {
-        Self::now().0 - self.0
+        Self::now().0.saturating_sub(self.0)
     }
 }
 
@@ -47,7 +47,7 @@ fn put_path(number: u64, path: &mut Vec<u8>) {
 fn lacking(directory: u64, is_new: bool) -> [u64; 8] {
     let mut words = [0_u64; 8];
     for mirror in 0..PARTIAL + LAGGING {
-        let lacks = if mirror < PARTIAL { spread(directory * 1009 + mirror) % 3 == 0 } else { is_new };
+        let lacks = if mirror < PARTIAL { spread(directory * 1009 + mirror).is_multiple_of(3) } else { is_new };
         words[mirror as usize / 64] |= u64::from(lacks) << (mirror % 64);
     }
     words
@@ -55,7 +55,7 @@ fn lacking(directory: u64, is_new: bool) -> [u64; 8] {
 
 fn main() {
     let paths: u64 = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(10_000_000);
-    let is_new = |number: u64| number % 97 == 0;
+    let is_new = |number: u64| number.is_multiple_of(97);
     let masks: Vec<[[u64; 8]; 2]> =
         (0..DIRECTORIES).map(|directory| [lacking(directory, false), lacking(directory, true)]).collect();
     let mut path = Vec::new();

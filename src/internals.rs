@@ -7,11 +7,6 @@ pub mod estimate {
     pub use crate::balancer::ranking::estimate::Estimate;
 }
 
-pub mod fleet {
-    //! The backends that may be chosen.
-    pub use crate::balancer::health::fleet::{Eligibility, FleetMember, Mode, Outlier, select};
-}
-
 pub mod head {
     //! The scanner of request heads.
     pub use crate::http::transport::head::{HeadLimits, HeadScan, Scan};
@@ -59,9 +54,14 @@ pub mod range {
     pub use crate::file_server::range::{MOST_PARTS, RequestedRanges, parse};
 }
 
+pub mod selection {
+    //! The backends that may be chosen.
+    pub use crate::balancer::ranking::selection::{Eligibility, Mode, Outlier, select};
+}
+
 pub mod table {
     //! The routing table.
-    pub use crate::balancer::ranking::table::{BackendEntry, Member, RoutingTable};
+    pub use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 }
 
 #[cfg(fuzzing)]

@@ -59,6 +59,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("fingerpost needs Linux");
+
 pub mod balancer;
 mod cli;
 mod client;

@@ -42,8 +42,6 @@ pub struct LoadReport {
     pub busy: Option<Duration>,
     /// Bytes of bodies passed to the kernel.
     pub sent_bytes: Option<u64>,
-    /// Bytes per second sent in about the last second.
-    pub egress: Option<u64>,
     /// A random number of the server process. If it changes, all counts have restarted from zero.
     pub boot: Option<u64>,
 }
@@ -87,7 +85,6 @@ struct RawMetrics {
     completed: Option<f64>,
     busy_seconds: Option<f64>,
     sent_bytes: Option<f64>,
-    egress_bytes_per_second: Option<f64>,
     boot: Option<f64>,
 }
 
@@ -110,7 +107,6 @@ pub fn parse(value: &[u8]) -> Result<ParsedReport, LoadReportError> {
             .busy_seconds
             .map(|seconds| Duration::from_micros(counter.whole(seconds * 1e6, MOST_BUSY_MICROS))),
         sent_bytes: raw.sent_bytes.map(|bytes| counter.whole(bytes, MOST_COUNTED)),
-        egress: raw.egress_bytes_per_second.map(|bytes| counter.whole(bytes, MOST_COUNTED)),
         boot: raw.boot.map(|boot| counter.whole(boot, MOST_COUNTED)),
     };
     Ok(ParsedReport { report, clamped: counter.clamped })
@@ -139,7 +135,6 @@ impl fmt::Display for LoadReport {
             ("unsent_bytes", self.unsent_bytes),
             ("completed", self.completed),
             ("sent_bytes", self.sent_bytes),
-            ("egress_bytes_per_second", self.egress),
             ("boot", self.boot),
         ];
         for (name, value) in counts {

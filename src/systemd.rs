@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
@@ -182,9 +183,7 @@ fn send(address: &OsStr, word: &[u8]) -> io::Result<()> {
 
 /// A path, or, after an at sign, a name in the abstract namespace of Linux.
 fn socket_address(address: &OsStr) -> io::Result<SocketAddr> {
-    #[cfg(target_os = "linux")]
     if let Some(name) = address.as_encoded_bytes().strip_prefix(b"@") {
-        use std::os::linux::net::SocketAddrExt as _;
         return SocketAddr::from_abstract_name(name);
     }
     SocketAddr::from_pathname(address)

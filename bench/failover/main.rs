@@ -1,12 +1,12 @@
-//! How long clients are still sent to backends that were killed.
+//! Measures how long clients are still redirected to backends that were killed.
 //!
 //! ```text
 //! cargo bench --bench failover -- [--rounds 5] [--rate 500] [--only 10,1000]
 //! ```
 //!
-//! Ten processes stand for the backends, each for every tenth of them. One process is killed while clients come at a
-//! fixed rate, and so a tenth of the backends at once. The balancer runs with its defaults on processor 0, all else on
-//! processor 1.
+//! Ten processes serve the backends, each a tenth of them. While clients send requests at a fixed rate, one process is
+//! killed, and with it a tenth of the backends. The balancer runs with its defaults on processor 0; clients and backends run
+//! on processor 1.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,7 +14,7 @@
     reason = "a failed bench may panic"
 )]
 #![allow(clippy::disallowed_types, reason = "a bench measures real time")]
-#![allow(unreachable_pub, dead_code, reason = "the benches share modules, and each takes what it needs")]
+#![allow(unreachable_pub, dead_code, reason = "each bench uses a part of the shared modules")]
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -30,21 +30,21 @@ use clap::Parser as _;
 #[path = "../support/mod.rs"]
 mod bench_support;
 
-/// How many processes stand for the backends.
+/// The number of processes that serve the backends.
 const PROCESSES: usize = 10;
 
-/// How long clients come before the kill, so that probes have found their pace; it differs by round, so that the kill
-/// falls into different phases of it.
+/// The time with requests before the kill, in which the probes reach their usual rate. Each round adds another part of a
+/// probe interval, so that the kills have different distances from the next probe.
 const BEFORE: Duration = Duration::from_secs(5);
 
-/// How long clients come after it.
+/// The time with requests after the kill.
 const AFTER: Duration = Duration::from_secs(6);
 
 #[derive(clap::Parser)]
 struct Options {
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// Requests a second.
+    /// Requests per second.
     #[arg(long, default_value_t = 500.0)]
     rate: f64,
     /// Numbers of backends.
@@ -52,15 +52,15 @@ struct Options {
     only: Vec<usize>,
 }
 
-/// What clients saw of one kill.
+/// The effect of one kill on the clients.
 struct Figures {
-    /// From the kill to the last redirect to a backend that was killed.
+    /// The time from the kill to the last redirect to a killed backend.
     last_redirect: Duration,
     /// Redirects to a killed backend.
     misled: usize,
     /// Answers after the kill.
     answers: usize,
-    /// Answers that were no redirect.
+    /// Answers other than a redirect.
     errors: usize,
 }
 
@@ -121,7 +121,7 @@ fn kill(backends: usize, round: u32, options: &Options, folder: &Path) -> io::Re
     Ok(figures)
 }
 
-/// Asks the balancer on one connection, each time for another file, so that no request looks like a retry.
+/// Sends requests to the balancer on one connection, each for another file, so that the balancer treats none as a retry.
 struct Client {
     stream: BufReader<TcpStream>,
     asked: u64,
@@ -134,8 +134,8 @@ impl Client {
         Ok(Self { stream: BufReader::new(stream), asked: 0 })
     }
 
-    /// Asks at `rate` requests a second for as long as said. `see` gets the time since the start of it and the
-    /// Location, `None` if the answer was no redirect.
+    /// Sends `rate` requests per second for the given time. `see` receives the time since the start and the `Location`;
+    /// `None` for an answer other than a redirect.
     fn come(
         &mut self,
         rate: f64,

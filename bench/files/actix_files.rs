@@ -1,4 +1,4 @@
-//! actix-files as it comes, on one worker: what the file server of this project is compared with.
+//! actix-files without changes, on one worker, for comparison with the file server of this project.
 //!
 //! `actix-files FOLDER PORT`; `bench/files/run.py` starts it.
 

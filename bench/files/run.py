@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
 """Compares `fingerpost server` with nginx, lighttpd, Caddy and actix-files on one core, in interleaved rounds.
 
-Server CPU time is read from /proc, so that what else the machine does matters little; latencies are wrk's, and
-do suffer from it. Needs wrk and a release build; a server that is not installed is left out and named.
+Server CPU time is read from /proc, so other load of the machine affects it little; it does affect the latencies, which wrk
+measures. Needs wrk and a release build; a server that is not installed is skipped and named.
 
     cargo build --release --bin fingerpost --example actix-files && bench/files/run.py [--rounds 5] [--seconds 3]
 """
 
 import argparse
+import functools
 import math
 import os
 import pathlib
 import re
 import resource
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -22,17 +22,11 @@ import sys
 import tempfile
 import time
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-SERVER_CORE, LOAD_CORE = "0", "1"
-TICK = os.sysconf("SC_CLK_TCK")
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from measure import BINARY, LOAD_CORE, REPOSITORY, Server, Starved, per_gib, per_request, write, wrk
+
 SMALL_FILES = 10_000
 STALLED = 5_000
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def make_files(root):
@@ -45,9 +39,8 @@ def make_files(root):
 
 
 def fingerpost(root, folder, port):
-    binary = REPOSITORY / "target/release/fingerpost"
     # Digests are computed once, at the start; they would count as time of the first rows.
-    return [binary, "server", "--root", root, "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+    return [BINARY, "server", "--root", root, "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
             "--digests", "off",
             "--config", write(folder / "own.toml", '[server]\nmax_connections_per_address = 10000\n'
                                                    f'cache_bytes = "{CACHE}"\n')]
@@ -89,84 +82,6 @@ def actix_files(root, folder, port):
 CONTENDERS = {"fingerpost": fingerpost, "nginx": nginx, "lighttpd": lighttpd, "caddy": caddy, "actix-files": actix_files}
 
 
-class Server:
-    def __init__(self, name, command, root):
-        self.name, self.folder, self.port = name, pathlib.Path(tempfile.mkdtemp()), free_port()
-        environment = dict(os.environ, GOMAXPROCS="1", XDG_DATA_HOME=str(self.folder), XDG_CONFIG_HOME=str(self.folder))
-        self.process = subprocess.Popen(
-            ["taskset", "-c", SERVER_CORE, *map(str, command(root, self.folder, self.port))],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                time.sleep(0.05)
-        raise SystemExit(f"{name} does not listen")
-
-    def processes(self):
-        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [self.process.pid, *map(int, children)]
-
-    def cpu(self):
-        total = 0
-        for pid in self.processes():
-            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-            total += int(fields[11]) + int(fields[12])
-        return total / TICK
-
-    def resident(self):
-        return sum(int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1])
-                   for pid in self.processes())
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-class Starved(Exception):
-    """The machine gave the server or its load no time; the round does not count."""
-
-
-UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
-TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1}
-
-
-def wrk(server, path, connections, seconds, script=None, headers=(), status="2xx"):
-    command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
-    if script:
-        command += ["-s", str(script)]
-    for header in headers:
-        command += ["-H", header]
-    before = server.cpu()
-    output = subprocess.run([*command, f"http://127.0.0.1:{server.port}{path}"], capture_output=True, text=True).stdout
-    used = server.cpu() - before
-    found = re.search(r"(\d+) requests in [\d.]+\w+, ([\d.]+)(\w+) read", output)
-    requests, size, unit = int(found[1]), float(found[2]), found[3]
-    if ("Non-2xx" in output) != (status == "4xx"):
-        raise SystemExit(f"{server.name} {path}:\n{output}")
-    if not size:
-        raise Starved(f"{server.name} answered nothing to {path} in {seconds} s")
-
-    def latency(percent):
-        value, unit = re.search(rf"{percent}%\s+([\d.]+)(us|ms|s)\b", output).groups()
-        return float(value) * TIMES[unit]
-
-    return {"cpu": used, "requests": requests, "bytes": size * UNITS[unit], "p50": latency(50), "p99": latency(99)}
-
-
-def per_request(path, connections=64, script=None, headers=(), status="2xx"):
-    def measure(server, seconds):
-        run = wrk(server, path, connections, seconds, script, headers, status)
-        return run["cpu"] / run["requests"] * 1e6
-    return measure
-
-
 def answer_head(server, path):
     with socket.create_connection(("127.0.0.1", server.port), 2) as client:
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
@@ -180,21 +95,13 @@ def not_modified(server, seconds):
     tag = re.search(r"(?i)\r\netag: ([^\r]*)", answer_head(server, "/1K"))
     if not tag:
         raise Starved(f"{server.name} sends no entity tag")
-    run = wrk(server, "/1K", 64, seconds, headers=[f"If-None-Match: {tag[1]}"])
-    return run["cpu"] / run["requests"] * 1e6
+    return per_request("/1K", headers=[f"If-None-Match: {tag[1]}"])(server, seconds)
 
 
 BROWSER = ["User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
            "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "Accept-Language: en-US,en;q=0.5",
            "Accept-Encoding: gzip, deflate, br, zstd", "Connection: keep-alive", "Upgrade-Insecure-Requests: 1",
            "Sec-Fetch-Dest: document", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Site: none", "Priority: u=0, i"]
-
-
-def per_gib(path):
-    def measure(server, seconds):
-        run = wrk(server, path, 8, seconds)
-        return run["cpu"] / run["bytes"] * (1 << 30)
-    return measure
 
 
 def p50_alone(server, seconds):
@@ -276,7 +183,7 @@ def main():
         if not shutil.which(program):
             print(f"left out: {name}, since there is no {program}", file=sys.stderr)
             continue
-        contenders.append(Server(name, CONTENDERS[name], root))
+        contenders.append(Server(name, functools.partial(CONTENDERS[name], root)))
     try:
         results = {name: {server.name: [] for server in contenders} for name in rows}
         for _ in range(arguments.rounds):

@@ -1,4 +1,4 @@
-//! The programs that download.
+//! The download programs under comparison.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -6,17 +6,17 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A client that is not done by then is ended.
+/// The time after which an unfinished client is ended.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
-/// Clock ticks a second in `/proc/self/stat`: fixed by the kernel's interface to 100.
+/// Clock ticks per second in `/proc/self/stat`; the interface of the kernel fixes it to 100.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A program with its flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
     Fingerpost,
-    /// Without waiting for the disk, as the others do it.
+    /// With `--no-sync`: like the other programs, it does not wait for the disk.
     FingerpostNoSync,
     Curl,
     Wget,
@@ -25,15 +25,15 @@ pub enum Client {
     Aria2Tuned,
 }
 
-/// Another build of fingerpost than this bench's own.
+/// Another build of fingerpost, which replaces the one of this bench.
 pub static PROGRAM: OnceLock<String> = OnceLock::new();
 
-/// The program that is measured, and serves.
+/// The build of fingerpost that downloads and serves.
 pub fn fingerpost() -> &'static str {
     PROGRAM.get().map_or(env!("CARGO_BIN_EXE_fingerpost"), String::as_str)
 }
 
-/// How one download went.
+/// The result of one download.
 #[derive(Debug, Clone)]
 pub struct Measured {
     pub seconds: f64,
@@ -86,7 +86,7 @@ impl Client {
         found
     }
 
-    /// Downloads one file to `f`. `mirrors` are other addresses of it, for those who take several.
+    /// Downloads one file to `f`. `mirrors` are other addresses of the file, for programs that accept several.
     pub fn one(self, url: &str, mirrors: &[String]) -> Command {
         let mut command = Command::new(self.program());
         match self {
@@ -102,7 +102,7 @@ impl Client {
         command
     }
 
-    /// Downloads every address of the file `list`, 16 at a time where it can.
+    /// Downloads every address in the file `list`, 16 at a time if the program can.
     pub fn many(self) -> Command {
         let mut command = Command::new(self.program());
         match self {
@@ -119,7 +119,7 @@ impl Client {
     }
 }
 
-/// Runs a command to its end, or to the limit.
+/// Runs a command until it ends, or until the time limit.
 pub fn measure(mut command: Command, folder: &Path) -> (Measured, Option<i32>) {
     let before = children_seconds();
     let started = Instant::now();
@@ -130,7 +130,7 @@ pub fn measure(mut command: Command, folder: &Path) -> (Measured, Option<i32>) {
     (Measured { seconds, processor_seconds, fetched: 0, outcome: String::new() }, code)
 }
 
-/// Waits for a client to end by itself; one that has not by then is ended, and has no exit code.
+/// Waits until a client ends. After the time limit, the client is ended and has no exit code.
 pub fn end_within(child: &mut Child, limit: Duration) -> Option<i32> {
     let started = Instant::now();
     loop {

@@ -1,14 +1,14 @@
-//! Downloads: `fingerpost get` beside curl, wget, wget2 and aria2.
+//! Compares `fingerpost get` with curl, wget, wget2 and aria2.
 //!
 //! ```text
 //! cargo bench --bench get -- [--rounds 5] [--only NAME,NAME] [--folder DIR] [--program FILE]
 //! ```
 //!
-//! Every scenario runs its clients in turn, round after round, so that noise of the machine meets all alike; the
-//! table shows medians, and says `WRONG` where a client ended with 0 and other bytes. Mirrors are scripted servers in
-//! this process, each on a 127.0.0.N of its own, since clients count connections by address; the large file and the small ones
-//! come from `fingerpost server`. A client that is not done after 20 s is ended. Processor time is that of the
-//! client, as the kernel accounts for it. `--program` measures another build of fingerpost. Clients that are not installed are left out and named.
+//! Each round of a scenario runs every client once, so that noise of the machine affects all of them. The table shows
+//! medians, and `WRONG` if a client ended with exit code 0 and wrong bytes. Mirrors are scripted servers in this process, each
+//! with its own address 127.0.0.N, because clients limit connections by address. `fingerpost server` serves the large file and
+//! the small files. A client that takes longer than 20 s is ended. Processor time is the client's, as counted by the kernel.
+//! `--program` measures another build of fingerpost. Clients that are not installed are skipped and named.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,7 +16,7 @@
     reason = "a failed bench may panic"
 )]
 #![allow(clippy::disallowed_types, reason = "a bench measures real time")]
-#![allow(unreachable_pub, dead_code, reason = "the benches share modules, and each takes what it needs")]
+#![allow(unreachable_pub, dead_code, reason = "each bench uses a part of the shared modules")]
 
 use std::path::PathBuf;
 
@@ -34,10 +34,10 @@ use scenarios::Scenario;
 struct Options {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Names of scenarios; all where it is empty.
+    /// Names of scenarios; an empty list selects all.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Where the downloads go.
+    /// The folder of the downloads.
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     folder: PathBuf,
     /// Another build of fingerpost.
@@ -62,7 +62,7 @@ fn main() {
 fn run(scenario: &Scenario, clients: &[Client], options: &Options) {
     println!("\n### {}\n\n{}\n", scenario.name, scenario.description);
     println!("| client | seconds | processor seconds | fetched | outcome |\n|---|---|---|---|---|");
-    // A file system that has to step around what was just deleted would be measured with the client.
+    // The file system may still be freeing the blocks of deleted files. Its work must not count as that of the next client.
     let mut kept = Vec::new();
     let mut results: Vec<Vec<Measured>> = clients.iter().map(|_| Vec::new()).collect();
     for _ in 0..options.rounds {

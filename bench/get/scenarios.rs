@@ -1,4 +1,4 @@
-//! What the clients are put through.
+//! The scenarios: servers, faults, and the figure that is measured.
 
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
@@ -121,7 +121,7 @@ fn start(scripts: Vec<Script>) -> Vec<FileServer> {
     scripts.into_iter().enumerate().map(|(index, script)| script.start_at(address(index))).collect()
 }
 
-/// A balancer that sends to the first and names all in its Link.
+/// A balancer that redirects to the first server and names all servers in its `Link` header.
 fn balancer(servers: &[FileServer], headers: &[String]) -> FileServer {
     let links: Vec<String> = servers
         .iter()
@@ -150,7 +150,7 @@ fn sent(servers: &[FileServer]) -> usize {
     servers.iter().map(FileServer::sent).sum()
 }
 
-/// Servers of these rates: aria2 is told all addresses, the others the balancer's.
+/// Servers with these rates. aria2 gets the addresses of all servers, the other clients that of the balancer.
 fn mirrored(client: Client, folder: &Path, rates: &[u64], headers: &[String]) -> Measured {
     let servers = start(rates.iter().map(|rate| paced(*rate)).collect());
     let balancer = balancer(&servers, headers);
@@ -164,7 +164,7 @@ fn mirrored(client: Client, folder: &Path, rates: &[u64], headers: &[String]) ->
     finish(measured, folder, &FILE, sent(&servers))
 }
 
-/// Everybody is told the balancer's address alone.
+/// Every client gets only the address of the balancer.
 fn redirected(client: Client, folder: &Path, scripts: Vec<Script>, meanwhile: fn(&[FileServer])) -> Measured {
     let servers = Arc::new(start(scripts));
     let balancer = balancer(&servers, &[]);
@@ -205,11 +205,11 @@ fn changed(client: Client, folder: &Path) -> Measured {
     while server.sent() < SIZE / 2 && started.elapsed() < LIMIT {
         thread::sleep(Duration::from_millis(2));
     }
-    // Time for what was sent to reach the disk; Ctrl-C, as a person ends it.
+    // Gives the sent bytes time to reach the disk, then interrupts the client as Ctrl-C does.
     thread::sleep(Duration::from_millis(500));
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
         .unwrap();
-    // wget2 goes on for ever after it.
+    // wget2 does not end at the interrupt.
     end_within(&mut child, Duration::from_secs(2));
     server.becomes(Script::of(&other));
     let before = server.sent();
@@ -240,7 +240,7 @@ impl Server {
         Self { child, port }
     }
 
-    /// Digests are made in the background.
+    /// Digests are computed in the background.
     fn wait_for_digest(url: &str) {
         let started = Instant::now();
         let has_one = || {
@@ -253,7 +253,7 @@ impl Server {
     }
 }
 
-/// Ends the file servers and removes what they served.
+/// Ends the file servers and removes their folders.
 pub fn clean_up() {
     for (root, server) in
         [LARGE_SERVER.get(), LARGE_UNPROMISED.get(), SMALL_SERVER.get()].into_iter().flatten()
@@ -264,7 +264,7 @@ pub fn clean_up() {
     }
 }
 
-/// A folder and the server that has it; made once.
+/// A folder and its server; created at the first use.
 type Served = OnceLock<(tempfile::TempDir, Server)>;
 
 static LARGE_SERVER: Served = OnceLock::new();

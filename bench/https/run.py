@@ -8,34 +8,22 @@ openssl and a release build; a server that is not installed is left out and name
 """
 
 import argparse
+import functools
 import math
 import os
 import pathlib
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-BINARY = REPOSITORY / "target/release/fingerpost"
-SERVER_CORE, LOAD_CORE = "0", "1"
-TICK = os.sysconf("SC_CLK_TCK")
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from measure import BINARY, LOAD_CORE, Server, Starved, free_port, per_gib, per_request, write
+
 TARGET = "/pub/releases/image.iso?mirror=any"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def write(path, text):
-    path.write_text(text)
-    return path
 
 
 class Place:
@@ -58,20 +46,19 @@ class Place:
         return ["--tls-cert", self.certificate, "--tls-key", self.key, "--tls-port", port]
 
 
-def fingerpost_files(place, port):
+def fingerpost_files(place, folder, port):
     return [BINARY, "server", "--root", place.root, "--host", "127.0.0.1", "--workers", "1", "--digests", "off", *place.tls(port)]
 
 
-def fingerpost_redirects(place, port):
+def fingerpost_redirects(place, folder, port):
     backend = free_port()
-    place.backend = Server("backend", fingerpost_files, place, LOAD_CORE, backend)
-    servers = write(place.folder / f"list-{port}", f"https://localhost:{backend}\n")
+    place.backend = Server("backend", functools.partial(fingerpost_files, place), LOAD_CORE, backend)
+    servers = write(folder / "list", f"https://localhost:{backend}\n")
     return [BINARY, "balancer", "--servers", servers, "--host", "127.0.0.1", "--workers", "1", "--backend-ca", place.certificate,
             *place.tls(port)]
 
 
-def nginx(place, port, location):
-    folder = pathlib.Path(tempfile.mkdtemp(dir=place.folder))
+def nginx(place, folder, port, location):
     return ["nginx", "-p", folder, "-c", write(folder / "nginx.conf", f"""
         daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log; user root;
         events {{ worker_connections 12000; }}
@@ -82,16 +69,16 @@ def nginx(place, port, location):
             server {{ listen 127.0.0.1:{port} ssl; {location} }} }}""")]
 
 
-def nginx_files(place, port):
-    return nginx(place, port, f"root {place.root};")
+def nginx_files(place, folder, port):
+    return nginx(place, folder, port, f"root {place.root};")
 
 
-def nginx_redirects(place, port):
-    return nginx(place, port, "location / { return 301 https://127.1.0.1:8081$request_uri; }")
+def nginx_redirects(place, folder, port):
+    return nginx(place, folder, port, "location / { return 301 https://127.1.0.1:8081$request_uri; }")
 
 
-def haproxy_redirects(place, port):
-    return ["haproxy", "-f", write(place.folder / "haproxy.cfg", f"""
+def haproxy_redirects(place, folder, port):
+    return ["haproxy", "-f", write(folder / "haproxy.cfg", f"""
 global
     nbthread 1
     maxconn 8192
@@ -110,59 +97,8 @@ REDIRECTS = {"fingerpost": fingerpost_redirects, "nginx": nginx_redirects, "hapr
 FILES = {"fingerpost": fingerpost_files, "nginx": nginx_files}
 
 
-class Server:
-    def __init__(self, name, command, place, core=SERVER_CORE, port=None):
-        self.name, self.port = name, port or free_port()
-        self.process = subprocess.Popen(["taskset", "-c", core, *map(str, command(place, self.port))],
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                time.sleep(0.05)
-        raise SystemExit(f"{name} does not listen")
-
-    def cpu(self):
-        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        total = 0
-        for pid in [self.process.pid, *map(int, children)]:
-            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-            total += int(fields[11]) + int(fields[12])
-        return total / TICK
-
-    def stop(self):
-        self.process.terminate()
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-
-
-def wrk(server, path, connections, seconds, headers=()):
-    command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
-    for header in headers:
-        command += ["-H", header]
-    before = server.cpu()
-    output = subprocess.run([*command, f"https://localhost:{server.port}{path}"], capture_output=True, text=True).stdout
-    used = server.cpu() - before
-    found = re.search(r"(\d+) requests in [\d.]+\w+, ([\d.]+)(\w+) read", output)
-    if "Non-2xx" in output and path != TARGET:
-        raise SystemExit(f"{server.name} {path}:\n{output}")
-    size = float(found[2]) * {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}[found[3]]
-    return used, int(found[1]), size
-
-
-def per_request(*headers):
-    def measure(server, seconds):
-        used, requests, _ = wrk(server, TARGET, 64, seconds, headers)
-        return used / requests * 1e6
-    return measure
-
-
 def resumed(server, seconds):
-    """One client after another, each with the session of the one before."""
+    """A measurement: microseconds of CPU time for each connection that resumes the session of the previous one."""
     command = ["taskset", "-c", LOAD_CORE, "openssl", "s_time", "-connect", f"localhost:{server.port}", "-reuse", "-www", TARGET,
                "-time", str(seconds)]
     before = server.cpu()
@@ -171,19 +107,12 @@ def resumed(server, seconds):
     return used / int(re.search(r"(\d+) connections in [\d.]+s", output)[1]) * 1e6
 
 
-def per_gib(path):
-    def measure(server, seconds):
-        used, _, size = wrk(server, path, 8, seconds)
-        return used / size * (1 << 30)
-    return measure
-
-
 ROWS = {
-    "redirect, connections stay open, us": (REDIRECTS, per_request()),
-    "redirect, full handshake, us": (REDIRECTS, per_request("Connection: close")),
+    "redirect, connections stay open, us": (REDIRECTS, per_request(TARGET, scheme="https")),
+    "redirect, full handshake, us": (REDIRECTS, per_request(TARGET, scheme="https", headers=["Connection: close"])),
     "redirect, resumed session, us": (REDIRECTS, resumed),
-    "1 MiB, CPU s/GiB": (FILES, per_gib("/1M")),
-    "100 MiB, CPU s/GiB": (FILES, per_gib("/100M")),
+    "1 MiB, CPU s/GiB": (FILES, per_gib("/1M", scheme="https")),
+    "100 MiB, CPU s/GiB": (FILES, per_gib("/100M", scheme="https")),
 }
 
 
@@ -207,14 +136,14 @@ def main():
                     print(f"left out: {contender}, since it is not installed", file=sys.stderr)
                     continue
                 if command not in servers:
-                    servers[command] = Server(contender, command, place)
+                    servers[command] = Server(contender, functools.partial(command, place))
                     time.sleep(3)
             for _ in range(arguments.rounds):
                 for contender, command in contenders.items():
                     if command in servers:
                         try:
                             values[contender].append(measure(servers[command], arguments.seconds))
-                        except ZeroDivisionError:
+                        except (Starved, ZeroDivisionError):
                             print(f"{contender} answered nothing in a round of {name}", file=sys.stderr)
             medians = {contender: statistics.median(found or [math.nan]) for contender, found in values.items()}
             own, cells = medians["fingerpost"], []

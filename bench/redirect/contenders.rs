@@ -1,4 +1,4 @@
-//! The servers that are compared, each set up to send a client to one of three backends.
+//! The servers under comparison, each configured to redirect a client to one of three backends.
 
 use std::fs;
 use std::io;
@@ -8,11 +8,11 @@ use super::balancer::{self, Balancer};
 use super::process::{self, Process, text};
 use super::{SERVER_CORE, TARGET};
 
-/// A server that can be compared.
+/// A server of the comparison.
 pub struct Contender {
     /// Its name in the table.
     pub name: &'static str,
-    /// The program it needs, where it is not our own.
+    /// Its program; `None` for fingerpost.
     program: Option<&'static str>,
     start: Start,
 }
@@ -22,23 +22,23 @@ type Start = Box<dyn Fn(&Path) -> io::Result<Running>>;
 
 /// A server that runs.
 pub struct Running {
-    /// Where it redirects.
+    /// The address of the redirects.
     pub port: u16,
-    /// What is measured.
+    /// The measured process.
     pub process: Process,
-    /// What its backends run in, if it has its own.
+    /// The process of its backends, if it has any.
     _backends: Option<Process>,
 }
 
 /// The build of fingerpost under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fingerpost");
 
-/// The name of the one that the others are compared with.
+/// The name of the server with which the others are compared.
 pub const FLOOR: &str = "floor";
-/// The peers that the figures are set against.
+/// The peers of the columns with ratios.
 pub const PEERS: [&str; 2] = ["nginx return 301", "HAProxy http-request redirect"];
 
-/// Everything that is installed; the rest is named on standard error. `baseline` is another build of fingerpost.
+/// The installed servers; the others are named on standard error. `baseline` is another build of fingerpost.
 pub fn all(baseline: Option<&str>) -> Vec<Contender> {
     let own = |name, program: String, backends| Contender {
         name,
@@ -85,14 +85,14 @@ impl Contender {
 
 fn fingerpost(program: &str, backends: usize, folder: &Path) -> io::Result<Running> {
     let (servers, servers_port) = balancer::backend(folder)?;
-    // A balancer follows its list, so each has one of its own.
+    // A balancer follows its list, so each needs its own file.
     let list = folder.join(format!("list-{servers_port}.txt"));
     fs::write(&list, balancer::list(backends, servers_port))?;
     let Balancer { process, port, .. } = Balancer::start_program(program, &list, &["--workers", "1"])?;
     Ok(Running { port, process, _backends: Some(servers) })
 }
 
-/// Writes the very bytes that fingerpost answers.
+/// Answers with the same bytes as fingerpost.
 fn floor(folder: &Path) -> io::Result<Running> {
     let model = fingerpost(PROGRAM, 10, folder)?;
     let answer = process::first_answer(model.port, TARGET)?;

@@ -1,4 +1,4 @@
-//! The cost of a redirect: fingerpost beside nginx, `HAProxy`, Caddy and the floor, one processor each.
+//! Compares the cost of a redirect of fingerpost, nginx, `HAProxy`, Caddy and a minimal server, on one processor each.
 //!
 //! ```text
 //! cargo bench --bench redirect -- [--rounds 5] [--seconds 5] [--connections 64] [--only NAME,NAME]
@@ -6,11 +6,12 @@
 //! ```
 //!
 //! One server runs at a time, pinned to processor 0, and its clients on processor 1. The rounds are interleaved, so that noise of
-//! the machine meets all alike, and the tables show medians. The cost is the server's processor time as the kernel accounts for
-//! it, divided by the answers; the time that the server takes without requests, as for its probes, is measured before and
-//! subtracted. Peers that are not installed are left out and named (Debian packages nginx, haproxy, caddy; wrk is needed).
+//! the machine affects all servers, and the tables show medians. The cost is the processor time of the server, as counted by the
+//! kernel, divided by the number of answers. The time that the server uses without requests, such as for probes, is measured
+//! before and subtracted. Peers that are not installed are skipped and named (Debian packages nginx, haproxy, caddy; wrk is
+//! needed).
 //!
-//! The floor is a bare epoll loop that writes the very bytes that fingerpost answers. `--baseline` adds another build of
+//! The minimal server ("floor") is a bare epoll loop that writes the same bytes as fingerpost. `--baseline` adds another build of
 //! fingerpost, to compare two versions in one run.
 #![allow(
     clippy::unwrap_used,
@@ -19,7 +20,7 @@
     reason = "a failed bench may panic"
 )]
 #![allow(clippy::disallowed_types, reason = "a bench measures real time")]
-#![allow(unreachable_pub, dead_code, reason = "the benches share modules, and each takes what it needs")]
+#![allow(unreachable_pub, dead_code, reason = "each bench uses a part of the shared modules")]
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

@@ -1,11 +1,11 @@
-//! What it takes to watch many backends: processor, memory, and the time until all of them are known.
+//! Measures the cost of probing many backends: processor, memory, and the time until all of them are known.
 //!
 //! ```text
 //! cargo bench --bench scale -- [--backends 10,1000,10000] [--interval 5s] [--seconds 20]
 //! ```
 //!
 //! All backends are addresses of 127.0.0.0/8 behind one listener that answers every probe with the same bytes, on
-//! processor 1. The balancer has processor 0. Nobody asks it for a redirect meanwhile.
+//! processor 1. The balancer runs on processor 0, without requests for redirects.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,7 +13,7 @@
     reason = "a failed bench may panic"
 )]
 #![allow(clippy::disallowed_types, reason = "a bench measures real time")]
-#![allow(unreachable_pub, dead_code, reason = "the benches share modules, and each takes what it needs")]
+#![allow(unreachable_pub, dead_code, reason = "each bench uses a part of the shared modules")]
 
 use std::fs;
 use std::io;
@@ -37,7 +37,7 @@ struct Options {
     seconds: u64,
 }
 
-/// What one balancer took.
+/// The cost of one balancer.
 struct Figures {
     first_picture: Duration,
     cpu_percent: f64,

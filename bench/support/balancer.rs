@@ -1,4 +1,4 @@
-//! The balancer under test, and what stands for its backends.
+//! The balancer under test, and its backends.
 
 use std::fs;
 use std::io;
@@ -7,33 +7,33 @@ use std::path::Path;
 use super::process::{self, Process, text};
 use super::{LOAD_CORE, SERVER_CORE};
 
-/// What a backend answers to a probe.
+/// The answer of a backend to a probe.
 const PROBE_ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok";
 
 /// A balancer that knows all of its backends, on the processor of the measured server.
 pub struct Balancer {
     /// The process.
     pub process: Process,
-    /// Where it redirects.
+    /// The address of the redirects.
     pub port: u16,
-    /// Where its admin interface is.
+    /// The address of the admin interface.
     pub admin: u16,
 }
 
 impl Balancer {
-    /// Starts it with its defaults but for `flags`, in front of the servers of this list.
+    /// Starts a balancer of the servers in this list, with its defaults except for `flags`.
     pub fn start(list: &Path, flags: &[&str]) -> io::Result<Self> {
         Self::start_program(env!("CARGO_BIN_EXE_fingerpost"), list, flags)
     }
 
-    /// The same with another build of it.
+    /// The same with another build of fingerpost.
     pub fn start_program(program: &str, list: &Path, flags: &[&str]) -> io::Result<Self> {
         let balancer = Self::launch_program(program, list, flags)?;
         process::first_answer(balancer.admin, "/readyz")?;
         Ok(balancer)
     }
 
-    /// The same, and does not wait until the backends are known.
+    /// The same without waiting until the backends are known.
     pub fn launch(list: &Path, flags: &[&str]) -> io::Result<Self> {
         Self::launch_program(env!("CARGO_BIN_EXE_fingerpost"), list, flags)
     }
@@ -62,7 +62,7 @@ impl Balancer {
     }
 }
 
-/// A process that answers every probe, on whatever address of 127.0.0.0/8, and its port.
+/// Starts a process that answers every probe on every address of 127.0.0.0/8. Returns the process and its port.
 pub fn backend(folder: &Path) -> io::Result<(Process, u16)> {
     let answer = folder.join("probe-answer");
     fs::write(&answer, PROBE_ANSWER)?;
@@ -74,7 +74,7 @@ pub fn authority(number: usize, port: u16) -> String {
     format!("127.1.{}.{}:{port}", number / 200, number % 200 + 1)
 }
 
-/// A list of so many backends at one port, each with an address of its own.
+/// A list of this number of backends at one port, each with its own address.
 pub fn list(backends: usize, port: u16) -> String {
     let lines = (0..backends).map(|number| authority(number, port));
     lines.collect::<Vec<_>>().join("\n")

@@ -1,5 +1,5 @@
-//! A bare epoll loop that answers every request with the same bytes: the least that a server of one process can
-//! spend on an answer. It also stands for any number of backends, since it listens on all of 127.0.0.0/8.
+//! A bare epoll loop that answers every request with the same bytes: the minimum cost of an answer of one process. It can also
+//! serve as any number of backends, because it listens on all addresses of 127.0.0.0/8.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -10,15 +10,15 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 const LISTENER: u64 = u64::MAX;
-/// The size of the buffer of actix's and nginx's connections, roughly.
+/// About the size of the connection buffers of actix and nginx.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// As its first argument it makes a bench this server, with a file that holds the answer as its second.
+/// A bench with this first argument is this server; the second argument is a file with the answer.
 pub const WORD: &str = "serve-canned";
 
 struct Connection {
     stream: TcpStream,
-    /// How many bytes of [`END_OF_HEAD`] the last reading ended with.
+    /// The number of bytes of [`END_OF_HEAD`] at the end of the last read.
     matched: usize,
 }
 
@@ -57,7 +57,7 @@ pub fn serve(answer: &[u8]) -> io::Result<()> {
 }
 
 impl Connection {
-    /// Answers every request that has arrived whole; false when the connection is to be closed.
+    /// Answers every complete request. Returns false if the connection must be closed.
     fn answer(&mut self, buffer: &mut [u8], answer: &[u8], answers: &mut Vec<u8>) -> bool {
         let read = match self.stream.read(buffer) {
             Ok(0) => return false,

@@ -1,4 +1,4 @@
-//! Load that opens a connection for each request, which wrk cannot do without the server's help.
+//! A load generator that opens a connection for each request. wrk can do so only if the server closes the connections.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -10,7 +10,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fs::Timespec;
 use socket2::{Domain, Socket, Type};
 
-/// As its first argument it makes a bench this client; the arguments of [`run`] follow.
+/// A bench with this first argument is this client; the arguments of [`run`] follow.
 pub const WORD: &str = "open-connections";
 
 /// The client stops waiting for answers after this time beyond the end.
@@ -28,9 +28,9 @@ pub enum Closing {
 /// The results of one run.
 #[derive(Debug, Clone, Copy)]
 pub struct Connects {
-    /// Whole answers.
+    /// Complete answers.
     pub answers: f64,
-    /// Connections that ended without one.
+    /// Connections that ended without a complete answer.
     pub errors: f64,
 }
 
@@ -40,7 +40,7 @@ struct Exchange {
     answer: Vec<u8>,
 }
 
-/// Keeps `connections` exchanges going for some seconds, and prints the number of answers and of errors.
+/// Runs `connections` exchanges at a time for some seconds, and prints the number of answers and of errors.
 pub fn run(arguments: &[String]) -> io::Result<()> {
     let [port, connections, milliseconds, closing, target] = arguments else {
         return Err(io::Error::other("five arguments are needed"));
@@ -102,7 +102,7 @@ fn connect(port: u16) -> io::Result<TcpStream> {
 }
 
 impl Exchange {
-    /// Reads on. Whether the exchange ended well; `None` while it goes on.
+    /// Reads the available bytes. Returns whether the exchange succeeded; `None` if it has not ended.
     fn read(&mut self, closing: Closing) -> Option<bool> {
         let mut buffer = [0; 4096];
         loop {
@@ -120,7 +120,7 @@ impl Exchange {
         }
     }
 
-    /// Whether the head and the body that it announces are there.
+    /// Whether the head and the announced body are complete.
     fn is_answered(&self) -> bool {
         let Some(end) = self.answer.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
         let head = String::from_utf8_lossy(&self.answer[..end]);

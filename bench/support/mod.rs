@@ -1,4 +1,4 @@
-//! What the comparisons of whole processes share: servers under test and what the operating system says they cost.
+//! Shared parts of the benchmarks of whole processes: the servers under test, and their cost as counted by the kernel.
 
 pub mod balancer;
 pub mod canned;
@@ -6,15 +6,15 @@ pub mod connects;
 pub mod process;
 pub mod wrk;
 
-/// The processor that the measured server has for itself.
+/// The processor of the measured server. Nothing else runs on it.
 pub const SERVER_CORE: &str = "0";
-/// The processor that load and everything else share.
+/// The processor of the load generator and all other processes.
 pub const LOAD_CORE: &str = "1";
 
-/// The middle one of some figures.
+/// The median of some figures.
 ///
 /// # Panics
-/// When there is none.
+/// If there are no figures.
 pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]

@@ -1,4 +1,4 @@
-//! A process on a processor of its own, and what it has cost so far.
+//! A process on its own processor, and its cost so far.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::canned;
 
-/// Clock ticks a second in `/proc/PID/stat`: fixed by the kernel's interface to 100 on every architecture of Rust's.
+/// Clock ticks per second in `/proc/PID/stat`; the interface of the kernel fixes it to 100.
 const TICKS_PER_SECOND: f64 = 100.0;
-/// How long a server may take to start.
+/// The time limit for the start of a server.
 const START_TRIES: u32 = 500;
 
 /// A process that is killed on drop.
@@ -21,7 +21,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program on one processor, its output thrown away.
+    /// Starts a program on one processor and discards its output.
     pub fn start(core: &str, program: &str, arguments: &[&str]) -> io::Result<Self> {
         let child = pinned(core, program, arguments).stdout(Stdio::null()).spawn()?;
         Ok(Self { child })
@@ -49,17 +49,17 @@ impl Process {
         Err(io::Error::other(format!("{program} ended without a line {prefix:?}")))
     }
 
-    /// Processor time of all its threads, past ones included, in seconds.
+    /// Processor time of all threads, including ended ones, in seconds.
     pub fn cpu_seconds(&self) -> f64 {
         let stat = self.proc("stat");
-        // The name of the program, in parentheses, may hold anything.
+        // The name of the program, in parentheses, may contain any characters.
         let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().collect();
         let ticks = |index: usize| fields[index].parse::<f64>().expect("a number of ticks");
         // User and system time are the fields 14 and 15; the state, field 3, is the first here.
         (ticks(11) + ticks(12)) / TICKS_PER_SECOND
     }
 
-    /// The share of one processor that it takes over a while.
+    /// The share of one processor that it uses during the given time.
     pub fn cpu_share_over(&self, window: Duration) -> f64 {
         let (before, start) = (self.cpu_seconds(), Instant::now());
         thread::sleep(window);
@@ -87,8 +87,8 @@ impl Drop for Process {
     }
 }
 
-/// A command that runs on one processor and dies with this program. `setpriv` and `taskset` (util-linux) replace
-/// themselves by the program, so the process is the program's.
+/// A command that runs on one processor and ends with this program. `setpriv` and `taskset` (util-linux) replace themselves
+/// by the program, so the process id is that of the program.
 fn pinned(core: &str, program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "taskset", "-c", core, program]).args(arguments);
@@ -104,7 +104,7 @@ pub fn is_installed(program: &str) -> bool {
         .any(|folder| folder.join(program).is_file())
 }
 
-/// A port that was free a moment ago, for programs that cannot ask for one themselves.
+/// A port that was free a moment ago, for programs that cannot choose a free port themselves.
 pub fn free_port() -> io::Result<u16> {
     Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
@@ -147,7 +147,7 @@ fn answer(port: u16, target: &str) -> io::Result<Vec<u8>> {
     Ok([answer.into_bytes(), body].concat())
 }
 
-/// This program again, as a server of canned answers, and its port.
+/// Starts this program as a server of canned answers. Returns the process and its port.
 pub fn canned_server(core: &str, answer: &Path) -> io::Result<(Process, u16)> {
     let program = std::env::current_exe()?;
     Process::start_ready(core, text(&program), &[canned::WORD, text(answer)], "")
@@ -156,7 +156,7 @@ pub fn canned_server(core: &str, answer: &Path) -> io::Result<(Process, u16)> {
 /// A path as an argument.
 ///
 /// # Panics
-/// When it is not UTF-8.
+/// If it is not UTF-8.
 pub fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }

@@ -1,22 +1,22 @@
-//! Load by `wrk`, and what it saw.
+//! Runs `wrk` and parses its report.
 
 use std::io;
 use std::process::Command;
 
-/// What one run of `wrk` saw.
+/// The report of one run of `wrk`.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
-    /// Answers received whole.
+    /// Complete answers.
     pub answers: f64,
-    /// Answers in a second.
+    /// Answers per second.
     pub per_second: f64,
-    /// 99 of 100 answers came within this time, in milliseconds.
+    /// The 99th percentile of the latency, in milliseconds.
     pub p99_milliseconds: f64,
-    /// Answers that were errors, and connections that broke.
+    /// Answers with an error status, and failed connections.
     pub errors: f64,
 }
 
-/// Asks for one target over and over, on one thread, for some seconds; `header` goes with each request.
+/// Requests one target repeatedly, on one thread, for some seconds. Each request has the line `header`.
 pub fn run(
     core: &str,
     connections: u32,
@@ -41,7 +41,7 @@ fn parse(text: &str) -> Option<Load> {
         text.lines().find_map(|line| line.trim().strip_prefix(name)).map(|rest| rest.trim().to_owned())
     };
     let answers = text.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok())?;
-    // "Socket errors: connect 0, read 0, write 0, timeout 0", where there are any.
+    // "Socket errors: connect 0, read 0, write 0, timeout 0", if there are any.
     let broken: f64 = after("Socket errors:").map_or(0.0, |line| {
         line.split(|byte: char| !byte.is_ascii_digit()).filter_map(|digits| digits.parse::<f64>().ok()).sum()
     });

@@ -10,9 +10,8 @@
 //!                                            failure
 //! ```
 //!
-//! Pure: time and randomness are arguments. [`fleet`] selects the candidates from the health of all backends.
+//! Pure: time and randomness are arguments. `ranking/selection.rs` selects the candidates from the health of all backends.
 
-pub(crate) mod fleet;
 mod outcome;
 
 use std::fmt;
@@ -251,7 +250,7 @@ impl Health {
     }
 
     /// Whether the backend stopped answering within the last `window`, and all failures since then are inconclusive.
-    fn fell_silent(&self, window: Duration, now: Instant) -> bool {
+    pub(crate) fn fell_silent(&self, window: Duration, now: Instant) -> bool {
         self.silent_since.is_some_and(|at| now.saturating_duration_since(at) <= window)
     }
 
@@ -259,6 +258,11 @@ impl Health {
     #[must_use]
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// The recent share of failed probes, from 0 to 1.
+    pub(crate) fn failure_rate(&self) -> f32 {
+        self.failure_rate
     }
 
     /// The time at which the backend entered the current state.

@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use crate::balancer::health::{FailureKind, ProbeOutcome};
 use crate::supervision::SupervisionMetrics;
 use crate::telemetry::exposition;
+use crate::telemetry::metric::registered;
 
 /// A gauge in seconds.
 pub(super) type SecondsGauge = Gauge<f64, AtomicU64>;
@@ -62,19 +63,17 @@ impl RankingMetrics {
     }
 
     fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let probes: Family<OutcomeLabels, Counter> = registered(
+            registry,
+            "probes",
+            "Probes that ended, by outcome: success, or the reason of the failure",
+        );
         // All series exist from the start, so that the first failure of a kind is an increase.
         for outcome in FailureKind::LABELS.into_iter().chain(["success"]) {
-            drop(metrics.probes.get_or_create(&OutcomeLabels { outcome }));
+            drop(probes.get_or_create(&OutcomeLabels { outcome }));
         }
-        let help = "Probes that ended, by outcome: success, or the reason of the failure";
-        registry.register("probes", help, metrics.probes.clone());
-        registry.register(
-            "ranking_mailbox_age_seconds",
-            "The time that the latest probe result waited for the ranking",
-            metrics.mailbox_age.clone(),
-        );
-        metrics
+        let help = "The time that the latest probe result waited for the ranking";
+        Self { probes, mailbox_age: registered(registry, "ranking_mailbox_age_seconds", help) }
     }
 }
 
@@ -89,18 +88,18 @@ pub(crate) struct ReportMetrics {
 
 impl ReportMetrics {
     fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        registry.register(
-            "load_reports_unreadable",
-            "Load reports of servers that were ignored because they could not be parsed",
-            metrics.unreadable.clone(),
-        );
-        registry.register(
-            "load_report_values_clamped",
-            "Values in load reports that were outside of their limits and were clamped",
-            metrics.clamped.clone(),
-        );
-        metrics
+        Self {
+            unreadable: registered(
+                registry,
+                "load_reports_unreadable",
+                "Load reports of servers that were ignored because they could not be parsed",
+            ),
+            clamped: registered(
+                registry,
+                "load_report_values_clamped",
+                "Values in load reports that were outside of their limits and were clamped",
+            ),
+        }
     }
 }
 
@@ -119,15 +118,13 @@ impl SizeMetrics {
     }
 
     fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        for outcome in ["learned", "no_size", "failed"] {
-            drop(metrics.lookups.get_or_create(&OutcomeLabels { outcome }));
-        }
         let help = "Look-ups of file sizes that ended, by outcome";
-        registry.register("size_lookups", help, metrics.lookups.clone());
+        let lookups: Family<OutcomeLabels, Counter> = registered(registry, "size_lookups", help);
+        for outcome in ["learned", "no_size", "failed"] {
+            drop(lookups.get_or_create(&OutcomeLabels { outcome }));
+        }
         let help = "Paths whose size was not looked up because the queue was full";
-        registry.register("size_lookups_dropped", help, metrics.dropped.clone());
-        metrics
+        Self { lookups, dropped: registered(registry, "size_lookups_dropped", help) }
     }
 }
 
@@ -230,45 +227,35 @@ pub(crate) struct BalancerMetrics {
 impl Default for BalancerMetrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("fingerpost");
-        let supervision = SupervisionMetrics::register(&mut registry);
-        let ranking = RankingMetrics::register(&mut registry);
-        let reports = ReportMetrics::register(&mut registry);
-        let sizes = SizeMetrics::register(&mut registry);
-        let (tables_lost, results_lost) = (Counter::default(), Counter::default());
-        let probe_interval = SecondsGauge::default();
-        let state_writes_failed = Counter::default();
-        registry.register(
-            "state_writes_failed",
-            "Writes of the state that failed, so that a restart would use an older one",
-            state_writes_failed.clone(),
-        );
-        registry.register(
-            "tables_lost",
-            "Routing tables that did not fit into the mailbox of a worker; the next table replaces each of them",
-            tables_lost.clone(),
-        );
-        registry.register(
-            "probe_results_lost",
-            "Probe results that were lost because the ranking panicked",
-            results_lost.clone(),
-        );
-        registry.register(
-            "probe_interval_seconds",
-            "The interval between two probes of one server, stretched if the probe budget requires it",
-            probe_interval.clone(),
-        );
+        let owner = &mut registry;
         Self {
-            registry,
+            supervision: SupervisionMetrics::register(owner),
+            ranking: RankingMetrics::register(owner),
+            reports: ReportMetrics::register(owner),
+            sizes: SizeMetrics::register(owner),
+            state_writes_failed: registered(
+                owner,
+                "state_writes_failed",
+                "Writes of the state that failed, so that a restart would use an older one",
+            ),
+            tables_lost: registered(
+                owner,
+                "tables_lost",
+                "Routing tables that did not fit into the mailbox of a worker; the next table replaces each of them",
+            ),
+            results_lost: registered(
+                owner,
+                "probe_results_lost",
+                "Probe results that were lost because the ranking panicked",
+            ),
+            probe_interval: registered(
+                owner,
+                "probe_interval_seconds",
+                "The interval between two probes of one server, stretched if the probe budget requires it",
+            ),
             workers: Arc::default(),
-            supervision,
-            ranking,
-            reports,
-            sizes,
             presence: PresenceMetrics::default(),
-            tables_lost,
-            results_lost,
-            state_writes_failed,
-            probe_interval,
+            registry,
         }
     }
 }

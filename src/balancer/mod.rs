@@ -83,7 +83,7 @@ use presence::source::{OpenCatalogue, SourceError};
 use probe::ProbePlan;
 use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
-use ranking::table::{BackendEntry, Member, RoutingTable};
+use ranking::table::{BackendEntry, RoutingTable};
 use ranking::{ListChanged, RankingActor, RankingPlan};
 use redirect::BalancerState;
 use redirect::path_samples::PathSamples;
@@ -185,7 +185,7 @@ impl Balancer {
         let mut slab = LoadSlab::default();
         let now = Instant::now();
         let entry = |backend: &Backend| {
-            let mut entry = BackendEntry::new(Member::new(backend.clone(), &mut slab), now);
+            let mut entry = BackendEntry::new(backend.clone(), &mut slab, now);
             memory.restore(&mut entry, now, wall);
             entry.obey(book.of(backend.id()), now, wall);
             entry
@@ -327,8 +327,7 @@ fn presence(
 ) -> (Arc<Presence>, PresencePlan) {
     let table = publisher.latest();
     let numbers = table.entries.iter();
-    let numbers =
-        numbers.map(|entry| (entry.member.backend.id().as_str(), entry.member.load.number())).collect();
+    let numbers = numbers.map(|entry| (entry.backend.id().as_str(), entry.load.number())).collect();
     let source = catalogue.source.clone();
     let version = catalogue.list.as_ref().map(|(_, version)| *version);
     let start = catalogue.begin(&numbers).unwrap_or_else(|error| {

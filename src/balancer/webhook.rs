@@ -11,8 +11,8 @@ use url::Url;
 
 use super::backends::BackendId;
 use super::health::State;
-use super::health::fleet::Mode;
 use super::ranking::publisher::TablePublisher;
+use super::ranking::selection::Mode;
 use super::ranking::table::RoutingTable;
 use super::wall_clock;
 use crate::http::client::{HttpClient, Request, TransportSettings};
@@ -74,7 +74,7 @@ impl Notifier {
         let mut notifications = Vec::new();
         let mut still_down = HashSet::new();
         for entry in &table.entries {
-            let (id, health) = (entry.member.backend.id(), &entry.health);
+            let (id, health) = (entry.backend.id(), &entry.health);
             let was_notified = self.down.contains(id);
             let age = now.saturating_duration_since(health.since());
             let event = match health.state() {

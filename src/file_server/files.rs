@@ -80,8 +80,6 @@ pub(super) struct Files {
     pub(super) shared: Arc<FileServerState>,
     /// The files.
     pub(super) store: FileStore,
-    /// The load over all workers.
-    pub(super) load: Arc<Load>,
     /// The counters of this worker.
     pub(super) counters: Arc<FileServerCounters>,
     /// The access log, if it is enabled.
@@ -90,8 +88,6 @@ pub(super) struct Files {
     pub(super) variants: Option<Variants>,
     /// Lists folders, if this is enabled.
     pub(super) listings: Option<Listings>,
-    /// The digests of the files, if they are enabled.
-    pub(super) digests: Option<Arc<Digests>>,
     /// The answer for [`PROBE`] if the folder has no such file.
     probe_file: FoundFile,
     pub(super) stand_in: StandIn,
@@ -125,7 +121,7 @@ impl Files {
         // A worker that replaces a dead one continues its counts.
         let number = shared.next_worker.fetch_add(1, Ordering::Relaxed) % shared.counters.len().max(1);
         let counters = shared.counters.get(number).map(Arc::clone).unwrap_or_default();
-        let (root, load) = (&shared.root, &shared.load);
+        let root = &shared.root;
         let listings = |memory| Listings::new(Arc::clone(root), memory);
         Self {
             store: FileStore::new(
@@ -134,11 +130,9 @@ impl Files {
                 shared.passage,
                 Arc::clone(&counters),
             ),
-            load: Arc::clone(load),
             log: shared.log.clone().map(Rc::new),
             variants: shared.precompressed.then(|| Variants::new(Arc::clone(root), Arc::clone(&counters))),
             listings: shared.listing_memory.clone().map(listings),
-            digests: shared.digests.clone(),
             probe_file: sending::embedded_probe(),
             stand_in: StandIn::default(),
             date: DateLine::default(),
@@ -166,7 +160,7 @@ impl Files {
             return Either::Left(ready(Ok(request.into_response(answer))));
         }
         let (files, prefix) = (Rc::clone(self), Rc::clone(prefix));
-        let preparing = self.load.prepare();
+        let preparing = self.shared.load.prepare();
         Either::Right(Box::pin(async move {
             let sent = files.answer_from_disk(&prefix, &mut request).await;
             // `finish` has counted the request in the load by now.

@@ -12,9 +12,6 @@ use tokio::time::Instant;
 use crate::http::transport::Completion;
 use crate::load_report::{LoadReport, MOST_COUNTED};
 
-/// Minimum time over which the byte rate is measured.
-const RATE_WINDOW: Duration = Duration::from_secs(1);
-
 /// The load of one file server. Counters start at 0 and never decrease unless documented otherwise.
 #[derive(Debug)]
 pub(super) struct Load {
@@ -32,16 +29,7 @@ pub(super) struct Load {
     aborted: AtomicU64,
     promised: AtomicU64,
     sent: AtomicU64,
-    rate: Rate,
     idle: Notify,
-}
-
-/// Bytes per second, over a window of [`RATE_WINDOW`] or slightly more.
-#[derive(Debug, Default)]
-struct Rate {
-    taken_at: AtomicU64,
-    sent_then: AtomicU64,
-    value: AtomicU64,
 }
 
 /// The kind of a request, as far as the load is concerned.
@@ -69,7 +57,6 @@ impl Load {
             aborted: AtomicU64::new(0),
             promised: AtomicU64::new(0),
             sent: AtomicU64::new(0),
-            rate: Rate::default(),
             idle: Notify::new(),
         }
     }
@@ -145,32 +132,12 @@ impl Load {
             completed: Some(self.completed().saturating_sub(self.probed.load(Ordering::Relaxed))),
             busy: Some(Duration::from_micros(busy)),
             sent_bytes: Some(self.sent()),
-            egress: Some(self.rate.take(now, self.sent())),
             boot: Some(self.boot),
         }
     }
 
     fn micros(&self) -> u64 {
         self.started.elapsed().as_micros() as u64
-    }
-}
-
-impl Rate {
-    /// The rate of the last complete window. A window ends with the first call after [`RATE_WINDOW`].
-    fn take(&self, now_micros: u64, sent: u64) -> u64 {
-        let taken_at = self.taken_at.load(Ordering::Relaxed);
-        let passed = now_micros.saturating_sub(taken_at);
-        let is_ours = passed >= RATE_WINDOW.as_micros() as u64
-            && self
-                .taken_at
-                .compare_exchange(taken_at, now_micros, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if is_ours {
-            let bytes = sent.saturating_sub(self.sent_then.swap(sent, Ordering::Relaxed));
-            let rate = u128::from(bytes) * 1_000_000 / u128::from(passed.max(1));
-            self.value.store(u64::try_from(rate).unwrap_or(u64::MAX), Ordering::Relaxed);
-        }
-        self.value.load(Ordering::Relaxed)
     }
 }
 

@@ -5,9 +5,11 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 
 use bytes::Bytes;
+use rustix::fs::{MemfdFlags, memfd_create};
 
 /// Minimum size of a file for a copy, in bytes: below it, the packet for the head costs more than copying the bytes.
 pub(super) const SMALLEST: u64 = 64 << 10;
@@ -29,13 +31,7 @@ pub(super) fn read(copy: &File, length: u64) -> io::Result<Bytes> {
     Ok(bytes.into())
 }
 
-#[cfg(target_os = "linux")]
-pub(super) fn create() -> io::Result<std::os::fd::OwnedFd> {
-    use rustix::fs::{MemfdFlags, memfd_create};
+/// An empty memfd.
+pub(super) fn create() -> io::Result<OwnedFd> {
     Ok(memfd_create("fingerpost-file", MemfdFlags::CLOEXEC)?)
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn create() -> io::Result<std::os::fd::OwnedFd> {
-    Err(io::ErrorKind::Unsupported.into())
 }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::digests::Table;
@@ -15,6 +14,7 @@ use super::load::Load;
 use crate::http::admin;
 use crate::http::https::Https;
 use crate::http::transport::Connections;
+use crate::telemetry::metric;
 
 /// The statuses of the answers, in the order of a worker's counters.
 const STATUSES: [u16; 12] = [200, 206, 301, 304, 400, 403, 404, 412, 416, 500, 501, 503];
@@ -83,18 +83,14 @@ impl Figures {
 }
 
 impl Collector for Figures {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let kind = ConstCounter::new(0_u64).metric_type();
-        let mut answers = encoder.encode_descriptor("answers", "Answers given, by status", None, kind)?;
-        for (at, status) in STATUSES.iter().enumerate() {
-            let count = self
-                .workers
-                .iter()
-                .filter_map(|worker| worker.answers.get(at))
-                .map(|counter| counter.load(Relaxed))
-                .sum::<u64>();
-            ConstCounter::new(count).encode(answers.encode_family(&[("status", status.to_string())])?)?;
-        }
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let encoder = &mut encoder;
+        let answers = STATUSES.iter().enumerate().map(|(at, status)| {
+            let counters = self.workers.iter().filter_map(|worker| worker.answers.get(at));
+            let count = counters.map(|counter| counter.load(Relaxed)).sum::<u64>();
+            ([("status", status.to_string())], ConstCounter::new(count))
+        });
+        metric::family(encoder, "answers", "Answers given, by status", answers)?;
         for (name, help, value) in [
             ("completed", "Answers with a file that were sent whole", self.load.completed()),
             (
@@ -137,36 +133,27 @@ impl Collector for Figures {
                 self.log_lines_lost.load(Relaxed),
             ),
         ] {
-            let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+            metric::counter(encoder, name, help, value)?;
         }
-        let gauge = ConstGauge::new(u64::from(self.load.in_flight()));
-        gauge.encode(encoder.encode_descriptor(
-            "in_flight",
-            "Downloads under way",
-            None,
-            gauge.metric_type(),
-        )?)?;
-        self.digests.as_ref().map_or(Ok(()), |table| encode_digests(table, &mut encoder))
+        metric::gauge(encoder, "in_flight", "Downloads under way", u64::from(self.load.in_flight()))?;
+        self.digests.as_ref().map_or(Ok(()), |table| encode_digests(table, encoder))
     }
 }
 
-fn encode_digests(table: &Table, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+fn encode_digests(table: &Table, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     for (name, help, value) in [
         ("digest_bytes", "Bytes read to compute digests", table.bytes.load(Relaxed)),
         ("digest_failures", "Files whose digest could not be computed", table.failures.load(Relaxed)),
         ("digest_walks", "Complete walks through the folder for digests", table.walks.load(Relaxed)),
         ("digests_left_out", "Digests not computed because of a limit", table.left_out.load(Relaxed)),
     ] {
-        let counter = ConstCounter::new(value);
-        counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        metric::counter(encoder, name, help, value)?;
     }
     for (name, help, value) in [
         ("digests_known", "Digests known", table.known()),
         ("digests_pending", "Files that wait for their digest", table.pending.load(Relaxed)),
     ] {
-        let gauge = ConstGauge::new(value as u64);
-        gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        metric::gauge(encoder, name, help, value as u64)?;
     }
     Ok(())
 }

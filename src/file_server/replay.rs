@@ -168,7 +168,7 @@ impl Files {
             }
             _ => return None,
         };
-        if let Some(digests) = &self.digests {
+        if let Some(digests) = &self.shared.digests {
             // `header` requests an unknown digest. The head must contain a digest that has become known since it was
             // recorded.
             let _ = digests.header(&representation.name, &representation.found.meta);
@@ -184,7 +184,7 @@ impl Files {
         if asked == ReplayQuestion::File {
             self.counters.answered(StatusCode::OK.as_u16());
             let length = representation.found.meta.identity.length;
-            let in_flight = self.load.begin(RequestKind::Client, length);
+            let in_flight = self.shared.load.begin(RequestKind::Client, length);
             match content {
                 Content::Memory(bytes) if bytes.len() <= COPIED => {
                     answer.bytes.extend_from_slice(bytes);

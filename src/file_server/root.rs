@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use rustix::fs::{self, Mode, OFlags};
+use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::file_state::{FileState, OpenError};
@@ -164,10 +164,7 @@ fn log_refreshed(path: &Path, refreshed: Refreshed) {
 }
 
 impl Directory {
-    #[cfg(target_os = "linux")]
     fn beneath(&self, path: &[u8], flags: OFlags, blocking_io: BlockingIo) -> Result<OwnedFd, OpenError> {
-        use rustix::fs::ResolveFlags;
-
         /// Attempts to resolve a path while other processes rename files.
         const ATTEMPTS: u32 = 8;
 
@@ -190,11 +187,6 @@ impl Directory {
             }
         }
         // Every attempt met a rename somewhere on the file system. The walk does not depend on renames elsewhere.
-        self.walk(path, flags, blocking_io)
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn beneath(&self, path: &[u8], flags: OFlags, blocking_io: BlockingIo) -> Result<OwnedFd, OpenError> {
         self.walk(path, flags, blocking_io)
     }
 

@@ -101,7 +101,7 @@ impl Files {
         if work == RequestKind::Probe {
             // A stored answer to a probe would report an outdated load and health.
             fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            fields.insert(LOAD_REPORT, visible(self.load.report().to_string()));
+            fields.insert(LOAD_REPORT, visible(self.shared.load.report().to_string()));
         } else if let Some(cache_control) = &self.shared.cache_control {
             fields.insert(header::CACHE_CONTROL, cache_control.clone());
         }
@@ -114,7 +114,7 @@ impl Files {
             fields.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoded.coding.token()));
         }
         fields.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if let Some(digest) = self.digests.as_ref().and_then(|digests| digests.header(name, meta)) {
+        if let Some(digest) = self.shared.digests.as_ref().and_then(|digests| digests.header(name, meta)) {
             fields.insert(REPR_DIGEST, digest);
         }
         let pieces = match parts.as_slice() {
@@ -158,7 +158,7 @@ impl Files {
     ) -> FileAnswer {
         let is_head = *request.method() == Method::HEAD;
         let bytes: u64 = pieces.iter().map(Piece::length).sum();
-        let in_flight = self.load.begin(work, if is_head { 0 } else { bytes });
+        let in_flight = self.shared.load.begin(work, if is_head { 0 } else { bytes });
         let is_of_ours = self.shared.is_on_transport();
         let (body, in_flight) = match &found.content {
             _ if is_head => (BoxBody::new(HeadBody(bytes)), in_flight),

@@ -22,12 +22,8 @@ const ATTEMPTS: u32 = 8;
 
 /// Flags for a directory within the path. `O_PATH` needs no permission to read the directory, as in the kernel's
 /// resolution.
-#[cfg(target_os = "linux")]
 const ON_THE_WAY: OFlags =
     OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-#[cfg(not(target_os = "linux"))]
-const ON_THE_WAY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// An open component of the path, or the target of a link.
 enum Component {

@@ -18,8 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use memchr::memmem;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
@@ -29,7 +28,7 @@ use super::certificates::Certificates;
 use super::https::Https;
 use super::pages::{Dress, dress};
 use super::transport::Connections;
-use crate::telemetry::{exposition, panics};
+use crate::telemetry::{exposition, metric, panics};
 
 /// Returns the text of all metrics.
 type Metrics = dyn Fn() -> String + Send + Sync;
@@ -140,64 +139,42 @@ struct Common {
 }
 
 impl Collector for Common {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let connections = &self.connections;
-        for (name, help, value) in [
-            ("connections_accepted", "Connections accepted", connections.accepted.load(Relaxed)),
+        for (name, help, count) in [
+            ("connections_accepted", "Connections accepted", &connections.accepted),
             (
                 "connections_refused",
                 "Connections beyond a limit; most of them got the 503 page",
-                connections.refused.load(Relaxed),
+                &connections.refused,
             ),
-            (
-                "connection_bytes",
-                "Bytes written to connections that have ended",
-                connections.sent.load(Relaxed),
-            ),
+            ("connection_bytes", "Bytes written to connections that have ended", &connections.sent),
             (
                 "connections_not_accepted",
                 "Attempts to accept a connection that failed for lack of descriptors or memory",
-                connections.not_accepted.load(Relaxed),
+                &connections.not_accepted,
             ),
             (
                 "workers_replaced",
                 "HTTP workers that ended unexpectedly and were replaced",
-                connections.workers_replaced.load(Relaxed),
+                &connections.workers_replaced,
             ),
-            (
-                "late_heads",
-                "Request heads that were incomplete at their deadline",
-                connections.late_heads.load(Relaxed),
-            ),
-            (
-                "bad_heads",
-                "Requests refused before they reached a handler",
-                connections.bad_heads.load(Relaxed),
-            ),
+            ("late_heads", "Request heads that were incomplete at their deadline", &connections.late_heads),
+            ("bad_heads", "Requests refused before they reached a handler", &connections.bad_heads),
             (
                 "stalled_readers",
                 "Connections closed because the client read too slowly",
-                connections.stalled.load(Relaxed),
-            ),
-            (
-                "panics",
-                "Panics of this process, each a bug in fingerpost; the log has the details",
-                panics::count(),
+                &connections.stalled,
             ),
         ] {
-            let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+            metric::counter(&mut encoder, name, help, count.load(Relaxed))?;
         }
+        let help = "Panics of this process, each a bug in fingerpost; the log has the details";
+        metric::counter(&mut encoder, "panics", help, panics::count())?;
         if let Some(certificates) = &self.certificates {
             encode_https(certificates, connections, &mut encoder)?;
         }
-        let gauge = ConstGauge::new(connections.live() as u64);
-        gauge.encode(encoder.encode_descriptor(
-            "connections",
-            "Open connections",
-            None,
-            gauge.metric_type(),
-        )?)
+        metric::gauge(&mut encoder, "connections", "Open connections", connections.live() as u64)
     }
 }
 
@@ -206,7 +183,7 @@ fn encode_https(
     certificates: &Certificates,
     connections: &Connections,
     encoder: &mut DescriptorEncoder<'_>,
-) -> Result<(), fmt::Error> {
+) -> fmt::Result {
     for (name, help, value) in [
         ("tls_handshakes", "TLS handshakes completed", &connections.handshakes),
         ("tls_handshakes_resumed", "Those that resumed a session", &connections.handshakes_resumed),
@@ -218,14 +195,10 @@ fn encode_https(
             &certificates.refused,
         ),
     ] {
-        let counter = ConstCounter::new(value.load(Relaxed));
-        counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        metric::counter(encoder, name, help, value.load(Relaxed))?;
     }
-    let kind = ConstGauge::new(0_u64).metric_type();
+    let ends = certificates.ends().into_iter();
+    let ends = ends.map(|(file, end)| ([("certificate", file)], ConstGauge::new(end)));
     let help = "The end of the validity of each certificate, in seconds since 1970";
-    let mut family = encoder.encode_descriptor("certificate_end_timestamp_seconds", help, None, kind)?;
-    for (file, end) in certificates.ends() {
-        ConstGauge::new(end).encode(family.encode_family(&[("certificate", file)])?)?;
-    }
-    Ok(())
+    metric::family(encoder, "certificate_end_timestamp_seconds", help, ends)
 }

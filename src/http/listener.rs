@@ -365,7 +365,7 @@ mod tests {
         let port = first.local_addr().unwrap().port();
         let message = listen("127.0.0.1", port).unwrap_err().to_string();
         assert!(message.starts_with(&format!("cannot listen on 127.0.0.1:{port}: ")), "{message}");
-        assert!(message.contains("this process") || cfg!(not(target_os = "linux")), "{message}");
+        assert!(message.contains("this process"), "{message}");
         let other = PortHolder { pid: 1, name: "init".to_owned() };
         assert_eq!(
             in_use(Some(&other)),

@@ -1,8 +1,9 @@
 //! Reads from the page cache without waiting for a disk, for the file server and the transport.
 
 use std::fs::File;
+use std::io::IoSliceMut;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2, retry_on_intr};
 
 /// Result of [`read_at`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,12 +17,7 @@ pub(crate) enum NowaitRead {
 }
 
 /// Reads bytes at `offset`, if the page cache has them.
-#[cfg(target_os = "linux")]
 pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> Result<NowaitRead, Errno> {
-    use std::io::IoSliceMut;
-
-    use rustix::io::{ReadWriteFlags, preadv2, retry_on_intr};
-
     let flags = ReadWriteFlags::NOWAIT;
     match retry_on_intr(|| preadv2(file, &mut [IoSliceMut::new(bytes)], offset, flags)) {
         Ok(read) => Ok(NowaitRead::Read(read)),
@@ -29,9 +25,4 @@ pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> Result<Nowa
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::INVAL) => Ok(NowaitRead::Unknown),
         Err(error) => Err(error),
     }
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn read_at(_: &File, _: &mut [u8], _: u64) -> Result<NowaitRead, Errno> {
-    Ok(NowaitRead::Unknown)
 }

@@ -4,15 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{VerifierBuilderError, WantsClientCert, WebPkiServerVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{
-    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore,
-    SignatureScheme, WantsVerifier,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 /// Why TLS cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -54,12 +53,12 @@ pub enum Verification {
 /// The authorities of the system are read once per process. On a machine without any, one log line gives the reason.
 pub(crate) fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     static SYSTEM: LazyLock<Result<Arc<ClientConfig>, TlsError>> =
-        LazyLock::new(|| Ok(with_verifier(Arc::new(TrustListed::of_system()?))?));
+        LazyLock::new(|| Ok(with_anchors(Some(TrustAnchors::of_system()?))?));
 
     match trust {
-        Trust { verification: Verification::Unchecked, .. } => Ok(with_verifier(Arc::new(AcceptAny))?),
+        Trust { verification: Verification::Unchecked, .. } => Ok(with_anchors(None)?),
         Trust { authorities: None, .. } => SYSTEM.clone(),
-        Trust { authorities: Some(path), .. } => Ok(with_verifier(Arc::new(TrustListed::of_file(path)?))?),
+        Trust { authorities: Some(path), .. } => Ok(with_anchors(Some(TrustAnchors::of_file(path)?))?),
     }
 }
 
@@ -68,18 +67,16 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::clone(&PROVIDER)
 }
 
-fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, Error> {
-    ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()
-}
-
-fn with_verifier(verifier: Arc<dyn ServerCertVerifier>) -> Result<Arc<ClientConfig>, Error> {
-    Ok(finish(builder()?.dangerous().with_custom_certificate_verifier(verifier)))
-}
-
-fn finish(builder: ConfigBuilder<ClientConfig, WantsClientCert>) -> Arc<ClientConfig> {
-    let mut config = builder.with_no_client_auth();
+/// The configuration that accepts certificates of these anchors; `None` accepts every certificate.
+fn with_anchors(anchors: Option<TrustAnchors>) -> Result<Arc<ClientConfig>, Error> {
+    let algorithms = provider().signature_verification_algorithms;
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Verifier { anchors, algorithms }))
+        .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Arc::new(config)
+    Ok(Arc::new(config))
 }
 
 /// Reads the certificates of a PEM file: at least one.
@@ -101,17 +98,17 @@ pub(crate) fn has_trust_anchors() -> bool {
     RootCertStore::empty().add_parsable_certificates(found.certs).0 > 0
 }
 
-/// Trusts chains to the listed authorities, and the listed certificates themselves.
+/// The listed certificates: authorities of other certificates, and certificates of servers.
 ///
 /// `openssl req -x509` makes a certificate that is marked as an authority. Such a certificate must not identify a
 /// server, except that the user lists this very certificate, as in other TLS libraries.
 #[derive(Debug)]
-struct TrustListed {
+struct TrustAnchors {
     verifier: Arc<WebPkiServerVerifier>,
     listed: Vec<CertificateDer<'static>>,
 }
 
-impl TrustListed {
+impl TrustAnchors {
     fn new(roots: RootCertStore, listed: Vec<CertificateDer<'static>>) -> Result<Self, VerifierBuilderError> {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
         Ok(Self { verifier, listed })
@@ -144,7 +141,15 @@ impl TrustListed {
     }
 }
 
-impl ServerCertVerifier for TrustListed {
+/// Checks the certificates of servers. The holder of an accepted certificate must always have signed the handshake.
+#[derive(Debug)]
+struct Verifier {
+    /// `None` to accept every certificate.
+    anchors: Option<TrustAnchors>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -153,9 +158,12 @@ impl ServerCertVerifier for TrustListed {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        match self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+        let Some(TrustAnchors { verifier, listed }) = &self.anchors else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        match verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             // rustls checks the dates before the mark as an authority, and the name after it.
-            Err(error) if is_authority_as_server(&error) && self.listed.contains(end_entity) => {
+            Err(error) if is_authority_as_server(&error) && listed.contains(end_entity) => {
                 rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
             }
@@ -169,7 +177,7 @@ impl ServerCertVerifier for TrustListed {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier.verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -178,11 +186,11 @@ impl ServerCertVerifier for TrustListed {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier.verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 
@@ -190,43 +198,4 @@ impl ServerCertVerifier for TrustListed {
 fn is_authority_as_server(error: &Error) -> bool {
     let Error::InvalidCertificate(CertificateError::Other(other)) = error else { return false };
     matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
-}
-
-/// Accepts every certificate, but still checks that its holder signed the handshake.
-#[derive(Debug)]
-struct AcceptAny;
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
 }

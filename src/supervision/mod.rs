@@ -25,6 +25,8 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
+use crate::telemetry::metric::registered;
+
 mod kind;
 #[cfg(test)]
 mod tests;
@@ -101,16 +103,12 @@ impl SupervisionMetrics {
     /// Creates the metrics and adds them to `registry`.
     #[must_use]
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let help = "Actors restarted after a panic, by kind";
+        let restarts: Family<ActorLabels, Counter> = registered(registry, "actor_restarts", help);
         for actor in ActorKind::ALL {
-            drop(metrics.restarts.get_or_create(&ActorLabels { actor }));
+            drop(restarts.get_or_create(&ActorLabels { actor }));
         }
-        registry.register(
-            "actor_restarts",
-            "Actors restarted after a panic, by kind",
-            metrics.restarts.clone(),
-        );
-        metrics
+        Self { restarts }
     }
 }
 

@@ -39,7 +39,6 @@ fn a_notification_is_sent_to_a_path_and_to_an_abstract_name() {
     assert_eq!(&space[..length], b"READY=1\n");
     assert!(send(folder.path().join("missing").as_os_str(), b"READY=1\n").is_err());
 
-    #[cfg(target_os = "linux")]
     {
         let name = format!("@fingerpost-test-{}", std::process::id());
         let manager = UnixDatagram::bind_addr(&socket_address(OsStr::new(&name)).unwrap()).unwrap();

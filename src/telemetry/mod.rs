@@ -1,6 +1,7 @@
 //! Logs to standard error, as text or as JSON, and the output to standard output.
 
 pub(crate) mod exposition;
+pub(crate) mod metric;
 pub(crate) mod panics;
 
 use std::error::Error;

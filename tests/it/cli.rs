@@ -71,7 +71,6 @@ fn the_error_for_too_few_open_files_names_the_remedy_and_a_low_limit_is_raised()
     up.wait_for_stderr("limit=500");
 }
 
-#[cfg(target_os = "linux")]
 #[test]
 fn the_error_for_a_busy_port_names_the_process_that_uses_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -94,7 +93,6 @@ fn the_error_for_a_busy_port_names_the_process_that_uses_it() {
     }
 }
 
-#[cfg(target_os = "linux")]
 #[test]
 fn up_raises_a_low_limit_of_open_files_to_the_need_of_all_its_programs() {
     let folder = tempfile::tempdir().unwrap();
@@ -113,7 +111,6 @@ fn up_raises_a_low_limit_of_open_files_to_the_need_of_all_its_programs() {
     assert!(soft >= 400, "100 clients of the balancer, and 100 of the server with two files each: {line}");
 }
 
-#[cfg(target_os = "linux")]
 #[test]
 fn a_path_that_is_not_utf8_is_an_error_that_names_the_flag() {
     use std::ffi::OsStr;
@@ -205,7 +202,6 @@ fn check_names_missing_files() {
     assert!(ended.stdout.starts_with("cannot read the configuration file own.toml: "), "{}", ended.stdout);
 }
 
-#[cfg(target_os = "linux")]
 #[test]
 fn check_reports_the_error_of_a_start_and_creates_no_file() {
     let folder = tempfile::tempdir().unwrap();

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::client_tls;
 use super::support::downloads::Downloads;
 
 const CONTENT: &[u8] = b"I am a file.\n";
@@ -176,34 +177,10 @@ fn secrets_are_sent_to_no_other_port() {
 #[test]
 fn a_certificate_made_by_openssl_is_trusted_if_it_is_listed() {
     let made = tempfile::tempdir().unwrap();
-    let (certificate, key) = (made.path().join("c.pem"), made.path().join("k.pem"));
-    let openssl = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "9",
-        ])
-        .args(["-subj", "/CN=case", "-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:TRUE"])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        // The system configuration may add this extension, too.
-        .env("OPENSSL_CONF", "/dev/null")
-        .output();
-    let Some(output) = openssl.ok().filter(|output| output.status.success()) else {
-        println!("left out: openssl cannot make certificates here");
-        return;
-    };
-    drop(output);
-    let address = super::client_tls::server_with(&certificate, &key, answer("Connection: close\r\n"));
+    let name = "subjectAltName=IP:127.0.0.1";
+    let authority = "basicConstraints=critical,CA:TRUE";
+    let Some((certificate, key)) = client_tls::self_signed(made.path(), &[name, authority]) else { return };
+    let address = client_tls::server_with(&certificate, &key, answer("Connection: close\r\n"));
     let (downloads, certificate) = (Downloads::new(), certificate.display().to_string());
     downloads.get(&[&format!("https://{address}/f"), "--cacert", &certificate]).ended_with(0);
     assert_eq!(downloads.read("f"), CONTENT);

@@ -2,7 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -66,6 +67,27 @@ pub(super) fn config_of(certificate: &Path, key: &Path) -> Arc<ServerConfig> {
         .with_single_cert(vec![certificate], key)
         .unwrap();
     Arc::new(config)
+}
+
+/// Makes a self-signed certificate with these extensions and its key in `folder`; `None` without openssl.
+pub(super) fn self_signed(folder: &Path, extensions: &[&str]) -> Option<(PathBuf, PathBuf)> {
+    let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
+    let arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9 -subj /CN=case";
+    let openssl = Command::new("openssl")
+        .args(arguments.split(' '))
+        .args(extensions.iter().flat_map(|extension| ["-addext", extension]))
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        // The system configuration may add an extension, too.
+        .env("OPENSSL_CONF", "/dev/null")
+        .output();
+    if openssl.is_ok_and(|output| output.status.success()) {
+        return Some((certificate, key));
+    }
+    println!("left out: openssl cannot make certificates here");
+    None
 }
 
 #[test]

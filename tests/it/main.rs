@@ -31,7 +31,6 @@ mod client_patience;
 mod client_resume;
 mod client_small;
 mod client_tls;
-#[cfg(target_os = "linux")]
 mod client_wait;
 mod documents;
 mod failover;
@@ -47,13 +46,11 @@ mod probing;
 mod redirect;
 mod seed;
 mod server;
-#[cfg(target_os = "linux")]
 mod shortage;
 mod sockets;
 mod state;
 mod support;
 mod support_works;
-#[cfg(target_os = "linux")]
 mod terminal;
 mod tls;
 mod up;

@@ -221,11 +221,7 @@ fn the_socket_of_a_dead_server_is_replaced_and_the_socket_of_a_running_one_is_no
     };
     let mut first = start();
     let message = error_of(place.server().arg("--unix-socket").arg(&path));
-    let holder = if cfg!(target_os = "linux") {
-        format!("process {} (fingerpost)", first.pid())
-    } else {
-        "another program".to_owned()
-    };
+    let holder = format!("process {} (fingerpost)", first.pid());
     assert!(message.contains(&format!("clients.sock: {holder} uses it")), "{message}");
     first.kill();
     assert!(path.exists());

@@ -6,7 +6,7 @@ use fingerpost::internals::health::{HealthCheckConfig, ProbeOutcome};
 use fingerpost::internals::list;
 use fingerpost::internals::load_report;
 use fingerpost::internals::policy::{LoadSlab, MonotonicClock, PickRequest, Picks, PolicyName};
-use fingerpost::internals::table::{BackendEntry, Member, RoutingTable};
+use fingerpost::internals::table::{BackendEntry, RoutingTable};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -42,8 +42,7 @@ impl Fleet {
         let backends = list::parse(lines.join("\n").as_bytes()).backends;
         let now = Instant::now();
         let mut slab = LoadSlab::default();
-        let entries =
-            backends.into_iter().map(|backend| BackendEntry::new(Member::new(backend, &mut slab), now));
+        let entries = backends.into_iter().map(|backend| BackendEntry::new(backend, &mut slab, now));
         Self {
             entries: entries.collect(),
             clock: MonotonicClock::new(now),

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use fingerpost::internals::fleet::{self, Eligibility, FleetMember, Mode};
 use fingerpost::internals::health::{
     FailureKind, Health, HealthCheckConfig, ProbeFailure, ProbeOutcome, State, Traffic, Transition,
 };
+use fingerpost::internals::list;
+use fingerpost::internals::policy::{LoadSlab, MonotonicClock};
+use fingerpost::internals::selection::{Eligibility, Mode, select};
+use fingerpost::internals::table::BackendEntry;
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -139,27 +142,22 @@ proptest! {
 
     #[test]
     fn all_chosen_backends_belong_to_one_tier_and_have_a_positive_share(
-        fleet in proptest::collection::vec((outcomes(), 0_u32..3, any::<Option<u16>>()), 0..40),
+        fleet in proptest::collection::vec((outcomes(), 0_u8..3, any::<Option<u16>>()), 0..40),
     ) {
         let healths: Vec<Health> = fleet.iter().map(|(outcomes, ..)| play(outcomes, |_, _, _, _| {})).collect();
-        let members: Vec<FleetMember<'_>> = healths
-            .iter()
-            .zip(&fleet)
-            .map(|(health, (_, tier, milliseconds))| FleetMember {
-                health,
-                tier: *tier,
-                response_time: milliseconds.map(|it| Duration::from_millis(it.into())),
-            })
-            .collect();
+        let servers = healths.iter().zip(&fleet).map(|(health, (_, tier, milliseconds))| {
+            (health.clone(), *tier, milliseconds.map(|it| Duration::from_millis(it.into())))
+        });
+        let entries = entries(servers);
         let now = Instant::now() + Duration::from_mins(1);
-        let selection = fleet::select(&members, &HEALTH_CHECK, now);
-        prop_assert_eq!(selection.eligibilities.len(), members.len());
-        let tiers: Vec<u32> = selection
+        let selection = select(&entries, &HEALTH_CHECK, now);
+        prop_assert_eq!(selection.eligibilities.len(), entries.len());
+        let tiers: Vec<u8> = selection
             .eligibilities
             .iter()
-            .zip(&members)
+            .zip(&entries)
             .filter(|(eligibility, _)| matches!(eligibility, Eligibility::Chosen(_)))
-            .map(|(_, member)| member.tier)
+            .map(|(_, entry)| entry.backend.tier())
             .collect();
         prop_assert!(tiers.windows(2).all(|pair| pair[0] == pair[1]), "more than one tier: {:?}", tiers);
         prop_assert_eq!(tiers.is_empty(), selection.mode == Mode::Nothing);
@@ -172,17 +170,37 @@ proptest! {
         } else if has(State::Suspect) {
             prop_assert!(matches!(selection.mode, Mode::Suspects | Mode::Panic | Mode::ProberDoubted));
         }
-        for (eligibility, member) in selection.eligibilities.iter().zip(&members) {
+        for (eligibility, entry) in selection.eligibilities.iter().zip(&entries) {
             let share = match eligibility {
                 Eligibility::Chosen(share) => *share,
                 _ => continue,
             };
             prop_assert!(share > 0.0 && share <= 1.0);
             if selection.mode == Mode::Normal {
-                prop_assert_eq!(member.health.state(), State::Up);
+                prop_assert_eq!(entry.health.state(), State::Up);
             }
         }
     }
+}
+
+/// Entries of backends with this health, tier and response time.
+pub(super) fn entries(
+    servers: impl IntoIterator<Item = (Health, u8, Option<Duration>)>,
+) -> Vec<BackendEntry> {
+    let (now, mut slab) = (Instant::now(), LoadSlab::default());
+    let clock = MonotonicClock::new(now);
+    let entry = |(health, tier, response_time): (Health, u8, Option<Duration>)| {
+        let backend = list::parse(format!("server:80 tier={tier}").as_bytes()).backends.remove(0);
+        let mut entry = BackendEntry::new(backend, &mut slab, now);
+        if let Some(time) = response_time {
+            let outcome =
+                ProbeOutcome::Success { connect: time, first_byte: time, total: time, report: None };
+            entry.observe(&outcome, &HEALTH_CHECK, &clock, now);
+        }
+        entry.health = health;
+        entry
+    };
+    servers.into_iter().map(entry).collect()
 }
 
 /// A fleet of `up` backends that answer, and `failed` backends that stopped one second ago.
@@ -204,9 +222,8 @@ fn fleet(up: usize, failed: usize, kind: FailureKind) -> (Vec<Health>, Instant) 
 #[track_caller]
 fn check(up: usize, failed: usize, kind: FailureKind, later: u64, mode: Mode, chosen: usize) {
     let (healths, now) = fleet(up, failed, kind);
-    let members: Vec<FleetMember<'_>> =
-        healths.iter().map(|health| FleetMember { health, tier: 0, response_time: None }).collect();
-    let selection = fleet::select(&members, &HEALTH_CHECK, now + Duration::from_secs(later));
+    let entries = entries(healths.into_iter().map(|health| (health, 0, None)));
+    let selection = select(&entries, &HEALTH_CHECK, now + Duration::from_secs(later));
     let count = selection.eligibilities.iter().filter(|it| matches!(it, Eligibility::Chosen(_))).count();
     assert_eq!((selection.mode, count), (mode, chosen), "{up} up, {failed} {kind}");
 }
@@ -241,15 +258,11 @@ fn silent_backends_of_a_small_fleet_are_excluded_at_once() {
 #[test]
 fn at_most_a_tenth_of_the_backends_are_ejected_as_slow() {
     let (healths, now) = fleet(20, 0, FailureKind::Refused);
-    let members: Vec<FleetMember<'_>> = healths
-        .iter()
-        .zip(0..)
-        .map(|(health, index)| {
-            let milliseconds = if index < 3 { 900 + index } else { 30 };
-            FleetMember { health, tier: 0, response_time: Some(Duration::from_millis(milliseconds)) }
-        })
-        .collect();
-    let eligibilities = fleet::select(&members, &HEALTH_CHECK, now).eligibilities;
+    let servers = healths.into_iter().zip(0..).map(|(health, index)| {
+        let milliseconds = if index < 3 { 900 + index } else { 30 };
+        (health, 0, Some(Duration::from_millis(milliseconds)))
+    });
+    let eligibilities = select(&entries(servers), &HEALTH_CHECK, now).eligibilities;
     let ejected: Vec<usize> =
         (0..20).filter(|index| matches!(eligibilities[*index], Eligibility::Ejected(_))).collect();
     assert_eq!(ejected, [1, 2], "the slowest two of three");

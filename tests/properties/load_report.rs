@@ -16,11 +16,10 @@ prop_compose! {
         completed in counts(),
         busy in proptest::option::of(0..=300_000_000_000_000_u64),
         sent_bytes in counts(),
-        egress in counts(),
         boot in counts(),
     ) -> LoadReport {
         let busy = busy.map(Duration::from_micros);
-        LoadReport { in_flight, unsent_bytes, completed, busy, sent_bytes, egress, boot }
+        LoadReport { in_flight, unsent_bytes, completed, busy, sent_bytes, boot }
     }
 }
 

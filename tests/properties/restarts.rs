@@ -6,7 +6,7 @@ use fingerpost::internals::health::{FailureKind, ProbeFailure, ProbeOutcome};
 use fingerpost::internals::list;
 use fingerpost::internals::load_report::LoadReport;
 use fingerpost::internals::policy::{LoadSlab, MonotonicClock};
-use fingerpost::internals::table::{BackendEntry, Member};
+use fingerpost::internals::table::BackendEntry;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
@@ -23,8 +23,8 @@ impl Address {
     fn new() -> Self {
         let now = Instant::now();
         let backend = list::parse(b"server:80").backends.remove(0);
-        let member = Member::new(backend, &mut LoadSlab::default());
-        Self { entry: BackendEntry::new(member, now), clock: MonotonicClock::new(now), now }
+        let entry = BackendEntry::new(backend, &mut LoadSlab::default(), now);
+        Self { entry, clock: MonotonicClock::new(now), now }
     }
 
     fn observe(&mut self, outcome: &ProbeOutcome) {

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use fingerpost::internals::fleet::{self, Eligibility, FleetMember, Mode};
 use fingerpost::internals::health::{FailureKind, Health, HealthCheckConfig, State, Traffic};
+use fingerpost::internals::selection::{Eligibility, Mode, select};
+use fingerpost::internals::table::BackendEntry;
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use super::health::{HEALTH_CHECK, failure, outcome, outcomes, success};
+use super::health::{HEALTH_CHECK, entries, failure, outcome, outcomes, success};
 
 /// The selection from ten backends that answer and ten that answered before these failures. Returns the mode and the number of
 /// chosen backends.
@@ -24,9 +25,8 @@ fn selection_after(failures: &[FailureKind]) -> (Mode, usize) {
             }
         }
     }
-    let members: Vec<FleetMember<'_>> =
-        healths.iter().map(|health| FleetMember { health, tier: 0, response_time: None }).collect();
-    let selection = fleet::select(&members, &HEALTH_CHECK, start + Duration::from_secs(1));
+    let entries = entries(healths.into_iter().map(|health| (health, 0, None)));
+    let selection = select(&entries, &HEALTH_CHECK, start + Duration::from_secs(1));
     let chosen = selection.eligibilities.iter().filter(|it| matches!(it, Eligibility::Chosen(_))).count();
     (selection.mode, chosen)
 }
@@ -61,18 +61,18 @@ fn the_reason_shows_a_failure_of_the_prober_until_the_next_probe_ends() {
     assert_eq!(reason(&health), down);
 }
 
-/// Simulates a fleet in which half of the backends become silent at the same time. Returns the mode and the healths at
+/// Simulates a fleet in which half of the backends become silent at the same time. Returns the mode and the states at
 /// each second after that.
-fn half_becomes_silent(health_check: &HealthCheckConfig, seconds: u64) -> Vec<(Mode, Vec<Health>)> {
+fn half_becomes_silent(health_check: &HealthCheckConfig, seconds: u64) -> Vec<(Mode, Vec<State>)> {
     let start = Instant::now();
     let hour = start + Duration::from_hours(1);
     let mut random = SmallRng::seed_from_u64(1);
     let timeout = Duration::from_secs(1).min(health_check.interval / 2);
-    let mut healths = vec![Health::new(start); 20];
+    let mut entries = entries(vec![(Health::new(start), 0, None); 20]);
     let mut due: Vec<Instant> = (0..20).map(|at| start + health_check.interval * at / 20).collect();
     let mut modes = Vec::new();
     for now in (0..3600 + seconds).map(|second| start + Duration::from_secs(second)) {
-        for (index, health) in healths.iter_mut().enumerate() {
+        for (index, BackendEntry { health, .. }) in entries.iter_mut().enumerate() {
             while due[index] <= now {
                 let ended = if index < 10 || due[index] < hour {
                     health.observe(&success(), health_check, due[index]);
@@ -85,9 +85,8 @@ fn half_becomes_silent(health_check: &HealthCheckConfig, seconds: u64) -> Vec<(M
             }
         }
         if now >= hour {
-            let members: Vec<FleetMember<'_>> =
-                healths.iter().map(|health| FleetMember { health, tier: 0, response_time: None }).collect();
-            modes.push((fleet::select(&members, health_check, now).mode, healths.clone()));
+            let states = entries.iter().map(|entry| entry.health.state()).collect();
+            modes.push((select(&entries, health_check, now).mode, states));
         }
     }
     modes
@@ -101,7 +100,7 @@ fn silence_of_half_the_fleet_puts_the_prober_in_doubt_for_any_interval() {
         let modes = half_becomes_silent(&health_check, seconds);
         let noticed = modes
             .iter()
-            .position(|(_, healths)| healths[10..].iter().all(|health| health.state() != State::Up))
+            .position(|(_, states)| states[10..].iter().all(|state| *state != State::Up))
             .unwrap();
         assert_eq!(
             modes[noticed].0,
@@ -133,8 +132,8 @@ proptest! {
         };
         prop_assert_eq!(pause(&plain), pause(&troubled));
         let selected = |health: &Health| {
-            let members = vec![FleetMember { health, tier: 0, response_time: None }; 12];
-            fleet::select(&members, &HEALTH_CHECK, start + Duration::from_secs(outcomes.len() as u64))
+            let entries = entries(vec![(health.clone(), 0, None); 12]);
+            select(&entries, &HEALTH_CHECK, start + Duration::from_secs(outcomes.len() as u64))
         };
         prop_assert_eq!(selected(&plain), selected(&troubled));
     }

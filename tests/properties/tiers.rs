@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use fingerpost::internals::fleet::{self, Eligibility, FleetMember, Mode, Outlier};
 use fingerpost::internals::health::{FailureKind, Health, State};
+use fingerpost::internals::selection::{Eligibility, Mode, Outlier, select};
+use fingerpost::internals::table::BackendEntry;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::health::{HEALTH_CHECK, failure, outcome, outcomes, success};
+use super::health::{HEALTH_CHECK, entries, failure, outcome, outcomes, success};
 
 /// One tier of a fleet.
 struct Tier {
@@ -16,7 +17,7 @@ struct Tier {
 }
 
 /// Servers of which the silent ones stopped answering `ago` before `now`, all at the same time.
-fn fleet(tiers: &[Tier], now: Instant, ago: Duration) -> Vec<(Health, u32)> {
+fn fleet(tiers: &[Tier], now: Instant, ago: Duration) -> Vec<(Health, u8)> {
     let mut healths = Vec::new();
     for (tier, number) in tiers.iter().zip(0..) {
         for index in 0..tier.up + tier.silent {
@@ -37,14 +38,12 @@ fn fleet(tiers: &[Tier], now: Instant, ago: Duration) -> Vec<(Health, u32)> {
 fn chosen(tiers: &[Tier], ago: u64) -> (Mode, Vec<usize>) {
     let now = Instant::now() + Duration::from_mins(10);
     let healths = fleet(tiers, now, Duration::from_secs(ago));
-    let members: Vec<FleetMember<'_>> = healths
-        .iter()
-        .map(|(health, tier)| FleetMember { health, tier: *tier, response_time: None })
-        .collect();
-    let selection = fleet::select(&members, &HEALTH_CHECK, now);
+    let entries = entries(healths.into_iter().map(|(health, tier)| (health, tier, None)));
+    let selection = select(&entries, &HEALTH_CHECK, now);
     let mut counts = vec![0; tiers.len()];
-    for (eligibility, member) in selection.eligibilities.iter().zip(&members) {
-        counts[member.tier as usize] += usize::from(matches!(eligibility, Eligibility::Chosen(_)));
+    for (eligibility, entry) in selection.eligibilities.iter().zip(&entries) {
+        counts[usize::from(entry.backend.tier())] +=
+            usize::from(matches!(eligibility, Eligibility::Chosen(_)));
     }
     (selection.mode, counts)
 }
@@ -82,33 +81,30 @@ fn servers_are_compared_only_within_their_tier() {
     let now = Instant::now();
     let tiers = [Tier { up: 10, silent: 0 }, Tier { up: 90, silent: 0 }];
     let healths = fleet(&tiers, now, Duration::ZERO);
-    let members: Vec<FleetMember<'_>> = healths
-        .iter()
-        .zip(0..)
-        .map(|((health, tier), index)| {
-            let milliseconds = match (index, tier) {
-                (0, _) => 900,
-                (_, 0) => 150,
-                _ => 1,
-            };
-            FleetMember { health, tier: *tier, response_time: Some(Duration::from_millis(milliseconds)) }
-        })
-        .collect();
-    let eligibilities = fleet::select(&members, &HEALTH_CHECK, now).eligibilities;
+    let servers = healths.into_iter().zip(0..).map(|((health, tier), index)| {
+        let milliseconds = match (index, tier) {
+            (0, _) => 900,
+            (_, 0) => 150,
+            _ => 1,
+        };
+        (health, tier, Some(Duration::from_millis(milliseconds)))
+    });
+    let entries = entries(servers);
+    let eligibilities = select(&entries, &HEALTH_CHECK, now).eligibilities;
     assert_eq!(eligibilities[0], Eligibility::Ejected(Outlier::Slow));
     assert!(eligibilities[1..10].iter().all(|it| *it == Eligibility::Chosen(1.0)), "{eligibilities:?}");
     assert!(eligibilities[10..].iter().all(|it| *it == Eligibility::SpareTier), "{eligibilities:?}");
 
     // One server in the lowest tier, nine much faster ones in the next.
-    let alone: Vec<FleetMember<'_>> = members[1..2].iter().chain(&members[10..19]).copied().collect();
-    let eligibilities = fleet::select(&alone, &HEALTH_CHECK, now).eligibilities;
+    let alone = [&entries[1..2], &entries[10..19]].concat();
+    let eligibilities = select(&alone, &HEALTH_CHECK, now).eligibilities;
     assert_eq!(eligibilities[0], Eligibility::Chosen(1.0), "{eligibilities:?}");
 }
 
 proptest! {
     #[test]
     fn the_lowest_tier_with_a_server_that_is_up_gets_the_clients(
-        servers in proptest::collection::vec((outcomes(), 0_u32..3, any::<Option<u8>>()), 0..40),
+        servers in proptest::collection::vec((outcomes(), 0_u8..3, any::<Option<u8>>()), 0..40),
         later in 0_u64..120,
     ) {
         let start = Instant::now();
@@ -122,30 +118,25 @@ proptest! {
                 health
             })
             .collect();
-        let members: Vec<FleetMember<'_>> = healths
-            .iter()
-            .zip(&servers)
-            .map(|(health, (_, tier, tens))| FleetMember {
-                health,
-                tier: *tier,
-                response_time: tens.map(|tens| Duration::from_millis(u64::from(tens) * 10)),
-            })
-            .collect();
-        let selection = fleet::select(&members, &HEALTH_CHECK, start + Duration::from_secs(later));
-        let is_up = |member: &&FleetMember<'_>| member.health.state() == State::Up;
-        let expected = members.iter().filter(is_up).map(|member| member.tier).min();
-        let eligibilities = || selection.eligibilities.iter().zip(&members);
+        let servers = healths.into_iter().zip(&servers).map(|(health, (_, tier, tens))| {
+            (health, *tier, tens.map(|tens| Duration::from_millis(u64::from(tens) * 10)))
+        });
+        let entries = entries(servers);
+        let selection = select(&entries, &HEALTH_CHECK, start + Duration::from_secs(later));
+        let is_up = |entry: &&BackendEntry| entry.health.state() == State::Up;
+        let expected = entries.iter().filter(is_up).map(|entry| entry.backend.tier()).min();
+        let eligibilities = || selection.eligibilities.iter().zip(&entries);
         if let Some(expected) = expected {
-            for (eligibility, member) in eligibilities() {
+            for (eligibility, entry) in eligibilities() {
                 if matches!(eligibility, Eligibility::Chosen(_) | Eligibility::Ejected(_)) {
-                    prop_assert_eq!(member.tier, expected);
+                    prop_assert_eq!(entry.backend.tier(), expected);
                 }
                 if *eligibility == Eligibility::SpareTier {
-                    prop_assert!(member.tier > expected);
+                    prop_assert!(entry.backend.tier() > expected);
                 }
             }
             let chosen_and_up = eligibilities()
-                .filter(|(eligibility, member)| matches!(eligibility, Eligibility::Chosen(_)) && is_up(member))
+                .filter(|(eligibility, entry)| matches!(eligibility, Eligibility::Chosen(_)) && is_up(entry))
                 .count();
             prop_assert!(chosen_and_up > 0, "no server that is up is chosen");
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ use crate::balancer::metrics::{AnswerCounters, BalancerMetrics, totals};
 use crate::balancer::orders::store::Orders;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::BackendEntry;
+use crate::telemetry::metric;
 
 /// Collects the figures of the latest table and of the workers.
 pub(crate) struct TableCollector {
@@ -54,72 +55,44 @@ impl fmt::Debug for TableCollector {
 const STATES: [State; 4] = [State::Unknown, State::Up, State::Suspect, State::Down];
 
 /// Encodes the series of each of these backends.
-fn encode_backends(entries: &[BackendEntry], encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-    let id = |entry: &BackendEntry| entry.member.backend.id().to_string();
-    let counter = ConstCounter::new(0_u64).metric_type();
-    let mut family = encoder.encode_descriptor("redirects", "Clients sent to each server", None, counter)?;
-    for entry in entries {
-        let labels = [("backend", id(entry))];
-        ConstCounter::new(entry.member.load.redirects()).encode(family.encode_family(&labels)?)?;
-    }
-
-    let gauge = ConstGauge::new(0_u64).metric_type();
+fn encode_backends(entries: &[BackendEntry], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let labels = |entry: &BackendEntry| [("backend", entry.backend.id().to_string())];
+    let redirects = entries.iter().map(|entry| (labels(entry), ConstCounter::new(entry.load.redirects())));
+    metric::family(encoder, "redirects", "Clients sent to each server", redirects)?;
+    let states = entries.iter().flat_map(|entry| {
+        STATES.map(|state| {
+            let labels = [("backend", entry.backend.id().to_string()), ("state", state.to_string())];
+            (labels, ConstGauge::new(u64::from(entry.health.state() == state)))
+        })
+    });
     let help = "1 for the state of each server, 0 for the other states";
-    let mut family = encoder.encode_descriptor("backend_state", help, None, gauge)?;
-    for entry in entries {
-        for state in STATES {
-            let labels = [("backend", id(entry)), ("state", state.to_string())];
-            let value = u64::from(entry.health.state() == state);
-            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
-        }
-    }
-
+    metric::family(encoder, "backend_state", help, states)?;
+    let times = entries.iter().filter_map(|entry| {
+        let time = entry.estimate.response_time()?;
+        Some((labels(entry), ConstGauge::new(time.as_secs_f64())))
+    });
     let help = "Estimated response time of a probe of each server, which determines its rank";
-    let mut family = encoder.encode_descriptor("backend_response_seconds", help, None, gauge)?;
-    for entry in entries {
-        if let Some(time) = entry.estimate.response_time() {
-            let labels = [("backend", id(entry))];
-            ConstGauge::new(time.as_secs_f64()).encode(family.encode_family(&labels)?)?;
-        }
-    }
-
+    metric::family(encoder, "backend_response_seconds", help, times)?;
+    let in_flight = entries.iter().map(|entry| (labels(entry), ConstGauge::new(entry.load.outstanding())));
     let help = "Estimated requests in flight at each server: of its latest load report, and redirected since";
-    let mut family = encoder.encode_descriptor("backend_requests_in_flight", help, None, gauge)?;
-    for entry in entries {
-        let labels = [("backend", id(entry))];
-        ConstGauge::new(entry.member.load.outstanding()).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
+    metric::family(encoder, "backend_requests_in_flight", help, in_flight)
 }
 
 impl Collector for TableCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let table = self.publisher.latest();
-
-        let counter = ConstCounter::new(0_u64);
-        let mut family =
-            encoder.encode_descriptor("answers", "Answers given, by status", None, counter.metric_type())?;
-        for (status, count) in totals(&self.workers.load()) {
-            if count > 0 || status == 301 {
-                ConstCounter::new(count).encode(family.encode_family(&[("status", status.to_string())])?)?;
-            }
-        }
-
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (table, encoder) = (self.publisher.latest(), &mut encoder);
+        let answers =
+            totals(&self.workers.load()).into_iter().filter(|(status, count)| *count > 0 || *status == 301);
+        let answers =
+            answers.map(|(status, count)| ([("status", status.to_string())], ConstCounter::new(count)));
+        metric::family(encoder, "answers", "Answers given, by status", answers)?;
         let shown = table.entries.get(..self.most_backends).unwrap_or(&table.entries);
-        encode_backends(shown, &mut encoder)?;
-
-        let gauge = ConstGauge::new(0_u64);
-        let mut family = encoder.encode_descriptor(
-            "backends",
-            "Servers of the list, by state",
-            None,
-            gauge.metric_type(),
-        )?;
-        for state in STATES {
+        encode_backends(shown, encoder)?;
+        let states = STATES.map(|state| {
             let count = table.entries.iter().filter(|entry| entry.health.state() == state).count();
-            ConstGauge::new(count as u64).encode(family.encode_family(&[("state", state.to_string())])?)?;
-        }
-
+            ([("state", state.to_string())], ConstGauge::new(count as u64))
+        });
+        metric::family(encoder, "backends", "Servers of the list, by state", states)?;
         let estimates = || table.entries.iter().map(|entry| &entry.estimate);
         for (name, help, count) in [
             (
@@ -143,26 +116,11 @@ impl Collector for TableCollector {
                 usize::from(self.orders.loss().is_some()),
             ),
         ] {
-            let count = ConstGauge::new(count as u64);
-            count.encode(encoder.encode_descriptor(name, help, None, count.metric_type())?)?;
+            metric::gauge(encoder, name, help, count as u64)?;
         }
-
-        let lost = ConstCounter::new(self.log_lines_lost.load(Relaxed));
-        lost.encode(encoder.encode_descriptor(
-            "access_log_lines_lost",
-            "Lines of the access log that were dropped because the disk was too slow or full",
-            None,
-            lost.metric_type(),
-        )?)?;
-
+        let help = "Lines of the access log that were dropped because the disk was too slow or full";
+        metric::counter(encoder, "access_log_lines_lost", help, self.log_lines_lost.load(Relaxed))?;
         let age = Instant::now().saturating_duration_since(table.built_at).as_secs_f64();
-        let age = ConstGauge::new(age);
-        let described = encoder.encode_descriptor(
-            "table_age_seconds",
-            "The age of the latest routing table",
-            None,
-            age.metric_type(),
-        )?;
-        age.encode(described)
+        metric::gauge(encoder, "table_age_seconds", "The age of the latest routing table", age)
     }
 }

@@ -47,7 +47,7 @@ fn wanted<'a>(
     table: &'a RoutingTable,
     backend: Option<&'a BackendId>,
 ) -> impl Iterator<Item = &'a BackendEntry> {
-    table.entries.iter().filter(move |entry| backend.is_none_or(|id| entry.member.backend.id() == id))
+    table.entries.iter().filter(move |entry| backend.is_none_or(|id| entry.backend.id() == id))
 }
 
 /// The latest events of all backends, or of one, newest first.
@@ -58,7 +58,7 @@ pub(super) fn latest(table: &RoutingTable, backend: Option<&BackendId>, limit: u
     // The sort is stable, and the events of one backend are in order.
     events.sort_by_key(|(_, event)| std::cmp::Reverse(event.time));
     let event = |(entry, event): (&BackendEntry, &HistoryEvent)| BackendEvent {
-        backend: entry.member.backend.id().to_string(),
+        backend: entry.backend.id().to_string(),
         event: event.clone(),
     };
     events.into_iter().take(limit).map(event).collect()
@@ -75,7 +75,7 @@ impl EventReport {
     ) -> Self {
         let limit = limit.unwrap_or(DEFAULT_LIMIT).min(MOST_EVENTS);
         let availability = |entry: &BackendEntry| BackendAvailability {
-            backend: entry.member.backend.id().to_string(),
+            backend: entry.backend.id().to_string(),
             availability: entry.history.availability(entry.health.state(), now),
         };
         Self {

@@ -93,7 +93,7 @@ impl Admin {
 
     /// The backends of the latest table.
     fn listed(&self) -> Vec<Backend> {
-        self.publisher.latest().entries.iter().map(|entry| entry.member.backend.clone()).collect()
+        self.publisher.latest().entries.iter().map(|entry| entry.backend.clone()).collect()
     }
 }
 

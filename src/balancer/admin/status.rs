@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::balancer::health::fleet::Eligibility;
 use crate::balancer::orders::StandingOrder;
 use crate::balancer::orders::store::Orders;
 use crate::balancer::policy::MonotonicClock;
+use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 
 /// The content of `/api/v1/backends`.
@@ -83,7 +83,7 @@ impl StatusReport {
     #[must_use]
     pub(crate) fn of(table: &RoutingTable, orders: &Orders, clock: &MonotonicClock) -> Self {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let all: u64 = table.entries.iter().map(|entry| entry.member.load.redirects()).sum();
+        let all: u64 = table.entries.iter().map(|entry| entry.load.redirects()).sum();
         Self {
             mode: table.mode.to_string(),
             generation: table.generation,
@@ -106,17 +106,17 @@ impl BackendStatus {
         now: Instant,
         wall: SystemTime,
     ) -> Self {
-        let work = entry.member.load.booked_work(clock.timestamp(now));
-        let BackendEntry { member, health, estimate, latest, eligibility, .. } = entry;
-        let redirects = member.load.redirects();
-        let in_flight = estimate.has_usable_report().then(|| member.load.outstanding());
+        let work = entry.load.booked_work(clock.timestamp(now));
+        let BackendEntry { backend, load, health, estimate, latest, eligibility, .. } = entry;
+        let redirects = load.redirects();
+        let in_flight = estimate.has_usable_report().then(|| load.outstanding());
         let throughput = estimate.throughput().filter(|seen| seen.requests > 0.0);
         let drained_in = in_flight
             .zip(throughput)
             .map(|(in_flight, seen)| in_flight as f64 * seen.busy_seconds / seen.requests);
         let since = wall.checked_sub(now.saturating_duration_since(health.since())).unwrap_or(wall);
         Self {
-            address: member.backend.id().to_string(),
+            address: backend.id().to_string(),
             state: health.state().to_string(),
             reason: health.reason().to_string(),
             since: humantime::format_rfc3339_seconds(since).to_string(),
@@ -148,9 +148,9 @@ impl BackendStatus {
             in_flight,
             drained_in_seconds: drained_in.filter(|_| entry.withdrawal().is_some()),
             orders: entry.orders.as_deref().map(<[_]>::to_vec).unwrap_or_default(),
-            weight: member.backend.weight(),
-            tier: member.backend.tier(),
-            zone: member.backend.zone().map(str::to_owned),
+            weight: backend.weight(),
+            tier: backend.tier(),
+            zone: backend.zone().map(str::to_owned),
         }
     }
 }

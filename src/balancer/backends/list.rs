@@ -13,10 +13,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Backend, BackendId, Scheme};
+use super::{Backend, BackendId, HTTP, HTTPS};
 use crate::balancer::expectation::Expectation;
 
 mod address;
+
+pub(crate) use address::parse as parse_address;
 
 /// The largest number of backends. The others are ignored and reported.
 pub(crate) const MAX_BACKENDS: usize = 100_000;
@@ -160,11 +162,6 @@ pub fn parse(text: &[u8]) -> List {
     list
 }
 
-/// Parses the address of a backend as in the first word of a line.
-pub(crate) fn parse_address(word: &str) -> Result<BackendId, LineError> {
-    address::parse(word).map(|(_, id)| id)
-}
-
 /// Parses one line without its line feed; `None` for a blank line or a comment.
 fn parse_line(bytes: &[u8]) -> Result<Option<Backend>, LineError> {
     let content = bytes.split(|byte| *byte == b'#').next().unwrap_or_default().trim_ascii();
@@ -177,57 +174,28 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Backend>, LineError> {
     let content = std::str::from_utf8(content).map_err(|_| LineError::NotUtf8)?;
     let mut words = content.split_ascii_whitespace();
     let Some(first) = words.next() else { return Ok(None) };
-    let (scheme, id) = address::parse(first)?;
-    let attributes = Attributes::parse(words)?;
-    Ok(Some(Backend {
-        id,
-        scheme,
-        weight: attributes.weight.unwrap_or(DEFAULT_WEIGHT),
-        tier: attributes.tier.unwrap_or(DEFAULT_TIER),
-        zone: attributes.zone,
-        expectation: attributes.expectation,
-        proof: attributes.proof,
-        is_origin: attributes.origin.is_some(),
-    }))
-}
-
-#[derive(Default)]
-struct Attributes {
-    weight: Option<u32>,
-    tier: Option<u8>,
-    zone: Option<Arc<str>>,
-    expectation: Option<Arc<Expectation>>,
-    proof: Option<Arc<str>>,
-    origin: Option<()>,
-}
-
-impl Attributes {
-    fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Result<Self, LineError> {
-        let mut attributes = Self::default();
-        for word in words {
-            let is_new = match word.split_once('=') {
-                None if word == "origin" => attributes.origin.replace(()).is_none(),
-                None => return Err(LineError::NotAnAttribute { word: shown(word) }),
-                Some((key, value)) => attributes.set(word, key, value)?,
-            };
-            if !is_new {
-                return Err(LineError::RepeatedAttribute { word: shown(word) });
-            }
-        }
-        Ok(attributes)
-    }
-
-    /// Sets an attribute that has a value. Returns whether it is the first of its key.
-    fn set(&mut self, word: &str, key: &str, value: &str) -> Result<bool, LineError> {
-        Ok(match key {
-            "weight" => self.weight.replace(weight(word, value)?).is_none(),
-            "tier" => self.tier.replace(tier(word, value)?).is_none(),
-            "zone" => self.zone.replace(zone(word, value)?).is_none(),
-            "expect" => self.expectation.replace(expectation(word, value)?).is_none(),
-            "proof" => self.proof.replace(proof(word, value)?).is_none(),
+    let id = parse_address(first)?;
+    let (weight, tier, zone, expectation) = (DEFAULT_WEIGHT, DEFAULT_TIER, None, None);
+    let mut backend = Backend { id, weight, tier, zone, expectation, proof: None, is_origin: false };
+    let mut keys = Vec::new();
+    for word in words {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        match key {
+            "origin" if key == word => backend.is_origin = true,
+            _ if key == word => return Err(LineError::NotAnAttribute { word: shown(word) }),
+            "weight" => backend.weight = self::weight(word, value)?,
+            "tier" => backend.tier = self::tier(word, value)?,
+            "zone" => backend.zone = Some(self::zone(word, value)?),
+            "expect" => backend.expectation = Some(self::expectation(word, value)?),
+            "proof" => backend.proof = Some(proof(word, value)?),
             _ => return Err(LineError::UnknownAttribute { word: shown(word) }),
-        })
+        }
+        if keys.contains(&key) {
+            return Err(LineError::RepeatedAttribute { word: shown(word) });
+        }
+        keys.push(key);
     }
+    Ok(Some(backend))
 }
 
 fn weight(word: &str, value: &str) -> Result<u32, LineError> {

@@ -13,6 +13,10 @@ use super::expectation::Expectation;
 pub(crate) mod list;
 pub(crate) mod watch;
 
+/// The start of the identity of a backend, up to its authority.
+const HTTP: &str = "http://";
+const HTTPS: &str = "https://";
+
 /// The identity of a backend: its scheme, authority and base path, such as `http://127.0.0.1:8081` or
 /// `https://mirror.example:443/pub`.
 ///
@@ -36,7 +40,7 @@ impl BackendId {
     /// Whether the scheme is https.
     #[must_use]
     pub(crate) fn is_https(&self) -> bool {
-        self.0.starts_with(Scheme::Https.prefix())
+        self.0.starts_with(HTTPS)
     }
 
     /// The authority: host and port, such as `127.0.0.1:8081` or `[::1]:8081`.
@@ -59,7 +63,6 @@ impl fmt::Display for BackendId {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
     id: BackendId,
-    scheme: Scheme,
     weight: u32,
     tier: u8,
     zone: Option<Arc<str>>,
@@ -73,12 +76,6 @@ impl Backend {
     #[must_use]
     pub fn id(&self) -> &BackendId {
         &self.id
-    }
-
-    /// The scheme of clients and probes.
-    #[must_use]
-    pub fn scheme(&self) -> Scheme {
-        self.scheme
     }
 
     /// Its share of the redirects relative to other backends, 1 to [`list::MAX_WEIGHT`].
@@ -125,8 +122,8 @@ impl fmt::Display for Backend {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.id.as_str();
         // The short form `host:port` if it has the same meaning.
-        let has_base_path = self.id.authority().len() + Scheme::Http.prefix().len() < text.len();
-        match text.strip_prefix(Scheme::Http.prefix()) {
+        let has_base_path = self.id.authority().len() + HTTP.len() < text.len();
+        match text.strip_prefix(HTTP) {
             Some(authority) if !has_base_path => formatter.write_str(authority)?,
             _ => formatter.write_str(text)?,
         }
@@ -150,34 +147,5 @@ impl fmt::Display for Backend {
             formatter.write_str(" origin")?;
         }
         Ok(())
-    }
-}
-
-/// The scheme of a URL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scheme {
-    /// `http://`
-    Http,
-    /// `https://`
-    Https,
-}
-
-impl Scheme {
-    /// The text before the authority in a URL.
-    #[must_use]
-    pub fn prefix(self) -> &'static str {
-        match self {
-            Self::Http => "http://",
-            Self::Https => "https://",
-        }
-    }
-
-    /// The port of a URL without a port.
-    #[must_use]
-    pub(crate) fn default_port(self) -> u16 {
-        match self {
-            Self::Http => 80,
-            Self::Https => 443,
-        }
     }
 }

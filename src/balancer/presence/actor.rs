@@ -270,7 +270,7 @@ impl PresenceActor {
         let table = self.plan.publisher.latest();
         let mut listed = BTreeMap::new();
         for entry in &table.entries {
-            let (number, backend) = (entry.member.load.number(), &entry.member.backend);
+            let (number, backend) = (entry.load.number(), &entry.backend);
             listed.insert(number, backend.clone());
         }
         let gone: Vec<u32> = self

@@ -9,7 +9,6 @@ use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
 use crate::balancer::backends::{Backend, BackendId};
-use crate::balancer::health::fleet::Mode;
 use crate::balancer::health::{HealthCheckConfig, State, Transition};
 use crate::balancer::metrics::RankingMetrics;
 use crate::balancer::orders::{OrderBook, Override};
@@ -19,13 +18,15 @@ use crate::balancer::probe::schedule::ProbeBudget;
 
 pub(crate) mod estimate;
 pub(crate) mod publisher;
+pub(crate) mod selection;
 pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
 use estimate::Estimate;
 use publisher::TablePublisher;
-use table::{BackendEntry, Member, RoutingTable};
+use selection::Mode;
+use table::{BackendEntry, RoutingTable};
 
 /// The shortest time between two tables after a change of state.
 const TRANSITION_PACE: Duration = Duration::from_millis(50);
@@ -118,17 +119,17 @@ impl RankingActor {
     /// Replaces the entries by those of the active list. Entries of known backends keep everything but the attributes.
     fn take_list(&mut self) {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let known = self.entries.drain(..).map(|entry| (entry.member.backend.id().clone(), entry));
+        let known = self.entries.drain(..).map(|entry| (entry.backend.id().clone(), entry));
         let mut known: HashMap<BackendId, BackendEntry> = known.collect();
         let slab = &mut self.slab;
         let (orders, backends) = (&self.orders, self.listed.len());
         let entry = |backend: &Backend| {
             let mut entry = match known.remove(backend.id()) {
                 Some(mut entry) => {
-                    entry.member.backend = backend.clone();
+                    entry.backend = backend.clone();
                     entry
                 }
-                None => BackendEntry::new(Member::new(backend.clone(), slab), now),
+                None => BackendEntry::new(backend.clone(), slab, now),
             };
             if entry.obey(orders.of(backend.id()), now, wall) {
                 entry.record_orders(wall, backends);
@@ -136,7 +137,7 @@ impl RankingActor {
             entry
         };
         self.entries = self.listed.iter().map(entry).collect();
-        let ids = self.entries.iter().map(|entry| entry.member.backend.id().clone());
+        let ids = self.entries.iter().map(|entry| entry.backend.id().clone());
         self.indexes = ids.zip(0..).collect();
     }
 
@@ -240,7 +241,7 @@ impl Handler<ProbeResult> for RankingActor {
 }
 
 fn log(entry: &BackendEntry, Transition { from, to }: Transition) {
-    let backend = entry.member.backend.id();
+    let backend = entry.backend.id();
     let reason = entry.health.reason();
     match to {
         State::Up | State::Unknown => tracing::info!(%backend, %from, %to, %reason, "backend changed"),
@@ -249,7 +250,7 @@ fn log(entry: &BackendEntry, Transition { from, to }: Transition) {
 }
 
 fn log_reports(entry: &BackendEntry, before: &Estimate) {
-    let (backend, now) = (entry.member.backend.id(), &entry.estimate);
+    let (backend, now) = (entry.backend.id(), &entry.estimate);
     match (before.is_stuck(), now.is_stuck()) {
         (false, true) => tracing::warn!(
             %backend,

@@ -7,29 +7,16 @@ use rand::Rng;
 use tokio::time::Instant;
 
 use crate::balancer::backends::{Backend, BackendId};
-use crate::balancer::health::fleet::{self, Eligibility, Mode};
 use crate::balancer::health::{Health, HealthCheckConfig, ProbeOutcome, State, Traffic, Transition};
 use crate::balancer::history::{Change, History};
 use crate::balancer::orders::{self, BackendOrders, Override};
 use crate::balancer::policy::{self, BackendLoad, Candidate, LoadSlab, MonotonicClock, Policy, PolicyName};
 use crate::balancer::ranking::estimate::{Continuity, Estimate};
-
-/// A backend of the list, and its load cell, which exists as long as the backend is in the list.
-#[derive(Debug, Clone)]
-pub struct Member {
-    /// The line of the list.
-    pub backend: Backend,
-    /// Its redirects and reported load.
-    pub load: Arc<BackendLoad>,
-    /// A digest of its whole address, for [`policy::Candidate`].
-    pub address: u64,
-    /// The needs of clients that it meets.
-    pub has: Needs,
-}
+use crate::balancer::ranking::selection::{self, Eligibility, Mode};
 
 /// The properties of a backend that a client needs to reach it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Needs(u8);
+pub(crate) struct Needs(u8);
 
 impl Needs {
     const HTTPS: u8 = 1;
@@ -38,7 +25,7 @@ impl Needs {
     /// The needs of a client that uses https (browsers block downloads over http from https pages), or that uses IPv4 (it may
     /// have no IPv6).
     #[must_use]
-    pub fn new(https: bool, ipv4: bool) -> Self {
+    pub(crate) fn new(https: bool, ipv4: bool) -> Self {
         Self((u8::from(https) * Self::HTTPS) | (u8::from(ipv4) * Self::IPV4))
     }
 
@@ -52,22 +39,17 @@ impl Needs {
     }
 }
 
-impl Member {
-    /// A member with a new load cell of `slab`.
-    #[must_use]
-    pub fn new(backend: Backend, slab: &mut LoadSlab) -> Self {
-        let load = slab.allocate(policy::identity(backend.id().authority()));
-        let address = policy::digest(backend.id().as_str().as_bytes());
-        let has = Needs::met_by(&backend);
-        Self { backend, load, address, has }
-    }
-}
-
-/// The state of one backend in the ranking.
+/// A backend of the list and its state in the ranking.
 #[derive(Debug, Clone)]
 pub struct BackendEntry {
-    /// The backend and its load cell.
-    pub member: Member,
+    /// The line of the list.
+    pub backend: Backend,
+    /// Its redirects and reported load. All tables share it as long as the backend is in the list.
+    pub load: Arc<BackendLoad>,
+    /// A digest of its whole address, for [`policy::Candidate`].
+    address: u64,
+    /// The needs of clients that it meets.
+    has: Needs,
     /// Its health.
     pub health: Health,
     /// Its measured speed and capacity.
@@ -100,13 +82,16 @@ pub struct Timings {
 }
 
 impl BackendEntry {
-    /// The entry of a backend before its first probe.
+    /// The entry of a backend before its first probe, with a new load cell of `slab`.
     #[must_use]
-    pub fn new(member: Member, now: Instant) -> Self {
+    pub fn new(backend: Backend, slab: &mut LoadSlab, now: Instant) -> Self {
         Self {
-            redirects: member.load.redirects(),
+            load: slab.allocate(policy::identity(backend.id().authority())),
+            address: policy::digest(backend.id().as_str().as_bytes()),
+            has: Needs::met_by(&backend),
+            redirects: 0,
             used_at: None,
-            member,
+            backend,
             health: Health::new(now),
             estimate: Estimate::default(),
             latest: None,
@@ -129,7 +114,7 @@ impl BackendEntry {
         if let ProbeOutcome::Success { connect, first_byte, total, .. } = outcome {
             self.latest = Some(Timings { connect: *connect, first_byte: *first_byte, total: *total });
         }
-        if self.estimate.observe(outcome, &self.member.load, clock, now) == Continuity::Restarted {
+        if self.estimate.observe(outcome, &self.load, clock, now) == Continuity::Restarted {
             self.health.restarted(now);
         }
         transition
@@ -151,7 +136,7 @@ impl BackendEntry {
 
     /// Continues the count of redirects of an earlier run.
     pub(crate) fn restore_redirects(&mut self, count: u64) {
-        self.member.load.restore_redirects(count);
+        self.load.restore_redirects(count);
         self.redirects = count;
     }
 
@@ -184,12 +169,12 @@ impl BackendEntry {
     #[must_use]
     pub(crate) fn weight(&self) -> u32 {
         let ordered = self.orders.as_deref().and_then(orders::weight);
-        ordered.unwrap_or(self.member.backend.weight())
+        ordered.unwrap_or(self.backend.weight())
     }
 
     /// Whether clients are redirected to it. Must be called once per probe.
     pub fn traffic(&mut self, interval: Duration, now: Instant) -> Traffic {
-        let redirects = self.member.load.redirects();
+        let redirects = self.load.redirects();
         if redirects != self.redirects {
             (self.redirects, self.used_at) = (redirects, Some(now));
         }
@@ -238,23 +223,9 @@ impl RoutingTable {
         now: Instant,
         random: &mut dyn Rng,
     ) -> Self {
-        let members: Vec<fleet::FleetMember<'_>> = entries
-            .iter()
-            .filter(|entry| entry.withdrawal().is_none())
-            .map(|entry| fleet::FleetMember {
-                health: &entry.health,
-                tier: entry.member.backend.tier().into(),
-                response_time: entry.estimate.response_time(),
-            })
-            .collect();
-        let selection = fleet::select(&members, health_check, now);
-        let mut selected = selection.eligibilities.into_iter();
+        let selection = selection::select(entries, health_check, now);
         let mut candidates: Vec<Candidate> = Vec::new();
-        for (index, entry) in (0..).zip(entries.iter_mut()) {
-            let eligibility = match entry.withdrawal() {
-                Some(_) => Eligibility::Withdrawn,
-                None => selected.next().unwrap_or(Eligibility::Out),
-            };
+        for ((index, entry), eligibility) in (0..).zip(entries.iter_mut()).zip(selection.eligibilities) {
             let before = std::mem::replace(&mut entry.eligibility, eligibility);
             let had_usable_report =
                 std::mem::replace(&mut entry.had_usable_report, entry.estimate.has_usable_report());
@@ -264,8 +235,7 @@ impl RoutingTable {
             candidates.extend(candidate(index, entry, joins));
         }
         let needs = [0, 1, 2, 3].map(Needs);
-        let meeting =
-            needs.map(|needs| entries.iter().filter(|entry| needs.are_met_by(entry.member.has)).count());
+        let meeting = needs.map(|needs| entries.iter().filter(|entry| needs.are_met_by(entry.has)).count());
         let is_mixed = meeting.iter().any(|count| (1..entries.len()).contains(count));
         let all = if is_mixed { candidates.clone() } else { Vec::new() };
         // Must be built first, because it prepares the load cells.
@@ -293,7 +263,7 @@ impl RoutingTable {
     /// Whether the needs of a client exclude a backend.
     #[must_use]
     pub(crate) fn is_excluded_by(&self, needs: Needs, entry: &BackendEntry) -> bool {
-        self.restricted_policy(needs).is_some_and(|(needs, _)| !needs.are_met_by(entry.member.has))
+        self.restricted_policy(needs).is_some_and(|(needs, _)| !needs.are_met_by(entry.has))
     }
 
     /// The needs that restrict the choice, and the choice among the backends that meet them; `None` for all candidates.
@@ -319,8 +289,7 @@ impl RoutingTable {
         });
         let best = usable.min_by_key(|(_, entry)| {
             let is_candidate = matches!(entry.eligibility, Eligibility::Chosen(_));
-            let member = &entry.member;
-            (!needs.are_met_by(member.has), !is_candidate, member.backend.tier(), member.load.outstanding())
+            (!needs.are_met_by(entry.has), !is_candidate, entry.backend.tier(), entry.load.outstanding())
         });
         best.map(|(index, _)| index)
     }
@@ -341,9 +310,9 @@ impl RoutingTable {
         usable.sort_by_key(|entry| {
             let is_candidate = matches!(entry.eligibility, Eligibility::Chosen(_));
             let time = entry.estimate.response_time().unwrap_or(Duration::MAX);
-            (!needs.are_met_by(entry.member.has), !is_candidate, entry.member.backend.tier(), time)
+            (!needs.are_met_by(entry.has), !is_candidate, entry.backend.tier(), time)
         });
-        usable.iter().take(most).map(|entry| entry.member.backend.id()).collect()
+        usable.iter().take(most).map(|entry| entry.backend.id()).collect()
     }
 
     /// Whether every backend has been probed at least once, except disabled ones.
@@ -372,7 +341,7 @@ fn restrict(
 ) -> RestrictedPolicy {
     let meets = |candidate: &&Candidate| {
         let entry = entries.get(candidate.backend as usize);
-        entry.is_some_and(|entry| needs.are_met_by(entry.member.has))
+        entry.is_some_and(|entry| needs.are_met_by(entry.has))
     };
     let part: Vec<Candidate> = candidates.iter().filter(meets).cloned().collect();
     if !part.is_empty() {
@@ -383,10 +352,10 @@ fn restrict(
             RestrictedPolicy::Part(build(CandidateSet::Subset(part)))
         };
     }
-    let usable = || (0..).zip(entries).filter(|(_, entry)| needs.are_met_by(entry.member.has));
+    let usable = || (0..).zip(entries).filter(|(_, entry)| needs.are_met_by(entry.has));
     let spare = || usable().filter(|(_, entry)| entry.eligibility == Eligibility::SpareTier);
-    let tier = spare().map(|(_, entry)| entry.member.backend.tier()).min();
-    let of_tier = spare().filter(|(_, entry)| Some(entry.member.backend.tier()) == tier);
+    let tier = spare().map(|(_, entry)| entry.backend.tier()).min();
+    let of_tier = spare().filter(|(_, entry)| Some(entry.backend.tier()) == tier);
     let mut beside: Vec<Candidate> =
         of_tier.map(|(index, entry)| candidate_with(index, entry, 1.0, false)).collect();
     if beside.is_empty() {
@@ -414,8 +383,8 @@ fn candidate_with(index: u32, entry: &BackendEntry, share: f64, joins: bool) -> 
         throughput: entry.estimate.throughput(),
         reports: entry.had_usable_report,
         joins,
-        address: entry.member.address,
-        load: Arc::clone(&entry.member.load),
+        address: entry.address,
+        load: Arc::clone(&entry.load),
     }
 }
 

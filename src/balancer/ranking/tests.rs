@@ -51,7 +51,7 @@ impl RankingScenario {
         };
         let listed = backends(list);
         let mut slab = LoadSlab::default();
-        let entry = |backend: &Backend| BackendEntry::new(Member::new(backend.clone(), &mut slab), now);
+        let entry = |backend: &Backend| BackendEntry::new(backend.clone(), &mut slab, now);
         let mut entries: Vec<_> = listed.iter().map(entry).collect();
         let (clock, mut random) = (MonotonicClock::new(now), SmallRng::seed_from_u64(1));
         let first =
@@ -87,8 +87,7 @@ impl RankingScenario {
 
     fn states(&self) -> Vec<(String, State)> {
         let table = self.publisher.latest();
-        let state =
-            |entry: &BackendEntry| (entry.member.backend.id().authority().to_owned(), entry.health.state());
+        let state = |entry: &BackendEntry| (entry.backend.id().authority().to_owned(), entry.health.state());
         table.entries.iter().map(state).collect()
     }
 }
@@ -162,7 +161,7 @@ fn a_backend_keeps_its_health_when_its_attributes_change() {
         scenario.list("c:3\nb:2 weight=9");
         tokio::time::sleep(Duration::from_millis(60)).await;
         assert_eq!(scenario.states(), [("c:3".to_owned(), State::Unknown), ("b:2".to_owned(), State::Down)]);
-        assert_eq!(scenario.publisher.latest().entries[1].member.backend.weight(), 9);
+        assert_eq!(scenario.publisher.latest().entries[1].backend.weight(), 9);
     }));
 }
 

@@ -93,7 +93,7 @@ pub(super) fn alternates<'a>(
     picks: &'a Picks,
 ) -> impl Iterator<Item = (u8, &'a BackendId)> {
     let entries = picks.alternates().iter().filter_map(|place| table.entries.get(*place as usize));
-    (b'1'..).zip(entries.map(|entry| entry.member.backend.id()))
+    (b'1'..).zip(entries.map(|entry| entry.backend.id()))
 }
 
 /// Appends the value of one `Link` line (RFC 6249, section 3): `<url>; rel=duplicate; pri=1`. Some clients, such as

@@ -128,7 +128,7 @@ impl<'a> Document<'a> {
     /// The usable servers that have the file, best first.
     fn mirrors<'t>(&self, table: &'t RoutingTable, needs: Needs) -> Vec<&'t BackendId> {
         let holds = |number: u32| self.file.is_none_or(|file| file.holders.contains(number));
-        table.ranked(needs, MOST_MIRRORS, |entry| holds(entry.member.load.number()))
+        table.ranked(needs, MOST_MIRRORS, |entry| holds(entry.load.number()))
     }
 
     fn url(&self, mirror: &BackendId) -> String {

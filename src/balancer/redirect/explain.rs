@@ -11,10 +11,10 @@ use super::BalancerState;
 use super::client::Client;
 use super::location::{Target, TargetError};
 use super::service::{Choice, ChoiceReason, KnownFile, RedirectRequest, is_not_found};
-use crate::balancer::health::fleet::Eligibility;
 use crate::balancer::policy::{self, Avoid, LoadSlab};
 use crate::balancer::presence::HasFile;
 use crate::balancer::presence::generation::Location;
+use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 
 /// The content of `/api/v1/explain`.
@@ -108,9 +108,8 @@ impl BalancerState {
             &mut random,
         );
         let failed = choice.as_ref().and_then(Choice::failed).map(|failed| failed.identity);
-        let address = |index: &u32| {
-            table.entries.get(*index as usize).map(|entry| entry.member.backend.id().to_string())
-        };
+        let address =
+            |index: &u32| table.entries.get(*index as usize).map(|entry| entry.backend.id().to_string());
         let has_candidate = table
             .entries
             .iter()
@@ -131,19 +130,19 @@ impl BalancerState {
             };
             let reason = match &exclusion {
                 Some(reason) => reason.clone(),
-                None if failed == Some(entry.member.load.identity()) => {
+                None if failed == Some(entry.load.identity()) => {
                     "avoided if possible: the client was sent to it for this file in the last minute"
                         .to_owned()
                 }
                 None => entry.health.reason().to_string(),
             };
             ExplainedBackend {
-                backend: entry.member.backend.id().to_string(),
+                backend: entry.backend.id().to_string(),
                 candidate: exclusion.is_none(),
                 reason,
                 weight,
                 response_ms: entry.estimate.response_time().map(|time| time.as_micros() as f64 / 1000.0),
-                in_flight: entry.member.load.outstanding(),
+                in_flight: entry.load.outstanding(),
                 has_file: has_file.map(|has_file| has_file.as_str().to_owned()),
                 has_file_reason: file_reason,
                 orders: entry
@@ -187,9 +186,9 @@ impl BalancerState {
     fn has_file(&self, entry: &BackendEntry, location: Option<&Location<'_>>) -> Option<(HasFile, String)> {
         let presence = self.presence.as_ref()?;
         Some(match location? {
-            Location::File(file) => presence.explain(file, entry.member.load.number()),
+            Location::File(file) => presence.explain(file, entry.load.number()),
             Location::Folder => (HasFile::Unproven, "it is a folder".to_owned()),
-            Location::Unknown if entry.member.backend.is_origin() => {
+            Location::Unknown if entry.backend.is_origin() => {
                 (HasFile::Unproven, "it is the origin, and the catalogue does not have the path".to_owned())
             }
             Location::Unknown => (HasFile::No, "the catalogue does not have the path".to_owned()),
@@ -202,7 +201,7 @@ impl BalancerState {
         let mut slab = LoadSlab::default();
         let mut entries = latest.entries.clone();
         for entry in &mut entries {
-            entry.member.load = entry.member.load.copy(&mut slab);
+            entry.load = entry.load.copy(&mut slab);
         }
         let health_check = &self.health_check;
         let clock = &self.answers.clock;

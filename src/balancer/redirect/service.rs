@@ -27,13 +27,13 @@ use super::path_samples::PathSampler;
 use super::range::requested_bytes;
 use super::{BalancerState, CurrentTable, RedirectHandler};
 use crate::balancer::backends::BackendId;
-use crate::balancer::health::fleet::Eligibility;
 use crate::balancer::metrics::AnswerCounters;
 use crate::balancer::policy::{
     self, Avoid, Holders, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp, Visited,
 };
 use crate::balancer::presence::OfferCause;
 use crate::balancer::presence::generation::{FileLocation, Location};
+use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::RoutingTable;
 use crate::http::access_log::{LogEntry, RedirectEntry};
 use crate::http::host::is_host;
@@ -358,7 +358,7 @@ impl RedirectService {
         Timestamp(now): Timestamp,
     ) {
         let Some(presence) = &self.shared.presence else { return };
-        let number = |index: u32| table.entries.get(index as usize).map(|entry| &entry.member.load);
+        let number = |index: u32| table.entries.get(index as usize).map(|entry| &entry.load);
         if now >= self.next_check.get() {
             self.next_check.set(now + CHECK_INTERVAL.as_nanos() as u64);
             if let Some(load) = number(choice.visited.index) {
@@ -371,7 +371,7 @@ impl RedirectService {
             presence.offer(file.key, load.number(), OfferCause::Failure);
         }
         if !wanted.avoid.is_empty() {
-            let loads = table.entries.iter().map(|entry| &entry.member.load);
+            let loads = table.entries.iter().map(|entry| &entry.load);
             for load in loads.filter(|load| wanted.avoid.contains(load.identity())) {
                 presence.offer(file.key, load.number(), OfferCause::Failure);
             }
@@ -395,7 +395,7 @@ impl RedirectService {
 /// Whether the catalogue does not have the path, and the list has no origin.
 pub(super) fn is_not_found(table: &RoutingTable, location: Option<&Location<'_>>) -> bool {
     matches!(location, Some(Location::Unknown))
-        && !table.entries.iter().any(|entry| entry.member.backend.is_origin())
+        && !table.entries.iter().any(|entry| entry.backend.is_origin())
 }
 
 impl AnswerPlan {
@@ -430,13 +430,13 @@ impl AnswerPlan {
         if let Some(same) = visit.and_then(|visit| visit.same)
             && let Some(entry) = table.entries.get(same.index as usize)
             // After a change of the list, another backend may have the index.
-            && entry.member.load.identity() == same.identity
+            && entry.load.identity() == same.identity
             && !matches!(entry.eligibility, Eligibility::Out | Eligibility::Withdrawn)
             && !request.avoid.contains(same.identity)
-            && holders.is_none_or(|holders| holders.contains(entry.member.load.number()))
+            && holders.is_none_or(|holders| holders.contains(entry.load.number()))
             && !is_for_origin
         {
-            entry.member.load.record_redirect(size.unwrap_or(policy::DEFAULT_SIZE), now);
+            entry.load.record_redirect(size.unwrap_or(policy::DEFAULT_SIZE), now);
             picks = Picks::with(same.index, alternates);
             reason = ChoiceReason::AfterHead;
         }
@@ -448,20 +448,18 @@ impl AnswerPlan {
             let index = match file.mirrors {
                 FileMirrors::All => None,
                 FileMirrors::Holding(holders) => {
-                    table.best_of(client.needs(), |entry| holders.contains(entry.member.load.number()))
+                    table.best_of(client.needs(), |entry| holders.contains(entry.load.number()))
                 }
-                FileMirrors::Origin => {
-                    table.best_of(client.needs(), |entry| entry.member.backend.is_origin())
-                }
+                FileMirrors::Origin => table.best_of(client.needs(), |entry| entry.backend.is_origin()),
             }?;
-            let load = &table.entries.get(index as usize)?.member.load;
+            let load = &table.entries.get(index as usize)?.load;
             load.record_redirect(size.unwrap_or(policy::DEFAULT_SIZE), now);
             picks = Picks::with(index, 0);
         }
         let index = picks.chosen()?;
-        let member = &table.entries.get(index as usize)?.member;
-        let visited = Visited { identity: member.load.identity(), index };
-        Some(Choice { backend: member.backend.id(), picks, reason, visit, visited })
+        let entry = table.entries.get(index as usize)?;
+        let visited = Visited { identity: entry.load.identity(), index };
+        Some(Choice { backend: entry.backend.id(), picks, reason, visit, visited })
     }
 
     /// Looks up an earlier redirect of this client for this file.

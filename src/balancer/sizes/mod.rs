@@ -15,10 +15,10 @@ use url::Url;
 
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::State;
-use crate::balancer::health::fleet::Eligibility;
 use crate::balancer::metrics::SizeMetrics;
 use crate::balancer::policy::{self, MonotonicClock, Timestamp};
 use crate::balancer::ranking::publisher::TablePublisher;
+use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::RoutingTable;
 use crate::http::client::{HttpClient, Method, Request, Resolver, TransportSettings};
 
@@ -210,7 +210,7 @@ impl Rounds {
                 break;
             }
             self.next = self.next.wrapping_add(1);
-            let id = entry.member.backend.id();
+            let id = entry.backend.id();
             let is_usable =
                 entry.health.state() == State::Up && matches!(entry.eligibility, Eligibility::Chosen(_));
             if is_usable && !self.asked.contains(id) {

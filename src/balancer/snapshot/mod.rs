@@ -41,10 +41,10 @@ impl Snapshot {
             let mut history = History::clone(&entry.history);
             history.count(entry.health.state(), wall);
             RememberedBackend {
-                backend: entry.member.backend.id().to_string(),
+                backend: entry.backend.id().to_string(),
                 health: entry.health.remember(now),
                 estimate: entry.estimate.remember(now),
-                redirects: entry.member.load.redirects(),
+                redirects: entry.load.redirects(),
                 history,
             }
         };
@@ -70,7 +70,7 @@ pub(crate) struct RememberedState {
 impl RememberedState {
     /// Restores the state of a backend before its first probe, if it is known; now being `(now, wall)`.
     pub(crate) fn restore(&mut self, entry: &mut BackendEntry, now: Instant, wall: SystemTime) {
-        let id: &BackendId = entry.member.backend.id();
+        let id: &BackendId = entry.backend.id();
         let Some(remembered) = self.backends.remove(id.as_str()) else { return };
         let age = wall.duration_since(SystemTime::UNIX_EPOCH + self.saved_at).unwrap_or_default();
         // Ages in the snapshot refer to this instant.

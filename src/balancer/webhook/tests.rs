@@ -5,7 +5,7 @@ use super::*;
 use crate::balancer::backends::list;
 use crate::balancer::health::{FailureKind, HealthCheckConfig, ProbeFailure, ProbeOutcome};
 use crate::balancer::policy::{LoadSlab, MonotonicClock, PolicyName};
-use crate::balancer::ranking::table::{BackendEntry, Member};
+use crate::balancer::ranking::table::BackendEntry;
 
 #[test]
 fn a_backend_is_notified_after_a_time_and_once_and_so_is_its_return() {
@@ -21,7 +21,7 @@ fn a_backend_is_notified_after_a_time_and_once_and_so_is_its_return() {
     let down = || ProbeOutcome::Failure(ProbeFailure { kind: FailureKind::Refused, detail: String::new() });
     let clock = MonotonicClock::new(start);
     let backend = list::parse(b"a:1").backends.remove(0);
-    let mut entries = [BackendEntry::new(Member::new(backend, &mut LoadSlab::default()), start)];
+    let mut entries = [BackendEntry::new(backend, &mut LoadSlab::default(), start)];
     let mut notifier = Notifier::default();
     let mut random = SmallRng::seed_from_u64(1);
     let mut observe = |seconds: u64, outcome: ProbeOutcome| {

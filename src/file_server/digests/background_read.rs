@@ -5,7 +5,12 @@ use std::fs::File;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, pread, retry_on_intr};
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+    thread_native_id,
+};
 use tokio::time::Instant;
 
 use crate::http::nowait::{self, NowaitRead};
@@ -33,32 +38,21 @@ impl ReadPace {
 }
 
 /// Gives this thread idle priority for processor and disk. If that is not permitted, it gets the lowest regular
-/// priority. On systems without a priority for single threads, only the pace limits the thread.
+/// priority.
 pub(super) fn lower_priority() {
-    #[cfg(target_os = "linux")]
-    {
-        use thread_priority::{
-            NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
-            thread_native_id,
-        };
-
-        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-        if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle) {
-            tracing::debug!(%error, "digests are not computed at idle priority");
-            if let Err(errno) = rustix::process::setpriority_process(None, 19) {
-                tracing::debug!(%errno, "digests are computed at normal priority");
-            }
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle) {
+        tracing::debug!(%error, "digests are not computed at idle priority");
+        if let Err(errno) = rustix::process::setpriority_process(None, 19) {
+            tracing::debug!(%errno, "digests are computed at normal priority");
         }
     }
 }
 
 /// Disables read-ahead: the kernel would keep the extra bytes in the page cache as if a client had requested them.
 pub(super) fn do_not_read_ahead(file: &File) {
-    #[cfg(target_os = "linux")]
     // If the call is refused, the kernel reads ahead.
-    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random);
-    #[cfg(not(target_os = "linux"))]
-    let _ = file;
+    let _ = fadvise(file, 0, None, Advice::Random);
 }
 
 /// Reads bytes, and removes them from the page cache if they were not in it before and the system reports this.
@@ -68,10 +62,9 @@ pub(super) fn read(file: &File, bytes: &mut [u8], at: u64) -> Result<usize, Errn
         return Ok(read);
     }
     let read = retry_on_intr(|| pread(file, &mut *bytes, at))?;
-    #[cfg(target_os = "linux")]
     if found == NowaitRead::NotInMemory {
         // If the call is refused, the bytes stay in the page cache.
-        let _ = rustix::fs::fadvise(file, at, NonZeroU64::new(read as u64), rustix::fs::Advice::DontNeed);
+        let _ = fadvise(file, at, NonZeroU64::new(read as u64), Advice::DontNeed);
     }
     Ok(read)
 }

@@ -112,7 +112,7 @@ impl Files {
         let Some(memory) = listings.reserve(&made.body) else { return self.refuse_listing() };
         let is_head = *request.method() == Method::HEAD;
         let in_flight =
-            self.load.begin(RequestKind::Client, if is_head { 0 } else { made.body.len() as u64 });
+            self.shared.load.begin(RequestKind::Client, if is_head { 0 } else { made.body.len() as u64 });
         let mut answer = HttpResponse::with_body(StatusCode::OK, BoxBody::new(made.body));
         let content_type = match view.form {
             ListingFormat::Html => "text/html; charset=utf-8",

@@ -47,12 +47,3 @@ fn busy_time_is_the_time_with_a_client_request_in_flight() {
         assert_eq!(load.report().busy, Some(2 * second));
     });
 }
-
-#[test]
-fn the_rate_is_that_of_the_last_complete_window() {
-    let rate = Rate::default();
-    assert_eq!(rate.take(500_000, 10_000), 0);
-    assert_eq!(rate.take(2_000_000, 10_000), 5_000);
-    assert_eq!(rate.take(2_500_000, 90_000), 5_000);
-    assert_eq!(rate.take(3_000_000, 90_000), 80_000);
-}

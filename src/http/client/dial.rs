@@ -22,10 +22,11 @@ use tokio::time::Instant;
 use url::Host;
 
 use super::error::TransportError;
+use super::exchange::Exchange;
 use super::head::Head;
 use super::proxy::{Proxy, Route};
 use super::resolve::{ResolveError, Resolver};
-use super::wire::{Exchange, Io, Wire};
+use super::wire::{Io, Wire};
 use super::{Family, TransportSettings};
 use crate::http::tls::{self, Trust};
 

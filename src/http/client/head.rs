@@ -47,6 +47,26 @@ pub(crate) enum Framing {
     UntilClose,
 }
 
+impl Framing {
+    /// The replacement head for awc.
+    pub(super) fn head_for_awc(self, is_reusable: bool) -> Bytes {
+        const EMPTY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n";
+        const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n";
+        /// awc reads a body without a length only in responses of HTTP/1.0.
+        const UNTIL_CLOSE: &str = "HTTP/1.0 200 OK\r\n";
+        const CLOSE: &str = "connection: close\r\n";
+
+        let text = match self {
+            Self::Length(0) => EMPTY,
+            Self::Length(length) => &format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n"),
+            Self::Chunked => CHUNKED,
+            Self::UntilClose => UNTIL_CLOSE,
+        };
+        let close = if is_reusable { "" } else { CLOSE };
+        [text, close, "\r\n"].concat().into()
+    }
+}
+
 /// The head of a response.
 #[derive(Debug, Clone)]
 pub struct Head {

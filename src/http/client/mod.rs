@@ -13,14 +13,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use awc::http::{Method as HttpMethod, Uri, header};
-use awc::{Client, ClientResponse, Connector};
+use awc::{Client, Connector};
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::{Position, Url};
 
+mod answer;
 mod dial;
 mod error;
+mod exchange;
 pub(crate) mod head;
 pub(crate) mod proxy;
 mod resolve;
@@ -29,15 +30,17 @@ mod tests;
 mod wire;
 
 pub use crate::http::tls::{TlsError, Trust, Verification};
+pub use answer::Answer;
+use answer::Busy;
 use dial::{Dialer, HttpOrigin, Security};
 pub use error::{BodyError, TransportError};
 pub use head::{Head, HeadError};
 pub use proxy::ProxyRules;
 
+use exchange::{Exchange, Reuse};
 use proxy::Route;
 pub use resolve::ResolveError;
 pub(crate) use resolve::Resolver;
-use wire::{Exchange, Reuse};
 
 /// Maximum number of idle connections. If there are more, all are closed before the next request.
 const MAX_IDLE: usize = 256;
@@ -346,100 +349,4 @@ fn uri(url: &Url, exchange: &Exchange) -> Result<Uri, TransportError> {
     }
     let uri = Uri::builder().scheme("http").authority(authority).path_and_query(target).build();
     uri.map_err(|error| TransportError::Request(error.to_string()))
-}
-
-/// Counts an exchange until it is dropped.
-#[derive(Debug)]
-struct Busy(Rc<Cell<usize>>);
-
-impl Busy {
-    fn new(counter: &Rc<Cell<usize>>) -> Self {
-        counter.set(counter.get().saturating_add(1));
-        Self(Rc::clone(counter))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
-    }
-}
-
-/// An answer with its complete head; the body is a stream.
-#[derive(Debug)]
-pub struct Answer {
-    /// The head of the answer.
-    pub head: Head,
-    /// Duration of connecting; `None` on a kept connection.
-    pub connecting: Option<Duration>,
-    /// Time from sending the request to the first byte of the answer.
-    pub first_byte: Duration,
-    /// `None` once the body is complete or has failed, because awc panics if it is polled again.
-    response: Option<ClientResponse>,
-    /// Bytes that were read while the end of the body was searched.
-    peeked: Option<Bytes>,
-    exchange: Rc<Exchange>,
-    _busy: Busy,
-}
-
-impl Answer {
-    /// The next bytes of the body, at least one. `None` once it is complete.
-    ///
-    /// A body that ends before its announced length or its last chunk is an error, never a normal end.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, TransportError> {
-        if let Some(bytes) = self.peeked.take() {
-            return Ok(Some(bytes));
-        }
-        loop {
-            let Some(response) = &mut self.response else {
-                // This includes the error of a search for the end.
-                return self.exchange.take_error().map_or(Ok(None), Err);
-            };
-            let item = response.next().await;
-            match self.take(item)? {
-                Some(bytes) if bytes.is_empty() => {}
-                None => return Ok(None),
-                Some(bytes) => {
-                    self.peek();
-                    return Ok(Some(bytes));
-                }
-            }
-        }
-    }
-
-    /// If the body may be complete, lets awc find its end. The connection can then serve the next request even if the
-    /// caller does not poll the body again.
-    fn peek(&mut self) {
-        if let (Some(response), true) = (&mut self.response, self.exchange.may_be_complete.get())
-            && let Some(item) = response.next().now_or_never()
-        {
-            match self.take(item) {
-                Ok(bytes) => self.peeked = bytes,
-                // The next call of `chunk` returns the error.
-                Err(error) => self.exchange.fail(error),
-            }
-        }
-    }
-
-    fn take(
-        &mut self,
-        item: Option<Result<Bytes, awc::error::PayloadError>>,
-    ) -> Result<Option<Bytes>, TransportError> {
-        match item {
-            Some(Ok(bytes)) => Ok(Some(bytes)),
-            Some(Err(_)) => {
-                self.response = None;
-                // Without an error of the wire, awc's decoder of chunks has failed.
-                Err(self.exchange.take_error().unwrap_or(TransportError::Body(BodyError::Chunk)))
-            }
-            None => {
-                self.response = None;
-                self.exchange.take_error().map_or(Ok(None), Err)
-            }
-        }
-    }
-
-    /// Ends the exchange. If the body is complete, the connection is kept for the next request; otherwise it is
-    /// closed.
-    pub fn finish(self) {}
 }

@@ -4,25 +4,22 @@
 //! most 96 header lines, and takes the early end of a connection for the end of a body. It therefore gets a
 //! replacement head with the framing only. The real head is in the [`Exchange`].
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use actix_rt::net::{ActixStream, Ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::dial::HttpOrigin;
 use super::error::{BodyError, TransportError, is_broken_connection};
+use super::exchange::{Exchange, Reuse};
 use super::head::{Framing, Head};
-use super::proxy::Route;
 
 /// Maximum number of bytes that one read may take beyond the end of a head.
 const SMALL_READ_BYTES: usize = 16 * 1024;
@@ -37,89 +34,6 @@ const CHUNKS_END: [u8; 4] = *b"\r\n\r\n";
 pub(super) trait Io: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
-
-tokio::task_local! {
-    /// The exchange for which awc requests a connection from its pool, and the dialer opens one.
-    static EXCHANGE: Rc<Exchange>;
-}
-
-/// Whether a pooled connection may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reuse {
-    Allowed,
-    /// Pooled connections are closed, because one of them has just failed.
-    Refused,
-}
-
-/// The state of one request and its response, shared by the caller, the dialer and the [`Wire`].
-#[derive(Debug)]
-pub(super) struct Exchange {
-    pub(super) origin: HttpOrigin,
-    pub(super) route: Route,
-    pub(super) reuse: Reuse,
-    pub(super) is_head_request: bool,
-    /// Maximum number of bytes in one read of a body.
-    pub(super) read_size: usize,
-    /// Duration of connecting; `None` on a kept connection.
-    pub(super) connecting: Cell<Option<Duration>>,
-    pub(super) is_kept: Cell<bool>,
-    sent_at: Cell<Option<Instant>>,
-    /// Time from sending the request to the first byte of the response.
-    pub(super) first_byte: Cell<Option<Duration>>,
-    /// Whether awc has all bytes of the body, as far as the wire knows, so that finding the end needs no further
-    /// read.
-    pub(super) may_be_complete: Cell<bool>,
-    head: RefCell<Option<Head>>,
-    error: RefCell<Option<TransportError>>,
-}
-
-impl Exchange {
-    pub(super) fn new(
-        origin: HttpOrigin,
-        route: Route,
-        reuse: Reuse,
-        is_head_request: bool,
-        read_size: usize,
-    ) -> Self {
-        Self {
-            origin,
-            route,
-            reuse,
-            is_head_request,
-            read_size,
-            connecting: Cell::new(None),
-            is_kept: Cell::new(false),
-            sent_at: Cell::new(None),
-            first_byte: Cell::new(None),
-            may_be_complete: Cell::new(false),
-            head: RefCell::new(None),
-            error: RefCell::new(None),
-        }
-    }
-
-    /// Runs `future`, in which awc sends the request, as part of this exchange.
-    pub(super) fn scope<F: Future>(self: &Rc<Self>, future: F) -> impl Future<Output = F::Output> {
-        EXCHANGE.scope(Rc::clone(self), future)
-    }
-
-    /// The exchange of the current task.
-    pub(super) fn current() -> Option<Rc<Self>> {
-        EXCHANGE.try_with(Rc::clone).ok()
-    }
-
-    /// Stores the error, which awc's own error would hide.
-    pub(super) fn fail(&self, error: TransportError) {
-        self.error.replace(Some(error));
-    }
-
-    pub(super) fn take_error(&self) -> Option<TransportError> {
-        self.error.take()
-    }
-
-    pub(super) fn take_head(&self) -> Option<Head> {
-        self.head.take()
-    }
-}
 
 #[derive(Debug)]
 enum WirePhase {
@@ -276,7 +190,7 @@ impl Wire {
             Framing::Chunked => self.phase = WirePhase::Chunked { tail: [0; 4] },
             Framing::UntilClose => self.phase = WirePhase::UntilClose,
         }
-        self.for_awc = head_for_awc(framing, self.is_reusable && !matches!(self.phase, WirePhase::Spent));
+        self.for_awc = framing.head_for_awc(self.is_reusable && !matches!(self.phase, WirePhase::Spent));
         exchange.head.replace(Some(head));
         Ok(())
     }
@@ -391,24 +305,6 @@ impl Wire {
             _ => Poll::Ready(Ok(())),
         }
     }
-}
-
-/// The replacement head for awc.
-fn head_for_awc(framing: Framing, is_reusable: bool) -> Bytes {
-    const EMPTY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n";
-    const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n";
-    /// awc reads a body without a length only in responses of HTTP/1.0.
-    const UNTIL_CLOSE: &str = "HTTP/1.0 200 OK\r\n";
-    const CLOSE: &str = "connection: close\r\n";
-
-    let text = match framing {
-        Framing::Length(0) => EMPTY,
-        Framing::Length(length) => &format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n"),
-        Framing::Chunked => CHUNKED,
-        Framing::UntilClose => UNTIL_CLOSE,
-    };
-    let close = if is_reusable { "" } else { CLOSE };
-    [text, close, "\r\n"].concat().into()
 }
 
 impl Drop for Wire {

@@ -45,16 +45,8 @@ pub(super) fn find(address: SocketAddr) -> Option<PortHolder> {
 
 /// The process that listens on the Unix socket of this connection.
 pub(super) fn find_peer(connection: &UnixStream) -> Option<PortHolder> {
-    #[cfg(target_os = "linux")]
-    {
-        let peer = rustix::net::sockopt::socket_peercred(connection).ok()?;
-        u32::try_from(peer.pid.as_raw_nonzero().get()).ok().map(PortHolder::of)
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = connection;
-        None
-    }
+    let peer = rustix::net::sockopt::socket_peercred(connection).ok()?;
+    u32::try_from(peer.pid.as_raw_nonzero().get()).ok().map(PortHolder::of)
 }
 
 impl PortHolder {
@@ -112,5 +104,5 @@ fn parse_host(digits: &str) -> Option<IpAddr> {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests;

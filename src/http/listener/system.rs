@@ -20,11 +20,9 @@ pub(in super::super) fn watch(listener: Arc<Listener>) -> io::Result<AsyncFd<Arc
 
 /// Seconds after which the kernel reports a connection without a request, so that limits and deadlines apply to it
 /// too.
-#[cfg(target_os = "linux")]
 static SECONDS: libc::c_int = 1;
 
 /// Sets `TCP_DEFER_ACCEPT` on a listening socket.
-#[cfg(target_os = "linux")]
 pub(super) fn defer_accept(listener: impl AsFd) -> io::Result<()> {
     let length = std::mem::size_of_val(&SECONDS) as libc::socklen_t;
     // SAFETY: the kernel reads `length` bytes, which is the size of `SECONDS`, and keeps no pointer. The descriptor is open
@@ -40,11 +38,4 @@ pub(super) fn defer_accept(listener: impl AsFd) -> io::Result<()> {
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Other systems report a connection before its request has arrived.
-#[cfg(not(target_os = "linux"))]
-#[expect(clippy::unnecessary_wraps, reason = "it can fail on Linux")]
-pub(super) fn defer_accept(_: impl AsFd) -> io::Result<()> {
-    Ok(())
 }

@@ -5,11 +5,10 @@
 
 use std::os::fd::AsFd;
 
-/// The bytes in the send queue of a TCP socket; the end of sending counts as one byte. `None` if the system does not report it.
-#[cfg(target_os = "linux")]
-pub(super) fn unacknowledged(socket: impl AsFd) -> Option<u64> {
-    use rustix::ioctl::{Getter, Opcode, ioctl};
+use rustix::ioctl::{Getter, Opcode, ioctl};
 
+/// The bytes in the send queue of a TCP socket; the end of sending counts as one byte. `None` if the system does not report it.
+pub(super) fn unacknowledged(socket: impl AsFd) -> Option<u64> {
     // SAFETY: TIOCOUTQ, which is SIOCOUTQ for a socket, writes one `int` (tcp(7)), whatever the descriptor is, and touches no
     // other memory. `Getter` hands it room for exactly that and reads it only after success.
     #[allow(unsafe_code, reason = "no crate in use has a safe call for it")]
@@ -17,13 +16,7 @@ pub(super) fn unacknowledged(socket: impl AsFd) -> Option<u64> {
     answer.ok().and_then(|bytes| u64::try_from(bytes).ok())
 }
 
-#[cfg(not(target_os = "linux"))]
-pub(super) fn unacknowledged(_: impl AsFd) -> Option<u64> {
-    None
-}
-
 #[cfg(test)]
-#[cfg(target_os = "linux")]
 mod tests {
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};

@@ -278,7 +278,6 @@ fn tried(result: io::Result<usize>) -> Poll<io::Result<usize>> {
     }
 }
 
-#[cfg(target_os = "linux")]
 fn send_file(
     socket: impl std::os::fd::AsFd,
     file: &File,
@@ -286,10 +285,4 @@ fn send_file(
     count: usize,
 ) -> io::Result<usize> {
     Ok(rustix::fs::sendfile(socket, file, Some(offset), count)?)
-}
-
-/// Other systems have other forms of sendfile, or none; the file is read instead.
-#[cfg(not(target_os = "linux"))]
-fn send_file(_: impl std::os::fd::AsFd, _: &File, _: &mut u64, _: usize) -> io::Result<usize> {
-    Err(io::ErrorKind::Unsupported.into())
 }

@@ -8,7 +8,6 @@ use crate::support::http::{self, Answer, Connection, Expect};
 use crate::support::program::{Program, fingerpost};
 
 mod answers;
-#[cfg(target_os = "linux")]
 mod blocked_calls;
 mod clients;
 mod digests;

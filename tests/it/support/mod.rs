@@ -26,7 +26,6 @@ pub mod lone;
 pub mod misbehaving;
 pub mod operated;
 pub mod program;
-#[cfg(target_os = "linux")]
 pub mod seccomp;
 
 /// The digest of these bytes as hexadecimal digits.

@@ -27,6 +27,7 @@ use crate::balancer::orders::store::Orders;
 use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::RoutingTable;
+use crate::telemetry::metric::registered;
 
 /// The time between two ticks.
 const TICK: Duration = Duration::from_secs(1);
@@ -84,13 +85,14 @@ impl Messages {
 impl LivePage {
     /// Starts the task on the current thread, and registers its metrics.
     pub(in crate::balancer::admin) fn start(admin: &Admin, registry: &mut Registry) -> Self {
-        let metrics = ListenerMetrics::default();
         let open = "Browsers that show the live page";
-        registry.register("page_listeners", open, metrics.open.clone());
         let refused = "Browsers that get no live page, because there are too many listeners";
-        registry.register("page_listeners_refused", refused, metrics.refused.clone());
         let cut = "Listeners of the live page that were cut because they read too slowly";
-        registry.register("page_listeners_cut", cut, metrics.cut.clone());
+        let metrics = ListenerMetrics {
+            open: registered(registry, "page_listeners", open),
+            refused: registered(registry, "page_listeners_refused", refused),
+            cut: registered(registry, "page_listeners_cut", cut),
+        };
         let (sender, receiver) = mpsc::channel(REQUESTS);
         actix_web::rt::spawn(
             LivePageTask::new(admin, metrics).run(receiver, admin.balancer.path_samples.read()),
@@ -202,9 +204,9 @@ impl LivePageTask {
         let mut previous = std::mem::take(&mut self.backends);
         for (at, index) in (0..).zip(shown(&table)) {
             let Some(entry) = table.entries.get(index) else { continue };
-            let redirects = entry.member.load.redirects();
+            let redirects = entry.load.redirects();
             let new = || BackendFigures { redirects, ..BackendFigures::default() };
-            let id = entry.member.backend.id();
+            let id = entry.backend.id();
             let mut figures = previous.remove(id).unwrap_or_else(new);
             figures.rate = smoothed(figures.rate, redirects.saturating_sub(figures.redirects), seconds);
             figures.redirects = redirects;
@@ -212,7 +214,7 @@ impl LivePageTask {
             if (self.ticks + at).is_multiple_of(TICKS) {
                 figures.latency.push(entry.estimate.response_time().map(|time| time.as_secs_f64() * 1000.0));
                 let is_known = entry.estimate.has_usable_report();
-                figures.in_flight.push(is_known.then(|| entry.member.load.outstanding() as f64));
+                figures.in_flight.push(is_known.then(|| entry.load.outstanding() as f64));
             }
             self.backends.insert(id.clone(), figures);
         }
@@ -242,7 +244,7 @@ impl LivePageTask {
         let figures: Vec<&BackendFigures> = shown
             .iter()
             .filter_map(|index| table.entries.get(*index))
-            .map(|entry| self.backends.get(entry.member.backend.id()).unwrap_or(&unknown))
+            .map(|entry| self.backends.get(entry.backend.id()).unwrap_or(&unknown))
             .collect();
         let hidden = report.backends.len() - backends.len();
         let mut all_rates: f64 = figures.iter().map(|figures| figures.rate).sum();

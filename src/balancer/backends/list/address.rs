@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{BackendId, LineError, Scheme, number, shown};
+use super::{BackendId, HTTP, HTTPS, LineError, number, shown};
 
 /// The longest name of the DNS (RFC 1035, section 2.3.4).
 const MAX_NAME_BYTES: usize = 253;
@@ -11,29 +11,28 @@ const MAX_NAME_BYTES: usize = 253;
 const MAX_LABEL_BYTES: usize = 63;
 
 /// Parses `host:port`, `[v6]:port`, or a URL with an optional port and base path.
-pub(super) fn parse(word: &str) -> Result<(Scheme, BackendId), LineError> {
-    let (scheme, rest, is_port_optional) = match word.split_once("://") {
-        None => (Scheme::Http, word, false),
-        Some((name, rest)) if name.eq_ignore_ascii_case("http") => (Scheme::Http, rest, true),
-        Some((name, rest)) if name.eq_ignore_ascii_case("https") => (Scheme::Https, rest, true),
+pub(crate) fn parse(word: &str) -> Result<BackendId, LineError> {
+    let (scheme, rest, default_port) = match word.split_once("://") {
+        None => (HTTP, word, None),
+        Some((name, rest)) if name.eq_ignore_ascii_case("http") => (HTTP, rest, Some(80)),
+        Some((name, rest)) if name.eq_ignore_ascii_case("https") => (HTTPS, rest, Some(443)),
         Some(_) => return Err(LineError::UnknownScheme { word: shown(word) }),
     };
     let (authority, base_path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
     let (host, port) = split_port(word, authority)?;
     let port = match port {
-        Some(digits) => {
-            number(digits).filter(|port| *port != 0).ok_or_else(|| LineError::Port { word: shown(word) })?
-        }
-        None if is_port_optional => scheme.default_port(),
-        None => return Err(LineError::NoPort { word: shown(word) }),
+        Some(digits) => number::<u16>(digits)
+            .filter(|port| *port != 0)
+            .ok_or_else(|| LineError::Port { word: shown(word) })?,
+        None => default_port.ok_or_else(|| LineError::NoPort { word: shown(word) })?,
     };
     let mut text = String::with_capacity(word.len() + "http://:65535".len());
-    text.push_str(scheme.prefix());
+    text.push_str(scheme);
     push_host(word, host, &mut text)?;
     // Writing to a string cannot fail.
     let _ = write!(text, ":{port}");
     push_base_path(word, base_path, &mut text)?;
-    Ok((scheme, BackendId(text.into())))
+    Ok(BackendId(text.into()))
 }
 
 /// Splits host and port. The host keeps its brackets.

@@ -89,7 +89,6 @@ fn an_unusable_first_list_is_an_error_that_names_the_file() {
     assert!(message(&path).contains("larger than 16 MiB"));
 }
 
-#[cfg(target_os = "linux")]
 #[test]
 fn a_pipe_without_a_writer_is_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();

@@ -22,7 +22,7 @@ fn chosen(name: PolicyName, lines: &[&str], https: bool, ipv4: bool) -> Vec<Stri
     let text = lines.join("\n").replace(" down", "");
     let backends = list::parse(text.as_bytes()).backends;
     let mut entries: Vec<BackendEntry> =
-        backends.into_iter().map(|backend| BackendEntry::new(Member::new(backend, &mut slab), now)).collect();
+        backends.into_iter().map(|backend| BackendEntry::new(backend, &mut slab, now)).collect();
     for (entry, line) in entries.iter_mut().zip(lines) {
         let took = Duration::from_millis(1);
         let outcome = if line.ends_with(" down") {
@@ -44,7 +44,7 @@ fn chosen(name: PolicyName, lines: &[&str], https: bool, ipv4: bool) -> Vec<Stri
             &mut picks,
         );
         let chosen = table.entries.get(picks.chosen().unwrap() as usize).unwrap();
-        found.insert(chosen.member.backend.id().to_string());
+        found.insert(chosen.backend.id().to_string());
     }
     found.into_iter().collect()
 }

@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Health, HealthCheckConfig, State};
+use super::table::BackendEntry;
+use crate::balancer::health::{Health, HealthCheckConfig, State};
 
 /// The smallest number of backends to which the rules for silent backends apply. Among fewer, one or two failed backends
 /// are already a large share.
@@ -48,17 +49,6 @@ const OUTLIER_FAILURE_RATE: f32 = 0.3;
 
 /// At most one backend in this number of backends of a tier is ejected as an outlier.
 const OUTLIERS_ONE_IN: usize = 10;
-
-/// The data of one backend that the selection depends on.
-#[derive(Debug, Clone, Copy)]
-pub struct FleetMember<'a> {
-    /// Its health.
-    pub health: &'a Health,
-    /// Its tier in the list; the lowest tier with a usable backend gets all clients.
-    pub tier: u32,
-    /// Its response time, if it has answered.
-    pub response_time: Option<Duration>,
-}
 
 /// Whether a backend is a candidate, and the reason if it is not.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -106,26 +96,30 @@ pub enum Mode {
 pub struct Selection {
     /// The rule behind the selection.
     pub mode: Mode,
-    /// The eligibility of each member, in the order of the members.
+    /// The eligibility of each backend, in the order of the entries.
     pub eligibilities: Vec<Eligibility>,
 }
 
-/// Selects the candidates.
+/// Selects the candidates. Withdrawn backends affect no other backend.
 #[must_use]
-pub fn select(members: &[FleetMember<'_>], health_check: &HealthCheckConfig, now: Instant) -> Selection {
-    let mut eligibilities = vec![Eligibility::Out; members.len()];
+pub fn select(entries: &[BackendEntry], health_check: &HealthCheckConfig, now: Instant) -> Selection {
+    let mut eligibilities: Vec<_> = entries
+        .iter()
+        .map(|entry| if is_in_service(entry) { Eligibility::Out } else { Eligibility::Withdrawn })
+        .collect();
+    let in_service = || entries.iter().filter(|entry| is_in_service(entry));
     let lowest_tier = |admission: AdmissionRule| {
-        let admitted = members.iter().filter(|member| admission.share(member.health, now).is_some());
-        admitted.map(|member| member.tier).min()
+        let admitted = in_service().filter(|entry| admission.share(&entry.health, now).is_some());
+        admitted.map(|entry| entry.backend.tier()).min()
     };
     // A backend that answers precedes every silent backend, even in a lower tier. If no backend answers, all backends are
     // judged together.
     let answering = lowest_tier(AdmissionRule::Usable(None));
     if let Some(tier) = answering {
-        eject_outliers(members, tier, &mut eligibilities);
+        eject_outliers(entries, tier, &mut eligibilities);
     }
-    let judged = members.iter().filter(|member| answering.is_none_or(|tier| member.tier == tier));
-    let confidence = ProbeConfidence::judge(judged.map(|member| member.health), health_check, now);
+    let judged = in_service().filter(|entry| answering.is_none_or(|tier| entry.backend.tier() == tier));
+    let confidence = ProbeConfidence::judge(judged.map(|entry| &entry.health), health_check, now);
     let admitted = [
         (confidence.mode, AdmissionRule::Usable(confidence.silence_forgiven)),
         (Mode::Suspects, AdmissionRule::Only(State::Suspect)),
@@ -136,19 +130,23 @@ pub fn select(members: &[FleetMember<'_>], health_check: &HealthCheckConfig, now
     let Some((mode, admission, tier)) = admitted else {
         return Selection { mode: Mode::Nothing, eligibilities };
     };
-    for (member, eligibility) in members.iter().zip(&mut eligibilities) {
-        if *eligibility != Eligibility::Out || member.tier < tier {
+    for (entry, eligibility) in entries.iter().zip(&mut eligibilities) {
+        if *eligibility != Eligibility::Out || entry.backend.tier() < tier {
             continue;
         }
-        if let Some(share) = admission.share(member.health, now) {
-            *eligibility = if member.tier == tier {
-                Eligibility::Chosen(share * member.health.slow_start_share(health_check, now))
+        if let Some(share) = admission.share(&entry.health, now) {
+            *eligibility = if entry.backend.tier() == tier {
+                Eligibility::Chosen(share * entry.health.slow_start_share(health_check, now))
             } else {
                 Eligibility::SpareTier
             };
         }
     }
     Selection { mode, eligibilities }
+}
+
+fn is_in_service(entry: &BackendEntry) -> bool {
+    entry.withdrawal().is_none()
 }
 
 /// The backends that a rule admits.
@@ -172,12 +170,12 @@ impl AdmissionRule {
     /// The share of its weight with which a backend is admitted; `None` if it is not admitted.
     fn share(self, health: &Health, now: Instant) -> Option<f64> {
         match self {
-            Self::Usable(_) if health.state == State::Up => Some(1.0),
+            Self::Usable(_) if health.state() == State::Up => Some(1.0),
             Self::Usable(Some(forgiveness)) if health.fell_silent(forgiveness.window, now) => {
                 Some(forgiveness.share)
             }
             Self::Usable(_) => None,
-            Self::Only(state) => (health.state == state).then_some(1.0),
+            Self::Only(state) => (health.state() == state).then_some(1.0),
         }
     }
 }
@@ -198,7 +196,7 @@ impl ProbeConfidence {
         let panic_window = doubt_window.saturating_mul(PANIC_WINDOWS);
         let (mut up, mut doubted, mut lost) = (0, 0, 0);
         for health in healths {
-            up += usize::from(health.state == State::Up);
+            up += usize::from(health.state() == State::Up);
             doubted += usize::from(health.fell_silent(doubt_window, now));
             lost += usize::from(health.fell_silent(panic_window, now));
         }
@@ -217,17 +215,17 @@ impl ProbeConfidence {
 }
 
 /// Ejects the worst outliers of a tier, within the limit.
-fn eject_outliers(members: &[FleetMember<'_>], tier: u32, eligibilities: &mut [Eligibility]) {
-    let up = || {
-        let numbered = members.iter().enumerate();
-        numbered.filter(|(_, member)| member.tier == tier && member.health.state == State::Up)
+fn eject_outliers(entries: &[BackendEntry], tier: u8, eligibilities: &mut [Eligibility]) {
+    let is_up = |entry: &BackendEntry| {
+        is_in_service(entry) && entry.backend.tier() == tier && entry.health.state() == State::Up
     };
+    let up = || entries.iter().enumerate().filter(|(_, entry)| is_up(entry));
     // The limit depends on the backends that are up, so the last ones are never ejected.
     let most = up().count() / OUTLIERS_ONE_IN;
     if most == 0 {
         return;
     }
-    let mut times: Vec<Duration> = up().filter_map(|(_, member)| member.response_time).collect();
+    let mut times: Vec<Duration> = up().filter_map(|(_, entry)| entry.estimate.response_time()).collect();
     let middle = times.len() / 2;
     let limit = if times.is_empty() {
         Duration::MAX
@@ -236,12 +234,12 @@ fn eject_outliers(members: &[FleetMember<'_>], tier: u32, eligibilities: &mut [E
         median.saturating_mul(OUTLIER_FACTOR).max(OUTLIER_FLOOR)
     };
     let mut outliers: Vec<(f64, usize, Outlier)> = up()
-        .filter_map(|(index, member)| {
-            if member.health.failure_rate > OUTLIER_FAILURE_RATE {
+        .filter_map(|(index, entry)| {
+            if entry.health.failure_rate() > OUTLIER_FAILURE_RATE {
                 // A flapping backend is worse than any slow backend, which at least answers.
                 return Some((f64::INFINITY, index, Outlier::Flapping));
             }
-            let time = member.response_time.filter(|time| *time > limit)?;
+            let time = entry.estimate.response_time().filter(|time| *time > limit)?;
             Some((time.as_secs_f64(), index, Outlier::Slow))
         })
         .collect();
