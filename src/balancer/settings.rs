@@ -47,6 +47,7 @@ pub(crate) struct RawBalancerSettings {
     pub access_log: PathBuf,
     pub access_log_format: Format,
     pub catalogue: String,
+    pub catalogue_root: PathBuf,
     #[serde(with = "crate::settings::time")]
     pub proof_interval: Duration,
     pub webhook: String,
@@ -207,7 +208,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             admin_token: Some(raw.admin_token).filter(|path| !path.as_os_str().is_empty()),
             access_log: Some(raw.access_log).filter(|path| !path.as_os_str().is_empty()),
             access_log_format: raw.access_log_format,
-            catalogue: catalogue(&raw.catalogue)?,
+            catalogue: catalogue(&raw.catalogue, raw.catalogue_root)?,
             proof_interval: raw.proof_interval.max(SHORTEST_PROOF_INTERVAL),
             webhook: webhook(&raw.webhook, raw.webhook_after)?,
             state: Some(raw.state).filter(|path| !path.as_os_str().is_empty()),
@@ -281,9 +282,13 @@ impl BalancerSettings {
     }
 }
 
-fn catalogue(place: &str) -> Result<Option<CatalogueSource>, SettingsError> {
+fn catalogue(place: &str, root: PathBuf) -> Result<Option<CatalogueSource>, SettingsError> {
     if place.is_empty() {
-        return Ok(None);
+        return Ok(Some(root).filter(|root| !root.as_os_str().is_empty()).map(CatalogueSource::Folder));
+    }
+    if !root.as_os_str().is_empty() {
+        let reason = "only one of catalogue and catalogue_root can be set";
+        return Err(SettingsError::value("balancer.catalogue_root", root.display(), reason));
     }
     let source = CatalogueSource::parse(place);
     source.map(Some).map_err(|error| SettingsError::value("balancer.catalogue", place, error.to_string()))

@@ -36,6 +36,9 @@ pub(crate) struct BalancerArguments {
     /// List of all files, lines of sha256sum or JSON; only servers that have a file get requests for it [default: none]
     #[arg(long, value_name = "FILE|URL", help_heading = BALANCING)]
     pub catalogue: Option<String>,
+    /// Folder with all files, instead of a list of them [default: none]
+    #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, conflicts_with = "catalogue")]
+    pub catalogue_root: Option<PathBuf>,
     /// Webroot of certbot, from which challenges of authorities are served [default: none]
     #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true)]
     pub acme_webroot: Option<PathBuf>,
@@ -93,6 +96,7 @@ impl BalancerArguments {
         list.extend(overrides! {
             "balancer.servers" => path(self.servers.as_ref()),
             "balancer.catalogue" => self.catalogue,
+            "balancer.catalogue_root" => path(self.catalogue_root.as_ref()),
             "balancer.access_log" => path(self.access_log.as_ref()),
             "balancer.state" => path(self.state.as_ref()),
             "balancer.acme_webroot" => path(self.acme_webroot.as_ref()),

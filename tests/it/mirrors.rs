@@ -439,3 +439,24 @@ fn the_knowledge_survives_a_kill() {
     network.balancer.program().wait_for_stderr("a state file is not usable and was moved aside");
     assert_eq!(network.balancer.metric("fingerpost_catalogue_generation"), Some(1.0));
 }
+
+#[test]
+fn a_folder_can_be_the_catalogue() {
+    let files = [("pool/a", "content")];
+    let [master, mirror] = [Mirror::start(&files), Mirror::start(&files)];
+    let root = master.root.path().to_str().unwrap();
+    let balancer =
+        Balancer::start_with(&mirror.authority, &[&QUICK_PROBES[..], &["--catalogue-root", root]].concat());
+    balancer.wait_for_state(&mirror.authority, "up");
+    wait_until("the scan", || balancer.get("/pool/b").status == 404);
+    assert_eq!(balancer.get("/pool/a").status, 301);
+    let digest = digits::<Sha256>(b"content");
+    assert_eq!(balancer.get("/pool/a.sha256").text(), format!("{digest}  a\n"));
+    assert!(balancer.get("/pool/a.meta4").text().contains("<size>7</size>"));
+    master.write("pool/b", "added");
+    wait_until("the new file", || balancer.get("/pool/b").status == 301);
+
+    let output =
+        fingerpost().args(["balancer", "--catalogue", "x", "--catalogue-root", root]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}

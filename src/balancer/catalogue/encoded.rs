@@ -29,7 +29,7 @@ impl<'a> ByteReader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// The next number, and so many values of `read`.
+    /// The next number, which is the number of values of `read` that follow.
     pub(crate) fn list<T>(&mut self, read: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let count = self.u32()?;
         (0..count).map(|_| read(self)).collect()
@@ -63,7 +63,7 @@ impl Catalogue {
         bytes.extend(self.by_path.iter().flat_map(|rank| rank.to_le_bytes()));
     }
 
-    /// Reads a catalogue; `None` if the bytes are none.
+    /// Reads a catalogue; `None` if the bytes have another form.
     pub(crate) fn decode(bytes: &mut ByteReader<'_>) -> Option<Self> {
         let paths = bytes.counted()?.into();
         let records = bytes.list(|bytes| {

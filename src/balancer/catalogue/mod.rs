@@ -148,6 +148,17 @@ pub(crate) fn parse(text: &[u8]) -> Result<Catalogue, CatalogueError> {
     }
 }
 
+/// The catalogue of these files. Their paths have no slash at their start.
+pub(crate) fn of_files<'a>(
+    files: impl Iterator<Item = (&'a [u8], Content)>,
+) -> Result<Catalogue, CatalogueError> {
+    let mut builder = Builder::new(Place::Entry);
+    for (number, (path, content)) in (1..).zip(files) {
+        builder.add(number, path, content)?;
+    }
+    builder.finish()
+}
+
 /// The key of a path in the form of [`Entry::path`].
 #[must_use]
 pub(crate) fn key(path: &[u8]) -> u64 {

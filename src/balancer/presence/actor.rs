@@ -20,11 +20,13 @@ use super::index::{IndexFull, MOST_MIRRORS, OLD, SetInterner};
 use super::proofs::{ProofHistory, ProofMatch, proven_age};
 use super::snapshot::{self, Knowledge, SeenProof};
 use super::source::{self, CatalogueSource, FileVersion, ReadList, SourceError};
+use super::tree::{self, TreeDigests};
 use super::{MirrorProof, Offer, Presence, ProofState};
-use crate::balancer::backends::BackendId;
+use crate::balancer::backends::{Backend, BackendId};
 use crate::balancer::catalogue::{self, Content};
 use crate::balancer::metrics::PresenceMetrics;
 use crate::balancer::ranking::publisher::TablePublisher;
+use crate::balancer::ranking::table::BackendEntry;
 use crate::balancer::state_folder::StateFolder;
 use crate::http::client::{HttpClient, Method, Request, Resolver, TransportError, TransportSettings};
 use crate::http::tls::Trust;
@@ -41,6 +43,12 @@ const FETCH_INTERVAL: Duration = Duration::from_mins(1);
 
 /// The least time between two writes of the knowledge.
 const SAVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The least time between two scans of a folder.
+const SCAN_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The least time between two rebuilds of an index without room.
+const REBUILD_INTERVAL: Duration = Duration::from_mins(10);
 
 /// The time limit of a check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -122,6 +130,8 @@ pub(crate) struct PresenceActor {
     /// The changes since the start of a job, which the new generation does not have yet.
     changes: Vec<(u64, u32, bool)>,
     saving: SavingState,
+    /// The time of the latest rebuild for lack of room.
+    rebuilt_at: Option<Instant>,
 }
 
 /// The progress of saving.
@@ -142,8 +152,10 @@ struct ListState {
     seen: Option<FileVersion>,
     /// The entity tag of the latest answer.
     tag: Option<String>,
-    /// The time of the next download.
+    /// The time of the next download or scan.
     due: Option<Instant>,
+    /// The digests of the scanned folder.
+    tree: TreeDigests,
 }
 
 /// A mirror of the list.
@@ -159,8 +171,8 @@ struct Mirror {
 
 /// The result of a job.
 enum Built {
-    /// The file or answer has not changed.
-    Unchanged,
+    /// The list has not changed.
+    Unchanged(ListVersion),
     /// A new generation, and the state of its list.
     Generation(Box<Generation>, ListVersion),
     /// The list cannot be used.
@@ -173,6 +185,10 @@ enum Built {
 enum ListVersion {
     File(Option<FileVersion>),
     Tag(Option<String>),
+    /// The digests of a folder, and the time that the scan took.
+    Tree(TreeDigests, Duration),
+    /// The file has this state now. It is read once it has stopped changing.
+    Seen(Option<FileVersion>),
     /// The same list as before.
     Same,
 }
@@ -202,6 +218,7 @@ impl PresenceActor {
             list,
             changes: Vec::new(),
             saving: SavingState { is_changed: true, is_running: false, due: Instant::now() },
+            rebuilt_at: None,
         };
         if let Some(generation) = actor.current() {
             actor.adopt(&generation);
@@ -268,29 +285,27 @@ impl PresenceActor {
     /// Adds new backends of the latest table and removes others.
     fn take_list(&mut self) {
         let table = self.plan.publisher.latest();
-        let mut listed = BTreeMap::new();
-        for entry in &table.entries {
-            let (number, backend) = (entry.load.number(), &entry.backend);
-            listed.insert(number, backend.clone());
+        let is_known = |entry: &BackendEntry| {
+            self.mirrors.get(&entry.load.number()).is_some_and(|known| known.is_of(&entry.backend))
+        };
+        if table.entries.len() == self.mirrors.len() && table.entries.iter().all(is_known) {
+            return;
         }
+        let listed: BTreeMap<u32, Backend> =
+            table.entries.iter().map(|entry| (entry.load.number(), entry.backend.clone())).collect();
         let gone: Vec<u32> = self
             .mirrors
             .iter()
-            .filter(|(number, mirror)| listed.get(number).is_none_or(|backend| *backend.id() != mirror.id))
+            .filter(|(number, mirror)| listed.get(number).is_none_or(|backend| !mirror.is_of(backend)))
             .map(|(number, _)| *number)
             .collect();
         for number in gone {
             self.remove(number);
         }
-        let mut is_changed = false;
         for (number, backend) in listed {
-            let known = self.mirrors.get(&number);
-            if known.is_some_and(|known| {
-                (known.proof.as_ref(), known.is_origin) == (backend.proof(), backend.is_origin())
-            }) {
+            if self.mirrors.contains_key(&number) {
                 continue;
             }
-            is_changed = true;
             // Spread, so that many mirrors are not asked at once.
             let spread = self.plan.proof_interval.min(Duration::from_secs(2)) * (number % 32) / 32;
             let earlier = self.earlier.remove(&number).filter(|(id, _)| id == backend.id().as_str());
@@ -307,9 +322,7 @@ impl PresenceActor {
                 self.forget_exceptions(number);
             }
         }
-        if is_changed {
-            self.judge();
-        }
+        self.judge();
     }
 
     fn remove(&mut self, number: u32) {
@@ -344,7 +357,14 @@ impl PresenceActor {
             generation.set_proven_age(*number, proof.age);
             let before = known.insert(*number, proof.clone());
             if before.is_none_or(|before| *before != proof) {
-                tracing::info!(mirror = %mirror.id, state = %proof.state, "the files of a mirror");
+                let (mirror, state) = (&mirror.id, &proof.state);
+                match state {
+                    ProofState::OtherContent { .. } | ProofState::NoReference => {
+                        tracing::warn!(%mirror, %state, "the files of a mirror");
+                    }
+                    ProofState::Proven { .. } => tracing::info!(%mirror, %state, "the files of a mirror"),
+                    _ => tracing::debug!(%mirror, %state, "the files of a mirror"),
+                }
             }
         }
     }
@@ -426,6 +446,7 @@ impl PresenceActor {
         match self.plan.source.clone() {
             CatalogueSource::File(path) => self.follow_file(path, current, room, ctx),
             CatalogueSource::Url(url) => self.follow_url(url, current, room, ctx),
+            CatalogueSource::Folder(path) => self.follow_folder(path, current, room, ctx),
         }
     }
 
@@ -436,15 +457,20 @@ impl PresenceActor {
         room: usize,
         ctx: &mut Context<Self>,
     ) {
-        let state = FileVersion::now(&path);
-        let was_seen = std::mem::replace(&mut self.list.seen, state) == state;
-        if state == self.list.read || !was_seen {
-            return;
-        }
+        let (read, seen) = (self.list.read, self.list.seen);
+        // Even the state of the file is read on a blocking thread: its disk may not answer.
         self.run(ctx, async move {
-            blocking(move || match source::read(&path) {
-                Ok((list, version)) => next(current.as_deref(), list, room, ListVersion::File(Some(version))),
-                Err(error) => Built::Failed(error, ListVersion::File(state)),
+            blocking(move || {
+                let state = FileVersion::now(&path);
+                if state == read || state != seen {
+                    return Built::Unchanged(ListVersion::Seen(state));
+                }
+                match source::read(&path) {
+                    Ok((list, version)) => {
+                        next(current.as_deref(), list, room, ListVersion::File(Some(version)))
+                    }
+                    Err(error) => Built::Failed(error, ListVersion::File(state)),
+                }
             })
             .await
         });
@@ -465,7 +491,7 @@ impl PresenceActor {
         let (client, tag) = (self.client(), self.list.tag.clone());
         self.run(ctx, async move {
             match source::fetch(&client, &url, tag.clone()).await {
-                Ok(None) => Some(Built::Unchanged),
+                Ok(None) => Some(Built::Unchanged(ListVersion::Same)),
                 Ok(Some((text, tag))) => {
                     blocking(move || match ReadList::parse(&text, &url) {
                         Ok(list) => next(current.as_deref(), list, room, ListVersion::Tag(tag)),
@@ -475,6 +501,31 @@ impl PresenceActor {
                 }
                 Err(error) => Some(Built::Failed(error, ListVersion::Tag(tag))),
             }
+        });
+    }
+
+    fn follow_folder(
+        &mut self,
+        path: PathBuf,
+        current: Option<Arc<Generation>>,
+        room: usize,
+        ctx: &mut Context<Self>,
+    ) {
+        if self.list.due.is_some_and(|due| due > Instant::now()) {
+            return;
+        }
+        let known = std::mem::take(&mut self.list.tree);
+        self.run(ctx, async move {
+            blocking(move || {
+                let start = Instant::now();
+                match tree::scan(&path, &known, SystemTime::now()) {
+                    Ok((list, found)) => {
+                        next(current.as_deref(), list, room, ListVersion::Tree(found, start.elapsed()))
+                    }
+                    Err(error) => Built::Failed(error, ListVersion::Tree(known, start.elapsed())),
+                }
+            })
+            .await
         });
     }
 
@@ -504,7 +555,7 @@ impl PresenceActor {
 
     fn finish(&mut self, built: Built) {
         match built {
-            Built::Unchanged => {}
+            Built::Unchanged(version) => self.keep(version),
             Built::Generation(generation, version) => {
                 self.keep(version);
                 self.install(*generation);
@@ -526,6 +577,11 @@ impl PresenceActor {
         match version {
             ListVersion::File(version) => self.list.read = version,
             ListVersion::Tag(tag) => self.list.tag = tag,
+            ListVersion::Tree(tree, took) => {
+                self.list.tree = tree;
+                self.list.due = Some(Instant::now() + SCAN_INTERVAL.max(took * 10));
+            }
+            ListVersion::Seen(seen) => self.list.seen = seen,
             ListVersion::Same => {}
         }
     }
@@ -705,10 +761,14 @@ impl PresenceActor {
         let is_set = match interner.set(&generation.index, key, mirror, lack.is_some()) {
             Ok(is_set) => is_set,
             Err(error) => {
-                tracing::warn!(%error, "the index is rebuilt");
+                tracing::warn!(%error, "a missing file stays in use");
                 self.plan.metrics.exceptions_dropped.inc();
                 self.plan.presence.exceptions.pin().remove(&(key, mirror));
-                self.rebuild(ctx);
+                let now = Instant::now();
+                if self.rebuilt_at.is_none_or(|at| now.saturating_duration_since(at) > REBUILD_INTERVAL) {
+                    self.rebuilt_at = Some(now);
+                    self.rebuild(ctx);
+                }
                 false
             }
         };
@@ -718,6 +778,11 @@ impl PresenceActor {
 }
 
 impl Mirror {
+    fn is_of(&self, backend: &Backend) -> bool {
+        let (proof, is_origin) = (self.proof.as_ref(), self.is_origin);
+        self.id == *backend.id() && (proof, is_origin) == (backend.proof(), backend.is_origin())
+    }
+
     fn judge(&self, history: &ProofHistory, current: u64) -> MirrorProof {
         let (age, state) = match (&self.proof, self.digest) {
             _ if self.is_origin => (0, ProofState::Origin),
@@ -760,7 +825,7 @@ impl Supervised for PresenceActor {
 /// The generation of a list that was read.
 fn next(current: Option<&Generation>, list: ReadList, mirrors: usize, version: ListVersion) -> Built {
     if current.is_some_and(|current| current.source == list.digest) {
-        return Built::Unchanged;
+        return Built::Unchanged(version);
     }
     match Generation::next(current, list.catalogue, list.digest, mirrors, SystemTime::now()) {
         Ok(generation) => Built::Generation(Box::new(generation), version),

@@ -20,6 +20,7 @@ pub(crate) mod index;
 mod proofs;
 pub(crate) mod snapshot;
 pub(crate) mod source;
+mod tree;
 
 use checks::Exceptions;
 use generation::{FileLocation, Generation};

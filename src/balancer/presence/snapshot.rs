@@ -196,7 +196,7 @@ impl EarlierKnowledge {
         Some(Self { number, made_at, source, catalogue, mirrors, history, sets, states, exceptions })
     }
 
-    /// The knowledge with the numbers of this run, by address. What it says about mirrors that left the list is forgotten.
+    /// The knowledge with the numbers of this run, by address. Mirrors that left the list are forgotten.
     pub(crate) fn restore(self, numbers: &HashMap<&str, u32>) -> Result<Knowledge, IndexFull> {
         let numbers: HashMap<u32, u32> = self
             .mirrors

@@ -34,6 +34,8 @@ pub(crate) enum CatalogueSource {
     File(PathBuf),
     /// An address.
     Url(Url),
+    /// A folder, of which all files are the catalogue.
+    Folder(PathBuf),
 }
 
 impl CatalogueSource {
@@ -49,7 +51,7 @@ impl CatalogueSource {
 impl fmt::Display for CatalogueSource {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => path.display().fmt(formatter),
+            Self::File(path) | Self::Folder(path) => path.display().fmt(formatter),
             Self::Url(url) => url.fmt(formatter),
         }
     }
@@ -103,7 +105,7 @@ impl OpenCatalogue {
     pub(crate) fn open(source: &CatalogueSource, state: Option<&StateFolder>) -> Result<Self, SourceError> {
         let list = match source {
             CatalogueSource::File(path) => Some(read(path)?),
-            CatalogueSource::Url(_) => None,
+            CatalogueSource::Url(_) | CatalogueSource::Folder(_) => None,
         };
         Ok(Self { source: source.clone(), list, earlier: state.and_then(snapshot::load) })
     }
@@ -150,7 +152,9 @@ pub(crate) struct FileVersion {
 }
 
 impl FileVersion {
-    fn of(file: &Metadata) -> Self {
+    /// The state of an open file.
+    #[must_use]
+    pub(super) fn of(file: &Metadata) -> Self {
         Self { inode: file.ino(), size: file.len(), modified: (file.mtime(), file.mtime_nsec()) }
     }
 
