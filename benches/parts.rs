@@ -7,7 +7,8 @@ use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_ma
 use fingerpost::internals::health::{HealthCheckConfig, ProbeOutcome};
 use fingerpost::internals::load_report::{self, LoadReport};
 use fingerpost::internals::location::Target;
-use fingerpost::internals::policy::{LoadSlab, MonotonicClock, PolicyName};
+use fingerpost::internals::policy::{LoadSlab, MonotonicClock, PolicyName, Timestamp, digest};
+use fingerpost::internals::sizes::SizeTable;
 use fingerpost::internals::table::{BackendEntry, RoutingTable};
 use fingerpost::internals::{Backend, list};
 use rand::SeedableRng;
@@ -122,5 +123,28 @@ fn location(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, parse_list, build_table, parse_report, location);
+/// Looks up known paths in a table of a million: one path again and again, and one after the other.
+fn look_up_size(criterion: &mut Criterion) {
+    let table = SizeTable::default();
+    let path = |number: u64| format!("/pub/releases/{number}/image.iso");
+    let hash = |number: u64| digest(path(number).as_bytes());
+    let hashes: Vec<u64> = (0..1_000_000).map(hash).collect();
+    for (number, hash) in (0..).zip(&hashes) {
+        table.learn(path(number).as_bytes(), *hash, 1_000_000, Timestamp(1));
+    }
+    let mut group = criterion.benchmark_group("look up size");
+    for (name, step) in [("hot", 0), ("of a million", 1)] {
+        // The table forgets a few of the paths, but not the last one.
+        let mut at = hashes.len() - 1;
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                at = if at + step < hashes.len() { at + step } else { 0 };
+                table.look_up(black_box(b"/pub/releases/1/image.iso"), hashes[at], Timestamp(2))
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, parse_list, build_table, parse_report, location, look_up_size);
 criterion_main!(benches);

@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use crate::balancer::settings::{BalancerSettings, RawBalancerSettings};
 use crate::file_server::settings::{RawServerSettings, ServerSettings};
+use crate::settings::reload::{ReadSettings, SettingsReading};
 use crate::settings::{self, Override, SettingsError, Variables};
 
 pub(crate) mod file;
@@ -25,10 +27,20 @@ pub(crate) struct RawSettings {
     pub server: RawServerSettings,
 }
 
-/// Reads all layers. `file` is the path after `--config`; `flags` have the highest precedence.
-pub(crate) fn load(file: Option<&Path>, flags: Vec<Override>) -> Result<RawSettings, SettingsError> {
+/// Reads all layers, and validates a section with `validate`. `file` is the path after `--config`; `flags` have the highest
+/// precedence.
+pub(crate) fn load<S>(
+    file: Option<&Path>,
+    flags: Vec<Override>,
+    validate: impl FnOnce(RawSettings) -> Result<S, SettingsError>,
+) -> Result<SettingsReading<S>, SettingsError> {
     let text = file.map(read).transpose()?.unwrap_or_default();
-    from_text(&text, Variables::Read, flags).map_err(|error| {
+    let read = || {
+        let merged = settings::merge(&text, Variables::Read, flags)?;
+        let values = settings::values(&merged);
+        Ok(SettingsReading { settings: validate(merged.try_deserialize()?)?, values })
+    };
+    read().map_err(|error| {
         let problems = file::check(&text).problems;
         match (file, problems.into_iter().as_slice()) {
             (Some(path), [first, others @ ..]) => SettingsError::Line {
@@ -39,6 +51,21 @@ pub(crate) fn load(file: Option<&Path>, flags: Vec<Override>) -> Result<RawSetti
             },
             _ => error,
         }
+    })
+}
+
+/// The same as [`load`] for any number of readings. Those after the start need a regular file: a pipe has no second content.
+pub(crate) fn reader<S: 'static>(
+    file: Option<PathBuf>,
+    flags: Vec<Override>,
+    validate: fn(RawSettings) -> Result<S, SettingsError>,
+) -> ReadSettings<S> {
+    Arc::new(move || {
+        if let Some(path) = file.as_ref().filter(|path| path.exists() && !path.is_file()) {
+            let source = io::Error::other("it is not a regular file, so it cannot be read again");
+            return Err(SettingsError::Unreadable { path: path.clone(), source });
+        }
+        load(file.as_deref(), flags.clone(), validate)
     })
 }
 

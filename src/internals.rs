@@ -59,6 +59,11 @@ pub mod selection {
     pub use crate::balancer::ranking::selection::{Eligibility, Mode, Outlier, select};
 }
 
+pub mod sizes {
+    //! The sizes of files.
+    pub use crate::balancer::sizes::SizeTable;
+}
+
 pub mod table {
     //! The routing table.
     pub use crate::balancer::ranking::table::{BackendEntry, RoutingTable};

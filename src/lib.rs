@@ -68,6 +68,7 @@ mod client;
 mod commands;
 mod configuration;
 pub mod file_server;
+mod handover;
 pub mod http;
 #[doc(hidden)]
 pub mod internals;

@@ -12,6 +12,7 @@ use config::{Config, Environment, File, FileFormat};
 use serde::de::DeserializeOwned;
 
 pub(crate) mod keys;
+pub(crate) mod reload;
 pub(crate) mod time;
 
 /// Every key with its default, as text.
@@ -116,6 +117,16 @@ pub(crate) fn merge(text: &str, variables: Variables, flags: Vec<Override>) -> R
         }
     }
     Ok(settings)
+}
+
+/// The value of every key.
+pub(crate) fn values(settings: &Config) -> reload::SettingValues {
+    let names = keys::known_keys().into_iter().map(|key| key.name());
+    let with_value = |name: String| {
+        let value = settings.get_string(&name).unwrap_or_default();
+        (name, value)
+    };
+    names.map(with_value).collect()
 }
 
 /// A section with its defaults, except for `changes`.

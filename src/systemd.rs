@@ -3,29 +3,45 @@
 use std::ffi::OsStr;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::time::Duration;
 
 use listenfd::ListenFd;
 use socket2::SockRef;
 
-use crate::http::listener::Listener;
+use crate::http::listener::{Listener, names};
 
 /// The largest accepted value of `LISTEN_FDS`.
 const MOST_SOCKETS: usize = 64;
 
+/// The number of the first passed socket.
+pub(crate) const FIRST_SOCKET: i32 = 3;
+
 /// The name (`FileDescriptorName=` in its unit) of the socket for the admin pages.
-const ADMIN: &str = "admin";
+pub(crate) const ADMIN: &str = "admin";
+
+/// The name of the stream to the process that hands over to this one.
+pub(crate) const OLD_PROCESS: &str = "old-process";
+
+/// The variable with the number of the process that passed the sockets, in place of `LISTEN_PID`. It must be the parent.
+pub(crate) const PREDECESSOR: &str = "FINGERPOST_PREDECESSOR";
 
 /// The time limit for sending one notification.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Sockets that the service manager opened for this process.
+/// Sockets that the service manager, or the process before this one, opened for this process.
 #[derive(Debug, Default)]
 pub(crate) struct PassedSockets {
     /// The listeners for clients; empty if the settings name the address.
     pub clients: Vec<Listener>,
+    /// The listeners for clients that use TLS; empty if the settings name the port.
+    pub tls: Vec<TcpListener>,
+    /// Whether the process before this one created the file of the Unix socket.
+    pub has_own_file: bool,
+    /// The stream to the process that hands over to this one.
+    pub old_process: Option<UnixStream>,
     /// The listener of the admin pages; `None` if the settings name the address.
     pub admin: Option<TcpListener>,
 }
@@ -56,9 +72,12 @@ pub(crate) enum PassedError {
         /// The error of the system.
         source: io::Error,
     },
-    /// Several sockets are named `admin`, or such a socket is a Unix socket.
-    #[error("cannot take the sockets that were passed: only one may be named {ADMIN}, and it must be TCP")]
-    Admin,
+    /// Several sockets are named `admin`, or a socket that must be TCP is a Unix socket.
+    #[error(
+        "cannot take the sockets that were passed: only one may be named {ADMIN}, and those named {ADMIN} and {} must be TCP",
+        names::TLS
+    )]
+    Named,
 }
 
 impl PassedSockets {
@@ -71,13 +90,24 @@ impl PassedSockets {
         let variable = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         let variables = ListenVariables {
             pid: variable("LISTEN_PID"),
+            predecessor: variable(PREDECESSOR),
             count: variable("LISTEN_FDS"),
             names: variable("LISTEN_FDNAMES"),
         };
         let mut passed = Self::default();
-        let Some(names) = variables.names_of_sockets(std::process::id())? else { return Ok(passed) };
+        let Some(names) =
+            variables.names_of_sockets(std::process::id(), std::os::unix::process::parent_id())?
+        else {
+            return Ok(passed);
+        };
         let mut sockets = ListenFd::from_env();
         for (number, name) in names.into_iter().enumerate() {
+            if name == OLD_PROCESS {
+                // The stream has the type of a listener only here.
+                let stream = sockets.take_unix_listener(number).ok().flatten().map(OwnedFd::from);
+                passed.old_process = stream.map(UnixStream::from);
+                continue;
+            }
             let listener = take_listener(&mut sockets, number).map_err(|source| PassedError::Socket {
                 number,
                 name: name.clone(),
@@ -87,7 +117,12 @@ impl PassedSockets {
                 Listener::Tcp(listener) if name == ADMIN && passed.admin.is_none() => {
                     passed.admin = Some(listener);
                 }
-                _ if name == ADMIN => return Err(PassedError::Admin),
+                Listener::Tcp(listener) if name == names::TLS => passed.tls.push(listener),
+                _ if name == ADMIN || name == names::TLS => return Err(PassedError::Named),
+                Listener::Unix(listener) if name == names::OWN_FILE => {
+                    passed.has_own_file = true;
+                    passed.clients.push(Listener::Unix(listener));
+                }
                 listener => passed.clients.push(listener),
             }
         }
@@ -118,16 +153,21 @@ fn take_listener(sockets: &mut ListenFd, number: usize) -> io::Result<Listener> 
 #[derive(Debug, Default)]
 struct ListenVariables {
     pid: Option<String>,
+    predecessor: Option<String>,
     count: Option<String>,
     names: Option<String>,
 }
 
 impl ListenVariables {
     /// The name of each socket; `None` if no socket was passed to this process.
-    fn names_of_sockets(self, own_pid: u32) -> Result<Option<Vec<String>>, PassedError> {
+    fn names_of_sockets(self, own_pid: u32, parent: u32) -> Result<Option<Vec<String>>, PassedError> {
         let wrong =
             |name, value: &str, reason| PassedError::Variable { name, value: value.to_owned(), reason };
-        let (Some(pid), Some(count)) = (self.pid, self.count) else { return Ok(None) };
+        let Some(count) = self.count else { return Ok(None) };
+        // A program that this process starts inherits the variable, but has another parent.
+        let is_heir = self.pid.is_none() && self.predecessor.is_some_and(|old| old == parent.to_string());
+        let pid = if is_heir { Some(own_pid.to_string()) } else { self.pid };
+        let Some(pid) = pid else { return Ok(None) };
         let Ok(pid_number) = pid.parse::<u32>() else {
             return Err(wrong("LISTEN_PID", &pid, "it must be the number of a process"));
         };
@@ -160,16 +200,19 @@ pub(crate) enum ServiceState {
     Ready,
     /// The program is shutting down.
     Stopping,
+    /// Another process is the main process of the service from now on.
+    Successor(u32),
 }
 
 /// Notifies the service manager that started this process if its unit has `Type=notify`.
 pub(crate) fn notify(state: ServiceState) {
     let Some(address) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let word: &[u8] = match state {
-        ServiceState::Ready => b"READY=1\n",
-        ServiceState::Stopping => b"STOPPING=1\n",
+    let word = match state {
+        ServiceState::Ready => "READY=1\n".to_owned(),
+        ServiceState::Stopping => "STOPPING=1\n".to_owned(),
+        ServiceState::Successor(process) => format!("MAINPID={process}\n"),
     };
-    if let Err(error) = send(&address, word) {
+    if let Err(error) = send(&address, word.as_bytes()) {
         tracing::warn!(%error, socket = %address.to_string_lossy(), "cannot notify the service manager");
     }
 }

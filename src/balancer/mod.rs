@@ -39,15 +39,17 @@ use std::time::{Duration, SystemTime};
 
 use actix::Arbiter;
 use actix_http::header::HeaderValue;
+use arc_swap::ArcSwap;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 pub(crate) mod admin;
 pub(crate) mod backends;
 mod builder;
 mod catalogue;
+mod estate;
 pub(crate) mod expectation;
 pub(crate) mod health;
 pub(crate) mod history;
@@ -61,7 +63,7 @@ pub(crate) mod program;
 pub(crate) mod ranking;
 pub(crate) mod redirect;
 pub(crate) mod settings;
-mod sizes;
+pub(crate) mod sizes;
 mod snapshot;
 pub(crate) mod state_folder;
 mod wall_clock;
@@ -74,20 +76,21 @@ use crate::supervision::{ActorKind, RestartPolicy, Supervisor};
 use admin::collector::TableCollector;
 use backends::Backend;
 use backends::watch::Follower;
+use estate::{BalancerEstate, Inheritance};
 use metrics::BalancerMetrics;
 use orders::store::{Orders, OrdersChanged};
 use policy::LoadSlab;
 use presence::Presence;
 use presence::actor::{PresenceActor, PresencePlan};
 use presence::source::{OpenCatalogue, SourceError};
-use probe::ProbePlan;
+use probe::{ProbePlan, ProbeResources};
 use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
 use ranking::table::{BackendEntry, RoutingTable};
 use ranking::{ListChanged, RankingActor, RankingPlan};
-use redirect::BalancerState;
 use redirect::path_samples::PathSamples;
 use redirect::service::AnswerPlan;
+use redirect::{BalancerState, SettingsChanged};
 use settings::BalancerSettings;
 use sizes::{SizeActor, Sizes};
 use snapshot::saving;
@@ -96,7 +99,11 @@ use state_folder::StateFolder;
 /// The interval of the search for orders whose time is over.
 const OVERDUE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The longest wait for the first round of probes before a hand-over.
+const FIRST_ROUND: Duration = Duration::from_secs(10);
+
 pub use crate::settings::SettingsError;
+pub use crate::settings::reload::ReloadReport;
 pub use crate::supervision::SupervisionFailure;
 pub use admin::status::{BackendStatus, StatusReport};
 pub use backends::list::ListProblem;
@@ -162,6 +169,8 @@ pub(crate) struct BalancerFiles {
     pub(crate) access_log: Option<AccessLog>,
     /// Restricts the redirects to mirrors that have the file.
     pub(crate) catalogue: Option<OpenCatalogue>,
+    /// Precedes the files in the folder.
+    pub(crate) inheritance: Option<Inheritance>,
 }
 
 /// A running balancer: it follows the list, probes and ranks on its own thread, as long as the balancer, a
@@ -175,12 +184,14 @@ impl Balancer {
     pub(crate) fn start(
         settings: &BalancerSettings,
         source: BackendSource,
-        BalancerFiles { state, access_log, catalogue }: BalancerFiles,
+        BalancerFiles { state, access_log, catalogue, inheritance }: BalancerFiles,
     ) -> Self {
         let backends = source.backends();
         let wall = SystemTime::now();
-        let mut memory = state.as_deref().map(saving::load).unwrap_or_default();
-        let (orders, changes) = Orders::open(state.clone(), wall);
+        let (inherited, remembered) = inheritance.map(|own| (own.orders, own.state)).unzip();
+        let load = || state.as_deref().map(saving::load).unwrap_or_default();
+        let mut memory = remembered.unwrap_or_else(load);
+        let (orders, changes) = Orders::open(state.clone(), inherited, wall);
         let (book, orders) = (orders.book(), Arc::new(orders));
         let mut slab = LoadSlab::default();
         let now = Instant::now();
@@ -211,25 +222,25 @@ impl Balancer {
         let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
         let ranking = RankingPlan {
             publisher: Arc::clone(&publisher),
-            policy: settings.policy,
-            health_check: settings.health_check,
-            probe_budget: settings.probe_budget,
+            settings: settings.ranking(),
             clock,
             metrics: metrics.ranking.clone(),
         };
-        let probes = probe_plan(settings, resolver, &metrics);
+        let resources = ProbeResources {
+            resolver: resolver.clone(),
+            reports: metrics.reports.clone(),
+            results_lost: metrics.results_lost.clone(),
+        };
+        let probes = ProbePlan::new(settings.probes(), resources);
         let webhook = settings.webhook.clone().map(|webhook| (webhook, Arc::clone(&publisher)));
         let (sizes, size_plan) = settings
             .size_lookups
-            .then(|| {
-                let (publisher, resolver) = (Arc::clone(&publisher), probes.resolver.clone());
-                Sizes::new(publisher, clock, resolver, metrics.sizes.clone())
-            })
+            .then(|| Sizes::new(Arc::clone(&publisher), clock, resolver.clone(), metrics.sizes.clone()))
             .unzip();
         let (presence, presence_plan) = catalogue
             .map(|catalogue| {
                 metrics.show_presence();
-                presence(catalogue, settings, &publisher, &probes.resolver, state.clone(), &metrics)
+                presence(catalogue, settings, &publisher, &resolver, state.clone(), &metrics)
             })
             .unzip();
         let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
@@ -242,6 +253,7 @@ impl Balancer {
                 actix_rt::spawn(webhook::notify(webhook, publisher));
             });
         }
+        let (sender, settings_changes) = mpsc::channel(1);
         let (own, own_orders) = (supervisor.clone(), Arc::clone(&orders));
         arbiter.spawn_fn(move || {
             let list = ListChanged { backends, orders: book };
@@ -257,13 +269,14 @@ impl Balancer {
             let probe_manager =
                 ProbeManager { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
             actix_rt::spawn(end_overdue_orders(Arc::clone(&own_orders)));
-            let following = follow(source, probe_manager, own_orders, changes);
+            let following = follow(source, probe_manager, own_orders, changes, settings_changes);
             actix_rt::spawn(own.guard("the list of servers", following));
         });
         Self(Arc::new(BalancerState {
-            answers: answer_plan(settings, clock),
-            policy: settings.policy,
-            health_check: settings.health_check,
+            answers: Arc::new(ArcSwap::from_pointee(answer_plan(settings, clock, None))),
+            clock,
+            changes: sender,
+            reloads: Arc::default(),
             publisher,
             orders,
             state,
@@ -289,10 +302,21 @@ impl Balancer {
         self.0.publisher.is_first_round_complete()
     }
 
+    /// Waits until every backend of the first list has been probed, for a limited time.
+    pub(crate) async fn first_round(&self) {
+        let round = async {
+            while !self.is_ready() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // A longer list is redirected to like after a start.
+        let _ = tokio::time::timeout(FIRST_ROUND, round).await;
+    }
+
     /// The backends and their state, with the content of `/api/v1/backends` of the program.
     #[must_use]
     pub fn status(&self) -> StatusReport {
-        StatusReport::of(&self.0.publisher.latest(), &self.0.orders, &self.0.answers.clock)
+        self.0.report()
     }
 
     /// The metrics in the text format of Prometheus.
@@ -301,12 +325,31 @@ impl Balancer {
         self.0.metrics.encode()
     }
 
+    /// Replaces the settings that can change while the balancer runs. Returns once they are in force; the workers use them
+    /// from their next requests on.
+    pub(crate) async fn change(&self, settings: &BalancerSettings) {
+        let (done, is_done) = oneshot::channel();
+        let before = self.0.answers.load_full();
+        self.0.answers.store(Arc::new(answer_plan(settings, self.0.clock, Some(&before))));
+        let change = SettingsChanged { ranking: settings.ranking(), probes: settings.probes(), done };
+        // Both fail only if the balancer ends.
+        if self.0.changes.send(change).await.is_ok() {
+            let _ = is_done.await;
+        }
+    }
+
     /// Writes the state for the next run, if the balancer has a folder for it.
     pub(crate) fn save_state(&self) {
-        let saving = self.0.state.as_ref().map(|folder| saving::save(folder, &self.0.publisher.latest()));
+        let folder = self.0.state.as_ref().filter(|folder| !folder.is_released());
+        let saving = folder.map(|folder| saving::save(folder, &self.0.publisher.latest()));
         if let Some(Err(error)) = saving {
             tracing::error!(%error, "the state cannot be written; the next start uses an older one");
         }
+    }
+
+    /// The orders and the state, for a new process.
+    pub(in crate::balancer) fn estate(&self) -> BalancerEstate {
+        BalancerEstate(Arc::clone(&self.0))
     }
 
     /// Waits until an actor panics so often that it is no longer restarted. The balancer then answers from its last
@@ -353,40 +396,35 @@ fn presence(
     (presence, plan)
 }
 
-fn answer_plan(settings: &BalancerSettings, clock: policy::MonotonicClock) -> AnswerPlan {
+/// The plan of these settings. It keeps from the plan `before` the memory, and the challenges, whose service cannot change.
+fn answer_plan(
+    settings: &BalancerSettings,
+    clock: policy::MonotonicClock,
+    before: Option<&AnswerPlan>,
+) -> AnswerPlan {
+    let memory = || before.and_then(|before| before.memory.clone()).unwrap_or_default();
     AnswerPlan {
         status: settings.status,
         alternates: settings.alternates,
         trusted_proxies: settings.trusted_proxies.clone(),
-        memory: (settings.policy != PolicyName::Hash).then(Arc::default),
+        memory: (settings.policy != PolicyName::Hash).then(memory),
         retry_routing: settings.retry_routing,
         retry_after: HeaderValue::from(settings.health_check.interval.as_secs().max(1)),
         pages: Pages::built_in(),
-        serves_challenges: settings.acme_webroot.is_some(),
+        serves_challenges: before.map_or(settings.acme_webroot.is_some(), |before| before.serves_challenges),
         clock,
+        policy: settings.policy,
+        health_check: settings.health_check,
     }
 }
 
-fn probe_plan(settings: &BalancerSettings, resolver: Resolver, metrics: &BalancerMetrics) -> ProbePlan {
-    ProbePlan {
-        path: settings.probe_path.clone(),
-        timeout: settings.probe_timeout,
-        expectation: settings.probe_expect.clone(),
-        interval: settings.health_check.interval,
-        slots: Semaphore::new(settings.probe_concurrency),
-        resolver,
-        trust: settings.trust.clone(),
-        reports: metrics.reports.clone(),
-        results_lost: metrics.results_lost.clone(),
-    }
-}
-
-/// Applies every change of the list and of the orders to the probe manager.
+/// Applies every change of the list, of the orders and of the settings to the probe manager.
 async fn follow(
     mut source: BackendSource,
     mut probe_manager: ProbeManager,
     orders: Arc<Orders>,
     mut changes: mpsc::Receiver<OrdersChanged>,
+    mut settings_changes: mpsc::Receiver<SettingsChanged>,
 ) {
     let (mut backends, mut book) = (source.backends(), orders.book());
     probe_manager.replace(&backends, &book).await;
@@ -395,6 +433,11 @@ async fn follow(
         tokio::select! {
             list = source.changed() => backends = list,
             Some(change) = changes.recv() => (book, in_force) = (change.book, Some(change.done)),
+            Some(SettingsChanged { ranking, probes, done }) = settings_changes.recv() => {
+                probe_manager.change(ranking, probes).await;
+                let _ = done.send(());
+                continue;
+            }
         }
         probe_manager.replace(&backends, &book).await;
         if let Some(in_force) = in_force {

@@ -1,33 +1,43 @@
 //! The balancer of `fingerpost balancer` and `fingerpost up`: a [`Balancer`] with listeners and admin pages.
 
+use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_service::{fn_factory, map_config};
 use actix_web::App;
 use actix_web::dev::AppConfig;
 use actix_web::web::ServiceConfig;
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::admin::access::{Access, AccessError};
 use super::admin::{self, Admin};
 use super::backends::watch::{Follower, ListError};
+use super::estate::Inheritance;
 use super::presence::source::{OpenCatalogue, SourceError};
 use super::redirect::acme;
 use super::redirect::mount::RedirectWorker;
-use super::settings::BalancerSettings;
+use super::settings::{BalancerSettings, FIXED_KEYS};
 use super::state_folder::{StateError, StateFolder};
 use super::{BackendSource, Balancer, BalancerFiles};
+use crate::handover::{self, Handover, Predecessor};
+use crate::http;
 use crate::http::access_log::{self, AccessLog, AccessLogError};
 use crate::http::https::{Https, HttpsError};
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::Pages;
+use crate::http::reloading::{PreparedServer, ReloadSignal, RunningServer, ServerChange};
 use crate::http::stop::StopHandle;
 use crate::http::tls::{self, TlsError};
 use crate::http::transport::{FastPath, Limits, RefusalLog, Transport};
+use crate::open_files::{self, TooFewFiles};
+use crate::settings::reload::{ReadSettings, ReloadReport, Reloader, SettingValues};
 use crate::supervision::SupervisionFailure;
 use crate::systemd::{self, PassedSockets, ServiceState};
-use crate::telemetry::print_line;
+use crate::telemetry::{chain, print_line};
 
 /// An error that prevents or ends a run of the program.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +69,9 @@ pub(crate) enum BalancerError {
     /// A thread cannot be started, or a signal handler cannot be installed.
     #[error("cannot start the balancer")]
     System(#[from] std::io::Error),
+    /// The limit of open files is too low.
+    #[error(transparent)]
+    TooFewFiles(#[from] TooFewFiles),
     /// An actor panicked too often.
     #[error(transparent)]
     Failed(#[from] SupervisionFailure),
@@ -67,6 +80,10 @@ pub(crate) enum BalancerError {
 /// A balancer program with open ports and a list, ready to run.
 pub(crate) struct Program {
     settings: BalancerSettings,
+    /// Reads the settings again, and the values in force.
+    reading: Option<(ReadSettings<BalancerSettings>, SettingValues)>,
+    grace: watch::Sender<Duration>,
+    predecessor: Option<Predecessor>,
     bound: BalancerAddresses,
     listening: Listening,
     https: Option<Https>,
@@ -74,6 +91,70 @@ pub(crate) struct Program {
     follower: Follower,
     access: Access,
     files: BalancerFiles,
+}
+
+/// The parts of a running program that a reload changes.
+struct Reloading<'a> {
+    balancer: &'a Balancer,
+    admin_address: SocketAddr,
+    access: &'a ArcSwap<Access>,
+    server: RunningServer,
+}
+
+impl Reloading<'_> {
+    /// Reloads at each signal and each request.
+    async fn run(
+        self,
+        reading: Option<(ReadSettings<BalancerSettings>, SettingValues)>,
+        mut signal: ReloadSignal,
+        mut requests: mpsc::Receiver<oneshot::Sender<ReloadReport>>,
+    ) -> Infallible {
+        let record = &self.balancer.0.reloads;
+        let mut reloader =
+            reading.map(|(read, in_force)| Reloader::new(read, in_force, &FIXED_KEYS, Arc::clone(record)));
+        loop {
+            let request = tokio::select! {
+                () = signal.received() => None,
+                Some(request) = requests.recv() => Some(request),
+            };
+            if let Some(reloader) = &mut reloader {
+                let report = self.reload(reloader).await;
+                // The receiver is dropped if its client is gone.
+                request.map(|request| request.send(report));
+            }
+            signal.reload_files();
+        }
+    }
+
+    async fn reload(&self, reloader: &mut Reloader<BalancerSettings>) -> ReloadReport {
+        let (admin_address, change) = (self.admin_address, self.server.change());
+        let prepare = move |settings: &BalancerSettings, changed: &[String]| {
+            prepare(settings, changed, admin_address, change).map_err(|error| chain(&error))
+        };
+        let apply = async |settings: BalancerSettings, (access, server)| {
+            self.access.store(Arc::new(access));
+            let (limits, grace) = (settings.limits(), settings.shutdown_timeout);
+            self.server.apply(server, limits, Pages::built_in(), grace).await;
+            self.balancer.change(&settings).await;
+        };
+        reloader.reload(prepare, apply).await
+    }
+}
+
+/// Creates the parts of new settings that can fail.
+fn prepare(
+    settings: &BalancerSettings,
+    changed: &[String],
+    admin_address: SocketAddr,
+    change: ServerChange,
+) -> Result<(Access, PreparedServer), BalancerError> {
+    if settings.trust.authorities.is_some() {
+        tls::client_config(&settings.trust)?;
+    }
+    open_files::provide(settings.open_files())?;
+    let access = Access::open(settings.admin_token.as_deref(), admin_address)?;
+    let server = change.prepare::<BalancerError>(changed, &settings.https, settings.access_log.as_deref())?;
+    Ok((access, server))
 }
 
 /// The addresses of a balancer program.
@@ -103,8 +184,9 @@ impl Program {
         if settings.trust.authorities.is_some() {
             tls::client_config(&settings.trust)?;
         }
-        let (https, tls_listener) = settings.https.open()?.unzip();
-        let listening = Listening::open(passed.clients, &settings.listen, tls_listener)?;
+        let (https, tls_listeners) = settings.https.open(passed.tls)?;
+        let mut listening = Listening::open(passed.clients, &settings.listen, tls_listeners)?;
+        listening.has_own_file |= passed.has_own_file;
         let (host, port) = &settings.admin;
         let admin_listener = match passed.admin {
             Some(listener) => listener,
@@ -116,15 +198,45 @@ impl Program {
             admin_scheme: settings.https.admin_scheme(),
         };
         let access = Access::open(settings.admin_token.as_deref(), bound.admin)?;
-        let state = settings.state.as_deref().map(StateFolder::open).transpose()?.map(Arc::new);
+        let mut predecessor = passed.old_process.map(Predecessor::new);
         let access_log = match &settings.access_log {
             Some(path) => Some(AccessLog::open(path, settings.access_log_format)?),
             None => None,
         };
         let catalogue = settings.catalogue.as_ref();
+        // The last step, because the old process stops writing.
+        let heritage = predecessor.as_mut().and_then(Predecessor::inherit);
+        let inheritance = heritage.and_then(|heritage| Inheritance::read(&heritage));
+        let open = if predecessor.is_some() { StateFolder::open_after_release } else { StateFolder::open };
+        let state = settings.state.as_deref().map(open).transpose()?.map(Arc::new);
         let catalogue = catalogue.map(|source| OpenCatalogue::open(source, state.as_deref())).transpose()?;
-        let files = BalancerFiles { state, access_log, catalogue };
-        Ok(Self { settings, bound, listening, https, admin_listener, follower, access, files })
+        let files = BalancerFiles { state, access_log, catalogue, inheritance };
+        let grace = watch::Sender::new(settings.shutdown_timeout);
+        Ok(Self {
+            settings,
+            reading: None,
+            grace,
+            predecessor,
+            bound,
+            listening,
+            https,
+            admin_listener,
+            follower,
+            access,
+            files,
+        })
+    }
+
+    /// Reads the settings again at each SIGHUP and on request over the admin listener. `in_force` are the values of the start.
+    #[must_use]
+    pub(crate) fn reloading(self, read: ReadSettings<BalancerSettings>, in_force: SettingValues) -> Self {
+        Self { reading: Some((read, in_force)), ..self }
+    }
+
+    /// The time for unfinished answers at a stop.
+    #[must_use]
+    pub(crate) fn grace(&self) -> watch::Receiver<Duration> {
+        self.grace.subscribe()
     }
 
     /// Opens the access log again at each SIGUSR1. Must be called even without a log, because the signal ends a process that
@@ -141,23 +253,41 @@ impl Program {
         ready: impl FnOnce(&BalancerAddresses),
         stop: StopHandle,
     ) -> Result<(), BalancerError> {
-        let Self { settings, bound, listening, https, admin_listener, mut follower, access, files } = self;
-        follower.reload_on_hangup();
-        https.as_ref().map_or(Ok(()), Https::follow)?;
+        let Self {
+            settings,
+            reading,
+            grace,
+            predecessor,
+            bound,
+            listening,
+            https,
+            admin_listener,
+            mut follower,
+            access,
+            files,
+        } = self;
+        let mut listening = listening;
+        // Only a program with a configuration can start again.
+        let listen = |_| Handover::listen(&mut listening, Some(&admin_listener), predecessor);
+        let handover = reading.as_ref().map(listen);
+        let mut handover = handover.transpose()?;
+        let signal = ReloadSignal::listen()?;
+        follower.reload_at(signal.file_reloads());
+        https.as_ref().map_or(Ok(()), |https| https.follow(signal.file_reloads()))?;
+        let access = Arc::new(ArcSwap::from_pointee(access));
         let Listening { listeners, file: _file, .. } = listening;
         let log = files.access_log.clone();
         let balancer = Balancer::start(&settings, BackendSource::File(follower), files);
+        if handover.as_ref().is_some_and(Handover::takes_over) {
+            balancer.first_round().await;
+        }
         let transport = Transport {
             name: "redirects",
             workers: settings.workers,
-            limits: Limits {
-                connections: settings.max_connections,
-                connections_per_address: settings.max_connections_per_address,
-                ..Limits::default()
-            },
+            limits: settings.limits(),
             pages: Pages::built_in(),
             refusals: log.clone().map(|log| Arc::new(log) as Arc<dyn RefusalLog>),
-            stop,
+            stop: stop.clone(),
             ..Transport::default()
         };
         let redirects = balancer.redirects();
@@ -177,12 +307,30 @@ impl Program {
             }));
             (map_config(app, |()| AppConfig::default()), Some(worker as Rc<dyn FastPath>))
         })?;
-        let admin = Admin::new(&balancer.0, access, settings.fault_injection);
-        let admin = admin::serve(admin_listener, https.as_ref(), admin, serving.connections())?;
+        let (requests, reload_requests) = mpsc::channel(1);
+        let requests = reading.is_some().then_some(requests);
+        let admin = Admin::new(&balancer.0, Arc::clone(&access), requests, settings.fault_injection);
+        let connections = serving.connections();
+        let admin = admin::serve(admin_listener, https.as_ref(), admin, connections, stop.phases())?;
         let admin_handle = admin.handle();
         actix::spawn(admin);
+        actix::spawn(http::admin::close_after_hand_over(admin_handle.clone(), stop.phases()));
+        let reloading = Reloading {
+            balancer: &balancer,
+            admin_address: bound.admin,
+            access: &access,
+            server: RunningServer::new(serving.control(), grace, https.as_ref(), log.clone()),
+        };
+        let grace = reloading.server.grace.subscribe();
+        if let Some(handover) = &mut handover {
+            handover.accept();
+        }
+        let patience = || Limits::default().keep_alive * 2;
+        let handing_over = handover::run(handover, balancer.estate(), stop, patience, grace);
         ready(&bound);
         let ended = tokio::select! {
+            never = reloading.run(reading, signal, reload_requests) => match never {},
+            never = handing_over => match never {},
             stopped = serving.run() => stopped.map_err(BalancerError::from),
             failure = balancer.failed() => Err(failure.into()),
         };

@@ -14,7 +14,9 @@ use crate::balancer::expectation::{Expectation, NotAnExpectation};
 use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
 use crate::balancer::presence::source::CatalogueSource;
+use crate::balancer::probe::ProbeSettings;
 use crate::balancer::probe::schedule::ProbeBudget;
+use crate::balancer::ranking::RankingSettings;
 use crate::balancer::redirect::answer::RedirectStatus;
 use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
 use crate::balancer::redirect::service::RetryRouting;
@@ -23,8 +25,9 @@ use crate::http::access_log::Format;
 use crate::http::https::HttpsSettings;
 use crate::http::listener::ListenAddress;
 use crate::http::tls::Trust;
-use crate::http::transport::REFUSED_AT_ONCE;
+use crate::http::transport::{Limits, REFUSED_AT_ONCE};
 use crate::open_files::{Need, SettingsOrigin};
+use crate::settings::reload::FixedKeys;
 use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 
 /// The keys of `[balancer]`; `config/default.toml` explains each.
@@ -151,6 +154,34 @@ pub(crate) struct BalancerSettings {
     pub fault_injection: FaultInjection,
 }
 
+/// The keys whose change needs a restart.
+pub(crate) const FIXED_KEYS: FixedKeys = FixedKeys {
+    section: "balancer",
+    fixed: &[
+        "servers",
+        "host",
+        "port",
+        "unix_socket",
+        "unix_socket_mode",
+        "tls_port",
+        "admin_tls",
+        "admin",
+        "state",
+        "access_log_format",
+        "catalogue",
+        "catalogue_root",
+        "proof_interval",
+        "webhook",
+        "webhook_after",
+        "workers",
+        "size_lookups",
+        "acme_webroot",
+        "metrics_backends",
+        "fault_injection",
+    ],
+    switches: &["tls_cert", "access_log"],
+};
+
 /// The shortest probe interval. With shorter ones, a probe measures mainly the scheduler.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -268,6 +299,36 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
 }
 
 impl BalancerSettings {
+    /// The settings of the ranking.
+    #[must_use]
+    pub(crate) fn ranking(&self) -> RankingSettings {
+        let Self { policy, health_check, probe_budget, .. } = *self;
+        RankingSettings { policy, health_check, probe_budget }
+    }
+
+    /// The settings of the probes.
+    #[must_use]
+    pub(crate) fn probes(&self) -> ProbeSettings {
+        ProbeSettings {
+            path: self.probe_path.clone(),
+            timeout: self.probe_timeout,
+            expectation: self.probe_expect.clone(),
+            interval: self.health_check.interval,
+            concurrency: self.probe_concurrency,
+            trust: self.trust.clone(),
+        }
+    }
+
+    /// The limits of clients.
+    #[must_use]
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            connections: self.max_connections,
+            connections_per_address: self.max_connections_per_address,
+            ..Limits::default()
+        }
+    }
+
     /// The need of open files: one for each connection and probe.
     #[must_use]
     pub(crate) fn open_files(&self) -> Need {
@@ -316,6 +377,18 @@ fn is_probe_path(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_keys_that_need_a_restart_exist_and_are_documented() {
+        let documented = FIXED_KEYS.fixed.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+        let text =
+            include_str!("../../docs/configuration.md").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains(&format!("`[balancer]`: {documented}.")), "{documented}");
+        let known: Vec<_> = settings::keys::known_keys().into_iter().map(|key| key.name()).collect();
+        for key in FIXED_KEYS.fixed.iter().chain(FIXED_KEYS.switches) {
+            assert!(known.contains(&format!("balancer.{key}")), "{key}");
+        }
+    }
 
     fn with_probe_path(path: &str) -> Result<BalancerSettings, SettingsError> {
         let raw: RawBalancerSettings =

@@ -7,9 +7,12 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use rustix::fs::FlockOperation;
+use arc_swap::ArcSwapOption;
+use rustix::fs::{Access, FlockOperation, access};
 use sha2::{Digest as _, Sha256};
 
 /// The file with health, estimates and counters.
@@ -20,6 +23,10 @@ const LOCK: &str = "lock";
 
 /// The end of the name of a file that is being written.
 const TEMPORARY: &str = ".new";
+
+/// The longest wait for the end of a write of the old process, and the time between two attempts.
+const RELEASE_TIME: Duration = Duration::from_secs(10);
+const RELEASE_STEP: Duration = Duration::from_millis(10);
 
 /// The largest file that is read, in bytes. The state of 100 000 backends has about 100 MB.
 const LARGEST_FILE: u64 = 1 << 30;
@@ -52,7 +59,8 @@ pub(crate) enum StateError {
 #[derive(Debug)]
 pub(crate) struct StateFolder {
     path: PathBuf,
-    _lock: File,
+    /// `None` while another process has the folder. A write holds it until its end.
+    lock: ArcSwapOption<File>,
     /// The number of writes. Two writes of one file may overlap, so each has its own temporary file.
     writes: AtomicU64,
 }
@@ -74,21 +82,63 @@ impl StateFolder {
     pub(crate) fn open(path: &Path) -> Result<Self, StateError> {
         let unusable = |source| StateError::Unusable { path: path.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut lock = options.open(path.join(LOCK)).map_err(unusable)?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut text = String::new();
-                let _ = (&lock).take(16).read_to_string(&mut text);
-                return Err(StateError::InUse { path: path.to_owned(), pid: text.trim().parse().ok() });
-            }
-            Err(error) => return Err(unusable(error.into())),
-        }
-        lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(unusable)?;
+        let lock = ArcSwapOption::new(Some(hold(path)?));
         remove_temporary_files(path).map_err(unusable)?;
-        Ok(Self { path: path.to_owned(), _lock: lock, writes: AtomicU64::new(0) })
+        Ok(Self { path: path.to_owned(), lock, writes: AtomicU64::new(0) })
+    }
+
+    /// The same after a hand-over: the old process may have to end a write.
+    pub(crate) fn open_after_release(path: &Path) -> Result<Self, StateError> {
+        let mut left = RELEASE_TIME;
+        loop {
+            match Self::open(path) {
+                Err(StateError::InUse { .. }) if !left.is_zero() => {
+                    std::thread::sleep(RELEASE_STEP);
+                    left = left.saturating_sub(RELEASE_STEP);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Checks that [`StateFolder::open`] could succeed. Creates nothing.
+    pub(crate) fn check(path: &Path) -> Result<(), StateError> {
+        let unusable = |source| StateError::Unusable { path: path.to_owned(), source };
+        match fs::metadata(path) {
+            Ok(metadata) if !metadata.is_dir() => Err(unusable(rustix::io::Errno::EXIST.into())),
+            Ok(_) if path.join(LOCK).exists() => lock(path).map(drop),
+            Ok(_) => Ok(access(path, Access::WRITE_OK | Access::EXEC_OK)
+                .map_err(io::Error::from)
+                .map_err(unusable)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // The first existing folder above must permit the creation.
+                let above = path
+                    .ancestors()
+                    .skip(1)
+                    .map(|above| if above.as_os_str().is_empty() { Path::new(".") } else { above });
+                let above = above.into_iter().find(|above| above.exists()).unwrap_or(Path::new("."));
+                Ok(access(above, Access::WRITE_OK | Access::EXEC_OK)
+                    .map_err(io::Error::from)
+                    .map_err(unusable)?)
+            }
+            Err(error) => Err(unusable(error)),
+        }
+    }
+
+    /// Leaves the folder to another process, after the end of running writes. Later writes fail.
+    pub(crate) fn release(&self) {
+        self.lock.store(None);
+    }
+
+    /// Whether another process has the folder.
+    pub(crate) fn is_released(&self) -> bool {
+        self.lock.load().is_none()
+    }
+
+    /// Takes the folder back.
+    pub(crate) fn reclaim(&self) -> Result<(), StateError> {
+        self.lock.store(Some(hold(&self.path)?));
+        Ok(())
     }
 
     /// The path of a file in the folder.
@@ -113,6 +163,8 @@ impl StateFolder {
     /// Replaces a file. After `Ok`, the new content survives a crash of the machine; after `Err`, and after a crash before the
     /// end, the file has its old content or the new one, never a part.
     pub(super) fn write(&self, name: &str, version: u32, body: &[u8]) -> io::Result<()> {
+        let _lock =
+            self.lock.load_full().ok_or_else(|| io::Error::other("another process has the folder"))?;
         let number = self.writes.fetch_add(1, Ordering::Relaxed);
         let new = self.file(&format!("{name}.{number}{TEMPORARY}"));
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
@@ -142,6 +194,33 @@ impl StateFolder {
             }
         }
     }
+}
+
+/// Locks the folder as long as the file is open.
+fn lock(path: &Path) -> Result<File, StateError> {
+    let unusable = |source| StateError::Unusable { path: path.to_owned(), source };
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let lock = options.open(path.join(LOCK)).map_err(unusable)?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut text = String::new();
+            let _ = (&lock).take(16).read_to_string(&mut text);
+            return Err(StateError::InUse { path: path.to_owned(), pid: text.trim().parse().ok() });
+        }
+        Err(error) => return Err(unusable(error.into())),
+    }
+    Ok(lock)
+}
+
+/// Locks the folder and writes the number of this process to the file, for the messages of others.
+fn hold(path: &Path) -> Result<Arc<File>, StateError> {
+    let mut lock = lock(path)?;
+    lock.set_len(0)
+        .and_then(|()| writeln!(lock, "{}", std::process::id()))
+        .map_err(|source| StateError::Unusable { path: path.to_owned(), source })?;
+    Ok(Arc::new(lock))
 }
 
 /// Removes the files of writes that a crash interrupted.

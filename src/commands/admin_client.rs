@@ -84,7 +84,12 @@ impl AdminClient {
         let variable = || std::env::var(VARIABLE).ok().filter(|address| !address.is_empty());
         let address = match arguments.admin.clone().or_else(variable) {
             Some(given) => given,
-            None => configuration::load(arguments.config.config.as_deref(), Vec::new())?.balancer.admin,
+            None => {
+                configuration::load(arguments.config.config.as_deref(), Vec::new(), Ok)?
+                    .settings
+                    .balancer
+                    .admin
+            }
         };
         if address.ends_with(":0") {
             return Err(AdminError::NoAddress);

@@ -9,6 +9,7 @@ use crate::balancer::admin::access::Access;
 use crate::balancer::backends::{list, watch};
 use crate::balancer::presence::source::OpenCatalogue;
 use crate::balancer::settings::{BalancerSettings, RawBalancerSettings};
+use crate::balancer::state_folder::StateFolder;
 use crate::cli::{CheckArguments, CheckedProgram};
 use crate::configuration::file::FileCheck;
 use crate::configuration::{self, RawSettings};
@@ -178,6 +179,7 @@ fn check_balancer(raw: RawBalancerSettings, report: &mut CheckReport) {
             Err(error) => report.problem(chain(&error)),
         }
     }
+    report.extend(settings.state.as_deref().and_then(|path| StateFolder::check(path).err()));
     report.extend(settings.access_log.as_deref().and_then(|path| AccessLog::check(path).err()));
     report.extend(open_files::provide(settings.open_files()).err());
 }

@@ -4,6 +4,8 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::balancer::program::BalancerError;
 use crate::cli::{Cli, Command};
 use crate::client;
@@ -84,10 +86,11 @@ fn exit(result: Result<(), impl std::error::Error>) -> ExitCode {
 /// Stops `stop` at the first signal, with `grace` for current answers, and at once at the second signal.
 ///
 /// Reports the stop on standard output, for people and scripts, and to the service manager.
-async fn stop_at_signal(mut interrupts: Interrupts, stop: StopHandle, grace: Duration) {
+async fn stop_at_signal(mut interrupts: Interrupts, stop: StopHandle, grace: watch::Receiver<Duration>) {
     interrupts.next().await;
     print_line("Interrupt received, shutting down ...");
     systemd::notify(ServiceState::Stopping);
+    let grace = *grace.borrow();
     stop.stop(grace);
     interrupts.next().await;
     stop.stop(Duration::ZERO);

@@ -35,7 +35,8 @@ const SAMPLES: [(&str, &[u8]); 2] =
 
 /// Runs `fingerpost up` until a signal stops it.
 pub(super) fn command(arguments: &UpArguments) -> Result<(), CommandError> {
-    let mut raw = configuration::load(arguments.config.config.as_deref(), arguments.overrides())?;
+    let mut raw =
+        configuration::load(arguments.config.config.as_deref(), arguments.overrides(), Ok)?.settings;
     HOST.clone_into(&mut raw.server.host);
     raw.server.port = 0;
     raw.server.unix_socket = PathBuf::new();
@@ -60,7 +61,6 @@ pub(super) fn command(arguments: &UpArguments) -> Result<(), CommandError> {
         .map(|_| FileServer::build(server_settings.clone(), PassedSockets::default()))
         .collect::<Result<Vec<_>, _>>()?;
 
-    let grace = balancer_settings.shutdown_timeout;
     let balancer_settings = BalancerSettings {
         servers: write_list(&scratch, &servers).map_err(CommandError::Scratch)?,
         probe_expect: probe_expectation(&balancer_settings, &server_settings.root),
@@ -71,7 +71,7 @@ pub(super) fn command(arguments: &UpArguments) -> Result<(), CommandError> {
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
         let interrupts = Interrupts::of_terminal().map_err(CommandError::Signals)?;
-        actix::spawn(stop_at_signal(interrupts, stop.clone(), grace));
+        actix::spawn(stop_at_signal(interrupts, stop.clone(), balancer.grace()));
         servers.iter().try_for_each(FileServer::reopen_log_on_signal).map_err(CommandError::Signals)?;
         balancer.reopen_log_on_signal().map_err(CommandError::Signals)?;
         run(servers, balancer, &server_settings.root, &stop).await

@@ -1,15 +1,19 @@
 use super::*;
 
+fn valid(raw: RawSettings) -> Result<RawSettings, SettingsError> {
+    validate(&raw).map(|()| raw)
+}
+
 #[test]
 fn the_defaults_are_valid_settings() {
-    load(None, Vec::new()).unwrap();
+    load(None, Vec::new(), valid).unwrap();
 }
 
 #[test]
 fn the_examples_are_valid_settings() {
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/config/examples")).unwrap() {
         let path = entry.unwrap().path();
-        validate(&load(Some(&path), Vec::new()).unwrap()).unwrap();
+        load(Some(&path), Vec::new(), valid).unwrap();
     }
 }
 
@@ -18,7 +22,8 @@ fn a_flag_overrides_a_file_and_a_file_overrides_the_defaults() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("own.toml");
     std::fs::write(&path, "[balancer]\nport = 1111\nfall = 7\n").unwrap();
-    let settings = load(Some(&path), vec![("balancer.port", "2222".to_owned())]).unwrap();
+    let flags = vec![("balancer.port", "2222".to_owned())];
+    let settings = load(Some(&path), flags, valid).unwrap().settings;
     assert_eq!((settings.balancer.port, settings.balancer.fall), (2222, 7));
 }
 
@@ -27,15 +32,24 @@ fn the_message_names_the_first_wrong_line_and_counts_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("own.toml");
     std::fs::write(&path, "[balancer]\nprot = 1111\nport = true\n").unwrap();
-    let message = load(Some(&path), Vec::new()).unwrap_err().to_string();
+    let message = load(Some(&path), Vec::new(), valid).unwrap_err().to_string();
     assert!(message.contains("own.toml:2: balancer.prot: "), "{message}");
     assert!(message.ends_with("; `fingerpost check` names 1 more"), "{message}");
 }
 
 #[test]
+fn the_message_for_an_invalid_value_names_the_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("own.toml");
+    std::fs::write(&path, "[balancer]\nrise = 1\nfall = 0\n").unwrap();
+    let message = load(Some(&path), Vec::new(), valid).unwrap_err().to_string();
+    assert!(message.ends_with("own.toml:3: balancer.fall = 0: it must be at least 1"), "{message}");
+}
+
+#[test]
 fn an_endless_file_and_a_directory_are_errors() {
     for (path, words) in [("/dev/zero", "larger than 1 MiB"), ("/", "directory")] {
-        let message = crate::telemetry::chain(&load(Some(Path::new(path)), Vec::new()).unwrap_err());
+        let message = crate::telemetry::chain(&load(Some(Path::new(path)), Vec::new(), valid).unwrap_err());
         assert!(message.contains(path) && message.contains(words), "{message}");
     }
 }
@@ -44,8 +58,8 @@ fn an_endless_file_and_a_directory_are_errors() {
 fn a_time_longer_than_a_year_is_an_error() {
     for time in ["366d", "500000000y"] {
         let flags = vec![("balancer.shutdown_timeout", time.to_owned())];
-        let message = load(None, flags).unwrap_err().to_string();
+        let message = load(None, flags, valid).unwrap_err().to_string();
         assert!(message.contains("balancer.shutdown_timeout") && message.contains("365d"), "{message}");
     }
-    load(None, vec![("balancer.shutdown_timeout", "365d".to_owned())]).unwrap();
+    load(None, vec![("balancer.shutdown_timeout", "365d".to_owned())], valid).unwrap();
 }

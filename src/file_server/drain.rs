@@ -23,6 +23,13 @@ pub(super) async fn drain(
     let Ok(asked) = phases.wait_for(|phase| *phase != Phase::Running).await.map(|phase| *phase) else {
         return;
     };
+    if asked == Phase::HandedOver {
+        // The new process answers probes, which must not be refused.
+        transport.hand_over();
+        if phases.wait_for(|phase| *phase != Phase::HandedOver).await.is_err() {
+            return;
+        }
+    }
     transport.drain();
     if let (Phase::Stopping(limit), downloads @ 1..) = (asked, load.in_flight()) {
         let limit = humantime::format_duration(limit);
@@ -31,13 +38,13 @@ pub(super) async fn drain(
         );
     }
     let began = Instant::now();
-    let mut phase = asked;
+    let mut phase = *phases.borrow_and_update();
     let mut is_accepting = true;
     let mut last_words = None;
     loop {
         let left = match phase {
             Phase::Stopping(grace) => grace.saturating_sub(began.elapsed()),
-            Phase::Running | Phase::Draining => Duration::MAX,
+            Phase::Running | Phase::Draining | Phase::HandedOver => Duration::MAX,
         };
         let is_stopping = matches!(phase, Phase::Stopping(_));
         tokio::select! {

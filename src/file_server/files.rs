@@ -16,6 +16,7 @@ use actix_http::header::{self, HeaderMap, HeaderValue};
 use actix_http::{Method, StatusCode};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::{HttpRequest, HttpResponse};
+use arc_swap::ArcSwap;
 use futures_util::future::{Either, LocalBoxFuture};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -54,7 +55,7 @@ const RETRY_AFTER: u32 = 5;
 pub(super) struct FileServerState {
     pub(super) root: Arc<Root>,
     /// The error pages.
-    pub(super) pages: Pages,
+    pub(super) pages: ArcSwap<Pages>,
     /// Value of `Cache-Control` for every file except the probe file.
     pub(super) cache_control: Option<HeaderValue>,
     /// How the bytes of large files get to the socket.
@@ -112,7 +113,7 @@ impl FileServerState {
     }
 
     fn is_draining(&self) -> bool {
-        self.phases.as_ref().is_some_and(|phases| *phases.borrow() != Phase::Running)
+        self.phases.as_ref().is_some_and(|phases| phases.borrow().refuses_probes())
     }
 }
 
@@ -307,7 +308,7 @@ impl Files {
         }
         let Ok(value) = HeaderValue::try_from(&location) else { return self.refuse(StatusCode::NOT_FOUND) };
         let status = StatusCode::MOVED_PERMANENTLY;
-        let page = self.shared.pages.redirect(status, &location);
+        let page = self.shared.pages.load().redirect(status, &location);
         let mut answer = self.refuse(status).set_body(BoxBody::new(page));
         answer.headers_mut().insert(header::LOCATION, value);
         answer
@@ -315,7 +316,7 @@ impl Files {
 
     /// An answer with the error page of a status.
     pub(super) fn refuse(&self, status: StatusCode) -> HttpResponse {
-        let mut answer = HttpResponse::from(self.shared.pages.answer(status).map_into_boxed_body());
+        let mut answer = HttpResponse::from(self.shared.pages.load().answer(status).map_into_boxed_body());
         if status == StatusCode::SERVICE_UNAVAILABLE {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
         }

@@ -14,6 +14,7 @@ use super::load::Load;
 use crate::http::admin;
 use crate::http::https::Https;
 use crate::http::transport::Connections;
+use crate::settings::reload::ReloadRecord;
 use crate::telemetry::metric;
 
 /// The statuses of the answers, in the order of a worker's counters.
@@ -70,9 +71,9 @@ pub(super) struct Figures {
 impl Figures {
     /// A registry that reads these counters at each scrape.
     #[must_use]
-    pub(super) fn registry(self, https: Option<&Https>) -> Registry {
+    pub(super) fn registry(self, https: Option<&Https>, reloads: Arc<ReloadRecord>) -> Registry {
         let mut registry = Registry::with_prefix("fingerpost_server");
-        admin::register(&mut registry, Arc::clone(&self.connections), https);
+        admin::register(&mut registry, Arc::clone(&self.connections), https, reloads);
         registry.register_collector(Box::new(self));
         registry
     }

@@ -20,16 +20,19 @@
 // - `load`: the load report for balancers, and `drain`: the graceful stop.
 // - `metrics`, `admin`: the operator's view.
 
+use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use actix_service::map_config;
 use actix_web::App;
 use actix_web::dev::AppConfig;
-use tokio::sync::Semaphore;
+use arc_swap::ArcSwap;
+use tokio::sync::{Semaphore, watch};
 
 mod admin;
 mod body;
@@ -61,20 +64,25 @@ mod validators;
 mod variants;
 mod walk_beneath;
 
+use crate::handover::{self, Handover, NoEstate, Predecessor};
+use crate::http;
 use crate::http::access_log::{self, AccessLog, AccessLogError};
 use crate::http::https::{Https, HttpsError};
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::{Pages, PagesError};
+use crate::http::reloading::{PreparedServer, ReloadSignal, RunningServer, ServerChange};
 use crate::http::stop::StopHandle;
 use crate::http::transport::{FastPath, RefusalLog, Transport};
+use crate::open_files::{self, TooFewFiles};
+use crate::settings::reload::{ReadSettings, ReloadRecord, Reloader, SettingValues};
 use crate::systemd::{self, PassedSockets, ServiceState};
-use crate::telemetry::print_line;
+use crate::telemetry::{chain, print_line};
 use digests::DigestService;
 use files::{FileServerState, Files};
 use load::Load;
 use metrics::{Figures, FileServerCounters};
 use root::Root;
-use settings::ServerSettings;
+use settings::{FIXED_KEYS, ServerSettings};
 
 pub use root::RootError;
 pub use service::{FileService, FileServiceBuilder, FileWorkerService};
@@ -106,6 +114,9 @@ pub(crate) enum ServerError {
         /// The error of the system.
         source: std::io::Error,
     },
+    /// The limit of open files is too low.
+    #[error(transparent)]
+    TooFewFiles(#[from] TooFewFiles),
     /// A thread could not be started, or a signal handler not be installed.
     #[error("cannot start the file server")]
     System(#[from] std::io::Error),
@@ -114,6 +125,10 @@ pub(crate) enum ServerError {
 /// A file server that has bound its address and opened its folder. It answers requests once it runs.
 pub struct FileServer {
     settings: ServerSettings,
+    /// Reads the settings again, and the values in force.
+    reading: Option<(ReadSettings<ServerSettings>, SettingValues)>,
+    grace: watch::Sender<Duration>,
+    predecessor: Option<Predecessor>,
     bound: ServerAddresses,
     listening: Listening,
     https: Option<Https>,
@@ -150,12 +165,11 @@ impl FileServer {
     /// settings.
     pub(crate) fn build(settings: ServerSettings, passed: PassedSockets) -> Result<Self, ServerError> {
         let root = Arc::new(Root::open(&settings.root)?);
-        let pages = match &settings.pages {
-            Some(folder) => Pages::load(folder)?,
-            None => Pages::built_in(),
-        };
-        let (https, tls_listener) = settings.https.open()?.unzip();
-        let listening = Listening::open(passed.clients, &settings.listen, tls_listener)?;
+        let pages = settings.pages()?;
+        let (https, tls_listeners) = settings.https.open(passed.tls)?;
+        let mut listening = Listening::open(passed.clients, &settings.listen, tls_listeners)?;
+        listening.has_own_file |= passed.has_own_file;
+        let mut predecessor = passed.old_process.map(Predecessor::new);
         let admin_listener = match (passed.admin, &settings.admin) {
             (Some(listener), _) => Some(listener),
             (None, Some((host, port))) => Some(listener::listen(host, *port)?),
@@ -168,7 +182,34 @@ impl FileServer {
             Some(path) => Some(AccessLog::open(path, settings.access_log_format)?),
             None => None,
         };
-        Ok(Self { settings, bound, listening, https, admin_listener, root, pages, log })
+        // A server takes over no state.
+        predecessor.as_mut().and_then(Predecessor::inherit);
+        let grace = watch::Sender::new(settings.drain_timeout);
+        Ok(Self {
+            settings,
+            reading: None,
+            grace,
+            predecessor,
+            bound,
+            listening,
+            https,
+            admin_listener,
+            root,
+            pages,
+            log,
+        })
+    }
+
+    /// Reads the settings again at each SIGHUP. `in_force` are the values of the start.
+    #[must_use]
+    pub(crate) fn reloading(self, read: ReadSettings<ServerSettings>, in_force: SettingValues) -> Self {
+        Self { reading: Some((read, in_force)), ..self }
+    }
+
+    /// The time for downloads at a stop.
+    #[must_use]
+    pub(crate) fn grace(&self) -> watch::Receiver<Duration> {
+        self.grace.subscribe()
     }
 
     /// Returns every error with which [`build`](Self::build) would fail, without serving requests and without
@@ -222,7 +263,24 @@ impl FileServer {
         ready: impl FnOnce(&ServerAddresses),
         stop: StopHandle,
     ) -> Result<(), ServerError> {
-        let Self { settings, bound, listening, https, admin_listener, root, pages, log } = self;
+        let Self {
+            settings,
+            reading,
+            grace,
+            predecessor,
+            bound,
+            listening,
+            https,
+            admin_listener,
+            root,
+            pages,
+            log,
+        } = self;
+        let mut listening = listening;
+        // Only a program with a configuration can start again.
+        let handover =
+            reading.as_ref().map(|_| Handover::listen(&mut listening, admin_listener.as_ref(), predecessor));
+        let mut handover = handover.transpose()?;
         let Listening { listeners, file: _file, .. } = listening;
         let load = Arc::new(Load::new(rand::random()));
         let transport_stop = StopHandle::default();
@@ -235,7 +293,8 @@ impl FileServer {
             refusals: log.clone().map(|log| Arc::new(log) as Arc<dyn RefusalLog>),
             stop: transport_stop.clone(),
         };
-        https.as_ref().map_or(Ok(()), Https::follow)?;
+        let signal = ReloadSignal::listen()?;
+        https.as_ref().map_or(Ok(()), |https| https.follow(signal.file_reloads()))?;
         root::keep_fresh(&root)?;
         let hashing =
             settings.digests.map(|plan| DigestService::start(Arc::clone(&root), plan)).transpose()?;
@@ -245,9 +304,10 @@ impl FileServer {
             (0..settings.workers).map(|_| Arc::new(FileServerCounters::default())).collect();
         let log_lines_lost = log.as_ref().map(AccessLog::lost).unwrap_or_default();
         let last_lines = log.clone();
+        let reloads = Arc::<ReloadRecord>::default();
         let shared = Arc::new(FileServerState {
             root,
-            pages,
+            pages: ArcSwap::from_pointee(pages),
             cache_control: settings.cache_control,
             passage: settings.passage,
             cache_bytes: settings.cache_bytes / settings.workers as u64,
@@ -260,25 +320,37 @@ impl FileServer {
             next_worker: AtomicUsize::new(0),
             phases: Some(transport_stop.phases()),
         });
+        let state = Arc::clone(&shared);
         let serving = transport.serve(listeners, move || {
-            let files = FileService::new(Arc::clone(&shared));
-            let replays: Rc<dyn FastPath> = Files::of_thread(&shared);
+            let files = FileService::new(Arc::clone(&state));
+            let replays: Rc<dyn FastPath> = Files::of_thread(&state);
             let app = App::new().default_service(files);
             (map_config(app, |()| AppConfig::default()), Some(replays))
         })?;
         if let Some(listener) = admin_listener {
             let (load, connections) = (Arc::clone(&load), serving.connections());
             let figures = Figures { workers, load, connections, log_lines_lost, digests: digest_table };
-            let registry = figures.registry(https.as_ref());
+            let registry = figures.registry(https.as_ref(), Arc::clone(&reloads));
             let tls = https.as_ref().and_then(Https::admin_config);
-            actix::spawn(admin::serve(listener, tls, registry, stop.phases())?);
+            let admin = admin::serve(listener, tls, registry, stop.phases())?;
+            actix::spawn(http::admin::close_after_hand_over(admin.handle(), stop.phases()));
+            actix::spawn(admin);
         }
+        let running = RunningServer::new(serving.control(), grace, https.as_ref(), last_lines.clone());
+        let (control, grace) = (running.control.clone(), running.grace.subscribe());
+        if let Some(handover) = &mut handover {
+            handover.accept();
+        }
+        let patience = move || control.keep_alive() * 2;
+        let handing_over = handover::run(handover, NoEstate, stop.clone(), patience, grace);
         ready(&bound);
         let connections = serving.connections();
         let is_arriving = move || connections.lingering() > 0;
         let mut served = std::pin::pin!(serving.run());
         let served = tokio::select! {
             served = &mut served => served,
+            never = handing_over => match never {},
+            never = reload(running, reading, &shared, &reloads, signal) => match never {},
             () = drain::drain(stop.phases(), transport_stop, &load, is_arriving) => served.await,
         };
         if let Some(log) = last_lines {
@@ -289,4 +361,43 @@ impl FileServer {
         }
         Ok(served?)
     }
+}
+
+/// Reads the settings again at each signal.
+async fn reload(
+    server: RunningServer,
+    reading: Option<(ReadSettings<ServerSettings>, SettingValues)>,
+    shared: &FileServerState,
+    record: &Arc<ReloadRecord>,
+    mut signal: ReloadSignal,
+) -> Infallible {
+    let mut reloader =
+        reading.map(|(read, in_force)| Reloader::new(read, in_force, &FIXED_KEYS, Arc::clone(record)));
+    loop {
+        signal.received().await;
+        if let Some(reloader) = &mut reloader {
+            let change = server.change();
+            let prepare = move |settings: &ServerSettings, changed: &[String]| {
+                prepare(settings, changed, change).map_err(|error| chain(&error))
+            };
+            let apply = async |settings: ServerSettings, (pages, prepared)| {
+                shared.pages.store(Arc::new(Pages::clone(&pages)));
+                server.apply(prepared, settings.limits, pages, settings.drain_timeout).await;
+            };
+            reloader.reload(prepare, apply).await;
+        }
+        signal.reload_files();
+    }
+}
+
+/// Creates the parts of new settings that can fail.
+fn prepare(
+    settings: &ServerSettings,
+    changed: &[String],
+    change: ServerChange,
+) -> Result<(Pages, PreparedServer), ServerError> {
+    open_files::provide(settings.open_files())?;
+    let pages = settings.pages()?;
+    let server = change.prepare::<ServerError>(changed, &settings.https, settings.access_log.as_deref())?;
+    Ok((pages, server))
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicUsize;
 use actix_http::header::HeaderValue;
 use actix_service::{Service, ServiceFactory};
 use actix_web::dev::{AppService, HttpServiceFactory, ResourceDef, ServiceRequest, ServiceResponse};
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
 use super::files::{Answering, FileServerState, Files};
@@ -164,7 +165,7 @@ impl FileServiceBuilder {
     pub fn files(self) -> Result<FileService, RootError> {
         Ok(FileService::new(Arc::new(FileServerState {
             root: Arc::new(Root::open(&self.root)?),
-            pages: self.pages,
+            pages: ArcSwap::from_pointee(self.pages),
             cache_control: self.cache_control,
             passage: Passage::Memory,
             cache_bytes: self.cache_bytes,

@@ -13,8 +13,10 @@ use super::memfd_copy;
 use crate::http::access_log::Format;
 use crate::http::https::HttpsSettings;
 use crate::http::listener::ListenAddress;
+use crate::http::pages::{Pages, PagesError};
 use crate::http::transport::{Limits, Passage, REFUSED_AT_ONCE};
 use crate::open_files::{Need, SettingsOrigin};
+use crate::settings::reload::FixedKeys;
 use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 
 /// The keys of `[server]` as read; `config/default.toml` explains each.
@@ -173,10 +175,40 @@ impl TryFrom<RawServerSettings> for ServerSettings {
     }
 }
 
+/// The keys whose change needs a restart.
+pub(crate) const FIXED_KEYS: FixedKeys = FixedKeys {
+    section: "server",
+    fixed: &[
+        "root",
+        "host",
+        "port",
+        "unix_socket",
+        "unix_socket_mode",
+        "tls_port",
+        "admin_tls",
+        "workers",
+        "cache_bytes",
+        "cache_control",
+        "listing",
+        "precompressed",
+        "digests",
+        "digest_rate",
+        "sendfile",
+        "admin",
+        "access_log_format",
+    ],
+    switches: &["tls_cert", "access_log"],
+};
+
 /// Maximum number of descriptors of the thread that computes digests.
 const DIGEST_FILES: u64 = 100;
 
 impl ServerSettings {
+    /// Reads the error pages.
+    pub(crate) fn pages(&self) -> Result<Pages, PagesError> {
+        self.pages.as_deref().map_or_else(|| Ok(Pages::built_in()), Pages::load)
+    }
+
     /// The need for descriptors: a download of a large file has two, and each walk, digest and in-memory copy of a
     /// frequently requested file has one or more.
     #[must_use]
@@ -212,6 +244,18 @@ fn digest_plan(file: &str, rate: ByteSize) -> Result<Option<DigestPlan>, Setting
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_keys_that_need_a_restart_exist_and_are_documented() {
+        let documented = FIXED_KEYS.fixed.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+        let text =
+            include_str!("../../docs/configuration.md").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains(&format!("`[server]`: {documented}.")), "{documented}");
+        let known: Vec<_> = settings::keys::known_keys().into_iter().map(|key| key.name()).collect();
+        for key in FIXED_KEYS.fixed.iter().chain(FIXED_KEYS.switches) {
+            assert!(known.contains(&format!("server.{key}")), "{key}");
+        }
+    }
 
     fn load(key: &'static str, value: &str) -> Result<ServerSettings, SettingsError> {
         settings::section::<RawServerSettings>("server", vec![(key, value.to_owned())])?.try_into()

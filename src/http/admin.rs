@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use actix_http::HttpService;
 use actix_service::map_config;
-use actix_web::dev::{AppConfig, Server};
+use actix_web::dev::{AppConfig, Server, ServerHandle};
 use actix_web::http::header;
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, HttpResponse, HttpServer, Route, guard};
@@ -19,15 +19,19 @@ use base64::engine::general_purpose::STANDARD;
 use memchr::memmem;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 use super::certificates::Certificates;
 use super::https::Https;
 use super::pages::{Dress, dress};
+use super::stop::Phase;
 use super::transport::Connections;
+use crate::settings::reload::ReloadRecord;
 use crate::telemetry::{exposition, metric, panics};
 
 /// Returns the text of all metrics.
@@ -84,6 +88,13 @@ pub(crate) fn serve(
     Ok(server.run())
 }
 
+/// Closes an admin listener once another process accepts its connections.
+pub(crate) async fn close_after_hand_over(server: ServerHandle, mut phases: watch::Receiver<Phase>) {
+    if phases.wait_for(|phase| *phase == Phase::HandedOver).await.is_ok() {
+        server.stop(true).await;
+    }
+}
+
 /// The route of a page that a browser may request with GET or HEAD.
 #[must_use]
 pub(crate) fn page_route() -> Route {
@@ -127,15 +138,21 @@ async fn show_metrics(metrics: Data<Metrics>) -> HttpResponse {
 }
 
 /// Registers the metrics that both programs have: those of their connections, and the panics of the process.
-pub(crate) fn register(registry: &mut Registry, connections: Arc<Connections>, https: Option<&Https>) {
+pub(crate) fn register(
+    registry: &mut Registry,
+    connections: Arc<Connections>,
+    https: Option<&Https>,
+    reloads: Arc<ReloadRecord>,
+) {
     let certificates = https.map(Https::certificates);
-    registry.register_collector(Box::new(Common { connections, certificates }));
+    registry.register_collector(Box::new(Common { connections, certificates, reloads }));
 }
 
 #[derive(Debug)]
 struct Common {
     connections: Arc<Connections>,
     certificates: Option<Arc<Certificates>>,
+    reloads: Arc<ReloadRecord>,
 }
 
 impl Collector for Common {
@@ -174,6 +191,16 @@ impl Collector for Common {
         if let Some(certificates) = &self.certificates {
             encode_https(certificates, connections, &mut encoder)?;
         }
+        let results = [("applied", &self.reloads.applied), ("rejected", &self.reloads.rejected)];
+        let results = results.into_iter();
+        let results =
+            results.map(|(result, count)| ([("result", result)], ConstCounter::new(count.load(Relaxed))));
+        let help = "Times that the configuration was read again, by result";
+        metric::family(&mut encoder, "configuration_reloads", help, results)?;
+        let is_rejected = self.reloads.last().is_some_and(|last| !last.applied);
+        let help =
+            "1 if the last reading of the configuration was rejected, so that an older one is in force";
+        metric::gauge(&mut encoder, "configuration_rejected", help, u64::from(is_rejected))?;
         metric::gauge(&mut encoder, "connections", "Open connections", connections.live() as u64)
     }
 }

@@ -1,6 +1,7 @@
 //! The certificates of the TLS listeners: read from PEM files, chosen by the name that a client asks for, and followed
 //! while the program runs.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, ServerConfig};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use webpki::{EndEntityCert, KeyUsage};
 
 use super::tls::provider;
@@ -45,7 +46,7 @@ const EXPIRY_NOTICE: Duration = Duration::from_hours(14 * 24);
 const EXPIRY_REMINDER: Duration = Duration::from_hours(24);
 
 /// The files of a certificate and its key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct CertificatePair {
     /// The certificate of the server, and those of the authorities between it and a root.
     certificate: PathBuf,
@@ -142,7 +143,8 @@ impl CertificatePair {
                     format!("its key is not an RSA, ECDSA or Ed25519 key that can be used ({error})"),
                 ),
             })?;
-        Ok(Certificate { certified: Arc::new(certified), names, end, content })
+        let pair = self.clone();
+        Ok(Certificate { pair, certified: Arc::new(certified), names, end, content })
     }
 }
 
@@ -178,6 +180,7 @@ fn end_of(certificate: &EndEntityCert<'_>) -> Option<Duration> {
 
 /// A certificate with its key, ready for use.
 struct Certificate {
+    pair: CertificatePair,
     certified: Arc<CertifiedKey>,
     /// Names of hosts in lower case, some with `*` as their first label.
     names: Vec<String>,
@@ -211,11 +214,21 @@ impl Certificate {
     }
 }
 
+/// Certificates that were read and can be used.
+#[derive(Debug)]
+pub(crate) struct LoadedCertificates(Vec<Arc<Certificate>>);
+
+impl LoadedCertificates {
+    /// Reads the certificates of these pairs.
+    pub(crate) fn read(pairs: &[CertificatePair]) -> Result<Self, CertificatePairError> {
+        Ok(Self(pairs.iter().map(|pair| pair.load().map(Arc::new)).collect::<Result<_, _>>()?))
+    }
+}
+
 /// The certificates of a program.
 #[derive(Debug)]
 pub(crate) struct Certificates {
-    pairs: Vec<CertificatePair>,
-    /// The certificate of each pair.
+    /// The first is for clients that ask for none of the names.
     in_use: ArcSwap<Vec<Arc<Certificate>>>,
     /// Changes that took effect.
     pub(crate) reloads: AtomicU64,
@@ -224,16 +237,19 @@ pub(crate) struct Certificates {
 }
 
 impl Certificates {
-    /// Reads the certificates of these pairs. The first is for clients that ask for none of the names.
-    pub(crate) fn load(pairs: Vec<CertificatePair>) -> Result<Self, CertificatePairError> {
-        let certificates =
-            pairs.iter().map(|pair| pair.load().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self {
-            pairs,
+    /// Uses these certificates.
+    pub(crate) fn new(LoadedCertificates(certificates): LoadedCertificates) -> Self {
+        Self {
             in_use: ArcSwap::from_pointee(certificates),
             reloads: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-        })
+        }
+    }
+
+    /// Uses these certificates in place of the others from now on.
+    pub(crate) fn replace(&self, LoadedCertificates(certificates): LoadedCertificates) {
+        self.in_use.store(Arc::new(certificates));
+        self.reloads.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The configuration of a server with these certificates, in their latest state.
@@ -254,14 +270,13 @@ impl Certificates {
     #[must_use]
     pub(crate) fn ends(&self) -> Vec<(String, u64)> {
         let in_use = self.in_use.load();
-        let ends = self.pairs.iter().zip(in_use.iter());
-        ends.filter_map(|(pair, certificate)| Some((pair.to_string(), certificate.end?.as_secs()))).collect()
+        let end = |own: &Arc<Certificate>| Some((own.pair.to_string(), own.end?.as_secs()));
+        in_use.iter().filter_map(end).collect()
     }
 
     /// Follows the files on a thread of its own, as long as the program runs. A change takes effect within two seconds, and
-    /// at SIGHUP at once. A pair that cannot be used leaves the last good one in use.
-    pub(crate) fn follow(self: &Arc<Self>) -> io::Result<()> {
-        let mut hangups = signal(SignalKind::hangup())?;
+    /// at each of `reloads` at once. A pair that cannot be used leaves the last good one in use.
+    pub(crate) fn follow(self: &Arc<Self>, mut reloads: watch::Receiver<()>) -> io::Result<()> {
         let (sender, requests) = sync_channel(1);
         let mut follower = CertificateFollower::new(Arc::clone(self));
         std::thread::Builder::new().name("certificates".to_owned()).spawn(move || {
@@ -275,7 +290,7 @@ impl Certificates {
             }
         })?;
         actix_rt::spawn(async move {
-            while hangups.recv().await.is_some() {
+            while reloads.changed().await.is_ok() {
                 // If the queue is full, the files are read in a moment.
                 let _ = sender.try_send(());
             }
@@ -303,15 +318,14 @@ impl ResolvesServerCert for Certificates {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReloadTrigger {
     Timer,
-    /// SIGHUP: the files are complete.
+    /// An operator: the files are complete.
     Requested,
 }
 
 /// Compares the files with the certificates in use.
 struct CertificateFollower {
     certificates: Arc<Certificates>,
-    /// The state of each pair.
-    states: Vec<PairState>,
+    states: HashMap<CertificatePair, PairState>,
 }
 
 /// A text that differs from the one in use, or the error of the reading.
@@ -328,15 +342,17 @@ struct PairState {
 
 impl CertificateFollower {
     fn new(certificates: Arc<Certificates>) -> Self {
-        let states = certificates.pairs.iter().map(|_| PairState::default()).collect();
-        Self { certificates, states }
+        Self { certificates, states: HashMap::new() }
     }
 
     fn look(&mut self, trigger: ReloadTrigger) {
-        let mut in_use = Vec::clone(&self.certificates.in_use.load());
+        let before = self.certificates.in_use.load_full();
+        let mut in_use = Vec::clone(&before);
         let mut is_changed = false;
-        let pairs = self.certificates.pairs.iter();
-        for ((pair, own), state) in pairs.zip(&mut in_use).zip(&mut self.states) {
+        self.states.retain(|pair, _| before.iter().any(|own| own.pair == *pair));
+        for own in &mut in_use {
+            let pair = &own.pair.clone();
+            let state = self.states.entry(pair.clone()).or_default();
             let reading = pair.read().map_err(|error| chain(&error));
             if !state.is_due(&reading, own, trigger) {
                 continue;
@@ -360,22 +376,22 @@ impl CertificateFollower {
             }
         }
         if is_changed {
-            self.certificates.in_use.store(Arc::new(in_use));
+            // After a replacement meanwhile, the next look reads the files of the new pairs.
+            self.certificates.in_use.compare_and_swap(&before, Arc::new(in_use));
         }
     }
 
     /// Warns of certificates that end soon.
     fn remind(&mut self, now: SystemTime) {
-        let in_use = self.certificates.in_use.load();
-        let pairs = self.certificates.pairs.iter();
-        for ((pair, own), state) in pairs.zip(in_use.iter()).zip(&mut self.states) {
+        for own in self.certificates.in_use.load().iter() {
             let Some(end) = own.expiry_notice(now) else { continue };
+            let state = self.states.entry(own.pair.clone()).or_default();
             let is_recent =
                 |reminded| now.duration_since(reminded).is_ok_and(|since| since < EXPIRY_REMINDER);
             if !state.reminded.is_some_and(is_recent) {
                 state.reminded = Some(now);
                 let end = httpdate::fmt_http_date(end);
-                tracing::warn!(certificate = %pair, end, "renew this certificate: it ends soon, or has ended");
+                tracing::warn!(certificate = %own.pair, end, "renew this certificate: it ends soon, or has ended");
             }
         }
     }

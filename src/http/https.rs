@@ -1,11 +1,14 @@
 //! HTTPS of a program: its settings, its certificates, its listener.
 
 use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 
-use super::certificates::{CertificatePair, CertificatePairError, Certificates};
+use tokio::sync::watch;
+
+use super::certificates::{CertificatePair, CertificatePairError, Certificates, LoadedCertificates};
 use super::listener::{self, ListenError, Listener};
 
 /// The settings of HTTPS, as they were given: each key is valid by itself.
@@ -28,7 +31,8 @@ pub(crate) struct HttpsSettings {
 pub(crate) enum HttpsError {
     /// There are settings of HTTPS, but no certificate.
     #[error(
-        "tls_key, tls_port and admin_tls need a certificate: name it with --tls-cert or the key tls_cert"
+        "tls_key, tls_port, admin_tls and a passed socket named tls need a certificate: name it with --tls-cert or the key \
+         tls_cert"
     )]
     NoCertificate,
     /// A certificate and its key cannot be used.
@@ -51,16 +55,26 @@ pub(crate) struct Https {
 }
 
 impl HttpsSettings {
-    /// Reads the certificates and opens the port; `None` without certificates.
-    pub(crate) fn open(&self) -> Result<Option<(Https, Listener)>, HttpsError> {
+    /// Reads the certificates, and takes the sockets that were passed or opens the port; nothing without certificates.
+    pub(crate) fn open(
+        &self,
+        passed: Vec<TcpListener>,
+    ) -> Result<(Option<Https>, Vec<Listener>), HttpsError> {
         let pairs = self.pairs()?;
         if pairs.is_empty() {
-            return Ok(None);
+            return if passed.is_empty() { Ok((None, Vec::new())) } else { Err(HttpsError::NoCertificate) };
         }
-        let certificates = Arc::new(Certificates::load(pairs)?);
+        let certificates = Arc::new(Certificates::new(LoadedCertificates::read(&pairs)?));
         let config = certificates.server_config()?;
-        let listener = Listener::Tls(listener::listen(&self.host, self.port)?, Arc::clone(&config));
-        Ok(Some((Https { certificates, config, is_for_admin: self.is_for_admin }, listener)))
+        let sockets = if passed.is_empty() { vec![listener::listen(&self.host, self.port)?] } else { passed };
+        let listeners = sockets.into_iter().map(|socket| Listener::Tls(socket, Arc::clone(&config)));
+        let listeners = listeners.collect();
+        Ok((Some(Https { certificates, config, is_for_admin: self.is_for_admin }), listeners))
+    }
+
+    /// Reads the certificates again, for [`Certificates::replace`].
+    pub(crate) fn read(&self) -> Result<LoadedCertificates, HttpsError> {
+        Ok(LoadedCertificates::read(&self.pairs()?)?)
     }
 
     /// The scheme of the admin listener.
@@ -104,8 +118,8 @@ impl Https {
         Arc::clone(&self.certificates)
     }
 
-    /// Follows the files of the certificates from now on.
-    pub(crate) fn follow(&self) -> io::Result<()> {
-        self.certificates.follow()
+    /// Follows the files of the certificates from now on, and reads them at once at each of `reloads`.
+    pub(crate) fn follow(&self, reloads: watch::Receiver<()>) -> io::Result<()> {
+        self.certificates.follow(reloads)
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -276,17 +276,19 @@ pub(crate) struct Listening {
     pub listeners: Vec<Listener>,
     /// The address of each socket.
     pub addresses: Vec<Address>,
-    /// The file of the Unix socket, if the program created it; it is removed when this is dropped.
+    /// The file of the Unix socket, if this process created it; it is removed when this is dropped.
     pub file: Option<SocketFile>,
+    /// Whether the program created the file of the Unix socket: this process, or the one that handed over to it.
+    pub has_own_file: bool,
 }
 
 impl Listening {
-    /// Takes the sockets that were passed, or listens on `place`. The listener for TLS precedes them, so
+    /// Takes the sockets that were passed, or listens on `place`. The listeners for TLS precede them, so
     /// that scripts which wait for the last ready line wait for all of them.
     pub(crate) fn open(
         passed: Vec<Listener>,
         place: &ListenAddress,
-        tls: Option<Listener>,
+        tls: Vec<Listener>,
     ) -> Result<Self, ListenError> {
         let (mut listeners, file) = match place {
             _ if !passed.is_empty() => (passed, None),
@@ -299,7 +301,40 @@ impl Listening {
         listeners.splice(0..0, tls);
         let addresses = listeners.iter().map(Listener::address).collect::<io::Result<_>>();
         let addresses = addresses.map_err(ListenError::Unknown)?;
-        Ok(Self { listeners, addresses, file })
+        Ok(Self { listeners, addresses, has_own_file: file.is_some(), file })
+    }
+}
+
+/// The names of sockets that are passed to another process.
+pub(crate) mod names {
+    /// A socket for clients; any unknown name has this meaning.
+    pub(crate) const CLIENTS: &str = "clients";
+    /// A socket for clients that use TLS.
+    pub(crate) const TLS: &str = "tls";
+    /// A Unix socket whose file the program removes at its end.
+    pub(crate) const OWN_FILE: &str = "own-file";
+}
+
+impl Listening {
+    /// Takes over the file of a Unix socket from the process that handed over to this one.
+    pub(crate) fn adopt_file(addresses: &[Address]) -> Option<SocketFile> {
+        addresses.iter().find_map(|address| match address {
+            Address::Unix(path) => SocketFile::adopt(path),
+            _ => None,
+        })
+    }
+
+    /// Duplicates of the sockets with their names.
+    pub(crate) fn duplicates(&self) -> io::Result<Vec<(&'static str, OwnedFd)>> {
+        let duplicate = |listener: &Listener| {
+            let name = match listener {
+                Listener::Tls(..) => names::TLS,
+                Listener::Unix(_) if self.has_own_file => names::OWN_FILE,
+                _ => names::CLIENTS,
+            };
+            Ok((name, listener.as_fd().try_clone_to_owned()?))
+        };
+        self.listeners.iter().map(duplicate).collect()
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod https;
 pub(crate) mod listener;
 pub(crate) mod nowait;
 pub(crate) mod pages;
+pub(crate) mod reloading;
 pub(crate) mod stop;
 pub(crate) mod tls;
 pub(crate) mod transport;

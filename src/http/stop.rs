@@ -16,8 +16,23 @@ pub(crate) enum Phase {
     Running,
     /// The server still accepts connections, closes each after its current answer, and refuses probes.
     Draining,
+    /// Another process accepts the connections, and this server closes each after its current answer. It waits for requests on
+    /// idle connections, which clients may have sent already.
+    HandedOver,
     /// The server accepts no more connections, and ends its current answers within this time.
     Stopping(Duration),
+}
+
+impl Phase {
+    /// Whether the server accepts connections.
+    pub(crate) fn accepts(self) -> bool {
+        matches!(self, Self::Running | Self::Draining)
+    }
+
+    /// Whether the server leaves service, so that balancers should send no more clients to its address.
+    pub(crate) fn refuses_probes(self) -> bool {
+        matches!(self, Self::Draining | Self::Stopping(_))
+    }
 }
 
 /// Requests the stop of a server. All clones control the same server.
@@ -39,6 +54,17 @@ impl StopHandle {
             let changed = *phase == Phase::Running;
             if changed {
                 *phase = Phase::Draining;
+            }
+            changed
+        });
+    }
+
+    /// Leaves the listening sockets to another process.
+    pub(crate) fn hand_over(&self) {
+        self.0.send_if_modified(|phase| {
+            let changed = phase.accepts();
+            if changed {
+                *phase = Phase::HandedOver;
             }
             changed
         });

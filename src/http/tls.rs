@@ -30,7 +30,7 @@ pub enum TlsError {
 }
 
 /// Which certificates are trusted.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Trust {
     /// A PEM file of certificates that are trusted instead of the authorities of the system.
     pub authorities: Option<PathBuf>,

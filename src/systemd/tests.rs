@@ -2,8 +2,19 @@ use super::*;
 
 fn variables(pid: &str, count: &str, names: Option<&str>) -> Result<Option<Vec<String>>, PassedError> {
     let text = |text: &str| Some(text.to_owned());
-    ListenVariables { pid: text(pid), count: text(count), names: names.map(str::to_owned) }
-        .names_of_sockets(7)
+    ListenVariables { pid: text(pid), count: text(count), names: names.map(str::to_owned), predecessor: None }
+        .names_of_sockets(7, 5)
+}
+
+#[test]
+fn a_process_without_listen_pid_takes_the_sockets_of_its_parent_only() {
+    let of = |predecessor: &str| {
+        let text = |text: &str| Some(text.to_owned());
+        ListenVariables { count: text("1"), predecessor: text(predecessor), ..ListenVariables::default() }
+            .names_of_sockets(7, 5)
+    };
+    assert_eq!(of("5").unwrap().unwrap(), ["unknown"]);
+    assert_eq!(of("6").unwrap(), None);
 }
 
 #[test]
@@ -11,7 +22,7 @@ fn only_the_process_in_listen_pid_takes_the_sockets() {
     assert_eq!(variables("7", "2", Some("clients:admin")).unwrap().unwrap(), ["clients", "admin"]);
     assert_eq!(variables("7", "2", None).unwrap().unwrap(), ["unknown", "unknown"]);
     assert_eq!(variables("8", "2", None).unwrap(), None);
-    assert_eq!(ListenVariables::default().names_of_sockets(7).unwrap(), None);
+    assert_eq!(ListenVariables::default().names_of_sockets(7, 5).unwrap(), None);
 }
 
 #[test]

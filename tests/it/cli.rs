@@ -228,6 +228,7 @@ fn check_reports_the_error_of_a_start_and_creates_no_file() {
         ("balancer", "port", &*port),
         ("balancer", "admin", &*address),
         ("balancer", "unix_socket", "'socket'"),
+        ("balancer", "state", "'file'"),
     ] {
         std::fs::write(path("own.toml"), format!("[{program}]\nhost = '127.0.0.1'\n{key} = {value}\n"))
             .unwrap();

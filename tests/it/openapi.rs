@@ -6,12 +6,13 @@ use super::support::http;
 use super::support::operated::Operated;
 
 /// Every path of the API. A new path must be added here and to the description.
-const PATHS: [&str; 7] = [
+const PATHS: [&str; 8] = [
     "/api/v1/backends",
     "/api/v1/backends/{id}/orders",
     "/api/v1/events",
     "/api/v1/explain",
     "/api/v1/openapi.json",
+    "/api/v1/reload",
     "/api/v1/session",
     "/api/v1/zones/{zone}/orders",
 ];
@@ -76,6 +77,7 @@ fn every_answer_of_the_api_is_described() {
         ("/api/v1/backends/{id}/orders", "POST", "", r#"{"order":"stop"}"#),
         ("/api/v1/backends/{id}/orders", "POST", "", r#"{"order":"enable","until":"1h"}"#),
         ("/api/v1/session", "POST", "", "{}"),
+        ("/api/v1/reload", "POST", "", "{}"),
         ("/api/v1/backends", "GET", "", ""),
         ("/api/v1/explain", "GET", "?path=/x&client=192.0.2.7&scheme=https", ""),
         ("/api/v1/explain", "GET", "?path=/../x", ""),

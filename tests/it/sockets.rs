@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::support::program::{Program, fingerpost};
 use super::support::{DEADLINE, http, wait_until};
+use super::tls::Authority;
 
 const READY: &str = "Will wait for client connections at ";
 
@@ -134,6 +135,43 @@ fn a_socket_named_admin_is_for_the_admin_pages() {
     assert_eq!(program.admin_address(), admin_at);
     assert_eq!(http::get(clients_at, "/hello.txt").text(), "hello");
     assert_eq!(http::get(admin_at, "/healthz").status, 200);
+}
+
+#[test]
+fn a_socket_named_tls_is_for_https() {
+    let authority = Authority::new();
+    authority.sign("own", "DNS:localhost");
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let tls = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (plain_port, tls_port) = (plain.local_addr().unwrap().port(), tls.local_addr().unwrap().port());
+    let command = |certificate: &[&str]| {
+        let mut shell = Command::new("sh");
+        let words =
+            r#"LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=tls:web exec "$@" 3<&2 4<&0 0</dev/null 2>&1"#;
+        shell.args(["-c", words, "sh"]).arg(fingerpost().get_program());
+        shell.args(["server", "--workers", "1", "--root"]).arg(authority.path("files"));
+        for flag in certificate {
+            shell.arg(flag).arg(authority.path(if *flag == "--tls-cert" { "own.pem" } else { "own.key" }));
+        }
+        let duplicate = |socket: &TcpListener| Stdio::from(OwnedFd::from(socket.try_clone().unwrap()));
+        shell.stdin(duplicate(&plain)).stderr(duplicate(&tls));
+        shell
+    };
+    let program = Program::spawn_as_it_is(&mut command(&["--tls-cert", "--tls-key"]));
+    assert_eq!(program.port(), plain_port);
+    let ready = program.stdout_after("Will wait for TLS client connections at port ");
+    assert_eq!(ready, tls_port.to_string());
+    let output = Command::new("curl")
+        .args(["-sS", "--fail", "--resolve", &format!("localhost:{tls_port}:127.0.0.1"), "--cacert"])
+        .arg(authority.path("ca.pem"))
+        .arg(format!("https://localhost:{tls_port}/small"))
+        .output()
+        .unwrap();
+    assert_eq!(output.stdout, b"small file", "{output:?}");
+    drop(program);
+    let output = command(&[]).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stdout);
+    assert!(message.contains("a passed socket named tls need a certificate"), "{message}");
 }
 
 #[test]

@@ -23,10 +23,10 @@ use super::support::{DEADLINE, http, wait_until};
 const READY: &str = "Will wait for TLS client connections at port ";
 
 /// An authority and the certificates that it signed, in a folder that also has files to serve.
-struct Authority(TempDir);
+pub(super) struct Authority(TempDir);
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let own = Self(tempfile::tempdir().unwrap());
         own.openssl(&format!("req -x509 {KEY} -keyout ca.key -out ca.pem -days 2 -subj /CN=authority"));
         std::fs::create_dir(own.path("files")).unwrap();
@@ -35,7 +35,7 @@ impl Authority {
         own
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
@@ -50,7 +50,7 @@ impl Authority {
     }
 
     /// Makes `name.pem` and `name.key` for these alternative names.
-    fn sign(&self, name: &str, names: &str) {
+    pub(super) fn sign(&self, name: &str, names: &str) {
         self.openssl(&format!("req {KEY} -keyout {name}.key -out {name}.csr -subj /CN={name}"));
         std::fs::write(self.path("extensions"), format!("subjectAltName={names}")).unwrap();
         self.openssl(&format!(
@@ -229,6 +229,45 @@ fn a_certificate_is_replaced_without_a_failed_handshake_and_an_invalid_one_is_re
     });
     assert!(handshakes.load(Ordering::Relaxed) > 10);
     assert_eq!(server.metric("tls_handshakes_failed_total"), 0);
+}
+
+#[test]
+fn a_reload_applies_other_certificates_unless_one_is_unusable() {
+    let authority = Authority::new();
+    for name in ["own", "other"] {
+        authority.sign(name, "DNS:localhost");
+    }
+    let configure = |certificate: &str| {
+        let (certificate, key) = (authority.text(&format!("{certificate}.pem")), authority.text("other.key"));
+        let text = format!("[server]\ntls_cert = '{certificate}'\ntls_key = '{key}'\nlimit_rate = '1MiB'\n");
+        std::fs::write(authority.path("own.toml"), text).unwrap();
+    };
+    std::fs::copy(authority.path("own.key"), authority.path("first.key")).unwrap();
+    let text = format!(
+        "[server]\ntls_cert = '{}'\ntls_key = '{}'\n",
+        authority.text("own.pem"),
+        authority.text("first.key")
+    );
+    std::fs::write(authority.path("own.toml"), text).unwrap();
+    let mut command = fingerpost();
+    command.args(["server", "--host", "127.0.0.1", "--workers", "1", "--root"]).arg(authority.path("files"));
+    let program = Program::spawn(command.arg("--config").arg(authority.path("own.toml")));
+    let port = program.stdout_after(READY).parse().unwrap();
+    program.port();
+    let server = Server { program, port };
+    let mut config = authority.client();
+    config.resumption = Resumption::disabled();
+    let config = Arc::new(config);
+    let certificate = || server.handshake(&config, "localhost").unwrap().certificate;
+    assert!(certificate() == authority.certificate("own.pem"));
+    // The key belongs to the other certificate.
+    configure("own");
+    server.program.signal(Signal::HUP);
+    server.program.wait_for_stderr("does not belong to the certificate");
+    assert!(certificate() == authority.certificate("own.pem"));
+    configure("other");
+    server.program.signal(Signal::HUP);
+    wait_until("the other certificate", || certificate() == authority.certificate("other.pem"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use actix_web::web::{self, Bytes, Data, Json, Path, PayloadConfig, Query, Servic
 use actix_web::{HttpRequest, HttpResponse, Resource, Route};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use super::Admin;
 use super::events::EventReport;
@@ -18,6 +19,7 @@ use crate::balancer::orders::store::OrderError;
 use crate::balancer::orders::{self, NameError, OrderRequest};
 use crate::balancer::redirect::explain::Explanation;
 use crate::http::admin::page_route;
+use crate::settings::reload::ReloadReport;
 use crate::telemetry::chain;
 
 /// The largest body of a request, in bytes.
@@ -34,6 +36,7 @@ pub(super) fn configure(pages: &mut ServiceConfig) {
             .service(readable("/explain", page_route().to(explain)))
             .service(readable("/events", page_route().to(events)))
             .service(readable("/openapi.json", page_route().to(openapi)))
+            .service(writable("/reload", web::post().to(reload)))
             .service(writable("/session", web::post().to(begin_session)))
             .default_service(web::to(async || {
                 HttpResponse::from_error(Problem::new(StatusCode::NOT_FOUND, "the API has no such path"))
@@ -174,7 +177,7 @@ async fn give(
         let status = match error {
             OrderError::TooMany(_) => StatusCode::CONFLICT,
             OrderError::NotStored(_) => StatusCode::INSUFFICIENT_STORAGE,
-            OrderError::Ended => StatusCode::SERVICE_UNAVAILABLE,
+            OrderError::HandedOver | OrderError::Ended => StatusCode::SERVICE_UNAVAILABLE,
         };
         tracing::error!(order = text, author, error = chain(&error), "an order was not carried out");
         Problem::new(status, chain(&error))
@@ -190,11 +193,29 @@ async fn openapi() -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").body(include_str!("openapi.json"))
 }
 
+/// Reads the configuration again, as SIGHUP does.
+async fn reload(admin: Data<Admin>, request: HttpRequest) -> Result<Json<ReloadReport>, Problem> {
+    let author = admin.authorize(&request)?;
+    let Some(requests) = &admin.reload else {
+        let detail = "this program has no configuration to read again; only fingerpost balancer has one";
+        return Err(Problem::new(StatusCode::CONFLICT, detail));
+    };
+    tracing::info!(author, "the configuration is to be read again");
+    let (sender, report) = oneshot::channel();
+    let ended = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the balancer ends");
+    requests.send(sender).await.map_err(|_| ended())?;
+    let report = report.await.map_err(|_| ended())?;
+    match report.reason {
+        Some(reason) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, reason)),
+        None => Ok(Json(report)),
+    }
+}
+
 /// Exchanges the token for a cookie, with which the page can give orders.
 async fn begin_session(admin: Data<Admin>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     admin.authorize(&request)?;
     let mut response = HttpResponse::NoContent();
-    if let Some(cookie) = admin.access.cookie() {
+    if let Some(cookie) = admin.access.load().cookie() {
         response.insert_header((header::SET_COOKIE, cookie));
     }
     Ok(response.finish())

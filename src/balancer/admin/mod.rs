@@ -8,18 +8,21 @@ use actix_web::dev::Server;
 use actix_web::http::{StatusCode, header};
 use actix_web::web::{self, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
+use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::balancer::backends::Backend;
 use crate::balancer::metrics::BalancerMetrics;
 use crate::balancer::orders::store::Orders;
-use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::redirect::BalancerState;
 use crate::http;
 use crate::http::admin::page_route;
 use crate::http::https::Https;
+use crate::http::stop::Phase;
 use crate::http::transport::Connections;
+use crate::settings::reload::ReloadReport;
 use crate::supervision::{ActorKind, Supervisor, UnknownActor};
 use crate::telemetry::exposition;
 
@@ -45,13 +48,24 @@ pub(crate) enum FaultInjection {
     Allowed,
 }
 
+impl BalancerState {
+    /// The state of the backends at the current time.
+    pub(in crate::balancer) fn report(&self) -> StatusReport {
+        let last_reload = self.reloads.last().as_deref().cloned();
+        StatusReport::of(&self.publisher.latest(), &self.orders, &self.clock, last_reload)
+    }
+}
+
+/// Requests to read the configuration again. Each gets the result.
+pub(in crate::balancer) type ReloadRequests = mpsc::Sender<oneshot::Sender<ReloadReport>>;
+
 /// The state behind the pages.
 pub(crate) struct Admin {
     balancer: Arc<BalancerState>,
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
-    access: Access,
-    clock: MonotonicClock,
+    access: Arc<ArcSwap<Access>>,
+    reload: Option<ReloadRequests>,
     metrics: Arc<BalancerMetrics>,
     supervisor: Supervisor,
     fault_injection: FaultInjection,
@@ -60,14 +74,15 @@ pub(crate) struct Admin {
 impl Admin {
     /// The state of the backends at the current time.
     fn report(&self) -> StatusReport {
-        StatusReport::of(&self.publisher.latest(), &self.orders, &self.clock)
+        self.balancer.report()
     }
 
-    /// The pages of the balancer with this state.
+    /// The pages of the balancer with this state. `reload` is for a program with a configuration.
     #[must_use]
     pub(in crate::balancer) fn new(
         shared: &Arc<BalancerState>,
-        access: Access,
+        access: Arc<ArcSwap<Access>>,
+        reload: Option<ReloadRequests>,
         fault_injection: FaultInjection,
     ) -> Self {
         Self {
@@ -75,7 +90,7 @@ impl Admin {
             publisher: Arc::clone(&shared.publisher),
             orders: Arc::clone(&shared.orders),
             access,
-            clock: shared.answers.clock,
+            reload,
             metrics: Arc::clone(&shared.metrics),
             supervisor: shared.supervisor.clone(),
             fault_injection,
@@ -84,7 +99,8 @@ impl Admin {
 
     /// Permits or refuses a change. Returns its author.
     fn authorize(&self, request: &HttpRequest) -> Result<String, Problem> {
-        let permitted = self.access.authorize(request.headers(), request.peer_addr().map(|peer| peer.ip()));
+        let permitted =
+            self.access.load().authorize(request.headers(), request.peer_addr().map(|peer| peer.ip()));
         permitted.inspect_err(|problem| {
             let (path, peer) = (request.path(), request.peer_addr().map(tracing::field::display));
             tracing::warn!(path, peer, reason = problem.detail, "a change was refused");
@@ -112,11 +128,13 @@ pub(crate) fn serve(
     https: Option<&Https>,
     admin: Admin,
     connections: Arc<Connections>,
+    phases: watch::Receiver<Phase>,
 ) -> std::io::Result<Server> {
     let metrics = Arc::clone(&admin.metrics);
     let mut common = Registry::with_prefix("fingerpost");
-    http::admin::register(&mut common, connections, https);
-    let live = Data::new(LivePage::start(&admin, &mut common));
+    let reloads = Arc::clone(&admin.balancer.reloads);
+    http::admin::register(&mut common, connections, https, reloads);
+    let live = Data::new(LivePage::start(&admin, &mut common, phases));
     let admin = Data::new(admin);
     let metrics = move || metrics.encode() + &exposition::encode(&common);
     http::admin::serve(listener, https.and_then(Https::admin_config), metrics, move |pages| {

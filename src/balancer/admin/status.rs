@@ -12,6 +12,7 @@ use crate::balancer::orders::store::Orders;
 use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
+use crate::settings::reload::ReloadReport;
 
 /// The content of `/api/v1/backends`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,9 @@ pub struct StatusReport {
     /// Faults of the balancer itself that an operator must know.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// The last reload of the configuration; `None` before the first one.
+    #[serde(default)]
+    pub last_reload: Option<ReloadReport>,
     /// The backends, in the order of the list.
     pub backends: Vec<BackendStatus>,
 }
@@ -81,14 +85,25 @@ pub struct BackendStatus {
 impl StatusReport {
     /// The report of a table at the current time.
     #[must_use]
-    pub(crate) fn of(table: &RoutingTable, orders: &Orders, clock: &MonotonicClock) -> Self {
+    pub(crate) fn of(
+        table: &RoutingTable,
+        orders: &Orders,
+        clock: &MonotonicClock,
+        last_reload: Option<ReloadReport>,
+    ) -> Self {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let all: u64 = table.entries.iter().map(|entry| entry.load.redirects()).sum();
         Self {
             mode: table.mode.to_string(),
             generation: table.generation,
             table_age_seconds: now.saturating_duration_since(table.built_at).as_secs_f64(),
-            warnings: orders.loss().map(|file| loss_warning(&file)).into_iter().collect(),
+            warnings: orders
+                .loss()
+                .map(|file| loss_warning(&file))
+                .into_iter()
+                .chain(last_reload.as_ref().and_then(ReloadReport::warning))
+                .collect(),
+            last_reload,
             backends: table
                 .entries
                 .iter()
@@ -189,7 +204,12 @@ impl StatusReport {
         let mut text = String::new();
         for warning in &self.warnings {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "WARNING: {warning}");
+            let _ = writeln!(text, "WARNING: {}", warning.escape_debug());
+        }
+        if let Some(reload) = self.last_reload.as_ref().filter(|reload| reload.applied) {
+            let changed =
+                if reload.changed.is_empty() { "no change".to_owned() } else { reload.changed.join(", ") };
+            let _ = writeln!(text, "configuration: read again at {}, {changed}", reload.at);
         }
         let _ = writeln!(text, "servers: {}, selection: {}", self.backends.len(), self.mode);
         let heading = format!(

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -101,7 +100,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<List, ListError> {
 ///   case within two seconds. The new list may be empty.
 /// - If the file is deleted, unreadable, too large or garbage, the last good list stays active, and one warning is
 ///   logged.
-/// - SIGHUP reads the file at once, from [`reload_on_hangup`](Self::reload_on_hangup) on; until then it ends the process.
+/// - A request reads the file at once; see [`reload_at`](Self::reload_at).
 ///
 /// When a list becomes active, each of its problems is logged with file, line and reason.
 pub(crate) struct Follower {
@@ -109,8 +108,8 @@ pub(crate) struct Follower {
     backends: Arc<[Backend]>,
     debouncer: Debouncer,
     file_changed: Arc<Notify>,
-    /// `None` before [`reload_on_hangup`](Self::reload_on_hangup).
-    hangup: Option<HangupSignal>,
+    /// Requests to read the file at once.
+    reloads: Option<watch::Receiver<()>>,
     /// Reports changes of the folder until it is dropped; `None` if the system cannot watch the folder.
     _watcher: Option<RecommendedWatcher>,
 }
@@ -131,7 +130,7 @@ impl Follower {
             backends: list.backends.into(),
             debouncer,
             file_changed,
-            hangup: None,
+            reloads: None,
             _watcher: watcher,
         })
     }
@@ -142,10 +141,9 @@ impl Follower {
         Arc::clone(&self.backends)
     }
 
-    /// Handles SIGHUP from now on: [`changed`](Self::changed) then reads the file at once, and SIGHUP no longer ends the
-    /// process. Must be called on a tokio runtime, before the program announces that it is ready.
-    pub(crate) fn reload_on_hangup(&mut self) {
-        self.hangup.get_or_insert_with(HangupSignal::new);
+    /// At each change of `reloads`, [`changed`](Self::changed) reads the file at once.
+    pub(crate) fn reload_at(&mut self, reloads: watch::Receiver<()>) {
+        self.reloads = Some(reloads);
     }
 
     /// Waits until another list is active, and returns its backends.
@@ -190,8 +188,8 @@ impl Follower {
                     tokio::time::sleep(GATHERING_TIME).await;
                     Trigger::Noticed
                 }
-                () = HangupSignal::received(self.hangup.as_mut()) => {
-                    info!(file = %self.path.display(), "SIGHUP received, reading the list of servers");
+                () = requested(self.reloads.as_mut()) => {
+                    info!(file = %self.path.display(), "reading the list of servers on request");
                     Trigger::Requested
                 }
             };
@@ -264,29 +262,14 @@ fn log_change(path: &Path, old: &[Backend], new: &[Backend]) {
     );
 }
 
-/// The handler of SIGHUP.
-struct HangupSignal {
-    /// `None` if the handler cannot be installed.
-    signal: Option<Signal>,
-}
-
-impl HangupSignal {
-    fn new() -> Self {
-        let signal = signal(SignalKind::hangup())
-            .inspect_err(|error| warn!(%error, "cannot handle SIGHUP; it will not reload the list"))
-            .ok();
-        Self { signal }
+/// Waits for a request to read the file.
+async fn requested(reloads: Option<&mut watch::Receiver<()>>) {
+    if let Some(reloads) = reloads
+        && reloads.changed().await.is_ok()
+    {
+        return;
     }
-
-    /// Waits for the next signal; never returns without a signal handler.
-    async fn received(hangup: Option<&mut Self>) {
-        if let Some(signal) = hangup.and_then(|hangup| hangup.signal.as_mut())
-            && signal.recv().await.is_some()
-        {
-            return;
-        }
-        std::future::pending::<()>().await;
-    }
+    std::future::pending::<()>().await;
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -55,6 +56,9 @@ pub(crate) enum OrderError {
     /// The order cannot be stored.
     #[error("the order cannot be stored, so it is not in force")]
     NotStored(#[source] io::Error),
+    /// A new process takes over.
+    #[error("a new process is taking over, so the order is not in force: give it again")]
+    HandedOver,
     /// The balancer ends.
     #[error("the balancer ends, so the order is not in force")]
     Ended,
@@ -68,19 +72,36 @@ pub(crate) struct Orders {
     changes: mpsc::Sender<OrdersChanged>,
     /// Held while a change is stored and put into force.
     changing: Mutex<()>,
+    /// Whether a new process has the orders.
+    is_handed_over: AtomicBool,
 }
 
 impl Orders {
-    /// The orders in `folder`, and the receiver of their changes. Without a folder, orders end with the process.
+    /// The orders in `folder`, and the receiver of their changes. Without a folder, orders end with the process. `inherited`
+    /// orders of the process before this one precede those of the folder.
     #[must_use]
     pub(crate) fn open(
         folder: Option<Arc<StateFolder>>,
+        inherited: Option<OrderBook>,
         now: SystemTime,
     ) -> (Self, mpsc::Receiver<OrdersChanged>) {
-        let book = folder.as_ref().map(|folder| load(folder)).unwrap_or_default();
+        let book = match (inherited, &folder) {
+            (Some(book), Some(folder)) => {
+                store_again(folder, &book);
+                book
+            }
+            (Some(book), None) => book,
+            (None, folder) => folder.as_ref().map(|folder| load(folder)).unwrap_or_default(),
+        };
         let book = book.without_ended(now).unwrap_or(book);
         let (changes, receiver) = mpsc::channel(1);
-        let orders = Self { book: ArcSwap::from_pointee(book), folder, changes, changing: Mutex::default() };
+        let orders = Self {
+            book: ArcSwap::from_pointee(book),
+            folder,
+            changes,
+            changing: Mutex::default(),
+            is_handed_over: AtomicBool::new(false),
+        };
         (orders, receiver)
     }
 
@@ -113,6 +134,9 @@ impl Orders {
         // A separate task, because the connection of the operator may end before the order is in force.
         let giving = actix_rt::spawn(async move {
             let _turn = own.changing.lock().await;
+            if own.is_handed_over.load(Relaxed) {
+                return Err(OrderError::HandedOver);
+            }
             let book = own.book.load().with(&backends, &order, &author, SystemTime::now())?;
             let book = Arc::new(book);
             if let Some(folder) = own.folder.clone() {
@@ -125,6 +149,22 @@ impl Orders {
             own.put_into_force(book).await
         });
         giving.await.unwrap_or(Err(OrderError::Ended))
+    }
+
+    /// Refuses further orders, and returns those in force, for a new process.
+    pub(crate) async fn release(&self) -> Arc<OrderBook> {
+        let _turn = self.changing.lock().await;
+        self.is_handed_over.store(true, Relaxed);
+        self.book()
+    }
+
+    /// Accepts orders again. The new process may have stored orders before it failed.
+    pub(crate) async fn reclaim(&self) {
+        let _turn = self.changing.lock().await;
+        if let Some(folder) = &self.folder {
+            let _ = self.put_into_force(Arc::new(load(folder))).await;
+        }
+        self.is_handed_over.store(false, Relaxed);
     }
 
     /// Ends the orders whose time is over. The next order removes them from the file; a restart ignores them.

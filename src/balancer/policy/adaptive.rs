@@ -15,6 +15,7 @@ mod cell_map;
 mod score;
 mod without_reports;
 
+use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -22,7 +23,7 @@ use rand::Rng;
 
 use self::capacity::FleetCosts;
 use self::cell_map::CellMap;
-use self::score::{Samples, Score, ScoreRank};
+use self::score::Samples;
 use super::alias::AliasTable;
 use super::backlog::NewDownload;
 use super::draw::{self, BackendRef, BackendSet as _};
@@ -36,8 +37,8 @@ const DRAWN: usize = 4;
 /// more (Mitzenmacher, Prabhakar, Shah, "Load Balancing with Memory", 2002).
 const REMEMBERED: usize = 2;
 
-/// The number of draws for a file that some backends lack.
-const MOST_DRAWN: usize = 16;
+/// The number of backends that a pick compares.
+const COMPARED: usize = DRAWN + REMEMBERED;
 
 /// 2^64 divided by the golden ratio. Its multiples modulo 2^64 are evenly distributed.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -66,7 +67,9 @@ pub(super) struct Adaptive {
 #[repr(align(64))]
 struct Hints {
     /// The number of draws so far.
-    drawn: AtomicU64,
+    draws: AtomicU64,
+    /// The cells that are drawn for the next pick.
+    drawn: [AtomicU32; DRAWN],
     /// The cells of the best backends after the latest pick.
     remembered: [AtomicU32; REMEMBERED],
 }
@@ -100,36 +103,40 @@ impl Adaptive {
             if let (Some(entry), Some(share)) = (backends.get_mut(number), shares.get_mut(number)) {
                 let (identity, number) = (load.identity(), load.number());
                 *entry = Some(BackendRef { backend: *backend, identity, number });
-                *share = 1.0 / f64::from(load.cell().cost().weighted);
+                *share = 1.0 / f64::from(load.cell().cost());
             }
-            let service_time = (load.cell().cost().weighted * mean_size) as u64;
+            let service_time = (load.cell().cost() * mean_size) as u64;
             let finish = load.cell().finish_time().0.saturating_add(service_time);
             let [first, second] = best;
             let this = (Timestamp(finish), number as u32);
             best = [first.min(this), first.max(this).min(second)];
         }
         let backends = CellMap::new(backends);
+        let any = backends.indices_from(0).next().unwrap_or_default() as u32;
         shares.truncate(backends.cells());
-        Self {
+        let policy = Self {
             draws: AliasTable::new(&shares),
             chunks: chunks.into_boxed_slice(),
             backends,
             mean_size,
             arriving,
             hints: Hints {
-                drawn: AtomicU64::new(rng.next_u64()),
-                remembered: best.map(|(_, cell)| AtomicU32::new(cell)),
+                draws: AtomicU64::new(rng.next_u64()),
+                drawn: Default::default(),
+                remembered: best.map(|(_, cell)| AtomicU32::new(if cell == u32::MAX { any } else { cell })),
             },
             _loads: candidates.into_iter().map(|candidate| candidate.load).collect(),
-        }
+        };
+        policy.draw_ahead();
+        policy
     }
 
     /// Reserves `count` draws and returns the number of the first.
     fn advance(&self, count: usize) -> u64 {
         // Load and store are separate: if two workers get the same numbers, they compare the same backends once.
-        let drawn = self.hints.drawn.load(Relaxed);
-        self.hints.drawn.store(drawn.wrapping_add(count as u64), Relaxed);
-        drawn
+        let draws = self.hints.draws.load(Relaxed);
+        self.hints.draws.store(draws.wrapping_add(count as u64), Relaxed);
+        draws
     }
 
     /// The cell that the draw with this number yields.
@@ -137,108 +144,86 @@ impl Adaptive {
         self.draws.index(number.wrapping_mul(GOLDEN))
     }
 
+    /// The cell with this number, or another one if the policy has no such cell; `None` without candidates.
+    #[inline]
     fn cell(&self, number: u32) -> Option<&LoadCell> {
-        let chunk = self.chunks.get(number as usize / CHUNK_LEN)?;
+        let chunk = self.chunks.get(number as usize / CHUNK_LEN).or(self.chunks.first())?;
         Some(chunk.cell(number as usize))
     }
 
-    /// The backends to compare, without those that the request avoids.
-    fn samples(&self, request: &PickRequest, new: &NewDownload, now: Timestamp) -> Samples {
-        if request.holders.is_some() {
-            return self.holding_samples(request, new, now);
+    /// The cells of the backends to compare.
+    #[inline]
+    fn compared(&self) -> [u32; COMPARED] {
+        let mut numbers = [0; COMPARED];
+        for (number, hint) in numbers.iter_mut().zip(self.hints.drawn.iter().chain(&self.hints.remembered)) {
+            *number = hint.load(Relaxed);
         }
+        numbers
+    }
+
+    /// Draws for the next pick, and requests the drawn cells from memory, so that it need not wait for them.
+    #[inline]
+    fn draw_ahead(&self) {
         let first = self.advance(DRAWN);
-        let [one, two, three, four] = [0, 1, 2, 3].map(|nth| self.draw(first.wrapping_add(nth)) as u32);
-        let [five, six] = self.hints.remembered.each_ref().map(|hint| hint.load(Relaxed));
-        // All cells are requested from memory before the first is needed.
-        let found = [one, two, three, four, five, six]
-            .map(|number| self.cell(number).map(|cell| (number, cell, cell.finish_time())));
-        let mut scores = found.map(|found| {
-            found.map_or(Score::NONE, |(number, cell, finish)| Score::new(cell, number, finish, new, now))
-        });
-        if !request.avoid.is_empty() {
-            for score in &mut scores {
-                let backend = self.backends.get(score.rank().cell() as usize);
-                if backend.is_none_or(|backend| request.avoid.contains(backend.identity)) {
-                    *score = Score::NONE;
-                }
+        for (nth, hint) in (0..).zip(&self.hints.drawn) {
+            let number = self.draw(first.wrapping_add(nth)) as u32;
+            hint.store(number, Relaxed);
+            if let Some(cell) = self.cell(number) {
+                black_box(cell.finish_time().0);
             }
         }
-        Samples::new(scores)
     }
 
-    /// The same among the backends that have the file.
+    /// Replaces each cell whose backend lacks the file or is avoided, unless the request avoids all; `None` if no backend has
+    /// the file.
     #[cold]
-    fn holding_samples(&self, request: &PickRequest, new: &NewDownload, now: Timestamp) -> Samples {
-        let accepts = |cell: u32| {
-            self.backends.get(cell as usize).is_some_and(|backend| {
-                request.is_held_by(backend.number) && !request.avoid.contains(backend.identity)
-            })
-        };
-        let mut cells = [u32::MAX; DRAWN + REMEMBERED];
-        let mut found = 0;
-        let mut take = |cell: u32| {
-            if let Some(place) = cells.get_mut(found) {
-                *place = cell;
-                found += 1;
-            }
-            found
-        };
-        let first = self.advance(MOST_DRAWN);
-        let draws = (0..MOST_DRAWN as u64).map(|nth| self.draw(first.wrapping_add(nth)) as u32);
-        let accepted =
-            draws.filter(|cell| accepts(*cell)).take(DRAWN).map(&mut take).last().unwrap_or_default();
-        if accepted < DRAWN {
-            // Few backends have the file: compare some of those in order, from a position that moves with each pick.
-            let start = self.draw(first);
-            let cells = self.backends.indices_from(start).map(|cell| cell as u32);
-            let _ = cells.filter(|cell| accepts(*cell)).take(DRAWN).map(&mut take).last();
+    fn suitable(&self, mut numbers: [u32; COMPARED], request: &PickRequest) -> Option<[u32; COMPARED]> {
+        let mut draw = || self.draw(self.advance(1));
+        for number in &mut numbers {
+            let first = *number as usize;
+            *number = draw::first(&self.backends, request, &Picks::new(0), first, &mut draw)? as u32;
         }
-        let remembered = self.hints.remembered.each_ref().map(|hint| hint.load(Relaxed));
-        remembered.into_iter().filter(|cell| accepts(*cell)).for_each(|cell| {
-            take(cell);
-        });
-        Samples::new(cells.map(|number| {
-            self.cell(number)
-                .map_or(Score::NONE, |cell| Score::new(cell, number, cell.finish_time(), new, now))
-        }))
-    }
-
-    /// Stores the best compared backends for the next pick: the chosen one with its new rank, and the others.
-    fn remember(&self, chosen: ScoreRank, others: [ScoreRank; REMEMBERED]) {
-        let [first, second] = others;
-        let best = [first.min(chosen), first.max(chosen).min(second)];
-        for (hint, rank) in self.hints.remembered.iter().zip(best) {
-            hint.store(rank.cell(), Relaxed);
-        }
+        Some(numbers)
     }
 }
 
 impl Policy for Adaptive {
     fn pick(&self, request: &PickRequest, now: Timestamp, _rng: &mut dyn Rng, picks: &mut Picks) {
-        let mut draw = || self.draw(self.advance(1));
+        let draw = || self.draw(self.advance(1));
         if picks.chosen().is_some() {
             return draw::fill_up(&self.backends, request, picks, draw);
         }
         let size = request.size.unwrap_or(self.mean_size) * self.arriving;
         let new = NewDownload::new(size);
-        let samples = self.samples(request, &new, now);
-        // If the request avoids all compared backends, take another one, or any if it avoids all backends.
-        let other = || draw::first(&self.backends, request, picks, &mut draw).map(|number| number as u32);
-        let Some(number) = samples.best().or_else(other) else { return };
+        let mut numbers = self.compared();
+        if !request.avoid.is_empty() || request.holders.is_some() {
+            let Some(suitable) = self.suitable(numbers, request) else { return };
+            numbers = suitable;
+        }
+        let Some(any) = self.cell(0) else { return };
+        let mut cells = [any; COMPARED];
+        for (cell, number) in cells.iter_mut().zip(&numbers) {
+            *cell = self.cell(*number).unwrap_or(any);
+        }
+        let samples = Samples::new(numbers, cells, &new, now);
+        let number = samples.best();
         let (Some(cell), Some(chosen)) = (self.cell(number), self.backends.get(number as usize)) else {
             return;
         };
         cell.book(size, now);
-        cell.count_redirect();
         picks.push(chosen.backend);
         let (others, found) = samples.others(number);
-        let [first, second, ..] = others;
-        self.remember(Score::new(cell, number, cell.finish_time(), &new, now).rank(), [first, second]);
+        let hints = score::best_two(samples.rank_with(number, &new, cell.cost()), others);
+        for (hint, number) in self.hints.remembered.iter().zip(hints) {
+            hint.store(number, Relaxed);
+        }
+        self.draw_ahead();
         if !picks.is_full() {
-            let others = others.get(..found).unwrap_or_default();
-            for other in others.iter().filter_map(|rank| self.backends.get(rank.cell() as usize)) {
-                if !picks.is_full() {
+            for rank in others.iter().take(found) {
+                let other = self.backends.get(rank.cell() as usize);
+                if let Some(other) = other.filter(|other| !request.avoid.contains(other.identity))
+                    && !picks.is_full()
+                {
                     picks.push(other.backend);
                 }
             }

@@ -7,59 +7,50 @@
 //! After each download has received `v` bytes, the server has sent W(v) bytes, and the function is W(s + v) - W(v). So a
 //! backlog ages without knowledge of the single downloads.
 
-/// The number of sizes at which the function is stored. With one more, the fields of a pick need a second cache line.
-pub(super) const KNOTS: usize = 7;
+use wide::f32x8;
 
-/// The pieces of the function: one up to each size, and one beyond the largest.
-const PIECES: usize = KNOTS + 1;
+/// The number of sizes at which the function is stored. With more, the fields of a pick need a second cache line.
+pub(super) const KNOTS: usize = 8;
 
-/// The smallest of the sizes in bytes. Each further one is [`RATIO`] times as large; the largest is 1.5 GB.
+/// The smallest of the sizes in bytes. Each further one but the last is [`RATIO`] times as large.
 const SMALLEST: f32 = 32_768.0;
 
 const RATIO: f32 = 6.0;
 
-/// The sizes at which the function is stored, in bytes.
+/// The sizes at which the function is stored, in bytes: up to 1.5 GB, and one above every size.
 const SIZES: [f32; KNOTS] = {
     let mut sizes = [SMALLEST; KNOTS];
     let mut knot = 1;
     while knot < KNOTS {
         #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
         {
-            sizes[knot] = sizes[knot - 1] * RATIO;
+            sizes[knot] = if knot < KNOTS - 1 { sizes[knot - 1] * RATIO } else { 1e30 };
         }
         knot += 1;
     }
     sizes
 };
 
-/// The size at which each piece starts.
-const STARTS: [f32; PIECES] = {
-    let [first, second, third, fourth, fifth, sixth, seventh] = SIZES;
+/// The size at which each linear piece of the function starts.
+const STARTS: [f32; KNOTS] = {
+    let [first, second, third, fourth, fifth, sixth, seventh, _] = SIZES;
     [0.0, first, second, third, fourth, fifth, sixth, seventh]
 };
 
-/// The length of each piece.
-const LENGTHS: [f32; PIECES] = {
-    let mut lengths = [SMALLEST; PIECES];
-    let mut piece = 1;
-    while piece < PIECES {
-        #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
-        {
-            lengths[piece] = STARTS[piece] * (RATIO - 1.0);
-        }
-        piece += 1;
-    }
-    lengths
+/// The size at which each piece ends. The last piece grows like the one before, up to 9 GB.
+const ENDS: [f32; KNOTS] = {
+    let [first, second, third, fourth, fifth, sixth, seventh, _] = SIZES;
+    [first, second, third, fourth, fifth, sixth, seventh, seventh * RATIO]
 };
 
-/// The inverse of each length.
-const RATES: [f32; PIECES] = {
-    let mut rates = LENGTHS;
+/// The inverse of the length of each piece.
+const RATES: [f32; KNOTS] = {
+    let mut rates = [1.0; KNOTS];
     let mut piece = 0;
-    while piece < PIECES {
+    while piece < KNOTS {
         #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
         {
-            rates[piece] = 1.0 / LENGTHS[piece];
+            rates[piece] = 1.0 / (ENDS[piece] - STARTS[piece]);
         }
         piece += 1;
     }
@@ -71,148 +62,113 @@ const RATES: [f32; PIECES] = {
 pub(super) struct NewDownload {
     /// Its size in bytes.
     pub(super) size: f32,
-    /// The factors of [`Backlog::work`] that give the function at this size.
-    factors: [f32; KNOTS],
+    /// The function at this size is the sum of two stored values, each times its factor.
+    pub(super) knots: [usize; 2],
+    factors: [f32; 2],
 }
 
 impl NewDownload {
     /// A download of `size` bytes.
     #[inline]
     pub(super) fn new(size: f32) -> Self {
-        let mut shares = STARTS;
-        for (part, rate) in shares.iter_mut().zip(RATES) {
-            *part = share((size - *part) * rate);
-        }
-        // Each piece adds its growth, which is the difference of two stored values; see `growths`.
-        let [first, second, third, fourth, fifth, sixth, seventh, beyond] = shares;
-        let last = seventh + beyond * RATIO;
-        let factors = [
-            first - second,
-            second - third,
-            third - fourth,
-            fourth - fifth,
-            fifth - sixth,
-            sixth - last,
-            last,
-        ];
-        Self { size, factors }
-    }
-}
-
-/// Limits a share to 0..=1. The share of an empty piece, which is NaN, is 0.
-#[inline]
-fn share(value: f32) -> f32 {
-    // A processor has instructions for exactly these comparisons, but not for `f32::max`.
-    let value = if value > 0.0 { value } else { 0.0 };
-    if value < 1.0 { value } else { 1.0 }
-}
-
-/// The unfinished downloads of one backend.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct Backlog {
-    /// The function at [`SIZES`], in bytes. It is linear between them, and 0 at 0.
-    pub(super) work: [f32; KNOTS],
-    /// The rest of all downloads in bytes: the function at infinity.
-    pub(super) total: f32,
-}
-
-impl Backlog {
-    /// `count` downloads with `bytes` bytes left, of typical sizes: their rests are distributed exponentially.
-    fn typical(count: f32, bytes: f32) -> Self {
-        let work =
-            SIZES.map(|size| if bytes > 0.0 { -bytes * (-size * count / bytes).exp_m1() } else { 0.0 });
-        Self { work, total: bytes }
+        let piece = count_below(f32x8::new(SIZES), size);
+        let part = f32::max((size - at(STARTS, piece)) * at(RATES, piece), 0.0).min(1.0);
+        let (knots, factors) = match piece {
+            0 => ([0, 0], [0.0, part]),
+            7 => ([5, 6], [-part * RATIO, 1.0 + part * RATIO]),
+            _ => ([piece - 1, piece], [1.0 - part, part]),
+        };
+        Self { size, knots, factors }
     }
 
-    /// The function at the start of each piece.
-    #[inline]
-    fn values(&self) -> [f32; PIECES] {
-        let [first, second, third, fourth, fifth, sixth, seventh] = self.work;
-        [0.0, first, second, third, fourth, fifth, sixth, seventh]
-    }
-
-    /// The growth of the function over each piece. Beyond the largest of [`SIZES`], it grows as before.
-    #[inline]
-    fn growths(&self) -> [f32; PIECES] {
-        let [first, second, third, fourth, fifth, sixth, seventh] = self.work;
-        let last = seventh - sixth;
-        [
-            first,
-            second - first,
-            third - second,
-            fourth - third,
-            fifth - fourth,
-            sixth - fifth,
-            last,
-            last * RATIO,
-        ]
-    }
-
-    /// The bytes that each download has received when the server has sent `sent` bytes.
-    #[inline]
-    fn level(&self, sent: f32) -> f32 {
-        let mut parts = self.values();
-        for ((part, growth), length) in parts.iter_mut().zip(self.growths()).zip(LENGTHS) {
-            *part = length * share((sent - *part) / growth);
-        }
-        parts.into_iter().sum()
-    }
-
-    /// The function at each of these sizes.
-    #[inline]
-    fn at<const N: usize>(&self, sizes: [f32; N]) -> [f32; N] {
-        let mut sums = [0.0; N];
-        for ((growth, start), rate) in self.growths().into_iter().zip(STARTS).zip(RATES) {
-            for (sum, size) in sums.iter_mut().zip(sizes) {
-                *sum += growth * share((size - start) * rate);
-            }
-        }
-        sums
-    }
-
-    /// The bytes that the server sends of other downloads before this new one ends, if `left` bytes of this backlog are left.
+    /// The bytes that each of eight servers sends of other downloads before this new one ends, if `left` bytes of its backlog
+    /// are left. The values of its backlog are those at the two knots, and the total.
     ///
     /// This is an approximation for the comparison of backends: all rests shrink by the same factor. A change of the backlog
-    /// first ages it exactly, by [`Self::after`].
+    /// first ages it exactly, by [`Backlog::after`].
     #[inline]
-    pub(super) fn before(&self, left: f32, new: &NewDownload) -> f32 {
-        let mut work = 0.0;
-        for (value, factor) in self.work.into_iter().zip(new.factors) {
-            work += value * factor;
-        }
-        f32::min(work * f32::min(left / self.total, 1.0), left)
+    pub(super) fn work_before(&self, [low, high, total]: [f32x8; 3], left: f32x8) -> f32x8 {
+        let [low_factor, high_factor] = self.factors.map(f32x8::splat);
+        let work = low * low_factor + high * high_factor;
+        // The work of unknown sizes is not a number here, so `left` remains.
+        (work * (left / total).fast_min(f32x8::ONE)).min(left)
+    }
+}
+
+/// The number of these values before the first that is not smaller than `limit`.
+#[inline]
+fn count_below(values: f32x8, limit: f32) -> usize {
+    values.simd_lt(f32x8::splat(limit)).to_bitmask().trailing_ones() as usize
+}
+
+#[inline]
+fn at<const N: usize>(values: [f32; N], index: usize) -> f32 {
+    values.get(index).copied().unwrap_or(0.0)
+}
+
+/// The unfinished downloads of one backend: the function at [`SIZES`], in bytes. It is linear between them, and 0 at 0. The
+/// last value is the rest of all downloads.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Backlog(pub(super) [f32; KNOTS]);
+
+impl Backlog {
+    /// Downloads of unknown sizes.
+    pub(super) const UNKNOWN: Self = Self([f32::INFINITY; KNOTS]);
+
+    /// `count` downloads with `bytes` bytes left, of typical sizes: their rests are distributed exponentially.
+    fn typical(count: f32, bytes: f32) -> Self {
+        Self(SIZES.map(|size| if bytes > 0.0 { -bytes * (-size * count / bytes).exp_m1() } else { 0.0 }))
     }
 
-    /// The backlog after the server has sent `sent` bytes.
+    /// The rest of all downloads in bytes.
     #[inline]
-    pub(super) fn after(&self, sent: f32) -> Self {
-        let level = self.level(sent);
-        let mut work = self.at(SIZES.map(|size| level + size));
-        for work in &mut work {
-            *work = f32::max(work.min(self.total) - sent, 0.0);
-        }
-        Self { work, total: f32::max(self.total - sent, 0.0) }
+    pub(super) fn total(&self) -> f32 {
+        let [.., total] = self.0;
+        total
+    }
+
+    /// The backlog once `left` bytes of it are left.
+    #[inline]
+    pub(super) fn after(self, left: f32) -> Self {
+        let [first, second, third, fourth, fifth, sixth, seventh, total] = self.0;
+        let values = [0.0, first, second, third, fourth, fifth, sixth, seventh];
+        let last = seventh + (seventh - sixth) * RATIO;
+        let ends = [first, second, third, fourth, fifth, sixth, seventh, last];
+        let slopes = ((f32x8::new(ends) - f32x8::new(values)) * f32x8::new(RATES)).to_array();
+        let [_, second, third, fourth, fifth, sixth, seventh, eighth] = slopes;
+        let next_slopes = [second, third, fourth, fifth, sixth, seventh, eighth, 0.0];
+        // Each download has received `level` bytes, a size in this piece.
+        let sent = f32::max(total - left, 0.0);
+        let piece = count_below(f32x8::new(self.0), sent);
+        let (slope, next_slope, end) = (at(slopes, piece), at(next_slopes, piece), at(ENDS, piece));
+        let received = f32::max((sent - at(values, piece)) / slope, 0.0);
+        let level = f32::min(at(STARTS, piece) + received, end);
+        // A size above the level and their sum lie in neighbouring pieces, because `RATIO` is above 2.
+        let (sizes, rest) = (f32x8::new(SIZES), f32x8::splat(end - level));
+        let behind = f32x8::new(self.0) + f32x8::new(next_slopes) * f32x8::splat(level) - f32x8::splat(sent);
+        let ahead =
+            sizes * f32x8::splat(next_slope) + sizes.fast_min(rest) * f32x8::splat(slope - next_slope);
+        let aged = sizes.simd_gt(f32x8::splat(level)).select(behind, ahead);
+        let [first, second, third, fourth, fifth, sixth, seventh, _] =
+            aged.fast_min(f32x8::splat(left)).fast_max(f32x8::ZERO).to_array();
+        Self([first, second, third, fourth, fifth, sixth, seventh, left])
     }
 
     /// The backlog with one more download.
     #[inline]
-    pub(super) fn with(mut self, size: f32) -> Self {
-        for (work, knot) in self.work.iter_mut().zip(SIZES) {
-            *work += knot.min(size);
-        }
-        self.total += size;
-        self
+    pub(super) fn with(self, size: f32) -> Self {
+        Self((f32x8::new(self.0) + f32x8::new(SIZES).fast_min(f32x8::splat(size))).to_array())
     }
 
     /// The number of downloads. Those with less than the smallest of [`SIZES`] left count in part.
     fn count(&self) -> f32 {
-        let [first, ..] = self.work;
+        let [first, ..] = self.0;
         first / SMALLEST
     }
 
     /// The mean rest of the downloads; `None` without downloads.
     pub(super) fn mean(&self) -> Option<f32> {
-        (self.count() > 0.5).then(|| self.total / self.count())
+        (self.count() > 0.5).then(|| self.total() / self.count())
     }
 
     /// The backlog that agrees with a report of `count` downloads with `bytes` bytes left.
@@ -220,13 +176,18 @@ impl Backlog {
     /// The share of this backlog that the report confirms keeps its sizes. The rest of the report is filled with typical
     /// downloads.
     pub(super) fn reconciled(&self, count: f32, bytes: f32) -> Self {
-        let confirmed = [count / self.count(), bytes / self.total].into_iter().fold(1.0, f32::min);
-        let kept = Self { work: self.work.map(|work| work * confirmed), total: self.total * confirmed };
-        let missing = Self::typical(f32::max(count - kept.count(), 0.0), f32::max(bytes - kept.total, 0.0));
-        let mut work = kept.work;
-        for (work, missing) in work.iter_mut().zip(missing.work) {
+        let confirmed = [count / self.count(), bytes / self.total()].into_iter().fold(1.0, f32::min);
+        let kept = Self(self.0.map(|work| work * confirmed));
+        let missing = Self::typical(f32::max(count - kept.count(), 0.0), f32::max(bytes - kept.total(), 0.0));
+        let mut sum = kept;
+        for (work, missing) in sum.0.iter_mut().zip(missing.0) {
             *work += missing;
         }
-        Self { work, total: bytes }
+        let [.., total] = &mut sum.0;
+        *total = bytes;
+        sum
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,12 +7,13 @@
 #[must_use]
 pub fn digest(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
-    let mut last = [0; 8];
-    for (to, from) in last.iter_mut().zip(rest) {
-        *to = *from;
-    }
+    let last = match bytes.last_chunk::<8>() {
+        _ if rest.is_empty() => 0,
+        Some(end) => u64::from_le_bytes(*end) >> (64 - 8 * rest.len()),
+        None => rest.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte)),
+    };
     let hash = words.iter().fold(bytes.len() as u64, |hash, word| mix(hash ^ u64::from_le_bytes(*word)));
-    mix(hash ^ u64::from_le_bytes(last))
+    mix(hash ^ last)
 }
 
 /// A 24-bit hash of a backend's authority (`host:port`), for [`Avoid`](super::Avoid) and

@@ -51,7 +51,8 @@ pub(super) fn fill(
     mut draw: impl FnMut() -> usize,
 ) {
     if picks.chosen().is_none() {
-        let Some(index) = first(candidates, request, picks, &mut draw) else { return };
+        let index = draw();
+        let Some(index) = first(candidates, request, picks, index, &mut draw) else { return };
         let Some(chosen) = candidates.get(index) else { return };
         chosen.load.cell().count_redirect();
         picks.push(chosen.backend);
@@ -59,14 +60,14 @@ pub(super) fn fill(
     fill_up(candidates, request, picks, draw);
 }
 
-/// An acceptable index, or one that the request avoids if it avoids all; `None` if no backend has the file.
+/// An acceptable index, `first` if possible, or one that the request avoids if it avoids all; `None` if no backend has the file.
 pub(super) fn first<B: BackendSet + ?Sized>(
     backends: &B,
     request: &PickRequest,
     picks: &Picks,
+    first: usize,
     draw: &mut impl FnMut() -> usize,
 ) -> Option<usize> {
-    let first = draw();
     acceptable(backends, request, picks, first, draw).or_else(|| match request.holders {
         None => Some(first),
         Some(_) => {

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use wide::f32x8;
+
 use super::backlog::{Backlog, KNOTS, NewDownload};
 use super::{DEFAULT_SIZE, Timestamp};
 
@@ -80,7 +82,6 @@ impl BackendLoad {
     /// Records a redirect that no pick chose, for a download of `size` bytes.
     pub fn record_redirect(&self, size: f32, now: Timestamp) {
         self.cell().book(size, now);
-        self.cell().count_redirect();
     }
 
     /// An independent copy of equal number, with a cell of `slab`.
@@ -123,11 +124,13 @@ impl BackendLoad {
     #[must_use]
     pub fn booked_work(&self, now: Timestamp) -> Option<BookedWork> {
         let cell = self.cell();
-        let ByteCost { idle, weighted, by_size } = cell.cost();
+        let idle = cell.idle_cost();
         (idle > 0.0).then(|| {
-            let left = cell.left(now);
-            let work = if by_size { cell.work_before(&NewDownload::new(DEFAULT_SIZE), left) } else { left };
-            let expected = work * weighted + DEFAULT_SIZE * idle;
+            let left = cell.left(cell.finish_time(), now);
+            let new = NewDownload::new(DEFAULT_SIZE);
+            let [work, ..] =
+                new.work_before(cell.work_at(&new).map(f32x8::splat), f32x8::splat(left)).to_array();
+            let expected = work * cell.cost() + DEFAULT_SIZE * idle;
             BookedWork { bytes: left as u64, expected: Duration::from_nanos(expected as u64) }
         })
     }
@@ -162,7 +165,7 @@ impl BackendLoad {
         self.in_flight.store(in_flight, Relaxed);
         self.reported_redirects.store(redirects.saturating_sub(unseen as u64), Relaxed);
         let (cell, count) = (self.cell(), in_flight as f32);
-        let backlog = cell.backlog(now);
+        let backlog = cell.backlog(cell.finish_time(), now).unwrap_or_default();
         let mean = || backlog.mean().unwrap_or(if sent > 0.0 { (bytes / sent) as f32 } else { DEFAULT_SIZE });
         let unsent = report.unsent_bytes.map_or_else(|| count * mean(), |bytes| bytes as f32);
         cell.set_backlog(&backlog.reconciled(count + unseen as f32, unsent + unseen_bytes as f32), now);
@@ -203,8 +206,8 @@ pub(super) struct ByteCost {
 ///
 /// A cell keeps its address for the lifetime of its [`BackendLoad`], so all tables write to the same cell.
 ///
-/// Two workers that book on one backend at the same time may lose the shape of one download, but not its work: the finish
-/// time is exact. The next report corrects the shape.
+/// Two workers that book on one backend at the same time may lose the shape and the bytes of one download, but neither the
+/// redirect nor the work: the finish time is exact. The next report corrects the shape.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct LoadCell {
@@ -214,11 +217,10 @@ pub(super) struct LoadCell {
     booked: AtomicU64,
     /// The bits of an `f32`, as are all that follow: [`ByteCost::weighted`].
     cost: AtomicU32,
-    /// [`ByteCost::idle`]; negative if `by_size` is false.
+    /// [`ByteCost::idle`].
     idle_cost: AtomicU32,
-    /// [`Backlog::total`] at the last change. The work left at any time follows from `finish_time`.
-    total: AtomicU32,
-    /// [`Backlog::work`] at the last change.
+    /// The [`Backlog`] at the last change. The work left at any time follows from `finish_time`. Infinite if the sizes are
+    /// not known.
     work: [AtomicU32; KNOTS],
 }
 
@@ -265,16 +267,23 @@ impl LoadCell {
     }
 
     #[inline]
-    pub(super) fn cost(&self) -> ByteCost {
-        let idle = get(&self.idle_cost);
-        ByteCost { idle: idle.abs(), weighted: get(&self.cost), by_size: idle.is_sign_positive() }
+    pub(super) fn cost(&self) -> f32 {
+        get(&self.cost)
+    }
+
+    #[inline]
+    pub(super) fn idle_cost(&self) -> f32 {
+        get(&self.idle_cost)
     }
 
     /// Changes the cost of a byte. The bytes of the known work stay the same.
     pub(super) fn set_cost(&self, cost: ByteCost, now: Timestamp) {
         let before = get(&self.cost);
         set(&self.cost, cost.weighted);
-        set(&self.idle_cost, if cost.by_size { cost.idle } else { -cost.idle });
+        set(&self.idle_cost, cost.idle);
+        if !cost.by_size {
+            self.store(&Backlog::UNKNOWN);
+        }
         if let Some(left) = self.finish_time().0.checked_sub(now.0) {
             let scaled = left as f32 * (cost.weighted / before);
             let change = (scaled as u64).min(MAX_BACKLOG).wrapping_sub(left);
@@ -285,39 +294,51 @@ impl LoadCell {
     /// The backlog at its last change.
     #[inline]
     fn load(&self) -> Backlog {
-        Backlog { work: self.work.each_ref().map(get), total: get(&self.total) }
+        let mut backlog = Backlog::default();
+        for (work, field) in backlog.0.iter_mut().zip(&self.work) {
+            *work = get(field);
+        }
+        backlog
     }
 
     fn store(&self, backlog: &Backlog) {
-        for (field, work) in self.work.iter().zip(backlog.work) {
+        for (field, work) in self.work.iter().zip(backlog.0) {
             set(field, work);
         }
-        set(&self.total, backlog.total);
     }
 
-    /// The bytes left of the known work.
+    /// The bytes left of the known work, if the finish time is `finish`.
     #[inline]
-    fn left(&self, now: Timestamp) -> f32 {
-        self.finish_time().0.saturating_sub(now.0) as f32 / get(&self.cost)
+    fn left(&self, finish: Timestamp, now: Timestamp) -> f32 {
+        let ahead = finish.0.wrapping_sub(now.0).cast_signed();
+        f32::max(ahead as f32, 0.0) / get(&self.cost)
     }
 
-    /// The backlog at `now`.
-    fn backlog(&self, now: Timestamp) -> Backlog {
-        let (backlog, left) = (self.load(), self.left(now));
-        Backlog { total: left, ..backlog.after(f32::max(backlog.total - left, 0.0)) }
-    }
-
-    /// The bytes that the backend sends of other downloads before this new one ends. `left` is the rest of the
-    /// known work.
+    /// The backlog at `now`, if the finish time is `finish`; `None` if the sizes are unknown.
     #[inline]
-    pub(super) fn work_before(&self, new: &NewDownload, left: f32) -> f32 {
-        self.load().before(left, new)
+    fn backlog(&self, finish: Timestamp, now: Timestamp) -> Option<Backlog> {
+        let [.., total] = &self.work;
+        if get(total).is_infinite() {
+            None
+        } else if finish <= now {
+            // Unless nearly all backends are busy, the chosen one is idle, and the rest of the calculation is saved.
+            Some(Backlog::default())
+        } else {
+            Some(self.load().after(self.left(finish, now)))
+        }
+    }
+
+    /// Three values of the known work at its last change: at the two knots of the new download, and the total.
+    #[inline]
+    pub(super) fn work_at(&self, new: &NewDownload) -> [f32; 3] {
+        let [low, high] = new.knots;
+        [low, high, KNOTS - 1].map(|knot| self.work.get(knot % KNOTS).map_or(0.0, get))
     }
 
     /// Replaces the known work. An idle backend keeps an earlier finish time, which shows for how long it has been idle.
     fn set_backlog(&self, backlog: &Backlog, now: Timestamp) {
         self.store(backlog);
-        let nanoseconds = ((backlog.total * get(&self.cost)) as u64).min(MAX_BACKLOG);
+        let nanoseconds = ((backlog.total() * get(&self.cost)) as u64).min(MAX_BACKLOG);
         if nanoseconds == 0 {
             self.finish_time.fetch_min(now.0, Relaxed);
         } else {
@@ -334,23 +355,34 @@ impl LoadCell {
         self.finish_time.fetch_sub(nanoseconds, Relaxed);
     }
 
-    /// Adds a download to the known work.
+    /// Counts a redirect, and adds its download to the known work.
     #[inline]
     pub(super) fn book(&self, size: f32, now: Timestamp) {
-        self.store(&self.backlog(now).with(size));
-        self.booked.fetch_add(size as u64, Relaxed);
-        let nanoseconds = (size * get(&self.cost)) as u64;
+        // A processor delays all later reads until these two updates are done, so the slow part follows them.
+        self.count_redirect();
+        let finish = self.postpone_finish(size, now);
+        // Load and store are separate: if two workers book at the same time, one download may not be counted here.
+        self.booked.store(self.booked.load(Relaxed).wrapping_add((size as i64).cast_unsigned()), Relaxed);
+        if let Some(backlog) = self.backlog(finish, now) {
+            self.store(&backlog.with(size));
+        }
+    }
+
+    /// Adds the time for a download to the finish time, and returns the finish time before.
+    #[inline]
+    fn postpone_finish(&self, size: f32, now: Timestamp) -> Timestamp {
+        let nanoseconds = ((size * get(&self.cost)) as i64).cast_unsigned();
         let mut current = self.finish_time.load(Relaxed);
         // An exchange fails only if another worker succeeded. After three failures, losing the idle time since
         // `finish_time` costs less than trying again.
         for _ in 0..3 {
             let later = current.max(now.0).saturating_add(nanoseconds);
             match self.finish_time.compare_exchange_weak(current, later, Relaxed, Relaxed) {
-                Ok(_) => return,
+                Ok(_) => return Timestamp(current),
                 Err(actual) => current = actual,
             }
         }
-        self.finish_time.fetch_add(nanoseconds, Relaxed);
+        Timestamp(self.finish_time.fetch_add(nanoseconds, Relaxed))
     }
 }
 

@@ -251,7 +251,11 @@ impl PresenceActor {
     fn save(&mut self, ctx: &mut Context<Self>) {
         let (Some(folder), Some(generation)) = (&self.plan.state, self.current()) else { return };
         let start = Instant::now();
-        if !self.saving.is_changed || self.saving.is_running || start < self.saving.due {
+        if !self.saving.is_changed
+            || self.saving.is_running
+            || start < self.saving.due
+            || folder.is_released()
+        {
             return;
         }
         self.saving.is_changed = false;

@@ -122,9 +122,9 @@ mod tests {
         write("x", "first");
         write(".hidden", "");
         std::os::unix::fs::symlink("x", root.path().join("link")).unwrap();
-        let written = SystemTime::now();
-        let later = written + Duration::from_secs(60);
-        assert!(scan(root.path(), &TreeDigests::default(), written).is_err(), "no file is complete");
+        let now = SystemTime::now();
+        let later = now + Duration::from_mins(1);
+        assert!(scan(root.path(), &TreeDigests::default(), now).is_err(), "no file is complete");
 
         let (list, known) = scan(root.path(), &TreeDigests::default(), later).unwrap();
         assert_eq!(list.catalogue.files(), 2);
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!((content.size, content.sha256), (Some(7), Some(Sha256::digest(b"content").into())));
 
         write("x", "another");
-        let (same, known) = scan(root.path(), &known, written).unwrap();
+        let (same, known) = scan(root.path(), &known, SystemTime::now()).unwrap();
         assert_eq!(same.digest, list.digest);
         let (changed, known) = scan(root.path(), &known, later).unwrap();
         assert_ne!(changed.digest, list.digest);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Message, Recipient, Supervised, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, Recipient, SpawnHandle,
+    Supervised, WrapFuture,
 };
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Semaphore;
@@ -24,9 +25,9 @@ pub(crate) mod schedule;
 
 use prober::Prober;
 
-/// The settings and resources of all probes.
-#[derive(Debug)]
-pub(crate) struct ProbePlan {
+/// The settings of all probes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProbeSettings {
     /// The requested path, below the base path of each backend.
     pub path: String,
     /// The time limit of one probe.
@@ -35,16 +36,60 @@ pub(crate) struct ProbePlan {
     pub expectation: Option<Arc<Expectation>>,
     /// The delay after a probe whose result was lost.
     pub interval: Duration,
-    /// Limits the concurrent probes over all backends.
-    pub slots: Semaphore,
-    /// Resolves the names of backends.
-    pub resolver: Resolver,
+    /// The limit of concurrent probes over all backends.
+    pub concurrency: usize,
     /// The authorities of the certificates of https backends.
     pub trust: Trust,
+}
+
+/// The settings and resources of all probes.
+#[derive(Debug)]
+pub(crate) struct ProbePlan {
+    settings: ProbeSettings,
+    /// Limits the concurrent probes over all backends.
+    slots: Semaphore,
+    resources: ProbeResources,
+}
+
+/// The resources of all probes.
+#[derive(Debug, Clone)]
+pub(crate) struct ProbeResources {
+    /// Resolves the names of backends.
+    pub resolver: Resolver,
     /// Counters of invalid load reports.
     pub reports: ReportMetrics,
     /// Counts the results that the ranking did not process.
     pub results_lost: Counter,
+}
+
+impl ProbePlan {
+    /// A plan with these settings.
+    #[must_use]
+    pub(crate) fn new(settings: ProbeSettings, resources: ProbeResources) -> Self {
+        Self { slots: Semaphore::new(settings.concurrency), settings, resources }
+    }
+
+    /// The settings.
+    #[must_use]
+    pub(crate) fn settings(&self) -> &ProbeSettings {
+        &self.settings
+    }
+
+    /// The same resources with other settings.
+    #[must_use]
+    pub(crate) fn with(&self, settings: ProbeSettings) -> Self {
+        Self::new(settings, self.resources.clone())
+    }
+}
+
+/// The message that replaces the plan of a `ProbeActor`. The next probe starts after `pause`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct ProbePlanChanged {
+    /// The plan from now on.
+    pub plan: Arc<ProbePlan>,
+    /// The delay of the next probe, unless a probe is running.
+    pub pause: Duration,
 }
 
 /// The result of one probe. The reply of the ranking is the delay of the next probe.
@@ -62,12 +107,15 @@ pub(crate) struct ProbeResult {
 /// Probes one backend until the last address of the actor is dropped.
 pub(crate) struct ProbeActor {
     backend: BackendId,
+    /// The expectation in the line of the backend.
     expectation: Option<Arc<Expectation>>,
     plan: Arc<ProbePlan>,
     ranking: Recipient<ProbeResult>,
     first_pause: Duration,
-    /// Created for the first probe, and again after a panic.
+    /// Created for the first probe, and again after a panic or a change of the plan.
     prober: Option<Rc<Prober>>,
+    /// The timer of the next probe; `None` while a probe is running.
+    timer: Option<SpawnHandle>,
 }
 
 impl ProbeActor {
@@ -79,18 +127,25 @@ impl ProbeActor {
         ranking: Recipient<ProbeResult>,
         first_pause: Duration,
     ) -> Self {
-        let expectation = backend.expectation().or(plan.expectation.as_ref()).cloned();
-        Self { backend: backend.id().clone(), expectation, plan, ranking, first_pause, prober: None }
+        let (backend, expectation) = (backend.id().clone(), backend.expectation().cloned());
+        Self { backend, expectation, plan, ranking, first_pause, prober: None, timer: None }
+    }
+
+    fn schedule(&mut self, pause: Duration, ctx: &mut Context<Self>) {
+        self.timer = Some(ctx.run_later(pause, Self::probe));
     }
 
     fn probe(&mut self, ctx: &mut Context<Self>) {
+        self.timer = None;
         if !ctx.connected() {
             ctx.stop();
             return;
         }
-        let (plan, expectation) = (&self.plan, &self.expectation);
-        let prober =
-            self.prober.get_or_insert_with(|| Rc::new(Prober::new(&self.backend, plan, expectation.clone())));
+        let plan = &self.plan;
+        let prober = self.prober.get_or_insert_with(|| {
+            let expectation = self.expectation.as_ref().or(plan.settings.expectation.as_ref());
+            Rc::new(Prober::new(&self.backend, plan, expectation.cloned()))
+        });
         let (prober, plan) = (Rc::clone(prober), Arc::clone(&self.plan));
         let (backend, ranking) = (self.backend.clone(), self.ranking.clone());
         let probing = async move {
@@ -102,13 +157,11 @@ impl ProbeActor {
             ranking.send(result).await.unwrap_or_else(|error| {
                 // The ranking panicked on this result. The next probe replaces it.
                 tracing::debug!(%backend, %error, "probe result lost");
-                plan.results_lost.inc();
-                plan.interval
+                plan.resources.results_lost.inc();
+                plan.settings.interval
             })
         };
-        ctx.spawn(probing.into_actor(self).map(|pause, _, ctx| {
-            ctx.run_later(pause, Self::probe);
-        }));
+        ctx.spawn(probing.into_actor(self).map(|pause, actor, ctx| actor.schedule(pause, ctx)));
     }
 }
 
@@ -116,7 +169,20 @@ impl Actor for ProbeActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        ctx.run_later(self.first_pause, Self::probe);
+        self.schedule(self.first_pause, ctx);
+    }
+}
+
+impl Handler<ProbePlanChanged> for ProbeActor {
+    type Result = ();
+
+    fn handle(&mut self, ProbePlanChanged { plan, pause }: ProbePlanChanged, ctx: &mut Context<Self>) {
+        self.plan = plan;
+        self.prober = None;
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+            self.schedule(pause, ctx);
+        }
     }
 }
 

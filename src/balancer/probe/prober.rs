@@ -12,7 +12,7 @@ use crate::balancer::backends::BackendId;
 use crate::balancer::expectation::Expectation;
 use crate::balancer::health::{FailureKind, ProbeFailure, ProbeOutcome};
 use crate::balancer::metrics::ReportMetrics;
-use crate::balancer::probe::ProbePlan;
+use crate::balancer::probe::{ProbePlan, ProbeSettings};
 use crate::http::client::head::Head;
 use crate::http::client::{Answer, ConnectionUse, HttpClient, Request, TransportError, TransportSettings};
 use crate::load_report::{self, LoadReport};
@@ -41,20 +41,21 @@ impl Prober {
     /// server that closes idle connections causes no failed probe.
     #[must_use]
     pub(crate) fn new(backend: &BackendId, plan: &ProbePlan, expectation: Option<Arc<Expectation>>) -> Self {
+        let ProbeSettings { path, timeout, trust, .. } = plan.settings();
         let settings = TransportSettings {
-            connect_timeout: plan.timeout,
-            trust: plan.trust.clone(),
+            connect_timeout: *timeout,
+            trust: trust.clone(),
             ..TransportSettings::default()
         };
-        let request = Url::parse(&format!("{backend}{}", plan.path)).ok().map(|url| Request {
+        let request = Url::parse(&format!("{backend}{path}")).ok().map(|url| Request {
             connection: ConnectionUse::Single,
             ..Request::get(url).with("User-Agent", concat!("fingerpost/", env!("CARGO_PKG_VERSION")))
         });
         Self {
-            transport: HttpClient::with_resolver(settings, plan.resolver.clone()),
+            transport: HttpClient::with_resolver(settings, plan.resources.resolver.clone()),
             request,
-            timeout: plan.timeout,
-            reports: plan.reports.clone(),
+            timeout: *timeout,
+            reports: plan.resources.reports.clone(),
             expectation,
         }
     }

@@ -50,16 +50,24 @@ pub(crate) struct ListChanged {
     pub orders: Arc<OrderBook>,
 }
 
-/// The settings and resources of a `RankingActor`.
-pub(crate) struct RankingPlan {
-    /// Receives the tables; already has the first one.
-    pub publisher: Arc<TablePublisher>,
+/// The settings of a `RankingActor`. As a message, they replace those in force; the reply follows the table with them.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub(crate) struct RankingSettings {
     /// The rule for the choice of a backend.
     pub policy: PolicyName,
     /// The rules for states and probe intervals.
     pub health_check: HealthCheckConfig,
     /// The limit of probes per second over all backends; it can stretch the interval.
     pub probe_budget: ProbeBudget,
+}
+
+/// The settings and resources of a `RankingActor`.
+pub(crate) struct RankingPlan {
+    /// Receives the tables; already has the first one.
+    pub publisher: Arc<TablePublisher>,
+    /// The settings.
+    pub settings: RankingSettings,
     /// The clock of the load cells, shared with the request path.
     pub clock: MonotonicClock,
     /// The metrics.
@@ -143,7 +151,8 @@ impl RankingActor {
 
     /// The health check configuration with the interval that the probe budget allows.
     fn stretched(&self) -> HealthCheckConfig {
-        self.plan.probe_budget.stretch(&self.plan.health_check, self.entries.len())
+        let RankingSettings { probe_budget, health_check, .. } = &self.plan.settings;
+        probe_budget.stretch(health_check, self.entries.len())
     }
 
     /// Schedules a table at `pace` after the last one, unless an earlier one is already scheduled.
@@ -167,7 +176,7 @@ impl RankingActor {
         let table = RoutingTable::build(
             self.generation,
             &mut self.entries,
-            self.plan.policy,
+            self.plan.settings.policy,
             &health_check,
             &self.plan.clock,
             now,
@@ -234,7 +243,7 @@ impl Handler<ProbeResult> for RankingActor {
         // Active and suspect backends are probed more often, but never beyond the budget.
         let traffic = entry.traffic(health_check.interval, now);
         let pause = entry.health.next_probe(&health_check, traffic, &mut self.random);
-        let pause = pause.max(self.plan.probe_budget.sweep(self.entries.len()));
+        let pause = pause.max(self.plan.settings.probe_budget.sweep(self.entries.len()));
         self.publish_soon(transition.map_or(ESTIMATE_PACE, |_| TRANSITION_PACE), ctx);
         MessageResult(pause)
     }
@@ -278,6 +287,15 @@ impl Handler<ListChanged> for RankingActor {
         // Must be first: `recover` uses both if one of the next calls panics.
         (self.listed, self.orders) = (backends, orders);
         self.take_list();
+        self.publish(Instant::now());
+    }
+}
+
+impl Handler<RankingSettings> for RankingActor {
+    type Result = ();
+
+    fn handle(&mut self, settings: RankingSettings, _: &mut Context<Self>) {
+        self.plan.settings = settings;
         self.publish(Instant::now());
     }
 }

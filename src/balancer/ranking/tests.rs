@@ -61,9 +61,11 @@ impl RankingScenario {
         let (worker, tables) = worker(&publisher);
         let plan = RankingPlan {
             publisher: Arc::clone(&publisher),
-            policy: PolicyName::Ranked,
-            health_check,
-            probe_budget: ProbeBudget { per_second: 2000 },
+            settings: RankingSettings {
+                policy: PolicyName::Ranked,
+                health_check,
+                probe_budget: ProbeBudget { per_second: 2000 },
+            },
             clock,
             metrics: RankingMetrics::default(),
         };

@@ -1,5 +1,6 @@
 //! The answer of a redirect: status, headers and page.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use actix_http::header::{self, HeaderName, HeaderValue};
@@ -72,9 +73,10 @@ pub(super) fn redirect(
     let mut response = Response::with_body(status.0, page.freeze());
     let headers = response.headers_mut();
     put(headers, header::LOCATION, location.freeze());
+    let link_target = without_brackets(target.as_bytes());
     for alternate in alternates(table, &choice.picks) {
         let mut link = BytesMut::new();
-        put_link(alternate, target, &mut link);
+        put_link(alternate, &link_target, &mut link);
         put(headers, header::LINK, link.freeze());
     }
     headers.insert(header::CACHE_CONTROL, NO_STORE);
@@ -97,28 +99,26 @@ pub(super) fn alternates<'a>(
 }
 
 /// Appends the value of one `Link` line (RFC 6249, section 3): `<url>; rel=duplicate; pri=1`. Some clients, such as
-/// aria2, read only one link of each line.
-pub(super) fn put_link((priority, backend): (u8, &BackendId), target: &Target<'_>, value: &mut BytesMut) {
+/// aria2, read only one link of each line. `target` has no angle bracket, which would end the URL.
+pub(super) fn put_link((priority, backend): (u8, &BackendId), target: &[u8], value: &mut BytesMut) {
     value.put_u8(b'<');
     value.put_slice(backend.as_str().as_bytes());
-    // A bracket in the target would end the URL in the angle brackets.
-    if memchr::memchr2(b'<', b'>', target.as_bytes()).is_some() {
-        put_without_brackets(value, target.as_bytes());
-    } else {
-        value.put_slice(target.as_bytes());
-    }
+    value.put_slice(target);
     value.put_slice(b">; rel=duplicate; pri=");
     value.put_u8(priority);
 }
 
-fn put_without_brackets(value: &mut BytesMut, target: &[u8]) {
-    for byte in target {
-        match byte {
-            b'<' => value.put_slice(b"%3C"),
-            b'>' => value.put_slice(b"%3E"),
-            _ => value.put_u8(*byte),
-        }
+/// The target with encoded angle brackets.
+fn without_brackets(target: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr2(b'<', b'>', target).is_none() {
+        return target.into();
     }
+    let encoded = target.iter().flat_map(|byte| match byte {
+        b'<' => b"%3C".as_slice(),
+        b'>' => b"%3E",
+        byte => std::slice::from_ref(byte),
+    });
+    encoded.copied().collect::<Vec<u8>>().into()
 }
 
 fn put(headers: &mut header::HeaderMap, name: HeaderName, value: Bytes) {

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use super::BalancerState;
 use super::client::Client;
 use super::location::{Target, TargetError};
-use super::service::{Choice, ChoiceReason, KnownFile, RedirectRequest, is_not_found};
-use crate::balancer::policy::{self, Avoid, LoadSlab};
+use super::service::{AnswerPlan, Choice, ChoiceReason, KnownFile, RedirectRequest, is_not_found};
+use crate::balancer::policy::{Avoid, LoadSlab, digest};
 use crate::balancer::presence::HasFile;
 use crate::balancer::presence::generation::Location;
 use crate::balancer::ranking::selection::Eligibility;
@@ -85,8 +85,9 @@ impl BalancerState {
         let client = Client { address: client.map(|client| client.to_canonical()), is_https };
         let now = Instant::now();
         let mut random = SmallRng::from_rng(&mut rand::rng());
-        let table = self.copied_table(now, &mut random);
-        let path_hash = policy::digest(target.path());
+        let answers = self.answers.load_full();
+        let table = self.copied_table(&answers, now, &mut random);
+        let path_hash = digest(target.path());
         let wanted = RedirectRequest {
             target: &target,
             path_hash,
@@ -98,15 +99,10 @@ impl BalancerState {
         let current = self.presence.as_ref().map(|presence| presence.current());
         let generation = current.as_ref().and_then(|current| current.as_deref());
         let location = generation.map(|generation| generation.locate(target.path(), path_hash));
-        let timestamp = self.answers.clock.timestamp(now);
+        let timestamp = self.clock.timestamp(now);
         let size = self.sizes.as_ref().and_then(|sizes| sizes.known(target.path(), timestamp));
-        let choice = self.answers.choose(
-            &table,
-            &wanted,
-            KnownFile::new(location.as_ref(), size),
-            timestamp,
-            &mut random,
-        );
+        let file = KnownFile::new(location.as_ref(), size);
+        let choice = answers.choose(&table, &wanted, file, timestamp, &mut random);
         let failed = choice.as_ref().and_then(Choice::failed).map(|failed| failed.identity);
         let address =
             |index: &u32| table.entries.get(*index as usize).map(|entry| entry.backend.id().to_string());
@@ -157,9 +153,9 @@ impl BalancerState {
             path: String::from_utf8_lossy(target.as_bytes()).into_owned(),
             client: client.address,
             mode: table.mode.to_string(),
-            policy: self.policy.to_string(),
+            policy: answers.policy.to_string(),
             status: match choice {
-                Some(_) => self.answers.status.code(),
+                Some(_) => answers.status.code(),
                 None if is_not_found(&table, location.as_ref()) => 404,
                 None => 503,
             },
@@ -167,7 +163,7 @@ impl BalancerState {
                 backend: choice.backend.to_string(),
                 reason: match choice.reason {
                     ChoiceReason::Policy => {
-                        format!("the policy {} chose it among the candidates", self.policy)
+                        format!("the policy {} chose it among the candidates", answers.policy)
                     }
                     ChoiceReason::Retry => {
                         "the client requests the file again, so it is sent to another server".to_owned()
@@ -196,16 +192,15 @@ impl BalancerState {
     }
 
     /// The latest table with copies of all loads.
-    fn copied_table(&self, now: Instant, random: &mut SmallRng) -> RoutingTable {
+    fn copied_table(&self, answers: &AnswerPlan, now: Instant, random: &mut SmallRng) -> RoutingTable {
         let latest = self.publisher.latest();
         let mut slab = LoadSlab::default();
         let mut entries = latest.entries.clone();
         for entry in &mut entries {
             entry.load = entry.load.copy(&mut slab);
         }
-        let health_check = &self.health_check;
-        let clock = &self.answers.clock;
-        RoutingTable::build(latest.generation, &mut entries, self.policy, health_check, clock, now, random)
+        let AnswerPlan { policy, health_check, .. } = answers;
+        RoutingTable::build(latest.generation, &mut entries, *policy, health_check, &self.clock, now, random)
     }
 }
 

@@ -12,12 +12,13 @@ use std::time::{Duration, SystemTime};
 use bytes::{BufMut, BytesMut};
 use tokio::time::Instant;
 
+use super::answer::RedirectStatus;
 use super::client::Client;
 use super::location::Target;
 use super::range::requested_bytes;
 use super::service::{RedirectRequest, RedirectService};
-use super::{acme, answer, documents};
-use crate::balancer::policy::{self, Avoid, Timestamp};
+use super::{WorkerState, acme, answer, documents};
+use crate::balancer::policy::{Avoid, Timestamp, digest};
 use crate::balancer::presence::generation::Location;
 use crate::http::host::is_host;
 use crate::http::transport::{FastAnswer, FastPath, Offer, Peer};
@@ -57,7 +58,8 @@ const fn is_regular(byte: u8) -> bool {
 pub(super) struct ResponseScratch {
     location: BytesMut,
     page: BytesMut,
-    start: Vec<u8>,
+    /// The start of the head of a redirect with this status.
+    start: Option<(RedirectStatus, Vec<u8>)>,
     tail: Tail,
 }
 
@@ -77,15 +79,15 @@ impl FastPath for RedirectService {
         let mut headers = [const { MaybeUninit::uninit() }; MOST_HEADERS];
         let Some(request) = plain_request(head, &mut headers) else { return Offer::Declined };
         let Ok(target) = Target::parse(request.target.as_bytes()) else { return Offer::Declined };
-        let plan = &self.shared.answers;
+        let current = self.current.borrow();
+        let WorkerState { table, answers: plan } = &*current;
         if plan.serves_challenges && request.target.starts_with(acme::FOLDER) {
             return Offer::Declined;
         }
-        let table = self.table.borrow();
         let now = plan.clock.timestamp(Instant::now());
-        let current = self.shared.presence.as_ref().map(|presence| presence.current());
-        let generation = current.as_ref().and_then(|current| current.as_deref());
-        let path_hash = policy::digest(target.path());
+        let catalogue = self.shared.presence.as_ref().map(|presence| presence.current());
+        let generation = catalogue.as_ref().and_then(|catalogue| catalogue.as_deref());
+        let path_hash = digest(target.path());
         let place = generation.map(|generation| generation.locate(target.path(), path_hash));
         if matches!(place, Some(Location::Unknown))
             || (place.is_some() && documents::asks_for_mirrors(&target))
@@ -102,7 +104,7 @@ impl FastPath for RedirectService {
             avoid: Avoid::default(),
             client,
         };
-        let Some(choice) = self.choose(&table, &wanted, place.as_ref(), now) else {
+        let Some(choice) = self.choose(&current, &wanted, place.as_ref(), now) else {
             return Offer::Declined;
         };
 
@@ -113,10 +115,14 @@ impl FastPath for RedirectService {
         page.clear();
         answer::put_page(&plan.pages, plan.status, location, page);
 
-        if start.is_empty() {
-            let (code, reason) = (plan.status.code(), plan.status.reason());
-            start.extend(format!("HTTP/1.1 {code} {reason}\r\nContent-Length: ").bytes());
-        }
+        let start = match start {
+            Some((status, start)) if *status == plan.status => start,
+            outdated => {
+                let (code, reason) = (plan.status.code(), plan.status.reason());
+                let start = format!("HTTP/1.1 {code} {reason}\r\nContent-Length: ").into_bytes();
+                &mut outdated.insert((plan.status, start)).1
+            }
+        };
         answer.closes = request.closes;
         let answer = &mut answer.bytes;
         answer.put_slice(start);
@@ -126,9 +132,10 @@ impl FastPath for RedirectService {
         }
         answer.put_slice(b"\r\nLocation: ");
         answer.put_slice(location);
-        for alternate in answer::alternates(&table, &choice.picks) {
+        for alternate in answer::alternates(table, &choice.picks) {
             answer.put_slice(b"\r\nLink: ");
-            answer::put_link(alternate, &target, answer);
+            // The path and query of a plain request have no brackets.
+            answer::put_link(alternate, target.as_bytes(), answer);
         }
         if let Some(Location::File(file)) = &place {
             documents::lines_of(target.path(), &file.content, |name, value| {

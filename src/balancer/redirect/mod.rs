@@ -8,17 +8,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, Arbiter, Context, Handler, Supervised};
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::metrics::BalancerMetrics;
 use crate::balancer::orders::store::Orders;
-use crate::balancer::policy::PolicyName;
+use crate::balancer::policy::MonotonicClock;
 use crate::balancer::presence::Presence;
+use crate::balancer::probe::ProbeSettings;
+use crate::balancer::ranking::RankingSettings;
 use crate::balancer::ranking::publisher::{TablePublisher, TableUpdate};
 use crate::balancer::ranking::table::RoutingTable;
 use crate::balancer::sizes::Sizes;
 use crate::balancer::state_folder::StateFolder;
 use crate::http::access_log::AccessLog;
+use crate::settings::reload::ReloadRecord;
 use crate::supervision::Supervisor;
 
 pub(crate) mod acme;
@@ -39,10 +43,10 @@ use service::AnswerPlan;
 
 /// The state that the services of all workers share.
 pub(in crate::balancer) struct BalancerState {
-    pub(in crate::balancer) answers: AnswerPlan,
-    pub(in crate::balancer) policy: PolicyName,
-    /// Without the stretch of a long list.
-    pub(in crate::balancer) health_check: HealthCheckConfig,
+    pub(in crate::balancer) answers: Arc<ArcSwap<AnswerPlan>>,
+    pub(in crate::balancer) clock: MonotonicClock,
+    pub(in crate::balancer) changes: mpsc::Sender<SettingsChanged>,
+    pub(in crate::balancer) reloads: Arc<ReloadRecord>,
     pub(in crate::balancer) publisher: Arc<TablePublisher>,
     pub(in crate::balancer) orders: Arc<Orders>,
     pub(in crate::balancer) state: Option<Arc<StateFolder>>,
@@ -63,11 +67,31 @@ impl Drop for BalancerState {
     }
 }
 
-/// The routing table of one worker. Only its `RedirectHandler` replaces it, between two requests.
-pub(crate) type CurrentTable = Rc<RefCell<Arc<RoutingTable>>>;
+/// Settings for the ranking and the probes, to be put into force by the task that follows the list.
+#[derive(Debug)]
+pub(in crate::balancer) struct SettingsChanged {
+    pub(in crate::balancer) ranking: RankingSettings,
+    pub(in crate::balancer) probes: ProbeSettings,
+    /// Notified once the settings are in the routing table.
+    pub(in crate::balancer) done: oneshot::Sender<()>,
+}
 
-/// Owns the table of one HTTP worker and replaces it with each [`TableUpdate`]. The table survives a restart.
-pub(crate) struct RedirectHandler(CurrentTable);
+/// The routing table of one worker, and the settings of its answers.
+pub(crate) struct WorkerState {
+    pub(super) table: Arc<RoutingTable>,
+    pub(super) answers: Arc<AnswerPlan>,
+}
+
+/// The state of one worker. Only its `RedirectHandler` replaces it, between two requests.
+pub(crate) type CurrentState = Rc<RefCell<WorkerState>>;
+
+/// Owns the state of one HTTP worker and replaces it with each [`TableUpdate`]. The state survives a restart.
+///
+/// A table is published after each change of the settings of answers, so its update delivers these, too.
+pub(crate) struct RedirectHandler {
+    current: CurrentState,
+    answers: Arc<ArcSwap<AnswerPlan>>,
+}
 
 impl Actor for RedirectHandler {
     type Context = Context<Self>;
@@ -79,6 +103,6 @@ impl Handler<TableUpdate> for RedirectHandler {
     type Result = ();
 
     fn handle(&mut self, TableUpdate(table): TableUpdate, _: &mut Context<Self>) {
-        self.0.replace(table);
+        self.current.replace(WorkerState { table, answers: self.answers.load_full() });
     }
 }

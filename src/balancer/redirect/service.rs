@@ -25,11 +25,12 @@ use super::fast_path::ResponseScratch;
 use super::location::Target;
 use super::path_samples::PathSampler;
 use super::range::requested_bytes;
-use super::{BalancerState, CurrentTable, RedirectHandler};
+use super::{BalancerState, CurrentState, RedirectHandler, WorkerState};
 use crate::balancer::backends::BackendId;
+use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::metrics::AnswerCounters;
 use crate::balancer::policy::{
-    self, Avoid, Holders, MonotonicClock, Picks, RetryAvoidance, RetryLookup, Timestamp, Visited,
+    self, Avoid, Holders, MonotonicClock, Picks, PolicyName, RetryAvoidance, RetryLookup, Timestamp, Visited,
 };
 use crate::balancer::presence::OfferCause;
 use crate::balancer::presence::generation::{FileLocation, Location};
@@ -69,6 +70,10 @@ pub(crate) struct AnswerPlan {
     pub serves_challenges: bool,
     /// The clock of the policies.
     pub clock: MonotonicClock,
+    /// The rule for the choice of a backend, for explanations.
+    pub policy: PolicyName,
+    /// The rules for states, for explanations. Without the stretch of a long list.
+    pub health_check: HealthCheckConfig,
 }
 
 /// The target of a client that requests the same file again after 1 to 60 s.
@@ -107,7 +112,7 @@ pub(crate) struct RedirectService {
     /// The balancer, which runs as long as a reference to its state exists.
     pub(super) shared: Arc<BalancerState>,
     mount: Mount,
-    pub(super) table: CurrentTable,
+    pub(super) current: CurrentState,
     pub(super) counters: Arc<AnswerCounters>,
     pub(super) scratch: RefCell<ResponseScratch>,
     random: RefCell<SmallRng>,
@@ -121,7 +126,7 @@ pub(crate) struct RedirectService {
 /// The properties of a request on which the choice of a backend depends.
 pub(super) struct RedirectRequest<'a> {
     pub(super) target: &'a Target<'a>,
-    /// The `digest` of its path.
+    /// The [`digest`](policy::digest) of the path.
     pub(super) path_hash: u64,
     pub(super) is_head: bool,
     /// The largest number of requested bytes; `None` without a range.
@@ -223,15 +228,16 @@ impl RedirectService {
     #[must_use]
     pub(super) fn start(shared: Arc<BalancerState>, mount: Mount) -> Self {
         let publisher = &shared.publisher;
-        let table: CurrentTable = Rc::new(RefCell::new(publisher.latest()));
-        let actor = RedirectHandler(Rc::clone(&table));
+        let state = || WorkerState { table: publisher.latest(), answers: shared.answers.load_full() };
+        let current: CurrentState = Rc::new(RefCell::new(state()));
+        let actor = RedirectHandler { current: Rc::clone(&current), answers: Arc::clone(&shared.answers) };
         let handler = shared.supervisor.start(ActorKind::Redirect, "worker", actor);
         publisher.subscribe(&handler.downgrade().recipient());
         // A table may have been published between the first `latest` and the subscription.
-        table.replace(publisher.latest());
+        current.replace(state());
         Self {
             mount,
-            table,
+            current,
             counters: shared.metrics.worker(),
             scratch: RefCell::default(),
             random: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
@@ -279,14 +285,14 @@ impl RedirectService {
         let Ok(target) = Target::parse(target.as_bytes()) else {
             return self.refuse(StatusCode::BAD_REQUEST);
         };
-        let plan = &self.shared.answers;
-        let table = self.table.borrow();
+        let current = self.current.borrow();
+        let WorkerState { table, answers: plan } = &*current;
         let now = plan.clock.timestamp(Instant::now());
         let lines = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let peer = request.peer_addr.map(|peer| peer.ip());
         let client = Client::new(peer, is_https, &plan.trusted_proxies, lines);
-        let current = self.shared.presence.as_ref().map(|presence| presence.current());
-        let generation = current.as_ref().and_then(|current| current.as_deref());
+        let catalogue = self.shared.presence.as_ref().map(|presence| presence.current());
+        let generation = catalogue.as_ref().and_then(|catalogue| catalogue.as_deref());
         let path_hash = policy::digest(target.path());
         let location = generation.map(|generation| generation.locate(target.path(), path_hash));
         let wanted = RedirectRequest {
@@ -300,12 +306,12 @@ impl RedirectService {
         if let (Some(generation), Some(location)) = (generation, &location)
             && let Some(document) = Document::requested(&target, location, generation)
         {
-            return document.answer(&table, client.needs(), request.headers());
+            return document.answer(table, client.needs(), request.headers());
         }
-        match self.choose(&table, &wanted, location.as_ref(), now) {
+        match self.choose(&current, &wanted, location.as_ref(), now) {
             Some(choice) => {
                 if self.shared.access_log.is_some() {
-                    let alternates = answer::alternates(&table, &choice.picks);
+                    let alternates = answer::alternates(table, &choice.picks);
                     let redirect = RedirectEntry {
                         backend: choice.backend.to_string(),
                         reason: choice.reason.as_str(),
@@ -313,13 +319,13 @@ impl RedirectService {
                     };
                     *log = Some((client.address, redirect));
                 }
-                let mut response = answer::redirect(&plan.pages, plan.status, &table, &choice, &target);
+                let mut response = answer::redirect(&plan.pages, plan.status, table, &choice, &target);
                 if let Some(Location::File(file)) = &location {
                     documents::add_lines(target.path(), &file.content, response.headers_mut());
                 }
                 response
             }
-            None if is_not_found(&table, location.as_ref()) => plan.pages.answer(StatusCode::NOT_FOUND),
+            None if is_not_found(table, location.as_ref()) => plan.pages.answer(StatusCode::NOT_FOUND),
             None => self.unavailable(),
         }
     }
@@ -327,12 +333,11 @@ impl RedirectService {
     /// Chooses a backend for this client; `None` if no backend is usable. `location` is the place of the path in the catalogue.
     pub(super) fn choose<'a>(
         &self,
-        table: &'a RoutingTable,
+        WorkerState { table, answers: plan }: &'a WorkerState,
         wanted: &RedirectRequest<'_>,
         location: Option<&Location<'_>>,
         now: Timestamp,
     ) -> Option<Choice<'a>> {
-        let plan = &self.shared.answers;
         let path = wanted.target.path();
         let size = self.shared.sizes.as_ref();
         let size = size.and_then(|sizes| sizes.expect(path, wanted.path_hash, now));
@@ -344,7 +349,7 @@ impl RedirectService {
         if let (Some(memory), Some(visit)) = (&plan.memory, &choice.visit) {
             memory.record(visit, choice.visited);
         }
-        self.sampler.offer(&self.shared.path_samples, wanted.target.path(), now);
+        self.sampler.offer(&self.shared.path_samples, path, now);
         Some(choice)
     }
 
@@ -379,15 +384,15 @@ impl RedirectService {
     }
 
     fn refuse(&self, status: StatusCode) -> Response<Bytes> {
-        let mut response = self.shared.answers.pages.answer(status);
+        let mut response = self.current.borrow().answers.pages.answer(status);
         // The request may have a body, which is not read.
         response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
         response
     }
 
     fn unavailable(&self) -> Response<Bytes> {
-        let mut response = self.shared.answers.pages.answer(StatusCode::SERVICE_UNAVAILABLE);
-        response.headers_mut().insert(header::RETRY_AFTER, self.shared.answers.retry_after.clone());
+        let mut response = self.current.borrow().answers.pages.answer(StatusCode::SERVICE_UNAVAILABLE);
+        response.headers_mut().insert(header::RETRY_AFTER, self.current.borrow().answers.retry_after.clone());
         response
     }
 }

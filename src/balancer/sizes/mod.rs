@@ -25,7 +25,7 @@ use crate::http::client::{HttpClient, Method, Request, Resolver, TransportSettin
 mod table;
 
 use table::SizeLookup;
-pub(crate) use table::SizeTable;
+pub use table::SizeTable;
 
 /// The number of paths that may wait for a look-up.
 const QUEUE: usize = 1024;

@@ -45,7 +45,7 @@ mod class {
 /// writes to a slot one is lost, and the path is looked up later. If all slots of a path are in use, the oldest entry
 /// without a size is overwritten, else the oldest size.
 #[derive(Debug)]
-pub(crate) struct SizeTable {
+pub struct SizeTable {
     buckets: Box<[Bucket]>,
     means: Box<[AtomicU32]>,
     /// The size of each class in bytes.
@@ -58,11 +58,11 @@ struct Bucket([AtomicU64; WAYS]);
 
 /// The result of a look-up.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct SizeLookup {
+pub struct SizeLookup {
     /// The expected size in bytes: of the path, or the running mean of similar paths; `None` if neither is known.
-    pub(crate) size: Option<f32>,
+    pub size: Option<f32>,
     /// Whether the size should be looked up at a server: the path was requested before, and its size is unknown or old.
-    pub(crate) is_wanted: bool,
+    pub is_wanted: bool,
 }
 
 impl Default for SizeTable {
@@ -106,7 +106,8 @@ impl SizeTable {
     /// Looks up the size of `path` for a request at `now`, and records the request if it is the first one. `hash` is the
     /// [`digest`] of the path.
     #[inline]
-    pub(crate) fn look_up(&self, path: &[u8], hash: u64, now: Timestamp) -> SizeLookup {
+    #[must_use]
+    pub fn look_up(&self, path: &[u8], hash: u64, now: Timestamp) -> SizeLookup {
         match self.find(hash) {
             Some((_, entry)) if entry.has_size() => SizeLookup {
                 size: self.sizes.get(usize::from(entry.class())).copied(),
@@ -131,7 +132,7 @@ impl SizeTable {
     }
 
     /// Records the size of a file in bytes.
-    pub(crate) fn learn(&self, path: &[u8], hash: u64, size: u64, now: Timestamp) {
+    pub fn learn(&self, path: &[u8], hash: u64, size: u64, now: Timestamp) {
         let size = size as f32;
         let class = self.sizes.partition_point(|known| *known * (RATIO.sqrt() as f32) < size);
         // The first classes have no size, so `partition_point` skips them for every size but 0.

@@ -60,7 +60,7 @@ pub(crate) async fn keep(folder: Arc<StateFolder>, publisher: Arc<TablePublisher
         let latest_states = states(&table);
         let needed = if latest_states == saved_states { INTERVAL } else { CHANGED_INTERVAL };
         let shortest = INTERVAL_PER_BACKEND.saturating_mul(table.entries.len() as u32);
-        if saved_at.elapsed() < needed.max(shortest) {
+        if saved_at.elapsed() < needed.max(shortest) || folder.is_released() {
             continue;
         }
         let own = Arc::clone(&folder);

@@ -24,6 +24,8 @@ pub(super) enum Message {
     Line(String),
     /// Reply when all lines before are written or dropped.
     Flush(oneshot::Sender<()>),
+    /// Write to this file; lines before this are written to the file in use.
+    Move(Box<LogFile>),
     /// Open the path again; lines after this are written to the file that has the name then.
     Reopen,
 }
@@ -135,6 +137,12 @@ pub(super) fn write_lines(messages: &Receiver<Message>, log: &mut LogFile, lost:
                         log.file.write_all(line.as_bytes())?;
                     }
                     Message::Flush(done) => waiting.push(done),
+                    Message::Move(file) => {
+                        // Lines that the old file does not take must not keep the log from the new one.
+                        let flushed = log.file.flush();
+                        *log = *file;
+                        flushed?;
+                    }
                     Message::Reopen => {
                         log.file.flush()?;
                         log.reopen(Instant::now());

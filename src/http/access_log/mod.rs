@@ -30,7 +30,7 @@ const WAITING: usize = 8192;
 /// Maximum time that a stop waits for the last lines to be written.
 const LAST_WRITE: Duration = Duration::from_secs(2);
 
-/// Delay before the next attempt to send to a full queue during a stop.
+/// Delay before the next attempt to send to a full queue.
 const AGAIN: Duration = Duration::from_millis(5);
 
 /// Maximum length, in bytes, of a text from the client in a line.
@@ -60,6 +60,18 @@ pub(crate) struct AccessLog {
 pub(crate) struct AccessLogError {
     path: PathBuf,
     source: io::Error,
+}
+
+/// A file for [`AccessLog::move_to`].
+#[derive(Debug)]
+pub(crate) struct OpenedLog(Box<LogFile>);
+
+impl OpenedLog {
+    /// Opens the file as [`AccessLog::open`] does.
+    pub(crate) fn open(path: &Path) -> Result<Self, AccessLogError> {
+        let file = LogFile::open(path).map_err(|source| AccessLogError { path: path.to_owned(), source })?;
+        Ok(Self(Box::new(file)))
+    }
 }
 
 impl AccessLog {
@@ -105,15 +117,24 @@ impl AccessLog {
         let _ = self.lines.try_send(Message::Reopen);
     }
 
+    /// Writes to another file from now on.
+    pub(crate) async fn move_to(&self, OpenedLog(file): OpenedLog) {
+        self.send(Message::Move(file)).await;
+    }
+
+    /// Waits for space in the queue.
+    async fn send(&self, mut message: Message) {
+        while let Err(TrySendError::Full(unsent)) = self.lines.try_send(message) {
+            message = unsent;
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
     /// Waits at most [`LAST_WRITE`] until all lines so far are written.
     pub(crate) async fn written(&self) {
         let (done, is_done) = oneshot::channel();
         let written = async {
-            let mut message = Message::Flush(done);
-            while let Err(TrySendError::Full(unsent)) = self.lines.try_send(message) {
-                message = unsent;
-                tokio::time::sleep(AGAIN).await;
-            }
+            self.send(Message::Flush(done)).await;
             // If the thread has ended, the channel closes and nothing more is written.
             let _ = is_done.await;
         };

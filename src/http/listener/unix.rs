@@ -18,6 +18,18 @@ pub(crate) struct SocketFile {
     inode: (u64, u64),
 }
 
+impl SocketFile {
+    /// The file of a socket that another process of the program has created.
+    pub(super) fn adopt(path: &Path) -> Option<Self> {
+        Some(Self { path: path.to_owned(), inode: inode(path).ok()? })
+    }
+
+    /// Leaves the file to another process.
+    pub(crate) fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if inode(&self.path).is_ok_and(|inode| inode == self.inode) {

@@ -44,7 +44,7 @@ where
 {
     let registered = listener::watch(listener)?;
     let listener = registered.get_ref();
-    let mut stopping = std::pin::pin!(phases.wait_for(|phase| matches!(phase, Phase::Stopping(_))));
+    let mut stopping = std::pin::pin!(phases.wait_for(|phase| !phase.accepts()));
     let mut is_short = false;
     loop {
         let mut ready = tokio::select! {

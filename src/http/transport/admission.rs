@@ -17,8 +17,8 @@ pub(crate) const REFUSED_AT_ONCE: usize = 256;
 /// The connections of one server over all its workers, and counters of their outcomes, which only grow.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    limit: usize,
-    address_limit: u32,
+    limit: AtomicUsize,
+    address_limit: AtomicU32,
     live: AtomicUsize,
     /// Connections that are being refused. They do not count against the limits.
     refusing: AtomicUsize,
@@ -88,8 +88,8 @@ impl Connections {
     /// Allows `limit` connections in total and `address_limit` connections of one address.
     pub(super) fn new(limit: usize, address_limit: u32) -> Self {
         Self {
-            limit,
-            address_limit,
+            limit: limit.into(),
+            address_limit: address_limit.into(),
             live: AtomicUsize::new(0),
             refusing: AtomicUsize::new(0),
             lingering: AtomicUsize::new(0),
@@ -108,6 +108,12 @@ impl Connections {
             not_accepted: AtomicU64::new(0),
             workers_replaced: AtomicU64::new(0),
         }
+    }
+
+    /// Changes both limits. Connections beyond a lower limit stay open.
+    pub(super) fn set_limits(&self, limit: usize, address_limit: u32) {
+        self.limit.store(limit, Ordering::Relaxed);
+        self.address_limit.store(address_limit, Ordering::Relaxed);
     }
 
     /// The number of connections that are being served.
@@ -134,8 +140,9 @@ impl Connections {
         let origin = address.map(Origin::from);
         let from_there =
             self.slots(origin).map(|slot| slot.fetch_add(1, Ordering::Relaxed)).min().unwrap_or(0);
-        let one_more = |live: usize| (live < self.limit).then_some(live + 1);
-        let (kind, admission) = if from_there < self.address_limit
+        let limit = self.limit.load(Ordering::Relaxed);
+        let one_more = |live: usize| (live < limit).then_some(live + 1);
+        let (kind, admission) = if from_there < self.address_limit.load(Ordering::Relaxed)
             && self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
         {
             (Kind::Served(origin), Admission::Granted)

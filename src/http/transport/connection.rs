@@ -209,7 +209,7 @@ impl Connection {
             // Nearly every head arrives in one piece, and is not copied then.
             let bytes = if unread.bytes.is_empty() { read.filled() } else { &unread.bytes };
             let unseen = bytes.get(unread.scanned..).unwrap_or_default();
-            let end = match unread.scan.feed(unseen, worker.limits.head) {
+            let end = match unread.scan.feed(unseen, worker.changeable().limits.head) {
                 Scan::Complete(end) => unread.scanned + end,
                 other => {
                     if unread.bytes.is_empty() {
@@ -315,7 +315,7 @@ impl Connection {
         }
         let mut deadlines = self.worker.deadlines.borrow_mut();
         let slot = *self.tally.slot.get_or_insert_with(|| deadlines.enter(cx.waker().clone()));
-        let limits = &self.worker.limits;
+        let limits = self.worker.changeable().limits;
         let (wait, limit) = match self.answers {
             _ if is_partial => (Wait::Head, limits.head_timeout),
             0 => (Wait::Request, limits.head_timeout),
@@ -331,7 +331,7 @@ impl Connection {
         }
         // A connection without a request so far may be a probe, which must learn of the drain.
         let is_unwanted =
-            self.worker.is_stopping.get() || (self.worker.is_draining.get() && self.answers > 0);
+            self.worker.is_stopping.get() || (self.worker.closes_idle.get() && self.answers > 0);
         if wait == Wait::Request && is_unwanted { Poll::Ready(Ok(Next::Close)) } else { Poll::Pending }
     }
 }
@@ -348,7 +348,7 @@ impl Drop for Tally {
 /// Offers a complete head to the fast path, unless the server drains or has a rate limit: the fast path supports neither.
 fn offer(worker: &Worker, head: &[u8], peer: Peer, answer: &mut FastAnswer) -> Offer {
     match &worker.fast_path {
-        Some(fast_path) if !worker.is_draining.get() && worker.pace.is_none() => {
+        Some(fast_path) if !worker.is_draining.get() && worker.changeable().pace.is_none() => {
             answer.clear();
             fast_path.answer(head, peer, answer)
         }

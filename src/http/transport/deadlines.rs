@@ -37,8 +37,12 @@ const NEVER: u64 = u64::MAX;
 impl Deadlines {
     /// Without connections. `shortest` is the shortest limit that any connection will have.
     pub(super) fn new(shortest: Duration) -> Self {
-        let period = (shortest / SWEEPS_PER_LIMIT).clamp(*SWEEPS.start(), *SWEEPS.end());
-        Self { period, now: 0, entries: Vec::new(), free: Vec::new() }
+        Self { period: period(shortest), now: 0, entries: Vec::new(), free: Vec::new() }
+    }
+
+    /// Changes the shortest limit. Deadlines that are set become earlier or later in proportion.
+    pub(super) fn set_shortest(&mut self, shortest: Duration) {
+        self.period = period(shortest);
     }
 
     /// The time between two sweeps.
@@ -99,6 +103,10 @@ impl Deadlines {
     pub(super) fn wake_all(&self) {
         self.entries.iter().for_each(Entry::wake);
     }
+}
+
+fn period(shortest: Duration) -> Duration {
+    (shortest / SWEEPS_PER_LIMIT).clamp(*SWEEPS.start(), *SWEEPS.end())
 }
 
 impl Entry {

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::connection::Connection;
 use super::stream::Stream;
 use super::worker::{Shared, Worker};
-use super::{Connections, FastAnswer, FastPath, Limits, Offer, Pages, Peer};
+use super::{FastAnswer, FastPath, Limits, Offer, Pages, Peer, ServingControl};
 
 /// The head that the fast path of the driven server answers.
 pub const FAST: &[u8] = b"GET /fast HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -58,14 +58,9 @@ pub fn drive(script: &Script<'_>) -> Outcome {
 #[allow(clippy::expect_used, reason = "only the tests and the fuzzer call it")]
 async fn run(script: &Script<'_>) -> Outcome {
     let began = Instant::now();
-    let connections = Arc::new(Connections::new(1, 1));
-    let shared = Shared {
-        limits: Limits::default(),
-        pages: Pages::built_in(),
-        connections: Arc::clone(&connections),
-        pace: None,
-        refusals: None,
-    };
+    let (control, changeable) = ServingControl::new(Limits::default(), Pages::built_in());
+    let connections = Arc::clone(&control.connections);
+    let shared = Shared { changeable, connections: Arc::clone(&connections), refusals: None };
     let worker = Rc::new(Worker::new(shared, Some(Rc::new(Fast))));
     tokio::task::spawn_local(Rc::clone(&worker).run_timers());
     let factory = IntoServiceFactory::<_, Request>::into_factory(fn_service(answer));

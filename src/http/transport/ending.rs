@@ -80,7 +80,7 @@ impl Connection {
             _ => connections.bad_heads.fetch_add(1, Ordering::Relaxed),
         };
         let Refused { is_head, client, log } = refused;
-        let (mut head, mut page) = encode(status, &self.worker.pages);
+        let (mut head, mut page) = encode(status, &self.worker.changeable().pages);
         if is_head {
             page.clear();
         }
@@ -153,7 +153,7 @@ impl Patience {
             None | Some(0) => return true,
             Some(left) => left,
         };
-        let limits = &connection.worker.limits;
+        let limits = connection.worker.changeable().limits;
         let taken = connection.tally.sent.saturating_sub(left);
         let Some(mark) = self.mark else {
             self.mark = Some(taken);

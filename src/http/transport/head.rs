@@ -146,6 +146,9 @@ impl HeadScan {
     fn is_of_another_major_version(&self, line: &[u8]) -> bool {
         let tail = self.tail_with(line);
         let tail = tail.strip_suffix(b"\r").unwrap_or(&tail);
+        if tail.ends_with(b" HTTP/1.1") {
+            return false;
+        }
         let Some(space) = memchr::memrchr(b' ', tail) else { return false };
         let Some(version) = tail.get(space + 1..).and_then(|word| word.strip_prefix(b"HTTP/")) else {
             return false;

@@ -49,6 +49,7 @@ use actix_service::{IntoServiceFactory, ServiceFactory};
 mod accept;
 mod admission;
 mod connection;
+mod control;
 mod deadlines;
 #[cfg(any(test, fuzzing))]
 #[cfg_attr(test, expect(unreachable_pub, reason = "only the fuzz target uses it from outside"))]
@@ -71,6 +72,7 @@ mod tls;
 mod worker;
 
 pub(crate) use admission::{Connections, REFUSED_AT_ONCE};
+pub(crate) use control::ServingControl;
 pub(crate) use exchange::OverTls;
 pub(crate) use fast_path::{FastAnswer, FastPath, Offer, Peer};
 pub(crate) use refusal::{Refusal, RefusalLog};
@@ -78,7 +80,6 @@ pub(crate) use response::{AnswerEnd, Completion, DirectBody, FileGuard, OnEnd, P
 pub(crate) use serving::Serving;
 
 use self::head::HeadLimits;
-use self::pace::Pace;
 use self::worker::Shared;
 use super::listener::Listener;
 use super::pages::Pages;
@@ -88,7 +89,7 @@ use super::stop::{Phase, StopHandle};
 const MOST_WORKERS: usize = 512;
 
 /// The limits of clients.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// Connections in total; further ones get the 503 page.
     pub connections: usize,
@@ -180,14 +181,9 @@ impl Transport {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             workers => workers,
         };
-        let Limits { connections, connections_per_address, rate, .. } = self.limits;
-        let shared = Shared {
-            connections: Arc::new(Connections::new(connections, connections_per_address)),
-            pace: rate.map(Pace::new).map(Arc::new),
-            limits: self.limits,
-            pages: self.pages,
-            refusals: self.refusals,
-        };
+        let (control, changeable) = ServingControl::new(self.limits, self.pages);
+        let shared =
+            Shared { connections: Arc::clone(&control.connections), changeable, refusals: self.refusals };
         listeners.iter().for_each(Listener::prepare);
         let listeners = listeners.into_iter().map(Arc::new).collect();
         serving::Plan {
@@ -196,6 +192,7 @@ impl Transport {
             shared,
             listeners,
             stop: self.stop,
+            control,
         }
         .start(workers.min(MOST_WORKERS), factory)
     }

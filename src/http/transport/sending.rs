@@ -108,7 +108,7 @@ impl<'a> Sending<'a> {
 
     /// Waits until the rate limit allows at least a part of `wanted` bytes, and returns the number of allowed bytes.
     async fn allowance(&mut self, wanted: usize) -> usize {
-        let Some(pace) = &self.connection.worker.pace else { return wanted };
+        let Some(pace) = self.connection.worker.changeable().pace.clone() else { return wanted };
         if self.allowed == 0 {
             let leave = pace.ask(wanted, Instant::now());
             if !leave.wait.is_zero() {
@@ -123,7 +123,7 @@ impl<'a> Sending<'a> {
 
     /// Waits until the kernel accepts more bytes. Fails if the client reads too slowly meanwhile.
     async fn writable(&mut self) -> io::Result<()> {
-        let limits = &self.connection.worker.limits;
+        let limits = self.connection.worker.changeable().limits;
         let tick = limits.write_timeout / TICKS;
         let minimum = stall::minimum(limits.minimum_rate, limits.write_timeout);
         // An overdue check means that the socket was not full at that time.

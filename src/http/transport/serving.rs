@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::accept::accept;
 use super::admission::{Accepting, Connections};
+use super::control::ServingControl;
 use super::fast_path::FastPath;
 use super::worker::{Shared, Worker};
 use super::{Listener, Phase, StopHandle};
@@ -32,6 +33,7 @@ pub(super) struct Plan {
     pub(super) shared: Shared,
     pub(super) listeners: Vec<Arc<Listener>>,
     pub(super) stop: StopHandle,
+    pub(super) control: ServingControl,
 }
 
 /// A server that accepts connections.
@@ -39,7 +41,7 @@ pub(super) struct Plan {
 pub(crate) struct Serving {
     name: &'static str,
     phases: watch::Receiver<Phase>,
-    connections: Arc<Connections>,
+    control: ServingControl,
     /// Starts the worker of this number.
     start: Box<dyn Fn(usize) -> io::Result<Arbiter>>,
     workers: Vec<Arbiter>,
@@ -59,8 +61,8 @@ impl Plan {
         S::Service: 'static,
         B: MessageBody + 'static,
     {
-        let Self { name, blocking_threads, shared, listeners, stop } = self;
-        let connections = Arc::clone(&shared.connections);
+        let Self { name, blocking_threads, shared, listeners, stop, control } = self;
+        let connections = Arc::clone(&control.connections);
         let phases = stop.phases();
         let (sender, ended) = mpsc::unbounded_channel();
         let start = {
@@ -83,7 +85,7 @@ impl Plan {
             }
         };
         let workers = (0..workers).map(&start).collect::<io::Result<_>>()?;
-        Ok(Serving { name, phases, connections, start: Box::new(start), workers, ended })
+        Ok(Serving { name, phases, control, start: Box::new(start), workers, ended })
     }
 }
 
@@ -109,6 +111,7 @@ where
     let service = Rc::new(service.map_err(|error| io::Error::other(format!("{error:?}")))?);
     let worker = Rc::new(Worker::new(shared, fast_path));
     actix_rt::spawn(Rc::clone(&worker).follow(phases.clone()));
+    actix_rt::spawn(Rc::clone(&worker).follow_changes());
     let accepting = listeners.into_iter().map(|(listener, accepting)| {
         let (worker, service, phases) = (Rc::clone(&worker), Rc::clone(&service), phases.clone());
         async move {
@@ -147,16 +150,22 @@ impl Serving {
     /// Its connections, counted.
     #[must_use]
     pub(crate) fn connections(&self) -> Arc<Connections> {
-        Arc::clone(&self.connections)
+        Arc::clone(&self.control.connections)
+    }
+
+    /// Changes its settings while it runs.
+    #[must_use]
+    pub(crate) fn control(&self) -> ServingControl {
+        self.control.clone()
     }
 
     /// Serves until the stop handle is used, and then until every answer is sent or the grace has passed. Answers that
     /// are cut then have reported their end.
     pub(crate) async fn run(mut self) -> io::Result<()> {
-        let connections = Arc::clone(&self.connections);
+        let connections = self.connections();
         let mut phases = self.phases.clone();
         tokio::select! {
-            Ok(_) = phases.wait_for(|phase| matches!(phase, Phase::Stopping(_))) => {}
+            Ok(_) = phases.wait_for(|phase| !phase.accepts()) => {}
             () = self.replace_workers() => {}
         }
         // The listeners close once the last worker has taken the connections that wait there.
@@ -183,7 +192,7 @@ impl Serving {
     async fn replace_workers(&mut self) {
         loop {
             let Some(number) = self.ended.recv().await else { return std::future::pending().await };
-            self.connections.workers_replaced.fetch_add(1, Ordering::Relaxed);
+            self.control.connections.workers_replaced.fetch_add(1, Ordering::Relaxed);
             tracing::error!(
                 server = self.name,
                 number,
@@ -205,6 +214,10 @@ impl Serving {
 
 /// Resolves once the grace of a stop has passed, even if it is shortened meanwhile.
 async fn grace(phases: &mut watch::Receiver<Phase>) {
+    // After a hand-over, the stop follows later.
+    if phases.wait_for(|phase| matches!(phase, Phase::Stopping(_))).await.is_err() {
+        return;
+    }
     let began = tokio::time::Instant::now();
     loop {
         let Phase::Stopping(grace) = *phases.borrow_and_update() else { return };

@@ -1,19 +1,20 @@
 //! The state that the connections of one worker share, and the thread that they run on.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_http::{KeepAlive, ServiceConfig};
 use actix_rt::Arbiter;
 use tokio::sync::watch;
 
+use super::Phase;
 use super::admission::Connections;
+use super::control::Changeable;
 use super::deadlines::Deadlines;
 use super::fast_path::{FastAnswer, FastPath};
-use super::pace::Pace;
 use super::refusal::RefusalLog;
-use super::{Limits, Pages, Phase};
 
 /// The number of bytes of one read.
 const SCRATCH: usize = 16 << 10;
@@ -21,10 +22,8 @@ const SCRATCH: usize = 16 << 10;
 /// The state that all workers of a server share.
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
-    pub(super) limits: Limits,
-    pub(super) pages: Pages,
+    pub(super) changeable: watch::Receiver<Arc<Changeable>>,
     pub(super) connections: Arc<Connections>,
-    pub(super) pace: Option<Arc<Pace>>,
     pub(super) refusals: Option<Arc<dyn RefusalLog>>,
 }
 
@@ -32,11 +31,14 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) shared: Shared,
+    changeable: RefCell<Arc<Changeable>>,
     pub(super) fast_path: Option<Rc<dyn FastPath>>,
     /// The settings of actix's codec.
     pub(super) codec: ServiceConfig,
     /// Whether each answer is the last one of its connection.
     pub(super) is_draining: Cell<bool>,
+    /// Whether connections that wait for their next request are closed.
+    pub(super) closes_idle: Cell<bool>,
     /// Whether connections without a request are closed, too.
     pub(super) is_stopping: Cell<bool>,
     /// All connections read into this buffer, so that a connection without a request needs none.
@@ -59,19 +61,22 @@ impl std::ops::Deref for Worker {
 impl Worker {
     /// A worker of this thread. [`Worker::run_timers`] and [`Worker::follow`] must run for its timers to work.
     pub(super) fn new(shared: Shared, fast_path: Option<Rc<dyn FastPath>>) -> Self {
-        let shortest = shared.limits.head_timeout.min(shared.limits.keep_alive);
+        let changeable = Arc::clone(&shared.changeable.borrow());
+        let shortest = shortest(&changeable);
         Self {
             shared,
+            changeable: RefCell::new(changeable),
             fast_path,
             codec: ServiceConfig::new(
                 // The loop keeps all times; the codec only needs to know that connections persist.
                 KeepAlive::Os,
-                std::time::Duration::ZERO,
-                std::time::Duration::ZERO,
+                Duration::ZERO,
+                Duration::ZERO,
                 false,
                 None,
             ),
             is_draining: Cell::new(false),
+            closes_idle: Cell::new(false),
             is_stopping: Cell::new(false),
             scratch: RefCell::new(vec![0; SCRATCH].into()),
             file_buffer: RefCell::default(),
@@ -82,10 +87,25 @@ impl Worker {
 
     /// Wakes connections whose deadline has passed. Never ends.
     pub(super) async fn run_timers(self: Rc<Self>) {
-        let period = self.deadlines.borrow().period();
         loop {
+            let period = self.deadlines.borrow().period();
             tokio::time::sleep(period).await;
             self.deadlines.borrow_mut().sweep();
+        }
+    }
+
+    /// The settings that can change.
+    pub(super) fn changeable(&self) -> Ref<'_, Changeable> {
+        Ref::map(self.changeable.borrow(), |changeable| &**changeable)
+    }
+
+    /// Applies changed settings to the connections.
+    pub(super) async fn follow_changes(self: Rc<Self>) {
+        let mut changes = self.shared.changeable.clone();
+        while changes.changed().await.is_ok() {
+            let latest = Arc::clone(&changes.borrow_and_update());
+            self.deadlines.borrow_mut().set_shortest(shortest(&latest));
+            self.changeable.replace(latest);
         }
     }
 
@@ -93,6 +113,9 @@ impl Worker {
     pub(super) async fn follow(self: Rc<Self>, mut phases: watch::Receiver<Phase>) {
         if phases.wait_for(|phase| *phase != Phase::Running).await.is_ok() {
             self.is_draining.set(true);
+        }
+        if phases.wait_for(|phase| phase.refuses_probes()).await.is_ok() {
+            self.closes_idle.set(true);
             self.deadlines.borrow().wake_all();
         }
         if phases.wait_for(|phase| matches!(phase, Phase::Stopping(_))).await.is_ok() {
@@ -100,6 +123,11 @@ impl Worker {
             self.deadlines.borrow().wake_all();
         }
     }
+}
+
+/// The shortest limit of a connection that waits for a request.
+fn shortest(changeable: &Changeable) -> Duration {
+    changeable.limits.head_timeout.min(changeable.limits.keep_alive)
 }
 
 /// Starts the thread of a worker.

@@ -11,7 +11,7 @@ use super::wait_until;
 
 /// A balancer with a state folder and two servers, which can be killed and started again.
 pub struct Operated {
-    /// Has the list and the state.
+    /// Has the list, the state, and the empty configuration `own.toml`.
     pub folder: tempfile::TempDir,
     /// The servers, in the zones eu and us.
     pub peers: [FileServer; 2],
@@ -35,6 +35,7 @@ impl Operated {
         let peers = scripts.map(Script::start);
         let list = format!("{} zone=eu\n{} zone=us\n", peers[0].authority(), peers[1].authority());
         std::fs::write(folder.path().join("list"), list).unwrap();
+        std::fs::write(folder.path().join("own.toml"), "").unwrap();
         let flags =
             ["--probe-interval", "200ms"].iter().chain(flags).map(ToString::to_string).collect::<Vec<_>>();
         let program = run(folder.path(), &flags);

@@ -137,6 +137,11 @@ impl Program {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Waits until the process ends. A process that took over may still write to its output.
+    pub fn wait_for_end(&mut self) -> ExitStatus {
+        wait_for("the program to end", || self.child.try_wait().unwrap())
+    }
+
     /// Waits until the process ends without a signal from the test, and its output is complete.
     pub fn wait(&mut self) -> ExitStatus {
         let status = wait_for("the program to end", || self.child.try_wait().unwrap());

@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::top_paths::TopPaths;
@@ -27,6 +27,8 @@ use crate::balancer::orders::store::Orders;
 use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::RoutingTable;
+use crate::http::stop::Phase;
+use crate::settings::reload::ReloadRecord;
 use crate::telemetry::metric::registered;
 
 /// The time between two ticks.
@@ -84,7 +86,11 @@ impl Messages {
 
 impl LivePage {
     /// Starts the task on the current thread, and registers its metrics.
-    pub(in crate::balancer::admin) fn start(admin: &Admin, registry: &mut Registry) -> Self {
+    pub(in crate::balancer::admin) fn start(
+        admin: &Admin,
+        registry: &mut Registry,
+        phases: watch::Receiver<Phase>,
+    ) -> Self {
         let open = "Browsers that show the live page";
         let refused = "Browsers that get no live page, because there are too many listeners";
         let cut = "Listeners of the live page that were cut because they read too slowly";
@@ -94,9 +100,11 @@ impl LivePage {
             cut: registered(registry, "page_listeners_cut", cut),
         };
         let (sender, receiver) = mpsc::channel(REQUESTS);
-        actix_web::rt::spawn(
-            LivePageTask::new(admin, metrics).run(receiver, admin.balancer.path_samples.read()),
-        );
+        actix_web::rt::spawn(LivePageTask::new(admin, metrics).run(
+            receiver,
+            admin.balancer.path_samples.read(),
+            phases,
+        ));
         Self(sender)
     }
 
@@ -120,6 +128,7 @@ struct LivePageTask {
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
     clock: MonotonicClock,
+    reloads: Arc<ReloadRecord>,
     counters: Arc<BalancerMetrics>,
     metrics: ListenerMetrics,
     backends: HashMap<BackendId, BackendFigures>,
@@ -144,7 +153,8 @@ impl LivePageTask {
         let mut task = Self {
             publisher: Arc::clone(&admin.publisher),
             orders: Arc::clone(&admin.orders),
-            clock: admin.clock,
+            clock: admin.balancer.clock,
+            reloads: Arc::clone(&admin.balancer.reloads),
             counters: Arc::clone(&admin.metrics),
             metrics,
             backends: HashMap::new(),
@@ -163,11 +173,18 @@ impl LivePageTask {
         task
     }
 
-    async fn run(mut self, mut requests: mpsc::Receiver<LiveRequest>, mut paths: mpsc::Receiver<Box<[u8]>>) {
+    /// Ends at the begin of a stop, which ends the streams of the listeners, too.
+    async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<LiveRequest>,
+        mut paths: mpsc::Receiver<Box<[u8]>>,
+        mut phases: watch::Receiver<Phase>,
+    ) {
         let mut interval = tokio::time::interval_at(self.latest_tick + TICK, TICK);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = phases.wait_for(|phase| *phase != Phase::Running) => return,
                 _ = interval.tick() => {
                     while let Ok(path) = paths.try_recv() {
                         self.paths.add(path);
@@ -238,7 +255,8 @@ impl LivePageTask {
 
     fn view(&self) -> PageView {
         let (table, now) = (self.publisher.latest(), SystemTime::now());
-        let report = StatusReport::of(&table, &self.orders, &self.clock);
+        let last_reload = self.reloads.last().as_deref().cloned();
+        let report = StatusReport::of(&table, &self.orders, &self.clock, last_reload);
         let (shown, unknown) = (shown(&table), BackendFigures::default());
         let backends: Vec<_> = shown.iter().filter_map(|index| report.backends.get(*index)).collect();
         let figures: Vec<&BackendFigures> = shown

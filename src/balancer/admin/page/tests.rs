@@ -17,7 +17,8 @@ fn now() -> SystemTime {
 fn page(backends: Vec<BackendStatus>, events: &[BackendEvent], paths: &[(&[u8], f64)]) -> String {
     let figures = BackendFigures { rate: 1.0, ..BackendFigures::default() };
     let (mode, warnings) = ("normal".to_owned(), vec![HOSTILE.to_owned()]);
-    let report = StatusReport { mode, generation: 1, table_age_seconds: 0.0, warnings, backends };
+    let report =
+        StatusReport { mode, generation: 1, table_age_seconds: 0.0, warnings, last_reload: None, backends };
     let rows = report.backends.iter().map(|backend| BackendRow::new(backend, &figures, 4.0, now())).collect();
     let parts = parts(&report, 0, &FleetFigures::default(), events, paths);
     PageView { rows, parts }.document()

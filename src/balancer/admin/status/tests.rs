@@ -28,7 +28,7 @@ fn report() -> StatusReport {
         backend("http://b.example:80", "odd\u{1b}[31m", "no, a lower tier is used", None),
     ];
     let (mode, warnings) = ("normal".to_owned(), Vec::new());
-    StatusReport { mode, generation: 1, table_age_seconds: 0.0, warnings, backends }
+    StatusReport { mode, generation: 1, table_age_seconds: 0.0, warnings, last_reload: None, backends }
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn drained(folder: &StateFolder) -> OrderBook {
 }
 
 fn reopen(folder: Arc<StateFolder>) -> Orders {
-    Orders::open(Some(folder), SystemTime::now()).0
+    Orders::open(Some(folder), None, SystemTime::now()).0
 }
 
 #[test]

@@ -5,29 +5,19 @@
 
 use std::hint::select_unpredictable;
 
-use super::{DRAWN, REMEMBERED};
+use wide::f32x8;
+
+use super::{COMPARED, REMEMBERED};
 use crate::balancer::policy::backlog::NewDownload;
 use crate::balancer::policy::load::LoadCell;
 use crate::balancer::policy::{MOST_ALTERNATES, Timestamp};
-
-/// The number of backends that a pick compares.
-const COMPARED: usize = DRAWN + REMEMBERED;
 
 /// The number of best ranks that are searched for alternates and for backends to remember. The chosen backend is nearly
 /// always one of them.
 const BEST: usize = 1 + MOST_ALTERNATES;
 
-/// The state that a backend would have with one more request.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Score {
-    rank: ScoreRank,
-    /// High half: the bits of a number that grows with the idle time, counted in requests that the backend could have
-    /// served. Low half: the number of its cell. 0 for a busy backend.
-    idle: u64,
-}
-
-/// From the top: the time to finish in nanoseconds, whether the backend is busy, and the number of its cell. The bits of
-/// non-negative floats sort like the floats.
+/// From the top: the time to finish in nanoseconds, whose lowest bit is replaced by whether the backend is busy, and the
+/// number of the backend's cell. The bits of non-negative floats sort like the floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ScoreRank(u64);
 
@@ -40,20 +30,12 @@ const OWN_WORK_IF_BUSY: f32 = 0.4;
 /// The same for an idle backend. It is smaller, because idle is certain, and a finish time is an estimate.
 const OWN_WORK_IF_IDLE: f32 = 0.25;
 
-const FINISH_SHIFT: u32 = 33;
-const BUSY_SHIFT: u32 = 32;
-
 impl ScoreRank {
     /// The last rank; belongs to no backend.
     const NONE: Self = Self(u64::MAX);
 
-    fn new(finish: f32, busy: bool, cell: u32) -> Self {
-        let finish = u64::from(finish.to_bits()) << FINISH_SHIFT;
-        Self(finish | (u64::from(busy) << BUSY_SHIFT) | u64::from(cell))
-    }
-
-    fn is_busy(self) -> bool {
-        (self.0 >> BUSY_SHIFT) & 1 != 0
+    fn new(finish: f32, cell: u32) -> Self {
+        Self((u64::from(finish.to_bits()) << u32::BITS) | u64::from(cell))
     }
 
     /// The number of the backend's cell.
@@ -61,86 +43,132 @@ impl ScoreRank {
         self.0 as u32
     }
 
+    fn finish(self) -> f32 {
+        f32::from_bits((self.0 >> u32::BITS) as u32)
+    }
+
+    fn is_busy(self) -> bool {
+        (self.0 >> u32::BITS) & 1 != 0
+    }
+
     /// The last rank with a time to finish of at most 1.5 times this one's.
     fn half_more(self) -> Self {
-        let finish = f32::from_bits((self.0 >> FINISH_SHIFT) as u32) * 1.5;
-        Self((u64::from(finish.to_bits()) << FINISH_SHIFT) | ((1 << FINISH_SHIFT) - 1))
-    }
-}
-
-impl Score {
-    /// The score of a backend that must not be chosen.
-    pub(super) const NONE: Self = Self { rank: ScoreRank::NONE, idle: 0 };
-
-    #[inline]
-    pub(super) fn new(
-        cell: &LoadCell,
-        number: u32,
-        finish: Timestamp,
-        new: &NewDownload,
-        now: Timestamp,
-    ) -> Self {
-        let backlog = finish.0.wrapping_sub(now.0).cast_signed();
-        let busy = backlog > 0;
-        let cost = cell.cost();
-        let rate = cost.weighted.recip();
-        let left = if busy { backlog as f32 * rate } else { 0.0 };
-        let work = select_unpredictable(cost.by_size, cell.work_before(new, left), left);
-        let finish = (work + OWN_WORK_IF_BUSY * new.size) * cost.weighted;
-        let finish = select_unpredictable(busy, finish, OWN_WORK_IF_IDLE * new.size * cost.idle);
-        let idle_bytes = (backlog.wrapping_neg() as f32 * rate).to_bits();
-        let idle = ((u64::from(idle_bytes) + 1) << u32::BITS) | u64::from(number);
-        Self { rank: ScoreRank::new(finish, busy, number), idle: select_unpredictable(busy, 0, idle) }
-    }
-
-    pub(super) fn rank(&self) -> ScoreRank {
-        self.rank
+        Self::new(self.finish() * 1.5, u32::MAX)
     }
 }
 
 /// The backends that a pick compares.
 pub(super) struct Samples {
-    scores: [Score; COMPARED],
-    /// The ranks of `scores` in ascending order.
+    /// In no order.
     ranks: [ScoreRank; COMPARED],
+    /// High half: the bits of the idle time, counted in bytes that the backend could have sent; 0 for a busy backend. Low half:
+    /// the number of its cell. In the order of `ranks`.
+    idle: [u64; COMPARED],
+    /// `ranks` in ascending order.
+    sorted: [ScoreRank; COMPARED],
 }
 
 impl Samples {
-    pub(super) fn new(scores: [Score; COMPARED]) -> Self {
-        Self { scores, ranks: sorted(scores.map(|score| score.rank)) }
+    /// Compares the backends with these cells. `numbers` are the numbers of the cells.
+    #[inline]
+    #[allow(
+        clippy::indexing_slicing,
+        clippy::needless_range_loop,
+        reason = "constant bounds; the compiler does not unroll iterators over so many arrays"
+    )]
+    pub(super) fn new(
+        numbers: [u32; COMPARED],
+        cells: [&LoadCell; COMPARED],
+        new: &NewDownload,
+        now: Timestamp,
+    ) -> Self {
+        // One lane for each backend; two remain empty.
+        let [mut ahead, mut cost, mut idle_cost, mut low, mut high, mut total] = [[0.0; 8]; 6];
+        for lane in 0..COMPARED {
+            let cell = cells[lane];
+            ahead[lane] = cell.finish_time().0.wrapping_sub(now.0).cast_signed() as f32;
+            cost[lane] = cell.cost();
+            idle_cost[lane] = cell.idle_cost();
+            [low[lane], high[lane], total[lane]] = cell.work_at(new);
+        }
+        let (size, cost) = (f32x8::splat(new.size), f32x8::new(cost));
+        let bytes = f32x8::new(ahead) / cost;
+        let is_busy = bytes.simd_gt(f32x8::ZERO);
+        let left = bytes.fast_max(f32x8::ZERO);
+        let work = new.work_before([low, high, total].map(f32x8::new), left);
+        let finish_if_busy = (work + size * OWN_WORK_IF_BUSY) * cost;
+        let finish_if_idle = size * OWN_WORK_IF_IDLE * f32x8::new(idle_cost);
+        let finish = is_busy.select(finish_if_busy, finish_if_idle);
+        let lowest_bit = f32x8::splat(f32::from_bits(1));
+        let finish = ((finish | lowest_bit) ^ (lowest_bit & !is_busy)).to_array();
+        let idle_bytes = (-bytes).fast_max(f32x8::ZERO).to_array();
+        let mut ranks = [ScoreRank::NONE; COMPARED];
+        let mut idle = [0; COMPARED];
+        for lane in 0..COMPARED {
+            ranks[lane] = ScoreRank::new(finish[lane], numbers[lane]);
+            idle[lane] = ScoreRank::new(idle_bytes[lane], numbers[lane]).0;
+        }
+        Self { ranks, idle, sorted: sorted(ranks) }
     }
 
-    /// The cell of the backend to choose; `None` if all scores are [`Score::NONE`].
+    /// The rank of the backend that would finish first.
+    fn first(&self) -> ScoreRank {
+        let [first, ..] = self.sorted;
+        first
+    }
+
+    /// The cell of the backend to choose.
     ///
     /// If the backend that would finish first is busy, it is chosen. If it is idle, it competes with the idle backends
     /// that would take at most 1.5 times as long, and the longest idle of them wins, relative to its request cost. So
     /// backends of similar capacity share the clients by weight, and a much slower backend gets clients only when the
     /// faster ones are busy.
-    pub(super) fn best(&self) -> Option<u32> {
-        let [first, ..] = self.ranks;
+    #[inline]
+    pub(super) fn best(&self) -> u32 {
+        let first = self.first();
         let limit = ScoreRank(select_unpredictable(first.is_busy(), first.0, first.half_more().0));
-        let best = self.scores.iter().fold(u64::from(first.cell()), |best, score| {
-            best.max(select_unpredictable(score.rank <= limit, score.idle, 0))
-        });
-        (first != ScoreRank::NONE).then_some(best as u32)
+        let mut best = 0;
+        for (rank, idle) in self.ranks.iter().zip(&self.idle) {
+            best = best.max(select_unpredictable(*rank <= limit, *idle, 0));
+        }
+        best as u32
+    }
+
+    /// The rank of the chosen backend with the new download. `cost` is the weighted cost of a byte.
+    #[inline]
+    pub(super) fn rank_with(&self, chosen: u32, new: &NewDownload, cost: f32) -> ScoreRank {
+        let first = self.first();
+        // A busy backend that is chosen is the first one.
+        let own = OWN_WORK_IF_BUSY * new.size * cost;
+        let before = select_unpredictable(first.is_busy(), first.finish().to_bits(), own.to_bits());
+        ScoreRank::new(f32::from_bits(before) + new.size * cost, chosen)
     }
 
     /// The best compared backends except the chosen one, without duplicates, and their number.
+    #[inline]
     pub(super) fn others(&self, chosen: u32) -> ([ScoreRank; BEST], usize) {
         let (mut others, mut found) = ([ScoreRank::NONE; BEST], 0);
         let mut last = chosen;
-        for rank in self.ranks.into_iter().take(BEST) {
+        for rank in self.sorted.iter().take(BEST) {
             // Duplicates have equal ranks, so they are neighbours.
             #[allow(clippy::needless_bitwise_bool, reason = "no branches")]
-            let is_other = (rank.cell() != chosen) & (rank.cell() != last) & (rank != ScoreRank::NONE);
+            let is_other = (rank.cell() != chosen) & (rank.cell() != last);
             if let Some(other) = others.get_mut(found) {
-                *other = select_unpredictable(is_other, rank, ScoreRank::NONE);
+                *other = select_unpredictable(is_other, *rank, ScoreRank::NONE);
             }
             found += usize::from(is_other);
             last = rank.cell();
         }
         (others, found)
     }
+}
+
+/// The cells to remember for the next pick: the best two of the chosen backend with its new rank, and the others.
+#[inline]
+pub(super) fn best_two(chosen: ScoreRank, [first, second, ..]: [ScoreRank; BEST]) -> [u32; REMEMBERED] {
+    let best = first.min(chosen);
+    let second = first.max(chosen).min(second);
+    [best.cell(), select_unpredictable(second == ScoreRank::NONE, best.cell(), second.cell())]
 }
 
 /// Sorts with a network of twelve compare-and-exchange steps.

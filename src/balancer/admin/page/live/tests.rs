@@ -24,7 +24,12 @@ fn a_message_has_the_changed_cells_only() {
 async fn a_listener_that_does_not_read_is_cut_and_keeps_its_place_until_its_connection_ends() {
     let balancer = crate::balancer::Balancer::builder().start().unwrap();
     let access = crate::balancer::admin::access::Access::open(None, ([127, 0, 0, 1], 1).into()).unwrap();
-    let admin = Admin::new(&balancer.0, access, crate::balancer::admin::FaultInjection::Forbidden);
+    let admin = Admin::new(
+        &balancer.0,
+        Arc::new(arc_swap::ArcSwap::from_pointee(access)),
+        None,
+        crate::balancer::admin::FaultInjection::Forbidden,
+    );
     let mut task = LivePageTask::new(&admin, ListenerMetrics::default());
     let slow = task.listen().unwrap();
     let mut quick = task.listen().unwrap();
