@@ -237,12 +237,8 @@ impl Balancer {
             .size_lookups
             .then(|| Sizes::new(Arc::clone(&publisher), clock, resolver.clone(), metrics.sizes.clone()))
             .unzip();
-        let (presence, presence_plan) = catalogue
-            .map(|catalogue| {
-                metrics.show_presence();
-                presence(catalogue, settings, &publisher, &resolver, state.clone(), &metrics)
-            })
-            .unzip();
+        let of = |list| presence(list, settings, &publisher, &resolver, state.clone(), &mut metrics);
+        let (presence, presence_plan) = catalogue.map(of).unzip();
         let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
@@ -366,8 +362,9 @@ fn presence(
     publisher: &Arc<TablePublisher>,
     resolver: &Resolver,
     state: Option<Arc<StateFolder>>,
-    metrics: &BalancerMetrics,
+    metrics: &mut BalancerMetrics,
 ) -> (Arc<Presence>, PresencePlan) {
+    metrics.show_presence();
     let table = publisher.latest();
     let numbers = table.entries.iter();
     let numbers = numbers.map(|entry| (entry.backend.id().as_str(), entry.load.number())).collect();
