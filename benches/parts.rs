@@ -8,7 +8,7 @@ use fingerpost::internals::health::{HealthCheckConfig, ProbeOutcome};
 use fingerpost::internals::load_report::{self, LoadReport};
 use fingerpost::internals::location::Target;
 use fingerpost::internals::policy::{LoadSlab, MonotonicClock, PolicyName, Timestamp, digest};
-use fingerpost::internals::sizes::SizeTable;
+use fingerpost::internals::sizes::{FoundSize, SizeTable};
 use fingerpost::internals::table::{BackendEntry, RoutingTable};
 use fingerpost::internals::{Backend, list};
 use rand::SeedableRng;
@@ -130,16 +130,16 @@ fn look_up_size(criterion: &mut Criterion) {
     let hash = |number: u64| digest(path(number).as_bytes());
     let hashes: Vec<u64> = (0..1_000_000).map(hash).collect();
     for (number, hash) in (0..).zip(&hashes) {
-        table.learn(path(number).as_bytes(), *hash, 1_000_000, Timestamp(1));
+        table.learn(path(number).as_bytes(), *hash, FoundSize { bytes: 1_000_000, tag: 0 }, Timestamp(1));
     }
     let mut group = criterion.benchmark_group("look up size");
-    for (name, step) in [("hot", 0), ("of a million", 1)] {
-        // The table forgets a few of the paths, but not the last one.
-        let mut at = hashes.len() - 1;
+    // The table forgets a few of the paths, but not the last one.
+    for (name, asked) in [("hot", hashes.get(999_999..).unwrap_or_default()), ("of a million", &hashes)] {
+        let mut next = asked.iter().cycle();
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                at = if at + step < hashes.len() { at + step } else { 0 };
-                table.look_up(black_box(b"/pub/releases/1/image.iso"), hashes[at], Timestamp(2))
+                let hash = next.next().copied().unwrap_or_default();
+                table.look_up(black_box(b"/pub/releases/1/image.iso"), hash, None, Timestamp(2))
             });
         });
     }

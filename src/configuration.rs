@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::balancer::settings::{BalancerSettings, RawBalancerSettings};
+use crate::engine::{FleetSettings, RawFleetSettings};
 use crate::file_server::settings::{RawServerSettings, ServerSettings};
 use crate::settings::reload::{ReadSettings, SettingsReading};
 use crate::settings::{self, Override, SettingsError, Variables};
@@ -25,6 +26,8 @@ pub(crate) struct RawSettings {
     pub balancer: RawBalancerSettings,
     /// `[server]`
     pub server: RawServerSettings,
+    /// `[fleet]`
+    pub fleet: RawFleetSettings,
 }
 
 /// Reads all layers, and validates a section with `validate`. `file` is the path after `--config`; `flags` have the highest
@@ -95,6 +98,7 @@ pub(crate) fn read(path: &Path) -> Result<String, SettingsError> {
 pub(crate) fn validate(raw: &RawSettings) -> Result<(), SettingsError> {
     BalancerSettings::try_from(raw.balancer.clone())?;
     ServerSettings::try_from(raw.server.clone())?;
+    FleetSettings::try_from(raw.fleet.clone())?;
     Ok(())
 }
 

@@ -196,8 +196,8 @@ impl Handover {
         let (own, far) = UnixStream::pair()?;
         own.set_nonblocking(true)?;
         let mut stream = tokio::net::UnixStream::from_std(own)?;
-        let mut process = self.start(far.into())?;
-        tracing::info!(process = process.id(), "a new process takes over");
+        let mut process = NewProcess(self.start(far.into())?, true);
+        tracing::info!(process = process.0.id(), "a new process takes over");
         let mut is_released = false;
         let exchange = async {
             expect(&mut stream, PREPARED).await?;
@@ -210,9 +210,9 @@ impl Handover {
         let is_over = |phase: &Phase| *phase != Phase::Running;
         let result = tokio::select! {
             exchanged = timeout(LONGEST, exchange) => match exchanged {
-                Ok(Ok(())) => return Ok(process.id()),
+                Ok(Ok(())) => return Ok(process.keep()),
                 // The end of the stream: the status of the process has the reason.
-                Ok(Err(_)) => HandoverError::Ended(end_of(&mut process).await),
+                Ok(Err(_)) => HandoverError::Ended(end_of(&mut process.0).await),
                 Err(_) => HandoverError::Late,
             },
             _ = phases.wait_for(is_over) => HandoverError::Stopped,
@@ -275,11 +275,29 @@ async fn end_of(process: &mut Child) -> String {
     String::new()
 }
 
+/// A new process, which is killed with the hand-over unless it takes over. This program may end at any time.
+struct NewProcess(Child, bool);
+
+impl NewProcess {
+    fn keep(mut self) -> u32 {
+        self.1 = false;
+        self.0.id()
+    }
+}
+
+impl Drop for NewProcess {
+    fn drop(&mut self) {
+        if self.1 {
+            // It may have ended already.
+            let _ = self.0.kill();
+        }
+    }
+}
+
 /// Kills a process and waits for its end, because it may hold the state folder until then.
-async fn end(mut process: Child) {
-    // It may have ended already.
-    let _ = process.kill();
-    end_of(&mut process).await;
+async fn end(mut process: NewProcess) {
+    let _ = process.0.kill();
+    end_of(&mut process.0).await;
 }
 
 /// The process that hands over to this one.

@@ -15,7 +15,8 @@ pub mod head {
 pub mod health {
     //! The health of a backend.
     pub use crate::balancer::health::{
-        FailureKind, Health, HealthCheckConfig, ProbeFailure, ProbeOutcome, State, Traffic, Transition,
+        FailureKind, Health, HealthCheckConfig, OwnView, ProbeFailure, ProbeOutcome, SharedEvidence, State,
+        Traffic, Transition,
     };
 }
 
@@ -59,9 +60,18 @@ pub mod selection {
     pub use crate::balancer::ranking::selection::{Eligibility, Mode, Outlier, select};
 }
 
+pub mod shared {
+    //! Observations that several balancers share.
+    pub use crate::balancer::fleet::observers::{
+        Delivery, EngineCondition, FleetReport, Observers, OwnSight, PeerNews, Standing,
+    };
+    pub use crate::balancer::fleet::outbox::{Counts, Outbox};
+    pub use crate::balancer::fleet::record::{BackendNews, FleetRecord, Observation, Publisher, RecordError};
+}
+
 pub mod sizes {
     //! The sizes of files.
-    pub use crate::balancer::sizes::SizeTable;
+    pub use crate::balancer::sizes::{ExpectedSize, FoundSize, SizeTable};
 }
 
 pub mod table {
@@ -70,4 +80,8 @@ pub mod table {
 }
 
 #[cfg(fuzzing)]
-pub use crate::http::transport::driver;
+pub mod driver {
+    //! Parts of the program in memory, for the fuzzer.
+    pub use crate::balancer::driver::{ApiAnswer, ApiDriver, read_orders};
+    pub use crate::http::transport::driver::{Script, drive};
+}

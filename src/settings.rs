@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use config::{Config, Environment, File, FileFormat};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 
 pub(crate) mod keys;
 pub(crate) mod reload;
@@ -132,6 +133,24 @@ pub(crate) fn values(settings: &Config) -> reload::SettingValues {
 /// A section with its defaults, except for `changes`.
 pub(crate) fn section<S: DeserializeOwned>(name: &str, changes: Vec<Override>) -> Result<S, SettingsError> {
     Ok(merge("", Variables::Ignored, changes)?.get(name)?)
+}
+
+/// Reads a list of texts: an array, or one text with a line break or, without any, a space between two; for
+/// `#[serde(deserialize_with)]`.
+pub(crate) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Texts {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Texts::deserialize(deserializer)? {
+        Texts::Many(texts) => texts,
+        Texts::One(text) => {
+            let separator = if text.contains('\n') { '\n' } else { ' ' };
+            text.split(separator).filter(|text| !text.is_empty()).map(str::to_owned).collect()
+        }
+    })
 }
 
 /// Validates a number of worker threads; 0 means one for each processor.

@@ -13,7 +13,10 @@ import math
 import os
 import pathlib
 import re
+import resource
 import shutil
+import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -23,6 +26,7 @@ import time
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from measure import BINARY, LOAD_CORE, Server, Starved, free_port, per_gib, per_request, write
 
+STALLED = 5000
 TARGET = "/pub/releases/image.iso?mirror=any"
 
 
@@ -107,12 +111,40 @@ def resumed(server, seconds):
     return used / int(re.search(r"(\d+) connections in [\d.]+s", output)[1]) * 1e6
 
 
+def stalled(server, _):
+    """Memory of each download whose client takes nothing after the head."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    before, clients = server.resident(), []
+    for number in range(STALLED):
+        plain = socket.socket()
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        # One address may have 1000 connections.
+        plain.bind((f"127.0.2.{1 + number // 500}", 0))
+        plain.connect(("127.0.0.1", server.port))
+        client = context.wrap_socket(plain)
+        client.sendall(b"GET /100M HTTP/1.1\r\nHost: x\r\n\r\n")
+        clients.append(client)
+    settled = time.monotonic() + 30
+    while time.monotonic() < settled:
+        used = server.cpu()
+        time.sleep(1)
+        if server.cpu() - used < 0.05:
+            break
+    grown = (server.resident() - before) / STALLED
+    for client in clients:
+        client.close()
+    time.sleep(1)
+    return grown
+
+
 ROWS = {
     "redirect, connections stay open, us": (REDIRECTS, per_request(TARGET, scheme="https")),
     "redirect, full handshake, us": (REDIRECTS, per_request(TARGET, scheme="https", headers=["Connection: close"])),
     "redirect, resumed session, us": (REDIRECTS, resumed),
     "1 MiB, CPU s/GiB": (FILES, per_gib("/1M", scheme="https")),
     "100 MiB, CPU s/GiB": (FILES, per_gib("/100M", scheme="https")),
+    "5 000 stalled, KiB each": (FILES, stalled),
 }
 
 
@@ -122,6 +154,8 @@ def main():
     arguments.add_argument("--seconds", type=int, default=3)
     arguments.add_argument("--only", help="a regular expression of rows", default="")
     arguments = arguments.parse_args()
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     place = Place()
     servers = {}
     try:

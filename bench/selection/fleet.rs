@@ -5,6 +5,9 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+/// The program that was built with this bench.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_fingerpost");
+
 /// The processes. They are killed on drop.
 pub(crate) struct Fleet {
     processes: Vec<Child>,
@@ -12,15 +15,15 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts a server for each rate in bytes per second, and a balancer that probes every second.
-    pub(crate) fn start(root: &Path, rates: &[u64], policy: &str) -> io::Result<Self> {
+    /// Starts a server for each rate in bytes per second, and the balancer of `program`, which probes every second.
+    pub(crate) fn start(program: &Path, root: &Path, rates: &[u64], policy: &str) -> io::Result<Self> {
         let mut fleet = Self { processes: Vec::new(), balancer: 0 };
         let mut list = Vec::new();
         for rate in rates {
             let (root, rate) = (root.to_string_lossy(), rate.to_string());
             let arguments =
                 ["server", "--host", "127.0.0.1", "--workers", "1", "--root", &root, "--limit-rate"];
-            let port = fleet.spawn(&[&arguments[..], &[&rate]].concat())?;
+            let port = fleet.spawn(Path::new(PROGRAM), &[&arguments[..], &[&rate]].concat())?;
             list.push(format!("127.0.0.1:{port}"));
         }
         let path = root.join("servers.txt");
@@ -37,7 +40,7 @@ impl Fleet {
             "--probe-interval",
             "1s",
         ];
-        fleet.balancer = fleet.spawn(&arguments)?;
+        fleet.balancer = fleet.spawn(program, &arguments)?;
         Ok(fleet)
     }
 
@@ -47,8 +50,8 @@ impl Fleet {
     }
 
     /// Starts the program, waits for its ready line, and returns the port.
-    fn spawn(&mut self, arguments: &[&str]) -> io::Result<u16> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_fingerpost"))
+    fn spawn(&mut self, program: &Path, arguments: &[&str]) -> io::Result<u16> {
+        let mut child = Command::new(program)
             .args(arguments)
             // All clients share one address, so the balancer would treat them as retries of one client.
             .env("FINGERPOST__BALANCER__SECOND_CHANCE", "false")

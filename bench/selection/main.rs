@@ -2,13 +2,16 @@
 //! arrive on schedule, whether or not earlier ones have finished.
 //!
 //! ```text
-//! cargo bench --bench selection -- [--seconds 15] [--load 0.7] [--only POLICY,POLICY] [--mix 'one at a tenth']
+//! cargo bench --bench selection -- [--seconds 15] [--load 0.7] [--only POLICY,POLICY] [--mix 'one at a tenth'] [--other PROGRAM]
 //! ```
 //!
 //! Each pass runs one policy on one mix of servers, with the same arrivals and sizes: downloads from 10 kB to 20 MB
 //! on servers of about 1 MB/s. The balancer probes every second. The time of a download lasts from the request for the
 //! redirect to the last byte, and is divided by the time that the download takes on an idle server of average speed. The second
 //! column of each policy contains only files below the median size.
+//!
+//! With `--other PROGRAM`, a pass with the balancer of another build precedes each pass, on file servers of this build, and the
+//! last columns are the ratios of both p99: the share of this build.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,7 +22,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser as _;
@@ -68,6 +71,9 @@ struct Options {
     /// The policies to compare.
     #[arg(long, value_delimiter = ',', default_value = "round-robin,ranked,two-choices,adaptive")]
     only: Vec<String>,
+    /// Another build of fingerpost, whose balancer is compared with the one of this build.
+    #[arg(long)]
+    other: Option<PathBuf>,
     /// A prefix of the names of the mixes to run; an empty one selects all.
     #[arg(long, default_value = "")]
     mix: String,
@@ -81,9 +87,14 @@ fn main() -> io::Result<()> {
         "load {}, {} s per pass, p50 / p99 of the time divided by the ideal time, failed downloads\n",
         options.load, options.seconds
     );
-    let names: Vec<String> = options.only.iter().map(|policy| format!("{policy} | small files")).collect();
-    println!("| servers | {} |", names.join(" | "));
-    println!("|{}", "---|".repeat(1 + 2 * options.only.len()));
+    let columns = if options.other.is_some() {
+        "other {} | small files | {} | small files | ratio | small files"
+    } else {
+        "{} | small files"
+    };
+    let names: Vec<String> = options.only.iter().map(|policy| columns.replace("{}", policy)).collect();
+    let head = format!("| servers | {} |", names.join(" | "));
+    println!("{head}\n|{}", "---|".repeat(head.matches(" | ").count() + 1));
     for (name, speed) in MIXES.into_iter().filter(|(name, _)| name.starts_with(&options.mix)) {
         let speeds: Vec<f64> = (0..SERVERS).map(speed).collect();
         let mean = speeds.iter().sum::<f64>() / SERVERS as f64;
@@ -92,12 +103,20 @@ fn main() -> io::Result<()> {
         let mut cells = Vec::new();
         for policy in &options.only {
             eprintln!("{name}, {policy}");
-            let fleet = Fleet::start(root.path(), &rates, policy)?;
-            let times = download::all(fleet.balancer(), &jobs, WARM_UP);
-            let measured: Vec<_> =
-                jobs.iter().filter(|(at, _)| *at >= WARM_UP).map(|(_, file)| *file).zip(times).collect();
-            let small: Vec<_> = measured.iter().filter(|(file, _)| *file < FILES / 2).copied().collect();
-            cells.push(format!("{} | {}", Figures::of(&measured), Figures::of(&small)));
+            let pass = |program: &Path| -> io::Result<_> {
+                let fleet = Fleet::start(program, root.path(), &rates, policy)?;
+                let times = download::all(fleet.balancer(), &jobs, WARM_UP);
+                let measured: Vec<_> =
+                    jobs.iter().filter(|(at, _)| *at >= WARM_UP).map(|(_, file)| *file).zip(times).collect();
+                let small: Vec<_> = measured.iter().filter(|(file, _)| *file < FILES / 2).copied().collect();
+                Ok([Figures::of(&measured), Figures::of(&small)])
+            };
+            let other = options.other.as_deref().map(pass).transpose()?;
+            let own = pass(Path::new(fleet::PROGRAM))?;
+            cells.extend(other.iter().flatten().map(Figures::to_string));
+            cells.extend(own.iter().map(Figures::to_string));
+            let ratios = other.iter().flatten().zip(&own).map(|(other, own)| own.p99 / other.p99);
+            cells.extend(ratios.map(|ratio| format!("{ratio:.2}")));
         }
         println!("| {SERVERS}, {name} | {} |", cells.join(" | "));
     }

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use fingerpost::internals::estimate::Estimate;
 use fingerpost::internals::health::ProbeOutcome;
+use fingerpost::internals::health::State;
 use fingerpost::internals::load_report::LoadReport;
 use fingerpost::internals::policy::{
     self, BackendLoad, Candidate, LoadSlab, MonotonicClock, PickRequest, Picks, Policy, PolicyName,
-    Timestamp, identity,
+    ReportedLoad, Timestamp, identity,
+};
+use fingerpost::internals::shared::{
+    Counts, Delivery, FleetRecord, Observation, Observers, Outbox, Publisher,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -17,7 +21,7 @@ use tokio::time::Instant;
 use crate::model::{Idea, Model};
 use crate::order::Ordered;
 use crate::prequal::Prequal;
-use crate::scenario::{Job, Scenario};
+use crate::scenario::{Job, PROBE_INTERVAL, Scenario};
 use crate::server::Server;
 
 /// The size of an average job in the load reports, in bytes.
@@ -68,6 +72,10 @@ pub(crate) const SIZE_CONTENDERS: [Contender; 5] = [
     Contender::SizeOracle,
 ];
 
+/// The contenders of the table of sharing balancers.
+pub(crate) const SHARING_CONTENDERS: [Contender; 2] =
+    [Contender::Ours(PolicyName::Adaptive), Contender::Oracle];
+
 /// The contenders of the table of ideas.
 pub(crate) const IDEAS: [Contender; 7] = [
     Contender::Idea(Idea::Counts),
@@ -94,16 +102,21 @@ impl Contender {
 
     pub(crate) fn dispatcher(self, scenario: &Scenario, seed: u64) -> Dispatcher {
         match self {
-            Self::Ours(name) => Dispatcher::Table(Table::new(name, Weighing::Equal, scenario, seed)),
-            Self::InverseResponseTime => Dispatcher::Table(Table::new(
+            Self::Ours(name) => {
+                Dispatcher::Table(Box::new(Table::new(name, Weighing::Equal, scenario, seed)))
+            }
+            Self::InverseResponseTime => Dispatcher::Table(Box::new(Table::new(
                 PolicyName::Random,
                 Weighing::InverseResponseTime,
                 scenario,
                 seed,
-            )),
-            Self::TrueWeights => {
-                Dispatcher::Table(Table::new(PolicyName::RoundRobin, Weighing::Capacity, scenario, seed))
-            }
+            ))),
+            Self::TrueWeights => Dispatcher::Table(Box::new(Table::new(
+                PolicyName::RoundRobin,
+                Weighing::Capacity,
+                scenario,
+                seed,
+            ))),
             Self::Prequal => Dispatcher::Prequal(Prequal::new(seed)),
             Self::Oracle | Self::SizeOracle => Dispatcher::Oracle {
                 knows_sizes: self == Self::SizeOracle,
@@ -116,7 +129,7 @@ impl Contender {
 
 /// One balancer.
 pub(crate) enum Dispatcher {
-    Table(Table),
+    Table(Box<Table>),
     Prequal(Prequal),
     Oracle { knows_sizes: bool, random: SmallRng },
     Model(Model),
@@ -135,6 +148,29 @@ impl Dispatcher {
             }),
             Self::Model(model) => model.choose(job),
         }
+    }
+
+    /// The record of this balancer, if it shares observations.
+    pub(crate) fn publish(&mut self, now: f64) -> Option<FleetRecord> {
+        match self {
+            Self::Table(table) => table.publish(now),
+            _ => None,
+        }
+    }
+
+    /// Takes over the record of another balancer.
+    pub(crate) fn receive(&mut self, record: &FleetRecord, now: f64) {
+        if let Self::Table(table) = self {
+            table.receive(record, now);
+        }
+    }
+
+    /// The time to the next probe of this server, without jitter.
+    pub(crate) fn pause(&self, index: usize) -> f64 {
+        let Self::Table(table) = self else { return PROBE_INTERVAL };
+        let interval = Duration::from_secs_f64(PROBE_INTERVAL);
+        let pause = |sharing: &Sharing| sharing.observers.pause(index as u64, interval).as_secs_f64();
+        table.sharing.as_ref().map_or(PROBE_INTERVAL, pause)
     }
 
     /// A probe of this server succeeded.
@@ -179,6 +215,15 @@ pub(crate) struct Table {
     random: SmallRng,
     /// The work of an average download.
     service_time: f64,
+    sharing: Option<Sharing>,
+}
+
+/// The part of a balancer in a fleet.
+struct Sharing {
+    name: String,
+    number: u64,
+    observers: Observers,
+    outbox: Outbox,
 }
 
 impl Table {
@@ -202,6 +247,11 @@ impl Table {
             stale: true,
             random,
             service_time: scenario.service_time(),
+            sharing: (scenario.is_shared && scenario.balancers > 1).then(|| {
+                let name = format!("balancer{seed}");
+                let (observers, outbox) = (Observers::new(&name, 0, 2, origin), Outbox::new(origin));
+                Sharing { name, number: 0, observers, outbox }
+            }),
         };
         table.build(0.0);
         table
@@ -246,7 +296,7 @@ impl Table {
         }
         let mut picks = Picks::new(0);
         let tick = self.clock.timestamp(self.instant(now));
-        let size = Some((job.assumed / self.service_time * BYTES) as f32);
+        let size = job.known.map(|size| (size / self.service_time * BYTES) as f32);
         let request = PickRequest { size, ..PickRequest::default() };
         self.policy.pick(&request, tick, &mut self.random, &mut picks);
         picks.chosen().expect("every table has candidates") as usize
@@ -266,6 +316,58 @@ impl Table {
         let outcome = ProbeOutcome::Success { connect: Duration::ZERO, first_byte: total, total, report };
         let instant = self.instant(now);
         self.estimates[index].observe(&outcome, &self.loads[index], &self.clock, instant);
+        self.stale = true;
+        let Some(sharing) = &mut self.sharing else { return };
+        let observation = Observation {
+            state: State::Up,
+            age: 0,
+            pause: (PROBE_INTERVAL * 1000.0) as u32,
+            response_time: Some(total.as_micros() as u32),
+            in_flight: report.map(|report| report.in_flight),
+            unsent_bytes: report.and_then(|report| report.unsent_bytes),
+        };
+        sharing.outbox.observed(index as u64, observation, false, instant);
+    }
+
+    fn publish(&mut self, now: f64) -> Option<FleetRecord> {
+        let now = self.instant(now);
+        let sharing = self.sharing.as_mut()?;
+        let counts = self.loads.iter().zip(0..).map(|(load, backend)| Counts {
+            backend,
+            redirects: load.redirects(),
+            bytes: load.own_bytes(),
+        });
+        let (period, backends) = sharing.outbox.take(counts.collect(), now);
+        sharing.number += 1;
+        Some(FleetRecord {
+            balancer: Publisher { name: sharing.name.clone(), zone: String::new(), version: String::new() },
+            boot: 1,
+            number: sharing.number,
+            uptime: (now - self.origin).as_millis() as u64,
+            period: period.as_millis() as u32,
+            list: 0,
+            orders: 0,
+            backends,
+        })
+    }
+
+    fn receive(&mut self, record: &FleetRecord, now: f64) {
+        let instant = self.instant(now);
+        let tick = self.clock.timestamp(instant);
+        let Some(sharing) = &mut self.sharing else { return };
+        for news in sharing.observers.apply(record, Delivery::Live, instant) {
+            let load = &self.loads[news.backend as usize];
+            if let Some((observation, at)) = news.observation
+                && let Some(in_flight) = observation.in_flight
+            {
+                let report = ReportedLoad { in_flight, unsent_bytes: observation.unsent_bytes };
+                load.record_shared_report(report, self.clock.timestamp(at), tick);
+            }
+            let (from, to) = news.period;
+            let period = (self.clock.timestamp(from), self.clock.timestamp(to));
+            load.record_others(news.redirects.0, news.redirects.1, period);
+        }
+        sharing.observers.refresh(&Ok(()), instant);
         self.stale = true;
     }
 }

@@ -7,6 +7,7 @@
     reason = "a failed simulation may panic"
 )]
 
+mod capacity;
 mod dispatch;
 mod model;
 mod order;
@@ -20,7 +21,7 @@ mod world;
 use std::path::PathBuf;
 
 use clap::Parser;
-use dispatch::{CONTENDERS, Contender, IDEAS, SIZE_CONTENDERS};
+use dispatch::{CONTENDERS, Contender, IDEAS, SHARING_CONTENDERS, SIZE_CONTENDERS};
 use fingerpost::internals::policy::PolicyName;
 use results::Row;
 use scenario::{Knowledge, Mix, Probes, Scenario, Sizes};
@@ -36,6 +37,12 @@ struct Arguments {
     /// The number of runs of each cell. Each run has its own arrivals and sizes, the same for every policy.
     #[arg(long, default_value_t = 10)]
     seeds: u64,
+    /// The number of the first run. Other numbers give other arrivals and sizes.
+    #[arg(long, default_value_t = 0)]
+    first_seed: u64,
+    /// The number of decimals of each figure.
+    #[arg(long, default_value_t = 1)]
+    decimals: usize,
     /// The folder of the plots.
     #[arg(long, default_value = "docs/plots")]
     plots: PathBuf,
@@ -45,6 +52,9 @@ struct Arguments {
     /// Plays only cells whose description contains this.
     #[arg(long, default_value = "")]
     cell: String,
+    /// Prints the cost of fleets with this number of servers instead of the comparison.
+    #[arg(long)]
+    capacity: Option<usize>,
 }
 
 /// Prints tables.
@@ -75,9 +85,10 @@ impl Printer {
             format!("{title}, {}", labels.join(", ")).contains(&self.arguments.cell)
         };
         let play = |(labels, scenario): (Vec<String>, Scenario)| {
-            let seeds = if scenario.servers > 1000 { 1 } else { self.arguments.seeds };
-            let row = Row::play(&scenario, &contenders, seeds);
-            row.print(&labels);
+            let Arguments { seeds, first_seed, decimals, .. } = self.arguments;
+            let seeds = if scenario.servers > 1000 { 1 } else { seeds };
+            let row = Row::play(&scenario, &contenders, first_seed..first_seed + seeds);
+            row.print(&labels, decimals);
             row
         };
         cells.into_iter().filter(is_wanted).map(play).collect()
@@ -87,6 +98,9 @@ impl Printer {
 fn main() {
     let printer = Printer { arguments: Arguments::parse() };
     let arguments = &printer.arguments;
+    if let Some(servers) = arguments.capacity {
+        return capacity::print(servers);
+    }
     let is_whole = arguments.only.is_empty() && arguments.cell.is_empty();
     let mut grid = Vec::new();
     for (servers, mix) in MIXES {
@@ -122,6 +136,12 @@ fn main() {
             );
         }
     }
+    printer.table(
+        "Balancers that share their observations, load 0.7",
+        &["servers", "probe interval", "sizes", "balancers"],
+        &SHARING_CONTENDERS,
+        sharing(),
+    );
     printer.table(
         "The contribution of each idea",
         &["servers", "load", "probe interval", "sizes"],
@@ -163,6 +183,7 @@ fn variations() -> Vec<(Vec<String>, Scenario)> {
                 &format!("20 % of the sizes unknown{label}"),
                 Scenario { knowledge: Knowledge::Most, ..plain },
             );
+            add(&format!("no size known{label}"), Scenario { knowledge: Knowledge::Nothing, ..plain });
             add(
                 &format!("sizes in classes of 2x{label}"),
                 Scenario { knowledge: Knowledge::Classes, ..plain },
@@ -170,6 +191,28 @@ fn variations() -> Vec<(Vec<String>, Scenario)> {
         }
     }
     add("many servers, one run", Scenario::new(10_000, Mix::HalfSlow, 0.7, 5.0));
+    all
+}
+
+/// Numbers of balancers with and without sharing.
+fn sharing() -> Vec<(Vec<String>, Scenario)> {
+    let mut all = Vec::new();
+    for (servers, mix, interval, sizes) in [
+        (10, Mix::OneSlow, 5.0, Sizes::Exponential),
+        (10, Mix::OneSlow, 5.0, Sizes::Pareto(1.5)),
+        (100, Mix::HalfSlow, 5.0, Sizes::Exponential),
+        (100, Mix::HalfSlow, 0.5, Sizes::Exponential),
+    ] {
+        for (balancers, is_shared) in
+            [(1, false), (3, true), (10, true), (30, true), (3, false), (10, false), (30, false)]
+        {
+            let scenario =
+                Scenario { sizes, balancers, is_shared, ..Scenario::new(servers, mix, 0.7, interval) };
+            let servers = format!("{servers} {}", mix.label());
+            let label = if is_shared { format!("{balancers}, shared") } else { balancers.to_string() };
+            all.push((vec![servers, interval.to_string(), sizes.label(), label], scenario));
+        }
+    }
     all
 }
 

@@ -93,7 +93,7 @@ impl Model {
     pub(crate) fn choose(&mut self, job: &Job) -> usize {
         let size = match self.idea {
             Idea::Counts | Idea::BytesInReports => self.mean,
-            Idea::SumOfWork | Idea::WorkBefore => job.assumed,
+            Idea::SumOfWork | Idea::WorkBefore => job.known.unwrap_or(self.mean),
         };
         for known in &mut self.known {
             known.drain(job.at, self.mean);

@@ -1,5 +1,6 @@
 //! The results of a cell, and their form in a table.
 
+use std::ops::Range;
 use std::thread;
 
 use crate::dispatch::Contender;
@@ -23,7 +24,7 @@ pub(crate) struct Row {
 
 impl Row {
     /// Plays the cell with these contenders; the same seeds give each the same downloads.
-    pub(crate) fn play(scenario: &Scenario, contenders: &[Contender], seeds: u64) -> Self {
+    pub(crate) fn play(scenario: &Scenario, contenders: &[Contender], seeds: Range<u64>) -> Self {
         let processors = thread::available_parallelism().map_or(1, Into::into);
         let mut figures: Vec<_> =
             contenders.iter().map(|contender| (*contender, Figures::default())).collect();
@@ -32,7 +33,7 @@ impl Row {
             for part in figures.chunks_mut(share) {
                 scope.spawn(|| {
                     for (contender, figures) in part {
-                        *figures = Figures::of(scenario, *contender, seeds);
+                        *figures = Figures::of(scenario, *contender, seeds.clone());
                     }
                 });
             }
@@ -49,7 +50,8 @@ impl Row {
         self.figures(contender).p99
     }
 
-    pub(crate) fn print(&self, labels: &[String]) {
+    pub(crate) fn print(&self, labels: &[String], decimals: usize) {
+        let short = |time| short(time, decimals);
         let cell = |(contender, figures): &(Contender, Figures)| {
             let Figures { p50, p99, p999, most_in_flight } = *figures;
             if *contender == DETAILED {
@@ -77,12 +79,12 @@ pub(crate) fn print_head(labels: &[&str], contenders: &[Contender]) {
 }
 
 impl Figures {
-    fn of(scenario: &Scenario, contender: Contender, seeds: u64) -> Self {
+    fn of(scenario: &Scenario, contender: Contender, seeds: Range<u64>) -> Self {
         // It looks at every download of every server.
         if contender == Contender::SizeOracle && scenario.servers > 1000 {
             return Self::default();
         }
-        let outcomes: Vec<_> = (0..seeds).map(|seed| world::play(scenario, contender, seed)).collect();
+        let outcomes: Vec<_> = seeds.map(|seed| world::play(scenario, contender, seed)).collect();
         let most_in_flight = outcomes.iter().map(|outcome| outcome.most_in_flight).max().unwrap_or(0);
         let mut times: Vec<f64> = outcomes.into_iter().flat_map(|outcome| outcome.times).collect();
         times.sort_unstable_by(f64::total_cmp);
@@ -91,12 +93,12 @@ impl Figures {
     }
 }
 
-/// At most three digits, because more are not certain. A time over 200 means that the queue grows without bound.
-fn short(time: f64) -> String {
+/// With one decimal at most three digits, because more are not certain. A time over 200 means that the queue grows without bound.
+fn short(time: f64, decimals: usize) -> String {
     match time {
         time if time <= 0.0 => "-".to_owned(),
         time if time >= 200.0 => "> 200".to_owned(),
         time if time >= 100.0 => format!("{time:.0}"),
-        time => format!("{time:.1}"),
+        time => format!("{time:.decimals$}"),
     }
 }

@@ -64,6 +64,8 @@ pub(crate) enum Knowledge {
     Most,
     /// Rounded to powers of two.
     Classes,
+    /// No size is known.
+    Nothing,
 }
 
 /// A download.
@@ -73,8 +75,8 @@ pub(crate) struct Job {
     pub(crate) at: f64,
     /// The work in seconds of an average server.
     pub(crate) size: f64,
-    /// The size that a balancer assumes.
-    pub(crate) assumed: f64,
+    /// The size that the balancers know.
+    pub(crate) known: Option<f64>,
 }
 
 /// The times of the probes.
@@ -98,6 +100,8 @@ pub(crate) struct Scenario {
     pub(crate) knowledge: Knowledge,
     pub(crate) probes: Probes,
     pub(crate) balancers: usize,
+    /// Whether the balancers share observations.
+    pub(crate) is_shared: bool,
     /// The number of clients that a server can serve at their full speed: a client uses at most the inverse of it as a
     /// share of the capacity.
     pub(crate) slow_clients: f64,
@@ -122,6 +126,7 @@ impl Scenario {
             knowledge: Knowledge::Exact,
             probes: Probes::Staggered,
             balancers: 1,
+            is_shared: false,
             slow_clients: 1.0,
             reports: true,
         }
@@ -176,13 +181,14 @@ impl Scenario {
                     Sizes::Exponential => -uniform.ln(),
                     Sizes::Pareto(shape) => bounded_pareto(shape, uniform),
                 };
-                let assumed = match self.knowledge {
-                    Knowledge::Most if unknown.random_bool(0.2) => 1.0,
-                    Knowledge::Exact | Knowledge::Most => size,
-                    Knowledge::Classes => size.log2().round().exp2(),
+                let known = match self.knowledge {
+                    Knowledge::Nothing => None,
+                    Knowledge::Most if unknown.random_bool(0.2) => None,
+                    Knowledge::Exact | Knowledge::Most => Some(size),
+                    Knowledge::Classes => Some(size.log2().round().exp2()),
                 };
                 let unit = self.service_time();
-                Job { at: now, size: size * unit, assumed: assumed * unit }
+                Job { at: now, size: size * unit, known: known.map(|size| size * unit) }
             })
             .collect()
     }

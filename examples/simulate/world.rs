@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use fingerpost::internals::shared::FleetRecord;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -10,6 +11,15 @@ use crate::dispatch::{Contender, Dispatcher};
 use crate::order::Ordered;
 use crate::scenario::{PROBE_INTERVAL, Probes, Scenario};
 use crate::server::Server;
+
+/// The time between two records of a balancer in seconds, as in the balancer.
+const PERIOD: f64 = 1.0;
+
+/// The time between two reads of a balancer in seconds, as in the balancer.
+const READ_INTERVAL: f64 = 0.25;
+
+/// In place of the number of a record: the balancer publishes one.
+const PUBLICATION: usize = usize::MAX;
 
 /// The share of the jobs that only fills the servers and is not measured.
 const WARM_UP: f64 = 0.3;
@@ -27,6 +37,9 @@ struct World<'a> {
     balancers: Vec<Dispatcher>,
     finishes: BinaryHeap<Reverse<(Ordered, usize, u64)>>,
     probes: BinaryHeap<Reverse<(Ordered, usize, usize)>>,
+    /// The times at which balancers publish, and at which the records of others reach them.
+    exchanges: BinaryHeap<Reverse<(Ordered, usize, usize)>>,
+    records: Vec<FleetRecord>,
     random: SmallRng,
     times: Vec<f64>,
     measured_from: f64,
@@ -73,8 +86,14 @@ impl<'a> World<'a> {
                 probes.push(Reverse((Ordered(at), balancer, server)));
             }
         }
+        let is_shared = scenario.is_shared && scenario.balancers > 1;
+        let publications = (0..if is_shared { scenario.balancers } else { 0 })
+            .map(|balancer| Reverse((Ordered(random.random()), balancer, PUBLICATION)))
+            .collect();
         Self {
             scenario,
+            exchanges: publications,
+            records: Vec::new(),
             balancers: balancers.collect(),
             servers,
             finishes: BinaryHeap::new(),
@@ -93,10 +112,17 @@ impl<'a> World<'a> {
                 Some(Reverse((at, ..))) if until.is_finite() => at.0,
                 _ => f64::INFINITY,
             };
-            if finish.min(probe) > until || finish.min(probe).is_infinite() {
+            let exchange = match self.exchanges.peek() {
+                Some(Reverse((at, ..))) if until.is_finite() => at.0,
+                _ => f64::INFINITY,
+            };
+            let next = finish.min(probe).min(exchange);
+            if next > until || next.is_infinite() {
                 return;
             }
-            if finish <= probe {
+            if exchange <= finish.min(probe) {
+                self.exchange();
+            } else if finish <= probe {
                 self.finish();
             } else {
                 self.probe();
@@ -126,7 +152,23 @@ impl<'a> World<'a> {
             Probes::Staggered => 0.9 + 0.2 * self.random.random::<f64>(),
             Probes::Synchronous => 1.0,
         };
-        self.probes.push(Reverse((Ordered(at.0 + PROBE_INTERVAL * jitter), balancer, index)));
+        let pause = self.balancers[balancer].pause(index) * jitter;
+        self.probes.push(Reverse((Ordered(at.0 + pause), balancer, index)));
+    }
+
+    /// A balancer publishes its record, or the record of another one reaches it.
+    fn exchange(&mut self) {
+        let Some(Reverse((at, balancer, record))) = self.exchanges.pop() else { return };
+        if record != PUBLICATION {
+            return self.balancers[balancer].receive(&self.records[record], at.0);
+        }
+        self.exchanges.push(Reverse((Ordered(at.0 + PERIOD), balancer, PUBLICATION)));
+        let Some(record) = self.balancers[balancer].publish(at.0) else { return };
+        self.records.push(record);
+        for other in (0..self.balancers.len()).filter(|other| *other != balancer) {
+            let read_at = at.0 + READ_INTERVAL * self.random.random::<f64>();
+            self.exchanges.push(Reverse((Ordered(read_at), other, self.records.len() - 1)));
+        }
     }
 
     fn schedule_finish(&mut self, index: usize) {

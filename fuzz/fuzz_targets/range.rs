@@ -10,7 +10,9 @@ fuzz_target!(|input: (u64, &[u8])| {
         assert!(!parts.is_empty() && parts.len() <= MOST_PARTS);
         for (index, part) in parts.iter().enumerate() {
             assert!(part.start < part.end && part.end <= length);
-            assert!(parts.iter().skip(index + 1).all(|other| part.end < other.start || other.end < part.start));
+            assert!(
+                parts.iter().skip(index + 1).all(|other| part.end < other.start || other.end < part.start)
+            );
         }
     }
 });

@@ -2,15 +2,14 @@
 
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::backends::watch::Follower;
 use super::backends::{Backend, list};
 use super::policy::PolicyName;
 use super::presence::source::OpenCatalogue;
 use super::settings::{BalancerSettings, RawBalancerSettings};
-use super::{BackendSource, Balancer, BalancerFiles, CatalogueUnusable, StartError};
+use super::sources::SourceSet;
+use super::{Balancer, BalancerFiles, CatalogueUnusable, StartError};
 use crate::settings;
 
 /// Settings of a [`Balancer`]. `config/default.toml` explains them and has their defaults. Configuration files and
@@ -125,19 +124,19 @@ impl Builder {
         let raw: RawBalancerSettings = settings::section("balancer", self.changes)?;
         let settings = BalancerSettings::try_from(raw)?;
         let source = match self.list_file {
-            Some(path) => BackendSource::File(Follower::open(path)?),
-            None => BackendSource::Fixed(fixed(&self.backends)?),
+            Some(path) => SourceSet::file(path)?,
+            None => SourceSet::fixed(fixed(&self.backends)?),
         };
         let catalogue =
             settings.catalogue.as_ref().map(|source| OpenCatalogue::open(source, None)).transpose();
         let catalogue = catalogue.map_err(CatalogueUnusable::from)?;
-        Ok(Balancer::start(&settings, source, BalancerFiles { catalogue, ..BalancerFiles::default() }))
+        Ok(Balancer::start(&settings, source, BalancerFiles { catalogue, ..BalancerFiles::default() }, None))
     }
 }
 
 /// Parses the lines. Every problem is an error.
-fn fixed(lines: &str) -> Result<Arc<[Backend]>, StartError> {
+fn fixed(lines: &str) -> Result<Vec<Backend>, StartError> {
     let list = list::parse(lines.as_bytes());
     let problem = list.problems.into_iter().next();
-    problem.map_or_else(|| Ok(list.backends.into()), |problem| Err(StartError::Backends(problem)))
+    problem.map_or_else(|| Ok(list.backends), |problem| Err(StartError::Backends(problem)))
 }

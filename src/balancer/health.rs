@@ -13,6 +13,7 @@
 //! Pure: time and randomness are arguments. `ranking/selection.rs` selects the candidates from the health of all backends.
 
 mod outcome;
+mod shared;
 
 use std::fmt;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub use outcome::{FailureKind, ProbeFailure, ProbeOutcome};
+pub use shared::{OwnView, SharedEvidence};
 
 /// The rules for states and probe intervals.
 #[derive(Debug, Clone, Copy)]
@@ -252,6 +254,18 @@ impl Health {
     /// Whether the backend stopped answering within the last `window`, and all failures since then are inconclusive.
     pub(crate) fn fell_silent(&self, window: Duration, now: Instant) -> bool {
         self.silent_since.is_some_and(|at| now.saturating_duration_since(at) <= window)
+    }
+
+    /// Whether it was up, and all probes since have ended without any answer.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.silent_since.is_some()
+    }
+
+    /// Whether it is down, and the latest probe succeeded.
+    #[must_use]
+    pub(crate) fn is_recovering(&self) -> bool {
+        self.state == State::Down && self.successes > 0
     }
 
     /// The current state.

@@ -156,7 +156,7 @@ impl<const PERIOD: u64, const PERIODS: usize> Calendar<PERIOD, PERIODS> {
 
     /// The available share of the last `periods` periods, the current one included.
     fn share(&self, now: u64, periods: u64) -> Option<f64> {
-        let recent = self.0.iter().filter(|counted| counted.period + periods > now / PERIOD);
+        let recent = self.0.iter().filter(|counted| counted.period.saturating_add(periods) > now / PERIOD);
         let (available, observed) = recent.fold((0_u64, 0_u64), |(available, observed), counted| {
             (available + u64::from(counted.available), observed + u64::from(counted.observed))
         });

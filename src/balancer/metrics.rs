@@ -198,6 +198,19 @@ impl PresenceMetrics {
     }
 }
 
+/// The metrics of the exchange with a fleet.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FleetMetrics {
+    /// 1 if the latest exchange with the engine succeeded.
+    pub(crate) connected: Gauge,
+    /// Exchanges that failed.
+    pub(crate) exchanges_failed: Counter,
+    /// Records that were read, with the own ones.
+    pub(crate) records_received: Counter,
+    /// Records and orders in the engine that were skipped.
+    pub(crate) records_invalid: Counter,
+}
+
 /// All metrics of a balancer.
 #[derive(Debug)]
 pub(crate) struct BalancerMetrics {
@@ -261,6 +274,22 @@ impl Default for BalancerMetrics {
 }
 
 impl BalancerMetrics {
+    /// Adds the metrics of a fleet.
+    pub(super) fn join_fleet(&mut self) -> FleetMetrics {
+        let metrics = FleetMetrics::default();
+        let registry = &mut self.registry;
+        let help =
+            "1 if the engine of the fleet carried out the latest exchange, 0 while this balancer works alone";
+        registry.register("fleet_engine_up", help, metrics.connected.clone());
+        let help = "Exchanges with the engine of the fleet that failed";
+        registry.register("fleet_exchanges_failed", help, metrics.exchanges_failed.clone());
+        let help = "Records of the fleet that were read, with those of this balancer";
+        registry.register("fleet_records", help, metrics.records_received.clone());
+        let help = "Records and orders in the engine that were skipped because they are invalid or of another version";
+        registry.register("fleet_records_invalid", help, metrics.records_invalid.clone());
+        metrics
+    }
+
     /// Adds the counter of refused lookups of names.
     pub(super) fn observe_lookups(&mut self, refused: Counter) {
         let help = "Lookups of names that were not started because too many were running";

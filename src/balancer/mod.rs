@@ -27,6 +27,7 @@
 // - `probe_manager`, `probe`: one `ProbeActor` for each backend of the list.
 // - `health`, `ranking`: `RankingActor` makes routing tables from probe results and load reports.
 // - `expectation`: the content that probes expect.
+// - `fleet`: the exchange with other balancers.
 // - `policy`: the choice of a backend from a table.
 // - `catalogue`, `presence`: the files of a mirror network, and the backends that have each of them.
 // - `redirect`: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
@@ -37,7 +38,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use actix::Arbiter;
+use actix::{Arbiter, Recipient};
 use actix_http::header::HeaderValue;
 use arc_swap::ArcSwap;
 use rand::SeedableRng;
@@ -49,8 +50,11 @@ pub(crate) mod admin;
 pub(crate) mod backends;
 mod builder;
 mod catalogue;
+#[cfg(fuzzing)]
+pub mod driver;
 mod estate;
 pub(crate) mod expectation;
+pub(crate) mod fleet;
 pub(crate) mod health;
 pub(crate) mod history;
 mod metrics;
@@ -65,19 +69,24 @@ pub(crate) mod redirect;
 pub(crate) mod settings;
 pub(crate) mod sizes;
 mod snapshot;
+pub(crate) mod sources;
 pub(crate) mod state_folder;
 mod wall_clock;
 pub(crate) mod webhook;
 
+use crate::engine::EngineSettings;
 use crate::http::access_log::AccessLog;
+use crate::http::certificates::Certificates;
 use crate::http::client::Resolver;
 use crate::http::pages::Pages;
 use crate::supervision::{ActorKind, RestartPolicy, Supervisor};
 use admin::collector::TableCollector;
 use backends::Backend;
-use backends::watch::Follower;
 use estate::{BalancerEstate, Inheritance};
-use metrics::BalancerMetrics;
+use fleet::FleetExchange;
+use fleet::FleetIdentity;
+use fleet::actor::FleetActor;
+use metrics::{BalancerMetrics, FleetMetrics};
 use orders::store::{Orders, OrdersChanged};
 use policy::LoadSlab;
 use presence::Presence;
@@ -94,6 +103,7 @@ use redirect::{BalancerState, SettingsChanged};
 use settings::BalancerSettings;
 use sizes::{SizeActor, Sizes};
 use snapshot::saving;
+use sources::SourceSet;
 use state_folder::StateFolder;
 
 /// The interval of the search for orders whose time is over.
@@ -105,7 +115,7 @@ const FIRST_ROUND: Duration = Duration::from_secs(10);
 pub use crate::settings::SettingsError;
 pub use crate::settings::reload::ReloadReport;
 pub use crate::supervision::SupervisionFailure;
-pub use admin::status::{BackendStatus, StatusReport};
+pub use admin::status::{BackendStatus, SeenBy, SourceStatus, StatusReport};
 pub use backends::list::ListProblem;
 pub use backends::watch::ListError;
 pub use builder::Builder;
@@ -135,31 +145,6 @@ pub enum StartError {
 #[error(transparent)]
 pub struct CatalogueUnusable(#[from] SourceError);
 
-/// The origin of the list of backends.
-pub(crate) enum BackendSource {
-    /// A list that never changes.
-    Fixed(Arc<[Backend]>),
-    /// A file that is followed.
-    File(Follower),
-}
-
-impl BackendSource {
-    fn backends(&self) -> Arc<[Backend]> {
-        match self {
-            Self::Fixed(backends) => Arc::clone(backends),
-            Self::File(follower) => follower.backends(),
-        }
-    }
-
-    /// Waits until another list is active.
-    async fn changed(&mut self) -> Arc<[Backend]> {
-        match self {
-            Self::Fixed(_) => std::future::pending().await,
-            Self::File(follower) => follower.changed().await,
-        }
-    }
-}
-
 /// The files of a balancer, opened before its start.
 #[derive(Debug, Default)]
 pub(crate) struct BalancerFiles {
@@ -169,8 +154,34 @@ pub(crate) struct BalancerFiles {
     pub(crate) access_log: Option<AccessLog>,
     /// Restricts the redirects to mirrors that have the file.
     pub(crate) catalogue: Option<OpenCatalogue>,
+    /// Their ends are notified.
+    pub(crate) certificates: Option<Arc<Certificates>>,
     /// Precedes the files in the folder.
     pub(crate) inheritance: Option<Inheritance>,
+}
+
+/// The fleet of a balancer.
+#[derive(Debug, Clone)]
+pub(crate) struct FleetPlan {
+    /// This balancer.
+    pub(crate) identity: FleetIdentity,
+    /// The engine through which the balancers share.
+    pub(crate) engine: EngineSettings,
+}
+
+impl FleetPlan {
+    fn actor(
+        self,
+        zone: Arc<str>,
+        resolver: Resolver,
+        ranking: Recipient<FleetExchange>,
+        orders: Arc<Orders>,
+        metrics: FleetMetrics,
+        started_at: Instant,
+    ) -> FleetActor {
+        let Self { identity, engine } = self;
+        FleetActor { identity, zone, engine, resolver, ranking, orders, metrics, started_at, number: 0 }
+    }
 }
 
 /// A running balancer: it follows the list, probes and ranks on its own thread, as long as the balancer, a
@@ -179,43 +190,46 @@ pub(crate) struct BalancerFiles {
 /// It has no listener and handles no signal. See the [module](self) for an example.
 pub struct Balancer(Arc<BalancerState>);
 
+fn probe_resources(resolver: &Resolver, metrics: &BalancerMetrics) -> ProbeResources {
+    let (reports, results_lost) = (metrics.reports.clone(), metrics.results_lost.clone());
+    ProbeResources { resolver: resolver.clone(), reports, results_lost }
+}
+
 impl Balancer {
     /// Starts the actors. The first probes start at once, spread over time as the probe budget requires.
     pub(crate) fn start(
         settings: &BalancerSettings,
-        source: BackendSource,
-        BalancerFiles { state, access_log, catalogue, inheritance }: BalancerFiles,
+        sources: SourceSet,
+        BalancerFiles { state, access_log, catalogue, inheritance, certificates }: BalancerFiles,
+        fleet: Option<FleetPlan>,
     ) -> Self {
-        let backends = source.backends();
-        let wall = SystemTime::now();
+        let (backends, sources_report) = (sources.backends(), sources.report());
+        let (now, wall) = (Instant::now(), SystemTime::now());
         let (inherited, remembered) = inheritance.map(|own| (own.orders, own.state)).unzip();
         let load = || state.as_deref().map(saving::load).unwrap_or_default();
         let mut memory = remembered.unwrap_or_else(load);
-        let (orders, changes) = Orders::open(state.clone(), inherited, wall);
+        let identity = fleet.as_ref().map(|fleet| fleet.identity.clone());
+        let name = identity.as_ref().map(|identity| Arc::clone(&identity.name));
+        let (orders, changes) = Orders::open(state.clone(), inherited, name.clone(), wall);
         let (book, orders) = (orders.book(), Arc::new(orders));
         let mut slab = LoadSlab::default();
-        let now = Instant::now();
+        let clock = policy::MonotonicClock::new(now);
         let entry = |backend: &Backend| {
             let mut entry = BackendEntry::new(backend.clone(), &mut slab, now);
-            memory.restore(&mut entry, now, wall);
+            entry.list_as(backend, settings.zone.as_deref());
+            memory.restore(&mut entry, &clock, now, wall);
             entry.obey(book.of(backend.id()), now, wall);
             entry
         };
         let mut entries: Vec<BackendEntry> = backends.iter().map(entry).collect();
-        let clock = policy::MonotonicClock::new(now);
-        let first = RoutingTable::build(
-            0,
-            &mut entries,
-            settings.policy,
-            &settings.health_check,
-            &clock,
-            now,
-            &mut SmallRng::from_rng(&mut rand::rng()),
-        );
+        let (policy, checks) = (settings.policy, &settings.health_check);
+        let mut random = SmallRng::from_rng(&mut rand::rng());
+        let first = RoutingTable::build(0, &mut entries, policy, checks, &clock, now, &mut random);
         let mut metrics = BalancerMetrics::default();
         let publisher = Arc::new(TablePublisher::new(first, metrics.tables_lost.clone()));
         let log_lines_lost = access_log.as_ref().map(AccessLog::lost).unwrap_or_default();
-        let collector = TableCollector::new(Arc::clone(&publisher), Arc::clone(&orders), log_lines_lost);
+        let (tables, reported) = (Arc::clone(&publisher), sources_report.clone());
+        let collector = TableCollector::new(tables, Arc::clone(&orders), reported, log_lines_lost);
         collector.register(&mut metrics, settings.metrics_backends);
         let resolver = Resolver::default();
         metrics.observe_lookups(resolver.refused());
@@ -225,29 +239,34 @@ impl Balancer {
             settings: settings.ranking(),
             clock,
             metrics: metrics.ranking.clone(),
+            zone: settings.zone.clone(),
+            fleet: identity,
         };
-        let resources = ProbeResources {
-            resolver: resolver.clone(),
-            reports: metrics.reports.clone(),
-            results_lost: metrics.results_lost.clone(),
-        };
-        let probes = ProbePlan::new(settings.probes(), resources);
+        let probes = ProbePlan::new(settings.probes(), probe_resources(&resolver, &metrics));
+        let fleet = fleet.map(|plan| {
+            let (zone, orders) = (settings.zone.clone().unwrap_or_default(), Arc::clone(&orders));
+            let (metrics, resolver) = (metrics.join_fleet(), resolver.clone());
+            move |ranking| plan.actor(zone, resolver, ranking, orders, metrics, now)
+        });
         let webhook = settings.webhook.clone().map(|webhook| (webhook, Arc::clone(&publisher)));
         let (sizes, size_plan) = settings
             .size_lookups
-            .then(|| Sizes::new(Arc::clone(&publisher), clock, resolver.clone(), metrics.sizes.clone()))
+            .then(|| {
+                let (resolver, trust) = (resolver.clone(), settings.trust.clone());
+                Sizes::new(Arc::clone(&publisher), clock, resolver, trust, metrics.sizes.clone())
+            })
             .unzip();
         let of = |list| presence(list, settings, &publisher, &resolver, state.clone(), &mut metrics);
         let (presence, presence_plan) = catalogue.map(of).unzip();
         let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
-            arbiter.spawn(saving::keep(folder, Arc::clone(&publisher), metrics.state_writes_failed.clone()));
+            let failures = metrics.state_writes_failed.clone();
+            arbiter.spawn(saving::keep(folder, Arc::clone(&publisher), clock, failures));
         }
         if let Some((webhook, publisher)) = webhook {
-            arbiter.spawn_fn(move || {
-                actix_rt::spawn(webhook::notify(webhook, publisher));
-            });
+            arbiter
+                .spawn_fn(move || drop(actix_rt::spawn(webhook::notify(webhook, publisher, certificates))));
         }
         let (sender, settings_changes) = mpsc::channel(1);
         let (own, own_orders) = (supervisor.clone(), Arc::clone(&orders));
@@ -255,6 +274,9 @@ impl Balancer {
             let list = ListChanged { backends, orders: book };
             let ranking = RankingActor::new(ranking, list, slab, SmallRng::from_rng(&mut rand::rng()));
             let ranking = own.start(ActorKind::Ranking, "ranking", ranking);
+            if let Some(actor) = fleet {
+                let _ = own.start(ActorKind::Fleet, "fleet", actor(ranking.clone().recipient()));
+            }
             if let Some(plan) = size_plan {
                 let _ = own.start(ActorKind::Size, "sizes", SizeActor::new(plan));
             }
@@ -265,7 +287,7 @@ impl Balancer {
             let probe_manager =
                 ProbeManager { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
             actix_rt::spawn(end_overdue_orders(Arc::clone(&own_orders)));
-            let following = follow(source, probe_manager, own_orders, changes, settings_changes);
+            let following = follow(sources, probe_manager, own_orders, changes, settings_changes);
             actix_rt::spawn(own.guard("the list of servers", following));
         });
         Self(Arc::new(BalancerState {
@@ -275,10 +297,13 @@ impl Balancer {
             reloads: Arc::default(),
             publisher,
             orders,
+            name,
+            zone: settings.zone.clone(),
             state,
             access_log,
             sizes,
             presence,
+            sources: sources_report,
             supervisor,
             metrics: Arc::new(metrics),
             path_samples: PathSamples::default(),
@@ -337,7 +362,8 @@ impl Balancer {
     /// Writes the state for the next run, if the balancer has a folder for it.
     pub(crate) fn save_state(&self) {
         let folder = self.0.state.as_ref().filter(|folder| !folder.is_released());
-        let saving = folder.map(|folder| saving::save(folder, &self.0.publisher.latest()));
+        let table = self.0.publisher.latest();
+        let saving = folder.map(|folder| saving::save(folder, &table, &self.0.clock));
         if let Some(Err(error)) = saving {
             tracing::error!(%error, "the state cannot be written; the next start uses an older one");
         }
@@ -417,18 +443,19 @@ fn answer_plan(
 
 /// Applies every change of the list, of the orders and of the settings to the probe manager.
 async fn follow(
-    mut source: BackendSource,
+    sources: SourceSet,
     mut probe_manager: ProbeManager,
     orders: Arc<Orders>,
     mut changes: mpsc::Receiver<OrdersChanged>,
     mut settings_changes: mpsc::Receiver<SettingsChanged>,
 ) {
-    let (mut backends, mut book) = (source.backends(), orders.book());
+    let (mut backends, mut book) = (sources.backends(), orders.book());
+    let mut sources = sources.follow();
     probe_manager.replace(&backends, &book).await;
     loop {
         let mut in_force = None;
         tokio::select! {
-            list = source.changed() => backends = list,
+            list = sources.changed() => backends = list,
             Some(change) = changes.recv() => (book, in_force) = (change.book, Some(change.done)),
             Some(SettingsChanged { ranking, probes, done }) = settings_changes.recv() => {
                 probe_manager.change(ranking, probes).await;

@@ -15,14 +15,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::admin::access::{Access, AccessError};
 use super::admin::{self, Admin};
-use super::backends::watch::{Follower, ListError};
+use super::backends::watch::ListError;
 use super::estate::Inheritance;
+use super::fleet::FleetIdentity;
+use super::fleet::actor;
 use super::presence::source::{OpenCatalogue, SourceError};
 use super::redirect::acme;
 use super::redirect::mount::RedirectWorker;
 use super::settings::{BalancerSettings, FIXED_KEYS};
+use super::sources::SourceSet;
 use super::state_folder::{StateError, StateFolder};
-use super::{BackendSource, Balancer, BalancerFiles};
+use super::{Balancer, BalancerFiles, FleetPlan};
+use crate::engine::FleetSettings;
 use crate::handover::{self, Handover, Predecessor};
 use crate::http;
 use crate::http::access_log::{self, AccessLog, AccessLogError};
@@ -88,9 +92,10 @@ pub(crate) struct Program {
     listening: Listening,
     https: Option<Https>,
     admin_listener: TcpListener,
-    follower: Follower,
+    sources: SourceSet,
     access: Access,
     files: BalancerFiles,
+    fleet: Option<FleetPlan>,
 }
 
 /// The parts of a running program that a reload changes.
@@ -179,8 +184,12 @@ impl BalancerAddresses {
 
 impl Program {
     /// Reads the list and opens both ports. `passed` sockets replace the addresses of the settings.
-    pub(crate) fn build(settings: BalancerSettings, passed: PassedSockets) -> Result<Self, BalancerError> {
-        let follower = Follower::open(settings.servers.clone())?;
+    pub(crate) fn build(
+        settings: BalancerSettings,
+        engines: &FleetSettings,
+        passed: PassedSockets,
+    ) -> Result<Self, BalancerError> {
+        let sources = SourceSet::open(settings.sources.clone(), engines.clone())?;
         if settings.trust.authorities.is_some() {
             tls::client_config(&settings.trust)?;
         }
@@ -210,7 +219,16 @@ impl Program {
         let open = if predecessor.is_some() { StateFolder::open_after_release } else { StateFolder::open };
         let state = settings.state.as_deref().map(open).transpose()?.map(Arc::new);
         let catalogue = catalogue.map(|source| OpenCatalogue::open(source, state.as_deref())).transpose()?;
-        let files = BalancerFiles { state, access_log, catalogue, inheritance };
+        let certificates = https.as_ref().map(Https::certificates);
+        let files = BalancerFiles { state, access_log, catalogue, certificates, inheritance };
+        let fleet = settings.fleet.as_ref().map(|membership| FleetPlan {
+            identity: FleetIdentity {
+                name: membership.name.clone().unwrap_or_else(|| default_name(&bound)),
+                boot: actor::boot(),
+                probers: membership.probers,
+            },
+            engine: engines.at(membership.engine.clone()),
+        });
         let grace = watch::Sender::new(settings.shutdown_timeout);
         Ok(Self {
             settings,
@@ -221,9 +239,10 @@ impl Program {
             listening,
             https,
             admin_listener,
-            follower,
+            sources,
             access,
             files,
+            fleet,
         })
     }
 
@@ -262,9 +281,10 @@ impl Program {
             listening,
             https,
             admin_listener,
-            mut follower,
+            mut sources,
             access,
             files,
+            fleet,
         } = self;
         let mut listening = listening;
         // Only a program with a configuration can start again.
@@ -272,12 +292,13 @@ impl Program {
         let handover = reading.as_ref().map(listen);
         let mut handover = handover.transpose()?;
         let signal = ReloadSignal::listen()?;
-        follower.reload_at(signal.file_reloads());
+        sources.reload_at(&signal.file_reloads());
+        sources.read_once().await;
         https.as_ref().map_or(Ok(()), |https| https.follow(signal.file_reloads()))?;
         let access = Arc::new(ArcSwap::from_pointee(access));
         let Listening { listeners, file: _file, .. } = listening;
         let log = files.access_log.clone();
-        let balancer = Balancer::start(&settings, BackendSource::File(follower), files);
+        let balancer = Balancer::start(&settings, sources, files, fleet);
         if handover.as_ref().is_some_and(Handover::takes_over) {
             balancer.first_round().await;
         }
@@ -342,3 +363,14 @@ impl Program {
         ended
     }
 }
+
+/// The name of a balancer in its fleet if the settings have none: host name and port.
+fn default_name(bound: &BalancerAddresses) -> Arc<str> {
+    let port = bound.clients.iter().find_map(Address::port).unwrap_or(bound.admin.port());
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let host: String = host.chars().filter(char::is_ascii_graphic).take(LONGEST_HOST).collect();
+    format!("{host}:{port}").into()
+}
+
+/// The longest part of the host name in [`default_name`], in characters.
+const LONGEST_HOST: usize = 50;

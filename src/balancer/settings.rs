@@ -11,6 +11,7 @@ use url::Url;
 
 use crate::balancer::admin::FaultInjection;
 use crate::balancer::expectation::{Expectation, NotAnExpectation};
+use crate::balancer::fleet::record;
 use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
 use crate::balancer::presence::source::CatalogueSource;
@@ -20,7 +21,9 @@ use crate::balancer::ranking::RankingSettings;
 use crate::balancer::redirect::answer::RedirectStatus;
 use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
 use crate::balancer::redirect::service::RetryRouting;
+use crate::balancer::sources::{MAX_SOURCES, SourceAddress, SourceAddressError, SourceSettings};
 use crate::balancer::webhook::Webhook;
+use crate::engine::{EngineAddress, EngineUrlError};
 use crate::http::access_log::Format;
 use crate::http::https::HttpsSettings;
 use crate::http::listener::ListenAddress;
@@ -35,7 +38,14 @@ use crate::settings::{self, SettingsError, host_and_port, worker_threads};
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a key")]
 pub(crate) struct RawBalancerSettings {
-    pub servers: PathBuf,
+    pub servers: String,
+    #[serde(deserialize_with = "crate::settings::list")]
+    pub backends: Vec<String>,
+    #[serde(with = "crate::settings::time")]
+    pub backends_interval: Duration,
+    #[serde(with = "crate::settings::time")]
+    pub backends_hold: Duration,
+    pub dns_server: String,
     pub host: String,
     pub port: u16,
     pub unix_socket: PathBuf,
@@ -85,13 +95,17 @@ pub(crate) struct RawBalancerSettings {
     pub backend_ca: String,
     pub metrics_backends: usize,
     pub fault_injection: bool,
+    pub zone: String,
+    pub fleet: String,
+    pub fleet_name: String,
+    pub fleet_probers: usize,
 }
 
 /// Validated settings of a balancer.
 #[derive(Debug, Clone)]
 pub(crate) struct BalancerSettings {
-    /// The list of servers.
-    pub servers: PathBuf,
+    /// The sources of backends.
+    pub sources: SourceSettings,
     /// The address for clients.
     pub listen: ListenAddress,
     /// HTTPS beside it.
@@ -152,6 +166,21 @@ pub(crate) struct BalancerSettings {
     pub trust: Trust,
     /// Whether a request to the admin listener may make an actor panic.
     pub fault_injection: FaultInjection,
+    /// The zone of the balancer, whose backends come first in each tier.
+    pub zone: Option<Arc<str>>,
+    /// The membership in a fleet; `None` for a balancer that works alone.
+    pub fleet: Option<Membership>,
+}
+
+/// The membership of a balancer in a fleet.
+#[derive(Debug, Clone)]
+pub(crate) struct Membership {
+    /// The engine through which the balancers share.
+    pub engine: EngineAddress,
+    /// The name of the balancer; `None` for host name and port.
+    pub name: Option<Arc<str>>,
+    /// The number of balancers that probe each backend at the full rate.
+    pub probers: usize,
 }
 
 /// The keys whose change needs a restart.
@@ -159,6 +188,10 @@ pub(crate) const FIXED_KEYS: FixedKeys = FixedKeys {
     section: "balancer",
     fixed: &[
         "servers",
+        "backends",
+        "backends_interval",
+        "backends_hold",
+        "dns_server",
         "host",
         "port",
         "unix_socket",
@@ -178,6 +211,10 @@ pub(crate) const FIXED_KEYS: FixedKeys = FixedKeys {
         "acme_webroot",
         "metrics_backends",
         "fault_injection",
+        "zone",
+        "fleet",
+        "fleet_name",
+        "fleet_probers",
     ],
     switches: &["tls_cert", "access_log"],
 };
@@ -234,6 +271,10 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             })?),
         };
         Ok(Self {
+            zone: fleet_name("balancer.zone", &raw.zone)?,
+            fleet: membership(&raw)?,
+            sources: sources(&raw)?,
+            trust: trust(&raw),
             probe_expect,
             admin: host_and_port("balancer.admin", &raw.admin)?,
             admin_token: Some(raw.admin_token).filter(|path| !path.as_os_str().is_empty()),
@@ -256,7 +297,6 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
                 slow_start: raw.slow_start,
             },
             probe_budget: ProbeBudget { per_second: raw.probe_budget },
-            servers: raw.servers,
             https: HttpsSettings {
                 certificates: raw.tls_cert,
                 keys: raw.tls_key,
@@ -282,10 +322,6 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             size_lookups: raw.size_lookups,
             metrics_backends: raw.metrics_backends,
             acme_webroot: Some(raw.acme_webroot).filter(|path| !path.is_empty()).map(PathBuf::from),
-            trust: Trust {
-                authorities: Some(raw.backend_ca).filter(|path| !path.is_empty()).map(PathBuf::from),
-                ..Trust::default()
-            },
             trusted_proxies: raw.trusted_proxies.parse().map_err(|reason: NotANetwork| {
                 SettingsError::value("balancer.trusted_proxies", &raw.trusted_proxies, reason.to_string())
             })?,
@@ -353,6 +389,84 @@ fn catalogue(place: &str, root: PathBuf) -> Result<Option<CatalogueSource>, Sett
     }
     let source = CatalogueSource::parse(place);
     source.map(Some).map_err(|error| SettingsError::value("balancer.catalogue", place, error.to_string()))
+}
+
+fn membership(raw: &RawBalancerSettings) -> Result<Option<Membership>, SettingsError> {
+    if raw.fleet_probers == 0 {
+        return Err(SettingsError::value("balancer.fleet_probers", 0, "it must be at least 1"));
+    }
+    let name = fleet_name("balancer.fleet_name", &raw.fleet_name)?;
+    if raw.fleet.is_empty() {
+        return Ok(None);
+    }
+    // The text may have a password.
+    let shown = raw.fleet.split_once("//").map_or("...".to_owned(), |(scheme, _)| format!("{scheme}//..."));
+    let engine = raw.fleet.parse();
+    let engine = engine
+        .map_err(|error: EngineUrlError| SettingsError::value("balancer.fleet", shown, error.to_string()))?;
+    Ok(Some(Membership { engine, name, probers: raw.fleet_probers }))
+}
+
+/// Validates the name of a balancer or a zone; an empty one is `None`.
+fn fleet_name(key: &'static str, text: &str) -> Result<Option<Arc<str>>, SettingsError> {
+    if record::is_name(text) {
+        return Ok(Some(text).filter(|text| !text.is_empty()).map(Arc::from));
+    }
+    let reason = format!("it must have at most {} letters, digits and signs of ASCII", record::LONGEST_NAME);
+    Err(SettingsError::value(key, text, reason))
+}
+
+/// The list of servers without another source.
+const DEFAULT_LIST: &str = "balancer_server_list.txt";
+
+impl RawBalancerSettings {
+    /// The list of servers, if one is a source.
+    #[must_use]
+    pub(crate) fn list_file(&self) -> Option<PathBuf> {
+        let default = if self.backends.is_empty() { DEFAULT_LIST } else { "" };
+        let path = if self.servers.is_empty() { default } else { &self.servers };
+        Some(path).filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
+}
+
+fn sources(raw: &RawBalancerSettings) -> Result<SourceSettings, SettingsError> {
+    let mut addresses: Vec<_> = raw.list_file().map(SourceAddress::File).into_iter().collect();
+    for text in &raw.backends {
+        let address = text.parse().map_err(|error: SourceAddressError| {
+            // The text may have a password.
+            let shown = text.split_once("//").map_or(text.as_str(), |(scheme, _)| scheme);
+            SettingsError::value("balancer.backends", format_args!("{shown}..."), error.to_string())
+        })?;
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.len() > MAX_SOURCES {
+        let reason = format!("there must be at most {MAX_SOURCES} sources");
+        return Err(SettingsError::value("balancer.backends", addresses.len(), reason));
+    }
+    if raw.backends_interval < SHORTEST_INTERVAL {
+        let value = humantime::format_duration(raw.backends_interval);
+        return Err(SettingsError::value("balancer.backends_interval", value, "it must be at least 20ms"));
+    }
+    let dns_server = Some(raw.dns_server.as_str()).filter(|server| !server.is_empty());
+    let dns_server = dns_server.map(|server| {
+        let reason = "it must be an IP address and a port, such as 127.0.0.1:8600";
+        server.parse().map_err(|_| SettingsError::value("balancer.dns_server", server, reason))
+    });
+    Ok(SourceSettings {
+        addresses,
+        interval: raw.backends_interval,
+        hold: raw.backends_hold,
+        dns_server: dns_server.transpose()?,
+        trust: trust(raw),
+    })
+}
+
+/// The authorities of https backends and sources.
+fn trust(raw: &RawBalancerSettings) -> Trust {
+    let authorities = Some(&raw.backend_ca).filter(|path| !path.is_empty()).map(PathBuf::from);
+    Trust { authorities, ..Trust::default() }
 }
 
 fn webhook(url: &str, down_after: Duration) -> Result<Option<Webhook>, SettingsError> {

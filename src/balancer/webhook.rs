@@ -1,6 +1,6 @@
-//! Notifications of other programs over HTTP: a backend is down for long, or no backend is usable.
+//! Notifications of other programs over HTTP: a backend is down for long, no backend is usable, or a certificate ends soon.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +15,7 @@ use super::ranking::publisher::TablePublisher;
 use super::ranking::selection::Mode;
 use super::ranking::table::RoutingTable;
 use super::wall_clock;
+use crate::http::certificates::{Certificates, EXPIRY_NOTICE};
 use crate::http::client::{HttpClient, Request, TransportSettings};
 use crate::telemetry::chain;
 
@@ -47,8 +48,11 @@ pub(crate) struct Notification {
     event: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     backend: Option<String>,
+    /// The file of the certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
     reason: String,
-    /// The begin of the state.
+    /// The begin of the state; for a certificate, the begin of the time in which it should be renewed.
     #[serde(with = "wall_clock")]
     since: SystemTime,
 }
@@ -60,6 +64,8 @@ struct Notifier {
     down: HashSet<BackendId>,
     /// The time at which the last usable backend was lost.
     without_backend_since: Option<SystemTime>,
+    /// The certificates that were notified, with their ends.
+    ending: HashMap<String, SystemTime>,
 }
 
 impl Notifier {
@@ -89,6 +95,7 @@ impl Notifier {
             notifications.extend(event.map(|event| Notification {
                 event,
                 backend: Some(id.to_string()),
+                certificate: None,
                 reason: health.reason().to_string(),
                 since: wall.checked_sub(age).unwrap_or(wall),
             }));
@@ -106,22 +113,50 @@ impl Notifier {
         notifications.extend(event.map(|(event, since)| Notification {
             event,
             backend: None,
+            certificate: None,
             reason,
             since,
         }));
         notifications
     }
+
+    /// The notifications for certificates with these files and ends. Each end is notified once.
+    fn observe_certificates(
+        &mut self,
+        ends: Vec<(String, SystemTime)>,
+        wall: SystemTime,
+    ) -> Vec<Notification> {
+        let ends = ends.into_iter().filter(|(_, end)| *end < wall + EXPIRY_NOTICE);
+        let before = std::mem::replace(&mut self.ending, ends.collect());
+        let new = self.ending.iter().filter(|(file, end)| before.get(*file) != Some(*end));
+        let notification = |(file, end): (&String, &SystemTime)| Notification {
+            event: "certificate-expiry",
+            backend: None,
+            certificate: Some(file.clone()),
+            reason: format!("the certificate ends at {}: renew it", wall_clock::text(*end)),
+            since: end.checked_sub(EXPIRY_NOTICE).unwrap_or(*end),
+        };
+        new.map(notification).collect()
+    }
 }
 
 /// Notifies the receiver of every event. Must run on an arbiter, because the HTTP client starts local tasks.
-pub(crate) async fn notify(webhook: Webhook, publisher: Arc<TablePublisher>) {
+pub(crate) async fn notify(
+    webhook: Webhook,
+    publisher: Arc<TablePublisher>,
+    certificates: Option<Arc<Certificates>>,
+) {
     let (sender, receiver) = mpsc::channel(WAITING);
     actix_rt::spawn(deliver(webhook.url, receiver));
     let mut notifier = Notifier::default();
     loop {
         tokio::time::sleep(INTERVAL).await;
         let table = publisher.latest();
-        for notification in notifier.observe(&table, webhook.down_after, Instant::now(), SystemTime::now()) {
+        let wall = SystemTime::now();
+        let mut notifications = notifier.observe(&table, webhook.down_after, Instant::now(), wall);
+        let ends = certificates.as_ref().map(|certificates| certificates.ends()).unwrap_or_default();
+        notifications.extend(notifier.observe_certificates(ends, wall));
+        for notification in notifications {
             if let Err(error) = sender.try_send(notification) {
                 tracing::error!(%error, "a notification was dropped, because the receiver of the webhook is too slow");
             }

@@ -27,6 +27,9 @@ pub(crate) struct BalancerArguments {
     /// List of servers, one host:port a line [default: balancer_server_list.txt]
     #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING)]
     pub servers: Option<PathBuf>,
+    /// Source of servers instead of the list: file:PATH, dns://name:port, dns+srv://name, a URL or redis://host; repeatable
+    #[arg(long, value_name = "SOURCE", help_heading = BALANCING)]
+    pub backends: Vec<String>,
     /// Folder for orders, health and counters, which then survive a restart [default: none]
     #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING)]
     pub state: Option<PathBuf>,
@@ -42,6 +45,15 @@ pub(crate) struct BalancerArguments {
     /// Webroot of certbot, from which challenges of authorities are served [default: none]
     #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true)]
     pub acme_webroot: Option<PathBuf>,
+    /// Redis or Valkey through which balancers share observations and orders, redis://HOST:PORT [default: none]
+    #[arg(long, value_name = "URL", help_heading = BALANCING)]
+    pub fleet: Option<String>,
+    /// Name of this balancer in the fleet [default: host name and port]
+    #[arg(long, value_name = "NAME", help_heading = BALANCING, hide_short_help = true)]
+    pub fleet_name: Option<String>,
+    /// Zone of this balancer, whose servers come first in each tier [default: none]
+    #[arg(long, value_name = "Z", help_heading = BALANCING)]
+    pub zone: Option<String>,
     /// PEM file of authorities to trust for https servers [default: those of the system]
     #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING)]
     pub backend_ca: Option<PathBuf>,
@@ -95,11 +107,15 @@ impl BalancerArguments {
         let mut list = self.balancing.overrides();
         list.extend(overrides! {
             "balancer.servers" => path(self.servers.as_ref()),
+            "balancer.backends" => (!self.backends.is_empty()).then(|| self.backends.join("\n") + "\n"),
             "balancer.catalogue" => self.catalogue,
             "balancer.catalogue_root" => path(self.catalogue_root.as_ref()),
             "balancer.access_log" => path(self.access_log.as_ref()),
             "balancer.state" => path(self.state.as_ref()),
             "balancer.acme_webroot" => path(self.acme_webroot.as_ref()),
+            "balancer.fleet" => self.fleet,
+            "balancer.fleet_name" => self.fleet_name,
+            "balancer.zone" => self.zone,
             "balancer.backend_ca" => path(self.backend_ca.as_ref()),
             "balancer.host" => self.listen.host,
             "balancer.port" => self.listen.port,

@@ -63,6 +63,9 @@ pub(crate) struct AdminArguments {
     /// File with the token of the balancer
     #[arg(long, value_name = "FILE")]
     pub token: Option<PathBuf>,
+    /// PEM file of the certificates to trust at an https address [default: those of the system]
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Print the answer of the API as JSON
     #[arg(long)]
     pub json: bool,

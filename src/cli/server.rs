@@ -19,6 +19,7 @@ Exit codes: 0 stopped, 1 failure, 2 wrong flags";
 
 const FILES: &str = "Files";
 const CLIENTS: &str = "Clients";
+const FLEET: &str = "Registration";
 
 /// Flags of `fingerpost server`; each overrides the key of the same name under `[server]`.
 #[derive(Debug, Clone, Args)]
@@ -57,6 +58,21 @@ pub(crate) struct ServerArguments {
     /// Time limit for downloads after the first SIGTERM [default: 30s]
     #[arg(long, value_name = "D", value_parser = time(), help_heading = CLIENTS)]
     pub drain_timeout: Option<String>,
+    /// Redis or Valkey in which this server registers, so that balancers find it, such as redis://host:6379 [default: none]
+    #[arg(long, value_name = "URL", requires = "advertise", help_heading = FLEET)]
+    pub register: Option<String>,
+    /// URL at which clients reach this server; port 0 becomes its port
+    #[arg(long, value_name = "URL", help_heading = FLEET)]
+    pub advertise: Option<String>,
+    /// Weight with which it registers [default: 1]
+    #[arg(long, value_name = "N", help_heading = FLEET)]
+    pub weight: Option<u32>,
+    /// Tier with which it registers; the lowest is used first [default: 0]
+    #[arg(long, value_name = "N", help_heading = FLEET)]
+    pub tier: Option<u8>,
+    /// Zone with which it registers [default: none]
+    #[arg(long, value_name = "NAME", help_heading = FLEET)]
+    pub zone: Option<String>,
     /// The configuration file.
     #[command(flatten)]
     pub config: ConfigArguments,
@@ -85,6 +101,11 @@ impl ServerArguments {
             "server.admin" => self.admin,
             "server.access_log" => path(self.access_log.as_ref()),
             "server.drain_timeout" => self.drain_timeout,
+            "server.register" => self.register,
+            "server.advertise" => self.advertise,
+            "server.weight" => self.weight,
+            "server.tier" => self.tier,
+            "server.zone" => self.zone,
         }
     }
 }

@@ -8,6 +8,7 @@ const EXAMPLES: &str = "\
 Examples:
   fingerpost status http://127.0.0.1:9100/
   fingerpost status --watch http://127.0.0.1:9100/
+  fingerpost status --fleet http://127.0.0.1:9100/
   fingerpost status --json http://127.0.0.1:9100/ | jq .backends
 
 Exit codes: 0 success, 1 failure, 2 wrong flags";
@@ -22,6 +23,9 @@ pub(crate) struct StatusArguments {
     /// Print the servers again every second, faults at the top, until Ctrl-C
     #[arg(long)]
     pub watch: bool,
+    /// Print the balancers of the fleet instead of the servers
+    #[arg(long, conflicts_with = "watch")]
+    pub fleet: bool,
     /// The balancer.
     #[command(flatten)]
     pub admin: AdminArguments,

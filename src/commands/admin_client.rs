@@ -10,6 +10,7 @@ use crate::balancer::admin::access::{self, AccessError};
 use crate::cli::AdminArguments;
 use crate::configuration;
 use crate::http::client::{HttpClient, Request, TransportError, TransportSettings};
+use crate::http::tls::Trust;
 use crate::settings::SettingsError;
 use crate::telemetry;
 
@@ -97,8 +98,12 @@ impl AdminClient {
         let scheme = if address.contains("://") { "" } else { "http://" };
         let base = format!("{scheme}{}/api/v1", address.trim_end_matches('/'));
         let token = arguments.token.as_deref().map(access::read_token).transpose()?;
-        let client =
-            HttpClient::new(TransportSettings { connect_timeout: TIMEOUT, ..TransportSettings::default() });
+        let trust = Trust { authorities: arguments.ca.clone(), ..Trust::default() };
+        let client = HttpClient::new(TransportSettings {
+            connect_timeout: TIMEOUT,
+            trust,
+            ..TransportSettings::default()
+        });
         Ok(Self { base, token, client })
     }
 
@@ -144,7 +149,14 @@ impl AdminClient {
     }
 
     async fn exchange(&self, request: &Request) -> Result<(u16, Vec<u8>), String> {
-        let broken = |error: TransportError| telemetry::chain(&error);
+        let broken = |error: TransportError| match error {
+            TransportError::Certificate { host, source } => {
+                format!(
+                    "the certificate of {host} cannot be trusted ({source}); name its authority with --ca FILE"
+                )
+            }
+            error => telemetry::chain(&error),
+        };
         let mut answer = self.client.send(request).await.map_err(broken)?;
         let mut body = Vec::new();
         while let Some(bytes) = answer.chunk().await.map_err(broken)? {

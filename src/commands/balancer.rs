@@ -7,6 +7,7 @@ use crate::balancer::program::{BalancerAddresses, BalancerError, Program};
 use crate::balancer::settings::BalancerSettings;
 use crate::cli::BalancerArguments;
 use crate::configuration::{self, RawSettings};
+use crate::engine::FleetSettings;
 use crate::http::stop::{Interrupts, StopHandle};
 use crate::open_files;
 use crate::settings::reload::SettingsReading;
@@ -18,10 +19,12 @@ pub(super) fn command(arguments: &BalancerArguments) -> Result<(), CommandError>
     let passed = PassedSockets::take()?;
     let (file, flags) = (arguments.config.config.as_deref(), arguments.overrides());
     let validate: fn(RawSettings) -> _ = |raw| BalancerSettings::try_from(raw.balancer);
-    let SettingsReading { settings, values } = configuration::load(file, flags.clone(), validate)?;
+    let first = |raw: RawSettings| Ok((FleetSettings::try_from(raw.fleet.clone())?, validate(raw)?));
+    let SettingsReading { settings: (fleet, settings), values } =
+        configuration::load(file, flags.clone(), first)?;
     let need = settings.open_files();
     let read = configuration::reader(file.map(Path::to_owned), flags, validate);
-    let program = Program::build(settings, passed)?.reloading(read, values);
+    let program = Program::build(settings, &fleet, passed)?.reloading(read, values);
     open_files::provide(need)?;
     actix::System::new().block_on(async {
         let stop = StopHandle::default();

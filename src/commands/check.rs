@@ -9,6 +9,7 @@ use crate::balancer::admin::access::Access;
 use crate::balancer::backends::{list, watch};
 use crate::balancer::presence::source::OpenCatalogue;
 use crate::balancer::settings::{BalancerSettings, RawBalancerSettings};
+use crate::balancer::sources::SourceAddress;
 use crate::balancer::state_folder::StateFolder;
 use crate::cli::{CheckArguments, CheckedProgram};
 use crate::configuration::file::FileCheck;
@@ -139,7 +140,10 @@ impl Programs {
             balancer: arguments.servers.is_some() || is_configured("balancer"),
             server: is_configured("server"),
         };
-        let existing = Self { balancer: raw.balancer.servers.exists(), server: raw.server.root.exists() };
+        let existing = Self {
+            balancer: raw.balancer.list_file().is_some_and(|list| list.exists()),
+            server: raw.server.root.exists(),
+        };
         [named, configured, existing]
             .into_iter()
             .find(|programs| programs.balancer || programs.server)
@@ -158,7 +162,12 @@ fn check_balancer(raw: RawBalancerSettings, report: &mut CheckReport) {
         settings.policy,
         settings.probe_path,
     ));
-    check_list(&settings.servers, settings.trust.authorities.is_some(), report);
+    for source in &settings.sources.addresses {
+        match source {
+            SourceAddress::File(path) => check_list(path, settings.trust.authorities.is_some(), report),
+            SourceAddress::Remote(address) => report.push_line(format!("{address}: not read by this check")),
+        }
+    }
     if settings.trust.authorities.is_some() {
         report.extend(tls::client_config(&settings.trust).err());
     }

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::admin_client::{AdminClient, AdminError};
 use crate::balancer::admin::api::OrderAnswer;
 use crate::balancer::admin::events::EventReport;
+use crate::balancer::admin::fleet::FleetStatus;
 use crate::balancer::admin::status::{BackendStatus, StatusReport, severity};
 use crate::balancer::orders::{OrderName, OrderRequest};
 use crate::balancer::redirect::explain::Explanation;
@@ -49,6 +50,10 @@ pub(crate) fn status(arguments: &StatusArguments) -> Result<(), QueryError> {
     };
     if arguments.watch {
         return watch(&admin);
+    }
+    if arguments.fleet {
+        let (body, report): (_, FleetStatus) = get(&admin, "/fleet")?;
+        return print(&admin, body, || report.text());
     }
     let (body, report): (_, StatusReport) = get(&admin, "/backends")?;
     print(&admin, body, || report.text(terminal_size().map(|(columns, _)| columns)))

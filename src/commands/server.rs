@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{CommandError, stop_at_signal};
 use crate::cli::ServerArguments;
 use crate::configuration::{self, RawSettings};
+use crate::engine::FleetSettings;
 use crate::file_server::settings::ServerSettings;
 use crate::file_server::{FileServer, ServerAddresses, ServerError};
 use crate::http::stop::{Interrupts, StopHandle};
@@ -18,10 +19,12 @@ pub(super) fn command(arguments: &ServerArguments) -> Result<(), CommandError> {
     let passed = PassedSockets::take()?;
     let (file, flags) = (arguments.config.config.as_deref(), arguments.overrides());
     let validate: fn(RawSettings) -> _ = |raw| ServerSettings::try_from(raw.server);
-    let SettingsReading { settings, values } = configuration::load(file, flags.clone(), validate)?;
+    let first = |raw: RawSettings| Ok((FleetSettings::try_from(raw.fleet.clone())?, validate(raw)?));
+    let SettingsReading { settings: (fleet, settings), values } =
+        configuration::load(file, flags.clone(), first)?;
     let need = settings.open_files();
     let read = configuration::reader(file.map(Path::to_owned), flags, validate);
-    let server = FileServer::build(settings, passed)?.reloading(read, values);
+    let server = FileServer::build(settings, &fleet, passed)?.reloading(read, values);
     open_files::provide(need)?;
     actix::System::new().block_on(async {
         let stop = StopHandle::default();

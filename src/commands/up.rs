@@ -14,7 +14,9 @@ use super::{CommandError, stop_at_signal};
 use crate::balancer::expectation::Expectation;
 use crate::balancer::program::{BalancerAddresses, Program};
 use crate::balancer::settings::BalancerSettings;
+use crate::balancer::sources::{SourceAddress, SourceSettings};
 use crate::cli::UpArguments;
+use crate::engine::FleetSettings;
 use crate::file_server::settings::ServerSettings;
 use crate::file_server::{FileServer, ServerAddresses};
 use crate::http::stop::{Interrupts, StopHandle};
@@ -42,12 +44,16 @@ pub(super) fn command(arguments: &UpArguments) -> Result<(), CommandError> {
     raw.server.unix_socket = PathBuf::new();
     // Several servers cannot share one address.
     raw.server.admin = String::new();
+    raw.server.register = String::new();
     // The printed addresses are opened in browsers.
     raw.server.listing = true;
     HOST.clone_into(&mut raw.balancer.host);
     raw.balancer.unix_socket = PathBuf::new();
+    // The first look needs no engine.
+    raw.balancer.fleet = String::new();
     let scratch = tempfile::Builder::new().prefix("fingerpost-").tempdir().map_err(CommandError::Scratch)?;
 
+    let fleet = FleetSettings::try_from(raw.fleet)?;
     let mut server_settings = ServerSettings::try_from(raw.server)?;
     if arguments.root.is_none() && !server_settings.root.is_dir() {
         server_settings.root = write_samples(&scratch).map_err(CommandError::Scratch)?;
@@ -58,15 +64,19 @@ pub(super) fn command(arguments: &UpArguments) -> Result<(), CommandError> {
     let of_servers = server_settings.open_files().times(arguments.servers as u64);
     open_files::provide(balancer_settings.open_files().and(of_servers))?;
     let servers = (0..arguments.servers)
-        .map(|_| FileServer::build(server_settings.clone(), PassedSockets::default()))
+        .map(|_| FileServer::build(server_settings.clone(), &fleet, PassedSockets::default()))
         .collect::<Result<Vec<_>, _>>()?;
 
+    let list = write_list(&scratch, &servers).map_err(CommandError::Scratch)?;
     let balancer_settings = BalancerSettings {
-        servers: write_list(&scratch, &servers).map_err(CommandError::Scratch)?,
+        sources: SourceSettings {
+            addresses: vec![SourceAddress::File(list)],
+            ..balancer_settings.sources.clone()
+        },
         probe_expect: probe_expectation(&balancer_settings, &server_settings.root),
         ..balancer_settings
     };
-    let balancer = Program::build(balancer_settings, PassedSockets::default())?;
+    let balancer = Program::build(balancer_settings, &fleet, PassedSockets::default())?;
 
     actix::System::new().block_on(async {
         let stop = StopHandle::default();

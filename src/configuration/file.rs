@@ -54,7 +54,7 @@ pub(crate) fn check(text: &str) -> FileCheck {
             found.report(
                 text,
                 section.span().start,
-                format!("[{name}]: unknown section; the sections are [balancer] and [server]"),
+                format!("[{name}]: unknown section; the sections are [balancer], [server] and [fleet]"),
             );
             continue;
         }

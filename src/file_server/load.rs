@@ -71,6 +71,12 @@ impl Load {
         InFlight { load: Arc::clone(self), work, unsent: body_bytes, is_complete: false }
     }
 
+    /// The identity of this run of the server.
+    #[must_use]
+    pub(super) fn boot(&self) -> u64 {
+        self.boot
+    }
+
     /// The number of client requests that are being answered.
     #[must_use]
     pub(super) fn in_flight(&self) -> u32 {

@@ -18,9 +18,11 @@
 // - `listing`: pages for folders without an index.
 // - `digests`: the SHA-256 of every file, computed in the background.
 // - `load`: the load report for balancers, and `drain`: the graceful stop.
+// - `lease`: the registration in an engine.
 // - `metrics`, `admin`: the operator's view.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -32,6 +34,7 @@ use actix_service::map_config;
 use actix_web::App;
 use actix_web::dev::AppConfig;
 use arc_swap::ArcSwap;
+use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, watch};
 
 mod admin;
@@ -43,6 +46,7 @@ mod encoding;
 mod file_state;
 mod files;
 mod found_file;
+mod lease;
 mod listing;
 mod load;
 mod media;
@@ -64,9 +68,11 @@ mod validators;
 mod variants;
 mod walk_beneath;
 
+use crate::engine::{EngineClient, FleetSettings};
 use crate::handover::{self, Handover, NoEstate, Predecessor};
 use crate::http;
 use crate::http::access_log::{self, AccessLog, AccessLogError};
+use crate::http::client::Resolver;
 use crate::http::https::{Https, HttpsError};
 use crate::http::listener::{self, Address, ListenError, Listening};
 use crate::http::pages::{Pages, PagesError};
@@ -79,6 +85,7 @@ use crate::systemd::{self, PassedSockets, ServiceState};
 use crate::telemetry::{chain, print_line};
 use digests::DigestService;
 use files::{FileServerState, Files};
+use lease::{Lease, RegistrationSettings};
 use load::Load;
 use metrics::{Figures, FileServerCounters};
 use root::Root;
@@ -136,6 +143,7 @@ pub struct FileServer {
     root: Arc<Root>,
     pages: Pages,
     log: Option<AccessLog>,
+    registration: Option<(RegistrationSettings, EngineClient)>,
 }
 
 /// The addresses of a file server.
@@ -163,7 +171,11 @@ impl ServerAddresses {
 impl FileServer {
     /// Opens the folder, reads the error pages and binds the address. Sockets in `passed` take precedence over the
     /// settings.
-    pub(crate) fn build(settings: ServerSettings, passed: PassedSockets) -> Result<Self, ServerError> {
+    pub(crate) fn build(
+        settings: ServerSettings,
+        fleet: &FleetSettings,
+        passed: PassedSockets,
+    ) -> Result<Self, ServerError> {
         let root = Arc::new(Root::open(&settings.root)?);
         let pages = settings.pages()?;
         let (https, tls_listeners) = settings.https.open(passed.tls)?;
@@ -182,6 +194,10 @@ impl FileServer {
             Some(path) => Some(AccessLog::open(path, settings.access_log_format)?),
             None => None,
         };
+        let registration = settings.registration.clone().map(|registration| {
+            let engine = EngineClient::new(fleet.at(registration.engine.clone()), Resolver::default());
+            (registration, engine)
+        });
         // A server takes over no state.
         predecessor.as_mut().and_then(Predecessor::inherit);
         let grace = watch::Sender::new(settings.drain_timeout);
@@ -197,6 +213,7 @@ impl FileServer {
             root,
             pages,
             log,
+            registration,
         })
     }
 
@@ -269,28 +286,27 @@ impl FileServer {
             grace,
             predecessor,
             bound,
-            listening,
+            mut listening,
             https,
             admin_listener,
             root,
             pages,
             log,
+            registration,
         } = self;
-        let mut listening = listening;
         // Only a program with a configuration can start again.
-        let handover =
-            reading.as_ref().map(|_| Handover::listen(&mut listening, admin_listener.as_ref(), predecessor));
-        let mut handover = handover.transpose()?;
+        let listen = |_| Handover::listen(&mut listening, admin_listener.as_ref(), predecessor);
+        let mut handover = reading.as_ref().map(listen).transpose()?;
         let Listening { listeners, file: _file, .. } = listening;
-        let load = Arc::new(Load::new(rand::random()));
-        let transport_stop = StopHandle::default();
+        let (load, transport_stop) = (Arc::new(Load::new(rand::random())), StopHandle::default());
+        let refusals = log.clone().map(|log| Arc::new(log) as Arc<dyn RefusalLog>);
         let transport = Transport {
             name: "files",
             workers: settings.workers,
             blocking_threads: 4,
             limits: settings.limits,
             pages: pages.clone(),
-            refusals: log.clone().map(|log| Arc::new(log) as Arc<dyn RefusalLog>),
+            refusals,
             stop: transport_stop.clone(),
         };
         let signal = ReloadSignal::listen()?;
@@ -302,7 +318,6 @@ impl FileServer {
         let digest_table = digests.as_ref().map(|digests| digests.table());
         let workers: Vec<_> =
             (0..settings.workers).map(|_| Arc::new(FileServerCounters::default())).collect();
-        let log_lines_lost = log.as_ref().map(AccessLog::lost).unwrap_or_default();
         let last_lines = log.clone();
         let reloads = Arc::<ReloadRecord>::default();
         let shared = Arc::new(FileServerState {
@@ -322,19 +337,22 @@ impl FileServer {
         });
         let state = Arc::clone(&shared);
         let serving = transport.serve(listeners, move || {
-            let files = FileService::new(Arc::clone(&state));
             let replays: Rc<dyn FastPath> = Files::of_thread(&state);
-            let app = App::new().default_service(files);
+            let app = App::new().default_service(FileService::new(Arc::clone(&state)));
             (map_config(app, |()| AppConfig::default()), Some(replays))
         })?;
+        let port = bound.clients.iter().find_map(Address::port);
+        let mut lease =
+            registration.map(|(settings, engine)| Lease::new(settings, engine, load.boot(), port));
         if let Some(listener) = admin_listener {
             let (load, connections) = (Arc::clone(&load), serving.connections());
+            let log_lines_lost = last_lines.as_ref().map(AccessLog::lost).unwrap_or_default();
             let figures = Figures { workers, load, connections, log_lines_lost, digests: digest_table };
-            let registry = figures.registry(https.as_ref(), Arc::clone(&reloads));
-            let tls = https.as_ref().and_then(Https::admin_config);
-            let admin = admin::serve(listener, tls, registry, stop.phases())?;
-            actix::spawn(http::admin::close_after_hand_over(admin.handle(), stop.phases()));
-            actix::spawn(admin);
+            let mut registry = figures.registry(https.as_ref(), Arc::clone(&reloads));
+            if let Some(lease) = &lease {
+                lease.register(&mut registry);
+            }
+            start_admin(listener, https.as_ref(), registry, &stop)?;
         }
         let running = RunningServer::new(serving.control(), grace, https.as_ref(), last_lines.clone());
         let (control, grace) = (running.control.clone(), running.grace.subscribe());
@@ -346,20 +364,44 @@ impl FileServer {
         ready(&bound);
         let connections = serving.connections();
         let is_arriving = move || connections.lingering() > 0;
+        let stopping = async {
+            if let Some(lease) = &mut lease {
+                lease.hold(stop.phases()).await;
+            }
+            drain::drain(stop.phases(), transport_stop, &load, is_arriving).await;
+        };
         let mut served = std::pin::pin!(serving.run());
         let served = tokio::select! {
             served = &mut served => served,
             never = handing_over => match never {},
             never = reload(running, reading, &shared, &reloads, signal) => match never {},
-            () = drain::drain(stop.phases(), transport_stop, &load, is_arriving) => served.await,
+            () = stopping => served.await,
         };
-        if let Some(log) = last_lines {
-            log.written().await;
-        }
-        if let Some(hashing) = hashing {
-            hashing.stop().await;
-        }
+        write_and_stop(last_lines, hashing).await;
         Ok(served?)
+    }
+}
+
+/// Starts the admin pages.
+fn start_admin(
+    listener: TcpListener,
+    https: Option<&Https>,
+    registry: Registry,
+    stop: &StopHandle,
+) -> io::Result<()> {
+    let admin = admin::serve(listener, https.and_then(Https::admin_config), registry, stop.phases())?;
+    actix::spawn(http::admin::close_after_hand_over(admin.handle(), stop.phases()));
+    actix::spawn(admin);
+    Ok(())
+}
+
+/// Waits for the last lines of the access log and for the end of the digests.
+async fn write_and_stop(log: Option<AccessLog>, hashing: Option<DigestService>) {
+    if let Some(log) = log {
+        log.written().await;
+    }
+    if let Some(hashing) = hashing {
+        hashing.stop().await;
     }
 }
 

@@ -9,6 +9,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use super::digests::DigestPlan;
+use super::lease::RegistrationSettings;
 use super::memfd_copy;
 use crate::http::access_log::Format;
 use crate::http::https::HttpsSettings;
@@ -57,6 +58,11 @@ pub(crate) struct RawServerSettings {
     pub sendfile: bool,
     pub access_log: String,
     pub access_log_format: Format,
+    pub register: String,
+    pub advertise: String,
+    pub weight: u32,
+    pub tier: u8,
+    pub zone: String,
 }
 
 /// Validated settings of a file server.
@@ -94,6 +100,8 @@ pub(crate) struct ServerSettings {
     pub access_log: Option<PathBuf>,
     /// The format of the access log.
     pub access_log_format: Format,
+    /// The registration of this server.
+    pub registration: Option<RegistrationSettings>,
 }
 
 impl TryFrom<RawServerSettings> for ServerSettings {
@@ -135,6 +143,7 @@ impl TryFrom<RawServerSettings> for ServerSettings {
             })?),
         };
         Ok(Self {
+            registration: RegistrationSettings::new(&raw)?,
             root: raw.root,
             https: HttpsSettings {
                 certificates: raw.tls_cert,
@@ -196,6 +205,11 @@ pub(crate) const FIXED_KEYS: FixedKeys = FixedKeys {
         "sendfile",
         "admin",
         "access_log_format",
+        "register",
+        "advertise",
+        "weight",
+        "tier",
+        "zone",
     ],
     switches: &["tls_cert", "access_log"],
 };

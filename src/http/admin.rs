@@ -6,7 +6,7 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actix_http::HttpService;
 use actix_service::map_config;
@@ -162,7 +162,7 @@ impl Collector for Common {
             ("connections_accepted", "Connections accepted", &connections.accepted),
             (
                 "connections_refused",
-                "Connections beyond a limit; most of them got the 503 page",
+                "Connections beyond a limit; they got the 503 page",
                 &connections.refused,
             ),
             ("connection_bytes", "Bytes written to connections that have ended", &connections.sent),
@@ -225,7 +225,8 @@ fn encode_https(
         metric::counter(encoder, name, help, value.load(Relaxed))?;
     }
     let ends = certificates.ends().into_iter();
-    let ends = ends.map(|(file, end)| ([("certificate", file)], ConstGauge::new(end)));
+    let seconds = |end: SystemTime| end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let ends = ends.map(|(file, end)| ([("certificate", file)], ConstGauge::new(seconds(end))));
     let help = "The end of the validity of each certificate, in seconds since 1970";
     metric::family(encoder, "certificate_end_timestamp_seconds", help, ends)
 }

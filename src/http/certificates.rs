@@ -1,7 +1,6 @@
 //! The certificates of the TLS listeners: read from PEM files, chosen by the name that a client asks for, and followed
 //! while the program runs.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -21,11 +20,12 @@ use tokio::sync::watch;
 use webpki::{EndEntityCert, KeyUsage};
 
 use super::tls::provider;
-use crate::telemetry::chain;
 
 mod error;
+mod follower;
 
 pub(crate) use error::CertificatePairError;
+use follower::{CertificateFollower, ReloadTrigger};
 
 /// The limit of certificates of one program. A handshake looks at each of them.
 const MOST_PAIRS: usize = 100;
@@ -40,10 +40,8 @@ const SESSIONS: usize = 4096;
 /// still be writing the files.
 const REREAD_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A certificate is reported this long before its end,
-const EXPIRY_NOTICE: Duration = Duration::from_hours(14 * 24);
-/// and again at this interval.
-const EXPIRY_REMINDER: Duration = Duration::from_hours(24);
+/// A certificate is reported this long before its end.
+pub(crate) const EXPIRY_NOTICE: Duration = Duration::from_hours(14 * 24);
 
 /// The files of a certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -199,8 +197,11 @@ impl fmt::Debug for Certificate {
 impl Certificate {
     /// The end of its validity, if that is near or has passed.
     fn expiry_notice(&self, now: SystemTime) -> Option<SystemTime> {
-        let end = SystemTime::UNIX_EPOCH.checked_add(self.end?)?;
-        (end < now + EXPIRY_NOTICE).then_some(end)
+        self.end().filter(|end| *end < now + EXPIRY_NOTICE)
+    }
+
+    fn end(&self) -> Option<SystemTime> {
+        SystemTime::UNIX_EPOCH.checked_add(self.end?)
     }
 
     fn is_for(&self, name: &str) -> bool {
@@ -266,11 +267,11 @@ impl Certificates {
         Ok(Arc::new(config))
     }
 
-    /// The end of each certificate, in seconds since the Unix epoch, with the file of the certificate.
+    /// The end of each certificate, with the file of the certificate.
     #[must_use]
-    pub(crate) fn ends(&self) -> Vec<(String, u64)> {
+    pub(crate) fn ends(&self) -> Vec<(String, SystemTime)> {
         let in_use = self.in_use.load();
-        let end = |own: &Arc<Certificate>| Some((own.pair.to_string(), own.end?.as_secs()));
+        let end = |own: &Arc<Certificate>| Some((own.pair.to_string(), own.end()?));
         in_use.iter().filter_map(end).collect()
     }
 
@@ -311,101 +312,5 @@ impl ResolvesServerCert for Certificates {
         });
         let chosen = named.or_else(|| fitting().next()).or_else(|| in_use.first())?;
         Some(Arc::clone(&chosen.certified))
-    }
-}
-
-/// The reason for a look at the files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ReloadTrigger {
-    Timer,
-    /// An operator: the files are complete.
-    Requested,
-}
-
-/// Compares the files with the certificates in use.
-struct CertificateFollower {
-    certificates: Arc<Certificates>,
-    states: HashMap<CertificatePair, PairState>,
-}
-
-/// A text that differs from the one in use, or the error of the reading.
-type PairReading = Result<PairContent, String>;
-
-#[derive(Default)]
-struct PairState {
-    /// The last reading, if it has not taken effect.
-    pending: Option<PairReading>,
-    /// The reading that was reported as unusable.
-    refused: Option<PairReading>,
-    reminded: Option<SystemTime>,
-}
-
-impl CertificateFollower {
-    fn new(certificates: Arc<Certificates>) -> Self {
-        Self { certificates, states: HashMap::new() }
-    }
-
-    fn look(&mut self, trigger: ReloadTrigger) {
-        let before = self.certificates.in_use.load_full();
-        let mut in_use = Vec::clone(&before);
-        let mut is_changed = false;
-        self.states.retain(|pair, _| before.iter().any(|own| own.pair == *pair));
-        for own in &mut in_use {
-            let pair = &own.pair.clone();
-            let state = self.states.entry(pair.clone()).or_default();
-            let reading = pair.read().map_err(|error| chain(&error));
-            if !state.is_due(&reading, own, trigger) {
-                continue;
-            }
-            let loaded = reading
-                .clone()
-                .and_then(|content| pair.certificate_of(content).map_err(|error| chain(&error)));
-            match loaded {
-                Ok(certificate) => {
-                    tracing::info!(certificate = %pair, names = ?certificate.names, "certificate changed");
-                    *own = Arc::new(certificate);
-                    *state = PairState::default();
-                    is_changed = true;
-                    self.certificates.reloads.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(reason) => {
-                    tracing::warn!(certificate = %pair, reason, "the last good certificate stays in use");
-                    state.refused = Some(reading);
-                    self.certificates.refused.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        }
-        if is_changed {
-            // After a replacement meanwhile, the next look reads the files of the new pairs.
-            self.certificates.in_use.compare_and_swap(&before, Arc::new(in_use));
-        }
-    }
-
-    /// Warns of certificates that end soon.
-    fn remind(&mut self, now: SystemTime) {
-        for own in self.certificates.in_use.load().iter() {
-            let Some(end) = own.expiry_notice(now) else { continue };
-            let state = self.states.entry(own.pair.clone()).or_default();
-            let is_recent =
-                |reminded| now.duration_since(reminded).is_ok_and(|since| since < EXPIRY_REMINDER);
-            if !state.reminded.is_some_and(is_recent) {
-                state.reminded = Some(now);
-                let end = httpdate::fmt_http_date(end);
-                tracing::warn!(certificate = %own.pair, end, "renew this certificate: it ends soon, or has ended");
-            }
-        }
-    }
-}
-
-impl PairState {
-    /// Whether a reading is to take effect, or to be reported as unusable.
-    fn is_due(&mut self, reading: &PairReading, in_use: &Certificate, trigger: ReloadTrigger) -> bool {
-        if reading.as_ref() == Ok(&in_use.content) {
-            *self = Self { reminded: self.reminded, ..Self::default() };
-            return false;
-        }
-        let is_stable = trigger == ReloadTrigger::Requested || self.pending.as_ref() == Some(reading);
-        self.pending = Some(reading.clone());
-        is_stable && self.refused.as_ref() != Some(reading)
     }
 }

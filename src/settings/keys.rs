@@ -46,6 +46,7 @@ pub(crate) enum ValueKind {
     Time,
     Size,
     Text,
+    List,
 }
 
 impl ValueKind {
@@ -53,6 +54,7 @@ impl ValueKind {
         match default {
             DeValue::Integer(_) => Self::Integer,
             DeValue::Boolean(_) => Self::Boolean,
+            DeValue::Array(_) => Self::List,
             // Modes such as "660" are text without a unit; times and sizes have a unit.
             DeValue::String(text) if !text.ends_with(|last: char| last.is_ascii_alphabetic()) => Self::Text,
             DeValue::String(text) if humantime::parse_duration(text).is_ok() => Self::Time,
@@ -88,9 +90,17 @@ pub(crate) fn check_kinds(text: &str) -> Result<(), SettingsError> {
             let written = text.get(value.span()).unwrap_or_default();
             let wanted = match (kind, value.get_ref()) {
                 // The content of text is checked once all layers are read.
-                (ValueKind::Time | ValueKind::Size | ValueKind::Text, DeValue::String(_))
+                (
+                    ValueKind::Time | ValueKind::Size | ValueKind::Text | ValueKind::List,
+                    DeValue::String(_),
+                )
                 | (ValueKind::Integer | ValueKind::Size | ValueKind::Text, DeValue::Integer(_))
                 | (ValueKind::Boolean, DeValue::Boolean(_)) => continue,
+                (ValueKind::List, DeValue::Array(texts))
+                    if texts.iter().all(|text| matches!(text.get_ref(), DeValue::String(_))) =>
+                {
+                    continue;
+                }
                 (ValueKind::Time, _) => match kind.check_text(written) {
                     Ok(()) => continue,
                     Err(wanted) => wanted,
@@ -98,6 +108,7 @@ pub(crate) fn check_kinds(text: &str) -> Result<(), SettingsError> {
                 (ValueKind::Integer, _) => "it must be a whole number, such as 1".to_owned(),
                 (ValueKind::Boolean, _) => "it must be true or false".to_owned(),
                 (ValueKind::Size, _) => A_SIZE.to_owned(),
+                (ValueKind::List, _) => "it must be a list of texts, such as [\"one\", \"two\"]".to_owned(),
                 (ValueKind::Text, _) => "it must be text in quotes".to_owned(),
             };
             return Err(SettingsError::value(name, written, wanted));

@@ -47,7 +47,7 @@ fn the_configuration_document_has_every_key_with_its_default() {
 fn the_configuration_document_has_no_unknown_key() {
     let document = read("docs/configuration.md");
     let keys = keys();
-    for section in ["balancer", "server"] {
+    for section in ["balancer", "server", "fleet"] {
         for row in below(&document, &format!("[{section}]")).lines().filter(|line| line.starts_with("| `")) {
             let name = row.split('`').nth(1).unwrap();
             assert!(keys.iter().any(|key| key.section == section && key.name == name), "{section}.{name}");

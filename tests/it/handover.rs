@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::support::misbehaving::Script;
 use super::support::operated::Operated;
 use super::support::program::{Program, fingerpost};
-use super::support::{DEADLINE, http, wait_until};
+use super::support::{DEADLINE, http, wait_for, wait_until};
 use super::tls::Authority;
 
 /// A process that took over. It is killed at the end of the test.
@@ -40,14 +40,18 @@ impl Drop for Successor {
 
 /// Waits until `count` hand-overs have succeeded, and returns the last new process. `program` has the output of all.
 fn successor(program: &Program, count: usize) -> Successor {
-    let mut process = None;
-    wait_until("the hand-over", || {
+    process_in(program, "handed over to a new process", count)
+}
+
+/// Waits for the log line with these words of this number, and returns the process that it names.
+fn process_in(program: &Program, words: &str, count: usize) -> Successor {
+    wait_for("the log line", || {
         let text = program.stderr();
-        let line = text.lines().filter(|line| line.contains("handed over to a new process")).nth(count - 1);
-        process = line.map(|line| line.rsplit("process=").next().unwrap().parse().unwrap());
-        process.is_some()
-    });
-    Successor(process.unwrap())
+        // The last line may be incomplete.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let line = whole.lines().filter(|line| line.contains(words)).nth(count - 1)?;
+        Some(Successor(line.rsplit("process=").next().unwrap().parse().unwrap()))
+    })
 }
 
 /// Requests on new connections and on kept ones. Each must be a redirect.
@@ -238,9 +242,7 @@ fn a_stop_during_a_hand_over_ends_both_processes() {
     std::fs::set_permissions(path("fingerpost"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .unwrap();
     program.signal(Signal::USR2);
-    program.wait_for_stderr("a new process takes over process=");
-    let stderr = program.stderr();
-    let other = Successor(stderr.lines().next_back().unwrap().rsplit('=').next().unwrap().parse().unwrap());
+    let other = process_in(&program, "a new process takes over", 1);
     assert!(other.is_running());
     program.signal(Signal::TERM);
     assert!(program.wait_for_end().success());

@@ -6,16 +6,24 @@ use super::support::http;
 use super::support::operated::Operated;
 
 /// Every path of the API. A new path must be added here and to the description.
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 9] = [
     "/api/v1/backends",
     "/api/v1/backends/{id}/orders",
     "/api/v1/events",
     "/api/v1/explain",
+    "/api/v1/fleet",
     "/api/v1/openapi.json",
     "/api/v1/reload",
     "/api/v1/session",
     "/api/v1/zones/{zone}/orders",
 ];
+
+/// Checks an answer to GET against the description of its path.
+#[track_caller]
+pub fn check_answer(description: &Value, path: &str, answer: &Value) {
+    let described = &description["paths"][path]["get"]["responses"]["200"]["content"]["application/json"];
+    check(description, &described["schema"], answer, path);
+}
 
 /// Checks a value against the parts of JSON Schema that the description uses.
 #[track_caller]
@@ -85,6 +93,7 @@ fn every_answer_of_the_api_is_described() {
         ("/api/v1/events", "GET", "?limit=50", ""),
         ("/api/v1/events", "GET", "?backend=none:1", ""),
         ("/api/v1/events", "GET", "?limit=x", ""),
+        ("/api/v1/fleet", "GET", "", ""),
         ("/api/v1/openapi.json", "GET", "", ""),
     ] {
         let length = body.len();

@@ -86,9 +86,11 @@ fn a_weight_and_the_orders_of_a_zone_override_the_list() {
     let answer = balancer.succeed(&["drain", "zone=eu", "--json"]);
     let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
     assert_eq!(answer["backends"], serde_json::json!([format!("http://{}", balancer.name(0))]));
-    assert_eq!((&answer["durable"], balancer.targets()), (&true.into(), vec![balancer.name(1)]));
+    assert_eq!(answer["durable"], true);
+    // On a busy machine, a worker receives the table some time after the acknowledgement.
+    wait_until("the first order to be in force", || balancer.targets() == [balancer.name(1)]);
     balancer.succeed(&["drain", "zone=us"]);
-    assert_eq!(http::get(balancer.program.address(), "/x").status, 503);
+    wait_until("both orders to be in force", || http::get(balancer.program.address(), "/x").status == 503);
 }
 
 #[test]

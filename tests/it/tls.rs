@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use super::support::downloads::Downloads;
 use super::support::fleet::Balancer;
+use super::support::misbehaving::Script;
 use super::support::program::{Program, fingerpost};
 use super::support::{DEADLINE, http, wait_until};
 
@@ -453,6 +454,32 @@ fn the_admin_listener_can_use_https() {
     assert!(url.starts_with("https://"), "{url}");
     let metrics = authority.curl(&["-4", &format!("{url}metrics")]);
     assert!(metrics.contains("fingerpost_certificate_end_timestamp_seconds{certificate="), "{metrics}");
+
+    let status = |flags: &[&str]| {
+        let output = fingerpost().args(["status", &url]).args(flags).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    };
+    let with_authority = status(&["--ca", &authority.text("ca.pem")]);
+    assert!(with_authority.contains("http://192.0.2.1:80"), "{with_authority}");
+    let without = status(&[]);
+    assert!(without.contains("certificate") && without.contains("--ca"), "{without}");
+    let unusable = status(&["--ca", &authority.text("own.key")]);
+    assert!(unusable.contains("own.key holds no certificate"), "{unusable}");
+}
+
+#[test]
+fn a_webhook_is_notified_of_a_certificate_that_ends_soon() {
+    let authority = Authority::new();
+    authority.sign("own", "DNS:localhost");
+    let receiver = Script::prompt().start();
+    std::fs::write(authority.path("list"), receiver.authority()).unwrap();
+    let webhook = format!("http://{}/hook", receiver.authority());
+    let mut command = fingerpost();
+    command.args(["balancer", "--host", "127.0.0.1", "--workers", "1", "--servers"]);
+    command.arg(authority.path("list")).args(authority.flags(&["own"]));
+    let _program = Program::spawn(command.env("FINGERPOST__BALANCER__WEBHOOK", webhook));
+    let is_notification = |request: &String| request.starts_with("POST /hook ");
+    wait_until("the notification", || receiver.requests().iter().any(is_notification));
 }
 
 #[test]

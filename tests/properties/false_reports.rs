@@ -108,9 +108,10 @@ fn extreme_metrics() -> impl Strategy<Value = String> {
     let numbers =
         ["-1", "0", "1e18", "-1e18", "1e308", "9007199254740991", "1e-300", "1e999", "NaN", "\"1\"", "null"];
     let number = || proptest::sample::select(numbers.to_vec());
-    (number(), number(), number(), number()).prop_map(|(in_flight, completed, sent, busy)| {
+    (number(), number(), number(), number(), number()).prop_map(|(in_flight, completed, sent, busy, unsent)| {
         format!(
-            "\"in_flight\":{in_flight},\"completed\":{completed},\"sent_bytes\":{sent},\"busy_seconds\":{busy}"
+            "\"in_flight\":{in_flight},\"completed\":{completed},\"sent_bytes\":{sent},\"busy_seconds\":{busy},\
+             \"unsent_bytes\":{unsent}"
         )
     })
 }
@@ -148,6 +149,33 @@ fn a_server_that_claims_overload_gets_clients_again_after_its_first_true_report(
     fleet.seconds(5, None);
     assert_eq!(fleet.seconds(3, Some("\"in_flight\":1e6"))[0], 0);
     assert!(fleet.seconds(2, None)[0] > 60);
+}
+
+#[test]
+fn a_server_that_claims_any_work_gets_clients_again_after_its_first_true_report() {
+    let mut fleet = Fleet::new();
+    fleet.seconds(5, None);
+    assert_eq!(fleet.seconds(3, Some("\"in_flight\":1000,\"unsent_bytes\":1e15"))[0], 0);
+    assert!(fleet.seconds(2, None)[0] > 60);
+}
+
+#[test]
+fn a_server_that_denies_its_work_gets_at_most_its_share_and_the_clients_of_one_interval() {
+    let mut fleet = Fleet::new();
+    fleet.seconds(10, None);
+    let mut sent = vec![0; SERVERS];
+    for second in 10..20 {
+        let claim = format!(
+            "\"in_flight\":1,\"unsent_bytes\":0,\"completed\":{second}00,\"sent_bytes\":{second}00000000,\
+             \"busy_seconds\":{second}"
+        );
+        for (all, more) in sent.iter_mut().zip(fleet.second(Some(&claim))) {
+            *all += more;
+        }
+    }
+    // Ten seconds of 600 redirects, of which an even share is 600.
+    assert!(sent[0] < 1200, "{sent:?}");
+    assert!(are_even(&sent[1..]), "{sent:?}");
 }
 
 #[test]

@@ -8,5 +8,6 @@ mod load_report;
 mod location;
 mod policies;
 mod restarts;
+mod sharing;
 mod silence;
 mod tiers;

@@ -404,13 +404,47 @@ proptest! {
                 policy.pick(&request, now, &mut random, &mut Picks::new(0));
                 most += f64::from(size);
             }
-            let work = load.booked_work(now).unwrap();
+            let work = load.booked_work(1e6, now).unwrap();
             prop_assert!(work.bytes as f64 <= most * 1.01 + 1000.0, "{:?}, at most {}", work, most);
             prop_assert!(work.expected <= Duration::from_hours(2), "{:?}", work);
         }
         // A server that answers with an empty report has no booked work left.
         load.record_probe(Some(reported(1, 0)), Duration::ZERO, now);
-        prop_assert_eq!(load.booked_work(now).unwrap().bytes, 0);
+        prop_assert_eq!(load.booked_work(1e6, now).unwrap().bytes, 0);
+    }
+
+    #[test]
+    fn a_new_table_keeps_the_booked_work(
+        sizes in proptest::collection::vec(1e3..1e9_f32, 1..20),
+        rates in proptest::collection::vec(1e5..1e9_f64, 1..5),
+        joining in 0..3_u32,
+    ) {
+        let mut slab = LoadSlab::default();
+        let mut candidates: Vec<_> = (0..2).map(|backend| candidate(&mut slab, backend, 1.0)).collect();
+        candidates[0].reports = true;
+        let load = std::sync::Arc::clone(&candidates[0].load);
+        let mut random = SmallRng::seed_from_u64(7);
+        let now = Timestamp(1_000_000_000);
+        drop(policy::build(PolicyName::Adaptive, candidates.clone(), now, &mut random));
+        for size in &sizes {
+            load.record_redirect(*size, now);
+        }
+        let booked = f64::from(sizes.iter().sum::<f32>());
+        for rate in rates {
+            let measured = Throughput { requests: 100.0, bytes: rate * 10.0, busy_seconds: 10.0, booked: 0.0 };
+            candidates[0].throughput = Some(measured);
+            // The list changes, too.
+            candidates.truncate(1);
+            candidates.extend((0..joining).map(|other| candidate(&mut slab, 1 + other, 1.0)));
+            drop(policy::build(PolicyName::Adaptive, candidates.clone(), now, &mut random));
+            let kept = load.booked_work(1e6, now).unwrap().bytes as f64;
+            // A backlog is limited to an hour.
+            let most = rate * 3400.0;
+            prop_assert!((kept - booked).abs() <= booked * 1e-4 || kept >= most, "{} of {}", kept, booked);
+            if kept >= most {
+                break;
+            }
+        }
     }
 }
 

@@ -6,9 +6,7 @@
 //! without a token its `Host` must be a loopback name.
 
 use std::fmt::Write as _;
-use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use actix_web::http::StatusCode;
@@ -16,6 +14,7 @@ use actix_web::http::header::{self, HeaderMap, HeaderName};
 use sha2::{Digest as _, Sha256};
 
 use super::problem::Problem;
+use crate::secret_file::{self, SecretFileError};
 
 /// The name of the cookie that permits writes of the page.
 const COOKIE: &str = "fingerpost-admin";
@@ -32,22 +31,9 @@ pub(crate) enum AccessError {
          --admin-token, or use an address such as 127.0.0.1:9100"
     )]
     NoToken(SocketAddr),
-    /// The file of the token cannot be read.
-    #[error("cannot read the token {}: check that it exists and is readable", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The error of the system.
-        source: io::Error,
-    },
-    /// Other users can read the token.
-    #[error("the token {} has the mode {mode:04o}, so other users can use it: chmod 600 {}", path.display(), path.display())]
-    Mode {
-        /// The file.
-        path: PathBuf,
-        /// Its mode.
-        mode: u32,
-    },
+    /// The file of the token cannot be read, or other users can read it.
+    #[error(transparent)]
+    File(#[from] SecretFileError),
     /// The file holds no token.
     #[error(
         "{} is not a token: it must hold one line of 16 to 512 letters, digits or signs; create one with: \
@@ -61,20 +47,9 @@ pub(crate) enum AccessError {
 
 /// Reads a token from a file that only its owner can read.
 pub(crate) fn read_token(path: &Path) -> Result<String, AccessError> {
-    let path_buf = || path.to_owned();
-    let unreadable = |source| AccessError::Unreadable { path: path_buf(), source };
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = std::fs::File::options().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    let mode = metadata.mode() & 0o7777;
-    if metadata.is_file() && mode & 0o077 != 0 {
-        return Err(AccessError::Mode { path: path_buf(), mode });
-    }
-    let mut bytes = Vec::new();
-    file.take(4096).read_to_end(&mut bytes).map_err(unreadable)?;
-    let token = str::from_utf8(&bytes).map(str::trim).unwrap_or_default();
+    let token = secret_file::read(path)?;
     let is_token = TOKEN_BYTES.contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_token { Ok(token.to_owned()) } else { Err(AccessError::NotAToken { path: path_buf() }) }
+    if is_token { Ok(token) } else { Err(AccessError::NotAToken { path: path.to_owned() }) }
 }
 
 /// Decides whether a request may change something.

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::Admin;
 use super::events::EventReport;
+use super::fleet::FleetStatus;
 use super::problem::Problem;
 use super::status::StatusReport;
 use crate::balancer::backends::BackendId;
@@ -26,13 +27,14 @@ use crate::telemetry::chain;
 const LARGEST_BODY: usize = 16 << 10;
 
 /// Adds the paths of the API.
-pub(super) fn configure(pages: &mut ServiceConfig) {
+pub(in crate::balancer) fn configure(pages: &mut ServiceConfig) {
     pages.service(
         web::scope("/api/v1")
             .app_data(PayloadConfig::new(LARGEST_BODY))
             .service(readable("/backends", page_route().to(backends)))
             .service(writable("/backends/{id}/orders", web::post().to(order_backend)))
             .service(writable("/zones/{zone}/orders", web::post().to(order_zone)))
+            .service(readable("/fleet", page_route().to(fleet)))
             .service(readable("/explain", page_route().to(explain)))
             .service(readable("/events", page_route().to(events)))
             .service(readable("/openapi.json", page_route().to(openapi)))
@@ -63,6 +65,14 @@ fn other_method(allowed: &'static str) -> HttpResponse {
 
 async fn backends(admin: Data<Admin>) -> Json<StatusReport> {
     Json(admin.report())
+}
+
+async fn fleet(admin: Data<Admin>) -> Result<Json<FleetStatus>, Problem> {
+    let (table, book) = (admin.publisher.latest(), admin.orders.book());
+    let name = admin.balancer.name.as_deref();
+    let status = name.and_then(|name| FleetStatus::of(&table, name, admin.balancer.zone.as_deref(), &book));
+    let alone = "this balancer works alone; --fleet redis://HOST:PORT makes it a member of a fleet";
+    status.map(Json).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, alone))
 }
 
 /// The query of `explain`.

@@ -11,17 +11,20 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::time::Instant;
 
-use crate::balancer::health::State;
+use crate::balancer::fleet::observers::{FleetReport, Standing};
+use crate::balancer::health::{OwnView, State};
 use crate::balancer::metrics::{AnswerCounters, BalancerMetrics, totals};
 use crate::balancer::orders::store::Orders;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::BackendEntry;
+use crate::balancer::sources::{ReportedSource, SourcesReport};
 use crate::telemetry::metric;
 
 /// Collects the figures of the latest table and of the workers.
 pub(crate) struct TableCollector {
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
+    sources: SourcesReport,
     log_lines_lost: Arc<AtomicU64>,
     /// The number of backends with separate series.
     most_backends: usize,
@@ -40,9 +43,10 @@ impl TableCollector {
     pub(crate) fn new(
         publisher: Arc<TablePublisher>,
         orders: Arc<Orders>,
+        sources: SourcesReport,
         log_lines_lost: Arc<AtomicU64>,
     ) -> Self {
-        Self { publisher, orders, log_lines_lost, most_backends: 0, workers: Arc::default() }
+        Self { publisher, orders, sources, log_lines_lost, most_backends: 0, workers: Arc::default() }
     }
 }
 
@@ -78,6 +82,48 @@ fn encode_backends(entries: &[BackendEntry], encoder: &mut DescriptorEncoder<'_>
     metric::family(encoder, "backend_requests_in_flight", help, in_flight)
 }
 
+/// The gauges of a fleet: name, help and value.
+fn fleet_gauges(fleet: &FleetReport) -> [(&'static str, &'static str, usize); 3] {
+    let counted = fleet.balancers.iter().filter(|balancer| balancer.standing == Standing::Counted);
+    [
+        ("fleet_peers", "Other balancers whose observations count", counted.count()),
+        (
+            "fleet_disagreements",
+            "Servers that some balancers see up and others do not; at most 100",
+            fleet.disagreements.len(),
+        ),
+        (
+            "fleet_set_aside",
+            "1 if this balancer sees far less than the others, or is cut off from everything",
+            usize::from(matches!(fleet.own_view, OwnView::SetAside | OwnView::CutOff)),
+        ),
+    ]
+}
+
+/// Encodes the series of each source.
+fn encode_sources(sources: &[ReportedSource], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let labels = |source: &ReportedSource| [("source", source.name.to_string())];
+    let gauge = |source, count: usize| (labels(source), ConstGauge::new(count as u64));
+    let backends = sources.iter().map(|source| gauge(source, source.backends));
+    metric::family(encoder, "source_backends", "Servers of each source", backends)?;
+    let skipped = sources.iter().map(|source| gauge(source, source.skipped));
+    let help = "Records of the last good answer of each source that were skipped because they are invalid or too many";
+    metric::family(encoder, "source_records_skipped", help, skipped)?;
+    let now = Instant::now();
+    let ages = sources
+        .iter()
+        .filter_map(|source| Some((labels(source), ConstGauge::new(source.age(now)?.as_secs_f64()))));
+    let help = "The time since the last good answer of each source in DNS, HTTP or an engine";
+    metric::family(encoder, "source_answer_age_seconds", help, ages)?;
+    let failures = sources.iter().map(|source| (labels(source), ConstCounter::new(source.failures)));
+    metric::family(
+        encoder,
+        "source_failures",
+        "Answers of each source that failed or were not usable",
+        failures,
+    )
+}
+
 impl Collector for TableCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let (table, encoder) = (self.publisher.latest(), &mut encoder);
@@ -88,6 +134,8 @@ impl Collector for TableCollector {
         metric::family(encoder, "answers", "Answers given, by status", answers)?;
         let shown = table.entries.get(..self.most_backends).unwrap_or(&table.entries);
         encode_backends(shown, encoder)?;
+        let sources = self.sources.latest();
+        encode_sources(&sources.sources, encoder)?;
         let states = STATES.map(|state| {
             let count = table.entries.iter().filter(|entry| entry.health.state() == state).count();
             ([("state", state.to_string())], ConstGauge::new(count as u64))
@@ -106,6 +154,11 @@ impl Collector for TableCollector {
                 estimates().filter(|estimate| estimate.is_shared()).count(),
             ),
             (
+                "backends_ignored",
+                "Servers of the sources that are ignored because there are too many",
+                sources.ignored,
+            ),
+            (
                 "orders",
                 "Servers for which orders of operators override the list",
                 table.entries.iter().filter(|entry| entry.orders.is_some()).count(),
@@ -115,7 +168,10 @@ impl Collector for TableCollector {
                 "1 if stored orders may have been lost, so that drained servers get clients; fingerpost status names the file to examine",
                 usize::from(self.orders.loss().is_some()),
             ),
-        ] {
+        ]
+        .into_iter()
+        .chain(table.fleet.iter().flat_map(|fleet| fleet_gauges(fleet)))
+        {
             metric::gauge(encoder, name, help, count as u64)?;
         }
         let help = "Lines of the access log that were dropped because the disk was too slow or full";

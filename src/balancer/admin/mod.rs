@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::balancer::backends::Backend;
+use crate::balancer::health::OwnView;
 use crate::balancer::metrics::BalancerMetrics;
 use crate::balancer::orders::store::Orders;
 use crate::balancer::ranking::publisher::TablePublisher;
@@ -30,6 +31,7 @@ pub(crate) mod access;
 pub(crate) mod api;
 pub(crate) mod collector;
 pub(crate) mod events;
+pub(crate) mod fleet;
 mod page;
 mod problem;
 pub(crate) mod status;
@@ -52,7 +54,7 @@ impl BalancerState {
     /// The state of the backends at the current time.
     pub(in crate::balancer) fn report(&self) -> StatusReport {
         let last_reload = self.reloads.last().as_deref().cloned();
-        StatusReport::of(&self.publisher.latest(), &self.orders, &self.clock, last_reload)
+        StatusReport::of(&self.publisher.latest(), &self.orders, &self.sources, &self.clock, last_reload)
     }
 }
 
@@ -120,7 +122,8 @@ impl Admin {
 /// - `GET /`: the live page, for people, with its files and its stream of changes below `/page`
 /// - `GET /metrics`: the metrics in the text format of Prometheus
 /// - `GET /healthz`: 200
-/// - `GET /readyz`: 503 until every backend of the first list has been probed, then 200
+/// - `GET /readyz`: 503 until every backend of the first list has been probed, then 200, with a remark if the fleet or the
+///   network has a fault
 /// - `/api/v1/...`: the API, see [`api`]
 /// - `POST /debug/panic/{actor}`: makes an actor panic, only with `fault_injection`
 pub(crate) fn serve(
@@ -157,7 +160,20 @@ pub(crate) fn serve(
 
 async fn ready(admin: Data<Admin>) -> HttpResponse {
     if admin.publisher.is_first_round_complete() {
-        HttpResponse::Ok().body("ready\n")
+        let table = admin.publisher.latest();
+        let fleet = table.fleet.as_deref();
+        // Clients are still served, so another balancer would not serve them better.
+        let remark = match fleet.map(|fleet| (fleet.own_view, &fleet.engine_failure)) {
+            Some((OwnView::CutOff, _)) => {
+                "cut off: neither a server nor the engine of the fleet answers; the last table is used\n"
+            }
+            Some((OwnView::SetAside, _)) => {
+                "set aside: the other balancers see far more servers up; their observations are used\n"
+            }
+            Some((_, Some(_))) => "alone: the engine of the fleet does not work\n",
+            _ => "",
+        };
+        HttpResponse::Ok().body(format!("ready\n{remark}"))
     } else {
         HttpResponse::ServiceUnavailable().body("not ready: the first round of probes is not complete\n")
     }

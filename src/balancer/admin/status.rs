@@ -9,9 +9,10 @@ use tokio::time::Instant;
 
 use crate::balancer::orders::StandingOrder;
 use crate::balancer::orders::store::Orders;
-use crate::balancer::policy::MonotonicClock;
+use crate::balancer::policy::{DEFAULT_SIZE, MonotonicClock};
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
+use crate::balancer::sources::{ReportedSource, SourcesReport};
 use crate::settings::reload::ReloadReport;
 
 /// The content of `/api/v1/backends`.
@@ -29,8 +30,41 @@ pub struct StatusReport {
     /// The last reload of the configuration; `None` before the first one.
     #[serde(default)]
     pub last_reload: Option<ReloadReport>,
+    /// The sources of the backends, in the order of their precedence.
+    #[serde(default)]
+    pub sources: Vec<SourceStatus>,
     /// The backends, in the order of the list.
     pub backends: Vec<BackendStatus>,
+}
+
+/// One source of backends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// The source as the operator wrote it, without secrets.
+    pub name: String,
+    /// The number of its backends.
+    pub backends: u64,
+    /// The time since its last good answer in seconds. `None` before the first one, and for a file.
+    pub answer_age_seconds: Option<f64>,
+    /// The number of answers that failed or were not usable.
+    pub failures: u64,
+    /// The number of records of the last good answer that were skipped because they are invalid or too many.
+    pub skipped: u64,
+    /// The reason why the latest answer is not usable.
+    pub error: Option<String>,
+}
+
+impl SourceStatus {
+    fn of(source: &ReportedSource, now: Instant) -> Self {
+        Self {
+            name: source.name.to_string(),
+            backends: source.backends as u64,
+            answer_age_seconds: source.age(now).map(|age| age.as_secs_f64()),
+            failures: source.failures,
+            skipped: source.skipped as u64,
+            error: source.error.clone(),
+        }
+    }
 }
 
 /// One backend.
@@ -74,12 +108,30 @@ pub struct BackendStatus {
     /// The orders of operators, which override the list.
     #[serde(default)]
     pub orders: Vec<StandingOrder>,
+    /// The balancers of the fleet that see it up; `None` if no other balancer observes it.
+    #[serde(default)]
+    pub seen_by: Option<SeenBy>,
+    /// Whether its orders are in force on all balancers of the fleet, such as `applied on 3 of 3`.
+    #[serde(default)]
+    pub orders_applied: Option<String>,
     /// Its weight in the list.
     pub weight: u32,
     /// Its tier in the list.
     pub tier: u8,
     /// Its zone in the list.
     pub zone: Option<String>,
+    /// The names of its sources.
+    #[serde(default)]
+    pub sources: Vec<String>,
+}
+
+/// The number of balancers that see a backend up, of those that observe it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenBy {
+    /// Those that see it up.
+    pub up: u16,
+    /// All that observe it.
+    pub of: u16,
 }
 
 impl StatusReport {
@@ -88,26 +140,35 @@ impl StatusReport {
     pub(crate) fn of(
         table: &RoutingTable,
         orders: &Orders,
+        sources: &SourcesReport,
         clock: &MonotonicClock,
         last_reload: Option<ReloadReport>,
     ) -> Self {
+        let sources = sources.latest();
         let (now, wall) = (Instant::now(), SystemTime::now());
+        let fleet = table.fleet.as_deref();
+        let applied = fleet.map(|fleet| super::fleet::applied(fleet, &orders.book()));
+        let lost = orders.loss().map(|file| loss_warning(&file));
         let all: u64 = table.entries.iter().map(|entry| entry.load.redirects()).sum();
         Self {
             mode: table.mode.to_string(),
             generation: table.generation,
             table_age_seconds: now.saturating_duration_since(table.built_at).as_secs_f64(),
-            warnings: orders
-                .loss()
-                .map(|file| loss_warning(&file))
+            warnings: lost
                 .into_iter()
                 .chain(last_reload.as_ref().and_then(ReloadReport::warning))
+                .chain(fleet.into_iter().flat_map(super::fleet::warnings))
                 .collect(),
             last_reload,
+            sources: sources.sources.iter().map(|source| SourceStatus::of(source, now)).collect(),
             backends: table
                 .entries
                 .iter()
-                .map(|entry| BackendStatus::of(entry, all, clock, now, wall))
+                .map(|entry| BackendStatus {
+                    orders_applied: applied.clone().filter(|_| entry.orders.is_some()),
+                    sources: sources.of(entry.backend.id()).map(str::to_owned).collect(),
+                    ..BackendStatus::of(entry, all, clock, now, wall)
+                })
                 .collect(),
         }
     }
@@ -121,7 +182,7 @@ impl BackendStatus {
         now: Instant,
         wall: SystemTime,
     ) -> Self {
-        let work = entry.load.booked_work(clock.timestamp(now));
+        let work = entry.load.booked_work(DEFAULT_SIZE, clock.timestamp(now));
         let BackendEntry { backend, load, health, estimate, latest, eligibility, .. } = entry;
         let redirects = load.redirects();
         let in_flight = estimate.has_usable_report().then(|| load.outstanding());
@@ -163,9 +224,12 @@ impl BackendStatus {
             in_flight,
             drained_in_seconds: drained_in.filter(|_| entry.withdrawal().is_some()),
             orders: entry.orders.as_deref().map(<[_]>::to_vec).unwrap_or_default(),
+            seen_by: entry.shared.seen_by(health.state()).map(|(up, of)| SeenBy { up, of }),
+            orders_applied: None,
             weight: backend.weight(),
             tier: backend.tier(),
             zone: backend.zone().map(str::to_owned),
+            sources: Vec::new(),
         }
     }
 }
@@ -212,6 +276,11 @@ impl StatusReport {
             let _ = writeln!(text, "configuration: read again at {}, {changed}", reload.at);
         }
         let _ = writeln!(text, "servers: {}, selection: {}", self.backends.len(), self.mode);
+        if self.sources.len() > 1 || self.sources.iter().any(|source| source.answer_age_seconds.is_some()) {
+            for source in &self.sources {
+                let _ = writeln!(text, "source: {}", SourceLine(source));
+            }
+        }
         let heading = format!(
             "{:width$}  {:7}  {:20}  {:>10}  {:>7}  {:>10}  WHY\n",
             "SERVER", "STATE", "SINCE", "RESPONSE", "SHARE", "REDIRECTS",
@@ -224,7 +293,7 @@ impl StatusReport {
             let BackendStatus { address, state, since, redirects, .. } = backend;
             let response = backend.response_ms.map_or("-".to_owned(), |time| format!("{time:.2} ms"));
             let share = format!("{:.1} %", backend.share * 100.0);
-            let why = Why(backend);
+            let why = Why(backend, self.sources.len() > 1);
             // Writing to a string cannot fail.
             let _ = if is_narrow {
                 let response = if response == "-" { "no response" } else { &response };
@@ -244,7 +313,26 @@ impl StatusReport {
 }
 
 /// Displays the reason of a state, and the reason why a backend gets no clients.
-struct Why<'a>(&'a BackendStatus);
+/// With `true`, its sources follow.
+struct Why<'a>(&'a BackendStatus, bool);
+
+/// Displays a source with the age of its answer and its fault.
+struct SourceLine<'a>(&'a SourceStatus);
+
+impl fmt::Display for SourceLine<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SourceStatus { name, backends, answer_age_seconds, skipped, error, .. } = self.0;
+        write!(formatter, "{}, servers: {backends}", name.escape_debug())?;
+        if let Some(age) = answer_age_seconds {
+            write!(formatter, ", answered {age:.0} s ago")?;
+        }
+        if *skipped > 0 {
+            write!(formatter, ", skipped records: {skipped}")?;
+        }
+        // The reason may contain text of the source, which must not send control characters to the terminal.
+        error.as_ref().map_or(Ok(()), |error| write!(formatter, "; {}", error.escape_debug()))
+    }
+}
 
 impl fmt::Display for Why<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -254,13 +342,19 @@ impl fmt::Display for Why<'_> {
             "yes" | "no" => {}
             traffic => write!(formatter, "; traffic: {traffic}")?,
         }
+        if let Some(SeenBy { up, of }) = self.0.seen_by.filter(|seen| (1..seen.of).contains(&seen.up)) {
+            write!(formatter, "; seen by {up} of {of}")?;
+        }
         for order in &self.0.orders {
             write!(formatter, "; order: {}", order.to_string().escape_debug())?;
         }
-        match self.0.drained_in_seconds {
-            Some(seconds) => write!(formatter, "; its last download ends in about {seconds:.0} s"),
-            None => Ok(()),
+        if let Some(applied) = &self.0.orders_applied {
+            write!(formatter, " ({})", applied.escape_debug())?;
         }
+        if let Some(seconds) = self.0.drained_in_seconds {
+            write!(formatter, "; its last download ends in about {seconds:.0} s")?;
+        }
+        if self.1 { write!(formatter, "; from {}", self.0.sources.join(", ").escape_debug()) } else { Ok(()) }
     }
 }
 

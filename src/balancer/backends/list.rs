@@ -173,12 +173,19 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Backend>, LineError> {
     }
     let content = std::str::from_utf8(content).map_err(|_| LineError::NotUtf8)?;
     let mut words = content.split_ascii_whitespace();
-    let Some(first) = words.next() else { return Ok(None) };
-    let id = parse_address(first)?;
+    words.next().map(|address| from_words(address, words)).transpose()
+}
+
+/// The backend of the words of a line.
+pub(crate) fn from_words<'a>(
+    address: &str,
+    attributes: impl Iterator<Item = &'a str>,
+) -> Result<Backend, LineError> {
+    let id = parse_address(address)?;
     let (weight, tier, zone, expectation) = (DEFAULT_WEIGHT, DEFAULT_TIER, None, None);
     let mut backend = Backend { id, weight, tier, zone, expectation, proof: None, is_origin: false };
     let mut keys = Vec::new();
-    for word in words {
+    for word in attributes {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
         match key {
             "origin" if key == word => backend.is_origin = true,
@@ -195,7 +202,7 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Backend>, LineError> {
         }
         keys.push(key);
     }
-    Ok(Some(backend))
+    Ok(backend)
 }
 
 fn weight(word: &str, value: &str) -> Result<u32, LineError> {

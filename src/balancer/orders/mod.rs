@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::backends::list::{self, MAX_BACKENDS, MAX_WEIGHT};
 use super::backends::{Backend, BackendId};
 use super::wall_clock;
+use registers::{OrderKind, OrderVersion, RegisterKey};
 
+pub(crate) mod registers;
 pub(crate) mod store;
 
 /// The longest note, in characters.
@@ -195,7 +197,20 @@ pub(crate) fn weight(orders: &[StandingOrder]) -> Option<u32> {
 
 /// All orders in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct OrderBook(BTreeMap<BackendId, BackendOrders>);
+pub(crate) struct OrderBook {
+    in_force: BTreeMap<BackendId, BackendOrders>,
+    /// The versions of the orders, also of those that have ended; only in a fleet.
+    versions: BTreeMap<RegisterKey, OrderVersion>,
+}
+
+/// The version of one register in the form of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VersionRecord {
+    backend: String,
+    kind: OrderKind,
+    #[serde(flatten)]
+    version: OrderVersion,
+}
 
 /// One order of a book in the form of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,12 +229,12 @@ impl OrderBook {
     /// The orders for a backend.
     #[must_use]
     pub(crate) fn of(&self, backend: &BackendId) -> Option<&BackendOrders> {
-        self.0.get(backend)
+        self.in_force.get(backend)
     }
 
     /// The backends with orders.
     pub(crate) fn backends(&self) -> impl Iterator<Item = &BackendId> {
-        self.0.keys()
+        self.in_force.keys()
     }
 
     /// Whether `backend` must not be probed.
@@ -228,37 +243,30 @@ impl OrderBook {
         self.of(backend).is_some_and(|orders| withdrawal(orders) == Some(Override::Disable))
     }
 
-    /// The book after `order` was given for these backends.
+    /// The book after `order` was given for these backends. `balancer` is the name of the balancer in its fleet.
     pub(crate) fn with(
         &self,
         backends: &[BackendId],
         order: &Order,
         author: &str,
+        balancer: Option<&str>,
         now: SystemTime,
     ) -> Result<Self, TooManyOrders> {
         let mut book = self.clone();
-        let is_weight = match order.command {
-            OrderEffect::Override(effect) => effect.is_weight(),
-            OrderEffect::EndWithdrawal => false,
-            OrderEffect::EndWeight => true,
+        let version = balancer.map(|name| self.next_version(name));
+        let (kind, standing) = match order.command {
+            OrderEffect::Override(effect) => {
+                let (note, until) = (order.note.clone(), order.until);
+                let given_by = author.to_owned();
+                (OrderKind::of(effect), Some(StandingOrder { effect, note, until, given_at: now, given_by }))
+            }
+            OrderEffect::EndWithdrawal => (OrderKind::Withdrawal, None),
+            OrderEffect::EndWeight => (OrderKind::Weight, None),
         };
         for backend in backends {
-            let known = book.0.get(backend).map(|orders| orders.to_vec()).unwrap_or_default();
-            let mut orders: Vec<_> =
-                known.into_iter().filter(|order| order.effect.is_weight() != is_weight).collect();
-            if let OrderEffect::Override(effect) = order.command {
-                let (note, until) = (order.note.clone(), order.until);
-                orders.push(StandingOrder {
-                    effect,
-                    note,
-                    until,
-                    given_at: now,
-                    given_by: author.to_owned(),
-                });
-            }
-            book.set(backend.clone(), orders);
+            book.replace(backend.clone(), kind, standing.clone(), version.clone());
         }
-        if book.0.len() > MAX_BACKENDS { Err(TooManyOrders) } else { Ok(book) }
+        if book.in_force.len() > MAX_BACKENDS { Err(TooManyOrders) } else { Ok(book) }
     }
 
     /// The book without the orders that have ended; `None` if no order has ended.
@@ -266,7 +274,7 @@ impl OrderBook {
     pub(crate) fn without_ended(&self, now: SystemTime) -> Option<Self> {
         let has_ended = |order: &StandingOrder| order.until.is_some_and(|until| until <= now);
         let mut book = self.clone();
-        for (backend, orders) in self.0.iter().filter(|(_, orders)| orders.iter().any(has_ended)) {
+        for (backend, orders) in self.in_force.iter().filter(|(_, orders)| orders.iter().any(has_ended)) {
             book.set(backend.clone(), orders.iter().filter(|order| !has_ended(order)).cloned().collect());
         }
         (book != *self).then_some(book)
@@ -274,21 +282,43 @@ impl OrderBook {
 
     fn set(&mut self, backend: BackendId, orders: Vec<StandingOrder>) {
         if orders.is_empty() {
-            self.0.remove(&backend);
+            self.in_force.remove(&backend);
         } else {
-            self.0.insert(backend, orders.into());
+            self.in_force.insert(backend, orders.into());
         }
     }
 
     /// The orders for the file.
     #[must_use]
     pub(crate) fn records(&self) -> Vec<OrderRecord> {
-        let records = self.0.iter().flat_map(|(backend, orders)| {
+        let records = self.in_force.iter().flat_map(|(backend, orders)| {
             let record =
                 |order: &StandingOrder| OrderRecord { backend: backend.to_string(), order: order.clone() };
             orders.iter().map(record)
         });
         records.collect()
+    }
+
+    /// The versions for the file.
+    #[must_use]
+    pub(crate) fn versions(&self) -> Vec<VersionRecord> {
+        let all = self.versions.iter();
+        all.map(|((backend, kind), version)| VersionRecord {
+            backend: backend.to_string(),
+            kind: *kind,
+            version: version.clone(),
+        })
+        .collect()
+    }
+
+    /// The book with these versions.
+    #[must_use]
+    pub(crate) fn with_versions(mut self, records: Vec<VersionRecord>) -> Self {
+        let keyed = records.into_iter().filter_map(|VersionRecord { backend, kind, version }| {
+            Some(((list::parse_address(&backend).ok()?, kind), version))
+        });
+        self.versions = keyed.collect();
+        self
     }
 
     /// The book of these records. The number is that of the records that a newer version may have written and that this
@@ -305,11 +335,7 @@ impl OrderBook {
                 unreadable += 1;
                 continue;
             };
-            let known = book.0.get(&backend).map(|orders| orders.to_vec()).unwrap_or_default();
-            let is_weight = order.effect.is_weight();
-            let orders =
-                known.into_iter().filter(|known| known.effect.is_weight() != is_weight).chain([order]);
-            book.set(backend, orders.collect());
+            book.replace(backend, OrderKind::of(order.effect), Some(order), None);
         }
         (book, unreadable)
     }

@@ -13,7 +13,8 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use super::{Order, OrderBook, OrderRecord, TooManyOrders};
+use super::registers::OrderRegister;
+use super::{Order, OrderBook, OrderRecord, TooManyOrders, VersionRecord};
 use crate::balancer::backends::BackendId;
 use crate::balancer::state_folder::{FileContent, STATE_FILE, StateFolder};
 
@@ -31,11 +32,15 @@ const VERSION: u32 = 1;
 #[derive(Serialize)]
 struct OrdersFile {
     orders: Vec<OrderRecord>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    versions: Vec<VersionRecord>,
 }
 
 #[derive(Deserialize)]
 struct ReadOrdersFile {
     orders: Vec<serde_json::Value>,
+    #[serde(default)]
+    versions: Vec<VersionRecord>,
 }
 
 /// A book to be put into force by the task that follows the list.
@@ -69,6 +74,8 @@ pub(crate) enum OrderError {
 pub(crate) struct Orders {
     book: ArcSwap<OrderBook>,
     folder: Option<Arc<StateFolder>>,
+    /// The name of the balancer in its fleet.
+    balancer: Option<Arc<str>>,
     changes: mpsc::Sender<OrdersChanged>,
     /// Held while a change is stored and put into force.
     changing: Mutex<()>,
@@ -78,11 +85,12 @@ pub(crate) struct Orders {
 
 impl Orders {
     /// The orders in `folder`, and the receiver of their changes. Without a folder, orders end with the process. `inherited`
-    /// orders of the process before this one precede those of the folder.
+    /// orders of the process before this one precede those of the folder. `balancer` is the name in a fleet.
     #[must_use]
     pub(crate) fn open(
         folder: Option<Arc<StateFolder>>,
         inherited: Option<OrderBook>,
+        balancer: Option<Arc<str>>,
         now: SystemTime,
     ) -> (Self, mpsc::Receiver<OrdersChanged>) {
         let book = match (inherited, &folder) {
@@ -98,6 +106,7 @@ impl Orders {
         let orders = Self {
             book: ArcSwap::from_pointee(book),
             folder,
+            balancer,
             changes,
             changing: Mutex::default(),
             is_handed_over: AtomicBool::new(false),
@@ -134,21 +143,41 @@ impl Orders {
         // A separate task, because the connection of the operator may end before the order is in force.
         let giving = actix_rt::spawn(async move {
             let _turn = own.changing.lock().await;
-            if own.is_handed_over.load(Relaxed) {
+            if own.is_handed_over() {
                 return Err(OrderError::HandedOver);
             }
-            let book = own.book.load().with(&backends, &order, &author, SystemTime::now())?;
-            let book = Arc::new(book);
-            if let Some(folder) = own.folder.clone() {
-                let stored = Arc::clone(&book);
-                let storing = actix_rt::task::spawn_blocking(move || store(&folder, &stored)).await;
-                storing
-                    .unwrap_or_else(|error| Err(io::Error::other(error)))
-                    .map_err(OrderError::NotStored)?;
-            }
+            let (balancer, now) = (own.balancer.as_deref(), SystemTime::now());
+            let book = Arc::new(own.book.load().with(&backends, &order, &author, balancer, now)?);
+            own.store(&book).await.map_err(OrderError::NotStored)?;
             own.put_into_force(book).await
         });
         giving.await.unwrap_or(Err(OrderError::Ended))
+    }
+
+    /// Puts the newer ones of these registers of the fleet into force. Returns the own registers that are newer.
+    pub(crate) async fn merge(&self, registers: &[OrderRegister]) -> Vec<OrderRegister> {
+        let _turn = self.changing.lock().await;
+        if self.is_handed_over() {
+            return Vec::new();
+        }
+        let (book, newer) = self.book.load().reconcile(registers, SystemTime::now());
+        if let Some(book) = book.map(Arc::new) {
+            tracing::info!("orders of another balancer are in force");
+            if let Err(error) = self.store(&book).await {
+                // The fleet keeps them too.
+                tracing::error!(%error, "the orders of another balancer cannot be stored");
+            }
+            // It fails only at the end of the balancer.
+            let _ = self.put_into_force(book).await;
+        }
+        newer
+    }
+
+    async fn store(&self, book: &Arc<OrderBook>) -> io::Result<()> {
+        let Some(folder) = self.folder.clone() else { return Ok(()) };
+        let book = Arc::clone(book);
+        let storing = actix_rt::task::spawn_blocking(move || store(&folder, &book)).await;
+        storing.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
     /// Refuses further orders, and returns those in force, for a new process.
@@ -156,6 +185,12 @@ impl Orders {
         let _turn = self.changing.lock().await;
         self.is_handed_over.store(true, Relaxed);
         self.book()
+    }
+
+    /// Whether another process has taken over.
+    #[must_use]
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.is_handed_over.load(Relaxed)
     }
 
     /// Accepts orders again. The new process may have stored orders before it failed.
@@ -189,7 +224,7 @@ impl Orders {
 }
 
 fn store(folder: &StateFolder, book: &OrderBook) -> io::Result<()> {
-    let body = serde_json::to_vec_pretty(&OrdersFile { orders: book.records() })?;
+    let body = serde_json::to_vec_pretty(&OrdersFile { orders: book.records(), versions: book.versions() })?;
     folder.write(BACKUP, VERSION, &body)?;
     folder.write(FILE, VERSION, &body)
 }
@@ -202,6 +237,7 @@ fn load(folder: &StateFolder) -> OrderBook {
             FileContent::Valid { version, body } => match serde_json::from_slice::<ReadOrdersFile>(&body) {
                 Ok(body) => {
                     let (book, unreadable) = OrderBook::from_records(body.orders);
+                    let book = book.with_versions(body.versions);
                     if unreadable > 0 {
                         folder.set_aside(name, "it holds orders of another version");
                         report_loss(

@@ -20,7 +20,7 @@ fn shown(book: &OrderBook) -> Vec<String> {
 fn a_later_order_replaces_an_earlier_one_of_its_kind() {
     let mut book = OrderBook::default();
     let mut give = |order: Order| {
-        book = book.with(&[id("a:1")], &order, "test", SystemTime::UNIX_EPOCH).unwrap();
+        book = book.with(&[id("a:1")], &order, "test", None, SystemTime::UNIX_EPOCH).unwrap();
         shown(&book)
     };
     assert_eq!(give(order(OrderName::Drain, None, None)), ["http://a:1 drain"]);
@@ -34,7 +34,7 @@ fn a_later_order_replaces_an_earlier_one_of_its_kind() {
 fn an_order_ends_at_its_time() {
     let drain = order(OrderName::Drain, None, Some("2h"));
     let book =
-        OrderBook::default().with(&[id("a:1"), id("b:1")], &drain, "", SystemTime::UNIX_EPOCH).unwrap();
+        OrderBook::default().with(&[id("a:1"), id("b:1")], &drain, "", None, SystemTime::UNIX_EPOCH).unwrap();
     assert_eq!(book.without_ended(SystemTime::UNIX_EPOCH + Duration::from_secs(7199)), None);
     let ended = book.without_ended(SystemTime::UNIX_EPOCH + Duration::from_hours(2));
     assert_eq!(ended, Some(OrderBook::default()));

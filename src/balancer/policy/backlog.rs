@@ -160,6 +160,12 @@ impl Backlog {
         Self((f32x8::new(self.0) + f32x8::new(SIZES).fast_min(f32x8::splat(size))).to_array())
     }
 
+    /// The backlog with `count` more downloads of `size` bytes each.
+    pub(super) fn with_several(self, count: f32, size: f32) -> Self {
+        let added = f32x8::splat(count) * f32x8::new(SIZES).fast_min(f32x8::splat(size));
+        Self((f32x8::new(self.0) + added).to_array())
+    }
+
     /// The number of downloads. Those with less than the smallest of [`SIZES`] left count in part.
     fn count(&self) -> f32 {
         let [first, ..] = self.0;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use wide::f32x8;
 
 use super::backlog::{Backlog, KNOTS, NewDownload};
@@ -18,9 +19,12 @@ use super::{DEFAULT_SIZE, Timestamp};
 /// Cells in a chunk.
 pub(super) const CHUNK_LEN: usize = 1024;
 
-/// A report cannot add more work than this in nanoseconds, one hour, so that one absurd report does not exclude a backend for
-/// days.
+/// A report or a download cannot add more work than this in nanoseconds, one hour, so that one absurd report or size does not
+/// exclude a backend for days.
 const MAX_BACKLOG: u64 = Duration::from_hours(1).as_nanos() as u64;
+
+/// The redirects in one record of another balancer cannot add more work than this in nanoseconds, one minute.
+const MAX_OTHER_WORK: f32 = 6e10;
 
 /// The load of one backend. HTTP workers update it with each redirect, the ranking with each probe.
 ///
@@ -41,6 +45,12 @@ pub struct BackendLoad {
     redirects_at_probe: AtomicU64,
     /// The booked bytes at that time.
     booked_at_probe: AtomicU64,
+    /// The time until which a load report has the work of other balancers.
+    reported_until: AtomicU64,
+    /// The redirects of other balancers that no report contained when they became known.
+    other_redirects: AtomicU64,
+    /// The bytes of their downloads.
+    other_bytes: AtomicU64,
 }
 
 impl BackendLoad {
@@ -56,6 +66,9 @@ impl BackendLoad {
             probed_at: AtomicU64::new(0),
             redirects_at_probe: AtomicU64::new(0),
             booked_at_probe: AtomicU64::new(0),
+            reported_until: AtomicU64::new(0),
+            other_redirects: AtomicU64::new(0),
+            other_bytes: AtomicU64::new(0),
         }
     }
 
@@ -95,42 +108,70 @@ impl BackendLoad {
             (&copy.probed_at, &self.probed_at),
             (&copy.redirects_at_probe, &self.redirects_at_probe),
             (&copy.booked_at_probe, &self.booked_at_probe),
+            (&copy.reported_until, &self.reported_until),
+            (&copy.other_redirects, &self.other_redirects),
+            (&copy.other_bytes, &self.other_bytes),
         ] {
             to.store(from.load(Relaxed), Relaxed);
         }
         copy
     }
 
-    /// Continues the count of an earlier run.
-    pub fn restore_redirects(&self, count: u64) {
+    /// The parts that survive a restart.
+    pub(crate) fn remember(&self, now: Timestamp) -> RememberedLoad {
+        let cell = self.cell();
+        let work = cell.backlog(cell.finish_time(), now).unwrap_or_default().0;
+        RememberedLoad { redirects: self.redirects(), work, cost: cell.cost() }
+    }
+
+    /// Continues the load of an earlier run, remembered `age` ago. The server has sent data since.
+    pub(crate) fn restore(&self, remembered: &RememberedLoad, age: Duration, now: Timestamp) {
+        let RememberedLoad { redirects: count, work, cost } = *remembered;
+        if cost > 0.0 && work.iter().all(|work| (0.0..=f32::MAX).contains(work)) {
+            let backlog = Backlog(work);
+            let left = f32::max(backlog.total() - age.as_nanos() as f32 / cost, 0.0);
+            set(&self.cell().cost, cost);
+            self.cell().set_backlog(&backlog.after(left), now);
+        }
         self.cell().redirects.store(count, Relaxed);
         self.reported_redirects.store(count, Relaxed);
         self.redirects_at_probe.store(count, Relaxed);
     }
 
-    /// The bytes of all downloads that were redirected to this backend since it joined the list.
+    /// The bytes of all downloads that were redirected to this backend since it joined the list, also by other balancers.
     #[must_use]
     pub fn booked(&self) -> u64 {
+        self.own_bytes().saturating_add(self.other_bytes.load(Relaxed))
+    }
+
+    /// The same without other balancers.
+    #[must_use]
+    pub fn own_bytes(&self) -> u64 {
         self.cell().booked.load(Relaxed)
     }
 
-    /// The number of redirects to this backend since it joined the list.
+    /// The number of redirects of this balancer to this backend since it joined the list.
     #[must_use]
     pub fn redirects(&self) -> u64 {
         self.cell().redirects.load(Relaxed)
     }
 
-    /// The known work at `now`; `None` if no policy estimates it.
+    /// The same with other balancers.
+    fn all_redirects(&self) -> u64 {
+        self.redirects().saturating_add(self.other_redirects.load(Relaxed))
+    }
+
+    /// The known work at `now`, and its effect on a new download of `size` bytes; `None` if no policy estimates it.
     #[must_use]
-    pub fn booked_work(&self, now: Timestamp) -> Option<BookedWork> {
+    pub fn booked_work(&self, size: f32, now: Timestamp) -> Option<BookedWork> {
         let cell = self.cell();
         let idle = cell.idle_cost();
         (idle > 0.0).then(|| {
             let left = cell.left(cell.finish_time(), now);
-            let new = NewDownload::new(DEFAULT_SIZE);
+            let new = NewDownload::new(size);
             let [work, ..] =
                 new.work_before(cell.work_at(&new).map(f32x8::splat), f32x8::splat(left)).to_array();
-            let expected = work * cell.cost() + DEFAULT_SIZE * idle;
+            let expected = work * cell.cost() + size * idle;
             BookedWork { bytes: left as u64, expected: Duration::from_nanos(expected as u64) }
         })
     }
@@ -139,26 +180,40 @@ impl BackendLoad {
     ///
     /// For a backend without reports it is the number of redirects since the latest probe.
     pub fn outstanding(&self) -> u64 {
-        let unreported = self.redirects().saturating_sub(self.reported_redirects.load(Relaxed));
+        let unreported = self.all_redirects().saturating_sub(self.reported_redirects.load(Relaxed));
         self.in_flight.load(Relaxed).saturating_add(unreported)
     }
 
     /// Records a successful probe that took `took` and ended at `now`. `report` is its load report; `None` without one.
-    ///
-    /// The report cannot include clients that were redirected during the probe, or so shortly before it that they had
-    /// not reached the backend. Their number is estimated from the redirect rate since the previous probe, and added.
-    /// Other redirects that the report does not include never reached the backend or ended: they are dropped.
     pub fn record_probe(&self, report: Option<ReportedLoad>, took: Duration, now: Timestamp) {
-        let (redirects, booked) = (self.redirects(), self.booked());
+        // A client reaches the backend about as long after its redirect as a probe takes.
+        let contained_until = now.0.saturating_sub(2 * took.as_nanos() as u64);
+        self.reconcile(report, Timestamp(contained_until), now);
+    }
+
+    /// Records a load report that another balancer received at the time `at`, unless a newer one is known.
+    pub fn record_shared_report(&self, report: ReportedLoad, at: Timestamp, now: Timestamp) {
+        if at.0 > self.reported_until.load(Relaxed) {
+            self.reconcile(Some(report), at, now);
+        }
+    }
+
+    /// Replaces the known work by that of a report, which contains the redirects until `contained_until`.
+    ///
+    /// The number of later ones is estimated from the redirect rate since the previous report, and added. Other redirects
+    /// that the report does not include never reached the backend or ended: they are dropped.
+    fn reconcile(&self, report: Option<ReportedLoad>, contained_until: Timestamp, now: Timestamp) {
+        let (redirects, booked) = (self.all_redirects(), self.booked());
         let sent = redirects.saturating_sub(self.redirects_at_probe.swap(redirects, Relaxed)) as f64;
         let bytes = booked.saturating_sub(self.booked_at_probe.swap(booked, Relaxed)) as f64;
         let passed = now.0.saturating_sub(self.probed_at.swap(now.0, Relaxed)).max(1) as f64;
+        self.reported_until.store(contained_until.0, Relaxed);
         let Some(report) = report else {
             self.in_flight.store(0, Relaxed);
             self.reported_redirects.store(redirects, Relaxed);
             return;
         };
-        let on_the_way = (2.0 * took.as_nanos() as f64 / passed).min(1.0);
+        let on_the_way = (now.0.saturating_sub(contained_until.0) as f64 / passed).min(1.0);
         let unseen = (sent * on_the_way).round();
         let unseen_bytes = if sent > 0.0 { bytes / sent * unseen } else { 0.0 };
         let in_flight = u64::from(report.in_flight.saturating_sub(1));
@@ -169,6 +224,22 @@ impl BackendLoad {
         let mean = || backlog.mean().unwrap_or(if sent > 0.0 { (bytes / sent) as f32 } else { DEFAULT_SIZE });
         let unsent = report.unsent_bytes.map_or_else(|| count * mean(), |bytes| bytes as f32);
         cell.set_backlog(&backlog.reconciled(count + unseen as f32, unsent + unseen_bytes as f32), now);
+    }
+
+    /// Records `count` redirects of another balancer, for downloads of `bytes` bytes in all, from the first to the second
+    /// time. The part that a load report contains already is left out. The rest is booked at the time at which it
+    /// happened, so the backend has worked on it since.
+    pub fn record_others(&self, count: u32, bytes: u64, (from, to): (Timestamp, Timestamp)) {
+        let known_until = self.reported_until.load(Relaxed).clamp(from.0, to.0.max(from.0));
+        let new = to.0.saturating_sub(known_until) as f32 / to.0.saturating_sub(from.0).max(1) as f32;
+        let cell = self.cell();
+        let most = MAX_OTHER_WORK / get(&cell.cost);
+        let (count, bytes) = (count as f32 * new, (bytes as f32 * new).min(most));
+        if count > 0.0 {
+            cell.add_work(count, bytes / count, Timestamp(known_until.midpoint(to.0)));
+            self.other_redirects.fetch_add(count.round() as u64, Relaxed);
+            self.other_bytes.fetch_add(bytes as u64, Relaxed);
+        }
     }
 }
 
@@ -181,12 +252,25 @@ pub struct ReportedLoad {
     pub unsent_bytes: Option<u64>,
 }
 
+/// The parts of a [`BackendLoad`] that survive a restart.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RememberedLoad {
+    /// The number of redirects.
+    pub(crate) redirects: u64,
+    /// The [`Backlog`]; zeros if the sizes are not known.
+    #[serde(default)]
+    work: [f32; KNOTS],
+    /// The cost of a byte in nanoseconds; 0 if it is not known.
+    #[serde(default)]
+    cost: f32,
+}
+
 /// The unfinished downloads of a backend, as the policy expects them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BookedWork {
     /// The bytes that are not sent yet.
     pub bytes: u64,
-    /// The time that a new download of 1 MB would take.
+    /// The time that the new download would take.
     pub expected: Duration,
 }
 
@@ -368,10 +452,19 @@ impl LoadCell {
         }
     }
 
+    /// Adds `count` downloads of `size` bytes each to the known work.
+    fn add_work(&self, count: f32, size: f32, now: Timestamp) {
+        let finish = self.postpone_finish(count * size, now);
+        if let Some(backlog) = self.backlog(finish, now) {
+            self.store(&backlog.with_several(count, size));
+        }
+    }
+
     /// Adds the time for a download to the finish time, and returns the finish time before.
     #[inline]
     fn postpone_finish(&self, size: f32, now: Timestamp) -> Timestamp {
-        let nanoseconds = ((size * get(&self.cost)) as i64).cast_unsigned();
+        let nanoseconds = f32::min(size * get(&self.cost), MAX_BACKLOG as f32) as i64;
+        let nanoseconds = nanoseconds.cast_unsigned();
         let mut current = self.finish_time.load(Relaxed);
         // An exchange fails only if another worker succeeded. After three failures, losing the idle time since
         // `finish_time` costs less than trying again.

@@ -30,6 +30,7 @@ pub use clock::{MonotonicClock, Timestamp};
 pub use digest::{digest, identity};
 pub use holders::{Holders, MirrorSet};
 pub(crate) use holders::{LINE_MIRRORS, LINE_WORDS, SetLine};
+pub(crate) use load::RememberedLoad;
 pub use load::{BackendLoad, LoadSlab, ReportedLoad};
 pub(crate) use retry_avoidance::{RetryAvoidance, RetryLookup, Visited};
 

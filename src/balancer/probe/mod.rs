@@ -10,7 +10,7 @@ use actix::{
     Supervised, WrapFuture,
 };
 use prometheus_client::metrics::counter::Counter;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::balancer::backends::{Backend, BackendId};
@@ -92,9 +92,9 @@ pub(crate) struct ProbePlanChanged {
     pub pause: Duration,
 }
 
-/// The result of one probe. The reply of the ranking is the delay of the next probe.
+/// The result of one probe. The reply of the ranking is the time of the next probe.
 #[derive(Debug, Message)]
-#[rtype(result = "Duration")]
+#[rtype(result = "NextProbe")]
 pub(crate) struct ProbeResult {
     /// The probed backend.
     pub backend: BackendId,
@@ -102,6 +102,32 @@ pub(crate) struct ProbeResult {
     pub ended_at: Instant,
     /// The outcome of the probe.
     pub outcome: ProbeOutcome,
+}
+
+/// The time of the next probe.
+#[derive(Debug)]
+pub(crate) struct NextProbe {
+    /// The delay, measured from the end of the last probe.
+    pub pause: Duration,
+    /// Replaces the rest of the delay by another one. The sender may be dropped.
+    pub sooner: Option<oneshot::Receiver<Duration>>,
+}
+
+impl NextProbe {
+    /// A probe after this delay.
+    pub(crate) fn after(pause: Duration) -> Self {
+        Self { pause, sooner: None }
+    }
+
+    async fn wait(self) {
+        let Some(sooner) = self.sooner else { return tokio::time::sleep(self.pause).await };
+        let until = Instant::now() + self.pause;
+        if let Ok(Ok(pause)) = tokio::time::timeout_at(until, sooner).await {
+            tokio::time::sleep_until(until.min(Instant::now() + pause)).await;
+        } else {
+            tokio::time::sleep_until(until).await;
+        }
+    }
 }
 
 /// Probes one backend until the last address of the actor is dropped.
@@ -131,8 +157,9 @@ impl ProbeActor {
         Self { backend, expectation, plan, ranking, first_pause, prober: None, timer: None }
     }
 
-    fn schedule(&mut self, pause: Duration, ctx: &mut Context<Self>) {
-        self.timer = Some(ctx.run_later(pause, Self::probe));
+    fn schedule(&mut self, next: NextProbe, ctx: &mut Context<Self>) {
+        let wait = next.wait().into_actor(self).map(|(), actor, ctx| actor.probe(ctx));
+        self.timer = Some(ctx.spawn(wait));
     }
 
     fn probe(&mut self, ctx: &mut Context<Self>) {
@@ -158,10 +185,10 @@ impl ProbeActor {
                 // The ranking panicked on this result. The next probe replaces it.
                 tracing::debug!(%backend, %error, "probe result lost");
                 plan.resources.results_lost.inc();
-                plan.settings.interval
+                NextProbe::after(plan.settings.interval)
             })
         };
-        ctx.spawn(probing.into_actor(self).map(|pause, actor, ctx| actor.schedule(pause, ctx)));
+        ctx.spawn(probing.into_actor(self).map(|next, actor, ctx| actor.schedule(next, ctx)));
     }
 }
 
@@ -169,7 +196,7 @@ impl Actor for ProbeActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        self.schedule(self.first_pause, ctx);
+        self.schedule(NextProbe::after(self.first_pause), ctx);
     }
 }
 
@@ -181,7 +208,7 @@ impl Handler<ProbePlanChanged> for ProbeActor {
         self.prober = None;
         if let Some(timer) = self.timer.take() {
             ctx.cancel_future(timer);
-            self.schedule(pause, ctx);
+            self.schedule(NextProbe::after(pause), ctx);
         }
     }
 }

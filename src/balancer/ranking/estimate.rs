@@ -7,13 +7,17 @@ use tokio::time::Instant;
 
 use crate::balancer::health::ProbeOutcome;
 use crate::balancer::policy::{BackendLoad, MonotonicClock, ReportedLoad, Throughput};
-use crate::load_report::LoadReport;
+use crate::load_report::{LoadReport, MOST_COUNTED};
 
 /// The decay time of response times: after this time, a measurement has 1/e of its weight.
 const RESPONSE_TIME_MEMORY: Duration = Duration::from_secs(10);
 
-/// The decay time of load reports.
+/// The decay time of load reports while the server is busy.
 const CAPACITY_MEMORY: Duration = Duration::from_mins(1);
+
+/// The part of the time in which a server is idle that counts for the decay. The measurement of a slow server that is rarely used
+/// must stay valid until the next use, or each use would be a mistake.
+const IDLE_PART: f64 = 0.1;
 
 /// The largest accepted rate in bytes or requests per second; 800 Gbit/s.
 const FASTEST: f64 = 1e11;
@@ -30,6 +34,9 @@ const MOST_UNNOTICED: u64 = 20;
 
 /// An address at which the same server has answered for this time is not shared.
 const SHARED_ADDRESS_MEMORY: Duration = Duration::from_mins(1);
+
+/// The longest remembered response time. Probes end far earlier.
+const LONGEST_RESPONSE: Duration = Duration::from_hours(1);
 
 /// All measurements of one backend.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,16 +68,19 @@ impl RememberedEstimate {
     /// The estimate before the first probe of this run. Ages refer to `stored_at`; `redirects` is the restored number.
     #[must_use]
     pub(crate) fn restore(self, stored_at: Instant, redirects: u64) -> Estimate {
+        let count = |count: f64| count.clamp(0.0, MOST_COUNTED as f64);
         Estimate {
-            response_time: self.response_time.map(|time| ResponseTime::new(time, stored_at)),
+            response_time: self
+                .response_time
+                .map(|time| ResponseTime::new(time.min(LONGEST_RESPONSE), stored_at)),
             capacity: self.capacity.map(|capacity| Capacity {
                 last: capacity.last,
                 at: stored_at.checked_sub(capacity.age).unwrap_or(stored_at),
-                busy_seconds: capacity.busy_seconds,
-                requests: capacity.requests,
-                bytes: capacity.bytes,
+                busy_seconds: count(capacity.busy_seconds),
+                requests: count(capacity.requests),
+                bytes: count(capacity.bytes),
                 booked_then: 0,
-                booked: capacity.booked,
+                booked: count(capacity.booked),
             }),
             staleness: StaleReportDetector { moved: redirects, latest: redirects, unnoticed: 0 },
             sharing: SharedAddressDetector::default(),
@@ -260,13 +270,15 @@ impl Capacity {
         if last.boot != report.boot || report.completed < last.completed || report.busy < last.busy {
             return Continuity::Restarted;
         }
-        let kept = decay(passed, CAPACITY_MEMORY);
+        let busy = report.busy.zip(last.busy).map(|(after, before)| after.saturating_sub(before).min(passed));
+        let idle = passed.saturating_sub(busy.unwrap_or(passed));
+        let kept = decay(passed.saturating_sub(idle.mul_f64(1.0 - IDLE_PART)), CAPACITY_MEMORY);
         self.busy_seconds *= kept;
         self.requests *= kept;
         self.bytes *= kept;
         self.booked = self.booked * kept + newly_booked as f64;
-        if let (Some(before), Some(after)) = (last.busy, report.busy) {
-            let seconds = after.saturating_sub(before).min(passed).as_secs_f64();
+        if let Some(busy) = busy {
+            let seconds = busy.as_secs_f64();
             self.requests += self.plausible(grown(last.completed, report.completed), self.requests, seconds);
             self.bytes += self.plausible(grown(last.sent_bytes, report.sent_bytes), self.bytes, seconds);
             self.busy_seconds += seconds;

@@ -9,16 +9,18 @@ use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
 use crate::balancer::backends::{Backend, BackendId};
+use crate::balancer::fleet::{FleetExchange, FleetIdentity};
 use crate::balancer::health::{HealthCheckConfig, State, Transition};
 use crate::balancer::metrics::RankingMetrics;
 use crate::balancer::orders::{OrderBook, Override};
 use crate::balancer::policy::{LoadSlab, MonotonicClock, PolicyName};
-use crate::balancer::probe::ProbeResult;
 use crate::balancer::probe::schedule::ProbeBudget;
+use crate::balancer::probe::{NextProbe, ProbeResult};
 
 pub(crate) mod estimate;
 pub(crate) mod publisher;
 pub(crate) mod selection;
+mod sharing;
 pub(crate) mod table;
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,7 @@ mod tests;
 use estimate::Estimate;
 use publisher::TablePublisher;
 use selection::Mode;
+use sharing::Sharing;
 use table::{BackendEntry, RoutingTable};
 
 /// The shortest time between two tables after a change of state.
@@ -72,6 +75,10 @@ pub(crate) struct RankingPlan {
     pub clock: MonotonicClock,
     /// The metrics.
     pub metrics: RankingMetrics,
+    /// The zone of the balancer, whose backends come first in each tier.
+    pub zone: Option<Arc<str>>,
+    /// The identity in a fleet; `None` for a balancer that works alone.
+    pub fleet: Option<FleetIdentity>,
 }
 
 /// Updates the entries with probe results and publishes tables.
@@ -88,6 +95,7 @@ pub(crate) struct RankingActor {
     published_at: Instant,
     due: Option<Instant>,
     random: SmallRng,
+    sharing: Option<Sharing>,
 }
 
 impl RankingActor {
@@ -108,6 +116,7 @@ impl RankingActor {
             published_at,
             due: None,
             random,
+            sharing: None,
         };
         actor.recover();
         actor
@@ -121,6 +130,7 @@ impl RankingActor {
         self.mode = latest.mode;
         self.published_at = latest.built_at;
         self.due = None;
+        self.sharing = self.plan.fleet.as_ref().map(|identity| Sharing::new(identity, Instant::now()));
         self.take_list();
     }
 
@@ -131,14 +141,11 @@ impl RankingActor {
         let mut known: HashMap<BackendId, BackendEntry> = known.collect();
         let slab = &mut self.slab;
         let (orders, backends) = (&self.orders, self.listed.len());
+        let zone = self.plan.zone.as_deref();
         let entry = |backend: &Backend| {
-            let mut entry = match known.remove(backend.id()) {
-                Some(mut entry) => {
-                    entry.backend = backend.clone();
-                    entry
-                }
-                None => BackendEntry::new(backend.clone(), slab, now),
-            };
+            let known = known.remove(backend.id());
+            let mut entry = known.unwrap_or_else(|| BackendEntry::new(backend.clone(), slab, now));
+            entry.list_as(backend, zone);
             if entry.obey(orders.of(backend.id()), now, wall) {
                 entry.record_orders(wall, backends);
             }
@@ -147,12 +154,20 @@ impl RankingActor {
         self.entries = self.listed.iter().map(entry).collect();
         let ids = self.entries.iter().map(|entry| entry.backend.id().clone());
         self.indexes = ids.zip(0..).collect();
+        if let Some(sharing) = &mut self.sharing {
+            sharing.list(&self.entries);
+        }
     }
 
     /// The health check configuration with the interval that the probe budget allows.
     fn stretched(&self) -> HealthCheckConfig {
         let RankingSettings { probe_budget, health_check, .. } = &self.plan.settings;
-        probe_budget.stretch(health_check, self.entries.len())
+        probe_budget.stretch(health_check, self.probed())
+    }
+
+    /// The number of backends that this balancer probes, of those that it shares only a part.
+    fn probed(&self) -> usize {
+        self.sharing.as_ref().map_or(self.entries.len(), Sharing::probed)
     }
 
     /// Schedules a table at `pace` after the last one, unless an earlier one is already scheduled.
@@ -173,7 +188,11 @@ impl RankingActor {
         self.published_at = now;
         self.generation += 1;
         let health_check = self.stretched();
-        let table = RoutingTable::build(
+        let fleet = self
+            .sharing
+            .as_mut()
+            .map(|sharing| Arc::new(sharing.combine(&mut self.entries, health_check.interval, now)));
+        let mut table = RoutingTable::build(
             self.generation,
             &mut self.entries,
             self.plan.settings.policy,
@@ -182,6 +201,7 @@ impl RankingActor {
             now,
             &mut self.random,
         );
+        table.fleet = fleet;
         if table.mode != self.mode {
             let backends = table.entries.len();
             match table.mode {
@@ -221,17 +241,17 @@ impl Handler<ProbeResult> for RankingActor {
 
     fn handle(&mut self, result: ProbeResult, ctx: &mut Context<Self>) -> Self::Result {
         let now = Instant::now();
-        let health_check = self.stretched();
+        let (health_check, sweep) = (self.stretched(), self.plan.settings.probe_budget.sweep(self.probed()));
         self.plan.metrics.probed(&result.outcome);
         self.plan.metrics.mailbox_age.set(now.saturating_duration_since(result.ended_at).as_secs_f64());
         // The backend may have been removed from the list during the probe.
         let Some(entry) = self.indexes.get(&result.backend).and_then(|&index| self.entries.get_mut(index))
         else {
-            return MessageResult(health_check.interval);
+            return MessageResult(NextProbe::after(health_check.interval));
         };
         // The probe began before the order.
         if entry.withdrawal() == Some(Override::Disable) {
-            return MessageResult(health_check.interval);
+            return MessageResult(NextProbe::after(health_check.interval));
         }
         let before = entry.estimate;
         let transition = entry.observe(&result.outcome, &health_check, &self.plan.clock, now);
@@ -243,9 +263,13 @@ impl Handler<ProbeResult> for RankingActor {
         // Active and suspect backends are probed more often, but never beyond the budget.
         let traffic = entry.traffic(health_check.interval, now);
         let pause = entry.health.next_probe(&health_check, traffic, &mut self.random);
-        let pause = pause.max(self.plan.settings.probe_budget.sweep(self.entries.len()));
+        let pause = pause.max(sweep);
+        let next = match &mut self.sharing {
+            Some(sharing) => sharing.observed(entry, &result.outcome, transition.is_some(), pause, now),
+            None => NextProbe::after(pause),
+        };
         self.publish_soon(transition.map_or(ESTIMATE_PACE, |_| TRANSITION_PACE), ctx);
-        MessageResult(pause)
+        MessageResult(next)
     }
 }
 
@@ -277,6 +301,21 @@ fn log_reports(entry: &BackendEntry, before: &Estimate) {
         ),
         (true, false) => tracing::info!(%backend, "only one server seems to use this address now"),
         _ => {}
+    }
+}
+
+impl Handler<FleetExchange> for RankingActor {
+    type Result = MessageResult<FleetExchange>;
+
+    fn handle(&mut self, exchange: FleetExchange, ctx: &mut Context<Self>) -> Self::Result {
+        let now = Instant::now();
+        let Some(sharing) = &mut self.sharing else { return MessageResult(None) };
+        let (clock, budget, asks) = (&self.plan.clock, self.plan.settings.probe_budget, exchange.asks);
+        if let Some(pace) = sharing.exchange(&exchange, &mut self.entries, clock, budget, now) {
+            self.publish_soon(pace, ctx);
+        }
+        let sharing = self.sharing.as_mut().filter(|_| asks);
+        MessageResult(sharing.and_then(|sharing| sharing.news(&self.entries, now)))
     }
 }
 

@@ -12,6 +12,10 @@
 //!   the processor of the balancer, and the silent backends keep their whole weight.
 //! - Fewer than half of the backends that answered within the last minute or eight intervals, whichever is longer, are
 //!   up: all clients together would overload the others, so the silent backends keep half of their weight.
+//!
+//! If other balancers share their observations, these decide instead of both rules; see [`SharedEvidence`].
+//!
+//! [`SharedEvidence`]: crate::balancer::health::SharedEvidence
 
 use std::fmt;
 use std::time::Duration;
@@ -19,7 +23,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::table::BackendEntry;
-use crate::balancer::health::{Health, HealthCheckConfig, State};
+use crate::balancer::health::{HealthCheckConfig, OwnView, State};
 
 /// The smallest number of backends to which the rules for silent backends apply. Among fewer, one or two failed backends
 /// are already a large share.
@@ -83,6 +87,12 @@ pub enum Mode {
     ProberDoubted,
     /// Too few backends are up: the silent backends stay candidates with half of their weight.
     Panic,
+    /// Other balancers see far more backends up: silent backends that they see stay candidates.
+    SetAside,
+    /// Neither a backend nor the engine of the fleet answers: silent backends stay candidates.
+    CutOff,
+    /// No backend answers this balancer: those that answer other balancers are candidates.
+    SeenByOthers,
     /// No backend is up: the suspect backends are candidates.
     Suspects,
     /// No probe has ended: the unknown backends are candidates.
@@ -109,8 +119,8 @@ pub fn select(entries: &[BackendEntry], health_check: &HealthCheckConfig, now: I
         .collect();
     let in_service = || entries.iter().filter(|entry| is_in_service(entry));
     let lowest_tier = |admission: AdmissionRule| {
-        let admitted = in_service().filter(|entry| admission.share(&entry.health, now).is_some());
-        admitted.map(|entry| entry.backend.tier()).min()
+        let admitted = in_service().filter(|entry| admission.share(entry, now).is_some());
+        admitted.map(|entry| entry.tier).min()
     };
     // A backend that answers precedes every silent backend, even in a lower tier. If no backend answers, all backends are
     // judged together.
@@ -118,10 +128,11 @@ pub fn select(entries: &[BackendEntry], health_check: &HealthCheckConfig, now: I
     if let Some(tier) = answering {
         eject_outliers(entries, tier, &mut eligibilities);
     }
-    let judged = in_service().filter(|entry| answering.is_none_or(|tier| entry.backend.tier() == tier));
-    let confidence = ProbeConfidence::judge(judged.map(|entry| &entry.health), health_check, now);
+    let judged = in_service().filter(|entry| answering.is_none_or(|tier| entry.tier == tier));
+    let confidence = ProbeConfidence::judge(judged, health_check, now);
     let admitted = [
         (confidence.mode, AdmissionRule::Usable(confidence.silence_forgiven)),
+        (Mode::SeenByOthers, AdmissionRule::SeenByOthers),
         (Mode::Suspects, AdmissionRule::Only(State::Suspect)),
         (Mode::Start, AdmissionRule::Only(State::Unknown)),
     ]
@@ -131,11 +142,11 @@ pub fn select(entries: &[BackendEntry], health_check: &HealthCheckConfig, now: I
         return Selection { mode: Mode::Nothing, eligibilities };
     };
     for (entry, eligibility) in entries.iter().zip(&mut eligibilities) {
-        if *eligibility != Eligibility::Out || entry.backend.tier() < tier {
+        if *eligibility != Eligibility::Out || entry.tier < tier {
             continue;
         }
-        if let Some(share) = admission.share(&entry.health, now) {
-            *eligibility = if entry.backend.tier() == tier {
+        if let Some(share) = admission.share(entry, now) {
+            *eligibility = if entry.tier == tier {
                 Eligibility::Chosen(share * entry.health.slow_start_share(health_check, now))
             } else {
                 Eligibility::SpareTier
@@ -154,6 +165,8 @@ fn is_in_service(entry: &BackendEntry) -> bool {
 enum AdmissionRule {
     /// Backends that are up, and silent backends under the conditions of a [`Forgiveness`].
     Usable(Option<Forgiveness>),
+    /// Backends that are up for at least one other balancer.
+    SeenByOthers,
     /// Backends in this state.
     Only(State),
 }
@@ -168,14 +181,15 @@ struct Forgiveness {
 
 impl AdmissionRule {
     /// The share of its weight with which a backend is admitted; `None` if it is not admitted.
-    fn share(self, health: &Health, now: Instant) -> Option<f64> {
+    fn share(self, entry: &BackendEntry, now: Instant) -> Option<f64> {
+        let BackendEntry { health, shared, .. } = entry;
         match self {
-            Self::Usable(_) if health.state() == State::Up => Some(1.0),
-            Self::Usable(Some(forgiveness)) if health.fell_silent(forgiveness.window, now) => {
+            Self::Usable(forgiveness) => shared.share(health.state(), health.is_silent()).or_else(|| {
+                let forgiveness = forgiveness.filter(|it| health.fell_silent(it.window, now))?;
                 Some(forgiveness.share)
-            }
-            Self::Usable(_) => None,
-            Self::Only(state) => (health.state() == state).then_some(1.0),
+            }),
+            Self::SeenByOthers => (shared.up > 0).then_some(1.0),
+            Self::Only(state) => (shared.state(health.state()) == state).then_some(1.0),
         }
     }
 }
@@ -188,20 +202,27 @@ struct ProbeConfidence {
 
 impl ProbeConfidence {
     fn judge<'a>(
-        healths: impl Iterator<Item = &'a Health>,
+        entries: impl Iterator<Item = &'a BackendEntry>,
         health_check: &HealthCheckConfig,
         now: Instant,
     ) -> Self {
         let doubt_window = DOUBT_WINDOW.max(health_check.interval.saturating_mul(DOUBT_INTERVALS));
         let panic_window = doubt_window.saturating_mul(PANIC_WINDOWS);
         let (mut up, mut doubted, mut lost) = (0, 0, 0);
-        for health in healths {
+        let mut own_view = OwnView::Alone;
+        for BackendEntry { health, shared, .. } in entries {
+            own_view = shared.own_view;
             up += usize::from(health.state() == State::Up);
             doubted += usize::from(health.fell_silent(doubt_window, now));
             lost += usize::from(health.fell_silent(panic_window, now));
         }
-        if up + lost < SMALL_FLEET {
-            Self { mode: Mode::Normal, silence_forgiven: None }
+        let mode = match own_view {
+            OwnView::SetAside => Mode::SetAside,
+            OwnView::CutOff => Mode::CutOff,
+            OwnView::Alone | OwnView::Trusted => Mode::Normal,
+        };
+        if own_view != OwnView::Alone || up + lost < SMALL_FLEET {
+            Self { mode, silence_forgiven: None }
         } else if doubted * 10 > (up + doubted) * 3 {
             let forgiveness = Forgiveness { window: doubt_window, share: 1.0 };
             Self { mode: Mode::ProberDoubted, silence_forgiven: Some(forgiveness) }
@@ -215,9 +236,9 @@ impl ProbeConfidence {
 }
 
 /// Ejects the worst outliers of a tier, within the limit.
-fn eject_outliers(entries: &[BackendEntry], tier: u8, eligibilities: &mut [Eligibility]) {
+fn eject_outliers(entries: &[BackendEntry], tier: u32, eligibilities: &mut [Eligibility]) {
     let is_up = |entry: &BackendEntry| {
-        is_in_service(entry) && entry.backend.tier() == tier && entry.health.state() == State::Up
+        is_in_service(entry) && entry.tier == tier && entry.health.state() == State::Up
     };
     let up = || entries.iter().enumerate().filter(|(_, entry)| is_up(entry));
     // The limit depends on the backends that are up, so the last ones are never ejected.
@@ -225,7 +246,7 @@ fn eject_outliers(entries: &[BackendEntry], tier: u8, eligibilities: &mut [Eligi
     if most == 0 {
         return;
     }
-    let mut times: Vec<Duration> = up().filter_map(|(_, entry)| entry.estimate.response_time()).collect();
+    let mut times: Vec<Duration> = up().filter_map(|(_, entry)| entry.response_time()).collect();
     let middle = times.len() / 2;
     let limit = if times.is_empty() {
         Duration::MAX
@@ -239,7 +260,7 @@ fn eject_outliers(entries: &[BackendEntry], tier: u8, eligibilities: &mut [Eligi
                 // A flapping backend is worse than any slow backend, which at least answers.
                 return Some((f64::INFINITY, index, Outlier::Flapping));
             }
-            let time = entry.estimate.response_time().filter(|time| *time > limit)?;
+            let time = entry.response_time().filter(|time| *time > limit)?;
             Some((time.as_secs_f64(), index, Outlier::Slow))
         })
         .collect();
@@ -257,6 +278,9 @@ impl fmt::Display for Mode {
             Self::Normal => "normal",
             Self::ProberDoubted => "too many servers became silent at once, probably a fault of this balancer's network; they are still used",
             Self::Panic => "fewer than half of the servers are up; silent servers are still used with half of their weight",
+            Self::SetAside => "the other balancers see far more servers up, probably a fault of this balancer's network; silent servers that they see are still used",
+            Self::CutOff => "neither a server nor the engine of the fleet answers, probably a fault of this balancer's network; the servers that it had are still used",
+            Self::SeenByOthers => "no server answers this balancer; servers that answer other balancers are used",
             Self::Suspects => "no server is up; servers whose last probe failed are used",
             Self::Start => "no server has been probed yet; all servers are used",
             Self::Nothing => "no server is usable",

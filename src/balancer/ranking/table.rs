@@ -7,10 +7,15 @@ use rand::Rng;
 use tokio::time::Instant;
 
 use crate::balancer::backends::{Backend, BackendId};
-use crate::balancer::health::{Health, HealthCheckConfig, ProbeOutcome, State, Traffic, Transition};
+use crate::balancer::fleet::observers::FleetReport;
+use crate::balancer::health::{
+    Health, HealthCheckConfig, ProbeOutcome, SharedEvidence, State, Traffic, Transition,
+};
 use crate::balancer::history::{Change, History};
 use crate::balancer::orders::{self, BackendOrders, Override};
-use crate::balancer::policy::{self, BackendLoad, Candidate, LoadSlab, MonotonicClock, Policy, PolicyName};
+use crate::balancer::policy::{
+    self, BackendLoad, Candidate, LoadSlab, MonotonicClock, Policy, PolicyName, RememberedLoad, Timestamp,
+};
 use crate::balancer::ranking::estimate::{Continuity, Estimate};
 use crate::balancer::ranking::selection::{self, Eligibility, Mode};
 
@@ -46,8 +51,12 @@ pub struct BackendEntry {
     pub backend: Backend,
     /// Its redirects and reported load. All tables share it as long as the backend is in the list.
     pub load: Arc<BackendLoad>,
-    /// A digest of its whole address, for [`policy::Candidate`].
-    address: u64,
+    /// A digest of its whole address, equal on every balancer.
+    pub(crate) address: u64,
+    /// Its tier, and within a tier first the backends in the zone of the balancer.
+    pub(super) tier: u32,
+    /// The observations of other balancers.
+    pub shared: SharedEvidence,
     /// The needs of clients that it meets.
     has: Needs,
     /// Its health.
@@ -88,6 +97,8 @@ impl BackendEntry {
         Self {
             load: slab.allocate(policy::identity(backend.id().authority())),
             address: policy::digest(backend.id().as_str().as_bytes()),
+            tier: u32::from(backend.tier()) * 2,
+            shared: SharedEvidence::default(),
             has: Needs::met_by(&backend),
             redirects: 0,
             used_at: None,
@@ -100,6 +111,17 @@ impl BackendEntry {
             orders: None,
             history: Arc::default(),
         }
+    }
+
+    /// Replaces the attributes by those of another line for the same address. `zone` is the zone of the balancer.
+    pub(crate) fn list_as(&mut self, backend: &Backend, zone: Option<&str>) {
+        self.backend = backend.clone();
+        self.tier = u32::from(backend.tier()) * 2 + u32::from(zone.is_some() && backend.zone() != zone);
+    }
+
+    /// Its response time; the one of another balancer if this one has not measured any.
+    pub(super) fn response_time(&self) -> Option<Duration> {
+        self.estimate.response_time().or(self.shared.response_time)
     }
 
     /// Applies the outcome of one probe; `Some` if the state changed.
@@ -134,10 +156,10 @@ impl BackendEntry {
         true
     }
 
-    /// Continues the count of redirects of an earlier run.
-    pub(crate) fn restore_redirects(&mut self, count: u64) {
-        self.load.restore_redirects(count);
-        self.redirects = count;
+    /// Continues the load of an earlier run, remembered `age` ago.
+    pub(crate) fn restore_load(&mut self, load: &RememberedLoad, age: Duration, now: Timestamp) {
+        self.load.restore(load, age, now);
+        self.redirects = load.redirects;
     }
 
     /// Adds a change of state to the history. The list has `backends` backends.
@@ -192,6 +214,8 @@ pub struct RoutingTable {
     pub built_at: Instant,
     /// The rule that selected the candidates.
     pub mode: Mode,
+    /// The other balancers; `None` if the balancer is not in a fleet.
+    pub(crate) fleet: Option<Arc<FleetReport>>,
     /// All backends in the order of the list. Policies refer to a backend by its index here.
     pub entries: Vec<BackendEntry>,
     /// Chooses among the candidates.
@@ -251,7 +275,7 @@ impl RoutingTable {
             _ => RestrictedPolicy::Same,
         });
         let (entries, mode) = (entries.to_vec(), selection.mode);
-        Self { generation, built_at: now, mode, entries, policy, restricted }
+        Self { generation, built_at: now, mode, fleet: None, entries, policy, restricted }
     }
 
     /// Chooses among the backends that meet `needs`, or among all candidates if no usable backend does.
@@ -315,11 +339,13 @@ impl RoutingTable {
         usable.iter().take(most).map(|entry| entry.backend.id()).collect()
     }
 
-    /// Whether every backend has been probed at least once, except disabled ones.
+    /// Whether every backend has been probed at least once, by this balancer or another one, except disabled ones.
     #[must_use]
     pub(crate) fn are_all_probed(&self) -> bool {
         let is_disabled = |entry: &BackendEntry| entry.withdrawal() == Some(Override::Disable);
-        self.entries.iter().all(|entry| entry.health.state() != State::Unknown || is_disabled(entry))
+        self.entries
+            .iter()
+            .all(|entry| entry.shared.state(entry.health.state()) != State::Unknown || is_disabled(entry))
     }
 }
 
@@ -354,8 +380,8 @@ fn restrict(
     }
     let usable = || (0..).zip(entries).filter(|(_, entry)| needs.are_met_by(entry.has));
     let spare = || usable().filter(|(_, entry)| entry.eligibility == Eligibility::SpareTier);
-    let tier = spare().map(|(_, entry)| entry.backend.tier()).min();
-    let of_tier = spare().filter(|(_, entry)| Some(entry.backend.tier()) == tier);
+    let tier = spare().map(|(_, entry)| entry.tier).min();
+    let of_tier = spare().filter(|(_, entry)| Some(entry.tier) == tier);
     let mut beside: Vec<Candidate> =
         of_tier.map(|(index, entry)| candidate_with(index, entry, 1.0, false)).collect();
     if beside.is_empty() {
@@ -379,7 +405,7 @@ fn candidate_with(index: u32, entry: &BackendEntry, share: f64, joins: bool) -> 
     Candidate {
         backend: index,
         weight: f64::from(entry.weight()) * share,
-        response_time: entry.estimate.response_time(),
+        response_time: entry.response_time(),
         throughput: entry.estimate.throughput(),
         reports: entry.had_usable_report,
         joins,

@@ -68,6 +68,8 @@ impl RankingScenario {
             },
             clock,
             metrics: RankingMetrics::default(),
+            zone: None,
+            fleet: None,
         };
         let supervisor = Supervisor::new(RestartPolicy::default(), SupervisionMetrics::default());
         let list = ListChanged { backends: listed, orders: Arc::default() };
@@ -80,7 +82,7 @@ impl RankingScenario {
     /// Sends a probe result and returns the delay of the next probe.
     async fn probed(&self, backend: &str, outcome: ProbeOutcome) -> Duration {
         let backend = backends(backend)[0].id().clone();
-        self.ranking.send(ProbeResult { backend, ended_at: Instant::now(), outcome }).await.unwrap()
+        self.ranking.send(ProbeResult { backend, ended_at: Instant::now(), outcome }).await.unwrap().pause
     }
 
     fn list(&self, list: &str) {
@@ -155,15 +157,18 @@ fn without_results_a_table_is_made_each_second() {
 }
 
 #[test]
-fn a_backend_keeps_its_health_when_its_attributes_change() {
+fn a_backend_keeps_its_health_and_its_booked_work_when_its_attributes_change() {
     in_virtual_time(RankingScenario::play("a:1\nb:2", async |scenario| {
         scenario.probed("a:1", success()).await;
         scenario.probed("b:2", failure()).await;
         tokio::time::sleep(Duration::from_millis(60)).await;
+        let load = Arc::clone(&scenario.publisher.latest().entries[1].load);
         scenario.list("c:3\nb:2 weight=9");
         tokio::time::sleep(Duration::from_millis(60)).await;
         assert_eq!(scenario.states(), [("c:3".to_owned(), State::Unknown), ("b:2".to_owned(), State::Down)]);
-        assert_eq!(scenario.publisher.latest().entries[1].backend.weight(), 9);
+        let entry = &scenario.publisher.latest().entries[1];
+        assert_eq!(entry.backend.weight(), 9);
+        assert!(Arc::ptr_eq(&entry.load, &load), "the booked work is lost");
     }));
 }
 

@@ -11,11 +11,12 @@ use super::BalancerState;
 use super::client::Client;
 use super::location::{Target, TargetError};
 use super::service::{AnswerPlan, Choice, ChoiceReason, KnownFile, RedirectRequest, is_not_found};
-use crate::balancer::policy::{Avoid, LoadSlab, digest};
+use crate::balancer::policy::{Avoid, DEFAULT_SIZE, LoadSlab, digest};
 use crate::balancer::presence::HasFile;
 use crate::balancer::presence::generation::Location;
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
+use crate::balancer::sizes::ExpectedSize;
 
 /// The content of `/api/v1/explain`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,10 +31,26 @@ pub(crate) struct Explanation {
     pub policy: String,
     /// The status of the answer.
     pub status: u16,
+    /// The expected size of the download in bytes, if it is known or similar files are.
+    pub size: Option<u64>,
+    /// The origin of `size`.
+    pub size_origin: SizeOrigin,
     /// A possible choice. Most policies choose another candidate for the next client.
     pub choice: Option<ExplainedChoice>,
     /// All backends, in the order of the list.
     pub backends: Vec<ExplainedBackend>,
+}
+
+/// The origin of an expected size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SizeOrigin {
+    /// A server sent the size of the file, which is rounded to its size class.
+    Known,
+    /// The mean of files with the same extension, or of the same directory.
+    SimilarFiles,
+    /// The policy assumes the mean of all downloads.
+    AllDownloads,
 }
 
 /// A choice.
@@ -68,6 +85,10 @@ pub(crate) struct ExplainedBackend {
     /// The reason, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub has_file_reason: Option<String>,
+    /// The bytes of its downloads that are not sent yet, as the policy expects them; only under `adaptive`.
+    pub booked_bytes: Option<u64>,
+    /// The time in seconds that the download is expected to take on it; only under `adaptive`.
+    pub expected_seconds: Option<f64>,
     /// The orders of operators for it, as text with their notes.
     pub orders: Vec<String>,
 }
@@ -93,6 +114,7 @@ impl BalancerState {
             path_hash,
             is_head: false,
             range: None,
+            tag: None,
             avoid: Avoid::default(),
             client,
         };
@@ -100,8 +122,12 @@ impl BalancerState {
         let generation = current.as_ref().and_then(|current| current.as_deref());
         let location = generation.map(|generation| generation.locate(target.path(), path_hash));
         let timestamp = self.clock.timestamp(now);
-        let size = self.sizes.as_ref().and_then(|sizes| sizes.known(target.path(), timestamp));
-        let file = KnownFile::new(location.as_ref(), size);
+        let size = self.sizes.as_ref().and_then(|sizes| sizes.known(target.path(), path_hash));
+        let expected = size.map_or(DEFAULT_SIZE, ExpectedSize::bytes);
+        // Before the choice, which books the download.
+        let work: Vec<_> =
+            table.entries.iter().map(|entry| entry.load.booked_work(expected, timestamp)).collect();
+        let file = KnownFile::new(location.as_ref(), size.map(ExpectedSize::bytes));
         let choice = answers.choose(&table, &wanted, file, timestamp, &mut random);
         let failed = choice.as_ref().and_then(Choice::failed).map(|failed| failed.identity);
         let address =
@@ -110,7 +136,7 @@ impl BalancerState {
             .entries
             .iter()
             .any(|entry| is_chosen(entry) && !table.is_excluded_by(client.needs(), entry));
-        let backends = table.entries.iter().map(|entry| {
+        let backends = table.entries.iter().zip(work).map(|(entry, work)| {
             let (has_file, file_reason) = self.has_file(entry, location.as_ref()).unzip();
             let exclusion = if has_file == Some(HasFile::No) {
                 Some(format!("lacks the file: {}", file_reason.as_deref().unwrap_or_default()))
@@ -141,6 +167,8 @@ impl BalancerState {
                 in_flight: entry.load.outstanding(),
                 has_file: has_file.map(|has_file| has_file.as_str().to_owned()),
                 has_file_reason: file_reason,
+                booked_bytes: work.map(|work| work.bytes),
+                expected_seconds: work.map(|work| work.expected.as_secs_f64()),
                 orders: entry
                     .orders
                     .iter()
@@ -154,6 +182,12 @@ impl BalancerState {
             client: client.address,
             mode: table.mode.to_string(),
             policy: answers.policy.to_string(),
+            size: size.map(|size| size.bytes() as u64),
+            size_origin: match size {
+                Some(ExpectedSize::Known(_)) => SizeOrigin::Known,
+                Some(ExpectedSize::Mean(_)) => SizeOrigin::SimilarFiles,
+                None => SizeOrigin::AllDownloads,
+            },
             status: match choice {
                 Some(_) => answers.status.code(),
                 None if is_not_found(&table, location.as_ref()) => 404,
@@ -234,6 +268,11 @@ impl Explanation {
             lines.push(format!("  to {}: {}", choice.backend, choice.reason));
             lines.extend(choice.alternates.iter().map(|alternate| format!("  or {alternate}")));
         }
+        lines.push(match (self.size, self.size_origin) {
+            (Some(size), SizeOrigin::Known) => format!("size: {size} bytes, known to its size class"),
+            (Some(size), _) => format!("size: {size} bytes, the mean of similar files"),
+            (None, _) => "size: unknown, the mean of all downloads is assumed".to_owned(),
+        });
         lines.push(format!("selection: {}, policy: {}", self.mode, self.policy));
         for backend in &self.backends {
             let ExplainedBackend { backend: address, weight, in_flight, orders, .. } = backend;
@@ -248,7 +287,12 @@ impl Explanation {
                     }
                     _ => String::new(),
                 };
-                format!("+ {address}  weight {weight:.2}, {response}, {in_flight} in flight; {reason}{file}")
+                let expected = backend.expected_seconds;
+                let expected = expected.map(|seconds| format!(", sent in {seconds:.2} s"));
+                let expected = expected.unwrap_or_default();
+                format!(
+                    "+ {address}  weight {weight:.2}, {response}, {in_flight} in flight{expected}; {reason}{file}"
+                )
             } else {
                 format!("- {address}  {reason}")
             });

@@ -20,6 +20,7 @@ use crate::balancer::ranking::RankingSettings;
 use crate::balancer::ranking::publisher::{TablePublisher, TableUpdate};
 use crate::balancer::ranking::table::RoutingTable;
 use crate::balancer::sizes::Sizes;
+use crate::balancer::sources::SourcesReport;
 use crate::balancer::state_folder::StateFolder;
 use crate::http::access_log::AccessLog;
 use crate::settings::reload::ReloadRecord;
@@ -49,12 +50,16 @@ pub(in crate::balancer) struct BalancerState {
     pub(in crate::balancer) reloads: Arc<ReloadRecord>,
     pub(in crate::balancer) publisher: Arc<TablePublisher>,
     pub(in crate::balancer) orders: Arc<Orders>,
+    /// The name of the balancer in its fleet; `None` if it works alone.
+    pub(in crate::balancer) name: Option<Arc<str>>,
+    pub(in crate::balancer) zone: Option<Arc<str>>,
     pub(in crate::balancer) state: Option<Arc<StateFolder>>,
     pub(in crate::balancer) access_log: Option<AccessLog>,
     /// The sizes of files; `None` if they are not looked up.
     pub(in crate::balancer) sizes: Option<Sizes>,
     /// The files of mirrors; `None` without a catalogue.
     pub(in crate::balancer) presence: Option<Arc<Presence>>,
+    pub(in crate::balancer) sources: SourcesReport,
     pub(in crate::balancer) supervisor: Supervisor,
     pub(in crate::balancer) metrics: Arc<BalancerMetrics>,
     pub(in crate::balancer) path_samples: PathSamples,

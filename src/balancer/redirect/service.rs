@@ -131,6 +131,8 @@ pub(super) struct RedirectRequest<'a> {
     pub(super) is_head: bool,
     /// The largest number of requested bytes; `None` without a range.
     pub(super) range: Option<u64>,
+    /// The entity tag of the client's copy, from `If-None-Match`.
+    pub(super) tag: Option<&'a [u8]>,
     pub(super) avoid: Avoid,
     pub(super) client: Client,
 }
@@ -300,6 +302,7 @@ impl RedirectService {
             path_hash,
             is_head: request.method == Method::HEAD,
             range: request.headers().get(header::RANGE).and_then(|range| requested_bytes(range.as_bytes())),
+            tag: request.headers().get(header::IF_NONE_MATCH).map(HeaderValue::as_bytes),
             avoid: avoid::avoided(request.headers()),
             client,
         };
@@ -340,7 +343,7 @@ impl RedirectService {
     ) -> Option<Choice<'a>> {
         let path = wanted.target.path();
         let size = self.shared.sizes.as_ref();
-        let size = size.and_then(|sizes| sizes.expect(path, wanted.path_hash, now));
+        let size = size.and_then(|sizes| sizes.expect(path, wanted.path_hash, wanted.tag, now));
         let file = KnownFile::new(location, size);
         let choice = plan.choose(table, wanted, file, now, &mut *self.random.borrow_mut())?;
         if let Some(Location::File(file)) = location {

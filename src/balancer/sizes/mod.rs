@@ -9,23 +9,28 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Supervised, WrapFuture};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Supervised, WrapFuture};
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
 use tokio::time::{Instant, timeout};
 use url::Url;
 
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::State;
 use crate::balancer::metrics::SizeMetrics;
-use crate::balancer::policy::{self, MonotonicClock, Timestamp};
+use crate::balancer::policy::{MonotonicClock, Timestamp};
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::RoutingTable;
 use crate::http::client::{HttpClient, Method, Request, Resolver, TransportSettings};
+use crate::http::tls::Trust;
 
 mod table;
+#[cfg(test)]
+mod tests;
 
-use table::SizeLookup;
-pub use table::SizeTable;
+pub use table::{ExpectedSize, FoundSize, SizeTable};
+use table::{SizeLookup, tag_digest};
 
 /// The number of paths that may wait for a look-up.
 const QUEUE: usize = 1024;
@@ -62,26 +67,29 @@ impl Sizes {
         publisher: Arc<TablePublisher>,
         clock: MonotonicClock,
         resolver: Resolver,
+        trust: Trust,
         metrics: SizeMetrics,
     ) -> (Self, SizePlan) {
         let (offers, receiver) = sync_channel(QUEUE);
         let table = Arc::<SizeTable>::default();
-        let plan = SizePlan { table: Arc::clone(&table), receiver, publisher, clock, resolver, metrics };
+        let connect = Box::new(move || head_requests(resolver.clone(), trust.clone()));
+        let plan = SizePlan { table: Arc::clone(&table), receiver, publisher, clock, connect, metrics };
         (Self { table, offers, metrics: plan.metrics.clone() }, plan)
     }
 
-    /// The expected size of the file in bytes; `None` if it is unknown. `hash` is the digest of the path.
-    pub(crate) fn expect(&self, path: &[u8], hash: u64, now: Timestamp) -> Option<f32> {
-        let SizeLookup { size, is_wanted } = self.table.look_up(path, hash, now);
+    /// The expected size of the file in bytes; `None` if it is unknown. `hash` is the digest of the path, and `tag` the entity
+    /// tag of the client's copy.
+    pub(crate) fn expect(&self, path: &[u8], hash: u64, tag: Option<&[u8]>, now: Timestamp) -> Option<f32> {
+        let SizeLookup { size, is_wanted } = self.table.look_up(path, hash, tag, now);
         if is_wanted {
             self.offer(path, hash, now);
         }
-        size
+        size.map(ExpectedSize::bytes)
     }
 
-    /// The same without a lookup of an unknown size.
-    pub(crate) fn known(&self, path: &[u8], now: Timestamp) -> Option<f32> {
-        self.table.look_up(path, policy::digest(path), now).size
+    /// The same without an effect on later look-ups.
+    pub(crate) fn known(&self, path: &[u8], hash: u64) -> Option<ExpectedSize> {
+        self.table.expected(path, hash)
     }
 
     #[cold]
@@ -106,7 +114,7 @@ pub(crate) struct SizePlan {
     receiver: Receiver<WantedPath>,
     publisher: Arc<TablePublisher>,
     clock: MonotonicClock,
-    resolver: Resolver,
+    connect: Box<dyn Fn() -> SizeSource + Send>,
     metrics: SizeMetrics,
 }
 
@@ -115,14 +123,20 @@ pub(crate) struct SizeActor {
     plan: SizePlan,
     rounds: Rounds,
     /// Created for the first look-up, and again after a panic.
-    client: Option<HttpClient>,
+    source: Option<SizeSource>,
+    /// Its own address: an actor without an address is not restarted.
+    own: Option<Addr<Self>>,
 }
+
+/// Requests the size of a path from a backend.
+type SizeSource =
+    Box<dyn Fn(BackendId, &str) -> LocalBoxFuture<'static, Result<Option<FoundSize>, LookUpFailed>>>;
 
 impl SizeActor {
     /// An actor that takes the offers of `plan`.
     #[must_use]
     pub(crate) fn new(plan: SizePlan) -> Self {
-        Self { plan, rounds: Rounds::default(), client: None }
+        Self { plan, rounds: Rounds::default(), source: None, own: None }
     }
 
     fn round(&mut self, ctx: &mut Context<Self>) {
@@ -136,24 +150,19 @@ impl SizeActor {
     }
 
     fn look_up(&mut self, backend: BackendId, offer: WantedPath, ctx: &mut Context<Self>) {
-        let resolver = &self.plan.resolver;
-        let settings = || TransportSettings { connect_timeout: TIMEOUT, ..TransportSettings::default() };
-        let client = self
-            .client
-            .get_or_insert_with(|| HttpClient::with_resolver(settings(), resolver.clone()))
-            .clone();
+        let source = self.source.get_or_insert_with(|| (self.plan.connect)());
+        let found = timeout(TIMEOUT, source(backend.clone(), &offer.path));
         self.rounds.begin(backend.clone());
-        let asking = async move { (ask(&client, &backend, &offer.path).await, backend, offer) };
-        ctx.spawn(asking.into_actor(self).map(|(size, backend, offer), actor, _| {
+        ctx.spawn(found.into_actor(self).map(move |found, actor, _| {
             actor.rounds.end(&backend);
-            let outcome = match size {
-                Ok(Some(size)) => {
+            let outcome = match found {
+                Ok(Ok(Some(found))) => {
                     let now = actor.plan.clock.timestamp(Instant::now());
-                    actor.plan.table.learn(offer.path.as_bytes(), offer.hash, size, now);
+                    actor.plan.table.learn(offer.path.as_bytes(), offer.hash, found, now);
                     "learned"
                 }
-                Ok(None) => "no_size",
-                Err(LookUpFailed) => "failed",
+                Ok(Ok(None)) => "no_size",
+                Ok(Err(LookUpFailed)) | Err(_) => "failed",
             };
             actor.plan.metrics.looked_up(outcome);
         }));
@@ -163,31 +172,47 @@ impl SizeActor {
 /// No answer arrived.
 struct LookUpFailed;
 
+/// Requests sizes with HEAD.
+fn head_requests(resolver: Resolver, trust: Trust) -> SizeSource {
+    let settings = TransportSettings { connect_timeout: TIMEOUT, trust, ..TransportSettings::default() };
+    let client = HttpClient::with_resolver(settings, resolver);
+    Box::new(move |backend, path| {
+        let (client, path) = (client.clone(), path.to_owned());
+        async move { ask(&client, &backend, &path).await }.boxed_local()
+    })
+}
+
 /// Requests the size of a file; `None` if the answer has no size.
-async fn ask(client: &HttpClient, backend: &BackendId, path: &str) -> Result<Option<u64>, LookUpFailed> {
+async fn ask(
+    client: &HttpClient,
+    backend: &BackendId,
+    path: &str,
+) -> Result<Option<FoundSize>, LookUpFailed> {
     let url = Url::parse(&format!("{backend}{path}")).map_err(|_| LookUpFailed)?;
     let request = Request { method: Method::Head, ..Request::get(url) }
         .with("User-Agent", concat!("fingerpost/", env!("CARGO_PKG_VERSION")));
-    let answer = timeout(TIMEOUT, client.send(&request)).await.map_err(|_| LookUpFailed)?;
-    let answer = answer.map_err(|error| {
+    let answer = client.send(&request).await.map_err(|error| {
         tracing::debug!(%backend, path, %error, "size unknown");
         LookUpFailed
     })?;
-    let length = answer.head.header("content-length").filter(|_| answer.head.status == 200);
-    Ok(length.and_then(|length| length.parse().ok()))
+    let header = |name| answer.head.header(name).filter(|_| answer.head.status == 200);
+    let tag = header("etag").map_or(0, |tag| tag_digest(tag.as_bytes()));
+    let length = header("content-length").and_then(|length| length.parse().ok());
+    Ok(length.map(|bytes| FoundSize { bytes, tag }))
 }
 
 impl Actor for SizeActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        self.own = Some(ctx.address());
         ctx.run_interval(ROUND, Self::round);
     }
 }
 
 impl Supervised for SizeActor {
     fn restarting(&mut self, _: &mut Context<Self>) {
-        self.client = None;
+        self.source = None;
         self.rounds = Rounds::default();
     }
 }

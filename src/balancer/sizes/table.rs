@@ -26,6 +26,12 @@ const RETRY: u64 = (600_000_000_000 >> TIME_UNIT_BITS) + 1;
 /// The part of a running mean that one more size replaces.
 const NEWEST: f32 = 1.0 / 16.0;
 
+/// A size counts in a running mean as at most this multiple of the mean, so that one false size at most triples it.
+const MOST_SUDDEN: f32 = 32.0;
+
+/// A larger size counts as this, 1 TB, so that a false size does not book work without limit.
+const LARGEST: u64 = 1_000_000_000_000;
+
 /// The ratio between two size classes.
 const RATIO: f64 = 1.4;
 
@@ -41,7 +47,8 @@ mod class {
 
 /// Sizes by path, and the mean sizes of similar paths.
 ///
-/// A slot is one word: from the top, the key (40 bits), the time of the change (16), and the class (8). Of two concurrent
+/// A slot is one word: from the top, the key (32 bits), a digest of the entity tag (8), the time of the change (16), and the
+/// class (8). Of two concurrent
 /// writes to a slot one is lost, and the path is looked up later. If all slots of a path are in use, the oldest entry
 /// without a size is overwritten, else the oldest size.
 #[derive(Debug)]
@@ -56,11 +63,39 @@ pub struct SizeTable {
 #[repr(align(64))]
 struct Bucket([AtomicU64; WAYS]);
 
+/// The answer of a server about a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundSize {
+    /// The size in bytes.
+    pub bytes: u64,
+    /// The [`tag_digest`] of its entity tag; 0 without one.
+    pub tag: u8,
+}
+
+/// The expected size of a download in bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ExpectedSize {
+    /// The size of the file, rounded to its size class.
+    Known(f32),
+    /// The mean of similar files.
+    Mean(f32),
+}
+
+impl ExpectedSize {
+    /// The number of bytes.
+    #[must_use]
+    pub fn bytes(self) -> f32 {
+        match self {
+            Self::Known(bytes) | Self::Mean(bytes) => bytes,
+        }
+    }
+}
+
 /// The result of a look-up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SizeLookup {
-    /// The expected size in bytes: of the path, or the running mean of similar paths; `None` if neither is known.
-    pub size: Option<f32>,
+    /// The size of the path, or the running mean of similar paths; `None` if neither is known.
+    pub size: Option<ExpectedSize>,
     /// Whether the size should be looked up at a server: the path was requested before, and its size is unknown or old.
     pub is_wanted: bool,
 }
@@ -84,9 +119,17 @@ impl Default for SizeTable {
 struct SizeEntry(u64);
 
 impl SizeEntry {
-    fn new(key: u64, now: Timestamp, class: u8) -> Self {
+    fn new(key: u64, tag: u8, now: Timestamp, class: u8) -> Self {
         let time = (now.0 >> TIME_UNIT_BITS) & 0xFFFF;
-        Self((key << 24) | (time << 8) | u64::from(class))
+        Self((key << 32) | (u64::from(tag) << 24) | (time << 8) | u64::from(class))
+    }
+
+    fn key(self) -> u64 {
+        self.0 >> 32
+    }
+
+    fn tag(self) -> u8 {
+        (self.0 >> 24) as u8
     }
 
     fn class(self) -> u8 {
@@ -100,46 +143,65 @@ impl SizeEntry {
     fn has_size(self) -> bool {
         self.class() >= class::FIRST
     }
+
+    /// Whether the size should be looked up again. A client with another version of the file may have a newer or an older one.
+    fn is_old(self, tag: Option<&[u8]>, now: Timestamp) -> bool {
+        let age = self.age(now);
+        let is_other = |tag| self.tag() != 0 && tag_digest(tag) != self.tag();
+        age >= OLD || age >= RETRY && tag.is_some_and(is_other)
+    }
 }
 
 impl SizeTable {
     /// Looks up the size of `path` for a request at `now`, and records the request if it is the first one. `hash` is the
-    /// [`digest`] of the path.
+    /// [`digest`] of the path, and `tag` the entity tag of the client's copy.
     #[inline]
     #[must_use]
-    pub fn look_up(&self, path: &[u8], hash: u64, now: Timestamp) -> SizeLookup {
+    pub fn look_up(&self, path: &[u8], hash: u64, tag: Option<&[u8]>, now: Timestamp) -> SizeLookup {
         match self.find(hash) {
             Some((_, entry)) if entry.has_size() => SizeLookup {
-                size: self.sizes.get(usize::from(entry.class())).copied(),
-                is_wanted: entry.age(now) >= OLD,
+                size: self.sizes.get(usize::from(entry.class())).copied().map(ExpectedSize::Known),
+                is_wanted: entry.is_old(tag, now),
             },
             found => {
                 let entry = found.map(|(_, entry)| entry);
                 let is_wanted =
                     entry.is_some_and(|entry| entry.class() == class::SEEN || entry.age(now) >= RETRY);
                 if entry.is_none() {
-                    self.store(hash, now, class::SEEN);
+                    self.store(hash, 0, now, class::SEEN);
                 }
-                SizeLookup { size: self.mean(path), is_wanted }
+                SizeLookup { size: self.mean(path).map(ExpectedSize::Mean), is_wanted }
             }
+        }
+    }
+
+    /// The expected size of `path`, without a record of a request.
+    pub(crate) fn expected(&self, path: &[u8], hash: u64) -> Option<ExpectedSize> {
+        match self.find(hash) {
+            Some((_, entry)) if entry.has_size() => {
+                self.sizes.get(usize::from(entry.class())).copied().map(ExpectedSize::Known)
+            }
+            _ => self.mean(path).map(ExpectedSize::Mean),
         }
     }
 
     /// Records that the path was offered for a look-up, so that it is not offered again soon. A known size stays in use.
     pub(crate) fn mark_offered(&self, hash: u64, now: Timestamp) {
         let known = self.find(hash).map(|(_, entry)| entry).filter(|entry| entry.has_size());
-        self.store(hash, now, known.map_or(class::OFFERED, SizeEntry::class));
+        let (tag, class) = known.map_or((0, class::OFFERED), |entry| (entry.tag(), entry.class()));
+        self.store(hash, tag, now, class);
     }
 
-    /// Records the size of a file in bytes.
-    pub fn learn(&self, path: &[u8], hash: u64, size: u64, now: Timestamp) {
-        let size = size as f32;
+    /// Records the size of a file.
+    pub fn learn(&self, path: &[u8], hash: u64, found: FoundSize, now: Timestamp) {
+        let size = found.bytes.min(LARGEST) as f32;
         let class = self.sizes.partition_point(|known| *known * (RATIO.sqrt() as f32) < size);
         // The first classes have no size, so `partition_point` skips them for every size but 0.
-        self.store(hash, now, u8::try_from(class).unwrap_or(u8::MAX).max(class::FIRST));
+        self.store(hash, found.tag, now, u8::try_from(class).unwrap_or(u8::MAX).max(class::FIRST));
         if let Some(mean) = self.means.get(kind(path)) {
             let before = f32::from_bits(mean.load(Relaxed));
-            let after = if before > 0.0 { before + (size - before) * NEWEST } else { size };
+            let after =
+                if before > 0.0 { before + (size.min(before * MOST_SUDDEN) - before) * NEWEST } else { size };
             mean.store(after.to_bits(), Relaxed);
         }
     }
@@ -158,10 +220,10 @@ impl SizeTable {
     fn find(&self, hash: u64) -> Option<(&AtomicU64, SizeEntry)> {
         let key = key(hash);
         let slots = self.bucket(hash)?.0.iter();
-        slots.map(|slot| (slot, SizeEntry(slot.load(Relaxed)))).find(|(_, entry)| entry.0 >> 24 == key)
+        slots.map(|slot| (slot, SizeEntry(slot.load(Relaxed)))).find(|(_, entry)| entry.key() == key)
     }
 
-    fn store(&self, hash: u64, now: Timestamp, class: u8) {
+    fn store(&self, hash: u64, tag: u8, now: Timestamp, class: u8) {
         let Some(bucket) = self.bucket(hash) else { return };
         let least_useful = || {
             let usefulness = |slot: &&AtomicU64| {
@@ -174,7 +236,7 @@ impl SizeTable {
             let entry = SizeEntry(slot.load(Relaxed));
             // Many different paths, each requested once, must not displace the sizes.
             if class != class::SEEN || !entry.has_size() {
-                slot.store(SizeEntry::new(key(hash), now, class).0, Relaxed);
+                slot.store(SizeEntry::new(key(hash), tag, now, class).0, Relaxed);
             }
         }
     }
@@ -182,7 +244,13 @@ impl SizeTable {
 
 /// The key of a path within its bucket; never 0.
 fn key(hash: u64) -> u64 {
-    (hash & ((1 << 40) - 1)).max(1)
+    (hash & u64::from(u32::MAX)).max(1)
+}
+
+/// A digest of an entity tag; never 0. A weak tag has the digest of the strong one.
+pub(crate) fn tag_digest(tag: &[u8]) -> u8 {
+    let tag = tag.trim_ascii();
+    (digest(tag.strip_prefix(b"W/").unwrap_or(tag)) as u8).max(1)
 }
 
 /// The place of the running mean: paths with the same extension share it, or else with the same directory.

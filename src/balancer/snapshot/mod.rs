@@ -12,8 +12,10 @@ use tokio::time::Instant;
 use crate::balancer::backends::BackendId;
 use crate::balancer::health::RememberedHealth;
 use crate::balancer::history::History;
+use crate::balancer::policy::{MonotonicClock, RememberedLoad};
 use crate::balancer::ranking::estimate::RememberedEstimate;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
+use crate::load_report::MOST_COUNTED;
 
 /// The state of all backends at one time.
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,14 +31,15 @@ struct RememberedBackend {
     backend: String,
     health: RememberedHealth,
     estimate: RememberedEstimate,
-    redirects: u64,
+    #[serde(flatten)]
+    load: RememberedLoad,
     history: History,
 }
 
 impl Snapshot {
     /// The state of the backends of a table, now being `(now, wall)`.
     #[must_use]
-    pub(crate) fn of(table: &RoutingTable, now: Instant, wall: SystemTime) -> Self {
+    pub(crate) fn of(table: &RoutingTable, clock: &MonotonicClock, now: Instant, wall: SystemTime) -> Self {
         let remembered = |entry: &BackendEntry| {
             let mut history = History::clone(&entry.history);
             history.count(entry.health.state(), wall);
@@ -44,7 +47,7 @@ impl Snapshot {
                 backend: entry.backend.id().to_string(),
                 health: entry.health.remember(now),
                 estimate: entry.estimate.remember(now),
-                redirects: entry.load.redirects(),
+                load: entry.load.remember(clock.timestamp(now)),
                 history,
             }
         };
@@ -69,18 +72,32 @@ pub(crate) struct RememberedState {
 
 impl RememberedState {
     /// Restores the state of a backend before its first probe, if it is known; now being `(now, wall)`.
-    pub(crate) fn restore(&mut self, entry: &mut BackendEntry, now: Instant, wall: SystemTime) {
+    pub(crate) fn restore(
+        &mut self,
+        entry: &mut BackendEntry,
+        clock: &MonotonicClock,
+        now: Instant,
+        wall: SystemTime,
+    ) {
         let id: &BackendId = entry.backend.id();
         let Some(remembered) = self.backends.remove(id.as_str()) else { return };
-        let age = wall.duration_since(SystemTime::UNIX_EPOCH + self.saved_at).unwrap_or_default();
+        let saved_at = SystemTime::UNIX_EPOCH.checked_add(self.saved_at);
+        let age = saved_at.and_then(|saved_at| wall.duration_since(saved_at).ok()).unwrap_or_default();
         // Ages in the snapshot refer to this instant.
         let saved_at = now.checked_sub(age).unwrap_or(now);
-        entry.restore_redirects(remembered.redirects);
+        // Another program may have written any number.
+        let redirects = remembered.load.redirects.min(MOST_COUNTED);
+        let mut load = remembered.load;
+        load.redirects = redirects;
+        entry.restore_load(&load, age, clock.timestamp(now));
         entry.health = remembered.health.restore(saved_at);
-        entry.estimate = remembered.estimate.restore(saved_at, remembered.redirects);
+        entry.estimate = remembered.estimate.restore(saved_at, redirects);
         let mut history = remembered.history;
         // The time between the snapshot and now was not observed.
         history.count(entry.health.state(), wall);
         entry.history = Arc::new(history);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{RememberedState, Snapshot};
 use crate::balancer::health::State;
+use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::RoutingTable;
 use crate::balancer::state_folder::{FileContent, STATE_FILE, StateFolder};
@@ -44,13 +45,18 @@ pub(crate) fn load(folder: &StateFolder) -> RememberedState {
 }
 
 /// Writes the state of the backends of a table.
-pub(crate) fn save(folder: &StateFolder, table: &RoutingTable) -> io::Result<()> {
-    let body = serde_json::to_vec(&Snapshot::of(table, Instant::now(), SystemTime::now()))?;
+pub(crate) fn save(folder: &StateFolder, table: &RoutingTable, clock: &MonotonicClock) -> io::Result<()> {
+    let body = serde_json::to_vec(&Snapshot::of(table, clock, Instant::now(), SystemTime::now()))?;
     folder.write(STATE_FILE, VERSION, &body)
 }
 
 /// Writes the state regularly, and soon after a change of health. `failures` counts the writes that failed.
-pub(crate) async fn keep(folder: Arc<StateFolder>, publisher: Arc<TablePublisher>, failures: Counter) {
+pub(crate) async fn keep(
+    folder: Arc<StateFolder>,
+    publisher: Arc<TablePublisher>,
+    clock: MonotonicClock,
+    failures: Counter,
+) {
     let mut saved_at = Instant::now();
     let mut saved_states = states(&publisher.latest());
     let mut is_failing = false;
@@ -64,7 +70,7 @@ pub(crate) async fn keep(folder: Arc<StateFolder>, publisher: Arc<TablePublisher
             continue;
         }
         let own = Arc::clone(&folder);
-        let saving = actix_rt::task::spawn_blocking(move || save(&own, &table)).await;
+        let saving = actix_rt::task::spawn_blocking(move || save(&own, &table, &clock)).await;
         (saved_at, saved_states) = (Instant::now(), latest_states);
         match saving.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(()) => is_failing = false,

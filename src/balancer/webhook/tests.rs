@@ -46,3 +46,23 @@ fn a_backend_is_notified_after_a_time_and_once_and_so_is_its_return() {
     assert_eq!(observe(330, down()).len(), 1);
     assert_eq!(observe(340, up()).len(), 1);
 }
+
+#[test]
+fn a_certificate_is_notified_once_before_its_end_and_again_only_for_another_end() {
+    let mut notifier = Notifier::default();
+    let days = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_hours(24 * days);
+    let mut observe = |today: u64, end: u64| {
+        let ends = vec![("own.pem".to_owned(), days(end)), ("other.pem".to_owned(), days(1000))];
+        let notifications = notifier.observe_certificates(ends, days(today));
+        let shown = |notification: &Notification| {
+            let since = wall_clock::text(notification.since);
+            format!("{} {} {since}", notification.event, notification.certificate.as_deref().unwrap())
+        };
+        notifications.iter().map(shown).collect::<Vec<_>>()
+    };
+    assert_eq!(observe(0, 20), Vec::<String>::new());
+    assert_eq!(observe(7, 20), ["certificate-expiry own.pem 1970-01-07T00:00:00Z"]);
+    assert_eq!(observe(8, 20), Vec::<String>::new());
+    assert_eq!(observe(9, 100), Vec::<String>::new());
+    assert_eq!(observe(90, 100).len(), 1);
+}

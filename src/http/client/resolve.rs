@@ -43,7 +43,7 @@ const MAX_NAMES: usize = 16 * 1024;
 const STACK_BYTES: usize = 256 * 1024;
 
 /// The addresses of a name, in the order of the resolver, without duplicates.
-pub(super) type Addresses = Arc<[IpAddr]>;
+pub(crate) type Addresses = Arc<[IpAddr]>;
 
 /// Why a name cannot be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -142,7 +142,7 @@ impl Resolver {
     }
 
     /// The addresses of `name`: at least one. If a lookup fails, those of the last successful lookup.
-    pub(super) async fn resolve(&self, name: &str) -> Outcome {
+    pub(crate) async fn resolve(&self, name: &str) -> Outcome {
         if is_localhost(name) {
             return Ok([IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)].into());
         }

@@ -110,6 +110,7 @@ where
     S::Response: Into<Response<B>>,
     B: MessageBody + 'static,
 {
+    let cx = &mut Context::from_waker(Waker::noop());
     let (place, admission) = worker.connections.enter(peer.map(|peer| peer.ip()));
     match admission {
         Admission::Granted => {}
@@ -120,10 +121,11 @@ where
             }
             return;
         }
-        Admission::FarTooMany => return,
+        Admission::FarTooMany => {
+            return Connection::new(stream, peer, Rc::clone(worker), place).turn_away_at_once(cx);
+        }
     }
     let mut connection = Connection::new(stream, peer, Rc::clone(worker), place);
-    let cx = &mut Context::from_waker(Waker::noop());
     let next = match connection.poll_next(cx) {
         Poll::Ready(Ok(Next::Close)) if !connection.is_at_risk(cx) => return,
         Poll::Ready(Ok(next)) => Some(next),

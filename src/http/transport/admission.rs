@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 /// Counters in each row of the sketch. Both rows take 128 KiB for any number of addresses.
 const SLOTS: usize = 1 << 14;
 
-/// The number of refused connections that may receive the 503 page at the same time; others are closed at once. Each has a
-/// second to send its request, and a second to receive the page.
+/// The number of refused connections that may be open at the same time. Each has a second to send its request, and a second to
+/// receive the 503 page. Others get the page at once and are closed.
 pub(crate) const REFUSED_AT_ONCE: usize = 256;
 
 /// The connections of one server over all its workers, and counters of their outcomes, which only grow.
@@ -191,7 +191,7 @@ pub(super) enum Admission {
     Granted,
     /// The connection gets the 503 page.
     TooMany,
-    /// The connection is closed without an answer.
+    /// The connection gets the 503 page without a wait for its request, and is closed.
     FarTooMany,
 }
 

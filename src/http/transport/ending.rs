@@ -17,6 +17,7 @@ use super::refusal::{Refusal, RefusalLog, is_head_request, request_line};
 use super::response::OnEnd;
 use super::sending::Sending;
 use super::stall;
+use super::stream::Stream;
 use crate::http::pages::Pages;
 
 /// If a socket is closed with unread input, the kernel resets the connection, and the client may lose bytes that it has not
@@ -62,6 +63,22 @@ impl Connection {
         let ending = self.refuse(StatusCode::SERVICE_UNAVAILABLE);
         // A client that does not read the page would use a place that the next client needs.
         let _ = timeout(LINGER, ending).await;
+    }
+
+    /// Answers a connection far beyond a limit without a wait for it. The 503 page fits into the empty buffer of a new socket. With
+    /// TLS, the client would need a handshake first, so it gets no page.
+    pub(super) fn turn_away_at_once(mut self, cx: &mut Context<'_>) {
+        if !matches!(self.stream, Stream::New(_)) {
+            return;
+        }
+        let mut space = [0; GLANCE];
+        let mut read = ReadBuf::new(&mut space);
+        // Unread input at the close would reset the connection.
+        let _ = self.stream.poll_read(cx, &mut read);
+        let (head, page) = encode(StatusCode::SERVICE_UNAVAILABLE, &self.worker.changeable().pages);
+        let page = if is_head_request(read.filled()) { Bytes::new() } else { page };
+        // The client may have closed already.
+        let _ = self.stream.poll_write(cx, &head, &page);
     }
 
     /// Answers the unread input with the page of this status, and closes.

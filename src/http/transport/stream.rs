@@ -226,6 +226,14 @@ impl Stream {
         }
     }
 
+    /// The number of bytes that one write takes at most.
+    pub(super) fn most_at_once(&self) -> usize {
+        match self {
+            Self::Tls(tls) => tls.most_at_once(),
+            _ => usize::MAX,
+        }
+    }
+
     /// Sends bytes of a file from `offset`, and moves `offset` behind them. Returns 0 at the end of the file.
     pub(super) fn try_send_file(&self, file: &File, offset: &mut u64, count: usize) -> io::Result<usize> {
         each!(self,

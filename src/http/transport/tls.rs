@@ -15,6 +15,12 @@ use super::stream::Stream;
 /// The first byte of a client that starts a handshake (RFC 8446, section 5.1).
 const HANDSHAKE: u8 = 22;
 
+/// The bytes of one record. With the bytes that the encryption adds, a record fits into 16 KiB of the allocator.
+const RECORD: usize = (16 << 10) - 64;
+
+/// A client that has taken this number of bytes without a wait gets two records with one call.
+const FAST: usize = 256 << 10;
+
 /// A socket with TLS.
 #[derive(Debug)]
 pub(super) struct TlsStream {
@@ -22,6 +28,8 @@ pub(super) struct TlsStream {
     session: Session,
     /// Bytes that the session has accepted and that the kernel has not taken.
     held: usize,
+    /// Bytes that were written since the kernel last took only a part.
+    without_wait: usize,
     /// Whether the sending side of the socket ends once the kernel has taken them.
     is_ending: bool,
     handshake: Handshake,
@@ -61,7 +69,14 @@ impl TlsStream {
     /// The handshake on this socket is counted in `connections`.
     pub(super) fn new(socket: Stream, config: Arc<ServerConfig>, connections: Arc<Connections>) -> Self {
         let handshake = Handshake { is_under_way: false, connections };
-        Self { socket, session: Session::Waiting(config), held: 0, is_ending: false, handshake }
+        Self {
+            socket,
+            session: Session::Waiting(config),
+            held: 0,
+            without_wait: 0,
+            is_ending: false,
+            handshake,
+        }
     }
 
     /// Registers the socket with the event loop of this thread.
@@ -81,6 +96,11 @@ impl TlsStream {
     /// Bytes that the session has accepted and that the kernel has not taken.
     pub(super) fn held(&self) -> u64 {
         self.held as u64
+    }
+
+    /// The number of bytes to encrypt at a time. Encrypted bytes that a slow client does not take stay in memory.
+    pub(super) fn most_at_once(&self) -> usize {
+        if self.without_wait < FAST { RECORD } else { 2 * RECORD }
     }
 
     pub(super) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -177,6 +197,7 @@ impl TlsStream {
         if self.held > 0 {
             ready!(self.poll_flush(cx))?;
         }
+        let most = self.most_at_once();
         let Session::Started(session) = &mut self.session else {
             let [first, second] = both;
             return self.socket.poll_write(cx, first, second);
@@ -186,15 +207,21 @@ impl TlsStream {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         }
         let [first, second] = both;
+        let first = first.get(..most).unwrap_or(first);
+        let second = second.get(..most - first.len()).unwrap_or(second);
         let mut writer = session.writer();
         let written = match (first.is_empty(), second.is_empty()) {
             (true, _) => writer.write(second),
             (_, true) => writer.write(first),
-            _ => writer.write_vectored(both),
+            _ => writer.write_vectored(&[io::IoSlice::new(first), io::IoSlice::new(second)]),
         }?;
         self.held = written;
-        if let Poll::Ready(flushed) = self.poll_flush(cx) {
-            flushed?;
+        match self.poll_flush(cx) {
+            Poll::Ready(flushed) => {
+                flushed?;
+                self.without_wait = self.without_wait.saturating_add(written);
+            }
+            Poll::Pending => self.without_wait = 0,
         }
         Poll::Ready(Ok(written))
     }

@@ -124,6 +124,27 @@ fn one_connection_too_many_has_a_line() {
 }
 
 #[test]
+fn every_connection_of_a_flood_gets_an_answer() {
+    let logged = Logged::start("max_connections = 1\n");
+    let mut first = logged.server.connect();
+    assert_eq!(first.get("/nothing").unwrap().status, 404);
+    let address = logged.server.program().address();
+    // Far more than may wait for their requests at the same time.
+    let refused: Vec<_> = (0..600)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(request("GET", "/more", &[]).as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    for mut stream in refused {
+        let mut start = [0; 13];
+        stream.read_exact(&mut start).unwrap();
+        assert_eq!(start.escape_ascii().to_string(), "HTTP/1.1 503 ");
+    }
+}
+
+#[test]
 fn refused_connections_of_one_address_use_no_capacity_of_others() {
     let logged = Logged::start("max_connections = 4\nmax_connections_per_address = 2\n");
     let address = logged.server.program().address();

@@ -66,6 +66,11 @@ impl Fleet {
         self.servers[server].program.kill();
     }
 
+    /// Sends a signal to a server.
+    pub fn signal(&self, server: usize, signal: rustix::process::Signal) {
+        self.servers[server].program.signal(signal);
+    }
+
     /// Starts a killed server again on the same port.
     pub fn restart(&mut self, server: usize) {
         self.servers[server] = Server::start(self.servers[server].port);

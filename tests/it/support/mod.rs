@@ -3,6 +3,7 @@
 //! - [`program`]: starts `fingerpost` and reads its output.
 //! - [`http`]: requests as bytes, and answers parsed without an HTTP library, which would repair them.
 //! - [`misbehaving`]: a server with named faults, and [`downloads`]: runs the client.
+//! - [`engine`]: Redis or Valkey. [`dns`]: a DNS server with scripted answers.
 //! - [`black_hole`]: addresses that never answer.
 //! - [`fleet`]: several file servers and a balancer for them.
 //! - [`lone`]: a balancer with one server.
@@ -17,7 +18,9 @@ use std::time::{Duration, Instant};
 use sha2::Digest;
 
 pub mod black_hole;
+pub mod dns;
 pub mod downloads;
+pub mod engine;
 pub mod fleet;
 pub mod http;
 pub mod load;

@@ -19,6 +19,7 @@ use super::trend::TICKS;
 use super::{BackendFigures, BackendRow, CELLS, CounterRate, FleetFigures, PagePart, PageView};
 use crate::balancer::admin::Admin;
 use crate::balancer::admin::events::{self, BackendEvent};
+use crate::balancer::admin::fleet::FleetStatus;
 use crate::balancer::admin::status::{self, StatusReport};
 use crate::balancer::backends::BackendId;
 use crate::balancer::history::History;
@@ -27,12 +28,17 @@ use crate::balancer::orders::store::Orders;
 use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::RoutingTable;
+use crate::balancer::redirect::BalancerState;
+use crate::balancer::sources::SourcesReport;
 use crate::http::stop::Phase;
 use crate::settings::reload::ReloadRecord;
 use crate::telemetry::metric::registered;
 
 /// The time between two ticks.
 const TICK: Duration = Duration::from_secs(1);
+
+/// The time between two looks for events. They are sent at once, because a killed server should be visible soon.
+const EVENTS_TICK: Duration = Duration::from_millis(200);
 
 /// The largest number of rows: a browser is slow with more. The JSON of the API has every backend.
 const MOST_ROWS: usize = 1000;
@@ -125,8 +131,10 @@ impl LivePage {
 
 /// The state of the page.
 struct LivePageTask {
+    balancer: Arc<BalancerState>,
     publisher: Arc<TablePublisher>,
     orders: Arc<Orders>,
+    sources: SourcesReport,
     clock: MonotonicClock,
     reloads: Arc<ReloadRecord>,
     counters: Arc<BalancerMetrics>,
@@ -151,8 +159,10 @@ struct LivePageTask {
 impl LivePageTask {
     fn new(admin: &Admin, metrics: ListenerMetrics) -> Self {
         let mut task = Self {
+            balancer: Arc::clone(&admin.balancer),
             publisher: Arc::clone(&admin.publisher),
             orders: Arc::clone(&admin.orders),
+            sources: admin.balancer.sources.clone(),
             clock: admin.balancer.clock,
             reloads: Arc::clone(&admin.balancer.reloads),
             counters: Arc::clone(&admin.metrics),
@@ -182,8 +192,15 @@ impl LivePageTask {
     ) {
         let mut interval = tokio::time::interval_at(self.latest_tick + TICK, TICK);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut events = tokio::time::interval(EVENTS_TICK);
+        events.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = events.tick() => {
+                    if self.read_events() {
+                        self.update_listeners();
+                    }
+                }
                 _ = phases.wait_for(|phase| *phase != Phase::Running) => return,
                 _ = interval.tick() => {
                     while let Ok(path) = paths.try_recv() {
@@ -235,28 +252,39 @@ impl LivePageTask {
             }
             self.backends.insert(id.clone(), figures);
         }
-        let histories = || table.entries.iter().map(|entry| &entry.history);
         self.announcement.clear();
-        // All tables share a history until it changes.
-        if !histories().map(Arc::as_ptr).eq(self.histories.iter().map(Arc::as_ptr)) {
-            self.histories = histories().map(Arc::clone).collect();
-            let events = events::latest(&table, None, EVENTS);
-            let new = |event: &&BackendEvent| !self.events.contains(event);
-            if self.ticks > 0 {
-                self.announcement = super::announcement(&events.iter().filter(new).collect::<Vec<_>>());
-            }
-            self.events = events;
-        }
+        self.read_events();
         if self.ticks.is_multiple_of(60) {
             self.paths.decay();
         }
         self.ticks += 1;
     }
 
+    /// Reads the events, and whether there are new ones.
+    fn read_events(&mut self) -> bool {
+        let table = self.publisher.latest();
+        let histories = || table.entries.iter().map(|entry| &entry.history);
+        // All tables share a history until it changes.
+        if histories().map(Arc::as_ptr).eq(self.histories.iter().map(Arc::as_ptr)) {
+            return false;
+        }
+        self.histories = histories().map(Arc::clone).collect();
+        let events = events::latest(&table, None, EVENTS);
+        let new = |event: &&BackendEvent| !self.events.contains(event);
+        if self.ticks > 0 {
+            self.announcement = super::announcement(&events.iter().filter(new).collect::<Vec<_>>());
+        }
+        self.events = events;
+        true
+    }
+
     fn view(&self) -> PageView {
         let (table, now) = (self.publisher.latest(), SystemTime::now());
         let last_reload = self.reloads.last().as_deref().cloned();
-        let report = StatusReport::of(&table, &self.orders, &self.clock, last_reload);
+        let report = StatusReport::of(&table, &self.orders, &self.sources, &self.clock, last_reload);
+        let BalancerState { name, zone, .. } = &*self.balancer;
+        let name = name.as_deref();
+        let fleet = name.and_then(|name| FleetStatus::of(&table, name, zone.as_deref(), &self.orders.book()));
         let (shown, unknown) = (shown(&table), BackendFigures::default());
         let backends: Vec<_> = shown.iter().filter_map(|index| report.backends.get(*index)).collect();
         let figures: Vec<&BackendFigures> = shown
@@ -269,10 +297,18 @@ impl LivePageTask {
         if hidden > 0 {
             all_rates = all_rates.max(self.fleet.redirects.per_second);
         }
-        let row = |(backend, figures)| BackendRow::new(backend, figures, all_rates, now);
+        let shows_sources = report.sources.len() > 1;
+        let row = |(backend, figures)| BackendRow::new(backend, figures, all_rates, shows_sources, now);
         PageView {
             rows: backends.into_iter().zip(figures).map(row).collect(),
-            parts: super::parts(&report, hidden, &self.fleet, &self.events, &self.paths.top(PATHS)),
+            parts: super::parts(
+                &report,
+                fleet.as_ref(),
+                hidden,
+                &self.fleet,
+                &self.events,
+                &self.paths.top(PATHS),
+            ),
         }
     }
 

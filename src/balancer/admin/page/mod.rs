@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 use bytes::BytesMut;
 
 use super::events::BackendEvent;
-use super::status::{BackendStatus, StatusReport, severity};
+use super::fleet::FleetStatus;
+use super::status::{BackendStatus, SeenBy, StatusReport, severity};
 use crate::balancer::history::Change;
 use crate::balancer::orders::{self, StandingOrder};
 use crate::http::pages::escape;
@@ -46,7 +47,7 @@ type PagePart = (&'static str, String);
 #[derive(Debug, Default, PartialEq)]
 struct PageView {
     rows: Vec<BackendRow>,
-    parts: [PagePart; 4],
+    parts: [PagePart; 5],
 }
 
 /// A backend in the table.
@@ -109,7 +110,13 @@ impl PageView {
 }
 
 impl BackendRow {
-    fn new(backend: &BackendStatus, figures: &BackendFigures, all_rates: f64, now: SystemTime) -> Self {
+    fn new(
+        backend: &BackendStatus,
+        figures: &BackendFigures,
+        all_rates: f64,
+        shows_sources: bool,
+        now: SystemTime,
+    ) -> Self {
         let BackendStatus { address, state, reason, since, traffic, orders, .. } = backend;
         let name = escaped(address);
         let state = match state.as_str() {
@@ -126,6 +133,7 @@ impl BackendRow {
             ),
             (backend.tier != 0, format!("tier {}", backend.tier)),
             (weight != 1, format!("weight {weight}")),
+            (shows_sources, format!("from {}", escaped(&backend.sources.join(", ")))),
         ] {
             if is_shown {
                 let _ = write!(server, " <small>{text}</small>");
@@ -134,6 +142,9 @@ impl BackendRow {
         let mut why = escaped(reason);
         if !is_withdrawn && !matches!(traffic.as_str(), "yes" | "no") {
             let _ = write!(why, "<br>gets clients: {}", escaped(traffic));
+        }
+        if let Some(SeenBy { up, of }) = backend.seen_by.filter(|seen| (1..seen.of).contains(&seen.up)) {
+            let _ = write!(why, "<br>seen by {up} of {of}");
         }
         for order in orders {
             let _ = write!(why, "<br><b>order: {}</b>{}", escaped(&order.to_string()), author(order));
@@ -195,11 +206,12 @@ fn author(order: &StandingOrder) -> String {
 /// The parts of the page outside of the table.
 fn parts(
     report: &StatusReport,
+    fleet: Option<&FleetStatus>,
     hidden: usize,
     figures: &FleetFigures,
     events: &[BackendEvent],
     paths: &[(&[u8], f64)],
-) -> [PagePart; 4] {
+) -> [PagePart; 5] {
     let all = &report.backends;
     let taking = all.iter().filter(|backend| backend.traffic.starts_with("yes")).count();
     let ordered = all.iter().filter(|backend| !backend.orders.is_empty()).count();
@@ -246,6 +258,7 @@ fn parts(
     [
         ("warnings", warnings),
         ("summary", summary),
+        ("fleet", fleet.map(balancer_list).unwrap_or_default()),
         ("events", event_list(events)),
         ("paths", path_list(paths)),
     ]
@@ -269,6 +282,35 @@ fn event_list(events: &[BackendEvent]) -> String {
         );
     }
     if html.is_empty() { "<li>No event yet.".to_owned() } else { html }
+}
+
+/// The balancers of the fleet.
+fn balancer_list(fleet: &FleetStatus) -> String {
+    let mut html = format!(
+        "<section aria-labelledby=\"fleet-title\"><h2 id=\"fleet-title\">Balancers <small>{}; orders: {}</small></h2>\
+         <ol class=\"events\">",
+        escaped(&fleet.view),
+        escaped(&fleet.orders)
+    );
+    for balancer in &fleet.balancers {
+        let class = match balancer.standing.as_str() {
+            "self" | "counted" => "up",
+            "set aside" => "suspect",
+            _ => "down",
+        };
+        let _ = write!(
+            html,
+            "<li><b>{}</b> <span class=\"{class}\">{}</span> <span>zone {}, version {}, {:.0} s ago, list {}, orders {}</span>",
+            escaped(&balancer.name),
+            escaped(&balancer.standing),
+            escaped(balancer.zone.as_deref().unwrap_or("–")),
+            escaped(&balancer.version),
+            balancer.age_seconds,
+            escaped(&balancer.list),
+            if balancer.has_orders { "applied" } else { "pending" },
+        );
+    }
+    html + "</ol></section>"
 }
 
 fn path_list(paths: &[(&[u8], f64)]) -> String {

@@ -17,10 +17,18 @@ fn now() -> SystemTime {
 fn page(backends: Vec<BackendStatus>, events: &[BackendEvent], paths: &[(&[u8], f64)]) -> String {
     let figures = BackendFigures { rate: 1.0, ..BackendFigures::default() };
     let (mode, warnings) = ("normal".to_owned(), vec![HOSTILE.to_owned()]);
-    let report =
-        StatusReport { mode, generation: 1, table_age_seconds: 0.0, warnings, last_reload: None, backends };
-    let rows = report.backends.iter().map(|backend| BackendRow::new(backend, &figures, 4.0, now())).collect();
-    let parts = parts(&report, 0, &FleetFigures::default(), events, paths);
+    let report = StatusReport {
+        mode,
+        generation: 1,
+        table_age_seconds: 0.0,
+        warnings,
+        last_reload: None,
+        sources: Vec::new(),
+        backends,
+    };
+    let rows =
+        report.backends.iter().map(|backend| BackendRow::new(backend, &figures, 4.0, false, now())).collect();
+    let parts = parts(&report, None, 0, &FleetFigures::default(), events, paths);
     PageView { rows, parts }.document()
 }
 
@@ -54,6 +62,21 @@ fn text_from_outside_is_escaped_and_is_never_a_placeholder() {
     assert!(!html.contains("<script>"), "{html}");
     assert!(html.matches("&lt;script&gt;alert(&#39;&quot;").count() > 10, "{html}");
     assert_eq!(html.matches("{{events}}").count(), html.matches("&lt;script&gt;").count(), "{html}");
+}
+
+#[test]
+fn the_balancers_of_a_fleet_are_listed() {
+    let balancer = serde_json::json!({
+        "name": HOSTILE, "zone": HOSTILE, "version": HOSTILE, "age_seconds": 1.25, "list": HOSTILE, "has_orders": false,
+        "standing": "set aside",
+    });
+    let fleet = serde_json::json!({
+        "name": "a", "engine": "up", "view": HOSTILE, "shares_probes": true, "orders": "applied on 1 of 2",
+        "balancers": [balancer], "disagreements": [],
+    });
+    let html = balancer_list(&serde_json::from_value(fleet).unwrap());
+    assert!(html.contains("applied on 1 of 2") && html.contains(">set aside<"), "{html}");
+    assert!(!html.contains("<script>"), "{html}");
 }
 
 #[test]

@@ -19,16 +19,27 @@ fn report() -> StatusReport {
         in_flight: None,
         drained_in_seconds: None,
         orders: Vec::new(),
+        seen_by: None,
+        orders_applied: None,
         weight: 1,
         tier: 0,
         zone: None,
+        sources: vec!["file:list.txt".to_owned()],
     };
     let backends = vec![
         backend("http://a:1", "answers", "yes", Some(1234.5)),
         backend("http://b.example:80", "odd\u{1b}[31m", "no, a lower tier is used", None),
     ];
     let (mode, warnings) = ("normal".to_owned(), Vec::new());
-    StatusReport { mode, generation: 1, table_age_seconds: 0.0, warnings, last_reload: None, backends }
+    StatusReport {
+        mode,
+        generation: 1,
+        table_age_seconds: 0.0,
+        warnings,
+        last_reload: None,
+        sources: Vec::new(),
+        backends,
+    }
 }
 
 #[test]

@@ -10,13 +10,13 @@ fn drained(folder: &StateFolder) -> OrderBook {
     let request = OrderRequest { order: OrderName::Drain, weight: None, note: None, until: None };
     let order = request.validate(SystemTime::now()).unwrap();
     let id = list::parse_address("a:1").unwrap();
-    let book = OrderBook::default().with(&[id], &order, "test", SystemTime::UNIX_EPOCH).unwrap();
+    let book = OrderBook::default().with(&[id], &order, "test", None, SystemTime::UNIX_EPOCH).unwrap();
     store(folder, &book).unwrap();
     book
 }
 
 fn reopen(folder: Arc<StateFolder>) -> Orders {
-    Orders::open(Some(folder), None, SystemTime::now()).0
+    Orders::open(Some(folder), None, None, SystemTime::now()).0
 }
 
 #[test]

@@ -105,7 +105,8 @@ impl Sending<'_> {
         check: Option<&dyn FileGuard>,
     ) -> io::Result<()> {
         while *at < end {
-            let limit = self.allowance(length(*at, end)).await.min(CHUNK);
+            let most = CHUNK.min(self.connection.stream.most_at_once());
+            let limit = self.allowance(length(*at, end)).await.min(most);
             let tried = poll_fn(|cx| Poll::Ready(self.send_cached(cx, file, *at, limit, check)));
             match tried.await {
                 Some(Poll::Ready(sent)) => {

@@ -1,0 +1,309 @@
+//! Servers that register in Redis or Valkey, and balancers that find them there.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::support::engine::Engine;
+use super::support::fleet::{Balancer, QUICK_PROBES};
+use super::support::http::{self, Connection};
+use super::support::load::Load;
+use super::support::program::{Program, fingerpost};
+use super::support::{DEADLINE, wait_until};
+
+/// The time by which a promise may be late on a machine that also builds.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// A server that registers with its own port.
+struct Server {
+    program: Program,
+    authority: String,
+}
+
+impl Server {
+    fn start(engine: &Engine, flags: &[&str]) -> Self {
+        Self::start_with(&engine.url(), "0", flags, &[])
+    }
+
+    fn start_with(engine: &str, port: &str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("files");
+        let mut command = fingerpost();
+        command.args(["server", "--host", "127.0.0.1", "--port", port, "--workers", "1", "--root"]).arg(root);
+        if !flags.contains(&"--advertise") {
+            command.args(["--advertise", "http://127.0.0.1:0"]);
+        }
+        command.args(["--register", engine]).args(flags);
+        let program = Program::spawn(command.envs(variables.iter().copied()));
+        let authority = format!("127.0.0.1:{}", program.port());
+        Self { program, authority }
+    }
+
+    fn wait_until_registered(&self) {
+        self.program.wait_for_stderr("server registered");
+    }
+}
+
+/// A balancer whose only servers are the registered ones. Its list is empty.
+fn balancer(engine: &Engine, flags: &[&str]) -> Balancer {
+    let url = engine.url();
+    let flags = [&["--backends", &url], flags].concat();
+    Balancer::start_with("", &flags)
+}
+
+fn authorities(servers: &[Server]) -> Vec<&str> {
+    let mut authorities: Vec<_> = servers.iter().map(|server| server.authority.as_str()).collect();
+    authorities.sort_unstable();
+    authorities
+}
+
+#[track_caller]
+fn wait_for_servers(balancer: &Balancer, servers: &[Server]) {
+    for authority in authorities(servers) {
+        balancer.wait_for_state(authority, "up");
+    }
+    balancer.wait_for_backends(&authorities(servers));
+}
+
+/// Requests redirects until the last `quiet` requests of each balancer lead elsewhere. Returns the time of the last redirect
+/// to the server.
+fn last_redirect(balancers: &[Balancer], authority: &str, quiet: Duration) -> Duration {
+    let start = Instant::now();
+    let mut last = Duration::ZERO;
+    while start.elapsed() < last + quiet {
+        assert!(start.elapsed() < DEADLINE, "{authority} still gets clients");
+        if balancers.iter().any(|balancer| balancer.redirects(10).to(authority) > 0) {
+            last = start.elapsed();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    last
+}
+
+#[test]
+fn registered_servers_get_clients_from_all_balancers_until_they_stop() {
+    let Some(engine) = Engine::start(&[]) else { return };
+    let mut servers: Vec<_> = (0..5).map(|_| Server::start(&engine, &[])).collect();
+    // The default interval is 2 s, and 1 s for servers in use.
+    let balancers: Vec<_> = (0..3).map(|_| balancer(&engine, &[])).collect();
+    for balancer in &balancers {
+        wait_for_servers(balancer, &servers);
+    }
+
+    servers.push(Server::start(&engine, &["--weight", "3", "--tier", "0", "--zone", "eu"]));
+    let (start, sixth) = (Instant::now(), servers[5].authority.clone());
+    for balancer in &balancers {
+        wait_until("a redirect to the sixth server", || balancer.redirects(10).to(&sixth) > 0);
+    }
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(3) + SLACK, "the sixth server got clients after {took:?}");
+    let reported = balancers[0].backends();
+    let reported = reported.iter().find(|backend| backend["address"] == format!("http://{sixth}")).unwrap();
+    assert_eq!((&reported["weight"], &reported["zone"]), (&Value::from(3), &Value::from("eu")));
+
+    servers[5].program.signal(Signal::TERM);
+    let last = last_redirect(&balancers, &sixth, Duration::from_secs(2));
+    assert!(last < Duration::from_secs(1) + SLACK, "the stopped server got clients for {last:?}");
+    assert!(servers[5].program.wait().success());
+    servers.pop();
+    wait_for_servers(&balancers[0], &servers);
+
+    let fifth = servers[4].authority.clone();
+    servers[4].program.kill();
+    let last = last_redirect(&balancers, &fifth, Duration::from_secs(4));
+    assert!(last < Duration::from_secs(3) + SLACK, "the killed server got clients for {last:?}");
+}
+
+#[test]
+fn faults_of_the_engine_lose_no_server_and_no_request() {
+    let Some(mut engine) = Engine::start(&[]) else { return };
+    let servers: Vec<_> = (0..2).map(|_| Server::start(&engine, &[])).collect();
+    let balancer = balancer(&engine, &QUICK_PROBES);
+    wait_for_servers(&balancer, &servers);
+    let load = Load::start(&balancer);
+    let failures = || {
+        balancer
+            .metric(&format!("fingerpost_source_failures_total{{source=\"{}/0\"}}", engine_name(&balancer)))
+    };
+    let both = authorities(&servers);
+    let is_complete = || balancer.backends().len() == both.len() && load.count() > 0;
+    let is_usable = || {
+        let answer = http::get(balancer.admin_address(), "/api/v1/backends");
+        let report: Value = serde_json::from_slice(&answer.body).unwrap();
+        report["sources"][1]["error"].is_null()
+    };
+
+    // It stops, and starts again without data.
+    engine.kill();
+    let before = failures();
+    wait_until("failures of the source", || failures() > before);
+    assert!(is_complete());
+    engine.restart();
+    wait_until("the servers to register again", || engine.servers().len() == 2);
+    wait_until("a usable engine", is_usable);
+    assert!(is_complete());
+
+    // It loses its data while it runs.
+    engine.command::<()>(&["FLUSHALL"]);
+    wait_until("the servers to register again", || engine.servers().len() == 2);
+    assert!(is_complete());
+
+    // It hangs.
+    engine.signal(Signal::STOP);
+    wait_until("an error of the source", || !is_usable());
+    assert!(is_complete());
+    engine.signal(Signal::CONT);
+    wait_until("a usable engine", is_usable);
+
+    // Its memory is full: renewals write nothing.
+    engine.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+    let written: redis::RedisResult<()> = redis::cmd("SET")
+        .arg(&["x", "y"])
+        .query(&mut redis::Client::open(engine.url()).unwrap().get_connection().unwrap());
+    assert!(written.unwrap_err().to_string().contains("OOM"));
+    let left = |engine: &Engine| -> i64 { engine.command(&["PTTL", &engine.servers()[0]]) };
+    wait_until("most of a lease to pass", || left(&engine) < 7_500);
+    wait_until("a renewal", || left(&engine) > 8_500);
+    engine.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+
+    // It is full of garbage.
+    for key in ["x", "http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3"] {
+        let value =
+            if key.ends_with('1') { "y".repeat(1 << 20) } else { "1 2 http://127.0.0.9:9".to_owned() };
+        engine.command::<()>(&["SET", &format!("{{fingerpost}}:1:server:{key}"), &value]);
+    }
+    engine.command::<()>(&["LPUSH", "{fingerpost}:1:server:http://127.0.0.1:4", "y"]);
+    engine.command::<()>(&["SET", "{fingerpost}:1:servers-changed", "garbage"]);
+    let skipped = format!("fingerpost_source_records_skipped{{source=\"{}/0\"}}", engine_name(&balancer));
+    wait_until("invalid records", || balancer.metric(&skipped) == Some(4.0));
+    assert!(is_complete());
+
+    // Its password changes.
+    engine.command::<()>(&["CONFIG", "SET", "requirepass", "hush"]);
+    let mut connection =
+        redis::Client::open(engine.url().replace("//", "//:hush@")).unwrap().get_connection().unwrap();
+    let _: i64 = redis::cmd("CLIENT")
+        .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
+        .query(&mut connection)
+        .unwrap();
+    wait_until("an error of the source", || !is_usable());
+    balancer.program().wait_for_stderr("the engine denied access");
+    assert!(is_complete());
+    let _: () = redis::cmd("CONFIG").arg(&["SET", "requirepass", ""]).query(&mut connection).unwrap();
+    wait_until("a usable engine", is_usable);
+    assert!(is_complete());
+
+    let count = load.count();
+    wait_until("more requests", || load.count() > count + 50);
+    load.stop();
+}
+
+/// The name of the engine in the metrics of a balancer without the number of its database.
+fn engine_name(balancer: &Balancer) -> String {
+    let answer = http::get(balancer.admin_address(), "/api/v1/backends");
+    let report: Value = serde_json::from_slice(&answer.body).unwrap();
+    report["sources"][1]["name"].as_str().unwrap().trim_end_matches("/0").to_owned()
+}
+
+#[test]
+fn the_server_that_registers_an_address_last_has_it() {
+    let Some(engine) = Engine::start(&[]) else { return };
+    let first = Server::start(&engine, &["--advertise", "http://127.0.0.1:9", "--weight", "2"]);
+    first.wait_until_registered();
+    let value =
+        |engine: &Engine| engine.command::<String>(&["GET", "{fingerpost}:1:server:http://127.0.0.1:9"]);
+    assert!(value(&engine).starts_with("1 ") && value(&engine).contains(" weight=2 "));
+    let second = Server::start(&engine, &["--advertise", "http://127.0.0.1:9/"]);
+    second.wait_until_registered();
+    first.program.wait_for_stderr("a server that started later registered this address");
+    assert!(value(&engine).starts_with("2 ") && value(&engine).contains(" weight=1 "));
+    // An engine without data does not change the order.
+    engine.command::<()>(&["FLUSHALL"]);
+    wait_until("the second registration", || engine.servers().len() == 1 && value(&engine).starts_with("2 "));
+    // A restart after a crash has the address at once.
+    let port = second.authority.rsplit_once(':').unwrap().1.to_owned();
+    drop(second);
+    let third = Server::start_with(&engine.url(), &port, &["--advertise", "http://127.0.0.1:9"], &[]);
+    third.wait_until_registered();
+    assert!(value(&engine).starts_with("3 "));
+    let mut connection = Connection::open(first.program.address()).unwrap();
+    assert_eq!(connection.get("/plshelp.txt").unwrap().status, 200);
+}
+
+#[test]
+fn a_wrong_password_does_not_stop_a_server_and_a_corrected_one_needs_no_restart() {
+    let Some(engine) = Engine::start(&[]) else { return };
+    let acl = ["ACL", "SETUSER", "mirror", "on", ">hush", "~{fingerpost}:*", "-@all"];
+    let commands = ["+eval", "+get", "+set", "+pexpire", "+incr", "+scan", "+getrange"];
+    engine.command::<()>(&[&acl[..], &commands].concat());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("password");
+    std::fs::write(&path, "wrong\n").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let url = engine.url().replace("//", "//mirror@");
+    let variables = [("FINGERPOST__FLEET__PASSWORD_FILE", path.to_str().unwrap())];
+    let server = Server::start_with(&url, "0", &[], &variables);
+    server.program.wait_for_stderr("the engine denied access");
+    assert_eq!(http::get(server.program.address(), "/plshelp.txt").status, 200);
+    std::fs::write(&path, "hush\n").unwrap();
+    server.wait_until_registered();
+
+    let mut command = fingerpost();
+    command.args(["balancer", "--host", "127.0.0.1", "--workers", "1", "--backends", &url]);
+    let balancer = Program::spawn(command.env("FINGERPOST__FLEET__PASSWORD", "hush"));
+    wait_until("a redirect", || http::get(balancer.address(), "/plshelp.txt").status == 301);
+    for output in [server.program.stderr(), balancer.stderr(), balancer.stdout()] {
+        assert!(!output.contains("hush") && !output.contains("wrong"), "{output}");
+    }
+}
+
+#[test]
+fn the_engine_may_require_tls() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/tls/");
+    let (certificate, key) = (format!("{folder}certificate.pem"), format!("{folder}key.pem"));
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port().to_string();
+    let files = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &certificate];
+    let flags = [&["--tls-auth-clients", "no", "--tls-port", &port], &files[..]].concat();
+    let Some(engine) = Engine::start(&flags) else { return };
+    let url = format!("rediss://localhost:{port}");
+    let server = Server::start_with(&url, "0", &[], &[("FINGERPOST__FLEET__CA", &certificate)]);
+    server.wait_until_registered();
+    assert_eq!(engine.servers().len(), 1);
+    let stranger = Server::start_with(&url, "0", &[], &[]);
+    stranger.program.wait_for_stderr("cannot register this server");
+    assert_eq!(engine.servers().len(), 1);
+}
+
+#[test]
+fn a_hung_engine_does_not_delay_the_stop_of_a_server() {
+    let Some(engine) = Engine::start(&[]) else { return };
+    let mut server = Server::start(&engine, &[]);
+    server.wait_until_registered();
+    engine.signal(Signal::STOP);
+    let start = Instant::now();
+    server.program.signal(Signal::TERM);
+    assert!(server.program.wait().success());
+    assert!(start.elapsed() < Duration::from_secs(4) + SLACK, "{:?}", start.elapsed());
+    server.program.wait_for_stderr("cannot end the registration");
+    engine.signal(Signal::CONT);
+}
+
+#[test]
+fn an_invalid_registration_is_an_error_at_the_start() {
+    for (flags, reason) in [
+        (["--register", "redis://h", "--advertise", "h:80"], "server.advertise"),
+        (["--register", "redis://h", "--advertise", "http://h/?x"], "server.advertise"),
+        (["--register", "http://h", "--advertise", "http://h"], "server.register"),
+        (["--register", "redis://u:hush@h", "--advertise", "http://h"], "fleet.password_file"),
+    ] {
+        let output = fingerpost().arg("server").args(flags).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(reason) && !stderr.contains("hush"), "{stderr}");
+    }
+    let missing = fingerpost().args(["server", "--register", "redis://h"]).output().unwrap();
+    assert_eq!(missing.status.code(), Some(2), "{missing:?}");
+}
