@@ -101,7 +101,7 @@ use redirect::path_samples::PathSamples;
 use redirect::service::AnswerPlan;
 use redirect::{BalancerState, SettingsChanged};
 use settings::BalancerSettings;
-use sizes::{SizeActor, Sizes};
+use sizes::{SizeActor, SizePlan, Sizes};
 use snapshot::saving;
 use sources::SourceSet;
 use state_folder::StateFolder;
@@ -249,13 +249,7 @@ impl Balancer {
             move |ranking| plan.actor(zone, resolver, ranking, orders, metrics, now)
         });
         let webhook = settings.webhook.clone().map(|webhook| (webhook, Arc::clone(&publisher)));
-        let (sizes, size_plan) = settings
-            .size_lookups
-            .then(|| {
-                let (resolver, trust) = (resolver.clone(), settings.trust.clone());
-                Sizes::new(Arc::clone(&publisher), clock, resolver, trust, metrics.sizes.clone())
-            })
-            .unzip();
+        let (sizes, size_plan) = sizes(settings, &publisher, clock, &resolver, &metrics).unzip();
         let of = |list| presence(list, settings, &publisher, &resolver, state.clone(), &mut metrics);
         let (presence, presence_plan) = catalogue.map(of).unzip();
         let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
@@ -277,12 +271,7 @@ impl Balancer {
             if let Some(actor) = fleet {
                 let _ = own.start(ActorKind::Fleet, "fleet", actor(ranking.clone().recipient()));
             }
-            if let Some(plan) = size_plan {
-                let _ = own.start(ActorKind::Size, "sizes", SizeActor::new(plan));
-            }
-            if let Some(plan) = presence_plan {
-                let _ = own.start(ActorKind::Presence, "presence", PresenceActor::new(plan));
-            }
+            start_lookups(&own, size_plan, presence_plan);
             let (plan, supervisor) = (Arc::new(probes), own.clone());
             let probe_manager =
                 ProbeManager { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
@@ -378,6 +367,28 @@ impl Balancer {
     /// table; the program should end.
     pub async fn failed(&self) -> SupervisionFailure {
         self.0.supervisor.failed().await
+    }
+}
+
+fn sizes(
+    settings: &BalancerSettings,
+    publisher: &Arc<TablePublisher>,
+    clock: policy::MonotonicClock,
+    resolver: &Resolver,
+    metrics: &BalancerMetrics,
+) -> Option<(Sizes, SizePlan)> {
+    let (publisher, trust) = (Arc::clone(publisher), settings.trust.clone());
+    let new = || Sizes::new(publisher, clock, resolver.clone(), trust, metrics.sizes.clone());
+    settings.size_lookups.then(new)
+}
+
+/// Starts the actors that ask backends for their files.
+fn start_lookups(supervisor: &Supervisor, sizes: Option<SizePlan>, presence: Option<PresencePlan>) {
+    if let Some(plan) = sizes {
+        let _ = supervisor.start(ActorKind::Size, "sizes", SizeActor::new(plan));
+    }
+    if let Some(plan) = presence {
+        let _ = supervisor.start(ActorKind::Presence, "presence", PresenceActor::new(plan));
     }
 }
 

@@ -498,7 +498,9 @@ proptest! {
             unproven: unproven_sets.get(unproven_set),
         };
         let mut avoid = Avoid::default();
-        avoided.iter().for_each(|backend| avoid.add(identity(&format!("server{backend}:80"))));
+        for backend in &avoided {
+            avoid.add(identity(&format!("server{backend}:80")));
+        }
         let may = |candidate: &&Candidate| {
             candidate.weight > 0.0
                 && candidate.weight.is_finite()

@@ -313,7 +313,7 @@ impl RoutingTable {
         });
         let best = usable.min_by_key(|(_, entry)| {
             let is_candidate = matches!(entry.eligibility, Eligibility::Chosen(_));
-            (!needs.are_met_by(entry.has), !is_candidate, entry.backend.tier(), entry.load.outstanding())
+            (!needs.are_met_by(entry.has), !is_candidate, entry.tier, entry.load.outstanding())
         });
         best.map(|(index, _)| index)
     }
@@ -333,8 +333,8 @@ impl RoutingTable {
             self.entries.iter().filter(is_usable).filter(|entry| accepts(entry)).collect();
         usable.sort_by_key(|entry| {
             let is_candidate = matches!(entry.eligibility, Eligibility::Chosen(_));
-            let time = entry.estimate.response_time().unwrap_or(Duration::MAX);
-            (!needs.are_met_by(entry.has), !is_candidate, entry.backend.tier(), time)
+            let time = entry.response_time().unwrap_or(Duration::MAX);
+            (!needs.are_met_by(entry.has), !is_candidate, entry.tier, time)
         });
         usable.iter().take(most).map(|entry| entry.backend.id()).collect()
     }

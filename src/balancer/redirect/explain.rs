@@ -11,7 +11,7 @@ use super::BalancerState;
 use super::client::Client;
 use super::location::{Target, TargetError};
 use super::service::{AnswerPlan, Choice, ChoiceReason, KnownFile, RedirectRequest, is_not_found};
-use crate::balancer::policy::{Avoid, DEFAULT_SIZE, LoadSlab, digest};
+use crate::balancer::policy::{Avoid, DEFAULT_SIZE, LoadSlab, PolicyName, digest};
 use crate::balancer::presence::HasFile;
 use crate::balancer::presence::generation::Location;
 use crate::balancer::ranking::selection::Eligibility;
@@ -195,17 +195,7 @@ impl BalancerState {
             },
             choice: choice.as_ref().map(|choice| ExplainedChoice {
                 backend: choice.backend.to_string(),
-                reason: match choice.reason {
-                    ChoiceReason::Policy => {
-                        format!("the policy {} chose it among the candidates", answers.policy)
-                    }
-                    ChoiceReason::Retry => {
-                        "the client requests the file again, so it is sent to another server".to_owned()
-                    }
-                    ChoiceReason::AfterHead => {
-                        "the client sent a HEAD for this file before and was sent to it".to_owned()
-                    }
-                },
+                reason: choice_reason(choice.reason, answers.policy),
                 alternates: choice.picks.alternates().iter().filter_map(address).collect(),
             }),
             backends: backends.collect(),
@@ -235,6 +225,18 @@ impl BalancerState {
         }
         let AnswerPlan { policy, health_check, .. } = answers;
         RoutingTable::build(latest.generation, &mut entries, *policy, health_check, &self.clock, now, random)
+    }
+}
+
+fn choice_reason(reason: ChoiceReason, policy: PolicyName) -> String {
+    match reason {
+        ChoiceReason::Policy => format!("the policy {policy} chose it among the candidates"),
+        ChoiceReason::Retry => {
+            "the client requests the file again, so it is sent to another server".to_owned()
+        }
+        ChoiceReason::AfterHead => {
+            "the client sent a HEAD for this file before and was sent to it".to_owned()
+        }
     }
 }
 
