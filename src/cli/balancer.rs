@@ -40,7 +40,7 @@ pub(crate) struct BalancerArguments {
     #[arg(long, value_name = "FILE|URL", help_heading = BALANCING)]
     pub catalogue: Option<String>,
     /// Folder with all files, instead of a list of them [default: none]
-    #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, conflicts_with = "catalogue")]
+    #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true, conflicts_with = "catalogue")]
     pub catalogue_root: Option<PathBuf>,
     /// Webroot of certbot, from which challenges of authorities are served [default: none]
     #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true)]
