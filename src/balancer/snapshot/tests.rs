@@ -13,7 +13,7 @@ fn extreme_values_in_a_state_file_do_no_harm() {
         r#""in_flight":4294967295,"completed":18446744073709551615,"sent_bytes":18446744073709551615"#;
     let text = format!(
         r#"{{"saved_at":{most},"backends":[{{"backend":"http://a:1",
-        "load":{{"redirects":18446744073709551615,"work":[1e38,0,0,0,0,0,0,3e38],"cost":1e-38}},
+        "redirects":18446744073709551615,"work":[1e38,0,0,0,0,0,0,3e38],"cost":1e-38,
         "health":{{"state":"suspect","age":{most},"failures":4294967295,"has_answered":true,"last_failure":null,
         "failure_rate":1e30}},
         "estimate":{{"response_time":{most},"capacity":{{"last":{{{numbers},"busy":{most}}},"age":{most},
