@@ -38,8 +38,15 @@ pub mod location {
 pub mod policy {
     //! The choice of a backend.
     pub use crate::balancer::policy::{
-        Avoid, BackendLoad, Candidate, LoadSlab, MOST_ALTERNATES, MonotonicClock, PickRequest, Picks, Policy,
-        PolicyName, ReportedLoad, Throughput, Timestamp, build, digest, identity,
+        Avoid, BackendLoad, Candidate, Holders, LoadSlab, MOST_ALTERNATES, MirrorSet, MonotonicClock,
+        PickRequest, Picks, Policy, PolicyName, ReportedLoad, Throughput, Timestamp, build, digest, identity,
+    };
+}
+
+pub mod presence {
+    //! The files of mirrors.
+    pub use crate::balancer::presence::index::{
+        FoundPath, IndexFull, MirrorSets, OLD, PathState, PresenceIndex, SetInterner,
     };
 }
 

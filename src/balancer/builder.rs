@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::backends::{Backend, list};
 use super::policy::PolicyName;
+use super::presence::source::OpenCatalogue;
 use super::settings::{BalancerSettings, RawBalancerSettings};
 use super::sources::SourceSet;
-use super::{Balancer, BalancerFiles, StartError};
+use super::{Balancer, BalancerFiles, CatalogueUnusable, StartError};
 use crate::settings;
 
 /// Settings of a [`Balancer`]. `config/default.toml` explains them and has their defaults. Configuration files and
@@ -105,6 +106,11 @@ impl Builder {
         self.with("balancer.size_lookups", are_made)
     }
 
+    /// The list of all files, a file or a URL. Requests are redirected only to backends that have the file.
+    pub fn catalogue(self, source: &str) -> Self {
+        self.with("balancer.catalogue", source)
+    }
+
     fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
         self.changes.push((key, value.to_string()));
         self
@@ -121,7 +127,10 @@ impl Builder {
             Some(path) => SourceSet::file(path)?,
             None => SourceSet::fixed(fixed(&self.backends)?),
         };
-        Ok(Balancer::start(&settings, source, BalancerFiles::default(), None))
+        let catalogue =
+            settings.catalogue.as_ref().map(|source| OpenCatalogue::open(source, None)).transpose();
+        let catalogue = catalogue.map_err(CatalogueUnusable::from)?;
+        Ok(Balancer::start(&settings, source, BalancerFiles { catalogue, ..BalancerFiles::default() }, None))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -19,7 +20,7 @@ use crate::telemetry::metric::registered;
 pub(super) type SecondsGauge = Gauge<f64, AtomicU64>;
 
 /// The statuses of the balancer, in the order of the counters of a worker.
-const STATUSES: [u16; 8] = [301, 302, 307, 308, 400, 404, 501, 503];
+const STATUSES: [u16; 9] = [200, 301, 302, 307, 308, 400, 404, 501, 503];
 
 /// The answers of one HTTP worker, by status. Each worker has its own counters, so the request path shares no cache line.
 #[derive(Debug, Default)]
@@ -127,6 +128,76 @@ impl SizeMetrics {
     }
 }
 
+/// The metrics of the catalogue and of the files of mirrors.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PresenceMetrics {
+    files: Gauge,
+    generation: Gauge,
+    made_at: SecondsGauge,
+    proofs: Family<OutcomeLabels, Counter>,
+    checks: Family<OutcomeLabels, Counter>,
+    /// Lists that could not be used.
+    pub(crate) catalogue_errors: Counter,
+    exceptions: Gauge,
+    /// Missing files for which there was no room.
+    pub(crate) exceptions_dropped: Counter,
+    /// Redirects to a mirror that turned out to lack the file.
+    pub(crate) missing_redirects: Counter,
+    /// Redirects that were not checked because the queue was full.
+    pub(crate) dropped: Counter,
+}
+
+impl PresenceMetrics {
+    /// Shows the catalogue in force.
+    pub(crate) fn catalogue(&self, files: usize, generation: u64, made_at: SystemTime) {
+        self.files.set(i64::try_from(files).unwrap_or(i64::MAX));
+        self.generation.set(generation.cast_signed());
+        self.made_at.set(made_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+    }
+
+    /// Shows the number of files that mirrors lack.
+    pub(crate) fn lacking(&self, files: usize) {
+        self.exceptions.set(i64::try_from(files).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a proof by its outcome: `received` or `failed`.
+    pub(crate) fn proven(&self, outcome: &'static str) {
+        self.proofs.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// Counts a check of a file by its outcome: `has`, `lacks` or `failed`.
+    pub(crate) fn checked(&self, outcome: &'static str) {
+        self.checks.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// Adds the metrics, if there is a catalogue.
+    fn register(&self, registry: &mut Registry) {
+        for outcome in ["received", "failed"] {
+            drop(self.proofs.get_or_create(&OutcomeLabels { outcome }));
+        }
+        for outcome in ["has", "lacks", "failed"] {
+            drop(self.checks.get_or_create(&OutcomeLabels { outcome }));
+        }
+        registry.register("catalogue_files", "Files of the catalogue", self.files.clone());
+        registry.register("catalogue_generation", "The number of the catalogue", self.generation.clone());
+        let help = "The time at which the catalogue was read, in seconds from 1970";
+        registry.register("catalogue_read_timestamp_seconds", help, self.made_at.clone());
+        let help = "Lists that could not be used as the catalogue";
+        registry.register("catalogue_errors", help, self.catalogue_errors.clone());
+        registry.register("proofs", "Requests for proofs of mirrors, by outcome", self.proofs.clone());
+        let help = "Checks of files at mirrors, by outcome";
+        registry.register("file_checks", help, self.checks.clone());
+        let help = "Redirects whose file was not checked because the queue was full";
+        registry.register("file_checks_dropped", help, self.dropped.clone());
+        let help = "Redirects to a mirror that turned out to lack the file, among those that were checked";
+        registry.register("missing_redirects", help, self.missing_redirects.clone());
+        let help = "Files that mirrors lack, or that wait for a check, summed over all mirrors";
+        registry.register("lacking_files", help, self.exceptions.clone());
+        let help = "Missing files that stay in use because there are too many";
+        registry.register("lacking_files_dropped", help, self.exceptions_dropped.clone());
+    }
+}
+
 /// The metrics of the exchange with a fleet.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FleetMetrics {
@@ -154,6 +225,8 @@ pub(crate) struct BalancerMetrics {
     pub reports: ReportMetrics,
     /// Look-ups of file sizes.
     pub sizes: SizeMetrics,
+    /// The catalogue. Registered by [`BalancerMetrics::show_presence`].
+    pub presence: PresenceMetrics,
     /// Routing tables that did not fit into the mailbox of a worker.
     pub tables_lost: Counter,
     /// Probe results that were lost because the ranking panicked.
@@ -194,6 +267,7 @@ impl Default for BalancerMetrics {
                 "The interval between two probes of one server, stretched if the probe budget requires it",
             ),
             workers: Arc::default(),
+            presence: PresenceMetrics::default(),
             registry,
         }
     }
@@ -220,6 +294,11 @@ impl BalancerMetrics {
     pub(super) fn observe_lookups(&mut self, refused: Counter) {
         let help = "Lookups of names that were not started because too many were running";
         self.registry.register("lookups_refused", help, refused);
+    }
+
+    /// Adds the metrics of the catalogue.
+    pub(super) fn show_presence(&mut self) {
+        self.presence.register(&mut self.registry);
     }
 
     /// Counters for one HTTP worker. The counters of a worker that has ended are reused, so that no count is lost and the

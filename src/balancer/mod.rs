@@ -29,6 +29,7 @@
 // - `expectation`: the content that probes expect.
 // - `fleet`: the exchange with other balancers.
 // - `policy`: the choice of a backend from a table.
+// - `catalogue`, `presence`: the files of a mirror network, and the backends that have each of them.
 // - `redirect`: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
 // - `builder`: a balancer in any actix program; `program`: `fingerpost balancer`, with listeners and signals.
 // - `metrics`: the metrics. `admin`: their display, the status API, fault injection.
@@ -48,6 +49,7 @@ use tokio::time::Instant;
 pub(crate) mod admin;
 pub(crate) mod backends;
 mod builder;
+mod catalogue;
 #[cfg(fuzzing)]
 pub mod driver;
 mod estate;
@@ -58,6 +60,7 @@ pub(crate) mod history;
 mod metrics;
 pub(crate) mod orders;
 pub(crate) mod policy;
+pub(crate) mod presence;
 pub(crate) mod probe;
 mod probe_manager;
 pub(crate) mod program;
@@ -86,6 +89,9 @@ use fleet::actor::FleetActor;
 use metrics::{BalancerMetrics, FleetMetrics};
 use orders::store::{Orders, OrdersChanged};
 use policy::LoadSlab;
+use presence::Presence;
+use presence::actor::{PresenceActor, PresencePlan};
+use presence::source::{OpenCatalogue, SourceError};
 use probe::{ProbePlan, ProbeResources};
 use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
@@ -95,7 +101,7 @@ use redirect::path_samples::PathSamples;
 use redirect::service::AnswerPlan;
 use redirect::{BalancerState, SettingsChanged};
 use settings::BalancerSettings;
-use sizes::{SizeActor, Sizes};
+use sizes::{SizeActor, SizePlan, Sizes};
 use snapshot::saving;
 use sources::SourceSet;
 use state_folder::StateFolder;
@@ -129,7 +135,15 @@ pub enum StartError {
     /// The line of a backend given in code is invalid.
     #[error("cannot use the backends: {0}")]
     Backends(ListProblem),
+    /// The catalogue cannot be used.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueUnusable),
 }
+
+/// The error for a catalogue that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct CatalogueUnusable(#[from] SourceError);
 
 /// The files of a balancer, opened before its start.
 #[derive(Debug, Default)]
@@ -138,6 +152,8 @@ pub(crate) struct BalancerFiles {
     pub(crate) state: Option<Arc<StateFolder>>,
     /// Gets a line for each answer.
     pub(crate) access_log: Option<AccessLog>,
+    /// Restricts the redirects to mirrors that have the file.
+    pub(crate) catalogue: Option<OpenCatalogue>,
     /// Their ends are notified.
     pub(crate) certificates: Option<Arc<Certificates>>,
     /// Precedes the files in the folder.
@@ -184,7 +200,7 @@ impl Balancer {
     pub(crate) fn start(
         settings: &BalancerSettings,
         sources: SourceSet,
-        BalancerFiles { state, access_log, inheritance, certificates }: BalancerFiles,
+        BalancerFiles { state, access_log, catalogue, inheritance, certificates }: BalancerFiles,
         fleet: Option<FleetPlan>,
     ) -> Self {
         let (backends, sources_report) = (sources.backends(), sources.report());
@@ -233,13 +249,9 @@ impl Balancer {
             move |ranking| plan.actor(zone, resolver, ranking, orders, metrics, now)
         });
         let webhook = settings.webhook.clone().map(|webhook| (webhook, Arc::clone(&publisher)));
-        let (sizes, size_plan) = settings
-            .size_lookups
-            .then(|| {
-                let trust = settings.trust.clone();
-                Sizes::new(Arc::clone(&publisher), clock, resolver, trust, metrics.sizes.clone())
-            })
-            .unzip();
+        let (sizes, size_plan) = sizes(settings, &publisher, clock, &resolver, &metrics).unzip();
+        let of = |list| presence(list, settings, &publisher, &resolver, state.clone(), &mut metrics);
+        let (presence, presence_plan) = catalogue.map(of).unzip();
         let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
@@ -259,9 +271,7 @@ impl Balancer {
             if let Some(actor) = fleet {
                 let _ = own.start(ActorKind::Fleet, "fleet", actor(ranking.clone().recipient()));
             }
-            if let Some(plan) = size_plan {
-                let _ = own.start(ActorKind::Size, "sizes", SizeActor::new(plan));
-            }
+            start_lookups(&own, size_plan, presence_plan);
             let (plan, supervisor) = (Arc::new(probes), own.clone());
             let probe_manager =
                 ProbeManager { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
@@ -281,6 +291,7 @@ impl Balancer {
             state,
             access_log,
             sizes,
+            presence,
             sources: sources_report,
             supervisor,
             metrics: Arc::new(metrics),
@@ -357,6 +368,66 @@ impl Balancer {
     pub async fn failed(&self) -> SupervisionFailure {
         self.0.supervisor.failed().await
     }
+}
+
+fn sizes(
+    settings: &BalancerSettings,
+    publisher: &Arc<TablePublisher>,
+    clock: policy::MonotonicClock,
+    resolver: &Resolver,
+    metrics: &BalancerMetrics,
+) -> Option<(Sizes, SizePlan)> {
+    let (publisher, trust) = (Arc::clone(publisher), settings.trust.clone());
+    let new = || Sizes::new(publisher, clock, resolver.clone(), trust, metrics.sizes.clone());
+    settings.size_lookups.then(new)
+}
+
+/// Starts the actors that ask backends for their files.
+fn start_lookups(supervisor: &Supervisor, sizes: Option<SizePlan>, presence: Option<PresencePlan>) {
+    if let Some(plan) = sizes {
+        let _ = supervisor.start(ActorKind::Size, "sizes", SizeActor::new(plan));
+    }
+    if let Some(plan) = presence {
+        let _ = supervisor.start(ActorKind::Presence, "presence", PresenceActor::new(plan));
+    }
+}
+
+/// The knowledge about the files of mirrors, and the plan of the actor that maintains it.
+fn presence(
+    catalogue: OpenCatalogue,
+    settings: &BalancerSettings,
+    publisher: &Arc<TablePublisher>,
+    resolver: &Resolver,
+    state: Option<Arc<StateFolder>>,
+    metrics: &mut BalancerMetrics,
+) -> (Arc<Presence>, PresencePlan) {
+    metrics.show_presence();
+    let table = publisher.latest();
+    let numbers = table.entries.iter();
+    let numbers = numbers.map(|entry| (entry.backend.id().as_str(), entry.load.number())).collect();
+    let source = catalogue.source.clone();
+    let version = catalogue.list.as_ref().map(|(_, version)| *version);
+    let start = catalogue.begin(&numbers).unwrap_or_else(|error| {
+        tracing::error!(%error, "the catalogue does not fit");
+        None
+    });
+    let (presence, offers) = Presence::new(start.as_ref(), metrics.presence.clone());
+    let presence = Arc::new(presence);
+    let plan = PresencePlan {
+        presence: Arc::clone(&presence),
+        offers,
+        source,
+        version,
+        start,
+        state,
+        state_writes_failed: metrics.state_writes_failed.clone(),
+        publisher: Arc::clone(publisher),
+        resolver: resolver.clone(),
+        trust: settings.trust.clone(),
+        proof_interval: settings.proof_interval,
+        metrics: metrics.presence.clone(),
+    };
+    (presence, plan)
 }
 
 /// The plan of these settings. It keeps from the plan `before` the memory, and the challenges, whose service cannot change.

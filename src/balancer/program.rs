@@ -19,6 +19,7 @@ use super::backends::watch::ListError;
 use super::estate::Inheritance;
 use super::fleet::FleetIdentity;
 use super::fleet::actor;
+use super::presence::source::{OpenCatalogue, SourceError};
 use super::redirect::acme;
 use super::redirect::mount::RedirectWorker;
 use super::settings::{BalancerSettings, FIXED_KEYS};
@@ -57,6 +58,9 @@ pub(crate) enum BalancerError {
     /// The state folder cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The catalogue cannot be used.
+    #[error(transparent)]
+    Catalogue(#[from] SourceError),
     /// A port cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -208,13 +212,15 @@ impl Program {
             Some(path) => Some(AccessLog::open(path, settings.access_log_format)?),
             None => None,
         };
+        let catalogue = settings.catalogue.as_ref();
         // The last step, because the old process stops writing.
         let heritage = predecessor.as_mut().and_then(Predecessor::inherit);
         let inheritance = heritage.and_then(|heritage| Inheritance::read(&heritage));
         let open = if predecessor.is_some() { StateFolder::open_after_release } else { StateFolder::open };
         let state = settings.state.as_deref().map(open).transpose()?.map(Arc::new);
+        let catalogue = catalogue.map(|source| OpenCatalogue::open(source, state.as_deref())).transpose()?;
         let certificates = https.as_ref().map(Https::certificates);
-        let files = BalancerFiles { state, access_log, certificates, inheritance };
+        let files = BalancerFiles { state, access_log, catalogue, certificates, inheritance };
         let fleet = settings.fleet.as_ref().map(|membership| FleetPlan {
             identity: FleetIdentity {
                 name: membership.name.clone().unwrap_or_else(|| default_name(&bound)),

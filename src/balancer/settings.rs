@@ -14,6 +14,7 @@ use crate::balancer::expectation::{Expectation, NotAnExpectation};
 use crate::balancer::fleet::record;
 use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
+use crate::balancer::presence::source::CatalogueSource;
 use crate::balancer::probe::ProbeSettings;
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::ranking::RankingSettings;
@@ -58,6 +59,10 @@ pub(crate) struct RawBalancerSettings {
     pub state: PathBuf,
     pub access_log: PathBuf,
     pub access_log_format: Format,
+    pub catalogue: String,
+    pub catalogue_root: PathBuf,
+    #[serde(with = "crate::settings::time")]
+    pub proof_interval: Duration,
     pub webhook: String,
     #[serde(with = "crate::settings::time")]
     pub webhook_after: Duration,
@@ -115,6 +120,10 @@ pub(crate) struct BalancerSettings {
     pub access_log: Option<PathBuf>,
     /// The format of its lines.
     pub access_log_format: Format,
+    /// The list of all files.
+    pub catalogue: Option<CatalogueSource>,
+    /// The time between two proofs of a mirror.
+    pub proof_interval: Duration,
     /// The receiver of notifications.
     pub webhook: Option<Webhook>,
     /// The number of HTTP worker threads; at least 1.
@@ -192,6 +201,9 @@ pub(crate) const FIXED_KEYS: FixedKeys = FixedKeys {
         "admin",
         "state",
         "access_log_format",
+        "catalogue",
+        "catalogue_root",
+        "proof_interval",
         "webhook",
         "webhook_after",
         "workers",
@@ -209,6 +221,9 @@ pub(crate) const FIXED_KEYS: FixedKeys = FixedKeys {
 
 /// The shortest probe interval. With shorter ones, a probe measures mainly the scheduler.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The shortest time between two proofs of a mirror.
+const SHORTEST_PROOF_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The number of local ports, and so the limit of concurrent probes.
 const MOST_PROBES: usize = 65_535;
@@ -265,6 +280,8 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             admin_token: Some(raw.admin_token).filter(|path| !path.as_os_str().is_empty()),
             access_log: Some(raw.access_log).filter(|path| !path.as_os_str().is_empty()),
             access_log_format: raw.access_log_format,
+            catalogue: catalogue(&raw.catalogue, raw.catalogue_root)?,
+            proof_interval: raw.proof_interval.max(SHORTEST_PROOF_INTERVAL),
             webhook: webhook(&raw.webhook, raw.webhook_after)?,
             state: Some(raw.state).filter(|path| !path.as_os_str().is_empty()),
             status: RedirectStatus::try_from(raw.status)
@@ -360,6 +377,18 @@ impl BalancerSettings {
         let most = (connections as u64).saturating_add(self.probe_concurrency as u64);
         Need::new(self.workers, most, if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set })
     }
+}
+
+fn catalogue(place: &str, root: PathBuf) -> Result<Option<CatalogueSource>, SettingsError> {
+    if place.is_empty() {
+        return Ok(Some(root).filter(|root| !root.as_os_str().is_empty()).map(CatalogueSource::Folder));
+    }
+    if !root.as_os_str().is_empty() {
+        let reason = "only one of catalogue and catalogue_root can be set";
+        return Err(SettingsError::value("balancer.catalogue_root", root.display(), reason));
+    }
+    let source = CatalogueSource::parse(place);
+    source.map(Some).map_err(|error| SettingsError::value("balancer.catalogue", place, error.to_string()))
 }
 
 fn membership(raw: &RawBalancerSettings) -> Result<Option<Membership>, SettingsError> {

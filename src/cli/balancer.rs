@@ -36,6 +36,12 @@ pub(crate) struct BalancerArguments {
     /// File that gets a line for each answer [default: none]
     #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING)]
     pub access_log: Option<PathBuf>,
+    /// List of all files, lines of sha256sum or JSON; only servers that have a file get requests for it [default: none]
+    #[arg(long, value_name = "FILE|URL", help_heading = BALANCING)]
+    pub catalogue: Option<String>,
+    /// Folder with all files, instead of a list of them [default: none]
+    #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true, conflicts_with = "catalogue")]
+    pub catalogue_root: Option<PathBuf>,
     /// Webroot of certbot, from which challenges of authorities are served [default: none]
     #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true)]
     pub acme_webroot: Option<PathBuf>,
@@ -102,6 +108,8 @@ impl BalancerArguments {
         list.extend(overrides! {
             "balancer.servers" => path(self.servers.as_ref()),
             "balancer.backends" => (!self.backends.is_empty()).then(|| self.backends.join("\n") + "\n"),
+            "balancer.catalogue" => self.catalogue,
+            "balancer.catalogue_root" => path(self.catalogue_root.as_ref()),
             "balancer.access_log" => path(self.access_log.as_ref()),
             "balancer.state" => path(self.state.as_ref()),
             "balancer.acme_webroot" => path(self.acme_webroot.as_ref()),

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use crate::balancer::admin::access::Access;
 use crate::balancer::backends::{list, watch};
+use crate::balancer::presence::source::OpenCatalogue;
 use crate::balancer::settings::{BalancerSettings, RawBalancerSettings};
 use crate::balancer::sources::SourceAddress;
 use crate::balancer::state_folder::StateFolder;
@@ -177,6 +178,15 @@ fn check_balancer(raw: RawBalancerSettings, report: &mut CheckReport) {
         Ok(Ok(address)) => report.extend(Access::open(settings.admin_token.as_deref(), address).err()),
         Ok(Err(error)) => report.problem(error.to_string()),
         Err(error) => report.problem(chain(&error)),
+    }
+    if let Some(catalogue) = &settings.catalogue {
+        match OpenCatalogue::open(catalogue, None).map(|open| open.list) {
+            Ok(None) => report.push_line(format!("{catalogue}: the catalogue is downloaded after the start")),
+            Ok(Some((list, _))) => {
+                report.push_line(format!("{catalogue}: {} files", list.catalogue.files()));
+            }
+            Err(error) => report.problem(chain(&error)),
+        }
     }
     report.extend(settings.state.as_deref().and_then(|path| StateFolder::check(path).err()));
     report.extend(settings.access_log.as_deref().and_then(|path| AccessLog::check(path).err()));

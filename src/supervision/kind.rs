@@ -16,13 +16,16 @@ pub enum ActorKind {
     Redirect,
     /// Looks up the sizes of files.
     Size,
+    /// Maintains the knowledge about the files of mirrors.
+    Presence,
     /// Exchanges observations with other balancers.
     Fleet,
 }
 
 impl ActorKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Probe, Self::Ranking, Self::Redirect, Self::Size, Self::Fleet];
+    pub const ALL: [Self; 6] =
+        [Self::Probe, Self::Ranking, Self::Redirect, Self::Size, Self::Presence, Self::Fleet];
 }
 
 impl fmt::Display for ActorKind {
@@ -32,6 +35,7 @@ impl fmt::Display for ActorKind {
             Self::Ranking => "RankingActor",
             Self::Redirect => "RedirectHandler",
             Self::Size => "SizeActor",
+            Self::Presence => "PresenceActor",
             Self::Fleet => "FleetActor",
         })
     }
@@ -46,6 +50,7 @@ impl FromStr for ActorKind {
             "ranking" => Ok(Self::Ranking),
             "redirect" => Ok(Self::Redirect),
             "size" => Ok(Self::Size),
+            "presence" => Ok(Self::Presence),
             "fleet" => Ok(Self::Fleet),
             _ => Err(UnknownActor),
         }
@@ -54,5 +59,5 @@ impl FromStr for ActorKind {
 
 /// No kind of actor has this name.
 #[derive(Debug, thiserror::Error)]
-#[error("unknown kind of actor; the kinds are probe, ranking, redirect, size and fleet")]
+#[error("unknown kind of actor; the kinds are probe, ranking, redirect, size, presence and fleet")]
 pub struct UnknownActor;

@@ -127,12 +127,13 @@ struct SupervisorState {
 
 impl SupervisorState {
     fn panic_request_of(&self, kind: ActorKind) -> &Notify {
-        let [probe, ranking, redirect, size, fleet] = &self.panic_requests;
+        let [probe, ranking, redirect, size, presence, fleet] = &self.panic_requests;
         match kind {
             ActorKind::Probe => probe,
             ActorKind::Ranking => ranking,
             ActorKind::Redirect => redirect,
             ActorKind::Size => size,
+            ActorKind::Presence => presence,
             ActorKind::Fleet => fleet,
         }
     }

@@ -39,6 +39,7 @@ mod help;
 mod live_list;
 mod malformed;
 mod metrics;
+mod mirrors;
 mod openapi;
 mod orders;
 mod page;

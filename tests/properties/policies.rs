@@ -5,9 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use fingerpost::internals::policy::{
-    self, Avoid, Candidate, LoadSlab, MOST_ALTERNATES, PickRequest, Picks, PolicyName, ReportedLoad,
+    self, Avoid, Candidate, Holders, LoadSlab, MOST_ALTERNATES, PickRequest, Picks, PolicyName, ReportedLoad,
     Throughput, Timestamp, digest, identity,
 };
+use fingerpost::internals::presence::{MirrorSets, SetInterner};
 use proptest::prelude::*;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -29,6 +30,14 @@ fn candidate(slab: &mut LoadSlab, backend: u32, weight: f64) -> Candidate {
 fn equal(count: u32) -> Vec<Candidate> {
     let mut slab = LoadSlab::default();
     (0..count).map(|backend| candidate(&mut slab, backend, 1.0)).collect()
+}
+
+/// Sets of mirrors, of which the last has the bits of `numbers`.
+fn mirror_set(numbers: impl Iterator<Item = u32>) -> (MirrorSets, u32) {
+    let sets = MirrorSets::new(64);
+    let words = [numbers.fold(0, |word, number| word | 1 << number)];
+    let number = SetInterner::new(&sets).intern(&sets, &words).unwrap();
+    (sets, number)
 }
 
 fn names() -> impl Strategy<Value = PolicyName> {
@@ -467,4 +476,71 @@ fn small_downloads_avoid_the_backend_of_a_large_one() {
         to_busy += u32::from(pick(1e5, now) == busy);
     }
     assert!(to_busy < 16, "{to_busy} of 200");
+}
+
+proptest! {
+    #[test]
+    fn only_backends_that_have_the_file_are_picked(
+        name in names(),
+        candidates in candidates(),
+        lacking: u64,
+        unproven: u64,
+        avoided in proptest::collection::vec(0..40_u32, 0..6),
+        alternates in 0..=MOST_ALTERNATES,
+        seed: u64,
+    ) {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let policy = policy::build(name, candidates.clone(), Timestamp(10), &mut random);
+        let bits = |word: u64| mirror_set((0..64).filter(move |number| word >> number & 1 != 0));
+        let ((lacking_sets, lacking_set), (unproven_sets, unproven_set)) = (bits(lacking), bits(unproven));
+        let holders = Holders {
+            lacking: lacking_sets.get(lacking_set),
+            unproven: unproven_sets.get(unproven_set),
+        };
+        let mut avoid = Avoid::default();
+        for backend in &avoided {
+            avoid.add(identity(&format!("server{backend}:80")));
+        }
+        let may = |candidate: &&Candidate| {
+            candidate.weight > 0.0
+                && candidate.weight.is_finite()
+                && (lacking | unproven) >> candidate.load.number() & 1 == 0
+        };
+        let usable: HashSet<u32> = candidates.iter().filter(may).map(|candidate| candidate.backend).collect();
+        for pick in 0..20 {
+            let request = PickRequest { path_hash: pick << 55, avoid, size: None, holders: Some(holders) };
+            let mut picks = Picks::new(alternates);
+            policy.pick(&request, Timestamp(10), &mut random, &mut picks);
+            let chosen = picks.chosen();
+            prop_assert_eq!(chosen.is_some(), !usable.is_empty(), "{}: {:?}", name, chosen);
+            let Some(chosen) = chosen else { break };
+            let picked: HashSet<u32> = picks.alternates().iter().copied().chain([chosen]).collect();
+            prop_assert_eq!(picked.len(), 1 + picks.alternates().len());
+            prop_assert!(picked.is_subset(&usable), "{}: {:?} of {:?}", name, picked, usable);
+            let avoidable = usable.iter().any(|backend| !avoided.contains(backend));
+            prop_assert!(!avoidable || !avoided.contains(&chosen), "{}: {}", name, chosen);
+        }
+    }
+}
+
+#[test]
+fn files_of_few_backends_are_distributed_over_all_of_them() {
+    for name in PolicyName::ALL {
+        let candidates = equal(40);
+        let mut random = SmallRng::seed_from_u64(3);
+        let policy = policy::build(name, candidates, Timestamp(0), &mut random);
+        let having = [3, 4, 5, 30];
+        let (sets, set) = mirror_set((0..40).filter(|number| !having.contains(number)));
+        let holders = Some(Holders { lacking: sets.get(set), ..Holders::default() });
+        let mut counts = std::collections::BTreeMap::<u32, u32>::new();
+        for pick in 0..4000_u64 {
+            let path_hash = digest(&pick.to_le_bytes());
+            let request = PickRequest { path_hash, holders, ..PickRequest::default() };
+            let mut picks = Picks::new(0);
+            policy.pick(&request, Timestamp(pick * 1_000_000), &mut random, &mut picks);
+            *counts.entry(picks.chosen().unwrap()).or_default() += 1;
+        }
+        assert_eq!(counts.keys().copied().collect::<Vec<_>>(), having, "{name}");
+        assert!(counts.values().all(|count| (500..=1700).contains(count)), "{name}: {counts:?}");
+    }
 }

@@ -105,7 +105,7 @@ pub enum LineError {
     BasePath { word: String },
     #[error("{word}: only attributes such as weight=2 may follow the server")]
     NotAnAttribute { word: String },
-    #[error("{word}: unknown attribute; the attributes are weight, tier, zone and expect")]
+    #[error("{word}: unknown attribute; the attributes are weight, tier, zone, expect, proof and origin")]
     UnknownAttribute { word: String },
     #[error("{word}: the line has this attribute twice")]
     RepeatedAttribute { word: String },
@@ -119,6 +119,8 @@ pub enum LineError {
     Zone { word: String },
     #[error("{word}: an expectation is text:SUBSTRING, with %20 for a space, or sha-256: and 64 digits")]
     Expectation { word: String },
+    #[error("{word}: a proof is the path of a file in the form of a URL, such as /dists/stable/InRelease")]
+    Proof { word: String },
     #[error("{id} is already in line {first}, which is used")]
     Duplicate { id: BackendId, first: usize },
     #[error("the list has more than {MAX_BACKENDS} servers; this one and {more} more are ignored")]
@@ -180,18 +182,19 @@ pub(crate) fn from_words<'a>(
     attributes: impl Iterator<Item = &'a str>,
 ) -> Result<Backend, LineError> {
     let id = parse_address(address)?;
-    let mut backend =
-        Backend { id, weight: DEFAULT_WEIGHT, tier: DEFAULT_TIER, zone: None, expectation: None };
+    let (weight, tier, zone, expectation) = (DEFAULT_WEIGHT, DEFAULT_TIER, None, None);
+    let mut backend = Backend { id, weight, tier, zone, expectation, proof: None, is_origin: false };
     let mut keys = Vec::new();
     for word in attributes {
-        let Some((key, value)) = word.split_once('=') else {
-            return Err(LineError::NotAnAttribute { word: shown(word) });
-        };
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
         match key {
-            "weight" => backend.weight = weight(word, value)?,
-            "tier" => backend.tier = tier(word, value)?,
-            "zone" => backend.zone = Some(zone(word, value)?),
-            "expect" => backend.expectation = Some(expectation(word, value)?),
+            "origin" if key == word => backend.is_origin = true,
+            _ if key == word => return Err(LineError::NotAnAttribute { word: shown(word) }),
+            "weight" => backend.weight = self::weight(word, value)?,
+            "tier" => backend.tier = self::tier(word, value)?,
+            "zone" => backend.zone = Some(self::zone(word, value)?),
+            "expect" => backend.expectation = Some(self::expectation(word, value)?),
+            "proof" => backend.proof = Some(proof(word, value)?),
             _ => return Err(LineError::UnknownAttribute { word: shown(word) }),
         }
         if keys.contains(&key) {
@@ -223,6 +226,15 @@ fn expectation(word: &str, value: &str) -> Result<Arc<Expectation>, LineError> {
     let decoded = percent_encoding::percent_decode_str(value).decode_utf8().ok();
     let expectation = decoded.and_then(|value| value.parse::<Expectation>().ok());
     expectation.map(Arc::new).ok_or_else(|| LineError::Expectation { word: shown(word) })
+}
+
+/// Parses the path of a proof. It may have no slash at its start.
+fn proof(word: &str, value: &str) -> Result<Arc<str>, LineError> {
+    let path = format!("/{}", value.trim_start_matches('/'));
+    let is_valid = path.len() > 1
+        && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}?#".contains(&byte))
+        && path.split('/').skip(1).all(|segment| !matches!(segment, "" | "." | ".."));
+    if is_valid { Ok(path.into()) } else { Err(LineError::Proof { word: shown(word) }) }
 }
 
 /// Parses a number that has only digits; `str::parse` would accept a sign, too.

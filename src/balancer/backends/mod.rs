@@ -67,6 +67,8 @@ pub struct Backend {
     tier: u8,
     zone: Option<Arc<str>>,
     expectation: Option<Arc<Expectation>>,
+    proof: Option<Arc<str>>,
+    is_origin: bool,
 }
 
 impl Backend {
@@ -99,6 +101,18 @@ impl Backend {
     pub(crate) fn expectation(&self) -> Option<&Arc<Expectation>> {
         self.expectation.as_ref()
     }
+
+    /// The percent-encoded path of the file that proves which generation of the catalogue it has. Starts with a slash.
+    #[must_use]
+    pub(crate) fn proof(&self) -> Option<&Arc<str>> {
+        self.proof.as_ref()
+    }
+
+    /// Whether it has every file, and gets requests for paths that the catalogue does not have.
+    #[must_use]
+    pub(crate) fn is_origin(&self) -> bool {
+        self.is_origin
+    }
 }
 
 /// The bytes that a word of the list must encode.
@@ -125,6 +139,12 @@ impl fmt::Display for Backend {
         if let Some(expectation) = &self.expectation {
             let value = expectation.to_string();
             write!(formatter, " expect={}", utf8_percent_encode(&value, NOT_IN_A_WORD))?;
+        }
+        if let Some(proof) = &self.proof {
+            write!(formatter, " proof={proof}")?;
+        }
+        if self.is_origin {
+            formatter.write_str(" origin")?;
         }
         Ok(())
     }

@@ -101,7 +101,8 @@ impl Adaptive {
             });
             let number = chunk * CHUNK_LEN + cell.index;
             if let (Some(entry), Some(share)) = (backends.get_mut(number), shares.get_mut(number)) {
-                *entry = Some(BackendRef { backend: *backend, identity: load.identity() });
+                let (identity, number) = (load.identity(), load.number());
+                *entry = Some(BackendRef { backend: *backend, identity, number });
                 *share = 1.0 / f64::from(load.cell().cost());
             }
             let service_time = (load.cell().cost() * mean_size) as u64;
@@ -173,17 +174,16 @@ impl Adaptive {
         }
     }
 
-    /// Replaces each cell whose backend the request avoids, unless it avoids all.
+    /// Replaces each cell whose backend lacks the file or is avoided, unless the request avoids all; `None` if no backend has
+    /// the file.
     #[cold]
-    fn without_avoided(&self, mut numbers: [u32; COMPARED], request: &PickRequest) -> [u32; COMPARED] {
+    fn suitable(&self, mut numbers: [u32; COMPARED], request: &PickRequest) -> Option<[u32; COMPARED]> {
         let mut draw = || self.draw(self.advance(1));
         for number in &mut numbers {
             let first = *number as usize;
-            if let Some(cell) = draw::acceptable(&self.backends, request, &Picks::new(0), first, &mut draw) {
-                *number = cell as u32;
-            }
+            *number = draw::first(&self.backends, request, &Picks::new(0), first, &mut draw)? as u32;
         }
-        numbers
+        Some(numbers)
     }
 }
 
@@ -196,8 +196,9 @@ impl Policy for Adaptive {
         let size = request.size.unwrap_or(self.mean_size) * self.arriving;
         let new = NewDownload::new(size);
         let mut numbers = self.compared();
-        if !request.avoid.is_empty() {
-            numbers = self.without_avoided(numbers, request);
+        if !request.avoid.is_empty() || request.holders.is_some() {
+            let Some(suitable) = self.suitable(numbers, request) else { return };
+            numbers = suitable;
         }
         let Some(any) = self.cell(0) else { return };
         let mut cells = [any; COMPARED];

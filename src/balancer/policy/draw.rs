@@ -1,6 +1,6 @@
 //! Helpers for policies that draw one backend after another.
 
-use super::{Candidate, PickRequest, Picks};
+use super::{Avoid, Candidate, PickRequest, Picks};
 
 /// The number of draws for one pick. If the request avoids all drawn backends or they are picked already, the neighbours
 /// of the last one are tried in order.
@@ -13,6 +13,8 @@ pub(super) struct BackendRef {
     pub(super) backend: u32,
     /// Its number in [`Avoid`](super::Avoid).
     pub(super) identity: u32,
+    /// Its number in [`Holders`](super::Holders).
+    pub(super) number: u32,
 }
 
 /// The backends of a policy by index. An index need not have a backend.
@@ -31,7 +33,8 @@ impl BackendSet for [Candidate] {
 
     fn get(&self, index: usize) -> Option<BackendRef> {
         let candidate = self.get(index)?;
-        Some(BackendRef { backend: candidate.backend, identity: candidate.load.identity() })
+        let load = &candidate.load;
+        Some(BackendRef { backend: candidate.backend, identity: load.identity(), number: load.number() })
     }
 
     fn indices_from(&self, index: usize) -> impl Iterator<Item = usize> {
@@ -48,13 +51,29 @@ pub(super) fn fill(
     mut draw: impl FnMut() -> usize,
 ) {
     if picks.chosen().is_none() {
-        let first = draw();
-        let index = acceptable(candidates, request, picks, first, &mut draw).unwrap_or(first);
+        let index = draw();
+        let Some(index) = first(candidates, request, picks, index, &mut draw) else { return };
         let Some(chosen) = candidates.get(index) else { return };
         chosen.load.cell().count_redirect();
         picks.push(chosen.backend);
     }
     fill_up(candidates, request, picks, draw);
+}
+
+/// An acceptable index, `first` if possible, or one that the request avoids if it avoids all; `None` if no backend has the file.
+pub(super) fn first<B: BackendSet + ?Sized>(
+    backends: &B,
+    request: &PickRequest,
+    picks: &Picks,
+    first: usize,
+    draw: &mut impl FnMut() -> usize,
+) -> Option<usize> {
+    acceptable(backends, request, picks, first, draw).or_else(|| match request.holders {
+        None => Some(first),
+        Some(_) => {
+            acceptable(backends, &PickRequest { avoid: Avoid::default(), ..*request }, picks, first, draw)
+        }
+    })
 }
 
 /// Adds alternates until `picks` is full or no acceptable backend is left.
@@ -82,15 +101,22 @@ pub(super) fn acceptable<B: BackendSet + ?Sized>(
     draw: &mut impl FnMut() -> usize,
 ) -> Option<usize> {
     let accepts = |index: &usize| {
-        backends
-            .get(*index)
-            .is_some_and(|found| !request.avoid.contains(found.identity) && !picks.contains(found.backend))
+        backends.get(*index).is_some_and(|found| {
+            !request.avoid.contains(found.identity)
+                && !picks.contains(found.backend)
+                && request.is_held_by(found.number)
+        })
     };
     for _ in 1..MAX_DRAWS {
         if accepts(&index) {
             return Some(index);
         }
         index = draw();
+    }
+    if request.holders.is_some() {
+        // The first acceptable index in order would prefer backends after others that lack the file.
+        let count = backends.indices_from(0).filter(accepts).count();
+        return backends.indices_from(0).filter(accepts).nth(draw() % count.max(1));
     }
     // A request avoids few backends and a pick takes few, so the search is short even among 100 000 backends.
     backends.indices_from(index).find(accepts)

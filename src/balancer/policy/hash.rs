@@ -73,7 +73,9 @@ impl Policy for ConsistentHash {
         let owner = walk.clone().next().unwrap_or_default();
         // At most four in five backends are full, so a backend with room is almost certainly among the next points.
         let mut near = walk.clone().take(POINTS).filter(|index| {
-            self.candidates.get(*index).is_some_and(|candidate| self.has_room(candidate, outstanding))
+            self.candidates.get(*index).is_some_and(|candidate| {
+                self.has_room(candidate, outstanding) && request.is_held_by(candidate.load.number())
+            })
         });
         let mut chosen = Some(near.next().unwrap_or(owner));
         draw::fill(&self.candidates, request, picks, || {

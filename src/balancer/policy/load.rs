@@ -34,6 +34,7 @@ const MAX_OTHER_WORK: f32 = 6e10;
 pub struct BackendLoad {
     cell: CellRef,
     identity: u32,
+    number: u32,
     /// The number of redirects that the latest report accounts for.
     reported_redirects: AtomicU64,
     /// Requests in flight according to the latest report, without the probe itself.
@@ -54,11 +55,12 @@ pub struct BackendLoad {
 
 impl BackendLoad {
     /// Takes over a cell that no other backend uses, and resets it.
-    fn new(cell: CellRef, identity: u32) -> Self {
+    fn new(cell: CellRef, identity: u32, number: u32) -> Self {
         cell.get().reset();
         Self {
             cell,
             identity,
+            number,
             reported_redirects: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             probed_at: AtomicU64::new(0),
@@ -84,15 +86,21 @@ impl BackendLoad {
         self.identity
     }
 
+    /// A small number that no other backend of the list has.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Records a redirect that no pick chose, for a download of `size` bytes.
     pub fn record_redirect(&self, size: f32, now: Timestamp) {
         self.cell().book(size, now);
     }
 
-    /// An independent copy with a cell of `slab`.
+    /// An independent copy of equal number, with a cell of `slab`.
     #[must_use]
     pub fn copy(&self, slab: &mut LoadSlab) -> Arc<Self> {
-        let copy = slab.allocate(self.identity);
+        let copy = slab.allocate_as(self.identity, Some(self.number));
         copy.cell().copy_from(self.cell());
         for (to, from) in [
             (&copy.reported_redirects, &self.reported_redirects),
@@ -494,6 +502,8 @@ impl fmt::Debug for SlabChunk {
 pub(super) struct CellRef {
     pub(super) chunk: Arc<SlabChunk>,
     pub(super) index: usize,
+    /// The number of the cell in its slab.
+    number: u32,
 }
 
 impl CellRef {
@@ -508,6 +518,8 @@ impl CellRef {
 pub struct LoadSlab {
     used: Vec<(CellRef, Weak<BackendLoad>)>,
     free: Vec<CellRef>,
+    /// The number of cells.
+    cells: u32,
 }
 
 impl LoadSlab {
@@ -515,11 +527,16 @@ impl LoadSlab {
     ///
     /// The slab reuses a cell after the last [`Arc`] of its record is gone.
     pub fn allocate(&mut self, identity: u32) -> Arc<BackendLoad> {
+        self.allocate_as(identity, None)
+    }
+
+    /// The same with this number instead of the one of the cell.
+    fn allocate_as(&mut self, identity: u32, number: Option<u32>) -> Arc<BackendLoad> {
         if self.free.is_empty() {
             self.reclaim();
         }
         let cell = self.free.pop().unwrap_or_else(|| self.add_chunk());
-        let load = Arc::new(BackendLoad::new(cell.clone(), identity));
+        let load = Arc::new(BackendLoad::new(cell.clone(), identity, number.unwrap_or(cell.number)));
         self.used.push((cell, Arc::downgrade(&load)));
         load
     }
@@ -532,7 +549,9 @@ impl LoadSlab {
     /// Adds a chunk and returns its first cell.
     fn add_chunk(&mut self) -> CellRef {
         let chunk = Arc::new(SlabChunk(array::from_fn(|_| LoadCell::default())));
-        let cell = |index| CellRef { chunk: Arc::clone(&chunk), index };
+        let first = self.cells;
+        self.cells += CHUNK_LEN as u32;
+        let cell = |index| CellRef { chunk: Arc::clone(&chunk), index, number: first + index as u32 };
         self.free.extend((1..CHUNK_LEN).rev().map(cell));
         cell(0)
     }

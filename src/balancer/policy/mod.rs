@@ -11,6 +11,7 @@ mod clock;
 mod digest;
 mod draw;
 mod hash;
+mod holders;
 mod load;
 mod random;
 mod ranked;
@@ -27,6 +28,8 @@ use rand::Rng;
 
 pub use clock::{MonotonicClock, Timestamp};
 pub use digest::{digest, identity};
+pub use holders::{Holders, MirrorSet};
+pub(crate) use holders::{LINE_MIRRORS, LINE_WORDS, SetLine};
 pub(crate) use load::RememberedLoad;
 pub use load::{BackendLoad, LoadSlab, ReportedLoad};
 pub(crate) use retry_avoidance::{RetryAvoidance, RetryLookup, Visited};
@@ -48,7 +51,7 @@ pub trait Policy: fmt::Debug + Send + Sync {
     /// If `picks` has a chosen backend already, only alternates are added, and no redirect is recorded.
     ///
     /// A backend that the request avoids is chosen only if the request avoids all candidates. `picks` stays empty only if
-    /// the policy has no candidate.
+    /// the policy has no candidate, or no candidate has the file.
     fn pick(&self, request: &PickRequest, now: Timestamp, rng: &mut dyn Rng, picks: &mut Picks);
 }
 
@@ -90,13 +93,23 @@ pub struct Throughput {
 
 /// The properties of a request that policies use.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct PickRequest {
+pub struct PickRequest<'a> {
     /// A hash of the path, equal on every balancer.
     pub path_hash: u64,
     /// The backends to avoid as long as another one is usable.
     pub avoid: Avoid,
     /// The expected size of the download in bytes; `None` if it is unknown.
     pub size: Option<f32>,
+    /// The mirrors that have the file; `None` if every backend is assumed to have it.
+    pub holders: Option<Holders<'a>>,
+}
+
+impl PickRequest<'_> {
+    /// Whether the backend with this load number is assumed to have the file.
+    #[inline]
+    fn is_held_by(&self, number: u32) -> bool {
+        self.holders.is_none_or(|holders| holders.contains(number))
+    }
 }
 
 /// Up to [`MOST_AVOIDED`] backends, each identified by the [`identity`] of its authority.
@@ -123,7 +136,9 @@ impl Avoid {
         self.len > 0 && self.identities.iter().take(self.len).any(|avoided| *avoided == identity)
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether the list is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 }

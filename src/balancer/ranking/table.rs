@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use rand::Rng;
 use tokio::time::Instant;
 
-use crate::balancer::backends::Backend;
+use crate::balancer::backends::{Backend, BackendId};
 use crate::balancer::fleet::observers::FleetReport;
 use crate::balancer::health::{
     Health, HealthCheckConfig, ProbeOutcome, SharedEvidence, State, Traffic, Transition,
@@ -302,6 +302,41 @@ impl RoutingTable {
             }
         }
         None
+    }
+
+    /// The best usable backend that `accepts` accepts, also one that is not a candidate: first one that meets the needs, then a
+    /// candidate, then the lowest tier, then the one with the fewest requests in flight.
+    #[must_use]
+    pub(crate) fn best_of(&self, needs: Needs, accepts: impl Fn(&BackendEntry) -> bool) -> Option<u32> {
+        let usable = (0..).zip(&self.entries).filter(|(_, entry)| {
+            !matches!(entry.eligibility, Eligibility::Out | Eligibility::Withdrawn) && accepts(entry)
+        });
+        let best = usable.min_by_key(|(_, entry)| {
+            let is_candidate = matches!(entry.eligibility, Eligibility::Chosen(_));
+            (!needs.are_met_by(entry.has), !is_candidate, entry.tier, entry.load.outstanding())
+        });
+        best.map(|(index, _)| index)
+    }
+
+    /// The usable backends that `accepts` accepts, at most `most`: those that meet the needs first, then candidates, then by tier
+    /// and response time.
+    #[must_use]
+    pub(crate) fn ranked(
+        &self,
+        needs: Needs,
+        most: usize,
+        accepts: impl Fn(&BackendEntry) -> bool,
+    ) -> Vec<&BackendId> {
+        let is_usable =
+            |entry: &&BackendEntry| !matches!(entry.eligibility, Eligibility::Out | Eligibility::Withdrawn);
+        let mut usable: Vec<&BackendEntry> =
+            self.entries.iter().filter(is_usable).filter(|entry| accepts(entry)).collect();
+        usable.sort_by_key(|entry| {
+            let is_candidate = matches!(entry.eligibility, Eligibility::Chosen(_));
+            let time = entry.response_time().unwrap_or(Duration::MAX);
+            (!needs.are_met_by(entry.has), !is_candidate, entry.tier, time)
+        });
+        usable.iter().take(most).map(|entry| entry.backend.id()).collect()
     }
 
     /// Whether every backend has been probed at least once, by this balancer or another one, except disabled ones.

@@ -10,8 +10,10 @@ use tokio::time::Instant;
 use super::BalancerState;
 use super::client::Client;
 use super::location::{Target, TargetError};
-use super::service::{AnswerPlan, Choice, ChoiceReason, RedirectRequest};
-use crate::balancer::policy::{Avoid, DEFAULT_SIZE, LoadSlab, digest};
+use super::service::{AnswerPlan, Choice, ChoiceReason, KnownFile, RedirectRequest, is_not_found};
+use crate::balancer::policy::{Avoid, DEFAULT_SIZE, LoadSlab, PolicyName, digest};
+use crate::balancer::presence::HasFile;
+use crate::balancer::presence::generation::Location;
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 use crate::balancer::sizes::ExpectedSize;
@@ -77,6 +79,12 @@ pub(crate) struct ExplainedBackend {
     pub response_ms: Option<f64>,
     /// Its estimated requests in flight.
     pub in_flight: u64,
+    /// Whether it has the file, if there is a catalogue: `yes`, `no` or `unproven`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub has_file: Option<String>,
+    /// The reason, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub has_file_reason: Option<String>,
     /// The bytes of its downloads that are not sent yet, as the policy expects them; only under `adaptive`.
     pub booked_bytes: Option<u64>,
     /// The time in seconds that the download is expected to take on it; only under `adaptive`.
@@ -100,23 +108,28 @@ impl BalancerState {
         let mut random = SmallRng::from_rng(&mut rand::rng());
         let answers = self.answers.load_full();
         let table = self.copied_table(&answers, now, &mut random);
+        let path_hash = digest(target.path());
         let wanted = RedirectRequest {
             target: &target,
-            path_hash: digest(target.path()),
+            path_hash,
             is_head: false,
             range: None,
             tag: None,
             avoid: Avoid::default(),
             client,
         };
+        let current = self.presence.as_ref().map(|presence| presence.current());
+        let generation = current.as_ref().and_then(|current| current.as_deref());
+        let location = generation.map(|generation| generation.locate(target.path(), path_hash));
         let timestamp = self.clock.timestamp(now);
-        let size = self.sizes.as_ref().and_then(|sizes| sizes.known(target.path(), wanted.path_hash));
+        let size = self.sizes.as_ref().and_then(|sizes| sizes.known(target.path(), path_hash));
         let expected = size.map_or(DEFAULT_SIZE, ExpectedSize::bytes);
         // Before the choice, which books the download.
         let work: Vec<_> =
             table.entries.iter().map(|entry| entry.load.booked_work(expected, timestamp)).collect();
-        let choice = answers.choose(&table, &wanted, size.map(ExpectedSize::bytes), timestamp, &mut random);
-        let failed = choice.as_ref().and_then(Choice::failed);
+        let file = KnownFile::new(location.as_ref(), size.map(ExpectedSize::bytes));
+        let choice = answers.choose(&table, &wanted, file, timestamp, &mut random);
+        let failed = choice.as_ref().and_then(Choice::failed).map(|failed| failed.identity);
         let address =
             |index: &u32| table.entries.get(*index as usize).map(|entry| entry.backend.id().to_string());
         let has_candidate = table
@@ -124,7 +137,10 @@ impl BalancerState {
             .iter()
             .any(|entry| is_chosen(entry) && !table.is_excluded_by(client.needs(), entry));
         let backends = table.entries.iter().zip(work).map(|(entry, work)| {
-            let exclusion = if table.is_excluded_by(client.needs(), entry) {
+            let (has_file, file_reason) = self.has_file(entry, location.as_ref()).unzip();
+            let exclusion = if has_file == Some(HasFile::No) {
+                Some(format!("lacks the file: {}", file_reason.as_deref().unwrap_or_default()))
+            } else if table.is_excluded_by(client.needs(), entry) {
                 Some("does not suit the client: it needs https, or an IPv4 address".to_owned())
             } else {
                 exclusion(entry, has_candidate)
@@ -149,6 +165,8 @@ impl BalancerState {
                 weight,
                 response_ms: entry.estimate.response_time().map(|time| time.as_micros() as f64 / 1000.0),
                 in_flight: entry.load.outstanding(),
+                has_file: has_file.map(|has_file| has_file.as_str().to_owned()),
+                has_file_reason: file_reason,
                 booked_bytes: work.map(|work| work.bytes),
                 expected_seconds: work.map(|work| work.expected.as_secs_f64()),
                 orders: entry
@@ -170,23 +188,30 @@ impl BalancerState {
                 Some(ExpectedSize::Mean(_)) => SizeOrigin::SimilarFiles,
                 None => SizeOrigin::AllDownloads,
             },
-            status: choice.as_ref().map_or(503, |_| answers.status.code()),
+            status: match choice {
+                Some(_) => answers.status.code(),
+                None if is_not_found(&table, location.as_ref()) => 404,
+                None => 503,
+            },
             choice: choice.as_ref().map(|choice| ExplainedChoice {
                 backend: choice.backend.to_string(),
-                reason: match choice.reason {
-                    ChoiceReason::Policy => {
-                        format!("the policy {} chose it among the candidates", answers.policy)
-                    }
-                    ChoiceReason::Retry => {
-                        "the client requests the file again, so it is sent to another server".to_owned()
-                    }
-                    ChoiceReason::AfterHead => {
-                        "the client sent a HEAD for this file before and was sent to it".to_owned()
-                    }
-                },
+                reason: choice_reason(choice.reason, answers.policy),
                 alternates: choice.picks.alternates().iter().filter_map(address).collect(),
             }),
             backends: backends.collect(),
+        })
+    }
+
+    /// Whether a backend has a path, and the reason; `None` without a catalogue.
+    fn has_file(&self, entry: &BackendEntry, location: Option<&Location<'_>>) -> Option<(HasFile, String)> {
+        let presence = self.presence.as_ref()?;
+        Some(match location? {
+            Location::File(file) => presence.explain(file, entry.load.number()),
+            Location::Folder => (HasFile::Unproven, "it is a folder".to_owned()),
+            Location::Unknown if entry.backend.is_origin() => {
+                (HasFile::Unproven, "it is the origin, and the catalogue does not have the path".to_owned())
+            }
+            Location::Unknown => (HasFile::No, "the catalogue does not have the path".to_owned()),
         })
     }
 
@@ -200,6 +225,18 @@ impl BalancerState {
         }
         let AnswerPlan { policy, health_check, .. } = answers;
         RoutingTable::build(latest.generation, &mut entries, *policy, health_check, &self.clock, now, random)
+    }
+}
+
+fn choice_reason(reason: ChoiceReason, policy: PolicyName) -> String {
+    match reason {
+        ChoiceReason::Policy => format!("the policy {policy} chose it among the candidates"),
+        ChoiceReason::Retry => {
+            "the client requests the file again, so it is sent to another server".to_owned()
+        }
+        ChoiceReason::AfterHead => {
+            "the client sent a HEAD for this file before and was sent to it".to_owned()
+        }
     }
 }
 
@@ -245,11 +282,18 @@ impl Explanation {
             // The reason may contain text of a server, which must not send control characters to the terminal.
             let reason = backend.reason.escape_debug();
             lines.push(if backend.candidate {
+                let file = match (&backend.has_file, &backend.has_file_reason) {
+                    (Some(has_file), Some(reason)) => {
+                        let word = if has_file == "yes" { "has the file" } else { "may have the file" };
+                        format!("; {word}: {}", reason.escape_debug())
+                    }
+                    _ => String::new(),
+                };
                 let expected = backend.expected_seconds;
                 let expected = expected.map(|seconds| format!(", sent in {seconds:.2} s"));
                 let expected = expected.unwrap_or_default();
                 format!(
-                    "+ {address}  weight {weight:.2}, {response}, {in_flight} in flight{expected}; {reason}"
+                    "+ {address}  weight {weight:.2}, {response}, {in_flight} in flight{expected}; {reason}{file}"
                 )
             } else {
                 format!("- {address}  {reason}")

@@ -17,8 +17,9 @@ use super::client::Client;
 use super::location::Target;
 use super::range::requested_bytes;
 use super::service::{RedirectRequest, RedirectService};
-use super::{WorkerState, acme, answer};
+use super::{WorkerState, acme, answer, documents};
 use crate::balancer::policy::{Avoid, Timestamp, digest};
+use crate::balancer::presence::generation::Location;
 use crate::http::host::is_host;
 use crate::http::transport::{FastAnswer, FastPath, Offer, Peer};
 
@@ -84,18 +85,27 @@ impl FastPath for RedirectService {
             return Offer::Declined;
         }
         let now = plan.clock.timestamp(Instant::now());
+        let catalogue = self.shared.presence.as_ref().map(|presence| presence.current());
+        let generation = catalogue.as_ref().and_then(|catalogue| catalogue.as_deref());
+        let path_hash = digest(target.path());
+        let place = generation.map(|generation| generation.locate(target.path(), path_hash));
+        if matches!(place, Some(Location::Unknown))
+            || (place.is_some() && documents::asks_for_mirrors(&target))
+        {
+            return Offer::Declined;
+        }
         let lines = request.headers.iter().map(|header| (header.name, header.value));
         let client = Client::new(peer.address, peer.is_tls, &plan.trusted_proxies, lines);
         let wanted = RedirectRequest {
             target: &target,
-            path_hash: digest(target.path()),
+            path_hash,
             is_head: false,
             range: request.range,
             tag: request.tag,
             avoid: Avoid::default(),
             client,
         };
-        let Some(choice) = self.choose(&current, &wanted, now) else {
+        let Some(choice) = self.choose(&current, &wanted, place.as_ref(), now) else {
             return Offer::Declined;
         };
 
@@ -127,6 +137,14 @@ impl FastPath for RedirectService {
             answer.put_slice(b"\r\nLink: ");
             // The path and query of a plain request have no brackets.
             answer::put_link(alternate, target.as_bytes(), answer);
+        }
+        if let Some(Location::File(file)) = &place {
+            documents::lines_of(target.path(), &file.content, |name, value| {
+                answer.put_slice(b"\r\n");
+                answer.put_slice(name.as_bytes());
+                answer.put_slice(b": ");
+                answer.put_slice(value);
+            });
         }
         answer.put_slice(tail.text(now));
         answer.put_slice(page);

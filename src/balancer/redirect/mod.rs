@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::balancer::metrics::BalancerMetrics;
 use crate::balancer::orders::store::Orders;
 use crate::balancer::policy::MonotonicClock;
+use crate::balancer::presence::Presence;
 use crate::balancer::probe::ProbeSettings;
 use crate::balancer::ranking::RankingSettings;
 use crate::balancer::ranking::publisher::{TablePublisher, TableUpdate};
@@ -29,6 +30,7 @@ pub(crate) mod acme;
 pub(crate) mod answer;
 pub(crate) mod avoid;
 pub(crate) mod client;
+mod documents;
 pub(crate) mod explain;
 pub(crate) mod fast_path;
 pub(crate) mod location;
@@ -55,6 +57,8 @@ pub(in crate::balancer) struct BalancerState {
     pub(in crate::balancer) access_log: Option<AccessLog>,
     /// The sizes of files; `None` if they are not looked up.
     pub(in crate::balancer) sizes: Option<Sizes>,
+    /// The files of mirrors; `None` without a catalogue.
+    pub(in crate::balancer) presence: Option<Arc<Presence>>,
     pub(in crate::balancer) sources: SourcesReport,
     pub(in crate::balancer) supervisor: Supervisor,
     pub(in crate::balancer) metrics: Arc<BalancerMetrics>,

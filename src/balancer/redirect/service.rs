@@ -3,10 +3,11 @@
 //! This code does not wait for a mailbox, take a lock or make a system call.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Addr;
 use actix_http::header::{self, HeaderValue};
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 use super::answer::{self, RedirectStatus};
 use super::avoid;
 use super::client::{Client, TrustedProxies};
+use super::documents::{self, Document};
 use super::fast_path::ResponseScratch;
 use super::location::Target;
 use super::path_samples::PathSampler;
@@ -28,8 +30,10 @@ use crate::balancer::backends::BackendId;
 use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::metrics::AnswerCounters;
 use crate::balancer::policy::{
-    self, Avoid, MonotonicClock, Picks, PolicyName, RetryAvoidance, RetryLookup, Timestamp, Visited,
+    self, Avoid, Holders, MonotonicClock, Picks, PolicyName, RetryAvoidance, RetryLookup, Timestamp, Visited,
 };
+use crate::balancer::presence::OfferCause;
+use crate::balancer::presence::generation::{FileLocation, Location};
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::RoutingTable;
 use crate::http::access_log::{LogEntry, RedirectEntry};
@@ -41,6 +45,9 @@ use crate::supervision::ActorKind;
 /// The longest target (path and query, in bytes) whose redirect has alternates. Each alternate repeats the target, and
 /// proxies limit the size of a head (nginx to 4 or 8 KiB by default).
 const LONGEST_WITH_ALTERNATES: usize = 512;
+
+/// The time between two redirects of a worker that are offered for a check.
+const CHECK_INTERVAL: Duration = Duration::from_micros(250);
 
 /// The settings and resources of the answers of all workers.
 #[derive(Debug, Clone)]
@@ -110,6 +117,8 @@ pub(crate) struct RedirectService {
     pub(super) scratch: RefCell<ResponseScratch>,
     random: RefCell<SmallRng>,
     sampler: PathSampler,
+    /// The time from which the next redirect may be checked.
+    next_check: Cell<u64>,
     /// The handler ends when its last address is dropped.
     _handler: Addr<RedirectHandler>,
 }
@@ -139,6 +148,41 @@ impl RedirectRequest<'_> {
     }
 }
 
+/// The knowledge about the requested file.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct KnownFile<'a> {
+    /// Its size in bytes.
+    pub(super) size: Option<f32>,
+    /// The backends that have it.
+    pub(super) mirrors: FileMirrors<'a>,
+}
+
+/// The backends that may get a request.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) enum FileMirrors<'a> {
+    /// All of them.
+    #[default]
+    All,
+    /// Those that have the file.
+    Holding(Holders<'a>),
+    /// Only the origin, because the catalogue does not have the path.
+    Origin,
+}
+
+impl<'a> KnownFile<'a> {
+    /// The knowledge of the catalogue. `size` is the one of earlier look-ups.
+    pub(super) fn new(location: Option<&Location<'a>>, size: Option<f32>) -> Self {
+        match location {
+            None | Some(Location::Folder) => Self { size, mirrors: FileMirrors::All },
+            Some(Location::Unknown) => Self { size, mirrors: FileMirrors::Origin },
+            Some(Location::File(file)) => Self {
+                size: file.content.size.map(|size| size as f32).or(size),
+                mirrors: FileMirrors::Holding(file.holders),
+            },
+        }
+    }
+}
+
 /// A chosen backend.
 pub(super) struct Choice<'a> {
     pub(super) backend: &'a BackendId,
@@ -153,9 +197,8 @@ pub(super) struct Choice<'a> {
 
 impl Choice<'_> {
     /// The identity of the backend that the client probably failed at, if it requests the file again.
-    pub(super) fn failed(&self) -> Option<u32> {
-        let failed = self.visit.and_then(|visit| visit.avoid).filter(|_| self.reason == ChoiceReason::Retry);
-        failed.map(|failed| failed.identity)
+    pub(super) fn failed(&self) -> Option<Visited> {
+        self.visit.and_then(|visit| visit.avoid).filter(|_| self.reason == ChoiceReason::Retry)
     }
 }
 
@@ -201,6 +244,7 @@ impl RedirectService {
             scratch: RefCell::default(),
             random: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             sampler: PathSampler::default(),
+            next_check: Cell::new(0),
             _handler: handler,
             shared,
         }
@@ -249,16 +293,25 @@ impl RedirectService {
         let lines = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let peer = request.peer_addr.map(|peer| peer.ip());
         let client = Client::new(peer, is_https, &plan.trusted_proxies, lines);
+        let catalogue = self.shared.presence.as_ref().map(|presence| presence.current());
+        let generation = catalogue.as_ref().and_then(|catalogue| catalogue.as_deref());
+        let path_hash = policy::digest(target.path());
+        let location = generation.map(|generation| generation.locate(target.path(), path_hash));
         let wanted = RedirectRequest {
             target: &target,
-            path_hash: policy::digest(target.path()),
+            path_hash,
             is_head: request.method == Method::HEAD,
             range: request.headers().get(header::RANGE).and_then(|range| requested_bytes(range.as_bytes())),
             tag: request.headers().get(header::IF_NONE_MATCH).map(HeaderValue::as_bytes),
             avoid: avoid::avoided(request.headers()),
             client,
         };
-        match self.choose(&current, &wanted, now) {
+        if let (Some(generation), Some(location)) = (generation, &location)
+            && let Some(document) = Document::requested(&target, location, generation)
+        {
+            return document.answer(table, client.needs(), request.headers());
+        }
+        match self.choose(&current, &wanted, location.as_ref(), now) {
             Some(choice) => {
                 if self.shared.access_log.is_some() {
                     let alternates = answer::alternates(table, &choice.picks);
@@ -269,28 +322,68 @@ impl RedirectService {
                     };
                     *log = Some((client.address, redirect));
                 }
-                answer::redirect(&plan.pages, plan.status, table, &choice, &target)
+                let mut response = answer::redirect(&plan.pages, plan.status, table, &choice, &target);
+                if let Some(Location::File(file)) = &location {
+                    documents::add_lines(target.path(), &file.content, response.headers_mut());
+                }
+                response
             }
+            None if is_not_found(table, location.as_ref()) => plan.pages.answer(StatusCode::NOT_FOUND),
             None => self.unavailable(),
         }
     }
 
-    /// Chooses a backend for this client; `None` if no backend is usable.
+    /// Chooses a backend for this client; `None` if no backend is usable. `location` is the place of the path in the catalogue.
     pub(super) fn choose<'a>(
         &self,
         WorkerState { table, answers: plan }: &'a WorkerState,
         wanted: &RedirectRequest<'_>,
+        location: Option<&Location<'_>>,
         now: Timestamp,
     ) -> Option<Choice<'a>> {
         let path = wanted.target.path();
         let size = self.shared.sizes.as_ref();
         let size = size.and_then(|sizes| sizes.expect(path, wanted.path_hash, wanted.tag, now));
-        let choice = plan.choose(table, wanted, size, now, &mut *self.random.borrow_mut())?;
+        let file = KnownFile::new(location, size);
+        let choice = plan.choose(table, wanted, file, now, &mut *self.random.borrow_mut())?;
+        if let Some(Location::File(file)) = location {
+            self.offer_checks(table, wanted, file, &choice, now);
+        }
         if let (Some(memory), Some(visit)) = (&plan.memory, &choice.visit) {
             memory.record(visit, choice.visited);
         }
         self.sampler.offer(&self.shared.path_samples, path, now);
         Some(choice)
+    }
+
+    /// Offers this redirect for a check, and the earlier redirects of this client that probably failed.
+    fn offer_checks(
+        &self,
+        table: &RoutingTable,
+        wanted: &RedirectRequest<'_>,
+        file: &FileLocation<'_>,
+        choice: &Choice<'_>,
+        Timestamp(now): Timestamp,
+    ) {
+        let Some(presence) = &self.shared.presence else { return };
+        let number = |index: u32| table.entries.get(index as usize).map(|entry| &entry.load);
+        if now >= self.next_check.get() {
+            self.next_check.set(now + CHECK_INTERVAL.as_nanos() as u64);
+            if let Some(load) = number(choice.visited.index) {
+                presence.offer(file.key, load.number(), OfferCause::Sample);
+            }
+        }
+        if let Some(failed) = choice.failed()
+            && let Some(load) = number(failed.index).filter(|load| load.identity() == failed.identity)
+        {
+            presence.offer(file.key, load.number(), OfferCause::Failure);
+        }
+        if !wanted.avoid.is_empty() {
+            let loads = table.entries.iter().map(|entry| &entry.load);
+            for load in loads.filter(|load| wanted.avoid.contains(load.identity())) {
+                presence.offer(file.key, load.number(), OfferCause::Failure);
+            }
+        }
     }
 
     fn refuse(&self, status: StatusCode) -> Response<Bytes> {
@@ -307,20 +400,31 @@ impl RedirectService {
     }
 }
 
+/// Whether the catalogue does not have the path, and the list has no origin.
+pub(super) fn is_not_found(table: &RoutingTable, location: Option<&Location<'_>>) -> bool {
+    matches!(location, Some(Location::Unknown))
+        && !table.entries.iter().any(|entry| entry.backend.is_origin())
+}
+
 impl AnswerPlan {
-    /// Chooses a backend and books the download in its load; `None` if no backend is usable. `size` is the size of the file, if
-    /// it is known. The caller records the choice in the memory of recent redirects.
+    /// Chooses a backend and books the download in its load; `None` if no usable backend has the file. The caller records the
+    /// choice in the memory of recent redirects.
     pub(super) fn choose<'a>(
         &self,
         table: &'a RoutingTable,
         wanted: &RedirectRequest<'_>,
-        size: Option<f32>,
+        file: KnownFile<'_>,
         now: Timestamp,
         random: &mut dyn Rng,
     ) -> Option<Choice<'a>> {
         let RedirectRequest { target, path_hash, is_head, avoid, client, .. } = *wanted;
-        let size = wanted.answer_size(size);
-        let mut request = policy::PickRequest { path_hash, avoid, size };
+        let size = wanted.answer_size(file.size);
+        let holders = match file.mirrors {
+            FileMirrors::Holding(holders) => Some(holders),
+            FileMirrors::All | FileMirrors::Origin => None,
+        };
+        let is_for_origin = matches!(file.mirrors, FileMirrors::Origin);
+        let mut request = policy::PickRequest { path_hash, avoid, size, holders };
         let visit = self.visit(client.address, path_hash, is_head, now);
         let failed = visit.and_then(|visit| visit.avoid);
         let mut reason = ChoiceReason::Policy;
@@ -337,12 +441,29 @@ impl AnswerPlan {
             && entry.load.identity() == same.identity
             && !matches!(entry.eligibility, Eligibility::Out | Eligibility::Withdrawn)
             && !request.avoid.contains(same.identity)
+            && holders.is_none_or(|holders| holders.contains(entry.load.number()))
+            && !is_for_origin
         {
             entry.load.record_redirect(size.unwrap_or(policy::DEFAULT_SIZE), now);
             picks = Picks::with(same.index, alternates);
             reason = ChoiceReason::AfterHead;
         }
-        table.policy_for(client.needs()).pick(&request, now, random, &mut picks);
+        if !is_for_origin {
+            table.policy_for(client.needs()).pick(&request, now, random, &mut picks);
+        }
+        if picks.chosen().is_none() {
+            // No candidate has the file: take any usable backend that has it, such as one of a spare tier.
+            let index = match file.mirrors {
+                FileMirrors::All => None,
+                FileMirrors::Holding(holders) => {
+                    table.best_of(client.needs(), |entry| holders.contains(entry.load.number()))
+                }
+                FileMirrors::Origin => table.best_of(client.needs(), |entry| entry.backend.is_origin()),
+            }?;
+            let load = &table.entries.get(index as usize)?.load;
+            load.record_redirect(size.unwrap_or(policy::DEFAULT_SIZE), now);
+            picks = Picks::with(index, 0);
+        }
         let index = picks.chosen()?;
         let entry = table.entries.get(index as usize)?;
         let visited = Visited { identity: entry.load.identity(), index };

@@ -52,6 +52,9 @@ fn the_authority_is_host_and_port() {
 fn attributes_follow_the_server_in_any_order() {
     let backend = only("h:1\tzone=eu-west.1  tier=3 weight=1000 # the big one");
     assert_eq!((backend.weight(), backend.tier(), backend.zone()), (1000, 3, Some("eu-west.1")));
+    let mirror = only("h:1 proof=dists/a%20b origin");
+    assert_eq!((mirror.proof().map(|proof| &**proof), mirror.is_origin()), (Some("/dists/a%20b"), true));
+    assert_eq!(only(&mirror.to_string()), mirror);
     let expecting = only("h:1 expect=text:I%20am%20a%23%25 tier=1");
     assert_eq!(expecting.expectation().unwrap().to_string(), "text:I am a#%");
     assert_eq!(expecting.to_string(), "h:1 tier=1 expect=text:I%20am%20a%23%25");
@@ -108,7 +111,7 @@ fn every_kind_of_invalid_line_has_its_reason() {
         ("http://h/b\\c", "base path"),
         ("http://h/%zz", "base path"),
         ("h:1 fast", "only attributes such as"),
-        ("h:1 wieght=2", "weight, tier, zone and expect"),
+        ("h:1 wieght=2", "weight, tier, zone, expect, proof and origin"),
         ("h:1 weight=0", "remove its line"),
         ("h:1 weight=1001", "from 1 to 1000"),
         ("h:1 weight=-1", "from 1 to 1000"),
@@ -121,6 +124,12 @@ fn every_kind_of_invalid_line_has_its_reason() {
         ("h:1 expect=text:%FF", "an expectation is"),
         ("h:1 expect=sha-256:00", "an expectation is"),
         ("h:1 expect=text:a expect=text:b", "twice"),
+        ("h:1 proof=", "a proof is the path"),
+        ("h:1 proof=/", "a proof is the path"),
+        ("h:1 proof=a/../b", "a proof is the path"),
+        ("h:1 proof=/a?b", "a proof is the path"),
+        ("h:1 origin origin", "twice"),
+        ("h:1 origin=1", "unknown attribute"),
         ("h:1 tier=1 tier=1", "twice"),
     ] {
         let message = problem(line);

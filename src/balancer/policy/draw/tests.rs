@@ -19,7 +19,7 @@ impl BackendSet for Sparse {
     fn get(&self, index: usize) -> Option<BackendRef> {
         self.lookups.set(self.lookups.get() + 1);
         let backend = (index / GAP) as u32;
-        index.is_multiple_of(GAP).then_some(BackendRef { backend, identity: backend })
+        index.is_multiple_of(GAP).then_some(BackendRef { backend, identity: backend, number: backend })
     }
 
     fn indices_from(&self, index: usize) -> impl Iterator<Item = usize> {

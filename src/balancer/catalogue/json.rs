@@ -1,0 +1,66 @@
+//! A list as JSON: an array of entries like those of a listing of `fingerpost server`, or an object with such an array as
+//! `files`.
+//!
+//! An entry has a `path`, or the percent-encoded reference `url`, or a `name`, each relative to the root of the mirrors, and
+//! optionally `size` and `sha256`. Entries of the `type` `directory` are ignored.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+
+use super::{Builder, Catalogue, CatalogueError, Content, EntryError, Place, sha256, shown};
+
+#[derive(Deserialize)]
+struct Listing<'a> {
+    #[serde(borrow)]
+    files: Vec<Listed<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Listed<'a> {
+    #[serde(borrow)]
+    path: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    url: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    size: Option<u64>,
+    #[serde(borrow)]
+    sha256: Option<Cow<'a, str>>,
+}
+
+pub(super) fn parse(text: &[u8]) -> Result<Catalogue, CatalogueError> {
+    let parsed = if text.trim_ascii_start().starts_with(b"[") {
+        serde_json::from_slice::<Vec<Listed<'_>>>(text)
+    } else {
+        serde_json::from_slice::<Listing<'_>>(text).map(|listing| listing.files)
+    };
+    let listed = parsed.map_err(|error| CatalogueError {
+        place: Place::Line(error.line()),
+        reason: EntryError::Json(shown(error.to_string().as_bytes())),
+    })?;
+    let mut builder = Builder::new(Place::Entry);
+    for (number, file) in (1..).zip(listed) {
+        if file.kind.as_deref() == Some("directory") {
+            continue;
+        }
+        let fail = |reason| CatalogueError { place: Place::Entry(number), reason };
+        let path: Cow<'_, [u8]> = match (&file.path, &file.url, &file.name) {
+            (Some(path), _, _) | (None, None, Some(path)) => path.as_bytes().into(),
+            (None, Some(url), _) => percent_decode_str(url).into(),
+            (None, None, None) => return Err(fail(EntryError::NoName)),
+        };
+        let sha256 = match &file.sha256 {
+            None => None,
+            Some(digits) => Some(
+                sha256(digits.as_bytes())
+                    .ok_or_else(|| fail(EntryError::NotAChecksum { line: shown(digits.as_bytes()) }))?,
+            ),
+        };
+        builder.add(number, &path, Content { size: file.size, sha256 })?;
+    }
+    builder.finish()
+}

@@ -1,0 +1,278 @@
+//! The schedule of checks: which mirror is asked for which file, and the consequences of an answer. Pure.
+//!
+//! A redirect is a sample of the files of its folder. One missing file excludes the mirror from this file; the other files of
+//! the folder are checked, too, and if the mirror has not proven its generation, they are excluded until their own check.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::OfferCause;
+
+/// The files that mirrors lack, by key and mirror.
+pub(super) type Exceptions = papaya::HashMap<(u64, u32), Lack>;
+
+/// The largest number of exceptions. Further missing files stay in use.
+pub(super) const MOST_EXCEPTIONS: usize = 1_000_000;
+
+/// The largest number of checks of one mirror that may wait.
+const MOST_WAITING: usize = 100_000;
+
+/// The largest number of samples of one mirror that may wait.
+const MOST_SAMPLES: usize = 64;
+
+/// The largest number of remembered folders.
+const MOST_FOLDERS: usize = 100_000;
+
+/// The unfinished checks of one mirror.
+const MOST_IN_FLIGHT: usize = 4;
+
+/// A folder of a mirror is sampled after this number of redirects ...
+const SAMPLED_REDIRECTS: u32 = 4;
+
+/// ... or with the first redirect after this time.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The time between two checks of one mirror.
+const CHECK_PAUSE: Duration = Duration::from_millis(20);
+
+/// The time until a missing file is checked again. It doubles with each failure.
+const FIRST_RETRY: Duration = Duration::from_mins(1);
+
+/// The longest time until a missing file is checked again.
+const LAST_RETRY: Duration = Duration::from_hours(1);
+
+/// The reason why a mirror gets no request for a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// It answered with this status.
+    Status(u16),
+    /// Its file has this size instead of the one of the catalogue.
+    OtherSize { found: u64, expected: u64 },
+    /// Another file of the folder is missing, and this one has not been checked since.
+    Suspended,
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(formatter, "it answered {status} for this file"),
+            Self::OtherSize { found, expected } => {
+                write!(formatter, "its file has {found} bytes instead of {expected}")
+            }
+            Self::Suspended => formatter
+                .write_str("it lacks another file of this folder, and this file has not been checked since"),
+        }
+    }
+}
+
+/// The result of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CheckResult {
+    /// The mirror has the file.
+    Has,
+    /// It lacks the file.
+    Lacks(Lack),
+    /// No answer, or one that does not show it.
+    Unknown,
+}
+
+/// A check to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Check {
+    pub(super) mirror: u32,
+    pub(super) key: u64,
+    /// Whether a client was redirected to the mirror for this file.
+    pub(super) is_sample: bool,
+}
+
+/// All checks that wait.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    mirrors: BTreeMap<u32, MirrorChecks>,
+    /// The latest samples by mirror and folder.
+    sampled: HashMap<(u32, u64), FolderSample>,
+    retries: BinaryHeap<Reverse<(Instant, u32, u64)>>,
+    /// The number of failed checks of missing files.
+    failures: HashMap<(u32, u64), u8>,
+}
+
+/// The latest sample of a folder.
+#[derive(Debug)]
+struct FolderSample {
+    at: Instant,
+    /// The redirects since then.
+    redirects: u32,
+}
+
+#[derive(Debug, Default)]
+struct MirrorChecks {
+    samples: VecDeque<u64>,
+    waiting: VecDeque<u64>,
+    in_flight: usize,
+    /// The time of the latest check.
+    at: Option<Instant>,
+}
+
+impl Checks {
+    /// Adds a redirect for a file of `folder`, unless the folder was sampled a few redirects ago.
+    pub(super) fn sample(&mut self, mirror: u32, key: u64, folder: u64, cause: OfferCause, now: Instant) {
+        let is_old = |sample: &FolderSample| now.saturating_duration_since(sample.at) >= SAMPLE_INTERVAL;
+        if let Some(latest) = self.sampled.get_mut(&(mirror, folder)) {
+            latest.redirects += 1;
+            if cause == OfferCause::Sample && latest.redirects < SAMPLED_REDIRECTS && !is_old(latest) {
+                return;
+            }
+        } else if self.sampled.len() >= MOST_FOLDERS {
+            self.sampled.retain(|_, sample| !is_old(sample));
+        }
+        let samples = &mut self.mirrors.entry(mirror).or_default().samples;
+        if samples.len() < MOST_SAMPLES && !samples.contains(&key) {
+            self.sampled.insert((mirror, folder), FolderSample { at: now, redirects: 0 });
+            samples.push_back(key);
+        }
+    }
+
+    /// Adds a check of low priority; `false` if too many wait.
+    pub(super) fn queue(&mut self, mirror: u32, key: u64) -> bool {
+        let waiting = &mut self.mirrors.entry(mirror).or_default().waiting;
+        let has_room = waiting.len() < MOST_WAITING;
+        if has_room {
+            waiting.push_back(key);
+        }
+        has_room
+    }
+
+    /// Adds a check before others that wait.
+    pub(super) fn queue_first(&mut self, mirror: u32, key: u64) {
+        let waiting = &mut self.mirrors.entry(mirror).or_default().waiting;
+        waiting.push_front(key);
+        waiting.truncate(MOST_WAITING);
+    }
+
+    /// Checks a missing file again later.
+    pub(super) fn retry_later(&mut self, mirror: u32, key: u64, now: Instant) {
+        let failures = self.failures.entry((mirror, key)).or_default();
+        let pause = FIRST_RETRY.saturating_mul(1 << (*failures).min(10)).min(LAST_RETRY);
+        *failures = failures.saturating_add(1);
+        self.retries.push(Reverse((now + pause, mirror, key)));
+    }
+
+    /// The mirror has the file.
+    pub(super) fn forget(&mut self, mirror: u32, key: u64) {
+        self.failures.remove(&(mirror, key));
+    }
+
+    /// The checks to start now: at most one of each mirror, and at most 50 per second.
+    pub(super) fn next(&mut self, now: Instant) -> Vec<Check> {
+        while let Some(Reverse((at, mirror, key))) = self.retries.peek().copied() {
+            if at > now || !self.queue(mirror, key) {
+                break;
+            }
+            self.retries.pop();
+        }
+        let mut next = Vec::new();
+        for (mirror, checks) in &mut self.mirrors {
+            let is_early = checks.at.is_some_and(|at| now.saturating_duration_since(at) < CHECK_PAUSE);
+            if checks.in_flight >= MOST_IN_FLIGHT || is_early {
+                continue;
+            }
+            let sample = checks.samples.pop_front();
+            if let Some(key) = sample.or_else(|| checks.waiting.pop_front()) {
+                checks.in_flight += 1;
+                checks.at = Some(now);
+                next.push(Check { mirror: *mirror, key, is_sample: sample.is_some() });
+            }
+        }
+        next
+    }
+
+    /// A check has ended.
+    pub(super) fn end(&mut self, mirror: u32) {
+        if let Some(checks) = self.mirrors.get_mut(&mirror) {
+            checks.in_flight = checks.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// The mirror left the list.
+    pub(super) fn remove(&mut self, mirror: u32) {
+        self.mirrors.remove(&mirror);
+        self.sampled.retain(|(own, _), _| *own != mirror);
+        self.failures.retain(|(own, _), _| *own != mirror);
+        self.retries.retain(|Reverse((_, own, _))| *own != mirror);
+    }
+
+    /// No check is in flight any more, after a restart of the actor.
+    pub(super) fn restart(&mut self) {
+        self.mirrors.values_mut().for_each(|checks| checks.in_flight = 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(checks: &mut Checks, now: Instant) -> Vec<(u32, u64, bool)> {
+        checks.next(now).into_iter().map(|check| (check.mirror, check.key, check.is_sample)).collect()
+    }
+
+    #[test]
+    fn a_folder_is_sampled_once_in_a_few_redirects_and_failures_always() {
+        let (mut checks, mut now) = (Checks::default(), Instant::now());
+        checks.sample(1, 10, 7, OfferCause::Sample, now);
+        checks.sample(1, 11, 7, OfferCause::Sample, now);
+        checks.sample(2, 11, 7, OfferCause::Sample, now);
+        checks.sample(1, 12, 7, OfferCause::Failure, now);
+        assert_eq!(keys(&mut checks, now), [(1, 10, true), (2, 11, true)]);
+        assert_eq!(keys(&mut checks, now), []);
+        now += CHECK_PAUSE;
+        assert_eq!(keys(&mut checks, now), [(1, 12, true)]);
+        for key in 20..30 {
+            checks.sample(1, key, 7, OfferCause::Sample, now);
+        }
+        now += CHECK_PAUSE;
+        assert_eq!(keys(&mut checks, now), [(1, 23, true)]);
+        now += SAMPLE_INTERVAL;
+        checks.sample(1, 40, 7, OfferCause::Sample, now);
+        assert_eq!(keys(&mut checks, now), [(1, 27, true)]);
+    }
+
+    #[test]
+    fn samples_precede_other_checks_and_the_checks_in_flight_are_limited() {
+        let (mut checks, mut now) = (Checks::default(), Instant::now());
+        for key in 0..10 {
+            assert!(checks.queue(3, key));
+        }
+        checks.sample(3, 99, 7, OfferCause::Sample, now);
+        assert_eq!(keys(&mut checks, now), [(3, 99, true)]);
+        for key in 0..3 {
+            now += CHECK_PAUSE;
+            assert_eq!(keys(&mut checks, now), [(3, key, false)]);
+        }
+        now += CHECK_PAUSE;
+        assert_eq!(keys(&mut checks, now), []);
+        checks.end(3);
+        assert_eq!(keys(&mut checks, now), [(3, 3, false)]);
+        checks.remove(3);
+        assert_eq!(keys(&mut checks, now), []);
+    }
+
+    #[test]
+    fn a_missing_file_is_checked_again_ever_less_often() {
+        let (mut checks, mut now) = (Checks::default(), Instant::now());
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            checks.retry_later(1, 5, now);
+            let start = now;
+            while keys(&mut checks, now).is_empty() {
+                now += Duration::from_secs(30);
+            }
+            pauses.push((now - start).as_secs() / 60);
+            checks.end(1);
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+}

@@ -1,0 +1,275 @@
+//! Documents about a file of the catalogue: Metalinks, the checksum, and the list of mirrors.
+
+use actix_http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_http::{Response, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::location::Target;
+use crate::balancer::backends::BackendId;
+use crate::balancer::catalogue::{Content, digits};
+use crate::balancer::policy;
+use crate::balancer::presence::generation::{FileLocation, Generation, Location};
+use crate::balancer::ranking::table::{Needs, RoutingTable};
+use crate::http::pages::{self, Dress, escape};
+
+/// The largest number of mirrors in a document.
+const MOST_MIRRORS: usize = 100;
+
+/// The longest name of a file in a document, in characters.
+const LONGEST_NAME: usize = 255;
+
+/// A kind of document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Metalink 4 (RFC 5854).
+    Metalink4,
+    /// Metalink 3, for dnf.
+    Metalink3,
+    /// A line of `sha256sum`.
+    Checksum,
+    /// The servers of the file.
+    Mirrors,
+}
+
+/// A document that a request asks for.
+#[derive(Debug)]
+pub(super) struct Document<'a> {
+    kind: Kind,
+    /// The path of the file, as the client wrote it.
+    path: &'a [u8],
+    /// `None` for a folder.
+    file: Option<FileLocation<'a>>,
+}
+
+impl<'a> Document<'a> {
+    /// The document that a request asks for, if it asks for one: `PATH?mirrorlist`, `PATH.meta4`, `PATH.metalink` or
+    /// `PATH.sha256`. A file of the catalogue precedes a document of the same name. `location` is the place of the whole path.
+    pub(super) fn requested(
+        target: &Target<'a>,
+        location: &Location<'a>,
+        generation: &'a Generation,
+    ) -> Option<Self> {
+        let path = target.path();
+        match location {
+            Location::Unknown => {
+                let suffixes = [
+                    (&b".meta4"[..], Kind::Metalink4),
+                    (b".metalink", Kind::Metalink3),
+                    (b".sha256", Kind::Checksum),
+                ];
+                let (path, kind) =
+                    suffixes.iter().find_map(|(suffix, kind)| Some((path.strip_suffix(*suffix)?, *kind)))?;
+                let Location::File(file) = generation.locate(path, policy::digest(path)) else { return None };
+                let has_digest = file.content.sha256.is_some();
+                (has_digest || kind != Kind::Checksum).then_some(Self { kind, path, file: Some(file) })
+            }
+            Location::File(file) if asks_for_mirrors(target) => {
+                Some(Self { kind: Kind::Mirrors, path, file: Some(*file) })
+            }
+            Location::Folder if asks_for_mirrors(target) => {
+                Some(Self { kind: Kind::Mirrors, path, file: None })
+            }
+            Location::File(_) | Location::Folder => None,
+        }
+    }
+
+    /// The answer for a client with these needs.
+    pub(super) fn answer(&self, table: &RoutingTable, needs: Needs, headers: &HeaderMap) -> Response<Bytes> {
+        let mirrors = self.mirrors(table, needs);
+        let mut text = BytesMut::new();
+        let accept = headers.get(header::ACCEPT).map(HeaderValue::as_bytes).unwrap_or_default();
+        let accepts = |kind: &str| memchr::memmem::find(accept, kind.as_bytes()).is_some();
+        let kind = match self.kind {
+            Kind::Metalink4 => {
+                self.put_metalink4(&mirrors, &mut text);
+                "application/metalink4+xml"
+            }
+            Kind::Metalink3 => {
+                self.put_metalink3(&mirrors, &mut text);
+                "application/metalink+xml"
+            }
+            Kind::Checksum => {
+                text.put_slice(self.digits().as_bytes());
+                text.put_slice(format!("  {}\n", self.name()).as_bytes());
+                "text/plain; charset=utf-8"
+            }
+            Kind::Mirrors if accepts("application/json") => {
+                let urls: Vec<_> =
+                    mirrors.iter().map(|mirror| serde_json::json!({ "url": self.url(mirror) })).collect();
+                // Strings can always be serialized.
+                text.put_slice(&serde_json::to_vec(&urls).unwrap_or_default());
+                text.put_u8(b'\n');
+                "application/json"
+            }
+            Kind::Mirrors if accepts("text/html") => {
+                text.put_slice(&self.page(&mirrors));
+                "text/html; charset=utf-8"
+            }
+            Kind::Mirrors => {
+                for mirror in &mirrors {
+                    text.put_slice(self.url(mirror).as_bytes());
+                    text.put_u8(b'\n');
+                }
+                "text/plain; charset=utf-8"
+            }
+        };
+        let mut response = Response::with_body(StatusCode::OK, text.freeze());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.kind == Kind::Mirrors {
+            headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+        }
+        response
+    }
+
+    /// The usable servers that have the file, best first.
+    fn mirrors<'t>(&self, table: &'t RoutingTable, needs: Needs) -> Vec<&'t BackendId> {
+        let holds = |number: u32| self.file.is_none_or(|file| file.holders.contains(number));
+        table.ranked(needs, MOST_MIRRORS, |entry| holds(entry.load.number()))
+    }
+
+    fn url(&self, mirror: &BackendId) -> String {
+        format!("{mirror}{}", String::from_utf8_lossy(self.path))
+    }
+
+    /// The decoded name of the file.
+    fn name(&self) -> String {
+        let name = self.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let name = percent_encoding::percent_decode(name).decode_utf8_lossy();
+        name.chars().filter(|character| !character.is_control()).take(LONGEST_NAME).collect()
+    }
+
+    fn content(&self) -> Content {
+        self.file.map(|file| file.content).unwrap_or_default()
+    }
+
+    /// The digest in hexadecimal digits; empty if it is unknown.
+    fn digits(&self) -> String {
+        self.content().sha256.as_ref().map(digits).unwrap_or_default()
+    }
+
+    fn put_metalink4(&self, mirrors: &[&BackendId], text: &mut BytesMut) {
+        text.put_slice(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+        text.put_slice(
+            b"<metalink xmlns=\"urn:ietf:params:xml:ns:metalink\">\n  <generator>fingerpost</generator>\n",
+        );
+        text.put_slice(b"  <file name=\"");
+        escape(&self.name(), text);
+        text.put_slice(b"\">\n");
+        if let Some(size) = self.content().size {
+            text.put_slice(format!("    <size>{size}</size>\n").as_bytes());
+        }
+        if self.content().sha256.is_some() {
+            text.put_slice(format!("    <hash type=\"sha-256\">{}</hash>\n", self.digits()).as_bytes());
+        }
+        for (priority, mirror) in (1..).zip(mirrors) {
+            text.put_slice(format!("    <url priority=\"{priority}\">").as_bytes());
+            escape(&self.url(mirror), text);
+            text.put_slice(b"</url>\n");
+        }
+        text.put_slice(b"  </file>\n</metalink>\n");
+    }
+
+    fn put_metalink3(&self, mirrors: &[&BackendId], text: &mut BytesMut) {
+        text.put_slice(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+        text.put_slice(
+            b"<metalink version=\"3.0\" xmlns=\"http://www.metalinker.org/\" generator=\"fingerpost\">\n",
+        );
+        text.put_slice(b"  <files>\n    <file name=\"");
+        escape(&self.name(), text);
+        text.put_slice(b"\">\n");
+        if let Some(size) = self.content().size {
+            text.put_slice(format!("      <size>{size}</size>\n").as_bytes());
+        }
+        if self.content().sha256.is_some() {
+            let hash = format!("<hash type=\"sha256\">{}</hash>", self.digits());
+            text.put_slice(format!("      <verification>{hash}</verification>\n").as_bytes());
+        }
+        text.put_slice(b"      <resources>\n");
+        for (preference, mirror) in (1..=100).rev().zip(mirrors) {
+            let scheme = if mirror.is_https() { "https" } else { "http" };
+            text.put_slice(
+                format!("        <url protocol=\"{scheme}\" type=\"{scheme}\" preference=\"{preference}\">")
+                    .as_bytes(),
+            );
+            escape(&self.url(mirror), text);
+            text.put_slice(b"</url>\n");
+        }
+        text.put_slice(b"      </resources>\n    </file>\n  </files>\n</metalink>\n");
+    }
+
+    fn page(&self, mirrors: &[&BackendId]) -> Bytes {
+        let mut title = BytesMut::from("Mirrors of ");
+        escape(&self.name(), &mut title);
+        let mut content = BytesMut::from("<ul>\n");
+        for mirror in mirrors {
+            let mut url = BytesMut::new();
+            escape(&self.url(mirror), &mut url);
+            content.put_slice(b"<li><a href=\"");
+            content.put_slice(&url);
+            content.put_slice(b"\">");
+            content.put_slice(&url);
+            content.put_slice(b"</a>\n");
+        }
+        content.put_slice(b"</ul>\n");
+        if self.content().sha256.is_some() {
+            content.put_slice(format!("<p>SHA-256: <code>{}</code></p>\n", self.digits()).as_bytes());
+        }
+        pages::dress(&Dress { title: &title, style: "", heading: &title, content: &content })
+    }
+}
+
+/// Whether the query is `mirrorlist`, alone or as the first parameter.
+pub(super) fn asks_for_mirrors(target: &Target<'_>) -> bool {
+    let query = target.as_bytes().get(target.path().len() + 1..).unwrap_or_default();
+    query.strip_prefix(b"mirrorlist").is_some_and(|rest| matches!(rest.first(), None | Some(b'&' | b'=')))
+}
+
+/// The header lines of a redirect for a file of the catalogue: its digest in two forms, and the link to its Metalink.
+///
+/// Clients of RFC 3230, such as aria2, do not know `Repr-Digest` of RFC 9530.
+pub(super) fn lines_of(path: &[u8], content: &Content, mut put: impl FnMut(&'static str, &[u8])) {
+    if let Some(sha256) = content.sha256 {
+        let mut digest = [0; 44];
+        // A digest of 32 bytes always has 44 characters.
+        if STANDARD.encode_slice(sha256, &mut digest).is_ok() {
+            let mut value = [0; 54];
+            put("Digest", joined(&mut value, [b"SHA-256=", &digest, b""]));
+            put("Repr-Digest", joined(&mut value, [b"sha-256=:", &digest, b":"]));
+        }
+    }
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    // A bracket in the name would end the URL in the angle brackets.
+    if memchr::memchr2(b'<', b'>', name).is_none() {
+        let mut link = BytesMut::with_capacity(name.len() + 80);
+        link.put_slice(b"<./");
+        link.put_slice(name);
+        link.put_slice(b".meta4>; rel=describedby; type=\"application/metalink4+xml\"");
+        put("Link", &link);
+    }
+}
+
+/// Joins parts in a buffer that is large enough.
+fn joined<'b>(buffer: &'b mut [u8; 54], parts: [&[u8]; 3]) -> &'b [u8] {
+    let mut length = 0;
+    for part in parts {
+        if let Some(place) = buffer.get_mut(length..length + part.len()) {
+            place.copy_from_slice(part);
+            length += part.len();
+        }
+    }
+    buffer.get(..length).unwrap_or_default()
+}
+
+/// Adds these lines to an answer.
+pub(super) fn add_lines(path: &[u8], content: &Content, headers: &mut HeaderMap) {
+    lines_of(path, content, |name, value| {
+        // Both are visible ASCII.
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {
+            headers.append(name, value);
+        }
+    });
+}
