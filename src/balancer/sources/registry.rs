@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::SourceError;
 use super::merge::SourceAnswer;
+use crate::balancer::backends::Backend;
 use crate::balancer::backends::list::{self, MAX_BACKENDS};
 use crate::engine::EngineClient;
 use crate::registration::{CHANGES_KEY, MAX_BYTES, SERVER_KEYS, line_of};
@@ -60,15 +61,20 @@ fn parse<'a>(registrations: impl Iterator<Item = (&'a str, &'a [u8])>) -> Source
         let mut words = line_of(value).unwrap_or("invalid").split_ascii_whitespace();
         match (words.next(), list::parse_address(address)) {
             (None, Ok(id)) => answer.left.push(id),
-            // The value must not register another server than its key, and sets no expectation for probes.
+            // The value must not register another server than its key.
             (Some(word), Ok(_)) if word == address => match list::from_words(word, words) {
-                Ok(backend) if backend.expectation().is_none() => answer.backends.push(backend),
+                Ok(backend) if is_allowed(&backend) => answer.backends.push(backend),
                 _ => answer.skipped += 1,
             },
             _ => answer.skipped += 1,
         }
     }
     answer
+}
+
+/// Whether a registration may set these attributes: it sets neither paths that the balancer requests nor the origin.
+fn is_allowed(backend: &Backend) -> bool {
+    backend.expectation().is_none() && backend.proof().is_none() && !backend.is_origin()
 }
 
 #[cfg(test)]
@@ -78,11 +84,13 @@ mod tests {
     #[test]
     fn a_registration_sets_address_weight_tier_and_zone_only() {
         let long = format!("1 7 http://10.0.0.9:80 zone={}", "z".repeat(MAX_BYTES));
-        let registrations: [(&str, &[u8]); 9] = [
+        let registrations: [(&str, &[u8]); 11] = [
             ("http://10.0.0.1:80", b"1 7 http://10.0.0.1:80 weight=2 tier=1 zone=eu"),
             ("http://10.0.0.2:80", b"3 7"),
             ("http://10.0.0.3:80", b""),
             ("http://10.0.0.4:80", b"1 7 http://10.0.0.4:80 expect=text:x"),
+            ("http://10.0.0.6:80", b"1 7 http://10.0.0.6:80 proof=TIME"),
+            ("http://10.0.0.7:80", b"1 7 http://10.0.0.7:80 origin"),
             ("http://10.0.0.5:80", b"1 7 http://10.0.0.1:80"),
             ("http://10.0.0.6:80", b"http://10.0.0.6:80"),
             ("http://10.0.0.7:80", b"\xFF\x00"),
@@ -95,6 +103,6 @@ mod tests {
             ["10.0.0.1:80 weight=2 tier=1 zone=eu"]
         );
         assert_eq!(left.iter().map(ToString::to_string).collect::<Vec<_>>(), ["http://10.0.0.2:80"]);
-        assert_eq!(skipped, 6);
+        assert_eq!(skipped, 8);
     }
 }
