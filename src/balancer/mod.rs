@@ -91,7 +91,7 @@ use orders::store::{Orders, OrdersChanged};
 use policy::LoadSlab;
 use presence::Presence;
 use presence::actor::{PresenceActor, PresencePlan};
-use presence::source::{OpenCatalogue, SourceError};
+use presence::source::{CatalogueSourceError, OpenCatalogue};
 use probe::{ProbePlan, ProbeResources};
 use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
@@ -143,7 +143,7 @@ pub enum StartError {
 /// The error for a catalogue that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct CatalogueUnusable(#[from] SourceError);
+pub struct CatalogueUnusable(#[from] CatalogueSourceError);
 
 /// The files of a balancer, opened before its start.
 #[derive(Debug, Default)]

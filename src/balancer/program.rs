@@ -19,7 +19,7 @@ use super::backends::watch::ListError;
 use super::estate::Inheritance;
 use super::fleet::FleetIdentity;
 use super::fleet::actor;
-use super::presence::source::{OpenCatalogue, SourceError};
+use super::presence::source::{CatalogueSourceError, OpenCatalogue};
 use super::redirect::acme;
 use super::redirect::mount::RedirectWorker;
 use super::settings::{BalancerSettings, FIXED_KEYS};
@@ -60,7 +60,7 @@ pub(crate) enum BalancerError {
     State(#[from] StateError),
     /// The catalogue cannot be used.
     #[error(transparent)]
-    Catalogue(#[from] SourceError),
+    Catalogue(#[from] CatalogueSourceError),
     /// A port cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),

@@ -5,20 +5,22 @@
 
 use std::borrow::Cow;
 
-use super::{Builder, Catalogue, CatalogueError, Content, EntryError, Place, sha256, shown};
+use super::{
+    Catalogue, CatalogueBuilder, CatalogueContent, CatalogueError, EntryError, ListPlace, sha256, shown,
+};
 
 const DIGITS: usize = 64;
 
 pub(super) fn parse(text: &[u8]) -> Result<Catalogue, CatalogueError> {
-    let mut builder = Builder::new(Place::Line);
+    let mut builder = CatalogueBuilder::new(ListPlace::Line);
     for (line, bytes) in (1..).zip(text.split(|byte| *byte == b'\n')) {
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         if bytes.trim_ascii().is_empty() || bytes.starts_with(b"#") {
             continue;
         }
         let (digest, path) =
-            split(bytes).map_err(|reason| CatalogueError { place: Place::Line(line), reason })?;
-        builder.add(line, &path, Content { size: None, sha256: Some(digest) })?;
+            split(bytes).map_err(|reason| CatalogueError { place: ListPlace::Line(line), reason })?;
+        builder.add(line, &path, CatalogueContent { size: None, sha256: Some(digest) })?;
     }
     builder.finish()
 }

@@ -1,6 +1,6 @@
 //! A catalogue as bytes, for the state that survives a restart.
 
-use super::{Catalogue, Kind, Record};
+use super::{Catalogue, Record, RecordKind};
 
 /// Reads numbers and bytes in the order in which they were written; little-endian.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Catalogue {
         bytes.extend(&self.paths);
         bytes.extend((self.records.len() as u32).to_le_bytes());
         for record in &self.records {
-            let folder = if record.kind == Kind::Folder { FOLDER } else { 0 };
+            let folder = if record.kind == RecordKind::Folder { FOLDER } else { 0 };
             bytes.extend(record.start.to_le_bytes());
             bytes.extend(record.length.to_le_bytes());
             bytes.push(folder | if record.has_digest { DIGEST } else { 0 });
@@ -70,12 +70,12 @@ impl Catalogue {
             let start = bytes.u32()?;
             let length = bytes.array().map(u16::from_le_bytes)?;
             let [flags] = bytes.array()?;
-            let kind = if flags & FOLDER != 0 { Kind::Folder } else { Kind::File };
+            let kind = if flags & FOLDER != 0 { RecordKind::Folder } else { RecordKind::File };
             let (size, sha256) = (bytes.u64()?, bytes.array()?);
             Some(Record { start, length, kind, has_digest: flags & DIGEST != 0, size, sha256 })
         })?;
         let by_path = bytes.list(ByteReader::u32)?;
-        let files = records.iter().filter(|record| record.kind == Kind::File).count();
+        let files = records.iter().filter(|record| record.kind == RecordKind::File).count();
         Some(Self { paths, records: records.into(), by_path: by_path.into(), files })
     }
 }

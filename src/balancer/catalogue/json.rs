@@ -9,10 +9,12 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
-use super::{Builder, Catalogue, CatalogueError, Content, EntryError, Place, sha256, shown};
+use super::{
+    Catalogue, CatalogueBuilder, CatalogueContent, CatalogueError, EntryError, ListPlace, sha256, shown,
+};
 
 #[derive(Deserialize)]
-struct Listing<'a> {
+struct JsonListing<'a> {
     #[serde(borrow)]
     files: Vec<Listed<'a>>,
 }
@@ -36,18 +38,18 @@ pub(super) fn parse(text: &[u8]) -> Result<Catalogue, CatalogueError> {
     let parsed = if text.trim_ascii_start().starts_with(b"[") {
         serde_json::from_slice::<Vec<Listed<'_>>>(text)
     } else {
-        serde_json::from_slice::<Listing<'_>>(text).map(|listing| listing.files)
+        serde_json::from_slice::<JsonListing<'_>>(text).map(|listing| listing.files)
     };
     let listed = parsed.map_err(|error| CatalogueError {
-        place: Place::Line(error.line()),
+        place: ListPlace::Line(error.line()),
         reason: EntryError::Json(shown(error.to_string().as_bytes())),
     })?;
-    let mut builder = Builder::new(Place::Entry);
+    let mut builder = CatalogueBuilder::new(ListPlace::Entry);
     for (number, file) in (1..).zip(listed) {
         if file.kind.as_deref() == Some("directory") {
             continue;
         }
-        let fail = |reason| CatalogueError { place: Place::Entry(number), reason };
+        let fail = |reason| CatalogueError { place: ListPlace::Entry(number), reason };
         let path: Cow<'_, [u8]> = match (&file.path, &file.url, &file.name) {
             (Some(path), _, _) | (None, None, Some(path)) => path.as_bytes().into(),
             (None, Some(url), _) => percent_decode_str(url).into(),
@@ -60,7 +62,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Catalogue, CatalogueError> {
                     .ok_or_else(|| fail(EntryError::NotAChecksum { line: shown(digits.as_bytes()) }))?,
             ),
         };
-        builder.add(number, &path, Content { size: file.size, sha256 })?;
+        builder.add(number, &path, CatalogueContent { size: file.size, sha256 })?;
     }
     builder.finish()
 }

@@ -39,7 +39,7 @@ pub(crate) struct Catalogue {
 struct Record {
     start: u32,
     length: u16,
-    kind: Kind,
+    kind: RecordKind,
     has_digest: bool,
     /// [`UNKNOWN`] if it is not known.
     size: u64,
@@ -49,32 +49,32 @@ struct Record {
 const UNKNOWN: u64 = u64::MAX;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum RecordKind {
     File,
     Folder,
 }
 
 /// A file, or a folder of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry<'a> {
+pub(crate) struct CatalogueEntry<'a> {
     /// The decoded path, with a slash at its start. The path of the root is empty.
     pub(crate) path: &'a [u8],
     /// Whether it is a folder.
     pub(crate) is_folder: bool,
     /// The content, as far as the list describes it.
-    pub(crate) content: Content,
+    pub(crate) content: CatalogueContent,
 }
 
 /// The content of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Content {
+pub(crate) struct CatalogueContent {
     /// The size in bytes, if it is known.
     pub(crate) size: Option<u64>,
     /// The SHA-256 digest, if it is known.
     pub(crate) sha256: Option<[u8; 32]>,
 }
 
-impl Content {
+impl CatalogueContent {
     /// Whether both may describe one content: no known property differs.
     #[must_use]
     pub(crate) fn may_equal(&self, other: &Self) -> bool {
@@ -89,21 +89,21 @@ impl Content {
 #[error("{place}: {reason}")]
 pub(crate) struct CatalogueError {
     /// The wrong part of the list.
-    pub(crate) place: Place,
+    pub(crate) place: ListPlace,
     /// The reason.
     pub(crate) reason: EntryError,
 }
 
 /// A part of a list. The first has the number 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ListPlace {
     /// A line.
     Line(usize),
     /// An entry of a JSON array.
     Entry(usize),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ListPlace {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(number) => write!(formatter, "line {number}"),
@@ -150,9 +150,9 @@ pub(crate) fn parse(text: &[u8]) -> Result<Catalogue, CatalogueError> {
 
 /// The catalogue of these files. Their paths have no slash at their start.
 pub(crate) fn of_files<'a>(
-    files: impl Iterator<Item = (&'a [u8], Content)>,
+    files: impl Iterator<Item = (&'a [u8], CatalogueContent)>,
 ) -> Result<Catalogue, CatalogueError> {
-    let mut builder = Builder::new(Place::Entry);
+    let mut builder = CatalogueBuilder::new(ListPlace::Entry);
     for (number, (path, content)) in (1..).zip(files) {
         builder.add(number, path, content)?;
     }
@@ -180,32 +180,36 @@ impl Catalogue {
 
     /// The entry at `rank` in the order of the keys.
     #[must_use]
-    pub(crate) fn entry(&self, rank: u32) -> Option<Entry<'_>> {
+    pub(crate) fn entry(&self, rank: u32) -> Option<CatalogueEntry<'_>> {
         let record = self.records.get(rank as usize)?;
-        let content = Content {
+        let content = CatalogueContent {
             size: (record.size != UNKNOWN).then_some(record.size),
             sha256: record.has_digest.then_some(record.sha256),
         };
-        Some(Entry { path: self.path(record), is_folder: record.kind == Kind::Folder, content })
+        Some(CatalogueEntry {
+            path: self.path(record),
+            is_folder: record.kind == RecordKind::Folder,
+            content,
+        })
     }
 
     /// All entries in the order of their keys.
     #[cfg(test)]
-    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = CatalogueEntry<'_>> {
         (0..self.records.len() as u32).filter_map(|rank| self.entry(rank))
     }
 
     /// The entry with this path.
     #[cfg(test)]
     #[must_use]
-    pub(crate) fn find(&self, path: &[u8]) -> Option<Entry<'_>> {
+    pub(crate) fn find(&self, path: &[u8]) -> Option<CatalogueEntry<'_>> {
         let place = self.by_path.partition_point(|rank| self.path_at(*rank) < path);
         let entry = self.entry(*self.by_path.get(place)?)?;
         (entry.path == path).then_some(entry)
     }
 
     /// The files of a folder, without those of its folders.
-    pub(crate) fn files_of<'a>(&'a self, folder: &'a [u8]) -> impl Iterator<Item = Entry<'a>> {
+    pub(crate) fn files_of<'a>(&'a self, folder: &'a [u8]) -> impl Iterator<Item = CatalogueEntry<'a>> {
         let start = self.by_path.partition_point(|rank| self.path_at(*rank) <= folder);
         let after = self.by_path.get(start..).unwrap_or_default();
         let entries = after.iter().filter_map(|rank| self.entry(*rank));
@@ -232,22 +236,22 @@ pub(crate) fn parent(path: &[u8]) -> &[u8] {
 
 /// Collects the entries of a list.
 #[derive(Debug)]
-struct Builder {
+struct CatalogueBuilder {
     paths: Vec<u8>,
     records: Vec<(u64, u32, Record)>,
-    place: fn(usize) -> Place,
+    place: fn(usize) -> ListPlace,
     /// The folder of the latest file.
     folder: Vec<u8>,
 }
 
-impl Builder {
+impl CatalogueBuilder {
     /// A builder that names the parts of the list with `place`.
-    fn new(place: fn(usize) -> Place) -> Self {
+    fn new(place: fn(usize) -> ListPlace) -> Self {
         Self { paths: Vec::new(), records: Vec::new(), place, folder: Vec::new() }
     }
 
     /// Adds a file of a line or entry. `name` may start with `/` or `./`.
-    fn add(&mut self, line: usize, name: &[u8], content: Content) -> Result<(), CatalogueError> {
+    fn add(&mut self, line: usize, name: &[u8], content: CatalogueContent) -> Result<(), CatalogueError> {
         let place = (self.place)(line);
         let fail = |reason| CatalogueError { place, reason };
         let mut rest = name;
@@ -261,14 +265,14 @@ impl Builder {
         if !is_valid {
             return Err(fail(EntryError::Path { path: shown(name) }));
         }
-        let start = self.push(line, rest, Kind::File, content).map_err(fail)?;
+        let start = self.push(line, rest, RecordKind::File, content).map_err(fail)?;
         // Lists are nearly always sorted, so most files are in the folder of the file before.
         let path = self.paths.get(start..).unwrap_or_default();
         if parent(path) != self.folder.as_slice() || self.records.len() == 1 {
             self.folder = parent(path).to_vec();
             let mut folder = self.folder.clone();
             loop {
-                self.push(line, &folder, Kind::Folder, Content::default()).map_err(fail)?;
+                self.push(line, &folder, RecordKind::Folder, CatalogueContent::default()).map_err(fail)?;
                 if folder.is_empty() {
                     break;
                 }
@@ -279,9 +283,15 @@ impl Builder {
     }
 
     /// Returns the start of the stored path.
-    fn push(&mut self, line: usize, path: &[u8], kind: Kind, content: Content) -> Result<usize, EntryError> {
+    fn push(
+        &mut self,
+        line: usize,
+        path: &[u8],
+        kind: RecordKind,
+        content: CatalogueContent,
+    ) -> Result<usize, EntryError> {
         let start = self.paths.len();
-        if kind == Kind::File {
+        if kind == RecordKind::File {
             self.paths.push(b'/');
         }
         self.paths.extend_from_slice(path);
@@ -310,7 +320,7 @@ impl Builder {
                 .and_then(|rest| rest.get(..record.length.into()))
                 .unwrap_or_default()
         };
-        records.sort_unstable_by_key(|(key, line, record)| (*key, record.kind == Kind::Folder, *line));
+        records.sort_unstable_by_key(|(key, line, record)| (*key, record.kind == RecordKind::Folder, *line));
         let mut kept: Vec<(u64, u32, Record)> = Vec::with_capacity(records.len());
         for (key, line, record) in records {
             if let Some((_, _, known)) = kept.last().filter(|(known, ..)| *known == key) {
@@ -341,7 +351,7 @@ impl Builder {
         let record = |rank: &u32| kept.get(*rank as usize);
         by_path.sort_unstable_by_key(|rank| record(rank).map(|(_, _, record)| record.start));
         by_path.sort_by_key(|rank| record(rank).map(|(_, _, record)| path(record)));
-        let files = kept.iter().filter(|(_, _, record)| record.kind == Kind::File).count();
+        let files = kept.iter().filter(|(_, _, record)| record.kind == RecordKind::File).count();
         if files == 0 {
             return Err(CatalogueError { place: place(1), reason: EntryError::Empty });
         }

@@ -50,8 +50,11 @@ fn a_listing_as_json_is_a_catalogue() {
     );
     check(&text, &["/", "/a b", "/c/", "/c/d"]);
     let catalogue = parse(format!(r#" {{"files":{text}}}"#).as_bytes()).unwrap();
-    assert_eq!(catalogue.find(b"/a b").unwrap().content, Content { size: Some(5), sha256: None });
-    assert_eq!(catalogue.find(b"/c/d").unwrap().content, Content { size: None, sha256: Some([0xAA; 32]) });
+    assert_eq!(catalogue.find(b"/a b").unwrap().content, CatalogueContent { size: Some(5), sha256: None });
+    assert_eq!(
+        catalogue.find(b"/c/d").unwrap().content,
+        CatalogueContent { size: None, sha256: Some([0xAA; 32]) }
+    );
     assert_eq!(catalogue.files(), 2);
 }
 

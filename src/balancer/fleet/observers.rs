@@ -84,7 +84,7 @@ pub struct PeerNews {
 
 /// Another balancer.
 #[derive(Debug, Clone)]
-struct Balancer {
+struct ObservedBalancer {
     publisher: Publisher,
     boot: u64,
     number: u64,
@@ -178,7 +178,7 @@ pub struct Observers {
     origin: Instant,
     /// The number of balancers that are assigned to a backend.
     probers: usize,
-    balancers: HashMap<u64, Balancer>,
+    balancers: HashMap<u64, ObservedBalancer>,
     sightings: HashMap<u64, Vec<Sighting>>,
     engine_works_since: Option<Instant>,
     engine_failure: Option<String>,
@@ -246,8 +246,17 @@ impl Observers {
         let is_set_aside = known.is_some_and(|known| known.is_set_aside);
         let (list, orders, number) = (record.list, record.orders, record.number);
         let (publisher, boot) = (record.balancer.clone(), record.boot);
-        let balancer =
-            Balancer { publisher, boot, number, started_at, sent_at, is_met, is_set_aside, list, orders };
+        let balancer = ObservedBalancer {
+            publisher,
+            boot,
+            number,
+            started_at,
+            sent_at,
+            is_met,
+            is_set_aside,
+            list,
+            orders,
+        };
         self.balancers.insert(id, balancer);
         let period = (self.instant(sent_at - i64::from(record.period)), self.instant(sent_at));
         // Redirects of the distant past have ended, and those of a stored record may be in a load report already.
@@ -303,7 +312,7 @@ impl Observers {
             Err(reason) => (self.engine_works_since, self.engine_failure) = (None, Some(reason.clone())),
         }
         self.balancers.retain(|_, balancer| local - balancer.sent_at <= FORGOTTEN.as_millis() as i64);
-        let is_alive = |balancer: &Balancer| {
+        let is_alive = |balancer: &ObservedBalancer| {
             balancer.is_met && !balancer.is_set_aside && local - balancer.sent_at <= ALIVE.as_millis() as i64
         };
         let alive = self.balancers.iter().filter(|(_, balancer)| is_alive(balancer)).map(|(id, _)| *id);
@@ -373,7 +382,7 @@ impl Observers {
     ) -> (Vec<SharedEvidence>, FleetReport) {
         let local = self.milliseconds(now);
         let counted = ALIVE.max(interval.saturating_mul(COUNTED_INTERVALS)).as_millis() as i64;
-        let is_counted = |balancer: &Balancer| balancer.is_met && local - balancer.sent_at <= counted;
+        let is_counted = |balancer: &ObservedBalancer| balancer.is_met && local - balancer.sent_at <= counted;
         for sightings in self.sightings.values_mut() {
             sightings.retain(|it| it.until >= local);
         }
@@ -449,7 +458,7 @@ impl Observers {
     }
 
     /// The balancers that see up fewer than half of the backends that most of the others see up, possibly with this one.
-    fn set_aside<'a, I: Iterator<Item = (&'a Sighting, &'a Balancer)>>(
+    fn set_aside<'a, I: Iterator<Item = (&'a Sighting, &'a ObservedBalancer)>>(
         &self,
         own: &[OwnSight],
         seen: impl Fn(u64) -> I,

@@ -19,11 +19,11 @@ use super::generation::{Generation, Location};
 use super::index::{IndexFull, MOST_MIRRORS, OLD, SetInterner};
 use super::proofs::{ProofHistory, ProofMatch, proven_age};
 use super::snapshot::{self, Knowledge, SeenProof};
-use super::source::{self, CatalogueSource, FileVersion, ReadList, SourceError};
+use super::source::{self, CatalogueSource, CatalogueSourceError, FileVersion, ReadList};
 use super::tree::{self, TreeDigests};
-use super::{MirrorProof, Offer, Presence, ProofState};
+use super::{CheckOffer, MirrorProof, Presence, ProofState};
 use crate::balancer::backends::{Backend, BackendId};
-use crate::balancer::catalogue::{self, Content};
+use crate::balancer::catalogue::{self, CatalogueContent};
 use crate::balancer::metrics::PresenceMetrics;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::BackendEntry;
@@ -89,7 +89,7 @@ pub(crate) struct PresencePlan {
     /// The shared knowledge.
     pub(crate) presence: Arc<Presence>,
     /// The redirects to check.
-    pub(crate) offers: Receiver<Offer>,
+    pub(crate) offers: Receiver<CheckOffer>,
     /// The list of the catalogue.
     pub(crate) source: CatalogueSource,
     /// The state of the file that was read at the start.
@@ -119,7 +119,7 @@ pub(crate) struct PresenceActor {
     client: Option<HttpClient>,
     /// Writes the sets of the current generation.
     interner: Option<SetInterner>,
-    mirrors: BTreeMap<u32, Mirror>,
+    mirrors: BTreeMap<u32, PresenceMirror>,
     /// The addresses and proofs of mirrors of the earlier run.
     earlier: HashMap<u32, (String, Option<SeenProof>)>,
     history: ProofHistory,
@@ -159,7 +159,7 @@ struct ListState {
 }
 
 /// A mirror of the list.
-struct Mirror {
+struct PresenceMirror {
     id: BackendId,
     proof: Option<Arc<str>>,
     is_origin: bool,
@@ -176,7 +176,7 @@ enum Built {
     /// A new generation, and the state of its list.
     Generation(Box<Generation>, ListVersion),
     /// The list cannot be used.
-    Failed(SourceError, ListVersion),
+    Failed(CatalogueSourceError, ListVersion),
     /// The index cannot hold it.
     Full(IndexFull),
 }
@@ -313,7 +313,7 @@ impl PresenceActor {
             // Spread, so that many mirrors are not asked at once.
             let spread = self.plan.proof_interval.min(Duration::from_secs(2)) * (number % 32) / 32;
             let earlier = self.earlier.remove(&number).filter(|(id, _)| id == backend.id().as_str());
-            let mirror = Mirror {
+            let mirror = PresenceMirror {
                 id: backend.id().clone(),
                 proof: backend.proof().cloned(),
                 is_origin: backend.is_origin(),
@@ -642,7 +642,7 @@ impl PresenceActor {
     fn round(&mut self, ctx: &mut Context<Self>) {
         let Some(generation) = self.current() else { return };
         let now = Instant::now();
-        while let Ok(Offer { key, mirror, cause }) = self.plan.offers.try_recv() {
+        while let Ok(CheckOffer { key, mirror, cause }) = self.plan.offers.try_recv() {
             if let Some(Location::File(file)) = generation.at(key) {
                 let folder = catalogue::key(catalogue::parent(file.path));
                 self.checks.sample(mirror, key, folder, cause, now);
@@ -781,7 +781,7 @@ impl PresenceActor {
     }
 }
 
-impl Mirror {
+impl PresenceMirror {
     fn is_of(&self, backend: &Backend) -> bool {
         let (proof, is_origin) = (self.proof.as_ref(), self.is_origin);
         self.id == *backend.id() && (proof, is_origin) == (backend.proof(), backend.is_origin())
@@ -867,7 +867,7 @@ async fn digest_of(client: &HttpClient, url: &str) -> Result<[u8; 32], String> {
 }
 
 /// Requests the head of a file, also after a few redirects.
-async fn look(client: &HttpClient, url: &str, content: Content) -> CheckResult {
+async fn look(client: &HttpClient, url: &str, content: CatalogueContent) -> CheckResult {
     let Ok(mut url) = Url::parse(url) else { return CheckResult::Unknown };
     let looking = async {
         for _ in 0..=MOST_HOPS {

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use percent_encoding::percent_decode;
 
 use super::index::{AGES, IndexFull, MOST_MIRRORS, MirrorSets, OLD, PathState, PresenceIndex, SetInterner};
-use crate::balancer::catalogue::{self, Catalogue, Content, Entry};
+use crate::balancer::catalogue::{self, Catalogue, CatalogueContent, CatalogueEntry};
 use crate::balancer::policy::{Holders, LINE_MIRRORS, MirrorSet, SetLine};
 
 /// The path below which every file of the root can be requested, too.
@@ -54,7 +54,7 @@ pub(crate) struct FileLocation<'a> {
     /// Its decoded path.
     pub(crate) path: &'a [u8],
     /// Its content.
-    pub(crate) content: Content,
+    pub(crate) content: CatalogueContent,
     /// The mirrors that may get requests for it.
     pub(crate) holders: Holders<'a>,
 }
@@ -79,7 +79,7 @@ impl Generation {
                 continue;
             };
             let before = old.index.find(*key).zip(old.index.state(*key));
-            let is_same = |known: &Entry<'_>| {
+            let is_same = |known: &CatalogueEntry<'_>| {
                 catalogue.entry(rank).is_some_and(|entry| {
                     entry.path == known.path
                         && entry.is_folder == known.is_folder

@@ -44,7 +44,7 @@ const MEAN: usize = 4;
 /// The paths of a catalogue, each with its age and the set of mirrors that lack it.
 #[derive(Debug)]
 pub struct PresenceIndex {
-    buckets: Box<[Bucket]>,
+    buckets: Box<[PathBucket]>,
     paths: usize,
     /// The buckets that a key can select; overflowing paths continue in the next bucket.
     homes: u64,
@@ -53,7 +53,7 @@ pub struct PresenceIndex {
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Bucket {
+struct PathBucket {
     /// In ascending order. 0 is an empty place.
     keys: [u64; WAYS],
     /// From the top: the number of the set (28 bits), and the age (4).
@@ -114,15 +114,15 @@ impl PresenceIndex {
             return Err(IndexFull::Paths);
         }
         let homes = keys.len().div_ceil(MEAN).max(1) as u64;
-        let mut buckets: Vec<Bucket> = Vec::with_capacity(homes as usize + 16);
-        buckets.push(Bucket::default());
+        let mut buckets: Vec<PathBucket> = Vec::with_capacity(homes as usize + 16);
+        buckets.push(PathBucket::default());
         let mut used = 0;
         for (rank, key) in keys.iter().enumerate() {
             let key = stored(*key);
             let home = home(key, homes);
             while buckets.len() <= home || used == WAYS {
                 used = 0;
-                buckets.push(Bucket { before: rank as u32, ..Bucket::default() });
+                buckets.push(PathBucket { before: rank as u32, ..PathBucket::default() });
             }
             if let Some(bucket) = buckets.last_mut()
                 && let (Some(place), Some(word)) = (bucket.keys.get_mut(used), bucket.states.get_mut(used))
@@ -133,7 +133,7 @@ impl PresenceIndex {
             }
         }
         while buckets.len() <= homes as usize {
-            buckets.push(Bucket { before: keys.len() as u32, ..Bucket::default() });
+            buckets.push(PathBucket { before: keys.len() as u32, ..PathBucket::default() });
         }
         Ok(Self { buckets: buckets.into_boxed_slice(), paths: keys.len(), homes, sets })
     }

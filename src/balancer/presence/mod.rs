@@ -31,7 +31,7 @@ const QUEUE: usize = 1024;
 
 /// A redirect whose file may be checked.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Offer {
+pub(crate) struct CheckOffer {
     /// The key of the path.
     key: u64,
     /// The number of the mirror.
@@ -73,7 +73,7 @@ impl HasFile {
 /// The knowledge as the request path and the API see it.
 pub(crate) struct Presence {
     current: ArcSwapOption<Generation>,
-    offers: SyncSender<Offer>,
+    offers: SyncSender<CheckOffer>,
     exceptions: Exceptions,
     mirrors: papaya::HashMap<u32, MirrorProof>,
     metrics: PresenceMetrics,
@@ -128,7 +128,7 @@ impl fmt::Display for ProofState {
 impl Presence {
     /// The knowledge at the start, and the queue of offers.
     #[must_use]
-    pub(crate) fn new(start: Option<&Knowledge>, metrics: PresenceMetrics) -> (Self, Receiver<Offer>) {
+    pub(crate) fn new(start: Option<&Knowledge>, metrics: PresenceMetrics) -> (Self, Receiver<CheckOffer>) {
         let (offers, receiver) = sync_channel(QUEUE);
         let exceptions: Exceptions =
             start.iter().flat_map(|start| start.exceptions.iter().copied()).collect();
@@ -145,7 +145,7 @@ impl Presence {
     /// Offers a redirect for a check. A full queue drops it.
     pub(crate) fn offer(&self, key: u64, mirror: u32, cause: OfferCause) {
         // The actor polls the queue, so an offer wakes no thread.
-        if self.offers.try_send(Offer { key, mirror, cause }).is_err() {
+        if self.offers.try_send(CheckOffer { key, mirror, cause }).is_err() {
             self.metrics.dropped.inc();
         }
     }

@@ -59,7 +59,7 @@ impl fmt::Display for CatalogueSource {
 
 /// The list cannot be used; the last good one stays in force.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SourceError {
+pub(crate) enum CatalogueSourceError {
     /// The file cannot be read.
     #[error("cannot read the catalogue {}", path.display())]
     Unreadable {
@@ -102,7 +102,10 @@ pub(crate) struct OpenCatalogue {
 
 impl OpenCatalogue {
     /// Reads the list if it is a file, and the knowledge of an earlier run.
-    pub(crate) fn open(source: &CatalogueSource, state: Option<&StateFolder>) -> Result<Self, SourceError> {
+    pub(crate) fn open(
+        source: &CatalogueSource,
+        state: Option<&StateFolder>,
+    ) -> Result<Self, CatalogueSourceError> {
         let list = match source {
             CatalogueSource::File(path) => Some(read(path)?),
             CatalogueSource::Url(_) | CatalogueSource::Folder(_) => None,
@@ -136,8 +139,8 @@ pub(crate) struct ReadList {
 
 impl ReadList {
     /// Parses the bytes of a list from `place`.
-    pub(crate) fn parse(text: &[u8], place: &dyn fmt::Display) -> Result<Self, SourceError> {
-        let invalid = |source| SourceError::Invalid { place: place.to_string(), source };
+    pub(crate) fn parse(text: &[u8], place: &dyn fmt::Display) -> Result<Self, CatalogueSourceError> {
+        let invalid = |source| CatalogueSourceError::Invalid { place: place.to_string(), source };
         let catalogue = Arc::new(catalogue::parse(text).map_err(invalid)?);
         Ok(Self { catalogue, digest: Sha256::digest(text).into() })
     }
@@ -166,12 +169,12 @@ impl FileVersion {
 }
 
 /// Reads and parses a file.
-pub(crate) fn read(path: &Path) -> Result<(ReadList, FileVersion), SourceError> {
-    let unreadable = |source| SourceError::Unreadable { path: path.to_owned(), source };
+pub(crate) fn read(path: &Path) -> Result<(ReadList, FileVersion), CatalogueSourceError> {
+    let unreadable = |source| CatalogueSourceError::Unreadable { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     let state = file.metadata().map_err(unreadable)?;
     if state.len() > LARGEST_LIST {
-        return Err(SourceError::TooLarge(path.display().to_string()));
+        return Err(CatalogueSourceError::TooLarge(path.display().to_string()));
     }
     let mut text = Vec::new();
     file.take(LARGEST_LIST).read_to_end(&mut text).map_err(unreadable)?;
@@ -183,8 +186,8 @@ pub(crate) async fn fetch(
     client: &HttpClient,
     url: &Url,
     tag: Option<String>,
-) -> Result<Option<(Vec<u8>, Option<String>)>, SourceError> {
-    let fail = |reason: String| SourceError::Fetch { url: url.clone(), reason };
+) -> Result<Option<(Vec<u8>, Option<String>)>, CatalogueSourceError> {
+    let fail = |reason: String| CatalogueSourceError::Fetch { url: url.clone(), reason };
     let fetching = async {
         let mut request =
             Request::get(url.clone()).with("User-Agent", concat!("fingerpost/", env!("CARGO_PKG_VERSION")));
@@ -201,7 +204,7 @@ pub(crate) async fn fetch(
         let mut text = Vec::new();
         while let Some(bytes) = answer.chunk().await.map_err(|error| fail(chain(&error)))? {
             if text.len() as u64 + bytes.len() as u64 > LARGEST_LIST {
-                return Err(SourceError::TooLarge(url.to_string()));
+                return Err(CatalogueSourceError::TooLarge(url.to_string()));
             }
             text.extend_from_slice(&bytes);
         }

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
-use super::source::{FileVersion, ReadList, SourceError};
-use crate::balancer::catalogue::{self, Content};
+use super::source::{CatalogueSourceError, FileVersion, ReadList};
+use crate::balancer::catalogue::{self, CatalogueContent};
 
 /// A file that changed within this time may still be written.
 const RECENT: Duration = Duration::from_secs(2);
@@ -24,10 +24,10 @@ const DEEPEST: usize = 64;
 
 /// The digests of the files of a folder, by path below it, as long as the files do not change.
 #[derive(Debug, Clone, Default)]
-pub(super) struct TreeDigests(HashMap<Vec<u8>, KnownFile>);
+pub(super) struct TreeDigests(HashMap<Vec<u8>, TreeFile>);
 
 #[derive(Debug, Clone, Copy)]
-struct KnownFile {
+struct TreeFile {
     version: FileVersion,
     size: u64,
     sha256: [u8; 32],
@@ -39,12 +39,12 @@ pub(super) fn scan(
     root: &Path,
     known: &TreeDigests,
     now: SystemTime,
-) -> Result<(ReadList, TreeDigests), SourceError> {
+) -> Result<(ReadList, TreeDigests), CatalogueSourceError> {
     let mut found = TreeDigests::default();
     let mut folders = vec![(PathBuf::new(), 0)];
     while let Some((folder, depth)) = folders.pop() {
         let path = root.join(&folder);
-        let unreadable = |source| SourceError::Unreadable { path: path.clone(), source };
+        let unreadable = |source| CatalogueSourceError::Unreadable { path: path.clone(), source };
         for entry in fs::read_dir(&path).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
             let name = folder.join(entry.file_name());
@@ -61,15 +61,17 @@ pub(super) fn scan(
                     Ok(None) => {}
                     // It was removed since the folder was read.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(source) => return Err(SourceError::Unreadable { path: root.join(&name), source }),
+                    Err(source) => {
+                        return Err(CatalogueSourceError::Unreadable { path: root.join(&name), source });
+                    }
                 }
             }
         }
     }
-    let mut files: Vec<(&[u8], Content)> = found
+    let mut files: Vec<(&[u8], CatalogueContent)> = found
         .0
         .iter()
-        .map(|(path, file)| (&**path, Content { size: Some(file.size), sha256: Some(file.sha256) }))
+        .map(|(path, file)| (&**path, CatalogueContent { size: Some(file.size), sha256: Some(file.sha256) }))
         .collect();
     files.sort_unstable_by_key(|(path, _)| *path);
     let mut digest = Sha256::new();
@@ -78,13 +80,13 @@ pub(super) fn scan(
         digest.update(path);
         digest.update(content.sha256.unwrap_or_default());
     }
-    let invalid = |source| SourceError::Invalid { place: root.display().to_string(), source };
+    let invalid = |source| CatalogueSourceError::Invalid { place: root.display().to_string(), source };
     let catalogue = Arc::new(catalogue::of_files(files.into_iter()).map_err(invalid)?);
     Ok((ReadList { catalogue, digest: digest.finalize().into() }, found))
 }
 
 /// The current digest of a file, or the earlier one as long as the file is written; `None` without either.
-fn examine(path: &Path, earlier: Option<KnownFile>, now: SystemTime) -> io::Result<Option<KnownFile>> {
+fn examine(path: &Path, earlier: Option<TreeFile>, now: SystemTime) -> io::Result<Option<TreeFile>> {
     let mut file = File::open(path)?;
     let before = file.metadata()?;
     let version = FileVersion::of(&before);
@@ -106,7 +108,7 @@ fn examine(path: &Path, earlier: Option<KnownFile>, now: SystemTime) -> io::Resu
     if FileVersion::of(&file.metadata()?) != version {
         return Ok(earlier);
     }
-    Ok(Some(KnownFile { version, size: before.len(), sha256: digest.finalize().into() }))
+    Ok(Some(TreeFile { version, size: before.len(), sha256: digest.finalize().into() }))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::location::Target;
 use crate::balancer::backends::BackendId;
-use crate::balancer::catalogue::{Content, digits};
+use crate::balancer::catalogue::{CatalogueContent, digits};
 use crate::balancer::policy;
 use crate::balancer::presence::generation::{FileLocation, Generation, Location};
 use crate::balancer::ranking::table::{Needs, RoutingTable};
@@ -22,7 +22,7 @@ const LONGEST_NAME: usize = 255;
 
 /// A kind of document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum DocumentKind {
     /// Metalink 4 (RFC 5854).
     Metalink4,
     /// Metalink 3, for dnf.
@@ -36,7 +36,7 @@ enum Kind {
 /// A document that a request asks for.
 #[derive(Debug)]
 pub(super) struct Document<'a> {
-    kind: Kind,
+    kind: DocumentKind,
     /// The path of the file, as the client wrote it.
     path: &'a [u8],
     /// `None` for a folder.
@@ -55,21 +55,25 @@ impl<'a> Document<'a> {
         match location {
             Location::Unknown => {
                 let suffixes = [
-                    (&b".meta4"[..], Kind::Metalink4),
-                    (b".metalink", Kind::Metalink3),
-                    (b".sha256", Kind::Checksum),
+                    (&b".meta4"[..], DocumentKind::Metalink4),
+                    (b".metalink", DocumentKind::Metalink3),
+                    (b".sha256", DocumentKind::Checksum),
                 ];
                 let (path, kind) =
                     suffixes.iter().find_map(|(suffix, kind)| Some((path.strip_suffix(*suffix)?, *kind)))?;
                 let Location::File(file) = generation.locate(path, policy::digest(path)) else { return None };
                 let has_digest = file.content.sha256.is_some();
-                (has_digest || kind != Kind::Checksum).then_some(Self { kind, path, file: Some(file) })
+                (has_digest || kind != DocumentKind::Checksum).then_some(Self {
+                    kind,
+                    path,
+                    file: Some(file),
+                })
             }
             Location::File(file) if asks_for_mirrors(target) => {
-                Some(Self { kind: Kind::Mirrors, path, file: Some(*file) })
+                Some(Self { kind: DocumentKind::Mirrors, path, file: Some(*file) })
             }
             Location::Folder if asks_for_mirrors(target) => {
-                Some(Self { kind: Kind::Mirrors, path, file: None })
+                Some(Self { kind: DocumentKind::Mirrors, path, file: None })
             }
             Location::File(_) | Location::Folder => None,
         }
@@ -82,20 +86,20 @@ impl<'a> Document<'a> {
         let accept = headers.get(header::ACCEPT).map(HeaderValue::as_bytes).unwrap_or_default();
         let accepts = |kind: &str| memchr::memmem::find(accept, kind.as_bytes()).is_some();
         let kind = match self.kind {
-            Kind::Metalink4 => {
+            DocumentKind::Metalink4 => {
                 self.put_metalink4(&mirrors, &mut text);
                 "application/metalink4+xml"
             }
-            Kind::Metalink3 => {
+            DocumentKind::Metalink3 => {
                 self.put_metalink3(&mirrors, &mut text);
                 "application/metalink+xml"
             }
-            Kind::Checksum => {
+            DocumentKind::Checksum => {
                 text.put_slice(self.digits().as_bytes());
                 text.put_slice(format!("  {}\n", self.name()).as_bytes());
                 "text/plain; charset=utf-8"
             }
-            Kind::Mirrors if accepts("application/json") => {
+            DocumentKind::Mirrors if accepts("application/json") => {
                 let urls: Vec<_> =
                     mirrors.iter().map(|mirror| serde_json::json!({ "url": self.url(mirror) })).collect();
                 // Strings can always be serialized.
@@ -103,11 +107,11 @@ impl<'a> Document<'a> {
                 text.put_u8(b'\n');
                 "application/json"
             }
-            Kind::Mirrors if accepts("text/html") => {
+            DocumentKind::Mirrors if accepts("text/html") => {
                 text.put_slice(&self.page(&mirrors));
                 "text/html; charset=utf-8"
             }
-            Kind::Mirrors => {
+            DocumentKind::Mirrors => {
                 for mirror in &mirrors {
                     text.put_slice(self.url(mirror).as_bytes());
                     text.put_u8(b'\n');
@@ -119,7 +123,7 @@ impl<'a> Document<'a> {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.kind == Kind::Mirrors {
+        if self.kind == DocumentKind::Mirrors {
             headers.insert(header::VARY, HeaderValue::from_static("Accept"));
         }
         response
@@ -142,7 +146,7 @@ impl<'a> Document<'a> {
         name.chars().filter(|character| !character.is_control()).take(LONGEST_NAME).collect()
     }
 
-    fn content(&self) -> Content {
+    fn content(&self) -> CatalogueContent {
         self.file.map(|file| file.content).unwrap_or_default()
     }
 
@@ -231,7 +235,7 @@ pub(super) fn asks_for_mirrors(target: &Target<'_>) -> bool {
 /// The header lines of a redirect for a file of the catalogue: its digest in two forms, and the link to its Metalink.
 ///
 /// Clients of RFC 3230, such as aria2, do not know `Repr-Digest` of RFC 9530.
-pub(super) fn lines_of(path: &[u8], content: &Content, mut put: impl FnMut(&'static str, &[u8])) {
+pub(super) fn lines_of(path: &[u8], content: &CatalogueContent, mut put: impl FnMut(&'static str, &[u8])) {
     if let Some(sha256) = content.sha256 {
         let mut digest = [0; 44];
         // A digest of 32 bytes always has 44 characters.
@@ -265,7 +269,7 @@ fn joined<'b>(buffer: &'b mut [u8; 54], parts: [&[u8]; 3]) -> &'b [u8] {
 }
 
 /// Adds these lines to an answer.
-pub(super) fn add_lines(path: &[u8], content: &Content, headers: &mut HeaderMap) {
+pub(super) fn add_lines(path: &[u8], content: &CatalogueContent, headers: &mut HeaderMap) {
     lines_of(path, content, |name, value| {
         // Both are visible ASCII.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value)) {

@@ -22,7 +22,7 @@ const HEALTH_CHECK: HealthCheckConfig = HealthCheckConfig {
 };
 
 /// A request for a size.
-struct Asked {
+struct SizeRequest {
     backend: String,
     path: String,
     at: Instant,
@@ -33,7 +33,7 @@ struct LookUps {
     sizes: Sizes,
     clock: MonotonicClock,
     supervisor: Supervisor,
-    asked: mpsc::UnboundedReceiver<Asked>,
+    asked: mpsc::UnboundedReceiver<SizeRequest>,
 }
 
 /// A table of `count` backends that are up, and one more that is down.
@@ -81,7 +81,8 @@ impl LookUps {
         plan.connect = Box::new(move || {
             let sender = sender.clone();
             Box::new(move |backend: BackendId, path| {
-                let asked = Asked { backend: backend.to_string(), path: path.to_owned(), at: Instant::now() };
+                let asked =
+                    SizeRequest { backend: backend.to_string(), path: path.to_owned(), at: Instant::now() };
                 sender.send(asked).unwrap();
                 answer(path)
             })
@@ -103,7 +104,7 @@ impl LookUps {
     }
 
     /// All requests for sizes so far.
-    fn asked(&mut self) -> Vec<Asked> {
+    fn asked(&mut self) -> Vec<SizeRequest> {
         std::iter::from_fn(|| self.asked.try_recv().ok()).collect()
     }
 }

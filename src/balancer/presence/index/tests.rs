@@ -71,7 +71,7 @@ fn equal_sets_are_stored_once() {
     assert_eq!(index.sets().count(), 4);
     assert!(!interner.set(&index, 7, 3, true).unwrap());
     assert!(!interner.set(&index, keys[0], 512, true).unwrap());
-    assert_eq!(size_of::<Bucket>(), 64);
+    assert_eq!(size_of::<PathBucket>(), 64);
 }
 
 #[test]
