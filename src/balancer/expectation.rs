@@ -37,7 +37,6 @@ pub(crate) struct NotAnExpectation;
 
 impl Expectation {
     /// Whether `body` meets the expectation.
-    #[must_use]
     pub(crate) fn is_met(&self, body: &[u8]) -> bool {
         match self {
             Self::Text(text) => memchr::memmem::find(body, text.as_bytes()).is_some(),

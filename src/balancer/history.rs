@@ -72,7 +72,6 @@ pub(crate) struct History {
 
 impl History {
     /// The events, oldest first.
-    #[must_use]
     pub(crate) fn events(&self) -> impl DoubleEndedIterator<Item = &HistoryEvent> {
         self.events.iter()
     }
@@ -103,7 +102,6 @@ impl History {
     }
 
     /// The availability at `now` of a backend that is in `state`.
-    #[must_use]
     pub(crate) fn availability(&self, state: State, now: SystemTime) -> AvailabilityShares {
         let mut counted = self.clone();
         counted.count(state, now);

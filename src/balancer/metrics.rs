@@ -303,7 +303,6 @@ impl BalancerMetrics {
 
     /// Counters for one HTTP worker. The counters of a worker that has ended are reused, so that no count is lost and the
     /// number of counters does not grow.
-    #[must_use]
     pub(crate) fn worker(&self) -> Arc<AnswerCounters> {
         let known = self.workers.load().iter().find(|known| Arc::strong_count(known) == 1).map(Arc::clone);
         known.unwrap_or_else(|| {
@@ -323,7 +322,6 @@ impl BalancerMetrics {
     }
 
     /// All metrics as text.
-    #[must_use]
     pub(crate) fn encode(&self) -> String {
         exposition::encode(&self.registry)
     }

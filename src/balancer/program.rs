@@ -247,13 +247,11 @@ impl Program {
     }
 
     /// Reads the settings again at each SIGHUP and on request over the admin listener. `in_force` are the values of the start.
-    #[must_use]
     pub(crate) fn reloading(self, read: ReadSettings<BalancerSettings>, in_force: SettingValues) -> Self {
         Self { reading: Some((read, in_force)), ..self }
     }
 
     /// The time for unfinished answers at a stop.
-    #[must_use]
     pub(crate) fn grace(&self) -> watch::Receiver<Duration> {
         self.grace.subscribe()
     }

@@ -336,14 +336,12 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
 
 impl BalancerSettings {
     /// The settings of the ranking.
-    #[must_use]
     pub(crate) fn ranking(&self) -> RankingSettings {
         let Self { policy, health_check, probe_budget, .. } = *self;
         RankingSettings { policy, health_check, probe_budget }
     }
 
     /// The settings of the probes.
-    #[must_use]
     pub(crate) fn probes(&self) -> ProbeSettings {
         ProbeSettings {
             path: self.probe_path.clone(),
@@ -356,7 +354,6 @@ impl BalancerSettings {
     }
 
     /// The limits of clients.
-    #[must_use]
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             connections: self.max_connections,
@@ -366,7 +363,6 @@ impl BalancerSettings {
     }
 
     /// The need of open files: one for each connection and probe.
-    #[must_use]
     pub(crate) fn open_files(&self) -> Need {
         let defaults = settings::section("balancer", Vec::new());
         let is_default = defaults.is_ok_and(|defaults: RawBalancerSettings| {
@@ -421,7 +417,6 @@ const DEFAULT_LIST: &str = "balancer_server_list.txt";
 
 impl RawBalancerSettings {
     /// The list of servers, if one is a source.
-    #[must_use]
     pub(crate) fn list_file(&self) -> Option<PathBuf> {
         let default = if self.backends.is_empty() { DEFAULT_LIST } else { "" };
         let path = if self.servers.is_empty() { default } else { &self.servers };

@@ -9,7 +9,6 @@ use serde::{Deserialize as _, Deserializer, Serializer};
 const LONGEST: Duration = Duration::from_hours(366 * 24);
 
 /// A point in time as text.
-#[must_use]
 pub(super) fn text(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }

@@ -39,13 +39,11 @@ impl fmt::Debug for Credentials {
 }
 
 /// `url` without user name, password and fragment.
-#[must_use]
 pub(super) fn shown(url: &Url) -> String {
     without_credentials(url.clone()).into()
 }
 
 /// `url` without user name, password and fragment.
-#[must_use]
 pub(super) fn without_credentials(mut url: Url) -> Url {
     url.set_fragment(None);
     // Both fail only for an address without host, which has no credentials.
@@ -55,7 +53,6 @@ pub(super) fn without_credentials(mut url: Url) -> Url {
 }
 
 /// Removes user name and password from a text that may be an address, even an invalid one.
-#[must_use]
 pub(super) fn masked(text: &str) -> String {
     let start = text.find("//").map_or(0, |at| at.saturating_add(2));
     let (front, rest) = text.split_at(start);

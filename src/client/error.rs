@@ -144,7 +144,6 @@ pub(super) enum DownloadError {
 
 impl DownloadError {
     /// Exit code of the process.
-    #[must_use]
     pub(super) fn code(&self) -> GetCode {
         match self {
             Self::InvalidUrl { .. } => GetCode::InvalidUrl,

@@ -50,25 +50,21 @@ pub(super) struct RedirectChain {
 
 impl RedirectChain {
     /// A chain that starts at `url` and allows `max` redirects.
-    #[must_use]
     pub(super) fn new(url: Url, max: usize) -> Self {
         Self { visited: Vec::new(), end: without_credentials(url), max }
     }
 
     /// The last address, which is requested next.
-    #[must_use]
     pub(super) fn end(&self) -> &Url {
         &self.end
     }
 
     /// The address that redirected to the last one; the last one itself if there was no redirect.
-    #[must_use]
     pub(super) fn previous(&self) -> &Url {
         self.visited.last().unwrap_or(&self.end)
     }
 
     /// The same chain with `url` as last address, for a mirror named beside the last redirect.
-    #[must_use]
     pub(super) fn with_end(&self, url: Url) -> Self {
         Self { visited: self.visited.clone(), end: url, max: self.max }
     }

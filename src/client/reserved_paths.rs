@@ -38,7 +38,6 @@ impl ReservedPaths {
     }
 
     /// Whether `name` is reserved.
-    #[must_use]
     pub(super) fn has(&self, name: &Path) -> bool {
         self.names.borrow().contains(name)
     }

@@ -122,20 +122,17 @@ struct EngineConnection {
 
 impl EngineClient {
     /// A client that connects at its first command.
-    #[must_use]
     pub(crate) fn new(settings: EngineSettings, resolver: Resolver) -> Self {
         Self { settings, resolver, connection: None }
     }
 
     /// The address of the engine, for messages.
-    #[must_use]
     pub(crate) fn address(&self) -> &EngineAddress {
         &self.settings.address
     }
 
     /// A key of this fleet: the prefix, the version of all formats and `name`. All keys of a fleet are in one slot of a
     /// cluster.
-    #[must_use]
     pub(crate) fn key(&self, name: &str) -> String {
         format!("{{{}}}:1:{name}", self.settings.prefix)
     }

@@ -73,7 +73,6 @@ impl TryFrom<RawFleetSettings> for FleetSettings {
 
 impl FleetSettings {
     /// The settings of the engine at `address` in this fleet.
-    #[must_use]
     pub(crate) fn at(&self, address: EngineAddress) -> EngineSettings {
         let Self { prefix, password, password_file, trust } = self.clone();
         EngineSettings { address, prefix, password, password_file, trust }
@@ -134,7 +133,6 @@ pub(crate) enum EngineUrlError {
 
 impl EngineAddress {
     /// Whether `text` has a scheme of engines.
-    #[must_use]
     pub(crate) fn has_scheme(text: &str) -> bool {
         text.starts_with("redis://") || text.starts_with("rediss://")
     }

@@ -49,7 +49,6 @@ fn size(path: &[u8], found: &FoundFile) -> u64 {
 
 impl Cache {
     /// An empty cache with a limit in bytes; with 0 it stores nothing.
-    #[must_use]
     pub(super) fn new(limit: u64) -> Self {
         Self {
             limit,
@@ -77,7 +76,6 @@ impl Cache {
     }
 
     /// The number of files that are stored as [`Content::MemfdCopy`].
-    #[must_use]
     pub(super) fn memfd_copies(&self) -> usize {
         self.memfd_copies
     }

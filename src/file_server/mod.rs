@@ -218,20 +218,17 @@ impl FileServer {
     }
 
     /// Reads the settings again at each SIGHUP. `in_force` are the values of the start.
-    #[must_use]
     pub(crate) fn reloading(self, read: ReadSettings<ServerSettings>, in_force: SettingValues) -> Self {
         Self { reading: Some((read, in_force)), ..self }
     }
 
     /// The time for downloads at a stop.
-    #[must_use]
     pub(crate) fn grace(&self) -> watch::Receiver<Duration> {
         self.grace.subscribe()
     }
 
     /// Returns every error with which [`build`](Self::build) would fail, without serving requests and without
     /// creating files.
-    #[must_use]
     pub(crate) fn check(settings: &ServerSettings) -> Vec<ServerError> {
         let mut errors = Vec::new();
         errors.extend(Root::open(&settings.root).err().map(ServerError::from));
@@ -260,7 +257,6 @@ impl FileServer {
     }
 
     /// The addresses of this server.
-    #[must_use]
     pub(crate) fn bound(&self) -> &ServerAddresses {
         &self.bound
     }

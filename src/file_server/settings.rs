@@ -225,7 +225,6 @@ impl ServerSettings {
 
     /// The need for descriptors: a download of a large file has two, and each walk, digest and in-memory copy of a
     /// frequently requested file has one or more.
-    #[must_use]
     pub(crate) fn open_files(&self) -> Need {
         let digests = if self.digests.is_some() { DIGEST_FILES } else { 0 };
         let copies = if self.passage == Passage::Kernel { memfd_copy::MOST * self.workers } else { 0 };

@@ -268,7 +268,6 @@ impl Certificates {
     }
 
     /// The end of each certificate, with the file of the certificate.
-    #[must_use]
     pub(crate) fn ends(&self) -> Vec<(String, SystemTime)> {
         let in_use = self.in_use.load();
         let end = |own: &Arc<Certificate>| Some((own.pair.to_string(), own.end()?));

@@ -2,7 +2,6 @@
 
 /// Whether this is a host with an optional port (RFC 9112, section 3.2), or empty. The value is not used here, but a
 /// proxy that forwards an invalid one may have interpreted the request differently.
-#[must_use]
 pub(crate) fn is_host(value: &[u8]) -> bool {
     let after_host = if value.first() == Some(&b'[') {
         let Some(end) = memchr::memchr(b']', value) else { return false };

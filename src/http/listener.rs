@@ -184,7 +184,6 @@ pub(crate) enum Address {
 
 impl Address {
     /// The port, unless it is a Unix socket.
-    #[must_use]
     pub(crate) fn port(&self) -> Option<u16> {
         match self {
             Self::Tcp(address) | Self::Tls(address) => Some(address.port()),

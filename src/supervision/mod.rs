@@ -101,7 +101,6 @@ struct ActorLabels {
 
 impl SupervisionMetrics {
     /// Creates the metrics and adds them to `registry`.
-    #[must_use]
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let help = "Actors restarted after a panic, by kind";
         let restarts: Family<ActorLabels, Counter> = registered(registry, "actor_restarts", help);
@@ -141,7 +140,6 @@ impl SupervisorState {
 
 impl Supervisor {
     /// A supervisor without actors.
-    #[must_use]
     pub(crate) fn new(policy: RestartPolicy, metrics: SupervisionMetrics) -> Self {
         let (failure, panic_requests) = (watch::Sender::new(None), Default::default());
         Self(Arc::new(SupervisorState { policy, metrics, failure, panic_requests }))

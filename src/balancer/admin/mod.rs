@@ -80,7 +80,6 @@ impl Admin {
     }
 
     /// The pages of the balancer with this state. `reload` is for a program with a configuration.
-    #[must_use]
     pub(in crate::balancer) fn new(
         shared: &Arc<BalancerState>,
         access: Arc<ArcSwap<Access>>,

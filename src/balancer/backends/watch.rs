@@ -136,7 +136,6 @@ impl Follower {
     }
 
     /// The backends of the active list.
-    #[must_use]
     pub(crate) fn backends(&self) -> Arc<[Backend]> {
         Arc::clone(&self.backends)
     }

@@ -74,7 +74,6 @@ pub(crate) enum Evidence {
 
 impl FailureKind {
     /// The evidence of a failure of this kind.
-    #[must_use]
     pub(crate) fn evidence(self) -> Evidence {
         match self {
             Self::Refused

@@ -275,7 +275,6 @@ pub fn build(
 
 /// Builds a policy for some of the candidates of another policy, to be used beside it. The costs and finish times that the
 /// other policy has set remain.
-#[must_use]
 pub(crate) fn build_part(
     name: PolicyName,
     mut candidates: Vec<Candidate>,

@@ -29,7 +29,6 @@ impl Needs {
 
     /// The needs of a client that uses https (browsers block downloads over http from https pages), or that uses IPv4 (it may
     /// have no IPv6).
-    #[must_use]
     pub(crate) fn new(https: bool, ipv4: bool) -> Self {
         Self((u8::from(https) * Self::HTTPS) | (u8::from(ipv4) * Self::IPV4))
     }
@@ -182,13 +181,11 @@ impl BackendEntry {
     }
 
     /// The order that excludes it from the selection.
-    #[must_use]
     pub(crate) fn withdrawal(&self) -> Option<Override> {
         orders::withdrawal(self.orders.as_deref()?)
     }
 
     /// Its weight: the one of an order, else the one of the list.
-    #[must_use]
     pub(crate) fn weight(&self) -> u32 {
         let ordered = self.orders.as_deref().and_then(orders::weight);
         ordered.unwrap_or(self.backend.weight())
@@ -279,13 +276,11 @@ impl RoutingTable {
     }
 
     /// Chooses among the backends that meet `needs`, or among all candidates if no usable backend does.
-    #[must_use]
     pub(crate) fn policy_for(&self, needs: Needs) -> &dyn Policy {
         self.restricted_policy(needs).map_or(&*self.policy, |(_, policy)| policy)
     }
 
     /// Whether the needs of a client exclude a backend.
-    #[must_use]
     pub(crate) fn is_excluded_by(&self, needs: Needs, entry: &BackendEntry) -> bool {
         self.restricted_policy(needs).is_some_and(|(needs, _)| !needs.are_met_by(entry.has))
     }
@@ -306,7 +301,6 @@ impl RoutingTable {
 
     /// The best usable backend that `accepts` accepts, also one that is not a candidate: first one that meets the needs, then a
     /// candidate, then the lowest tier, then the one with the fewest requests in flight.
-    #[must_use]
     pub(crate) fn best_of(&self, needs: Needs, accepts: impl Fn(&BackendEntry) -> bool) -> Option<u32> {
         let usable = (0..).zip(&self.entries).filter(|(_, entry)| {
             !matches!(entry.eligibility, Eligibility::Out | Eligibility::Withdrawn) && accepts(entry)
@@ -320,7 +314,6 @@ impl RoutingTable {
 
     /// The usable backends that `accepts` accepts, at most `most`: those that meet the needs first, then candidates, then by tier
     /// and response time.
-    #[must_use]
     pub(crate) fn ranked(
         &self,
         needs: Needs,
@@ -340,7 +333,6 @@ impl RoutingTable {
     }
 
     /// Whether every backend has been probed at least once, by this balancer or another one, except disabled ones.
-    #[must_use]
     pub(crate) fn are_all_probed(&self) -> bool {
         let is_disabled = |entry: &BackendEntry| entry.withdrawal() == Some(Override::Disable);
         self.entries

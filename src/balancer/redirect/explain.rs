@@ -263,7 +263,6 @@ fn exclusion(entry: &BackendEntry, has_candidate: bool) -> Option<String> {
 
 impl Explanation {
     /// The explanation as text for people: candidates with `+`, excluded backends with `-`.
-    #[must_use]
     pub(crate) fn text(&self) -> String {
         let mut lines = vec![format!("{}: {}", self.path.escape_debug(), self.status)];
         if let Some(choice) = &self.choice {

@@ -227,7 +227,6 @@ impl ChoiceReason {
 impl RedirectService {
     /// Starts the worker of the current thread: its `RedirectHandler`, which receives tables, and the service, which reads
     /// them.
-    #[must_use]
     pub(super) fn start(shared: Arc<BalancerState>, mount: Mount) -> Self {
         let publisher = &shared.publisher;
         let state = || WorkerState { table: publisher.latest(), answers: shared.answers.load_full() };

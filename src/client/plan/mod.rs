@@ -155,7 +155,6 @@ pub(super) struct DownloadPlan {
 
 impl DownloadPlan {
     /// A plan for a file with the properties `known`, of which no byte is present.
-    #[must_use]
     pub(super) fn new(
         settings: PlanSettings,
         known: ContentIdentity,
@@ -221,7 +220,6 @@ impl DownloadPlan {
     }
 
     /// The state of a source.
-    #[must_use]
     pub(super) fn source(&self, source: SourceId) -> Option<&Source> {
         self.sources.get(source.0)
     }
@@ -250,7 +248,6 @@ impl DownloadPlan {
     }
 
     /// The size, once known.
-    #[must_use]
     pub(super) fn size(&self) -> Option<u64> {
         self.bytes.size()
     }
@@ -331,7 +328,6 @@ impl DownloadPlan {
     }
 
     /// The hosts and ports of the sources that are neither ready nor sending, for `Fingerpost-Avoid`.
-    #[must_use]
     pub(super) fn authorities_to_avoid(&self) -> String {
         let is_silent =
             |id: SourceId| self.runs.values().any(|run| run.source == id && run.phase == RunPhase::Waiting);
@@ -346,13 +342,11 @@ impl DownloadPlan {
     }
 
     /// Whether the run is active.
-    #[must_use]
     pub(super) fn is_running(&self, id: RunId) -> bool {
         self.runs.contains_key(&id)
     }
 
     /// Whether every source is excluded and no run is active.
-    #[must_use]
     fn is_out_of_sources(&self) -> bool {
         self.runs.is_empty() && self.ids().all(|id| self.is_excluded(id))
     }
@@ -369,7 +363,6 @@ impl DownloadPlan {
     }
 
     /// Status of the download.
-    #[must_use]
     pub(super) fn status(&self) -> PlanStatus {
         if self.bytes.is_complete() {
             PlanStatus::Complete

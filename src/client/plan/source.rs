@@ -161,7 +161,6 @@ impl Source {
     }
 
     /// Bytes per second; `None` before the first sample.
-    #[must_use]
     pub(crate) fn rate(&self) -> Option<f64> {
         self.rate
     }

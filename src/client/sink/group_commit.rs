@@ -64,7 +64,6 @@ struct Waiting {
 
 impl GroupCommit {
     /// A handle that syncs files as `durability` requires, with at most `max_group` open files.
-    #[must_use]
     pub(crate) fn new(durability: Durability, max_group: usize) -> Self {
         Self { durability, max_group: max_group.max(1), sender: Rc::default() }
     }

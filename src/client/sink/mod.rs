@@ -153,13 +153,11 @@ pub(super) fn sequential(
 pub(super) const BESIDE: [&str; 3] = [".part", ".part.journal", ".part.new"];
 
 /// Path of the part file of `target`.
-#[must_use]
 pub(super) fn part_path(target: &Path) -> PathBuf {
     beside(target, ".part")
 }
 
 /// `target` with `suffix` appended to its name.
-#[must_use]
 pub(super) fn beside(target: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(target.as_os_str());
     name.push(suffix);
@@ -171,7 +169,6 @@ const MAX_LINKS: usize = 40;
 
 /// The destination for `path`: an open descriptor that it names or leads to, or a path. The target of a link
 /// to a file, or of a dangling link, is replaced instead of the link.
-#[must_use]
 pub(super) fn destination(path: &Path) -> Destination {
     let mut to = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -293,7 +290,6 @@ pub(super) enum SinkError {
 
 impl SinkError {
     /// Exit code of the process.
-    #[must_use]
     pub(super) fn code(&self) -> GetCode {
         match self {
             Self::Locked { .. } => GetCode::CannotResume,

@@ -106,13 +106,11 @@ impl PartFile {
     }
 
     /// The path of the part file.
-    #[must_use]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The final path of the file.
-    #[must_use]
     pub(crate) fn target(&self) -> &Path {
         &self.target
     }
@@ -138,7 +136,6 @@ impl PartFile {
     }
 
     /// Free bytes for unprivileged users on the file system; `None` if unknown.
-    #[must_use]
     pub(crate) fn free_space(&self) -> Option<u64> {
         let space = rustix::fs::fstatvfs(&self.file).ok()?;
         Some(space.f_bavail.saturating_mul(space.f_frsize))

@@ -121,7 +121,6 @@ impl DigestService {
     }
 
     /// The digests.
-    #[must_use]
     pub(super) fn digests(&self) -> Arc<Digests> {
         Arc::clone(&self.digests)
     }
@@ -143,7 +142,6 @@ impl Drop for Digests {
 
 impl Digests {
     /// The `Repr-Digest` of a file in this state. If it is not known, the file is requested with priority.
-    #[must_use]
     pub(super) fn header(&self, path: &[u8], meta: &Meta) -> Option<HeaderValue> {
         if let Some(header) = meta.digest.get() {
             return Some(header.clone());
@@ -158,7 +156,6 @@ impl Digests {
     }
 
     /// The table, for metrics.
-    #[must_use]
     pub(super) fn table(&self) -> Arc<Table> {
         Arc::clone(&self.table)
     }
@@ -166,7 +163,6 @@ impl Digests {
 
 impl Table {
     /// The number of known digests.
-    #[must_use]
     pub(super) fn known(&self) -> usize {
         self.known.len()
     }
@@ -208,7 +204,6 @@ impl Table {
 }
 
 /// The `Repr-Digest` of these bytes.
-#[must_use]
 pub(super) fn header_of(bytes: &[u8]) -> HeaderValue {
     header(&Sha256::digest(bytes).into())
 }

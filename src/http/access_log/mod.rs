@@ -96,7 +96,6 @@ impl AccessLog {
     }
 
     /// The number of lines that were dropped because the disk was too slow or full.
-    #[must_use]
     pub(crate) fn lost(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.lost)
     }
@@ -263,7 +262,6 @@ struct JsonLine<'a> {
 
 impl LogEntry {
     /// Copies the parts of a request that its line will contain.
-    #[must_use]
     pub(crate) fn of(request: &RequestHead, status: StatusCode) -> Self {
         let field = |name: HeaderName| {
             let value = request.headers.get(name)?;
@@ -286,7 +284,6 @@ impl LogEntry {
     }
 
     /// Adds the choice of a backend, and the address of a client behind a proxy.
-    #[must_use]
     pub(crate) fn redirected(self, client: Option<IpAddr>, redirect: RedirectEntry) -> Self {
         Self { client: client.or(self.client), redirect: Some(redirect), ..self }
     }

@@ -117,13 +117,11 @@ impl Connections {
     }
 
     /// The number of connections that are being served.
-    #[must_use]
     pub(crate) fn live(&self) -> usize {
         self.live.load(Ordering::Relaxed)
     }
 
     /// The number of connections that are closed except for the last bytes of their last answer.
-    #[must_use]
     pub(crate) fn lingering(&self) -> usize {
         self.lingering.load(Ordering::Relaxed)
     }

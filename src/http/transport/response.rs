@@ -25,7 +25,6 @@ pub(crate) struct DirectBody {
 
 impl DirectBody {
     /// The number of bytes of all segments.
-    #[must_use]
     pub(crate) fn length(&self) -> u64 {
         self.segments.iter().map(Segment::length).sum()
     }
@@ -55,7 +54,6 @@ pub(crate) enum Segment {
 
 impl Segment {
     /// The number of bytes of the segment.
-    #[must_use]
     pub(crate) fn length(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,

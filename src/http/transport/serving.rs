@@ -148,13 +148,11 @@ impl Drop for End {
 
 impl Serving {
     /// Its connections, counted.
-    #[must_use]
     pub(crate) fn connections(&self) -> Arc<Connections> {
         Arc::clone(&self.control.connections)
     }
 
     /// Changes its settings while it runs.
-    #[must_use]
     pub(crate) fn control(&self) -> ServingControl {
         self.control.clone()
     }
