@@ -35,12 +35,7 @@ pub(crate) struct HistoryEvent {
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub(crate) enum Change {
     /// Probes changed the state.
-    State {
-        /// The previous state.
-        from: State,
-        /// The new state.
-        to: State,
-    },
+    State { from: State, to: State },
     /// The orders of operators changed.
     Orders {
         /// The orders in force, as text; empty if the last one ended.

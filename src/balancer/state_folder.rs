@@ -36,23 +36,13 @@ const LARGEST_FILE: u64 = 1 << 30;
 pub(crate) enum StateError {
     /// It cannot be created, read or written.
     #[error("cannot use the state folder {}: check that it is a folder that this user can write", path.display())]
-    Unusable {
-        /// The folder.
-        path: PathBuf,
-        /// The error of the system.
-        source: io::Error,
-    },
+    Unusable { path: PathBuf, source: io::Error },
     /// Another process uses it.
     #[error(
         "the state folder {} is in use by another process{}: stop it, or give each balancer its own --state",
         path.display(), pid.map_or(String::new(), |pid| format!(" (pid {pid})"))
     )]
-    InUse {
-        /// The folder.
-        path: PathBuf,
-        /// The process, if it is known.
-        pid: Option<u32>,
-    },
+    InUse { path: PathBuf, pid: Option<u32> },
 }
 
 /// An open state folder, which no other process uses.

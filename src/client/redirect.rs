@@ -9,34 +9,19 @@ use super::address::{shown, without_credentials};
 pub(super) enum RedirectError {
     /// The answer has no valid `Location`.
     #[error("{from} redirects without a usable Location")]
-    NoLocation {
-        /// The address that redirected.
-        from: String,
-    },
+    NoLocation { from: String },
     /// The scheme of the target is neither http nor https.
     #[error("refusing the redirect to {scheme}: only http and https are followed")]
-    Scheme {
-        /// The scheme of the target.
-        scheme: String,
-    },
+    Scheme { scheme: String },
     /// A redirect from https to http.
     #[error("refusing the redirect from https to {to}: it would give up encryption")]
-    Downgrade {
-        /// The target.
-        to: String,
-    },
+    Downgrade { to: String },
     /// The target was visited before.
     #[error("redirect loop: {at} was visited before")]
-    Circle {
-        /// The target.
-        at: String,
-    },
+    Circle { at: String },
     /// There are more redirects than allowed.
     #[error("more than {max} redirects")]
-    TooMany {
-        /// The limit.
-        max: usize,
-    },
+    TooMany { max: usize },
 }
 
 /// The addresses visited on the way to a file.

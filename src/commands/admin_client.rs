@@ -42,28 +42,15 @@ pub(crate) enum AdminError {
     #[error(
         "cannot query the balancer at {url}: {reason}; check that it runs and that this is its admin address"
     )]
-    Unreachable {
-        /// The requested URL.
-        url: String,
-        /// The cause.
-        reason: String,
-    },
+    Unreachable { url: String, reason: String },
     /// The answer is not one of a balancer of this version.
     #[error(
         "the server at {url} is not a fingerpost balancer of this version: {reason}; give the admin address, not the address for clients"
     )]
-    NotABalancer {
-        /// The requested URL.
-        url: String,
-        /// The difference.
-        reason: String,
-    },
+    NotABalancer { url: String, reason: String },
     /// The balancer refused the request.
     #[error("the balancer refused: {detail}")]
-    Refused {
-        /// Its reason.
-        detail: String,
-    },
+    Refused { detail: String },
 }
 
 /// The part of a problem (RFC 9457) for people.

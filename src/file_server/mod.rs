@@ -115,12 +115,7 @@ pub(crate) enum ServerError {
     /// The file of digests cannot be written. The server still starts; it logs this and keeps the digests in memory
     /// only.
     #[error("cannot write the digests to {}: check that its folder exists and is writable", path.display())]
-    Digests {
-        /// The path of the file.
-        path: PathBuf,
-        /// The error of the system.
-        source: std::io::Error,
-    },
+    Digests { path: PathBuf, source: std::io::Error },
     /// The limit of open files is too low.
     #[error(transparent)]
     TooFewFiles(#[from] TooFewFiles),

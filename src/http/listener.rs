@@ -30,40 +30,20 @@ const BACKLOG: i32 = 4096;
 pub(crate) enum ListenError {
     /// The host is neither an address nor a name that resolves to one.
     #[error("cannot listen on {host:?}: it is not an address of this machine")]
-    Host {
-        /// The host as it was given.
-        host: String,
-        /// The error of the resolver.
-        source: io::Error,
-    },
+    Host { host: String, source: io::Error },
     /// The system refused the address.
     #[error("cannot listen on {address}: {}", advice(source))]
-    Bind {
-        /// The requested address.
-        address: SocketAddr,
-        /// The error of the system.
-        source: io::Error,
-    },
+    Bind { address: SocketAddr, source: io::Error },
     /// A process already listens there.
     #[error("cannot listen on {address}: {}", in_use(holder.as_ref()))]
-    PortInUse {
-        /// The requested address.
-        address: SocketAddr,
-        /// The process, if the system shows it.
-        holder: Option<PortHolder>,
-    },
+    PortInUse { address: SocketAddr, holder: Option<PortHolder> },
     /// The system refused the path.
     #[error(
         "cannot listen on the Unix socket {}: check that its folder exists and is writable, and that the path \
          has at most 107 bytes",
         path.display()
     )]
-    UnixSocket {
-        /// The requested path.
-        path: PathBuf,
-        /// The error of the system.
-        source: io::Error,
-    },
+    UnixSocket { path: PathBuf, source: io::Error },
     /// The system does not return the address of a socket.
     #[error("cannot find out the address of a listening socket")]
     Unknown(#[source] io::Error),
@@ -73,18 +53,10 @@ pub(crate) enum ListenError {
         path.display(),
         program(holder.as_ref())
     )]
-    UnixSocketInUse {
-        /// The requested path.
-        path: PathBuf,
-        /// The process, if the system shows it.
-        holder: Option<PortHolder>,
-    },
+    UnixSocketInUse { path: PathBuf, holder: Option<PortHolder> },
     /// The path is taken by a file of another kind.
     #[error("cannot listen on {}: this file exists and is not a socket; move it, or choose another path", path.display())]
-    NoSocket {
-        /// The path.
-        path: PathBuf,
-    },
+    NoSocket { path: PathBuf },
 }
 
 /// Advice for the user about an address that the system refused.

@@ -39,10 +39,7 @@ pub(crate) enum AccessError {
         "{} is not a token: it must hold one line of 16 to 512 letters, digits or signs; create one with: \
          openssl rand -hex 32", path.display()
     )]
-    NotAToken {
-        /// The file.
-        path: PathBuf,
-    },
+    NotAToken { path: PathBuf },
 }
 
 /// Reads a token from a file that only its owner can read.

@@ -340,12 +340,7 @@ pub(crate) enum NameError {
     Unknown(String),
     /// Several backends have this name.
     #[error("{name} is ambiguous: {}; write the URL", candidates.join(", "))]
-    Ambiguous {
-        /// The name.
-        name: String,
-        /// The addresses of the backends.
-        candidates: Vec<String>,
-    },
+    Ambiguous { name: String, candidates: Vec<String> },
 }
 
 /// Finds the backend with this name among those of the list and those with orders. The name is `host:port`, or an address

@@ -75,26 +75,11 @@ pub(super) enum Action {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Note {
     /// A source was added.
-    Offered {
-        /// The source.
-        source: SourceId,
-        /// Its address.
-        url: Url,
-    },
+    Offered { source: SourceId, url: Url },
     /// A source failed, or is no longer used.
-    Dropped {
-        /// The source.
-        source: SourceId,
-        /// The reason.
-        reason: String,
-    },
+    Dropped { source: SourceId, reason: String },
     /// Bytes were discarded and are fetched again.
-    Lost {
-        /// Number of bytes.
-        bytes: u64,
-        /// The reason.
-        reason: &'static str,
-    },
+    Lost { bytes: u64, reason: &'static str },
 }
 
 /// Status of the download.

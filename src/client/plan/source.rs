@@ -48,10 +48,7 @@ pub(crate) enum RangeSupport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunFailure {
     /// Temporary; a retry may succeed, but not before `retry_after`.
-    Passing {
-        /// The server's `Retry-After`.
-        retry_after: Option<Duration>,
-    },
+    Passing { retry_after: Option<Duration> },
     /// The source answered a request for a range with the whole file, and will do so again.
     NoRanges,
     /// The server does not have this file, or has another version.

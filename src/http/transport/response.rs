@@ -42,14 +42,7 @@ pub(crate) enum Segment {
     /// Bytes in memory.
     Bytes(Bytes),
     /// A part of an open file.
-    File {
-        /// The file.
-        file: Arc<File>,
-        /// The first byte of the part.
-        offset: u64,
-        /// The bytes of the part.
-        length: u64,
-    },
+    File { file: Arc<File>, offset: u64, length: u64 },
 }
 
 impl Segment {
