@@ -86,7 +86,7 @@ use estate::{BalancerEstate, Inheritance};
 use fleet::FleetExchange;
 use fleet::FleetIdentity;
 use fleet::actor::FleetActor;
-use metrics::{BalancerMetrics, FleetMetrics};
+use metrics::{BalancerMetrics, FleetMetrics, PresenceMetrics};
 use orders::store::{Orders, OrdersChanged};
 use policy::LoadSlab;
 use presence::Presence;
@@ -191,7 +191,7 @@ impl FleetPlan {
 pub struct Balancer(Arc<BalancerState>);
 
 fn probe_resources(resolver: &Resolver, metrics: &BalancerMetrics) -> ProbeResources {
-    let (reports, results_lost) = (metrics.reports.clone(), metrics.results_lost.clone());
+    let (reports, results_lost) = (metrics.reports.clone(), metrics.ranking.results_lost.clone());
     ProbeResources { resolver: resolver.clone(), reports, results_lost }
 }
 
@@ -226,13 +226,14 @@ impl Balancer {
         let mut random = SmallRng::from_rng(&mut rand::rng());
         let first = RoutingTable::build(0, &mut entries, policy, checks, &clock, now, &mut random);
         let mut metrics = BalancerMetrics::default();
-        let publisher = Arc::new(TablePublisher::new(first, metrics.tables_lost.clone()));
+        let publisher = Arc::new(TablePublisher::new(first, metrics.ranking.tables_lost.clone()));
         let log_lines_lost = access_log.as_ref().map(AccessLog::lost).unwrap_or_default();
         let (tables, reported) = (Arc::clone(&publisher), sources_report.clone());
         let collector = TableCollector::new(tables, Arc::clone(&orders), reported, log_lines_lost);
         collector.register(&mut metrics, settings.metrics_backends);
         let resolver = Resolver::default();
-        metrics.observe_lookups(resolver.refused());
+        let help = "Lookups of names that were not started because too many were running";
+        metrics.registry.register("lookups_refused", help, resolver.refused());
         let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
         let ranking = RankingPlan {
             publisher: Arc::clone(&publisher),
@@ -245,14 +246,14 @@ impl Balancer {
         let probes = ProbePlan::new(settings.probes(), probe_resources(&resolver, &metrics));
         let fleet = fleet.map(|plan| {
             let (zone, orders) = (settings.zone.clone().unwrap_or_default(), Arc::clone(&orders));
-            let (metrics, resolver) = (metrics.join_fleet(), resolver.clone());
+            let (metrics, resolver) = (FleetMetrics::register(&mut metrics.registry), resolver.clone());
             move |ranking| plan.actor(zone, resolver, ranking, orders, metrics, now)
         });
         let webhook = settings.webhook.clone().map(|webhook| (webhook, Arc::clone(&publisher)));
         let (sizes, size_plan) = sizes(settings, &publisher, clock, &resolver, &metrics).unzip();
         let of = |list| presence(list, settings, &publisher, &resolver, state.clone(), &mut metrics);
         let (presence, presence_plan) = catalogue.map(of).unzip();
-        let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
+        let (budget, interval) = (settings.probe_budget, metrics.ranking.probe_interval.clone());
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
             let failures = metrics.state_writes_failed.clone();
@@ -401,7 +402,7 @@ fn presence(
     state: Option<Arc<StateFolder>>,
     metrics: &mut BalancerMetrics,
 ) -> (Arc<Presence>, PresencePlan) {
-    metrics.show_presence();
+    metrics.presence = PresenceMetrics::register(&mut metrics.registry);
     let table = publisher.latest();
     let numbers = table.entries.iter();
     let numbers = numbers.map(|entry| (entry.backend.id().as_str(), entry.load.number())).collect();

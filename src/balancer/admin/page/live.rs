@@ -32,7 +32,7 @@ use crate::balancer::redirect::BalancerState;
 use crate::balancer::sources::SourcesReport;
 use crate::http::stop::Phase;
 use crate::settings::reload::ReloadRecord;
-use crate::telemetry::metric::registered;
+use crate::telemetry::metric::metrics;
 
 /// The time between two ticks.
 const TICK: Duration = Duration::from_secs(1);
@@ -61,12 +61,15 @@ const PATHS: usize = 10;
 /// The part of a rate that the latest second determines.
 const SMOOTHING: f64 = 0.3;
 
-/// The metrics of the listeners.
-#[derive(Debug, Clone, Default)]
-struct ListenerMetrics {
-    open: Gauge,
-    refused: Counter,
-    cut: Counter,
+metrics! {
+    /// The metrics of the listeners.
+    struct ListenerMetrics {
+        open: Gauge = "page_listeners", "Browsers that show the live page";
+        refused: Counter = "page_listeners_refused",
+            "Browsers that get no live page, because there are too many listeners";
+        cut: Counter = "page_listeners_cut",
+            "Listeners of the live page that were cut because they read too slowly";
+    }
 }
 
 /// Requests to the task.
@@ -97,14 +100,7 @@ impl LivePage {
         registry: &mut Registry,
         phases: watch::Receiver<Phase>,
     ) -> Self {
-        let open = "Browsers that show the live page";
-        let refused = "Browsers that get no live page, because there are too many listeners";
-        let cut = "Listeners of the live page that were cut because they read too slowly";
-        let metrics = ListenerMetrics {
-            open: registered(registry, "page_listeners", open),
-            refused: registered(registry, "page_listeners_refused", refused),
-            cut: registered(registry, "page_listeners_cut", cut),
-        };
+        let metrics = ListenerMetrics::register(registry);
         let (sender, receiver) = mpsc::channel(REQUESTS);
         actix_web::rt::spawn(LivePageTask::new(admin, metrics).run(
             receiver,
