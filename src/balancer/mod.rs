@@ -228,9 +228,14 @@ impl Balancer {
         let mut metrics = BalancerMetrics::default();
         let publisher = Arc::new(TablePublisher::new(first, metrics.ranking.tables_lost.clone()));
         let log_lines_lost = access_log.as_ref().map(AccessLog::lost).unwrap_or_default();
-        let (tables, reported) = (Arc::clone(&publisher), sources_report.clone());
-        let collector = TableCollector::new(tables, Arc::clone(&orders), reported, log_lines_lost);
-        collector.register(&mut metrics, settings.metrics_backends);
+        metrics.registry.register_collector(Box::new(TableCollector {
+            publisher: Arc::clone(&publisher),
+            orders: Arc::clone(&orders),
+            sources: sources_report.clone(),
+            log_lines_lost,
+            most_backends: settings.metrics_backends,
+            workers: Arc::clone(&metrics.workers),
+        }));
         let resolver = Resolver::default();
         let help = "Lookups of names that were not started because too many were running";
         metrics.registry.register("lookups_refused", help, resolver.refused());
@@ -327,7 +332,7 @@ impl Balancer {
     /// The backends and their state, with the content of `/api/v1/backends` of the program.
     #[must_use]
     pub fn status(&self) -> StatusReport {
-        self.0.report()
+        self.0.report(&self.0.publisher.latest())
     }
 
     /// The metrics in the text format of Prometheus.
@@ -443,7 +448,7 @@ fn answer_plan(
         alternates: settings.alternates,
         trusted_proxies: settings.trusted_proxies.clone(),
         memory: (settings.policy != PolicyName::Hash).then(memory),
-        retry_routing: settings.retry_routing,
+        second_chance: settings.second_chance,
         retry_after: HeaderValue::from(settings.health_check.interval.as_secs().max(1)),
         pages: Pages::built_in(),
         serves_challenges: before.map_or(settings.acme_webroot.is_some(), |before| before.serves_challenges),

@@ -328,7 +328,12 @@ impl Program {
         })?;
         let (requests, reload_requests) = mpsc::channel(1);
         let requests = reading.is_some().then_some(requests);
-        let admin = Admin::new(&balancer.0, Arc::clone(&access), requests, settings.fault_injection);
+        let admin = Admin {
+            balancer: Arc::clone(&balancer.0),
+            access: Arc::clone(&access),
+            reload: requests,
+            fault_injection: settings.fault_injection,
+        };
         let connections = serving.connections();
         let admin = admin::serve(admin_listener, https.as_ref(), admin, connections, stop.phases())?;
         let admin_handle = admin.handle();

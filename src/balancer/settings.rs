@@ -9,7 +9,6 @@ use actix_http::Uri;
 use serde::Deserialize;
 use url::Url;
 
-use crate::balancer::admin::FaultInjection;
 use crate::balancer::expectation::{Expectation, NotAnExpectation};
 use crate::balancer::fleet::record;
 use crate::balancer::health::HealthCheckConfig;
@@ -20,7 +19,6 @@ use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::ranking::RankingSettings;
 use crate::balancer::redirect::answer::RedirectStatus;
 use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
-use crate::balancer::redirect::service::RetryRouting;
 use crate::balancer::sources::{MAX_SOURCES, SourceAddress, SourceAddressError, SourceSettings};
 use crate::balancer::webhook::Webhook;
 use crate::engine::{EngineAddress, EngineUrlError};
@@ -152,8 +150,8 @@ pub(crate) struct BalancerSettings {
     pub shutdown_timeout: Duration,
     /// The number of other servers in the `Link` lines of a redirect.
     pub alternates: usize,
-    /// The target of a client that requests the same file again.
-    pub retry_routing: RetryRouting,
+    /// Whether a client that requests the same file again is sent to another server.
+    pub second_chance: bool,
     /// Whether the sizes of files are looked up at the servers.
     pub size_lookups: bool,
     /// The largest number of backends with separate metrics.
@@ -165,7 +163,7 @@ pub(crate) struct BalancerSettings {
     /// The authorities of the certificates of https backends.
     pub trust: Trust,
     /// Whether a request to the admin listener may make an actor panic.
-    pub fault_injection: FaultInjection,
+    pub fault_injection: bool,
     /// The zone of the balancer, whose backends come first in each tier.
     pub zone: Option<Arc<str>>,
     /// The membership in a fleet; `None` for a balancer that works alone.
@@ -314,22 +312,14 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             probe_concurrency: raw.probe_concurrency,
             shutdown_timeout: raw.shutdown_timeout,
             alternates: raw.alternates,
-            retry_routing: if raw.second_chance {
-                RetryRouting::OtherBackend
-            } else {
-                RetryRouting::AnyBackend
-            },
+            second_chance: raw.second_chance,
             size_lookups: raw.size_lookups,
             metrics_backends: raw.metrics_backends,
             acme_webroot: Some(raw.acme_webroot).filter(|path| !path.is_empty()).map(PathBuf::from),
             trusted_proxies: raw.trusted_proxies.parse().map_err(|reason: NotANetwork| {
                 SettingsError::value("balancer.trusted_proxies", &raw.trusted_proxies, reason.to_string())
             })?,
-            fault_injection: if raw.fault_injection {
-                FaultInjection::Allowed
-            } else {
-                FaultInjection::Forbidden
-            },
+            fault_injection: raw.fault_injection,
         })
     }
 }

@@ -64,8 +64,9 @@ pub(crate) struct AnswerPlan {
     pub trusted_proxies: TrustedProxies,
     /// The backends of recent redirects; `None` under `hash`, which sends a path to one backend in any case.
     pub memory: Option<Arc<RetryAvoidance>>,
-    /// The target of a client that requests the same file again.
-    pub retry_routing: RetryRouting,
+    /// Whether a client that requests the same file again after 1 to 60 s is sent to another server, because the first one
+    /// probably failed.
+    pub second_chance: bool,
     /// Whether challenges of certificate authorities are served instead of redirected.
     pub serves_challenges: bool,
     /// The clock of the policies.
@@ -74,15 +75,6 @@ pub(crate) struct AnswerPlan {
     pub policy: PolicyName,
     /// The rules for states, for explanations. Without the stretch of a long list.
     pub health_check: HealthCheckConfig,
-}
-
-/// The target of a client that requests the same file again after 1 to 60 s.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RetryRouting {
-    /// Another server, because the first one probably failed.
-    OtherBackend,
-    /// Any server that the policy chooses; under `hash`, the same one.
-    AnyBackend,
 }
 
 /// The mount point of the service.
@@ -427,7 +419,7 @@ impl AnswerPlan {
         let visit = self.visit(client.address, path_hash, is_head, now);
         let failed = visit.and_then(|visit| visit.avoid);
         let mut reason = ChoiceReason::Policy;
-        if let (Some(failed), RetryRouting::OtherBackend) = (failed, self.retry_routing) {
+        if let Some(failed) = failed.filter(|_| self.second_chance) {
             request.avoid.add(failed.identity);
             reason = ChoiceReason::Retry;
         }
