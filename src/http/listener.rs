@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::settings::{self, SettingsError};
 use crate::telemetry::print_line;
 
 mod holder;
@@ -206,25 +207,24 @@ pub(crate) enum ListenAddress {
 }
 
 impl ListenAddress {
-    /// A Unix socket if `unix_socket` is not empty, otherwise the host and port. The mode is octal; the error is the
-    /// reason for the user.
+    /// A Unix socket if `unix_socket` is not empty, otherwise the host and port. The mode is octal. An error names the key of
+    /// `section`.
     pub(crate) fn new(
+        section: &str,
         host: String,
         port: u16,
         unix_socket: PathBuf,
         mode: &str,
-    ) -> Result<Self, &'static str> {
+    ) -> Result<Self, SettingsError> {
         let parsed = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777);
-        let mode = parsed.ok_or("it must be the octal mode of a file, such as 660")?;
-        Ok(if unix_socket.as_os_str().is_empty() {
-            Self::Address { host, port }
-        } else {
-            Self::UnixSocket { path: unix_socket, mode }
-        })
+        let mode = parsed.ok_or_else(|| {
+            let reason = "it must be the octal mode of a file, such as 660";
+            SettingsError::value(format!("{section}.unix_socket_mode"), mode, reason)
+        })?;
+        let path = settings::path(unix_socket);
+        Ok(path.map_or(Self::Address { host, port }, |path| Self::UnixSocket { path, mode }))
     }
-}
 
-impl ListenAddress {
     /// Checks that a program could listen here, without a change to the system. A free port needs no check.
     pub(crate) fn check(&self) -> Result<(), ListenError> {
         match self {

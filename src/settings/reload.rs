@@ -30,15 +30,16 @@ pub(crate) type ReadSettings<S> = Arc<dyn Fn() -> Result<SettingsReading<S>, Set
 pub(crate) struct FixedKeys {
     /// The section.
     pub(crate) section: &'static str,
-    /// Keys that cannot change.
-    pub(crate) fixed: &'static [&'static str],
+    /// Keys that cannot change, with spaces between them.
+    pub(crate) fixed: &'static str,
     /// Keys that can change, but neither from `""` nor to it.
     pub(crate) switches: &'static [&'static str],
 }
 
 impl FixedKeys {
     fn contains(&self, key: &str, before: &str, after: &str) -> bool {
-        self.fixed.contains(&key) || (self.switches.contains(&key) && before.is_empty() != after.is_empty())
+        self.fixed.split(' ').any(|fixed| fixed == key)
+            || (self.switches.contains(&key) && before.is_empty() != after.is_empty())
     }
 }
 
@@ -201,7 +202,7 @@ impl<S: Send + 'static> Reloader<S> {
 mod tests {
     use super::*;
 
-    const FIXED: FixedKeys = FixedKeys { section: "balancer", fixed: &["port"], switches: &["access_log"] };
+    const FIXED: FixedKeys = FixedKeys { section: "balancer", fixed: "port", switches: &["access_log"] };
 
     fn values(pairs: &[(&str, &str)]) -> SettingValues {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
