@@ -96,7 +96,7 @@ use probe::{ProbePlan, ProbeResources};
 use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
 use ranking::table::{BackendEntry, RoutingTable};
-use ranking::{ListChanged, RankingActor, RankingPlan};
+use ranking::{ListChanged, RankingActor, RankingPlan, RankingSettings};
 use redirect::path_samples::PathSamples;
 use redirect::service::AnswerPlan;
 use redirect::{BalancerState, SettingsChanged};
@@ -222,7 +222,7 @@ impl Balancer {
             entry
         };
         let mut entries: Vec<BackendEntry> = backends.iter().map(entry).collect();
-        let (policy, checks) = (settings.policy, &settings.health_check);
+        let (policy, checks) = (settings.ranking.policy, &settings.ranking.health_check);
         let mut random = SmallRng::from_rng(&mut rand::rng());
         let first = RoutingTable::build(0, &mut entries, policy, checks, &clock, now, &mut random);
         let mut metrics = BalancerMetrics::default();
@@ -242,13 +242,13 @@ impl Balancer {
         let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
         let ranking = RankingPlan {
             publisher: Arc::clone(&publisher),
-            settings: settings.ranking(),
+            settings: settings.ranking.clone(),
             clock,
             metrics: metrics.ranking.clone(),
             zone: settings.zone.clone(),
             fleet: identity,
         };
-        let probes = ProbePlan::new(settings.probes(), probe_resources(&resolver, &metrics));
+        let probes = ProbePlan::new(settings.probes.clone(), probe_resources(&resolver, &metrics));
         let fleet = fleet.map(|plan| {
             let (zone, orders) = (settings.zone.clone().unwrap_or_default(), Arc::clone(&orders));
             let (metrics, resolver) = (FleetMetrics::register(&mut metrics.registry), resolver.clone());
@@ -258,7 +258,7 @@ impl Balancer {
         let (sizes, size_plan) = sizes(settings, &publisher, clock, &resolver, &metrics).unzip();
         let of = |list| presence(list, settings, &publisher, &resolver, state.clone(), &mut metrics);
         let (presence, presence_plan) = catalogue.map(of).unzip();
-        let (budget, interval) = (settings.probe_budget, metrics.ranking.probe_interval.clone());
+        let (budget, interval) = (settings.ranking.probe_budget, metrics.ranking.probe_interval.clone());
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
             let failures = metrics.state_writes_failed.clone();
@@ -347,7 +347,8 @@ impl Balancer {
         let (done, is_done) = oneshot::channel();
         let before = self.0.answers.load_full();
         self.0.answers.store(Arc::new(answer_plan(settings, self.0.clock, Some(&before))));
-        let change = SettingsChanged { ranking: settings.ranking(), probes: settings.probes(), done };
+        let (ranking, probes) = (settings.ranking.clone(), settings.probes.clone());
+        let change = SettingsChanged { ranking, probes, done };
         // Both fail only if the balancer ends.
         if self.0.changes.send(change).await.is_ok() {
             let _ = is_done.await;
@@ -443,18 +444,19 @@ fn answer_plan(
     before: Option<&AnswerPlan>,
 ) -> AnswerPlan {
     let memory = || before.and_then(|before| before.memory.clone()).unwrap_or_default();
+    let RankingSettings { policy, health_check, .. } = settings.ranking;
     AnswerPlan {
         status: settings.status,
         alternates: settings.alternates,
         trusted_proxies: settings.trusted_proxies.clone(),
-        memory: (settings.policy != PolicyName::Hash).then(memory),
+        memory: (policy != PolicyName::Hash).then(memory),
         second_chance: settings.second_chance,
-        retry_after: HeaderValue::from(settings.health_check.interval.as_secs().max(1)),
+        retry_after: HeaderValue::from(health_check.interval.as_secs().max(1)),
         pages: Pages::built_in(),
         serves_challenges: before.map_or(settings.acme_webroot.is_some(), |before| before.serves_challenges),
         clock,
-        policy: settings.policy,
-        health_check: settings.health_check,
+        policy,
+        health_check,
     }
 }
 

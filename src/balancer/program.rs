@@ -138,7 +138,7 @@ impl Reloading<'_> {
         };
         let apply = async |settings: BalancerSettings, (access, server)| {
             self.access.store(Arc::new(access));
-            let (limits, grace) = (settings.limits(), settings.shutdown_timeout);
+            let (limits, grace) = (settings.limits, settings.shutdown_timeout);
             self.server.apply(server, limits, Pages::built_in(), grace).await;
             self.balancer.change(&settings).await;
         };
@@ -303,7 +303,7 @@ impl Program {
         let transport = Transport {
             name: "redirects",
             workers: settings.workers,
-            limits: settings.limits(),
+            limits: settings.limits,
             pages: Pages::built_in(),
             refusals: log.clone().map(|log| Arc::new(log) as Arc<dyn RefusalLog>),
             stop: stop.clone(),

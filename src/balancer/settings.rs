@@ -9,7 +9,7 @@ use actix_http::Uri;
 use serde::Deserialize;
 use url::Url;
 
-use crate::balancer::expectation::{Expectation, NotAnExpectation};
+use crate::balancer::expectation::NotAnExpectation;
 use crate::balancer::fleet::record;
 use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
@@ -126,26 +126,14 @@ pub(crate) struct BalancerSettings {
     pub webhook: Option<Webhook>,
     /// The number of HTTP worker threads; at least 1.
     pub workers: usize,
-    /// The limit of connections; one more gets the 503 page.
-    pub max_connections: usize,
-    /// The limit of connections from one address; one more gets the 503 page.
-    pub max_connections_per_address: u32,
+    /// The limits of clients.
+    pub limits: Limits,
     /// The status of a redirect.
     pub status: RedirectStatus,
-    /// The rule for the choice of a server.
-    pub policy: PolicyName,
-    /// The path that probes request; starts with a slash.
-    pub probe_path: String,
-    /// The content that probes expect, unless the line of a backend names another.
-    pub probe_expect: Option<Arc<Expectation>>,
-    /// The time limit of one probe.
-    pub probe_timeout: Duration,
-    /// The limit of concurrent probes.
-    pub probe_concurrency: usize,
-    /// The rules for states and probe intervals.
-    pub health_check: HealthCheckConfig,
-    /// The limit of probes per second over all backends.
-    pub probe_budget: ProbeBudget,
+    /// The rules for choice, states and probe intervals.
+    pub ranking: RankingSettings,
+    /// The requests of probes.
+    pub probes: ProbeSettings,
     /// The time limit for unfinished answers at a stop.
     pub shutdown_timeout: Duration,
     /// The number of other servers in the `Link` lines of a redirect.
@@ -226,18 +214,18 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             let reason = format!("a redirect names at most {MOST_ALTERNATES} other servers");
             return Err(SettingsError::value("balancer.alternates", raw.alternates, reason));
         }
-        let probe_expect = match raw.probe_expect.as_str() {
+        let expectation = match raw.probe_expect.as_str() {
             "" => None,
             value => Some(value.parse().map(Arc::new).map_err(|reason: NotAnExpectation| {
                 SettingsError::value("balancer.probe_expect", value, reason.to_string())
             })?),
         };
+        let trust = trust(&raw);
         Ok(Self {
             zone: fleet_name("balancer.zone", &raw.zone)?,
             fleet: membership(&raw)?,
             sources: sources(&raw)?,
-            trust: trust(&raw),
-            probe_expect,
+            trust: trust.clone(),
             admin: host_and_port("balancer.admin", &raw.admin)?,
             admin_token: path(raw.admin_token),
             access_log: path(raw.access_log),
@@ -248,17 +236,27 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             state: path(raw.state),
             status: RedirectStatus::try_from(raw.status)
                 .map_err(|reason| SettingsError::value("balancer.status", raw.status, reason))?,
-            policy: PolicyName::from_str(&raw.policy)
-                .map_err(|reason| SettingsError::value("balancer.policy", raw.policy, reason.to_string()))?,
-            probe_timeout: raw.probe_timeout.min(raw.probe_interval / 2),
-            health_check: HealthCheckConfig {
-                fall: raw.fall,
-                rise: raw.rise,
-                interval: raw.probe_interval,
-                backoff_max: raw.probe_backoff_max,
-                slow_start: raw.slow_start,
+            ranking: RankingSettings {
+                policy: PolicyName::from_str(&raw.policy).map_err(|reason| {
+                    SettingsError::value("balancer.policy", raw.policy, reason.to_string())
+                })?,
+                health_check: HealthCheckConfig {
+                    fall: raw.fall,
+                    rise: raw.rise,
+                    interval: raw.probe_interval,
+                    backoff_max: raw.probe_backoff_max,
+                    slow_start: raw.slow_start,
+                },
+                probe_budget: ProbeBudget { per_second: raw.probe_budget },
             },
-            probe_budget: ProbeBudget { per_second: raw.probe_budget },
+            probes: ProbeSettings {
+                trust,
+                path: raw.probe_path,
+                timeout: raw.probe_timeout.min(raw.probe_interval / 2),
+                expectation,
+                interval: raw.probe_interval,
+                concurrency: raw.probe_concurrency,
+            },
             https: HttpsSettings {
                 certificates: raw.tls_cert,
                 keys: raw.tls_key,
@@ -273,11 +271,12 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
                 raw.unix_socket,
                 &raw.unix_socket_mode,
             )?,
-            max_connections: raw.max_connections,
-            max_connections_per_address: raw.max_connections_per_address,
+            limits: Limits {
+                connections: raw.max_connections,
+                connections_per_address: raw.max_connections_per_address,
+                ..Limits::default()
+            },
             workers: worker_threads("balancer.workers", raw.workers)?,
-            probe_path: raw.probe_path,
-            probe_concurrency: raw.probe_concurrency,
             shutdown_timeout: raw.shutdown_timeout,
             alternates: raw.alternates,
             second_chance: raw.second_chance,
@@ -293,42 +292,15 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
 }
 
 impl BalancerSettings {
-    /// The settings of the ranking.
-    pub(crate) fn ranking(&self) -> RankingSettings {
-        let Self { policy, health_check, probe_budget, .. } = *self;
-        RankingSettings { policy, health_check, probe_budget }
-    }
-
-    /// The settings of the probes.
-    pub(crate) fn probes(&self) -> ProbeSettings {
-        ProbeSettings {
-            path: self.probe_path.clone(),
-            timeout: self.probe_timeout,
-            expectation: self.probe_expect.clone(),
-            interval: self.health_check.interval,
-            concurrency: self.probe_concurrency,
-            trust: self.trust.clone(),
-        }
-    }
-
-    /// The limits of clients.
-    pub(crate) fn limits(&self) -> Limits {
-        Limits {
-            connections: self.max_connections,
-            connections_per_address: self.max_connections_per_address,
-            ..Limits::default()
-        }
-    }
-
     /// The need of open files: one for each connection and probe.
     pub(crate) fn open_files(&self) -> Need {
         let defaults = settings::section("balancer", Vec::new());
         let is_default = defaults.is_ok_and(|defaults: RawBalancerSettings| {
-            (self.max_connections, self.probe_concurrency)
+            (self.limits.connections, self.probes.concurrency)
                 == (defaults.max_connections, defaults.probe_concurrency)
         });
-        let connections = self.max_connections.saturating_add(REFUSED_AT_ONCE);
-        let most = (connections as u64).saturating_add(self.probe_concurrency as u64);
+        let connections = self.limits.connections.saturating_add(REFUSED_AT_ONCE);
+        let most = (connections as u64).saturating_add(self.probes.concurrency as u64);
         Need::new(self.workers, most, if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set })
     }
 }
@@ -447,7 +419,7 @@ mod tests {
     #[test]
     fn a_probe_path_must_fit_into_a_url_without_a_change() {
         for path in ["/", "/files/plshelp.txt", "/a?b=c&d", "//a", "/%20%FF", "/~a;b=(1)@,!*'$+"] {
-            assert_eq!(with_probe_path(path).unwrap().probe_path, path);
+            assert_eq!(with_probe_path(path).unwrap().probes.path, path);
         }
         let endless = "/a".repeat(40_000);
         for path in ["", "a", "/a b", "/a<b", "/a>b", "/a#b", "/#", "/\u{e4}", &endless] {

@@ -159,8 +159,8 @@ fn check_balancer(raw: RawBalancerSettings, report: &mut CheckReport) {
         "balancer: listens on {}, answers {}, policy {}, probes {} every {interval}",
         settings.listen,
         settings.status.code(),
-        settings.policy,
-        settings.probe_path,
+        settings.ranking.policy,
+        settings.probes.path,
     ));
     for source in &settings.sources.addresses {
         match source {

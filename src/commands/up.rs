@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::{CommandError, stop_at_signal};
 use crate::balancer::expectation::Expectation;
+use crate::balancer::probe::ProbeSettings;
 use crate::balancer::program::{BalancerAddresses, Program};
 use crate::balancer::settings::BalancerSettings;
 use crate::balancer::sources::{SourceAddress, SourceSettings};
@@ -73,7 +74,10 @@ pub(super) fn command(arguments: &UpArguments) -> Result<(), CommandError> {
             addresses: vec![SourceAddress::File(list)],
             ..balancer_settings.sources.clone()
         },
-        probe_expect: probe_expectation(&balancer_settings, &server_settings.root),
+        probes: ProbeSettings {
+            expectation: probe_expectation(&balancer_settings.probes, &server_settings.root),
+            ..balancer_settings.probes.clone()
+        },
         ..balancer_settings
     };
     let balancer = Program::build(balancer_settings, &fleet, PassedSockets::default())?;
@@ -121,11 +125,11 @@ async fn run(
 }
 
 /// The configured content of the probe file, else the content of the served file. `None` if the content is not known.
-fn probe_expectation(settings: &BalancerSettings, root: &Path) -> Option<Arc<Expectation>> {
-    let probed = settings.probe_path.strip_prefix("/files").unwrap_or(&settings.probe_path);
+fn probe_expectation(probes: &ProbeSettings, root: &Path) -> Option<Arc<Expectation>> {
+    let probed = probes.path.strip_prefix("/files").unwrap_or(&probes.path);
     let of_file = || Expectation::File { path: root.join(PROBE_FILE), default: BUILT_IN_PROBE };
     let is_known = probed.strip_prefix('/') == Some(PROBE_FILE);
-    settings.probe_expect.clone().or_else(|| is_known.then(|| Arc::new(of_file())))
+    probes.expectation.clone().or_else(|| is_known.then(|| Arc::new(of_file())))
 }
 
 /// The shell command that starts this program from any folder of this machine.
