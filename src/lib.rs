@@ -70,6 +70,7 @@ mod configuration;
 mod engine;
 pub mod file_server;
 mod handover;
+mod hosting;
 pub mod http;
 #[doc(hidden)]
 pub mod internals;

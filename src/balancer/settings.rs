@@ -22,14 +22,13 @@ use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
 use crate::balancer::sources::{MAX_SOURCES, SourceAddress, SourceAddressError, SourceSettings};
 use crate::balancer::webhook::Webhook;
 use crate::engine::{EngineAddress, EngineUrlError};
+use crate::hosting::{HostSettings, ProgramSettings, host_settings};
 use crate::http::access_log::Format;
-use crate::http::https::HttpsSettings;
-use crate::http::listener::ListenAddress;
 use crate::http::tls::Trust;
 use crate::http::transport::{Limits, REFUSED_AT_ONCE};
 use crate::open_files::{Need, SettingsOrigin};
 use crate::settings::reload::FixedKeys;
-use crate::settings::{self, SettingsError, at_least, at_least_one, host_and_port, path, worker_threads};
+use crate::settings::{self, SettingsError, at_least, at_least_one, host_and_port, path};
 
 /// The keys of `[balancer]`; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
@@ -104,38 +103,26 @@ pub(crate) struct RawBalancerSettings {
 pub(crate) struct BalancerSettings {
     /// The sources of backends.
     pub sources: SourceSettings,
-    /// The address for clients.
-    pub listen: ListenAddress,
-    /// HTTPS beside it.
-    pub https: HttpsSettings,
+    /// The settings that the file server has, too.
+    pub host: HostSettings,
     /// Host and port of the admin listener.
     pub admin: (String, u16),
     /// The file of the token for changes over the admin listener.
     pub admin_token: Option<PathBuf>,
     /// The folder with the state that survives a restart.
     pub state: Option<PathBuf>,
-    /// The file that gets a line for each answer.
-    pub access_log: Option<PathBuf>,
-    /// The format of its lines.
-    pub access_log_format: Format,
     /// The list of all files.
     pub catalogue: Option<CatalogueSource>,
     /// The time between two proofs of a mirror.
     pub proof_interval: Duration,
     /// The receiver of notifications.
     pub webhook: Option<Webhook>,
-    /// The number of HTTP worker threads; at least 1.
-    pub workers: usize,
-    /// The limits of clients.
-    pub limits: Limits,
     /// The status of a redirect.
     pub status: RedirectStatus,
     /// The rules for choice, states and probe intervals.
     pub ranking: RankingSettings,
     /// The requests of probes.
     pub probes: ProbeSettings,
-    /// The time limit for unfinished answers at a stop.
-    pub shutdown_timeout: Duration,
     /// The number of other servers in the `Link` lines of a redirect.
     pub alternates: usize,
     /// Whether a client that requests the same file again is sent to another server.
@@ -221,15 +208,19 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             })?),
         };
         let trust = trust(&raw);
+        let limits = Limits {
+            connections: raw.max_connections,
+            connections_per_address: raw.max_connections_per_address,
+            ..Limits::default()
+        };
         Ok(Self {
             zone: fleet_name("balancer.zone", &raw.zone)?,
             fleet: membership(&raw)?,
             sources: sources(&raw)?,
             trust: trust.clone(),
+            host: host_settings!("balancer", raw, limits, raw.shutdown_timeout),
             admin: host_and_port("balancer.admin", &raw.admin)?,
             admin_token: path(raw.admin_token),
-            access_log: path(raw.access_log),
-            access_log_format: raw.access_log_format,
             catalogue: catalogue(&raw.catalogue, raw.catalogue_root)?,
             proof_interval: raw.proof_interval.max(SHORTEST_PROOF_INTERVAL),
             webhook: webhook(&raw.webhook, raw.webhook_after)?,
@@ -257,27 +248,6 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
                 interval: raw.probe_interval,
                 concurrency: raw.probe_concurrency,
             },
-            https: HttpsSettings {
-                certificates: raw.tls_cert,
-                keys: raw.tls_key,
-                host: raw.host.clone(),
-                port: raw.tls_port,
-                is_for_admin: raw.admin_tls,
-            },
-            listen: ListenAddress::new(
-                "balancer",
-                raw.host,
-                raw.port,
-                raw.unix_socket,
-                &raw.unix_socket_mode,
-            )?,
-            limits: Limits {
-                connections: raw.max_connections,
-                connections_per_address: raw.max_connections_per_address,
-                ..Limits::default()
-            },
-            workers: worker_threads("balancer.workers", raw.workers)?,
-            shutdown_timeout: raw.shutdown_timeout,
             alternates: raw.alternates,
             second_chance: raw.second_chance,
             size_lookups: raw.size_lookups,
@@ -291,17 +261,27 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
     }
 }
 
-impl BalancerSettings {
-    /// The need of open files: one for each connection and probe.
-    pub(crate) fn open_files(&self) -> Need {
+impl ProgramSettings for BalancerSettings {
+    const FIXED_KEYS: &'static FixedKeys = &FIXED_KEYS;
+
+    fn host(&self) -> &HostSettings {
+        &self.host
+    }
+
+    /// One for each connection and probe.
+    fn open_files(&self) -> Need {
         let defaults = settings::section("balancer", Vec::new());
         let is_default = defaults.is_ok_and(|defaults: RawBalancerSettings| {
-            (self.limits.connections, self.probes.concurrency)
+            (self.host.limits.connections, self.probes.concurrency)
                 == (defaults.max_connections, defaults.probe_concurrency)
         });
-        let connections = self.limits.connections.saturating_add(REFUSED_AT_ONCE);
+        let connections = self.host.limits.connections.saturating_add(REFUSED_AT_ONCE);
         let most = (connections as u64).saturating_add(self.probes.concurrency as u64);
-        Need::new(self.workers, most, if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set })
+        Need::new(
+            self.host.workers,
+            most,
+            if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set },
+        )
     }
 }
 

@@ -11,14 +11,13 @@ use serde::Deserialize;
 use super::digests::DigestPlan;
 use super::lease::RegistrationSettings;
 use super::memfd_copy;
+use crate::hosting::{HostSettings, ProgramSettings, host_settings};
 use crate::http::access_log::Format;
-use crate::http::https::HttpsSettings;
-use crate::http::listener::ListenAddress;
 use crate::http::pages::{Pages, PagesError};
 use crate::http::transport::{Limits, Passage, REFUSED_AT_ONCE};
 use crate::open_files::{Need, SettingsOrigin};
 use crate::settings::reload::FixedKeys;
-use crate::settings::{self, SettingsError, at_least, host_and_port, path, worker_threads};
+use crate::settings::{self, SettingsError, at_least, host_and_port, path};
 
 /// The keys of `[server]` as read; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
@@ -70,14 +69,10 @@ pub(crate) struct RawServerSettings {
 pub(crate) struct ServerSettings {
     /// The folder whose files are served.
     pub root: PathBuf,
-    /// The listen address.
-    pub listen: ListenAddress,
-    /// HTTPS beside it.
-    pub https: HttpsSettings,
+    /// The settings that the balancer has, too.
+    pub host: HostSettings,
     /// A folder of pages that replace the built-in ones.
     pub pages: Option<PathBuf>,
-    /// The number of HTTP worker threads, at least one.
-    pub workers: usize,
     /// Limit of the cache of small files over all workers, in bytes.
     pub cache_bytes: u64,
     /// Value of `Cache-Control` for every file except the probe file.
@@ -88,18 +83,10 @@ pub(crate) struct ServerSettings {
     pub precompressed: bool,
     /// How digests are computed; `None` if they are disabled.
     pub digests: Option<DigestPlan>,
-    /// The limits for clients.
-    pub limits: Limits,
-    /// Maximum time for downloads after a stop request.
-    pub drain_timeout: Duration,
     /// Host and port of the admin listener.
     pub admin: Option<(String, u16)>,
     /// How the bytes of large files get to the socket.
     pub passage: Passage,
-    /// The path of the access log.
-    pub access_log: Option<PathBuf>,
-    /// The format of the access log.
-    pub access_log_format: Format,
     /// The registration of this server.
     pub registration: Option<RegistrationSettings>,
 }
@@ -130,42 +117,31 @@ impl TryFrom<RawServerSettings> for ServerSettings {
                 SettingsError::value("server.cache_control", text, reason)
             })?),
         };
+        let limits = Limits {
+            connections: raw.max_connections,
+            connections_per_address: raw.max_connections_per_address,
+            head_timeout: raw.head_timeout,
+            keep_alive: raw.keep_alive,
+            write_timeout: raw.write_timeout,
+            minimum_rate: raw.minimum_rate.as_u64(),
+            rate: NonZeroU64::new(raw.limit_rate.as_u64()),
+            ..Limits::default()
+        };
         Ok(Self {
             registration: RegistrationSettings::new(&raw)?,
             root: raw.root,
-            https: HttpsSettings {
-                certificates: raw.tls_cert,
-                keys: raw.tls_key,
-                host: raw.host.clone(),
-                port: raw.tls_port,
-                is_for_admin: raw.admin_tls,
-            },
-            listen: ListenAddress::new("server", raw.host, raw.port, raw.unix_socket, &raw.unix_socket_mode)?,
+            host: host_settings!("server", raw, limits, raw.drain_timeout),
             pages: path(raw.pages),
-            workers: worker_threads("server.workers", raw.workers)?,
             cache_bytes: raw.cache_bytes.as_u64(),
             cache_control,
             listing: raw.listing,
             precompressed: raw.precompressed,
             digests: digest_plan(&raw.digests, raw.digest_rate)?,
-            limits: Limits {
-                connections: raw.max_connections,
-                connections_per_address: raw.max_connections_per_address,
-                head_timeout: raw.head_timeout,
-                keep_alive: raw.keep_alive,
-                write_timeout: raw.write_timeout,
-                minimum_rate: raw.minimum_rate.as_u64(),
-                rate: NonZeroU64::new(raw.limit_rate.as_u64()),
-                ..Limits::default()
-            },
-            drain_timeout: raw.drain_timeout,
             admin: match raw.admin.as_str() {
                 "" => None,
                 address => Some(host_and_port("server.admin", address)?),
             },
             passage: if raw.sendfile { Passage::Kernel } else { Passage::Memory },
-            access_log: path(raw.access_log),
-            access_log_format: raw.access_log_format,
         })
     }
 }
@@ -186,19 +162,28 @@ impl ServerSettings {
     pub(crate) fn pages(&self) -> Result<Pages, PagesError> {
         self.pages.as_deref().map_or_else(|| Ok(Pages::built_in()), Pages::load)
     }
+}
 
-    /// The need for descriptors: a download of a large file has two, and each walk, digest and in-memory copy of a
-    /// frequently requested file has one or more.
-    pub(crate) fn open_files(&self) -> Need {
+impl ProgramSettings for ServerSettings {
+    const FIXED_KEYS: &'static FixedKeys = &FIXED_KEYS;
+
+    fn host(&self) -> &HostSettings {
+        &self.host
+    }
+
+    /// A download of a large file has two, and each walk, digest and in-memory copy of a frequently requested file has one or
+    /// more.
+    fn open_files(&self) -> Need {
         let digests = if self.digests.is_some() { DIGEST_FILES } else { 0 };
-        let copies = if self.passage == Passage::Kernel { memfd_copy::MOST * self.workers } else { 0 };
-        let downloads = (self.limits.connections as u64).saturating_mul(2);
-        let is_default = settings::section("server", Vec::new())
-            .is_ok_and(|defaults: RawServerSettings| self.limits.connections == defaults.max_connections);
+        let copies = if self.passage == Passage::Kernel { memfd_copy::MOST * self.host.workers } else { 0 };
+        let downloads = (self.host.limits.connections as u64).saturating_mul(2);
+        let is_default = settings::section("server", Vec::new()).is_ok_and(|defaults: RawServerSettings| {
+            self.host.limits.connections == defaults.max_connections
+        });
         let origin = if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set };
         let refused = REFUSED_AT_ONCE as u64;
         let most = [digests, copies as u64, refused].into_iter().fold(downloads, u64::saturating_add);
-        Need::new(self.workers, most, origin)
+        Need::new(self.host.workers, most, origin)
     }
 }
 
@@ -228,7 +213,7 @@ mod tests {
         let raw: RawServerSettings = settings::section("server", Vec::new()).unwrap();
         let settings: ServerSettings = raw.try_into().unwrap();
         assert_eq!(settings.cache_bytes, 64 << 20);
-        assert!(settings.workers > 0 && settings.pages.is_none() && settings.cache_control.is_none());
+        assert!(settings.host.workers > 0 && settings.pages.is_none() && settings.cache_control.is_none());
     }
 
     #[test]

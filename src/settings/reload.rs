@@ -25,6 +25,9 @@ pub(crate) struct SettingsReading<S> {
 /// Reads the settings of a program with the file, the variables and the flags of its start.
 pub(crate) type ReadSettings<S> = Arc<dyn Fn() -> Result<SettingsReading<S>, SettingsError> + Send + Sync>;
 
+/// Reads the settings again, and the values in force.
+pub(crate) type Reading<S> = (ReadSettings<S>, SettingValues);
+
 /// The keys of a section whose change needs a restart.
 #[derive(Debug)]
 pub(crate) struct FixedKeys {
@@ -129,10 +132,8 @@ pub(crate) struct Reloader<S> {
 }
 
 impl<S: Send + 'static> Reloader<S> {
-    /// A reloader of a program that runs with the values `in_force`.
     pub(crate) fn new(
-        read: ReadSettings<S>,
-        in_force: SettingValues,
+        (read, in_force): Reading<S>,
         fixed: &'static FixedKeys,
         record: Arc<ReloadRecord>,
     ) -> Self {

@@ -69,7 +69,11 @@ async fn backends(admin: Data<Admin>) -> Json<StatusReport> {
 
 async fn fleet(admin: Data<Admin>) -> Result<Json<FleetStatus>, Problem> {
     let alone = "this balancer works alone; --fleet redis://HOST:PORT makes it a member of a fleet";
-    admin.balancer.fleet_status(&admin.balancer.publisher.latest()).map(Json).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, alone))
+    admin
+        .balancer
+        .fleet_status(&admin.balancer.publisher.latest())
+        .map(Json)
+        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, alone))
 }
 
 /// The query of `explain`.
@@ -109,7 +113,8 @@ struct EventsQuery {
 
 async fn events(admin: Data<Admin>, request: HttpRequest) -> Result<Json<EventReport>, Problem> {
     let EventsQuery { backend, limit } = query(&request)?;
-    let id = backend.map(|name| orders::find(&name, &admin.listed(), &admin.balancer.orders.book())).transpose();
+    let id =
+        backend.map(|name| orders::find(&name, &admin.listed(), &admin.balancer.orders.book())).transpose();
     let id = id.map_err(|error| of_name(&error))?;
     Ok(Json(EventReport::of(&admin.balancer.publisher.latest(), id.as_ref(), limit, SystemTime::now())))
 }

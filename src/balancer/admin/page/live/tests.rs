@@ -26,8 +26,7 @@ async fn a_listener_that_does_not_read_is_cut_and_keeps_its_place_until_its_conn
     let balancer = crate::balancer::Balancer::builder().start().unwrap();
     let access = crate::balancer::admin::access::Access::open(None, ([127, 0, 0, 1], 1).into()).unwrap();
     let access = Arc::new(arc_swap::ArcSwap::from_pointee(access));
-    let admin =
-        Admin { balancer: Arc::clone(&balancer.0), access, reload: None, fault_injection: false };
+    let admin = Admin { balancer: Arc::clone(&balancer.0), access, reload: None, fault_injection: false };
     let mut task = LivePageTask::new(&admin, ListenerMetrics::default());
     let slow = task.listen().unwrap();
     let mut quick = task.listen().unwrap();
