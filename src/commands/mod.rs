@@ -1,6 +1,5 @@
 //! The commands of the command line, except `get`: each composes settings, programs, signals and the service manager.
 
-use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -58,11 +57,11 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     }
 }
 
-fn exit(result: Result<(), impl Into<Box<dyn Error>>>) -> ExitCode {
+fn exit(result: Result<(), ProgramError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            telemetry::print_error(&*error.into());
+            telemetry::print_error(&*error);
             ExitCode::FAILURE
         }
     }
