@@ -2,7 +2,6 @@
 //!
 //! A file starts with a line `fingerpost NAME VERSION SHA-256`; JSON follows. One process at a time holds the folder.
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -12,8 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use rustix::fs::{Access, FlockOperation, access};
+use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
+
+use crate::folder;
+use crate::hex::hex;
 
 /// The file with health, estimates and counters.
 pub(crate) const STATE_FILE: &str = "state.json";
@@ -97,19 +99,11 @@ impl StateFolder {
         match fs::metadata(path) {
             Ok(metadata) if !metadata.is_dir() => Err(unusable(rustix::io::Errno::EXIST.into())),
             Ok(_) if path.join(LOCK).exists() => lock(path).map(drop),
-            Ok(_) => Ok(access(path, Access::WRITE_OK | Access::EXEC_OK)
-                .map_err(io::Error::from)
-                .map_err(unusable)?),
+            Ok(_) => folder::check_writable(path).map_err(unusable),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // The first existing folder above must permit the creation.
-                let above = path
-                    .ancestors()
-                    .skip(1)
-                    .map(|above| if above.as_os_str().is_empty() { Path::new(".") } else { above });
-                let above = above.into_iter().find(|above| above.exists()).unwrap_or(Path::new("."));
-                Ok(access(above, Access::WRITE_OK | Access::EXEC_OK)
-                    .map_err(io::Error::from)
-                    .map_err(unusable)?)
+                let above = path.ancestors().skip(1).find(|above| above.exists());
+                folder::check_writable(above.unwrap_or(Path::new("."))).map_err(unusable)
             }
             Err(error) => Err(unusable(error)),
         }
@@ -230,11 +224,7 @@ fn head(name: &str, version: u32, body: &[u8]) -> String {
 
 fn checksum(version: u32, body: &[u8]) -> String {
     let digest = Sha256::new().chain_update(version.to_be_bytes()).chain_update(body).finalize();
-    digest.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&digest)
 }
 
 fn check(name: &str, mut bytes: Vec<u8>) -> FileContent {

@@ -10,6 +10,7 @@ use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha512};
 
 use super::range::ByteRange;
+use crate::hex::hex;
 
 /// Size of the longest digest, in bytes.
 const MAX_BYTES: usize = 64;
@@ -99,11 +100,7 @@ impl Checksum {
 
     /// The hexadecimal digits, without the name of the algorithm.
     pub(super) fn hex(&self) -> String {
-        use fmt::Write as _;
-        self.bytes.iter().take(self.algorithm.length()).fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex(self.bytes.get(..self.algorithm.length()).unwrap_or(&self.bytes))
     }
 
     /// Whether both digests have the same algorithm and differ. Digests of different algorithms cannot be

@@ -39,6 +39,7 @@ use super::checksum::{Algorithm, Checksum, Pieces};
 use super::exit_code::GetCode;
 use super::identity::ContentIdentity;
 use super::range::{ByteRange, RangeSet};
+use crate::folder::folder_of;
 
 /// Whether the digest of the whole file is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,14 +198,6 @@ pub(super) enum Destination {
 /// Whether the descriptor `number` is open.
 pub(super) fn check_descriptor(number: i32) -> Result<(), SinkError> {
     SequentialStore::descriptor(number, DigestMode::Off, None).map(|_| ())
-}
-
-/// The folder that contains `target`.
-fn folder_of(target: &Path) -> &Path {
-    match target.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }
 
 /// Why the file cannot be written.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Gid, OFlags, RenameFlags, Uid, renameat_with};
 
-use super::{SinkError, folder_of, part_path};
+use super::{SinkError, part_path};
+use crate::folder::folder_of;
 
 /// Maximum number of attempts to open a part file that another client renames meanwhile.
 const MAX_OPENS: usize = 8;

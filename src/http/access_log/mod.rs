@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use crate::folder;
 use crate::http::transport::{AnswerEnd, Completion, Refusal, RefusalLog};
 
 mod file;
@@ -165,8 +166,7 @@ pub(crate) fn check_writable(path: &Path) -> io::Result<()> {
         Ok(metadata) if metadata.is_dir() => Err(rustix::io::Errno::ISDIR.into()),
         Ok(_) => Ok(rustix::fs::access(path, Access::WRITE_OK)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            Ok(rustix::fs::access(folder.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK)?)
+            folder::check_writable(folder::folder_of(path))
         }
         Err(error) => Err(error),
     }
