@@ -120,21 +120,14 @@ struct SupervisorState {
     policy: RestartPolicy,
     metrics: SupervisionMetrics,
     failure: watch::Sender<Option<SupervisionFailure>>,
-    /// Requests to panic, one for each kind of actor, in the order of [`ActorKind::ALL`].
+    /// Requests to panic, one for each kind of actor, in the order of the kinds.
     panic_requests: [Notify; ActorKind::ALL.len()],
 }
 
 impl SupervisorState {
     fn panic_request_of(&self, kind: ActorKind) -> &Notify {
-        let [probe, ranking, redirect, size, presence, fleet] = &self.panic_requests;
-        match kind {
-            ActorKind::Probe => probe,
-            ActorKind::Ranking => ranking,
-            ActorKind::Redirect => redirect,
-            ActorKind::Size => size,
-            ActorKind::Presence => presence,
-            ActorKind::Fleet => fleet,
-        }
+        let [first, ..] = &self.panic_requests;
+        self.panic_requests.get(kind as usize).unwrap_or(first)
     }
 }
 
