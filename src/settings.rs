@@ -90,9 +90,9 @@ pub(crate) type Override = (&'static str, String);
 /// Whether variables `FINGERPOST__SECTION__KEY` override keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Variables {
-    /// They do; the default of every start.
+    /// They override keys, as at every start.
     Read,
-    /// They do not, so that the result depends on the text alone.
+    /// They are ignored, so that the result depends on the text alone.
     Ignored,
 }
 

@@ -154,7 +154,7 @@ pub(crate) struct BalancerFiles {
     pub(crate) access_log: Option<AccessLog>,
     /// Restricts the redirects to mirrors that have the file.
     pub(crate) catalogue: Option<OpenCatalogue>,
-    /// Their ends are notified.
+    /// The webhook gets a notification before one of them ends.
     pub(crate) certificates: Option<Arc<Certificates>>,
     /// Precedes the files in the folder.
     pub(crate) inheritance: Option<Inheritance>,

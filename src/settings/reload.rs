@@ -189,7 +189,7 @@ impl<S: Send + 'static> Reloader<S> {
             let prepared = prepare(&reading.settings, &changes.changed)?;
             Ok((reading, changes, prepared))
         };
-        // Not a thread of a pool: the start of one that fails would be a panic.
+        // Not a thread of the pool of tokio, which panics if no thread can be started.
         let spawned = std::thread::Builder::new().name("reload".to_owned()).spawn(move || {
             // The receiver is dropped if the program ends.
             let _ = sender.send(prepared());

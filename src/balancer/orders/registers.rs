@@ -1,5 +1,5 @@
 //! Orders as registers that balancers exchange: of two values of one register, the one with the higher version is in force.
-//! A late message so never undoes a newer order. Pure.
+//! So a late message never undoes a newer order. Pure.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;

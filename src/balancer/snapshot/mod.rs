@@ -37,7 +37,7 @@ struct RememberedBackend {
 }
 
 impl Snapshot {
-    /// The state of the backends of a table, now being `(now, wall)`.
+    /// The state of the backends of a table. `now` and `wall` are the current time by both clocks.
     pub(crate) fn of(table: &RoutingTable, clock: &MonotonicClock, now: Instant, wall: SystemTime) -> Self {
         let remembered = |entry: &BackendEntry| {
             let mut history = History::clone(&entry.history);

@@ -30,7 +30,7 @@ const TURN: u64 = 16 << 20;
 /// Maximum number of files that are read in turns.
 const MOST_OPEN: usize = 16;
 
-/// Bytes for which the rate limit charges a look at a file.
+/// A look at a file counts as this many bytes for the rate limit.
 const LOOK: u64 = 4 << 10;
 
 /// A file is read once its last change is this old. The clocks of file systems do not reliably distinguish shorter

@@ -284,8 +284,6 @@ fn is_about_the_certificate(error: &io::Error) -> bool {
         .is_some_and(|inner| matches!(inner, rustls::Error::InvalidCertificate(_)))
 }
 
-// === impl Dialer ===
-
 impl Service<ConnectInfo<Uri>> for Dialer {
     type Response = Connection<Uri, Wire>;
     type Error = ConnectError;

@@ -79,7 +79,7 @@ pub(super) enum Next {
     Rest { answer: Box<FastAnswer>, written: usize },
     /// Answers with the page of this status and closes.
     Refuse(StatusCode),
-    /// Closes.
+    /// Closes without an answer.
     Close,
 }
 
