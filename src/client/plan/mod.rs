@@ -94,11 +94,12 @@ pub(super) enum PlanStatus {
 }
 
 /// Whether a balancer can name other sources.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum BalancerPresence {
     /// A balancer can.
     Present,
     /// The address is that of a server.
+    #[default]
     Absent,
 }
 
@@ -112,7 +113,7 @@ enum Parts {
 }
 
 /// The plan of one download.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct DownloadPlan {
     settings: PlanSettings,
     /// The properties that are known before the first request.
@@ -152,18 +153,8 @@ impl DownloadPlan {
             identity: known.clone(),
             bytes: ByteMap::new(known.size, RangeSet::new()),
             known,
-            sources: Vec::new(),
-            runs: BTreeMap::new(),
-            next_run: 0,
             balancer,
-            query: BalancerQuery::default(),
-            is_shared: false,
-            other_versions: Vec::new(),
-            restarts: 0,
-            refetch: Refetch::default(),
-            last_error: None,
-            checksum_error: None,
-            notes: Vec::new(),
+            ..Self::default()
         }
     }
 
