@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use config::{Config, Environment, File, FileFormat};
@@ -173,6 +174,14 @@ pub(crate) fn at_least(key: &'static str, value: Duration, least: Duration) -> R
     }
     let reason = format!("it must be at least {}", humantime::format_duration(least));
     Err(SettingsError::value(key, humantime::format_duration(value), reason))
+}
+
+/// The value of a key whose type has its own syntax.
+pub(crate) fn parsed<T: FromStr<Err: fmt::Display>>(
+    key: &'static str,
+    text: &str,
+) -> Result<T, SettingsError> {
+    text.parse().map_err(|reason: T::Err| SettingsError::value(key, text, reason.to_string()))
 }
 
 /// A path that is set; an empty one is not.

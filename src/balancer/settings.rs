@@ -1,7 +1,6 @@
 //! The section `[balancer]`: raw values, and validated settings.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,16 +8,15 @@ use actix_http::Uri;
 use serde::Deserialize;
 use url::Url;
 
-use crate::balancer::expectation::NotAnExpectation;
 use crate::balancer::fleet::record;
 use crate::balancer::health::HealthCheckConfig;
-use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
+use crate::balancer::policy::MOST_ALTERNATES;
 use crate::balancer::presence::source::CatalogueSource;
 use crate::balancer::probe::ProbeSettings;
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::ranking::RankingSettings;
 use crate::balancer::redirect::answer::RedirectStatus;
-use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
+use crate::balancer::redirect::client::TrustedProxies;
 use crate::balancer::sources::{MAX_SOURCES, SourceAddress, SourceAddressError, SourceSettings};
 use crate::balancer::webhook::Webhook;
 use crate::engine::{EngineAddress, EngineUrlError};
@@ -28,7 +26,7 @@ use crate::http::tls::Trust;
 use crate::http::transport::{Limits, REFUSED_AT_ONCE};
 use crate::open_files::{Need, SettingsOrigin};
 use crate::settings::reload::FixedKeys;
-use crate::settings::{self, SettingsError, at_least, at_least_one, host_and_port, path};
+use crate::settings::{self, SettingsError, at_least, at_least_one, host_and_port, parsed, path};
 
 /// The keys of `[balancer]`; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
@@ -203,9 +201,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
         }
         let expectation = match raw.probe_expect.as_str() {
             "" => None,
-            value => Some(value.parse().map(Arc::new).map_err(|reason: NotAnExpectation| {
-                SettingsError::value("balancer.probe_expect", value, reason.to_string())
-            })?),
+            value => Some(Arc::new(parsed("balancer.probe_expect", value)?)),
         };
         let trust = trust(&raw);
         let limits = Limits {
@@ -228,9 +224,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             status: RedirectStatus::try_from(raw.status)
                 .map_err(|reason| SettingsError::value("balancer.status", raw.status, reason))?,
             ranking: RankingSettings {
-                policy: PolicyName::from_str(&raw.policy).map_err(|reason| {
-                    SettingsError::value("balancer.policy", raw.policy, reason.to_string())
-                })?,
+                policy: parsed("balancer.policy", &raw.policy)?,
                 health_check: HealthCheckConfig {
                     fall: raw.fall,
                     rise: raw.rise,
@@ -253,9 +247,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             size_lookups: raw.size_lookups,
             metrics_backends: raw.metrics_backends,
             acme_webroot: path(raw.acme_webroot),
-            trusted_proxies: raw.trusted_proxies.parse().map_err(|reason: NotANetwork| {
-                SettingsError::value("balancer.trusted_proxies", &raw.trusted_proxies, reason.to_string())
-            })?,
+            trusted_proxies: parsed("balancer.trusted_proxies", &raw.trusted_proxies)?,
             fault_injection: raw.fault_injection,
         })
     }
@@ -277,11 +269,8 @@ impl ProgramSettings for BalancerSettings {
         });
         let connections = self.host.limits.connections.saturating_add(REFUSED_AT_ONCE);
         let most = (connections as u64).saturating_add(self.probes.concurrency as u64);
-        Need::new(
-            self.host.workers,
-            most,
-            if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set },
-        )
+        let origin = if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set };
+        Need::new(self.host.workers, most, origin)
     }
 }
 
@@ -387,24 +376,4 @@ fn is_probe_path(path: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with_probe_path(path: &str) -> Result<BalancerSettings, SettingsError> {
-        let raw: RawBalancerSettings =
-            settings::section("balancer", vec![("balancer.probe_path", path.to_owned())]).unwrap();
-        raw.try_into()
-    }
-
-    #[test]
-    fn a_probe_path_must_fit_into_a_url_without_a_change() {
-        for path in ["/", "/files/plshelp.txt", "/a?b=c&d", "//a", "/%20%FF", "/~a;b=(1)@,!*'$+"] {
-            assert_eq!(with_probe_path(path).unwrap().probes.path, path);
-        }
-        let endless = "/a".repeat(40_000);
-        for path in ["", "a", "/a b", "/a<b", "/a>b", "/a#b", "/#", "/\u{e4}", &endless] {
-            let message = with_probe_path(path).unwrap_err().to_string();
-            assert!(message.starts_with("balancer.probe_path = "), "{message}");
-        }
-    }
-}
+mod tests;
