@@ -7,8 +7,8 @@ use actix_http::header::{self, HeaderName, HeaderValue};
 use actix_http::{Response, StatusCode};
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::choice::Choice;
 use super::location::Target;
-use super::service::Choice;
 use crate::balancer::backends::BackendId;
 use crate::balancer::policy::Picks;
 use crate::balancer::ranking::table::RoutingTable;
