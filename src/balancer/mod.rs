@@ -55,8 +55,10 @@ pub mod driver;
 mod estate;
 pub(crate) mod expectation;
 pub(crate) mod fleet;
+mod following;
 pub(crate) mod health;
 pub(crate) mod history;
+mod lookups;
 mod metrics;
 pub(crate) mod orders;
 pub(crate) mod policy;
@@ -86,11 +88,11 @@ use estate::{BalancerEstate, Inheritance};
 use fleet::FleetExchange;
 use fleet::FleetIdentity;
 use fleet::actor::FleetActor;
-use metrics::{BalancerMetrics, FleetMetrics, PresenceMetrics};
-use orders::store::{Orders, OrdersChanged};
+use following::{end_overdue_orders, follow};
+use lookups::{presence, sizes, start_lookups};
+use metrics::{BalancerMetrics, FleetMetrics};
+use orders::store::Orders;
 use policy::LoadSlab;
-use presence::Presence;
-use presence::actor::{PresenceActor, PresencePlan};
 use presence::source::{CatalogueSourceError, OpenCatalogue};
 use probe::{ProbePlan, ProbeResources};
 use probe_manager::ProbeManager;
@@ -101,13 +103,9 @@ use redirect::path_samples::PathSamples;
 use redirect::service::AnswerPlan;
 use redirect::{BalancerState, SettingsChanged};
 use settings::BalancerSettings;
-use sizes::{SizeActor, SizePlan, Sizes};
 use snapshot::saving;
 use sources::SourceSet;
 use state_folder::StateFolder;
-
-/// The interval of the search for orders whose time is over.
-const OVERDUE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The longest wait for the first round of probes before a hand-over.
 const FIRST_ROUND: Duration = Duration::from_secs(10);
@@ -227,19 +225,17 @@ impl Balancer {
         let first = RoutingTable::build(0, &mut entries, policy, checks, &clock, now, &mut random);
         let mut metrics = BalancerMetrics::default();
         let publisher = Arc::new(TablePublisher::new(first, metrics.ranking.tables_lost.clone()));
-        let log_lines_lost = access_log.as_ref().map(AccessLog::lost).unwrap_or_default();
         metrics.registry.register_collector(Box::new(TableCollector {
             publisher: Arc::clone(&publisher),
             orders: Arc::clone(&orders),
             sources: sources_report.clone(),
-            log_lines_lost,
+            log_lines_lost: access_log.as_ref().map(AccessLog::lost).unwrap_or_default(),
             most_backends: settings.metrics_backends,
             workers: Arc::clone(&metrics.workers),
         }));
         let resolver = Resolver::default();
         let help = "Lookups of names that were not started because too many were running";
         metrics.registry.register("lookups_refused", help, resolver.refused());
-        let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
         let ranking = RankingPlan {
             publisher: Arc::clone(&publisher),
             settings: settings.ranking.clone(),
@@ -254,7 +250,6 @@ impl Balancer {
             let (metrics, resolver) = (FleetMetrics::register(&mut metrics.registry), resolver.clone());
             move |ranking| plan.actor(zone, resolver, ranking, orders, metrics, now)
         });
-        let webhook = settings.webhook.clone().map(|webhook| (webhook, Arc::clone(&publisher)));
         let (sizes, size_plan) = sizes(settings, &publisher, clock, &resolver, &metrics).unzip();
         let of = |list| presence(list, settings, &publisher, &resolver, state.clone(), &mut metrics);
         let (presence, presence_plan) = catalogue.map(of).unzip();
@@ -264,11 +259,13 @@ impl Balancer {
             let failures = metrics.state_writes_failed.clone();
             arbiter.spawn(saving::keep(folder, Arc::clone(&publisher), clock, failures));
         }
-        if let Some((webhook, publisher)) = webhook {
+        if let Some(webhook) = settings.webhook.clone() {
+            let publisher = Arc::clone(&publisher);
             arbiter
                 .spawn_fn(move || drop(actix_rt::spawn(webhook::notify(webhook, publisher, certificates))));
         }
         let (sender, settings_changes) = mpsc::channel(1);
+        let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
         let (own, own_orders) = (supervisor.clone(), Arc::clone(&orders));
         arbiter.spawn_fn(move || {
             let list = ListChanged { backends, orders: book };
@@ -377,66 +374,6 @@ impl Balancer {
     }
 }
 
-fn sizes(
-    settings: &BalancerSettings,
-    publisher: &Arc<TablePublisher>,
-    clock: policy::MonotonicClock,
-    resolver: &Resolver,
-    metrics: &BalancerMetrics,
-) -> Option<(Sizes, SizePlan)> {
-    let (publisher, trust) = (Arc::clone(publisher), settings.trust.clone());
-    let new = || Sizes::new(publisher, clock, resolver.clone(), trust, metrics.sizes.clone());
-    settings.size_lookups.then(new)
-}
-
-/// Starts the actors that ask backends for their files.
-fn start_lookups(supervisor: &Supervisor, sizes: Option<SizePlan>, presence: Option<PresencePlan>) {
-    if let Some(plan) = sizes {
-        let _ = supervisor.start(ActorKind::Size, "sizes", SizeActor::new(plan));
-    }
-    if let Some(plan) = presence {
-        let _ = supervisor.start(ActorKind::Presence, "presence", PresenceActor::new(plan));
-    }
-}
-
-/// The knowledge about the files of mirrors, and the plan of the actor that maintains it.
-fn presence(
-    catalogue: OpenCatalogue,
-    settings: &BalancerSettings,
-    publisher: &Arc<TablePublisher>,
-    resolver: &Resolver,
-    state: Option<Arc<StateFolder>>,
-    metrics: &mut BalancerMetrics,
-) -> (Arc<Presence>, PresencePlan) {
-    metrics.presence = PresenceMetrics::register(&mut metrics.registry);
-    let table = publisher.latest();
-    let numbers = table.entries.iter();
-    let numbers = numbers.map(|entry| (entry.backend.id().as_str(), entry.load.number())).collect();
-    let source = catalogue.source.clone();
-    let version = catalogue.list.as_ref().map(|(_, version)| *version);
-    let start = catalogue.begin(&numbers).unwrap_or_else(|error| {
-        tracing::error!(%error, "the catalogue does not fit");
-        None
-    });
-    let (presence, offers) = Presence::new(start.as_ref(), metrics.presence.clone());
-    let presence = Arc::new(presence);
-    let plan = PresencePlan {
-        presence: Arc::clone(&presence),
-        offers,
-        source,
-        version,
-        start,
-        state,
-        state_writes_failed: metrics.state_writes_failed.clone(),
-        publisher: Arc::clone(publisher),
-        resolver: resolver.clone(),
-        trust: settings.trust.clone(),
-        proof_interval: settings.proof_interval,
-        metrics: metrics.presence.clone(),
-    };
-    (presence, plan)
-}
-
 /// The plan of these settings. It keeps from the plan `before` the memory, and the challenges, whose service cannot change.
 fn answer_plan(
     settings: &BalancerSettings,
@@ -457,43 +394,5 @@ fn answer_plan(
         clock,
         policy,
         health_check,
-    }
-}
-
-/// Applies every change of the list, of the orders and of the settings to the probe manager.
-async fn follow(
-    sources: SourceSet,
-    mut probe_manager: ProbeManager,
-    orders: Arc<Orders>,
-    mut changes: mpsc::Receiver<OrdersChanged>,
-    mut settings_changes: mpsc::Receiver<SettingsChanged>,
-) {
-    let (mut backends, mut book) = (sources.backends(), orders.book());
-    let mut sources = sources.follow();
-    probe_manager.replace(&backends, &book).await;
-    loop {
-        let mut in_force = None;
-        tokio::select! {
-            list = sources.changed() => backends = list,
-            Some(change) = changes.recv() => (book, in_force) = (change.book, Some(change.done)),
-            Some(SettingsChanged { ranking, probes, done }) = settings_changes.recv() => {
-                probe_manager.change(ranking, probes).await;
-                let _ = done.send(());
-                continue;
-            }
-        }
-        probe_manager.replace(&backends, &book).await;
-        if let Some(in_force) = in_force {
-            // The receiver is dropped if the balancer ends.
-            let _ = in_force.send(());
-        }
-    }
-}
-
-/// Ends each order at its time.
-async fn end_overdue_orders(orders: Arc<Orders>) {
-    loop {
-        tokio::time::sleep(OVERDUE_INTERVAL).await;
-        orders.end_overdue(SystemTime::now()).await;
     }
 }
