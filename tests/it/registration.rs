@@ -209,6 +209,35 @@ fn engine_name(balancer: &Balancer) -> String {
 }
 
 #[test]
+fn a_sentinel_leads_to_the_engine_also_after_a_failover() {
+    let Some(mut first) = Engine::start(&[]) else { return };
+    let port = |engine: &Engine| engine.url().rsplit_once(':').unwrap().1.to_owned();
+    let Some(second) = Engine::start(&["--replicaof", "127.0.0.1", &port(&first)]) else { return };
+    let sentinel = Engine::start_sentinel(&format!(
+        "sentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main 500\n",
+        port(&first)
+    ));
+    wait_until("the Sentinel to know the replica", || {
+        !sentinel.command::<Vec<redis::Value>>(&["SENTINEL", "REPLICAS", "main"]).is_empty()
+    });
+    let url = sentinel.url().replace("redis://", "redis+sentinel://127.0.0.1:9,") + "/main";
+    let start = || Server::start_with(&url, "0", &[], &[]);
+    let mut servers = vec![start()];
+    let balancer = Balancer::start_with("", &["--backends", &url, "--fleet", &url]);
+    wait_for_servers(&balancer, &servers);
+    first.kill();
+    wait_until("the failover", || {
+        let role: Vec<redis::Value> = second.command(&["ROLE"]);
+        role[0] == redis::Value::BulkString(b"master".to_vec())
+    });
+    servers.push(start());
+    wait_for_servers(&balancer, &servers);
+    wait_until("the fleet to use the new engine", || {
+        balancer.metric("fingerpost_fleet_engine_up") == Some(1.0)
+    });
+}
+
+#[test]
 fn the_server_that_registers_an_address_last_has_it() {
     let Some(engine) = Engine::start(&[]) else { return };
     let first = Server::start(&engine, &["--advertise", "http://127.0.0.1:9", "--weight", "2"]);
