@@ -53,12 +53,13 @@ impl Sharing {
         (self.indexes.len() as f64 * self.observers.share()).ceil() as usize
     }
 
-    /// Takes over another list.
+    /// Takes over another list, or other orders. The next record announces them, and does not wait for the end of its period.
     pub(super) fn list(&mut self, entries: &[BackendEntry]) {
         self.indexes = entries.iter().map(|entry| entry.address).zip(0..).collect();
         let lines = entries.iter().map(|entry| policy::digest(entry.backend.to_string().as_bytes()));
         self.list = lines.fold(0, u64::wrapping_add);
         self.waiting.retain(|backend, _| self.indexes.contains_key(backend));
+        self.outbox.hurry();
     }
 
     /// Adds the result of an own probe to the news. Returns the time of the next one. `pause` is the one of a balancer that
