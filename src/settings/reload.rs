@@ -25,6 +25,9 @@ pub(crate) struct SettingsReading<S> {
 /// Reads the settings of a program with the file, the variables and the flags of its start.
 pub(crate) type ReadSettings<S> = Arc<dyn Fn() -> Result<SettingsReading<S>, SettingsError> + Send + Sync>;
 
+/// The section of the engines. All its changes need a restart.
+const ENGINES: &str = "fleet";
+
 /// The keys of a section whose change needs a restart.
 #[derive(Debug)]
 pub(crate) struct FixedKeys {
@@ -106,10 +109,11 @@ fn compare(fixed: &FixedKeys, in_force: &SettingValues, read: &SettingValues) ->
     for (name, after) in read {
         let Some((section, key)) = name.split_once('.') else { continue };
         let before = in_force.get(name).map_or("", String::as_str);
-        if section != fixed.section || before == after {
+        let is_own = section == fixed.section;
+        if before == after || !is_own && section != ENGINES {
             continue;
         }
-        let names = if fixed.contains(key, before, after) {
+        let names = if !is_own || fixed.contains(key, before, after) {
             &mut changes.needs_restart
         } else {
             &mut changes.changed
@@ -214,6 +218,7 @@ mod tests {
             ("balancer.port", "1"),
             ("balancer.access_log", "a"),
             ("balancer.fall", "3"),
+            ("fleet.prefix", "a"),
             ("server.pages", ""),
         ]);
         let mut after = values(&[
@@ -221,13 +226,17 @@ mod tests {
             ("balancer.port", "2"),
             ("balancer.access_log", "b"),
             ("balancer.fall", "3"),
+            ("fleet.prefix", "b"),
             ("server.pages", "x"),
         ]);
         let changes = compare(&FIXED, &before, &after);
         assert_eq!(changes.changed, ["balancer.access_log", "balancer.policy"]);
-        assert_eq!(changes.needs_restart, ["balancer.port"]);
+        assert_eq!(changes.needs_restart, ["balancer.port", "fleet.prefix"]);
         after.insert("balancer.access_log".to_owned(), String::new());
-        assert_eq!(compare(&FIXED, &before, &after).needs_restart, ["balancer.access_log", "balancer.port"]);
+        assert_eq!(
+            compare(&FIXED, &before, &after).needs_restart[..2],
+            ["balancer.access_log", "balancer.port"]
+        );
         assert_eq!(compare(&FIXED, &before, &before), KeyChanges::default());
     }
 }
