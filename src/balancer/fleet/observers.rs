@@ -402,11 +402,14 @@ impl Observers {
         };
         let aside = self.set_aside(own, seen);
         let is_aside = |balancer: u64| aside.contains(&balancer);
-        let has_peers = balancers.iter().any(|(id, balancer)| is_counted(balancer) && !is_aside(*id));
+        // A balancer without current observations is no reason to trust the own ones less.
+        let has_peers =
+            own.iter().flat_map(|own| seen(own.backend)).any(|(sighting, _)| !is_aside(sighting.balancer));
         let own_view = match has_peers {
+            // The observations that are left end one after another.
+            _ if self.is_cut_off(own) => OwnView::CutOff,
             true if is_aside(self.own) => OwnView::SetAside,
             true => OwnView::Trusted,
-            false if self.is_cut_off(own) => OwnView::CutOff,
             false => OwnView::Alone,
         };
         let mut disagreements = Vec::new();
