@@ -44,6 +44,8 @@ const KEYS_PER_STEP: usize = 500;
 const MAX_SCAN_STEPS: usize = 2000;
 /// The codes of the errors for a wrong user, password or command.
 const DENIED: [&str; 3] = ["NOAUTH", "WRONGPASS", "NOPERM"];
+/// The code of the error for a command that only the primary carries out.
+const READ_ONLY: &str = "READONLY";
 /// The longest text of the engine in an error, in characters.
 const SHOWN_CHARACTERS: usize = 200;
 
@@ -101,7 +103,7 @@ impl EngineError {
     fn keeps_connection(&self) -> bool {
         // After a failover, `Refused` may be the answer of a replica; its other commands work until a write needs the
         // new primary, which a new connection finds.
-        matches!(self, Self::TooManyKeys) || matches!(self, Self::Refused(text) if !text.contains("READONLY"))
+        matches!(self, Self::TooManyKeys) || matches!(self, Self::Refused(text) if !text.contains(READ_ONLY))
     }
 }
 
@@ -157,13 +159,14 @@ impl EngineClient {
     }
 
     /// Carries out the commands of a pipeline. An error of one command is an element of the result; see
-    /// [`Pipeline::ignore_errors`]. A denied access fails all, so that the next connection uses the password that is valid then.
+    /// [`Pipeline::ignore_errors`]. A denied access or a replica fails all, so that the next connection uses the password that
+    /// is valid then, and the primary.
     pub(crate) async fn run_all(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, EngineError> {
         self.with_connection(async |commands| {
             let answers: Vec<Value> = pipeline.query_async(commands).await?;
             for answer in &answers {
                 if let Value::ServerError(error) = answer
-                    && DENIED.contains(&error.code())
+                    && (DENIED.contains(&error.code()) || error.code() == READ_ONLY)
                 {
                     return Err(error.clone().into());
                 }

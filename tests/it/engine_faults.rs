@@ -218,8 +218,10 @@ fn withstand_all(fraction: f64) {
         let length = Duration::from_secs(fault.seconds).mul_f64(fraction);
         machines.withstand(fault, length, weight);
     }
+    let skipped = |balancer: &Balancer| balancer.metric("fingerpost_fleet_records_invalid_total");
+    // The first balancer that reads an invalid order removes it, and each passes over records together with long ones.
+    assert!(machines.balancers.iter().any(|balancer| skipped(balancer) > Some(0.0)));
     for balancer in &machines.balancers {
-        assert!(balancer.metric("fingerpost_fleet_records_invalid_total") > Some(0.0));
         assert_eq!(report(balancer)["sources"][1]["skipped"], 3);
         balancer.program().wait_for_stderr("the engine denied access");
     }

@@ -186,6 +186,10 @@ impl FleetTask {
                 }
                 Err(error) => {
                     self.plan.metrics.exchanges_failed.inc();
+                    if matches!(error, EngineError::Refused(_)) {
+                        // The engine has recovered only once it stores a record.
+                        self.failed_reads = FAILURES_BEFORE_SKIP;
+                    }
                     self.position.clear();
                     self.compared = None;
                     self.set_condition(Err(chain(&error)));

@@ -1,6 +1,6 @@
 //! A real engine, Redis or Valkey, on a free port.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -118,8 +118,13 @@ impl Engine {
     }
 
     fn wait_until_open(&self) {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        wait_until("the engine to accept connections", || std::net::TcpStream::connect(address).is_ok());
+        let client = redis::Client::open(self.url()).unwrap();
+        wait_until("the engine to accept commands", || {
+            client
+                .get_connection()
+                .and_then(|mut connection| redis::cmd("PING").exec(&mut connection))
+                .is_ok()
+        });
     }
 }
 
