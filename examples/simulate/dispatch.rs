@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fingerpost::internals::estimate::Estimate;
 use fingerpost::internals::health::ProbeOutcome;
-use fingerpost::internals::health::State;
+use fingerpost::internals::health::{State, Traffic};
 use fingerpost::internals::load_report::LoadReport;
 use fingerpost::internals::policy::{
     self, BackendLoad, Candidate, LoadSlab, MonotonicClock, PickRequest, Picks, Policy, PolicyName,
@@ -169,7 +169,9 @@ impl Dispatcher {
     pub(crate) fn pause(&self, index: usize) -> f64 {
         let Self::Table(table) = self else { return PROBE_INTERVAL };
         let interval = Duration::from_secs_f64(PROBE_INTERVAL);
-        let pause = |sharing: &Sharing| sharing.observers.pause(index as u64, interval).as_secs_f64();
+        let pause = |sharing: &Sharing| {
+            sharing.observers.pause(index as u64, interval, Traffic::Active).as_secs_f64()
+        };
         table.sharing.as_ref().map_or(PROBE_INTERVAL, pause)
     }
 

@@ -137,7 +137,7 @@ impl ApiDriver {
         let mut memory = snapshot.into_memory();
         let (now, wall) = (Instant::now(), SystemTime::now());
         let mut entries = shared.publisher.latest().entries.clone();
-        entries.iter_mut().for_each(|entry| memory.restore(entry, now, wall));
+        entries.iter_mut().for_each(|entry| memory.restore(entry, &shared.clock, now, wall));
         let mut random = SmallRng::seed_from_u64(1);
         for policy in [PolicyName::Adaptive, PolicyName::Hash] {
             let clock = &shared.clock;
@@ -156,11 +156,11 @@ impl ApiDriver {
                 now,
                 &mut random,
             );
-            let stored =
-                serde_json::to_vec(&Snapshot::of(&table, now, wall)).expect("it is text and numbers");
+            let stored = Snapshot::of(&table, &shared.sources.latest(), clock, now, wall);
+            let stored = serde_json::to_vec(&stored).expect("it is text and numbers");
             let again: Result<Snapshot, _> = serde_json::from_slice(&stored);
             assert!(again.is_ok(), "{again:?}");
-            let status = super::StatusReport::of(&table, &shared.orders, clock, None);
+            let status = super::StatusReport::of(&table, &shared.orders, &shared.sources, clock, None);
             assert!(serde_json::to_vec(&status).is_ok());
             let events = super::admin::events::EventReport::of(&table, None, Some(usize::MAX), wall);
             let _ = (status.text(Some(80)), events.text());

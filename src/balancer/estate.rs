@@ -61,8 +61,8 @@ impl Estate for BalancerEstate {
         if let Some(folder) = &state.state {
             folder.release();
         }
-        let snapshot =
-            Snapshot::of(&state.publisher.latest(), &state.clock, Instant::now(), SystemTime::now());
+        let (table, sources) = (state.publisher.latest(), state.sources.latest());
+        let snapshot = Snapshot::of(&table, &sources, &state.clock, Instant::now(), SystemTime::now());
         // It is text and numbers, so serialization cannot fail.
         serde_json::to_vec(&SentHeritage { orders, state: snapshot }).unwrap_or_default()
     }

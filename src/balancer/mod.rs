@@ -197,15 +197,16 @@ impl Balancer {
     /// Starts the actors. The first probes start at once, spread over time as the probe budget requires.
     pub(crate) fn start(
         settings: &BalancerSettings,
-        sources: SourceSet,
+        mut sources: SourceSet,
         BalancerFiles { state, access_log, catalogue, inheritance, certificates }: BalancerFiles,
         fleet: Option<FleetPlan>,
     ) -> Self {
-        let (backends, sources_report) = (sources.backends(), sources.report());
         let (now, wall) = (Instant::now(), SystemTime::now());
         let (inherited, remembered) = inheritance.map(|own| (own.orders, own.state)).unzip();
         let load = || state.as_deref().map(saving::load).unwrap_or_default();
         let mut memory = remembered.unwrap_or_else(load);
+        sources.restore(&memory.sources);
+        let (backends, sources_report) = (sources.backends(), sources.report());
         let identity = fleet.as_ref().map(|fleet| fleet.identity.clone());
         let name = identity.as_ref().map(|identity| Arc::clone(&identity.name));
         let (orders, changes) = Orders::open(state.clone(), inherited, name.clone(), wall);
@@ -257,7 +258,8 @@ impl Balancer {
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
             let failures = metrics.state_writes_failed.clone();
-            arbiter.spawn(saving::keep(folder, Arc::clone(&publisher), clock, failures));
+            let (publisher, sources) = (Arc::clone(&publisher), sources_report.clone());
+            arbiter.spawn(saving::keep(folder, publisher, sources, clock, failures));
         }
         if let Some(webhook) = settings.webhook.clone() {
             let publisher = Arc::clone(&publisher);
@@ -355,8 +357,8 @@ impl Balancer {
     /// Writes the state for the next run, if the balancer has a folder for it.
     pub(crate) fn save_state(&self) {
         let folder = self.0.state.as_ref().filter(|folder| !folder.is_released());
-        let table = self.0.publisher.latest();
-        let saving = folder.map(|folder| saving::save(folder, &table, &self.0.clock));
+        let (table, sources) = (self.0.publisher.latest(), self.0.sources.latest());
+        let saving = folder.map(|folder| saving::save(folder, &table, &sources, &self.0.clock));
         if let Some(Err(error)) = saving {
             tracing::error!(%error, "the state cannot be written; the next start uses an older one");
         }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::select_ok;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisConnectionInfo, Value};
 use rustls::pki_types::ServerName;
@@ -24,6 +25,7 @@ use tokio_rustls::TlsConnector;
 
 mod settings;
 
+use settings::HostPort;
 pub(crate) use settings::{EngineAddress, EngineSettings, EngineUrlError, FleetSettings, RawFleetSettings};
 
 use crate::http::client::{ResolveError, Resolver, TlsError};
@@ -42,6 +44,8 @@ const KEYS_PER_STEP: usize = 500;
 const MAX_SCAN_STEPS: usize = 2000;
 /// The codes of the errors for a wrong user, password or command.
 const DENIED: [&str; 3] = ["NOAUTH", "WRONGPASS", "NOPERM"];
+/// The code of the error for a command that only the primary carries out.
+const READ_ONLY: &str = "READONLY";
 /// The longest text of the engine in an error, in characters.
 const SHOWN_CHARACTERS: usize = 200;
 
@@ -99,7 +103,7 @@ impl EngineError {
     fn keeps_connection(&self) -> bool {
         // After a failover, `Refused` may be the answer of a replica; its other commands work until a write needs the
         // new primary, which a new connection finds.
-        matches!(self, Self::TooManyKeys) || matches!(self, Self::Refused(text) if !text.contains("READONLY"))
+        matches!(self, Self::TooManyKeys) || matches!(self, Self::Refused(text) if !text.contains(READ_ONLY))
     }
 }
 
@@ -111,6 +115,9 @@ pub(crate) struct EngineClient {
     settings: EngineSettings,
     resolver: Resolver,
     connection: Option<EngineConnection>,
+    /// Receives the other end of each connection in a simulation.
+    #[cfg(test)]
+    pub(crate) simulated: Option<tokio::sync::mpsc::UnboundedSender<tokio::io::DuplexStream>>,
 }
 
 #[derive(Debug)]
@@ -123,7 +130,13 @@ struct EngineConnection {
 impl EngineClient {
     /// A client that connects at its first command.
     pub(crate) fn new(settings: EngineSettings, resolver: Resolver) -> Self {
-        Self { settings, resolver, connection: None }
+        Self {
+            settings,
+            resolver,
+            connection: None,
+            #[cfg(test)]
+            simulated: None,
+        }
     }
 
     /// The address of the engine, for messages.
@@ -143,13 +156,14 @@ impl EngineClient {
     }
 
     /// Carries out the commands of a pipeline. An error of one command is an element of the result; see
-    /// [`Pipeline::ignore_errors`]. A denied access fails all, so that the next connection uses the password that is valid then.
+    /// [`Pipeline::ignore_errors`]. A denied access or a replica fails all, so that the next connection uses the password that
+    /// is valid then, and the primary.
     pub(crate) async fn run_all(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, EngineError> {
         self.with_connection(async |commands| {
             let answers: Vec<Value> = pipeline.query_async(commands).await?;
             for answer in &answers {
                 if let Value::ServerError(error) = answer
-                    && DENIED.contains(&error.code())
+                    && (DENIED.contains(&error.code()) || error.code() == READ_ONLY)
                 {
                     return Err(error.clone().into());
                 }
@@ -247,37 +261,73 @@ impl EngineClient {
         if !password.is_empty() {
             info = info.set_password(password);
         }
+        let EngineAddress { hosts, primary, .. } = &self.settings.address;
+        let (host, port) = match (primary, hosts.first()) {
+            (Some(name), _) => {
+                let answers = hosts.iter().map(|sentinel| Box::pin(self.ask(sentinel, name)));
+                // A Sentinel that is wrong leads to an engine that does not answer or accepts no value: the next connection
+                // asks again.
+                select_ok(answers).await?.0
+            }
+            (None, Some(engine)) => engine.clone(),
+            (None, None) => return Err(EngineError::Connection(io::ErrorKind::InvalidInput.into())),
+        };
+        self.connect_to(&host, port, &info).await
+    }
+
+    /// The address of the engine with this name according to a Sentinel.
+    async fn ask(&self, (host, port): &HostPort, name: &str) -> Result<HostPort, EngineError> {
+        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let mut sentinel = self.connect_to(host, *port, &info).await?;
+        let mut question = redis::cmd("SENTINEL");
+        question.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
+        let answer: redis::RedisResult<Option<HostPort>> = question.query_async(&mut sentinel.commands).await;
+        let engine = answer.map_err(|error| EngineError::of_command(&error))?;
+        engine.ok_or_else(|| EngineError::Refused(format!("the Sentinel {host}:{port} knows no {name}")))
+    }
+
+    async fn connect_to(
+        &self,
+        host: &str,
+        port: u16,
+        info: &RedisConnectionInfo,
+    ) -> Result<EngineConnection, EngineError> {
         let allowance = Arc::new(AtomicUsize::new(MAX_ANSWER_BYTES));
-        let stream = Bounded { stream: self.dial().await?, allowance: Arc::clone(&allowance) };
+        let stream = Bounded { stream: self.dial(host, port).await?, allowance: Arc::clone(&allowance) };
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
-        let (commands, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
+        let (commands, driver) = MultiplexedConnection::new_with_config(info, stream, config)
             .await
             .map_err(|error| EngineError::of_command(&error))?;
         actix_rt::spawn(driver);
         Ok(EngineConnection { commands, allowance })
     }
 
-    async fn dial(&self) -> Result<Box<dyn ByteStream>, EngineError> {
-        let EngineAddress { host, port, uses_tls, .. } = &self.settings.address;
+    async fn dial(&self, host: &str, port: u16) -> Result<Box<dyn ByteStream>, EngineError> {
+        #[cfg(test)]
+        if let Some(engine) = &self.simulated {
+            let (own, other) = tokio::io::duplex(1 << 16);
+            let _ = engine.send(other);
+            return Ok(Box::new(own));
+        }
         let addresses = match host.parse::<IpAddr>() {
             Ok(address) => [address].into(),
             Err(_) => self.resolver.resolve(host).await?,
         };
         let mut stream = Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
         for address in &*addresses {
-            stream = TcpStream::connect((*address, *port)).await;
+            stream = TcpStream::connect((*address, port)).await;
             if stream.is_ok() {
                 break;
             }
         }
         let stream = stream.map_err(EngineError::Connection)?;
         stream.set_nodelay(true).map_err(EngineError::Connection)?;
-        if !uses_tls {
+        if !self.settings.address.uses_tls {
             return Ok(Box::new(stream));
         }
         let mut config = (*tls::client_config(&self.settings.fleet.trust)?).clone();
         config.alpn_protocols.clear();
-        let name = ServerName::try_from(host.clone())
+        let name = ServerName::try_from(host.to_owned())
             .map_err(|error| EngineError::Connection(io::Error::other(error)))?;
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
         Ok(Box::new(stream.map_err(EngineError::Connection)?))

@@ -10,8 +10,9 @@ use crate::http::tls::Trust;
 use crate::secret_file::{self, SecretFileError};
 use crate::settings::{self, SettingsError};
 
-/// The port of an engine without one in its URL.
-const DEFAULT_PORT: u16 = 6379;
+/// The ports of an engine and of a Sentinel without one in the URL.
+const ENGINE_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26_379;
 /// The longest prefix of keys, in bytes.
 const MAX_PREFIX_BYTES: usize = 64;
 
@@ -93,12 +94,17 @@ pub(crate) struct EngineSettings {
     pub(super) fleet: FleetSettings,
 }
 
-/// The address of an engine, as in `redis://user@host:6379/0` or `rediss://host`. It has no password.
+/// A name or an IP address without brackets, and a port.
+pub(super) type HostPort = (String, u16);
+
+/// The address of an engine, as in `redis://user@host:6379/0`, `rediss://host` or `redis+sentinel://host,host/name/0`. It has
+/// no password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EngineAddress {
-    /// A name or an IP address without brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
+    /// The engine, or its Sentinels; not empty.
+    pub(super) hosts: Vec<HostPort>,
+    /// The name by which the Sentinels know the engine; `None` without them.
+    pub(super) primary: Option<String>,
     pub(super) uses_tls: bool,
     pub(super) user: Option<String>,
     pub(super) database: i64,
@@ -107,7 +113,9 @@ pub(crate) struct EngineAddress {
 /// A text is not the URL of an engine. The message does not repeat the text, which may have a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EngineUrlError {
-    #[error("it must be a URL such as redis://host:6379, redis://user@host/1 or rediss://host")]
+    #[error(
+        "it must be a URL such as redis://host:6379, redis://user@host/1, rediss://host or redis+sentinel://host,host/name"
+    )]
     Form,
     #[error(
         "a password in a URL is visible in process lists and logs: write only the user, as in redis://user@host, and \
@@ -119,7 +127,9 @@ pub(crate) enum EngineUrlError {
 impl EngineAddress {
     /// Whether `text` has a scheme of engines.
     pub(crate) fn has_scheme(text: &str) -> bool {
-        text.starts_with("redis://") || text.starts_with("rediss://")
+        text.split_once("://").is_some_and(|(scheme, _)| {
+            matches!(scheme, "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel")
+        })
     }
 }
 
@@ -127,37 +137,67 @@ impl std::str::FromStr for EngineAddress {
     type Err = EngineUrlError;
 
     fn from_str(text: &str) -> Result<Self, EngineUrlError> {
-        let url = Url::parse(text).map_err(|_| EngineUrlError::Form)?;
-        if url.password().is_some() {
-            return Err(EngineUrlError::Password);
+        let (scheme, rest) =
+            text.split_once("://").filter(|_| Self::has_scheme(text)).ok_or(EngineUrlError::Form)?;
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user, hosts) = authority
+            .rsplit_once('@')
+            .map_or((String::new(), authority), |(user, hosts)| (format!("{user}@"), hosts));
+        let (has_sentinels, default_port) = match scheme.ends_with("+sentinel") {
+            true => (true, SENTINEL_PORT),
+            false => (false, ENGINE_PORT),
+        };
+        let mut address = Self {
+            hosts: Vec::new(),
+            primary: None,
+            uses_tls: scheme.starts_with("rediss"),
+            user: None,
+            database: 0,
+        };
+        for host in hosts.split(',') {
+            let url = Url::parse(&format!("redis://{user}{host}")).map_err(|_| EngineUrlError::Form)?;
+            if url.password().is_some() {
+                return Err(EngineUrlError::Password);
+            }
+            let name = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+            if name.is_empty() || url.query().is_some() || url.fragment().is_some() {
+                return Err(EngineUrlError::Form);
+            }
+            let user = percent_encoding::percent_decode_str(url.username()).decode_utf8();
+            let user = user.map_err(|_| EngineUrlError::Form)?.into_owned();
+            address.user = Some(user).filter(|user| !user.is_empty());
+            address.hosts.push((name.to_owned(), url.port().unwrap_or(default_port)));
         }
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let database = url.path().trim_start_matches('/');
-        let database = if database.is_empty() { "0" } else { database };
-        let is_form = Self::has_scheme(text)
-            && !host.is_empty()
-            && url.query().is_none()
-            && url.fragment().is_none()
-            && database.bytes().all(|byte| byte.is_ascii_digit());
-        if !is_form {
+        let mut parts = path.split('/');
+        let is_name = |name: &&str| {
+            !name.is_empty()
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        };
+        if has_sentinels {
+            let name = parts.next().filter(is_name).ok_or(EngineUrlError::Form)?;
+            address.primary = Some(name.to_owned());
+        } else if address.hosts.len() > 1 {
             return Err(EngineUrlError::Form);
         }
-        let user = percent_encoding::percent_decode_str(url.username()).decode_utf8();
-        let user = user.map_err(|_| EngineUrlError::Form)?.into_owned();
-        Ok(Self {
-            host: host.to_owned(),
-            port: url.port().unwrap_or(DEFAULT_PORT),
-            uses_tls: url.scheme() == "rediss",
-            user: Some(user).filter(|user| !user.is_empty()),
-            database: database.parse().map_err(|_| EngineUrlError::Form)?,
-        })
+        let database = parts.next().filter(|database| !database.is_empty()).unwrap_or("0");
+        let is_number = database.bytes().all(|byte| byte.is_ascii_digit()) && parts.next().is_none();
+        address.database = database.parse().ok().filter(|_| is_number).ok_or(EngineUrlError::Form)?;
+        Ok(address)
     }
 }
 
 impl fmt::Display for EngineAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.uses_tls { "rediss" } else { "redis" };
-        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
-        write!(formatter, "{scheme}://{open}{}{close}:{}/{}", self.host, self.port, self.database)
+        formatter.write_str(if self.uses_tls { "rediss" } else { "redis" })?;
+        let (kind, primary) = match &self.primary {
+            Some(primary) => ("+sentinel", format!("{primary}/")),
+            None => ("", String::new()),
+        };
+        let hosts = self.hosts.iter().map(|(host, port)| match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        });
+        let hosts = hosts.collect::<Vec<_>>().join(",");
+        write!(formatter, "{kind}://{hosts}/{primary}{}", self.database)
     }
 }

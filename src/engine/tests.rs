@@ -16,13 +16,28 @@ fn an_address_is_a_url_without_a_password() {
     assert_eq!(shown("redis://host").unwrap(), "redis://host:6379/0");
     assert_eq!(shown("rediss://us%65r@[::1]:7000/3").unwrap(), "rediss://[::1]:7000/3");
     assert_eq!("redis://us%65r@h".parse::<EngineAddress>().unwrap().user.as_deref(), Some("user"));
-    for text in ["redis://user:secret@host", "redis://:secret@host"] {
+    assert_eq!(
+        shown("rediss+sentinel://user@a,[::1]:7000/main/2").unwrap(),
+        "rediss+sentinel://a:26379,[::1]:7000/main/2"
+    );
+    assert_eq!(shown("redis+sentinel://a/main").unwrap(), "redis+sentinel://a:26379/main/0");
+    for text in ["redis://user:secret@host", "redis://:secret@host", "redis+sentinel://u:secret@a,b/main"] {
         let message = shown(text).unwrap_err().to_string();
         assert!(message.contains("fleet.password_file") && !message.contains("secret"), "{message}");
     }
-    for text in
-        ["redis://", "redis:host", "http://host", "redis://host/x", "redis://host?db=1", "redis://host:x"]
-    {
+    for text in [
+        "redis://",
+        "redis:host",
+        "http://host",
+        "redis://host/x",
+        "redis://host/1/2",
+        "redis://host?db=1",
+        "redis://host:x",
+        "redis://a,b",
+        "redis+sentinel://a",
+        "redis+sentinel://a,/main",
+        "redis+sentinel://a/main/x",
+    ] {
         shown(text).unwrap_err();
     }
 }

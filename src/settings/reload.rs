@@ -28,6 +28,9 @@ pub(crate) type ReadSettings<S> = Arc<dyn Fn() -> Result<SettingsReading<S>, Set
 /// Reads the settings again, and the values in force.
 pub(crate) type Reading<S> = (ReadSettings<S>, SettingValues);
 
+/// The section of the engines. All its changes need a restart.
+const ENGINES: &str = "fleet";
+
 /// The keys of a section whose change needs a restart.
 #[derive(Debug)]
 pub(crate) struct FixedKeys {
@@ -110,10 +113,11 @@ fn compare(fixed: &FixedKeys, in_force: &SettingValues, read: &SettingValues) ->
     for (name, after) in read {
         let Some((section, key)) = name.split_once('.') else { continue };
         let before = in_force.get(name).map_or("", String::as_str);
-        if section != fixed.section || before == after {
+        let is_own = section == fixed.section;
+        if before == after || !is_own && section != ENGINES {
             continue;
         }
-        let names = if fixed.contains(key, before, after) {
+        let names = if !is_own || fixed.contains(key, before, after) {
             &mut changes.needs_restart
         } else {
             &mut changes.changed

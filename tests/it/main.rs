@@ -33,6 +33,7 @@ mod client_small;
 mod client_tls;
 mod client_wait;
 mod documents;
+mod engine_faults;
 mod failover;
 mod handover;
 mod help;

@@ -9,9 +9,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::support::engine::Engine;
-use super::support::fleet::{Balancer, QUICK_PROBES};
+use super::support::fleet::Balancer;
 use super::support::http::{self, Connection};
-use super::support::load::Load;
 use super::support::program::{Program, fingerpost};
 use super::support::{DEADLINE, wait_until};
 
@@ -19,13 +18,13 @@ use super::support::{DEADLINE, wait_until};
 const SLACK: Duration = Duration::from_secs(1);
 
 /// A server that registers with its own port.
-struct Server {
+pub(super) struct Server {
     program: Program,
-    authority: String,
+    pub(super) authority: String,
 }
 
 impl Server {
-    fn start(engine: &Engine, flags: &[&str]) -> Self {
+    pub(super) fn start(engine: &Engine, flags: &[&str]) -> Self {
         Self::start_with(&engine.url(), "0", flags, &[])
     }
 
@@ -118,97 +117,6 @@ fn registered_servers_get_clients_from_all_balancers_until_they_stop() {
 }
 
 #[test]
-fn faults_of_the_engine_lose_no_server_and_no_request() {
-    let Some(mut engine) = Engine::start(&[]) else { return };
-    let servers: Vec<_> = (0..2).map(|_| Server::start(&engine, &[])).collect();
-    let balancer = balancer(&engine, &QUICK_PROBES);
-    wait_for_servers(&balancer, &servers);
-    let load = Load::start(&balancer);
-    let failures = || {
-        balancer
-            .metric(&format!("fingerpost_source_failures_total{{source=\"{}/0\"}}", engine_name(&balancer)))
-    };
-    let both = authorities(&servers);
-    let is_complete = || balancer.backends().len() == both.len() && load.count() > 0;
-    let is_usable = || {
-        let answer = http::get(balancer.admin_address(), "/api/v1/backends");
-        let report: Value = serde_json::from_slice(&answer.body).unwrap();
-        report["sources"][1]["error"].is_null()
-    };
-
-    // It stops, and starts again without data.
-    engine.kill();
-    let before = failures();
-    wait_until("failures of the source", || failures() > before);
-    assert!(is_complete());
-    engine.restart();
-    wait_until("the servers to register again", || engine.servers().len() == 2);
-    wait_until("a usable engine", is_usable);
-    assert!(is_complete());
-
-    // It loses its data while it runs.
-    engine.command::<()>(&["FLUSHALL"]);
-    wait_until("the servers to register again", || engine.servers().len() == 2);
-    assert!(is_complete());
-
-    // It hangs.
-    engine.signal(Signal::STOP);
-    wait_until("an error of the source", || !is_usable());
-    assert!(is_complete());
-    engine.signal(Signal::CONT);
-    wait_until("a usable engine", is_usable);
-
-    // Its memory is full: renewals write nothing.
-    engine.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
-    let written: redis::RedisResult<()> = redis::cmd("SET")
-        .arg(&["x", "y"])
-        .query(&mut redis::Client::open(engine.url()).unwrap().get_connection().unwrap());
-    assert!(written.unwrap_err().to_string().contains("OOM"));
-    let left = |engine: &Engine| -> i64 { engine.command(&["PTTL", &engine.servers()[0]]) };
-    wait_until("most of a lease to pass", || left(&engine) < 7_500);
-    wait_until("a renewal", || left(&engine) > 8_500);
-    engine.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
-
-    // It is full of garbage.
-    for key in ["x", "http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3"] {
-        let value =
-            if key.ends_with('1') { "y".repeat(1 << 20) } else { "1 2 http://127.0.0.9:9".to_owned() };
-        engine.command::<()>(&["SET", &format!("{{fingerpost}}:1:server:{key}"), &value]);
-    }
-    engine.command::<()>(&["LPUSH", "{fingerpost}:1:server:http://127.0.0.1:4", "y"]);
-    engine.command::<()>(&["SET", "{fingerpost}:1:servers-changed", "garbage"]);
-    let skipped = format!("fingerpost_source_records_skipped{{source=\"{}/0\"}}", engine_name(&balancer));
-    wait_until("invalid records", || balancer.metric(&skipped) == Some(4.0));
-    assert!(is_complete());
-
-    // Its password changes.
-    engine.command::<()>(&["CONFIG", "SET", "requirepass", "hush"]);
-    let mut connection =
-        redis::Client::open(engine.url().replace("//", "//:hush@")).unwrap().get_connection().unwrap();
-    let _: i64 = redis::cmd("CLIENT")
-        .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
-        .query(&mut connection)
-        .unwrap();
-    wait_until("an error of the source", || !is_usable());
-    balancer.program().wait_for_stderr("the engine denied access");
-    assert!(is_complete());
-    let _: () = redis::cmd("CONFIG").arg(&["SET", "requirepass", ""]).query(&mut connection).unwrap();
-    wait_until("a usable engine", is_usable);
-    assert!(is_complete());
-
-    let count = load.count();
-    wait_until("more requests", || load.count() > count + 50);
-    load.stop();
-}
-
-/// The name of the engine in the metrics of a balancer without the number of its database.
-fn engine_name(balancer: &Balancer) -> String {
-    let answer = http::get(balancer.admin_address(), "/api/v1/backends");
-    let report: Value = serde_json::from_slice(&answer.body).unwrap();
-    report["sources"][1]["name"].as_str().unwrap().trim_end_matches("/0").to_owned()
-}
-
-#[test]
 fn the_server_that_registers_an_address_last_has_it() {
     let Some(engine) = Engine::start(&[]) else { return };
     let first = Server::start(&engine, &["--advertise", "http://127.0.0.1:9", "--weight", "2"]);
@@ -275,6 +183,35 @@ fn the_engine_may_require_tls() {
     let stranger = Server::start_with(&url, "0", &[], &[]);
     stranger.program.wait_for_stderr("cannot register this server");
     assert_eq!(engine.servers().len(), 1);
+}
+
+#[test]
+fn a_sentinel_leads_to_the_engine_also_after_a_failover() {
+    let Some(mut first) = Engine::start(&[]) else { return };
+    let port = |engine: &Engine| engine.url().rsplit_once(':').unwrap().1.to_owned();
+    let Some(second) = Engine::start(&["--replicaof", "127.0.0.1", &port(&first)]) else { return };
+    let sentinel = Engine::start_sentinel(&format!(
+        "sentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main 500\n",
+        port(&first)
+    ));
+    wait_until("the Sentinel to know the replica", || {
+        !sentinel.command::<Vec<redis::Value>>(&["SENTINEL", "REPLICAS", "main"]).is_empty()
+    });
+    let url = sentinel.url().replace("redis://", "redis+sentinel://127.0.0.1:9,") + "/main";
+    let start = || Server::start_with(&url, "0", &[], &[]);
+    let mut servers = vec![start()];
+    let balancer = Balancer::start_with("", &["--backends", &url, "--fleet", &url]);
+    wait_for_servers(&balancer, &servers);
+    first.kill();
+    wait_until("the failover", || {
+        let role: Vec<redis::Value> = second.command(&["ROLE"]);
+        role[0] == redis::Value::BulkString(b"master".to_vec())
+    });
+    servers.push(start());
+    wait_for_servers(&balancer, &servers);
+    wait_until("the fleet to use the new engine", || {
+        balancer.metric("fingerpost_fleet_engine_up") == Some(1.0)
+    });
 }
 
 #[test]

@@ -55,20 +55,9 @@ impl Sharing {
             });
         }
     }
-
-    /// Runs `story` while clients use every balancer. Every request must be answered with a redirect.
-    #[track_caller]
-    fn under_load(&mut self, story: impl FnOnce(&mut Engine)) {
-        let loads: Vec<_> = self.balancers().map(Load::start).collect();
-        story(&mut self.engine);
-        for load in loads {
-            assert!(load.count() > 0);
-            load.stop();
-        }
-    }
 }
 
-fn fleet_of(balancer: &Balancer) -> Value {
+pub(super) fn fleet_of(balancer: &Balancer) -> Value {
     serde_json::from_slice(&http::get(balancer.admin_address(), "/api/v1/fleet").body).unwrap()
 }
 
@@ -82,7 +71,7 @@ fn is_engine_up(balancer: &Balancer) -> bool {
     balancer.metric("fingerpost_fleet_engine_up") == Some(1.0)
 }
 
-fn command(balancer: &Balancer, arguments: &[&str]) -> String {
+pub(super) fn command(balancer: &Balancer, arguments: &[&str]) -> String {
     let admin = format!("http://{}/", balancer.admin_address());
     let output = fingerpost().args(arguments).env("FINGERPOST_ADMIN", admin).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {output:?}");
@@ -125,8 +114,7 @@ fn an_order_for_one_balancer_is_in_force_on_all_within_a_second() {
         for balancer in sharing.balancers() {
             wait_until("the order to be in force", || orders_of(balancer).0 == count);
         }
-        // The machine may be slow: the limit of the promise is 1 s.
-        assert!(given.elapsed() < Duration::from_secs(3), "{:?}", given.elapsed());
+        assert!(given.elapsed() < Duration::from_secs(1), "{:?}", given.elapsed());
     }
     command(&sharing.others[0], &["drain", &name]);
     for balancer in sharing.balancers() {
@@ -174,70 +162,6 @@ fn a_failure_spreads_from_its_probers_to_all() {
         assert_eq!(load.redirects_after(count + 10).to(&killed), 0);
     }
     loads.into_iter().for_each(Load::stop);
-}
-
-#[test]
-fn a_lost_engine_fails_no_request_and_is_used_again_after_its_return() {
-    let Some(mut sharing) = Sharing::start(3, &[]) else { return };
-    let admins: Vec<_> = sharing.balancers().map(Balancer::admin_address).collect();
-    let metric = |name: &str, value: f64| {
-        let line = format!("{name} {value}");
-        admins.iter().all(|admin| http::get(*admin, "/metrics").text().lines().any(|own| own == line))
-    };
-    let lost = || wait_until("the loss of the engine", || metric("fingerpost_fleet_engine_up", 0.0));
-    let returned = || {
-        let at = Instant::now();
-        wait_until("the return of the engine", || metric("fingerpost_fleet_engine_up", 1.0));
-        assert!(at.elapsed() < Duration::from_secs(10), "{:?}", at.elapsed());
-    };
-    sharing.under_load(|engine| {
-        engine.kill();
-        lost();
-        wait_until("/readyz to show it", || http::get(admins[0], "/readyz").text().contains("alone"));
-        engine.restart();
-        returned();
-        engine.signal(Signal::STOP);
-        lost();
-        engine.signal(Signal::CONT);
-        returned();
-        // Wiped, and full of keys of other types and foreign entries.
-        engine.command::<()>(&["FLUSHALL"]);
-        engine.command::<()>(&["SET", "{fingerpost}:1:records", "garbage"]);
-        engine.command::<()>(&["SET", "{fingerpost}:1:orders", "garbage"]);
-        wait_until("the stream to return", || {
-            engine.command::<String>(&["TYPE", "{fingerpost}:1:records"]) == "stream"
-        });
-        let long = "x".repeat(9_000_000);
-        for value in ["", "garbage", "\u{1}garbage", &long, &long] {
-            engine.command::<String>(&["XADD", "{fingerpost}:1:records", "*", "r", value]);
-        }
-        engine.command::<()>(&["DEL", "{fingerpost}:1:orders"]);
-        engine.command::<()>(&["HSET", "{fingerpost}:1:orders", "field", "garbage"]);
-        returned();
-        wait_until("the invalid record to be counted", || {
-            // A balancer skips entries together with the long ones.
-            engine.command::<String>(&["XADD", "{fingerpost}:1:records", "*", "r", "garbage"]);
-            admins.iter().all(|admin| {
-                let metrics = http::get(*admin, "/metrics").text();
-                let count = metrics
-                    .lines()
-                    .find_map(|line| line.strip_prefix("fingerpost_fleet_records_invalid_total "));
-                count.is_some_and(|count| count != "0")
-            })
-        });
-        engine.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
-        lost();
-        engine.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
-        returned();
-        engine.change_password("other");
-    });
-    for balancer in sharing.balancers() {
-        wait_until("the refused password to be shown", || {
-            fleet_of(balancer)["engine"].as_str().unwrap().contains("denied access")
-        });
-        assert_eq!(balancer.backends().len(), 3);
-        assert!(balancer.backends().iter().all(|backend| backend["state"] == "up"));
-    }
 }
 
 #[test]

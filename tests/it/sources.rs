@@ -276,6 +276,36 @@ fn a_balancer_starts_without_an_answer_of_its_sources_and_uses_the_first_one() {
 }
 
 #[test]
+fn a_restart_without_answers_uses_the_last_good_ones_of_the_state_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let peer = Script::prompt().start();
+    let shelf = Shelf::start(ok(&format!("{} weight=2\n", peer.authority())));
+    let dns = Dns::start();
+    dns.set(A, Reply::addresses(&[Ipv4Addr::new(127, 0, 0, 2)]));
+    let (url, name) = (shelf.url(), "dns://mirrors.example:8080");
+    let state = folder.path().to_str().unwrap();
+    let start =
+        || Balancer::start(&["--backends", &url, "--backends", name, "--state", state], &dns.address());
+    let both = [format!("{} 2 0 {url}", peer.authority()), format!("127.0.0.2:8080 1 0 {name}")];
+    let mut balancer = start();
+    balancer.wait_for(&both);
+    balancer.0.signal(rustix::process::Signal::TERM);
+    assert!(balancer.0.wait().success());
+
+    let unavailable = "HTTP/1.1 503 Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    shelf.set(unavailable);
+    dns.set(A, Reply::error(2));
+    let balancer = start();
+    assert_eq!(balancer.servers(), both);
+    assert_eq!(http::get(balancer.0.address(), "/plshelp.txt").status, 301);
+    balancer.0.wait_for_stderr("the servers of its last good answer in the state folder are used");
+    // The first answer replaces them.
+    shelf.set(ok("127.0.0.3:1\n"));
+    dns.set(A, Reply::addresses(&[Ipv4Addr::new(127, 0, 0, 4)]));
+    balancer.wait_for(&[format!("127.0.0.3:1 1 0 {url}"), format!("127.0.0.4:8080 1 0 {name}")]);
+}
+
+#[test]
 fn an_invalid_source_is_an_error_that_names_a_valid_one_and_no_secret() {
     for (source, reason) in [
         ("mirrors.txt", "file:PATH"),

@@ -228,6 +228,32 @@ fn a_record_counts_for_three_probe_intervals_and_only_if_its_balancer_is_met() {
     assert_eq!(observers.apply(&earlier, Delivery::Stored, after(23)), []);
 }
 
+/// A lost network ends the exchange and the own probes within a second, but the observations of others count for seconds.
+#[test]
+fn a_balancer_that_reaches_nothing_keeps_its_table_from_the_loss_of_the_engine_on() {
+    let now = Instant::now();
+    let mut observers = Observers::new("own", 9, 2, now);
+    for peer in ["b1", "b2"] {
+        let backends = (0..5).map(|backend| news(backend, State::Up)).collect();
+        observers.apply(&record(peer, 1, 50, backends), Delivery::Live, now);
+    }
+    let own: Vec<_> =
+        (0..5).map(|backend| OwnSight { backend, state: State::Down, is_silent: true }).collect();
+    let mut view = |engine: Result<(), String>, seconds: u64| {
+        let now = now + Duration::from_secs(seconds);
+        observers.refresh(&engine, now);
+        let (evidence, report) = observers.combine(&own, HEALTH_CHECK.interval, now);
+        let kept = evidence.iter().filter(|evidence| evidence.share(State::Down, true).is_some());
+        (report.own_view, kept.count())
+    };
+    let lost = || Err("timed out".to_owned());
+    assert_eq!(view(Ok(()), 0), (OwnView::SetAside, 5));
+    assert_eq!(view(lost(), 1), (OwnView::CutOff, 5));
+    assert_eq!(view(lost(), 5), (OwnView::CutOff, 5));
+    // The others have published nothing for a while: the rules of a balancer that works alone apply.
+    assert_eq!(view(Ok(()), 5).0, OwnView::Alone);
+}
+
 #[test]
 fn a_balancer_that_sees_far_less_than_the_others_is_set_aside() {
     use Standing::{Counted, SetAside};
@@ -239,6 +265,7 @@ fn a_balancer_that_sees_far_less_than_the_others_is_set_aside() {
             let backends = (0..5).map(|backend| news(backend, state)).collect();
             observers.apply(&record(&format!("b{peer}"), 1, 50, backends), Delivery::Live, now);
         }
+        observers.refresh(&Ok(()), now);
         let own: Vec<_> =
             (0..5).map(|backend| OwnSight { backend, state: own, is_silent: own == State::Down }).collect();
         let (evidence, report) = observers.combine(&own, HEALTH_CHECK.interval, now);

@@ -86,7 +86,7 @@ fn fleet_gauges(fleet: &FleetReport) -> [(&'static str, &'static str, usize); 3]
 fn encode_sources(sources: &[ReportedSource], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let labels = |source: &ReportedSource| [("source", source.name.to_string())];
     let gauge = |source, count: usize| (labels(source), ConstGauge::new(count as u64));
-    let backends = sources.iter().map(|source| gauge(source, source.backends));
+    let backends = sources.iter().map(|source| gauge(source, source.backends.len()));
     metric::family(encoder, "source_backends", "Servers of each source", backends)?;
     let skipped = sources.iter().map(|source| gauge(source, source.skipped));
     let help = "Records of the last good answer of each source that were skipped because they are invalid or too many";

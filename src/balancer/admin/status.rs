@@ -58,7 +58,7 @@ impl SourceStatus {
     fn of(source: &ReportedSource, now: Instant) -> Self {
         Self {
             name: source.name.to_string(),
-            backends: source.backends as u64,
+            backends: source.backends.len() as u64,
             answer_age_seconds: source.age(now).map(|age| age.as_secs_f64()),
             failures: source.failures,
             skipped: source.skipped as u64,

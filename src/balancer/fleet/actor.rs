@@ -2,16 +2,18 @@
 //!
 //! - Records are entries of one stream. A new connection reads the whole stream, which holds the last seconds: a message
 //!   that was lost is made up for, and a record that is known is skipped. If this fails, it reads only later records.
-//! - Orders are fields of one hash. Its script replaces a field by a newer version only.
+//! - Orders are fields of one hash. Its script replaces a field by a newer version only. A new order is stored and announced
+//!   at once, so the others read it at their next tick.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actix::{Actor, AsyncContext, Context, Recipient, Supervised, WrapFuture};
-use rand::RngExt;
-use redis::{Value, from_redis_value_ref};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use redis::{Cmd, Value, from_redis_value_ref};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use super::observers::{ALIVE, Delivery, EngineCondition, MOST_BALANCERS};
@@ -32,8 +34,11 @@ const TICK: Duration = Duration::from_millis(250);
 /// The time limit of an exchange with an engine that worked before. The own probes take over after it.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The same for an engine that did not work, with a connection.
-const RECOVERY_TIMEOUT: Duration = Duration::from_secs(3);
+/// The same for an engine that did not work, with a connection. The system repeats a lost request for a connection after 1 s.
+const RECOVERY_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// The longest pause after a failure. An order must be in force 2 s after the end of a partition.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The time for which the engine keeps the records of a fleet that has ended.
 const RECORDS_TTL: Duration = Duration::from_mins(1);
@@ -50,13 +55,19 @@ const MOST_READS: usize = 20;
 
 /// The longest time between two comparisons of all orders, and the time between two while balancers differ.
 const ORDERS_INTERVAL: Duration = Duration::from_secs(30);
-const DIFFERING_INTERVAL: Duration = Duration::from_secs(1);
+const DIFFERING_INTERVAL: Duration = Duration::from_millis(500);
 
-/// After this number of failed exchanges in a row, the records that are stored in the engine are skipped.
+/// After this number of failed reads in a row, the records that are stored in the engine are skipped.
 const FAILURES_BEFORE_SKIP: u32 = 2;
 
 /// The number of registers in one command.
 const REGISTERS_PER_STEP: usize = 200;
+
+/// The largest number of registers that one exchange stores.
+const MOST_AT_ONCE: usize = 10 * REGISTERS_PER_STEP;
+
+/// The time limit of a comparison of all orders.
+const COMPARISON_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The largest number of steps of a scan of all orders.
 const MOST_STEPS: usize = 5000;
@@ -114,8 +125,8 @@ struct FleetTask {
     /// The latest record that was read; empty before the first read of a connection.
     position: String,
     condition: EngineCondition,
-    /// The failed exchanges in a row.
-    failures: u32,
+    /// The exchanges in a row that failed although the engine could be reached.
+    failed_reads: u32,
     /// The other balancers with the digests of their orders, and the times of their latest records.
     others: HashMap<u64, (u64, Instant)>,
     book: Arc<OrderBook>,
@@ -125,6 +136,7 @@ struct FleetTask {
     compared: Option<(Instant, u64)>,
     /// Whether the latest comparison failed.
     is_comparison_failing: bool,
+    random: SmallRng,
 }
 
 impl FleetTask {
@@ -135,12 +147,13 @@ impl FleetTask {
             engine,
             position: String::new(),
             condition: Err("no connection yet".to_owned()),
-            failures: 0,
+            failed_reads: 0,
             others: HashMap::new(),
             digest: book.digest(),
             book,
             compared: None,
             is_comparison_failing: false,
+            random: SmallRng::from_rng(&mut rand::rng()),
             plan,
         }
     }
@@ -150,12 +163,15 @@ impl FleetTask {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut backoff, mut paused_until) = (Backoff::default(), Instant::now());
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.plan.orders.changed() => {}
+            }
             // After a hand-over, the new process has the name.
             let is_paused = Instant::now() < paused_until || self.plan.orders.is_handed_over();
             let news = self.send_to_ranking(Vec::new(), !is_paused).await;
             // Stored records can be skipped only with an own record, which the ranking has within a second.
-            if is_paused || self.failures >= FAILURES_BEFORE_SKIP && news.is_none() {
+            if is_paused || self.failed_reads >= FAILURES_BEFORE_SKIP && news.is_none() {
                 continue;
             }
             let limit = if self.condition.is_ok() { EXCHANGE_TIMEOUT } else { RECOVERY_TIMEOUT };
@@ -165,22 +181,26 @@ impl FleetTask {
                 Ok(records) => {
                     self.set_condition(Ok(()));
                     backoff.reset();
-                    self.failures = 0;
+                    self.failed_reads = 0;
                     records
                 }
                 Err(error) => {
                     self.plan.metrics.exchanges_failed.inc();
-                    self.failures = self.failures.saturating_add(1);
+                    if matches!(error, EngineError::Refused(_)) {
+                        // The engine has recovered only once it stores a record.
+                        self.failed_reads = FAILURES_BEFORE_SKIP;
+                    }
                     self.position.clear();
+                    self.compared = None;
                     self.set_condition(Err(chain(&error)));
-                    paused_until = Instant::now() + backoff.next(rand::rng().random());
+                    paused_until = Instant::now() + backoff.next(self.random.random()).min(LONGEST_PAUSE);
                     Vec::new()
                 }
             };
             self.send_to_ranking(records, false).await;
             if self.condition.is_ok() {
-                let compared = timeout(RECOVERY_TIMEOUT, self.compare_orders()).await;
-                let compared = compared.unwrap_or(Err(EngineError::TimedOut(RECOVERY_TIMEOUT)));
+                let compared = timeout(COMPARISON_TIMEOUT, self.compare_orders()).await;
+                let compared = compared.unwrap_or(Err(EngineError::TimedOut(COMPARISON_TIMEOUT)));
                 let is_failing = compared.is_err();
                 if let Err(error) = compared
                     && !self.is_comparison_failing
@@ -217,6 +237,13 @@ impl FleetTask {
         let delivery = if self.position.is_empty() { Delivery::Stored } else { Delivery::Live };
         let now = Instant::now();
         self.others.retain(|_, (_, at)| now.duration_since(*at) <= ALIVE);
+        if self.position.is_empty() {
+            // Only the failures of an engine that can be reached may be those of its records.
+            self.engine.run::<()>(&expiry(&key, RECORDS_TTL)).await?;
+        }
+        self.failed_reads = self.failed_reads.saturating_add(1);
+        // Before the record that announces them.
+        self.store_own_orders().await?;
         let mut record = news.map(|news| self.record(news, now).encode());
         let mut records = Vec::new();
         for _ in 0..MOST_READS {
@@ -225,10 +252,10 @@ impl FleetTask {
             if let Some(record) = &published {
                 let kept = KEPT_RECORDS * (1 + self.others.len());
                 pipeline.cmd("XADD").arg(&key).arg("MAXLEN").arg("~").arg(kept).arg("*").arg("r").arg(record);
-                pipeline.cmd("PEXPIRE").arg(&key).arg(RECORDS_TTL.as_millis() as u64);
+                pipeline.add_command(expiry(&key, RECORDS_TTL));
             }
             // Foreign entries may be so large that they cannot be read in time.
-            let skips = self.failures >= FAILURES_BEFORE_SKIP && published.is_some();
+            let skips = self.failed_reads > FAILURES_BEFORE_SKIP && published.is_some();
             let position = if self.position.is_empty() { "0-0" } else { &self.position };
             if !skips {
                 pipeline
@@ -313,20 +340,38 @@ impl FleetTask {
         }
     }
 
-    /// Compares all orders with those in the engine, if a difference is possible.
-    async fn compare_orders(&mut self) -> Result<(), EngineError> {
+    /// Stores the orders of this balancer since the previous exchange.
+    async fn store_own_orders(&mut self) -> Result<(), EngineError> {
         let book = self.plan.orders.book();
-        let is_changed = !Arc::ptr_eq(&book, &self.book);
-        if is_changed {
+        if !Arc::ptr_eq(&book, &self.book) {
+            let known: Vec<_> = self.book.registers().collect();
+            let (_, newer) = book.reconcile(&known, SystemTime::now());
+            // The next comparison stores the rest.
+            self.store_orders(newer.get(..MOST_AT_ONCE).unwrap_or(&newer)).await?;
             (self.digest, self.book) = (book.digest(), book);
         }
+        Ok(())
+    }
+
+    /// Stores the registers that are newer than those in the engine.
+    async fn store_orders(&mut self, registers: &[OrderRegister]) -> Result<(), EngineError> {
+        let key = self.engine.key("orders");
+        for step in registers.chunks(REGISTERS_PER_STEP) {
+            let fields: Vec<String> =
+                step.iter().flat_map(|register| [register.field(), register.value()]).collect();
+            let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+            self.engine.eval::<()>(STORE_NEWER, &[&key], &fields).await?;
+        }
+        Ok(())
+    }
+
+    /// Compares all orders with those in the engine, if a difference is possible.
+    async fn compare_orders(&mut self) -> Result<(), EngineError> {
         let is_equal = self.others.values().all(|(digest, _)| *digest == self.digest);
         let digests = self.others.values().map(|(digest, _)| *digest).fold(self.digest, u64::wrapping_add);
         let needed = match self.compared {
             None => true,
-            Some((at, _)) if is_equal && !is_changed && !self.is_comparison_failing => {
-                at.elapsed() >= ORDERS_INTERVAL
-            }
+            Some((at, _)) if is_equal && !self.is_comparison_failing => at.elapsed() >= ORDERS_INTERVAL,
             Some((at, before)) => before != digests || at.elapsed() >= DIFFERING_INTERVAL,
         };
         if !needed {
@@ -336,17 +381,12 @@ impl FleetTask {
         self.compared = Some((Instant::now(), digests));
         let key = self.engine.key("orders");
         let registers = self.stored_orders(&key).await?;
-        let newer = self.plan.orders.merge(&registers).await;
-        for step in newer.chunks(REGISTERS_PER_STEP) {
-            let fields: Vec<String> =
-                step.iter().flat_map(|register| [register.field(), register.value()]).collect();
-            let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
-            self.engine.eval::<()>(STORE_NEWER, &[&key], &fields).await?;
-        }
+        let (book, newer) = self.plan.orders.merge(&registers).await;
+        self.store_orders(&newer).await?;
+        (self.digest, self.book) = (book.digest(), book);
         if !(newer.is_empty() && registers.is_empty()) {
-            self.engine.run::<()>(redis::cmd("PEXPIRE").arg(&key).arg(ORDERS_TTL.as_millis() as u64)).await?;
+            self.engine.run::<()>(&expiry(&key, ORDERS_TTL)).await?;
         }
-        self.compared = Some((Instant::now(), digests));
         Ok(())
     }
 
@@ -383,6 +423,13 @@ impl FleetTask {
     }
 }
 
+/// The command that sets the time to live of a key.
+fn expiry(key: &str, ttl: Duration) -> Cmd {
+    let mut command = redis::cmd("PEXPIRE");
+    command.arg(key).arg(ttl.as_millis() as u64);
+    command
+}
+
 /// An entry of a stream: its number, and fields and values in turn.
 type StreamEntry = (String, Vec<Vec<u8>>);
 
@@ -398,3 +445,6 @@ fn read_entries(answer: &Value) -> Result<Vec<StreamEntry>, EngineError> {
 pub(crate) fn boot() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,8 +13,6 @@ pub(crate) mod actor;
 pub(crate) mod observers;
 pub(crate) mod outbox;
 pub(crate) mod record;
-#[cfg(test)]
-mod tests;
 
 use observers::{Delivery, EngineCondition};
 use record::{BackendNews, FleetRecord};

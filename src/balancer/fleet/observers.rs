@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::record::{FleetRecord, Observation, Publisher};
-use crate::balancer::health::{OwnView, SharedEvidence, State};
+use crate::balancer::health::{OwnView, SharedEvidence, State, Traffic};
 use crate::balancer::policy::digest;
 
 /// The largest number of balancers; the records of further ones are skipped.
@@ -35,8 +35,12 @@ const SETTLED: Duration = Duration::from_secs(5);
 /// The number of live balancers besides this one from which on probes are shared.
 const FEWEST_PEERS: usize = 2;
 
-/// A balancer that is not assigned to a backend probes it at this fraction of the rate at most.
-const REST_FRACTION: u32 = 6;
+/// A balancer that is not assigned to a backend multiplies its pauses by this number at least.
+const REST_FACTOR: f64 = 6.0;
+
+/// The same for a backend in use. With the time limit of a probe, a balancer that loses the way to such a backend notices it
+/// within 3 s.
+const REST_FACTOR_IN_USE: f64 = 1.75;
 
 /// The smallest number of backends from which on a balancer that sees fewer than half of them is set aside.
 const FEWEST_SEEN: usize = 3;
@@ -353,23 +357,27 @@ impl Observers {
     ///
     /// All balancers that are not assigned to a backend probe it together at most as often as one that is.
     #[must_use]
-    pub fn pause(&self, backend: u64, pause: Duration) -> Duration {
-        if self.is_own_turn(backend) {
-            return pause;
+    pub fn pause(&self, backend: u64, pause: Duration, traffic: Traffic) -> Duration {
+        match traffic {
+            _ if self.is_own_turn(backend) => pause,
+            Traffic::Active => pause.mul_f64(self.others().max(REST_FACTOR_IN_USE)),
+            Traffic::Idle => pause.mul_f64(self.others().max(REST_FACTOR)),
         }
-        let others = self.members.len().saturating_sub(self.probers) as u32;
-        pause.saturating_mul(others.max(REST_FRACTION))
     }
 
-    /// The probes of this balancer as a share of those of a balancer that works alone.
+    /// The number of balancers that are not assigned to a backend.
+    fn others(&self) -> f64 {
+        self.members.len().saturating_sub(self.probers) as f64
+    }
+
+    /// The probes of this balancer as a share of those of a balancer that works alone, if all backends are in use.
     #[must_use]
     pub fn share(&self) -> f64 {
         if self.members.is_empty() {
             return 1.0;
         }
-        let others = self.members.len().saturating_sub(self.probers);
-        let assigned = self.probers.min(self.members.len()) as f64 / self.members.len() as f64;
-        assigned + (1.0 - assigned) / f64::from((others as u32).max(REST_FRACTION))
+        let rest = self.others() / self.members.len() as f64;
+        1.0 - rest + rest / self.others().max(REST_FACTOR_IN_USE)
     }
 
     /// Combines the observations with the own state of each backend. Returns the evidence in the order of `own`, and a
@@ -394,11 +402,14 @@ impl Observers {
         };
         let aside = self.set_aside(own, seen);
         let is_aside = |balancer: u64| aside.contains(&balancer);
-        let has_peers = balancers.iter().any(|(id, balancer)| is_counted(balancer) && !is_aside(*id));
+        // A balancer without current observations is no reason to trust the own ones less.
+        let has_peers =
+            own.iter().flat_map(|own| seen(own.backend)).any(|(sighting, _)| !is_aside(sighting.balancer));
         let own_view = match has_peers {
+            // The observations that are left end one after another.
+            _ if self.is_cut_off(own) => OwnView::CutOff,
             true if is_aside(self.own) => OwnView::SetAside,
             true => OwnView::Trusted,
-            false if self.is_cut_off(own) => OwnView::CutOff,
             false => OwnView::Alone,
         };
         let mut disagreements = Vec::new();

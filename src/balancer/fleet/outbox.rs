@@ -53,6 +53,11 @@ impl Outbox {
         self.is_urgent |= is_change;
     }
 
+    /// Makes a record due at once.
+    pub fn hurry(&mut self) {
+        self.is_urgent = true;
+    }
+
     /// Whether a record is due.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {

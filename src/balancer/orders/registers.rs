@@ -107,7 +107,7 @@ impl OrderBook {
     }
 
     /// All registers.
-    fn registers(&self) -> impl Iterator<Item = OrderRegister> {
+    pub(crate) fn registers(&self) -> impl Iterator<Item = OrderRegister> {
         let unversioned = self.in_force.iter().flat_map(|(backend, orders)| {
             orders.iter().map(|order| (backend.clone(), OrderKind::of(order.effect)))
         });

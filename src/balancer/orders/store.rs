@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
 use super::registers::OrderRegister;
 use super::{Order, OrderBook, OrderRecord, TooManyOrders, VersionRecord};
@@ -77,6 +77,8 @@ pub(crate) struct Orders {
     /// The name of the balancer in its fleet.
     balancer: Option<Arc<str>>,
     changes: mpsc::Sender<OrdersChanged>,
+    /// Notified once a change is in force.
+    changed: Notify,
     /// Held while a change is stored and put into force.
     changing: Mutex<()>,
     /// Whether a new process has the orders.
@@ -107,6 +109,7 @@ impl Orders {
             folder,
             balancer,
             changes,
+            changed: Notify::new(),
             changing: Mutex::default(),
             is_handed_over: AtomicBool::new(false),
         };
@@ -150,11 +153,12 @@ impl Orders {
         giving.await.unwrap_or(Err(OrderError::Ended))
     }
 
-    /// Puts the newer ones of these registers of the fleet into force. Returns the own registers that are newer.
-    pub(crate) async fn merge(&self, registers: &[OrderRegister]) -> Vec<OrderRegister> {
+    /// Puts the newer ones of these registers of the fleet into force. Returns the orders in force, and the own registers that
+    /// are newer.
+    pub(crate) async fn merge(&self, registers: &[OrderRegister]) -> (Arc<OrderBook>, Vec<OrderRegister>) {
         let _turn = self.changing.lock().await;
         if self.is_handed_over() {
-            return Vec::new();
+            return (self.book(), Vec::new());
         }
         let (book, newer) = self.book.load().reconcile(registers, SystemTime::now());
         if let Some(book) = book.map(Arc::new) {
@@ -166,7 +170,7 @@ impl Orders {
             // It fails only at the end of the balancer.
             let _ = self.put_into_force(book).await;
         }
-        newer
+        (self.book(), newer)
     }
 
     async fn store(&self, book: &Arc<OrderBook>) -> io::Result<()> {
@@ -214,7 +218,14 @@ impl Orders {
         self.book.store(Arc::clone(&book));
         let (done, is_done) = oneshot::channel();
         self.changes.send(OrdersChanged { book, done }).await.map_err(|_| OrderError::Ended)?;
-        is_done.await.map_err(|_| OrderError::Ended)
+        is_done.await.map_err(|_| OrderError::Ended)?;
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Waits for the next change since the previous call. For one caller.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
     }
 }
 

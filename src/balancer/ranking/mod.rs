@@ -264,7 +264,9 @@ impl Handler<ProbeResult> for RankingActor {
         let pause = entry.health.next_probe(&health_check, traffic, &mut self.random);
         let pause = pause.max(sweep);
         let next = match &mut self.sharing {
-            Some(sharing) => sharing.observed(entry, &result.outcome, transition.is_some(), pause, now),
+            Some(sharing) => {
+                sharing.observed(entry, &result.outcome, transition.is_some(), pause, traffic, now)
+            }
             None => NextProbe::after(pause),
         };
         self.publish_soon(transition.map_or(ESTIMATE_PACE, |_| TRANSITION_PACE), ctx);

@@ -12,7 +12,7 @@ use crate::balancer::fleet::observers::{FleetReport, Observers, OwnSight, PeerNe
 use crate::balancer::fleet::outbox::{Counts, Outbox};
 use crate::balancer::fleet::record::Observation;
 use crate::balancer::fleet::{FleetExchange, FleetIdentity, OwnNews};
-use crate::balancer::health::{FailureKind, ProbeOutcome, State};
+use crate::balancer::health::{FailureKind, ProbeOutcome, State, Traffic};
 use crate::balancer::policy::{self, MonotonicClock, ReportedLoad};
 use crate::balancer::probe::NextProbe;
 use crate::balancer::probe::schedule::ProbeBudget;
@@ -53,12 +53,13 @@ impl Sharing {
         (self.indexes.len() as f64 * self.observers.share()).ceil() as usize
     }
 
-    /// Takes over another list.
+    /// Takes over another list, or other orders. The next record announces them, and does not wait for the end of its period.
     pub(super) fn list(&mut self, entries: &[BackendEntry]) {
         self.indexes = entries.iter().map(|entry| entry.address).zip(0..).collect();
         let lines = entries.iter().map(|entry| policy::digest(entry.backend.to_string().as_bytes()));
         self.list = lines.fold(0, u64::wrapping_add);
         self.waiting.retain(|backend, _| self.indexes.contains_key(backend));
+        self.outbox.hurry();
     }
 
     /// Adds the result of an own probe to the news. Returns the time of the next one. `pause` is the one of a balancer that
@@ -69,12 +70,13 @@ impl Sharing {
         outcome: &ProbeOutcome,
         is_change: bool,
         pause: Duration,
+        traffic: Traffic,
         now: Instant,
     ) -> NextProbe {
         let (backend, state) = (entry.address, entry.health.state());
         // The own state decides, so a doubtful one must be clear soon.
         let is_doubtful = state == State::Suspect || entry.health.is_recovering();
-        let next = if is_doubtful { pause } else { self.observers.pause(backend, pause) };
+        let next = if is_doubtful { pause } else { self.observers.pause(backend, pause, traffic) };
         let report = match outcome {
             ProbeOutcome::Success { report, .. } => report.filter(|_| entry.estimate.has_usable_report()),
             // The probe was not sent, so it is no observation.

@@ -1,4 +1,4 @@
-//! Health, estimates, counters and history of all backends, in the form of the state file. Pure.
+//! Health, estimates, counters and history of all backends, and the lists of their sources, in the form of the state file. Pure.
 
 pub(crate) mod saving;
 
@@ -15,6 +15,7 @@ use crate::balancer::history::History;
 use crate::balancer::policy::{MonotonicClock, RememberedLoad};
 use crate::balancer::ranking::estimate::RememberedEstimate;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
+use crate::balancer::sources::ReportedSources;
 use crate::load_report::MOST_COUNTED;
 
 /// The state of all backends at one time.
@@ -23,6 +24,8 @@ pub(crate) struct Snapshot {
     /// The time since 1970.
     saved_at: Duration,
     backends: Vec<RememberedBackend>,
+    #[serde(default)]
+    sources: HashMap<String, Vec<String>>,
 }
 
 /// The state of one backend.
@@ -37,8 +40,14 @@ struct RememberedBackend {
 }
 
 impl Snapshot {
-    /// The state of the backends of a table. `now` and `wall` are the current time by both clocks.
-    pub(crate) fn of(table: &RoutingTable, clock: &MonotonicClock, now: Instant, wall: SystemTime) -> Self {
+    /// The state of the backends of a table, and the sources of the list. `now` and `wall` are the current time by both clocks.
+    pub(crate) fn of(
+        table: &RoutingTable,
+        sources: &ReportedSources,
+        clock: &MonotonicClock,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Self {
         let remembered = |entry: &BackendEntry| {
             let mut history = History::clone(&entry.history);
             history.count(entry.health.state(), wall);
@@ -51,13 +60,14 @@ impl Snapshot {
             }
         };
         let saved_at = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self { saved_at, backends: table.entries.iter().map(remembered).collect() }
+        let backends = table.entries.iter().map(remembered).collect();
+        Self { saved_at, backends, sources: sources.remember() }
     }
 
     /// The remembered state, by backend.
     pub(crate) fn into_memory(self) -> RememberedState {
         let backends = self.backends.into_iter().map(|backend| (backend.backend.clone(), backend));
-        RememberedState { saved_at: self.saved_at, backends: backends.collect() }
+        RememberedState { saved_at: self.saved_at, backends: backends.collect(), sources: self.sources }
     }
 }
 
@@ -66,6 +76,8 @@ impl Snapshot {
 pub(crate) struct RememberedState {
     saved_at: Duration,
     backends: HashMap<String, RememberedBackend>,
+    /// The last good answers of the sources, by name, as lines of the list.
+    pub(crate) sources: HashMap<String, Vec<String>>,
 }
 
 impl RememberedState {

@@ -12,6 +12,7 @@ use crate::balancer::health::State;
 use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::RoutingTable;
+use crate::balancer::sources::{ReportedSources, SourcesReport};
 use crate::balancer::state_folder::{FileContent, STATE_FILE, StateFolder};
 use crate::telemetry::chain;
 
@@ -43,9 +44,15 @@ pub(crate) fn load(folder: &StateFolder) -> RememberedState {
     RememberedState::default()
 }
 
-/// Writes the state of the backends of a table.
-pub(crate) fn save(folder: &StateFolder, table: &RoutingTable, clock: &MonotonicClock) -> io::Result<()> {
-    let body = serde_json::to_vec(&Snapshot::of(table, clock, Instant::now(), SystemTime::now()))?;
+/// Writes the state of the backends of a table, and the lists of the sources.
+pub(crate) fn save(
+    folder: &StateFolder,
+    table: &RoutingTable,
+    sources: &ReportedSources,
+    clock: &MonotonicClock,
+) -> io::Result<()> {
+    let snapshot = Snapshot::of(table, sources, clock, Instant::now(), SystemTime::now());
+    let body = serde_json::to_vec(&snapshot)?;
     folder.write(STATE_FILE, VERSION, &body)
 }
 
@@ -53,6 +60,7 @@ pub(crate) fn save(folder: &StateFolder, table: &RoutingTable, clock: &Monotonic
 pub(crate) async fn keep(
     folder: Arc<StateFolder>,
     publisher: Arc<TablePublisher>,
+    sources: SourcesReport,
     clock: MonotonicClock,
     failures: Counter,
 ) {
@@ -68,8 +76,8 @@ pub(crate) async fn keep(
         if saved_at.elapsed() < needed.max(shortest) || folder.is_released() {
             continue;
         }
-        let own = Arc::clone(&folder);
-        let saving = actix_rt::task::spawn_blocking(move || save(&own, &table, &clock)).await;
+        let (own, sources) = (Arc::clone(&folder), sources.latest());
+        let saving = actix_rt::task::spawn_blocking(move || save(&own, &table, &sources, &clock)).await;
         (saved_at, saved_states) = (Instant::now(), latest_states);
         match saving.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(()) => is_failing = false,

@@ -44,7 +44,9 @@ fn extreme_values_in_a_state_file_do_no_harm() {
     let mut random = SmallRng::seed_from_u64(1);
     let table =
         RoutingTable::build(0, &mut entries, PolicyName::Adaptive, &health_check, &clock, now, &mut random);
-    let stored = serde_json::to_string(&Snapshot::of(&table, &clock, now + took, wall)).unwrap();
+    let stored =
+        serde_json::to_string(&Snapshot::of(&table, &ReportedSources::default(), &clock, now + took, wall))
+            .unwrap();
     assert!(serde_json::from_str::<Snapshot>(&stored).is_ok(), "{stored}");
     let available = table.entries[0].history.availability(table.entries[0].health.state(), wall);
     assert!(available.month.is_none_or(|share| (0.0..=1.0).contains(&share)), "{available:?}");

@@ -38,7 +38,7 @@ pub(crate) struct SourceState {
     /// The source as the operator wrote it, without secrets.
     pub name: Arc<str>,
     kind: AnswerKind,
-    backends: Vec<Backend>,
+    backends: Arc<[Backend]>,
     /// The held backends, with the time of the first answer without them.
     missing: HashMap<BackendId, Instant>,
     /// The time of the last good answer; `None` if answers are only changes.
@@ -58,7 +58,7 @@ impl SourceState {
         Self {
             name: name.into(),
             kind,
-            backends: Vec::new(),
+            backends: Arc::default(),
             missing: HashMap::new(),
             answered_at: None,
             error: None,
@@ -69,8 +69,19 @@ impl SourceState {
 
     /// The backends of this source.
     #[must_use]
-    pub(crate) fn backends(&self) -> &[Backend] {
+    pub(crate) fn backends(&self) -> &Arc<[Backend]> {
         &self.backends
+    }
+
+    /// Whether the source is not a file.
+    #[must_use]
+    pub(crate) fn is_remote(&self) -> bool {
+        self.kind != AnswerKind::Change
+    }
+
+    /// Takes over the last good answer of an earlier run, before the first answer.
+    pub(crate) fn restore(&mut self, backends: Vec<Backend>) {
+        self.backends = backends.into();
     }
 
     /// Applies a good answer, or with `None` one that is equal to the last. Returns whether the backends changed.
@@ -97,8 +108,8 @@ impl SourceState {
             // Such answers have no order.
             backends.sort_by(|one, other| one.id().cmp(other.id()));
         }
-        let changed = known != backends;
-        self.backends = backends;
+        let changed = *known != *backends;
+        self.backends = if changed { backends.into() } else { known };
         changed
     }
 
@@ -127,7 +138,7 @@ pub(crate) struct MergedList {
 pub(crate) fn merge(sources: &[SourceState]) -> MergedList {
     let mut merged = MergedList::default();
     for (source, bit) in sources.iter().zip((0..MAX_SOURCES).map(|index| 1_u16 << index)) {
-        for backend in source.backends() {
+        for backend in source.backends().iter() {
             let origins = match merged.origins.get_mut(backend.id()) {
                 Some(origins) => origins,
                 None if merged.backends.len() < MAX_BACKENDS => {

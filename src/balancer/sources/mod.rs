@@ -28,7 +28,7 @@ use address::RemoteAddress;
 pub(crate) use address::{SourceAddress, SourceAddressError};
 
 use super::backends::watch::{Follower, ListError};
-use super::backends::{Backend, BackendId};
+use super::backends::{Backend, BackendId, list};
 use crate::engine::{Backoff, EngineClient, EngineError, FleetSettings};
 use crate::http::client::{HttpClient, Resolver, TransportError, TransportSettings, Trust};
 use crate::telemetry::chain;
@@ -164,6 +164,18 @@ impl SourceSet {
         for (index, read) in answers.await {
             self.list.apply(index, read.map(|(answer, _)| answer));
         }
+    }
+
+    /// Gives each remote source without an answer the backends of its last good answer in an earlier run.
+    pub(crate) fn restore(&mut self, remembered: &HashMap<String, Vec<String>>) {
+        let states = self.list.states.iter_mut();
+        for state in states.filter(|state| state.is_remote() && state.answered_at.is_none()) {
+            if let Some(lines) = remembered.get(&*state.name) {
+                state.restore(list::parse(lines.join("\n").as_bytes()).backends);
+                warn!(source = %state.name, servers = state.backends().len(), "a source has not answered; the servers of its last good answer in the state folder are used");
+            }
+        }
+        self.list.report(true);
     }
 
     /// Reads the files at each request of `reloads`; see [`Follower::reload_at`].
@@ -323,6 +335,12 @@ impl SourceList {
         if changed && state.answered_at.is_some() {
             info!(source = %state.name, servers = state.backends().len(), "servers of a source changed");
         }
+        self.report(changed);
+        changed
+    }
+
+    /// Updates the report, and the merged list if the backends of a source changed.
+    fn report(&mut self, changed: bool) {
         let last = self.report.0.load();
         let (origins, ignored) = if changed {
             let merged = merge(&self.states);
@@ -333,7 +351,6 @@ impl SourceList {
         };
         let sources = self.states.iter().map(ReportedSource::from).collect();
         self.report.0.store(Arc::new(ReportedSources { sources, ignored, origins }));
-        changed
     }
 }
 
@@ -360,6 +377,13 @@ pub(crate) struct ReportedSources {
 }
 
 impl ReportedSources {
+    /// The lists of the remote sources, by name, for [`SourceSet::restore`].
+    pub(crate) fn remember(&self) -> HashMap<String, Vec<String>> {
+        let remote = self.sources.iter().filter(|source| source.is_remote);
+        let lines = |source: &ReportedSource| source.backends.iter().map(ToString::to_string).collect();
+        remote.map(|source| (source.name.to_string(), lines(source))).collect()
+    }
+
     /// The names of the sources of a backend.
     pub(crate) fn of(&self, backend: &BackendId) -> impl Iterator<Item = &str> {
         let origins = self.origins.get(backend).copied().unwrap_or_default();
@@ -373,8 +397,9 @@ impl ReportedSources {
 pub(crate) struct ReportedSource {
     /// The source as the operator wrote it, without secrets.
     pub name: Arc<str>,
-    /// The number of its backends.
-    pub backends: usize,
+    /// Its backends.
+    pub backends: Arc<[Backend]>,
+    is_remote: bool,
     /// See [`Self::age`].
     answered_at: Option<Instant>,
     /// The reason why the latest answer is not usable.
@@ -396,7 +421,8 @@ impl From<&SourceState> for ReportedSource {
     fn from(state: &SourceState) -> Self {
         Self {
             name: Arc::clone(&state.name),
-            backends: state.backends().len(),
+            backends: Arc::clone(state.backends()),
+            is_remote: state.is_remote(),
             answered_at: state.answered_at,
             error: state.error.clone(),
             failures: state.failures,

@@ -3,15 +3,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::fleet::{Balancer, Redirects};
 use super::http::{Answer, Connection};
 
-/// The pause between an answer and the next request: about 500 requests a second.
-const PAUSE: Duration = Duration::from_millis(2);
+/// The time between two requests of [`Load::start`].
+const INTERVAL: Duration = Duration::from_millis(2);
 
-/// Sends about 500 requests per second on one connection until it is stopped. Every answer must be a redirect.
+/// Sends requests at a fixed rate on one connection until it is stopped. Every answer must be a redirect.
 pub struct Load {
     shared: Arc<Shared>,
     client: JoinHandle<()>,
@@ -24,17 +24,24 @@ struct Shared {
 }
 
 impl Load {
-    /// Starts the requests.
+    /// Starts 500 requests per second.
     pub fn start(balancer: &Balancer) -> Self {
+        Self::start_each(INTERVAL, balancer)
+    }
+
+    /// Starts a request after each `interval`.
+    pub fn start_each(interval: Duration, balancer: &Balancer) -> Self {
         let shared = Arc::new(Shared::default());
         let (address, told) = (balancer.address(), Arc::clone(&shared));
         let client = thread::spawn(move || {
             let mut connection = Connection::open(address).unwrap();
+            let mut due = Instant::now();
             while !told.is_over.load(Ordering::Relaxed) {
                 let answer = connection.get("/plshelp.txt").unwrap();
                 assert_eq!(answer.status, 301, "{answer:?}");
                 told.answers.lock().unwrap().push(answer);
-                thread::sleep(PAUSE);
+                due = (due + interval).max(Instant::now());
+                thread::sleep(due.duration_since(Instant::now()));
             }
         });
         Self { shared, client }
