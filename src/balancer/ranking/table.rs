@@ -237,7 +237,25 @@ impl RoutingTable {
         now: Instant,
         random: &mut dyn Rng,
     ) -> Self {
-        let selection = selection::select(entries, health_check, now);
+        let table = Self::from_entries(generation, entries.to_vec(), name, health_check, clock, now, random);
+        for (entry, selected) in entries.iter_mut().zip(&table.entries) {
+            entry.eligibility = selected.eligibility;
+            entry.had_usable_report = selected.had_usable_report;
+        }
+        table
+    }
+
+    /// The same from entries that only the table needs.
+    pub(crate) fn from_entries(
+        generation: u64,
+        mut entries: Vec<BackendEntry>,
+        name: PolicyName,
+        health_check: &HealthCheckConfig,
+        clock: &MonotonicClock,
+        now: Instant,
+        random: &mut dyn Rng,
+    ) -> Self {
+        let selection = selection::select(&entries, health_check, now);
         let mut candidates: Vec<Candidate> = Vec::new();
         for ((index, entry), eligibility) in (0..).zip(entries.iter_mut()).zip(selection.eligibilities) {
             let before = std::mem::replace(&mut entry.eligibility, eligibility);
@@ -256,7 +274,7 @@ impl RoutingTable {
         let policy = policy::build(name, candidates, clock.timestamp(now), random);
         let restricted = needs.map(|needs| match meeting.get(usize::from(needs.0)) {
             Some(0) => RestrictedPolicy::Unmet,
-            Some(count) if *count < entries.len() => restrict(needs, entries, &all, |part| match part {
+            Some(count) if *count < entries.len() => restrict(needs, &entries, &all, |part| match part {
                 CandidateSet::Subset(candidates) => policy::build_part(name, candidates, random),
                 CandidateSet::Spare(candidates) => {
                     policy::build(name, candidates, clock.timestamp(now), random)
@@ -264,8 +282,7 @@ impl RoutingTable {
             }),
             _ => RestrictedPolicy::Same,
         });
-        let (entries, mode) = (entries.to_vec(), selection.mode);
-        Self { generation, built_at: now, mode, fleet: None, entries, policy, restricted }
+        Self { generation, built_at: now, mode: selection.mode, fleet: None, entries, policy, restricted }
     }
 
     /// Chooses among the backends that meet `needs`, or among all candidates if no usable backend does.

@@ -225,7 +225,15 @@ impl BalancerState {
             entry.load = entry.load.copy(&mut slab);
         }
         let AnswerPlan { policy, health_check, .. } = answers;
-        RoutingTable::build(latest.generation, &mut entries, *policy, health_check, &self.clock, now, random)
+        RoutingTable::from_entries(
+            latest.generation,
+            entries,
+            *policy,
+            health_check,
+            &self.clock,
+            now,
+            random,
+        )
     }
 }
 
