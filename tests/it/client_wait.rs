@@ -3,8 +3,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use super::support::downloads::Downloads;
@@ -57,7 +59,9 @@ fn terminal() -> (File, File) {
     grantpt(&near).unwrap();
     unlockpt(&near).unwrap();
     let path = ptsname(&near, Vec::new()).unwrap().into_string().unwrap();
-    (near.into(), OpenOptions::new().read(true).write(true).open(path).unwrap())
+    // It must not become the terminal of this process, which would end with it.
+    let no_own = OFlags::NOCTTY.bits().cast_signed();
+    (near.into(), OpenOptions::new().read(true).write(true).custom_flags(no_own).open(path).unwrap())
 }
 
 #[test]
