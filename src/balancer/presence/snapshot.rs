@@ -18,7 +18,7 @@ use crate::balancer::state_folder::{FileContent, StateFolder};
 /// The file in the folder of states.
 const FILE: &str = "catalogue.bin";
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The knowledge of a run.
 #[derive(Debug)]

@@ -90,7 +90,7 @@ impl FastPath for RedirectService {
         let path_hash = digest(target.path());
         let place = generation.map(|generation| generation.locate(target.path(), path_hash));
         if matches!(place, Some(Location::Unknown))
-            || (place.is_some() && documents::asks_for_mirrors(&target))
+            || (place.is_some() && documents::mirror_list(&target).is_some())
         {
             return Offer::Declined;
         }

@@ -173,7 +173,7 @@ impl<'a> KnownFile<'a> {
     /// The knowledge of the catalogue. `size` is the one of earlier look-ups.
     pub(super) fn new(location: Option<&Location<'a>>, size: Option<f32>) -> Self {
         match location {
-            None | Some(Location::Folder) => Self { size, mirrors: FileMirrors::All },
+            None | Some(Location::Folder(_)) => Self { size, mirrors: FileMirrors::All },
             Some(Location::Unknown) => Self { size, mirrors: FileMirrors::Origin },
             Some(Location::File(file)) => Self {
                 size: file.content.size.map(|size| size as f32).or(size),
@@ -307,9 +307,9 @@ impl RedirectService {
             client,
         };
         if let (Some(generation), Some(location)) = (generation, &location)
-            && let Some(document) = Document::requested(&target, location, generation)
+            && let Some(document) = Document::requested(&target, location, generation, request.headers())
         {
-            return document.answer(table, client.needs(), request.headers());
+            return document.answer(table, client.needs());
         }
         match self.choose(&current, &wanted, location.as_ref(), now) {
             Some(choice) => {
