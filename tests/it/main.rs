@@ -41,6 +41,7 @@ mod malformed;
 mod metrics;
 mod mirrors;
 mod openapi;
+mod network;
 mod orders;
 mod page;
 mod probing;
