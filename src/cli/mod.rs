@@ -13,6 +13,7 @@ use crate::telemetry::{self, LogFormat};
 mod balancer;
 mod check;
 mod get;
+mod import;
 mod manual;
 mod orders;
 mod server;
@@ -22,6 +23,7 @@ mod up;
 pub(crate) use balancer::BalancerArguments;
 pub(crate) use check::{CheckArguments, CheckedProgram};
 pub(crate) use get::{GetArguments, ProgressMode};
+pub(crate) use import::ImportArguments;
 pub(crate) use manual::{ManualArguments, ManualError};
 pub(crate) use orders::{
     AdminArguments, DisableArguments, DrainArguments, EnableArguments, EventsArguments, ExplainArguments,
@@ -133,6 +135,8 @@ pub(crate) enum Command {
     Check(CheckArguments),
     /// Print man pages and shell completions
     Manual(ManualArguments),
+    /// Convert the mirrors of another program to a list of servers
+    Import(ImportArguments),
     /// Print the help of a command
     Help(CommandHelp),
 }

@@ -19,6 +19,8 @@ use crate::telemetry::{self, print_line};
 mod admin_client;
 mod balancer;
 mod check;
+mod import;
+mod mirrorbits;
 mod operate;
 mod server;
 mod up;
@@ -69,6 +71,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Weight(arguments) => exit(operate::weight(&arguments)),
         Command::Check(arguments) => check::command(&arguments),
         Command::Manual(arguments) => exit(arguments.print()),
+        Command::Import(arguments) => exit(import::command(&arguments)),
         Command::Help(arguments) => exit(arguments.print()),
     }
 }

@@ -36,6 +36,7 @@ mod documents;
 mod failover;
 mod handover;
 mod help;
+mod import;
 mod live_list;
 mod malformed;
 mod metrics;
