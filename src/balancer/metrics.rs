@@ -198,6 +198,17 @@ impl PresenceMetrics {
     }
 }
 
+/// The metrics of the statistics of downloads.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StatisticsMetrics {
+    /// Counted downloads.
+    pub(crate) downloads: Counter,
+    /// The sizes of their files.
+    pub(crate) bytes: Counter,
+    /// Downloads that were not counted because the queue was full.
+    pub(crate) dropped: Counter,
+}
+
 /// The metrics of the exchange with a fleet.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FleetMetrics {
@@ -294,6 +305,24 @@ impl BalancerMetrics {
     pub(super) fn observe_lookups(&mut self, refused: Counter) {
         let help = "Lookups of names that were not started because too many were running";
         self.registry.register("lookups_refused", help, refused);
+    }
+
+    /// Adds the metrics of the statistics.
+    pub(super) fn show_statistics(&mut self) -> StatisticsMetrics {
+        let owner = &mut self.registry;
+        StatisticsMetrics {
+            downloads: registered(owner, "downloads", "Downloads that the statistics count"),
+            bytes: registered(
+                owner,
+                "download_bytes",
+                "The sizes of the files of these downloads, if they are known",
+            ),
+            dropped: registered(
+                owner,
+                "downloads_dropped",
+                "Downloads that were not counted because the queue was full",
+            ),
+        }
     }
 
     /// Adds the metrics of the catalogue.

@@ -30,6 +30,7 @@
 // - `fleet`: the exchange with other balancers.
 // - `policy`: the choice of a backend from a table.
 // - `catalogue`, `presence`: the files of a mirror network, and the backends that have each of them.
+// - `statistics`: the downloads by file, directory, server and day.
 // - `redirect`: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
 // - `builder`: a balancer in any actix program; `program`: `fingerpost balancer`, with listeners and signals.
 // - `metrics`: the metrics. `admin`: their display, the status API, fault injection.
@@ -71,6 +72,7 @@ pub(crate) mod sizes;
 mod snapshot;
 pub(crate) mod sources;
 pub(crate) mod state_folder;
+pub(crate) mod statistics;
 mod wall_clock;
 pub(crate) mod webhook;
 
@@ -97,7 +99,6 @@ use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
 use ranking::table::{BackendEntry, RoutingTable};
 use ranking::{ListChanged, RankingActor, RankingPlan};
-use redirect::path_samples::PathSamples;
 use redirect::service::AnswerPlan;
 use redirect::{BalancerState, SettingsChanged};
 use settings::BalancerSettings;
@@ -105,6 +106,7 @@ use sizes::{SizeActor, SizePlan, Sizes};
 use snapshot::saving;
 use sources::SourceSet;
 use state_folder::StateFolder;
+use statistics::actor::{StatisticsActor, StatisticsPlan};
 
 /// The interval of the search for orders whose time is over.
 const OVERDUE_INTERVAL: Duration = Duration::from_secs(1);
@@ -252,6 +254,7 @@ impl Balancer {
         let (sizes, size_plan) = sizes(settings, &publisher, clock, &resolver, &metrics).unzip();
         let of = |list| presence(list, settings, &publisher, &resolver, state.clone(), &mut metrics);
         let (presence, presence_plan) = catalogue.map(of).unzip();
+        let (statistics, statistics_plan) = statistics(settings, &publisher, state.clone(), &mut metrics);
         let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
@@ -272,6 +275,7 @@ impl Balancer {
                 let _ = own.start(ActorKind::Fleet, "fleet", actor(ranking.clone().recipient()));
             }
             start_lookups(&own, size_plan, presence_plan);
+            let _ = own.start(ActorKind::Statistics, "statistics", StatisticsActor::new(statistics_plan));
             let (plan, supervisor) = (Arc::new(probes), own.clone());
             let probe_manager =
                 ProbeManager { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
@@ -295,7 +299,7 @@ impl Balancer {
             sources: sources_report,
             supervisor,
             metrics: Arc::new(metrics),
-            path_samples: PathSamples::default(),
+            statistics,
             arbiter,
         }))
     }
@@ -358,6 +362,11 @@ impl Balancer {
         }
     }
 
+    /// Writes the statistics, if the balancer has a folder for them.
+    pub(crate) async fn save_statistics(&self) {
+        self.0.statistics.save().await;
+    }
+
     /// The orders and the state, for a new process.
     pub(in crate::balancer) fn estate(&self) -> BalancerEstate {
         BalancerEstate(Arc::clone(&self.0))
@@ -380,6 +389,19 @@ fn sizes(
     let (publisher, trust) = (Arc::clone(publisher), settings.trust.clone());
     let new = || Sizes::new(publisher, clock, resolver.clone(), trust, metrics.sizes.clone());
     settings.size_lookups.then(new)
+}
+
+/// The statistics of downloads, and the plan of the actor that counts them.
+fn statistics(
+    settings: &BalancerSettings,
+    publisher: &Arc<TablePublisher>,
+    state: Option<Arc<StateFolder>>,
+    metrics: &mut BalancerMetrics,
+) -> (Arc<statistics::Statistics>, StatisticsPlan) {
+    let days = settings.statistics_days;
+    let own = if days > 0 { metrics.show_statistics() } else { metrics::StatisticsMetrics::default() };
+    let failures = metrics.state_writes_failed.clone();
+    StatisticsPlan::new(days, Arc::clone(publisher), state, own, failures)
 }
 
 /// Starts the actors that ask backends for their files.

@@ -357,6 +357,7 @@ impl Program {
         };
         admin_handle.stop(true).await;
         balancer.save_state();
+        balancer.save_statistics().await;
         if let Some(log) = log {
             log.written().await;
         }

@@ -63,6 +63,7 @@ pub(crate) struct RawBalancerSettings {
     pub catalogue_root: PathBuf,
     #[serde(with = "crate::settings::time")]
     pub proof_interval: Duration,
+    pub statistics_days: u32,
     pub webhook: String,
     #[serde(with = "crate::settings::time")]
     pub webhook_after: Duration,
@@ -124,6 +125,8 @@ pub(crate) struct BalancerSettings {
     pub catalogue: Option<CatalogueSource>,
     /// The time between two proofs of a mirror.
     pub proof_interval: Duration,
+    /// The number of days with statistics of downloads; 0 for none.
+    pub statistics_days: u32,
     /// The receiver of notifications.
     pub webhook: Option<Webhook>,
     /// The number of HTTP worker threads; at least 1.
@@ -204,6 +207,7 @@ pub(crate) const FIXED_KEYS: FixedKeys = FixedKeys {
         "catalogue",
         "catalogue_root",
         "proof_interval",
+        "statistics_days",
         "webhook",
         "webhook_after",
         "workers",
@@ -224,6 +228,9 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The shortest time between two proofs of a mirror.
 const SHORTEST_PROOF_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The largest number of days with statistics: ten years.
+const MOST_STATISTICS_DAYS: u32 = 3660;
 
 /// The number of local ports, and so the limit of concurrent probes.
 const MOST_PROBES: usize = 65_535;
@@ -282,6 +289,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             access_log_format: raw.access_log_format,
             catalogue: catalogue(&raw.catalogue, raw.catalogue_root)?,
             proof_interval: raw.proof_interval.max(SHORTEST_PROOF_INTERVAL),
+            statistics_days: statistics_days(raw.statistics_days)?,
             webhook: webhook(&raw.webhook, raw.webhook_after)?,
             state: Some(raw.state).filter(|path| !path.as_os_str().is_empty()),
             status: RedirectStatus::try_from(raw.status)
@@ -389,6 +397,14 @@ fn catalogue(place: &str, root: PathBuf) -> Result<Option<CatalogueSource>, Sett
     }
     let source = CatalogueSource::parse(place);
     source.map(Some).map_err(|error| SettingsError::value("balancer.catalogue", place, error.to_string()))
+}
+
+fn statistics_days(days: u32) -> Result<u32, SettingsError> {
+    if days <= MOST_STATISTICS_DAYS {
+        return Ok(days);
+    }
+    let reason = format!("each day is a file; it must be at most {MOST_STATISTICS_DAYS}");
+    Err(SettingsError::value("balancer.statistics_days", days, reason))
 }
 
 fn membership(raw: &RawBalancerSettings) -> Result<Option<Membership>, SettingsError> {

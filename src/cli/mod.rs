@@ -27,7 +27,7 @@ pub(crate) use import::ImportArguments;
 pub(crate) use manual::{ManualArguments, ManualError};
 pub(crate) use orders::{
     AdminArguments, DisableArguments, DrainArguments, EnableArguments, EventsArguments, ExplainArguments,
-    OrderArguments, OrderedWeight, WeightArguments,
+    OrderArguments, OrderedWeight, StatsArguments, WeightArguments,
 };
 pub(crate) use server::ServerArguments;
 pub(crate) use status::StatusArguments;
@@ -123,6 +123,8 @@ pub(crate) enum Command {
     Explain(ExplainArguments),
     /// Show the last state changes of the servers, and their availability
     Events(EventsArguments),
+    /// Show the most frequent downloads by file, directory, server or day
+    Stats(StatsArguments),
     /// Send no new clients to a server
     Drain(DrainArguments),
     /// Send clients to a server again, after drain or disable
@@ -133,10 +135,10 @@ pub(crate) enum Command {
     Weight(WeightArguments),
     /// Check configuration, list, folders and ports without a start
     Check(CheckArguments),
-    /// Print man pages and shell completions
-    Manual(ManualArguments),
     /// Convert the mirrors of another program to a list of servers
     Import(ImportArguments),
+    /// Print man pages and shell completions
+    Manual(ManualArguments),
     /// Print the help of a command
     Help(CommandHelp),
 }

@@ -18,14 +18,23 @@ pub enum ActorKind {
     Size,
     /// Maintains the knowledge about the files of mirrors.
     Presence,
+    /// Counts downloads.
+    Statistics,
     /// Exchanges observations with other balancers.
     Fleet,
 }
 
 impl ActorKind {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::Probe, Self::Ranking, Self::Redirect, Self::Size, Self::Presence, Self::Fleet];
+    pub const ALL: [Self; 7] = [
+        Self::Probe,
+        Self::Ranking,
+        Self::Redirect,
+        Self::Size,
+        Self::Presence,
+        Self::Statistics,
+        Self::Fleet,
+    ];
 }
 
 impl fmt::Display for ActorKind {
@@ -36,6 +45,7 @@ impl fmt::Display for ActorKind {
             Self::Redirect => "RedirectHandler",
             Self::Size => "SizeActor",
             Self::Presence => "PresenceActor",
+            Self::Statistics => "StatisticsActor",
             Self::Fleet => "FleetActor",
         })
     }
@@ -51,6 +61,7 @@ impl FromStr for ActorKind {
             "redirect" => Ok(Self::Redirect),
             "size" => Ok(Self::Size),
             "presence" => Ok(Self::Presence),
+            "statistics" => Ok(Self::Statistics),
             "fleet" => Ok(Self::Fleet),
             _ => Err(UnknownActor),
         }
@@ -59,5 +70,7 @@ impl FromStr for ActorKind {
 
 /// No kind of actor has this name.
 #[derive(Debug, thiserror::Error)]
-#[error("unknown kind of actor; the kinds are probe, ranking, redirect, size, presence and fleet")]
+#[error(
+    "unknown kind of actor; the kinds are probe, ranking, redirect, size, presence, statistics and fleet"
+)]
 pub struct UnknownActor;

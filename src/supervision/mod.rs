@@ -127,13 +127,14 @@ struct SupervisorState {
 
 impl SupervisorState {
     fn panic_request_of(&self, kind: ActorKind) -> &Notify {
-        let [probe, ranking, redirect, size, presence, fleet] = &self.panic_requests;
+        let [probe, ranking, redirect, size, presence, statistics, fleet] = &self.panic_requests;
         match kind {
             ActorKind::Probe => probe,
             ActorKind::Ranking => ranking,
             ActorKind::Redirect => redirect,
             ActorKind::Size => size,
             ActorKind::Presence => presence,
+            ActorKind::Statistics => statistics,
             ActorKind::Fleet => fleet,
         }
     }

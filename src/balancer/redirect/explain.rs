@@ -114,6 +114,7 @@ impl BalancerState {
             path_hash,
             is_head: false,
             range: None,
+            is_part: false,
             tag: None,
             avoid: Avoid::default(),
             client,

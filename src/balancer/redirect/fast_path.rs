@@ -101,6 +101,7 @@ impl FastPath for RedirectService {
             path_hash,
             is_head: false,
             range: request.range,
+            is_part: request.is_part,
             tag: request.tag,
             avoid: Avoid::default(),
             client,
@@ -161,6 +162,8 @@ struct FastPathRequest<'a, 'b> {
     closes: bool,
     /// The largest number of requested bytes; `None` without a range.
     range: Option<u64>,
+    /// Whether it has a range.
+    is_part: bool,
     /// The entity tag of the client's copy, from `If-None-Match`.
     tag: Option<&'a [u8]>,
 }
@@ -175,7 +178,7 @@ fn plain_request<'a, 'b>(
     if !parsed.is_complete() || request.method != Some("GET") || request.version != Some(1) {
         return None;
     }
-    let (mut hosts, mut closes, mut range, mut tag) = (0, false, None, None);
+    let (mut hosts, mut closes, mut range, mut is_part, mut tag) = (0, false, None, false, None);
     for header in request.headers.iter() {
         if header.name.eq_ignore_ascii_case("host") {
             hosts += 1;
@@ -191,6 +194,7 @@ fn plain_request<'a, 'b>(
             closes |= asks_to_close;
         } else if header.name.eq_ignore_ascii_case("range") {
             range = requested_bytes(header.value);
+            is_part = true;
         } else if header.name.eq_ignore_ascii_case("if-none-match") {
             tag = Some(header.value);
         } else if DECISIVE.iter().any(|name| header.name.eq_ignore_ascii_case(name)) {
@@ -203,7 +207,7 @@ fn plain_request<'a, 'b>(
             && path.starts_with('/')
             && path.bytes().all(|byte| REGULAR.get(usize::from(byte)) == Some(&true))
     })?;
-    Some(FastPathRequest { target, headers: request.headers, closes, range, tag })
+    Some(FastPathRequest { target, headers: request.headers, closes, range, is_part, tag })
 }
 
 impl Tail {

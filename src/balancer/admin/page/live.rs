@@ -14,7 +14,6 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::top_paths::TopPaths;
 use super::trend::TICKS;
 use super::{BackendFigures, BackendRow, CELLS, CounterRate, FleetFigures, PagePart, PageView};
 use crate::balancer::admin::Admin;
@@ -54,9 +53,6 @@ const REQUESTS: usize = 64;
 
 /// The number of events on the page.
 const EVENTS: usize = 20;
-
-/// The number of paths on the page.
-const PATHS: usize = 10;
 
 /// The part of a rate that the latest second determines.
 const SMOOTHING: f64 = 0.3;
@@ -106,11 +102,7 @@ impl LivePage {
             cut: registered(registry, "page_listeners_cut", cut),
         };
         let (sender, receiver) = mpsc::channel(REQUESTS);
-        actix_web::rt::spawn(LivePageTask::new(admin, metrics).run(
-            receiver,
-            admin.balancer.path_samples.read(),
-            phases,
-        ));
+        actix_web::rt::spawn(LivePageTask::new(admin, metrics).run(receiver, phases));
         Self(sender)
     }
 
@@ -141,7 +133,6 @@ struct LivePageTask {
     metrics: ListenerMetrics,
     backends: HashMap<BackendId, BackendFigures>,
     fleet: FleetFigures,
-    paths: TopPaths,
     /// The latest events, newest first.
     events: Vec<BackendEvent>,
     /// The latest change as text.
@@ -169,7 +160,6 @@ impl LivePageTask {
             metrics,
             backends: HashMap::new(),
             fleet: FleetFigures::default(),
-            paths: TopPaths::default(),
             events: Vec::new(),
             announcement: String::new(),
             histories: Vec::new(),
@@ -184,12 +174,7 @@ impl LivePageTask {
     }
 
     /// Ends at the begin of a stop, which ends the streams of the listeners, too.
-    async fn run(
-        mut self,
-        mut requests: mpsc::Receiver<LiveRequest>,
-        mut paths: mpsc::Receiver<Box<[u8]>>,
-        mut phases: watch::Receiver<Phase>,
-    ) {
+    async fn run(mut self, mut requests: mpsc::Receiver<LiveRequest>, mut phases: watch::Receiver<Phase>) {
         let mut interval = tokio::time::interval_at(self.latest_tick + TICK, TICK);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut events = tokio::time::interval(EVENTS_TICK);
@@ -203,9 +188,6 @@ impl LivePageTask {
                 }
                 _ = phases.wait_for(|phase| *phase != Phase::Running) => return,
                 _ = interval.tick() => {
-                    while let Ok(path) = paths.try_recv() {
-                        self.paths.add(path);
-                    }
                     self.read(Instant::now());
                     self.update_listeners();
                 }
@@ -254,9 +236,6 @@ impl LivePageTask {
         }
         self.announcement.clear();
         self.read_events();
-        if self.ticks.is_multiple_of(60) {
-            self.paths.decay();
-        }
         self.ticks += 1;
     }
 
@@ -307,7 +286,7 @@ impl LivePageTask {
                 hidden,
                 &self.fleet,
                 &self.events,
-                &self.paths.top(PATHS),
+                &self.balancer.statistics.top(),
             ),
         }
     }
