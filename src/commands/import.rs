@@ -1,6 +1,7 @@
 //! `fingerpost import`: converts the mirrors of another program to a list of servers.
 
 use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
 use std::path::PathBuf;
 use std::{fs, io};
 
@@ -11,8 +12,7 @@ use crate::engine::{
     EngineAddress, EngineClient, EngineError, EngineSettings, EngineUrlError, FleetSettings,
 };
 use crate::http::client::Resolver;
-use crate::settings::SettingsError;
-use crate::telemetry::{self, OutputError};
+use crate::telemetry;
 
 /// The address of Redis if the configuration of mirrorbits has none.
 const DEFAULT_REDIS: &str = "127.0.0.1:6379";
@@ -45,17 +45,11 @@ pub(crate) enum ImportError {
     /// There is nothing to convert.
     #[error("{0} has no mirror of mirrorbits; name the right database, as in redis://host:6379/1")]
     Empty(String),
-    /// The settings of the connection are invalid.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// The output cannot be written.
-    #[error(transparent)]
-    Output(#[from] OutputError),
 }
 
 /// Runs `fingerpost import`: writes the list to standard output, and a line for each feature without an equivalent to standard
 /// error.
-pub(super) fn command(arguments: &ImportArguments) -> Result<(), ImportError> {
+pub(super) fn command(arguments: &ImportArguments) -> Result<(), Box<dyn Error>> {
     let ImportArguments { config, redis, list, .. } = arguments;
     let read = |path: &PathBuf| {
         fs::read_to_string(path).map_err(|source| ImportError::Unreadable { path: path.clone(), source })
@@ -76,7 +70,7 @@ pub(super) fn command(arguments: &ImportArguments) -> Result<(), ImportError> {
         (actix::System::new().block_on(from_redis(engine))?, address)
     };
     if mirrors.is_empty() {
-        return Err(ImportError::Empty(place));
+        return Err(ImportError::Empty(place).into());
     }
     let converted = mirrorbits::convert(&configuration, &mirrors);
     for remark in &converted.remarks {
@@ -85,8 +79,8 @@ pub(super) fn command(arguments: &ImportArguments) -> Result<(), ImportError> {
     Ok(telemetry::print(converted.list.as_bytes())?)
 }
 
-fn engine(address: &str, configuration: &MirrorbitsConfig) -> Result<EngineSettings, ImportError> {
-    let address = address.parse::<EngineAddress>()?;
+fn engine(address: &str, configuration: &MirrorbitsConfig) -> Result<EngineSettings, Box<dyn Error>> {
+    let address = address.parse::<EngineAddress>().map_err(ImportError::from)?;
     let password = configuration.redis_password.clone().filter(|password| !password.is_empty());
     let flags = password.map(|password| ("fleet.password", password)).into_iter().collect();
     let fleet = configuration::load(None, flags, |settings| FleetSettings::try_from(settings.fleet))?;

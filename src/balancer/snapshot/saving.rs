@@ -27,7 +27,6 @@ const CHANGED_INTERVAL: Duration = Duration::from_secs(1);
 const INTERVAL_PER_BACKEND: Duration = Duration::from_micros(200);
 
 /// Reads the remembered state. A file that is not usable is moved aside.
-#[must_use]
 pub(crate) fn load(folder: &StateFolder) -> RememberedState {
     let parse = |body: &[u8]| serde_json::from_slice::<Snapshot>(body).map_err(|error| error.to_string());
     folder.load(STATE_FILE, VERSION, parse).map(Snapshot::into_memory).unwrap_or_default()
