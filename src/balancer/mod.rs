@@ -205,8 +205,7 @@ impl Balancer {
         let (backends, sources_report) = (sources.backends(), sources.report());
         let (now, wall) = (Instant::now(), SystemTime::now());
         let (inherited, remembered) = inheritance.map(|own| (own.orders, own.state)).unzip();
-        let load = || state.as_deref().map(saving::load).unwrap_or_default();
-        let mut memory = remembered.unwrap_or_else(load);
+        let mut memory = remembered.unwrap_or_else(|| state.as_deref().map(saving::load).unwrap_or_default());
         let identity = fleet.as_ref().map(|fleet| fleet.identity.clone());
         let name = identity.as_ref().map(|identity| Arc::clone(&identity.name));
         let (orders, changes) = Orders::open(state.clone(), inherited, name.clone(), wall);

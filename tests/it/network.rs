@@ -221,7 +221,6 @@ impl Network {
         let folder = tempfile::tempdir().unwrap();
         let mirrors = [&full, &syncing, &partial, &stale, &corrupt, &empty, &https, &redirecting];
         let balancer = balancer(&mirrors, release, folder.path());
-        let (_nginx, _roots, _servers) = (nginx, roots, servers);
         Self {
             full,
             syncing,
@@ -233,9 +232,9 @@ impl Network {
             redirecting,
             balancer,
             folder,
-            _roots,
-            _nginx,
-            _servers,
+            _roots: roots,
+            _nginx: nginx,
+            _servers: servers,
         }
     }
 
