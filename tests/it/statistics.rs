@@ -92,7 +92,7 @@ fn whole_files_and_the_first_part_of_a_download_are_counted() {
     ] {
         counting.send(&request(method, path, client, headers));
     }
-    // Neither files.
+    // These are not redirects of files.
     for path in ["/none", "/a/z.iso.meta4", "/a?mirrorlist"] {
         http::get(counting.balancer.program.address(), path);
     }

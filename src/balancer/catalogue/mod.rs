@@ -255,7 +255,7 @@ impl Catalogue {
         let count = after.partition_point(|rank| self.path_at(*rank).starts_with(&prefix));
         let below = after.get(..count).unwrap_or_default();
         let places = (0..count).step_by(count.div_ceil(most).max(1));
-        // A folder stands for its first file.
+        // At the place of a folder, its first file is taken.
         places.filter_map(|place| {
             let mut entries = below.get(place..)?.iter().filter_map(|rank| self.entry(*rank));
             entries.find(|entry| !entry.is_folder)

@@ -10,7 +10,7 @@ use url::Url;
 use super::complete::within;
 use super::fetch::{Fetcher, Opened};
 use super::finish::{Ending, PendingRename};
-use super::output::{FileOutput, OpenResult, Verification};
+use super::output::{DigestComparison, FileOutput, OpenResult};
 use super::query::{AddressQuery, QueryOutcome};
 use super::transfers::{BodyReader, RunEvent, Transfers};
 use super::{Context, DownloadJob, DownloadReport, FileOrigin, TargetState, read_metalink};
@@ -117,9 +117,9 @@ impl<'a> Engine<'a> {
             }
             match self.plan.status() {
                 PlanStatus::Complete => match self.output.verify(&mut self.plan, self.started).await? {
-                    Verification::Right => return Ok(Ending::Complete),
-                    Verification::WrongPieces => continue,
-                    Verification::WrongFile(error) => {
+                    DigestComparison::Right => return Ok(Ending::Complete),
+                    DigestComparison::WrongPieces => continue,
+                    DigestComparison::WrongFile(error) => {
                         let pieces = self.described_pieces().await;
                         self.output.reject_file(&mut self.plan, error, pieces).await?;
                         continue;

@@ -28,7 +28,7 @@ pub(super) enum OpenResult {
 
 /// The result of the comparison of a complete file with its digests.
 #[derive(Debug)]
-pub(super) enum Verification {
+pub(super) enum DigestComparison {
     Right,
     /// The plan has discarded wrong pieces.
     WrongPieces,
@@ -225,7 +225,7 @@ impl<'a> FileOutput<'a> {
         &mut self,
         plan: &mut DownloadPlan,
         started: Instant,
-    ) -> Result<Verification, DownloadError> {
+    ) -> Result<DigestComparison, DownloadError> {
         if self.writer.is_none() {
             // A file known to be empty needs no request.
             self.open(&plan.identity().clone(), plan)?;
@@ -238,26 +238,26 @@ impl<'a> FileOutput<'a> {
         self.compare_digests(plan).await
     }
 
-    async fn compare_digests(&mut self, plan: &mut DownloadPlan) -> Result<Verification, DownloadError> {
+    async fn compare_digests(&mut self, plan: &mut DownloadPlan) -> Result<DigestComparison, DownloadError> {
         if plan.pieces().is_some() {
             let wrong = self.flush(plan).await?;
             if !wrong.is_empty() {
-                return self.reject_pieces(plan, wrong).await.map(|()| Verification::WrongPieces);
+                return self.reject_pieces(plan, wrong).await.map(|()| DigestComparison::WrongPieces);
             }
         }
         let promised = plan.identity().digest.map(|(digest, _)| digest);
         let hashing = self.context.options.hashing(plan.identity());
         let (DigestMode::On(algorithm), Some(writer)) = (hashing, &mut self.writer) else {
-            return Ok(Verification::Right);
+            return Ok(DigestComparison::Right);
         };
         self.digest = writer.digest(algorithm, plan.bytes_mut()).await?;
         let found = self.digest;
         let (Some(promised), Some(found)) = (promised.filter(|digest| Some(*digest) != found), found) else {
-            return Ok(Verification::Right);
+            return Ok(DigestComparison::Right);
         };
         let (found, promised) = (Box::new(found), Box::new(promised));
         let error = DownloadError::WrongChecksum { name: self.name(), found, promised, unasked: 0 };
-        if self.is_sequential() { Err(error) } else { Ok(Verification::WrongFile(error)) }
+        if self.is_sequential() { Err(error) } else { Ok(DigestComparison::WrongFile(error)) }
     }
 
     /// Discards the wrong `pieces` of a wrong file, or all of it without digests of pieces.
