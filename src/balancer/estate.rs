@@ -58,6 +58,7 @@ impl Estate for BalancerEstate {
     async fn release(&self) -> Vec<u8> {
         let state = &self.0;
         let orders = state.orders.release().await.records();
+        state.statistics.save().await;
         if let Some(folder) = &state.state {
             folder.release();
         }

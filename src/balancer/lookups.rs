@@ -1,8 +1,8 @@
-//! The parts of a balancer that ask backends for their files: sizes, and the files of mirrors.
+//! The parts of a balancer for files: their sizes, the files of mirrors, and the statistics of downloads.
 
 use std::sync::Arc;
 
-use super::metrics::{BalancerMetrics, PresenceMetrics};
+use super::metrics::{BalancerMetrics, PresenceMetrics, StatisticsMetrics};
 use super::policy::MonotonicClock;
 use super::presence::Presence;
 use super::presence::actor::{PresenceActor, PresencePlan};
@@ -11,6 +11,8 @@ use super::ranking::publisher::TablePublisher;
 use super::settings::BalancerSettings;
 use super::sizes::{SizeActor, SizePlan, Sizes};
 use super::state_folder::StateFolder;
+use super::statistics::Statistics;
+use super::statistics::actor::{StatisticsActor, StatisticsPlan};
 use crate::http::client::Resolver;
 use crate::supervision::{ActorKind, Supervisor};
 
@@ -27,12 +29,31 @@ pub(super) fn sizes(
     settings.size_lookups.then(new)
 }
 
-/// Starts the actors that ask backends for their files.
+/// The statistics of downloads, and the plan of the actor that counts them.
+pub(super) fn statistics(
+    settings: &BalancerSettings,
+    publisher: &Arc<TablePublisher>,
+    state: Option<Arc<StateFolder>>,
+    metrics: &mut BalancerMetrics,
+) -> (Arc<Statistics>, StatisticsPlan) {
+    let days = settings.statistics_days;
+    let own = if days > 0 {
+        StatisticsMetrics::register(&mut metrics.registry)
+    } else {
+        StatisticsMetrics::default()
+    };
+    let failures = metrics.state_writes_failed.clone();
+    StatisticsPlan::new(days, Arc::clone(publisher), state, own, failures)
+}
+
+/// Starts the actors that ask backends for their files, and the one that counts downloads.
 pub(super) fn start_lookups(
     supervisor: &Supervisor,
     sizes: Option<SizePlan>,
     presence: Option<PresencePlan>,
+    statistics: StatisticsPlan,
 ) {
+    let _ = supervisor.start(ActorKind::Statistics, "statistics", StatisticsActor::new(statistics));
     if let Some(plan) = sizes {
         let _ = supervisor.start(ActorKind::Size, "sizes", SizeActor::new(plan));
     }

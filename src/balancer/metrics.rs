@@ -138,6 +138,17 @@ impl PresenceMetrics {
 }
 
 metrics! {
+    /// The metrics of the statistics of downloads.
+    pub(crate) struct StatisticsMetrics {
+        pub(crate) downloads: Counter = "downloads", "Downloads that the statistics count";
+        pub(crate) bytes: Counter = "download_bytes",
+            "The sizes of the files of these downloads, if they are known";
+        pub(crate) dropped: Counter = "downloads_dropped",
+            "Downloads that were not counted because the queue was full";
+    }
+}
+
+metrics! {
     /// The metrics of the exchange with a fleet.
     pub(crate) struct FleetMetrics {
         pub(crate) connected: Gauge = "fleet_engine_up",

@@ -30,6 +30,7 @@
 // - `fleet`: the exchange with other balancers.
 // - `policy`: the choice of a backend from a table.
 // - `catalogue`, `presence`: the files of a mirror network, and the backends that have each of them.
+// - `statistics`: the downloads by file, directory, server and day.
 // - `redirect`: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
 // - `builder`: a balancer in any actix program; `program`: `fingerpost balancer`, with listeners and signals.
 // - `metrics`: the metrics. `admin`: their display, the status API, fault injection.
@@ -73,6 +74,7 @@ pub(crate) mod sizes;
 mod snapshot;
 pub(crate) mod sources;
 pub(crate) mod state_folder;
+pub(crate) mod statistics;
 mod wall_clock;
 pub(crate) mod webhook;
 
@@ -89,7 +91,7 @@ use fleet::FleetExchange;
 use fleet::FleetIdentity;
 use fleet::actor::FleetActor;
 use following::{end_overdue_orders, follow};
-use lookups::{presence, sizes, start_lookups};
+use lookups::{presence, sizes, start_lookups, statistics};
 use metrics::{BalancerMetrics, FleetMetrics};
 use orders::store::Orders;
 use policy::LoadSlab;
@@ -99,7 +101,6 @@ use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
 use ranking::table::{BackendEntry, RoutingTable};
 use ranking::{ListChanged, RankingActor, RankingPlan, RankingSettings};
-use redirect::path_samples::PathSamples;
 use redirect::service::AnswerPlan;
 use redirect::{BalancerState, SettingsChanged};
 use settings::BalancerSettings;
@@ -254,6 +255,7 @@ impl Balancer {
         let (sizes, size_plan) = sizes(settings, &publisher, clock, &resolver, &metrics).unzip();
         let of = |list| presence(list, settings, &publisher, &resolver, state.clone(), &mut metrics);
         let (presence, presence_plan) = catalogue.map(of).unzip();
+        let (statistics, statistics_plan) = statistics(settings, &publisher, state.clone(), &mut metrics);
         let (budget, interval) = (settings.ranking.probe_budget, metrics.ranking.probe_interval.clone());
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
@@ -276,7 +278,7 @@ impl Balancer {
             if let Some(actor) = fleet {
                 let _ = own.start(ActorKind::Fleet, "fleet", actor(ranking.clone().recipient()));
             }
-            start_lookups(&own, size_plan, presence_plan);
+            start_lookups(&own, size_plan, presence_plan, statistics_plan);
             let (plan, supervisor) = (Arc::new(probes), own.clone());
             let probe_manager =
                 ProbeManager { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
@@ -300,7 +302,7 @@ impl Balancer {
             sources: sources_report,
             supervisor,
             metrics: Arc::new(metrics),
-            path_samples: PathSamples::default(),
+            statistics,
             arbiter,
         }))
     }
@@ -362,6 +364,11 @@ impl Balancer {
         if let Some(Err(error)) = saving {
             tracing::error!(%error, "the state cannot be written; the next start uses an older one");
         }
+    }
+
+    /// Writes the statistics, if the balancer has a folder for them.
+    pub(crate) async fn save_statistics(&self) {
+        self.0.statistics.save().await;
     }
 
     /// The orders and the state, for a new process.

@@ -160,6 +160,7 @@ impl BalancerProgram {
         };
         admin_handle.stop(true).await;
         balancer.save_state();
+        balancer.save_statistics().await;
         if let Some(log) = log {
             log.written().await;
         }

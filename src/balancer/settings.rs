@@ -58,6 +58,7 @@ pub(crate) struct RawBalancerSettings {
     pub catalogue_root: PathBuf,
     #[serde(with = "crate::settings::time")]
     pub proof_interval: Duration,
+    pub statistics_days: u32,
     pub webhook: String,
     #[serde(with = "crate::settings::time")]
     pub webhook_after: Duration,
@@ -113,6 +114,8 @@ pub(crate) struct BalancerSettings {
     pub catalogue: Option<CatalogueSource>,
     /// The time between two proofs of a mirror.
     pub proof_interval: Duration,
+    /// The number of days with statistics of downloads; 0 for none.
+    pub statistics_days: u32,
     /// The receiver of notifications.
     pub webhook: Option<Webhook>,
     /// The status of a redirect.
@@ -158,7 +161,8 @@ pub(crate) struct Membership {
 pub(crate) const FIXED_KEYS: FixedKeys = FixedKeys {
     section: "balancer",
     fixed: "servers backends backends_interval backends_hold dns_server host port unix_socket unix_socket_mode tls_port \
-            admin_tls admin state access_log_format catalogue catalogue_root proof_interval webhook webhook_after workers \
+            admin_tls admin state access_log_format catalogue catalogue_root proof_interval statistics_days webhook \
+             webhook_after workers \
             size_lookups acme_webroot metrics_backends fault_injection zone fleet fleet_name fleet_probers",
     switches: &["tls_cert", "access_log"],
 };
@@ -168,6 +172,9 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The shortest time between two proofs of a mirror.
 const SHORTEST_PROOF_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The largest number of days with statistics: ten years.
+const MOST_STATISTICS_DAYS: u32 = 3660;
 
 /// The number of local ports, and so the limit of concurrent probes.
 const MOST_PROBES: usize = 65_535;
@@ -219,6 +226,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             admin_token: path(raw.admin_token),
             catalogue: catalogue(&raw.catalogue, raw.catalogue_root)?,
             proof_interval: raw.proof_interval.max(SHORTEST_PROOF_INTERVAL),
+            statistics_days: statistics_days(raw.statistics_days)?,
             webhook: webhook(&raw.webhook, raw.webhook_after)?,
             state: path(raw.state),
             status: RedirectStatus::try_from(raw.status)
@@ -284,6 +292,14 @@ fn catalogue(place: &str, root: PathBuf) -> Result<Option<CatalogueSource>, Sett
     }
     let source = CatalogueSource::parse(place);
     source.map(Some).map_err(|error| SettingsError::value("balancer.catalogue", place, error.to_string()))
+}
+
+fn statistics_days(days: u32) -> Result<u32, SettingsError> {
+    if days <= MOST_STATISTICS_DAYS {
+        return Ok(days);
+    }
+    let reason = format!("each day is a file; it must be at most {MOST_STATISTICS_DAYS}");
+    Err(SettingsError::value("balancer.statistics_days", days, reason))
 }
 
 fn membership(raw: &RawBalancerSettings) -> Result<Option<Membership>, SettingsError> {

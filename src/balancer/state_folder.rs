@@ -144,6 +144,33 @@ impl StateFolder {
         }
     }
 
+    /// The content of a file of this version. A file that is not usable is moved aside.
+    pub(super) fn load<T>(
+        &self,
+        name: &str,
+        version: u32,
+        parse: impl FnOnce(&[u8]) -> Result<T, String>,
+    ) -> Option<T> {
+        let parsed = match self.read(name) {
+            FileContent::Missing => return None,
+            FileContent::Damaged(reason) => Err(reason),
+            FileContent::Valid { version: found, body } if found == version => parse(&body),
+            FileContent::Valid { version, .. } => {
+                Err(format!("another version of fingerpost wrote it (format {version})"))
+            }
+        };
+        parsed.inspect_err(|reason| self.set_aside(name, reason)).ok()
+    }
+
+    /// The names of all files, sorted.
+    pub(super) fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let mut names: Vec<String> =
+            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Replaces a file. After `Ok`, the new content survives a crash of the machine; after `Err`, and after a crash before the
     /// end, the file has its old content or the new one, never a part.
     pub(super) fn write(&self, name: &str, version: u32, body: &[u8]) -> io::Result<()> {

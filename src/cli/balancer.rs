@@ -42,6 +42,9 @@ pub(crate) struct BalancerArguments {
     /// Folder with all files, instead of a list of them [default: none]
     #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true, conflicts_with = "catalogue")]
     pub catalogue_root: Option<PathBuf>,
+    /// Days for which downloads are counted by file, directory and server, in the folder --state [default: 0]
+    #[arg(long, value_name = "N", help_heading = BALANCING, hide_short_help = true)]
+    pub statistics_days: Option<u32>,
     /// Webroot of certbot, from which challenges of authorities are served [default: none]
     #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true)]
     pub acme_webroot: Option<PathBuf>,
@@ -109,6 +112,7 @@ impl BalancerArguments {
             "balancer.backends" => (!self.backends.is_empty()).then(|| self.backends.join("\n") + "\n"),
             "balancer.catalogue" => self.catalogue,
             "balancer.catalogue_root" => path(self.catalogue_root.as_ref()),
+            "balancer.statistics_days" => self.statistics_days,
             "balancer.access_log" => path(self.access_log.as_ref()),
             "balancer.state" => path(self.state.as_ref()),
             "balancer.acme_webroot" => path(self.acme_webroot.as_ref()),

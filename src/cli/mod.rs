@@ -14,6 +14,7 @@ use crate::telemetry::{self, LogFormat};
 mod balancer;
 mod check;
 mod get;
+mod import;
 mod manual;
 mod orders;
 mod server;
@@ -23,10 +24,11 @@ mod up;
 pub(crate) use balancer::BalancerArguments;
 pub(crate) use check::{CheckArguments, CheckedProgram};
 pub(crate) use get::{GetArguments, ProgressMode};
+pub(crate) use import::ImportArguments;
 pub(crate) use manual::ManualArguments;
 pub(crate) use orders::{
     AdminArguments, DisableArguments, DrainArguments, EnableArguments, EventsArguments, ExplainArguments,
-    OrderArguments, OrderedWeight, WeightArguments,
+    OrderArguments, OrderedWeight, StatsArguments, WeightArguments,
 };
 pub(crate) use server::ServerArguments;
 pub(crate) use status::StatusArguments;
@@ -122,6 +124,8 @@ pub(crate) enum Command {
     Explain(ExplainArguments),
     /// Show the last state changes of the servers, and their availability
     Events(EventsArguments),
+    /// Show the most frequent downloads by file, directory, server or day
+    Stats(StatsArguments),
     /// Send no new clients to a server
     Drain(DrainArguments),
     /// Send clients to a server again, after drain or disable
@@ -132,6 +136,8 @@ pub(crate) enum Command {
     Weight(WeightArguments),
     /// Check configuration, list, folders and ports without a start
     Check(CheckArguments),
+    /// Convert the mirrors of another program to a list of servers
+    Import(ImportArguments),
     /// Print man pages and shell completions
     Manual(ManualArguments),
     /// Print the help of a command

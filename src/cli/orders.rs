@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 
 use super::ConfigArguments;
 
@@ -52,6 +53,15 @@ Examples:
   fingerpost events
   fingerpost events mirror3.example:8080 --limit 10
 
+Exit codes: 0 success, 1 failure, 2 wrong flags";
+
+const STATS_EXAMPLES: &str = "\
+Examples:
+  fingerpost stats
+  fingerpost stats --days 30 --by server
+  fingerpost stats --days 7 --by directory --csv >directories.csv
+
+The balancer counts downloads with --statistics-days. Days are those of UTC.
 Exit codes: 0 success, 1 failure, 2 wrong flags";
 
 /// The flags that name a running balancer.
@@ -181,6 +191,27 @@ pub(crate) struct EventsArguments {
     /// Number of events, newest last
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub limit: usize,
+    /// The balancer.
+    #[command(flatten)]
+    pub admin: AdminArguments,
+}
+
+/// Flags of `fingerpost stats`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = STATS_EXAMPLES)]
+pub(crate) struct StatsArguments {
+    /// Number of days, the last one is today
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub days: u32,
+    /// Meaning of the rows
+    #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["file", "directory", "server", "day"]), default_value = "file")]
+    pub by: String,
+    /// Number of rows
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+    /// Print CSV
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
     /// The balancer.
     #[command(flatten)]
     pub admin: AdminArguments,

@@ -4,6 +4,9 @@ use url::Url;
 
 use super::address::without_credentials;
 
+/// The media type of a Metalink.
+pub(super) const METALINK_TYPE: &str = "application/metalink4+xml";
+
 /// Maximum number of mirrors of one answer.
 pub(super) const MAX_MIRRORS: usize = 64;
 
@@ -24,7 +27,7 @@ pub(super) fn mirrors<'a>(base: &Url, values: impl Iterator<Item = &'a str>) -> 
     let mut mirrors: Vec<Mirror> = Vec::new();
     for value in values {
         for link in links(value) {
-            let Some(mirror) = mirror(base, link) else { continue };
+            let Some(mirror) = related(base, link, "duplicate") else { continue };
             if !mirrors.iter().any(|known| known.url == mirror.url) {
                 mirrors.push(mirror);
             }
@@ -35,23 +38,31 @@ pub(super) fn mirrors<'a>(base: &Url, values: impl Iterator<Item = &'a str>) -> 
     mirrors
 }
 
-fn mirror(base: &Url, link: &str) -> Option<Mirror> {
+/// The first Metalink in the values of an answer's `Link` headers that describes the file.
+pub(super) fn description<'a>(base: &Url, mut values: impl Iterator<Item = &'a str>) -> Option<Url> {
+    values.find_map(|value| {
+        let described = links(value).into_iter().filter(|link| link.contains(METALINK_TYPE));
+        described.filter_map(|link| related(base, link, "describedby")).map(|link| link.url).next()
+    })
+}
+
+/// The target of a link with this relation.
+fn related(base: &Url, link: &str, relation: &str) -> Option<Mirror> {
     let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-    let mut is_duplicate = false;
+    let mut is_related = false;
     let mut priority = u32::MAX;
     for parameter in split_outside_quotes(parameters, ';') {
         let Some((name, value)) = parameter.split_once('=') else { continue };
         let value = value.trim().trim_matches('"');
         match name.trim().to_ascii_lowercase().as_str() {
             "rel" => {
-                is_duplicate |=
-                    value.split_ascii_whitespace().any(|word| word.eq_ignore_ascii_case("duplicate"));
+                is_related |= value.split_ascii_whitespace().any(|word| word.eq_ignore_ascii_case(relation));
             }
             "pri" => priority = value.parse().unwrap_or(u32::MAX),
             _ => {}
         }
     }
-    let url = without_credentials(base.join(target).ok().filter(|_| is_duplicate)?);
+    let url = without_credentials(base.join(target).ok().filter(|_| is_related)?);
     match (base.scheme(), url.scheme()) {
         (_, "https") | ("http", "http") => Some(Mirror { url, priority }),
         _ => None,

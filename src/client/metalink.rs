@@ -9,10 +9,8 @@ use url::Url;
 
 use super::checksum::{Algorithm, Checksum, Pieces};
 use super::identity::{Authority, ContentIdentity};
+use super::link::METALINK_TYPE;
 use super::naming;
-
-/// The media type of a Metalink.
-const MEDIA_TYPE: &str = "application/metalink4+xml";
 
 /// Maximum size of a Metalink, in bytes.
 pub(super) const MAX_BYTES: usize = 16 << 20;
@@ -66,7 +64,7 @@ pub(super) struct MetalinkFile {
 /// Whether a `Content-Type` is that of a Metalink.
 pub(super) fn is_media_type(content_type: &str) -> bool {
     let media_type = content_type.split(';').next().unwrap_or_default();
-    media_type.trim().eq_ignore_ascii_case(MEDIA_TYPE)
+    media_type.trim().eq_ignore_ascii_case(METALINK_TYPE)
 }
 
 /// Parses a Metalink. Returns its files that have a usable address.

@@ -24,6 +24,8 @@ use crate::{client, open_files};
 
 mod admin_client;
 mod check;
+mod import;
+mod mirrorbits;
 mod operate;
 mod up;
 
@@ -47,11 +49,13 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Status(arguments) => exit(operate::status(&arguments)),
         Command::Explain(arguments) => exit(operate::explain(&arguments)),
         Command::Events(arguments) => exit(operate::events(&arguments)),
+        Command::Stats(arguments) => exit(operate::stats(&arguments)),
         Command::Drain(arguments) => exit(operate::drain(&arguments)),
         Command::Enable(arguments) => exit(operate::enable(&arguments)),
         Command::Disable(arguments) => exit(operate::disable(&arguments)),
         Command::Weight(arguments) => exit(operate::weight(&arguments)),
         Command::Check(arguments) => check::command(&arguments),
+        Command::Import(arguments) => exit(import::command(&arguments)),
         Command::Manual(arguments) => exit(arguments.print()),
         Command::Help(arguments) => exit(arguments.print()),
     }

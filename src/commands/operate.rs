@@ -1,4 +1,4 @@
-//! The commands of operators for a running balancer: `status`, `explain`, `events`, `drain`, `enable`, `disable`, `weight`.
+//! The commands of operators for a running balancer: `status`, `explain`, `events`, `stats`, `drain`, `enable`, `disable`, `weight`.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -14,9 +14,10 @@ use crate::balancer::admin::fleet::FleetStatus;
 use crate::balancer::admin::status::{BackendStatus, StatusReport, severity};
 use crate::balancer::orders::{OrderName, OrderRequest};
 use crate::balancer::redirect::explain::Explanation;
+use crate::balancer::statistics::report::StatisticsReport;
 use crate::cli::{
     AdminArguments, DisableArguments, DrainArguments, EnableArguments, EventsArguments, ExplainArguments,
-    OrderArguments, OrderedWeight, StatusArguments, WeightArguments,
+    OrderArguments, OrderedWeight, StatsArguments, StatusArguments, WeightArguments,
 };
 use crate::telemetry::{self, OutputError};
 
@@ -118,6 +119,14 @@ pub(crate) fn events(arguments: &EventsArguments) -> Result<(), QueryError> {
     }
     let (body, report): (_, EventReport) = get(&arguments.admin, &query)?;
     print(&arguments.admin, body, || report.text())
+}
+
+/// Runs `fingerpost stats`.
+pub(crate) fn stats(arguments: &StatsArguments) -> Result<(), QueryError> {
+    let StatsArguments { days, by, limit, csv, admin } = arguments;
+    let query = format!("/stats?days={days}&by={by}&limit={limit}");
+    let (body, report): (_, StatisticsReport) = get(admin, &query)?;
+    print(admin, body, || if *csv { report.csv() } else { report.text() })
 }
 
 fn get<T: DeserializeOwned>(arguments: &AdminArguments, path: &str) -> Result<(Vec<u8>, T), QueryError> {

@@ -18,14 +18,23 @@ pub enum ActorKind {
     Size,
     /// Maintains the knowledge about the files of mirrors.
     Presence,
+    /// Counts downloads.
+    Statistics,
     /// Exchanges observations with other balancers.
     Fleet,
 }
 
 impl ActorKind {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::Probe, Self::Ranking, Self::Redirect, Self::Size, Self::Presence, Self::Fleet];
+    pub const ALL: [Self; 7] = [
+        Self::Probe,
+        Self::Ranking,
+        Self::Redirect,
+        Self::Size,
+        Self::Presence,
+        Self::Statistics,
+        Self::Fleet,
+    ];
 }
 
 impl fmt::Display for ActorKind {
@@ -46,5 +55,7 @@ impl FromStr for ActorKind {
 
 /// No kind of actor has this name.
 #[derive(Debug, thiserror::Error)]
-#[error("unknown kind of actor; the kinds are probe, ranking, redirect, size, presence and fleet")]
+#[error(
+    "unknown kind of actor; the kinds are probe, ranking, redirect, size, presence, statistics and fleet"
+)]
 pub struct UnknownActor;

@@ -315,6 +315,17 @@ fn documents_name_the_servers_that_have_the_file() {
     assert!(text.contains(&format!("preference=\"100\">{url}</url>")), "{text}");
     assert_eq!(network.balancer.get("/pool/a%20b.iso.sha256").text(), format!("{digest}  a b.iso\n"));
     assert_eq!(network.balancer.get("/pool/a%20b.iso?mirrorlist").text(), format!("{url}\n"));
+    for (format, expected) in [
+        ("text", format!("{url}\n")),
+        ("apt", format!("{url}\tpriority:1\n")),
+        ("json", format!("[{{\"url\":\"{url}\"}}]\n")),
+    ] {
+        assert_eq!(network.balancer.get(&format!("/pool/a%20b.iso?mirrorlist={format}&x")).text(), expected);
+    }
+    // A folder is left out if the server has none of its files.
+    let folder = network.balancer.get("/pool?mirrorlist").text();
+    assert_eq!(folder.lines().count(), 2, "{folder}");
+    assert!(folder.lines().all(|line| line.ends_with("/pool/")), "{folder}");
     let list = |accept| {
         let head = format!("GET /pool/a%20b.iso?mirrorlist HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n");
         let mut connection = http::Connection::open(network.balancer.address()).unwrap();

@@ -6,7 +6,7 @@ use super::support::http;
 use super::support::operated::Operated;
 
 /// Every path of the API. A new path must be added here and to the description.
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 10] = [
     "/api/v1/backends",
     "/api/v1/backends/{id}/orders",
     "/api/v1/events",
@@ -15,6 +15,7 @@ const PATHS: [&str; 9] = [
     "/api/v1/openapi.json",
     "/api/v1/reload",
     "/api/v1/session",
+    "/api/v1/stats",
     "/api/v1/zones/{zone}/orders",
 ];
 
@@ -69,7 +70,7 @@ fn check(description: &Value, schema: &Value, value: &Value, place: &str) {
 
 #[test]
 fn every_answer_of_the_api_is_described() {
-    let balancer = Operated::start(&[]);
+    let balancer = Operated::start(&["--statistics-days", "3"]);
     let admin = balancer.admin();
     let answer = http::get(admin, "/api/v1/openapi.json");
     assert_eq!(answer.header("Content-Type"), Some("application/json"));
@@ -94,6 +95,8 @@ fn every_answer_of_the_api_is_described() {
         ("/api/v1/events", "GET", "?backend=none:1", ""),
         ("/api/v1/events", "GET", "?limit=x", ""),
         ("/api/v1/fleet", "GET", "", ""),
+        ("/api/v1/stats", "GET", "?days=3&by=server", ""),
+        ("/api/v1/stats", "GET", "?by=x", ""),
         ("/api/v1/openapi.json", "GET", "", ""),
     ] {
         let length = body.len();

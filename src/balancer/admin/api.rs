@@ -19,12 +19,20 @@ use crate::balancer::backends::BackendId;
 use crate::balancer::orders::store::OrderError;
 use crate::balancer::orders::{self, NameError, OrderRequest};
 use crate::balancer::redirect::explain::Explanation;
+use crate::balancer::statistics::actor::StatisticsQuery;
+use crate::balancer::statistics::report::{Grouping, StatisticsReport};
 use crate::http::admin::page_route;
 use crate::settings::reload::ReloadReport;
 use crate::telemetry::chain;
 
 /// The largest body of a request, in bytes.
 const LARGEST_BODY: usize = 16 << 10;
+
+/// The number of rows of statistics, if the request names no limit.
+const DEFAULT_ROWS: usize = 20;
+
+/// The largest number of rows of statistics.
+const MOST_ROWS: usize = 100_000;
 
 /// Adds the paths of the API.
 pub(in crate::balancer) fn configure(pages: &mut ServiceConfig) {
@@ -37,6 +45,7 @@ pub(in crate::balancer) fn configure(pages: &mut ServiceConfig) {
             .service(readable("/fleet", page_route().to(fleet)))
             .service(readable("/explain", page_route().to(explain)))
             .service(readable("/events", page_route().to(events)))
+            .service(readable("/stats", page_route().to(stats)))
             .service(readable("/openapi.json", page_route().to(openapi)))
             .service(writable("/reload", web::post().to(reload)))
             .service(writable("/session", web::post().to(begin_session)))
@@ -117,6 +126,29 @@ async fn events(admin: Data<Admin>, request: HttpRequest) -> Result<Json<EventRe
         backend.map(|name| orders::find(&name, &admin.listed(), &admin.balancer.orders.book())).transpose();
     let id = id.map_err(|error| of_name(&error))?;
     Ok(Json(EventReport::of(&admin.balancer.publisher.latest(), id.as_ref(), limit, SystemTime::now())))
+}
+
+/// The query of `stats`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatsQuery {
+    #[serde(default = "one_day")]
+    days: u32,
+    #[serde(default)]
+    by: Grouping,
+    limit: Option<usize>,
+}
+
+fn one_day() -> u32 {
+    1
+}
+
+async fn stats(admin: Data<Admin>, request: HttpRequest) -> Result<Json<StatisticsReport>, Problem> {
+    let StatsQuery { days, by, limit } = query(&request)?;
+    let limit = limit.unwrap_or(DEFAULT_ROWS).min(MOST_ROWS);
+    let off = "the balancer counts no downloads; --statistics-days N turns this on";
+    let report = admin.balancer.statistics.report(StatisticsQuery { days, by, limit }).await;
+    report.map(Json).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, off))
 }
 
 fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Problem> {

@@ -1,6 +1,8 @@
 //! A catalogue as bytes, for the state that survives a restart.
 
-use super::{Catalogue, Record, RecordKind};
+use std::sync::Arc;
+
+use super::{Catalogue, PieceDigests, Record, RecordKind};
 
 /// Reads numbers and bytes in the order in which they were written; little-endian.
 #[derive(Debug)]
@@ -61,6 +63,13 @@ impl Catalogue {
         }
         bytes.extend((self.by_path.len() as u32).to_le_bytes());
         bytes.extend(self.by_path.iter().flat_map(|rank| rank.to_le_bytes()));
+        bytes.extend((self.pieces.len() as u32).to_le_bytes());
+        for (rank, pieces) in &self.pieces {
+            bytes.extend(rank.to_le_bytes());
+            bytes.extend(pieces.length.to_le_bytes());
+            bytes.extend((pieces.digests.len() as u32).to_le_bytes());
+            bytes.extend(pieces.digests.as_flattened());
+        }
     }
 
     /// Reads a catalogue; `None` if the bytes have another form.
@@ -75,7 +84,12 @@ impl Catalogue {
             Some(Record { start, length, kind, has_digest: flags & DIGEST != 0, size, sha256 })
         })?;
         let by_path = bytes.list(ByteReader::u32)?;
+        let pieces = bytes.list(|bytes| {
+            let (rank, length) = (bytes.u32()?, bytes.u64()?);
+            let digests = bytes.list(ByteReader::array)?.into();
+            Some((rank, Arc::new(PieceDigests { length, digests })))
+        })?;
         let files = records.iter().filter(|record| record.kind == RecordKind::File).count();
-        Some(Self { paths, records: records.into(), by_path: by_path.into(), files })
+        Some(Self { paths, records: records.into(), by_path: by_path.into(), files, pieces: pieces.into() })
     }
 }

@@ -2,15 +2,18 @@
 //! `files`.
 //!
 //! An entry has a `path`, or the percent-encoded reference `url`, or a `name`, each relative to the root of the mirrors, and
-//! optionally `size` and `sha256`. Entries of the `type` `directory` are ignored.
+//! optionally `size`, `sha256`, and `pieces` with the `length` and `sha256` of each piece. Entries of the `type` `directory`
+//! are ignored.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use super::{
-    Catalogue, CatalogueBuilder, CatalogueContent, CatalogueError, EntryError, ListPlace, sha256, shown,
+    Catalogue, CatalogueBuilder, CatalogueContent, CatalogueError, EntryError, ListPlace, PieceDigests,
+    sha256, shown,
 };
 
 #[derive(Deserialize)]
@@ -32,6 +35,25 @@ struct Listed<'a> {
     size: Option<u64>,
     #[serde(borrow)]
     sha256: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pieces: Option<ListedPieces<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ListedPieces<'a> {
+    length: u64,
+    #[serde(borrow)]
+    sha256: Vec<Cow<'a, str>>,
+}
+
+impl ListedPieces<'_> {
+    /// The pieces of a file of this size; `None` if they are not valid.
+    fn digests(&self, size: Option<u64>) -> Option<PieceDigests> {
+        let digests: Box<[_]> =
+            self.sha256.iter().map(|digits| sha256(digits.as_bytes())).collect::<Option<_>>()?;
+        let is_valid = self.length > 0 && size?.div_ceil(self.length) == digests.len() as u64;
+        is_valid.then_some(PieceDigests { length: self.length, digests })
+    }
 }
 
 pub(super) fn parse(text: &[u8]) -> Result<Catalogue, CatalogueError> {
@@ -62,7 +84,12 @@ pub(super) fn parse(text: &[u8]) -> Result<Catalogue, CatalogueError> {
                     .ok_or_else(|| fail(EntryError::NotAChecksum { line: shown(digits.as_bytes()) }))?,
             ),
         };
-        builder.add(number, &path, CatalogueContent { size: file.size, sha256 })?;
+        let start = builder.add(number, &path, CatalogueContent { size: file.size, sha256 })?;
+        if let Some(pieces) = &file.pieces {
+            let digests = pieces.digests(file.size);
+            let digests = digests.ok_or_else(|| fail(EntryError::Pieces { path: shown(&path) }))?;
+            builder.pieces.insert(start, Arc::new(digests));
+        }
     }
     builder.finish()
 }

@@ -3,7 +3,9 @@
 //! [`parse`] reads the two formats of a list. Pure.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 use crate::balancer::policy::digest;
 
@@ -33,6 +35,17 @@ pub(crate) struct Catalogue {
     /// The ranks of all records, in the order of their paths.
     by_path: Box<[u32]>,
     files: usize,
+    /// The ranks of the files with digests of their pieces, in order.
+    pieces: Box<[(u32, Arc<PieceDigests>)]>,
+}
+
+/// The digests of the pieces of a file. The last piece may be shorter.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct PieceDigests {
+    /// The length of a piece in bytes.
+    pub(crate) length: u64,
+    /// The SHA-256 digests.
+    pub(crate) digests: Box<[[u8; 32]]>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -137,6 +150,10 @@ pub(crate) enum EntryError {
     Json(String),
     #[error("an entry has neither \"path\", \"url\" nor \"name\"")]
     NoName,
+    #[error(
+        "{path}: \"pieces\" must have a \"length\" in bytes and, in \"sha256\", a digest for each piece of \"size\""
+    )]
+    Pieces { path: String },
 }
 
 /// Parses a list: lines of `sha256sum`, or JSON if the first character is `[` or `{`.
@@ -150,11 +167,12 @@ pub(crate) fn parse(text: &[u8]) -> Result<Catalogue, CatalogueError> {
 
 /// The catalogue of these files. Their paths have no slash at their start.
 pub(crate) fn of_files<'a>(
-    files: impl Iterator<Item = (&'a [u8], CatalogueContent)>,
+    files: impl Iterator<Item = (&'a [u8], CatalogueContent, Option<Arc<PieceDigests>>)>,
 ) -> Result<Catalogue, CatalogueError> {
     let mut builder = CatalogueBuilder::new(ListPlace::Entry);
-    for (number, (path, content)) in (1..).zip(files) {
-        builder.add(number, path, content)?;
+    for (number, (path, content, pieces)) in (1..).zip(files) {
+        let start = builder.add(number, path, content)?;
+        builder.pieces.extend(pieces.map(|pieces| (start, pieces)));
     }
     builder.finish()
 }
@@ -193,6 +211,13 @@ impl Catalogue {
         })
     }
 
+    /// The digests of the pieces of the file at `rank`, if the list has them.
+    #[must_use]
+    pub(crate) fn pieces(&self, rank: u32) -> Option<&PieceDigests> {
+        let place = self.pieces.binary_search_by_key(&rank, |(rank, _)| *rank).ok()?;
+        self.pieces.get(place).map(|(_, pieces)| &**pieces)
+    }
+
     /// All entries in the order of their keys.
     #[cfg(test)]
     pub(crate) fn entries(&self) -> impl Iterator<Item = CatalogueEntry<'_>> {
@@ -216,6 +241,25 @@ impl Catalogue {
         entries
             .take_while(move |entry| entry.path.starts_with(folder))
             .filter(move |entry| !entry.is_folder && parent(entry.path) == folder)
+    }
+
+    /// At most `most` files of a folder and of its folders, spread over all of them.
+    pub(crate) fn some_files_below(
+        &self,
+        folder: &[u8],
+        most: usize,
+    ) -> impl Iterator<Item = CatalogueEntry<'_>> {
+        let prefix = [folder, b"/"].concat();
+        let start = self.by_path.partition_point(|rank| self.path_at(*rank) < prefix.as_slice());
+        let after = self.by_path.get(start..).unwrap_or_default();
+        let count = after.partition_point(|rank| self.path_at(*rank).starts_with(&prefix));
+        let below = after.get(..count).unwrap_or_default();
+        let places = (0..count).step_by(count.div_ceil(most).max(1));
+        // At the place of a folder, its first file is taken.
+        places.filter_map(|place| {
+            let mut entries = below.get(place..)?.iter().filter_map(|rank| self.entry(*rank));
+            entries.find(|entry| !entry.is_folder)
+        })
     }
 
     fn path(&self, record: &Record) -> &[u8] {
@@ -242,16 +286,18 @@ struct CatalogueBuilder {
     place: fn(usize) -> ListPlace,
     /// The folder of the latest file.
     folder: Vec<u8>,
+    /// By the starts of the paths.
+    pieces: HashMap<u32, Arc<PieceDigests>>,
 }
 
 impl CatalogueBuilder {
     /// A builder that names the parts of the list with `place`.
     fn new(place: fn(usize) -> ListPlace) -> Self {
-        Self { paths: Vec::new(), records: Vec::new(), place, folder: Vec::new() }
+        Self { paths: Vec::new(), records: Vec::new(), place, folder: Vec::new(), pieces: HashMap::new() }
     }
 
-    /// Adds a file of a line or entry. `name` may start with `/` or `./`.
-    fn add(&mut self, line: usize, name: &[u8], content: CatalogueContent) -> Result<(), CatalogueError> {
+    /// Adds a file of a line or entry. `name` may start with `/` or `./`. Returns the start of the stored path.
+    fn add(&mut self, line: usize, name: &[u8], content: CatalogueContent) -> Result<u32, CatalogueError> {
         let place = (self.place)(line);
         let fail = |reason| CatalogueError { place, reason };
         let mut rest = name;
@@ -267,7 +313,7 @@ impl CatalogueBuilder {
         }
         let start = self.push(line, rest, RecordKind::File, content).map_err(fail)?;
         // Lists are nearly always sorted, so most files are in the folder of the file before.
-        let path = self.paths.get(start..).unwrap_or_default();
+        let path = self.paths.get(start as usize..).unwrap_or_default();
         if parent(path) != self.folder.as_slice() || self.records.len() == 1 {
             self.folder = parent(path).to_vec();
             let mut folder = self.folder.clone();
@@ -279,7 +325,7 @@ impl CatalogueBuilder {
                 folder.truncate(parent(&folder).len());
             }
         }
-        Ok(())
+        Ok(start)
     }
 
     /// Returns the start of the stored path.
@@ -289,7 +335,7 @@ impl CatalogueBuilder {
         path: &[u8],
         kind: RecordKind,
         content: CatalogueContent,
-    ) -> Result<usize, EntryError> {
+    ) -> Result<u32, EntryError> {
         let start = self.paths.len();
         if kind == RecordKind::File {
             self.paths.push(b'/');
@@ -308,12 +354,12 @@ impl CatalogueBuilder {
             sha256: content.sha256.unwrap_or_default(),
         };
         self.records.push((key(stored), line as u32, record));
-        Ok(start)
+        Ok(place)
     }
 
     /// Sorts the entries. Equal lines count once.
     fn finish(self) -> Result<Catalogue, CatalogueError> {
-        let Self { paths, mut records, place, .. } = self;
+        let Self { paths, mut records, place, mut pieces, .. } = self;
         let path = |record: &Record| -> &[u8] {
             paths
                 .get(record.start as usize..)
@@ -355,8 +401,11 @@ impl CatalogueBuilder {
         if files == 0 {
             return Err(CatalogueError { place: place(1), reason: EntryError::Empty });
         }
-        let records = kept.into_iter().map(|(_, _, record)| record).collect();
-        Ok(Catalogue { paths: paths.into(), records, by_path: by_path.into(), files })
+        let records: Box<[Record]> = kept.into_iter().map(|(_, _, record)| record).collect();
+        let pieces =
+            (0..).zip(&records).filter_map(|(rank, record)| Some((rank, pieces.remove(&record.start)?)));
+        let pieces = pieces.collect();
+        Ok(Catalogue { paths: paths.into(), records, by_path: by_path.into(), files, pieces })
     }
 }
 

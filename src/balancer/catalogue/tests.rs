@@ -87,6 +87,45 @@ fn an_error_names_the_line() {
 }
 
 #[test]
+fn pieces_belong_to_their_files_and_survive_encoding() {
+    let list = format!(
+        r#"[{{"path":"b/x","size":25,"sha256":"{A}","pieces":{{"length":10,"sha256":["{A}","{B}","{A}"]}}}},{{"path":"a"}}]"#
+    );
+    let catalogue = parse(list.as_bytes()).unwrap();
+    let mut bytes = Vec::new();
+    catalogue.encode(&mut bytes);
+    let decoded = Catalogue::decode(&mut ByteReader(&bytes)).unwrap();
+    for catalogue in [catalogue, decoded] {
+        let pieces = |path: &[u8]| {
+            let rank = catalogue.keys().binary_search(&key(path)).unwrap();
+            catalogue.pieces(rank as u32).map(|pieces| (pieces.length, pieces.digests.len()))
+        };
+        assert_eq!((pieces(b"/b/x"), pieces(b"/a"), pieces(b"/b")), (Some((10, 3)), None, None));
+    }
+    for (size, length, digests) in [("25", 10, 2), ("25", 0, 3), ("null", 10, 3)] {
+        let digests = vec![format!("\"{A}\""); digests].join(",");
+        let list =
+            format!(r#"[{{"path":"x","size":{size},"pieces":{{"length":{length},"sha256":[{digests}]}}}}]"#);
+        let message = parse(list.as_bytes()).unwrap_err().to_string();
+        assert!(message.starts_with("entry 1: x: \"pieces\" must have a \"length\""), "{message}");
+    }
+}
+
+#[test]
+fn a_sample_of_a_folder_has_files_of_all_its_folders() {
+    let line = |number: u32| format!("{A}  a/{}/{number}\n{A}  a{number}\n", number / 10);
+    let list = (0..100).map(line).collect::<Vec<_>>().concat();
+    let catalogue = parse(list.as_bytes()).unwrap();
+    let of = |folder: &[u8], most| catalogue.some_files_below(folder, most).count();
+    assert!((8..=16).contains(&of(b"/a", 16)), "{}", of(b"/a", 16));
+    assert_eq!((of(b"/a/3", 16), of(b"/a1", 16), of(b"/none", 16)), (10, 0, 0));
+    assert!(of(b"", 1000) >= 200);
+    let folders: std::collections::HashSet<_> =
+        catalogue.some_files_below(b"/a", 16).map(|file| parent(file.path).to_vec()).collect();
+    assert!(folders.len() > 6, "{folders:?}");
+}
+
+#[test]
 fn the_files_of_a_folder_are_found() {
     let list = format!("{A}  a/x\n{A}  a/b/y\n{A}  a-\n{A}  a/z\n{A}  b/x\n{A}  a0");
     let catalogue = parse(list.as_bytes()).unwrap();

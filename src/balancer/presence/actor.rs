@@ -53,6 +53,10 @@ const REBUILD_INTERVAL: Duration = Duration::from_mins(10);
 /// The time limit of a check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The time for which a mirror keeps its proven generation after its proof has changed to unknown content: it may have received
+/// a release before the catalogue was read.
+const UNKNOWN_TIME: Duration = Duration::from_mins(2);
+
 /// The time limit of a proof.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -165,6 +169,8 @@ struct PresenceMirror {
     is_origin: bool,
     /// The digest of its proof; zeros if it has no such file.
     digest: Option<SeenProof>,
+    /// The time since which its proof has unknown content.
+    unknown_since: Option<Instant>,
     due: Instant,
     is_asked: bool,
 }
@@ -318,6 +324,7 @@ impl PresenceActor {
                 proof: backend.proof().cloned(),
                 is_origin: backend.is_origin(),
                 digest: earlier.and_then(|(_, proof)| proof),
+                unknown_since: None,
                 due: Instant::now() + spread,
                 is_asked: false,
             };
@@ -415,13 +422,24 @@ impl PresenceActor {
         };
         self.plan.metrics.proven("received");
         if mirror.digest.is_some_and(|(known, _)| known == digest) {
+            mirror.unknown_since = None;
             return;
         }
+        let is_known =
+            |digest: &[u8; 32]| matches!(self.history.compare(proof, digest), ProofMatch::Generation(_));
+        if !is_known(&digest)
+            && mirror.digest.is_some_and(|(known, _)| is_known(&known))
+            && mirror.unknown_since.get_or_insert_with(Instant::now).elapsed() < UNKNOWN_TIME
+        {
+            return;
+        }
+        mirror.unknown_since = None;
         mirror.digest = Some((digest, SystemTime::now()));
         self.saving.is_changed = true;
         if mirror.is_origin {
             self.history.learn(proof, digest);
         }
+        self.history.recognise(proof, &digest);
         self.judge();
         // After a new release, missing files may have arrived.
         let lacking: Vec<u64> = {

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use percent_encoding::percent_decode;
 
 use super::index::{AGES, IndexFull, MOST_MIRRORS, MirrorSets, OLD, PathState, PresenceIndex, SetInterner};
-use crate::balancer::catalogue::{self, Catalogue, CatalogueContent, CatalogueEntry};
+use crate::balancer::catalogue::{self, Catalogue, CatalogueContent, CatalogueEntry, PieceDigests};
 use crate::balancer::policy::{Holders, LINE_MIRRORS, MirrorSet, SetLine};
 
 /// The path below which every file of the root can be requested, too.
@@ -38,8 +38,8 @@ pub(crate) struct Generation {
 pub(crate) enum Location<'a> {
     /// The catalogue does not have it.
     Unknown,
-    /// A folder.
-    Folder,
+    /// A folder with this decoded path.
+    Folder(&'a [u8]),
     /// A file.
     File(FileLocation<'a>),
 }
@@ -182,6 +182,12 @@ impl Generation {
         own.or_else(|| self.at(catalogue::key(below_alias?))).unwrap_or(Location::Unknown)
     }
 
+    /// The digests of the pieces of the file with this key, if the catalogue has them.
+    #[must_use]
+    pub(crate) fn pieces(&self, key: u64) -> Option<&PieceDigests> {
+        self.catalogue.pieces(self.index.find(key)?.rank)
+    }
+
     /// Whether the mirror lacks the path with this key.
     #[must_use]
     pub(super) fn lacks(&self, key: u64, mirror: u32) -> bool {
@@ -194,7 +200,7 @@ impl Generation {
         let found = self.index.find(key)?;
         let entry = self.catalogue.entry(found.rank)?;
         if entry.is_folder {
-            return Some(Location::Folder);
+            return Some(Location::Folder(entry.path));
         }
         let holders = Holders { lacking: found.lacking, unproven: self.unproven_at(found.age) };
         let (path, content) = (entry.path, entry.content);

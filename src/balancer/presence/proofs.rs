@@ -48,7 +48,12 @@ impl ProofHistory {
     pub(super) fn observe<'a>(&mut self, current: &Generation, proofs: impl Iterator<Item = &'a Arc<str>>) {
         if self.generations.back().is_none_or(|latest| latest.number != current.number) {
             let (number, list) = (current.number, current.source);
-            self.generations.push_back(GenerationDigests { number, list, proofs: HashMap::new() });
+            // A proof that was the list itself is the new list now.
+            let before = self.generations.back().into_iter();
+            let before =
+                before.flat_map(|latest| latest.proofs.iter().filter(|(_, digest)| **digest == latest.list));
+            let proofs = before.map(|(proof, _)| (Arc::clone(proof), list)).collect();
+            self.generations.push_back(GenerationDigests { number, list, proofs });
             if self.generations.len() > AGES {
                 self.generations.pop_front();
             }
@@ -68,6 +73,15 @@ impl ProofHistory {
     pub(super) fn learn(&mut self, proof: &Arc<str>, sha256: [u8; 32]) {
         if let Some(latest) = self.generations.back_mut() {
             latest.proofs.entry(Arc::clone(proof)).or_insert(sha256);
+        }
+    }
+
+    /// Records that a mirror has this proof. If it is the list itself, other content belongs to no known generation.
+    pub(super) fn recognise(&mut self, proof: &Arc<str>, sha256: &[u8; 32]) {
+        if self.generations.iter().any(|known| known.list == *sha256) {
+            for known in &mut self.generations {
+                known.proofs.entry(Arc::clone(proof)).or_insert(known.list);
+            }
         }
     }
 
@@ -117,11 +131,18 @@ mod tests {
         assert_eq!(history.compare(&other, &[0x22; 32]), ProofMatch::NoReference);
         // The list itself is a proof, too.
         assert_eq!(history.compare(&other, &[b'1'; 32]), ProofMatch::Generation(1));
+        let list = Arc::<str>::from("/list");
+        history.recognise(&list, &[b'9'; 32]);
+        assert_eq!(history.compare(&list, &[b'9'; 32]), ProofMatch::NoReference);
+        history.recognise(&list, &[b'1'; 32]);
+        assert_eq!(history.compare(&list, &[b'9'; 32]), ProofMatch::Other);
 
         let second = next(Some(&first), '2');
         history.observe(&second, [&release].into_iter());
         assert_eq!(history.compare(&release, &[0x11; 32]), ProofMatch::Generation(1));
         assert_eq!(history.compare(&release, &[0x22; 32]), ProofMatch::Generation(2));
+        let of_list = [b'1', b'2', b'9'].map(|byte| history.compare(&list, &[byte; 32]));
+        assert_eq!(of_list, [ProofMatch::Generation(1), ProofMatch::Generation(2), ProofMatch::Other]);
         history.learn(&other, [7; 32]);
         history.learn(&release, [7; 32]);
         assert_eq!(history.compare(&other, &[7; 32]), ProofMatch::Generation(2));

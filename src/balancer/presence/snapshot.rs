@@ -13,12 +13,12 @@ use super::generation::Generation;
 use super::index::{IndexFull, MOST_MIRRORS, MirrorSets, PathState, PresenceIndex, SetInterner};
 use super::proofs::{GenerationDigests, ProofHistory};
 use crate::balancer::catalogue::{ByteReader, Catalogue};
-use crate::balancer::state_folder::{FileContent, StateFolder};
+use crate::balancer::state_folder::StateFolder;
 
 /// The file in the folder of states.
 const FILE: &str = "catalogue.bin";
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The knowledge of a run.
 #[derive(Debug)]
@@ -55,21 +55,10 @@ pub(super) fn save(folder: &StateFolder, knowledge: &Knowledge) -> io::Result<()
 /// Reads the knowledge of an earlier run. A file that is not usable is moved aside.
 #[must_use]
 pub(crate) fn load(folder: &StateFolder) -> Option<EarlierKnowledge> {
-    let reason = match folder.read(FILE) {
-        FileContent::Missing => return None,
-        FileContent::Damaged(reason) => reason,
-        FileContent::Valid { version: VERSION, body } => {
-            match EarlierKnowledge::decode(&mut ByteReader(&body)) {
-                Some(knowledge) => return Some(knowledge),
-                None => "its content has another form".to_owned(),
-            }
-        }
-        FileContent::Valid { version, .. } => {
-            format!("another version of fingerpost wrote it (format {version})")
-        }
-    };
-    folder.set_aside(FILE, &reason);
-    None
+    folder.load(FILE, VERSION, |body| {
+        let knowledge = EarlierKnowledge::decode(&mut ByteReader(body));
+        knowledge.ok_or_else(|| "its content has another form".to_owned())
+    })
 }
 
 impl Knowledge {

@@ -29,7 +29,7 @@ impl<'a> KnownFile<'a> {
     /// The knowledge of the catalogue. `size` is the one of earlier look-ups.
     pub(super) fn new(location: Option<&Location<'a>>, size: Option<f32>) -> Self {
         match location {
-            None | Some(Location::Folder) => Self { size, mirrors: FileMirrors::All },
+            None | Some(Location::Folder(_)) => Self { size, mirrors: FileMirrors::All },
             Some(Location::Unknown) => Self { size, mirrors: FileMirrors::Origin },
             Some(Location::File(file)) => Self {
                 size: file.content.size.map(|size| size as f32).or(size),

@@ -8,14 +8,17 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::location::Target;
 use crate::balancer::backends::BackendId;
-use crate::balancer::catalogue::{CatalogueContent, digits};
-use crate::balancer::policy;
+use crate::balancer::catalogue::{self, CatalogueContent, PieceDigests, digits};
+use crate::balancer::policy::{self, Holders};
 use crate::balancer::presence::generation::{FileLocation, Generation, Location};
 use crate::balancer::ranking::table::{Needs, RoutingTable};
 use crate::http::pages::{self, Dress, escape};
 
 /// The largest number of mirrors in a document.
 const MOST_MIRRORS: usize = 100;
+
+/// The files of a folder that decide whether a server has the folder.
+const FOLDER_SAMPLE: usize = 16;
 
 /// The longest name of a file in a document, in characters.
 const LONGEST_NAME: usize = 255;
@@ -29,8 +32,38 @@ enum DocumentKind {
     Metalink3,
     /// A line of `sha256sum`.
     Checksum,
-    /// The servers of the file.
-    Mirrors,
+    /// The servers of the file or folder.
+    Mirrors(MirrorListFormat),
+}
+
+/// The format of a list of servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MirrorListFormat {
+    /// One URL a line.
+    Text,
+    /// The same with priorities, for `mirror+http` of apt. Without them, apt tries the servers in any order.
+    Apt,
+    /// An array of objects, for zypper.
+    Json,
+    /// A page.
+    Html,
+}
+
+impl MirrorListFormat {
+    /// The format that a value of `mirrorlist=` names, or that the client accepts.
+    fn of(value: &[u8], headers: &HeaderMap) -> Self {
+        let accept = headers.get(header::ACCEPT).map(HeaderValue::as_bytes).unwrap_or_default();
+        let accepts = |kind: &str| memchr::memmem::find(accept, kind.as_bytes()).is_some();
+        match value {
+            b"text" => Self::Text,
+            b"apt" => Self::Apt,
+            b"json" => Self::Json,
+            b"html" => Self::Html,
+            _ if accepts("application/json") => Self::Json,
+            _ if accepts("text/html") => Self::Html,
+            _ => Self::Text,
+        }
+    }
 }
 
 /// A document that a request asks for.
@@ -41,6 +74,9 @@ pub(super) struct Document<'a> {
     path: &'a [u8],
     /// `None` for a folder.
     file: Option<FileLocation<'a>>,
+    /// The servers that may have it: those that have at least one of these files.
+    holders: Vec<Holders<'a>>,
+    pieces: Option<&'a PieceDigests>,
 }
 
 impl<'a> Document<'a> {
@@ -50,8 +86,13 @@ impl<'a> Document<'a> {
         target: &Target<'a>,
         location: &Location<'a>,
         generation: &'a Generation,
+        headers: &HeaderMap,
     ) -> Option<Self> {
         let path = target.path();
+        let mirrors = || {
+            let format = MirrorListFormat::of(mirror_list(target)?, headers);
+            Some(DocumentKind::Mirrors(format))
+        };
         match location {
             Location::Unknown => {
                 let suffixes = [
@@ -63,28 +104,37 @@ impl<'a> Document<'a> {
                     suffixes.iter().find_map(|(suffix, kind)| Some((path.strip_suffix(*suffix)?, *kind)))?;
                 let Location::File(file) = generation.locate(path, policy::digest(path)) else { return None };
                 let has_digest = file.content.sha256.is_some();
-                (has_digest || kind != DocumentKind::Checksum).then_some(Self {
+                (has_digest || kind != DocumentKind::Checksum).then(|| Self {
                     kind,
                     path,
                     file: Some(file),
+                    holders: vec![file.holders],
+                    pieces: generation.pieces(file.key).filter(|_| kind == DocumentKind::Metalink4),
                 })
             }
-            Location::File(file) if asks_for_mirrors(target) => {
-                Some(Self { kind: DocumentKind::Mirrors, path, file: Some(*file) })
+            Location::File(file) => Some(Self {
+                kind: mirrors()?,
+                path,
+                file: Some(*file),
+                holders: vec![file.holders],
+                pieces: None,
+            }),
+            Location::Folder(folder) => {
+                let kind = mirrors()?;
+                let files = generation.catalogue.some_files_below(folder, FOLDER_SAMPLE);
+                let holders = files.filter_map(|file| match generation.at(catalogue::key(file.path))? {
+                    Location::File(file) => Some(file.holders),
+                    Location::Folder(_) | Location::Unknown => None,
+                });
+                Some(Self { kind, path, file: None, holders: holders.collect(), pieces: None })
             }
-            Location::Folder if asks_for_mirrors(target) => {
-                Some(Self { kind: DocumentKind::Mirrors, path, file: None })
-            }
-            Location::File(_) | Location::Folder => None,
         }
     }
 
     /// The answer for a client with these needs.
-    pub(super) fn answer(&self, table: &RoutingTable, needs: Needs, headers: &HeaderMap) -> Response<Bytes> {
+    pub(super) fn answer(&self, table: &RoutingTable, needs: Needs) -> Response<Bytes> {
         let mirrors = self.mirrors(table, needs);
         let mut text = BytesMut::new();
-        let accept = headers.get(header::ACCEPT).map(HeaderValue::as_bytes).unwrap_or_default();
-        let accepts = |kind: &str| memchr::memmem::find(accept, kind.as_bytes()).is_some();
         let kind = match self.kind {
             DocumentKind::Metalink4 => {
                 self.put_metalink4(&mirrors, &mut text);
@@ -99,7 +149,7 @@ impl<'a> Document<'a> {
                 text.put_slice(format!("  {}\n", self.name()).as_bytes());
                 "text/plain; charset=utf-8"
             }
-            DocumentKind::Mirrors if accepts("application/json") => {
+            DocumentKind::Mirrors(MirrorListFormat::Json) => {
                 let urls: Vec<_> =
                     mirrors.iter().map(|mirror| serde_json::json!({ "url": self.url(mirror) })).collect();
                 // Strings can always be serialized.
@@ -107,13 +157,16 @@ impl<'a> Document<'a> {
                 text.put_u8(b'\n');
                 "application/json"
             }
-            DocumentKind::Mirrors if accepts("text/html") => {
+            DocumentKind::Mirrors(MirrorListFormat::Html) => {
                 text.put_slice(&self.page(&mirrors));
                 "text/html; charset=utf-8"
             }
-            DocumentKind::Mirrors => {
-                for mirror in &mirrors {
+            DocumentKind::Mirrors(format) => {
+                for (priority, mirror) in (1..).zip(&mirrors) {
                     text.put_slice(self.url(mirror).as_bytes());
+                    if format == MirrorListFormat::Apt {
+                        text.put_slice(format!("\tpriority:{priority}").as_bytes());
+                    }
                     text.put_u8(b'\n');
                 }
                 "text/plain; charset=utf-8"
@@ -123,7 +176,7 @@ impl<'a> Document<'a> {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.kind == DocumentKind::Mirrors {
+        if matches!(self.kind, DocumentKind::Mirrors(_)) {
             headers.insert(header::VARY, HeaderValue::from_static("Accept"));
         }
         response
@@ -131,12 +184,15 @@ impl<'a> Document<'a> {
 
     /// The usable servers that have the file, best first.
     fn mirrors<'t>(&self, table: &'t RoutingTable, needs: Needs) -> Vec<&'t BackendId> {
-        let holds = |number: u32| self.file.is_none_or(|file| file.holders.contains(number));
+        let holds = |number: u32| self.holders.iter().any(|holders| holders.contains(number));
         table.ranked(needs, MOST_MIRRORS, |entry| holds(entry.load.number()))
     }
 
     fn url(&self, mirror: &BackendId) -> String {
-        format!("{mirror}{}", String::from_utf8_lossy(self.path))
+        let path = String::from_utf8_lossy(self.path);
+        // Clients append the name of a file to the URL of a folder.
+        let slash = if self.file.is_none() && !path.ends_with('/') { "/" } else { "" };
+        format!("{mirror}{path}{slash}")
     }
 
     /// The decoded name of the file.
@@ -168,6 +224,13 @@ impl<'a> Document<'a> {
         }
         if self.content().sha256.is_some() {
             text.put_slice(format!("    <hash type=\"sha-256\">{}</hash>\n", self.digits()).as_bytes());
+        }
+        if let Some(PieceDigests { length, digests }) = self.pieces {
+            text.put_slice(format!("    <pieces length=\"{length}\" type=\"sha-256\">\n").as_bytes());
+            for digest in digests {
+                text.put_slice(format!("      <hash>{}</hash>\n", digits(digest)).as_bytes());
+            }
+            text.put_slice(b"    </pieces>\n");
         }
         for (priority, mirror) in (1..).zip(mirrors) {
             text.put_slice(format!("    <url priority=\"{priority}\">").as_bytes());
@@ -226,10 +289,11 @@ impl<'a> Document<'a> {
     }
 }
 
-/// Whether the query is `mirrorlist`, alone or as the first parameter.
-pub(super) fn asks_for_mirrors(target: &Target<'_>) -> bool {
-    let query = target.as_bytes().get(target.path().len() + 1..).unwrap_or_default();
-    query.strip_prefix(b"mirrorlist").is_some_and(|rest| matches!(rest.first(), None | Some(b'&' | b'=')))
+/// The value of the parameter `mirrorlist` if it is the first one of the query; empty for a parameter without a value.
+pub(super) fn mirror_list<'a>(target: &Target<'a>) -> Option<&'a [u8]> {
+    let query = target.as_bytes().get(target.path().len() + 1..)?;
+    let rest = query.split(|byte| *byte == b'&').next()?.strip_prefix(b"mirrorlist")?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"=") }
 }
 
 /// The header lines of a redirect for a file of the catalogue: its digest in two forms, and the link to its Metalink.

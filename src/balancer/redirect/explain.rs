@@ -115,6 +115,7 @@ impl BalancerState {
             path_hash,
             is_head: false,
             range: None,
+            is_part: false,
             tag: None,
             avoid: Avoid::default(),
             client,
@@ -208,7 +209,7 @@ impl BalancerState {
         let presence = self.presence.as_ref()?;
         Some(match location? {
             Location::File(file) => presence.explain(file, entry.load.number()),
-            Location::Folder => (HasFile::Unproven, "it is a folder".to_owned()),
+            Location::Folder(_) => (HasFile::Unproven, "it is a folder".to_owned()),
             Location::Unknown if entry.backend.is_origin() => {
                 (HasFile::Unproven, "it is the origin, and the catalogue does not have the path".to_owned())
             }

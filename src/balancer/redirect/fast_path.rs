@@ -36,10 +36,11 @@ impl FastPath for RedirectService {
         if self.shared.access_log.is_some() {
             return Offer::Declined;
         }
-        let (mut lines, mut range, mut tag) = (NO_LINES, None, None);
+        let (mut lines, mut range, mut is_part, mut tag) = (NO_LINES, None, false, None);
         let request = PlainRequest::parse(head, &mut lines, |header| {
             if header.name.eq_ignore_ascii_case("range") {
                 range = requested_bytes(header.value);
+                is_part = true;
             } else if header.name.eq_ignore_ascii_case("if-none-match") {
                 tag = Some(header.value);
             }
@@ -59,7 +60,7 @@ impl FastPath for RedirectService {
         let path_hash = digest(target.path());
         let place = generation.map(|generation| generation.locate(target.path(), path_hash));
         if matches!(place, Some(Location::Unknown))
-            || (place.is_some() && documents::asks_for_mirrors(&target))
+            || (place.is_some() && documents::mirror_list(&target).is_some())
         {
             return Offer::Declined;
         }
@@ -70,6 +71,7 @@ impl FastPath for RedirectService {
             path_hash,
             is_head: false,
             range,
+            is_part,
             tag,
             avoid: Avoid::default(),
             client,

@@ -23,7 +23,6 @@ use super::client::{Client, TrustedProxies};
 use super::documents::{self, Document};
 use super::fast_path::ResponseScratch;
 use super::location::{Mount, Target};
-use super::path_samples::PathSampler;
 use super::range::requested_bytes;
 use super::{BalancerState, CurrentState, RedirectHandler, WorkerState};
 use crate::balancer::health::HealthCheckConfig;
@@ -35,6 +34,7 @@ use crate::balancer::presence::OfferCause;
 use crate::balancer::presence::generation::{FileLocation, Location};
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::RoutingTable;
+use crate::balancer::statistics::{Download, DownloadRecorder};
 use crate::http::access_log::{LogEntry, RedirectEntry};
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
@@ -85,7 +85,7 @@ pub(crate) struct RedirectService {
     pub(super) counters: Arc<AnswerCounters>,
     pub(super) scratch: RefCell<ResponseScratch>,
     random: RefCell<SmallRng>,
-    sampler: PathSampler,
+    recorder: Rc<DownloadRecorder>,
     /// The time from which the next redirect may be checked.
     next_check: Cell<u64>,
     /// The handler ends when its last address is dropped.
@@ -100,6 +100,8 @@ pub(super) struct RedirectRequest<'a> {
     pub(super) is_head: bool,
     /// The largest number of requested bytes; `None` without a range.
     pub(super) range: Option<u64>,
+    /// Whether the request has a range.
+    pub(super) is_part: bool,
     /// The entity tag of the client's copy, from `If-None-Match`.
     pub(super) tag: Option<&'a [u8]>,
     pub(super) avoid: Avoid,
@@ -124,7 +126,12 @@ impl RedirectService {
         let publisher = &shared.publisher;
         let state = || WorkerState { table: publisher.latest(), answers: shared.answers.load_full() };
         let current: CurrentState = Rc::new(RefCell::new(state()));
-        let actor = RedirectHandler { current: Rc::clone(&current), answers: Arc::clone(&shared.answers) };
+        let recorder = Rc::new(DownloadRecorder::new(Arc::clone(&shared.statistics)));
+        let actor = RedirectHandler {
+            current: Rc::clone(&current),
+            answers: Arc::clone(&shared.answers),
+            recorder: Rc::clone(&recorder),
+        };
         let handler = shared.supervisor.start(ActorKind::Redirect, "worker", actor);
         publisher.subscribe(&handler.downgrade().recipient());
         // A table may have been published between the first `latest` and the subscription.
@@ -135,7 +142,7 @@ impl RedirectService {
             counters: shared.metrics.worker(),
             scratch: RefCell::default(),
             random: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
-            sampler: PathSampler::default(),
+            recorder,
             next_check: Cell::new(0),
             _handler: handler,
             shared,
@@ -194,14 +201,15 @@ impl RedirectService {
             path_hash,
             is_head: request.method == Method::HEAD,
             range: request.headers().get(header::RANGE).and_then(|range| requested_bytes(range.as_bytes())),
+            is_part: request.headers().contains_key(header::RANGE),
             tag: request.headers().get(header::IF_NONE_MATCH).map(HeaderValue::as_bytes),
             avoid: avoid::avoided(request.headers()),
             client,
         };
         if let (Some(generation), Some(location)) = (generation, &location)
-            && let Some(document) = Document::requested(&target, location, generation)
+            && let Some(document) = Document::requested(&target, location, generation, request.headers())
         {
-            return document.answer(table, client.needs(), request.headers());
+            return document.answer(table, client.needs());
         }
         match self.choose(&current, &wanted, location.as_ref(), now) {
             Some(choice) => {
@@ -244,8 +252,36 @@ impl RedirectService {
         if let (Some(memory), Some(visit)) = (&plan.memory, &choice.visit) {
             memory.record(visit, choice.visited);
         }
-        self.sampler.offer(&self.shared.path_samples, path, now);
+        if !wanted.is_head {
+            self.note(table, wanted, location, file.size, &choice, now);
+        }
         Some(choice)
+    }
+
+    /// Notes this redirect for the statistics. `size` is the one of the file.
+    fn note(
+        &self,
+        table: &RoutingTable,
+        wanted: &RedirectRequest<'_>,
+        location: Option<&Location<'_>>,
+        size: Option<f32>,
+        choice: &Choice<'_>,
+        now: Timestamp,
+    ) {
+        self.recorder.note(now, || {
+            let (path, exact) = match location {
+                Some(Location::File(file)) => (file.path, file.content.size),
+                _ => (wanted.target.path(), None),
+            };
+            let entry = table.entries.get(choice.visited.index as usize);
+            Download {
+                path,
+                client: wanted.client.address,
+                server: entry.map_or(0, |entry| entry.load.number()),
+                bytes: exact.unwrap_or_else(|| size.map_or(0, |size| size as u64)),
+                is_part: wanted.is_part,
+            }
+        });
     }
 
     /// Offers this redirect for a check, and the earlier redirects of this client that probably failed.

@@ -13,7 +13,7 @@ use crate::balancer::policy::MonotonicClock;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::RoutingTable;
 use crate::balancer::sources::{ReportedSources, SourcesReport};
-use crate::balancer::state_folder::{FileContent, STATE_FILE, StateFolder};
+use crate::balancer::state_folder::{STATE_FILE, StateFolder};
 use crate::telemetry::chain;
 
 const VERSION: u32 = 1;
@@ -29,19 +29,8 @@ const INTERVAL_PER_BACKEND: Duration = Duration::from_micros(200);
 
 /// Reads the remembered state. A file that is not usable is moved aside.
 pub(crate) fn load(folder: &StateFolder) -> RememberedState {
-    let reason = match folder.read(STATE_FILE) {
-        FileContent::Missing => return RememberedState::default(),
-        FileContent::Damaged(reason) => reason,
-        FileContent::Valid { version: VERSION, body } => match serde_json::from_slice::<Snapshot>(&body) {
-            Ok(snapshot) => return snapshot.into_memory(),
-            Err(error) => error.to_string(),
-        },
-        FileContent::Valid { version, .. } => {
-            format!("another version of fingerpost wrote it (format {version})")
-        }
-    };
-    folder.set_aside(STATE_FILE, &reason);
-    RememberedState::default()
+    let parse = |body: &[u8]| serde_json::from_slice::<Snapshot>(body).map_err(|error| error.to_string());
+    folder.load(STATE_FILE, VERSION, parse).map(Snapshot::into_memory).unwrap_or_default()
 }
 
 /// Writes the state of the backends of a table, and the lists of the sources.

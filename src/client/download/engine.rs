@@ -7,18 +7,23 @@ use rand::RngExt;
 use tokio::time::Instant;
 use url::Url;
 
+use super::complete::within;
 use super::fetch::{Fetcher, Opened};
 use super::finish::{Ending, PendingRename};
-use super::output::{FileOutput, OpenResult};
+use super::output::{DigestComparison, FileOutput, OpenResult};
 use super::query::{AddressQuery, QueryOutcome};
 use super::transfers::{BodyReader, RunEvent, Transfers};
-use super::{Context, DownloadJob, DownloadReport, FileOrigin, TargetState};
+use super::{Context, DownloadJob, DownloadReport, FileOrigin, TargetState, read_metalink};
+use crate::client::checksum::Pieces;
 use crate::client::error::DownloadError;
 use crate::client::event::{Event, Observer, WaitStep};
 use crate::client::identity::ContentIdentity;
-use crate::client::plan::{Action, DownloadPlan, Failure, Judgement, Note, PlanStatus, RunFailure, RunId};
+use crate::client::metalink;
+use crate::client::plan::{
+    Action, DownloadPlan, Failure, Judgement, Note, PlanStatus, RangeRequest, RunFailure, RunId,
+};
 use crate::client::redirect::RedirectChain;
-use crate::client::sink::{Durability, Progress, Writer};
+use crate::client::sink::{Durability, MAX_SMALL, Progress, Writer};
 use crate::http::client::{BodyError, TransportError};
 
 /// A wake-up that is later than this shows that the process was suspended, or was blocked by something other
@@ -39,6 +44,8 @@ pub(super) struct Engine<'a> {
     ending: Option<Ending>,
     started: Instant,
     is_announced: bool,
+    /// A Metalink that describes the file.
+    description: Option<Url>,
 }
 
 impl<'a> Engine<'a> {
@@ -64,6 +71,7 @@ impl<'a> Engine<'a> {
             ending: None,
             started,
             is_announced: false,
+            description: None,
         }
     }
 
@@ -108,12 +116,15 @@ impl<'a> Engine<'a> {
                 continue;
             }
             match self.plan.status() {
-                PlanStatus::Complete => {
-                    if self.output.verify(&mut self.plan, self.started).await? {
-                        return Ok(Ending::Complete);
+                PlanStatus::Complete => match self.output.verify(&mut self.plan, self.started).await? {
+                    DigestComparison::Right => return Ok(Ending::Complete),
+                    DigestComparison::WrongPieces => continue,
+                    DigestComparison::WrongFile(error) => {
+                        let pieces = self.described_pieces().await;
+                        self.output.reject_file(&mut self.plan, error, pieces).await?;
+                        continue;
                     }
-                    continue;
-                }
+                },
                 PlanStatus::Stuck if self.plan.has_next_lone_source() => {
                     self.output.use_next_lone_source(&mut self.plan).await?;
                     continue;
@@ -158,6 +169,20 @@ impl<'a> Engine<'a> {
                 return Err(DownloadError::TooLong(options.max_time.unwrap_or_default()));
             }
         }
+    }
+
+    /// The digests of the pieces of the file, from the Metalink that the balancer named. A file in memory is too small for them.
+    async fn described_pieces(&mut self) -> Option<Pieces> {
+        let size = self.plan.size().filter(|size| *size > MAX_SMALL as u64)?;
+        let chain = RedirectChain::new(self.description.take()?, self.context.options.max_redirects);
+        let reading = async {
+            let opened = self.fetcher.open(chain, RangeRequest::everything()).await.ok()?;
+            metalink::parse(&read_metalink(&opened.facts.url, opened.answer).await.ok()?).ok()
+        };
+        let file = within(self.context, self.started, reading).await.ok()??.into_iter().next()?;
+        let promised = (self.plan.identity().digest, file.identity.digest);
+        let contradicts = matches!(promised, (Some((one, _)), Some((other, _))) if one.contradicts(&other));
+        file.pieces.filter(|_| file.identity.size == Some(size) && !contradicts)
     }
 
     fn act(&mut self, action: Action) {
@@ -331,7 +356,8 @@ impl<'a> Engine<'a> {
         let now = Instant::now();
         let Some(requested) = self.requested() else { return Ok(()) };
         match outcome {
-            QueryOutcome::Redirect { chain, mirrors, digest, page } => {
+            QueryOutcome::Redirect { chain, mirrors, digest, description, page } => {
+                self.description = self.description.take().or(description);
                 self.observer.notice(&Event::Redirected { page: &page, to: chain.end() });
                 self.plan.on_redirect(requested, chain, mirrors, digest, jitter(), now);
             }

@@ -8,7 +8,7 @@ use super::complete::within;
 use super::finish::PendingRename;
 use super::target_state::TargetState;
 use super::{Context, DownloadJob, Output, Resume};
-use crate::client::checksum::Checksum;
+use crate::client::checksum::{Checksum, Pieces};
 use crate::client::error::DownloadError;
 use crate::client::identity::ContentIdentity;
 use crate::client::naming;
@@ -24,6 +24,16 @@ pub(super) enum OpenResult {
     Opened,
     /// The name chosen by a server exists already.
     NameTaken(PathBuf),
+}
+
+/// The result of the comparison of a complete file with its digests.
+#[derive(Debug)]
+pub(super) enum DigestComparison {
+    Right,
+    /// The plan has discarded wrong pieces.
+    WrongPieces,
+    /// Some bytes are wrong.
+    WrongFile(DownloadError),
 }
 
 /// The output of one download.
@@ -210,12 +220,12 @@ impl<'a> FileOutput<'a> {
         Ok(self.take_back(plan).await?)
     }
 
-    /// Whether the file, which has all bytes, is right. If it is wrong, the plan discards the wrong bytes.
+    /// Compares the file, which has all bytes, with its digests.
     pub(super) async fn verify(
         &mut self,
         plan: &mut DownloadPlan,
         started: Instant,
-    ) -> Result<bool, DownloadError> {
+    ) -> Result<DigestComparison, DownloadError> {
         if self.writer.is_none() {
             // A file known to be empty needs no request.
             self.open(&plan.identity().clone(), plan)?;
@@ -228,34 +238,47 @@ impl<'a> FileOutput<'a> {
         self.compare_digests(plan).await
     }
 
-    async fn compare_digests(&mut self, plan: &mut DownloadPlan) -> Result<bool, DownloadError> {
+    async fn compare_digests(&mut self, plan: &mut DownloadPlan) -> Result<DigestComparison, DownloadError> {
         if plan.pieces().is_some() {
             let wrong = self.flush(plan).await?;
             if !wrong.is_empty() {
-                return self.reject_pieces(plan, wrong).await.map(|()| false);
+                return self.reject_pieces(plan, wrong).await.map(|()| DigestComparison::WrongPieces);
             }
         }
         let promised = plan.identity().digest.map(|(digest, _)| digest);
         let hashing = self.context.options.hashing(plan.identity());
         let (DigestMode::On(algorithm), Some(writer)) = (hashing, &mut self.writer) else {
-            return Ok(true);
+            return Ok(DigestComparison::Right);
         };
         self.digest = writer.digest(algorithm, plan.bytes_mut()).await?;
         let found = self.digest;
         let (Some(promised), Some(found)) = (promised.filter(|digest| Some(*digest) != found), found) else {
-            return Ok(true);
+            return Ok(DigestComparison::Right);
         };
         let (found, promised) = (Box::new(found), Box::new(promised));
         let error = DownloadError::WrongChecksum { name: self.name(), found, promised, unasked: 0 };
-        if self.is_sequential() {
-            return Err(error);
-        }
+        if self.is_sequential() { Err(error) } else { Ok(DigestComparison::WrongFile(error)) }
+    }
+
+    /// Discards the wrong `pieces` of a wrong file, or all of it without digests of pieces.
+    pub(super) async fn reject_file(
+        &mut self,
+        plan: &mut DownloadPlan,
+        error: DownloadError,
+        pieces: Option<Pieces>,
+    ) -> Result<(), DownloadError> {
         self.flush(plan).await?;
-        if !plan.reject_file(error) {
+        let mut wrong = Vec::new();
+        if let (Some(pieces), Some(writer)) = (pieces, &mut self.writer) {
+            plan.use_pieces(pieces.clone());
+            wrong = writer.verify_with(pieces, plan.bytes_mut()).await?;
+        }
+        if !wrong.is_empty() {
+            plan.reject_pieces(&wrong);
+        } else if !plan.reject_file(error) {
             return Err(plan.final_error().0);
         }
-        self.take_back(plan).await?;
-        Ok(false)
+        Ok(self.take_back(plan).await?)
     }
 
     /// The complete file, which only lacks its name.

@@ -6,6 +6,7 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use rand::RngExt;
 use tokio::time::Instant;
+use url::Url;
 
 use super::countdown::Countdown;
 use super::fetch::{Fetcher, Hop, Opened};
@@ -27,6 +28,8 @@ pub(super) enum QueryOutcome {
         chain: RedirectChain,
         mirrors: Vec<Mirror>,
         digest: Option<Checksum>,
+        /// A Metalink that describes the file.
+        description: Option<Url>,
         page: Page,
     },
     Direct {
@@ -140,7 +143,8 @@ async fn ask(
         Ok(Ok(Hop::Redirect(answer, page))) => {
             let mirrors = link::mirrors(chain.previous(), answer.head().all("link"));
             let digest = observed::digest_of_target(answer.head());
-            QueryOutcome::Redirect { chain, mirrors, digest, page }
+            let description = link::description(chain.previous(), answer.head().all("link"));
+            QueryOutcome::Redirect { chain, mirrors, digest, description, page }
         }
     }
 }

@@ -8,6 +8,22 @@ fn urls(values: &[&str]) -> Vec<String> {
 }
 
 #[test]
+fn a_metalink_that_describes_the_file_is_found() {
+    let base = "https://a/dir/f".parse().unwrap();
+    let of = |value: &str| description(&base, [value].into_iter()).map(|url| url.to_string());
+    let metalink = "<./f.meta4>; rel=describedby; type=\"application/metalink4+xml\"";
+    assert_eq!(of(metalink).as_deref(), Some("https://a/dir/f.meta4"));
+    assert_eq!(of(&format!("<sig>; rel=describedby, {metalink}")).as_deref(), Some("https://a/dir/f.meta4"));
+    for other in [
+        "<f.sig>; rel=describedby",
+        &metalink.replace("describedby", "duplicate"),
+        &metalink.replace("./f", "http://b/f"),
+    ] {
+        assert_eq!(of(other), None, "{other}");
+    }
+}
+
+#[test]
 fn mirrors_in_order_of_priority() {
     assert_eq!(
         urls(&[

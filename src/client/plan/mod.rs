@@ -163,6 +163,11 @@ impl DownloadPlan {
         self.pieces.as_ref()
     }
 
+    /// Uses digests of pieces that were found during the download.
+    pub(super) fn use_pieces(&mut self, pieces: Pieces) {
+        self.pieces = Some(pieces);
+    }
+
     /// Starts with the bytes `done` of an earlier run, which belong to the version `identity`.
     pub(super) fn resume(&mut self, identity: ContentIdentity, done: RangeSet) {
         self.bytes = ByteMap::new(identity.size, done);

@@ -267,6 +267,16 @@ impl Writer {
         self.with_store(move |store| store.take_back(&identity, &right)).await
     }
 
+    /// Verifies all written pieces with digests that were found during the download. Returns the wrong ones.
+    pub(crate) async fn verify_with(
+        &mut self,
+        pieces: Pieces,
+        bytes: &mut ByteMap,
+    ) -> Result<Vec<ByteRange>, SinkError> {
+        self.pieces = Some(pieces);
+        self.verify(bytes).await
+    }
+
     /// Verifies the written pieces of an earlier run. Returns the wrong ones.
     pub(crate) async fn verify(&mut self, bytes: &mut ByteMap) -> Result<Vec<ByteRange>, SinkError> {
         let mut wrong = Vec::new();

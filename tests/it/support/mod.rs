@@ -10,6 +10,7 @@
 //! - [`operated`]: a balancer with a state folder and the commands of operators.
 //! - [`seccomp`]: commands whose system calls the kernel refuses.
 //! - [`load`]: continuous requests during a test.
+//! - [`tools`]: nginx and other programs of the machine.
 //!
 //! Every wait polls a condition until a deadline; no test relies on a sleep. All processes and threads end on drop.
 
@@ -30,6 +31,7 @@ pub mod misbehaving;
 pub mod operated;
 pub mod program;
 pub mod seccomp;
+pub mod tools;
 
 /// The digest of these bytes as hexadecimal digits.
 pub fn digits<D: Digest>(bytes: &[u8]) -> String {

@@ -9,7 +9,6 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::top_paths::TopPaths;
 use super::trend::TICKS;
 use super::{BackendFigures, BackendRow, CounterRate, FleetFigures, PageView};
 use crate::balancer::admin::Admin;
@@ -43,9 +42,6 @@ const REQUESTS: usize = 64;
 /// The number of events on the page.
 const EVENTS: usize = 20;
 
-/// The number of paths on the page.
-const PATHS: usize = 10;
-
 /// The part of a rate that the latest second determines.
 const SMOOTHING: f64 = 0.3;
 
@@ -66,11 +62,7 @@ impl LivePage {
     ) -> Self {
         let metrics = ListenerMetrics::register(registry);
         let (sender, receiver) = mpsc::channel(REQUESTS);
-        actix_web::rt::spawn(LivePageTask::new(admin, metrics).run(
-            receiver,
-            admin.balancer.path_samples.read(),
-            phases,
-        ));
+        actix_web::rt::spawn(LivePageTask::new(admin, metrics).run(receiver, phases));
         Self(sender)
     }
 
@@ -94,7 +86,6 @@ struct LivePageTask {
     balancer: Arc<BalancerState>,
     backends: HashMap<BackendId, BackendFigures>,
     fleet: FleetFigures,
-    paths: TopPaths,
     /// The latest events, newest first.
     events: Vec<BackendEvent>,
     /// The latest change as text.
@@ -114,7 +105,6 @@ impl LivePageTask {
             balancer: Arc::clone(&admin.balancer),
             backends: HashMap::new(),
             fleet: FleetFigures::default(),
-            paths: TopPaths::default(),
             events: Vec::new(),
             announcement: String::new(),
             histories: Vec::new(),
@@ -128,12 +118,7 @@ impl LivePageTask {
     }
 
     /// Ends at the begin of a stop, which ends the streams of the listeners, too.
-    async fn run(
-        mut self,
-        mut requests: mpsc::Receiver<LiveRequest>,
-        mut paths: mpsc::Receiver<Box<[u8]>>,
-        mut phases: watch::Receiver<Phase>,
-    ) {
+    async fn run(mut self, mut requests: mpsc::Receiver<LiveRequest>, mut phases: watch::Receiver<Phase>) {
         let mut interval = tokio::time::interval_at(self.latest_tick + TICK, TICK);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut events = tokio::time::interval(EVENTS_TICK);
@@ -147,9 +132,6 @@ impl LivePageTask {
                 }
                 _ = phases.wait_for(|phase| *phase != Phase::Running) => return,
                 _ = interval.tick() => {
-                    while let Ok(path) = paths.try_recv() {
-                        self.paths.add(path);
-                    }
                     self.read(Instant::now());
                     self.update_listeners();
                 }
@@ -198,9 +180,6 @@ impl LivePageTask {
         }
         self.announcement.clear();
         self.read_events();
-        if self.ticks.is_multiple_of(60) {
-            self.paths.decay();
-        }
         self.ticks += 1;
     }
 
@@ -247,7 +226,7 @@ impl LivePageTask {
                 hidden,
                 &self.fleet,
                 &self.events,
-                &self.paths.top(PATHS),
+                &self.balancer.statistics.top(),
             ),
         }
     }

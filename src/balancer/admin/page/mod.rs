@@ -8,17 +8,19 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
+use bytesize::ByteSize;
 
 use super::events::BackendEvent;
 use super::fleet::FleetStatus;
 use super::status::{BackendStatus, SeenBy, StatusReport, severity};
 use crate::balancer::history::Change;
 use crate::balancer::orders::{self, StandingOrder};
+use crate::balancer::statistics::day::DownloadCount;
+use crate::balancer::statistics::report::{StatisticsRow, TopFiles};
 use crate::http::pages::escape;
 use trend::{Trend, figure};
 
 pub(super) mod live;
-mod top_paths;
 mod trend;
 
 const TEMPLATE: &str = include_str!("page.html");
@@ -210,7 +212,7 @@ fn parts(
     hidden: usize,
     figures: &FleetFigures,
     events: &[BackendEvent],
-    paths: &[(&[u8], f64)],
+    files: &TopFiles,
 ) -> [PagePart; 5] {
     let all = &report.backends;
     let taking = all.iter().filter(|backend| backend.traffic.starts_with("yes")).count();
@@ -260,7 +262,7 @@ fn parts(
         ("summary", summary),
         ("fleet", fleet.map(balancer_list).unwrap_or_default()),
         ("events", event_list(events)),
-        ("paths", path_list(paths)),
+        ("files", file_list(files)),
     ]
 }
 
@@ -313,12 +315,15 @@ fn balancer_list(fleet: &FleetStatus) -> String {
     html + "</ol></section>"
 }
 
-fn path_list(paths: &[(&[u8], f64)]) -> String {
+fn file_list(TopFiles { all, is_sampled, files }: &TopFiles) -> String {
     let mut html = String::new();
-    for (path, share) in paths {
-        let path = escaped(&String::from_utf8_lossy(path));
-        let _ =
-            write!(html, "<li><code>{path}</code> <data value=\"{share:.3}\">{:.1} %</data>", share * 100.0);
+    for StatisticsRow { name, count: DownloadCount { downloads, bytes } } in files {
+        let share = *downloads as f64 / (*all).max(1) as f64;
+        let _ = write!(html, "<li><code>{}</code> <data value=\"{share:.3}\">", escaped(name));
+        if !is_sampled {
+            let _ = write!(html, "{downloads} · {} · ", ByteSize::b(*bytes).display().si());
+        }
+        let _ = write!(html, "{:.1} %</data>", share * 100.0);
     }
     if html.is_empty() { "<li>No request yet.".to_owned() } else { html }
 }

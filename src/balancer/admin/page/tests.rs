@@ -14,7 +14,7 @@ fn now() -> SystemTime {
     humantime::parse_rfc3339("2026-01-01T00:03:10Z").unwrap()
 }
 
-fn page(backends: Vec<BackendStatus>, events: &[BackendEvent], paths: &[(&[u8], f64)]) -> String {
+fn page(backends: Vec<BackendStatus>, events: &[BackendEvent], files: &[&str]) -> String {
     let figures = BackendFigures { rate: 1.0, ..BackendFigures::default() };
     let (mode, warnings) = ("normal".to_owned(), vec![HOSTILE.to_owned()]);
     let report = StatusReport {
@@ -28,7 +28,10 @@ fn page(backends: Vec<BackendStatus>, events: &[BackendEvent], paths: &[(&[u8], 
     };
     let rows =
         report.backends.iter().map(|backend| BackendRow::new(backend, &figures, 4.0, false, now())).collect();
-    let parts = parts(&report, None, 0, &FleetFigures::default(), events, paths);
+    let count = DownloadCount { downloads: 3, bytes: 1500 };
+    let files = files.iter().map(|name| StatisticsRow { name: (*name).to_owned(), count }).collect();
+    let files = TopFiles { all: 4, is_sampled: false, files };
+    let parts = parts(&report, None, 0, &FleetFigures::default(), events, &files);
     PageView { rows, parts }.document()
 }
 
@@ -58,7 +61,8 @@ fn text_from_outside_is_escaped_and_is_never_a_placeholder() {
         event: crate::balancer::history::HistoryEvent { time: now(), change, cause: hostile() },
     };
     let events = [event(Change::Orders { orders: hostile() })];
-    let html = page(vec![backend], &events, &[(HOSTILE.as_bytes(), 1.0)]);
+    let html = page(vec![backend], &events, &[HOSTILE]);
+    assert!(html.contains(">3 · 1.5 kB · 75.0 %<"), "{html}");
     assert!(!html.contains("<script>"), "{html}");
     assert!(html.matches("&lt;script&gt;alert(&#39;&quot;").count() > 10, "{html}");
     assert_eq!(html.matches("{{events}}").count(), html.matches("&lt;script&gt;").count(), "{html}");
