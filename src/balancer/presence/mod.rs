@@ -18,6 +18,7 @@ mod checks;
 pub(crate) mod generation;
 pub(crate) mod index;
 mod proofs;
+mod requests;
 pub(crate) mod snapshot;
 pub(crate) mod source;
 mod tree;
