@@ -52,6 +52,17 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BackendLabels {
+    backend: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ScanLabels {
+    backend: String,
+    outcome: &'static str,
+}
+
 impl RankingMetrics {
     /// Counts a probe by its outcome.
     pub(crate) fn probed(&self, outcome: &ProbeOutcome) {
@@ -138,6 +149,9 @@ pub(crate) struct PresenceMetrics {
     checks: Family<OutcomeLabels, Counter>,
     /// Lists that could not be used.
     pub(crate) catalogue_errors: Counter,
+    scans: Family<ScanLabels, Counter>,
+    scanned_at: Family<BackendLabels, SecondsGauge>,
+    scan_coverage: Family<BackendLabels, Gauge<f64, AtomicU64>>,
     exceptions: Gauge,
     /// Missing files for which there was no room.
     pub(crate) exceptions_dropped: Counter,
@@ -170,6 +184,28 @@ impl PresenceMetrics {
         self.checks.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
+    /// Counts a scan of a mirror by its outcome: `used`, `refused` or `failed`. With the start of a used one, and the share of
+    /// the catalogue that it found.
+    pub(crate) fn scanned(&self, mirror: &str, outcome: &'static str, used: Option<(SystemTime, f64)>) {
+        let labels = BackendLabels { backend: mirror.to_owned() };
+        if let Some((at, share)) = used {
+            let seconds = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            self.scanned_at.get_or_create(&labels).set(seconds);
+            self.scan_coverage.get_or_create(&labels).set(share);
+        }
+        self.scans.get_or_create(&ScanLabels { backend: labels.backend, outcome }).inc();
+    }
+
+    /// Removes the series of a mirror that left the list.
+    pub(crate) fn forget_scans(&self, mirror: &str) {
+        let labels = BackendLabels { backend: mirror.to_owned() };
+        self.scanned_at.remove(&labels);
+        self.scan_coverage.remove(&labels);
+        for outcome in ["used", "refused", "failed"] {
+            self.scans.remove(&ScanLabels { backend: mirror.to_owned(), outcome });
+        }
+    }
+
     /// Adds the metrics, if there is a catalogue.
     fn register(&self, registry: &mut Registry) {
         for outcome in ["received", "failed"] {
@@ -191,6 +227,13 @@ impl PresenceMetrics {
         registry.register("file_checks_dropped", help, self.dropped.clone());
         let help = "Redirects to a mirror that turned out to lack the file, among those that were checked";
         registry.register("missing_redirects", help, self.missing_redirects.clone());
+        let help = "Scans of a mirror that ended, by outcome";
+        registry.register("scans", help, self.scans.clone());
+        let help = "The start of the latest good scan of a mirror, in seconds from 1970";
+        registry.register("scan_timestamp_seconds", help, self.scanned_at.clone());
+        let help =
+            "The part of the files of the catalogue that the latest good scan of a mirror found, 0 to 1";
+        registry.register("scan_coverage_ratio", help, self.scan_coverage.clone());
         let help = "Files that mirrors lack, or that wait for a check, summed over all mirrors";
         registry.register("lacking_files", help, self.exceptions.clone());
         let help = "Missing files that stay in use because there are too many";

@@ -63,6 +63,8 @@ pub(crate) struct RawBalancerSettings {
     pub catalogue_root: PathBuf,
     #[serde(with = "crate::settings::time")]
     pub proof_interval: Duration,
+    #[serde(with = "crate::settings::time")]
+    pub scan_interval: Duration,
     pub webhook: String,
     #[serde(with = "crate::settings::time")]
     pub webhook_after: Duration,
@@ -124,6 +126,8 @@ pub(crate) struct BalancerSettings {
     pub catalogue: Option<CatalogueSource>,
     /// The time between two proofs of a mirror.
     pub proof_interval: Duration,
+    /// The time between the end of a scan of a mirror and the next one.
+    pub scan_interval: Duration,
     /// The receiver of notifications.
     pub webhook: Option<Webhook>,
     /// The number of HTTP worker threads; at least 1.
@@ -204,6 +208,7 @@ pub(crate) const FIXED_KEYS: FixedKeys = FixedKeys {
         "catalogue",
         "catalogue_root",
         "proof_interval",
+        "scan_interval",
         "webhook",
         "webhook_after",
         "workers",
@@ -224,6 +229,9 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The shortest time between two proofs of a mirror.
 const SHORTEST_PROOF_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The shortest and the longest time between two scans of a mirror.
+const SCAN_INTERVALS: [Duration; 2] = [Duration::from_millis(100), Duration::from_hours(24 * 365)];
 
 /// The number of local ports, and so the limit of concurrent probes.
 const MOST_PROBES: usize = 65_535;
@@ -282,6 +290,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             access_log_format: raw.access_log_format,
             catalogue: catalogue(&raw.catalogue, raw.catalogue_root)?,
             proof_interval: raw.proof_interval.max(SHORTEST_PROOF_INTERVAL),
+            scan_interval: raw.scan_interval.clamp(SCAN_INTERVALS[0], SCAN_INTERVALS[1]),
             webhook: webhook(&raw.webhook, raw.webhook_after)?,
             state: Some(raw.state).filter(|path| !path.as_os_str().is_empty()),
             status: RedirectStatus::try_from(raw.status)

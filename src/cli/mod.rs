@@ -25,7 +25,7 @@ pub(crate) use get::{GetArguments, ProgressMode};
 pub(crate) use manual::{ManualArguments, ManualError};
 pub(crate) use orders::{
     AdminArguments, DisableArguments, DrainArguments, EnableArguments, EventsArguments, ExplainArguments,
-    OrderArguments, OrderedWeight, WeightArguments,
+    MirrorsArguments, OrderArguments, OrderedWeight, ScanArguments, WeightArguments,
 };
 pub(crate) use server::ServerArguments;
 pub(crate) use status::StatusArguments;
@@ -121,6 +121,10 @@ pub(crate) enum Command {
     Explain(ExplainArguments),
     /// Show the last state changes of the servers, and their availability
     Events(EventsArguments),
+    /// Show the servers of a mirror network: their files, proofs and scans
+    Mirrors(MirrorsArguments),
+    /// Read the listing of a server soon
+    Scan(ScanArguments),
     /// Send no new clients to a server
     Drain(DrainArguments),
     /// Send clients to a server again, after drain or disable

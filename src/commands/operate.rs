@@ -1,4 +1,5 @@
-//! The commands of operators for a running balancer: `status`, `explain`, `events`, `drain`, `enable`, `disable`, `weight`.
+//! The commands of operators for a running balancer: `status`, `explain`, `events`, `mirrors`, `scan`, `drain`, `enable`,
+//! `disable`, `weight`.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -8,15 +9,16 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
 use super::admin_client::{AdminClient, AdminError};
-use crate::balancer::admin::api::OrderAnswer;
+use crate::balancer::admin::api::{OrderAnswer, ScanAnswer, ScanRequest};
 use crate::balancer::admin::events::EventReport;
 use crate::balancer::admin::fleet::FleetStatus;
 use crate::balancer::admin::status::{BackendStatus, StatusReport, severity};
 use crate::balancer::orders::{OrderName, OrderRequest};
+use crate::balancer::presence::report::MirrorsReport;
 use crate::balancer::redirect::explain::Explanation;
 use crate::cli::{
     AdminArguments, DisableArguments, DrainArguments, EnableArguments, EventsArguments, ExplainArguments,
-    OrderArguments, OrderedWeight, StatusArguments, WeightArguments,
+    MirrorsArguments, OrderArguments, OrderedWeight, ScanArguments, StatusArguments, WeightArguments,
 };
 use crate::telemetry::{self, OutputError};
 
@@ -134,6 +136,25 @@ pub(crate) fn events(arguments: &EventsArguments) -> Result<(), QueryError> {
     }
     let (body, report): (_, EventReport) = get(&arguments.admin, &query)?;
     print(&arguments.admin, body, || report.text())
+}
+
+/// Runs `fingerpost mirrors`.
+pub(crate) fn mirrors(arguments: &MirrorsArguments) -> Result<(), QueryError> {
+    let (body, report): (_, MirrorsReport) = get(&arguments.admin, "/mirrors")?;
+    print(&arguments.admin, body, || report.text())
+}
+
+/// Runs `fingerpost scan`.
+pub(crate) fn scan(arguments: &ScanArguments) -> Result<(), QueryError> {
+    let path = format!("/backends/{}/scan", encoded(&arguments.mirror));
+    // A flag can always be serialized.
+    let request = serde_json::to_vec(&ScanRequest { now: arguments.now }).unwrap_or_default();
+    let (body, answer): (_, ScanAnswer) = actix::System::new()
+        .block_on(async { AdminClient::new(&arguments.admin)?.post(&path, request).await })?;
+    print(&arguments.admin, body, || match answer.state.as_str() {
+        "running" => format!("{}: a scan runs already\n", answer.mirror),
+        _ => format!("{}: the scan is requested; fingerpost mirrors shows its result\n", answer.mirror),
+    })
 }
 
 fn get<T: DeserializeOwned>(arguments: &AdminArguments, path: &str) -> Result<(Vec<u8>, T), QueryError> {

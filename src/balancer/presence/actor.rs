@@ -1,5 +1,5 @@
-//! The `PresenceActor`: follows the catalogue, asks mirrors for their proofs, and checks files of recent redirects. It is the
-//! only writer of the current generation.
+//! The `PresenceActor`: follows the catalogue, asks mirrors for their proofs, scans them, and checks files of recent redirects. It
+//! is the only writer of the current generation.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::generation::Generation;
 use super::index::SetInterner;
 use super::proofs::ProofHistory;
 use super::requests::CHECK_TIMEOUT;
-use super::snapshot::{self, Knowledge, SeenProof};
+use super::snapshot::{self, Knowledge, KnownMirror};
 use super::source::{CatalogueSource, FileVersion};
 use super::{CheckOffer, Presence};
 use crate::balancer::metrics::PresenceMetrics;
@@ -27,9 +27,11 @@ use crate::http::tls::Trust;
 mod checking;
 mod following;
 mod mirrors;
+mod scanning;
 
 use following::ListState;
 use mirrors::PresenceMirror;
+use scanning::MirrorScan;
 
 /// The time between two rounds of checks.
 const ROUND: Duration = Duration::from_millis(10);
@@ -64,6 +66,10 @@ pub(crate) struct PresencePlan {
     pub(crate) trust: Trust,
     /// The time between two proofs of a mirror.
     pub(crate) proof_interval: Duration,
+    /// The time between the end of a scan of a mirror and the next one.
+    pub(crate) scan_interval: Duration,
+    /// The largest number of mirrors with separate metrics.
+    pub(crate) metrics_backends: usize,
     /// The metrics.
     pub(crate) metrics: PresenceMetrics,
 }
@@ -76,8 +82,8 @@ pub(crate) struct PresenceActor {
     /// Writes the sets of the current generation.
     interner: Option<SetInterner>,
     mirrors: BTreeMap<u32, PresenceMirror>,
-    /// The addresses and proofs of mirrors of the earlier run.
-    earlier: HashMap<u32, (String, Option<SeenProof>)>,
+    /// The mirrors of the earlier run.
+    earlier: HashMap<u32, KnownMirror>,
     history: ProofHistory,
     checks: Checks,
     /// The number of missing files by mirror and folder.
@@ -147,6 +153,7 @@ impl PresenceActor {
     fn tick(&mut self, ctx: &mut Context<Self>) {
         self.take_list();
         self.ask_for_proofs(ctx);
+        self.start_scans(ctx);
         self.follow(ctx);
         self.save(ctx);
     }
@@ -169,7 +176,10 @@ impl PresenceActor {
         let knowledge = Knowledge {
             generation,
             mirrors: mirrors
-                .map(|(number, mirror)| (*number, (mirror.id.to_string(), mirror.digest)))
+                .map(|(number, mirror)| {
+                    let scan = mirror.scan.as_ref().and_then(MirrorScan::seen);
+                    (*number, KnownMirror { id: mirror.id.to_string(), proof: mirror.digest, scan })
+                })
                 .collect(),
             history: self.history.clone(),
             exceptions: exceptions.iter().map(|(place, lack)| (*place, *lack)).collect(),
@@ -209,7 +219,12 @@ impl Supervised for PresenceActor {
         self.list.is_busy = false;
         self.saving.is_running = false;
         self.checks.restart();
-        self.mirrors.values_mut().for_each(|mirror| mirror.is_asked = false);
+        for mirror in self.mirrors.values_mut() {
+            mirror.is_asked = false;
+            if let Some(scan) = &mut mirror.scan {
+                scan.restart();
+            }
+        }
         // The panic may have interrupted a change of the sets.
         self.interner = self.current().map(|generation| SetInterner::new(generation.index.sets()));
     }

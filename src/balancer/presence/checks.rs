@@ -52,6 +52,8 @@ pub(crate) enum Lack {
     Status(u16),
     /// Its file has this size instead of the one of the catalogue.
     OtherSize { found: u64, expected: u64 },
+    /// A scan found this size instead of the one of the catalogue. A listing may round it.
+    ListedSize { found: u64, expected: u64 },
     /// Another file of the folder is missing, and this one has not been checked since.
     Suspended,
 }
@@ -63,9 +65,19 @@ impl fmt::Display for Lack {
             Self::OtherSize { found, expected } => {
                 write!(formatter, "its file has {found} bytes instead of {expected}")
             }
+            Self::ListedSize { found, expected } => {
+                write!(formatter, "the scan found {found} bytes instead of {expected}")
+            }
             Self::Suspended => formatter
                 .write_str("it lacks another file of this folder, and this file has not been checked since"),
         }
+    }
+}
+
+impl Lack {
+    /// Whether a request for the file has shown it.
+    pub(super) fn is_checked(self) -> bool {
+        matches!(self, Self::Status(_) | Self::OtherSize { .. })
     }
 }
 

@@ -26,6 +26,7 @@ const MOST_FOLDERS: usize = 100_000;
 
 impl PresenceActor {
     pub(super) fn round(&mut self, ctx: &mut Context<Self>) {
+        self.apply_scans(ctx);
         let Some(generation) = self.current() else { return };
         let now = Instant::now();
         while let Ok(CheckOffer { key, mirror, cause }) = self.plan.offers.try_recv() {
@@ -54,14 +55,18 @@ impl PresenceActor {
         }
     }
 
-    fn checked(&mut self, check: Check, result: CheckResult, ctx: &mut Context<Self>) {
+    pub(super) fn checked(&mut self, check: Check, result: CheckResult, ctx: &mut Context<Self>) {
         let Check { mirror, key, is_sample } = check;
         let known = self.plan.presence.exceptions.pin().get(&(key, mirror)).copied();
+        let scan = self.mirrors.get_mut(&mirror).and_then(|mirror| mirror.scan.as_mut());
+        if let Some(scan) = scan.filter(|_| result != CheckResult::Unknown) {
+            scan.note_check(key);
+        }
         match result {
             CheckResult::Has => {
                 self.plan.metrics.checked("has");
                 self.checks.forget(mirror, key);
-                if known.is_some() {
+                if known.is_some() || self.current().is_some_and(|current| current.lacks(key, mirror)) {
                     self.set(key, mirror, None, ctx);
                 }
             }
@@ -95,7 +100,8 @@ impl PresenceActor {
         let folder = catalogue::parent(file.path);
         let path = String::from_utf8_lossy(file.path);
         let is_proven =
-            matches!(known.judge(&self.history, generation.number).state, ProofState::Proven { .. });
+            matches!(known.judge(&self.history, generation.number).state, ProofState::Proven { .. })
+                || known.scan.as_ref().is_some_and(|scan| scan.seen().is_some());
         if self.missing.len() >= MOST_FOLDERS {
             self.missing.clear();
         }
@@ -130,9 +136,8 @@ impl PresenceActor {
         }
     }
 
-    /// Records that a mirror lacks a file, or has it; `false` if there is no room.
-    fn set(&mut self, key: u64, mirror: u32, lack: Option<Lack>, ctx: &mut Context<Self>) -> bool {
-        let (Some(generation), Some(interner)) = (self.current(), &mut self.interner) else { return false };
+    /// Records that a mirror lacks a file, or has it; `false` without room.
+    pub(super) fn set(&mut self, key: u64, mirror: u32, lack: Option<Lack>, ctx: &mut Context<Self>) -> bool {
         {
             let exceptions = self.plan.presence.exceptions.pin();
             match lack {
@@ -144,11 +149,19 @@ impl PresenceActor {
                 None => drop(exceptions.remove(&(key, mirror))),
             }
         }
+        let is_set = self.set_bit(key, mirror, lack.is_some(), ctx);
+        self.count();
+        is_set
+    }
+
+    /// Records in the index that a mirror lacks a file, or has it; `false` without room.
+    pub(super) fn set_bit(&mut self, key: u64, mirror: u32, lacks: bool, ctx: &mut Context<Self>) -> bool {
+        let (Some(generation), Some(interner)) = (self.current(), &mut self.interner) else { return false };
         self.saving.is_changed = true;
         if self.list.is_busy {
-            self.changes.push((key, mirror, lack.is_some()));
+            self.changes.push((key, mirror, lacks));
         }
-        let is_set = match interner.set(&generation.index, key, mirror, lack.is_some()) {
+        match interner.set(&generation.index, key, mirror, lacks) {
             Ok(is_set) => is_set,
             Err(error) => {
                 tracing::warn!(%error, "a missing file stays in use");
@@ -161,8 +174,6 @@ impl PresenceActor {
                 }
                 false
             }
-        };
-        self.count();
-        is_set
+        }
     }
 }

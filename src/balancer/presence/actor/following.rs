@@ -70,6 +70,30 @@ enum ListVersion {
     Same,
 }
 
+/// The basis of the next generation.
+struct Basis {
+    current: Option<Arc<Generation>>,
+    /// The limit of the numbers of mirrors.
+    room: usize,
+    /// The mirrors whose evidence is a scan, which does not include new files.
+    scanned: Vec<u32>,
+}
+
+impl Basis {
+    /// The generation of a list that was read.
+    fn next(&self, list: ReadList, version: ListVersion) -> Built {
+        let current = self.current.as_deref();
+        if current.is_some_and(|current| current.source == list.digest) {
+            return Built::Unchanged(version);
+        }
+        let now = SystemTime::now();
+        match Generation::next(current, list.catalogue, list.digest, self.room, &self.scanned, now) {
+            Ok(generation) => Built::Generation(Box::new(generation), version),
+            Err(error) => Built::Full(error),
+        }
+    }
+}
+
 impl PresenceActor {
     pub(super) fn follow(&mut self, ctx: &mut Context<Self>) {
         if self.list.is_busy {
@@ -83,20 +107,16 @@ impl PresenceActor {
         {
             return self.rebuild(ctx);
         }
+        let scanned = self.mirrors.iter().filter(|(_, mirror)| mirror.is_only_scanned());
+        let basis = Basis { current, room, scanned: scanned.map(|(number, _)| *number).collect() };
         match self.plan.source.clone() {
-            CatalogueSource::File(path) => self.follow_file(path, current, room, ctx),
-            CatalogueSource::Url(url) => self.follow_url(url, current, room, ctx),
-            CatalogueSource::Folder(path) => self.follow_folder(path, current, room, ctx),
+            CatalogueSource::File(path) => self.follow_file(path, basis, ctx),
+            CatalogueSource::Url(url) => self.follow_url(url, basis, ctx),
+            CatalogueSource::Folder(path) => self.follow_folder(path, basis, ctx),
         }
     }
 
-    fn follow_file(
-        &mut self,
-        path: PathBuf,
-        current: Option<Arc<Generation>>,
-        room: usize,
-        ctx: &mut Context<Self>,
-    ) {
+    fn follow_file(&mut self, path: PathBuf, basis: Basis, ctx: &mut Context<Self>) {
         let (read, seen) = (self.list.read, self.list.seen);
         // Even the state of the file is read on a blocking thread: its disk may not answer.
         self.run(ctx, async move {
@@ -106,9 +126,7 @@ impl PresenceActor {
                     return Built::Unchanged(ListVersion::Seen(state));
                 }
                 match source::read(&path) {
-                    Ok((list, version)) => {
-                        next(current.as_deref(), list, room, ListVersion::File(Some(version)))
-                    }
+                    Ok((list, version)) => basis.next(list, ListVersion::File(Some(version))),
                     Err(error) => Built::Failed(error, ListVersion::File(state)),
                 }
             })
@@ -116,13 +134,7 @@ impl PresenceActor {
         });
     }
 
-    fn follow_url(
-        &mut self,
-        url: Url,
-        current: Option<Arc<Generation>>,
-        room: usize,
-        ctx: &mut Context<Self>,
-    ) {
+    fn follow_url(&mut self, url: Url, basis: Basis, ctx: &mut Context<Self>) {
         let now = Instant::now();
         if self.list.due.is_some_and(|due| due > now) {
             return;
@@ -134,7 +146,7 @@ impl PresenceActor {
                 Ok(None) => Some(Built::Unchanged(ListVersion::Same)),
                 Ok(Some((text, tag))) => {
                     blocking(move || match ReadList::parse(&text, &url) {
-                        Ok(list) => next(current.as_deref(), list, room, ListVersion::Tag(tag)),
+                        Ok(list) => basis.next(list, ListVersion::Tag(tag)),
                         Err(error) => Built::Failed(error, ListVersion::Tag(tag)),
                     })
                     .await
@@ -144,13 +156,7 @@ impl PresenceActor {
         });
     }
 
-    fn follow_folder(
-        &mut self,
-        path: PathBuf,
-        current: Option<Arc<Generation>>,
-        room: usize,
-        ctx: &mut Context<Self>,
-    ) {
+    fn follow_folder(&mut self, path: PathBuf, basis: Basis, ctx: &mut Context<Self>) {
         if self.list.due.is_some_and(|due| due > Instant::now()) {
             return;
         }
@@ -159,9 +165,7 @@ impl PresenceActor {
             blocking(move || {
                 let start = Instant::now();
                 match tree::scan(&path, &known, SystemTime::now()) {
-                    Ok((list, found)) => {
-                        next(current.as_deref(), list, room, ListVersion::Tree(found, start.elapsed()))
-                    }
+                    Ok((list, found)) => basis.next(list, ListVersion::Tree(found, start.elapsed())),
                     Err(error) => Built::Failed(error, ListVersion::Tree(known, start.elapsed())),
                 }
             })
@@ -267,17 +271,6 @@ impl PresenceActor {
         }
         self.plan.metrics.catalogue(generation.catalogue.files(), generation.number, generation.made_at);
         self.count();
-    }
-}
-
-/// The generation of a list that was read.
-fn next(current: Option<&Generation>, list: ReadList, mirrors: usize, version: ListVersion) -> Built {
-    if current.is_some_and(|current| current.source == list.digest) {
-        return Built::Unchanged(version);
-    }
-    match Generation::next(current, list.catalogue, list.digest, mirrors, SystemTime::now()) {
-        Ok(generation) => Built::Generation(Box::new(generation), version),
-        Err(error) => Built::Full(error),
     }
 }
 

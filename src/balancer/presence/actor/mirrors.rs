@@ -8,6 +8,7 @@ use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use tokio::time::Instant;
 
 use super::PresenceActor;
+use super::scanning::MirrorScan;
 use crate::balancer::backends::{Backend, BackendId};
 use crate::balancer::presence::index::OLD;
 use crate::balancer::presence::proofs::{ProofHistory, ProofMatch, proven_age};
@@ -25,6 +26,8 @@ pub(super) struct PresenceMirror {
     pub(super) digest: Option<SeenProof>,
     pub(super) due: Instant,
     pub(super) is_asked: bool,
+    /// Its scans, if its line has `scan=`.
+    pub(super) scan: Option<MirrorScan>,
 }
 
 impl PresenceActor {
@@ -54,25 +57,34 @@ impl PresenceActor {
             }
             // Spread, so that many mirrors are not asked at once.
             let spread = self.plan.proof_interval.min(Duration::from_secs(2)) * (number % 32) / 32;
-            let earlier = self.earlier.remove(&number).filter(|(id, _)| id == backend.id().as_str());
+            let earlier = self.earlier.remove(&number).filter(|known| known.id == backend.id().as_str());
+            let seen = earlier.as_ref().and_then(|earlier| earlier.scan);
+            let scan = backend.scan().map(|address| MirrorScan::new(address, seen, self.plan.scan_interval));
+            // Without further scans, the files that it lacked would never return.
+            let forgets = backend.is_origin() || (seen.is_some() && scan.is_none());
             let mirror = PresenceMirror {
                 id: backend.id().clone(),
                 proof: backend.proof().cloned(),
                 is_origin: backend.is_origin(),
-                digest: earlier.and_then(|(_, proof)| proof),
+                digest: earlier.and_then(|earlier| earlier.proof),
                 due: Instant::now() + spread,
                 is_asked: false,
+                scan,
             };
             self.mirrors.insert(number, mirror);
-            if backend.is_origin() {
+            if forgets {
                 self.forget_exceptions(number);
             }
+            self.show_scan(number);
         }
         self.judge();
     }
 
     fn remove(&mut self, number: u32) {
-        self.mirrors.remove(&number);
+        if let Some(mirror) = self.mirrors.remove(&number) {
+            self.plan.metrics.forget_scans(mirror.id.as_str());
+        }
+        self.plan.presence.scans.pin().remove(&number);
         self.checks.remove(number);
         self.missing.retain(|(mirror, _), _| *mirror != number);
         self.plan.presence.mirrors.pin().remove(&number);
@@ -158,6 +170,9 @@ impl PresenceActor {
             return;
         }
         mirror.digest = Some((digest, SystemTime::now()));
+        if let Some(scan) = &mut mirror.scan {
+            scan.interrupt();
+        }
         self.saving.is_changed = true;
         if mirror.is_origin {
             self.history.learn(proof, digest);
@@ -177,7 +192,14 @@ impl PresenceActor {
 impl PresenceMirror {
     fn is_of(&self, backend: &Backend) -> bool {
         let (proof, is_origin) = (self.proof.as_ref(), self.is_origin);
-        self.id == *backend.id() && (proof, is_origin) == (backend.proof(), backend.is_origin())
+        let scan = self.scan.as_ref().map(MirrorScan::address);
+        self.id == *backend.id()
+            && (proof, is_origin, scan) == (backend.proof(), backend.is_origin(), backend.scan())
+    }
+
+    /// Whether its evidence about files is a scan, and not a proof.
+    pub(super) fn is_only_scanned(&self) -> bool {
+        self.proof.is_none() && self.scan.as_ref().is_some_and(|scan| scan.seen().is_some())
     }
 
     pub(super) fn judge(&self, history: &ProofHistory, current: u64) -> MirrorProof {
