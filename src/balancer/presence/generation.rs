@@ -97,15 +97,14 @@ impl Generation {
             };
             let same =
                 before.filter(|(found, _)| old.catalogue.entry(found.rank).as_ref().is_some_and(is_same));
-            states.push(match same {
-                Some((_, state)) => PathState {
+            states.push(if let Some((_, state)) = same {
+                PathState {
                     set: translation.translate(&sets, old.index.sets(), state.set)?,
                     age: state.age.saturating_add(1).min(OLD),
-                },
-                None => {
-                    let is_file = catalogue.entry(rank).is_some_and(|entry| !entry.is_folder);
-                    PathState { set: if is_file { unlisted } else { 0 }, age: 0 }
                 }
+            } else {
+                let is_file = catalogue.entry(rank).is_some_and(|entry| !entry.is_folder);
+                PathState { set: if is_file { unlisted } else { 0 }, age: 0 }
             });
         }
         let state = |rank: usize| states.get(rank).copied().unwrap_or(PathState { set: 0, age: 0 });

@@ -302,8 +302,8 @@ mod tests {
         let scan = Some(SeenScan { at, generation: 1, files: 1 });
         let known = |name: &str, proof, scan| KnownMirror { id: format!("http://{name}:80"), proof, scan };
         let two = known("two", Some(([9; 32], at)), None);
-        let five = known("five", None, scan);
-        let mirrors = HashMap::from([(2, two.clone()), (5, five.clone()), (6, known("gone", None, scan))]);
+        let other = known("five", None, scan);
+        let mirrors = HashMap::from([(2, two.clone()), (5, other.clone()), (6, known("gone", None, scan))]);
         let exceptions = vec![
             ((key, 2), Lack::OtherSize { found: 1, expected: 2 }),
             ((key, 5), Lack::Status(404)),
@@ -322,7 +322,7 @@ mod tests {
         assert_eq!(file.path, b"/y/z");
         assert_eq!([0, 2, 5, 600].map(|mirror| file.holders.contains(mirror)), [false, true, true, false]);
         assert_eq!(restored.scanned(), [0]);
-        assert_eq!(restored.mirrors, HashMap::from([(600, two), (0, five)]));
+        assert_eq!(restored.mirrors, HashMap::from([(600, two), (0, other)]));
         let mut exceptions = restored.exceptions;
         exceptions.sort_by_key(|((_, mirror), _)| *mirror);
         let second = ((key, 600), Lack::OtherSize { found: 1, expected: 2 });

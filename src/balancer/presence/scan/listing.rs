@@ -75,8 +75,8 @@ impl ListedSize {
             "P" => 5,
             _ => return None,
         };
-        let decimals = number.split_once('.').map_or(0, |(_, decimals)| decimals.len().min(9) as i32);
-        let (number, step): (f64, f64) = (number.parse().ok()?, 0.1_f64.powi(decimals));
+        let decimals = number.split_once('.').map_or(0, |(_, decimals)| decimals.len().min(9));
+        let (number, step): (f64, f64) = (number.parse().ok()?, 0.1_f64.powf(decimals as f64));
         let bytes = |number: f64, unit: f64| (number * unit.powi(power)) as u64;
         Some(Self { least: bytes((number - step).max(0.0), 1000.0), most: bytes(number + step, 1024.0) })
     }

@@ -60,15 +60,12 @@ fn reference(mut text: &[u8]) -> (Option<&[u8]>, &[u8]) {
         text = after.trim_ascii_start();
         let Some(value) = text.strip_prefix(b"=") else { continue };
         let value = value.trim_ascii_start();
-        let (value, after) = match value.split_first() {
-            Some((quote @ (b'"' | b'\''), quoted)) => {
-                let end = memchr(*quote, quoted).unwrap_or(quoted.len());
-                (quoted.get(..end).unwrap_or_default(), quoted.get(end + 1..).unwrap_or_default())
-            }
-            _ => {
-                let end = value.iter().position(|byte| byte.is_ascii_whitespace() || *byte == b'>');
-                value.split_at(end.unwrap_or(value.len()))
-            }
+        let (value, after) = if let Some((quote @ (b'"' | b'\''), quoted)) = value.split_first() {
+            let end = memchr(*quote, quoted).unwrap_or(quoted.len());
+            (quoted.get(..end).unwrap_or_default(), quoted.get(end + 1..).unwrap_or_default())
+        } else {
+            let end = value.iter().position(|byte| byte.is_ascii_whitespace() || *byte == b'>');
+            value.split_at(end.unwrap_or(value.len()))
         };
         if name.eq_ignore_ascii_case(b"href") && reference.is_none() {
             reference = Some(value);

@@ -49,13 +49,13 @@ impl<'de> Visitor<'de> for IndexVisitor<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         while let Some(entry) = entries.next_element::<IndexEntry<'_>>()? {
-            let found = match &entry.url {
-                Some(reference) => child(self.base, reference).map_err(A::Error::custom)?,
-                None => {
-                    let name = entry.name.trim_end_matches('/').as_bytes().to_vec();
-                    checked(name).map_err(A::Error::custom)?.map(|name| (name, false))
-                }
+            let found = if let Some(reference) = &entry.url {
+                child(self.base, reference)
+            } else {
+                let name = entry.name.trim_end_matches('/').as_bytes().to_vec();
+                checked(name).map(|name| Some((name?, false)))
             };
+            let found = found.map_err(A::Error::custom)?;
             let Some((name, has_slash)) = found else { continue };
             let is_folder = has_slash || entry.is_dir || entry.kind.as_deref() == Some("directory");
             let size = entry.size.map_or(ListedSize::UNKNOWN, ListedSize::exact);

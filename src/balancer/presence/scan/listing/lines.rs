@@ -34,16 +34,10 @@ fn unescaped(path: &[u8]) -> Vec<u8> {
     while let Some((first, after)) = rest.split_first() {
         let code = rest.strip_prefix(b"\\#").and_then(|rest| rest.split_at_checked(3));
         let octal = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok();
-        match code.and_then(|(digits, after)| Some((octal(digits)?, after))) {
-            Some((byte, after)) => {
-                plain.push(byte);
-                rest = after;
-            }
-            None => {
-                plain.push(*first);
-                rest = after;
-            }
-        }
+        let decoded = code.and_then(|(digits, after)| Some((octal(digits)?, after)));
+        let (byte, next) = decoded.unwrap_or((*first, after));
+        plain.push(byte);
+        rest = next;
     }
     plain
 }

@@ -62,10 +62,8 @@ fn the_indexes_of_real_servers_have_every_file() {
             if is_exact {
                 assert_eq!(listed, ListedSize::exact(size), "{name}: {file}");
             } else if has_sizes && size > 10_000 {
-                assert!(
-                    !listed.may_be(size * 13 / 10) && !listed.may_be(size * 7 / 10),
-                    "{name}: {file}: {listed:?}"
-                );
+                // nginx rounds 1.5 MB to 1M.
+                assert!(!listed.may_be(size * 2), "{name}: {file}: {listed:?}");
             } else if !has_sizes {
                 assert_eq!(listed, ListedSize::UNKNOWN, "{name}: {file}");
             }
@@ -171,7 +169,9 @@ proptest! {
     fn names_survive_an_index(names in proptest::collection::btree_set("[^/\u{0}]{1,20}", 1..20)) {
         prop_assume!(!names.contains(".") && !names.contains(".."));
         let encode = |name: &String| percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string();
-        let html: String = names.iter().map(|name| format!("<a href=\"{}\">x</a> 01-Jan-2026 10:00 7\n", encode(name))).collect();
+        let html: Vec<String> =
+            names.iter().map(|name| format!("<a href=\"{}\">x</a> 01-Jan-2026 10:00 7\n", encode(name))).collect();
+        let html = html.concat();
         let expected: BTreeMap<String, ListedEntry> =
             names.iter().map(|name| (name.clone(), ListedEntry::File(ListedSize::exact(7)))).collect();
         prop_assert_eq!(entries(html.as_bytes()).unwrap(), expected.clone());
