@@ -39,7 +39,7 @@ const SAMPLED_REDIRECTS: u32 = 2;
 /// ... or with the first redirect after this time.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The time between two checks of one mirror that are no samples.
+/// The time between two checks of one mirror, except for samples.
 const CHECK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The time until a missing file is checked again. It doubles with each failure.
@@ -199,7 +199,7 @@ impl Checks {
             let Some((mirror, key, folder)) = self.samples.pop_front() else { break };
             let checks = self.mirrors.entry(mirror).or_default();
             if checks.in_flight >= MOST_IN_FLIGHT {
-                // Its turn comes after the samples of other mirrors.
+                // The samples of other mirrors precede it.
                 self.samples.push_back((mirror, key, folder));
                 continue;
             }

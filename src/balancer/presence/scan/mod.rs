@@ -39,7 +39,7 @@ const SAMPLED_PATHS: usize = 4096;
 /// A scan that failed. The last good one stays in force.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ScanError {
-    /// There is no program rsync.
+    /// The program rsync does not exist.
     #[error("the program rsync is not installed; install it, or use an http:// address in scan=")]
     NoRsync,
     /// The child process cannot be used.
@@ -164,7 +164,7 @@ async fn verify(
         has_confirmed |= !is_listed && answers > 0 && disagreements == 0;
     }
     let (files, found) = (found.generation().catalogue.files(), found.files());
-    // An empty folder instead of a mounted disk, or a page that is no index.
+    // An empty folder instead of a mounted disk, or a page instead of an index.
     if found * 2 < files && !has_confirmed {
         return Err(ScanError::Unconfirmed { found, files });
     }
