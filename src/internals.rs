@@ -25,6 +25,13 @@ pub mod list {
     pub use crate::balancer::backends::list::{MAX_PROBLEMS, MAX_WEIGHT, parse};
 }
 
+pub mod listing {
+    //! The listings of mirrors.
+    pub use crate::balancer::presence::scan::listing::{
+        LONGEST_NAME, ListedEntry, ListedSize, ListingError, index, line,
+    };
+}
+
 pub mod load_report {
     //! The load report of a server.
     pub use crate::load_report::{HEADER, LoadReport, MOST_COUNTED, MOST_IN_FLIGHT, parse};

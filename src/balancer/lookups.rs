@@ -95,6 +95,8 @@ pub(super) fn presence(
         resolver: resolver.clone(),
         trust: settings.trust.clone(),
         proof_interval: settings.proof_interval,
+        scan_interval: settings.scan_interval,
+        metrics_backends: settings.metrics_backends,
         metrics: metrics.presence.clone(),
     };
     (presence, plan)

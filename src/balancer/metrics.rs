@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
@@ -51,6 +53,17 @@ metrics! {
         pub(crate) probe_interval: SecondsGauge = "probe_interval_seconds",
             "The interval between two probes of one server, stretched if the probe budget requires it";
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BackendLabels {
+    backend: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ScanLabels {
+    backend: String,
+    outcome: &'static str,
 }
 
 impl RankingMetrics {
@@ -106,6 +119,11 @@ metrics! {
             "Redirects whose file was not checked because the queue was full";
         pub(crate) missing_redirects: Counter = "missing_redirects",
             "Redirects to a mirror that turned out to lack the file, among those that were checked";
+        scans: Family<ScanLabels, Counter> = "scans", "Scans of a mirror that ended, by outcome";
+        scanned_at: Family<BackendLabels, SecondsGauge> = "scan_timestamp_seconds",
+            "The start of the latest good scan of a mirror, in seconds from 1970";
+        scan_coverage: Family<BackendLabels, SecondsGauge> = "scan_coverage_ratio",
+            "The part of the files of the catalogue that the latest good scan of a mirror found, 0 to 1";
         exceptions: Gauge = "lacking_files",
             "Files that mirrors lack, or that wait for a check, summed over all mirrors";
         pub(crate) exceptions_dropped: Counter = "lacking_files_dropped",
@@ -134,6 +152,28 @@ impl PresenceMetrics {
     /// Counts a check of a file by its outcome: `has`, `lacks` or `failed`.
     pub(crate) fn checked(&self, outcome: &'static str) {
         self.checks.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// Counts a scan of a mirror by its outcome: `used`, `refused` or `failed`. With the start of a used one, and the share of
+    /// the catalogue that it found.
+    pub(crate) fn scanned(&self, mirror: &str, outcome: &'static str, used: Option<(SystemTime, f64)>) {
+        let labels = BackendLabels { backend: mirror.to_owned() };
+        if let Some((at, share)) = used {
+            let seconds = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            self.scanned_at.get_or_create(&labels).set(seconds);
+            self.scan_coverage.get_or_create(&labels).set(share);
+        }
+        self.scans.get_or_create(&ScanLabels { backend: labels.backend, outcome }).inc();
+    }
+
+    /// Removes the series of a mirror that left the list.
+    pub(crate) fn forget_scans(&self, mirror: &str) {
+        let labels = BackendLabels { backend: mirror.to_owned() };
+        self.scanned_at.remove(&labels);
+        self.scan_coverage.remove(&labels);
+        for outcome in ["used", "refused", "failed"] {
+            self.scans.remove(&ScanLabels { backend: mirror.to_owned(), outcome });
+        }
     }
 }
 

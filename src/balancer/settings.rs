@@ -59,6 +59,8 @@ pub(crate) struct RawBalancerSettings {
     #[serde(with = "crate::settings::time")]
     pub proof_interval: Duration,
     pub statistics_days: u32,
+    #[serde(with = "crate::settings::time")]
+    pub scan_interval: Duration,
     pub webhook: String,
     #[serde(with = "crate::settings::time")]
     pub webhook_after: Duration,
@@ -116,6 +118,8 @@ pub(crate) struct BalancerSettings {
     pub proof_interval: Duration,
     /// The number of days with statistics of downloads; 0 for none.
     pub statistics_days: u32,
+    /// The time between the end of a scan of a mirror and the next one.
+    pub scan_interval: Duration,
     /// The receiver of notifications.
     pub webhook: Option<Webhook>,
     /// The status of a redirect.
@@ -161,8 +165,8 @@ pub(crate) struct Membership {
 pub(crate) const FIXED_KEYS: FixedKeys = FixedKeys {
     section: "balancer",
     fixed: "servers backends backends_interval backends_hold dns_server host port unix_socket unix_socket_mode tls_port \
-            admin_tls admin state access_log_format catalogue catalogue_root proof_interval statistics_days webhook \
-             webhook_after workers \
+            admin_tls admin state access_log_format catalogue catalogue_root proof_interval scan_interval \
+             statistics_days webhook webhook_after workers \
             size_lookups acme_webroot metrics_backends fault_injection zone fleet fleet_name fleet_probers",
     switches: &["tls_cert", "access_log"],
 };
@@ -175,6 +179,8 @@ const SHORTEST_PROOF_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The largest number of days with statistics: ten years.
 const MOST_STATISTICS_DAYS: u32 = 3660;
+/// The shortest and the longest time between two scans of a mirror.
+const SCAN_INTERVALS: [Duration; 2] = [Duration::from_millis(100), Duration::from_hours(24 * 365)];
 
 /// The number of local ports, and so the limit of concurrent probes.
 const MOST_PROBES: usize = 65_535;
@@ -227,6 +233,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             catalogue: catalogue(&raw.catalogue, raw.catalogue_root)?,
             proof_interval: raw.proof_interval.max(SHORTEST_PROOF_INTERVAL),
             statistics_days: statistics_days(raw.statistics_days)?,
+            scan_interval: raw.scan_interval.clamp(SCAN_INTERVALS[0], SCAN_INTERVALS[1]),
             webhook: webhook(&raw.webhook, raw.webhook_after)?,
             state: path(raw.state),
             status: RedirectStatus::try_from(raw.status)

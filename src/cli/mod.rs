@@ -28,7 +28,7 @@ pub(crate) use import::ImportArguments;
 pub(crate) use manual::ManualArguments;
 pub(crate) use orders::{
     AdminArguments, DisableArguments, DrainArguments, EnableArguments, EventsArguments, ExplainArguments,
-    OrderArguments, OrderedWeight, StatsArguments, WeightArguments,
+    MirrorsArguments, OrderArguments, OrderedWeight, ScanArguments, StatsArguments, WeightArguments,
 };
 pub(crate) use server::ServerArguments;
 pub(crate) use status::StatusArguments;
@@ -126,6 +126,10 @@ pub(crate) enum Command {
     Events(EventsArguments),
     /// Show the most frequent downloads by file, directory, server or day
     Stats(StatsArguments),
+    /// Show the servers of a mirror network: their files, proofs and scans
+    Mirrors(MirrorsArguments),
+    /// Read the listing of a server soon
+    Scan(ScanArguments),
     /// Send no new clients to a server
     Drain(DrainArguments),
     /// Send clients to a server again, after drain or disable

@@ -64,6 +64,23 @@ Examples:
 The balancer counts downloads with --statistics-days. Days are those of UTC.
 Exit codes: 0 success, 1 failure, 2 wrong flags";
 
+const MIRRORS_EXAMPLES: &str = "\
+Examples:
+  fingerpost mirrors
+  fingerpost mirrors --json | jq '.mirrors[] | select(.lacking_files > 0).mirror'
+
+Coverage is the part of the catalogue for which a server may get clients.
+Exit codes: 0 success, 1 failure, 2 wrong flags";
+
+const SCAN_EXAMPLES: &str = "\
+Examples:
+  fingerpost scan mirror3.example:8080
+  fingerpost scan mirror3.example:8080 --now && fingerpost mirrors
+
+Needs scan= in the line of the server. Without --now, the scan waits for the end of
+scan_interval.
+Exit codes: 0 success, 1 failure, 2 wrong flags";
+
 /// The flags that name a running balancer.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AdminArguments {
@@ -212,6 +229,30 @@ pub(crate) struct StatsArguments {
     /// Print CSV
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,
+    /// The balancer.
+    #[command(flatten)]
+    pub admin: AdminArguments,
+}
+
+/// Flags of `fingerpost mirrors`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = MIRRORS_EXAMPLES)]
+pub(crate) struct MirrorsArguments {
+    /// The balancer.
+    #[command(flatten)]
+    pub admin: AdminArguments,
+}
+
+/// Flags of `fingerpost scan`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = SCAN_EXAMPLES)]
+pub(crate) struct ScanArguments {
+    /// Server as host:port or as the URL in the list
+    #[arg(value_name = "MIRROR")]
+    pub mirror: String,
+    /// Scan at once, even if the last scan was a moment ago
+    #[arg(long)]
+    pub now: bool,
     /// The balancer.
     #[command(flatten)]
     pub admin: AdminArguments,

@@ -50,6 +50,8 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Explain(arguments) => exit(operate::explain(&arguments)),
         Command::Events(arguments) => exit(operate::events(&arguments)),
         Command::Stats(arguments) => exit(operate::stats(&arguments)),
+        Command::Mirrors(arguments) => exit(operate::mirrors(&arguments)),
+        Command::Scan(arguments) => exit(operate::scan(&arguments)),
         Command::Drain(arguments) => exit(operate::drain(&arguments)),
         Command::Enable(arguments) => exit(operate::enable(&arguments)),
         Command::Disable(arguments) => exit(operate::disable(&arguments)),

@@ -1,4 +1,5 @@
-//! The commands of operators for a running balancer: `status`, `explain`, `events`, `stats`, `drain`, `enable`, `disable`, `weight`.
+//! The commands of operators for a running balancer: `status`, `explain`, `events`, `stats`, `mirrors`, `scan`, `drain`, `enable`,
+//! `disable`, `weight`.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -8,16 +9,18 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
 use super::admin_client::{AdminClient, QueryError};
-use crate::balancer::admin::api::OrderAnswer;
+use crate::balancer::admin::api::{OrderAnswer, ScanAnswer, ScanRequest};
 use crate::balancer::admin::events::EventReport;
 use crate::balancer::admin::fleet::FleetStatus;
 use crate::balancer::admin::status::{BackendStatus, StatusReport, severity};
 use crate::balancer::orders::{OrderName, OrderRequest};
+use crate::balancer::presence::report::MirrorsReport;
 use crate::balancer::redirect::explain::Explanation;
 use crate::balancer::statistics::report::StatisticsReport;
 use crate::cli::{
     AdminArguments, DisableArguments, DrainArguments, EnableArguments, EventsArguments, ExplainArguments,
-    OrderArguments, OrderedWeight, StatsArguments, StatusArguments, WeightArguments,
+    MirrorsArguments, OrderArguments, OrderedWeight, ScanArguments, StatsArguments, StatusArguments,
+    WeightArguments,
 };
 use crate::telemetry::{self, OutputError};
 
@@ -127,6 +130,25 @@ pub(crate) fn stats(arguments: &StatsArguments) -> Result<(), QueryError> {
     let query = format!("/stats?days={days}&by={by}&limit={limit}");
     let (body, report): (_, StatisticsReport) = get(admin, &query)?;
     print(admin, body, || if *csv { report.csv() } else { report.text() })
+}
+
+/// Runs `fingerpost mirrors`.
+pub(crate) fn mirrors(arguments: &MirrorsArguments) -> Result<(), QueryError> {
+    let (body, report): (_, MirrorsReport) = get(&arguments.admin, "/mirrors")?;
+    print(&arguments.admin, body, || report.text())
+}
+
+/// Runs `fingerpost scan`.
+pub(crate) fn scan(arguments: &ScanArguments) -> Result<(), QueryError> {
+    let path = format!("/backends/{}/scan", encoded(&arguments.mirror));
+    // A flag can always be serialized.
+    let request = serde_json::to_vec(&ScanRequest { now: arguments.now }).unwrap_or_default();
+    let (body, answer): (_, ScanAnswer) = actix::System::new()
+        .block_on(async { AdminClient::new(&arguments.admin)?.post(&path, request).await })?;
+    print(&arguments.admin, body, || match answer.state.as_str() {
+        "running" => format!("{}: a scan runs already\n", answer.mirror),
+        _ => format!("{}: the scan is requested; fingerpost mirrors shows its result\n", answer.mirror),
+    })
 }
 
 fn get<T: DeserializeOwned>(arguments: &AdminArguments, path: &str) -> Result<(Vec<u8>, T), QueryError> {

@@ -50,6 +50,7 @@ mod probing;
 mod redirect;
 mod registration;
 mod reload;
+mod scans;
 mod seed;
 mod server;
 mod sharing;

@@ -6,12 +6,14 @@ use super::support::http;
 use super::support::operated::Operated;
 
 /// Every path of the API. A new path must be added here and to the description.
-const PATHS: [&str; 10] = [
+const PATHS: [&str; 12] = [
     "/api/v1/backends",
     "/api/v1/backends/{id}/orders",
+    "/api/v1/backends/{id}/scan",
     "/api/v1/events",
     "/api/v1/explain",
     "/api/v1/fleet",
+    "/api/v1/mirrors",
     "/api/v1/openapi.json",
     "/api/v1/reload",
     "/api/v1/session",
@@ -97,6 +99,9 @@ fn every_answer_of_the_api_is_described() {
         ("/api/v1/fleet", "GET", "", ""),
         ("/api/v1/stats", "GET", "?days=3&by=server", ""),
         ("/api/v1/stats", "GET", "?by=x", ""),
+        ("/api/v1/mirrors", "GET", "", ""),
+        ("/api/v1/backends/{id}/scan", "POST", "", r#"{"now":true}"#),
+        ("/api/v1/backends/{id}/scan", "POST", "", "{"),
         ("/api/v1/openapi.json", "GET", "", ""),
     ] {
         let length = body.len();

@@ -18,6 +18,8 @@ use super::status::StatusReport;
 use crate::balancer::backends::BackendId;
 use crate::balancer::orders::store::OrderError;
 use crate::balancer::orders::{self, NameError, OrderRequest};
+use crate::balancer::presence::ScanTime;
+use crate::balancer::presence::report::MirrorsReport;
 use crate::balancer::redirect::explain::Explanation;
 use crate::balancer::statistics::actor::StatisticsQuery;
 use crate::balancer::statistics::report::{Grouping, StatisticsReport};
@@ -42,6 +44,8 @@ pub(in crate::balancer) fn configure(pages: &mut ServiceConfig) {
             .service(readable("/backends", page_route().to(backends)))
             .service(writable("/backends/{id}/orders", web::post().to(order_backend)))
             .service(writable("/zones/{zone}/orders", web::post().to(order_zone)))
+            .service(writable("/backends/{id}/scan", web::post().to(scan)))
+            .service(readable("/mirrors", page_route().to(mirrors)))
             .service(readable("/fleet", page_route().to(fleet)))
             .service(readable("/explain", page_route().to(explain)))
             .service(readable("/events", page_route().to(events)))
@@ -83,6 +87,72 @@ async fn fleet(admin: Data<Admin>) -> Result<Json<FleetStatus>, Problem> {
         .fleet_status(&admin.balancer.publisher.latest())
         .map(Json)
         .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, alone))
+}
+
+async fn mirrors(admin: Data<Admin>) -> Result<Json<MirrorsReport>, Problem> {
+    let presence = admin.balancer.presence.clone().ok_or_else(no_catalogue)?;
+    let table = admin.balancer.publisher.latest();
+    // A large catalogue would delay other requests.
+    let report = web::block(move || MirrorsReport::of(&table, &presence, SystemTime::now())).await;
+    report.map(Json).map_err(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the balancer ends"))
+}
+
+fn no_catalogue() -> Problem {
+    let detail =
+        "this balancer has no catalogue, so every server is assumed to have every file; see --catalogue";
+    Problem::new(StatusCode::NOT_FOUND, detail)
+}
+
+/// The body of a request for a scan.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScanRequest {
+    /// Whether the scan starts before the end of the interval.
+    #[serde(default)]
+    pub now: bool,
+}
+
+/// The answer to a request for a scan.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ScanAnswer {
+    /// The mirror.
+    pub mirror: String,
+    /// `running` if a scan runs already, else `requested`.
+    pub state: String,
+}
+
+/// Requests a scan of a mirror.
+async fn scan(
+    admin: Data<Admin>,
+    request: HttpRequest,
+    id: Path<String>,
+    body: Body,
+) -> Result<Json<ScanAnswer>, Problem> {
+    let author = admin.authorize(&request)?;
+    let ScanRequest { now } = parse(body, "a request for a scan")?;
+    let id =
+        orders::find(&id, &admin.listed(), &admin.balancer.orders.book()).map_err(|error| of_name(&error))?;
+    let presence = admin.balancer.presence.as_deref().ok_or_else(no_catalogue)?;
+    let table = admin.balancer.publisher.latest();
+    let entry = table.entries.iter().find(|entry| *entry.backend.id() == id);
+    let time = if now { ScanTime::Now } else { ScanTime::Soon };
+    let is_running = entry.and_then(|entry| presence.request_scan(entry.load.number(), time));
+    let is_running = is_running.ok_or_else(|| {
+        let detail = format!("the line of {id} in the list has no scan=, the address of its listing");
+        Problem::new(StatusCode::CONFLICT, detail)
+    })?;
+    tracing::info!(mirror = %id, author, now, "a scan is requested");
+    let state = if is_running { "running" } else { "requested" }.to_owned();
+    Ok(Json(ScanAnswer { mirror: id.to_string(), state }))
+}
+
+/// Parses the body of a change.
+fn parse<T: DeserializeOwned>(body: Body, kind: &str) -> Result<T, Problem> {
+    let body = body.map_err(|error| {
+        Problem::new(error.as_response_error().status_code(), format!("the body cannot be read: {error}"))
+    })?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Problem::bad_request(format!("the body is not {kind}: {error}")))
 }
 
 /// The query of `explain`.
@@ -210,11 +280,7 @@ async fn give(
     body: Body,
     author: String,
 ) -> Result<Json<OrderAnswer>, Problem> {
-    let body = body.map_err(|error| {
-        Problem::new(error.as_response_error().status_code(), format!("the body cannot be read: {error}"))
-    })?;
-    let request: OrderRequest = serde_json::from_slice(&body)
-        .map_err(|error| Problem::bad_request(format!("the body is not an order: {error}")))?;
+    let request: OrderRequest = parse(body, "an order")?;
     let order = request.validate(SystemTime::now()).map_err(Problem::bad_request)?;
     let (text, names) = (order.to_string(), ids.iter().map(ToString::to_string).collect::<Vec<_>>());
     let orders = &admin.balancer.orders;

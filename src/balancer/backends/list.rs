@@ -13,6 +13,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use url::Url;
+
 use super::{Backend, BackendId, HTTP, HTTPS};
 use crate::balancer::expectation::Expectation;
 
@@ -104,7 +106,9 @@ pub enum LineError {
     BasePath { word: String },
     #[error("{word}: only attributes such as weight=2 may follow the server")]
     NotAnAttribute { word: String },
-    #[error("{word}: unknown attribute; the attributes are weight, tier, zone, expect, proof and origin")]
+    #[error(
+        "{word}: unknown attribute; the attributes are weight, tier, zone, expect, proof, scan and origin"
+    )]
     UnknownAttribute { word: String },
     #[error("{word}: the line has this attribute twice")]
     RepeatedAttribute { word: String },
@@ -120,6 +124,11 @@ pub enum LineError {
     Expectation { word: String },
     #[error("{word}: a proof is the path of a file in the form of a URL, such as /dists/stable/InRelease")]
     Proof { word: String },
+    #[error(
+        "{word}: scan= is the address of a listing: rsync://HOST/MODULE/ of letters, digits and the signs -_.~+@, or an http:// or \
+         https:// URL without user name, query and fragment"
+    )]
+    Scan { word: String },
     #[error("{id} is already in line {first}, which is used")]
     Duplicate { id: BackendId, first: usize },
     #[error("the list has more than {MAX_BACKENDS} servers; this one and {more} more are ignored")]
@@ -182,7 +191,8 @@ pub(crate) fn from_words<'a>(
 ) -> Result<Backend, LineError> {
     let id = parse_address(address)?;
     let (weight, tier, zone, expectation) = (DEFAULT_WEIGHT, DEFAULT_TIER, None, None);
-    let mut backend = Backend { id, weight, tier, zone, expectation, proof: None, is_origin: false };
+    let (proof, scan) = (None, None);
+    let mut backend = Backend { id, weight, tier, zone, expectation, proof, scan, is_origin: false };
     let mut keys = Vec::new();
     for word in attributes {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
@@ -193,7 +203,8 @@ pub(crate) fn from_words<'a>(
             "tier" => backend.tier = self::tier(word, value)?,
             "zone" => backend.zone = Some(self::zone(word, value)?),
             "expect" => backend.expectation = Some(self::expectation(word, value)?),
-            "proof" => backend.proof = Some(proof(word, value)?),
+            "proof" => backend.proof = Some(self::proof(word, value)?),
+            "scan" => backend.scan = Some(self::scan(word, value)?),
             _ => return Err(LineError::UnknownAttribute { word: shown(word) }),
         }
         if keys.contains(&key) {
@@ -234,6 +245,23 @@ fn proof(word: &str, value: &str) -> Result<Arc<str>, LineError> {
         && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}?#".contains(&byte))
         && path.split('/').skip(1).all(|segment| !matches!(segment, "" | "." | ".."));
     if is_valid { Ok(path.into()) } else { Err(LineError::Proof { word: shown(word) }) }
+}
+
+/// Parses the address of a listing. It gets a slash at its end. rsync would expand other signs, or pass them to a shell.
+fn scan(word: &str, value: &str) -> Result<Arc<Url>, LineError> {
+    let is_safe = |url: &Url| match url.scheme() {
+        "rsync" => {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~+@/".contains(&byte);
+            url.path().len() > 1 && url.path().bytes().all(is_plain)
+        }
+        scheme => matches!(scheme, "http" | "https"),
+    };
+    let is_valid = |url: &Url| {
+        let is_bare = url.username().is_empty() && url.password().is_none();
+        is_bare && url.query().is_none() && url.fragment().is_none() && url.has_host() && is_safe(url)
+    };
+    let url = Url::parse(&format!("{}/", value.trim_end_matches('/'))).ok().filter(is_valid);
+    url.map(Arc::new).ok_or_else(|| LineError::Scan { word: shown(word) })
 }
 
 /// Parses a number that has only digits; `str::parse` would accept a sign, too.

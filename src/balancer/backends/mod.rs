@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use url::Url;
 
 use super::expectation::Expectation;
 
@@ -67,6 +68,7 @@ pub struct Backend {
     zone: Option<Arc<str>>,
     expectation: Option<Arc<Expectation>>,
     proof: Option<Arc<str>>,
+    scan: Option<Arc<Url>>,
     is_origin: bool,
 }
 
@@ -105,6 +107,12 @@ impl Backend {
         self.proof.as_ref()
     }
 
+    /// The address of a listing of its files.
+    #[must_use]
+    pub(crate) fn scan(&self) -> Option<&Arc<Url>> {
+        self.scan.as_ref()
+    }
+
     /// Whether it has every file, and gets requests for paths that the catalogue does not have.
     pub(crate) fn is_origin(&self) -> bool {
         self.is_origin
@@ -138,6 +146,9 @@ impl fmt::Display for Backend {
         }
         if let Some(proof) = &self.proof {
             write!(formatter, " proof={proof}")?;
+        }
+        if let Some(scan) = &self.scan {
+            write!(formatter, " scan={scan}")?;
         }
         if self.is_origin {
             formatter.write_str(" origin")?;

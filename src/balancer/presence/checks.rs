@@ -21,8 +21,8 @@ pub(super) const MOST_EXCEPTIONS: usize = 1_000_000;
 /// The largest number of checks of one mirror that may wait.
 const MOST_WAITING: usize = 100_000;
 
-/// The largest number of samples of one mirror that may wait.
-const MOST_SAMPLES: usize = 64;
+/// The largest number of samples that may wait.
+const MOST_SAMPLES: usize = 4096;
 
 /// The largest number of remembered folders.
 const MOST_FOLDERS: usize = 100_000;
@@ -30,13 +30,16 @@ const MOST_FOLDERS: usize = 100_000;
 /// The unfinished checks of one mirror.
 const MOST_IN_FLIGHT: usize = 4;
 
+/// The samples of all mirrors that start in one round, which takes 10 ms.
+const SAMPLES_OF_ROUND: usize = 4;
+
 /// A folder of a mirror is sampled after this number of redirects ...
-const SAMPLED_REDIRECTS: u32 = 4;
+const SAMPLED_REDIRECTS: u32 = 2;
 
 /// ... or with the first redirect after this time.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The time between two checks of one mirror.
+/// The time between two checks of one mirror, except for samples.
 const CHECK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The time until a missing file is checked again. It doubles with each failure.
@@ -52,6 +55,8 @@ pub(crate) enum Lack {
     Status(u16),
     /// Its file has this size instead of the one of the catalogue.
     OtherSize { found: u64, expected: u64 },
+    /// A scan found this size instead of the one of the catalogue. A listing may round it.
+    ListedSize { found: u64, expected: u64 },
     /// Another file of the folder is missing, and this one has not been checked since.
     Suspended,
 }
@@ -63,9 +68,19 @@ impl fmt::Display for Lack {
             Self::OtherSize { found, expected } => {
                 write!(formatter, "its file has {found} bytes instead of {expected}")
             }
+            Self::ListedSize { found, expected } => {
+                write!(formatter, "the scan found {found} bytes instead of {expected}")
+            }
             Self::Suspended => formatter
                 .write_str("it lacks another file of this folder, and this file has not been checked since"),
         }
+    }
+}
+
+impl Lack {
+    /// Whether a request for the file has shown it.
+    pub(super) fn is_checked(self) -> bool {
+        matches!(self, Self::Status(_) | Self::OtherSize { .. })
     }
 }
 
@@ -93,6 +108,8 @@ pub(super) struct Check {
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     mirrors: BTreeMap<u32, MirrorChecks>,
+    /// The mirrors, files and folders of samples that wait; at most one of each mirror and folder, so no folder delays others.
+    samples: VecDeque<(u32, u64, u64)>,
     /// The latest samples by mirror and folder.
     sampled: HashMap<(u32, u64), FolderSample>,
     retries: BinaryHeap<Reverse<(Instant, u32, u64)>>,
@@ -106,11 +123,11 @@ struct FolderSample {
     at: Instant,
     /// The redirects since then.
     redirects: u32,
+    is_waiting: bool,
 }
 
 #[derive(Debug, Default)]
 struct MirrorChecks {
-    samples: VecDeque<u64>,
     waiting: VecDeque<u64>,
     in_flight: usize,
     /// The time of the latest check.
@@ -118,21 +135,24 @@ struct MirrorChecks {
 }
 
 impl Checks {
-    /// Adds a redirect for a file of `folder`, unless the folder was sampled a few redirects ago.
+    /// Adds a redirect for a file of `folder`, unless a sample of the folder waits or was made a few redirects ago.
     pub(super) fn sample(&mut self, mirror: u32, key: u64, folder: u64, cause: OfferCause, now: Instant) {
         let is_old = |sample: &FolderSample| now.saturating_duration_since(sample.at) >= SAMPLE_INTERVAL;
         if let Some(latest) = self.sampled.get_mut(&(mirror, folder)) {
             latest.redirects += 1;
-            if cause == OfferCause::Sample && latest.redirects < SAMPLED_REDIRECTS && !is_old(latest) {
+            let is_early = latest.redirects < SAMPLED_REDIRECTS && !is_old(latest);
+            if cause == OfferCause::Sample && (latest.is_waiting || is_early) {
                 return;
             }
         } else if self.sampled.len() >= MOST_FOLDERS {
-            self.sampled.retain(|_, sample| !is_old(sample));
+            self.sampled.retain(|_, sample| sample.is_waiting || !is_old(sample));
         }
-        let samples = &mut self.mirrors.entry(mirror).or_default().samples;
-        if samples.len() < MOST_SAMPLES && !samples.contains(&key) {
-            self.sampled.insert((mirror, folder), FolderSample { at: now, redirects: 0 });
-            samples.push_back(key);
+        let sample = (mirror, key, folder);
+        if self.samples.len() < MOST_SAMPLES
+            && (cause == OfferCause::Sample || !self.samples.contains(&sample))
+        {
+            self.sampled.insert((mirror, folder), FolderSample { at: now, redirects: 0, is_waiting: true });
+            self.samples.push_back(sample);
         }
     }
 
@@ -166,7 +186,7 @@ impl Checks {
         self.failures.remove(&(mirror, key));
     }
 
-    /// The checks to start now: at most one of each mirror, and at most 50 per second.
+    /// The checks to start in this round: a few samples, and of each mirror at most one other check, and at most 50 per second.
     pub(super) fn next(&mut self, now: Instant) -> Vec<Check> {
         while let Some(Reverse((at, mirror, key))) = self.retries.peek().copied() {
             if at > now || !self.queue(mirror, key) {
@@ -175,16 +195,29 @@ impl Checks {
             self.retries.pop();
         }
         let mut next = Vec::new();
+        for _ in 0..self.samples.len().min(SAMPLES_OF_ROUND) {
+            let Some((mirror, key, folder)) = self.samples.pop_front() else { break };
+            let checks = self.mirrors.entry(mirror).or_default();
+            if checks.in_flight >= MOST_IN_FLIGHT {
+                // The samples of other mirrors precede it.
+                self.samples.push_back((mirror, key, folder));
+                continue;
+            }
+            checks.in_flight += 1;
+            if let Some(sample) = self.sampled.get_mut(&(mirror, folder)) {
+                *sample = FolderSample { at: now, redirects: 0, is_waiting: false };
+            }
+            next.push(Check { mirror, key, is_sample: true });
+        }
         for (mirror, checks) in &mut self.mirrors {
             let is_early = checks.at.is_some_and(|at| now.saturating_duration_since(at) < CHECK_PAUSE);
             if checks.in_flight >= MOST_IN_FLIGHT || is_early {
                 continue;
             }
-            let sample = checks.samples.pop_front();
-            if let Some(key) = sample.or_else(|| checks.waiting.pop_front()) {
+            if let Some(key) = checks.waiting.pop_front() {
                 checks.in_flight += 1;
                 checks.at = Some(now);
-                next.push(Check { mirror: *mirror, key, is_sample: sample.is_some() });
+                next.push(Check { mirror: *mirror, key, is_sample: false });
             }
         }
         next
@@ -200,6 +233,7 @@ impl Checks {
     /// The mirror left the list.
     pub(super) fn remove(&mut self, mirror: u32) {
         self.mirrors.remove(&mirror);
+        self.samples.retain(|(own, ..)| *own != mirror);
         self.sampled.retain(|(own, _), _| *own != mirror);
         self.failures.retain(|(own, _), _| *own != mirror);
         self.retries.retain(|Reverse((_, own, _))| *own != mirror);
@@ -220,24 +254,24 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_sampled_once_in_a_few_redirects_and_failures_always() {
+    fn a_folder_is_sampled_every_few_redirects_and_failures_always() {
         let (mut checks, mut now) = (Checks::default(), Instant::now());
-        checks.sample(1, 10, 7, OfferCause::Sample, now);
-        checks.sample(1, 11, 7, OfferCause::Sample, now);
+        for key in 10..13 {
+            checks.sample(1, key, 7, OfferCause::Sample, now);
+        }
         checks.sample(2, 11, 7, OfferCause::Sample, now);
         checks.sample(1, 12, 7, OfferCause::Failure, now);
-        assert_eq!(keys(&mut checks, now), [(1, 10, true), (2, 11, true)]);
-        assert_eq!(keys(&mut checks, now), []);
-        now += CHECK_PAUSE;
-        assert_eq!(keys(&mut checks, now), [(1, 12, true)]);
+        checks.sample(1, 12, 7, OfferCause::Failure, now);
+        assert_eq!(keys(&mut checks, now), [(1, 10, true), (2, 11, true), (1, 12, true)]);
         for key in 20..30 {
             checks.sample(1, key, 7, OfferCause::Sample, now);
         }
-        now += CHECK_PAUSE;
-        assert_eq!(keys(&mut checks, now), [(1, 23, true)]);
+        assert_eq!(keys(&mut checks, now), [(1, 21, true)]);
+        checks.sample(1, 30, 7, OfferCause::Sample, now);
+        assert_eq!(keys(&mut checks, now), []);
         now += SAMPLE_INTERVAL;
         checks.sample(1, 40, 7, OfferCause::Sample, now);
-        assert_eq!(keys(&mut checks, now), [(1, 27, true)]);
+        assert_eq!(keys(&mut checks, now), [(1, 40, true)]);
     }
 
     #[test]
@@ -247,15 +281,26 @@ mod tests {
             assert!(checks.queue(3, key));
         }
         checks.sample(3, 99, 7, OfferCause::Sample, now);
-        assert_eq!(keys(&mut checks, now), [(3, 99, true)]);
-        for key in 0..3 {
+        assert_eq!(keys(&mut checks, now), [(3, 99, true), (3, 0, false)]);
+        for key in 1..3 {
+            assert_eq!(keys(&mut checks, now), []);
             now += CHECK_PAUSE;
             assert_eq!(keys(&mut checks, now), [(3, key, false)]);
         }
         now += CHECK_PAUSE;
         assert_eq!(keys(&mut checks, now), []);
+        // A mirror that does not answer delays no other.
+        for folder in 0..10 {
+            checks.sample(3, 50 + folder, folder, OfferCause::Sample, now);
+        }
+        checks.sample(4, 7, 7, OfferCause::Sample, now);
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            all.extend(keys(&mut checks, now));
+        }
+        assert_eq!(all, [(4, 7, true)]);
         checks.end(3);
-        assert_eq!(keys(&mut checks, now), [(3, 3, false)]);
+        assert_eq!(keys(&mut checks, now).len(), 1);
         checks.remove(3);
         assert_eq!(keys(&mut checks, now), []);
     }

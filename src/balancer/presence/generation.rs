@@ -61,16 +61,25 @@ pub(crate) struct FileLocation<'a> {
 
 impl Generation {
     /// The generation of `catalogue` after `old`, for mirrors with numbers below `mirrors`. Files of unchanged content keep the
-    /// mirrors that lack them. Without an old generation, all files count as old.
+    /// mirrors that lack them; other files lack the mirrors `scanned`, whose evidence is an earlier scan. Without an old
+    /// generation, all files count as old.
     pub(crate) fn next(
         old: Option<&Self>,
         catalogue: Arc<Catalogue>,
         source: [u8; 32],
         mirrors: usize,
+        scanned: &[u32],
         made_at: SystemTime,
     ) -> Result<Self, IndexFull> {
         let sets = MirrorSets::new(mirrors);
         let mut translation = SetTranslation::new(&sets);
+        let mut unlisted = vec![0_u64; sets.capacity() / 64];
+        for mirror in scanned {
+            if let Some(word) = unlisted.get_mut(*mirror as usize / 64) {
+                *word |= 1 << (mirror % 64);
+            }
+        }
+        let unlisted = translation.interner.intern(&sets, &unlisted)?;
         let keys = catalogue.keys();
         let mut states = Vec::with_capacity(keys.len());
         for (rank, key) in (0..).zip(&keys) {
@@ -88,12 +97,14 @@ impl Generation {
             };
             let same =
                 before.filter(|(found, _)| old.catalogue.entry(found.rank).as_ref().is_some_and(is_same));
-            states.push(match same {
-                Some((_, state)) => PathState {
+            states.push(if let Some((_, state)) = same {
+                PathState {
                     set: translation.translate(&sets, old.index.sets(), state.set)?,
                     age: state.age.saturating_add(1).min(OLD),
-                },
-                None => PathState { set: 0, age: 0 },
+                }
+            } else {
+                let is_file = catalogue.entry(rank).is_some_and(|entry| !entry.is_folder);
+                PathState { set: if is_file { unlisted } else { 0 }, age: 0 }
             });
         }
         let state = |rank: usize| states.get(rank).copied().unwrap_or(PathState { set: 0, age: 0 });
@@ -156,6 +167,26 @@ impl Generation {
                 };
             }
         }
+    }
+
+    /// The number of files for which each of these mirrors may get requests.
+    #[must_use]
+    pub(super) fn coverage(&self, mirrors: &[u32]) -> Vec<usize> {
+        // Files with equal mirrors are counted at once.
+        let mut classes = HashMap::<(u32, u8), usize>::new();
+        for (rank, (_, PathState { set, age })) in (0..).zip(self.index.states()) {
+            if self.catalogue.entry(rank).is_some_and(|entry| !entry.is_folder) {
+                *classes.entry((set, age)).or_default() += 1;
+            }
+        }
+        let has = |(set, age): &(u32, u8), mirror| {
+            let (lacking, unproven) = (self.index.sets().get(*set), self.unproven_at(*age));
+            Holders { lacking, unproven }.contains(mirror)
+        };
+        let count = |mirror: &u32| {
+            classes.iter().filter(|(class, _)| has(class, *mirror)).map(|(_, files)| files).sum()
+        };
+        mirrors.iter().map(count).collect()
     }
 
     fn unproven_at(&self, age: u8) -> MirrorSet<'_> {

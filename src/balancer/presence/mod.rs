@@ -2,7 +2,7 @@
 //!
 //! A [`Generation`] is a catalogue with an [`index`] of the mirrors that lack its files. HTTP workers read it without a lock.
 //! The `PresenceActor` follows the catalogue ([`source`]), asks mirrors to prove their generation ([`proofs`]), and checks
-//! files that were just redirected ([`checks`]).
+//! files that were just redirected ([`checks`]). Mirrors with `scan=` list their files ([`scan`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwapOption, Guard};
+use url::Url;
 
 use crate::balancer::metrics::PresenceMetrics;
 
@@ -18,13 +19,17 @@ mod checks;
 pub(crate) mod generation;
 pub(crate) mod index;
 mod proofs;
+pub(crate) mod report;
+mod requests;
+pub(crate) mod scan;
 pub(crate) mod snapshot;
 pub(crate) mod source;
 mod tree;
 
 use checks::Exceptions;
 use generation::{FileLocation, Generation};
-use snapshot::Knowledge;
+use index::OLD;
+use snapshot::{Knowledge, SeenScan};
 
 /// The number of redirects that may wait for a check.
 const QUEUE: usize = 1024;
@@ -76,7 +81,33 @@ pub(crate) struct Presence {
     offers: SyncSender<CheckOffer>,
     exceptions: Exceptions,
     mirrors: papaya::HashMap<u32, MirrorProof>,
+    scans: papaya::HashMap<u32, ScanState>,
+    scan_requests: papaya::HashMap<u32, ScanTime>,
     metrics: PresenceMetrics,
+}
+
+/// The scans of a mirror.
+#[derive(Debug, Clone)]
+pub(crate) struct ScanState {
+    /// The address of its listing.
+    pub(crate) address: Arc<Url>,
+    /// Whether one runs.
+    pub(crate) is_running: bool,
+    /// The latest good one.
+    pub(crate) seen: Option<SeenScan>,
+    /// The reason why the latest one failed.
+    pub(crate) error: Option<String>,
+    /// The time of the next one.
+    pub(crate) due: SystemTime,
+}
+
+/// The time of a requested scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ScanTime {
+    /// As soon as the interval permits. Pauses after errors end.
+    Soon,
+    /// At once.
+    Now,
 }
 
 /// The state of the proof of a mirror.
@@ -133,7 +164,9 @@ impl Presence {
         let exceptions: Exceptions =
             start.iter().flat_map(|start| start.exceptions.iter().copied()).collect();
         let current = ArcSwapOption::new(start.map(|start| Arc::clone(&start.generation)));
-        (Self { current, offers, exceptions, mirrors: papaya::HashMap::new(), metrics }, receiver)
+        let (mirrors, scans) = (papaya::HashMap::new(), papaya::HashMap::new());
+        let scan_requests = papaya::HashMap::new();
+        (Self { current, offers, exceptions, mirrors, scans, scan_requests, metrics }, receiver)
     }
 
     /// The latest generation; `None` before the first catalogue.
@@ -150,6 +183,15 @@ impl Presence {
         }
     }
 
+    /// Requests a scan. Returns whether one runs already; `None` for a mirror without `scan=`.
+    pub(crate) fn request_scan(&self, mirror: u32, time: ScanTime) -> Option<bool> {
+        let is_running = self.scans.pin().get(&mirror)?.is_running;
+        if !is_running {
+            self.scan_requests.pin().insert(mirror, time);
+        }
+        Some(is_running)
+    }
+
     /// Whether a mirror has a file, and the reason.
     #[must_use]
     pub(crate) fn explain(&self, file: &FileLocation<'_>, mirror: u32) -> (HasFile, String) {
@@ -160,11 +202,26 @@ impl Presence {
         let Some(MirrorProof { age, state }) = proof else {
             return (HasFile::Unproven, "it is new in the list".to_owned());
         };
+        let seen = self.scans.pin().get(&mirror).and_then(|scan| scan.seen);
+        let time = |seen: &SeenScan| humantime::format_rfc3339_seconds(seen.at);
         if file.holders.contains(mirror) {
-            return match state {
-                ProofState::Origin | ProofState::Proven { .. } => (HasFile::Yes, state.to_string()),
-                _ => (HasFile::Unproven, state.to_string()),
+            return match (state, seen) {
+                (state @ (ProofState::Origin | ProofState::Proven { .. }), _) => {
+                    (HasFile::Yes, state.to_string())
+                }
+                (_, Some(seen)) => (HasFile::Yes, format!("the scan of {} listed it", time(&seen))),
+                (state, None) => (HasFile::Unproven, state.to_string()),
             };
+        }
+        if let Some(seen) = seen.filter(|_| file.holders.lacking.contains(mirror)) {
+            let current = self.current().as_ref().map_or(0, |current| current.number);
+            let is_newer = file.age < OLD && current.saturating_sub(file.age.into()) > seen.generation;
+            let reason = if is_newer {
+                format!("the file is newer than the scan of {}", time(&seen))
+            } else {
+                format!("the scan of {} did not list it", time(&seen))
+            };
+            return (HasFile::No, reason);
         }
         let reason = match state {
             ProofState::Proven { generation, .. } if age > file.age => {

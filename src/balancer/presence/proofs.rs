@@ -117,7 +117,7 @@ mod tests {
         let line = |path, digit: char| format!("{}  {path}\n", digit.to_string().repeat(64));
         let text = line("release", release) + &line("a", '1');
         let catalogue = Arc::new(catalogue::parse(text.as_bytes()).unwrap());
-        Generation::next(old, catalogue, [release as u8; 32], 1, SystemTime::UNIX_EPOCH).unwrap()
+        Generation::next(old, catalogue, [release as u8; 32], 1, &[], SystemTime::UNIX_EPOCH).unwrap()
     }
 
     #[test]

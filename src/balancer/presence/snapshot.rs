@@ -24,10 +24,32 @@ const VERSION: u32 = 2;
 #[derive(Debug)]
 pub(crate) struct Knowledge {
     pub(super) generation: Arc<Generation>,
-    /// The addresses of mirrors by their numbers, and their latest proofs.
-    pub(super) mirrors: HashMap<u32, (String, Option<SeenProof>)>,
+    /// The mirrors by their numbers.
+    pub(super) mirrors: HashMap<u32, KnownMirror>,
     pub(super) history: ProofHistory,
     pub(super) exceptions: Vec<((u64, u32), Lack)>,
+}
+
+/// A mirror, and the evidence about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KnownMirror {
+    /// Its address.
+    pub(super) id: String,
+    /// Its latest proof.
+    pub(super) proof: Option<SeenProof>,
+    /// Its latest good scan.
+    pub(super) scan: Option<SeenScan>,
+}
+
+/// A good scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SeenScan {
+    /// The time of its start.
+    pub(crate) at: SystemTime,
+    /// The number of the catalogue at its start.
+    pub(crate) generation: u64,
+    /// The number of files of this catalogue that it found.
+    pub(crate) files: u64,
 }
 
 /// The digest of a proof, and the time at which it was received first.
@@ -40,7 +62,7 @@ pub(crate) struct EarlierKnowledge {
     made_at: SystemTime,
     source: [u8; 32],
     catalogue: Arc<Catalogue>,
-    mirrors: HashMap<u32, (String, Option<SeenProof>)>,
+    mirrors: HashMap<u32, KnownMirror>,
     history: ProofHistory,
     sets: Vec<Vec<u64>>,
     states: Vec<(u32, u8)>,
@@ -73,6 +95,12 @@ impl Knowledge {
         Self { generation, mirrors, history, exceptions }
     }
 
+    /// The mirrors whose evidence about files is a scan.
+    pub(super) fn scanned(&self) -> Vec<u32> {
+        let mirrors = self.mirrors.iter();
+        mirrors.filter(|(_, mirror)| mirror.is_only_scanned()).map(|(number, _)| *number).collect()
+    }
+
     fn encode(&self) -> Vec<u8> {
         let generation = &self.generation;
         let mut bytes = Vec::new();
@@ -81,13 +109,17 @@ impl Knowledge {
         bytes.extend(generation.source);
         generation.catalogue.encode(&mut bytes);
         put_count(self.mirrors.len(), &mut bytes);
-        for (number, (id, proof)) in &self.mirrors {
+        for (number, KnownMirror { id, proof, scan }) in &self.mirrors {
             bytes.extend(number.to_le_bytes());
             put_counted(id.as_bytes(), &mut bytes);
             bytes.push(u8::from(proof.is_some()));
             let (digest, at) = proof.unwrap_or(([0; 32], SystemTime::UNIX_EPOCH));
             bytes.extend(digest);
             put_time(at, &mut bytes);
+            bytes.push(u8::from(scan.is_some()));
+            put_time(scan.map_or(SystemTime::UNIX_EPOCH, |scan| scan.at), &mut bytes);
+            bytes.extend(scan.map_or(0, |scan| scan.generation).to_le_bytes());
+            bytes.extend(scan.map_or(0, |scan| scan.files).to_le_bytes());
         }
         let generations = self.history.generations();
         put_count(generations.len(), &mut bytes);
@@ -120,12 +152,19 @@ impl Knowledge {
                 Lack::Suspended => (0, 0, 0),
                 Lack::Status(status) => (1, (*status).into(), 0),
                 Lack::OtherSize { found, expected } => (2, *found, *expected),
+                Lack::ListedSize { found, expected } => (3, *found, *expected),
             };
             bytes.push(kind);
             bytes.extend(one.to_le_bytes());
             bytes.extend(other.to_le_bytes());
         }
         bytes
+    }
+}
+
+impl KnownMirror {
+    fn is_only_scanned(&self) -> bool {
+        self.scan.is_some() && self.proof.is_none()
     }
 }
 
@@ -158,7 +197,10 @@ impl EarlierKnowledge {
         let mirrors = bytes.list(|bytes| {
             let (number, id, [has_proof]) = (bytes.u32()?, text(bytes)?, bytes.array()?);
             let proof = (bytes.array()?, time(bytes)?);
-            Some((number, (id, (has_proof != 0).then_some(proof))))
+            let [has_scan] = bytes.array()?;
+            let scan = SeenScan { at: time(bytes)?, generation: bytes.u64()?, files: bytes.u64()? };
+            let (proof, scan) = ((has_proof != 0).then_some(proof), (has_scan != 0).then_some(scan));
+            Some((number, KnownMirror { id, proof, scan }))
         })?;
         let generations = bytes.list(|bytes| {
             let (number, list) = (bytes.u64()?, bytes.array()?);
@@ -176,7 +218,8 @@ impl EarlierKnowledge {
             let lack = match kind {
                 0 => Lack::Suspended,
                 1 => Lack::Status(one as u16),
-                _ => Lack::OtherSize { found: one, expected: other },
+                2 => Lack::OtherSize { found: one, expected: other },
+                _ => Lack::ListedSize { found: one, expected: other },
             };
             Some(((key, mirror), lack))
         })?;
@@ -190,7 +233,7 @@ impl EarlierKnowledge {
         let numbers: HashMap<u32, u32> = self
             .mirrors
             .iter()
-            .filter_map(|(old, (id, _))| Some((*old, *numbers.get(id.as_str())?)))
+            .filter_map(|(old, mirror)| Some((*old, *numbers.get(mirror.id.as_str())?)))
             .collect();
         let most = numbers.values().filter(|number| (**number as usize) < MOST_MIRRORS).max();
         let sets = MirrorSets::new(most.map_or(1, |number| *number as usize + 1));
@@ -235,7 +278,7 @@ mod tests {
     fn knowledge_survives_a_restart_with_other_numbers() {
         let list = "a".repeat(64) + "  x\n" + &"b".repeat(64) + "  y/z\n";
         let catalogue = Arc::new(catalogue::parse(list.as_bytes()).unwrap());
-        let generation = Generation::next(None, catalogue, [7; 32], 1, SystemTime::UNIX_EPOCH).unwrap();
+        let generation = Generation::next(None, catalogue, [7; 32], 1, &[], SystemTime::UNIX_EPOCH).unwrap();
         let key = catalogue::key(b"/y/z");
         let mut writer = SetInterner::new(generation.index.sets());
         for mirror in [2, 5] {
@@ -245,11 +288,11 @@ mod tests {
         let proof = Arc::<str>::from("/x");
         history.observe(&generation, [&proof].into_iter());
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
-        let mirrors = HashMap::from([
-            (2, ("http://two:80".to_owned(), Some(([9; 32], at)))),
-            (5, ("http://five:80".to_owned(), None)),
-            (6, ("http://gone:80".to_owned(), None)),
-        ]);
+        let scan = Some(SeenScan { at, generation: 1, files: 1 });
+        let known = |name: &str, proof, scan| KnownMirror { id: format!("http://{name}:80"), proof, scan };
+        let two = known("two", Some(([9; 32], at)), None);
+        let other = known("five", None, scan);
+        let mirrors = HashMap::from([(2, two.clone()), (5, other.clone()), (6, known("gone", None, scan))]);
         let exceptions = vec![
             ((key, 2), Lack::OtherSize { found: 1, expected: 2 }),
             ((key, 5), Lack::Status(404)),
@@ -267,11 +310,12 @@ mod tests {
         let Some(Location::File(file)) = restored.generation.at(key) else { panic!("no file") };
         assert_eq!(file.path, b"/y/z");
         assert_eq!([0, 2, 5, 600].map(|mirror| file.holders.contains(mirror)), [false, true, true, false]);
-        assert_eq!(restored.mirrors.get(&600).unwrap(), &("http://two:80".to_owned(), Some(([9; 32], at))));
+        assert_eq!(restored.scanned(), [0]);
+        assert_eq!(restored.mirrors, HashMap::from([(600, two), (0, other)]));
         let mut exceptions = restored.exceptions;
         exceptions.sort_by_key(|((_, mirror), _)| *mirror);
-        let two = ((key, 600), Lack::OtherSize { found: 1, expected: 2 });
-        assert_eq!(exceptions, [((key, 0), Lack::Status(404)), two]);
+        let second = ((key, 600), Lack::OtherSize { found: 1, expected: 2 });
+        assert_eq!(exceptions, [((key, 0), Lack::Status(404)), second]);
         assert_eq!(
             restored.history.compare(&proof, &[0xAA; 32]),
             super::super::proofs::ProofMatch::Generation(1)

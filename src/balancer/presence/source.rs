@@ -123,7 +123,9 @@ impl OpenCatalogue {
         if old.is_some_and(|old| old.source == list.digest) {
             return Ok(earlier);
         }
-        let generation = Generation::next(old, list.catalogue, list.digest, room, SystemTime::now())?;
+        let scanned = earlier.as_ref().map(Knowledge::scanned).unwrap_or_default();
+        let now = SystemTime::now();
+        let generation = Generation::next(old, list.catalogue, list.digest, room, &scanned, now)?;
         Ok(Some(Knowledge::next(earlier, Arc::new(generation))))
     }
 }

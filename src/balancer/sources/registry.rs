@@ -74,7 +74,8 @@ fn parse<'a>(registrations: impl Iterator<Item = (&'a str, &'a [u8])>) -> Source
 
 /// Whether a registration may set these attributes: it sets neither paths that the balancer requests nor the origin.
 fn is_allowed(backend: &Backend) -> bool {
-    backend.expectation().is_none() && backend.proof().is_none() && !backend.is_origin()
+    let requests = (backend.expectation(), backend.proof(), backend.scan());
+    requests == (None, None, None) && !backend.is_origin()
 }
 
 #[cfg(test)]
@@ -84,13 +85,14 @@ mod tests {
     #[test]
     fn a_registration_sets_address_weight_tier_and_zone_only() {
         let long = format!("1 7 http://10.0.0.9:80 zone={}", "z".repeat(MAX_BYTES));
-        let registrations: [(&str, &[u8]); 11] = [
+        let registrations: [(&str, &[u8]); 12] = [
             ("http://10.0.0.1:80", b"1 7 http://10.0.0.1:80 weight=2 tier=1 zone=eu"),
             ("http://10.0.0.2:80", b"3 7"),
             ("http://10.0.0.3:80", b""),
             ("http://10.0.0.4:80", b"1 7 http://10.0.0.4:80 expect=text:x"),
             ("http://10.0.0.6:80", b"1 7 http://10.0.0.6:80 proof=TIME"),
             ("http://10.0.0.7:80", b"1 7 http://10.0.0.7:80 origin"),
+            ("http://10.0.0.8:80", b"1 7 http://10.0.0.8:80 scan=http://10.0.0.9/"),
             ("http://10.0.0.5:80", b"1 7 http://10.0.0.1:80"),
             ("http://10.0.0.6:80", b"http://10.0.0.6:80"),
             ("http://10.0.0.7:80", b"\xFF\x00"),
@@ -103,6 +105,6 @@ mod tests {
             ["10.0.0.1:80 weight=2 tier=1 zone=eu"]
         );
         assert_eq!(left.iter().map(ToString::to_string).collect::<Vec<_>>(), ["http://10.0.0.2:80"]);
-        assert_eq!(skipped, 8);
+        assert_eq!(skipped, 9);
     }
 }

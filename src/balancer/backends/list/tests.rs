@@ -55,6 +55,15 @@ fn attributes_follow_the_server_in_any_order() {
     let mirror = only("h:1 proof=dists/a%20b origin");
     assert_eq!((mirror.proof().map(|proof| &**proof), mirror.is_origin()), (Some("/dists/a%20b"), true));
     assert_eq!(only(&mirror.to_string()), mirror);
+    for (given, address) in [
+        ("rsync://m.example/debian", "rsync://m.example/debian/"),
+        ("https://m.example:444/a%20b/", "https://m.example:444/a%20b/"),
+        ("http://[::1]:81", "http://[::1]:81/"),
+    ] {
+        let scanned = only(&format!("h:1 scan={given}"));
+        assert_eq!(scanned.scan().unwrap().as_str(), address);
+        assert_eq!(only(&scanned.to_string()), scanned);
+    }
     let expecting = only("h:1 expect=text:I%20am%20a%23%25 tier=1");
     assert_eq!(expecting.expectation().unwrap().to_string(), "text:I am a#%");
     assert_eq!(expecting.to_string(), "h:1 tier=1 expect=text:I%20am%20a%23%25");
@@ -81,6 +90,14 @@ fn an_invalid_line_is_reported_and_the_other_lines_are_used() {
 #[test]
 fn every_kind_of_invalid_line_has_its_reason() {
     for (line, reason) in [
+        ("h:1 scan=ftp://h/", "scan= is the address"),
+        ("h:1 scan=rsync://h/", "scan= is the address"),
+        ("h:1 scan=rsync://h/a*b", "scan= is the address"),
+        ("h:1 scan=rsync://h/a%20b", "scan= is the address"),
+        ("h:1 scan=rsync://u@h/a", "scan= is the address"),
+        ("h:1 scan=http://u:p@h/a", "scan= is the address"),
+        ("h:1 scan=http://h/a?b", "scan= is the address"),
+        ("h:1 scan=--help", "scan= is the address"),
         ("host", "no port"),
         ("http:/host:80", "port must be"),
         ("ftp://host:21", "http:// or https://"),
@@ -111,7 +128,7 @@ fn every_kind_of_invalid_line_has_its_reason() {
         ("http://h/b\\c", "base path"),
         ("http://h/%zz", "base path"),
         ("h:1 fast", "only attributes such as"),
-        ("h:1 wieght=2", "weight, tier, zone, expect, proof and origin"),
+        ("h:1 wieght=2", "weight, tier, zone, expect, proof, scan and origin"),
         ("h:1 weight=0", "remove its line"),
         ("h:1 weight=1001", "from 1 to 1000"),
         ("h:1 weight=-1", "from 1 to 1000"),

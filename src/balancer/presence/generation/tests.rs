@@ -11,7 +11,7 @@ fn catalogue(files: &[(&str, char)]) -> Arc<Catalogue> {
 }
 
 fn next(old: Option<&Generation>, files: &[(&str, char)]) -> Generation {
-    Generation::next(old, catalogue(files), [0; 32], 3, NOW).unwrap()
+    Generation::next(old, catalogue(files), [0; 32], 3, &[], NOW).unwrap()
 }
 
 fn file<'a>(generation: &'a Generation, path: &str) -> FileLocation<'a> {
