@@ -1,5 +1,6 @@
 //! The metrics of the balancer. Each HTTP worker has its own counters of the request path; a scrape sums them.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::SystemTime;
@@ -198,6 +199,28 @@ impl PresenceMetrics {
     }
 }
 
+/// The metrics of the places of addresses.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct GeographyMetrics {
+    /// Changed files that could not be used.
+    pub(crate) errors: Counter,
+    built_at: Family<FileLabels, SecondsGauge>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FileLabels {
+    file: String,
+}
+
+impl GeographyMetrics {
+    /// Shows the time at which a database was made.
+    pub(crate) fn built(&self, file: &Path, at: SystemTime) {
+        let labels = FileLabels { file: file.display().to_string() };
+        let seconds = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        self.built_at.get_or_create(&labels).set(seconds);
+    }
+}
+
 /// The metrics of the exchange with a fleet.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FleetMetrics {
@@ -231,6 +254,8 @@ pub(crate) struct BalancerMetrics {
     pub tables_lost: Counter,
     /// Probe results that were lost because the ranking panicked.
     pub results_lost: Counter,
+    /// Failures of clients at backends that were forgotten before their time.
+    pub failures_replaced: Counter,
     /// Writes of the state that failed.
     pub state_writes_failed: Counter,
     /// The interval between two probes of one backend, with the stretch by the budget.
@@ -246,6 +271,11 @@ impl Default for BalancerMetrics {
             ranking: RankingMetrics::register(owner),
             reports: ReportMetrics::register(owner),
             sizes: SizeMetrics::register(owner),
+            failures_replaced: registered(
+                owner,
+                "client_failures_replaced",
+                "Failures of clients at servers that were forgotten before their time, because the memory was full",
+            ),
             state_writes_failed: registered(
                 owner,
                 "state_writes_failed",
@@ -299,6 +329,16 @@ impl BalancerMetrics {
     /// Adds the metrics of the catalogue.
     pub(super) fn show_presence(&mut self) {
         self.presence.register(&mut self.registry);
+    }
+
+    /// Adds the metrics of the places of addresses.
+    pub(super) fn show_geography(&mut self) -> GeographyMetrics {
+        let metrics = GeographyMetrics::default();
+        let help = "Changed databases and tables of networks that could not be used";
+        self.registry.register("geo_errors", help, metrics.errors.clone());
+        let help = "The time at which a database was made, in seconds from 1970";
+        self.registry.register("geo_build_timestamp_seconds", help, metrics.built_at.clone());
+        metrics
     }
 
     /// Counters for one HTTP worker. The counters of a worker that has ended are reused, so that no count is lost and the

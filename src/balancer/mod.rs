@@ -28,6 +28,7 @@
 // - `health`, `ranking`: `RankingActor` makes routing tables from probe results and load reports.
 // - `expectation`: the content that probes expect.
 // - `fleet`: the exchange with other balancers.
+// - `geography`, `locator`: the places of clients and servers.
 // - `policy`: the choice of a backend from a table.
 // - `catalogue`, `presence`: the files of a mirror network, and the backends that have each of them.
 // - `redirect`: the request path, and `RedirectHandler`, which owns the table of one HTTP worker.
@@ -38,7 +39,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use actix::{Arbiter, Recipient};
+use actix::{Addr, Arbiter, Recipient};
 use actix_http::header::HeaderValue;
 use arc_swap::ArcSwap;
 use rand::SeedableRng;
@@ -55,8 +56,10 @@ pub mod driver;
 mod estate;
 pub(crate) mod expectation;
 pub(crate) mod fleet;
+pub(crate) mod geography;
 pub(crate) mod health;
 pub(crate) mod history;
+mod locator;
 mod metrics;
 pub(crate) mod orders;
 pub(crate) mod policy;
@@ -86,15 +89,18 @@ use estate::{BalancerEstate, Inheritance};
 use fleet::FleetExchange;
 use fleet::FleetIdentity;
 use fleet::actor::FleetActor;
+use geography::{FollowedGeography, Geography, GeographyError};
+use locator::Locator;
 use metrics::{BalancerMetrics, FleetMetrics};
 use orders::store::{Orders, OrdersChanged};
-use policy::LoadSlab;
+use policy::{LoadSlab, RetryAvoidance};
 use presence::Presence;
 use presence::actor::{PresenceActor, PresencePlan};
 use presence::source::{CatalogueSourceError, OpenCatalogue};
 use probe::{ProbePlan, ProbeResources};
 use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
+use ranking::reach::{Reach, ServerAddresses, TableReach};
 use ranking::table::{BackendEntry, RoutingTable};
 use ranking::{ListChanged, RankingActor, RankingPlan};
 use redirect::path_samples::PathSamples;
@@ -138,6 +144,9 @@ pub enum StartError {
     /// The catalogue cannot be used.
     #[error(transparent)]
     Catalogue(#[from] CatalogueUnusable),
+    /// A file with the places of addresses cannot be used.
+    #[error(transparent)]
+    Geography(#[from] GeographyError),
 }
 
 /// The error for a catalogue that cannot be used.
@@ -154,6 +163,8 @@ pub(crate) struct BalancerFiles {
     pub(crate) access_log: Option<AccessLog>,
     /// Restricts the redirects to mirrors that have the file.
     pub(crate) catalogue: Option<OpenCatalogue>,
+    /// Sends clients to near servers.
+    pub(crate) geography: Option<FollowedGeography>,
     /// Their ends are notified.
     pub(crate) certificates: Option<Arc<Certificates>>,
     /// Precedes the files in the folder.
@@ -200,7 +211,7 @@ impl Balancer {
     pub(crate) fn start(
         settings: &BalancerSettings,
         sources: SourceSet,
-        BalancerFiles { state, access_log, catalogue, inheritance, certificates }: BalancerFiles,
+        BalancerFiles { state, access_log, catalogue, geography, inheritance, certificates }: BalancerFiles,
         fleet: Option<FleetPlan>,
     ) -> Self {
         let (backends, sources_report) = (sources.backends(), sources.report());
@@ -222,9 +233,8 @@ impl Balancer {
             entry
         };
         let mut entries: Vec<BackendEntry> = backends.iter().map(entry).collect();
-        let (policy, checks) = (settings.policy, &settings.health_check);
-        let mut random = SmallRng::from_rng(&mut rand::rng());
-        let first = RoutingTable::build(0, &mut entries, policy, checks, &clock, now, &mut random);
+        let known = geography.as_ref().map(|files| files.geography().clone());
+        let first = first_table(settings, &mut entries, known.as_ref(), &clock, (now, wall));
         let mut metrics = BalancerMetrics::default();
         let publisher = Arc::new(TablePublisher::new(first, metrics.tables_lost.clone()));
         let log_lines_lost = access_log.as_ref().map(AccessLog::lost).unwrap_or_default();
@@ -241,6 +251,8 @@ impl Balancer {
             metrics: metrics.ranking.clone(),
             zone: settings.zone.clone(),
             fleet: identity,
+            geography: known,
+            spill_factor: settings.geography.spill_factor,
         };
         let probes = ProbePlan::new(settings.probes(), probe_resources(&resolver, &metrics));
         let fleet = fleet.map(|plan| {
@@ -252,6 +264,9 @@ impl Balancer {
         let (sizes, size_plan) = sizes(settings, &publisher, clock, &resolver, &metrics).unzip();
         let of = |list| presence(list, settings, &publisher, &resolver, state.clone(), &mut metrics);
         let (presence, presence_plan) = catalogue.map(of).unzip();
+        let of =
+            |files| Locator::new(files, Arc::clone(&publisher), resolver.clone(), metrics.show_geography());
+        let locator = geography.map(of);
         let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
@@ -271,7 +286,7 @@ impl Balancer {
             if let Some(actor) = fleet {
                 let _ = own.start(ActorKind::Fleet, "fleet", actor(ranking.clone().recipient()));
             }
-            start_lookups(&own, size_plan, presence_plan);
+            start_lookups(&own, size_plan, presence_plan, locator, &ranking);
             let (plan, supervisor) = (Arc::new(probes), own.clone());
             let probe_manager =
                 ProbeManager { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
@@ -280,7 +295,7 @@ impl Balancer {
             actix_rt::spawn(own.guard("the list of servers", following));
         });
         Self(Arc::new(BalancerState {
-            answers: Arc::new(ArcSwap::from_pointee(answer_plan(settings, clock, None))),
+            answers: Arc::new(ArcSwap::from_pointee(answer_plan(settings, clock, &metrics, None))),
             clock,
             changes: sender,
             reloads: Arc::default(),
@@ -340,7 +355,7 @@ impl Balancer {
     pub(crate) async fn change(&self, settings: &BalancerSettings) {
         let (done, is_done) = oneshot::channel();
         let before = self.0.answers.load_full();
-        self.0.answers.store(Arc::new(answer_plan(settings, self.0.clock, Some(&before))));
+        self.0.answers.store(Arc::new(answer_plan(settings, self.0.clock, &self.0.metrics, Some(&before))));
         let change = SettingsChanged { ranking: settings.ranking(), probes: settings.probes(), done };
         // Both fail only if the balancer ends.
         if self.0.changes.send(change).await.is_ok() {
@@ -370,6 +385,23 @@ impl Balancer {
     }
 }
 
+/// The table before the first probes, now being `(now, wall)`.
+fn first_table(
+    settings: &BalancerSettings,
+    entries: &mut [BackendEntry],
+    geography: Option<&Geography>,
+    clock: &policy::MonotonicClock,
+    (now, wall): (Instant, SystemTime),
+) -> RoutingTable {
+    let (policy, checks) = (settings.policy, &settings.health_check);
+    let mut random = SmallRng::from_rng(&mut rand::rng());
+    let mut table = RoutingTable::build(0, entries, policy, checks, clock, now, &mut random);
+    let reach = Reach::new(0, entries, geography, &ServerAddresses::new(), settings.geography.spill_factor);
+    table.reach =
+        reach.map(|reach| TableReach::new(reach.into(), entries, policy, clock.timestamp(now), wall));
+    table
+}
+
 fn sizes(
     settings: &BalancerSettings,
     publisher: &Arc<TablePublisher>,
@@ -382,8 +414,17 @@ fn sizes(
     settings.size_lookups.then(new)
 }
 
-/// Starts the actors that ask backends for their files.
-fn start_lookups(supervisor: &Supervisor, sizes: Option<SizePlan>, presence: Option<PresencePlan>) {
+/// Starts the actors that ask backends for their files, and the task that follows the places of addresses.
+fn start_lookups(
+    supervisor: &Supervisor,
+    sizes: Option<SizePlan>,
+    presence: Option<PresencePlan>,
+    locator: Option<Locator>,
+    ranking: &Addr<RankingActor>,
+) {
+    if let Some(locator) = locator {
+        locator.start(supervisor, ranking.clone().recipient());
+    }
     if let Some(plan) = sizes {
         let _ = supervisor.start(ActorKind::Size, "sizes", SizeActor::new(plan));
     }
@@ -434,9 +475,13 @@ fn presence(
 fn answer_plan(
     settings: &BalancerSettings,
     clock: policy::MonotonicClock,
+    metrics: &BalancerMetrics,
     before: Option<&AnswerPlan>,
 ) -> AnswerPlan {
-    let memory = || before.and_then(|before| before.memory.clone()).unwrap_or_default();
+    let memory = || {
+        let earlier = before.and_then(|before| before.memory.clone());
+        earlier.unwrap_or_else(|| RetryAvoidance::new(metrics.failures_replaced.clone()).into())
+    };
     AnswerPlan {
         status: settings.status,
         alternates: settings.alternates,

@@ -19,6 +19,7 @@ use super::backends::watch::ListError;
 use super::estate::Inheritance;
 use super::fleet::FleetIdentity;
 use super::fleet::actor;
+use super::geography::{FollowedGeography, GeographyError};
 use super::presence::source::{CatalogueSourceError, OpenCatalogue};
 use super::redirect::acme;
 use super::redirect::mount::RedirectWorker;
@@ -61,6 +62,9 @@ pub(crate) enum BalancerError {
     /// The catalogue cannot be used.
     #[error(transparent)]
     Catalogue(#[from] CatalogueSourceError),
+    /// A file with the places of addresses cannot be used.
+    #[error(transparent)]
+    Geography(#[from] GeographyError),
     /// A port cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -212,6 +216,8 @@ impl Program {
             Some(path) => Some(AccessLog::open(path, settings.access_log_format)?),
             None => None,
         };
+        let geography = Some(&settings.geography).filter(|settings| !settings.has_no_file());
+        let geography = geography.map(FollowedGeography::open).transpose()?;
         let catalogue = settings.catalogue.as_ref();
         // The last step, because the old process stops writing.
         let heritage = predecessor.as_mut().and_then(Predecessor::inherit);
@@ -220,7 +226,7 @@ impl Program {
         let state = settings.state.as_deref().map(open).transpose()?.map(Arc::new);
         let catalogue = catalogue.map(|source| OpenCatalogue::open(source, state.as_deref())).transpose()?;
         let certificates = https.as_ref().map(Https::certificates);
-        let files = BalancerFiles { state, access_log, catalogue, certificates, inheritance };
+        let files = BalancerFiles { state, access_log, catalogue, geography, certificates, inheritance };
         let fleet = settings.fleet.as_ref().map(|membership| FleetPlan {
             identity: FleetIdentity {
                 name: membership.name.clone().unwrap_or_else(|| default_name(&bound)),

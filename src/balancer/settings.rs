@@ -12,6 +12,8 @@ use url::Url;
 use crate::balancer::admin::FaultInjection;
 use crate::balancer::expectation::{Expectation, NotAnExpectation};
 use crate::balancer::fleet::record;
+use crate::balancer::geography::network::NotANetwork;
+use crate::balancer::geography::{GeographySettings, MOST_DATABASES};
 use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
 use crate::balancer::presence::source::CatalogueSource;
@@ -19,7 +21,7 @@ use crate::balancer::probe::ProbeSettings;
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::ranking::RankingSettings;
 use crate::balancer::redirect::answer::RedirectStatus;
-use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
+use crate::balancer::redirect::client::TrustedProxies;
 use crate::balancer::redirect::service::RetryRouting;
 use crate::balancer::sources::{MAX_SOURCES, SourceAddress, SourceAddressError, SourceSettings};
 use crate::balancer::webhook::Webhook;
@@ -90,6 +92,10 @@ pub(crate) struct RawBalancerSettings {
     pub alternates: usize,
     pub second_chance: bool,
     pub size_lookups: bool,
+    #[serde(deserialize_with = "crate::settings::list")]
+    pub geo: Vec<String>,
+    pub networks: PathBuf,
+    pub spill_factor: u32,
     pub trusted_proxies: String,
     pub acme_webroot: String,
     pub backend_ca: String,
@@ -158,6 +164,8 @@ pub(crate) struct BalancerSettings {
     pub size_lookups: bool,
     /// The largest number of backends with separate metrics.
     pub metrics_backends: usize,
+    /// The places of addresses.
+    pub geography: GeographySettings,
     /// The proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count.
     pub trusted_proxies: TrustedProxies,
     /// The folder whose challenges are served to certificate authorities, as that of `certbot --webroot`.
@@ -208,6 +216,9 @@ pub(crate) const FIXED_KEYS: FixedKeys = FixedKeys {
         "webhook_after",
         "workers",
         "size_lookups",
+        "geo",
+        "networks",
+        "spill_factor",
         "acme_webroot",
         "metrics_backends",
         "fault_injection",
@@ -274,6 +285,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             zone: fleet_name("balancer.zone", &raw.zone)?,
             fleet: membership(&raw)?,
             sources: sources(&raw)?,
+            geography: geography(&raw)?,
             trust: trust(&raw),
             probe_expect,
             admin: host_and_port("balancer.admin", &raw.admin)?,
@@ -389,6 +401,21 @@ fn catalogue(place: &str, root: PathBuf) -> Result<Option<CatalogueSource>, Sett
     }
     let source = CatalogueSource::parse(place);
     source.map(Some).map_err(|error| SettingsError::value("balancer.catalogue", place, error.to_string()))
+}
+
+fn geography(raw: &RawBalancerSettings) -> Result<GeographySettings, SettingsError> {
+    if raw.spill_factor == 0 {
+        return Err(SettingsError::value("balancer.spill_factor", 0, "it must be at least 1"));
+    }
+    if raw.geo.len() > MOST_DATABASES {
+        let reason = format!("there must be at most {MOST_DATABASES} databases");
+        return Err(SettingsError::value("balancer.geo", raw.geo.len(), reason));
+    }
+    Ok(GeographySettings {
+        databases: raw.geo.iter().map(PathBuf::from).collect(),
+        table: Some(raw.networks.clone()).filter(|path| !path.as_os_str().is_empty()),
+        spill_factor: raw.spill_factor,
+    })
 }
 
 fn membership(raw: &RawBalancerSettings) -> Result<Option<Membership>, SettingsError> {

@@ -34,6 +34,7 @@ mod client_tls;
 mod client_wait;
 mod documents;
 mod failover;
+mod geography;
 mod handover;
 mod help;
 mod live_list;

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::client_reach::RequestReach;
 use super::location::Target;
 use crate::balancer::backends::BackendId;
 use crate::balancer::catalogue::{CatalogueContent, digits};
@@ -79,9 +80,15 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// The answer for a client with these needs.
-    pub(super) fn answer(&self, table: &RoutingTable, needs: Needs, headers: &HeaderMap) -> Response<Bytes> {
-        let mirrors = self.mirrors(table, needs);
+    /// The answer for a client with these needs and this reach.
+    pub(super) fn answer(
+        &self,
+        table: &RoutingTable,
+        needs: Needs,
+        reach: Option<&RequestReach<'_>>,
+        headers: &HeaderMap,
+    ) -> Response<Bytes> {
+        let mirrors = self.mirrors(table, needs, reach);
         let mut text = BytesMut::new();
         let accept = headers.get(header::ACCEPT).map(HeaderValue::as_bytes).unwrap_or_default();
         let accepts = |kind: &str| memchr::memmem::find(accept, kind.as_bytes()).is_some();
@@ -130,9 +137,19 @@ impl<'a> Document<'a> {
     }
 
     /// The usable servers that have the file, best first.
-    fn mirrors<'t>(&self, table: &'t RoutingTable, needs: Needs) -> Vec<&'t BackendId> {
+    fn mirrors<'t>(
+        &self,
+        table: &'t RoutingTable,
+        needs: Needs,
+        reach: Option<&RequestReach<'_>>,
+    ) -> Vec<&'t BackendId> {
         let holds = |number: u32| self.file.is_none_or(|file| file.holders.contains(number));
-        table.ranked(needs, MOST_MIRRORS, |entry| holds(entry.load.number()))
+        let size = self.content().size;
+        table.ranked(needs, MOST_MIRRORS, |entry| {
+            let number = entry.load.number();
+            let rank = reach.map_or(Some(0), |reach| reach.rank(number, size));
+            rank.filter(|_| holds(number))
+        })
     }
 
     fn url(&self, mirror: &BackendId) -> String {

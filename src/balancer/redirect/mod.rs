@@ -30,6 +30,7 @@ pub(crate) mod acme;
 pub(crate) mod answer;
 pub(crate) mod avoid;
 pub(crate) mod client;
+mod client_reach;
 mod documents;
 pub(crate) mod explain;
 pub(crate) mod fast_path;

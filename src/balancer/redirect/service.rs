@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::answer::{self, RedirectStatus};
 use super::avoid;
 use super::client::{Client, TrustedProxies};
+use super::client_reach::{self, RequestReach};
 use super::documents::{self, Document};
 use super::fast_path::ResponseScratch;
 use super::location::Target;
@@ -30,12 +31,14 @@ use crate::balancer::backends::BackendId;
 use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::metrics::AnswerCounters;
 use crate::balancer::policy::{
-    self, Avoid, Holders, MonotonicClock, Picks, PolicyName, RetryAvoidance, RetryLookup, Timestamp, Visited,
+    self, Avoid, Holders, MonotonicClock, Picks, PolicyName, RetryAvoidance, RetryLookup, ServerFilter as _,
+    Timestamp, Visited,
 };
 use crate::balancer::presence::OfferCause;
 use crate::balancer::presence::generation::{FileLocation, Location};
+use crate::balancer::ranking::reach::ClientViews;
 use crate::balancer::ranking::selection::Eligibility;
-use crate::balancer::ranking::table::RoutingTable;
+use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 use crate::http::access_log::{LogEntry, RedirectEntry};
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
@@ -119,6 +122,7 @@ pub(crate) struct RedirectService {
     sampler: PathSampler,
     /// The time from which the next redirect may be checked.
     next_check: Cell<u64>,
+    views: RefCell<ClientViews>,
     /// The handler ends when its last address is dropped.
     _handler: Addr<RedirectHandler>,
 }
@@ -190,9 +194,9 @@ pub(super) struct Choice<'a> {
     pub(super) picks: Picks,
     /// The reason of the choice.
     pub(super) reason: ChoiceReason,
-    visit: Option<RetryLookup>,
+    pub(super) visit: Option<RetryLookup>,
     /// The backend, as the memory of recent redirects records it.
-    visited: Visited,
+    pub(super) visited: Visited,
 }
 
 impl Choice<'_> {
@@ -245,6 +249,7 @@ impl RedirectService {
             random: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             sampler: PathSampler::default(),
             next_check: Cell::new(0),
+            views: RefCell::default(),
             _handler: handler,
             shared,
         }
@@ -297,19 +302,22 @@ impl RedirectService {
         let generation = catalogue.as_ref().and_then(|catalogue| catalogue.as_deref());
         let path_hash = policy::digest(target.path());
         let location = generation.map(|generation| generation.locate(target.path(), path_hash));
+        let mut avoid = avoid::avoided(request.headers());
+        avoid::add_wanted(&mut avoid, &target, table);
         let wanted = RedirectRequest {
             target: &target,
             path_hash,
             is_head: request.method == Method::HEAD,
             range: request.headers().get(header::RANGE).and_then(|range| requested_bytes(range.as_bytes())),
             tag: request.headers().get(header::IF_NONE_MATCH).map(HeaderValue::as_bytes),
-            avoid: avoid::avoided(request.headers()),
+            avoid,
             client,
         };
         if let (Some(generation), Some(location)) = (generation, &location)
             && let Some(document) = Document::requested(&target, location, generation)
         {
-            return document.answer(table, client.needs(), request.headers());
+            let reach = self.reach(table, &wanted);
+            return document.answer(table, client.needs(), reach.as_ref(), request.headers());
         }
         match self.choose(&current, &wanted, location.as_ref(), now) {
             Some(choice) => {
@@ -345,15 +353,21 @@ impl RedirectService {
         let size = self.shared.sizes.as_ref();
         let size = size.and_then(|sizes| sizes.expect(path, wanted.path_hash, wanted.tag, now));
         let file = KnownFile::new(location, size);
-        let choice = plan.choose(table, wanted, file, now, &mut *self.random.borrow_mut())?;
+        let reach = self.reach(table, wanted);
+        let choice = plan.choose(table, wanted, file, reach.as_ref(), now, &mut *self.random.borrow_mut())?;
         if let Some(Location::File(file)) = location {
             self.offer_checks(table, wanted, file, &choice, now);
         }
-        if let (Some(memory), Some(visit)) = (&plan.memory, &choice.visit) {
-            memory.record(visit, choice.visited);
-        }
+        let bytes = wanted.answer_size(file.size).unwrap_or(policy::DEFAULT_SIZE);
+        plan.record(table, wanted, &choice, bytes, now);
         self.sampler.offer(&self.shared.path_samples, path, now);
         Some(choice)
+    }
+
+    /// The servers that this client may get; `None` for all.
+    fn reach<'t>(&self, table: &'t RoutingTable, wanted: &RedirectRequest<'_>) -> Option<RequestReach<'t>> {
+        let reach = table.reach.as_ref()?;
+        Some(RequestReach::of(reach, wanted.client, wanted.target, &mut self.views.borrow_mut()))
     }
 
     /// Offers this redirect for a check, and the earlier redirects of this client that probably failed.
@@ -414,6 +428,7 @@ impl AnswerPlan {
         table: &'a RoutingTable,
         wanted: &RedirectRequest<'_>,
         file: KnownFile<'_>,
+        reach: Option<&RequestReach<'_>>,
         now: Timestamp,
         random: &mut dyn Rng,
     ) -> Option<Choice<'a>> {
@@ -424,7 +439,11 @@ impl AnswerPlan {
             FileMirrors::All | FileMirrors::Origin => None,
         };
         let is_for_origin = matches!(file.mirrors, FileMirrors::Origin);
-        let mut request = policy::PickRequest { path_hash, avoid, size, holders };
+        let mut request = policy::PickRequest { path_hash, avoid, size, holders, ..Default::default() };
+        let file_size = file.size.map(|size| size as u64);
+        let reach = reach.map(|reach| (reach, reach.admitted(file_size)));
+        let admits =
+            |entry: &BackendEntry| reach.is_none_or(|(_, admitted)| admitted.admits(entry.load.number()));
         let visit = self.visit(client.address, path_hash, is_head, now);
         let failed = visit.and_then(|visit| visit.avoid);
         let mut reason = ChoiceReason::Policy;
@@ -442,6 +461,7 @@ impl AnswerPlan {
             && !matches!(entry.eligibility, Eligibility::Out | Eligibility::Withdrawn)
             && !request.avoid.contains(same.identity)
             && holders.is_none_or(|holders| holders.contains(entry.load.number()))
+            && admits(entry)
             && !is_for_origin
         {
             entry.load.record_redirect(size.unwrap_or(policy::DEFAULT_SIZE), now);
@@ -449,16 +469,24 @@ impl AnswerPlan {
             reason = ChoiceReason::AfterHead;
         }
         if !is_for_origin {
-            table.policy_for(client.needs()).pick(&request, now, random, &mut picks);
+            let policy = table.policy_for(client.needs());
+            let careful = self.without_failures(&request, client, table, now);
+            let first = careful.as_ref().unwrap_or(&request);
+            client_reach::pick(policy, first, reach, now, random, &mut picks);
+            if careful.is_some() && picks.chosen().is_none() {
+                client_reach::pick(policy, &request, reach, now, random, &mut picks);
+            }
         }
         if picks.chosen().is_none() {
-            // No candidate has the file: take any usable backend that has it, such as one of a spare tier.
+            // No candidate has the file and suits the client: take any usable backend that does, such as one of a spare tier.
             let index = match file.mirrors {
-                FileMirrors::All => None,
-                FileMirrors::Holding(holders) => {
-                    table.best_of(client.needs(), |entry| holders.contains(entry.load.number()))
+                FileMirrors::All if reach.is_none() => None,
+                FileMirrors::All => table.best_of(client.needs(), admits),
+                FileMirrors::Holding(holders) => table
+                    .best_of(client.needs(), |entry| holders.contains(entry.load.number()) && admits(entry)),
+                FileMirrors::Origin => {
+                    table.best_of(client.needs(), |entry| entry.backend.is_origin() && admits(entry))
                 }
-                FileMirrors::Origin => table.best_of(client.needs(), |entry| entry.backend.is_origin()),
             }?;
             let load = &table.entries.get(index as usize)?.load;
             load.record_redirect(size.unwrap_or(policy::DEFAULT_SIZE), now);

@@ -131,6 +131,22 @@ fn every_kind_of_invalid_line_has_its_reason() {
         ("h:1 origin origin", "twice"),
         ("h:1 origin=1", "unknown attribute"),
         ("h:1 tier=1 tier=1", "twice"),
+        ("h:1 country=UK", "country=UK: a country is two letters"),
+        ("h:1 continent=XX", "a continent is one of"),
+        ("h:1 asn=x", "an AS is a whole number"),
+        ("h:1 lat=1", "lat= and lon= need each other"),
+        ("h:1 lat=x lon=1", "a latitude is"),
+        ("h:1 only=", "a list of clients has"),
+        ("h:1 not=DE,10.0.0.0/40", "a list of clients has"),
+        ("h:1 not=continent:DE", "a continent is one of"),
+        ("h:1 https_only=1", "unknown attribute"),
+        ("h:1 family=5", "it must be 4 or 6"),
+        ("h:1 hours=6", "two hours of the day"),
+        ("h:1 hours=6-6", "two hours of the day"),
+        ("h:1 hours=25-3", "two hours of the day"),
+        ("h:1 max_redirects=0", "at least 1"),
+        ("h:1 monthly_bytes=many", "it must be a size"),
+        ("h:1 min_file_size=2 max_file_size=1", "must be at most max_file_size="),
     ] {
         let message = problem(line);
         assert!(message.contains(reason), "{line:?} gave: {message}");
