@@ -105,6 +105,8 @@ fn main() -> io::Result<()> {
         options.only.is_empty() || options.only.iter().any(|start| contender.name.starts_with(start.as_str()))
     });
     for workload in &options.workloads {
+        // Resident memory would grow in steps of 2 MiB. Started programs inherit this setting.
+        rustix::thread::disable_transparent_huge_pages(*workload == Workload::Idle)?;
         let mut runs: Vec<Vec<Run>> = contenders.iter().map(|_| Vec::new()).collect();
         for round in 1..=options.rounds {
             eprintln!("{}: round {round} of {}", workload.title(), options.rounds);

@@ -45,7 +45,7 @@ pub(crate) struct BalancerArguments {
     #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true, conflicts_with = "catalogue")]
     pub catalogue_root: Option<PathBuf>,
     /// Database of countries, cities or AS in the MaxMind DB format, so that clients get near servers; repeatable
-    #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING)]
+    #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true)]
     pub geo: Vec<PathBuf>,
     /// Webroot of certbot, from which challenges of authorities are served [default: none]
     #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true)]
@@ -107,7 +107,6 @@ pub(crate) struct BalancingArguments {
 
 impl BalancerArguments {
     /// The settings that these flags override.
-    #[must_use]
     pub(crate) fn overrides(&self) -> Vec<Override> {
         let mut list = self.balancing.overrides();
         list.extend(overrides! {
@@ -138,7 +137,6 @@ impl BalancerArguments {
 
 impl BalancingArguments {
     /// The settings that these flags override.
-    #[must_use]
     pub(crate) fn overrides(&self) -> Vec<Override> {
         overrides! {
             "balancer.admin" => self.admin,

@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::http::tls::Trust;
 use crate::secret_file::{self, SecretFileError};
-use crate::settings::SettingsError;
+use crate::settings::{self, SettingsError};
 
 /// The port of an engine without one in its URL.
 const DEFAULT_PORT: u16 = 6379;
@@ -16,35 +16,34 @@ const DEFAULT_PORT: u16 = 6379;
 const MAX_PREFIX_BYTES: usize = 64;
 
 /// The keys of `[fleet]`; `config/default.toml` explains each.
-#[derive(Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawFleetSettings {
     pub prefix: String,
-    pub password: String,
+    pub password: Password,
     pub password_file: String,
     pub ca: String,
 }
 
-impl fmt::Debug for RawFleetSettings {
+/// A password, which `Debug` does not show.
+#[derive(Clone, Deserialize)]
+pub(crate) struct Password(String);
+
+impl fmt::Debug for Password {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("RawFleetSettings")
+        formatter.write_str("Password")
     }
 }
 
 /// Validated settings of the engines of a fleet.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct FleetSettings {
     /// The name of the fleet, with which each key starts.
-    pub prefix: String,
-    password: String,
+    pub(super) prefix: String,
+    password: Password,
     password_file: Option<PathBuf>,
-    trust: Trust,
-}
-
-impl fmt::Debug for FleetSettings {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("FleetSettings").field("prefix", &self.prefix).finish_non_exhaustive()
-    }
+    /// The authorities of a `rediss://` engine.
+    pub(super) trust: Trust,
 }
 
 impl TryFrom<RawFleetSettings> for FleetSettings {
@@ -57,56 +56,41 @@ impl TryFrom<RawFleetSettings> for FleetSettings {
             let reason = "it must be 1 to 64 letters, digits, '-', '_' and '.'";
             return Err(SettingsError::value("fleet.prefix", raw.prefix, reason));
         }
-        if !raw.password.is_empty() && !raw.password_file.is_empty() {
+        if !raw.password.0.is_empty() && !raw.password_file.is_empty() {
             let reason = "fleet.password is set too; keep one of both";
             return Err(SettingsError::value("fleet.password_file", raw.password_file, reason));
         }
-        let path = |text: String| Some(text).filter(|text| !text.is_empty()).map(PathBuf::from);
         Ok(Self {
             prefix: raw.prefix,
             password: raw.password,
-            password_file: path(raw.password_file),
-            trust: Trust { authorities: path(raw.ca), ..Trust::default() },
+            password_file: settings::path(raw.password_file),
+            trust: Trust { authorities: settings::path(raw.ca), ..Trust::default() },
         })
     }
 }
 
 impl FleetSettings {
     /// The settings of the engine at `address` in this fleet.
-    #[must_use]
     pub(crate) fn at(&self, address: EngineAddress) -> EngineSettings {
-        let Self { prefix, password, password_file, trust } = self.clone();
-        EngineSettings { address, prefix, password, password_file, trust }
+        EngineSettings { address, fleet: self.clone() }
     }
-}
 
-/// The settings of one engine. `Debug` does not show the password.
-#[derive(Clone)]
-pub(crate) struct EngineSettings {
-    /// The address.
-    pub(super) address: EngineAddress,
-    /// The name of the fleet.
-    pub(super) prefix: String,
-    password: String,
-    password_file: Option<PathBuf>,
-    /// The authorities of a `rediss://` engine.
-    pub(super) trust: Trust,
-}
-
-impl fmt::Debug for EngineSettings {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("EngineSettings").field("address", &self.address).finish_non_exhaustive()
-    }
-}
-
-impl EngineSettings {
     /// The password; empty if there is none.
     pub(super) fn password(&self) -> Result<String, SecretFileError> {
         match &self.password_file {
             Some(path) => secret_file::read(path),
-            None => Ok(self.password.clone()),
+            None => Ok(self.password.0.clone()),
         }
     }
+}
+
+/// The settings of one engine.
+#[derive(Debug, Clone)]
+pub(crate) struct EngineSettings {
+    /// The address.
+    pub(super) address: EngineAddress,
+    /// The settings of its fleet.
+    pub(super) fleet: FleetSettings,
 }
 
 /// The address of an engine, as in `redis://user@host:6379/0` or `rediss://host`. It has no password.
@@ -134,7 +118,6 @@ pub(crate) enum EngineUrlError {
 
 impl EngineAddress {
     /// Whether `text` has a scheme of engines.
-    #[must_use]
     pub(crate) fn has_scheme(text: &str) -> bool {
         text.starts_with("redis://") || text.starts_with("rediss://")
     }

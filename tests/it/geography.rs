@@ -304,7 +304,7 @@ fn sizes_months_and_hours_limit_a_server() {
     };
     write("root/plshelp.txt", b"probe");
     write("root/small", &[1; 1000]);
-    write("root/large", &[1; 100_000]);
+    write("root/large", &vec![1; 100_000]);
     let json = br#"[{"path": "small", "size": 1000}, {"path": "large", "size": 100000}]"#;
     let catalogue = write("catalogue.json", json);
     let root = folder.path().join("root");

@@ -28,7 +28,8 @@ use super::alias::AliasTable;
 use super::backlog::NewDownload;
 use super::digest::mix;
 use super::draw::{self, BackendRef, BackendSet as _};
-use super::load::{CHUNK_LEN, LoadCell, SlabChunk};
+use super::load_cell::LoadCell;
+use super::load_slab::{CHUNK_LEN, SlabChunk};
 use super::{BackendLoad, Candidate, PickRequest, Picks, Policy, Timestamp};
 
 /// The number of backends that a pick draws.

@@ -4,9 +4,10 @@ use std::rc::Rc;
 
 use rand::Rng;
 
+use super::choice::Choice;
 use super::client::Client;
 use super::location::Target;
-use super::service::{AnswerPlan, Choice, RedirectRequest};
+use super::service::{AnswerPlan, RedirectRequest};
 use crate::balancer::geography::GeoPlace;
 use crate::balancer::policy::{
     FailureEvidence, PickRequest, Picks, Policy, RetryAvoidance, ServerFilter as _, Timestamp,

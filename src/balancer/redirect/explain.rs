@@ -11,10 +11,11 @@ use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::choice::{Choice, ChoiceReason, KnownFile};
 use super::client::Client;
 use super::client_reach::{self, RequestReach};
 use super::location::{Target, TargetError};
-use super::service::{AnswerPlan, Choice, ChoiceReason, KnownFile, RedirectRequest, is_not_found};
+use super::service::{AnswerPlan, RedirectRequest, is_not_found};
 use super::{BalancerState, avoid};
 use crate::balancer::geography::GeoPlace;
 use crate::balancer::geography::place::Band;
@@ -276,9 +277,9 @@ impl BalancerState {
             entry.load = entry.load.copy(&mut slab);
         }
         let AnswerPlan { policy, health_check, .. } = answers;
-        let mut table = RoutingTable::build(
+        let mut table = RoutingTable::from_entries(
             latest.generation,
-            &mut entries,
+            entries,
             *policy,
             health_check,
             &self.clock,
@@ -379,7 +380,6 @@ fn exclusion(entry: &BackendEntry, has_candidate: bool) -> Option<String> {
 
 impl Explanation {
     /// The explanation as text for people: candidates with `+`, excluded backends with `-`.
-    #[must_use]
     pub(crate) fn text(&self) -> String {
         let mut lines = vec![format!("{}: {}", self.path.escape_debug(), self.status)];
         if let Some(choice) = &self.choice {

@@ -111,7 +111,7 @@ fn every_kind_of_invalid_line_has_its_reason() {
         ("http://h/b\\c", "base path"),
         ("http://h/%zz", "base path"),
         ("h:1 fast", "only attributes such as"),
-        ("h:1 wieght=2", "weight, tier, zone, expect, proof and origin"),
+        ("h:1 wieght=2", "the attributes are weight, tier, zone"),
         ("h:1 weight=0", "remove its line"),
         ("h:1 weight=1001", "from 1 to 1000"),
         ("h:1 weight=-1", "from 1 to 1000"),

@@ -125,7 +125,9 @@ impl FailureMemory {
         if let Some(word) = group.0.iter().find(known) {
             let failure = Failure::of(word.load(Relaxed));
             let failures = failure.failures + weight;
-            word.store(Failure { failures, time: now, ..failure }.word(), Relaxed);
+            // Enough evidence at once outweighs the redirects before.
+            let redirects = if weight >= ENOUGH { 0 } else { failure.redirects };
+            word.store(Failure { failures, redirects, time: now, ..failure }.word(), Relaxed);
             return;
         }
         let age = |word: &&AtomicU64| {

@@ -42,7 +42,8 @@ impl Sending<'_> {
     ) -> io::Result<()> {
         let mut at = part.start;
         while at < part.end {
-            let piece = first(at..part.end, TURN);
+            // Without a guard, the file cannot change.
+            let piece = if guard.is_some() { first(at..part.end) } else { at..part.end.min(at + TURN) };
             let check = guard.filter(|_| piece.end == part.end);
             let before = at;
             let sent = match passage {
@@ -161,12 +162,12 @@ impl Sending<'_> {
     }
 }
 
-/// At most the first `size` bytes of a part. The last [`TAIL`] bytes of a part are never together with other bytes.
-fn first(part: Range<u64>, size: u64) -> Range<u64> {
+/// At most the first [`TURN`] bytes of a part. The last [`TAIL`] bytes of a part are never together with other bytes.
+fn first(part: Range<u64>) -> Range<u64> {
     if part.end - part.start <= TAIL {
         return part;
     }
-    part.start..(part.start + size).min(part.end - TAIL)
+    part.start..(part.start + TURN).min(part.end - TAIL)
 }
 
 /// Runs work that may wait for a disk on another thread.
@@ -212,11 +213,11 @@ mod tests {
     fn the_last_bytes_of_a_part_are_sent_by_themselves() {
         for length in [1, TAIL, TAIL + 1, CHUNK as u64, TURN, TURN + TAIL, 3 * TURN + 7] {
             let mut rest = 5..5 + length;
-            let mut piece = first(rest.clone(), TURN);
+            let mut piece = first(rest.clone());
             while piece.end < rest.end {
                 assert!(!piece.is_empty() && piece.end - piece.start <= TURN && piece.start == rest.start);
                 rest.start = piece.end;
-                piece = first(rest.clone(), TURN);
+                piece = first(rest.clone());
             }
             assert!(piece == rest && piece.end - piece.start <= TAIL, "{length}");
         }
