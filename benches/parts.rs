@@ -149,7 +149,7 @@ fn look_up_size(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Looks up an address in MaxMind's test databases of cities and of AS, and in a table of networks.
+/// Looks up an address in `MaxMind`'s test databases of cities and of AS, and in a table of networks.
 fn look_up_place(criterion: &mut Criterion) {
     let database = |name: &str| {
         let path = format!("{}/tests/data/geo/{name}.mmdb", env!("CARGO_MANIFEST_DIR"));

@@ -85,7 +85,7 @@ impl GeoRecord<'_> {
         let longitude = self.location.longitude.or(self.longitude);
         let point = latitude.zip(longitude).filter(|_| is_exact);
         GeoPlace {
-            // A code that ISO 3166-1 does not have is no country, such as EU of old databases.
+            // Old databases have codes such as EU, which are not countries.
             country: code.and_then(|code| code.parse().ok()),
             continent: None,
             asn: self.autonomous_system_number.map(|number| number.0 as u32).filter(|number| *number > 0),

@@ -168,7 +168,7 @@ pub struct GeoPlace {
 }
 
 impl GeoPlace {
-    /// Adds what another source knows. The own country precedes: of a place in another country, only the AS is taken.
+    /// Adds the facts of another source. The own country precedes: of a place in another country, only the AS is taken.
     #[must_use]
     pub fn or(self, other: &Self) -> Self {
         let asn = self.asn.or(other.asn);
