@@ -1,9 +1,12 @@
 //! Measures the parts around a pick: server list, routing table, load report, and `Location`.
 
 use std::hint::black_box;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use fingerpost::internals::geography::{GeoDatabase, Geography, NetworkTable};
 use fingerpost::internals::health::{HealthCheckConfig, ProbeOutcome};
 use fingerpost::internals::load_report::{self, LoadReport};
 use fingerpost::internals::location::Target;
@@ -146,5 +149,31 @@ fn look_up_size(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, parse_list, build_table, parse_report, location, look_up_size);
+/// Looks up an address in `MaxMind`'s test databases of cities and of AS, and in a table of networks.
+fn look_up_place(criterion: &mut Criterion) {
+    let database = |name: &str| {
+        let path = format!("{}/tests/data/geo/{name}.mmdb", env!("CARGO_MANIFEST_DIR"));
+        let content = std::fs::read(path).unwrap_or_default();
+        GeoDatabase::parse(content).ok().map(Arc::new)
+    };
+    let lines: Vec<_> =
+        (0..10_000).map(|net| format!("10.{}.{}.0/24 country=DE\n", net / 256, net % 256)).collect();
+    let table = NetworkTable::parse(lines.concat().as_bytes()).unwrap_or_default();
+    let mut group = criterion.benchmark_group("look up place");
+    for (name, databases) in
+        [("city", &["GeoLite2-City-Test"][..]), ("city and AS", &["GeoLite2-City-Test", "GeoLite2-ASN-Test"])]
+    {
+        let databases = databases.iter().filter_map(|name| database(name)).collect();
+        let geography = Geography { databases, ..Geography::default() };
+        let address = IpAddr::from([89, 160, 20, 128]);
+        group.bench_function(name, |bencher| bencher.iter(|| geography.of_databases(black_box(address))));
+    }
+    let address = IpAddr::from([10, 20, 30, 40]);
+    group.bench_function("table of 10000", |bencher| {
+        bencher.iter(|| table.find(black_box(address)).map(|(_, place)| *place));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, parse_list, build_table, parse_report, location, look_up_size, look_up_place);
 criterion_main!(benches);

@@ -7,6 +7,13 @@ pub mod estimate {
     pub use crate::balancer::ranking::estimate::Estimate;
 }
 
+pub mod geography {
+    //! The places of addresses.
+    pub use crate::balancer::geography::network::{Network, NetworkRanges};
+    pub use crate::balancer::geography::place::{Band, Continent, Coordinates, CountryCode};
+    pub use crate::balancer::geography::{GeoDatabase, GeoPlace, Geography, NetworkTable};
+}
+
 pub mod head {
     //! The scanner of request heads.
     pub use crate::http::transport::head::{HeadLimits, HeadScan, Scan};
@@ -46,7 +53,8 @@ pub mod policy {
     //! The choice of a backend.
     pub use crate::balancer::policy::{
         Avoid, BackendLoad, Candidate, Holders, LoadSlab, MOST_ALTERNATES, MirrorSet, MonotonicClock,
-        PickRequest, Picks, Policy, PolicyName, ReportedLoad, Throughput, Timestamp, build, digest, identity,
+        PickRequest, Picks, Policy, PolicyName, ReportedLoad, ServerFilter, Throughput, Timestamp, build,
+        digest, identity,
     };
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::backends::{Backend, list};
+use super::geography::FollowedGeography;
 use super::policy::PolicyName;
 use super::presence::source::OpenCatalogue;
 use super::settings::{BalancerSettings, RawBalancerSettings};
@@ -111,6 +112,12 @@ impl Builder {
         self.with("balancer.catalogue", source)
     }
 
+    /// Databases in the `MaxMind` DB format, by which clients get near servers.
+    pub fn geo(self, databases: &[&str]) -> Self {
+        let lines: Vec<_> = databases.iter().map(|database| format!("{database}\n")).collect();
+        self.with("balancer.geo", lines.concat())
+    }
+
     fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
         self.changes.push((key, value.to_string()));
         self
@@ -130,7 +137,10 @@ impl Builder {
         let catalogue =
             settings.catalogue.as_ref().map(|source| OpenCatalogue::open(source, None)).transpose();
         let catalogue = catalogue.map_err(CatalogueUnusable::from)?;
-        Ok(Balancer::start(&settings, source, BalancerFiles { catalogue, ..BalancerFiles::default() }, None))
+        let geography = Some(&settings.geography).filter(|settings| !settings.has_no_file());
+        let geography = geography.map(FollowedGeography::open).transpose()?;
+        let files = BalancerFiles { catalogue, geography, ..BalancerFiles::default() };
+        Ok(Balancer::start(&settings, source, files, None))
     }
 }
 

@@ -1,12 +1,17 @@
-//! The parts of a balancer for files: their sizes, the files of mirrors, and the statistics of downloads.
+//! The parts of a balancer for files and places: the sizes of files, the files of mirrors, the statistics of downloads, and the
+//! places of addresses.
 
 use std::sync::Arc;
 
+use actix::Addr;
+
+use super::locator::Locator;
 use super::metrics::{BalancerMetrics, PresenceMetrics, StatisticsMetrics};
 use super::policy::MonotonicClock;
 use super::presence::Presence;
 use super::presence::actor::{PresenceActor, PresencePlan};
 use super::presence::source::OpenCatalogue;
+use super::ranking::RankingActor;
 use super::ranking::publisher::TablePublisher;
 use super::settings::BalancerSettings;
 use super::sizes::{SizeActor, SizePlan, Sizes};
@@ -46,14 +51,20 @@ pub(super) fn statistics(
     StatisticsPlan::new(days, Arc::clone(publisher), state, own, failures)
 }
 
-/// Starts the actors that ask backends for their files, and the one that counts downloads.
+/// Starts the actors that ask backends for their files, the one that counts downloads, and the task that follows the places of
+/// addresses.
 pub(super) fn start_lookups(
     supervisor: &Supervisor,
     sizes: Option<SizePlan>,
     presence: Option<PresencePlan>,
     statistics: StatisticsPlan,
+    locator: Option<Locator>,
+    ranking: &Addr<RankingActor>,
 ) {
     let _ = supervisor.start(ActorKind::Statistics, "statistics", StatisticsActor::new(statistics));
+    if let Some(locator) = locator {
+        locator.start(supervisor, ranking.clone().recipient());
+    }
     if let Some(plan) = sizes {
         let _ = supervisor.start(ActorKind::Size, "sizes", SizeActor::new(plan));
     }

@@ -1,5 +1,6 @@
 //! The metrics of the balancer. Each HTTP worker has its own counters of the request path; a scrape sums them.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::SystemTime;
@@ -189,6 +190,30 @@ metrics! {
 }
 
 metrics! {
+    /// The metrics of the places of addresses.
+    pub(crate) struct GeographyMetrics {
+        pub(crate) errors: Counter = "geo_errors",
+            "Changed databases and tables of networks that could not be used";
+        built_at: Family<FileLabels, SecondsGauge> = "geo_build_timestamp_seconds",
+            "The time at which a database was made, in seconds from 1970";
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FileLabels {
+    file: String,
+}
+
+impl GeographyMetrics {
+    /// Shows the time at which a database was made.
+    pub(crate) fn built(&self, file: &Path, at: SystemTime) {
+        let labels = FileLabels { file: file.display().to_string() };
+        let seconds = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        self.built_at.get_or_create(&labels).set(seconds);
+    }
+}
+
+metrics! {
     /// The metrics of the exchange with a fleet.
     pub(crate) struct FleetMetrics {
         pub(crate) connected: Gauge = "fleet_engine_up",
@@ -218,6 +243,8 @@ pub(crate) struct BalancerMetrics {
     pub sizes: SizeMetrics,
     /// The catalogue. Registered if there is one.
     pub presence: PresenceMetrics,
+    /// Failures of clients at backends that were forgotten before their time.
+    pub failures_replaced: Counter,
     /// Writes of the state that failed.
     pub state_writes_failed: Counter,
 }
@@ -226,12 +253,14 @@ impl Default for BalancerMetrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("fingerpost");
         let owner = &mut registry;
+        let failures_help = "Failures of clients at servers that were forgotten before their time, because the memory was full";
         let help = "Writes of the state that failed, so that a restart would use an older one";
         Self {
             supervision: SupervisionMetrics::register(owner),
             ranking: RankingMetrics::register(owner),
             reports: ReportMetrics::register(owner),
             sizes: SizeMetrics::register(owner),
+            failures_replaced: registered(owner, "client_failures_replaced", failures_help),
             state_writes_failed: registered(owner, "state_writes_failed", help),
             workers: Arc::default(),
             presence: PresenceMetrics::default(),

@@ -28,6 +28,7 @@
 // - `health`, `ranking`: `RankingActor` makes routing tables from probe results and load reports.
 // - `expectation`: the content that probes expect.
 // - `fleet`: the exchange with other balancers.
+// - `geography`, `locator`: the places of clients and servers.
 // - `policy`: the choice of a backend from a table.
 // - `catalogue`, `presence`: the files of a mirror network, and the backends that have each of them.
 // - `statistics`: the downloads by file, directory, server and day.
@@ -57,8 +58,10 @@ mod estate;
 pub(crate) mod expectation;
 pub(crate) mod fleet;
 mod following;
+pub(crate) mod geography;
 pub(crate) mod health;
 pub(crate) mod history;
+mod locator;
 mod lookups;
 mod metrics;
 pub(crate) mod orders;
@@ -91,14 +94,17 @@ use fleet::FleetExchange;
 use fleet::FleetIdentity;
 use fleet::actor::FleetActor;
 use following::{end_overdue_orders, follow};
+use geography::{FollowedGeography, Geography, GeographyError};
+use locator::Locator;
 use lookups::{presence, sizes, start_lookups, statistics};
-use metrics::{BalancerMetrics, FleetMetrics};
+use metrics::{BalancerMetrics, FleetMetrics, GeographyMetrics};
 use orders::store::Orders;
-use policy::LoadSlab;
+use policy::{LoadSlab, RetryAvoidance};
 use presence::source::{CatalogueSourceError, OpenCatalogue};
 use probe::{ProbePlan, ProbeResources};
 use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
+use ranking::reach::{Reach, ServerAddresses, TableReach};
 use ranking::table::{BackendEntry, RoutingTable};
 use ranking::{ListChanged, RankingActor, RankingPlan, RankingSettings};
 use redirect::service::AnswerPlan;
@@ -137,6 +143,9 @@ pub enum StartError {
     /// The catalogue cannot be used.
     #[error(transparent)]
     Catalogue(#[from] CatalogueUnusable),
+    /// A file with the places of addresses cannot be used.
+    #[error(transparent)]
+    Geography(#[from] GeographyError),
 }
 
 /// The error for a catalogue that cannot be used.
@@ -153,6 +162,8 @@ pub(crate) struct BalancerFiles {
     pub(crate) access_log: Option<AccessLog>,
     /// Restricts the redirects to mirrors that have the file.
     pub(crate) catalogue: Option<OpenCatalogue>,
+    /// Sends clients to near servers.
+    pub(crate) geography: Option<FollowedGeography>,
     /// The webhook gets a notification before one of them ends.
     pub(crate) certificates: Option<Arc<Certificates>>,
     /// Precedes the files in the folder.
@@ -199,7 +210,7 @@ impl Balancer {
     pub(crate) fn start(
         settings: &BalancerSettings,
         mut sources: SourceSet,
-        BalancerFiles { state, access_log, catalogue, inheritance, certificates }: BalancerFiles,
+        BalancerFiles { state, access_log, catalogue, geography, inheritance, certificates }: BalancerFiles,
         fleet: Option<FleetPlan>,
     ) -> Self {
         let (now, wall) = (Instant::now(), SystemTime::now());
@@ -222,9 +233,8 @@ impl Balancer {
             entry
         };
         let mut entries: Vec<BackendEntry> = backends.iter().map(entry).collect();
-        let (policy, checks) = (settings.ranking.policy, &settings.ranking.health_check);
-        let mut random = SmallRng::from_rng(&mut rand::rng());
-        let first = RoutingTable::build(0, &mut entries, policy, checks, &clock, now, &mut random);
+        let known = geography.as_ref().map(|files| files.geography().clone());
+        let first = first_table(settings, &mut entries, known.as_ref(), &clock, (now, wall));
         let mut metrics = BalancerMetrics::default();
         let publisher = Arc::new(TablePublisher::new(first, metrics.ranking.tables_lost.clone()));
         metrics.registry.register_collector(Box::new(TableCollector {
@@ -238,14 +248,7 @@ impl Balancer {
         let resolver = Resolver::default();
         let help = "Lookups of names that were not started because too many were running";
         metrics.registry.register("lookups_refused", help, resolver.refused());
-        let ranking = RankingPlan {
-            publisher: Arc::clone(&publisher),
-            settings: settings.ranking.clone(),
-            clock,
-            metrics: metrics.ranking.clone(),
-            zone: settings.zone.clone(),
-            fleet: identity,
-        };
+        let ranking = ranking_plan(settings, &publisher, clock, &metrics, identity, known);
         let probes = ProbePlan::new(settings.probes.clone(), probe_resources(&resolver, &metrics));
         let fleet = fleet.map(|plan| {
             let (zone, orders) = (settings.zone.clone().unwrap_or_default(), Arc::clone(&orders));
@@ -256,6 +259,11 @@ impl Balancer {
         let of = |list| presence(list, settings, &publisher, &resolver, state.clone(), &mut metrics);
         let (presence, presence_plan) = catalogue.map(of).unzip();
         let (statistics, statistics_plan) = statistics(settings, &publisher, state.clone(), &mut metrics);
+        let of = |files| {
+            let metrics = GeographyMetrics::register(&mut metrics.registry);
+            Locator::new(files, Arc::clone(&publisher), resolver.clone(), metrics)
+        };
+        let locator = geography.map(of);
         let (budget, interval) = (settings.ranking.probe_budget, metrics.ranking.probe_interval.clone());
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
@@ -278,7 +286,7 @@ impl Balancer {
             if let Some(actor) = fleet {
                 let _ = own.start(ActorKind::Fleet, "fleet", actor(ranking.clone().recipient()));
             }
-            start_lookups(&own, size_plan, presence_plan, statistics_plan);
+            start_lookups(&own, size_plan, presence_plan, statistics_plan, locator, &ranking);
             let (plan, supervisor) = (Arc::new(probes), own.clone());
             let probe_manager =
                 ProbeManager { plan, budget, ranking, supervisor, interval, probes: HashMap::new() };
@@ -287,7 +295,7 @@ impl Balancer {
             actix_rt::spawn(own.guard("the list of servers", following));
         });
         Self(Arc::new(BalancerState {
-            answers: Arc::new(ArcSwap::from_pointee(answer_plan(settings, clock, None))),
+            answers: Arc::new(ArcSwap::from_pointee(answer_plan(settings, clock, &metrics, None))),
             clock,
             changes: sender,
             reloads: Arc::default(),
@@ -347,7 +355,7 @@ impl Balancer {
     pub(crate) async fn change(&self, settings: &BalancerSettings) {
         let (done, is_done) = oneshot::channel();
         let before = self.0.answers.load_full();
-        self.0.answers.store(Arc::new(answer_plan(settings, self.0.clock, Some(&before))));
+        self.0.answers.store(Arc::new(answer_plan(settings, self.0.clock, &self.0.metrics, Some(&before))));
         let (ranking, probes) = (settings.ranking.clone(), settings.probes.clone());
         let change = SettingsChanged { ranking, probes, done };
         // Both fail only if the balancer ends.
@@ -383,13 +391,54 @@ impl Balancer {
     }
 }
 
+fn ranking_plan(
+    settings: &BalancerSettings,
+    publisher: &Arc<TablePublisher>,
+    clock: policy::MonotonicClock,
+    metrics: &BalancerMetrics,
+    fleet: Option<FleetIdentity>,
+    geography: Option<Geography>,
+) -> RankingPlan {
+    RankingPlan {
+        publisher: Arc::clone(publisher),
+        settings: settings.ranking.clone(),
+        clock,
+        metrics: metrics.ranking.clone(),
+        zone: settings.zone.clone(),
+        fleet,
+        geography,
+        spill_factor: settings.geography.spill_factor,
+    }
+}
+
+/// The table before the first probes, now being `(now, wall)`.
+fn first_table(
+    settings: &BalancerSettings,
+    entries: &mut [BackendEntry],
+    geography: Option<&Geography>,
+    clock: &policy::MonotonicClock,
+    (now, wall): (Instant, SystemTime),
+) -> RoutingTable {
+    let (policy, checks) = (settings.ranking.policy, &settings.ranking.health_check);
+    let mut random = SmallRng::from_rng(&mut rand::rng());
+    let mut table = RoutingTable::build(0, entries, policy, checks, clock, now, &mut random);
+    let reach = Reach::new(0, entries, geography, &ServerAddresses::new(), settings.geography.spill_factor);
+    table.reach =
+        reach.map(|reach| TableReach::new(reach.into(), entries, policy, clock.timestamp(now), wall));
+    table
+}
+
 /// The plan of these settings. It keeps from the plan `before` the memory, and the challenges, whose service cannot change.
 fn answer_plan(
     settings: &BalancerSettings,
     clock: policy::MonotonicClock,
+    metrics: &BalancerMetrics,
     before: Option<&AnswerPlan>,
 ) -> AnswerPlan {
-    let memory = || before.and_then(|before| before.memory.clone()).unwrap_or_default();
+    let memory = || {
+        let earlier = before.and_then(|before| before.memory.clone());
+        earlier.unwrap_or_else(|| RetryAvoidance::new(metrics.failures_replaced.clone()).into())
+    };
     let RankingSettings { policy, health_check, .. } = settings.ranking;
     AnswerPlan {
         status: settings.status,

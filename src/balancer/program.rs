@@ -17,6 +17,7 @@ use super::admin::{self, Admin};
 use super::estate::Inheritance;
 use super::fleet::FleetIdentity;
 use super::fleet::actor;
+use super::geography::FollowedGeography;
 use super::presence::source::OpenCatalogue;
 use super::redirect::acme;
 use super::redirect::mount::RedirectWorker;
@@ -75,11 +76,13 @@ impl Program for BalancerProgram {
             if host.predecessor.is_some() { StateFolder::open_after_release } else { StateFolder::open };
         let settings = &host.settings;
         let state = settings.state.as_deref().map(open).transpose()?.map(Arc::new);
+        let geography = Some(&settings.geography).filter(|settings| !settings.has_no_file());
+        let geography = geography.map(FollowedGeography::open).transpose()?;
         let catalogue = settings.catalogue.as_ref();
         let catalogue = catalogue.map(|source| OpenCatalogue::open(source, state.as_deref())).transpose()?;
         let certificates = host.https.as_ref().map(Https::certificates);
         let access_log = host.log.clone();
-        let files = BalancerFiles { state, access_log, catalogue, certificates, inheritance };
+        let files = BalancerFiles { state, access_log, catalogue, geography, certificates, inheritance };
         let fleet = settings.fleet.as_ref().map(|membership| FleetPlan {
             identity: FleetIdentity {
                 name: membership.name.clone().unwrap_or_else(|| default_name(&host.addresses, admin)),

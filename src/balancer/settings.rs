@@ -9,6 +9,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::balancer::fleet::record;
+use crate::balancer::geography::{GeographySettings, MOST_DATABASES};
 use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::policy::MOST_ALTERNATES;
 use crate::balancer::presence::source::CatalogueSource;
@@ -88,6 +89,10 @@ pub(crate) struct RawBalancerSettings {
     pub alternates: usize,
     pub second_chance: bool,
     pub size_lookups: bool,
+    #[serde(deserialize_with = "crate::settings::list")]
+    pub geo: Vec<String>,
+    pub networks: PathBuf,
+    pub spill_factor: u32,
     pub trusted_proxies: String,
     pub acme_webroot: String,
     pub backend_ca: String,
@@ -136,6 +141,8 @@ pub(crate) struct BalancerSettings {
     pub size_lookups: bool,
     /// The largest number of backends with separate metrics.
     pub metrics_backends: usize,
+    /// The places of addresses.
+    pub geography: GeographySettings,
     /// The proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count.
     pub trusted_proxies: TrustedProxies,
     /// The folder whose challenges are served to certificate authorities, as that of `certbot --webroot`.
@@ -166,8 +173,8 @@ pub(crate) const FIXED_KEYS: FixedKeys = FixedKeys {
     section: "balancer",
     fixed: "servers backends backends_interval backends_hold dns_server host port unix_socket unix_socket_mode tls_port \
             admin_tls admin state access_log_format catalogue catalogue_root proof_interval scan_interval \
-             statistics_days webhook webhook_after workers \
-            size_lookups acme_webroot metrics_backends fault_injection zone fleet fleet_name fleet_probers",
+            statistics_days webhook webhook_after workers size_lookups geo networks spill_factor acme_webroot \
+            metrics_backends fault_injection zone fleet fleet_name fleet_probers",
     switches: &["tls_cert", "access_log"],
 };
 
@@ -226,6 +233,7 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             zone: fleet_name("balancer.zone", &raw.zone)?,
             fleet: membership(&raw)?,
             sources: sources(&raw)?,
+            geography: geography(&raw)?,
             trust: trust.clone(),
             host: host_settings!("balancer", raw, limits, raw.shutdown_timeout),
             admin: host_and_port("balancer.admin", &raw.admin)?,
@@ -307,6 +315,19 @@ fn statistics_days(days: u32) -> Result<u32, SettingsError> {
     }
     let reason = format!("each day is a file; it must be at most {MOST_STATISTICS_DAYS}");
     Err(SettingsError::value("balancer.statistics_days", days, reason))
+}
+
+fn geography(raw: &RawBalancerSettings) -> Result<GeographySettings, SettingsError> {
+    at_least_one("balancer.spill_factor", raw.spill_factor)?;
+    if raw.geo.len() > MOST_DATABASES {
+        let reason = format!("there must be at most {MOST_DATABASES} databases");
+        return Err(SettingsError::value("balancer.geo", raw.geo.len(), reason));
+    }
+    Ok(GeographySettings {
+        databases: raw.geo.iter().map(PathBuf::from).collect(),
+        table: path(raw.networks.clone()),
+        spill_factor: raw.spill_factor,
+    })
 }
 
 fn membership(raw: &RawBalancerSettings) -> Result<Option<Membership>, SettingsError> {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
-use super::{ConfigArguments, LISTENING, ListenArguments, overrides, path, path_list, text_path, time};
+use super::{
+    ConfigArguments, LISTENING, ListenArguments, overrides, path, path_lines, path_list, text_path, time,
+};
 use crate::settings::Override;
 
 const EXAMPLES: &str = "\
@@ -45,6 +47,9 @@ pub(crate) struct BalancerArguments {
     /// Days for which downloads are counted by file, directory and server, in the folder --state [default: 0]
     #[arg(long, value_name = "N", help_heading = BALANCING, hide_short_help = true)]
     pub statistics_days: Option<u32>,
+    /// Database of countries, cities or AS in the MaxMind DB format, so that clients get near servers; repeatable
+    #[arg(long, value_name = "FILE", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true)]
+    pub geo: Vec<PathBuf>,
     /// Webroot of certbot, from which challenges of authorities are served [default: none]
     #[arg(long, value_name = "DIR", value_parser = text_path(), help_heading = BALANCING, hide_short_help = true)]
     pub acme_webroot: Option<PathBuf>,
@@ -113,6 +118,7 @@ impl BalancerArguments {
             "balancer.catalogue" => self.catalogue,
             "balancer.catalogue_root" => path(self.catalogue_root.as_ref()),
             "balancer.statistics_days" => self.statistics_days,
+            "balancer.geo" => path_lines(&self.geo),
             "balancer.access_log" => path(self.access_log.as_ref()),
             "balancer.state" => path(self.state.as_ref()),
             "balancer.acme_webroot" => path(self.acme_webroot.as_ref()),

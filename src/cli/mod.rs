@@ -113,7 +113,7 @@ pub(crate) enum Command {
     /// Start a balancer and three servers in one process, for a first look
     Up(UpArguments),
     /// Redirect each download to one server of a list
-    Balancer(BalancerArguments),
+    Balancer(Box<BalancerArguments>),
     /// Serve the files of a folder
     Server(ServerArguments),
     /// Download files through a balancer or directly from servers
@@ -231,6 +231,11 @@ fn listed_path() -> impl TypedValueParser<Value = PathBuf> {
 }
 
 /// Joins the paths of [`listed_path`] to the value of a key.
+fn path_lines(paths: &[PathBuf]) -> Option<String> {
+    let lines: Vec<_> = paths.iter().map(|path| format!("{}\n", path.display())).collect();
+    (!lines.is_empty()).then(|| lines.concat())
+}
+
 fn path_list(paths: &[PathBuf]) -> Option<String> {
     let list: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
     (!list.is_empty()).then(|| list.join(","))

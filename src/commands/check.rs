@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use crate::balancer::admin::access::Access;
 use crate::balancer::backends::{list, watch};
+use crate::balancer::geography::FollowedGeography;
 use crate::balancer::presence::source::OpenCatalogue;
 use crate::balancer::settings::{BalancerSettings, RawBalancerSettings};
 use crate::balancer::sources::SourceAddress;
@@ -187,6 +188,15 @@ fn check_balancer(raw: RawBalancerSettings, report: &mut CheckReport) {
             }
             Err(error) => report.problem(chain(&error)),
         }
+    }
+    match FollowedGeography::open(&settings.geography) {
+        Ok(files) => {
+            for (path, database) in files.databases() {
+                let built_at = humantime::format_rfc3339_seconds(database.built_at());
+                report.push_line(format!("{}: a database of {built_at}", path.display()));
+            }
+        }
+        Err(error) => report.problem(chain(&error)),
     }
     report.extend(settings.state.as_deref().and_then(|path| StateFolder::check(path).err()));
     report.extend(open_files::provide(settings.open_files()).err());

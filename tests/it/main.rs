@@ -35,6 +35,7 @@ mod client_wait;
 mod documents;
 mod engine_faults;
 mod failover;
+mod geography;
 mod handover;
 mod help;
 mod import;

@@ -18,6 +18,48 @@ fn host() -> impl Strategy<Value = String> {
     ]
 }
 
+/// Groups of clients.
+fn clients() -> impl Strategy<Value = String> {
+    let one = prop_oneof![
+        "DE|us|GB|AS",
+        "continent:(EU|AS|oc)",
+        "AS[1-9][0-9]{0,8}",
+        "10\\.[0-9]\\.0\\.0/(8|16|32)",
+        "2001:db8::/(0|32|128)"
+    ];
+    prop::collection::vec(one, 1..5).prop_map(|clients| clients.join(","))
+}
+
+prop_compose! {
+    /// The attributes for clients and files.
+    fn rules()(
+        country in prop::option::of("DE|us|GB|AS"),
+        asn in prop::option::of("(AS)?[1-9][0-9]{0,8}"),
+        point in prop::option::of((-90.0..=90.0, -180.0..=180.0)),
+        only in prop::option::of(clients()),
+        not in prop::option::of(clients()),
+        https_only: bool,
+        family in prop::option::of("4|6"),
+        hours in prop::option::of((0..24_u8, 1..24_u8)),
+        (redirects, bytes) in (prop::option::of(1_u64..), prop::option::of("[1-9][0-9]{0,3}(B|kB|GiB|TB)")),
+        sizes in prop::option::of((1_u64..1000, 1000_u64..)),
+    ) -> String {
+        let mut rules = String::new();
+        rules.extend(country.map(|country| format!(" country={country}")));
+        rules.extend(asn.map(|asn| format!(" asn={asn}")));
+        rules.extend(point.map(|(lat, lon): (f64, f64)| format!(" lat={lat} lon={lon}")));
+        rules.extend(only.map(|only| format!(" only={only}")));
+        rules.extend(not.map(|not| format!(" not={not}")));
+        rules.extend(https_only.then_some(" https_only"));
+        rules.extend(family.map(|family| format!(" family={family}")));
+        rules.extend(hours.map(|(from, length)| format!(" hours={from}-{}", (from + length) % 24)));
+        rules.extend(redirects.map(|redirects| format!(" max_redirects={redirects}")));
+        rules.extend(bytes.map(|bytes| format!(" monthly_bytes={bytes}")));
+        rules.extend(sizes.map(|(min, max)| format!(" min_file_size={min} max_file_size={max}")));
+        rules
+    }
+}
+
 prop_compose! {
     /// A valid line.
     fn line()(
@@ -34,6 +76,7 @@ prop_compose! {
         tier in prop::option::of(any::<u8>()),
         zone in prop::option::of("[a-zA-Z0-9._-]{1,64}"),
         expect in prop::option::of("text:([a-z=:.]|%20|%23|%C3%A4|%0A){1,20}|sha-256:[0-9a-f]{64}"),
+        rules in rules(),
     ) -> String {
         let (scheme, base_path) = place;
         let mut line = format!("{scheme}{host}:{port}{base_path}");
@@ -41,7 +84,7 @@ prop_compose! {
         line.extend(tier.map(|tier| format!("\ttier={tier}")));
         line.extend(zone.map(|zone| format!("  zone={zone}")));
         line.extend(expect.map(|expect| format!(" expect={expect}")));
-        line
+        line + &rules
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test may panic")]
 
 mod false_reports;
+mod geography;
 mod health;
 mod list;
 mod load_report;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fingerpost::internals::policy::{
     self, Avoid, Candidate, Holders, LoadSlab, MOST_ALTERNATES, PickRequest, Picks, PolicyName, ReportedLoad,
-    Throughput, Timestamp, digest, identity,
+    ServerFilter, Throughput, Timestamp, digest, identity,
 };
 use fingerpost::internals::presence::{MirrorSets, SetInterner};
 use proptest::prelude::*;
@@ -508,7 +508,8 @@ proptest! {
         };
         let usable: HashSet<u32> = candidates.iter().filter(may).map(|candidate| candidate.backend).collect();
         for pick in 0..20 {
-            let request = PickRequest { path_hash: pick << 55, avoid, size: None, holders: Some(holders) };
+            let request =
+                PickRequest { path_hash: pick << 55, avoid, holders: Some(holders), ..PickRequest::default() };
             let mut picks = Picks::new(alternates);
             policy.pick(&request, Timestamp(10), &mut random, &mut picks);
             let chosen = picks.chosen();
@@ -543,4 +544,83 @@ fn files_of_few_backends_are_distributed_over_all_of_them() {
         assert_eq!(counts.keys().copied().collect::<Vec<_>>(), having, "{name}");
         assert!(counts.values().all(|count| (500..=1700).contains(count)), "{name}: {counts:?}");
     }
+}
+
+/// Admits the servers of a range of numbers.
+#[derive(Debug)]
+struct Numbers(std::ops::Range<u32>);
+
+impl ServerFilter for Numbers {
+    fn admits(&self, number: u32) -> bool {
+        self.0.contains(&number)
+    }
+}
+
+#[test]
+fn clients_get_only_servers_that_the_filter_admits() {
+    for name in PolicyName::ALL {
+        for (admitted, picked) in [(3..8, 4), (7..8, 1), (40..50, 0)] {
+            let mut random = SmallRng::seed_from_u64(3);
+            let policy = policy::build(name, equal(40), Timestamp(0), &mut random);
+            let filter = Numbers(admitted.clone());
+            for pick in 0..500_u64 {
+                let path_hash = digest(&pick.to_le_bytes());
+                let request = PickRequest { path_hash, filter: Some(&filter), ..PickRequest::default() };
+                let mut picks = Picks::new(3);
+                policy.pick(&request, Timestamp(pick * 1_000_000), &mut random, &mut picks);
+                let all: Vec<u32> =
+                    picks.chosen().into_iter().chain(picks.alternates().iter().copied()).collect();
+                assert_eq!(all.len(), picked, "{name} {admitted:?}");
+                assert!(all.iter().all(|backend| admitted.contains(backend)), "{name} {admitted:?} {all:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn near_servers_that_the_client_avoids_are_not_chosen() {
+    for name in PolicyName::ALL {
+        let mut random = SmallRng::seed_from_u64(3);
+        let policy = policy::build(name, equal(10), Timestamp(0), &mut random);
+        let filter = Numbers(2..4);
+        let mut avoid = Avoid::default();
+        avoid.add(identity("server2:80"));
+        avoid.add(identity("server3:80"));
+        let far = PickRequest { avoid, filter: Some(&filter), ..PickRequest::default() };
+        let near = PickRequest { spill_factor: Some(4.0), ..far };
+        for (request, is_chosen) in [(near, false), (far, true)] {
+            let mut picks = Picks::new(0);
+            policy.pick(&request, Timestamp(0), &mut random, &mut picks);
+            assert_eq!(picks.chosen().is_some(), is_chosen, "{name}");
+        }
+    }
+}
+
+/// The near servers take downloads until each of them is four times as slow as if it were idle.
+#[test]
+fn adaptive_refuses_near_servers_that_are_busy() {
+    let mut slab = LoadSlab::default();
+    let candidates = (0..10).map(|backend| Candidate {
+        throughput: Some(Throughput { requests: 1e3, bytes: 1e9, busy_seconds: 1e2, booked: 1e9 }),
+        reports: true,
+        ..candidate(&mut slab, backend, 1.0)
+    });
+    let mut random = SmallRng::seed_from_u64(3);
+    let policy = policy::build(PolicyName::Adaptive, candidates.collect(), Timestamp(0), &mut random);
+    let filter = Numbers(2..4);
+    let request = PickRequest {
+        filter: Some(&filter),
+        spill_factor: Some(4.0),
+        size: Some(1e6),
+        ..PickRequest::default()
+    };
+    let mut taken = 0;
+    while taken < 100 {
+        let mut picks = Picks::new(0);
+        policy.pick(&request, Timestamp(1), &mut random, &mut picks);
+        let Some(chosen) = picks.chosen() else { break };
+        assert!((2..4).contains(&chosen));
+        taken += 1;
+    }
+    assert!((6..=10).contains(&taken), "{taken}");
 }

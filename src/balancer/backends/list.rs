@@ -13,6 +13,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::rules::{RuleAttributes, RuleError};
 use url::Url;
 
 use super::{Backend, BackendId, HTTP, HTTPS};
@@ -107,7 +108,7 @@ pub enum LineError {
     #[error("{word}: only attributes such as weight=2 may follow the server")]
     NotAnAttribute { word: String },
     #[error(
-        "{word}: unknown attribute; the attributes are weight, tier, zone, expect, proof, scan and origin"
+        "{word}: unknown attribute; the attributes are weight, tier, zone, expect, proof, scan, origin, country, continent, asn, lat, lon, only, not, https_only, family, hours, max_redirects, monthly_bytes, min_file_size and max_file_size"
     )]
     UnknownAttribute { word: String },
     #[error("{word}: the line has this attribute twice")]
@@ -129,6 +130,8 @@ pub enum LineError {
          https:// URL without user name, query and fragment"
     )]
     Scan { word: String },
+    #[error("{word}: {reason}")]
+    Rule { word: String, reason: RuleError },
     #[error("{id} is already in line {first}, which is used")]
     Duplicate { id: BackendId, first: usize },
     #[error("the list has more than {MAX_BACKENDS} servers; this one and {more} more are ignored")]
@@ -191,13 +194,25 @@ pub(crate) fn from_words<'a>(
 ) -> Result<Backend, LineError> {
     let id = parse_address(address)?;
     let (weight, tier, zone, expectation) = (DEFAULT_WEIGHT, DEFAULT_TIER, None, None);
-    let (proof, scan) = (None, None);
-    let mut backend = Backend { id, weight, tier, zone, expectation, proof, scan, is_origin: false };
+    let mut backend = Backend {
+        id,
+        weight,
+        tier,
+        zone,
+        expectation,
+        proof: None,
+        scan: None,
+        is_origin: false,
+        rules: None,
+    };
+    let mut rules = RuleAttributes::default();
     let mut keys = Vec::new();
     for word in attributes {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        let rule_error = |reason| LineError::Rule { word: shown(word), reason };
         match key {
             "origin" if key == word => backend.is_origin = true,
+            _ if rules.set(key, (key != word).then_some(value)).map_err(rule_error)? => {}
             _ if key == word => return Err(LineError::NotAnAttribute { word: shown(word) }),
             "weight" => backend.weight = self::weight(word, value)?,
             "tier" => backend.tier = self::tier(word, value)?,
@@ -212,6 +227,8 @@ pub(crate) fn from_words<'a>(
         }
         keys.push(key);
     }
+    let line_error = |reason| LineError::Rule { word: shown(address), reason };
+    backend.rules = rules.rules().map_err(line_error)?;
     Ok(backend)
 }
 
@@ -265,7 +282,7 @@ fn scan(word: &str, value: &str) -> Result<Arc<Url>, LineError> {
 }
 
 /// Parses a number that has only digits; `str::parse` would accept a sign, too.
-fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
+pub(super) fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 

@@ -12,7 +12,10 @@ use url::Url;
 use super::expectation::Expectation;
 
 pub(crate) mod list;
+pub(crate) mod rules;
 pub(crate) mod watch;
+
+use rules::BackendRules;
 
 /// The start of the identity of a backend, up to its authority.
 const HTTP: &str = "http://";
@@ -70,6 +73,7 @@ pub struct Backend {
     proof: Option<Arc<str>>,
     scan: Option<Arc<Url>>,
     is_origin: bool,
+    rules: Option<Arc<BackendRules>>,
 }
 
 impl Backend {
@@ -117,6 +121,19 @@ impl Backend {
     pub(crate) fn is_origin(&self) -> bool {
         self.is_origin
     }
+
+    /// Its place, and the clients and files that it gets; `None` if its line names none of these.
+    #[must_use]
+    pub(crate) fn rules(&self) -> Option<&Arc<BackendRules>> {
+        self.rules.as_ref()
+    }
+
+    /// The host of its authority: a name, or an IP address without brackets.
+    #[must_use]
+    pub(crate) fn host(&self) -> &str {
+        let host = self.id.authority().rsplit_once(':').map_or("", |(host, _)| host);
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    }
 }
 
 /// The bytes that a word of the list must encode.
@@ -153,6 +170,6 @@ impl fmt::Display for Backend {
         if self.is_origin {
             formatter.write_str(" origin")?;
         }
-        Ok(())
+        self.rules.as_ref().map_or(Ok(()), |rules| rules.fmt(formatter))
     }
 }

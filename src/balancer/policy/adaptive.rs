@@ -26,6 +26,7 @@ use self::cell_map::CellMap;
 use self::score::Samples;
 use super::alias::AliasTable;
 use super::backlog::NewDownload;
+use super::digest::mix;
 use super::draw::{self, BackendRef, BackendSet as _};
 use super::load_cell::LoadCell;
 use super::load_slab::{CHUNK_LEN, SlabChunk};
@@ -40,6 +41,12 @@ const REMEMBERED: usize = 2;
 
 /// The number of backends that a pick compares.
 const COMPARED: usize = DRAWN + REMEMBERED;
+
+/// The number of draws in place of a backend that is not acceptable.
+const REDRAWN: usize = 3;
+
+/// The largest number of backends that are searched if draws do not find enough acceptable ones.
+const MOST_SEARCHED: usize = 1024;
 
 /// 2^64 divided by the golden ratio. Its multiples modulo 2^64 are evenly distributed.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -179,10 +186,43 @@ impl Adaptive {
     /// the file.
     #[cold]
     fn suitable(&self, mut numbers: [u32; COMPARED], request: &PickRequest) -> Option<[u32; COMPARED]> {
-        let mut draw = || self.draw(self.advance(1));
-        for number in &mut numbers {
-            let first = *number as usize;
-            *number = draw::first(&self.backends, request, &Picks::new(0), first, &mut draw)? as u32;
+        let (picks, mut draw) = (Picks::new(0), || self.draw(self.advance(1)));
+        let accepts = |number: &u32| draw::accepts(&self.backends, request, &picks, *number as usize);
+        let mut found = 0;
+        for place in 0..COMPARED {
+            let known = numbers.get(place).copied().filter(accepts);
+            let mut drawn = || (0..REDRAWN).map(|_| draw() as u32).find(accepts);
+            if let (Some(number), Some(free)) = (known.or_else(&mut drawn), numbers.get_mut(found)) {
+                *free = number;
+                found += 1;
+            }
+        }
+        if found < COMPARED && (found < REMEMBERED || self.backends.count() <= MOST_SEARCHED) {
+            // A sample of all acceptable cells, each with the same probability (Vitter's algorithm R).
+            let (start, mut seen) = (self.advance(1), 0);
+            for number in self.backends.indices_from(0).map(|index| index as u32).filter(accepts) {
+                let random = (u128::from(mix(start.wrapping_add(seen))) * u128::from(seen + 1)) >> 64;
+                let place = if seen < COMPARED as u64 { seen as usize } else { random as usize };
+                if let Some(free) = numbers.get_mut(place) {
+                    *free = number;
+                }
+                seen += 1;
+            }
+            found = COMPARED.min(seen as usize);
+        }
+        if found == 0 {
+            if request.spill_factor.is_some() {
+                return None;
+            }
+            let first = numbers.first().map_or(0, |number| *number as usize);
+            let avoided = draw::first(&self.backends, request, &picks, first, &mut draw)?;
+            return Some([avoided as u32; COMPARED]);
+        }
+        for place in found..COMPARED {
+            let again = numbers.get(place % found).copied();
+            if let (Some(number), Some(free)) = (again, numbers.get_mut(place)) {
+                *free = number;
+            }
         }
         Some(numbers)
     }
@@ -197,7 +237,7 @@ impl Policy for Adaptive {
         let size = request.size.unwrap_or(self.mean_size) * self.arriving;
         let new = NewDownload::new(size);
         let mut numbers = self.compared();
-        if !request.avoid.is_empty() || request.holders.is_some() {
+        if !request.avoid.is_empty() || request.is_restricted() {
             let Some(suitable) = self.suitable(numbers, request) else { return };
             numbers = suitable;
         }
@@ -211,6 +251,13 @@ impl Policy for Adaptive {
         let (Some(cell), Some(chosen)) = (self.cell(number), self.backends.get(number as usize)) else {
             return;
         };
+        if let Some(factor) = request.spill_factor {
+            // Without reports, the sizes of the unfinished downloads are unknown, and so is the time.
+            let [_, _, work] = cell.work_at(&new);
+            if work.is_finite() && samples.is_longer_than(factor * size * cell.idle_cost()) {
+                return;
+            }
+        }
         cell.book(size, now);
         picks.push(chosen.backend);
         let (others, found) = samples.others(number);

@@ -68,11 +68,13 @@ pub(super) fn first<B: BackendSet + ?Sized>(
     first: usize,
     draw: &mut impl FnMut() -> usize,
 ) -> Option<usize> {
-    acceptable(backends, request, picks, first, draw).or_else(|| match request.holders {
-        None => Some(first),
-        Some(_) => {
+    acceptable(backends, request, picks, first, draw).or_else(|| match request.spill_factor {
+        // Another band may have a backend that the request does not avoid.
+        Some(_) => None,
+        None if request.is_restricted() => {
             acceptable(backends, &PickRequest { avoid: Avoid::default(), ..*request }, picks, first, draw)
         }
+        None => Some(first),
     })
 }
 
@@ -100,26 +102,35 @@ pub(super) fn acceptable<B: BackendSet + ?Sized>(
     mut index: usize,
     draw: &mut impl FnMut() -> usize,
 ) -> Option<usize> {
-    let accepts = |index: &usize| {
-        backends.get(*index).is_some_and(|found| {
-            !request.avoid.contains(found.identity)
-                && !picks.contains(found.backend)
-                && request.is_held_by(found.number)
-        })
-    };
+    let accepts = |index: &usize| accepts(backends, request, picks, *index);
     for _ in 1..MAX_DRAWS {
         if accepts(&index) {
             return Some(index);
         }
         index = draw();
     }
-    if request.holders.is_some() {
+    if request.is_restricted() {
         // The first acceptable index in order would prefer backends after others that lack the file.
         let count = backends.indices_from(0).filter(accepts).count();
         return backends.indices_from(0).filter(accepts).nth(draw() % count.max(1));
     }
     // A request avoids few backends and a pick takes few, so the search is short even among 100 000 backends.
     backends.indices_from(index).find(accepts)
+}
+
+/// Whether the backend at `index` is acceptable.
+#[inline]
+pub(super) fn accepts<B: BackendSet + ?Sized>(
+    backends: &B,
+    request: &PickRequest,
+    picks: &Picks,
+    index: usize,
+) -> bool {
+    backends.get(index).is_some_and(|found| {
+        !request.avoid.contains(found.identity)
+            && !picks.contains(found.backend)
+            && request.is_held_by(found.number)
+    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! The mirrors that have a file, as sets of bits.
+//! The mirrors that may get a request: sets of bits, and filters.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The words of a cache line, each with the bits of 64 mirrors.
@@ -30,6 +31,13 @@ impl<'a> MirrorSet<'a> {
         self.word(mirror).is_some_and(|word| word.load(Relaxed) >> (mirror % 64) & 1 != 0)
     }
 
+    /// Adds a mirror, if the set has a bit for it.
+    pub(crate) fn insert(self, mirror: u32) {
+        if let Some(word) = self.word(mirror) {
+            word.fetch_or(1 << (mirror % 64), Relaxed);
+        }
+    }
+
     /// The words of the set, 64 mirrors each.
     pub fn words(self) -> impl Iterator<Item = u64> + 'a {
         self.0.iter().flat_map(|line| &line.0).map(|word| word.load(Relaxed))
@@ -58,4 +66,10 @@ impl Holders<'_> {
     pub fn contains(&self, mirror: u32) -> bool {
         !self.lacking.contains(mirror) && !self.unproven.contains(mirror)
     }
+}
+
+/// Decides which servers may get a request.
+pub trait ServerFilter: fmt::Debug {
+    /// Whether the server with this [`number`](super::BackendLoad::number) may get it.
+    fn admits(&self, number: u32) -> bool;
 }

@@ -30,12 +30,12 @@ use rand::Rng;
 
 pub use clock::{MonotonicClock, Timestamp};
 pub use digest::{digest, identity};
-pub use holders::{Holders, MirrorSet};
+pub use holders::{Holders, MirrorSet, ServerFilter};
 pub(crate) use holders::{LINE_MIRRORS, LINE_WORDS, SetLine};
 pub(crate) use load::RememberedLoad;
 pub use load::{BackendLoad, ReportedLoad};
 pub use load_slab::LoadSlab;
-pub(crate) use retry_avoidance::{RetryAvoidance, RetryLookup, Visited};
+pub(crate) use retry_avoidance::{FailureEvidence, RetryAvoidance, RetryLookup, Visited};
 
 /// The largest number of alternates that a pick returns besides the chosen backend.
 pub const MOST_ALTERNATES: usize = 3;
@@ -54,7 +54,7 @@ pub trait Policy: fmt::Debug + Send + Sync {
     /// If `picks` has a chosen backend already, only alternates are added, and no redirect is recorded.
     ///
     /// A backend that the request avoids is chosen only if the request avoids all candidates. `picks` stays empty only if
-    /// the policy has no candidate, or no candidate has the file.
+    /// the policy has no candidate, no candidate has the file, or the request excludes or refuses all of them.
     fn pick(&self, request: &PickRequest, now: Timestamp, rng: &mut dyn Rng, picks: &mut Picks);
 }
 
@@ -105,13 +105,25 @@ pub struct PickRequest<'a> {
     pub size: Option<f32>,
     /// The mirrors that have the file; `None` if every backend is assumed to have it.
     pub holders: Option<Holders<'a>>,
+    /// The servers that the client may get; `None` for all.
+    pub filter: Option<&'a dyn ServerFilter>,
+    /// If the filter admits only near servers: the multiple of the time on an idle server that the client waits at most. A
+    /// policy that would let it wait longer picks no server, and neither one that the request avoids.
+    pub spill_factor: Option<f32>,
 }
 
 impl PickRequest<'_> {
-    /// Whether the backend with this load number is assumed to have the file.
+    /// Whether the backend with this load number is assumed to have the file, and the client may get it.
     #[inline]
     fn is_held_by(&self, number: u32) -> bool {
         self.holders.is_none_or(|holders| holders.contains(number))
+            && self.filter.is_none_or(|filter| filter.admits(number))
+    }
+
+    /// Whether some backends must not be chosen.
+    #[inline]
+    fn is_restricted(&self) -> bool {
+        self.holders.is_some() || self.filter.is_some()
     }
 }
 
@@ -194,7 +206,9 @@ impl Picks {
         self.as_slice().contains(&backend)
     }
 
-    fn is_full(&self) -> bool {
+    /// Whether it has all backends that it asks for.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
         self.len >= self.wanted
     }
 

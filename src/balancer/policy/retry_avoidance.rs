@@ -3,8 +3,14 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+
 use super::Timestamp;
 use super::digest::mix;
+
+mod failures;
+
+use failures::FailureMemory;
 
 /// Remembers for about a minute which backend each client was redirected to for which file.
 ///
@@ -14,9 +20,21 @@ use super::digest::mix;
 ///
 /// The memory is fixed. A newer client overwrites an older one in the same slot, so the worst outcome is a retry that is
 /// not recognized, or, if two workers write the same slot at once, one that avoids another backend.
+///
+/// If most clients of a network come back from a backend, or one reports its failure, the network avoids it for an hour.
 #[derive(Debug)]
 pub(crate) struct RetryAvoidance {
     slots: Box<[Slot]>,
+    failures: FailureMemory,
+}
+
+/// The evidence for a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailureEvidence {
+    /// The client requests the same file again.
+    Retry,
+    /// The client reports it.
+    Report,
 }
 
 /// The latest redirect of one client.
@@ -73,13 +91,36 @@ pub(crate) struct Visited {
     pub index: u32,
 }
 
-impl Default for RetryAvoidance {
-    fn default() -> Self {
-        Self { slots: (0..SLOTS).map(|_| Slot::default()).collect() }
-    }
-}
-
 impl RetryAvoidance {
+    /// An empty memory. `replaced` counts failures of networks that were forgotten before their time.
+    #[must_use]
+    pub(crate) fn new(replaced: Counter) -> Self {
+        Self { slots: (0..SLOTS).map(|_| Slot::default()).collect(), failures: FailureMemory::new(replaced) }
+    }
+
+    /// The identities of the backends that the clients of a network cannot use, each with the longest time since the latest
+    /// failure. `network` is a hash of the network.
+    pub(crate) fn failures(&self, network: u64, now: Timestamp) -> impl Iterator<Item = (u32, Duration)> {
+        self.failures.of(network, now)
+    }
+
+    /// Records that a client of the network failed at a backend.
+    pub(crate) fn record_failure(
+        &self,
+        network: u64,
+        identity: u32,
+        evidence: FailureEvidence,
+        now: Timestamp,
+    ) {
+        let weight = if evidence == FailureEvidence::Report { failures::ENOUGH } else { 1 };
+        self.failures.record(network, identity, weight, now);
+    }
+
+    /// Records that a client of the network is redirected to a backend.
+    pub(crate) fn record_redirect(&self, network: u64, identity: u32) {
+        self.failures.redirected(network, identity);
+    }
+
     /// Looks up a client. `key` is a hash of its address and of the requested path; `is_head` means the method HEAD.
     pub(crate) fn look_up(&self, key: u64, is_head: bool, now: Timestamp) -> RetryLookup {
         let key = mix(key);

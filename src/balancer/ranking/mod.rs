@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::balancer::backends::{Backend, BackendId};
 use crate::balancer::fleet::{FleetExchange, FleetIdentity};
+use crate::balancer::geography::Geography;
 use crate::balancer::health::{HealthCheckConfig, State, Transition};
 use crate::balancer::metrics::RankingMetrics;
 use crate::balancer::orders::{OrderBook, Override};
@@ -19,6 +20,7 @@ use crate::balancer::probe::{NextProbe, ProbeResult};
 
 pub(crate) mod estimate;
 pub(crate) mod publisher;
+pub(crate) mod reach;
 pub(crate) mod selection;
 mod sharing;
 pub(crate) mod table;
@@ -27,6 +29,7 @@ mod tests;
 
 use estimate::Estimate;
 use publisher::TablePublisher;
+use reach::{Reach, ServerAddresses, TableReach};
 use selection::Mode;
 use sharing::Sharing;
 use table::{BackendEntry, RoutingTable};
@@ -51,6 +54,16 @@ pub(crate) struct ListChanged {
     pub backends: Arc<[Backend]>,
     /// All orders.
     pub orders: Arc<OrderBook>,
+}
+
+/// The message that activates other databases or addresses of servers.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct GeographyChanged {
+    /// The databases.
+    pub geography: Geography,
+    /// The addresses of the names of backends.
+    pub addresses: ServerAddresses,
 }
 
 /// The settings of a `RankingActor`. As a message, they replace those in force; the reply follows the table with them.
@@ -79,6 +92,22 @@ pub(crate) struct RankingPlan {
     pub zone: Option<Arc<str>>,
     /// The identity in a fleet; `None` for a balancer that works alone.
     pub fleet: Option<FleetIdentity>,
+    /// The places of clients and servers; `None` if they are not known.
+    pub geography: Option<Geography>,
+    /// See [`TableReach::spill_factor`].
+    pub spill_factor: u32,
+}
+
+impl RankingPlan {
+    /// The rules of a list of backends.
+    pub(crate) fn reach(
+        &self,
+        id: u64,
+        entries: &[BackendEntry],
+        addresses: &ServerAddresses,
+    ) -> Option<Arc<Reach>> {
+        Reach::new(id, entries, self.geography.as_ref(), addresses, self.spill_factor).map(Arc::new)
+    }
 }
 
 /// Updates the entries with probe results and publishes tables.
@@ -96,6 +125,10 @@ pub(crate) struct RankingActor {
     due: Option<Instant>,
     random: SmallRng,
     sharing: Option<Sharing>,
+    addresses: ServerAddresses,
+    reach: Option<Arc<Reach>>,
+    /// The number of changes of the reach.
+    reaches: u64,
 }
 
 impl RankingActor {
@@ -116,6 +149,9 @@ impl RankingActor {
             due: None,
             random,
             sharing: None,
+            addresses: ServerAddresses::new(),
+            reach: None,
+            reaches: 0,
         };
         actor.recover();
         actor
@@ -156,6 +192,12 @@ impl RankingActor {
         if let Some(sharing) = &mut self.sharing {
             sharing.list(&self.entries);
         }
+        self.update_reach();
+    }
+
+    fn update_reach(&mut self) {
+        self.reaches += 1;
+        self.reach = self.plan.reach(self.reaches, &self.entries, &self.addresses);
     }
 
     /// The health check configuration with the interval that the probe budget allows.
@@ -201,6 +243,10 @@ impl RankingActor {
             &mut self.random,
         );
         table.fleet = fleet;
+        let (policy, clock) = (self.plan.settings.policy, self.plan.clock.timestamp(now));
+        let reach = self.reach.clone();
+        table.reach =
+            reach.map(|reach| TableReach::new(reach, &self.entries, policy, clock, SystemTime::now()));
         if table.mode != self.mode {
             let backends = table.entries.len();
             match table.mode {
@@ -336,6 +382,16 @@ impl Handler<RankingSettings> for RankingActor {
 
     fn handle(&mut self, settings: RankingSettings, _: &mut Context<Self>) {
         self.plan.settings = settings;
+        self.publish(Instant::now());
+    }
+}
+
+impl Handler<GeographyChanged> for RankingActor {
+    type Result = ();
+
+    fn handle(&mut self, GeographyChanged { geography, addresses }: GeographyChanged, _: &mut Context<Self>) {
+        (self.plan.geography, self.addresses) = (Some(geography), addresses);
+        self.update_reach();
         self.publish(Instant::now());
     }
 }

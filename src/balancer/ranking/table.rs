@@ -17,6 +17,7 @@ use crate::balancer::policy::{
     self, BackendLoad, Candidate, LoadSlab, MonotonicClock, Policy, PolicyName, RememberedLoad, Timestamp,
 };
 use crate::balancer::ranking::estimate::{Continuity, Estimate};
+use crate::balancer::ranking::reach::{ServerUsage, TableReach};
 use crate::balancer::ranking::selection::{self, Eligibility, Mode};
 
 mod candidates;
@@ -76,6 +77,8 @@ pub struct BackendEntry {
     pub(crate) orders: Option<BackendOrders>,
     /// Its state changes. All tables share it between two changes.
     pub(crate) history: Arc<History>,
+    /// The use of its limits; `None` if its line has no limit of redirects or bytes.
+    pub(crate) usage: Option<Arc<ServerUsage>>,
     /// The number of redirects to it at its latest probe.
     redirects: u64,
     /// The time of the latest probe at which this number had grown.
@@ -103,6 +106,7 @@ impl BackendEntry {
             tier: u32::from(backend.tier()) * 2,
             shared: SharedEvidence::default(),
             has: Needs::met_by(&backend),
+            usage: None,
             redirects: 0,
             used_at: None,
             backend,
@@ -120,6 +124,10 @@ impl BackendEntry {
     pub(crate) fn list_as(&mut self, backend: &Backend, zone: Option<&str>) {
         self.backend = backend.clone();
         self.tier = u32::from(backend.tier()) * 2 + u32::from(zone.is_some() && backend.zone() != zone);
+        let has_limit = backend
+            .rules()
+            .is_some_and(|rules| rules.max_redirects.is_some() || rules.monthly_bytes.is_some());
+        self.usage = has_limit.then(|| self.usage.take().unwrap_or_default());
     }
 
     /// Its response time; the one of another balancer if this one has not measured any.
@@ -217,6 +225,8 @@ pub struct RoutingTable {
     pub mode: Mode,
     /// The other balancers; `None` if the balancer is not in a fleet.
     pub(crate) fleet: Option<Arc<FleetReport>>,
+    /// The rules for clients; `None` if each backend may get each client, and none is nearer.
+    pub(crate) reach: Option<TableReach>,
     /// All backends in the order of the list. Policies refer to a backend by its index here.
     pub entries: Vec<BackendEntry>,
     /// Chooses among the candidates.
@@ -282,7 +292,16 @@ impl RoutingTable {
             }),
             _ => RestrictedPolicy::Same,
         });
-        Self { generation, built_at: now, mode: selection.mode, fleet: None, entries, policy, restricted }
+        Self {
+            generation,
+            built_at: now,
+            mode: selection.mode,
+            fleet: None,
+            reach: None,
+            entries,
+            policy,
+            restricted,
+        }
     }
 
     /// Chooses among the backends that meet `needs`, or among all candidates if no usable backend does.
@@ -322,24 +341,24 @@ impl RoutingTable {
         best.map(|(index, _)| index)
     }
 
-    /// The usable backends that `accepts` accepts, at most `most`: those that meet the needs first, then candidates, then by tier
-    /// and response time.
+    /// The usable backends to which `rank` gives a number, at most `most`: those that meet the needs first, then candidates, then by
+    /// this number, by tier and by response time.
     pub(crate) fn ranked(
         &self,
         needs: Needs,
         most: usize,
-        accepts: impl Fn(&BackendEntry) -> bool,
+        rank: impl Fn(&BackendEntry) -> Option<usize>,
     ) -> Vec<&BackendId> {
         let is_usable =
             |entry: &&BackendEntry| !matches!(entry.eligibility, Eligibility::Out | Eligibility::Withdrawn);
-        let mut usable: Vec<&BackendEntry> =
-            self.entries.iter().filter(is_usable).filter(|entry| accepts(entry)).collect();
-        usable.sort_by_key(|entry| {
+        let usable = self.entries.iter().filter(is_usable);
+        let mut usable: Vec<_> = usable.filter_map(|entry| Some((entry, rank(entry)?))).collect();
+        usable.sort_by_key(|(entry, rank)| {
             let is_candidate = matches!(entry.eligibility, Eligibility::Chosen(_));
             let time = entry.response_time().unwrap_or(Duration::MAX);
-            (!needs.are_met_by(entry.has), !is_candidate, entry.tier, time)
+            (!needs.are_met_by(entry.has), !is_candidate, *rank, entry.tier, time)
         });
-        usable.iter().take(most).map(|entry| entry.backend.id()).collect()
+        usable.iter().take(most).map(|(entry, _)| entry.backend.id()).collect()
     }
 
     /// Whether every backend has been probed at least once, by this balancer or another one, except disabled ones.

@@ -70,6 +70,8 @@ impl RankingScenario {
             metrics: RankingMetrics::default(),
             zone: None,
             fleet: None,
+            geography: None,
+            spill_factor: 4,
         };
         let supervisor = Supervisor::new(RestartPolicy::default(), SupervisionMetrics::default());
         let list = ListChanged { backends: listed, orders: Arc::default() };

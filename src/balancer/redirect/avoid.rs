@@ -1,9 +1,11 @@
-//! The header `Fingerpost-Avoid: host:port, ...`: a client names backends that failed, and is not redirected to them
-//! while another backend is usable.
+//! The header `Fingerpost-Avoid: host:port, ...`, and `avoid=host:port,...` in the query: a client names backends that failed,
+//! and is not redirected to them while another backend is usable.
 
 use actix_http::header::{HeaderMap, HeaderName};
 
+use super::location::Target;
 use crate::balancer::policy::{Avoid, MOST_AVOIDED, identity};
+use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 
 /// The name of the header.
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("fingerpost-avoid");
@@ -17,6 +19,17 @@ pub(crate) fn avoided(headers: &HeaderMap) -> Avoid {
         avoid.add(identity(&name.trim().to_ascii_lowercase()));
     }
     avoid
+}
+
+/// Adds the backends that the query names, with or without a port. The query stays in the `Location`.
+pub(super) fn add_wanted(avoid: &mut Avoid, target: &Target<'_>, table: &RoutingTable) {
+    for value in target.parameters("avoid") {
+        for name in value.split(',').filter(|name| !name.is_empty()).take(MOST_AVOIDED) {
+            let name = name.to_ascii_lowercase();
+            let named = |it: &&BackendEntry| name == it.backend.host() || name == it.backend.id().authority();
+            table.entries.iter().filter(named).for_each(|entry| avoid.add(entry.load.identity()));
+        }
+    }
 }
 
 #[cfg(test)]

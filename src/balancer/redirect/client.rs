@@ -3,10 +3,11 @@
 //! `X-Forwarded-For` and `X-Forwarded-Proto` are used only if the connection comes from a trusted proxy, because any
 //! client can send them. Pure.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
+use crate::balancer::geography::network::{Network, NotANetwork};
+use crate::balancer::policy;
 use crate::balancer::ranking::table::Needs;
 
 /// The properties of the client on which the choice of a backend depends.
@@ -62,6 +63,14 @@ impl Client {
     pub(super) fn needs(&self) -> Needs {
         Needs::new(self.is_https, self.address.is_some_and(|address| address.is_ipv4()))
     }
+
+    /// A hash of the network of the client, /24 or /48, for the memory of failures; `None` for a client on a Unix socket.
+    pub(super) fn network(&self) -> Option<u64> {
+        Some(match self.address? {
+            IpAddr::V4(address) => policy::digest(&address.octets()[..3]),
+            IpAddr::V6(address) => policy::digest(&address.octets()[..6]),
+        })
+    }
 }
 
 /// Parses a word of `X-Forwarded-For`: an address with an optional port.
@@ -76,44 +85,11 @@ fn address(word: &[u8]) -> Option<IpAddr> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TrustedProxies(Box<[Network]>);
 
-/// A network prefix: the first `length` bits of `address`. An IPv4 address is mapped to IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Network {
-    address: u128,
-    length: u32,
-}
-
 impl TrustedProxies {
     /// Whether `address` is in one of the networks.
     #[must_use]
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
-        let bits = bits(address);
-        self.0.iter().any(|network| {
-            let rest = u128::BITS.saturating_sub(network.length);
-            (bits ^ network.address).checked_shr(rest).unwrap_or(0) == 0
-        })
-    }
-}
-
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(address) => address.to_bits(),
-    }
-}
-
-/// The error for a word that is not a network.
-#[derive(Debug, thiserror::Error)]
-pub(crate) struct NotANetwork(String);
-
-impl fmt::Display for NotANetwork {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(word) = self;
-        write!(
-            formatter,
-            "\"{}\" is not a network; write an address or a network, such as ::1 or 10.0.0.0/8",
-            word.escape_debug()
-        )
+        self.0.iter().any(|network| network.contains(address))
     }
 }
 
@@ -123,22 +99,8 @@ impl FromStr for TrustedProxies {
     /// Parses addresses and networks, separated by commas. An empty text trusts no proxy.
     fn from_str(text: &str) -> Result<Self, NotANetwork> {
         let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
-        let networks = words.map(|word| network(word).ok_or_else(|| NotANetwork(word.to_owned())));
-        Ok(Self(networks.collect::<Result<_, _>>()?))
+        Ok(Self(words.map(str::parse).collect::<Result<_, _>>()?))
     }
-}
-
-fn network(word: &str) -> Option<Network> {
-    let (address, length) =
-        word.split_once('/').map_or((word, None), |(address, length)| (address, Some(length)));
-    let address: IpAddr = address.parse().ok()?;
-    let most = if address.is_ipv4() { 32 } else { 128 };
-    let length = match length {
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok()?,
-        Some(_) => return None,
-        None => most,
-    };
-    (length <= most).then(|| Network { address: bits(address), length: 128 - most + length })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::client_reach::RequestReach;
 use super::location::Target;
 use crate::balancer::backends::BackendId;
 use crate::balancer::catalogue::{self, CatalogueContent, PieceDigests, digits};
@@ -131,9 +132,14 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// The answer for a client with these needs.
-    pub(super) fn answer(&self, table: &RoutingTable, needs: Needs) -> Response<Bytes> {
-        let mirrors = self.mirrors(table, needs);
+    /// The answer for a client with these needs and this reach.
+    pub(super) fn answer(
+        &self,
+        table: &RoutingTable,
+        needs: Needs,
+        reach: Option<&RequestReach<'_>>,
+    ) -> Response<Bytes> {
+        let mirrors = self.mirrors(table, needs, reach);
         let mut text = BytesMut::new();
         let kind = match self.kind {
             DocumentKind::Metalink4 => {
@@ -183,9 +189,19 @@ impl<'a> Document<'a> {
     }
 
     /// The usable servers that have the file, best first.
-    fn mirrors<'t>(&self, table: &'t RoutingTable, needs: Needs) -> Vec<&'t BackendId> {
+    fn mirrors<'t>(
+        &self,
+        table: &'t RoutingTable,
+        needs: Needs,
+        reach: Option<&RequestReach<'_>>,
+    ) -> Vec<&'t BackendId> {
         let holds = |number: u32| self.holders.iter().any(|holders| holders.contains(number));
-        table.ranked(needs, MOST_MIRRORS, |entry| holds(entry.load.number()))
+        let size = self.content().size;
+        table.ranked(needs, MOST_MIRRORS, |entry| {
+            let number = entry.load.number();
+            let rank = reach.map_or(Some(0), |reach| reach.rank(number, size));
+            rank.filter(|_| holds(number))
+        })
     }
 
     fn url(&self, mirror: &BackendId) -> String {

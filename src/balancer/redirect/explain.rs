@@ -1,20 +1,28 @@
 //! Explains the choice for one request without a redirect: every backend with its score, or the reason of its exclusion.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::BalancerState;
 use super::choice::{Choice, ChoiceReason, KnownFile};
 use super::client::Client;
+use super::client_reach::{self, RequestReach};
 use super::location::{Target, TargetError};
 use super::service::{AnswerPlan, RedirectRequest, is_not_found};
+use super::{BalancerState, avoid};
+use crate::balancer::geography::GeoPlace;
+use crate::balancer::geography::place::Band;
 use crate::balancer::policy::{Avoid, DEFAULT_SIZE, LoadSlab, PolicyName, digest};
 use crate::balancer::presence::HasFile;
 use crate::balancer::presence::generation::Location;
+use crate::balancer::ranking::reach::{ClientViews, Exclusion, TableReach};
 use crate::balancer::ranking::selection::Eligibility;
 use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 use crate::balancer::sizes::ExpectedSize;
@@ -26,6 +34,9 @@ pub(crate) struct Explanation {
     pub path: String,
     /// The address of the client, if it was given.
     pub client: Option<IpAddr>,
+    /// The place of the client, if places are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_place: Option<ExplainedPlace>,
     /// The rule that selected the candidates, as text.
     pub mode: String,
     /// The policy that chooses among the candidates.
@@ -40,6 +51,37 @@ pub(crate) struct Explanation {
     pub choice: Option<ExplainedChoice>,
     /// All backends, in the order of the list.
     pub backends: Vec<ExplainedBackend>,
+}
+
+/// A place, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ExplainedPlace {
+    /// Two letters of ISO 3166-1.
+    pub country: Option<String>,
+    /// Two letters.
+    pub continent: Option<String>,
+    /// The number of the autonomous system.
+    pub asn: Option<u32>,
+}
+
+impl ExplainedPlace {
+    fn of(place: &GeoPlace) -> Self {
+        let GeoPlace { country, continent, asn, .. } = *place;
+        Self {
+            country: country.map(|country| country.to_string()),
+            continent: continent.map(|continent| continent.to_string()),
+            asn,
+        }
+    }
+}
+
+impl fmt::Display for ExplainedPlace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { country, continent, asn } = self;
+        let known = [country.as_deref(), continent.as_deref()].into_iter().flatten().collect::<Vec<_>>();
+        formatter.write_str(if known.is_empty() { "unknown" } else { known.first().unwrap_or(&"") })?;
+        asn.map_or(Ok(()), |asn| write!(formatter, ", AS{asn}"))
+    }
 }
 
 /// The origin of an expected size.
@@ -78,6 +120,15 @@ pub(crate) struct ExplainedBackend {
     pub weight: f64,
     /// Its estimated response time, in milliseconds.
     pub response_ms: Option<f64>,
+    /// Its place, if places are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<ExplainedPlace>,
+    /// The band of its distance from the client, as text, if it may get the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub band: Option<String>,
+    /// The distance in kilometres, if both coordinates are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distance_km: Option<u32>,
     /// Its estimated requests in flight.
     pub in_flight: u64,
     /// Whether it has the file, if there is a catalogue: `yes`, `no` or `unproven`.
@@ -110,6 +161,8 @@ impl BalancerState {
         let answers = self.answers.load_full();
         let table = self.copied_table(&answers, now, &mut random);
         let path_hash = digest(target.path());
+        let mut avoid = Avoid::default();
+        avoid::add_wanted(&mut avoid, &target, &table);
         let wanted = RedirectRequest {
             target: &target,
             path_hash,
@@ -117,7 +170,7 @@ impl BalancerState {
             range: None,
             is_part: false,
             tag: None,
-            avoid: Avoid::default(),
+            avoid,
             client,
         };
         let current = self.presence.as_ref().map(|presence| presence.current());
@@ -130,7 +183,15 @@ impl BalancerState {
         let work: Vec<_> =
             table.entries.iter().map(|entry| entry.load.booked_work(expected, timestamp)).collect();
         let file = KnownFile::new(location.as_ref(), size.map(ExpectedSize::bytes));
-        let choice = answers.choose(&table, &wanted, file, timestamp, &mut random);
+        let mut views = ClientViews::default();
+        let reach = table.reach.as_ref();
+        let reach = reach.map(|reach| RequestReach::of(reach, client, &target, &mut views));
+        let ways = Ways::new(&table, client, &target, file.size.map(|size| size as u64));
+        let unusable: Vec<u32> =
+            client_reach::failed_for(answers.memory.as_deref(), client, &table, timestamp)
+                .map(|entry| entry.load.number())
+                .collect();
+        let choice = answers.choose(&table, &wanted, file, reach.as_ref(), timestamp, &mut random);
         let failed = choice.as_ref().and_then(Choice::failed).map(|failed| failed.identity);
         let address =
             |index: &u32| table.entries.get(*index as usize).map(|entry| entry.backend.id().to_string());
@@ -142,25 +203,20 @@ impl BalancerState {
             let (has_file, file_reason) = self.has_file(entry, location.as_ref()).unzip();
             let exclusion = if has_file == Some(HasFile::No) {
                 Some(format!("lacks the file: {}", file_reason.as_deref().unwrap_or_default()))
+            } else if let Some(exclusion) = ways.exclusion(entry) {
+                Some(exclusion.to_string())
             } else if table.is_excluded_by(client.needs(), entry) {
                 Some("does not suit the client: it needs https, or an IPv4 address".to_owned())
             } else {
                 exclusion(entry, has_candidate)
             };
-            let weight = match entry.eligibility {
-                _ if exclusion.is_some() => 0.0,
-                Eligibility::Chosen(share) => f64::from(entry.weight()) * share,
-                _ => f64::from(entry.weight()),
-            };
-            let reason = match &exclusion {
-                Some(reason) => reason.clone(),
-                None if failed == Some(entry.load.identity()) => {
-                    "avoided if possible: the client was sent to it for this file in the last minute"
-                        .to_owned()
-                }
-                None => entry.health.reason().to_string(),
-            };
+            let weight = if exclusion.is_some() { 0.0 } else { weight(entry) };
+            let reason = exclusion.clone().unwrap_or_else(|| candidate_reason(entry, failed, &unusable));
+            let way = ways.to(entry);
             ExplainedBackend {
+                place: way.map(|(place, _)| ExplainedPlace::of(&place)),
+                band: way.and_then(|(_, band)| Some(band.ok()?.to_string())),
+                distance_km: way.and_then(|(place, _)| ways.distance(&place)),
                 backend: entry.backend.id().to_string(),
                 candidate: exclusion.is_none(),
                 reason,
@@ -171,17 +227,13 @@ impl BalancerState {
                 has_file_reason: file_reason,
                 booked_bytes: work.map(|work| work.bytes),
                 expected_seconds: work.map(|work| work.expected.as_secs_f64()),
-                orders: entry
-                    .orders
-                    .iter()
-                    .flat_map(|orders| orders.iter())
-                    .map(ToString::to_string)
-                    .collect(),
+                orders: order_texts(entry),
             }
         });
         Ok(Explanation {
             path: String::from_utf8_lossy(target.as_bytes()).into_owned(),
             client: client.address,
+            client_place: ways.client.as_ref().map(ExplainedPlace::of),
             mode: table.mode.to_string(),
             policy: answers.policy.to_string(),
             size: size.map(|size| size.bytes() as u64),
@@ -226,7 +278,7 @@ impl BalancerState {
             entry.load = entry.load.copy(&mut slab);
         }
         let AnswerPlan { policy, health_check, .. } = answers;
-        RoutingTable::from_entries(
+        let mut table = RoutingTable::from_entries(
             latest.generation,
             entries,
             *policy,
@@ -234,7 +286,44 @@ impl BalancerState {
             &self.clock,
             now,
             random,
-        )
+        );
+        let reach = latest.reach.as_ref().map(|reach| Arc::clone(reach.reach()));
+        let (clock, wall) = (self.clock.timestamp(now), SystemTime::now());
+        table.reach = reach.map(|reach| TableReach::new(reach, &table.entries, *policy, clock, wall));
+        table
+    }
+}
+
+/// The ways from a client to all backends; empty if nothing excludes a backend or makes it nearer.
+#[derive(Default)]
+struct Ways {
+    /// The place of the client, if places are known.
+    client: Option<GeoPlace>,
+    bands: HashMap<u32, (GeoPlace, Result<Band, Exclusion>)>,
+    file_size: Option<u64>,
+}
+
+impl Ways {
+    fn new(table: &RoutingTable, client: Client, target: &Target<'_>, file_size: Option<u64>) -> Self {
+        let Some(table) = &table.reach else { return Self::default() };
+        let (reach, client) = (table.reach(), client_reach::reach_client(client, target));
+        let known = reach.has_geography().then(|| reach.place_of(&client));
+        Self { client: known, bands: reach.judge(&client), file_size }
+    }
+
+    /// The place and the band of a backend, if places are known.
+    fn to(&self, entry: &BackendEntry) -> Option<(GeoPlace, Result<Band, Exclusion>)> {
+        self.client.and(self.bands.get(&entry.load.number()).copied())
+    }
+
+    fn distance(&self, place: &GeoPlace) -> Option<u32> {
+        Some(self.client?.distance(place)? as u32)
+    }
+
+    fn exclusion(&self, entry: &BackendEntry) -> Option<Exclusion> {
+        let of_client = self.bands.get(&entry.load.number()).and_then(|(_, band)| band.err());
+        let suspension = || TableReach::suspension(entry, SystemTime::now());
+        of_client.or_else(suspension).or_else(|| TableReach::size_exclusion(entry, self.file_size))
     }
 }
 
@@ -254,6 +343,29 @@ fn is_chosen(entry: &BackendEntry) -> bool {
     matches!(entry.eligibility, Eligibility::Chosen(_))
 }
 
+fn order_texts(entry: &BackendEntry) -> Vec<String> {
+    entry.orders.as_deref().unwrap_or_default().iter().map(ToString::to_string).collect()
+}
+
+fn weight(entry: &BackendEntry) -> f64 {
+    match entry.eligibility {
+        Eligibility::Chosen(share) => f64::from(entry.weight()) * share,
+        _ => f64::from(entry.weight()),
+    }
+}
+
+/// The reason for the state of a candidate. `failed` is the identity of the backend that the client failed at, `unusable` has the
+/// numbers of those that its network cannot use.
+fn candidate_reason(entry: &BackendEntry, failed: Option<u32>, unusable: &[u32]) -> String {
+    if failed == Some(entry.load.identity()) {
+        "avoided if possible: the client was sent to it for this file in the last minute".to_owned()
+    } else if unusable.contains(&entry.load.number()) {
+        "up, but not for this client: clients of its network failed there in the last hour".to_owned()
+    } else {
+        entry.health.reason().to_string()
+    }
+}
+
 /// The reason why the ranking excludes a backend. Without a candidate that suits the client, spare and ejected backends are
 /// used, too.
 fn exclusion(entry: &BackendEntry, has_candidate: bool) -> Option<String> {
@@ -263,11 +375,7 @@ fn exclusion(entry: &BackendEntry, has_candidate: bool) -> Option<String> {
         Eligibility::SpareTier => Some("a lower tier is used".to_owned()),
         Eligibility::Ejected(outlier) => Some(outlier.to_string()),
         Eligibility::Out => Some(format!("{}: {}", entry.health.state(), entry.health.reason())),
-        Eligibility::Withdrawn => {
-            let orders = entry.orders.as_deref().unwrap_or_default();
-            let texts: Vec<String> = orders.iter().map(ToString::to_string).collect();
-            Some(format!("order: {}", texts.join("; ")))
-        }
+        Eligibility::Withdrawn => Some(format!("order: {}", order_texts(entry).join("; "))),
     }
 }
 
@@ -279,6 +387,7 @@ impl Explanation {
             lines.push(format!("  to {}: {}", choice.backend, choice.reason));
             lines.extend(choice.alternates.iter().map(|alternate| format!("  or {alternate}")));
         }
+        lines.extend(self.client_place.as_ref().map(|place| format!("client: {place}")));
         lines.push(match (self.size, self.size_origin) {
             (Some(size), SizeOrigin::Known) => format!("size: {size} bytes, known to its size class"),
             (Some(size), _) => format!("size: {size} bytes, the mean of similar files"),
@@ -301,6 +410,12 @@ impl Explanation {
                 let expected = backend.expected_seconds;
                 let expected = expected.map(|seconds| format!(", sent in {seconds:.2} s"));
                 let expected = expected.unwrap_or_default();
+                let band = backend.band.as_ref().map(|band| {
+                    let place = backend.place.as_ref().map(|place| format!("{place}, ")).unwrap_or_default();
+                    let distance = backend.distance_km.map(|distance| format!(", {distance} km"));
+                    format!("; {place}{band}{}", distance.unwrap_or_default())
+                });
+                let file = file + &band.unwrap_or_default();
                 format!(
                     "+ {address}  weight {weight:.2}, {response}, {in_flight} in flight{expected}; {reason}{file}"
                 )

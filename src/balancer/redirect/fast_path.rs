@@ -12,7 +12,7 @@ use super::client::Client;
 use super::location::Target;
 use super::range::requested_bytes;
 use super::service::{RedirectRequest, RedirectService};
-use super::{WorkerState, acme, answer, documents};
+use super::{WorkerState, acme, answer, avoid, documents};
 use crate::balancer::policy::{Avoid, digest};
 use crate::balancer::presence::generation::Location;
 use crate::http::transport::{DateLine, FastAnswer, FastPath, NO_LINES, Offer, Peer, PlainRequest};
@@ -66,6 +66,8 @@ impl FastPath for RedirectService {
         }
         let lines = request.headers.iter().map(|header| (header.name, header.value));
         let client = Client::new(peer.address, peer.is_tls, &plan.trusted_proxies, lines);
+        let mut avoid = Avoid::default();
+        avoid::add_wanted(&mut avoid, &target, table);
         let wanted = RedirectRequest {
             target: &target,
             path_hash,
@@ -73,7 +75,7 @@ impl FastPath for RedirectService {
             range,
             is_part,
             tag,
-            avoid: Avoid::default(),
+            avoid,
             client,
         };
         let Some(choice) = self.choose(&current, &wanted, place.as_ref(), now) else {

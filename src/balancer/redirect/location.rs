@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use percent_encoding::percent_decode;
 
 use crate::balancer::backends::BackendId;
 
@@ -68,6 +69,15 @@ impl<'a> Target<'a> {
     #[must_use]
     pub fn path(&self) -> &'a [u8] {
         self.bytes.get(..self.path_bytes).unwrap_or(self.bytes)
+    }
+
+    /// The decoded values of a parameter of the query. Does not search without a query.
+    pub(crate) fn parameters(&self, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
+        let query = self.bytes.get(self.path_bytes + 1..).unwrap_or_default();
+        let values = query
+            .split(|byte| *byte == b'&')
+            .filter_map(move |parameter| parameter.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+        values.filter_map(|value| percent_decode(value).decode_utf8().ok())
     }
 
     /// The URL of this target at `backend`. It is visible ASCII, and so a valid header value.

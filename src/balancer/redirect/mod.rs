@@ -32,6 +32,7 @@ pub(crate) mod answer;
 pub(crate) mod avoid;
 mod choice;
 pub(crate) mod client;
+mod client_reach;
 mod documents;
 pub(crate) mod explain;
 pub(crate) mod fast_path;

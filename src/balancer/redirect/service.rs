@@ -20,6 +20,7 @@ use super::answer::{self, RedirectStatus};
 use super::avoid;
 use super::choice::{Choice, ChoiceReason, FileMirrors, KnownFile};
 use super::client::{Client, TrustedProxies};
+use super::client_reach::{self, RequestReach};
 use super::documents::{self, Document};
 use super::fast_path::ResponseScratch;
 use super::location::{Mount, Target};
@@ -28,12 +29,14 @@ use super::{BalancerState, CurrentState, RedirectHandler, WorkerState};
 use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::metrics::AnswerCounters;
 use crate::balancer::policy::{
-    self, Avoid, MonotonicClock, Picks, PolicyName, RetryAvoidance, RetryLookup, Timestamp, Visited,
+    self, Avoid, MonotonicClock, Picks, PolicyName, RetryAvoidance, RetryLookup, ServerFilter as _,
+    Timestamp, Visited,
 };
 use crate::balancer::presence::OfferCause;
 use crate::balancer::presence::generation::{FileLocation, Location};
+use crate::balancer::ranking::reach::ClientViews;
 use crate::balancer::ranking::selection::Eligibility;
-use crate::balancer::ranking::table::RoutingTable;
+use crate::balancer::ranking::table::{BackendEntry, RoutingTable};
 use crate::balancer::statistics::{Download, DownloadRecorder};
 use crate::http::access_log::{LogEntry, RedirectEntry};
 use crate::http::host::is_host;
@@ -88,6 +91,7 @@ pub(crate) struct RedirectService {
     recorder: Rc<DownloadRecorder>,
     /// The time from which the next redirect may be checked.
     next_check: Cell<u64>,
+    views: RefCell<ClientViews>,
     /// The handler ends when its last address is dropped.
     _handler: Addr<RedirectHandler>,
 }
@@ -144,6 +148,7 @@ impl RedirectService {
             random: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             recorder,
             next_check: Cell::new(0),
+            views: RefCell::default(),
             _handler: handler,
             shared,
         }
@@ -196,6 +201,8 @@ impl RedirectService {
         let generation = catalogue.as_ref().and_then(|catalogue| catalogue.as_deref());
         let path_hash = policy::digest(target.path());
         let location = generation.map(|generation| generation.locate(target.path(), path_hash));
+        let mut avoid = avoid::avoided(request.headers());
+        avoid::add_wanted(&mut avoid, &target, table);
         let wanted = RedirectRequest {
             target: &target,
             path_hash,
@@ -203,13 +210,14 @@ impl RedirectService {
             range: request.headers().get(header::RANGE).and_then(|range| requested_bytes(range.as_bytes())),
             is_part: request.headers().contains_key(header::RANGE),
             tag: request.headers().get(header::IF_NONE_MATCH).map(HeaderValue::as_bytes),
-            avoid: avoid::avoided(request.headers()),
+            avoid,
             client,
         };
         if let (Some(generation), Some(location)) = (generation, &location)
             && let Some(document) = Document::requested(&target, location, generation, request.headers())
         {
-            return document.answer(table, client.needs());
+            let reach = self.reach(table, &wanted);
+            return document.answer(table, client.needs(), reach.as_ref());
         }
         match self.choose(&current, &wanted, location.as_ref(), now) {
             Some(choice) => {
@@ -245,13 +253,13 @@ impl RedirectService {
         let size = self.shared.sizes.as_ref();
         let size = size.and_then(|sizes| sizes.expect(path, wanted.path_hash, wanted.tag, now));
         let file = KnownFile::new(location, size);
-        let choice = plan.choose(table, wanted, file, now, &mut *self.random.borrow_mut())?;
+        let reach = self.reach(table, wanted);
+        let choice = plan.choose(table, wanted, file, reach.as_ref(), now, &mut *self.random.borrow_mut())?;
         if let Some(Location::File(file)) = location {
             self.offer_checks(table, wanted, file, &choice, now);
         }
-        if let (Some(memory), Some(visit)) = (&plan.memory, &choice.visit) {
-            memory.record(visit, choice.visited);
-        }
+        let bytes = wanted.answer_size(file.size).unwrap_or(policy::DEFAULT_SIZE);
+        plan.record(table, wanted, &choice, bytes, now);
         if !wanted.is_head {
             self.note(table, wanted, location, file.size, &choice, now);
         }
@@ -282,6 +290,12 @@ impl RedirectService {
                 is_part: wanted.is_part,
             }
         });
+    }
+
+    /// The servers that this client may get; `None` for all.
+    fn reach<'t>(&self, table: &'t RoutingTable, wanted: &RedirectRequest<'_>) -> Option<RequestReach<'t>> {
+        let reach = table.reach.as_ref()?;
+        Some(RequestReach::of(reach, wanted.client, wanted.target, &mut self.views.borrow_mut()))
     }
 
     /// Offers this redirect for a check, and the earlier redirects of this client that probably failed.
@@ -342,6 +356,7 @@ impl AnswerPlan {
         table: &'a RoutingTable,
         wanted: &RedirectRequest<'_>,
         file: KnownFile<'_>,
+        reach: Option<&RequestReach<'_>>,
         now: Timestamp,
         random: &mut dyn Rng,
     ) -> Option<Choice<'a>> {
@@ -352,7 +367,11 @@ impl AnswerPlan {
             FileMirrors::All | FileMirrors::Origin => None,
         };
         let is_for_origin = matches!(file.mirrors, FileMirrors::Origin);
-        let mut request = policy::PickRequest { path_hash, avoid, size, holders };
+        let mut request = policy::PickRequest { path_hash, avoid, size, holders, ..Default::default() };
+        let file_size = file.size.map(|size| size as u64);
+        let reach = reach.map(|reach| (reach, reach.admitted(file_size)));
+        let admits =
+            |entry: &BackendEntry| reach.is_none_or(|(_, admitted)| admitted.admits(entry.load.number()));
         let visit = self.visit(client.address, path_hash, is_head, now);
         let failed = visit.and_then(|visit| visit.avoid);
         let mut reason = ChoiceReason::Policy;
@@ -370,6 +389,7 @@ impl AnswerPlan {
             && !matches!(entry.eligibility, Eligibility::Out | Eligibility::Withdrawn)
             && !request.avoid.contains(same.identity)
             && holders.is_none_or(|holders| holders.contains(entry.load.number()))
+            && admits(entry)
             && !is_for_origin
         {
             entry.load.record_redirect(size.unwrap_or(policy::DEFAULT_SIZE), now);
@@ -377,16 +397,24 @@ impl AnswerPlan {
             reason = ChoiceReason::AfterHead;
         }
         if !is_for_origin {
-            table.policy_for(client.needs()).pick(&request, now, random, &mut picks);
+            let policy = table.policy_for(client.needs());
+            let careful = self.without_failures(&request, client, table, now);
+            let first = careful.as_ref().unwrap_or(&request);
+            client_reach::pick(policy, first, reach, now, random, &mut picks);
+            if careful.is_some() && picks.chosen().is_none() {
+                client_reach::pick(policy, &request, reach, now, random, &mut picks);
+            }
         }
         if picks.chosen().is_none() {
-            // No candidate has the file: take any usable backend that has it, such as one of a spare tier.
+            // No candidate has the file and suits the client: take any usable backend that does, such as one of a spare tier.
             let index = match file.mirrors {
-                FileMirrors::All => None,
-                FileMirrors::Holding(holders) => {
-                    table.best_of(client.needs(), |entry| holders.contains(entry.load.number()))
+                FileMirrors::All if reach.is_none() => None,
+                FileMirrors::All => table.best_of(client.needs(), admits),
+                FileMirrors::Holding(holders) => table
+                    .best_of(client.needs(), |entry| holders.contains(entry.load.number()) && admits(entry)),
+                FileMirrors::Origin => {
+                    table.best_of(client.needs(), |entry| entry.backend.is_origin() && admits(entry))
                 }
-                FileMirrors::Origin => table.best_of(client.needs(), |entry| entry.backend.is_origin()),
             }?;
             let load = &table.entries.get(index as usize)?.load;
             load.record_redirect(size.unwrap_or(policy::DEFAULT_SIZE), now);

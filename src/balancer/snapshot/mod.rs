@@ -37,6 +37,9 @@ struct RememberedBackend {
     #[serde(flatten)]
     load: RememberedLoad,
     history: History,
+    /// The month of a monthly limit, and the bytes in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    month: Option<(u32, u64)>,
 }
 
 impl Snapshot {
@@ -57,6 +60,7 @@ impl Snapshot {
                 estimate: entry.estimate.remember(now),
                 load: entry.load.remember(clock.timestamp(now)),
                 history,
+                month: entry.usage.as_ref().map(|usage| usage.remember()),
             }
         };
         let saved_at = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -106,6 +110,9 @@ impl RememberedState {
         // The time between the snapshot and now was not observed.
         history.count(entry.health.state(), wall);
         entry.history = Arc::new(history);
+        if let (Some(usage), Some(month)) = (&entry.usage, remembered.month) {
+            usage.restore(month);
+        }
     }
 }
 

@@ -117,6 +117,11 @@ impl Samples {
         first
     }
 
+    /// Whether the backend that would finish first is busy and would take longer than `longest` nanoseconds.
+    pub(super) fn is_longer_than(&self, longest: f32) -> bool {
+        self.first().is_busy() && self.first().finish() > longest
+    }
+
     /// The cell of the backend to choose.
     ///
     /// If the backend that would finish first is busy, it is chosen. If it is idle, it competes with the idle backends
