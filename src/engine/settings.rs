@@ -143,10 +143,8 @@ impl std::str::FromStr for EngineAddress {
         let (user, hosts) = authority
             .rsplit_once('@')
             .map_or((String::new(), authority), |(user, hosts)| (format!("{user}@"), hosts));
-        let (has_sentinels, default_port) = match scheme.ends_with("+sentinel") {
-            true => (true, SENTINEL_PORT),
-            false => (false, ENGINE_PORT),
-        };
+        let has_sentinels = scheme.ends_with("+sentinel");
+        let default_port = if has_sentinels { SENTINEL_PORT } else { ENGINE_PORT };
         let mut address = Self {
             hosts: Vec::new(),
             primary: None,
@@ -193,9 +191,9 @@ impl fmt::Display for EngineAddress {
             Some(primary) => ("+sentinel", format!("{primary}/")),
             None => ("", String::new()),
         };
-        let hosts = self.hosts.iter().map(|(host, port)| match host.contains(':') {
-            true => format!("[{host}]:{port}"),
-            false => format!("{host}:{port}"),
+        let is_literal = |host: &str| host.contains(':');
+        let hosts = self.hosts.iter().map(|(host, port)| {
+            if is_literal(host) { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
         });
         let hosts = hosts.collect::<Vec<_>>().join(",");
         write!(formatter, "{kind}://{hosts}/{primary}{}", self.database)

@@ -28,14 +28,14 @@ enum Link {
 
 /// The content of the engine.
 #[derive(Debug, Clone, Default)]
-struct Content {
+struct EngineContent {
     records: Vec<(u64, Vec<u8>)>,
     orders: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 #[derive(Default)]
 struct MemoryEngine {
-    content: RefCell<Content>,
+    content: RefCell<EngineContent>,
     latest: Cell<u64>,
 }
 
@@ -50,7 +50,7 @@ fn array(items: &[Vec<u8>]) -> Vec<u8> {
 impl MemoryEngine {
     /// Carries out a command of the actor, and returns the answer.
     fn carry_out(&self, words: &[Vec<u8>]) -> Vec<u8> {
-        let Content { records, orders } = &mut *self.content.borrow_mut();
+        let EngineContent { records, orders } = &mut *self.content.borrow_mut();
         let last = words.last().unwrap();
         match &*words[0] {
             b"XADD" => {
@@ -217,7 +217,7 @@ async fn play(seed: u64) {
         .iter()
         .map(|name| SimulatedBalancer::start(name, &engine, &mut random))
         .collect();
-    let (mut newest, mut earlier) = (Registers::new(), Content::default());
+    let (mut newest, mut earlier) = (Registers::new(), EngineContent::default());
     for _ in 0..15 {
         let balancer = &fleet[random.random_range(0..fleet.len())];
         match random.random_range(0..12) {
@@ -226,7 +226,7 @@ async fn play(seed: u64) {
             3 | 4 => balancer.link.set(Link::Works),
             5 => earlier = engine.content.borrow().clone(),
             6 => *engine.content.borrow_mut() = earlier.clone(),
-            7 => *engine.content.borrow_mut() = Content::default(),
+            7 => *engine.content.borrow_mut() = EngineContent::default(),
             _ => balancer.give_order(&mut newest, &mut random).await,
         }
         sleep(Duration::from_millis(random.random_range(0..1000))).await;
@@ -236,7 +236,9 @@ async fn play(seed: u64) {
             assert_eq!(balancer.registers(), *newest, "seed {seed}, {name} after {event}");
         }
     };
-    fleet.iter().for_each(|balancer| balancer.link.set(Link::Works));
+    for balancer in &fleet {
+        balancer.link.set(Link::Works);
+    }
     sleep(Duration::from_secs(2)).await;
     is_in_force(&newest, "the partitions");
     sleep(Duration::from_millis(random.random_range(0..1000))).await;
