@@ -71,12 +71,7 @@ impl Estate for NoEstate {
 enum HandoverError {
     /// The executable cannot be started.
     #[error("cannot start {}", program.display())]
-    Start {
-        /// The executable.
-        program: PathBuf,
-        /// The error of the system.
-        source: io::Error,
-    },
+    Start { program: PathBuf, source: io::Error },
     /// The system refused a socket.
     #[error("cannot pass the sockets")]
     Sockets(#[from] io::Error),

@@ -69,7 +69,10 @@ mod commands;
 mod configuration;
 mod engine;
 pub mod file_server;
+mod folder;
 mod handover;
+mod hex;
+mod hosting;
 pub mod http;
 #[doc(hidden)]
 pub mod internals;

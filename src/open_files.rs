@@ -27,7 +27,6 @@ pub(crate) enum SettingsOrigin {
 
 impl Need {
     /// The need of a program with `workers` HTTP workers plus `most_besides` files allowed by its settings.
-    #[must_use]
     pub(crate) fn new(workers: usize, most_besides: u64, origin: SettingsOrigin) -> Self {
         // Measured: 28, and 4 for each worker.
         let start = 40 + 4 * workers as u64;
@@ -35,7 +34,6 @@ impl Need {
     }
 
     /// The need of `programs` equal programs in one process.
-    #[must_use]
     pub(crate) fn times(self, programs: u64) -> Self {
         Self {
             start: self.start.saturating_mul(programs),
@@ -45,7 +43,6 @@ impl Need {
     }
 
     /// Combines the needs of two programs that run in one process.
-    #[must_use]
     pub(crate) fn and(self, other: Self) -> Self {
         let is_set = self.origin == SettingsOrigin::Set || other.origin == SettingsOrigin::Set;
         Self {
@@ -88,7 +85,6 @@ pub(crate) fn provide(need: Need) -> Result<(), TooFewFiles> {
 }
 
 /// Raises the soft limit to `wanted`, as far as possible, and returns the limit in force.
-#[must_use]
 pub(crate) fn raised(wanted: u64) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let current = current.unwrap_or(u64::MAX);
@@ -103,7 +99,6 @@ pub(crate) fn raised(wanted: u64) -> u64 {
 }
 
 /// The number of downloads that may run at a time: `wanted`, or fewer if the limit, raised as far as possible, is too low.
-#[must_use]
 pub(crate) fn parallel_downloads(wanted: usize) -> usize {
     /// Connections to several servers, the part file, its journal and its folder.
     const OF_EACH: u64 = 8;

@@ -19,7 +19,6 @@ pub(crate) const FAREWELL: Duration = Duration::from_mins(1);
 
 /// The address and the attributes of a registration, in the syntax of the list of servers; empty if the server has left.
 /// `None` if `value` is not a registration.
-#[must_use]
 pub(crate) fn line_of(value: &[u8]) -> Option<&str> {
     let text = str::from_utf8(value).ok().filter(|text| text.len() <= MAX_BYTES)?;
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());

@@ -13,20 +13,10 @@ const MAX_BYTES: u64 = 4096;
 pub(crate) enum SecretFileError {
     /// The file cannot be read.
     #[error("cannot read the secret {}: check that it exists and is readable", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The error of the system.
-        source: io::Error,
-    },
+    Unreadable { path: PathBuf, source: io::Error },
     /// Other users can read the file.
     #[error("the secret {} has the mode {mode:04o}, so other users can use it: chmod 600 {}", path.display(), path.display())]
-    Mode {
-        /// The file.
-        path: PathBuf,
-        /// Its mode.
-        mode: u32,
-    },
+    Mode { path: PathBuf, mode: u32 },
 }
 
 /// Reads at most 4096 bytes and removes white space at both ends. Text that is not UTF-8 is empty.

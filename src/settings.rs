@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
 
 use config::{Config, Environment, File, FileFormat};
 use serde::de::DeserializeOwned;
@@ -89,9 +91,9 @@ pub(crate) type Override = (&'static str, String);
 /// Whether variables `FINGERPOST__SECTION__KEY` override keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Variables {
-    /// They do; the default of every start.
+    /// They override keys, as at every start.
     Read,
-    /// They do not, so that the result depends on the text alone.
+    /// They are ignored, so that the result depends on the text alone.
     Ignored,
 }
 
@@ -151,6 +153,40 @@ pub(crate) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Str
             text.split(separator).filter(|text| !text.is_empty()).map(str::to_owned).collect()
         }
     })
+}
+
+/// Refuses 0.
+pub(crate) fn at_least_one<N: fmt::Display + Default + PartialEq>(
+    key: &'static str,
+    value: N,
+) -> Result<(), SettingsError> {
+    if value == N::default() {
+        Err(SettingsError::value(key, value, "it must be at least 1"))
+    } else {
+        Ok(())
+    }
+}
+
+/// Refuses a time shorter than `least`.
+pub(crate) fn at_least(key: &'static str, value: Duration, least: Duration) -> Result<(), SettingsError> {
+    if value >= least {
+        return Ok(());
+    }
+    let reason = format!("it must be at least {}", humantime::format_duration(least));
+    Err(SettingsError::value(key, humantime::format_duration(value), reason))
+}
+
+/// The value of a key whose type has its own syntax.
+pub(crate) fn parsed<T: FromStr<Err: fmt::Display>>(
+    key: &'static str,
+    text: &str,
+) -> Result<T, SettingsError> {
+    text.parse().map_err(|reason: T::Err| SettingsError::value(key, text, reason.to_string()))
+}
+
+/// A path that is set; an empty one is not.
+pub(crate) fn path(path: impl Into<PathBuf>) -> Option<PathBuf> {
+    Some(path.into()).filter(|path| !path.as_os_str().is_empty())
 }
 
 /// Validates a number of worker threads; 0 means one for each processor.

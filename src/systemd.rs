@@ -51,27 +51,13 @@ pub(crate) struct PassedSockets {
 pub(crate) enum PassedError {
     /// An environment variable has an invalid value.
     #[error("cannot take the sockets that were passed: {name}={value}: {reason}")]
-    Variable {
-        /// The environment variable.
-        name: &'static str,
-        /// Its value.
-        value: String,
-        /// The error in the value.
-        reason: &'static str,
-    },
+    Variable { name: &'static str, value: String, reason: &'static str },
     /// A descriptor is not a listening stream socket.
     #[error(
         "cannot take socket {number} ({name}) that was passed: it must be a stream socket that listens; \
          a .socket unit needs ListenStream= and Accept=no"
     )]
-    Socket {
-        /// Its index; the first is 0.
-        number: usize,
-        /// Its name.
-        name: String,
-        /// The error of the system.
-        source: io::Error,
-    },
+    Socket { number: usize, name: String, source: io::Error },
     /// Several sockets are named `admin`, or a socket that must be TCP is a Unix socket.
     #[error(
         "cannot take the sockets that were passed: only one may be named {ADMIN}, and those named {ADMIN} and {} must be TCP",

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::Balancer;
 use super::admin::access::Access;
-use super::admin::{Admin, FaultInjection, api};
+use super::admin::{Admin, api};
 use super::health::ProbeOutcome;
 use super::orders::OrderBook;
 use super::policy::PolicyName;
@@ -83,12 +83,12 @@ impl ApiDriver {
             let balancer = builder.start().expect("the servers are valid");
             let access =
                 Access::open(None, SocketAddr::from((Ipv4Addr::LOCALHOST, 1))).expect("it is loopback");
-            let admin = Data::new(Admin::new(
-                &balancer.0,
-                Arc::new(ArcSwap::from_pointee(access)),
-                None,
-                FaultInjection::Forbidden,
-            ));
+            let admin = Data::new(Admin {
+                balancer: Arc::clone(&balancer.0),
+                access: Arc::new(ArcSwap::from_pointee(access)),
+                reload: None,
+                fault_injection: false,
+            });
             let app = init_service(App::new().app_data(admin).configure(api::configure)).await;
             let app = std::rc::Rc::new(app);
             let answers: Box<Answers> = Box::new(move |request| {

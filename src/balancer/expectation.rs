@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
+use crate::hex::hex;
+
 /// After a change of a file, a server may send the old content for this time.
 const RECENT: Duration = Duration::from_secs(3);
 
@@ -37,7 +39,6 @@ pub(crate) struct NotAnExpectation;
 
 impl Expectation {
     /// Whether `body` meets the expectation.
-    #[must_use]
     pub(crate) fn is_met(&self, body: &[u8]) -> bool {
         match self {
             Self::Text(text) => memchr::memmem::find(body, text.as_bytes()).is_some(),
@@ -89,10 +90,7 @@ impl fmt::Display for Expectation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => write!(formatter, "text:{text}"),
-            Self::Sha256(digest) => {
-                formatter.write_str("sha-256:")?;
-                digest.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
-            }
+            Self::Sha256(digest) => write!(formatter, "sha-256:{}", hex(digest)),
             Self::File { path, .. } => write!(formatter, "the content of {}", path.display()),
         }
     }

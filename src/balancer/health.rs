@@ -91,7 +91,6 @@ pub(crate) struct RememberedHealth {
 
 impl RememberedHealth {
     /// The health before the first probe of this run. Ages refer to `stored_at`.
-    #[must_use]
     pub(crate) fn restore(self, stored_at: Instant) -> Health {
         Health {
             state: self.state,
@@ -168,7 +167,6 @@ impl Health {
     }
 
     /// The parts that survive a restart.
-    #[must_use]
     pub(crate) fn remember(&self, now: Instant) -> RememberedHealth {
         RememberedHealth {
             state: self.state,
@@ -263,7 +261,6 @@ impl Health {
     }
 
     /// Whether it is down, and the latest probe succeeded.
-    #[must_use]
     pub(crate) fn is_recovering(&self) -> bool {
         self.state == State::Down && self.successes > 0
     }

@@ -35,12 +35,7 @@ pub(crate) struct HistoryEvent {
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub(crate) enum Change {
     /// Probes changed the state.
-    State {
-        /// The previous state.
-        from: State,
-        /// The new state.
-        to: State,
-    },
+    State { from: State, to: State },
     /// The orders of operators changed.
     Orders {
         /// The orders in force, as text; empty if the last one ended.
@@ -72,7 +67,6 @@ pub(crate) struct History {
 
 impl History {
     /// The events, oldest first.
-    #[must_use]
     pub(crate) fn events(&self) -> impl DoubleEndedIterator<Item = &HistoryEvent> {
         self.events.iter()
     }
@@ -103,7 +97,6 @@ impl History {
     }
 
     /// The availability at `now` of a backend that is in `state`.
-    #[must_use]
     pub(crate) fn availability(&self, state: State, now: SystemTime) -> AvailabilityShares {
         let mut counted = self.clone();
         counted.count(state, now);

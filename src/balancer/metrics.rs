@@ -5,16 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::balancer::health::{FailureKind, ProbeOutcome};
 use crate::supervision::SupervisionMetrics;
 use crate::telemetry::exposition;
-use crate::telemetry::metric::registered;
+use crate::telemetry::metric::{OutcomeLabels, Outcomes, metrics, registered};
 
 /// A gauge in seconds.
 pub(super) type SecondsGauge = Gauge<f64, AtomicU64>;
@@ -39,17 +37,20 @@ impl AnswerCounters {
     }
 }
 
-/// The metrics of the ranking.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct RankingMetrics {
-    probes: Family<OutcomeLabels, Counter>,
-    /// The time that the latest probe result spent in the mailbox.
-    pub mailbox_age: SecondsGauge,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabels {
-    outcome: &'static str,
+metrics! {
+    /// The metrics of the ranking and its probes.
+    pub(crate) struct RankingMetrics {
+        probes: Outcomes = "probes", "Probes that ended, by outcome: success, or the reason of the failure",
+            FailureKind::LABELS.into_iter().chain(["success"]);
+        pub(crate) mailbox_age: SecondsGauge = "ranking_mailbox_age_seconds",
+            "The time that the latest probe result waited for the ranking";
+        pub(crate) tables_lost: Counter = "tables_lost",
+            "Routing tables that did not fit into the mailbox of a worker; the next table replaces each of them";
+        pub(crate) results_lost: Counter = "probe_results_lost",
+            "Probe results that were lost because the ranking panicked";
+        pub(crate) probe_interval: SecondsGauge = "probe_interval_seconds",
+            "The interval between two probes of one server, stretched if the probe budget requires it";
+    }
 }
 
 impl RankingMetrics {
@@ -61,54 +62,26 @@ impl RankingMetrics {
         };
         self.probes.get_or_create(&OutcomeLabels { outcome }).inc();
     }
+}
 
-    fn register(registry: &mut Registry) -> Self {
-        let probes: Family<OutcomeLabels, Counter> = registered(
-            registry,
-            "probes",
-            "Probes that ended, by outcome: success, or the reason of the failure",
-        );
-        // All series exist from the start, so that the first failure of a kind is an increase.
-        for outcome in FailureKind::LABELS.into_iter().chain(["success"]) {
-            drop(probes.get_or_create(&OutcomeLabels { outcome }));
-        }
-        let help = "The time that the latest probe result waited for the ranking";
-        Self { probes, mailbox_age: registered(registry, "ranking_mailbox_age_seconds", help) }
+metrics! {
+    /// Counters of invalid load reports.
+    pub(crate) struct ReportMetrics {
+        pub(crate) unreadable: Counter = "load_reports_unreadable",
+            "Load reports of servers that were ignored because they could not be parsed";
+        pub(crate) clamped: Counter = "load_report_values_clamped",
+            "Values in load reports that were outside of their limits and were clamped";
     }
 }
 
-/// Counters of invalid load reports.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ReportMetrics {
-    /// Reports that were ignored because they could not be parsed.
-    pub unreadable: Counter,
-    /// Values outside of their limits that were clamped.
-    pub clamped: Counter,
-}
-
-impl ReportMetrics {
-    fn register(registry: &mut Registry) -> Self {
-        Self {
-            unreadable: registered(
-                registry,
-                "load_reports_unreadable",
-                "Load reports of servers that were ignored because they could not be parsed",
-            ),
-            clamped: registered(
-                registry,
-                "load_report_values_clamped",
-                "Values in load reports that were outside of their limits and were clamped",
-            ),
-        }
+metrics! {
+    /// The metrics of the look-ups.
+    pub(crate) struct SizeMetrics {
+        lookups: Outcomes = "size_lookups", "Look-ups of file sizes that ended, by outcome",
+            ["learned", "no_size", "failed"];
+        pub(crate) dropped: Counter = "size_lookups_dropped",
+            "Paths whose size was not looked up because the queue was full";
     }
-}
-
-/// The metrics of the look-ups.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct SizeMetrics {
-    lookups: Family<OutcomeLabels, Counter>,
-    /// Paths that did not fit into the queue.
-    pub(crate) dropped: Counter,
 }
 
 impl SizeMetrics {
@@ -116,35 +89,28 @@ impl SizeMetrics {
     pub(crate) fn looked_up(&self, outcome: &'static str) {
         self.lookups.get_or_create(&OutcomeLabels { outcome }).inc();
     }
-
-    fn register(registry: &mut Registry) -> Self {
-        let help = "Look-ups of file sizes that ended, by outcome";
-        let lookups: Family<OutcomeLabels, Counter> = registered(registry, "size_lookups", help);
-        for outcome in ["learned", "no_size", "failed"] {
-            drop(lookups.get_or_create(&OutcomeLabels { outcome }));
-        }
-        let help = "Paths whose size was not looked up because the queue was full";
-        Self { lookups, dropped: registered(registry, "size_lookups_dropped", help) }
-    }
 }
 
-/// The metrics of the catalogue and of the files of mirrors.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct PresenceMetrics {
-    files: Gauge,
-    generation: Gauge,
-    made_at: SecondsGauge,
-    proofs: Family<OutcomeLabels, Counter>,
-    checks: Family<OutcomeLabels, Counter>,
-    /// Lists that could not be used.
-    pub(crate) catalogue_errors: Counter,
-    exceptions: Gauge,
-    /// Missing files for which there was no room.
-    pub(crate) exceptions_dropped: Counter,
-    /// Redirects to a mirror that turned out to lack the file.
-    pub(crate) missing_redirects: Counter,
-    /// Redirects that were not checked because the queue was full.
-    pub(crate) dropped: Counter,
+metrics! {
+    /// The metrics of the catalogue and of the files of mirrors.
+    pub(crate) struct PresenceMetrics {
+        files: Gauge = "catalogue_files", "Files of the catalogue";
+        generation: Gauge = "catalogue_generation", "The number of the catalogue";
+        made_at: SecondsGauge = "catalogue_read_timestamp_seconds",
+            "The time at which the catalogue was read, in seconds from 1970";
+        pub(crate) catalogue_errors: Counter = "catalogue_errors",
+            "Lists that could not be used as the catalogue";
+        proofs: Outcomes = "proofs", "Requests for proofs of mirrors, by outcome", ["received", "failed"];
+        checks: Outcomes = "file_checks", "Checks of files at mirrors, by outcome", ["has", "lacks", "failed"];
+        pub(crate) dropped: Counter = "file_checks_dropped",
+            "Redirects whose file was not checked because the queue was full";
+        pub(crate) missing_redirects: Counter = "missing_redirects",
+            "Redirects to a mirror that turned out to lack the file, among those that were checked";
+        exceptions: Gauge = "lacking_files",
+            "Files that mirrors lack, or that wait for a check, summed over all mirrors";
+        pub(crate) exceptions_dropped: Counter = "lacking_files_dropped",
+            "Missing files that stay in use because there are too many";
+    }
 }
 
 impl PresenceMetrics {
@@ -169,46 +135,20 @@ impl PresenceMetrics {
     pub(crate) fn checked(&self, outcome: &'static str) {
         self.checks.get_or_create(&OutcomeLabels { outcome }).inc();
     }
-
-    /// Adds the metrics, if there is a catalogue.
-    fn register(&self, registry: &mut Registry) {
-        for outcome in ["received", "failed"] {
-            drop(self.proofs.get_or_create(&OutcomeLabels { outcome }));
-        }
-        for outcome in ["has", "lacks", "failed"] {
-            drop(self.checks.get_or_create(&OutcomeLabels { outcome }));
-        }
-        registry.register("catalogue_files", "Files of the catalogue", self.files.clone());
-        registry.register("catalogue_generation", "The number of the catalogue", self.generation.clone());
-        let help = "The time at which the catalogue was read, in seconds from 1970";
-        registry.register("catalogue_read_timestamp_seconds", help, self.made_at.clone());
-        let help = "Lists that could not be used as the catalogue";
-        registry.register("catalogue_errors", help, self.catalogue_errors.clone());
-        registry.register("proofs", "Requests for proofs of mirrors, by outcome", self.proofs.clone());
-        let help = "Checks of files at mirrors, by outcome";
-        registry.register("file_checks", help, self.checks.clone());
-        let help = "Redirects whose file was not checked because the queue was full";
-        registry.register("file_checks_dropped", help, self.dropped.clone());
-        let help = "Redirects to a mirror that turned out to lack the file, among those that were checked";
-        registry.register("missing_redirects", help, self.missing_redirects.clone());
-        let help = "Files that mirrors lack, or that wait for a check, summed over all mirrors";
-        registry.register("lacking_files", help, self.exceptions.clone());
-        let help = "Missing files that stay in use because there are too many";
-        registry.register("lacking_files_dropped", help, self.exceptions_dropped.clone());
-    }
 }
 
-/// The metrics of the exchange with a fleet.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct FleetMetrics {
-    /// 1 if the latest exchange with the engine succeeded.
-    pub(crate) connected: Gauge,
-    /// Exchanges that failed.
-    pub(crate) exchanges_failed: Counter,
-    /// Records that were read, with the own ones.
-    pub(crate) records_received: Counter,
-    /// Records and orders in the engine that were skipped.
-    pub(crate) records_invalid: Counter,
+metrics! {
+    /// The metrics of the exchange with a fleet.
+    pub(crate) struct FleetMetrics {
+        pub(crate) connected: Gauge = "fleet_engine_up",
+            "1 if the engine of the fleet carried out the latest exchange, 0 while this balancer works alone";
+        pub(crate) exchanges_failed: Counter = "fleet_exchanges_failed",
+            "Exchanges with the engine of the fleet that failed";
+        pub(crate) records_received: Counter = "fleet_records",
+            "Records of the fleet that were read, with those of this balancer";
+        pub(crate) records_invalid: Counter = "fleet_records_invalid",
+            "Records and orders in the engine that were skipped because they are invalid or of another version";
+    }
 }
 
 /// All metrics of a balancer.
@@ -219,53 +159,29 @@ pub(crate) struct BalancerMetrics {
     pub(super) workers: Arc<ArcSwap<Vec<Arc<AnswerCounters>>>>,
     /// Restarts of actors.
     pub supervision: SupervisionMetrics,
-    /// Probes.
+    /// Ranking and probes.
     pub ranking: RankingMetrics,
     /// Load reports.
     pub reports: ReportMetrics,
     /// Look-ups of file sizes.
     pub sizes: SizeMetrics,
-    /// The catalogue. Registered by [`BalancerMetrics::show_presence`].
+    /// The catalogue. Registered if there is one.
     pub presence: PresenceMetrics,
-    /// Routing tables that did not fit into the mailbox of a worker.
-    pub tables_lost: Counter,
-    /// Probe results that were lost because the ranking panicked.
-    pub results_lost: Counter,
     /// Writes of the state that failed.
     pub state_writes_failed: Counter,
-    /// The interval between two probes of one backend, with the stretch by the budget.
-    pub probe_interval: SecondsGauge,
 }
 
 impl Default for BalancerMetrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("fingerpost");
         let owner = &mut registry;
+        let help = "Writes of the state that failed, so that a restart would use an older one";
         Self {
             supervision: SupervisionMetrics::register(owner),
             ranking: RankingMetrics::register(owner),
             reports: ReportMetrics::register(owner),
             sizes: SizeMetrics::register(owner),
-            state_writes_failed: registered(
-                owner,
-                "state_writes_failed",
-                "Writes of the state that failed, so that a restart would use an older one",
-            ),
-            tables_lost: registered(
-                owner,
-                "tables_lost",
-                "Routing tables that did not fit into the mailbox of a worker; the next table replaces each of them",
-            ),
-            results_lost: registered(
-                owner,
-                "probe_results_lost",
-                "Probe results that were lost because the ranking panicked",
-            ),
-            probe_interval: registered(
-                owner,
-                "probe_interval_seconds",
-                "The interval between two probes of one server, stretched if the probe budget requires it",
-            ),
+            state_writes_failed: registered(owner, "state_writes_failed", help),
             workers: Arc::default(),
             presence: PresenceMetrics::default(),
             registry,
@@ -274,36 +190,8 @@ impl Default for BalancerMetrics {
 }
 
 impl BalancerMetrics {
-    /// Adds the metrics of a fleet.
-    pub(super) fn join_fleet(&mut self) -> FleetMetrics {
-        let metrics = FleetMetrics::default();
-        let registry = &mut self.registry;
-        let help =
-            "1 if the engine of the fleet carried out the latest exchange, 0 while this balancer works alone";
-        registry.register("fleet_engine_up", help, metrics.connected.clone());
-        let help = "Exchanges with the engine of the fleet that failed";
-        registry.register("fleet_exchanges_failed", help, metrics.exchanges_failed.clone());
-        let help = "Records of the fleet that were read, with those of this balancer";
-        registry.register("fleet_records", help, metrics.records_received.clone());
-        let help = "Records and orders in the engine that were skipped because they are invalid or of another version";
-        registry.register("fleet_records_invalid", help, metrics.records_invalid.clone());
-        metrics
-    }
-
-    /// Adds the counter of refused lookups of names.
-    pub(super) fn observe_lookups(&mut self, refused: Counter) {
-        let help = "Lookups of names that were not started because too many were running";
-        self.registry.register("lookups_refused", help, refused);
-    }
-
-    /// Adds the metrics of the catalogue.
-    pub(super) fn show_presence(&mut self) {
-        self.presence.register(&mut self.registry);
-    }
-
     /// Counters for one HTTP worker. The counters of a worker that has ended are reused, so that no count is lost and the
     /// number of counters does not grow.
-    #[must_use]
     pub(crate) fn worker(&self) -> Arc<AnswerCounters> {
         let known = self.workers.load().iter().find(|known| Arc::strong_count(known) == 1).map(Arc::clone);
         known.unwrap_or_else(|| {
@@ -323,7 +211,6 @@ impl BalancerMetrics {
     }
 
     /// All metrics as text.
-    #[must_use]
     pub(crate) fn encode(&self) -> String {
         exposition::encode(&self.registry)
     }

@@ -55,8 +55,10 @@ pub mod driver;
 mod estate;
 pub(crate) mod expectation;
 pub(crate) mod fleet;
+mod following;
 pub(crate) mod health;
 pub(crate) mod history;
+mod lookups;
 mod metrics;
 pub(crate) mod orders;
 pub(crate) mod policy;
@@ -86,28 +88,24 @@ use estate::{BalancerEstate, Inheritance};
 use fleet::FleetExchange;
 use fleet::FleetIdentity;
 use fleet::actor::FleetActor;
+use following::{end_overdue_orders, follow};
+use lookups::{presence, sizes, start_lookups};
 use metrics::{BalancerMetrics, FleetMetrics};
-use orders::store::{Orders, OrdersChanged};
+use orders::store::Orders;
 use policy::LoadSlab;
-use presence::Presence;
-use presence::actor::{PresenceActor, PresencePlan};
 use presence::source::{CatalogueSourceError, OpenCatalogue};
 use probe::{ProbePlan, ProbeResources};
 use probe_manager::ProbeManager;
 use ranking::publisher::TablePublisher;
 use ranking::table::{BackendEntry, RoutingTable};
-use ranking::{ListChanged, RankingActor, RankingPlan};
+use ranking::{ListChanged, RankingActor, RankingPlan, RankingSettings};
 use redirect::path_samples::PathSamples;
 use redirect::service::AnswerPlan;
 use redirect::{BalancerState, SettingsChanged};
 use settings::BalancerSettings;
-use sizes::{SizeActor, SizePlan, Sizes};
 use snapshot::saving;
 use sources::SourceSet;
 use state_folder::StateFolder;
-
-/// The interval of the search for orders whose time is over.
-const OVERDUE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The longest wait for the first round of probes before a hand-over.
 const FIRST_ROUND: Duration = Duration::from_secs(10);
@@ -154,7 +152,7 @@ pub(crate) struct BalancerFiles {
     pub(crate) access_log: Option<AccessLog>,
     /// Restricts the redirects to mirrors that have the file.
     pub(crate) catalogue: Option<OpenCatalogue>,
-    /// Their ends are notified.
+    /// The webhook gets a notification before one of them ends.
     pub(crate) certificates: Option<Arc<Certificates>>,
     /// Precedes the files in the folder.
     pub(crate) inheritance: Option<Inheritance>,
@@ -191,7 +189,7 @@ impl FleetPlan {
 pub struct Balancer(Arc<BalancerState>);
 
 fn probe_resources(resolver: &Resolver, metrics: &BalancerMetrics) -> ProbeResources {
-    let (reports, results_lost) = (metrics.reports.clone(), metrics.results_lost.clone());
+    let (reports, results_lost) = (metrics.reports.clone(), metrics.ranking.results_lost.clone());
     ProbeResources { resolver: resolver.clone(), reports, results_lost }
 }
 
@@ -205,8 +203,7 @@ impl Balancer {
     ) -> Self {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let (inherited, remembered) = inheritance.map(|own| (own.orders, own.state)).unzip();
-        let load = || state.as_deref().map(saving::load).unwrap_or_default();
-        let mut memory = remembered.unwrap_or_else(load);
+        let mut memory = remembered.unwrap_or_else(|| state.as_deref().map(saving::load).unwrap_or_default());
         sources.restore(&memory.sources);
         let (backends, sources_report) = (sources.backends(), sources.report());
         let identity = fleet.as_ref().map(|fleet| fleet.identity.clone());
@@ -223,48 +220,52 @@ impl Balancer {
             entry
         };
         let mut entries: Vec<BackendEntry> = backends.iter().map(entry).collect();
-        let (policy, checks) = (settings.policy, &settings.health_check);
+        let (policy, checks) = (settings.ranking.policy, &settings.ranking.health_check);
         let mut random = SmallRng::from_rng(&mut rand::rng());
         let first = RoutingTable::build(0, &mut entries, policy, checks, &clock, now, &mut random);
         let mut metrics = BalancerMetrics::default();
-        let publisher = Arc::new(TablePublisher::new(first, metrics.tables_lost.clone()));
-        let log_lines_lost = access_log.as_ref().map(AccessLog::lost).unwrap_or_default();
-        let (tables, reported) = (Arc::clone(&publisher), sources_report.clone());
-        let collector = TableCollector::new(tables, Arc::clone(&orders), reported, log_lines_lost);
-        collector.register(&mut metrics, settings.metrics_backends);
+        let publisher = Arc::new(TablePublisher::new(first, metrics.ranking.tables_lost.clone()));
+        metrics.registry.register_collector(Box::new(TableCollector {
+            publisher: Arc::clone(&publisher),
+            orders: Arc::clone(&orders),
+            sources: sources_report.clone(),
+            log_lines_lost: access_log.as_ref().map(AccessLog::lost).unwrap_or_default(),
+            most_backends: settings.metrics_backends,
+            workers: Arc::clone(&metrics.workers),
+        }));
         let resolver = Resolver::default();
-        metrics.observe_lookups(resolver.refused());
-        let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
+        let help = "Lookups of names that were not started because too many were running";
+        metrics.registry.register("lookups_refused", help, resolver.refused());
         let ranking = RankingPlan {
             publisher: Arc::clone(&publisher),
-            settings: settings.ranking(),
+            settings: settings.ranking.clone(),
             clock,
             metrics: metrics.ranking.clone(),
             zone: settings.zone.clone(),
             fleet: identity,
         };
-        let probes = ProbePlan::new(settings.probes(), probe_resources(&resolver, &metrics));
+        let probes = ProbePlan::new(settings.probes.clone(), probe_resources(&resolver, &metrics));
         let fleet = fleet.map(|plan| {
             let (zone, orders) = (settings.zone.clone().unwrap_or_default(), Arc::clone(&orders));
-            let (metrics, resolver) = (metrics.join_fleet(), resolver.clone());
+            let (metrics, resolver) = (FleetMetrics::register(&mut metrics.registry), resolver.clone());
             move |ranking| plan.actor(zone, resolver, ranking, orders, metrics, now)
         });
-        let webhook = settings.webhook.clone().map(|webhook| (webhook, Arc::clone(&publisher)));
         let (sizes, size_plan) = sizes(settings, &publisher, clock, &resolver, &metrics).unzip();
         let of = |list| presence(list, settings, &publisher, &resolver, state.clone(), &mut metrics);
         let (presence, presence_plan) = catalogue.map(of).unzip();
-        let (budget, interval) = (settings.probe_budget, metrics.probe_interval.clone());
+        let (budget, interval) = (settings.ranking.probe_budget, metrics.ranking.probe_interval.clone());
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
-            let failures = metrics.state_writes_failed.clone();
-            let (publisher, sources) = (Arc::clone(&publisher), sources_report.clone());
-            arbiter.spawn(saving::keep(folder, publisher, sources, clock, failures));
+            let (tables, failures) = (Arc::clone(&publisher), metrics.state_writes_failed.clone());
+            arbiter.spawn(saving::keep(folder, tables, sources_report.clone(), clock, failures));
         }
-        if let Some((webhook, publisher)) = webhook {
+        if let Some(webhook) = settings.webhook.clone() {
+            let publisher = Arc::clone(&publisher);
             arbiter
                 .spawn_fn(move || drop(actix_rt::spawn(webhook::notify(webhook, publisher, certificates))));
         }
         let (sender, settings_changes) = mpsc::channel(1);
+        let supervisor = Supervisor::new(RestartPolicy::default(), metrics.supervision.clone());
         let (own, own_orders) = (supervisor.clone(), Arc::clone(&orders));
         arbiter.spawn_fn(move || {
             let list = ListChanged { backends, orders: book };
@@ -328,7 +329,7 @@ impl Balancer {
     /// The backends and their state, with the content of `/api/v1/backends` of the program.
     #[must_use]
     pub fn status(&self) -> StatusReport {
-        self.0.report()
+        self.0.report(&self.0.publisher.latest())
     }
 
     /// The metrics in the text format of Prometheus.
@@ -343,7 +344,8 @@ impl Balancer {
         let (done, is_done) = oneshot::channel();
         let before = self.0.answers.load_full();
         self.0.answers.store(Arc::new(answer_plan(settings, self.0.clock, Some(&before))));
-        let change = SettingsChanged { ranking: settings.ranking(), probes: settings.probes(), done };
+        let (ranking, probes) = (settings.ranking.clone(), settings.probes.clone());
+        let change = SettingsChanged { ranking, probes, done };
         // Both fail only if the balancer ends.
         if self.0.changes.send(change).await.is_ok() {
             let _ = is_done.await;
@@ -372,66 +374,6 @@ impl Balancer {
     }
 }
 
-fn sizes(
-    settings: &BalancerSettings,
-    publisher: &Arc<TablePublisher>,
-    clock: policy::MonotonicClock,
-    resolver: &Resolver,
-    metrics: &BalancerMetrics,
-) -> Option<(Sizes, SizePlan)> {
-    let (publisher, trust) = (Arc::clone(publisher), settings.trust.clone());
-    let new = || Sizes::new(publisher, clock, resolver.clone(), trust, metrics.sizes.clone());
-    settings.size_lookups.then(new)
-}
-
-/// Starts the actors that ask backends for their files.
-fn start_lookups(supervisor: &Supervisor, sizes: Option<SizePlan>, presence: Option<PresencePlan>) {
-    if let Some(plan) = sizes {
-        let _ = supervisor.start(ActorKind::Size, "sizes", SizeActor::new(plan));
-    }
-    if let Some(plan) = presence {
-        let _ = supervisor.start(ActorKind::Presence, "presence", PresenceActor::new(plan));
-    }
-}
-
-/// The knowledge about the files of mirrors, and the plan of the actor that maintains it.
-fn presence(
-    catalogue: OpenCatalogue,
-    settings: &BalancerSettings,
-    publisher: &Arc<TablePublisher>,
-    resolver: &Resolver,
-    state: Option<Arc<StateFolder>>,
-    metrics: &mut BalancerMetrics,
-) -> (Arc<Presence>, PresencePlan) {
-    metrics.show_presence();
-    let table = publisher.latest();
-    let numbers = table.entries.iter();
-    let numbers = numbers.map(|entry| (entry.backend.id().as_str(), entry.load.number())).collect();
-    let source = catalogue.source.clone();
-    let version = catalogue.list.as_ref().map(|(_, version)| *version);
-    let start = catalogue.begin(&numbers).unwrap_or_else(|error| {
-        tracing::error!(%error, "the catalogue does not fit");
-        None
-    });
-    let (presence, offers) = Presence::new(start.as_ref(), metrics.presence.clone());
-    let presence = Arc::new(presence);
-    let plan = PresencePlan {
-        presence: Arc::clone(&presence),
-        offers,
-        source,
-        version,
-        start,
-        state,
-        state_writes_failed: metrics.state_writes_failed.clone(),
-        publisher: Arc::clone(publisher),
-        resolver: resolver.clone(),
-        trust: settings.trust.clone(),
-        proof_interval: settings.proof_interval,
-        metrics: metrics.presence.clone(),
-    };
-    (presence, plan)
-}
-
 /// The plan of these settings. It keeps from the plan `before` the memory, and the challenges, whose service cannot change.
 fn answer_plan(
     settings: &BalancerSettings,
@@ -439,55 +381,18 @@ fn answer_plan(
     before: Option<&AnswerPlan>,
 ) -> AnswerPlan {
     let memory = || before.and_then(|before| before.memory.clone()).unwrap_or_default();
+    let RankingSettings { policy, health_check, .. } = settings.ranking;
     AnswerPlan {
         status: settings.status,
         alternates: settings.alternates,
         trusted_proxies: settings.trusted_proxies.clone(),
-        memory: (settings.policy != PolicyName::Hash).then(memory),
-        retry_routing: settings.retry_routing,
-        retry_after: HeaderValue::from(settings.health_check.interval.as_secs().max(1)),
+        memory: (policy != PolicyName::Hash).then(memory),
+        second_chance: settings.second_chance,
+        retry_after: HeaderValue::from(health_check.interval.as_secs().max(1)),
         pages: Pages::built_in(),
         serves_challenges: before.map_or(settings.acme_webroot.is_some(), |before| before.serves_challenges),
         clock,
-        policy: settings.policy,
-        health_check: settings.health_check,
-    }
-}
-
-/// Applies every change of the list, of the orders and of the settings to the probe manager.
-async fn follow(
-    sources: SourceSet,
-    mut probe_manager: ProbeManager,
-    orders: Arc<Orders>,
-    mut changes: mpsc::Receiver<OrdersChanged>,
-    mut settings_changes: mpsc::Receiver<SettingsChanged>,
-) {
-    let (mut backends, mut book) = (sources.backends(), orders.book());
-    let mut sources = sources.follow();
-    probe_manager.replace(&backends, &book).await;
-    loop {
-        let mut in_force = None;
-        tokio::select! {
-            list = sources.changed() => backends = list,
-            Some(change) = changes.recv() => (book, in_force) = (change.book, Some(change.done)),
-            Some(SettingsChanged { ranking, probes, done }) = settings_changes.recv() => {
-                probe_manager.change(ranking, probes).await;
-                let _ = done.send(());
-                continue;
-            }
-        }
-        probe_manager.replace(&backends, &book).await;
-        if let Some(in_force) = in_force {
-            // The receiver is dropped if the balancer ends.
-            let _ = in_force.send(());
-        }
-    }
-}
-
-/// Ends each order at its time.
-async fn end_overdue_orders(orders: Arc<Orders>) {
-    loop {
-        tokio::time::sleep(OVERDUE_INTERVAL).await;
-        orders.end_overdue(SystemTime::now()).await;
+        policy,
+        health_check,
     }
 }

@@ -1,7 +1,6 @@
 //! The section `[balancer]`: raw values, and validated settings.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,29 +8,25 @@ use actix_http::Uri;
 use serde::Deserialize;
 use url::Url;
 
-use crate::balancer::admin::FaultInjection;
-use crate::balancer::expectation::{Expectation, NotAnExpectation};
 use crate::balancer::fleet::record;
 use crate::balancer::health::HealthCheckConfig;
-use crate::balancer::policy::{MOST_ALTERNATES, PolicyName};
+use crate::balancer::policy::MOST_ALTERNATES;
 use crate::balancer::presence::source::CatalogueSource;
 use crate::balancer::probe::ProbeSettings;
 use crate::balancer::probe::schedule::ProbeBudget;
 use crate::balancer::ranking::RankingSettings;
 use crate::balancer::redirect::answer::RedirectStatus;
-use crate::balancer::redirect::client::{NotANetwork, TrustedProxies};
-use crate::balancer::redirect::service::RetryRouting;
+use crate::balancer::redirect::client::TrustedProxies;
 use crate::balancer::sources::{MAX_SOURCES, SourceAddress, SourceAddressError, SourceSettings};
 use crate::balancer::webhook::Webhook;
 use crate::engine::{EngineAddress, EngineUrlError};
+use crate::hosting::{HostSettings, ProgramSettings, host_settings};
 use crate::http::access_log::Format;
-use crate::http::https::HttpsSettings;
-use crate::http::listener::ListenAddress;
 use crate::http::tls::Trust;
 use crate::http::transport::{Limits, REFUSED_AT_ONCE};
 use crate::open_files::{Need, SettingsOrigin};
 use crate::settings::reload::FixedKeys;
-use crate::settings::{self, SettingsError, host_and_port, worker_threads};
+use crate::settings::{self, SettingsError, at_least, at_least_one, host_and_port, parsed, path};
 
 /// The keys of `[balancer]`; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
@@ -106,54 +101,30 @@ pub(crate) struct RawBalancerSettings {
 pub(crate) struct BalancerSettings {
     /// The sources of backends.
     pub sources: SourceSettings,
-    /// The address for clients.
-    pub listen: ListenAddress,
-    /// HTTPS beside it.
-    pub https: HttpsSettings,
+    /// The settings that the file server has, too.
+    pub host: HostSettings,
     /// Host and port of the admin listener.
     pub admin: (String, u16),
     /// The file of the token for changes over the admin listener.
     pub admin_token: Option<PathBuf>,
     /// The folder with the state that survives a restart.
     pub state: Option<PathBuf>,
-    /// The file that gets a line for each answer.
-    pub access_log: Option<PathBuf>,
-    /// The format of its lines.
-    pub access_log_format: Format,
     /// The list of all files.
     pub catalogue: Option<CatalogueSource>,
     /// The time between two proofs of a mirror.
     pub proof_interval: Duration,
     /// The receiver of notifications.
     pub webhook: Option<Webhook>,
-    /// The number of HTTP worker threads; at least 1.
-    pub workers: usize,
-    /// The limit of connections; one more gets the 503 page.
-    pub max_connections: usize,
-    /// The limit of connections from one address; one more gets the 503 page.
-    pub max_connections_per_address: u32,
     /// The status of a redirect.
     pub status: RedirectStatus,
-    /// The rule for the choice of a server.
-    pub policy: PolicyName,
-    /// The path that probes request; starts with a slash.
-    pub probe_path: String,
-    /// The content that probes expect, unless the line of a backend names another.
-    pub probe_expect: Option<Arc<Expectation>>,
-    /// The time limit of one probe.
-    pub probe_timeout: Duration,
-    /// The limit of concurrent probes.
-    pub probe_concurrency: usize,
-    /// The rules for states and probe intervals.
-    pub health_check: HealthCheckConfig,
-    /// The limit of probes per second over all backends.
-    pub probe_budget: ProbeBudget,
-    /// The time limit for unfinished answers at a stop.
-    pub shutdown_timeout: Duration,
+    /// The rules for choice, states and probe intervals.
+    pub ranking: RankingSettings,
+    /// The requests of probes.
+    pub probes: ProbeSettings,
     /// The number of other servers in the `Link` lines of a redirect.
     pub alternates: usize,
-    /// The target of a client that requests the same file again.
-    pub retry_routing: RetryRouting,
+    /// Whether a client that requests the same file again is sent to another server.
+    pub second_chance: bool,
     /// Whether the sizes of files are looked up at the servers.
     pub size_lookups: bool,
     /// The largest number of backends with separate metrics.
@@ -165,7 +136,7 @@ pub(crate) struct BalancerSettings {
     /// The authorities of the certificates of https backends.
     pub trust: Trust,
     /// Whether a request to the admin listener may make an actor panic.
-    pub fault_injection: FaultInjection,
+    pub fault_injection: bool,
     /// The zone of the balancer, whose backends come first in each tier.
     pub zone: Option<Arc<str>>,
     /// The membership in a fleet; `None` for a balancer that works alone.
@@ -186,36 +157,9 @@ pub(crate) struct Membership {
 /// The keys whose change needs a restart.
 pub(crate) const FIXED_KEYS: FixedKeys = FixedKeys {
     section: "balancer",
-    fixed: &[
-        "servers",
-        "backends",
-        "backends_interval",
-        "backends_hold",
-        "dns_server",
-        "host",
-        "port",
-        "unix_socket",
-        "unix_socket_mode",
-        "tls_port",
-        "admin_tls",
-        "admin",
-        "state",
-        "access_log_format",
-        "catalogue",
-        "catalogue_root",
-        "proof_interval",
-        "webhook",
-        "webhook_after",
-        "workers",
-        "size_lookups",
-        "acme_webroot",
-        "metrics_backends",
-        "fault_injection",
-        "zone",
-        "fleet",
-        "fleet_name",
-        "fleet_probers",
-    ],
+    fixed: "servers backends backends_interval backends_hold dns_server host port unix_socket unix_socket_mode tls_port \
+            admin_tls admin state access_log_format catalogue catalogue_root proof_interval webhook webhook_after workers \
+            size_lookups acme_webroot metrics_backends fault_injection zone fleet fleet_name fleet_probers",
     switches: &["tls_cert", "access_log"],
 };
 
@@ -232,29 +176,20 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
     type Error = SettingsError;
 
     fn try_from(raw: RawBalancerSettings) -> Result<Self, SettingsError> {
-        let at_least_one = |key, value: u64| {
-            if value == 0 { Err(SettingsError::value(key, value, "it must be at least 1")) } else { Ok(()) }
-        };
-        at_least_one("balancer.max_connections", raw.max_connections as u64)?;
-        at_least_one("balancer.max_connections_per_address", raw.max_connections_per_address.into())?;
-        at_least_one("balancer.fall", raw.fall.into())?;
-        at_least_one("balancer.rise", raw.rise.into())?;
-        at_least_one("balancer.probe_concurrency", raw.probe_concurrency as u64)?;
-        at_least_one("balancer.probe_budget", raw.probe_budget.into())?;
+        at_least_one("balancer.max_connections", raw.max_connections)?;
+        at_least_one("balancer.max_connections_per_address", raw.max_connections_per_address)?;
+        at_least_one("balancer.fall", raw.fall)?;
+        at_least_one("balancer.rise", raw.rise)?;
+        at_least_one("balancer.probe_concurrency", raw.probe_concurrency)?;
+        at_least_one("balancer.probe_budget", raw.probe_budget)?;
         if raw.probe_concurrency > MOST_PROBES {
             let reason = format!("each probe is a connection; it must be at most {MOST_PROBES}");
             return Err(SettingsError::value("balancer.probe_concurrency", raw.probe_concurrency, reason));
         }
-        if raw.probe_interval < SHORTEST_INTERVAL {
-            let value = humantime::format_duration(raw.probe_interval);
-            return Err(SettingsError::value("balancer.probe_interval", value, "it must be at least 20ms"));
-        }
+        at_least("balancer.probe_interval", raw.probe_interval, SHORTEST_INTERVAL)?;
         if raw.probe_timeout.is_zero() {
-            return Err(SettingsError::value(
-                "balancer.probe_timeout",
-                "0s",
-                "it must be more than 0s, such as 1s",
-            ));
+            let reason = "it must be more than 0s, such as 1s";
+            return Err(SettingsError::value("balancer.probe_timeout", "0s", reason));
         }
         if !is_probe_path(&raw.probe_path) {
             let reason = "it must be the path of a URL and start with a slash, such as /files/plshelp.txt";
@@ -264,124 +199,84 @@ impl TryFrom<RawBalancerSettings> for BalancerSettings {
             let reason = format!("a redirect names at most {MOST_ALTERNATES} other servers");
             return Err(SettingsError::value("balancer.alternates", raw.alternates, reason));
         }
-        let probe_expect = match raw.probe_expect.as_str() {
+        let expectation = match raw.probe_expect.as_str() {
             "" => None,
-            value => Some(value.parse().map(Arc::new).map_err(|reason: NotAnExpectation| {
-                SettingsError::value("balancer.probe_expect", value, reason.to_string())
-            })?),
+            value => Some(Arc::new(parsed("balancer.probe_expect", value)?)),
+        };
+        let trust = trust(&raw);
+        let limits = Limits {
+            connections: raw.max_connections,
+            connections_per_address: raw.max_connections_per_address,
+            ..Limits::default()
         };
         Ok(Self {
             zone: fleet_name("balancer.zone", &raw.zone)?,
             fleet: membership(&raw)?,
             sources: sources(&raw)?,
-            trust: trust(&raw),
-            probe_expect,
+            trust: trust.clone(),
+            host: host_settings!("balancer", raw, limits, raw.shutdown_timeout),
             admin: host_and_port("balancer.admin", &raw.admin)?,
-            admin_token: Some(raw.admin_token).filter(|path| !path.as_os_str().is_empty()),
-            access_log: Some(raw.access_log).filter(|path| !path.as_os_str().is_empty()),
-            access_log_format: raw.access_log_format,
+            admin_token: path(raw.admin_token),
             catalogue: catalogue(&raw.catalogue, raw.catalogue_root)?,
             proof_interval: raw.proof_interval.max(SHORTEST_PROOF_INTERVAL),
             webhook: webhook(&raw.webhook, raw.webhook_after)?,
-            state: Some(raw.state).filter(|path| !path.as_os_str().is_empty()),
+            state: path(raw.state),
             status: RedirectStatus::try_from(raw.status)
                 .map_err(|reason| SettingsError::value("balancer.status", raw.status, reason))?,
-            policy: PolicyName::from_str(&raw.policy)
-                .map_err(|reason| SettingsError::value("balancer.policy", raw.policy, reason.to_string()))?,
-            probe_timeout: raw.probe_timeout.min(raw.probe_interval / 2),
-            health_check: HealthCheckConfig {
-                fall: raw.fall,
-                rise: raw.rise,
+            ranking: RankingSettings {
+                policy: parsed("balancer.policy", &raw.policy)?,
+                health_check: HealthCheckConfig {
+                    fall: raw.fall,
+                    rise: raw.rise,
+                    interval: raw.probe_interval,
+                    backoff_max: raw.probe_backoff_max,
+                    slow_start: raw.slow_start,
+                },
+                probe_budget: ProbeBudget { per_second: raw.probe_budget },
+            },
+            probes: ProbeSettings {
+                trust,
+                path: raw.probe_path,
+                timeout: raw.probe_timeout.min(raw.probe_interval / 2),
+                expectation,
                 interval: raw.probe_interval,
-                backoff_max: raw.probe_backoff_max,
-                slow_start: raw.slow_start,
+                concurrency: raw.probe_concurrency,
             },
-            probe_budget: ProbeBudget { per_second: raw.probe_budget },
-            https: HttpsSettings {
-                certificates: raw.tls_cert,
-                keys: raw.tls_key,
-                host: raw.host.clone(),
-                port: raw.tls_port,
-                is_for_admin: raw.admin_tls,
-            },
-            listen: ListenAddress::new(raw.host, raw.port, raw.unix_socket, &raw.unix_socket_mode).map_err(
-                |reason| SettingsError::value("balancer.unix_socket_mode", &raw.unix_socket_mode, reason),
-            )?,
-            max_connections: raw.max_connections,
-            max_connections_per_address: raw.max_connections_per_address,
-            workers: worker_threads("balancer.workers", raw.workers)?,
-            probe_path: raw.probe_path,
-            probe_concurrency: raw.probe_concurrency,
-            shutdown_timeout: raw.shutdown_timeout,
             alternates: raw.alternates,
-            retry_routing: if raw.second_chance {
-                RetryRouting::OtherBackend
-            } else {
-                RetryRouting::AnyBackend
-            },
+            second_chance: raw.second_chance,
             size_lookups: raw.size_lookups,
             metrics_backends: raw.metrics_backends,
-            acme_webroot: Some(raw.acme_webroot).filter(|path| !path.is_empty()).map(PathBuf::from),
-            trusted_proxies: raw.trusted_proxies.parse().map_err(|reason: NotANetwork| {
-                SettingsError::value("balancer.trusted_proxies", &raw.trusted_proxies, reason.to_string())
-            })?,
-            fault_injection: if raw.fault_injection {
-                FaultInjection::Allowed
-            } else {
-                FaultInjection::Forbidden
-            },
+            acme_webroot: path(raw.acme_webroot),
+            trusted_proxies: parsed("balancer.trusted_proxies", &raw.trusted_proxies)?,
+            fault_injection: raw.fault_injection,
         })
     }
 }
 
-impl BalancerSettings {
-    /// The settings of the ranking.
-    #[must_use]
-    pub(crate) fn ranking(&self) -> RankingSettings {
-        let Self { policy, health_check, probe_budget, .. } = *self;
-        RankingSettings { policy, health_check, probe_budget }
+impl ProgramSettings for BalancerSettings {
+    const FIXED_KEYS: &'static FixedKeys = &FIXED_KEYS;
+
+    fn host(&self) -> &HostSettings {
+        &self.host
     }
 
-    /// The settings of the probes.
-    #[must_use]
-    pub(crate) fn probes(&self) -> ProbeSettings {
-        ProbeSettings {
-            path: self.probe_path.clone(),
-            timeout: self.probe_timeout,
-            expectation: self.probe_expect.clone(),
-            interval: self.health_check.interval,
-            concurrency: self.probe_concurrency,
-            trust: self.trust.clone(),
-        }
-    }
-
-    /// The limits of clients.
-    #[must_use]
-    pub(crate) fn limits(&self) -> Limits {
-        Limits {
-            connections: self.max_connections,
-            connections_per_address: self.max_connections_per_address,
-            ..Limits::default()
-        }
-    }
-
-    /// The need of open files: one for each connection and probe.
-    #[must_use]
-    pub(crate) fn open_files(&self) -> Need {
+    /// One for each connection and probe.
+    fn open_files(&self) -> Need {
         let defaults = settings::section("balancer", Vec::new());
         let is_default = defaults.is_ok_and(|defaults: RawBalancerSettings| {
-            (self.max_connections, self.probe_concurrency)
+            (self.host.limits.connections, self.probes.concurrency)
                 == (defaults.max_connections, defaults.probe_concurrency)
         });
-        let connections = self.max_connections.saturating_add(REFUSED_AT_ONCE);
-        let most = (connections as u64).saturating_add(self.probe_concurrency as u64);
-        Need::new(self.workers, most, if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set })
+        let connections = self.host.limits.connections.saturating_add(REFUSED_AT_ONCE);
+        let most = (connections as u64).saturating_add(self.probes.concurrency as u64);
+        let origin = if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set };
+        Need::new(self.host.workers, most, origin)
     }
 }
 
 fn catalogue(place: &str, root: PathBuf) -> Result<Option<CatalogueSource>, SettingsError> {
     if place.is_empty() {
-        return Ok(Some(root).filter(|root| !root.as_os_str().is_empty()).map(CatalogueSource::Folder));
+        return Ok(path(root).map(CatalogueSource::Folder));
     }
     if !root.as_os_str().is_empty() {
         let reason = "only one of catalogue and catalogue_root can be set";
@@ -392,9 +287,7 @@ fn catalogue(place: &str, root: PathBuf) -> Result<Option<CatalogueSource>, Sett
 }
 
 fn membership(raw: &RawBalancerSettings) -> Result<Option<Membership>, SettingsError> {
-    if raw.fleet_probers == 0 {
-        return Err(SettingsError::value("balancer.fleet_probers", 0, "it must be at least 1"));
-    }
+    at_least_one("balancer.fleet_probers", raw.fleet_probers)?;
     let name = fleet_name("balancer.fleet_name", &raw.fleet_name)?;
     if raw.fleet.is_empty() {
         return Ok(None);
@@ -421,11 +314,9 @@ const DEFAULT_LIST: &str = "balancer_server_list.txt";
 
 impl RawBalancerSettings {
     /// The list of servers, if one is a source.
-    #[must_use]
     pub(crate) fn list_file(&self) -> Option<PathBuf> {
         let default = if self.backends.is_empty() { DEFAULT_LIST } else { "" };
-        let path = if self.servers.is_empty() { default } else { &self.servers };
-        Some(path).filter(|path| !path.is_empty()).map(PathBuf::from)
+        path(if self.servers.is_empty() { default } else { &self.servers })
     }
 }
 
@@ -445,10 +336,7 @@ fn sources(raw: &RawBalancerSettings) -> Result<SourceSettings, SettingsError> {
         let reason = format!("there must be at most {MAX_SOURCES} sources");
         return Err(SettingsError::value("balancer.backends", addresses.len(), reason));
     }
-    if raw.backends_interval < SHORTEST_INTERVAL {
-        let value = humantime::format_duration(raw.backends_interval);
-        return Err(SettingsError::value("balancer.backends_interval", value, "it must be at least 20ms"));
-    }
+    at_least("balancer.backends_interval", raw.backends_interval, SHORTEST_INTERVAL)?;
     let dns_server = Some(raw.dns_server.as_str()).filter(|server| !server.is_empty());
     let dns_server = dns_server.map(|server| {
         let reason = "it must be an IP address and a port, such as 127.0.0.1:8600";
@@ -465,8 +353,7 @@ fn sources(raw: &RawBalancerSettings) -> Result<SourceSettings, SettingsError> {
 
 /// The authorities of https backends and sources.
 fn trust(raw: &RawBalancerSettings) -> Trust {
-    let authorities = Some(&raw.backend_ca).filter(|path| !path.is_empty()).map(PathBuf::from);
-    Trust { authorities, ..Trust::default() }
+    Trust { authorities: path(&raw.backend_ca), ..Trust::default() }
 }
 
 fn webhook(url: &str, down_after: Duration) -> Result<Option<Webhook>, SettingsError> {
@@ -489,36 +376,4 @@ fn is_probe_path(path: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_keys_that_need_a_restart_exist_and_are_documented() {
-        let documented = FIXED_KEYS.fixed.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-        let text =
-            include_str!("../../docs/configuration.md").split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(text.contains(&format!("`[balancer]`: {documented}.")), "{documented}");
-        let known: Vec<_> = settings::keys::known_keys().into_iter().map(|key| key.name()).collect();
-        for key in FIXED_KEYS.fixed.iter().chain(FIXED_KEYS.switches) {
-            assert!(known.contains(&format!("balancer.{key}")), "{key}");
-        }
-    }
-
-    fn with_probe_path(path: &str) -> Result<BalancerSettings, SettingsError> {
-        let raw: RawBalancerSettings =
-            settings::section("balancer", vec![("balancer.probe_path", path.to_owned())]).unwrap();
-        raw.try_into()
-    }
-
-    #[test]
-    fn a_probe_path_must_fit_into_a_url_without_a_change() {
-        for path in ["/", "/files/plshelp.txt", "/a?b=c&d", "//a", "/%20%FF", "/~a;b=(1)@,!*'$+"] {
-            assert_eq!(with_probe_path(path).unwrap().probe_path, path);
-        }
-        let endless = "/a".repeat(40_000);
-        for path in ["", "a", "/a b", "/a<b", "/a>b", "/a#b", "/#", "/\u{e4}", &endless] {
-            let message = with_probe_path(path).unwrap_err().to_string();
-            assert!(message.starts_with("balancer.probe_path = "), "{message}");
-        }
-    }
-}
+mod tests;

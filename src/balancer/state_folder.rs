@@ -2,7 +2,6 @@
 //!
 //! A file starts with a line `fingerpost NAME VERSION SHA-256`; JSON follows. One process at a time holds the folder.
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -12,8 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use rustix::fs::{Access, FlockOperation, access};
+use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
+
+use crate::folder;
+use crate::hex::hex;
 
 /// The file with health, estimates and counters.
 pub(crate) const STATE_FILE: &str = "state.json";
@@ -36,23 +38,13 @@ const LARGEST_FILE: u64 = 1 << 30;
 pub(crate) enum StateError {
     /// It cannot be created, read or written.
     #[error("cannot use the state folder {}: check that it is a folder that this user can write", path.display())]
-    Unusable {
-        /// The folder.
-        path: PathBuf,
-        /// The error of the system.
-        source: io::Error,
-    },
+    Unusable { path: PathBuf, source: io::Error },
     /// Another process uses it.
     #[error(
         "the state folder {} is in use by another process{}: stop it, or give each balancer its own --state",
         path.display(), pid.map_or(String::new(), |pid| format!(" (pid {pid})"))
     )]
-    InUse {
-        /// The folder.
-        path: PathBuf,
-        /// The process, if it is known.
-        pid: Option<u32>,
-    },
+    InUse { path: PathBuf, pid: Option<u32> },
 }
 
 /// An open state folder, which no other process uses.
@@ -107,19 +99,11 @@ impl StateFolder {
         match fs::metadata(path) {
             Ok(metadata) if !metadata.is_dir() => Err(unusable(rustix::io::Errno::EXIST.into())),
             Ok(_) if path.join(LOCK).exists() => lock(path).map(drop),
-            Ok(_) => Ok(access(path, Access::WRITE_OK | Access::EXEC_OK)
-                .map_err(io::Error::from)
-                .map_err(unusable)?),
+            Ok(_) => folder::check_writable(path).map_err(unusable),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // The first existing folder above must permit the creation.
-                let above = path
-                    .ancestors()
-                    .skip(1)
-                    .map(|above| if above.as_os_str().is_empty() { Path::new(".") } else { above });
-                let above = above.into_iter().find(|above| above.exists()).unwrap_or(Path::new("."));
-                Ok(access(above, Access::WRITE_OK | Access::EXEC_OK)
-                    .map_err(io::Error::from)
-                    .map_err(unusable)?)
+                let above = path.ancestors().skip(1).find(|above| above.exists());
+                folder::check_writable(above.unwrap_or(Path::new("."))).map_err(unusable)
             }
             Err(error) => Err(unusable(error)),
         }
@@ -240,11 +224,7 @@ fn head(name: &str, version: u32, body: &[u8]) -> String {
 
 fn checksum(version: u32, body: &[u8]) -> String {
     let digest = Sha256::new().chain_update(version.to_be_bytes()).chain_update(body).finalize();
-    digest.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&digest)
 }
 
 fn check(name: &str, mut bytes: Vec<u8>) -> FileContent {
@@ -264,40 +244,4 @@ fn check(name: &str, mut bytes: Vec<u8>) -> FileContent {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_read_as_it_was_written_and_every_damage_is_detected() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = StateFolder::open(&folder.path().join("a/b")).unwrap();
-        assert_eq!(state.read("x.json"), FileContent::Missing);
-        state.write("x.json", 7, b"{\"a\":1}").unwrap();
-        state.write("x.json", 7, b"{\"a\":2}").unwrap();
-        assert_eq!(state.read("x.json"), FileContent::Valid { version: 7, body: b"{\"a\":2}".to_vec() });
-        let whole = fs::read(state.file("x.json")).unwrap();
-        for length in 0..whole.len() {
-            fs::write(state.file("x.json"), &whole[..length]).unwrap();
-            assert!(matches!(state.read("x.json"), FileContent::Damaged(_)), "{length}");
-        }
-        for at in 0..whole.len() {
-            let mut bytes = whole.clone();
-            bytes[at] ^= 1;
-            fs::write(state.file("x.json"), &bytes).unwrap();
-            assert!(matches!(state.read("x.json"), FileContent::Damaged(_)), "{at}");
-        }
-        state.set_aside("x.json", "test");
-        assert_eq!(state.read("x.json"), FileContent::Missing);
-        assert!(state.file("x.json.damaged").exists());
-    }
-
-    #[test]
-    fn a_folder_belongs_to_one_holder_at_a_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = StateFolder::open(folder.path()).unwrap();
-        let message = StateFolder::open(folder.path()).unwrap_err().to_string();
-        assert!(message.contains(&format!("(pid {})", std::process::id())), "{message}");
-        drop(state);
-        StateFolder::open(folder.path()).unwrap();
-    }
-}
+mod tests;

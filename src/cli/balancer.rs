@@ -102,7 +102,6 @@ pub(crate) struct BalancingArguments {
 
 impl BalancerArguments {
     /// The settings that these flags override.
-    #[must_use]
     pub(crate) fn overrides(&self) -> Vec<Override> {
         let mut list = self.balancing.overrides();
         list.extend(overrides! {
@@ -132,7 +131,6 @@ impl BalancerArguments {
 
 impl BalancingArguments {
     /// The settings that these flags override.
-    #[must_use]
     pub(crate) fn overrides(&self) -> Vec<Override> {
         overrides! {
             "balancer.admin" => self.admin,

@@ -43,7 +43,6 @@ pub(crate) enum CheckedProgram {
 
 impl CheckArguments {
     /// The settings that these flags override.
-    #[must_use]
     pub(crate) fn overrides(&self) -> Vec<Override> {
         overrides! {
             "balancer.servers" => path(self.servers.as_ref()),

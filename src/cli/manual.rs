@@ -1,11 +1,11 @@
 //! `fingerpost manual`: the man page and the shell completions, generated from the definition of the command line.
 
-use std::io;
+use std::error::Error;
 
 use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 
-use crate::telemetry::{self, OutputError};
+use crate::telemetry;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,23 +26,6 @@ pub(crate) struct ManualArguments {
     pub command: Option<String>,
 }
 
-/// An error of `fingerpost manual` or `fingerpost help`.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ManualError {
-    /// The command does not exist.
-    #[error("unknown command {0}; `fingerpost --help` lists the commands")]
-    UnknownCommand(String),
-    /// Completions cannot be printed for one command.
-    #[error("the completions of a shell always cover all commands; leave out {0}")]
-    CompletionsOfOneCommand(String),
-    /// The page cannot be made.
-    #[error("cannot make the man page")]
-    Rendering(#[from] io::Error),
-    /// The page cannot be written.
-    #[error(transparent)]
-    Output(#[from] OutputError),
-}
-
 /// An output of `fingerpost manual`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ManualPage {
@@ -58,7 +41,7 @@ pub(crate) enum ManualPage {
 
 impl ManualArguments {
     /// Writes the page to standard output.
-    pub(crate) fn print(&self) -> Result<(), ManualError> {
+    pub(crate) fn print(&self) -> Result<(), Box<dyn Error>> {
         let mut command = super::Cli::command();
         // Copies the global flags into each command.
         command.build();
@@ -71,14 +54,23 @@ impl ManualArguments {
         };
         match (shell, &self.command) {
             (Some(shell), None) => clap_complete::generate(shell, &mut command, "fingerpost", &mut text),
-            (Some(_), Some(name)) => return Err(ManualError::CompletionsOfOneCommand(name.clone())),
+            (Some(_), Some(name)) => {
+                return Err(format!(
+                    "the completions of a shell always cover all commands; leave out {name}"
+                )
+                .into());
+            }
             (None, None) => clap_mangen::Man::new(command).render(&mut text)?,
             (None, Some(name)) => {
                 let own = command.find_subcommand(name).cloned();
-                let own = own.ok_or_else(|| ManualError::UnknownCommand(name.clone()))?;
+                let own = own.ok_or_else(|| unknown_command(name))?;
                 clap_mangen::Man::new(own).render(&mut text)?;
             }
         }
         Ok(telemetry::print(&text)?)
     }
+}
+
+pub(super) fn unknown_command(name: &str) -> String {
+    format!("unknown command {name}; `fingerpost --help` lists the commands")
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::doc_markdown, reason = "a terminal shows these texts without formatting")]
 
+use std::error::Error;
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, PossibleValuesParser, StringValueParser, TypedValueParser};
@@ -22,7 +23,7 @@ mod up;
 pub(crate) use balancer::BalancerArguments;
 pub(crate) use check::{CheckArguments, CheckedProgram};
 pub(crate) use get::{GetArguments, ProgressMode};
-pub(crate) use manual::{ManualArguments, ManualError};
+pub(crate) use manual::ManualArguments;
 pub(crate) use orders::{
     AdminArguments, DisableArguments, DrainArguments, EnableArguments, EventsArguments, ExplainArguments,
     OrderArguments, OrderedWeight, WeightArguments,
@@ -146,14 +147,14 @@ pub(crate) struct CommandHelp {
 
 impl CommandHelp {
     /// Writes the help to standard output.
-    pub(crate) fn print(&self) -> Result<(), ManualError> {
+    pub(crate) fn print(&self) -> Result<(), Box<dyn Error>> {
         let mut command = Cli::command();
         command.build();
         let text = match &self.command {
             None => command.render_help(),
             Some(name) => {
                 let own = command.find_subcommand_mut(name);
-                own.ok_or_else(|| ManualError::UnknownCommand(name.clone()))?.render_help()
+                own.ok_or_else(|| manual::unknown_command(name))?.render_help()
             }
         };
         Ok(telemetry::print(text.to_string().as_bytes())?)

@@ -80,7 +80,6 @@ pub(crate) struct ServerArguments {
 
 impl ServerArguments {
     /// The settings that these flags override.
-    #[must_use]
     pub(crate) fn overrides(&self) -> Vec<Override> {
         overrides! {
             "server.root" => path(self.root.as_ref()),

@@ -43,7 +43,6 @@ pub(crate) struct UpArguments {
 
 impl UpArguments {
     /// The settings that these flags override.
-    #[must_use]
     pub(crate) fn overrides(&self) -> Vec<Override> {
         let mut list = self.balancing.overrides();
         list.extend(overrides! {

@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use percent_encoding::percent_decode_str;
 use url::{Origin, Url};
+
+use crate::http::client::proxy::basic_authorization;
 
 /// User name and password of an address. They are sent only to its scheme, host and port, and never
 /// displayed.
@@ -18,12 +17,9 @@ pub(super) struct Credentials {
 impl Credentials {
     /// Removes the credentials from `url` and returns them.
     pub(super) fn take(url: &mut Url) -> Option<Self> {
-        let is_there = !url.username().is_empty() || url.password().is_some();
-        let decoded = |text| percent_decode_str(text).collect::<Vec<u8>>();
-        let pair = [decoded(url.username()), decoded(url.password().unwrap_or_default())].join(&b':');
-        let home = url.origin();
+        let (home, authorization) = (url.origin(), basic_authorization(url));
         *url = without_credentials(url.clone());
-        is_there.then(|| Self { home, authorization: format!("Basic {}", STANDARD.encode(pair)) })
+        authorization.map(|authorization| Self { home, authorization })
     }
 
     /// The value of `Authorization` in a request to `url`; `None` if `url` has another origin.
@@ -39,13 +35,11 @@ impl fmt::Debug for Credentials {
 }
 
 /// `url` without user name, password and fragment.
-#[must_use]
 pub(super) fn shown(url: &Url) -> String {
     without_credentials(url.clone()).into()
 }
 
 /// `url` without user name, password and fragment.
-#[must_use]
 pub(super) fn without_credentials(mut url: Url) -> Url {
     url.set_fragment(None);
     // Both fail only for an address without host, which has no credentials.
@@ -55,7 +49,6 @@ pub(super) fn without_credentials(mut url: Url) -> Url {
 }
 
 /// Removes user name and password from a text that may be an address, even an invalid one.
-#[must_use]
 pub(super) fn masked(text: &str) -> String {
     let start = text.find("//").map_or(0, |at| at.saturating_add(2));
     let (front, rest) = text.split_at(start);

@@ -10,6 +10,7 @@ use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha512};
 
 use super::range::ByteRange;
+use crate::hex::hex;
 
 /// Size of the longest digest, in bytes.
 const MAX_BYTES: usize = 64;
@@ -30,7 +31,6 @@ impl Algorithm {
     pub(super) const ALL: [Self; 3] = [Self::Sha256, Self::Sha512, Self::Sha1];
 
     /// The algorithm with this name, with or without hyphen, ignoring case.
-    #[must_use]
     pub(super) fn named(name: &str) -> Option<Self> {
         let is_name =
             |own: &str| name.eq_ignore_ascii_case(own) || name.eq_ignore_ascii_case(&own.replace('-', ""));
@@ -38,7 +38,6 @@ impl Algorithm {
     }
 
     /// Its name in the IANA registry used by RFC 5854.
-    #[must_use]
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Sha256 => "sha-256",
@@ -67,7 +66,6 @@ pub(super) struct Checksum {
 
 impl Checksum {
     /// The digest with these bytes; `None` if their number is wrong.
-    #[must_use]
     pub(super) fn new(algorithm: Algorithm, digest: &[u8]) -> Option<Self> {
         let mut bytes = [0; MAX_BYTES];
         bytes
@@ -77,7 +75,6 @@ impl Checksum {
     }
 
     /// Parses hexadecimal digits, or base64.
-    #[must_use]
     pub(super) fn parse(algorithm: Algorithm, text: &str) -> Option<Self> {
         if text.len() != algorithm.length() * 2 {
             return Self::new(algorithm, &STANDARD.decode(text).ok()?);
@@ -91,31 +88,23 @@ impl Checksum {
     }
 
     /// Parses `sha-256=HEX`, the format of [`Display`](fmt::Display).
-    #[must_use]
     pub(super) fn parse_named(text: &str) -> Option<Self> {
         let (name, digest) = text.split_once('=')?;
         Self::parse(Algorithm::named(name)?, digest)
     }
 
     /// The algorithm.
-    #[must_use]
     pub(super) fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
     /// The hexadecimal digits, without the name of the algorithm.
-    #[must_use]
     pub(super) fn hex(&self) -> String {
-        use fmt::Write as _;
-        self.bytes.iter().take(self.algorithm.length()).fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex(self.bytes.get(..self.algorithm.length()).unwrap_or(&self.bytes))
     }
 
     /// Whether both digests have the same algorithm and differ. Digests of different algorithms cannot be
     /// compared.
-    #[must_use]
     pub(super) fn contradicts(&self, other: &Self) -> bool {
         self.algorithm == other.algorithm && self.bytes != other.bytes
     }
@@ -159,7 +148,6 @@ pub(super) enum ChecksumHasher {
 
 impl ChecksumHasher {
     /// A computation without input.
-    #[must_use]
     pub(super) fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::Sha256 => Self::Sha256(Sha256::new()),
@@ -169,7 +157,6 @@ impl ChecksumHasher {
     }
 
     /// The algorithm.
-    #[must_use]
     pub(super) fn algorithm(&self) -> Algorithm {
         match self {
             Self::Sha256(_) => Algorithm::Sha256,
@@ -188,7 +175,6 @@ impl ChecksumHasher {
     }
 
     /// The digest of all added bytes.
-    #[must_use]
     pub(super) fn finish(self) -> Checksum {
         let algorithm = self.algorithm();
         let mut bytes = [0; MAX_BYTES];

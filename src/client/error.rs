@@ -11,114 +11,54 @@ use crate::http::client::{BodyError, TransportError};
 /// Why a download failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DownloadError {
-    /// The address has no scheme, host or file.
+    /// The address has no scheme, host or file. `url` has no user name and password.
     #[error("invalid URL {url:?}: {reason}")]
-    InvalidUrl {
-        /// The address as it was given, without user name and password.
-        url: String,
-        /// What is missing.
-        reason: &'static str,
-    },
-    /// The scheme is neither http nor https.
+    InvalidUrl { url: String, reason: &'static str },
+    /// The scheme is neither http nor https. `url` has no user name and password.
     #[error("{url}: unsupported scheme {scheme:?}: only http and https are supported")]
-    Scheme {
-        /// The address as it was given, without user name and password.
-        url: String,
-        /// Its scheme.
-        scheme: String,
-    },
+    Scheme { url: String, scheme: String },
     /// A redirect was not followed.
     #[error(transparent)]
     Redirect(#[from] RedirectError),
     /// The server answered with an error.
     #[error("{url} answered {status}")]
-    Refused {
-        /// The requested address.
-        url: String,
-        /// The status of the answer.
-        status: u16,
-    },
+    Refused { url: String, status: u16 },
     /// The exchange with a server failed.
     #[error("{url}")]
-    Transport {
-        /// The requested address.
-        url: String,
-        /// The error.
-        source: TransportError,
-    },
+    Transport { url: String, source: TransportError },
     /// A server answered with a range that was not requested.
     #[error("{url} sent an impossible part: Content-Range {value:?}")]
-    BadRange {
-        /// The requested address.
-        url: String,
-        /// The `Content-Range` of the answer.
-        value: String,
-    },
+    BadRange { url: String, value: String },
     /// A source sent nothing for too long.
     #[error("{url} sent nothing for {}", humantime::format_duration(*.after))]
-    Silent {
-        /// The requested address.
-        url: String,
-        /// The limit.
-        after: std::time::Duration,
-    },
+    Silent { url: String, after: std::time::Duration },
     /// The whole download took too long.
     #[error("not complete within {}", humantime::format_duration(*.0))]
     TooLong(std::time::Duration),
-    /// The file is complete, but its digest is wrong.
+    /// The file is complete, but its digest is wrong. `unasked` sources were skipped because of the download limit.
     #[error("{name} has the digest {found} instead of {promised}{}", other_sources(*.unasked))]
-    WrongChecksum {
-        /// The path of the file.
-        name: String,
-        /// The digest of the received bytes.
-        found: Box<Checksum>,
-        /// The expected digest.
-        promised: Box<Checksum>,
-        /// Number of sources that were skipped because the download limit was reached.
-        unasked: usize,
-    },
+    WrongChecksum { name: String, found: Box<Checksum>, promised: Box<Checksum>, unasked: usize },
     /// A server announces another digest than the expected one.
     #[error("{url} has a file with the digest {found} instead of {promised}")]
-    OtherDigest {
-        /// The requested address.
-        url: String,
-        /// The announced digest.
-        found: Box<Checksum>,
-        /// The expected digest.
-        promised: Box<Checksum>,
-    },
+    OtherDigest { url: String, found: Box<Checksum>, promised: Box<Checksum> },
     /// No server has the file.
     #[error("{}", missing(*servers, name))]
-    Missing {
-        /// The address of the file.
-        name: String,
-        /// Number of servers.
-        servers: usize,
-    },
+    Missing { name: String, servers: usize },
     /// Pieces have wrong digests.
     #[error("pieces with a wrong digest on every source: {pieces}")]
-    WrongPieces {
-        /// Number of pieces.
-        pieces: usize,
-    },
+    WrongPieces { pieces: usize },
     /// The sources have different versions of the file, and it changed repeatedly.
     #[error("the file changed repeatedly during the download")]
     KeepsChanging,
     /// A source has another version of the file.
     #[error("{url} has another version of the file")]
-    OtherVersion {
-        /// The requested address.
-        url: String,
-    },
+    OtherVersion { url: String },
     /// An answer without validators, which cannot replace a proven version.
     #[error(
         "{url} answered without ETag, Last-Modified and digest, so a new version is not proven; the part file is kept: run the \
          command again, or start over with --no-resume"
     )]
-    Unproven {
-        /// The requested address.
-        url: String,
-    },
+    Unproven { url: String },
     /// No source is left to ask.
     #[error("no server is left")]
     NoSource,
@@ -130,10 +70,7 @@ pub(super) enum DownloadError {
     Metalink(#[from] super::metalink::MetalinkError),
     /// The name chosen by a server exists already.
     #[error("{} exists already, and a name chosen by the server replaces no file: choose a name with -o", path.display())]
-    NameTaken {
-        /// The existing file.
-        path: PathBuf,
-    },
+    NameTaken { path: PathBuf },
     /// Invalid flags, alone or in combination.
     #[error("{0}")]
     Usage(String),
@@ -144,7 +81,6 @@ pub(super) enum DownloadError {
 
 impl DownloadError {
     /// Exit code of the process.
-    #[must_use]
     pub(super) fn code(&self) -> GetCode {
         match self {
             Self::InvalidUrl { .. } => GetCode::InvalidUrl,

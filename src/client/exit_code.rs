@@ -54,7 +54,6 @@ pub(crate) enum GetCode {
 
 impl GetCode {
     /// The code as a number.
-    #[must_use]
     pub(crate) fn number(self) -> u8 {
         self as u8
     }

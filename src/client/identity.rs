@@ -16,7 +16,6 @@ use super::observed::Observed;
 /// A mirror keeps the path: an address that ends with the requested path and query represents the requested
 /// resource on any host. Any other path, such as `/1.2/f` behind `/latest`, is a resource of its own. Its
 /// host and its query, which storage services sign for each request, do not count.
-#[must_use]
 pub(super) fn resource(requested: &Url, answered: &Url) -> String {
     let mut name = shown(requested);
     let is_mirror = path_and_query(answered).ends_with(path_and_query(requested));
@@ -73,7 +72,6 @@ impl ContentIdentity {
     /// Without a digest in common, equality needs validators of the same resource: the same strong tag, or
     /// the same modification time and size. Equal sizes alone prove nothing: a stale copy often has the size
     /// of the new one.
-    #[must_use]
     pub(super) fn compare(&self, observed: &Observed, own_etag: Option<&str>) -> Verdict {
         let verdict = |is_same| if is_same { Verdict::Same } else { Verdict::Different };
         if let (Some(known), Some(seen)) = (self.size, observed.size)
@@ -106,13 +104,11 @@ impl ContentIdentity {
     }
 
     /// Whether validators of `resource` may be compared with those of this file.
-    #[must_use]
     pub(super) fn is_of(&self, resource: &str) -> bool {
         self.resource.is_empty() || self.resource == resource
     }
 
     /// Whether no property of the file is known.
-    #[must_use]
     pub(super) fn is_open(&self) -> bool {
         self.size.is_none() && self.etags.is_empty() && self.last_modified.is_none() && self.digest.is_none()
     }
@@ -137,20 +133,17 @@ impl ContentIdentity {
     }
 
     /// Keeps only a digest from the user, a Metalink or the balancer: the servers have another version now.
-    #[must_use]
     pub(super) fn reopened(&self) -> Self {
         let digest = self.digest.filter(|(_, authority)| *authority == Authority::Given);
         Self { digest, ..Self::default() }
     }
 
     /// The validator for `If-Range` to a server whose own validator is unknown.
-    #[must_use]
     pub(super) fn validator(&self) -> Option<&str> {
         self.etags.first().or(self.last_modified.as_ref()).map(String::as_str)
     }
 
     /// Whether the file may be requested in parts: only if a change of it would be detected.
-    #[must_use]
     pub(super) fn can_be_resumed(&self) -> bool {
         self.validator().is_some() || self.digest.is_some()
     }

@@ -14,13 +14,11 @@ pub(super) struct RateLimiter {
 
 impl RateLimiter {
     /// A limiter to `bytes_per_second`; 0 counts as 1.
-    #[must_use]
     pub(super) fn new(bytes_per_second: u64) -> Self {
         Self { bytes_per_second: bytes_per_second.max(1), paid_at: None }
     }
 
     /// Maximum size of one read in bytes, small enough for an even rate.
-    #[must_use]
     pub(super) fn read_size(&self) -> usize {
         usize::try_from(self.bytes_per_second / 16).unwrap_or(usize::MAX).max(512)
     }

@@ -45,12 +45,7 @@ pub(super) enum MetalinkError {
     Empty,
     /// A value is invalid.
     #[error("the Metalink has an invalid {element}: {value:?}")]
-    Value {
-        /// The element.
-        element: &'static str,
-        /// Its text.
-        value: String,
-    },
+    Value { element: &'static str, value: String },
 }
 
 /// A file of a Metalink.

@@ -44,7 +44,6 @@ use crate::telemetry;
 use settings::Settings;
 
 /// Runs `fingerpost get` and returns its exit code.
-#[must_use]
 pub(crate) fn command(arguments: &GetArguments) -> ExitCode {
     match Settings::new(arguments) {
         Ok(settings) => {

@@ -12,7 +12,6 @@ const MAX_NAME_BYTES: usize = 240;
 const FALLBACK: &str = "download";
 
 /// The sanitised name of the file at `url`: the decoded last segment of its path.
-#[must_use]
 pub(super) fn from_url(url: &Url) -> String {
     let segment = url.path().rsplit('/').next().unwrap_or_default();
     safe(&lossless(&percent_decode_str(segment).collect::<Vec<u8>>()))
@@ -20,7 +19,6 @@ pub(super) fn from_url(url: &Url) -> String {
 
 /// Converts bytes to text. Bytes that are not UTF-8 are percent-encoded, so that different bytes give
 /// different texts.
-#[must_use]
 pub(super) fn lossless(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -33,7 +31,6 @@ pub(super) fn lossless(bytes: &[u8]) -> String {
 /// The sanitised name in a `Content-Disposition` header, if it has one (RFC 6266).
 ///
 /// `filename*` takes precedence over `filename`.
-#[must_use]
 pub(super) fn from_content_disposition(value: &str) -> Option<String> {
     let mut plain = None;
     for (name, value) in parameters(value) {
@@ -86,7 +83,6 @@ fn parameters(text: &str) -> Vec<(String, String)> {
 }
 
 /// Sanitises a relative path: it stays in its folder, and each part is a [`safe`] name.
-#[must_use]
 pub(super) fn safe_path(path: &str) -> PathBuf {
     let mut parts: Vec<String> = Vec::new();
     for part in path.split('/') {
@@ -100,7 +96,6 @@ pub(super) fn safe_path(path: &str) -> PathBuf {
 }
 
 /// Sanitises a name: no folders, no control characters, no leading dots, limited length.
-#[must_use]
 pub(super) fn safe(name: &str) -> String {
     let base = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let printable: String =

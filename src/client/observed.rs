@@ -20,7 +20,6 @@ const FIRST_STRONG_DATE: Duration = Duration::from_hours(24 * 3653);
 
 /// The digest that `head` announces for the whole file: `Repr-Digest` (RFC 9530), or `Digest` (RFC 3230),
 /// which mirrors still send.
-#[must_use]
 pub(super) fn promised_digest(head: &Head) -> Option<Checksum> {
     let members = |name| head.all(name).flat_map(|value| value.split(','));
     let current = members("repr-digest").find_map(|member| {
@@ -33,7 +32,6 @@ pub(super) fn promised_digest(head: &Head) -> Option<Checksum> {
 
 /// The digest that a redirect announces for its target (RFC 6249, section 6). A `Repr-Digest` would be the
 /// digest of the redirect's own page.
-#[must_use]
 pub(super) fn digest_of_target(head: &Head) -> Option<Checksum> {
     head.all("digest").flat_map(|value| value.split(',')).find_map(|member| {
         let (name, value) = member.trim().split_once('=')?;
@@ -62,7 +60,6 @@ impl Observed {
     /// Reads the properties from an answer with the file (200) or a part of it (206).
     ///
     /// Validators of a coded or transformed representation (203) do not apply to the file and are left out.
-    #[must_use]
     pub(super) fn from_head(head: &Head, size: Option<u64>) -> Self {
         if is_coded(head) || head.status == 203 {
             return Self { size, ..Self::default() };
@@ -84,13 +81,11 @@ impl Observed {
     }
 
     /// Whether these properties distinguish this version of the file from others.
-    #[must_use]
     pub(super) fn is_evidence(&self) -> bool {
         self.validator().is_some() || self.digest.is_some()
     }
 
     /// The validator for `If-Range` (RFC 9110, section 13.1.5).
-    #[must_use]
     pub(super) fn validator(&self) -> Option<&str> {
         self.etag.as_deref().or(self.last_modified.as_deref())
     }
@@ -98,7 +93,6 @@ impl Observed {
 
 /// Whether the body has a content coding (RFC 9110, section 8.4), so that its bytes and positions are not
 /// those of the file.
-#[must_use]
 pub(super) fn is_coded(head: &Head) -> bool {
     head.all("content-encoding")
         .flat_map(|value| value.split(','))
@@ -131,7 +125,6 @@ pub(super) struct ContentRange {
 impl ContentRange {
     /// Parses `bytes FIRST-LAST/SIZE`, with `*` for an unknown size, or `bytes */SIZE`. Returns `None` for
     /// impossible values.
-    #[must_use]
     pub(super) fn parse(text: &str) -> Option<Self> {
         let number = |digits: &str| -> Option<u64> {
             let is_plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());

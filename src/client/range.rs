@@ -13,25 +13,21 @@ pub(super) struct ByteRange {
 
 impl ByteRange {
     /// The range from `start` to `end`; empty if `end` is less than `start`.
-    #[must_use]
     pub(super) fn new(start: u64, end: u64) -> Self {
         Self { start, end: end.max(start) }
     }
 
     /// Number of bytes.
-    #[must_use]
     pub(super) fn len(&self) -> u64 {
         self.end.saturating_sub(self.start)
     }
 
     /// Whether the range has no bytes.
-    #[must_use]
     pub(super) fn is_empty(&self) -> bool {
         self.start >= self.end
     }
 
     /// The intersection of both ranges; may be empty.
-    #[must_use]
     pub(super) fn intersection(&self, other: &Self) -> Self {
         Self::new(self.start.max(other.start), self.end.min(other.end))
     }
@@ -46,13 +42,11 @@ pub(super) struct RangeSet {
 
 impl RangeSet {
     /// The empty set.
-    #[must_use]
     pub(super) fn new() -> Self {
         Self::default()
     }
 
     /// The set of the bytes of one range.
-    #[must_use]
     pub(super) fn of(range: ByteRange) -> Self {
         let mut set = Self::new();
         set.insert(range);
@@ -97,7 +91,6 @@ impl RangeSet {
     }
 
     /// The bytes of `range` that are in this set.
-    #[must_use]
     pub(super) fn within(&self, range: ByteRange) -> Vec<ByteRange> {
         let first = self.ranges.range(..=range.start).next_back().map_or(range.start, |(&start, _)| start);
         if range.is_empty() {
@@ -116,13 +109,11 @@ impl RangeSet {
     }
 
     /// Number of bytes.
-    #[must_use]
     pub(super) fn len(&self) -> u64 {
         self.iter().map(|range| range.len()).sum()
     }
 
     /// Whether the set has no bytes.
-    #[must_use]
     pub(super) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }

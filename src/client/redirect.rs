@@ -9,34 +9,19 @@ use super::address::{shown, without_credentials};
 pub(super) enum RedirectError {
     /// The answer has no valid `Location`.
     #[error("{from} redirects without a usable Location")]
-    NoLocation {
-        /// The address that redirected.
-        from: String,
-    },
+    NoLocation { from: String },
     /// The scheme of the target is neither http nor https.
     #[error("refusing the redirect to {scheme}: only http and https are followed")]
-    Scheme {
-        /// The scheme of the target.
-        scheme: String,
-    },
+    Scheme { scheme: String },
     /// A redirect from https to http.
     #[error("refusing the redirect from https to {to}: it would give up encryption")]
-    Downgrade {
-        /// The target.
-        to: String,
-    },
+    Downgrade { to: String },
     /// The target was visited before.
     #[error("redirect loop: {at} was visited before")]
-    Circle {
-        /// The target.
-        at: String,
-    },
+    Circle { at: String },
     /// There are more redirects than allowed.
     #[error("more than {max} redirects")]
-    TooMany {
-        /// The limit.
-        max: usize,
-    },
+    TooMany { max: usize },
 }
 
 /// The addresses visited on the way to a file.
@@ -50,25 +35,21 @@ pub(super) struct RedirectChain {
 
 impl RedirectChain {
     /// A chain that starts at `url` and allows `max` redirects.
-    #[must_use]
     pub(super) fn new(url: Url, max: usize) -> Self {
         Self { visited: Vec::new(), end: without_credentials(url), max }
     }
 
     /// The last address, which is requested next.
-    #[must_use]
     pub(super) fn end(&self) -> &Url {
         &self.end
     }
 
     /// The address that redirected to the last one; the last one itself if there was no redirect.
-    #[must_use]
     pub(super) fn previous(&self) -> &Url {
         self.visited.last().unwrap_or(&self.end)
     }
 
     /// The same chain with `url` as last address, for a mirror named beside the last redirect.
-    #[must_use]
     pub(super) fn with_end(&self, url: Url) -> Self {
         Self { visited: self.visited.clone(), end: url, max: self.max }
     }

@@ -29,7 +29,6 @@ struct ServerReport<'a> {
 }
 
 /// The JSON line for one file, without line break.
-#[must_use]
 pub(super) fn line(report: &DownloadReport) -> String {
     let error = report.outcome.as_ref().err();
     let object = FileReport {

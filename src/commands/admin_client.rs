@@ -1,17 +1,17 @@
 //! Requests to the admin listener of a running balancer, for the commands of operators.
 
+use std::error::Error;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use crate::balancer::admin::access::{self, AccessError};
+use crate::balancer::admin::access;
 use crate::cli::AdminArguments;
 use crate::configuration;
 use crate::http::client::{HttpClient, Request, TransportError, TransportSettings};
 use crate::http::tls::Trust;
-use crate::settings::SettingsError;
 use crate::telemetry;
 
 /// The variable that names the admin address.
@@ -23,48 +23,8 @@ const LARGEST_ANSWER: usize = 256 << 20;
 /// The time limit of a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An error of a request to a balancer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AdminError {
-    /// A setting is invalid.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// The token cannot be used.
-    #[error(transparent)]
-    Token(#[from] AccessError),
-    /// The admin address is not known: the key has port 0.
-    #[error(
-        "balancer.admin has no fixed port: give the address that the balancer printed at its start, as in --admin \
-         http://127.0.0.1:9100/, or set {VARIABLE}"
-    )]
-    NoAddress,
-    /// The request failed.
-    #[error(
-        "cannot query the balancer at {url}: {reason}; check that it runs and that this is its admin address"
-    )]
-    Unreachable {
-        /// The requested URL.
-        url: String,
-        /// The cause.
-        reason: String,
-    },
-    /// The answer is not one of a balancer of this version.
-    #[error(
-        "the server at {url} is not a fingerpost balancer of this version: {reason}; give the admin address, not the address for clients"
-    )]
-    NotABalancer {
-        /// The requested URL.
-        url: String,
-        /// The difference.
-        reason: String,
-    },
-    /// The balancer refused the request.
-    #[error("the balancer refused: {detail}")]
-    Refused {
-        /// Its reason.
-        detail: String,
-    },
-}
+/// An error of a command for a running balancer. It is only shown.
+pub(crate) type QueryError = Box<dyn Error>;
 
 /// The part of a problem (RFC 9457) for people.
 #[derive(Deserialize)]
@@ -81,7 +41,7 @@ pub(crate) struct AdminClient {
 
 impl AdminClient {
     /// The balancer that the arguments name. Must be called in an actix system.
-    pub(crate) fn new(arguments: &AdminArguments) -> Result<Self, AdminError> {
+    pub(crate) fn new(arguments: &AdminArguments) -> Result<Self, QueryError> {
         let variable = || std::env::var(VARIABLE).ok().filter(|address| !address.is_empty());
         let address = match arguments.admin.clone().or_else(variable) {
             Some(given) => given,
@@ -93,7 +53,11 @@ impl AdminClient {
             }
         };
         if address.ends_with(":0") {
-            return Err(AdminError::NoAddress);
+            return Err(format!(
+                "balancer.admin has no fixed port: give the address that the balancer printed at its start, as in --admin \
+                 http://127.0.0.1:9100/, or set {VARIABLE}"
+            )
+            .into());
         }
         let scheme = if address.contains("://") { "" } else { "http://" };
         let base = format!("{scheme}{}/api/v1", address.trim_end_matches('/'));
@@ -108,7 +72,7 @@ impl AdminClient {
     }
 
     /// Requests a path below `/api/v1`. Returns the body, and its content.
-    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<(Vec<u8>, T), AdminError> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<(Vec<u8>, T), QueryError> {
         self.request(path, Request::get).await
     }
 
@@ -117,7 +81,7 @@ impl AdminClient {
         &self,
         path: &str,
         body: Vec<u8>,
-    ) -> Result<(Vec<u8>, T), AdminError> {
+    ) -> Result<(Vec<u8>, T), QueryError> {
         self.request(path, |url| Request::post_json(url, body)).await
     }
 
@@ -125,10 +89,18 @@ impl AdminClient {
         &self,
         path: &str,
         request: impl FnOnce(Url) -> Request,
-    ) -> Result<(Vec<u8>, T), AdminError> {
+    ) -> Result<(Vec<u8>, T), QueryError> {
         let url = format!("{}{path}", self.base);
-        let unreachable = |reason: String| AdminError::Unreachable { url: url.clone(), reason };
-        let other = |reason: String| AdminError::NotABalancer { url: url.clone(), reason };
+        let unreachable = |reason: String| {
+            format!(
+                "cannot query the balancer at {url}: {reason}; check that it runs and that this is its admin address"
+            )
+        };
+        let other = |reason: String| {
+            format!(
+                "the server at {url} is not a fingerpost balancer of this version: {reason}; give the admin address, not the address for clients"
+            )
+        };
         let mut request = request(Url::parse(&url).map_err(|error| unreachable(error.to_string()))?);
         if let Some(token) = &self.token {
             request = request.with("Authorization", format!("Bearer {token}"));
@@ -140,8 +112,8 @@ impl AdminClient {
         let (status, body) = answered.map_err(unreachable)?;
         if !(200..300).contains(&status) {
             return Err(match serde_json::from_slice(&body) {
-                Ok(ProblemDetail { detail }) => AdminError::Refused { detail },
-                Err(_) => other(format!("it answered with status {status}")),
+                Ok(ProblemDetail { detail }) => format!("the balancer refused: {detail}").into(),
+                Err(_) => other(format!("it answered with status {status}")).into(),
             });
         }
         let content = serde_json::from_slice(&body).map_err(|error| other(error.to_string()))?;

@@ -2,6 +2,7 @@
 //! trust anchors. It creates no file and listens on each port only briefly.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -16,7 +17,7 @@ use crate::configuration::file::FileCheck;
 use crate::configuration::{self, RawSettings};
 use crate::file_server::FileServer;
 use crate::file_server::settings::{RawServerSettings, ServerSettings};
-use crate::http::access_log::AccessLog;
+use crate::hosting::ProgramSettings;
 use crate::http::{listener, tls};
 use crate::open_files;
 use crate::settings::Variables;
@@ -59,8 +60,8 @@ impl CheckReport {
         self.push_line(line);
     }
 
-    fn extend(&mut self, errors: impl IntoIterator<Item = impl std::error::Error>) {
-        errors.into_iter().for_each(|error| self.problem(chain(&error)));
+    fn extend(&mut self, errors: impl IntoIterator<Item = impl Into<Box<dyn Error>>>) {
+        errors.into_iter().for_each(|error| self.problem(chain(&*error.into())));
     }
 }
 
@@ -157,10 +158,10 @@ fn check_balancer(raw: RawBalancerSettings, report: &mut CheckReport) {
     let Ok(settings) = BalancerSettings::try_from(raw) else { return };
     report.describe(format!(
         "balancer: listens on {}, answers {}, policy {}, probes {} every {interval}",
-        settings.listen,
+        settings.host.listen,
         settings.status.code(),
-        settings.policy,
-        settings.probe_path,
+        settings.ranking.policy,
+        settings.probes.path,
     ));
     for source in &settings.sources.addresses {
         match source {
@@ -172,8 +173,7 @@ fn check_balancer(raw: RawBalancerSettings, report: &mut CheckReport) {
         report.extend(tls::client_config(&settings.trust).err());
     }
     let (host, port) = &settings.admin;
-    report.extend(settings.listen.check().err());
-    report.extend(settings.https.check());
+    report.extend(settings.host.check());
     match listener::listen(host, *port).map(|listener| listener.local_addr()) {
         Ok(Ok(address)) => report.extend(Access::open(settings.admin_token.as_deref(), address).err()),
         Ok(Err(error)) => report.problem(error.to_string()),
@@ -189,14 +189,17 @@ fn check_balancer(raw: RawBalancerSettings, report: &mut CheckReport) {
         }
     }
     report.extend(settings.state.as_deref().and_then(|path| StateFolder::check(path).err()));
-    report.extend(settings.access_log.as_deref().and_then(|path| AccessLog::check(path).err()));
     report.extend(open_files::provide(settings.open_files()).err());
 }
 
 /// Reports every problem that would end a start of the file server.
 fn check_server(raw: RawServerSettings, report: &mut CheckReport) {
     let Ok(settings) = ServerSettings::try_from(raw) else { return };
-    report.describe(format!("server: listens on {}, serves {}", settings.listen, settings.root.display()));
+    report.describe(format!(
+        "server: listens on {}, serves {}",
+        settings.host.listen,
+        settings.root.display()
+    ));
     report.extend(FileServer::check(&settings));
     report.extend(open_files::provide(settings.open_files()).err());
 }

@@ -1,53 +1,31 @@
 //! The commands of the command line, except `get`: each composes settings, programs, signals and the service manager.
 
-use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::balancer::program::BalancerError;
-use crate::cli::{Cli, Command};
-use crate::client;
-use crate::file_server::ServerError;
+use crate::balancer::program::BalancerProgram;
+use crate::balancer::settings::BalancerSettings;
+use crate::cli::{Cli, Command, ConfigArguments};
+use crate::configuration::{self, RawSettings};
+use crate::engine::FleetSettings;
+use crate::file_server::FileServer;
+use crate::file_server::settings::ServerSettings;
+use crate::hosting::{Addresses, Program, ProgramError, ProgramSettings};
+use crate::http::access_log;
 use crate::http::stop::{Interrupts, StopHandle};
-use crate::open_files::TooFewFiles;
-use crate::settings::SettingsError;
-use crate::systemd::{self, PassedError, ServiceState};
+use crate::settings::reload::SettingsReading;
+use crate::settings::{Override, SettingsError};
+use crate::systemd::{self, PassedSockets, ServiceState};
 use crate::telemetry::{self, print_line};
+use crate::{client, open_files};
 
 mod admin_client;
-mod balancer;
 mod check;
 mod operate;
-mod server;
 mod up;
-
-/// An error that prevents or ends a run of `balancer`, `server` or `up`.
-#[derive(Debug, thiserror::Error)]
-enum CommandError {
-    /// A setting is invalid.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// The service manager passed unusable sockets.
-    #[error(transparent)]
-    Passed(#[from] PassedError),
-    /// The limit of open files is too low.
-    #[error(transparent)]
-    TooFewFiles(#[from] TooFewFiles),
-    /// A file server failed.
-    #[error(transparent)]
-    Server(#[from] ServerError),
-    /// The balancer failed.
-    #[error(transparent)]
-    Balancer(#[from] BalancerError),
-    /// The list or the sample files of `up` cannot be written.
-    #[error("cannot write the list of servers to the folder for temporary files")]
-    Scratch(#[source] io::Error),
-    /// The signal handlers of `up` cannot be installed.
-    #[error("cannot listen for signals")]
-    Signals(#[source] io::Error),
-}
 
 /// Runs one command to its end and returns the exit code of the process.
 ///
@@ -57,8 +35,14 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     telemetry::start(cli.log.log_format, cli.log.log_level);
     match cli.command {
         Command::Up(arguments) => exit(up::command(&arguments)),
-        Command::Balancer(arguments) => exit(balancer::command(&arguments)),
-        Command::Server(arguments) => exit(server::command(&arguments)),
+        Command::Balancer(arguments) => {
+            let (config, flags) = (&arguments.config, arguments.overrides());
+            exit(serve::<BalancerProgram>(config, flags, |raw| BalancerSettings::try_from(raw.balancer)))
+        }
+        Command::Server(arguments) => {
+            let (config, flags) = (&arguments.config, arguments.overrides());
+            exit(serve::<FileServer>(config, flags, |raw| ServerSettings::try_from(raw.server)))
+        }
         Command::Get(arguments) => client::command(&arguments),
         Command::Status(arguments) => exit(operate::status(&arguments)),
         Command::Explain(arguments) => exit(operate::explain(&arguments)),
@@ -73,14 +57,40 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     }
 }
 
-fn exit(result: Result<(), impl std::error::Error>) -> ExitCode {
+fn exit(result: Result<(), ProgramError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            telemetry::print_error(&error);
+            telemetry::print_error(&*error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs a program until a signal stops it. `validate` makes its settings.
+fn serve<P: Program>(
+    config: &ConfigArguments,
+    flags: Vec<Override>,
+    validate: fn(RawSettings) -> Result<P::Settings, SettingsError>,
+) -> Result<(), ProgramError> {
+    // Must be first: `take` changes the environment, and the passed descriptors must not be reused.
+    let passed = PassedSockets::take()?;
+    let file = config.config.as_deref();
+    let first = |raw: RawSettings| Ok((FleetSettings::try_from(raw.fleet.clone())?, validate(raw)?));
+    let SettingsReading { settings: (fleet, settings), values } =
+        configuration::load(file, flags.clone(), first)?;
+    let need = settings.open_files();
+    let mut program = P::build(settings, &fleet, passed)?;
+    program.host().reading = Some((configuration::reader(file.map(Path::to_owned), flags, validate), values));
+    open_files::provide(need)?;
+    actix::System::new().block_on(async {
+        let stop = StopHandle::default();
+        let interrupts = Interrupts::listen().map_err(P::cannot_start)?;
+        let host = program.host();
+        access_log::reopen_on_signal(host.log.as_ref()).map_err(P::cannot_start)?;
+        actix::spawn(stop_at_signal(interrupts, stop.clone(), host.grace.subscribe()));
+        program.run(Addresses::announce, stop).await
+    })
 }
 
 /// Stops `stop` at the first signal, with `grace` for current answers, and at once at the second signal.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
-use super::admin_client::{AdminClient, AdminError};
+use super::admin_client::{AdminClient, QueryError};
 use crate::balancer::admin::api::OrderAnswer;
 use crate::balancer::admin::events::EventReport;
 use crate::balancer::admin::fleet::FleetStatus;
@@ -25,22 +25,6 @@ const WAIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The interval of `status --watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// An error of a command for a running balancer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum QueryError {
-    /// The request failed.
-    #[error(transparent)]
-    Admin(#[from] AdminError),
-    /// The number of downloads in flight is not known.
-    #[error(
-        "{0} gets no new clients, but it sends no load report, so the end of its downloads is not known; look at its own log"
-    )]
-    NoReport(String),
-    /// The output cannot be written.
-    #[error(transparent)]
-    Output(#[from] OutputError),
-}
 
 /// Runs `fingerpost status`.
 pub(crate) fn status(arguments: &StatusArguments) -> Result<(), QueryError> {
@@ -69,13 +53,13 @@ fn terminal_size() -> Option<(usize, usize)> {
 fn watch(admin: &AdminArguments) -> Result<(), QueryError> {
     actix::System::new().block_on(async {
         let client = AdminClient::new(admin)?;
-        let mut answer = Ok(client.get("/backends").await?);
+        let mut answer: Result<(_, StatusReport), QueryError> = Ok(client.get("/backends").await?);
         loop {
             let size = terminal_size();
             let text = match answer {
                 Ok((body, _)) if admin.json => String::from_utf8_lossy(&body).into_owned() + "\n",
                 Ok((_, report)) => watched(report, size),
-                Err(error) => format!("No answer, trying again: {}\n", telemetry::chain(&error)),
+                Err(error) => format!("No answer, trying again: {}\n", telemetry::chain(&*error)),
             };
             // A whole frame at once, without a hidden cursor or another screen: Ctrl-C has nothing to restore.
             let frame = if size.is_some() { frame(&text) } else { text };
@@ -137,7 +121,7 @@ pub(crate) fn events(arguments: &EventsArguments) -> Result<(), QueryError> {
 }
 
 fn get<T: DeserializeOwned>(arguments: &AdminArguments, path: &str) -> Result<(Vec<u8>, T), QueryError> {
-    Ok(actix::System::new().block_on(async { AdminClient::new(arguments)?.get(path).await })?)
+    actix::System::new().block_on(async { AdminClient::new(arguments)?.get(path).await })
 }
 
 fn print(
@@ -225,6 +209,10 @@ fn downloads(backend: &BackendStatus) -> Result<u64, QueryError> {
     match backend.in_flight {
         _ if backend.state == "down" => Ok(0),
         Some(in_flight) => Ok(in_flight),
-        None => Err(QueryError::NoReport(backend.address.clone())),
+        None => Err(format!(
+            "{} gets no new clients, but it sends no load report, so the end of its downloads is not known; look at its own log",
+            backend.address
+        )
+        .into()),
     }
 }

@@ -10,15 +10,18 @@ use std::sync::Arc;
 use futures_util::future::{self, FutureExt};
 use tempfile::TempDir;
 
-use super::{CommandError, stop_at_signal};
+use super::stop_at_signal;
 use crate::balancer::expectation::Expectation;
-use crate::balancer::program::{BalancerAddresses, Program};
+use crate::balancer::probe::ProbeSettings;
+use crate::balancer::program::BalancerProgram;
 use crate::balancer::settings::BalancerSettings;
 use crate::balancer::sources::{SourceAddress, SourceSettings};
 use crate::cli::UpArguments;
 use crate::engine::FleetSettings;
+use crate::file_server::FileServer;
 use crate::file_server::settings::ServerSettings;
-use crate::file_server::{FileServer, ServerAddresses};
+use crate::hosting::{Addresses, Program, ProgramError, ProgramSettings};
+use crate::http::access_log;
 use crate::http::stop::{Interrupts, StopHandle};
 use crate::systemd::PassedSockets;
 use crate::telemetry::print_line;
@@ -35,8 +38,18 @@ const BUILT_IN_PROBE: &[u8] = include_bytes!("../../files/plshelp.txt");
 const SAMPLES: [(&str, &[u8]); 2] =
     [(PROBE_FILE, BUILT_IN_PROBE), ("hello.txt", include_bytes!("../../files/hello.txt"))];
 
+/// The list or the sample files cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the list of servers to the folder for temporary files")]
+struct ScratchFailure(#[source] io::Error);
+
+/// The signal handlers cannot be installed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen for signals")]
+struct SignalFailure(#[source] io::Error);
+
 /// Runs `fingerpost up` until a signal stops it.
-pub(super) fn command(arguments: &UpArguments) -> Result<(), CommandError> {
+pub(super) fn command(arguments: &UpArguments) -> Result<(), ProgramError> {
     let mut raw =
         configuration::load(arguments.config.config.as_deref(), arguments.overrides(), Ok)?.settings;
     HOST.clone_into(&mut raw.server.host);
@@ -51,61 +64,65 @@ pub(super) fn command(arguments: &UpArguments) -> Result<(), CommandError> {
     raw.balancer.unix_socket = PathBuf::new();
     // The first look needs no engine.
     raw.balancer.fleet = String::new();
-    let scratch = tempfile::Builder::new().prefix("fingerpost-").tempdir().map_err(CommandError::Scratch)?;
+    let scratch = tempfile::Builder::new().prefix("fingerpost-").tempdir().map_err(ScratchFailure)?;
 
     let fleet = FleetSettings::try_from(raw.fleet)?;
     let mut server_settings = ServerSettings::try_from(raw.server)?;
     if arguments.root.is_none() && !server_settings.root.is_dir() {
-        server_settings.root = write_samples(&scratch).map_err(CommandError::Scratch)?;
+        server_settings.root = write_samples(&scratch).map_err(ScratchFailure)?;
     }
     // The servers share the processors of this machine.
-    server_settings.workers = 1;
+    server_settings.host.workers = 1;
     let balancer_settings = BalancerSettings::try_from(raw.balancer)?;
     let of_servers = server_settings.open_files().times(arguments.servers as u64);
     open_files::provide(balancer_settings.open_files().and(of_servers))?;
-    let servers = (0..arguments.servers)
+    let mut servers = (0..arguments.servers)
         .map(|_| FileServer::build(server_settings.clone(), &fleet, PassedSockets::default()))
         .collect::<Result<Vec<_>, _>>()?;
 
-    let list = write_list(&scratch, &servers).map_err(CommandError::Scratch)?;
+    let list = write_list(&scratch, &mut servers).map_err(ScratchFailure)?;
     let balancer_settings = BalancerSettings {
         sources: SourceSettings {
             addresses: vec![SourceAddress::File(list)],
             ..balancer_settings.sources.clone()
         },
-        probe_expect: probe_expectation(&balancer_settings, &server_settings.root),
+        probes: ProbeSettings {
+            expectation: probe_expectation(&balancer_settings.probes, &server_settings.root),
+            ..balancer_settings.probes.clone()
+        },
         ..balancer_settings
     };
-    let balancer = Program::build(balancer_settings, &fleet, PassedSockets::default())?;
+    let mut balancer = BalancerProgram::build(balancer_settings, &fleet, PassedSockets::default())?;
 
     actix::System::new().block_on(async {
         let stop = StopHandle::default();
-        let interrupts = Interrupts::of_terminal().map_err(CommandError::Signals)?;
-        actix::spawn(stop_at_signal(interrupts, stop.clone(), balancer.grace()));
-        servers.iter().try_for_each(FileServer::reopen_log_on_signal).map_err(CommandError::Signals)?;
-        balancer.reopen_log_on_signal().map_err(CommandError::Signals)?;
+        let interrupts = Interrupts::of_terminal().map_err(SignalFailure)?;
+        actix::spawn(stop_at_signal(interrupts, stop.clone(), balancer.host().grace.subscribe()));
+        for log in servers.iter_mut().map(|server| &server.host().log).chain([&balancer.host().log]) {
+            access_log::reopen_on_signal(log.as_ref()).map_err(SignalFailure)?;
+        }
         run(servers, balancer, &server_settings.root, &stop).await
     })
 }
 
 async fn run(
     servers: Vec<FileServer>,
-    balancer: Program,
+    balancer: BalancerProgram,
     root: &Path,
     stop: &StopHandle,
-) -> Result<(), CommandError> {
+) -> Result<(), ProgramError> {
     print_line(format_args!("Serving the folder {}", root.display()));
     let serving = servers.into_iter().zip(1..).map(|(server, number)| {
-        let ready = move |bound: &ServerAddresses| {
+        let ready = move |bound: &Addresses| {
             for address in &bound.clients {
                 print_line(format_args!("Server {number} at http://{address}/"));
             }
         };
-        server.run(ready, stop.clone()).map(|ended| ended.map_err(CommandError::from)).boxed_local()
+        server.run(ready, stop.clone()).boxed_local()
     });
     // The servers start first, so that they can answer the first probes of the balancer.
     let mut all: Vec<_> = serving.collect();
-    let ready = |bound: &BalancerAddresses| {
+    let ready = |bound: &Addresses| {
         for address in &bound.clients {
             print_line(format_args!("Balancer at http://{address}/"));
             print_line(format_args!(
@@ -115,17 +132,17 @@ async fn run(
         }
         bound.announce();
     };
-    all.push(balancer.run(ready, stop.clone()).map(|ended| ended.map_err(CommandError::from)).boxed_local());
+    all.push(balancer.run(ready, stop.clone()).boxed_local());
     // An error of one program ends all of them, like a stop.
     future::try_join_all(all).await.map(drop)
 }
 
 /// The configured content of the probe file, else the content of the served file. `None` if the content is not known.
-fn probe_expectation(settings: &BalancerSettings, root: &Path) -> Option<Arc<Expectation>> {
-    let probed = settings.probe_path.strip_prefix("/files").unwrap_or(&settings.probe_path);
+fn probe_expectation(probes: &ProbeSettings, root: &Path) -> Option<Arc<Expectation>> {
+    let path = probes.path.strip_prefix("/files").unwrap_or(&probes.path);
     let of_file = || Expectation::File { path: root.join(PROBE_FILE), default: BUILT_IN_PROBE };
-    let is_known = probed.strip_prefix('/') == Some(PROBE_FILE);
-    settings.probe_expect.clone().or_else(|| is_known.then(|| Arc::new(of_file())))
+    let is_known = path.strip_prefix('/') == Some(PROBE_FILE);
+    probes.expectation.clone().or_else(|| is_known.then(|| Arc::new(of_file())))
 }
 
 /// The shell command that starts this program from any folder of this machine.
@@ -166,9 +183,9 @@ fn write_samples(scratch: &TempDir) -> io::Result<PathBuf> {
     Ok(folder)
 }
 
-fn write_list(scratch: &TempDir, servers: &[FileServer]) -> io::Result<PathBuf> {
+fn write_list(scratch: &TempDir, servers: &mut [FileServer]) -> io::Result<PathBuf> {
     let mut list = String::from("# Written by fingerpost up, for as long as it runs.\n");
-    for address in servers.iter().flat_map(|server| &server.bound().clients) {
+    for address in servers.iter_mut().flat_map(|server| &server.host().addresses.clients) {
         // Writing to a string cannot fail.
         let _ = writeln!(list, "{address}");
     }

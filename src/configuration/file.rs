@@ -35,7 +35,6 @@ pub(crate) struct FileProblem {
 }
 
 /// Checks every line of a configuration file.
-#[must_use]
 pub(crate) fn check(text: &str) -> FileCheck {
     let mut found = FileCheck::default();
     let known = known_keys();

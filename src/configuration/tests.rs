@@ -1,4 +1,6 @@
 use super::*;
+use crate::settings::reload::FixedKeys;
+use crate::{balancer, file_server};
 
 fn valid(raw: RawSettings) -> Result<RawSettings, SettingsError> {
     validate(&raw).map(|()| raw)
@@ -14,6 +16,22 @@ fn the_examples_are_valid_settings() {
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/config/examples")).unwrap() {
         let path = entry.unwrap().path();
         load(Some(&path), Vec::new(), valid).unwrap();
+    }
+}
+
+#[test]
+fn the_keys_that_need_a_restart_exist_and_are_documented() {
+    let text = include_str!("../../docs/configuration.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    let known: Vec<_> = settings::keys::known_keys().into_iter().map(|key| key.name()).collect();
+    for FixedKeys { section, fixed, switches } in
+        [&balancer::settings::FIXED_KEYS, &file_server::settings::FIXED_KEYS]
+    {
+        let keys = fixed.split(' ');
+        let documented = keys.clone().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+        assert!(text.contains(&format!("`[{section}]`: {documented}.")), "{documented}");
+        for key in keys.chain(switches.iter().copied()) {
+            assert!(known.contains(&format!("{section}.{key}")), "{key}");
+        }
     }
 }
 

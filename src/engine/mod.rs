@@ -129,7 +129,6 @@ struct EngineConnection {
 
 impl EngineClient {
     /// A client that connects at its first command.
-    #[must_use]
     pub(crate) fn new(settings: EngineSettings, resolver: Resolver) -> Self {
         Self {
             settings,
@@ -141,16 +140,14 @@ impl EngineClient {
     }
 
     /// The address of the engine, for messages.
-    #[must_use]
     pub(crate) fn address(&self) -> &EngineAddress {
         &self.settings.address
     }
 
     /// A key of this fleet: the prefix, the version of all formats and `name`. All keys of a fleet are in one slot of a
     /// cluster.
-    #[must_use]
     pub(crate) fn key(&self, name: &str) -> String {
-        format!("{{{}}}:1:{name}", self.settings.prefix)
+        format!("{{{}}}:1:{name}", self.settings.fleet.prefix)
     }
 
     /// Carries out one command.
@@ -260,7 +257,7 @@ impl EngineClient {
             info = info.set_username(user);
         }
         // The file is read for each connection, so a changed password needs no restart.
-        let password = self.settings.password()?;
+        let password = self.settings.fleet.password()?;
         if !password.is_empty() {
             info = info.set_password(password);
         }
@@ -328,7 +325,7 @@ impl EngineClient {
         if !self.settings.address.uses_tls {
             return Ok(Box::new(stream));
         }
-        let mut config = (*tls::client_config(&self.settings.trust)?).clone();
+        let mut config = (*tls::client_config(&self.settings.fleet.trust)?).clone();
         config.alpn_protocols.clear();
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| EngineError::Connection(io::Error::other(error)))?;

@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::http::tls::Trust;
 use crate::secret_file::{self, SecretFileError};
-use crate::settings::SettingsError;
+use crate::settings::{self, SettingsError};
 
 /// The ports of an engine and of a Sentinel without one in the URL.
 const ENGINE_PORT: u16 = 6379;
@@ -17,35 +17,34 @@ const SENTINEL_PORT: u16 = 26_379;
 const MAX_PREFIX_BYTES: usize = 64;
 
 /// The keys of `[fleet]`; `config/default.toml` explains each.
-#[derive(Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawFleetSettings {
     pub prefix: String,
-    pub password: String,
+    pub password: Password,
     pub password_file: String,
     pub ca: String,
 }
 
-impl fmt::Debug for RawFleetSettings {
+/// A password, which `Debug` does not show.
+#[derive(Clone, Deserialize)]
+pub(crate) struct Password(String);
+
+impl fmt::Debug for Password {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("RawFleetSettings")
+        formatter.write_str("Password")
     }
 }
 
 /// Validated settings of the engines of a fleet.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct FleetSettings {
     /// The name of the fleet, with which each key starts.
-    pub prefix: String,
-    password: String,
+    pub(super) prefix: String,
+    password: Password,
     password_file: Option<PathBuf>,
-    trust: Trust,
-}
-
-impl fmt::Debug for FleetSettings {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("FleetSettings").field("prefix", &self.prefix).finish_non_exhaustive()
-    }
+    /// The authorities of a `rediss://` engine.
+    pub(super) trust: Trust,
 }
 
 impl TryFrom<RawFleetSettings> for FleetSettings {
@@ -58,56 +57,41 @@ impl TryFrom<RawFleetSettings> for FleetSettings {
             let reason = "it must be 1 to 64 letters, digits, '-', '_' and '.'";
             return Err(SettingsError::value("fleet.prefix", raw.prefix, reason));
         }
-        if !raw.password.is_empty() && !raw.password_file.is_empty() {
+        if !raw.password.0.is_empty() && !raw.password_file.is_empty() {
             let reason = "fleet.password is set too; keep one of both";
             return Err(SettingsError::value("fleet.password_file", raw.password_file, reason));
         }
-        let path = |text: String| Some(text).filter(|text| !text.is_empty()).map(PathBuf::from);
         Ok(Self {
             prefix: raw.prefix,
             password: raw.password,
-            password_file: path(raw.password_file),
-            trust: Trust { authorities: path(raw.ca), ..Trust::default() },
+            password_file: settings::path(raw.password_file),
+            trust: Trust { authorities: settings::path(raw.ca), ..Trust::default() },
         })
     }
 }
 
 impl FleetSettings {
     /// The settings of the engine at `address` in this fleet.
-    #[must_use]
     pub(crate) fn at(&self, address: EngineAddress) -> EngineSettings {
-        let Self { prefix, password, password_file, trust } = self.clone();
-        EngineSettings { address, prefix, password, password_file, trust }
+        EngineSettings { address, fleet: self.clone() }
     }
-}
 
-/// The settings of one engine. `Debug` does not show the password.
-#[derive(Clone)]
-pub(crate) struct EngineSettings {
-    /// The address.
-    pub(super) address: EngineAddress,
-    /// The name of the fleet.
-    pub(super) prefix: String,
-    password: String,
-    password_file: Option<PathBuf>,
-    /// The authorities of a `rediss://` engine.
-    pub(super) trust: Trust,
-}
-
-impl fmt::Debug for EngineSettings {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("EngineSettings").field("address", &self.address).finish_non_exhaustive()
-    }
-}
-
-impl EngineSettings {
     /// The password; empty if there is none.
     pub(super) fn password(&self) -> Result<String, SecretFileError> {
         match &self.password_file {
             Some(path) => secret_file::read(path),
-            None => Ok(self.password.clone()),
+            None => Ok(self.password.0.clone()),
         }
     }
+}
+
+/// The settings of one engine.
+#[derive(Debug, Clone)]
+pub(crate) struct EngineSettings {
+    /// The address.
+    pub(super) address: EngineAddress,
+    /// The settings of its fleet.
+    pub(super) fleet: FleetSettings,
 }
 
 /// A name or an IP address without brackets, and a port.
@@ -142,7 +126,6 @@ pub(crate) enum EngineUrlError {
 
 impl EngineAddress {
     /// Whether `text` has a scheme of engines.
-    #[must_use]
     pub(crate) fn has_scheme(text: &str) -> bool {
         text.split_once("://").is_some_and(|(scheme, _)| {
             matches!(scheme, "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel")
@@ -160,10 +143,8 @@ impl std::str::FromStr for EngineAddress {
         let (user, hosts) = authority
             .rsplit_once('@')
             .map_or((String::new(), authority), |(user, hosts)| (format!("{user}@"), hosts));
-        let (has_sentinels, default_port) = match scheme.ends_with("+sentinel") {
-            true => (true, SENTINEL_PORT),
-            false => (false, ENGINE_PORT),
-        };
+        let has_sentinels = scheme.ends_with("+sentinel");
+        let default_port = if has_sentinels { SENTINEL_PORT } else { ENGINE_PORT };
         let mut address = Self {
             hosts: Vec::new(),
             primary: None,
@@ -210,9 +191,8 @@ impl fmt::Display for EngineAddress {
             Some(primary) => ("+sentinel", format!("{primary}/")),
             None => ("", String::new()),
         };
-        let hosts = self.hosts.iter().map(|(host, port)| match host.contains(':') {
-            true => format!("[{host}]:{port}"),
-            false => format!("{host}:{port}"),
+        let hosts = self.hosts.iter().map(|(host, port)| {
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
         });
         let hosts = hosts.collect::<Vec<_>>().join(",");
         write!(formatter, "{kind}://{hosts}/{primary}{}", self.database)

@@ -14,7 +14,7 @@ const OVERHEAD: u64 = 2048;
 
 /// Files by path. If a new file does not fit, a clock hand evicts entries that were not requested since it passed
 /// them last (second chance, Corbató 1968).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Cache {
     limit: u64,
     bytes: u64,
@@ -49,17 +49,8 @@ fn size(path: &[u8], found: &FoundFile) -> u64 {
 
 impl Cache {
     /// An empty cache with a limit in bytes; with 0 it stores nothing.
-    #[must_use]
     pub(super) fn new(limit: u64) -> Self {
-        Self {
-            limit,
-            bytes: 0,
-            memfd_copies: 0,
-            places: HashMap::new(),
-            ring: Vec::new(),
-            free: Vec::new(),
-            hand: 0,
-        }
+        Self { limit, ..Self::default() }
     }
 
     /// The file at `path`, and the time since it was last compared with the disk.
@@ -77,7 +68,6 @@ impl Cache {
     }
 
     /// The number of files that are stored as [`Content::MemfdCopy`].
-    #[must_use]
     pub(super) fn memfd_copies(&self) -> usize {
         self.memfd_copies
     }

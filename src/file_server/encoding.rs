@@ -18,7 +18,6 @@ impl Coding {
     pub(super) const ALL: [Self; 3] = [Self::Brotli, Self::Zstd, Self::Gzip];
 
     /// Its name in `Accept-Encoding` and `Content-Encoding`.
-    #[must_use]
     pub(super) fn token(self) -> &'static str {
         match self {
             Self::Brotli => "br",
@@ -28,7 +27,6 @@ impl Coding {
     }
 
     /// The file name extension of this coding, with its dot.
-    #[must_use]
     pub(super) fn ending(self) -> &'static str {
         match self {
             Self::Brotli => ".br",

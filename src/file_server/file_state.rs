@@ -111,19 +111,16 @@ impl FileState {
     }
 
     /// The state of bytes that are part of the program and never change.
-    #[must_use]
     pub(super) fn embedded(length: u64) -> Self {
         Self { length, modified: (0, 0), inode: 0, device: 0, changed: (0, 0) }
     }
 
     /// The device and the inode, which identify the file on this machine.
-    #[must_use]
     pub(super) fn file(&self) -> (u64, u64) {
         (self.device, self.inode)
     }
 
     /// The properties that are stored beside a digest of the file.
-    #[must_use]
     pub(super) fn stamp(&self) -> Stamp {
         Stamp { length: self.length, modified: self.modified, changed: self.changed }
     }

@@ -29,7 +29,6 @@ use super::listing::Listings;
 use super::load::{Flight, Load};
 use super::metrics::FileServerCounters;
 use super::path::{self, FilePath, PathError, PathKind};
-use super::replay::DateLine;
 use super::root::Root;
 use super::sending::{self, FileAnswer};
 use super::stand_in::StandIn;
@@ -39,7 +38,7 @@ use crate::http::access_log::{AccessLog, LogEntry};
 use crate::http::host::is_host;
 use crate::http::pages::Pages;
 use crate::http::stop::Phase;
-use crate::http::transport::{OnEnd, Passage};
+use crate::http::transport::{DateLine, OnEnd, Passage};
 
 /// The file that balancers fetch as their probe.
 pub(super) const PROBE: &[u8] = b"plshelp.txt";

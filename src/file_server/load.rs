@@ -43,7 +43,6 @@ pub(super) enum RequestKind {
 
 impl Load {
     /// A load without requests. `boot` identifies this run of the server.
-    #[must_use]
     pub(super) fn new(boot: u64) -> Self {
         Self {
             started: Instant::now(),
@@ -62,7 +61,6 @@ impl Load {
     }
 
     /// Counts a request that is answered with a body of `body_bytes` bytes.
-    #[must_use]
     pub(super) fn begin(self: &Arc<Self>, work: RequestKind, body_bytes: u64) -> InFlight {
         if work == RequestKind::Client && self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
             self.busy_since.store(self.micros(), Ordering::Relaxed);
@@ -72,27 +70,23 @@ impl Load {
     }
 
     /// The identity of this run of the server.
-    #[must_use]
     pub(super) fn boot(&self) -> u64 {
         self.boot
     }
 
     /// The number of client requests that are being answered.
-    #[must_use]
     pub(super) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Counts a request that waits for a read from a disk, until the result is dropped. The answer is not known
     /// before.
-    #[must_use]
     pub(super) fn prepare(self: &Arc<Self>) -> Preparing {
         self.preparing.fetch_add(1, Ordering::Relaxed);
         Preparing(Arc::clone(self))
     }
 
     /// Whether no client request is being answered or waits for a disk.
-    #[must_use]
     pub(super) fn is_idle(&self) -> bool {
         // The order matters: a request is counted as in flight before it stops being counted as in preparation.
         self.preparing.load(Ordering::Acquire) == 0 && self.in_flight() == 0
@@ -106,25 +100,21 @@ impl Load {
     }
 
     /// Requests that were answered completely, probes included.
-    #[must_use]
     pub(super) fn completed(&self) -> u64 {
         self.completed.load(Ordering::Relaxed)
     }
 
     /// Requests whose client disconnected or was disconnected before the end of the answer.
-    #[must_use]
     pub(super) fn aborted(&self) -> u64 {
         self.aborted.load(Ordering::Relaxed)
     }
 
     /// Bytes of bodies that were written to the kernel.
-    #[must_use]
     pub(super) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
     /// The report for the answer to a probe. The probe itself is part of the counts.
-    #[must_use]
     pub(super) fn report(&self) -> LoadReport {
         let now = self.micros();
         let mut busy = self.busy.load(Ordering::Relaxed);

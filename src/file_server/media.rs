@@ -46,7 +46,6 @@ const OVERRIDES: [(&str, &[&str]); 18] = [
 ];
 
 /// The media type for a file name. Text has the charset UTF-8; an unknown extension is `application/octet-stream`.
-#[must_use]
 pub(super) fn media_type(name: &[u8]) -> Mime {
     let name = String::from_utf8_lossy(name);
     let extension =

@@ -70,7 +70,6 @@ pub(super) struct Figures {
 
 impl Figures {
     /// A registry that reads these counters at each scrape.
-    #[must_use]
     pub(super) fn registry(self, https: Option<&Https>, reloads: Arc<ReloadRecord>) -> Registry {
         let mut registry = Registry::with_prefix("fingerpost_server");
         admin::register(&mut registry, Arc::clone(&self.connections), https, reloads);

@@ -19,7 +19,6 @@ pub(super) enum Piece {
 
 impl Piece {
     /// The length in bytes.
-    #[must_use]
     pub(super) fn length(&self) -> u64 {
         match self {
             Self::Text(text) => text.len() as u64,
@@ -29,7 +28,6 @@ impl Piece {
 }
 
 /// The content type and the pieces of an answer with these parts of a file of `length` bytes.
-#[must_use]
 pub(super) fn pieces(parts: &[FilePart], media_type: &Mime, length: u64) -> (HeaderValue, VecDeque<Piece>) {
     // 128 random bits: no file contains the boundary by chance, and the client cannot choose it.
     let boundary = format!("{:032x}", rand::random::<u128>());
@@ -49,7 +47,6 @@ pub(super) fn pieces(parts: &[FilePart], media_type: &Mime, length: u64) -> (Hea
 }
 
 /// Joins the pieces of a file that is in memory. A single part is not copied.
-#[must_use]
 pub(super) fn gather(pieces: VecDeque<Piece>, file: &Bytes) -> Bytes {
     let slice = |part: FilePart| {
         let end = (part.end as usize).min(file.len());

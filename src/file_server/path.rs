@@ -69,7 +69,6 @@ fn below_root(path: &str) -> Result<&[u8], PathError> {
 }
 
 /// Replaces adjacent slashes by one. A `Location` made of the result cannot lead to another host, as `//host/` would.
-#[must_use]
 pub(super) fn merge_slashes(path: &str) -> Cow<'_, str> {
     if memchr::memmem::find(path.as_bytes(), b"//").is_none() {
         return Cow::Borrowed(path);
@@ -87,7 +86,6 @@ pub(super) fn merge_slashes(path: &str) -> Cow<'_, str> {
 }
 
 /// Whether a file or folder of this name may be served. Names that begin with a dot are hidden.
-#[must_use]
 pub(super) fn is_served_name(name: &[u8]) -> bool {
     name.first().is_some_and(|first| *first != b'.')
 }

@@ -17,7 +17,6 @@ pub struct FilePart {
 
 impl FilePart {
     /// The length in bytes.
-    #[must_use]
     pub(crate) fn length(self) -> u64 {
         self.end.saturating_sub(self.start)
     }

@@ -6,11 +6,8 @@
 //! exactly the tag and the date of the recorded answer. All other requests, those for the probe file, and all
 //! requests of a server with an access log are answered by the service.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::mem::MaybeUninit;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use actix_http::header::{self, HeaderMap, HeaderValue};
 use actix_http::{Method, RequestHead, StatusCode};
@@ -24,29 +21,16 @@ use super::load::{Flight, RequestKind};
 use super::path;
 use super::recorded_heads::{ReplayKey, ReplayQuestion, Replays, RepresentationKind};
 use super::variants::Representation;
-use crate::http::host::is_host;
-use crate::http::transport::{DirectBody, FastAnswer, FastPath, Offer, OnEnd, Passage, Peer, Segment};
-
-/// A request with more header lines is answered by the service.
-const MOST_HEADERS: usize = 32;
+use crate::http::transport::{
+    DirectBody, FastAnswer, FastPath, NO_LINES, Offer, OnEnd, Passage, Peer, PlainRequest, Segment,
+};
 
 /// Maximum size of a body that is copied behind the head. For a larger body, the copy costs more than a second buffer
 /// of the write.
 const COPIED: usize = 8 << 10;
 
-/// Names of headers that change the answer or the connection, in lower case.
-const DECISIVE: [&str; 10] = [
-    "connection",
-    "content-length",
-    "expect",
-    "http2-settings",
-    "if-match",
-    "if-range",
-    "if-unmodified-since",
-    "range",
-    "transfer-encoding",
-    "upgrade",
-];
+/// Names of headers that change the answer, in lower case.
+const DECISIVE: [&str; 4] = ["if-match", "if-range", "if-unmodified-since", "range"];
 
 impl ReplayKey {
     fn new(asked: ReplayQuestion, representation: &Representation<'_>) -> Self {
@@ -137,9 +121,20 @@ impl Files {
         if self.log.is_some() {
             return None;
         }
-        let mut headers = [const { MaybeUninit::uninit() }; MOST_HEADERS];
-        let request = ReplayRequest::parse(head, &mut headers)?;
-        let path = path::parse(request.path).ok()?;
+        let (mut lines, mut tag, mut date) = (NO_LINES, None, None);
+        let request = PlainRequest::parse(head, &mut lines, |header| {
+            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+            let is_decisive = if is("if-none-match") {
+                tag.replace(header.value).is_some()
+            } else if is("if-modified-since") {
+                date.replace(header.value).is_some()
+            } else {
+                DECISIVE.into_iter().any(is)
+            };
+            (!is_decisive).then_some(())
+        })?;
+        let path = request.target.split_once('?').map_or(request.target, |(path, _)| path);
+        let path = path::parse(path).ok()?;
         let name = name_of(&path);
         if *name == *PROBE {
             // Each answer to a probe has its own load report.
@@ -149,7 +144,11 @@ impl Files {
         let found = self.store.get_cached(&name, now)?;
         let plain = Representation::plain(name, found);
         let representation = match self.variants_of(&plain) {
-            Some(variants) => variants.select(&self.store, request.accepted(), plain).ok()?,
+            Some(variants) => {
+                let lines = request.headers.iter();
+                let accepted = lines.filter(|line| line.name.eq_ignore_ascii_case("accept-encoding"));
+                variants.select(&self.store, accepted.map(|line| line.value), plain).ok()?
+            }
             None => plain,
         };
         let content = &representation.found.content;
@@ -157,7 +156,7 @@ impl Files {
             return None;
         }
         let validators = representation.validators();
-        let asked = match (request.tag, request.date) {
+        let asked = match (tag, date) {
             (None, None) => ReplayQuestion::File,
             (Some(tag), None) if validators.etag == tag => ReplayQuestion::Tag,
             (Some(tag), Some(date))
@@ -203,95 +202,5 @@ impl Files {
             self.counters.answered(StatusCode::NOT_MODIFIED.as_u16());
         }
         Some(())
-    }
-}
-
-/// A GET without a condition, or with a condition on one entity tag.
-struct ReplayRequest<'h, 'b> {
-    path: &'b str,
-    headers: &'h [httparse::Header<'b>],
-    /// The value of `If-None-Match`.
-    tag: Option<&'b [u8]>,
-    /// The value of `If-Modified-Since`.
-    date: Option<&'b [u8]>,
-    /// Whether the client requests the end of the connection.
-    closes: bool,
-}
-
-impl<'h, 'b> ReplayRequest<'h, 'b> {
-    fn parse(
-        head: &'b [u8],
-        headers: &'h mut [MaybeUninit<httparse::Header<'b>>; MOST_HEADERS],
-    ) -> Option<Self> {
-        let mut request = httparse::Request::new(&mut []);
-        let parsed = request.parse_with_uninit_headers(head, headers).ok()?;
-        if !parsed.is_complete() || request.method != Some("GET") || request.version != Some(1) {
-            return None;
-        }
-        let target =
-            request.path.filter(|target| target.starts_with('/') && target.bytes().all(is_regular))?;
-        let path = target.split_once('?').map_or(target, |(path, _)| path);
-        let (mut hosts, mut tag, mut date, mut closes) = (0, None, None, false);
-        for header in request.headers.iter() {
-            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-            if is("host") {
-                hosts += 1;
-                if !is_host(header.value) {
-                    return None;
-                }
-            } else if is("if-none-match") {
-                if tag.replace(header.value).is_some() {
-                    return None;
-                }
-            } else if is("if-modified-since") {
-                if date.replace(header.value).is_some() {
-                    return None;
-                }
-            } else if is("connection") && header.value.eq_ignore_ascii_case(b"close") {
-                closes = true;
-            } else if DECISIVE.into_iter().any(is) && !is_keep_alive(header) {
-                return None;
-            }
-        }
-        (hosts == 1).then_some(Self { path, headers: request.headers, tag, date, closes })
-    }
-
-    /// The values of `Accept-Encoding`.
-    fn accepted(&self) -> impl Iterator<Item = &'b [u8]> {
-        let accepted =
-            self.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("accept-encoding"));
-        accepted.map(|header| header.value)
-    }
-}
-
-/// Whether a header only repeats the default, as browsers send it with each request (RFC 9112, section 9.3).
-fn is_keep_alive(header: &httparse::Header<'_>) -> bool {
-    header.name.eq_ignore_ascii_case("connection") && header.value.eq_ignore_ascii_case(b"keep-alive")
-}
-
-/// Whether a byte may appear in a path and query (RFC 3986, sections 3.3 and 3.4). The service handles targets with
-/// other bytes.
-fn is_regular(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'/' | b'?' | b':' | b'@')
-        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
-}
-
-/// The line of `Date` and the empty line, formatted at most twice a second.
-#[derive(Debug, Default)]
-pub(super) struct DateLine(RefCell<Option<(Instant, String)>>);
-
-impl DateLine {
-    fn put(&self, now: Instant, head: &mut BytesMut) {
-        const FRESH: Duration = Duration::from_millis(500);
-        let mut line = self.0.borrow_mut();
-        let is_fresh = line.as_ref().is_some_and(|(made, _)| now.saturating_duration_since(*made) < FRESH);
-        if !is_fresh {
-            let date = httpdate::fmt_http_date(SystemTime::now());
-            *line = Some((now, format!("Date: {date}\r\n\r\n")));
-        }
-        if let Some((_, line)) = &*line {
-            head.extend_from_slice(line.as_bytes());
-        }
     }
 }

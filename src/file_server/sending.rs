@@ -67,7 +67,7 @@ impl Files {
             Err(error) => return self.fail(request, name, error),
         };
         let rewritten = Rewritten::apply(request, validators, length);
-        // Our `Last-Modified` replaces that of actix-files, which is needed only for a condition on the date.
+        // actix-files needs its own `Last-Modified` only to evaluate a condition on the date. Ours replaces it in the answer.
         let needs_date = validators.modified.is_some() && Rewritten::has_date(request.headers());
         let decided = file
             .use_etag(false)

@@ -11,14 +11,13 @@ use serde::Deserialize;
 use super::digests::DigestPlan;
 use super::lease::RegistrationSettings;
 use super::memfd_copy;
+use crate::hosting::{HostSettings, ProgramSettings, host_settings};
 use crate::http::access_log::Format;
-use crate::http::https::HttpsSettings;
-use crate::http::listener::ListenAddress;
 use crate::http::pages::{Pages, PagesError};
 use crate::http::transport::{Limits, Passage, REFUSED_AT_ONCE};
 use crate::open_files::{Need, SettingsOrigin};
 use crate::settings::reload::FixedKeys;
-use crate::settings::{self, SettingsError, host_and_port, worker_threads};
+use crate::settings::{self, SettingsError, at_least, host_and_port, path};
 
 /// The keys of `[server]` as read; `config/default.toml` explains each.
 #[derive(Debug, Clone, Deserialize)]
@@ -70,14 +69,10 @@ pub(crate) struct RawServerSettings {
 pub(crate) struct ServerSettings {
     /// The folder whose files are served.
     pub root: PathBuf,
-    /// The listen address.
-    pub listen: ListenAddress,
-    /// HTTPS beside it.
-    pub https: HttpsSettings,
+    /// The settings that the balancer has, too.
+    pub host: HostSettings,
     /// A folder of pages that replace the built-in ones.
     pub pages: Option<PathBuf>,
-    /// The number of HTTP worker threads, at least one.
-    pub workers: usize,
     /// Limit of the cache of small files over all workers, in bytes.
     pub cache_bytes: u64,
     /// Value of `Cache-Control` for every file except the probe file.
@@ -88,18 +83,10 @@ pub(crate) struct ServerSettings {
     pub precompressed: bool,
     /// How digests are computed; `None` if they are disabled.
     pub digests: Option<DigestPlan>,
-    /// The limits for clients.
-    pub limits: Limits,
-    /// Maximum time for downloads after a stop request.
-    pub drain_timeout: Duration,
     /// Host and port of the admin listener.
     pub admin: Option<(String, u16)>,
     /// How the bytes of large files get to the socket.
     pub passage: Passage,
-    /// The path of the access log.
-    pub access_log: Option<PathBuf>,
-    /// The format of the access log.
-    pub access_log_format: Format,
     /// The registration of this server.
     pub registration: Option<RegistrationSettings>,
 }
@@ -113,20 +100,11 @@ impl TryFrom<RawServerSettings> for ServerSettings {
             ("server.keep_alive", raw.keep_alive),
             ("server.write_timeout", raw.write_timeout),
         ] {
-            if time < Duration::from_millis(1) {
-                return Err(SettingsError::value(
-                    key,
-                    humantime::format_duration(time),
-                    "it must be at least 1ms",
-                ));
-            }
+            at_least(key, time, Duration::from_millis(1))?;
         }
         if raw.max_connections == 0 {
-            return Err(SettingsError::value(
-                "server.max_connections",
-                0,
-                "a server without connections serves nobody",
-            ));
+            let reason = "a server without connections serves nobody";
+            return Err(SettingsError::value("server.max_connections", 0, reason));
         }
         if raw.max_connections_per_address == 0 {
             let reason = "no client could connect; for no limit, give that of max_connections";
@@ -135,51 +113,35 @@ impl TryFrom<RawServerSettings> for ServerSettings {
         let cache_control = match raw.cache_control.as_str() {
             "" => None,
             text => Some(HeaderValue::try_from(text).map_err(|_| {
-                SettingsError::value(
-                    "server.cache_control",
-                    text,
-                    "it must hold visible characters, such as max-age=3600",
-                )
+                let reason = "it must hold visible characters, such as max-age=3600";
+                SettingsError::value("server.cache_control", text, reason)
             })?),
+        };
+        let limits = Limits {
+            connections: raw.max_connections,
+            connections_per_address: raw.max_connections_per_address,
+            head_timeout: raw.head_timeout,
+            keep_alive: raw.keep_alive,
+            write_timeout: raw.write_timeout,
+            minimum_rate: raw.minimum_rate.as_u64(),
+            rate: NonZeroU64::new(raw.limit_rate.as_u64()),
+            ..Limits::default()
         };
         Ok(Self {
             registration: RegistrationSettings::new(&raw)?,
             root: raw.root,
-            https: HttpsSettings {
-                certificates: raw.tls_cert,
-                keys: raw.tls_key,
-                host: raw.host.clone(),
-                port: raw.tls_port,
-                is_for_admin: raw.admin_tls,
-            },
-            listen: ListenAddress::new(raw.host, raw.port, raw.unix_socket, &raw.unix_socket_mode).map_err(
-                |reason| SettingsError::value("server.unix_socket_mode", &raw.unix_socket_mode, reason),
-            )?,
-            pages: Some(raw.pages).filter(|path| !path.is_empty()).map(PathBuf::from),
-            workers: worker_threads("server.workers", raw.workers)?,
+            host: host_settings!("server", raw, limits, raw.drain_timeout),
+            pages: path(raw.pages),
             cache_bytes: raw.cache_bytes.as_u64(),
             cache_control,
             listing: raw.listing,
             precompressed: raw.precompressed,
             digests: digest_plan(&raw.digests, raw.digest_rate)?,
-            limits: Limits {
-                connections: raw.max_connections,
-                connections_per_address: raw.max_connections_per_address,
-                head_timeout: raw.head_timeout,
-                keep_alive: raw.keep_alive,
-                write_timeout: raw.write_timeout,
-                minimum_rate: raw.minimum_rate.as_u64(),
-                rate: NonZeroU64::new(raw.limit_rate.as_u64()),
-                ..Limits::default()
-            },
-            drain_timeout: raw.drain_timeout,
             admin: match raw.admin.as_str() {
                 "" => None,
                 address => Some(host_and_port("server.admin", address)?),
             },
             passage: if raw.sendfile { Passage::Kernel } else { Passage::Memory },
-            access_log: Some(raw.access_log).filter(|path| !path.is_empty()).map(PathBuf::from),
-            access_log_format: raw.access_log_format,
         })
     }
 }
@@ -187,30 +149,8 @@ impl TryFrom<RawServerSettings> for ServerSettings {
 /// The keys whose change needs a restart.
 pub(crate) const FIXED_KEYS: FixedKeys = FixedKeys {
     section: "server",
-    fixed: &[
-        "root",
-        "host",
-        "port",
-        "unix_socket",
-        "unix_socket_mode",
-        "tls_port",
-        "admin_tls",
-        "workers",
-        "cache_bytes",
-        "cache_control",
-        "listing",
-        "precompressed",
-        "digests",
-        "digest_rate",
-        "sendfile",
-        "admin",
-        "access_log_format",
-        "register",
-        "advertise",
-        "weight",
-        "tier",
-        "zone",
-    ],
+    fixed: "root host port unix_socket unix_socket_mode tls_port admin_tls workers cache_bytes cache_control listing \
+            precompressed digests digest_rate sendfile admin access_log_format register advertise weight tier zone",
     switches: &["tls_cert", "access_log"],
 };
 
@@ -222,20 +162,28 @@ impl ServerSettings {
     pub(crate) fn pages(&self) -> Result<Pages, PagesError> {
         self.pages.as_deref().map_or_else(|| Ok(Pages::built_in()), Pages::load)
     }
+}
 
-    /// The need for descriptors: a download of a large file has two, and each walk, digest and in-memory copy of a
-    /// frequently requested file has one or more.
-    #[must_use]
-    pub(crate) fn open_files(&self) -> Need {
+impl ProgramSettings for ServerSettings {
+    const FIXED_KEYS: &'static FixedKeys = &FIXED_KEYS;
+
+    fn host(&self) -> &HostSettings {
+        &self.host
+    }
+
+    /// A download of a large file has two, and each walk, digest and in-memory copy of a frequently requested file has one or
+    /// more.
+    fn open_files(&self) -> Need {
         let digests = if self.digests.is_some() { DIGEST_FILES } else { 0 };
-        let copies = if self.passage == Passage::Kernel { memfd_copy::MOST * self.workers } else { 0 };
-        let downloads = (self.limits.connections as u64).saturating_mul(2);
-        let is_default = settings::section("server", Vec::new())
-            .is_ok_and(|defaults: RawServerSettings| self.limits.connections == defaults.max_connections);
+        let copies = if self.passage == Passage::Kernel { memfd_copy::MOST * self.host.workers } else { 0 };
+        let downloads = (self.host.limits.connections as u64).saturating_mul(2);
+        let is_default = settings::section("server", Vec::new()).is_ok_and(|defaults: RawServerSettings| {
+            self.host.limits.connections == defaults.max_connections
+        });
         let origin = if is_default { SettingsOrigin::Default } else { SettingsOrigin::Set };
         let refused = REFUSED_AT_ONCE as u64;
         let most = [digests, copies as u64, refused].into_iter().fold(downloads, u64::saturating_add);
-        Need::new(self.workers, most, origin)
+        Need::new(self.host.workers, most, origin)
     }
 }
 
@@ -244,11 +192,8 @@ fn digest_plan(file: &str, rate: ByteSize) -> Result<Option<DigestPlan>, Setting
         "off" => return Ok(None),
         "memory" => None,
         "" => {
-            return Err(SettingsError::value(
-                "server.digests",
-                "\"\"",
-                "give off, memory, or a file that keeps them",
-            ));
+            let reason = "give off, memory, or a file that keeps them";
+            return Err(SettingsError::value("server.digests", "\"\"", reason));
         }
         file => Some(PathBuf::from(file)),
     };
@@ -256,56 +201,4 @@ fn digest_plan(file: &str, rate: ByteSize) -> Result<Option<DigestPlan>, Setting
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_keys_that_need_a_restart_exist_and_are_documented() {
-        let documented = FIXED_KEYS.fixed.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-        let text =
-            include_str!("../../docs/configuration.md").split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(text.contains(&format!("`[server]`: {documented}.")), "{documented}");
-        let known: Vec<_> = settings::keys::known_keys().into_iter().map(|key| key.name()).collect();
-        for key in FIXED_KEYS.fixed.iter().chain(FIXED_KEYS.switches) {
-            assert!(known.contains(&format!("server.{key}")), "{key}");
-        }
-    }
-
-    fn load(key: &'static str, value: &str) -> Result<ServerSettings, SettingsError> {
-        settings::section::<RawServerSettings>("server", vec![(key, value.to_owned())])?.try_into()
-    }
-
-    #[test]
-    fn the_defaults_are_valid() {
-        let raw: RawServerSettings = settings::section("server", Vec::new()).unwrap();
-        let settings: ServerSettings = raw.try_into().unwrap();
-        assert_eq!(settings.cache_bytes, 64 << 20);
-        assert!(settings.workers > 0 && settings.pages.is_none() && settings.cache_control.is_none());
-    }
-
-    #[test]
-    fn digests_are_disabled_or_in_memory_or_in_a_file() {
-        let plan = |value| load("server.digests", value).unwrap().digests;
-        assert!(plan("off").is_none());
-        assert!(plan("memory").unwrap().file.is_none());
-        assert_eq!(plan("./off").unwrap().file, Some(PathBuf::from("./off")));
-        assert_eq!(load("server.digest_rate", "0").unwrap().digests.unwrap().rate, None);
-    }
-
-    #[test]
-    fn an_error_names_the_invalid_key() {
-        for (key, value) in [
-            ("server.head_timeout", "0s"),
-            ("server.max_connections", "0"),
-            ("server.max_connections_per_address", "0"),
-            ("server.cache_control", "a\nb"),
-            ("server.cache_bytes", "many"),
-            ("server.digests", ""),
-            ("server.unix_socket_mode", "rw"),
-            ("server.unix_socket_mode", "1777"),
-        ] {
-            let message = load(key, value).unwrap_err().to_string();
-            assert!(message.contains(key.trim_start_matches("server.")), "{message}");
-        }
-    }
-}
+mod tests;

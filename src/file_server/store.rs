@@ -32,7 +32,6 @@ pub(super) const FRESH: Duration = Duration::from_secs(1);
 
 impl FoundFile {
     /// A file whose bytes are part of the program.
-    #[must_use]
     pub(super) fn embedded(name: &[u8], bytes: Bytes) -> Self {
         let identity = FileState::embedded(bytes.len() as u64);
         let meta = Meta { digest: digests::header_of(&bytes).into(), ..Meta::new(name, identity) };
@@ -64,7 +63,6 @@ pub(super) struct FileStore {
 
 impl FileStore {
     /// A store whose cache holds at most `cache_bytes` bytes.
-    #[must_use]
     pub(super) fn new(
         root: Arc<Root>,
         cache_bytes: u64,

@@ -44,7 +44,6 @@ pub(super) struct Validators {
 
 impl Validators {
     /// The validators of a file with these times and this length, at the time `now`.
-    #[must_use]
     pub(super) fn new(modified: Time, changed: Time, length: u64, now: SystemTime) -> Self {
         let seconds = modified.0;
         let is_dated = seconds > 1;
@@ -70,7 +69,6 @@ impl Validators {
     }
 
     /// The validators of the file in a content coding: the tag ends in `-<coding>`.
-    #[must_use]
     pub(super) fn with_suffix(&self, suffix: &str) -> Self {
         let tag = String::from_utf8_lossy(self.etag.as_bytes());
         let etag = visible(format!("{}-{suffix}\"", tag.trim_end_matches('"')));
@@ -78,13 +76,11 @@ impl Validators {
     }
 
     /// Whether an entity tag of a request matches in the strong comparison: equal, and both strong.
-    #[must_use]
     pub(super) fn matches_strongly(&self, tag: &[u8]) -> bool {
         tag == self.etag.as_bytes() && !tag.starts_with(b"W/")
     }
 
     /// Whether an entity tag of a request matches in the weak comparison.
-    #[must_use]
     pub(super) fn matches_weakly(&self, tag: &[u8]) -> bool {
         opaque(tag) == opaque(self.etag.as_bytes())
     }
@@ -111,7 +107,6 @@ fn nanoseconds((seconds, nanoseconds): Time) -> i128 {
 
 /// Whether `sibling` is older than `original`, compared with the lower precision of both. Programs that copy a time
 /// may truncate it to seconds, milliseconds, microseconds or 100 ns.
-#[must_use]
 pub(super) fn is_older(sibling: Time, original: Time) -> bool {
     let precision = precision(sibling).max(precision(original));
     let rounded = |time| nanoseconds(time).div_euclid(precision);

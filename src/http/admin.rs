@@ -96,14 +96,12 @@ pub(crate) async fn close_after_hand_over(server: ServerHandle, mut phases: watc
 }
 
 /// The route of a page that a browser may request with GET or HEAD.
-#[must_use]
 pub(crate) fn page_route() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 /// A page of `program` for people, with links and style only: no scripts and no requests to other hosts. A browser
 /// reloads it every five seconds. `content` is HTML; text from outside must be escaped.
-#[must_use]
 pub(crate) fn page(program: &str, style: &str, content: &str) -> HttpResponse {
     let title = format!("fingerpost {program}");
     let heading = format!("<b>fingerpost</b> {program}");

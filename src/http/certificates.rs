@@ -267,8 +267,7 @@ impl Certificates {
         Ok(Arc::new(config))
     }
 
-    /// The end of each certificate, with the file of the certificate.
-    #[must_use]
+    /// The file of each certificate, and the time at which the certificate ends.
     pub(crate) fn ends(&self) -> Vec<(String, SystemTime)> {
         let in_use = self.in_use.load();
         let end = |own: &Arc<Certificate>| Some((own.pair.to_string(), own.end()?));

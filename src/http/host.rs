@@ -2,7 +2,6 @@
 
 /// Whether this is a host with an optional port (RFC 9112, section 3.2), or empty. The value is not used here, but a
 /// proxy that forwards an invalid one may have interpreted the request differently.
-#[must_use]
 pub(crate) fn is_host(value: &[u8]) -> bool {
     let after_host = if value.first() == Some(&b'[') {
         let Some(end) = memchr::memchr(b']', value) else { return false };
@@ -11,10 +10,7 @@ pub(crate) fn is_host(value: &[u8]) -> bool {
         }
         value.get(end + 1..).unwrap_or_default()
     } else {
-        let length = value
-            .iter()
-            .position(|byte| OF_NAME.get(usize::from(*byte)) != Some(&true))
-            .unwrap_or(value.len());
+        let length = value.iter().position(|byte| !is_of_name(*byte)).unwrap_or(value.len());
         value.get(length..).unwrap_or_default()
     };
     match after_host {
@@ -24,25 +20,25 @@ pub(crate) fn is_host(value: &[u8]) -> bool {
     }
 }
 
-/// [`is_of_name`] as a table.
-const OF_NAME: [bool; 256] = {
-    let mut of_name = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
+/// Whether a byte may appear in a name (RFC 3986, section 3.2.2).
+fn is_of_name(byte: u8) -> bool {
+    const OF_NAME: [bool; 256] =
+        byte_table(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()*+,;=");
+    OF_NAME.get(usize::from(byte)) == Some(&true)
+}
+
+/// A table that is true for the bytes of `set`.
+pub(crate) const fn byte_table(set: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut at = 0;
+    while at < set.len() {
         #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
         {
-            of_name[byte] = is_of_name(byte as u8);
+            table[set[at] as usize] = true;
         }
-        byte += 1;
+        at += 1;
     }
-    of_name
-};
-
-/// Whether a byte may appear in a name (RFC 3986, section 3.2.2).
-const fn is_of_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%')
-        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
+    table
 }
 
 #[cfg(test)]

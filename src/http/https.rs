@@ -78,7 +78,6 @@ impl HttpsSettings {
     }
 
     /// The scheme of the admin listener.
-    #[must_use]
     pub(crate) fn admin_scheme(&self) -> &'static str {
         if self.is_for_admin { "https" } else { "http" }
     }
@@ -92,7 +91,6 @@ impl HttpsSettings {
     }
 
     /// Every error with which [`HttpsSettings::open`] would fail, and certificates that end soon.
-    #[must_use]
     pub(crate) fn check(&self) -> Vec<HttpsError> {
         let pairs = match self.pairs() {
             Ok(pairs) if pairs.is_empty() => return Vec::new(),
@@ -107,13 +105,11 @@ impl HttpsSettings {
 
 impl Https {
     /// The configuration of the connections of the admin listener, if it uses HTTPS.
-    #[must_use]
     pub(crate) fn admin_config(&self) -> Option<Arc<ServerConfig>> {
         self.is_for_admin.then(|| Arc::clone(&self.config))
     }
 
     /// The certificates.
-    #[must_use]
     pub(crate) fn certificates(&self) -> Arc<Certificates> {
         Arc::clone(&self.certificates)
     }

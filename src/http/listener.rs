@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::settings::{self, SettingsError};
 use crate::telemetry::print_line;
 
 mod holder;
@@ -30,40 +31,20 @@ const BACKLOG: i32 = 4096;
 pub(crate) enum ListenError {
     /// The host is neither an address nor a name that resolves to one.
     #[error("cannot listen on {host:?}: it is not an address of this machine")]
-    Host {
-        /// The host as it was given.
-        host: String,
-        /// The error of the resolver.
-        source: io::Error,
-    },
+    Host { host: String, source: io::Error },
     /// The system refused the address.
     #[error("cannot listen on {address}: {}", advice(source))]
-    Bind {
-        /// The requested address.
-        address: SocketAddr,
-        /// The error of the system.
-        source: io::Error,
-    },
+    Bind { address: SocketAddr, source: io::Error },
     /// A process already listens there.
     #[error("cannot listen on {address}: {}", in_use(holder.as_ref()))]
-    PortInUse {
-        /// The requested address.
-        address: SocketAddr,
-        /// The process, if the system shows it.
-        holder: Option<PortHolder>,
-    },
+    PortInUse { address: SocketAddr, holder: Option<PortHolder> },
     /// The system refused the path.
     #[error(
         "cannot listen on the Unix socket {}: check that its folder exists and is writable, and that the path \
          has at most 107 bytes",
         path.display()
     )]
-    UnixSocket {
-        /// The requested path.
-        path: PathBuf,
-        /// The error of the system.
-        source: io::Error,
-    },
+    UnixSocket { path: PathBuf, source: io::Error },
     /// The system does not return the address of a socket.
     #[error("cannot find out the address of a listening socket")]
     Unknown(#[source] io::Error),
@@ -73,18 +54,10 @@ pub(crate) enum ListenError {
         path.display(),
         program(holder.as_ref())
     )]
-    UnixSocketInUse {
-        /// The requested path.
-        path: PathBuf,
-        /// The process, if the system shows it.
-        holder: Option<PortHolder>,
-    },
+    UnixSocketInUse { path: PathBuf, holder: Option<PortHolder> },
     /// The path is taken by a file of another kind.
     #[error("cannot listen on {}: this file exists and is not a socket; move it, or choose another path", path.display())]
-    NoSocket {
-        /// The path.
-        path: PathBuf,
-    },
+    NoSocket { path: PathBuf },
 }
 
 /// Advice for the user about an address that the system refused.
@@ -184,7 +157,6 @@ pub(crate) enum Address {
 
 impl Address {
     /// The port, unless it is a Unix socket.
-    #[must_use]
     pub(crate) fn port(&self) -> Option<u16> {
         match self {
             Self::Tcp(address) | Self::Tls(address) => Some(address.port()),
@@ -235,25 +207,24 @@ pub(crate) enum ListenAddress {
 }
 
 impl ListenAddress {
-    /// A Unix socket if `unix_socket` is not empty, otherwise the host and port. The mode is octal; the error is the
-    /// reason for the user.
+    /// A Unix socket if `unix_socket` is not empty, otherwise the host and port. The mode is octal. An error names the key of
+    /// `section`.
     pub(crate) fn new(
+        section: &str,
         host: String,
         port: u16,
         unix_socket: PathBuf,
         mode: &str,
-    ) -> Result<Self, &'static str> {
+    ) -> Result<Self, SettingsError> {
         let parsed = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777);
-        let mode = parsed.ok_or("it must be the octal mode of a file, such as 660")?;
-        Ok(if unix_socket.as_os_str().is_empty() {
-            Self::Address { host, port }
-        } else {
-            Self::UnixSocket { path: unix_socket, mode }
-        })
+        let mode = parsed.ok_or_else(|| {
+            let reason = "it must be the octal mode of a file, such as 660";
+            SettingsError::value(format!("{section}.unix_socket_mode"), mode, reason)
+        })?;
+        let path = settings::path(unix_socket);
+        Ok(path.map_or(Self::Address { host, port }, |path| Self::UnixSocket { path, mode }))
     }
-}
 
-impl ListenAddress {
     /// Checks that a program could listen here, without a change to the system. A free port needs no check.
     pub(crate) fn check(&self) -> Result<(), ListenError> {
         match self {

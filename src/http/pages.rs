@@ -153,7 +153,6 @@ impl Pages {
     }
 
     /// The page of an error. A status without a page gets that of 500, or of 400 if it is below 500.
-    #[must_use]
     pub(crate) fn html(&self, status: StatusCode) -> Bytes {
         self.find(status).map(|page| page.html.clone()).unwrap_or_default()
     }
@@ -242,7 +241,6 @@ pub(crate) struct Dress<'a> {
 }
 
 /// A page of the common look.
-#[must_use]
 pub(crate) fn dress(dress: &Dress<'_>) -> Bytes {
     let Dress { title, style, heading, content } = *dress;
     let length = TEMPLATE.len() + title.len() + style.len() + heading.len() + content.len();

@@ -1,5 +1,6 @@
 //! The parts of a running server that a reload changes: limits, pages, certificates and access log of both programs.
 
+use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +8,9 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::access_log::{AccessLog, AccessLogError, OpenedLog};
+use super::access_log::{AccessLog, OpenedLog};
 use super::certificates::{Certificates, LoadedCertificates};
-use super::https::{Https, HttpsError, HttpsSettings};
+use super::https::{Https, HttpsSettings};
 use super::pages::Pages;
 use super::transport::{Limits, ServingControl};
 
@@ -103,12 +104,12 @@ impl RunningServer {
 
 impl ServerChange {
     /// Reads and opens the files of changed keys. HTTPS and the access log can be neither switched on nor off.
-    pub(crate) fn prepare<E: From<HttpsError> + From<AccessLogError>>(
+    pub(crate) fn prepare(
         self,
         changed: &[String],
         https: &HttpsSettings,
         log: Option<&Path>,
-    ) -> Result<PreparedServer, E> {
+    ) -> Result<PreparedServer, Box<dyn Error>> {
         let is_changed =
             |key: &str| changed.iter().any(|name| name.split_once('.').is_some_and(|(_, own)| own == key));
         // The files of unchanged names are followed, and a half-written one must not reject the configuration.

@@ -83,7 +83,6 @@ impl StopHandle {
     }
 
     /// A receiver of the current phase and its changes.
-    #[must_use]
     pub(crate) fn phases(&self) -> watch::Receiver<Phase> {
         self.0.subscribe()
     }

@@ -92,7 +92,6 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 
 /// Whether this machine has certificate authorities. Without them, the certificate of an https server cannot be
 /// verified.
-#[must_use]
 pub(crate) fn has_trust_anchors() -> bool {
     let found = rustls_native_certs::load_native_certs();
     RootCertStore::empty().add_parsable_certificates(found.certs).0 > 0

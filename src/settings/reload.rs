@@ -25,6 +25,9 @@ pub(crate) struct SettingsReading<S> {
 /// Reads the settings of a program with the file, the variables and the flags of its start.
 pub(crate) type ReadSettings<S> = Arc<dyn Fn() -> Result<SettingsReading<S>, SettingsError> + Send + Sync>;
 
+/// Reads the settings again, and the values in force.
+pub(crate) type Reading<S> = (ReadSettings<S>, SettingValues);
+
 /// The section of the engines. All its changes need a restart.
 const ENGINES: &str = "fleet";
 
@@ -33,15 +36,16 @@ const ENGINES: &str = "fleet";
 pub(crate) struct FixedKeys {
     /// The section.
     pub(crate) section: &'static str,
-    /// Keys that cannot change.
-    pub(crate) fixed: &'static [&'static str],
+    /// Keys that cannot change, with spaces between them.
+    pub(crate) fixed: &'static str,
     /// Keys that can change, but neither from `""` nor to it.
     pub(crate) switches: &'static [&'static str],
 }
 
 impl FixedKeys {
     fn contains(&self, key: &str, before: &str, after: &str) -> bool {
-        self.fixed.contains(&key) || (self.switches.contains(&key) && before.is_empty() != after.is_empty())
+        self.fixed.split(' ').any(|fixed| fixed == key)
+            || (self.switches.contains(&key) && before.is_empty() != after.is_empty())
     }
 }
 
@@ -132,10 +136,8 @@ pub(crate) struct Reloader<S> {
 }
 
 impl<S: Send + 'static> Reloader<S> {
-    /// A reloader of a program that runs with the values `in_force`.
     pub(crate) fn new(
-        read: ReadSettings<S>,
-        in_force: SettingValues,
+        (read, in_force): Reading<S>,
         fixed: &'static FixedKeys,
         record: Arc<ReloadRecord>,
     ) -> Self {
@@ -191,7 +193,7 @@ impl<S: Send + 'static> Reloader<S> {
             let prepared = prepare(&reading.settings, &changes.changed)?;
             Ok((reading, changes, prepared))
         };
-        // Not a thread of a pool: the start of one that fails would be a panic.
+        // Not a thread of the pool of tokio, which panics if no thread can be started.
         let spawned = std::thread::Builder::new().name("reload".to_owned()).spawn(move || {
             // The receiver is dropped if the program ends.
             let _ = sender.send(prepared());
@@ -202,41 +204,4 @@ impl<S: Send + 'static> Reloader<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FIXED: FixedKeys = FixedKeys { section: "balancer", fixed: &["port"], switches: &["access_log"] };
-
-    fn values(pairs: &[(&str, &str)]) -> SettingValues {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
-    #[test]
-    fn changed_keys_are_divided_into_those_that_apply_and_those_that_need_a_restart() {
-        let before = values(&[
-            ("balancer.policy", "adaptive"),
-            ("balancer.port", "1"),
-            ("balancer.access_log", "a"),
-            ("balancer.fall", "3"),
-            ("fleet.prefix", "a"),
-            ("server.pages", ""),
-        ]);
-        let mut after = values(&[
-            ("balancer.policy", "hash"),
-            ("balancer.port", "2"),
-            ("balancer.access_log", "b"),
-            ("balancer.fall", "3"),
-            ("fleet.prefix", "b"),
-            ("server.pages", "x"),
-        ]);
-        let changes = compare(&FIXED, &before, &after);
-        assert_eq!(changes.changed, ["balancer.access_log", "balancer.policy"]);
-        assert_eq!(changes.needs_restart, ["balancer.port", "fleet.prefix"]);
-        after.insert("balancer.access_log".to_owned(), String::new());
-        assert_eq!(
-            compare(&FIXED, &before, &after).needs_restart[..2],
-            ["balancer.access_log", "balancer.port"]
-        );
-        assert_eq!(compare(&FIXED, &before, &before), KeyChanges::default());
-    }
-}
+mod tests;

@@ -29,15 +29,9 @@ impl ActorKind {
 }
 
 impl fmt::Display for ActorKind {
+    /// The name of the type of the actor.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Probe => "ProbeActor",
-            Self::Ranking => "RankingActor",
-            Self::Redirect => "RedirectHandler",
-            Self::Size => "SizeActor",
-            Self::Presence => "PresenceActor",
-            Self::Fleet => "FleetActor",
-        })
+        write!(formatter, "{self:?}{}", if *self == Self::Redirect { "Handler" } else { "Actor" })
     }
 }
 
@@ -45,15 +39,8 @@ impl FromStr for ActorKind {
     type Err = UnknownActor;
 
     fn from_str(name: &str) -> Result<Self, UnknownActor> {
-        match name {
-            "probe" => Ok(Self::Probe),
-            "ranking" => Ok(Self::Ranking),
-            "redirect" => Ok(Self::Redirect),
-            "size" => Ok(Self::Size),
-            "presence" => Ok(Self::Presence),
-            "fleet" => Ok(Self::Fleet),
-            _ => Err(UnknownActor),
-        }
+        let is_named = |kind: &Self| format!("{kind:?}").to_lowercase() == name;
+        Self::ALL.into_iter().find(is_named).ok_or(UnknownActor)
     }
 }
 

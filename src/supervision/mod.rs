@@ -101,7 +101,6 @@ struct ActorLabels {
 
 impl SupervisionMetrics {
     /// Creates the metrics and adds them to `registry`.
-    #[must_use]
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let help = "Actors restarted after a panic, by kind";
         let restarts: Family<ActorLabels, Counter> = registered(registry, "actor_restarts", help);
@@ -121,27 +120,19 @@ struct SupervisorState {
     policy: RestartPolicy,
     metrics: SupervisionMetrics,
     failure: watch::Sender<Option<SupervisionFailure>>,
-    /// Requests to panic, one for each kind of actor, in the order of [`ActorKind::ALL`].
+    /// Requests to panic, one for each kind of actor, in the order of the kinds.
     panic_requests: [Notify; ActorKind::ALL.len()],
 }
 
 impl SupervisorState {
     fn panic_request_of(&self, kind: ActorKind) -> &Notify {
-        let [probe, ranking, redirect, size, presence, fleet] = &self.panic_requests;
-        match kind {
-            ActorKind::Probe => probe,
-            ActorKind::Ranking => ranking,
-            ActorKind::Redirect => redirect,
-            ActorKind::Size => size,
-            ActorKind::Presence => presence,
-            ActorKind::Fleet => fleet,
-        }
+        let [first, ..] = &self.panic_requests;
+        self.panic_requests.get(kind as usize).unwrap_or(first)
     }
 }
 
 impl Supervisor {
     /// A supervisor without actors.
-    #[must_use]
     pub(crate) fn new(policy: RestartPolicy, metrics: SupervisionMetrics) -> Self {
         let (failure, panic_requests) = (watch::Sender::new(None), Default::default());
         Self(Arc::new(SupervisorState { policy, metrics, failure, panic_requests }))

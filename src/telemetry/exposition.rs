@@ -10,7 +10,6 @@ use prometheus_client::registry::Registry;
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All metrics of the registry in the text format, version 0.0.4.
-#[must_use]
 pub(crate) fn encode(registry: &Registry) -> String {
     let mut open_metrics = String::new();
     if prometheus_client::encoding::text::encode(&mut open_metrics, registry).is_err() {

@@ -76,7 +76,6 @@ pub(crate) fn print(text: &[u8]) -> Result<(), OutputError> {
 pub(crate) struct OutputError(#[source] pub(crate) io::Error);
 
 /// An error with all its causes in one line, separated by colons.
-#[must_use]
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// The number of panics since [`super::start`].
-#[must_use]
 pub(crate) fn count() -> u64 {
     COUNT.load(Relaxed)
 }

@@ -5,7 +5,6 @@
 //! script of another origin sends only after a preflight request that fails here; its `Origin` must equal its `Host`; and
 //! without a token its `Host` must be a loopback name.
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use actix_web::http::header::{self, HeaderMap, HeaderName};
 use sha2::{Digest as _, Sha256};
 
 use super::problem::Problem;
+use crate::hex::hex;
 use crate::secret_file::{self, SecretFileError};
 
 /// The name of the cookie that permits writes of the page.
@@ -39,10 +39,7 @@ pub(crate) enum AccessError {
         "{} is not a token: it must hold one line of 16 to 512 letters, digits or signs; create one with: \
          openssl rand -hex 32", path.display()
     )]
-    NotAToken {
-        /// The file.
-        path: PathBuf,
-    },
+    NotAToken { path: PathBuf },
 }
 
 /// Reads a token from a file that only its owner can read.
@@ -67,12 +64,7 @@ struct Token {
 
 impl Token {
     fn new(token: &str) -> Self {
-        let digest = Sha256::digest(format!("fingerpost admin cookie {token}"));
-        let cookie = digest.iter().fold(String::new(), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        });
+        let cookie = hex(&Sha256::digest(format!("fingerpost admin cookie {token}")));
         Self { token: Sha256::digest(token).into(), cookie }
     }
 

@@ -64,15 +64,16 @@ fn other_method(allowed: &'static str) -> HttpResponse {
 }
 
 async fn backends(admin: Data<Admin>) -> Json<StatusReport> {
-    Json(admin.report())
+    Json(admin.balancer.report(&admin.balancer.publisher.latest()))
 }
 
 async fn fleet(admin: Data<Admin>) -> Result<Json<FleetStatus>, Problem> {
-    let (table, book) = (admin.publisher.latest(), admin.orders.book());
-    let name = admin.balancer.name.as_deref();
-    let status = name.and_then(|name| FleetStatus::of(&table, name, admin.balancer.zone.as_deref(), &book));
     let alone = "this balancer works alone; --fleet redis://HOST:PORT makes it a member of a fleet";
-    status.map(Json).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, alone))
+    admin
+        .balancer
+        .fleet_status(&admin.balancer.publisher.latest())
+        .map(Json)
+        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, alone))
 }
 
 /// The query of `explain`.
@@ -112,9 +113,10 @@ struct EventsQuery {
 
 async fn events(admin: Data<Admin>, request: HttpRequest) -> Result<Json<EventReport>, Problem> {
     let EventsQuery { backend, limit } = query(&request)?;
-    let id = backend.map(|name| orders::find(&name, &admin.listed(), &admin.orders.book())).transpose();
+    let id =
+        backend.map(|name| orders::find(&name, &admin.listed(), &admin.balancer.orders.book())).transpose();
     let id = id.map_err(|error| of_name(&error))?;
-    Ok(Json(EventReport::of(&admin.publisher.latest(), id.as_ref(), limit, SystemTime::now())))
+    Ok(Json(EventReport::of(&admin.balancer.publisher.latest(), id.as_ref(), limit, SystemTime::now())))
 }
 
 fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Problem> {
@@ -149,7 +151,7 @@ async fn order_backend(
 ) -> Result<Json<OrderAnswer>, Problem> {
     let author = admin.authorize(&request)?;
     let listed = admin.listed();
-    let id = orders::find(&id, &listed, &admin.orders.book()).map_err(|error| of_name(&error))?;
+    let id = orders::find(&id, &listed, &admin.balancer.orders.book()).map_err(|error| of_name(&error))?;
     give(&admin, vec![id], body, author).await
 }
 
@@ -183,7 +185,8 @@ async fn give(
         .map_err(|error| Problem::bad_request(format!("the body is not an order: {error}")))?;
     let order = request.validate(SystemTime::now()).map_err(Problem::bad_request)?;
     let (text, names) = (order.to_string(), ids.iter().map(ToString::to_string).collect::<Vec<_>>());
-    admin.orders.give(ids, order, author.clone()).await.map_err(|error| {
+    let orders = &admin.balancer.orders;
+    orders.give(ids, order, author.clone()).await.map_err(|error| {
         let status = match error {
             OrderError::TooMany(_) => StatusCode::CONFLICT,
             OrderError::NotStored(_) => StatusCode::INSUFFICIENT_STORAGE,
@@ -195,7 +198,7 @@ async fn give(
     for backend in &names {
         tracing::info!(order = text, backend, author, "an order is in force");
     }
-    Ok(Json(OrderAnswer { backends: names, durable: admin.orders.are_durable() }))
+    Ok(Json(OrderAnswer { backends: names, durable: orders.are_durable() }))
 }
 
 /// The description of the API. A test compares it with the answers.

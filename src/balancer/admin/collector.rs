@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::balancer::fleet::observers::{FleetReport, Standing};
 use crate::balancer::health::{OwnView, State};
-use crate::balancer::metrics::{AnswerCounters, BalancerMetrics, totals};
+use crate::balancer::metrics::{AnswerCounters, totals};
 use crate::balancer::orders::store::Orders;
 use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::BackendEntry;
@@ -22,32 +22,14 @@ use crate::telemetry::metric;
 
 /// Collects the figures of the latest table and of the workers.
 pub(crate) struct TableCollector {
-    publisher: Arc<TablePublisher>,
-    orders: Arc<Orders>,
-    sources: SourcesReport,
-    log_lines_lost: Arc<AtomicU64>,
-    /// The number of backends with separate series.
-    most_backends: usize,
-    workers: Arc<ArcSwap<Vec<Arc<AnswerCounters>>>>,
-}
-
-impl TableCollector {
-    /// Adds the figures of the latest table to each scrape, with separate series for the first `most_backends` backends of
-    /// the list.
-    pub(crate) fn register(self, metrics: &mut BalancerMetrics, most_backends: usize) {
-        let workers = Arc::clone(&metrics.workers);
-        metrics.registry.register_collector(Box::new(Self { most_backends, workers, ..self }));
-    }
-
-    /// A collector that is not registered yet. `log_lines_lost` counts lines of the access log.
-    pub(crate) fn new(
-        publisher: Arc<TablePublisher>,
-        orders: Arc<Orders>,
-        sources: SourcesReport,
-        log_lines_lost: Arc<AtomicU64>,
-    ) -> Self {
-        Self { publisher, orders, sources, log_lines_lost, most_backends: 0, workers: Arc::default() }
-    }
+    pub(in crate::balancer) publisher: Arc<TablePublisher>,
+    pub(in crate::balancer) orders: Arc<Orders>,
+    pub(in crate::balancer) sources: SourcesReport,
+    /// Lines of the access log.
+    pub(in crate::balancer) log_lines_lost: Arc<AtomicU64>,
+    /// The number of backends with separate series, from the start of the list.
+    pub(in crate::balancer) most_backends: usize,
+    pub(in crate::balancer) workers: Arc<ArcSwap<Vec<Arc<AnswerCounters>>>>,
 }
 
 impl fmt::Debug for TableCollector {

@@ -66,7 +66,6 @@ pub(super) fn latest(table: &RoutingTable, backend: Option<&BackendId>, limit: u
 
 impl EventReport {
     /// The events of all backends, or of one.
-    #[must_use]
     pub(crate) fn of(
         table: &RoutingTable,
         backend: Option<&BackendId>,
@@ -85,7 +84,6 @@ impl EventReport {
     }
 
     /// The report as text: the events, oldest first as in a log, then the availability.
-    #[must_use]
     pub(crate) fn text(&self) -> String {
         let events = self.events.iter().rev().map(|BackendEvent { backend, event }| {
             let change = match &event.change {

@@ -139,7 +139,6 @@ impl FleetStatus {
     }
 
     /// The status as a table.
-    #[must_use]
     pub(crate) fn text(&self) -> String {
         let probes = if self.shares_probes { "shared" } else { "not shared" };
         let mut text = format!(

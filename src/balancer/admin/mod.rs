@@ -14,9 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::balancer::backends::Backend;
 use crate::balancer::health::OwnView;
-use crate::balancer::metrics::BalancerMetrics;
-use crate::balancer::orders::store::Orders;
-use crate::balancer::ranking::publisher::TablePublisher;
+use crate::balancer::ranking::table::RoutingTable;
 use crate::balancer::redirect::BalancerState;
 use crate::http;
 use crate::http::admin::page_route;
@@ -24,7 +22,7 @@ use crate::http::https::Https;
 use crate::http::stop::Phase;
 use crate::http::transport::Connections;
 use crate::settings::reload::ReloadReport;
-use crate::supervision::{ActorKind, Supervisor, UnknownActor};
+use crate::supervision::{ActorKind, UnknownActor};
 use crate::telemetry::exposition;
 
 pub(crate) mod access;
@@ -37,24 +35,21 @@ mod problem;
 pub(crate) mod status;
 
 use access::Access;
+use fleet::FleetStatus;
 use page::live::{LivePage, Messages};
 use problem::Problem;
 use status::StatusReport;
 
-/// Whether a request may inject a fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FaultInjection {
-    /// The default.
-    Forbidden,
-    /// For tests and drills.
-    Allowed,
-}
-
 impl BalancerState {
-    /// The state of the backends at the current time.
-    pub(in crate::balancer) fn report(&self) -> StatusReport {
+    /// The state of the backends of `table`.
+    pub(in crate::balancer) fn report(&self, table: &RoutingTable) -> StatusReport {
         let last_reload = self.reloads.last().as_deref().cloned();
-        StatusReport::of(&self.publisher.latest(), &self.orders, &self.sources, &self.clock, last_reload)
+        StatusReport::of(table, &self.orders, &self.sources, &self.clock, last_reload)
+    }
+
+    /// The state of the fleet; `None` for a balancer that works alone.
+    fn fleet_status(&self, table: &RoutingTable) -> Option<FleetStatus> {
+        FleetStatus::of(table, self.name.as_deref()?, self.zone.as_deref(), &self.orders.book())
     }
 }
 
@@ -63,42 +58,15 @@ pub(in crate::balancer) type ReloadRequests = mpsc::Sender<oneshot::Sender<Reloa
 
 /// The state behind the pages.
 pub(crate) struct Admin {
-    balancer: Arc<BalancerState>,
-    publisher: Arc<TablePublisher>,
-    orders: Arc<Orders>,
-    access: Arc<ArcSwap<Access>>,
-    reload: Option<ReloadRequests>,
-    metrics: Arc<BalancerMetrics>,
-    supervisor: Supervisor,
-    fault_injection: FaultInjection,
+    pub(in crate::balancer) balancer: Arc<BalancerState>,
+    pub(in crate::balancer) access: Arc<ArcSwap<Access>>,
+    /// For a program with a configuration.
+    pub(in crate::balancer) reload: Option<ReloadRequests>,
+    /// Whether a request may make an actor panic.
+    pub(in crate::balancer) fault_injection: bool,
 }
 
 impl Admin {
-    /// The state of the backends at the current time.
-    fn report(&self) -> StatusReport {
-        self.balancer.report()
-    }
-
-    /// The pages of the balancer with this state. `reload` is for a program with a configuration.
-    #[must_use]
-    pub(in crate::balancer) fn new(
-        shared: &Arc<BalancerState>,
-        access: Arc<ArcSwap<Access>>,
-        reload: Option<ReloadRequests>,
-        fault_injection: FaultInjection,
-    ) -> Self {
-        Self {
-            balancer: Arc::clone(shared),
-            publisher: Arc::clone(&shared.publisher),
-            orders: Arc::clone(&shared.orders),
-            access,
-            reload,
-            metrics: Arc::clone(&shared.metrics),
-            supervisor: shared.supervisor.clone(),
-            fault_injection,
-        }
-    }
-
     /// Permits or refuses a change. Returns its author.
     fn authorize(&self, request: &HttpRequest) -> Result<String, Problem> {
         let permitted =
@@ -111,7 +79,7 @@ impl Admin {
 
     /// The backends of the latest table.
     fn listed(&self) -> Vec<Backend> {
-        self.publisher.latest().entries.iter().map(|entry| entry.backend.clone()).collect()
+        self.balancer.publisher.latest().entries.iter().map(|entry| entry.backend.clone()).collect()
     }
 }
 
@@ -133,7 +101,7 @@ pub(crate) fn serve(
     connections: Arc<Connections>,
     phases: watch::Receiver<Phase>,
 ) -> std::io::Result<Server> {
-    let metrics = Arc::clone(&admin.metrics);
+    let metrics = Arc::clone(&admin.balancer.metrics);
     let mut common = Registry::with_prefix("fingerpost");
     let reloads = Arc::clone(&admin.balancer.reloads);
     http::admin::register(&mut common, connections, https, reloads);
@@ -159,8 +127,9 @@ pub(crate) fn serve(
 }
 
 async fn ready(admin: Data<Admin>) -> HttpResponse {
-    if admin.publisher.is_first_round_complete() {
-        let table = admin.publisher.latest();
+    let publisher = &admin.balancer.publisher;
+    if publisher.is_first_round_complete() {
+        let table = publisher.latest();
         let fleet = table.fleet.as_deref();
         // Clients are still served, so another balancer would not serve them better.
         let remark = match fleet.map(|fleet| (fleet.own_view, &fleet.engine_failure)) {
@@ -224,12 +193,12 @@ async fn panic_on_request(admin: Data<Admin>, request: HttpRequest, actor: Path<
     if let Err(problem) = admin.authorize(&request) {
         return HttpResponse::from_error(problem);
     }
-    if admin.fault_injection == FaultInjection::Forbidden {
+    if !admin.fault_injection {
         return HttpResponse::Forbidden().body("fault_injection is off\n");
     }
     match actor.parse::<ActorKind>() {
         Ok(kind) => {
-            admin.supervisor.inject_panic(kind);
+            admin.balancer.supervisor.inject_panic(kind);
             HttpResponse::Accepted().body(format!("every {kind} will panic\n"))
         }
         Err(error @ UnknownActor) => HttpResponse::NotFound().body(format!("{error}\n")),

@@ -136,7 +136,6 @@ pub struct SeenBy {
 
 impl StatusReport {
     /// The report of a table at the current time.
-    #[must_use]
     pub(crate) fn of(
         table: &RoutingTable,
         orders: &Orders,

@@ -52,7 +52,6 @@ impl List {
     /// Whether the text is not a list: it has lines with content, and each of them is invalid.
     ///
     /// A text without content is a valid, empty list.
-    #[must_use]
     pub(crate) fn is_garbage(&self) -> bool {
         self.backends.is_empty() && !self.problems.is_empty()
     }

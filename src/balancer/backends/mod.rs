@@ -38,7 +38,6 @@ impl BackendId {
     }
 
     /// Whether the scheme is https.
-    #[must_use]
     pub(crate) fn is_https(&self) -> bool {
         self.0.starts_with(HTTPS)
     }
@@ -97,19 +96,16 @@ impl Backend {
     }
 
     /// The content that its probes expect, if its line names one.
-    #[must_use]
     pub(crate) fn expectation(&self) -> Option<&Arc<Expectation>> {
         self.expectation.as_ref()
     }
 
     /// The percent-encoded path of the file that proves which generation of the catalogue it has. Starts with a slash.
-    #[must_use]
     pub(crate) fn proof(&self) -> Option<&Arc<str>> {
         self.proof.as_ref()
     }
 
     /// Whether it has every file, and gets requests for paths that the catalogue does not have.
-    #[must_use]
     pub(crate) fn is_origin(&self) -> bool {
         self.is_origin
     }

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::Backend;
 use super::list::{self, List, ListProblem};
+use crate::folder::folder_of;
 use debounce::{Debouncer, Decision, Reading, Trigger};
 
 mod debounce;
@@ -136,7 +137,6 @@ impl Follower {
     }
 
     /// The backends of the active list.
-    #[must_use]
     pub(crate) fn backends(&self) -> Arc<[Backend]> {
         Arc::clone(&self.backends)
     }
@@ -222,10 +222,7 @@ impl Follower {
 /// Notifies `file_changed` of every change in the folder of `path`. A watch on the file itself would end with a rename over
 /// the file. The list may be a symbolic link, so any change in the folder may affect it.
 fn watch_folder(path: &Path, file_changed: Arc<Notify>) -> Option<RecommendedWatcher> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Without this condition, each reading of the list would trigger the next one.
         if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {

@@ -74,7 +74,6 @@ pub(crate) enum Evidence {
 
 impl FailureKind {
     /// The evidence of a failure of this kind.
-    #[must_use]
     pub(crate) fn evidence(self) -> Evidence {
         match self {
             Self::Refused
@@ -106,37 +105,31 @@ impl FailureKind {
     /// The value of the metric label: a short name without the number of the status.
     #[must_use]
     pub fn label(self) -> &'static str {
+        self.texts().0
+    }
+
+    /// The label, and the description.
+    fn texts(self) -> (&'static str, &'static str) {
         match self {
-            Self::Refused => "refused",
-            Self::Unreachable => "unreachable",
-            Self::Resolve => "resolve",
-            Self::Tls => "tls",
-            Self::TimedOut => "timed_out",
-            Self::ClosedEarly => "closed_early",
-            Self::Malformed => "malformed",
-            Self::Status(_) => "status",
-            Self::TooLarge => "too_large",
-            Self::Content => "content",
-            Self::Prober => "prober",
+            Self::Refused => ("refused", "connection refused"),
+            Self::Unreachable => ("unreachable", "host unreachable"),
+            Self::Resolve => ("resolve", "name does not resolve"),
+            Self::Tls => ("tls", "TLS handshake failed"),
+            Self::TimedOut => ("timed_out", "timed out"),
+            Self::ClosedEarly => ("closed_early", "connection closed before the answer was complete"),
+            Self::Malformed => ("malformed", "answer is not HTTP"),
+            Self::Status(_) => ("status", "answered with status"),
+            Self::TooLarge => ("too_large", "body is too large"),
+            Self::Content => ("content", "answered with other content than probes expect"),
+            Self::Prober => ("prober", "this balancer could not send the probe"),
         }
     }
 }
 
 impl fmt::Display for FailureKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Refused => "connection refused",
-            Self::Unreachable => "host unreachable",
-            Self::Resolve => "name does not resolve",
-            Self::Tls => "TLS handshake failed",
-            Self::TimedOut => "timed out",
-            Self::ClosedEarly => "connection closed before the answer was complete",
-            Self::Malformed => "answer is not HTTP",
-            Self::Status(status) => return write!(formatter, "answered with status {status}"),
-            Self::TooLarge => "body is too large",
-            Self::Content => "answered with other content than probes expect",
-            Self::Prober => "this balancer could not send the probe",
-        })
+        formatter.write_str(self.texts().1)?;
+        if let Self::Status(status) = self { write!(formatter, " {status}") } else { Ok(()) }
     }
 }
 

@@ -181,13 +181,11 @@ fn put_reason(formatter: &mut fmt::Formatter<'_>, until: Option<SystemTime>, not
 pub(crate) type BackendOrders = Arc<[StandingOrder]>;
 
 /// The withdrawal among the orders of a backend: `drain` or `disable`.
-#[must_use]
 pub(crate) fn withdrawal(orders: &[StandingOrder]) -> Option<Override> {
     orders.iter().map(|order| order.effect).find(|effect| !effect.is_weight())
 }
 
 /// The weight among the orders of a backend.
-#[must_use]
 pub(crate) fn weight(orders: &[StandingOrder]) -> Option<u32> {
     orders.iter().find_map(|order| match order.effect {
         Override::Weight { weight } => Some(weight),
@@ -227,7 +225,6 @@ pub(crate) struct TooManyOrders;
 
 impl OrderBook {
     /// The orders for a backend.
-    #[must_use]
     pub(crate) fn of(&self, backend: &BackendId) -> Option<&BackendOrders> {
         self.in_force.get(backend)
     }
@@ -238,7 +235,6 @@ impl OrderBook {
     }
 
     /// Whether `backend` must not be probed.
-    #[must_use]
     pub(crate) fn is_disabled(&self, backend: &BackendId) -> bool {
         self.of(backend).is_some_and(|orders| withdrawal(orders) == Some(Override::Disable))
     }
@@ -270,7 +266,6 @@ impl OrderBook {
     }
 
     /// The book without the orders that have ended; `None` if no order has ended.
-    #[must_use]
     pub(crate) fn without_ended(&self, now: SystemTime) -> Option<Self> {
         let has_ended = |order: &StandingOrder| order.until.is_some_and(|until| until <= now);
         let mut book = self.clone();
@@ -289,7 +284,6 @@ impl OrderBook {
     }
 
     /// The orders for the file.
-    #[must_use]
     pub(crate) fn records(&self) -> Vec<OrderRecord> {
         let records = self.in_force.iter().flat_map(|(backend, orders)| {
             let record =
@@ -300,7 +294,6 @@ impl OrderBook {
     }
 
     /// The versions for the file.
-    #[must_use]
     pub(crate) fn versions(&self) -> Vec<VersionRecord> {
         let all = self.versions.iter();
         all.map(|((backend, kind), version)| VersionRecord {
@@ -312,7 +305,6 @@ impl OrderBook {
     }
 
     /// The book with these versions.
-    #[must_use]
     pub(crate) fn with_versions(mut self, records: Vec<VersionRecord>) -> Self {
         let keyed = records.into_iter().filter_map(|VersionRecord { backend, kind, version }| {
             Some(((list::parse_address(&backend).ok()?, kind), version))
@@ -323,7 +315,6 @@ impl OrderBook {
 
     /// The book of these records. The number is that of the records that a newer version may have written and that this
     /// version cannot read.
-    #[must_use]
     pub(crate) fn from_records(records: Vec<serde_json::Value>) -> (Self, usize) {
         let mut book = Self::default();
         let mut unreadable = 0;
@@ -349,12 +340,7 @@ pub(crate) enum NameError {
     Unknown(String),
     /// Several backends have this name.
     #[error("{name} is ambiguous: {}; write the URL", candidates.join(", "))]
-    Ambiguous {
-        /// The name.
-        name: String,
-        /// The addresses of the backends.
-        candidates: Vec<String>,
-    },
+    Ambiguous { name: String, candidates: Vec<String> },
 }
 
 /// Finds the backend with this name among those of the list and those with orders. The name is `host:port`, or an address

@@ -1,5 +1,5 @@
 //! Orders as registers that balancers exchange: of two values of one register, the one with the higher version is in force.
-//! A late message so never undoes a newer order. Pure.
+//! So a late message never undoes a newer order. Pure.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -62,7 +62,6 @@ pub(crate) struct OrderRegister {
 
 impl OrderRegister {
     /// The name of the register in the engine.
-    #[must_use]
     pub(crate) fn field(&self) -> String {
         let kind = match self.kind {
             OrderKind::Withdrawal => "withdrawal",
@@ -72,7 +71,6 @@ impl OrderRegister {
     }
 
     /// The value in the engine: the version as text that is sorted like the version, and JSON.
-    #[must_use]
     pub(crate) fn value(&self) -> String {
         let OrderVersion { counter, balancer } = &self.version;
         // A register holds text and numbers, so serialization cannot fail.
@@ -81,7 +79,6 @@ impl OrderRegister {
     }
 
     /// Reads a register of the engine; `None` if it is invalid.
-    #[must_use]
     pub(crate) fn parse(field: &[u8], value: &[u8]) -> Option<Self> {
         let value = str::from_utf8(value).ok().filter(|value| value.len() <= MOST_BYTES)?;
         let json = value.splitn(3, ' ').nth(2)?;
@@ -130,7 +127,6 @@ impl OrderBook {
 
     /// A digest of all registers, equal on every balancer with the same orders. The end of an order at its time does not
     /// change it.
-    #[must_use]
     pub(crate) fn digest(&self) -> u64 {
         let of = |register: OrderRegister| {
             let OrderVersion { counter, balancer } = &register.version;
@@ -141,7 +137,6 @@ impl OrderBook {
 
     /// Compares the book with the registers of the engine. Returns the book with the newer ones of the engine, if there are
     /// any, and the own registers that are newer than those of the engine.
-    #[must_use]
     pub(crate) fn reconcile(
         &self,
         registers: &[OrderRegister],

@@ -88,7 +88,6 @@ pub(crate) struct Orders {
 impl Orders {
     /// The orders in `folder`, and the receiver of their changes. Without a folder, orders end with the process. `inherited`
     /// orders of the process before this one precede those of the folder. `balancer` is the name in a fleet.
-    #[must_use]
     pub(crate) fn open(
         folder: Option<Arc<StateFolder>>,
         inherited: Option<OrderBook>,
@@ -118,19 +117,16 @@ impl Orders {
     }
 
     /// The orders in force.
-    #[must_use]
     pub(crate) fn book(&self) -> Arc<OrderBook> {
         self.book.load_full()
     }
 
     /// Whether orders survive a restart.
-    #[must_use]
     pub(crate) fn are_durable(&self) -> bool {
         self.folder.is_some()
     }
 
     /// The file that reports a loss of orders, if there was one. Orders may have been lost until an operator removes it.
-    #[must_use]
     pub(crate) fn loss(&self) -> Option<PathBuf> {
         self.folder.as_ref().map(|folder| folder.file(LOSS)).filter(|path| path.exists())
     }
@@ -192,7 +188,6 @@ impl Orders {
     }
 
     /// Whether another process has taken over.
-    #[must_use]
     pub(crate) fn is_handed_over(&self) -> bool {
         self.is_handed_over.load(Relaxed)
     }

@@ -27,7 +27,8 @@ use self::score::Samples;
 use super::alias::AliasTable;
 use super::backlog::NewDownload;
 use super::draw::{self, BackendRef, BackendSet as _};
-use super::load::{CHUNK_LEN, LoadCell, SlabChunk};
+use super::load_cell::LoadCell;
+use super::load_slab::{CHUNK_LEN, SlabChunk};
 use super::{BackendLoad, Candidate, PickRequest, Picks, Policy, Timestamp};
 
 /// The number of backends that a pick draws.

@@ -12,9 +12,10 @@ use wide::f32x8;
 /// The number of sizes at which the function is stored. With more, the fields of a pick need a second cache line.
 pub(super) const KNOTS: usize = 8;
 
-/// The smallest of the sizes in bytes. Each further one but the last is [`RATIO`] times as large.
+/// The smallest of [`SIZES`], in bytes.
 const SMALLEST: f32 = 32_768.0;
 
+/// Each of [`SIZES`], except the first and the last one, is this many times as large as the one before.
 const RATIO: f32 = 6.0;
 
 /// The sizes at which the function is stored, in bytes: up to 1.5 GB, and one above every size.

@@ -19,7 +19,6 @@ pub struct MirrorSet<'a>(&'a [SetLine]);
 
 impl<'a> MirrorSet<'a> {
     /// The set with these bits.
-    #[must_use]
     pub(crate) fn new(lines: &'a [SetLine]) -> Self {
         Self(lines)
     }

@@ -13,6 +13,8 @@ mod draw;
 mod hash;
 mod holders;
 mod load;
+mod load_cell;
+mod load_slab;
 mod random;
 mod ranked;
 mod retry_avoidance;
@@ -31,7 +33,8 @@ pub use digest::{digest, identity};
 pub use holders::{Holders, MirrorSet};
 pub(crate) use holders::{LINE_MIRRORS, LINE_WORDS, SetLine};
 pub(crate) use load::RememberedLoad;
-pub use load::{BackendLoad, LoadSlab, ReportedLoad};
+pub use load::{BackendLoad, ReportedLoad};
+pub use load_slab::LoadSlab;
 pub(crate) use retry_avoidance::{RetryAvoidance, RetryLookup, Visited};
 
 /// The largest number of alternates that a pick returns besides the chosen backend.
@@ -275,7 +278,6 @@ pub fn build(
 
 /// Builds a policy for some of the candidates of another policy, to be used beside it. The costs and finish times that the
 /// other policy has set remain.
-#[must_use]
 pub(crate) fn build_part(
     name: PolicyName,
     mut candidates: Vec<Candidate>,

@@ -81,7 +81,6 @@ impl Default for RetryAvoidance {
 
 impl RetryAvoidance {
     /// Looks up a client. `key` is a hash of its address and of the requested path; `is_head` means the method HEAD.
-    #[must_use]
     pub(crate) fn look_up(&self, key: u64, is_head: bool, now: Timestamp) -> RetryLookup {
         let key = mix(key);
         let slot = (key as usize) % SLOTS;

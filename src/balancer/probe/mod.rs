@@ -64,19 +64,16 @@ pub(crate) struct ProbeResources {
 
 impl ProbePlan {
     /// A plan with these settings.
-    #[must_use]
     pub(crate) fn new(settings: ProbeSettings, resources: ProbeResources) -> Self {
         Self { slots: Semaphore::new(settings.concurrency), settings, resources }
     }
 
     /// The settings.
-    #[must_use]
     pub(crate) fn settings(&self) -> &ProbeSettings {
         &self.settings
     }
 
     /// The same resources with other settings.
-    #[must_use]
     pub(crate) fn with(&self, settings: ProbeSettings) -> Self {
         Self::new(settings, self.resources.clone())
     }
@@ -146,7 +143,6 @@ pub(crate) struct ProbeActor {
 
 impl ProbeActor {
     /// An actor that sends the first probe of `backend` after `first_pause`.
-    #[must_use]
     pub(crate) fn new(
         backend: &Backend,
         plan: Arc<ProbePlan>,

@@ -39,7 +39,6 @@ impl Prober {
     ///
     /// Each probe opens a new connection and sends `Connection: close`. It so measures the latency of a new client, and a
     /// server that closes idle connections causes no failed probe.
-    #[must_use]
     pub(crate) fn new(backend: &BackendId, plan: &ProbePlan, expectation: Option<Arc<Expectation>>) -> Self {
         let ProbeSettings { path, timeout, trust, .. } = plan.settings();
         let settings = TransportSettings {

@@ -15,26 +15,22 @@ pub(crate) struct ProbeBudget {
 
 impl ProbeBudget {
     /// The time in which the budget allows one probe of each of `backends` backends.
-    #[must_use]
     pub(crate) fn sweep(self, backends: usize) -> Duration {
         Duration::from_secs_f64(backends as f64 / f64::from(self.per_second.max(1)))
     }
 
     /// The interval at which `backends` backends stay within the budget; never shorter than `interval`.
-    #[must_use]
     pub(crate) fn stretched(self, interval: Duration, backends: usize) -> Duration {
         interval.max(self.sweep(backends))
     }
 
     /// The configuration with the stretched interval for `backends` backends.
-    #[must_use]
     pub(crate) fn stretch(self, health_check: &HealthCheckConfig, backends: usize) -> HealthCheckConfig {
         HealthCheckConfig { interval: self.stretched(health_check.interval, backends), ..*health_check }
     }
 
     /// The delay before the first probe of a backend. The delays of all backends are spread over one sweep by a hash of the
     /// identity: a list of thousands causes no burst, and the probes of a short list start at once.
-    #[must_use]
     pub(crate) fn first_pause(self, identity: &impl Hash, backends: usize) -> Duration {
         self.sweep(backends).mul_f64(fraction(identity))
     }

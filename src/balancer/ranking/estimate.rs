@@ -66,7 +66,6 @@ struct RememberedCapacity {
 
 impl RememberedEstimate {
     /// The estimate before the first probe of this run. Ages refer to `stored_at`; `redirects` is the restored number.
-    #[must_use]
     pub(crate) fn restore(self, stored_at: Instant, redirects: u64) -> Estimate {
         let count = |count: f64| count.clamp(0.0, MOST_COUNTED as f64);
         Estimate {
@@ -90,7 +89,6 @@ impl RememberedEstimate {
 
 impl Estimate {
     /// The parts that survive a restart.
-    #[must_use]
     pub(crate) fn remember(&self, now: Instant) -> RememberedEstimate {
         RememberedEstimate {
             response_time: self.response_time(),
@@ -180,7 +178,6 @@ impl Estimate {
     }
 
     /// Whether its latest probe answer carried a usable load report.
-    #[must_use]
     pub(crate) fn has_usable_report(&self) -> bool {
         self.reports() && self.are_reports_usable()
     }

@@ -101,7 +101,6 @@ pub(crate) struct RankingActor {
 impl RankingActor {
     /// An actor that starts from the latest published table. `list` has the backends and orders of this table, and `slab`
     /// holds the loads of its backends.
-    #[must_use]
     pub(crate) fn new(plan: RankingPlan, list: ListChanged, slab: LoadSlab, random: SmallRng) -> Self {
         let published_at = plan.publisher.latest().built_at;
         let mut actor = Self {

@@ -27,7 +27,6 @@ pub(crate) struct TablePublisher {
 
 impl TablePublisher {
     /// A publisher with a first table. `lost` counts tables that did not fit into the mailbox of a worker.
-    #[must_use]
     pub(crate) fn new(table: RoutingTable, lost: Counter) -> Self {
         Self {
             // With remembered state, the first table is as good as the last one of the previous run.
@@ -39,14 +38,12 @@ impl TablePublisher {
     }
 
     /// The latest table.
-    #[must_use]
     pub(crate) fn latest(&self) -> Arc<RoutingTable> {
         self.latest.load_full()
     }
 
     /// Whether every backend of the first list has been probed. Never changes back to false: a backend that is added later
     /// gets no clients before its first answer, so it does not affect the redirects.
-    #[must_use]
     pub(crate) fn is_first_round_complete(&self) -> bool {
         self.is_first_round_complete.load(Relaxed)
     }

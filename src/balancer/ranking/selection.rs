@@ -171,9 +171,10 @@ enum AdmissionRule {
     Only(State),
 }
 
+/// Backends that became silent a short time ago keep a share of the traffic, because the fault may be that of the balancer.
 #[derive(Clone, Copy)]
 struct Forgiveness {
-    /// The longest time since the backend became silent.
+    /// The longest silence of such a backend.
     window: Duration,
     /// The share of its weight that a silent backend keeps.
     share: f64,

@@ -19,6 +19,10 @@ use crate::balancer::policy::{
 use crate::balancer::ranking::estimate::{Continuity, Estimate};
 use crate::balancer::ranking::selection::{self, Eligibility, Mode};
 
+mod candidates;
+
+use candidates::{CandidateSet, RestrictedPolicy, candidate, restrict};
+
 /// The properties of a backend that a client needs to reach it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Needs(u8);
@@ -29,7 +33,6 @@ impl Needs {
 
     /// The needs of a client that uses https (browsers block downloads over http from https pages), or that uses IPv4 (it may
     /// have no IPv6).
-    #[must_use]
     pub(crate) fn new(https: bool, ipv4: bool) -> Self {
         Self((u8::from(https) * Self::HTTPS) | (u8::from(ipv4) * Self::IPV4))
     }
@@ -182,13 +185,11 @@ impl BackendEntry {
     }
 
     /// The order that excludes it from the selection.
-    #[must_use]
     pub(crate) fn withdrawal(&self) -> Option<Override> {
         orders::withdrawal(self.orders.as_deref()?)
     }
 
     /// Its weight: the one of an order, else the one of the list.
-    #[must_use]
     pub(crate) fn weight(&self) -> u32 {
         let ordered = self.orders.as_deref().and_then(orders::weight);
         ordered.unwrap_or(self.backend.weight())
@@ -222,17 +223,6 @@ pub struct RoutingTable {
     pub policy: Box<dyn Policy>,
     /// The choice for each combination of needs.
     restricted: [RestrictedPolicy; 4],
-}
-
-/// The choice of a backend for clients with certain needs.
-#[derive(Debug)]
-enum RestrictedPolicy {
-    /// Every candidate meets the needs.
-    Same,
-    /// Chooses among the usable backends that meet the needs.
-    Part(Box<dyn Policy>),
-    /// No usable backend meets the needs.
-    Unmet,
 }
 
 impl RoutingTable {
@@ -296,13 +286,11 @@ impl RoutingTable {
     }
 
     /// Chooses among the backends that meet `needs`, or among all candidates if no usable backend does.
-    #[must_use]
     pub(crate) fn policy_for(&self, needs: Needs) -> &dyn Policy {
         self.restricted_policy(needs).map_or(&*self.policy, |(_, policy)| policy)
     }
 
     /// Whether the needs of a client exclude a backend.
-    #[must_use]
     pub(crate) fn is_excluded_by(&self, needs: Needs, entry: &BackendEntry) -> bool {
         self.restricted_policy(needs).is_some_and(|(needs, _)| !needs.are_met_by(entry.has))
     }
@@ -323,7 +311,6 @@ impl RoutingTable {
 
     /// The best usable backend that `accepts` accepts, also one that is not a candidate: first one that meets the needs, then a
     /// candidate, then the lowest tier, then the one with the fewest requests in flight.
-    #[must_use]
     pub(crate) fn best_of(&self, needs: Needs, accepts: impl Fn(&BackendEntry) -> bool) -> Option<u32> {
         let usable = (0..).zip(&self.entries).filter(|(_, entry)| {
             !matches!(entry.eligibility, Eligibility::Out | Eligibility::Withdrawn) && accepts(entry)
@@ -337,7 +324,6 @@ impl RoutingTable {
 
     /// The usable backends that `accepts` accepts, at most `most`: those that meet the needs first, then candidates, then by tier
     /// and response time.
-    #[must_use]
     pub(crate) fn ranked(
         &self,
         needs: Needs,
@@ -357,77 +343,11 @@ impl RoutingTable {
     }
 
     /// Whether every backend has been probed at least once, by this balancer or another one, except disabled ones.
-    #[must_use]
     pub(crate) fn are_all_probed(&self) -> bool {
         let is_disabled = |entry: &BackendEntry| entry.withdrawal() == Some(Override::Disable);
         self.entries
             .iter()
             .all(|entry| entry.shared.state(entry.health.state()) != State::Unknown || is_disabled(entry))
-    }
-}
-
-/// Candidates for clients with certain needs.
-enum CandidateSet {
-    /// Candidates of the whole table.
-    Subset(Vec<Candidate>),
-    /// Usable backends that are not candidates of the whole table.
-    Spare(Vec<Candidate>),
-}
-
-/// Selects the backends for clients with these needs: the candidates that meet the needs, else such backends of the lowest
-/// spare tier, else ejected backends.
-fn restrict(
-    needs: Needs,
-    entries: &[BackendEntry],
-    candidates: &[Candidate],
-    build: impl FnOnce(CandidateSet) -> Box<dyn Policy>,
-) -> RestrictedPolicy {
-    let meets = |candidate: &&Candidate| {
-        let entry = entries.get(candidate.backend as usize);
-        entry.is_some_and(|entry| needs.are_met_by(entry.has))
-    };
-    let part: Vec<Candidate> = candidates.iter().filter(meets).cloned().collect();
-    if !part.is_empty() {
-        let is_whole = part.len() == candidates.len();
-        return if is_whole {
-            RestrictedPolicy::Same
-        } else {
-            RestrictedPolicy::Part(build(CandidateSet::Subset(part)))
-        };
-    }
-    let usable = || (0..).zip(entries).filter(|(_, entry)| needs.are_met_by(entry.has));
-    let spare = || usable().filter(|(_, entry)| entry.eligibility == Eligibility::SpareTier);
-    let tier = spare().map(|(_, entry)| entry.tier).min();
-    let of_tier = spare().filter(|(_, entry)| Some(entry.tier) == tier);
-    let mut beside: Vec<Candidate> =
-        of_tier.map(|(index, entry)| candidate_with(index, entry, 1.0, false)).collect();
-    if beside.is_empty() {
-        let aside = usable().filter(|(_, entry)| matches!(entry.eligibility, Eligibility::Ejected(_)));
-        beside.extend(aside.map(|(index, entry)| candidate_with(index, entry, 1.0, false)));
-    }
-    if beside.is_empty() {
-        RestrictedPolicy::Unmet
-    } else {
-        RestrictedPolicy::Part(build(CandidateSet::Spare(beside)))
-    }
-}
-
-/// The candidate for this entry, if the entry is eligible.
-fn candidate(index: u32, entry: &BackendEntry, joins: bool) -> Option<Candidate> {
-    let Eligibility::Chosen(share) = entry.eligibility else { return None };
-    Some(candidate_with(index, entry, share, joins))
-}
-
-fn candidate_with(index: u32, entry: &BackendEntry, share: f64, joins: bool) -> Candidate {
-    Candidate {
-        backend: index,
-        weight: f64::from(entry.weight()) * share,
-        response_time: entry.response_time(),
-        throughput: entry.estimate.throughput(),
-        reports: entry.had_usable_report,
-        joins,
-        address: entry.address,
-        load: Arc::clone(&entry.load),
     }
 }
 

@@ -7,8 +7,8 @@ use actix_http::header::{self, HeaderName, HeaderValue};
 use actix_http::{Response, StatusCode};
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::choice::Choice;
 use super::location::Target;
-use super::service::Choice;
 use crate::balancer::backends::BackendId;
 use crate::balancer::policy::Picks;
 use crate::balancer::ranking::table::RoutingTable;
@@ -34,13 +34,11 @@ impl TryFrom<u16> for RedirectStatus {
 
 impl RedirectStatus {
     /// The status code.
-    #[must_use]
     pub(crate) fn code(self) -> u16 {
         self.0.as_u16()
     }
 
     /// The reason phrase of the status line.
-    #[must_use]
     pub(crate) fn reason(self) -> &'static str {
         self.0.canonical_reason().unwrap_or_default()
     }
@@ -59,7 +57,6 @@ const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 ///
 /// `no-store` prevents caches from sending a client to the same backend for ever: without it, a 301 may be stored without
 /// a time limit (RFC 9111, section 4.2.2).
-#[must_use]
 pub(super) fn redirect(
     pages: &Pages,
     status: RedirectStatus,

@@ -9,7 +9,6 @@ use crate::balancer::policy::{Avoid, MOST_AVOIDED, identity};
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("fingerpost-avoid");
 
 /// The backends that the headers name. Names after the first [`MOST_AVOIDED`] are ignored.
-#[must_use]
 pub(crate) fn avoided(headers: &HeaderMap) -> Avoid {
     let mut avoid = Avoid::default();
     let values = headers.get_all(HEADER).filter_map(|value| value.to_str().ok());

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::BalancerState;
+use super::choice::{Choice, ChoiceReason, KnownFile};
 use super::client::Client;
 use super::location::{Target, TargetError};
-use super::service::{AnswerPlan, Choice, ChoiceReason, KnownFile, RedirectRequest, is_not_found};
+use super::service::{AnswerPlan, RedirectRequest, is_not_found};
 use crate::balancer::policy::{Avoid, DEFAULT_SIZE, LoadSlab, PolicyName, digest};
 use crate::balancer::presence::HasFile;
 use crate::balancer::presence::generation::Location;
@@ -271,7 +272,6 @@ fn exclusion(entry: &BackendEntry, has_candidate: bool) -> Option<String> {
 
 impl Explanation {
     /// The explanation as text for people: candidates with `+`, excluded backends with `-`.
-    #[must_use]
     pub(crate) fn text(&self) -> String {
         let mut lines = vec![format!("{}: {}", self.path.escape_debug(), self.status)];
         if let Some(choice) = &self.choice {

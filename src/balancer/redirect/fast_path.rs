@@ -1,13 +1,8 @@
 //! The fast path for plain requests: parses the head in place and writes the answer as bytes, without the request and
 //! response objects of the HTTP layer.
 //!
-//! A plain request is `GET /path HTTP/1.1` with one `Host` and no header that changes the answer, except `Connection:
-//! close` and `keep-alive`. Nearly all traffic consists of such requests. Other requests, and requests whose answer is
-//! not a redirect, are declined and answered by [`RedirectService::answer`]. Both paths give the same answer, except for
-//! the order of the header lines.
-
-use std::mem::MaybeUninit;
-use std::time::{Duration, SystemTime};
+//! Requests that are not plain, and requests whose answer is not a redirect, are declined and answered by
+//! [`RedirectService::answer`]. Both paths give the same answer, except for the order of the header lines.
 
 use bytes::{BufMut, BytesMut};
 use tokio::time::Instant;
@@ -18,40 +13,12 @@ use super::location::Target;
 use super::range::requested_bytes;
 use super::service::{RedirectRequest, RedirectService};
 use super::{WorkerState, acme, answer, documents};
-use crate::balancer::policy::{Avoid, Timestamp, digest};
+use crate::balancer::policy::{Avoid, digest};
 use crate::balancer::presence::generation::Location;
-use crate::http::host::is_host;
-use crate::http::transport::{FastAnswer, FastPath, Offer, Peer};
+use crate::http::transport::{DateLine, FastAnswer, FastPath, NO_LINES, Offer, Peer, PlainRequest};
 
-/// The largest number of header lines of a plain request.
-const MOST_HEADERS: usize = 32;
-
-/// Headers that a plain request must not have, in lower case: they change the answer or the connection.
-const DECISIVE: [&str; 6] =
-    ["content-length", "expect", "fingerpost-avoid", "http2-settings", "transfer-encoding", "upgrade"];
-
-/// [`is_regular`] as a table.
-const REGULAR: [bool; 256] = {
-    let mut regular = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
-        {
-            regular[byte] = is_regular(byte as u8);
-        }
-        byte += 1;
-    }
-    regular
-};
-
-/// Characters of a valid path and query (RFC 3986, sections 3.3 and 3.4). Targets with other characters are declined.
-const fn is_regular(byte: u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%' | b'/' | b'?')
-        || matches!(
-            byte,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@'
-        )
-}
+/// The header lines before the `Date` of an answer.
+const TAIL: &[u8] = b"\r\nCache-Control: no-store\r\nContent-Type: text/html; charset=utf-8\r\n";
 
 /// Buffers that are reused for each answer, so that the fast path does not allocate.
 #[derive(Debug, Default)]
@@ -60,14 +27,7 @@ pub(super) struct ResponseScratch {
     page: BytesMut,
     /// The start of the head of a redirect with this status.
     start: Option<(RedirectStatus, Vec<u8>)>,
-    tail: Tail,
-}
-
-/// The header lines of all answers, with `Date` as the last one. Renewed twice a second.
-#[derive(Debug, Default)]
-struct Tail {
-    made: Option<Timestamp>,
-    text: Vec<u8>,
+    date: DateLine,
 }
 
 impl FastPath for RedirectService {
@@ -76,15 +36,24 @@ impl FastPath for RedirectService {
         if self.shared.access_log.is_some() {
             return Offer::Declined;
         }
-        let mut headers = [const { MaybeUninit::uninit() }; MOST_HEADERS];
-        let Some(request) = plain_request(head, &mut headers) else { return Offer::Declined };
+        let (mut lines, mut range, mut tag) = (NO_LINES, None, None);
+        let request = PlainRequest::parse(head, &mut lines, |header| {
+            if header.name.eq_ignore_ascii_case("range") {
+                range = requested_bytes(header.value);
+            } else if header.name.eq_ignore_ascii_case("if-none-match") {
+                tag = Some(header.value);
+            }
+            (!header.name.eq_ignore_ascii_case("fingerpost-avoid")).then_some(())
+        });
+        let Some(request) = request else { return Offer::Declined };
         let Ok(target) = Target::parse(request.target.as_bytes()) else { return Offer::Declined };
         let current = self.current.borrow();
         let WorkerState { table, answers: plan } = &*current;
         if plan.serves_challenges && request.target.starts_with(acme::FOLDER) {
             return Offer::Declined;
         }
-        let now = plan.clock.timestamp(Instant::now());
+        let instant = Instant::now();
+        let now = plan.clock.timestamp(instant);
         let catalogue = self.shared.presence.as_ref().map(|presence| presence.current());
         let generation = catalogue.as_ref().and_then(|catalogue| catalogue.as_deref());
         let path_hash = digest(target.path());
@@ -100,8 +69,8 @@ impl FastPath for RedirectService {
             target: &target,
             path_hash,
             is_head: false,
-            range: request.range,
-            tag: request.tag,
+            range,
+            tag,
             avoid: Avoid::default(),
             client,
         };
@@ -110,7 +79,7 @@ impl FastPath for RedirectService {
         };
 
         let mut scratch = self.scratch.borrow_mut();
-        let ResponseScratch { location, page, start, tail } = &mut *scratch;
+        let ResponseScratch { location, page, start, date } = &mut *scratch;
         location.clear();
         target.put_location(choice.backend, location);
         page.clear();
@@ -146,80 +115,11 @@ impl FastPath for RedirectService {
                 answer.put_slice(value);
             });
         }
-        answer.put_slice(tail.text(now));
+        answer.put_slice(TAIL);
+        date.put(instant, answer);
         answer.put_slice(page);
         self.counters.answered(plan.status.code());
         Offer::Answered
-    }
-}
-
-/// A plain request.
-struct FastPathRequest<'a, 'b> {
-    target: &'a str,
-    headers: &'b [httparse::Header<'a>],
-    /// Whether it has `Connection: close`.
-    closes: bool,
-    /// The largest number of requested bytes; `None` without a range.
-    range: Option<u64>,
-    /// The entity tag of the client's copy, from `If-None-Match`.
-    tag: Option<&'a [u8]>,
-}
-
-/// Parses this head; `None` if the request is not a plain one.
-fn plain_request<'a, 'b>(
-    head: &'a [u8],
-    headers: &'b mut [MaybeUninit<httparse::Header<'a>>; MOST_HEADERS],
-) -> Option<FastPathRequest<'a, 'b>> {
-    let mut request = httparse::Request::new(&mut []);
-    let parsed = request.parse_with_uninit_headers(head, headers).ok()?;
-    if !parsed.is_complete() || request.method != Some("GET") || request.version != Some(1) {
-        return None;
-    }
-    let (mut hosts, mut closes, mut range, mut tag) = (0, false, None, None);
-    for header in request.headers.iter() {
-        if header.name.eq_ignore_ascii_case("host") {
-            hosts += 1;
-            if !is_host(header.value) {
-                return None;
-            }
-        } else if header.name.eq_ignore_ascii_case("connection") {
-            // Browsers send `keep-alive` with each request, although it is the default (RFC 9112, section 9.3).
-            let asks_to_close = header.value.eq_ignore_ascii_case(b"close");
-            if !asks_to_close && !header.value.eq_ignore_ascii_case(b"keep-alive") {
-                return None;
-            }
-            closes |= asks_to_close;
-        } else if header.name.eq_ignore_ascii_case("range") {
-            range = requested_bytes(header.value);
-        } else if header.name.eq_ignore_ascii_case("if-none-match") {
-            tag = Some(header.value);
-        } else if DECISIVE.iter().any(|name| header.name.eq_ignore_ascii_case(name)) {
-            return None;
-        }
-    }
-    // A target in absolute form contains another host. The service handles it.
-    let target = request.path.filter(|path| {
-        hosts == 1
-            && path.starts_with('/')
-            && path.bytes().all(|byte| REGULAR.get(usize::from(byte)) == Some(&true))
-    })?;
-    Some(FastPathRequest { target, headers: request.headers, closes, range, tag })
-}
-
-impl Tail {
-    fn text(&mut self, now: Timestamp) -> &[u8] {
-        const FRESH: Duration = Duration::from_millis(500);
-        if self.made.is_none_or(|made| Duration::from_nanos(now.0.saturating_sub(made.0)) >= FRESH) {
-            self.made = Some(now);
-            let date = httpdate::fmt_http_date(SystemTime::now());
-            self.text.clear();
-            self.text.extend_from_slice(
-                b"\r\nCache-Control: no-store\r\nContent-Type: text/html; charset=utf-8\r\nDate: ",
-            );
-            self.text.extend_from_slice(date.as_bytes());
-            self.text.extend_from_slice(b"\r\n\r\n");
-        }
-        &self.text
     }
 }
 

@@ -4,6 +4,9 @@
 //! its base path. A target that a client could resolve to another location is refused. It is not repaired, because a
 //! repair would change its bytes.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::balancer::backends::BackendId;
@@ -79,6 +82,28 @@ impl<'a> Target<'a> {
     pub(crate) fn put_location(&self, backend: &BackendId, url: &mut BytesMut) {
         url.put_slice(backend.as_str().as_bytes());
         url.put_slice(self.bytes);
+    }
+}
+
+/// The mount point of the service.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Mount {
+    /// Removed from each path; empty if the service is mounted at the root.
+    pub prefix: Arc<str>,
+}
+
+impl Mount {
+    /// Path and query after the prefix; `None` if the path does not start with it.
+    pub(super) fn below<'a>(&self, target: &'a str) -> Option<Cow<'a, str>> {
+        if self.prefix.is_empty() {
+            return Some(target.into());
+        }
+        let rest = target.strip_prefix(&*self.prefix)?;
+        match rest.as_bytes().first() {
+            Some(b'/') => Some(rest.into()),
+            None | Some(b'?') => Some(format!("/{rest}").into()),
+            Some(_) => None,
+        }
     }
 }
 

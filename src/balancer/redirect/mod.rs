@@ -29,6 +29,7 @@ use crate::supervision::Supervisor;
 pub(crate) mod acme;
 pub(crate) mod answer;
 pub(crate) mod avoid;
+mod choice;
 pub(crate) mod client;
 mod documents;
 pub(crate) mod explain;

@@ -9,7 +9,8 @@ use actix_web::dev::{AppService, HttpServiceFactory, ResourceDef, ServiceRequest
 use actix_web::{HttpMessage as _, HttpResponse};
 
 use super::BalancerState;
-use super::service::{Mount, RedirectService};
+use super::location::Mount;
+use super::service::RedirectService;
 use crate::http::transport::OverTls;
 
 /// Answers requests with redirects in an actix-web application; created by

@@ -2,7 +2,6 @@
 //!
 //! This code does not wait for a mailbox, take a lock or make a system call.
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -19,18 +18,18 @@ use tokio::time::Instant;
 
 use super::answer::{self, RedirectStatus};
 use super::avoid;
+use super::choice::{Choice, ChoiceReason, FileMirrors, KnownFile};
 use super::client::{Client, TrustedProxies};
 use super::documents::{self, Document};
 use super::fast_path::ResponseScratch;
-use super::location::Target;
+use super::location::{Mount, Target};
 use super::path_samples::PathSampler;
 use super::range::requested_bytes;
 use super::{BalancerState, CurrentState, RedirectHandler, WorkerState};
-use crate::balancer::backends::BackendId;
 use crate::balancer::health::HealthCheckConfig;
 use crate::balancer::metrics::AnswerCounters;
 use crate::balancer::policy::{
-    self, Avoid, Holders, MonotonicClock, Picks, PolicyName, RetryAvoidance, RetryLookup, Timestamp, Visited,
+    self, Avoid, MonotonicClock, Picks, PolicyName, RetryAvoidance, RetryLookup, Timestamp, Visited,
 };
 use crate::balancer::presence::OfferCause;
 use crate::balancer::presence::generation::{FileLocation, Location};
@@ -64,8 +63,9 @@ pub(crate) struct AnswerPlan {
     pub trusted_proxies: TrustedProxies,
     /// The backends of recent redirects; `None` under `hash`, which sends a path to one backend in any case.
     pub memory: Option<Arc<RetryAvoidance>>,
-    /// The target of a client that requests the same file again.
-    pub retry_routing: RetryRouting,
+    /// Whether a client that requests the same file again after 1 to 60 s is sent to another server, because the first one
+    /// probably failed.
+    pub second_chance: bool,
     /// Whether challenges of certificate authorities are served instead of redirected.
     pub serves_challenges: bool,
     /// The clock of the policies.
@@ -74,37 +74,6 @@ pub(crate) struct AnswerPlan {
     pub policy: PolicyName,
     /// The rules for states, for explanations. Without the stretch of a long list.
     pub health_check: HealthCheckConfig,
-}
-
-/// The target of a client that requests the same file again after 1 to 60 s.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RetryRouting {
-    /// Another server, because the first one probably failed.
-    OtherBackend,
-    /// Any server that the policy chooses; under `hash`, the same one.
-    AnyBackend,
-}
-
-/// The mount point of the service.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Mount {
-    /// Removed from each path; empty if the service is mounted at the root.
-    pub prefix: Arc<str>,
-}
-
-impl Mount {
-    /// Path and query after the prefix; `None` if the path does not start with it.
-    fn below<'a>(&self, target: &'a str) -> Option<Cow<'a, str>> {
-        if self.prefix.is_empty() {
-            return Some(target.into());
-        }
-        let rest = target.strip_prefix(&*self.prefix)?;
-        match rest.as_bytes().first() {
-            Some(b'/') => Some(rest.into()),
-            None | Some(b'?') => Some(format!("/{rest}").into()),
-            Some(_) => None,
-        }
-    }
 }
 
 /// Answers the requests of one HTTP worker.
@@ -148,86 +117,9 @@ impl RedirectRequest<'_> {
     }
 }
 
-/// The knowledge about the requested file.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct KnownFile<'a> {
-    /// Its size in bytes.
-    pub(super) size: Option<f32>,
-    /// The backends that have it.
-    pub(super) mirrors: FileMirrors<'a>,
-}
-
-/// The backends that may get a request.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) enum FileMirrors<'a> {
-    /// All of them.
-    #[default]
-    All,
-    /// Those that have the file.
-    Holding(Holders<'a>),
-    /// Only the origin, because the catalogue does not have the path.
-    Origin,
-}
-
-impl<'a> KnownFile<'a> {
-    /// The knowledge of the catalogue. `size` is the one of earlier look-ups.
-    pub(super) fn new(location: Option<&Location<'a>>, size: Option<f32>) -> Self {
-        match location {
-            None | Some(Location::Folder) => Self { size, mirrors: FileMirrors::All },
-            Some(Location::Unknown) => Self { size, mirrors: FileMirrors::Origin },
-            Some(Location::File(file)) => Self {
-                size: file.content.size.map(|size| size as f32).or(size),
-                mirrors: FileMirrors::Holding(file.holders),
-            },
-        }
-    }
-}
-
-/// A chosen backend.
-pub(super) struct Choice<'a> {
-    pub(super) backend: &'a BackendId,
-    /// The same backend, and the alternates.
-    pub(super) picks: Picks,
-    /// The reason of the choice.
-    pub(super) reason: ChoiceReason,
-    visit: Option<RetryLookup>,
-    /// The backend, as the memory of recent redirects records it.
-    visited: Visited,
-}
-
-impl Choice<'_> {
-    /// The identity of the backend that the client probably failed at, if it requests the file again.
-    pub(super) fn failed(&self) -> Option<Visited> {
-        self.visit.and_then(|visit| visit.avoid).filter(|_| self.reason == ChoiceReason::Retry)
-    }
-}
-
-/// The reason of a choice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ChoiceReason {
-    /// The policy chose freely.
-    Policy,
-    /// The policy chose, but not the backend of the same request shortly before.
-    Retry,
-    /// The backend of the HEAD before this GET.
-    AfterHead,
-}
-
-impl ChoiceReason {
-    /// A word for logs and the API.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Policy => "policy",
-            Self::Retry => "retry",
-            Self::AfterHead => "after-head",
-        }
-    }
-}
-
 impl RedirectService {
     /// Starts the worker of the current thread: its `RedirectHandler`, which receives tables, and the service, which reads
     /// them.
-    #[must_use]
     pub(super) fn start(shared: Arc<BalancerState>, mount: Mount) -> Self {
         let publisher = &shared.publisher;
         let state = || WorkerState { table: publisher.latest(), answers: shared.answers.load_full() };
@@ -428,7 +320,7 @@ impl AnswerPlan {
         let visit = self.visit(client.address, path_hash, is_head, now);
         let failed = visit.and_then(|visit| visit.avoid);
         let mut reason = ChoiceReason::Policy;
-        if let (Some(failed), RetryRouting::OtherBackend) = (failed, self.retry_routing) {
+        if let Some(failed) = failed.filter(|_| self.second_chance) {
             request.avoid.add(failed.identity);
             reason = ChoiceReason::Retry;
         }

@@ -62,7 +62,6 @@ pub(crate) struct Sizes {
 
 impl Sizes {
     /// An empty table, and the actor that fills it.
-    #[must_use]
     pub(crate) fn new(
         publisher: Arc<TablePublisher>,
         clock: MonotonicClock,
@@ -134,7 +133,6 @@ type SizeSource =
 
 impl SizeActor {
     /// An actor that takes the offers of `plan`.
-    #[must_use]
     pub(crate) fn new(plan: SizePlan) -> Self {
         Self { plan, rounds: Rounds::default(), source: None, own: None }
     }

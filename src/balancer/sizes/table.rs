@@ -158,30 +158,28 @@ impl SizeTable {
     #[inline]
     #[must_use]
     pub fn look_up(&self, path: &[u8], hash: u64, tag: Option<&[u8]>, now: Timestamp) -> SizeLookup {
-        match self.find(hash) {
-            Some((_, entry)) if entry.has_size() => SizeLookup {
-                size: self.sizes.get(usize::from(entry.class())).copied().map(ExpectedSize::Known),
-                is_wanted: entry.is_old(tag, now),
-            },
-            found => {
-                let entry = found.map(|(_, entry)| entry);
-                let is_wanted =
-                    entry.is_some_and(|entry| entry.class() == class::SEEN || entry.age(now) >= RETRY);
-                if entry.is_none() {
-                    self.store(hash, 0, now, class::SEEN);
-                }
-                SizeLookup { size: self.mean(path).map(ExpectedSize::Mean), is_wanted }
+        let found = self.find(hash).map(|(_, entry)| entry);
+        let is_wanted = match found {
+            Some(entry) if entry.has_size() => entry.is_old(tag, now),
+            Some(entry) => entry.class() == class::SEEN || entry.age(now) >= RETRY,
+            None => {
+                self.store(hash, 0, now, class::SEEN);
+                false
             }
-        }
+        };
+        SizeLookup { size: self.size_of(path, found), is_wanted }
     }
 
     /// The expected size of `path`, without a record of a request.
     pub(crate) fn expected(&self, path: &[u8], hash: u64) -> Option<ExpectedSize> {
-        match self.find(hash) {
-            Some((_, entry)) if entry.has_size() => {
-                self.sizes.get(usize::from(entry.class())).copied().map(ExpectedSize::Known)
-            }
-            _ => self.mean(path).map(ExpectedSize::Mean),
+        self.size_of(path, self.find(hash).map(|(_, entry)| entry))
+    }
+
+    #[inline]
+    fn size_of(&self, path: &[u8], found: Option<SizeEntry>) -> Option<ExpectedSize> {
+        match found.filter(|entry| entry.has_size()) {
+            Some(entry) => self.sizes.get(usize::from(entry.class())).copied().map(ExpectedSize::Known),
+            None => self.mean(path).map(ExpectedSize::Mean),
         }
     }
 

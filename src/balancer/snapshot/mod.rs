@@ -40,8 +40,7 @@ struct RememberedBackend {
 }
 
 impl Snapshot {
-    /// The state of the backends of a table, now being `(now, wall)`.
-    #[must_use]
+    /// The state of the backends of a table. `now` and `wall` are the current time by both clocks.
     pub(crate) fn of(
         table: &RoutingTable,
         sources: &ReportedSources,
@@ -66,7 +65,6 @@ impl Snapshot {
     }
 
     /// The remembered state, by backend.
-    #[must_use]
     pub(crate) fn into_memory(self) -> RememberedState {
         let backends = self.backends.into_iter().map(|backend| (backend.backend.clone(), backend));
         RememberedState { saved_at: self.saved_at, backends: backends.collect(), sources: self.sources }

@@ -28,7 +28,6 @@ const CHANGED_INTERVAL: Duration = Duration::from_secs(1);
 const INTERVAL_PER_BACKEND: Duration = Duration::from_micros(200);
 
 /// Reads the remembered state. A file that is not usable is moved aside.
-#[must_use]
 pub(crate) fn load(folder: &StateFolder) -> RememberedState {
     let reason = match folder.read(STATE_FILE) {
         FileContent::Missing => return RememberedState::default(),

@@ -29,7 +29,7 @@ const MAX_PAGE_BYTES: usize = 64 * 1024;
 /// Timeout for the page of an error.
 const ERROR_PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Maximum delay of the download by the page of a redirect.
+/// Timeout for the page of a redirect, for which the download waits.
 const REDIRECT_PAGE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Sends one HTTP request.

@@ -97,7 +97,6 @@ pub(super) struct DownloadJob {
 
 impl DownloadJob {
     /// The path of the file, if it is known before a server names it; `None` for standard output.
-    #[must_use]
     pub(super) fn name(&self) -> Option<PathBuf> {
         let name = match (&self.output, &self.origin) {
             (Output::File(path), _) => Some(path.clone()),
@@ -151,7 +150,6 @@ impl DownloadJob {
     }
 
     /// Whether a server may name the file. If so, its path is not reserved before a server has answered.
-    #[must_use]
     pub(super) fn is_named_later(&self, naming: Naming) -> bool {
         let is_open = matches!((&self.output, &self.origin), (Output::Folder(_), FileOrigin::Address(_)));
         naming == Naming::Server && is_open
@@ -207,7 +205,6 @@ pub(super) enum DownloadSuccess {
 
 impl DownloadReport {
     /// The report of a download that failed before its start.
-    #[must_use]
     pub(super) fn of_failure(address: String, error: DownloadError) -> Self {
         Self { outcome: Err(error), ..Self::begun(address, None) }
     }

@@ -25,7 +25,6 @@ impl DownloadPlan {
     }
 
     /// Time of the next call of [`decide`](Self::decide) if no event happens before.
-    #[must_use]
     pub(crate) fn next_wake(&self, now: Instant) -> Option<Instant> {
         let timed = self.runs.values().filter(|run| run.timeouts == TimeoutState::Running);
         let silences = timed.flat_map(|run| {

@@ -72,7 +72,6 @@ impl DownloadPlan {
     }
 
     /// Whether the source is excluded.
-    #[must_use]
     pub(super) fn is_excluded(&self, source: SourceId) -> bool {
         self.source(source).is_none_or(|source| source.availability == Availability::Excluded)
     }

@@ -75,26 +75,11 @@ pub(super) enum Action {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Note {
     /// A source was added.
-    Offered {
-        /// The source.
-        source: SourceId,
-        /// Its address.
-        url: Url,
-    },
+    Offered { source: SourceId, url: Url },
     /// A source failed, or is no longer used.
-    Dropped {
-        /// The source.
-        source: SourceId,
-        /// The reason.
-        reason: String,
-    },
+    Dropped { source: SourceId, reason: String },
     /// Bytes were discarded and are fetched again.
-    Lost {
-        /// Number of bytes.
-        bytes: u64,
-        /// The reason.
-        reason: &'static str,
-    },
+    Lost { bytes: u64, reason: &'static str },
 }
 
 /// Status of the download.
@@ -109,11 +94,12 @@ pub(super) enum PlanStatus {
 }
 
 /// Whether a balancer can name other sources.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum BalancerPresence {
     /// A balancer can.
     Present,
     /// The address is that of a server.
+    #[default]
     Absent,
 }
 
@@ -127,7 +113,7 @@ enum Parts {
 }
 
 /// The plan of one download.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct DownloadPlan {
     settings: PlanSettings,
     /// The properties that are known before the first request.
@@ -155,7 +141,6 @@ pub(super) struct DownloadPlan {
 
 impl DownloadPlan {
     /// A plan for a file with the properties `known`, of which no byte is present.
-    #[must_use]
     pub(super) fn new(
         settings: PlanSettings,
         known: ContentIdentity,
@@ -168,18 +153,8 @@ impl DownloadPlan {
             identity: known.clone(),
             bytes: ByteMap::new(known.size, RangeSet::new()),
             known,
-            sources: Vec::new(),
-            runs: BTreeMap::new(),
-            next_run: 0,
             balancer,
-            query: BalancerQuery::default(),
-            is_shared: false,
-            other_versions: Vec::new(),
-            restarts: 0,
-            refetch: Refetch::default(),
-            last_error: None,
-            checksum_error: None,
-            notes: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -221,7 +196,6 @@ impl DownloadPlan {
     }
 
     /// The state of a source.
-    #[must_use]
     pub(super) fn source(&self, source: SourceId) -> Option<&Source> {
         self.sources.get(source.0)
     }
@@ -250,7 +224,6 @@ impl DownloadPlan {
     }
 
     /// The size, once known.
-    #[must_use]
     pub(super) fn size(&self) -> Option<u64> {
         self.bytes.size()
     }
@@ -331,7 +304,6 @@ impl DownloadPlan {
     }
 
     /// The hosts and ports of the sources that are neither ready nor sending, for `Fingerpost-Avoid`.
-    #[must_use]
     pub(super) fn authorities_to_avoid(&self) -> String {
         let is_silent =
             |id: SourceId| self.runs.values().any(|run| run.source == id && run.phase == RunPhase::Waiting);
@@ -346,13 +318,11 @@ impl DownloadPlan {
     }
 
     /// Whether the run is active.
-    #[must_use]
     pub(super) fn is_running(&self, id: RunId) -> bool {
         self.runs.contains_key(&id)
     }
 
     /// Whether every source is excluded and no run is active.
-    #[must_use]
     fn is_out_of_sources(&self) -> bool {
         self.runs.is_empty() && self.ids().all(|id| self.is_excluded(id))
     }
@@ -369,7 +339,6 @@ impl DownloadPlan {
     }
 
     /// Status of the download.
-    #[must_use]
     pub(super) fn status(&self) -> PlanStatus {
         if self.bytes.is_complete() {
             PlanStatus::Complete

@@ -106,7 +106,6 @@ impl DownloadPlan {
     }
 
     /// Whether no balancer can name other sources.
-    #[must_use]
     pub(super) fn has_no_balancer(&self) -> bool {
         self.balancer == BalancerPresence::Absent
     }

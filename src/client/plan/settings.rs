@@ -44,7 +44,6 @@ const LONE_TIMEOUT_FACTOR: u32 = 20;
 
 impl PlanSettings {
     /// Maximum silence of the only source before it is dropped, if a new request would only repeat its work.
-    #[must_use]
     pub(crate) fn drop_lone_after(&self) -> Duration {
         self.drop_after.saturating_mul(LONE_TIMEOUT_FACTOR)
     }

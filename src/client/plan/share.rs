@@ -12,10 +12,8 @@ const TOO_SLOW: f64 = 0.15;
 const WORTH_TWICE: f64 = 0.5;
 
 impl DownloadPlan {
-    /// The part of `gap` to assign to a source: the bytes it sends in the lease time, or the minimum if its
-    /// rate is unknown.
-    ///
-    /// The whole gap in one request until several sources share the file.
+    /// The part of `gap` to assign to a source: all of it while only one source is in use, then the bytes that the source
+    /// sends in the lease time, or the minimum if its rate is unknown.
     pub(super) fn lease(&self, source: SourceId, gap: ByteRange) -> ByteRange {
         if !self.is_shared || self.size().is_none() {
             return gap;

@@ -48,10 +48,7 @@ pub(crate) enum RangeSupport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunFailure {
     /// Temporary; a retry may succeed, but not before `retry_after`.
-    Passing {
-        /// The server's `Retry-After`.
-        retry_after: Option<Duration>,
-    },
+    Passing { retry_after: Option<Duration> },
     /// The source answered a request for a range with the whole file, and will do so again.
     NoRanges,
     /// The server does not have this file, or has another version.
@@ -161,7 +158,6 @@ impl Source {
     }
 
     /// Bytes per second; `None` before the first sample.
-    #[must_use]
     pub(crate) fn rate(&self) -> Option<f64> {
         self.rate
     }
@@ -258,39 +254,4 @@ pub(super) fn backoff(settings: &PlanSettings, failures: u32, jitter: f64) -> Du
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn source() -> Source {
-        Source::new(RedirectChain::new("http://a/f".parse().unwrap(), 0), String::new())
-    }
-
-    #[test]
-    fn the_back_off_doubles_up_to_its_maximum() {
-        let settings = PlanSettings::default();
-        assert_eq!(backoff(&settings, 1, 1.0), Duration::from_millis(500));
-        assert_eq!(backoff(&settings, 3, 1.0), Duration::from_secs(2));
-        assert_eq!(backoff(&settings, 3, 0.0), Duration::from_secs(1));
-        assert_eq!(backoff(&settings, 60, 1.0), settings.backoff_max);
-    }
-
-    #[test]
-    fn the_rate_follows_the_bytes() {
-        let start = Instant::now();
-        let mut source = source();
-        source.on_response_head(Duration::from_millis(10), start);
-        for step in 1..=100 {
-            source.on_bytes(100_000, start + Duration::from_millis(50 * step));
-        }
-        let rate = source.rate().unwrap();
-        assert!((rate - 2e6).abs() < 1e3, "{rate}");
-    }
-
-    #[test]
-    fn an_absurd_retry_after_does_not_panic() {
-        let mut source = source();
-        let failure = RunFailure::Passing { retry_after: Some(Duration::MAX) };
-        source.failed(failure, 0, &PlanSettings::default(), 0.5, Instant::now());
-        assert_eq!(source.availability, Availability::Excluded);
-    }
-}
+mod tests;

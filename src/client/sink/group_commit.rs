@@ -19,7 +19,8 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat, syncfs};
 use tokio::sync::oneshot;
 
-use super::{Durability, SinkError, folder_of};
+use super::{Durability, SinkError};
+use crate::folder::folder_of;
 
 /// From this number of files on, one `syncfs` is cheaper than one `fdatasync` for each file. Below, it may
 /// wait long for writes of other programs to the same file system.
@@ -64,7 +65,6 @@ struct Waiting {
 
 impl GroupCommit {
     /// A handle that syncs files as `durability` requires, with at most `max_group` open files.
-    #[must_use]
     pub(crate) fn new(durability: Durability, max_group: usize) -> Self {
         Self { durability, max_group: max_group.max(1), sender: Rc::default() }
     }

@@ -43,7 +43,6 @@ pub(crate) struct ResumeState {
 }
 
 /// Reads the journal at `path`; `None` if it is missing or invalid.
-#[must_use]
 pub(super) fn read(path: &Path) -> Option<ResumeState> {
     let file = File::open(path).ok().filter(|file| {
         file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_JOURNAL_BYTES)

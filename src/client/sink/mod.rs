@@ -39,6 +39,7 @@ use super::checksum::{Algorithm, Checksum, Pieces};
 use super::exit_code::GetCode;
 use super::identity::ContentIdentity;
 use super::range::{ByteRange, RangeSet};
+use crate::folder::folder_of;
 
 /// Whether the digest of the whole file is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,13 +154,11 @@ pub(super) fn sequential(
 pub(super) const BESIDE: [&str; 3] = [".part", ".part.journal", ".part.new"];
 
 /// Path of the part file of `target`.
-#[must_use]
 pub(super) fn part_path(target: &Path) -> PathBuf {
     beside(target, ".part")
 }
 
 /// `target` with `suffix` appended to its name.
-#[must_use]
 pub(super) fn beside(target: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(target.as_os_str());
     name.push(suffix);
@@ -171,7 +170,6 @@ const MAX_LINKS: usize = 40;
 
 /// The destination for `path`: an open descriptor that it names or leads to, or a path. The target of a link
 /// to a file, or of a dangling link, is replaced instead of the link.
-#[must_use]
 pub(super) fn destination(path: &Path) -> Destination {
     let mut to = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -202,74 +200,33 @@ pub(super) fn check_descriptor(number: i32) -> Result<(), SinkError> {
     SequentialStore::descriptor(number, DigestMode::Off, None).map(|_| ())
 }
 
-/// The folder that contains `target`.
-fn folder_of(target: &Path) -> &Path {
-    match target.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
 /// Why the file cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SinkError {
     /// The system refused.
     #[error("cannot {action} {}", path.display())]
-    Io {
-        /// The operation.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The error of the system.
-        source: io::Error,
-    },
+    Io { action: &'static str, path: PathBuf, source: io::Error },
     /// The part file belongs to another program.
     #[error(
         "{} exists without a journal and may belong to another program: remove it, or choose another name with -o",
         path.display()
     )]
-    Foreign {
-        /// The part file.
-        path: PathBuf,
-    },
+    Foreign { path: PathBuf },
     /// Another process holds the part file.
     #[error("another download is writing {}: wait for it, or choose another name with -o", path.display())]
-    Locked {
-        /// The part file.
-        path: PathBuf,
-    },
+    Locked { path: PathBuf },
     /// A file with the target's name appeared during the download.
     #[error("{} appeared during the download and was not replaced; the download is in {}", path.display(), part.display())]
-    Appeared {
-        /// The target.
-        path: PathBuf,
-        /// The complete part file.
-        part: PathBuf,
-    },
+    Appeared { path: PathBuf, part: PathBuf },
     /// The target is neither replaceable by a file nor writable in order.
     #[error("{} is {what}: choose another name with -o, or a folder with --output-dir", path.display())]
-    NotAFile {
-        /// The target.
-        path: PathBuf,
-        /// The kind of the target.
-        what: &'static str,
-    },
+    NotAFile { path: PathBuf, what: &'static str },
     /// The part file was removed or replaced during the download.
     #[error("{} was removed or replaced during the download", path.display())]
-    Displaced {
-        /// The part file.
-        path: PathBuf,
-    },
+    Displaced { path: PathBuf },
     /// The disk is too small for the file.
     #[error("{} does not fit: it needs {wanted} bytes and {free} are free", path.display())]
-    NoSpace {
-        /// The part file.
-        path: PathBuf,
-        /// Bytes still to be written.
-        wanted: u64,
-        /// Bytes that are free.
-        free: u64,
-    },
+    NoSpace { path: PathBuf, wanted: u64, free: u64 },
     /// A thread that writes the file panicked or was cancelled.
     #[error("a thread that writes the file stopped")]
     Worker(#[source] tokio::task::JoinError),
@@ -280,12 +237,7 @@ pub(super) enum SinkError {
     #[error(
         "the piece of {name} that begins at byte {start} has a wrong digest; the bytes before it are right"
     )]
-    WrongPiece {
-        /// Name of the output.
-        name: String,
-        /// Position of the first byte of the piece.
-        start: u64,
-    },
+    WrongPiece { name: String, start: u64 },
     /// Writing to standard output failed.
     #[error("cannot write to standard output")]
     StandardOutput(#[source] io::Error),
@@ -293,7 +245,6 @@ pub(super) enum SinkError {
 
 impl SinkError {
     /// Exit code of the process.
-    #[must_use]
     pub(super) fn code(&self) -> GetCode {
         match self {
             Self::Locked { .. } => GetCode::CannotResume,

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Gid, OFlags, RenameFlags, Uid, renameat_with};
 
-use super::{SinkError, folder_of, part_path};
+use super::{SinkError, part_path};
+use crate::folder::folder_of;
 
 /// Maximum number of attempts to open a part file that another client renames meanwhile.
 const MAX_OPENS: usize = 8;
@@ -106,13 +107,11 @@ impl PartFile {
     }
 
     /// The path of the part file.
-    #[must_use]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The final path of the file.
-    #[must_use]
     pub(crate) fn target(&self) -> &Path {
         &self.target
     }
@@ -138,7 +137,6 @@ impl PartFile {
     }
 
     /// Free bytes for unprivileged users on the file system; `None` if unknown.
-    #[must_use]
     pub(crate) fn free_space(&self) -> Option<u64> {
         let space = rustix::fs::fstatvfs(&self.file).ok()?;
         Some(space.f_bavail.saturating_mul(space.f_frsize))

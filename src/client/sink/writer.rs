@@ -82,7 +82,6 @@ impl fmt::Debug for Writer {
 impl Writer {
     /// A writer of the file `target`, of `size` bytes if known. Without a `store`, the file stays in memory while it is
     /// small; neither the file nor a part file may exist then.
-    #[must_use]
     pub(crate) fn new(
         storage: &Rc<dyn Storage>,
         target: PathBuf,
@@ -102,7 +101,6 @@ impl Writer {
     }
 
     /// Whether the network must not be read for now.
-    #[must_use]
     pub(crate) fn is_full(&self) -> bool {
         self.waiting >= MAX_WAITING_BYTES
     }
@@ -210,13 +208,11 @@ impl Writer {
     }
 
     /// Whether enough bytes are unsaved to make an early checkpoint worthwhile.
-    #[must_use]
     pub(crate) fn is_checkpoint_due(&self, bytes: &ByteMap) -> bool {
         self.saving.is_none() && bytes.unsaved() >= EARLY_CHECKPOINT_BYTES
     }
 
     /// Whether the journal lists bytes, or may list them soon.
-    #[must_use]
     pub(crate) fn has_journal(&self, bytes: &ByteMap) -> bool {
         self.saving.is_some() || !bytes.durable().is_empty()
     }

@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::{FileId, Known, MOST_DIGESTS, Stamp, Table};
+use crate::folder::folder_of;
 
 const FIRST_LINE: &[u8] = b"fingerpost digests 2\n";
 
@@ -100,9 +101,8 @@ impl DigestFile {
 
 /// The folder of temporary files, and the prefix of their names.
 fn place_of_parts(path: &Path) -> (&Path, String) {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    (folder, format!(".{name}.part-"))
+    (folder_of(path), format!(".{name}.part-"))
 }
 
 /// Removes temporary files of processes that were killed while they wrote.

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use crate::folder;
 use crate::http::transport::{AnswerEnd, Completion, Refusal, RefusalLog};
 
 mod file;
@@ -96,7 +97,6 @@ impl AccessLog {
     }
 
     /// The number of lines that were dropped because the disk was too slow or full.
-    #[must_use]
     pub(crate) fn lost(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.lost)
     }
@@ -166,8 +166,7 @@ pub(crate) fn check_writable(path: &Path) -> io::Result<()> {
         Ok(metadata) if metadata.is_dir() => Err(rustix::io::Errno::ISDIR.into()),
         Ok(_) => Ok(rustix::fs::access(path, Access::WRITE_OK)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            Ok(rustix::fs::access(folder.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK)?)
+            folder::check_writable(folder::folder_of(path))
         }
         Err(error) => Err(error),
     }
@@ -263,7 +262,6 @@ struct JsonLine<'a> {
 
 impl LogEntry {
     /// Copies the parts of a request that its line will contain.
-    #[must_use]
     pub(crate) fn of(request: &RequestHead, status: StatusCode) -> Self {
         let field = |name: HeaderName| {
             let value = request.headers.get(name)?;
@@ -286,7 +284,6 @@ impl LogEntry {
     }
 
     /// Adds the choice of a backend, and the address of a client behind a proxy.
-    #[must_use]
     pub(crate) fn redirected(self, client: Option<IpAddr>, redirect: RedirectEntry) -> Self {
         Self { client: client.or(self.client), redirect: Some(redirect), ..self }
     }

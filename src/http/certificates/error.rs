@@ -11,20 +11,10 @@ use super::MOST_PAIRS;
 pub(crate) enum CertificatePairError {
     /// A file cannot be read.
     #[error("cannot read {}: check that it exists and that this program may read it", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The error of the system.
-        source: io::Error,
-    },
+    Unreadable { path: PathBuf, source: io::Error },
     /// The content of a file is not usable.
     #[error("cannot use {}: {reason}", path.display())]
-    Unusable {
-        /// The file.
-        path: PathBuf,
-        /// The error, and a correct content.
-        reason: String,
-    },
+    Unusable { path: PathBuf, reason: String },
     /// The key is that of another certificate.
     #[error(
         "the key {} does not belong to the certificate {}: name the key with which the certificate was requested, and put \
@@ -32,30 +22,15 @@ pub(crate) enum CertificatePairError {
         key.display(),
         certificate.display()
     )]
-    Mismatch {
-        /// The file of the certificate.
-        certificate: PathBuf,
-        /// The file of the key.
-        key: PathBuf,
-    },
+    Mismatch { certificate: PathBuf, key: PathBuf },
     /// The certificate is not valid for long, or not at all any more.
     #[error("the certificate {} ends at {}: renew it", path.display(), httpdate::fmt_http_date(*end))]
-    Expiry {
-        /// The file.
-        path: PathBuf,
-        /// The end of its validity.
-        end: SystemTime,
-    },
+    Expiry { path: PathBuf, end: SystemTime },
     /// The number of certificates and keys differs.
     #[error(
         "{certificates} certificates and {keys} keys: give one key for each certificate, in the same order"
     )]
-    Count {
-        /// The number of certificates.
-        certificates: usize,
-        /// The number of keys.
-        keys: usize,
-    },
+    Count { certificates: usize, keys: usize },
     /// There are more than [`MOST_PAIRS`].
     #[error("{0} certificates: at most {MOST_PAIRS} are possible; one certificate can have several names")]
     TooMany(usize),

@@ -73,7 +73,7 @@ impl CertificateFollower {
             }
         }
         if is_changed {
-            // After a replacement meanwhile, the next look reads the files of the new pairs.
+            // If a reload replaced the pairs meanwhile, nothing is stored; the next look reads the files of the new pairs.
             self.certificates.in_use.compare_and_swap(&before, Arc::new(in_use));
         }
     }

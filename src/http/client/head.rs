@@ -160,25 +160,21 @@ impl Head {
     }
 
     /// Status line and header lines as they were received, with the empty line at the end.
-    #[must_use]
     pub(crate) fn raw(&self) -> &[u8] {
         &self.raw
     }
 
     /// Whether the status is a redirect to the address in `Location`.
-    #[must_use]
     pub(crate) fn is_redirect(&self) -> bool {
         matches!(self.status, 301 | 302 | 303 | 307 | 308)
     }
 
     /// Whether this is an interim response.
-    #[must_use]
     pub(crate) fn is_interim(&self) -> bool {
         matches!(self.status, 100 | 102..=199)
     }
 
     /// Whether the connection may carry another request after this response (RFC 9112, section 9.3).
-    #[must_use]
     pub(crate) fn keeps_alive(&self) -> bool {
         let has = |option: &str| self.members("connection").any(|member| member.eq_ignore_ascii_case(option));
         if self.minor_version == 0 { has("keep-alive") && !has("close") } else { !has("close") }

@@ -208,7 +208,6 @@ impl HttpClient {
     }
 
     /// A transport without connections that shares the cache of `resolver`.
-    #[must_use]
     pub(crate) fn with_resolver(settings: TransportSettings, resolver: Resolver) -> Self {
         let (proxies, idle_timeout) = (settings.proxies.clone(), settings.idle_timeout);
         let read_size = settings.read_size.max(1);

@@ -173,7 +173,7 @@ fn without_credentials(text: &str) -> String {
 }
 
 /// The `Basic` credentials from the user name and password in `url`, if there are any (RFC 7617).
-pub(super) fn basic_authorization(url: &Url) -> Option<String> {
+pub(crate) fn basic_authorization(url: &Url) -> Option<String> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
     }

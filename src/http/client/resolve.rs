@@ -136,7 +136,6 @@ impl Resolver {
     }
 
     /// The counter of lookups that were not started because too many were running.
-    #[must_use]
     pub(crate) fn refused(&self) -> Counter {
         self.shared.refused.clone()
     }

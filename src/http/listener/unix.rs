@@ -6,10 +6,10 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Access;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{BACKLOG, ListenError, holder};
+use crate::folder;
 
 /// The file of a listening socket. Dropping it removes the file, unless another file has replaced it.
 #[derive(Debug)]
@@ -66,9 +66,7 @@ pub(super) fn check(path: &Path) -> Result<(), ListenError> {
     if std::fs::symlink_metadata(path).is_ok() {
         return check_stale(path);
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let access = Access::WRITE_OK | Access::EXEC_OK;
-    rustix::fs::access(folder.unwrap_or(Path::new(".")), access).map_err(|errno| failed(errno.into()))
+    folder::check_writable(folder::folder_of(path)).map_err(failed)
 }
 
 fn bind(path: &Path) -> io::Result<Socket> {

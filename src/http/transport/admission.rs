@@ -15,7 +15,7 @@ const SLOTS: usize = 1 << 14;
 pub(crate) const REFUSED_AT_ONCE: usize = 256;
 
 /// The connections of one server over all its workers, and counters of their outcomes, which only grow.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Connections {
     limit: AtomicUsize,
     address_limit: AtomicU32,
@@ -60,11 +60,13 @@ struct Row {
     slots: Box<[AtomicU32]>,
 }
 
-impl Row {
-    fn new() -> Self {
+impl Default for Row {
+    fn default() -> Self {
         Self { hash: RandomState::new(), slots: (0..SLOTS).map(|_| AtomicU32::new(0)).collect() }
     }
+}
 
+impl Row {
     fn slot(&self, address: Origin) -> Option<&AtomicU32> {
         self.slots.get(self.hash.hash_one(address) as usize % SLOTS)
     }
@@ -87,27 +89,7 @@ impl From<IpAddr> for Origin {
 impl Connections {
     /// Allows `limit` connections in total and `address_limit` connections of one address.
     pub(super) fn new(limit: usize, address_limit: u32) -> Self {
-        Self {
-            limit: limit.into(),
-            address_limit: address_limit.into(),
-            live: AtomicUsize::new(0),
-            refusing: AtomicUsize::new(0),
-            lingering: AtomicUsize::new(0),
-            accepting: AtomicUsize::new(0),
-            emptied: Notify::new(),
-            rows: [Row::new(), Row::new()],
-            accepted: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            late_heads: AtomicU64::new(0),
-            bad_heads: AtomicU64::new(0),
-            handshakes: AtomicU64::new(0),
-            handshakes_resumed: AtomicU64::new(0),
-            handshakes_failed: AtomicU64::new(0),
-            stalled: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-            not_accepted: AtomicU64::new(0),
-            workers_replaced: AtomicU64::new(0),
-        }
+        Self { limit: limit.into(), address_limit: address_limit.into(), ..Self::default() }
     }
 
     /// Changes both limits. Connections beyond a lower limit stay open.
@@ -117,13 +99,11 @@ impl Connections {
     }
 
     /// The number of connections that are being served.
-    #[must_use]
     pub(crate) fn live(&self) -> usize {
         self.live.load(Ordering::Relaxed)
     }
 
     /// The number of connections that are closed except for the last bytes of their last answer.
-    #[must_use]
     pub(crate) fn lingering(&self) -> usize {
         self.lingering.load(Ordering::Relaxed)
     }

@@ -76,15 +76,10 @@ pub(super) enum Next {
     /// Has the service answer the request with this head.
     Request(Box<[u8]>),
     /// Sends the rest of an answer of the fast path, of which the kernel took `written` bytes at once.
-    Rest {
-        /// The answer.
-        answer: Box<FastAnswer>,
-        /// Bytes of it that were sent.
-        written: usize,
-    },
+    Rest { answer: Box<FastAnswer>, written: usize },
     /// Answers with the page of this status and closes.
     Refuse(StatusCode),
-    /// Closes.
+    /// Closes without an answer.
     Close,
 }
 
@@ -93,11 +88,8 @@ pub(super) enum Next {
 pub(super) enum After {
     /// It waits for the next request.
     Open,
-    /// It closes.
-    Close {
-        /// Whether the client may still send.
-        lingers: bool,
-    },
+    /// It closes. The client may still send if it `lingers`.
+    Close { lingers: bool },
     /// It is closed.
     Closed,
 }

@@ -35,16 +35,9 @@
 //!
 //! An actix-web application is such a service, too: `map_config(App::new().., |_| AppConfig::default())`.
 
-use std::fmt;
-use std::io;
 use std::num::NonZeroU64;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-
-use actix_http::body::{BoxBody, MessageBody};
-use actix_http::{Request, Response};
-use actix_service::{IntoServiceFactory, ServiceFactory};
 
 mod accept;
 mod admission;
@@ -59,6 +52,7 @@ mod exchange;
 mod fast_path;
 pub(crate) mod head;
 mod pace;
+mod plain_request;
 mod queue;
 mod refusal;
 mod response;
@@ -75,18 +69,14 @@ pub(crate) use admission::{Connections, REFUSED_AT_ONCE};
 pub(crate) use control::ServingControl;
 pub(crate) use exchange::OverTls;
 pub(crate) use fast_path::{FastAnswer, FastPath, Offer, Peer};
+pub(crate) use plain_request::{DateLine, NO_LINES, PlainRequest};
 pub(crate) use refusal::{Refusal, RefusalLog};
 pub(crate) use response::{AnswerEnd, Completion, DirectBody, FileGuard, OnEnd, Passage, Segment};
 pub(crate) use serving::Serving;
 
 use self::head::HeadLimits;
-use self::worker::Shared;
-use super::listener::Listener;
 use super::pages::Pages;
 use super::stop::{Phase, StopHandle};
-
-/// The largest number of workers, more than any machine can use.
-const MOST_WORKERS: usize = 512;
 
 /// The limits of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +120,7 @@ impl Default for Limits {
 pub(crate) struct Transport {
     /// The name in log lines.
     pub name: &'static str,
-    /// The number of worker threads; 0 means one for each processor.
+    /// The number of worker threads; at least 1.
     pub workers: usize,
     /// The number of threads for blocking calls of each worker.
     pub blocking_threads: usize,
@@ -148,52 +138,12 @@ impl Default for Transport {
     fn default() -> Self {
         Self {
             name: "http",
-            workers: 0,
+            workers: 1,
             blocking_threads: 1,
             limits: Limits::default(),
             pages: Pages::built_in(),
             refusals: None,
             stop: StopHandle::default(),
         }
-    }
-}
-
-impl Transport {
-    /// Starts to accept connections; they are served while [`Serving::run`] is awaited.
-    ///
-    /// `factory` runs once for each worker, on its thread, and again if the worker is replaced. It returns a service, and a
-    /// fast path for programs that answer plain requests by themselves.
-    ///
-    /// # Panics
-    /// Outside of an actix system.
-    pub(crate) fn serve<F, I, S, B>(self, listeners: Vec<Listener>, factory: F) -> io::Result<Serving>
-    where
-        F: Fn() -> (I, Option<Rc<dyn FastPath>>) + Send + Clone + 'static,
-        I: IntoServiceFactory<S, Request>,
-        S: ServiceFactory<Request, Config = ()> + 'static,
-        S::Error: Into<Response<BoxBody>> + 'static,
-        S::InitError: fmt::Debug,
-        S::Response: Into<Response<B>> + 'static,
-        S::Service: 'static,
-        B: MessageBody + 'static,
-    {
-        let workers = match self.workers {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            workers => workers,
-        };
-        let (control, changeable) = ServingControl::new(self.limits, self.pages);
-        let shared =
-            Shared { connections: Arc::clone(&control.connections), changeable, refusals: self.refusals };
-        listeners.iter().for_each(Listener::prepare);
-        let listeners = listeners.into_iter().map(Arc::new).collect();
-        serving::Plan {
-            name: self.name,
-            blocking_threads: self.blocking_threads,
-            shared,
-            listeners,
-            stop: self.stop,
-            control,
-        }
-        .start(workers.min(MOST_WORKERS), factory)
     }
 }

@@ -25,7 +25,6 @@ pub(crate) struct DirectBody {
 
 impl DirectBody {
     /// The number of bytes of all segments.
-    #[must_use]
     pub(crate) fn length(&self) -> u64 {
         self.segments.iter().map(Segment::length).sum()
     }
@@ -43,19 +42,11 @@ pub(crate) enum Segment {
     /// Bytes in memory.
     Bytes(Bytes),
     /// A part of an open file.
-    File {
-        /// The file.
-        file: Arc<File>,
-        /// The first byte of the part.
-        offset: u64,
-        /// The bytes of the part.
-        length: u64,
-    },
+    File { file: Arc<File>, offset: u64, length: u64 },
 }
 
 impl Segment {
     /// The number of bytes of the segment.
-    #[must_use]
     pub(crate) fn length(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,

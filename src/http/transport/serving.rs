@@ -18,23 +18,14 @@ use super::admission::{Accepting, Connections};
 use super::control::ServingControl;
 use super::fast_path::FastPath;
 use super::worker::{Shared, Worker};
-use super::{Listener, Phase, StopHandle};
+use super::{Phase, Transport};
+use crate::http::listener::Listener;
 
 /// Once the grace of a stop has passed, the workers have this long to end their connections.
 const CUT: Duration = Duration::from_secs(1);
 
 /// The pause before a worker that ended is replaced.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// The parts that a server is started with.
-pub(super) struct Plan {
-    pub(super) name: &'static str,
-    pub(super) blocking_threads: usize,
-    pub(super) shared: Shared,
-    pub(super) listeners: Vec<Arc<Listener>>,
-    pub(super) stop: StopHandle,
-    pub(super) control: ServingControl,
-}
 
 /// A server that accepts connections.
 #[must_use = "connections are served while `run` is awaited"]
@@ -49,8 +40,15 @@ pub(crate) struct Serving {
     ended: mpsc::UnboundedReceiver<usize>,
 }
 
-impl Plan {
-    pub(super) fn start<F, I, S, B>(self, workers: usize, factory: F) -> io::Result<Serving>
+impl Transport {
+    /// Starts to accept connections; they are served while [`Serving::run`] is awaited.
+    ///
+    /// `factory` runs once for each worker, on its thread, and again if the worker is replaced. It returns a service, and a
+    /// fast path for programs that answer plain requests by themselves.
+    ///
+    /// # Panics
+    /// Outside of an actix system.
+    pub(crate) fn serve<F, I, S, B>(self, listeners: Vec<Listener>, factory: F) -> io::Result<Serving>
     where
         F: Fn() -> (I, Option<Rc<dyn FastPath>>) + Send + Clone + 'static,
         I: IntoServiceFactory<S, Request>,
@@ -61,7 +59,11 @@ impl Plan {
         S::Service: 'static,
         B: MessageBody + 'static,
     {
-        let Self { name, blocking_threads, shared, listeners, stop, control } = self;
+        let Self { name, workers, blocking_threads, limits, pages, refusals, stop } = self;
+        let (control, changeable) = ServingControl::new(limits, pages);
+        let shared = Shared { connections: Arc::clone(&control.connections), changeable, refusals };
+        listeners.iter().for_each(Listener::prepare);
+        let listeners: Vec<_> = listeners.into_iter().map(Arc::new).collect();
         let connections = Arc::clone(&control.connections);
         let phases = stop.phases();
         let (sender, ended) = mpsc::unbounded_channel();
@@ -148,13 +150,11 @@ impl Drop for End {
 
 impl Serving {
     /// Its connections, counted.
-    #[must_use]
     pub(crate) fn connections(&self) -> Arc<Connections> {
         Arc::clone(&self.control.connections)
     }
 
     /// Changes its settings while it runs.
-    #[must_use]
     pub(crate) fn control(&self) -> ServingControl {
         self.control.clone()
     }

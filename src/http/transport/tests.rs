@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use actix_http::body::{BoxBody, MessageBody};
 use actix_http::header::{self, HeaderValue};
 use actix_http::{Request, Response, StatusCode};
 use actix_service::fn_service;

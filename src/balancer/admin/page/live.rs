@@ -1,38 +1,32 @@
 //! The task behind the page: it reads the latest table and the counters once a second, keeps the recent figures, and sends
 //! the changed fragments to each listener. The request path does not notice it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use serde::Serialize;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::top_paths::TopPaths;
 use super::trend::TICKS;
-use super::{BackendFigures, BackendRow, CELLS, CounterRate, FleetFigures, PagePart, PageView};
+use super::{BackendFigures, BackendRow, CounterRate, FleetFigures, PageView};
 use crate::balancer::admin::Admin;
 use crate::balancer::admin::events::{self, BackendEvent};
-use crate::balancer::admin::fleet::FleetStatus;
-use crate::balancer::admin::status::{self, StatusReport};
+use crate::balancer::admin::status;
 use crate::balancer::backends::BackendId;
 use crate::balancer::history::History;
-use crate::balancer::metrics::BalancerMetrics;
-use crate::balancer::orders::store::Orders;
-use crate::balancer::policy::MonotonicClock;
-use crate::balancer::ranking::publisher::TablePublisher;
 use crate::balancer::ranking::table::RoutingTable;
 use crate::balancer::redirect::BalancerState;
-use crate::balancer::sources::SourcesReport;
 use crate::http::stop::Phase;
-use crate::settings::reload::ReloadRecord;
-use crate::telemetry::metric::registered;
+
+mod changes;
+mod listeners;
+
+use listeners::{ListenerMetrics, Listeners};
+
+pub(in crate::balancer::admin) use listeners::Messages;
 
 /// The time between two ticks.
 const TICK: Duration = Duration::from_secs(1);
@@ -42,12 +36,6 @@ const EVENTS_TICK: Duration = Duration::from_millis(200);
 
 /// The largest number of rows: a browser is slow with more. The JSON of the API has every backend.
 const MOST_ROWS: usize = 1000;
-
-/// The largest number of listeners.
-const MOST_LISTENERS: usize = 32;
-
-/// The number of messages that wait for a listener. A listener that is further behind is cut.
-const QUEUE: usize = 8;
 
 /// The number of requests that wait for the task.
 const REQUESTS: usize = 64;
@@ -61,33 +49,12 @@ const PATHS: usize = 10;
 /// The part of a rate that the latest second determines.
 const SMOOTHING: f64 = 0.3;
 
-/// The metrics of the listeners.
-#[derive(Debug, Clone, Default)]
-struct ListenerMetrics {
-    open: Gauge,
-    refused: Counter,
-    cut: Counter,
-}
-
 /// Requests to the task.
 pub(in crate::balancer::admin) struct LivePage(mpsc::Sender<LiveRequest>);
 
 enum LiveRequest {
     Document(oneshot::Sender<String>),
     Listen(oneshot::Sender<Option<Messages>>),
-}
-
-/// The messages for one listener. It counts as a listener until its connection ends.
-pub(in crate::balancer::admin) struct Messages {
-    messages: mpsc::Receiver<Bytes>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Messages {
-    /// The next message; `None` if the listener was too slow.
-    pub(in crate::balancer::admin) async fn next(&mut self) -> Option<Bytes> {
-        self.messages.recv().await
-    }
 }
 
 impl LivePage {
@@ -97,14 +64,7 @@ impl LivePage {
         registry: &mut Registry,
         phases: watch::Receiver<Phase>,
     ) -> Self {
-        let open = "Browsers that show the live page";
-        let refused = "Browsers that get no live page, because there are too many listeners";
-        let cut = "Listeners of the live page that were cut because they read too slowly";
-        let metrics = ListenerMetrics {
-            open: registered(registry, "page_listeners", open),
-            refused: registered(registry, "page_listeners_refused", refused),
-            cut: registered(registry, "page_listeners_cut", cut),
-        };
+        let metrics = ListenerMetrics::register(registry);
         let (sender, receiver) = mpsc::channel(REQUESTS);
         actix_web::rt::spawn(LivePageTask::new(admin, metrics).run(
             receiver,
@@ -132,13 +92,6 @@ impl LivePage {
 /// The state of the page.
 struct LivePageTask {
     balancer: Arc<BalancerState>,
-    publisher: Arc<TablePublisher>,
-    orders: Arc<Orders>,
-    sources: SourcesReport,
-    clock: MonotonicClock,
-    reloads: Arc<ReloadRecord>,
-    counters: Arc<BalancerMetrics>,
-    metrics: ListenerMetrics,
     backends: HashMap<BackendId, BackendFigures>,
     fleet: FleetFigures,
     paths: TopPaths,
@@ -150,8 +103,7 @@ struct LivePageTask {
     histories: Vec<Arc<History>>,
     ticks: u64,
     latest_tick: Instant,
-    permits: Arc<Semaphore>,
-    listeners: Vec<mpsc::Sender<Bytes>>,
+    listeners: Listeners,
     /// The fragments that all listeners have.
     sent: PageView,
 }
@@ -160,13 +112,6 @@ impl LivePageTask {
     fn new(admin: &Admin, metrics: ListenerMetrics) -> Self {
         let mut task = Self {
             balancer: Arc::clone(&admin.balancer),
-            publisher: Arc::clone(&admin.publisher),
-            orders: Arc::clone(&admin.orders),
-            sources: admin.balancer.sources.clone(),
-            clock: admin.balancer.clock,
-            reloads: Arc::clone(&admin.balancer.reloads),
-            counters: Arc::clone(&admin.metrics),
-            metrics,
             backends: HashMap::new(),
             fleet: FleetFigures::default(),
             paths: TopPaths::default(),
@@ -175,8 +120,7 @@ impl LivePageTask {
             histories: Vec::new(),
             ticks: 0,
             latest_tick: Instant::now(),
-            permits: Arc::new(Semaphore::new(MOST_LISTENERS)),
-            listeners: Vec::new(),
+            listeners: Listeners::new(metrics),
             sent: PageView::default(),
         };
         task.read(Instant::now());
@@ -221,11 +165,11 @@ impl LivePageTask {
 
     /// Reads the table and the counters.
     fn read(&mut self, now: Instant) {
-        let table = self.publisher.latest();
+        let table = self.balancer.publisher.latest();
         let seconds = now.saturating_duration_since(self.latest_tick).as_secs_f64().max(0.001);
         self.latest_tick = now;
         let (mut redirects, mut refusals) = (0, 0);
-        for (status, count) in self.counters.answers() {
+        for (status, count) in self.balancer.metrics.answers() {
             match status {
                 300..400 => redirects += count,
                 503 => refusals += count,
@@ -262,7 +206,7 @@ impl LivePageTask {
 
     /// Reads the events, and whether there are new ones.
     fn read_events(&mut self) -> bool {
-        let table = self.publisher.latest();
+        let table = self.balancer.publisher.latest();
         let histories = || table.entries.iter().map(|entry| &entry.history);
         // All tables share a history until it changes.
         if histories().map(Arc::as_ptr).eq(self.histories.iter().map(Arc::as_ptr)) {
@@ -279,12 +223,8 @@ impl LivePageTask {
     }
 
     fn view(&self) -> PageView {
-        let (table, now) = (self.publisher.latest(), SystemTime::now());
-        let last_reload = self.reloads.last().as_deref().cloned();
-        let report = StatusReport::of(&table, &self.orders, &self.sources, &self.clock, last_reload);
-        let BalancerState { name, zone, .. } = &*self.balancer;
-        let name = name.as_deref();
-        let fleet = name.and_then(|name| FleetStatus::of(&table, name, zone.as_deref(), &self.orders.book()));
+        let (table, now) = (self.balancer.publisher.latest(), SystemTime::now());
+        let (report, fleet) = (self.balancer.report(&table), self.balancer.fleet_status(&table));
         let (shown, unknown) = (shown(&table), BackendFigures::default());
         let backends: Vec<_> = shown.iter().filter_map(|index| report.backends.get(*index)).collect();
         let figures: Vec<&BackendFigures> = shown
@@ -313,46 +253,25 @@ impl LivePageTask {
     }
 
     fn listen(&mut self) -> Option<Messages> {
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            self.metrics.refused.inc();
-            return None;
-        };
         if self.listeners.is_empty() {
             self.sent = self.view();
         }
-        let (sender, messages) = mpsc::channel(QUEUE);
-        // The queue is empty, so the message fits.
-        let _ = sender.try_send(snapshot(&self.sent));
-        self.listeners.push(sender);
-        Some(Messages { messages, _permit: permit })
+        self.listeners.add(changes::snapshot(&self.sent))
     }
 
     fn update_listeners(&mut self) {
-        let open = MOST_LISTENERS.saturating_sub(self.permits.available_permits());
-        self.metrics.open.set(open.try_into().unwrap_or(i64::MAX));
-        self.listeners.retain(|listener| !listener.is_closed());
+        self.listeners.forget_closed();
         if self.listeners.is_empty() {
             return;
         }
         let view = self.view();
         let message = if view.has_the_rows_of(&self.sent) {
-            changes(&self.sent, &view, &self.announcement)
+            changes::between(&self.sent, &view, &self.announcement)
         } else {
-            snapshot(&view)
+            changes::snapshot(&view)
         };
         self.sent = view;
-        self.send(&message);
-    }
-
-    fn send(&mut self, message: &Bytes) {
-        self.listeners.retain(|listener| match listener.try_send(message.clone()) {
-            Ok(()) => true,
-            Err(TrySendError::Closed(_)) => false,
-            Err(TrySendError::Full(_)) => {
-                self.metrics.cut.inc();
-                false
-            }
-        });
+        self.listeners.send(&message);
     }
 }
 
@@ -386,61 +305,6 @@ impl CounterRate {
             self.at_point = total;
         }
     }
-}
-
-impl PageView {
-    fn has_the_rows_of(&self, other: &Self) -> bool {
-        self.rows.len() == other.rows.len()
-            && self.rows.iter().zip(&other.rows).all(|(own, other)| own.key == other.key)
-    }
-}
-
-/// The content of the event `snapshot`.
-#[derive(Serialize)]
-struct PageSnapshot<'a> {
-    rows: Vec<(&'a str, &'a [String; CELLS])>,
-    parts: BTreeMap<&'a str, &'a str>,
-}
-
-/// The content of the event `changes`.
-#[derive(Serialize)]
-struct Changes<'a> {
-    /// Row, cell, HTML.
-    cells: Vec<(usize, usize, &'a str)>,
-    parts: BTreeMap<&'a str, &'a str>,
-    /// Text for a screen reader.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    announcement: &'a str,
-}
-
-fn snapshot(view: &PageView) -> Bytes {
-    let rows = view.rows.iter().map(|row| (row.key.as_str(), &row.cells)).collect();
-    message("snapshot", &PageSnapshot { rows, parts: view.parts.iter().map(named).collect() })
-}
-
-/// A message also without changes: it shows that the balancer runs.
-fn changes(before: &PageView, now: &PageView, announcement: &str) -> Bytes {
-    let cells = (0..).zip(before.rows.iter().zip(&now.rows)).flat_map(|(row, (before, now))| {
-        let cells = (0..).zip(before.cells.iter().zip(&now.cells));
-        cells
-            .filter(|(_, (before, now))| before != now)
-            .map(move |(cell, (_, now))| (row, cell, now.as_str()))
-    });
-    let parts = before.parts.iter().zip(&now.parts).filter(|(before, now)| before != now);
-    let changes =
-        Changes { cells: cells.collect(), parts: parts.map(|(_, now)| named(now)).collect(), announcement };
-    message("changes", &changes)
-}
-
-fn named((name, html): &PagePart) -> (&str, &str) {
-    (name, html)
-}
-
-/// A server-sent event. JSON has no line break outside of its strings, and escapes those inside.
-fn message(name: &str, content: &impl Serialize) -> Bytes {
-    // The content is text and numbers, so serialization cannot fail.
-    let json = serde_json::to_string(content).unwrap_or_default();
-    format!("event: {name}\ndata: {json}\n\n").into()
 }
 
 #[cfg(test)]

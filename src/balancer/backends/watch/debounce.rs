@@ -42,7 +42,7 @@ pub(super) enum Trigger {
 /// The action after a reading.
 #[derive(Debug)]
 pub(super) enum Decision {
-    /// None.
+    /// Nothing changes.
     Keep,
     /// Read again after this time at the latest.
     ReadAgain(Duration),

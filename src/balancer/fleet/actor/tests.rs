@@ -236,7 +236,9 @@ async fn play(seed: u64) {
             assert_eq!(balancer.registers(), *newest, "seed {seed}, {name} after {event}");
         }
     };
-    fleet.iter().for_each(|balancer| balancer.link.set(Link::Works));
+    for balancer in &fleet {
+        balancer.link.set(Link::Works);
+    }
     sleep(Duration::from_secs(2)).await;
     is_in_force(&newest, "the partitions");
     sleep(Duration::from_millis(random.random_range(0..1000))).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::balancer::policy::load::ByteCost;
+use crate::balancer::policy::load_cell::ByteCost;
 use crate::balancer::policy::{Candidate, DEFAULT_SIZE, Throughput};
 
 /// The service time that is assumed while no backend sends reports.

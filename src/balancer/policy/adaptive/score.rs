@@ -9,7 +9,7 @@ use wide::f32x8;
 
 use super::{COMPARED, REMEMBERED};
 use crate::balancer::policy::backlog::NewDownload;
-use crate::balancer::policy::load::LoadCell;
+use crate::balancer::policy::load_cell::LoadCell;
 use crate::balancer::policy::{MOST_ALTERNATES, Timestamp};
 
 /// The number of best ranks that are searched for alternates and for backends to remember. The chosen backend is nearly

@@ -2,6 +2,8 @@ use std::collections::HashSet;
 use std::thread;
 
 use super::*;
+use crate::balancer::policy::load_cell::{ByteCost, MAX_BACKLOG};
+use crate::balancer::policy::load_slab::CHUNK_LEN;
 
 fn cells(loads: &[Arc<BackendLoad>]) -> HashSet<*const LoadCell> {
     loads.iter().map(|load| std::ptr::from_ref(load.cell())).collect()

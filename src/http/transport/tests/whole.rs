@@ -6,7 +6,7 @@ use super::super::connection::Connection;
 use super::super::driver::{FAST, Outcome, Script, drive};
 use super::*;
 
-/// The answer to a head that is refused or late, and a close: no connection that reads takes longer.
+/// The longest life of a connection whose client reads: until its head is refused or late, answered, and the close.
 const LONGEST: Duration = Duration::from_secs(30);
 
 fn input() -> impl Strategy<Value = Vec<u8>> {

@@ -1,3 +1,4 @@
+use super::listeners::{MOST_LISTENERS, QUEUE};
 use super::*;
 
 fn view(cell: &str) -> PageView {
@@ -10,11 +11,11 @@ fn view(cell: &str) -> PageView {
 
 #[test]
 fn a_message_has_the_changed_cells_only() {
-    let text = changes(&view("up"), &view("down\n"), "a is down");
+    let text = changes::between(&view("up"), &view("down\n"), "a is down");
     let expected = "event: changes\ndata: {\"cells\":[[0,1,\"down\\n\"]],\"parts\":{},\"announcement\":\"a is down\"}\n\n";
     assert_eq!(text, expected);
     assert_eq!(
-        changes(&view("up"), &view("up"), ""),
+        changes::between(&view("up"), &view("up"), ""),
         "event: changes\ndata: {\"cells\":[],\"parts\":{}}\n\n"
     );
     assert!(!PageView::default().has_the_rows_of(&view("up")));
@@ -24,12 +25,8 @@ fn a_message_has_the_changed_cells_only() {
 async fn a_listener_that_does_not_read_is_cut_and_keeps_its_place_until_its_connection_ends() {
     let balancer = crate::balancer::Balancer::builder().start().unwrap();
     let access = crate::balancer::admin::access::Access::open(None, ([127, 0, 0, 1], 1).into()).unwrap();
-    let admin = Admin::new(
-        &balancer.0,
-        Arc::new(arc_swap::ArcSwap::from_pointee(access)),
-        None,
-        crate::balancer::admin::FaultInjection::Forbidden,
-    );
+    let access = Arc::new(arc_swap::ArcSwap::from_pointee(access));
+    let admin = Admin { balancer: Arc::clone(&balancer.0), access, reload: None, fault_injection: false };
     let mut task = LivePageTask::new(&admin, ListenerMetrics::default());
     let slow = task.listen().unwrap();
     let mut quick = task.listen().unwrap();
@@ -37,9 +34,10 @@ async fn a_listener_that_does_not_read_is_cut_and_keeps_its_place_until_its_conn
         assert!(quick.next().await.is_some());
         task.update_listeners();
     }
-    assert_eq!((task.listeners.len(), task.metrics.cut.get(), task.metrics.open.get()), (1, 1, 2));
+    let Listeners { senders, metrics, .. } = &task.listeners;
+    assert_eq!((senders.len(), metrics.cut.get(), metrics.open.get()), (1, 1, 2));
     let others: Vec<Messages> = std::iter::from_fn(|| task.listen()).collect();
-    assert_eq!((others.len(), task.metrics.refused.get()), (MOST_LISTENERS - 2, 1));
+    assert_eq!((others.len(), task.listeners.metrics.refused.get()), (MOST_LISTENERS - 2, 1));
     drop(slow);
     assert!(task.listen().is_some());
 }
