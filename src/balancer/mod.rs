@@ -215,8 +215,7 @@ impl Balancer {
     ) -> Self {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let (inherited, remembered) = inheritance.map(|own| (own.orders, own.state)).unzip();
-        let load = || state.as_deref().map(saving::load).unwrap_or_default();
-        let mut memory = remembered.unwrap_or_else(load);
+        let mut memory = remembered.unwrap_or_else(|| state.as_deref().map(saving::load).unwrap_or_default());
         sources.restore(&memory.sources);
         let (backends, sources_report) = (sources.backends(), sources.report());
         let identity = fleet.as_ref().map(|fleet| fleet.identity.clone());
@@ -267,9 +266,8 @@ impl Balancer {
         let (budget, interval) = (settings.ranking.probe_budget, metrics.ranking.probe_interval.clone());
         let arbiter = Arbiter::new();
         if let Some(folder) = state.clone() {
-            let failures = metrics.state_writes_failed.clone();
-            let (publisher, sources) = (Arc::clone(&publisher), sources_report.clone());
-            arbiter.spawn(saving::keep(folder, publisher, sources, clock, failures));
+            let (tables, failures) = (Arc::clone(&publisher), metrics.state_writes_failed.clone());
+            arbiter.spawn(saving::keep(folder, tables, sources_report.clone(), clock, failures));
         }
         if let Some(webhook) = settings.webhook.clone() {
             let publisher = Arc::clone(&publisher);

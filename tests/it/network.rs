@@ -328,7 +328,7 @@ impl Network {
         let Self { full, syncing, partial, stale, corrupt, empty, https, redirecting, .. } = self;
         let path = "/pool/3/3.deb";
         // At most 50 files per second are checked.
-        wait_at_most(Duration::from_secs(300), "the files of the corrupt mirror to be checked again", || {
+        wait_at_most(Duration::from_mins(5), "the files of the corrupt mirror to be checked again", || {
             let is_back = self.has(corrupt, path, "unproven") && self.has(redirecting, path, "unproven");
             is_back.then_some(())
         });

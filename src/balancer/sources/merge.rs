@@ -68,13 +68,11 @@ impl SourceState {
     }
 
     /// The backends of this source.
-    #[must_use]
     pub(crate) fn backends(&self) -> &Arc<[Backend]> {
         &self.backends
     }
 
     /// Whether the source is not a file.
-    #[must_use]
     pub(crate) fn is_remote(&self) -> bool {
         self.kind != AnswerKind::Change
     }
