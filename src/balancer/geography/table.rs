@@ -19,12 +19,12 @@ const MOST_NETWORKS: usize = 500_000;
 #[error("line {line}: {reason}")]
 pub struct TableError {
     line: usize,
-    reason: EntryError,
+    reason: NetworkEntryError,
 }
 
 /// The reason why a line is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-enum EntryError {
+enum NetworkEntryError {
     #[error("the line is not UTF-8 text")]
     NotUtf8,
     #[error(transparent)]
@@ -62,10 +62,10 @@ impl NetworkTable {
             let fail = |reason| TableError { line, reason };
             let Some((network, place)) = entry(bytes).map_err(fail)? else { continue };
             if let Some(first) = lines.insert(network, line) {
-                return Err(fail(EntryError::Duplicate(first)));
+                return Err(fail(NetworkEntryError::Duplicate(first)));
             }
             if networks.len() == MOST_NETWORKS {
-                return Err(fail(EntryError::TooMany));
+                return Err(fail(NetworkEntryError::TooMany));
             }
             networks.push(network);
             places.push(place);
@@ -90,9 +90,9 @@ impl NetworkTable {
 }
 
 /// The entry of a line; `None` for a blank line or a comment.
-fn entry(bytes: &[u8]) -> Result<Option<(Network, GeoPlace)>, EntryError> {
+fn entry(bytes: &[u8]) -> Result<Option<(Network, GeoPlace)>, NetworkEntryError> {
     let content = bytes.split(|byte| *byte == b'#').next().unwrap_or_default().trim_ascii();
-    let content = str::from_utf8(content).map_err(|_| EntryError::NotUtf8)?;
+    let content = str::from_utf8(content).map_err(|_| NetworkEntryError::NotUtf8)?;
     let mut words = content.split_ascii_whitespace();
     let Some(network) = words.next() else { return Ok(None) };
     let network = network.parse()?;
@@ -100,7 +100,7 @@ fn entry(bytes: &[u8]) -> Result<Option<(Network, GeoPlace)>, EntryError> {
     for word in words {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
         if !attributes.set(key, value)? {
-            return Err(EntryError::Attribute(word.chars().take(60).collect()));
+            return Err(NetworkEntryError::Attribute(word.chars().take(60).collect()));
         }
     }
     Ok(Some((network, attributes.place()?)))

@@ -44,7 +44,7 @@ struct FailureGroup([AtomicU64; FAILURES]);
 /// The failures of one network at one server. In a word, from the top: the tag of the network (12 bits), the time of the
 /// latest failure (16), the redirects since the first failure (6), the failures (6), and the identity of the server (24).
 #[derive(Debug, Clone, Copy)]
-struct Failure {
+struct NetworkFailure {
     tag: u64,
     time: u64,
     redirects: u64,
@@ -52,7 +52,7 @@ struct Failure {
     identity: u32,
 }
 
-impl Failure {
+impl NetworkFailure {
     fn of(word: u64) -> Self {
         Self {
             tag: word >> 52,
@@ -105,7 +105,7 @@ impl FailureMemory {
         let group = self.is_used.load(Relaxed).then(|| self.group(network)).flatten();
         let now = units(now);
         group.into_iter().flat_map(move |(group, tag)| {
-            let failures = group.0.iter().map(|word| Failure::of(word.load(Relaxed)));
+            let failures = group.0.iter().map(|word| NetworkFailure::of(word.load(Relaxed)));
             let of_network =
                 failures.filter(move |it| it.tag == tag && it.age(now) < LONGEST && it.is_enough());
             of_network.map(move |it| (it.identity, Duration::from_nanos((it.age(now) + 1) * UNIT)))
@@ -117,28 +117,31 @@ impl FailureMemory {
         let Some((group, tag)) = self.group(network) else { return };
         self.is_used.store(true, Relaxed);
         let now = units(now);
-        let is_current = |failure: &Failure| failure.tag != 0 && failure.age(now) < LONGEST;
+        let is_current = |failure: &NetworkFailure| failure.tag != 0 && failure.age(now) < LONGEST;
         let known = |word: &&AtomicU64| {
-            let failure = Failure::of(word.load(Relaxed));
+            let failure = NetworkFailure::of(word.load(Relaxed));
             is_current(&failure) && failure.tag == tag && failure.identity == identity
         };
         if let Some(word) = group.0.iter().find(known) {
-            let failure = Failure::of(word.load(Relaxed));
+            let failure = NetworkFailure::of(word.load(Relaxed));
             let failures = failure.failures + weight;
             // Enough evidence at once outweighs the redirects before.
             let redirects = if weight >= ENOUGH { 0 } else { failure.redirects };
-            word.store(Failure { failures, redirects, time: now, ..failure }.word(), Relaxed);
+            word.store(NetworkFailure { failures, redirects, time: now, ..failure }.word(), Relaxed);
             return;
         }
         let age = |word: &&AtomicU64| {
-            let failure = Failure::of(word.load(Relaxed));
+            let failure = NetworkFailure::of(word.load(Relaxed));
             if is_current(&failure) { failure.age(now) } else { u64::MAX }
         };
         let Some(oldest) = group.0.iter().max_by_key(age) else { return };
         if age(&oldest) != u64::MAX {
             self.replaced.inc();
         }
-        oldest.store(Failure { tag, time: now, redirects: 1, failures: weight, identity }.word(), Relaxed);
+        oldest.store(
+            NetworkFailure { tag, time: now, redirects: 1, failures: weight, identity }.word(),
+            Relaxed,
+        );
     }
 
     /// Records a redirect of a client of the network to a server that may have failed before.
@@ -148,9 +151,9 @@ impl FailureMemory {
         }
         let Some((group, tag)) = self.group(network) else { return };
         for word in &group.0 {
-            let failure = Failure::of(word.load(Relaxed));
+            let failure = NetworkFailure::of(word.load(Relaxed));
             if failure.tag == tag && failure.identity == identity {
-                word.store(Failure { redirects: failure.redirects + 1, ..failure }.word(), Relaxed);
+                word.store(NetworkFailure { redirects: failure.redirects + 1, ..failure }.word(), Relaxed);
             }
         }
     }
