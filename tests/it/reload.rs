@@ -51,6 +51,8 @@ fn changed_settings_are_in_force_after_a_signal_or_a_request() {
     // The workers take the settings with the next table.
     wait_until("the other status", || http::get(balancer.program.address(), "/x").status == 307);
     assert_eq!(http::get(balancer.program.address(), "/x").header("Link"), None);
+    // The report follows the change.
+    wait_until("the report of the reload", || balancer.report()["last_reload"].is_object());
     let report = balancer.report();
     assert_eq!(report["last_reload"]["changed"].as_array().map(Vec::len), Some(3), "{report}");
     assert!(
@@ -97,7 +99,7 @@ fn an_invalid_configuration_is_rejected_as_a_whole_with_file_key_and_value() {
     configure(&balancer, "[balancer]\npolicy = 'hash'\n");
     balancer.program.signal(Signal::HUP);
     wait_until("the valid configuration", || policy(&balancer) == "hash");
-    assert_eq!(balancer.metric("fingerpost_configuration_rejected"), Some(0.0));
+    wait_until("the metric", || balancer.metric("fingerpost_configuration_rejected") == Some(0.0));
     assert_eq!(balancer.report()["warnings"], Value::Array(Vec::new()));
 }
 
