@@ -45,7 +45,7 @@ mod connection;
 mod control;
 mod deadlines;
 #[cfg(any(test, fuzzing))]
-#[cfg_attr(test, expect(unreachable_pub, reason = "only the fuzz target uses it from outside"))]
+#[expect(unreachable_pub, reason = "only the fuzz target uses it from outside")]
 pub mod driver;
 mod ending;
 mod exchange;
