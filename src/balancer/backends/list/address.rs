@@ -72,7 +72,9 @@ fn push_host(word: &str, host: &str, text: &mut String) -> Result<(), LineError>
         let _ = write!(text, "{address}");
         return Ok(());
     }
-    if host.len() > MAX_NAME_BYTES || !host.split('.').all(is_label) {
+    // A URL parser refuses `xn--a`, for example, because it encodes no name.
+    let is_url_host = || url::Host::parse(host).is_ok();
+    if host.len() > MAX_NAME_BYTES || !host.split('.').all(is_label) || !is_url_host() {
         return Err(invalid());
     }
     text.extend(host.chars().map(|character| character.to_ascii_lowercase()));

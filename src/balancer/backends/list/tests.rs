@@ -122,6 +122,7 @@ fn every_kind_of_invalid_line_has_its_reason() {
         ("0.0.0.0:80", "clients cannot"),
         ("[::]:80", "clients cannot"),
         ("http://h/a/../b", "base path"),
+        ("0.xn--a:1", "the host must be"),
         ("http://h/%2E%2e/b", "base path"),
         ("http://h//b", "base path"),
         ("http://h/b?c", "base path"),
