@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix::{Actor, Arbiter, AsyncContext, Context, Handler, Supervised};
+use actix::{Actor, Arbiter, Context, Handler, Supervised};
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
@@ -22,7 +22,7 @@ use crate::balancer::ranking::table::RoutingTable;
 use crate::balancer::sizes::Sizes;
 use crate::balancer::sources::SourcesReport;
 use crate::balancer::state_folder::StateFolder;
-use crate::balancer::statistics::{DownloadRecorder, HAND_OVER_INTERVAL, Statistics};
+use crate::balancer::statistics::Statistics;
 use crate::http::access_log::AccessLog;
 use crate::settings::reload::ReloadRecord;
 use crate::supervision::Supervisor;
@@ -91,22 +91,16 @@ pub(crate) struct WorkerState {
 /// The state of one worker. Only its `RedirectHandler` replaces it, between two requests.
 pub(crate) type CurrentState = Rc<RefCell<WorkerState>>;
 
-/// Owns the state of one HTTP worker and replaces it with each [`TableUpdate`]. The state survives a restart. It also hands over
-/// the downloads that the worker noted.
+/// Owns the state of one HTTP worker and replaces it with each [`TableUpdate`]. The state survives a restart.
 ///
 /// A table is published after each change of the settings of answers, so its update delivers these, too.
 pub(crate) struct RedirectHandler {
     current: CurrentState,
     answers: Arc<ArcSwap<AnswerPlan>>,
-    recorder: Rc<DownloadRecorder>,
 }
 
 impl Actor for RedirectHandler {
     type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Context<Self>) {
-        ctx.run_interval(HAND_OVER_INTERVAL, |handler, _| handler.recorder.hand_over());
-    }
 }
 
 impl Supervised for RedirectHandler {}

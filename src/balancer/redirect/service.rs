@@ -130,12 +130,8 @@ impl RedirectService {
         let publisher = &shared.publisher;
         let state = || WorkerState { table: publisher.latest(), answers: shared.answers.load_full() };
         let current: CurrentState = Rc::new(RefCell::new(state()));
-        let recorder = Rc::new(DownloadRecorder::new(Arc::clone(&shared.statistics)));
-        let actor = RedirectHandler {
-            current: Rc::clone(&current),
-            answers: Arc::clone(&shared.answers),
-            recorder: Rc::clone(&recorder),
-        };
+        let recorder = DownloadRecorder::start(Arc::clone(&shared.statistics));
+        let actor = RedirectHandler { current: Rc::clone(&current), answers: Arc::clone(&shared.answers) };
         let handler = shared.supervisor.start(ActorKind::Redirect, "worker", actor);
         publisher.subscribe(&handler.downgrade().recipient());
         // A table may have been published between the first `latest` and the subscription.

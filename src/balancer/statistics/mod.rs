@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -27,7 +28,7 @@ use report::{StatisticsReport, TopFiles};
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The time after which a worker hands its downloads over.
-pub(crate) const HAND_OVER_INTERVAL: Duration = Duration::from_secs(1);
+const HAND_OVER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The downloads that a worker hands over at a time, at most.
 const MOST_IN_BATCH: usize = 1024;
@@ -134,9 +135,22 @@ pub(crate) struct DownloadRecorder {
 }
 
 impl DownloadRecorder {
+    /// A recorder that hands its downloads over at intervals, on this thread, until it is dropped.
+    pub(crate) fn start(statistics: Arc<Statistics>) -> Rc<Self> {
+        let recorder = Rc::new(Self::new(statistics));
+        let weak = Rc::downgrade(&recorder);
+        actix_rt::spawn(async move {
+            loop {
+                tokio::time::sleep(HAND_OVER_INTERVAL).await;
+                let Some(recorder) = weak.upgrade() else { break };
+                recorder.hand_over();
+            }
+        });
+        recorder
+    }
+
     /// A recorder without downloads.
-    #[must_use]
-    pub(crate) fn new(statistics: Arc<Statistics>) -> Self {
+    fn new(statistics: Arc<Statistics>) -> Self {
         let interval = if statistics.days > 0 { 0 } else { SAMPLE_INTERVAL.as_nanos() as u64 };
         Self { statistics, batch: RefCell::default(), interval, next: Cell::new(0) }
     }
@@ -156,8 +170,8 @@ impl DownloadRecorder {
         }
     }
 
-    /// Hands the noted downloads over. Must be called once per [`HAND_OVER_INTERVAL`].
-    pub(crate) fn hand_over(&self) {
+    /// Hands the noted downloads over.
+    fn hand_over(&self) {
         let batch = self.batch.take();
         let count = batch.downloads.len() as u64;
         // The actor polls the queue, so a batch wakes no thread.
