@@ -71,12 +71,22 @@ impl Network {
         Self::start_in(tempfile::tempdir().unwrap(), lines, catalogue)
     }
 
+    /// The same with servers that get equal shares: `adaptive` may send all downloads of a few bytes to the fastest one.
+    pub fn start_random(lines: &[String], catalogue: &str) -> Self {
+        Self::launch(tempfile::tempdir().unwrap(), lines, catalogue, "random")
+    }
+
     /// The same with the state of an earlier run.
     pub fn start_in(folder: TempDir, lines: &[String], catalogue: &str) -> Self {
+        Self::launch(folder, lines, catalogue, "adaptive")
+    }
+
+    fn launch(folder: TempDir, lines: &[String], catalogue: &str, policy: &str) -> Self {
         let path = folder.path().join("SHA256SUMS");
         std::fs::write(&path, catalogue).unwrap();
         let keys = [
             QUICK_PROOFS,
+            ("POLICY", policy),
             ("PROBE_INTERVAL", "200ms"),
             ("SIZE_LOOKUPS", "false"),
             ("SCAN_INTERVAL", "1s"),

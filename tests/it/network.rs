@@ -654,13 +654,14 @@ fn a_corrupt_mirror_costs_one_piece() {
     }]);
     std::fs::write(&catalogue, files.to_string()).unwrap();
     let list = format!("{}\n{}", corrupt.authority(), right.authority());
-    let balancer = Balancer::start_with(&list, &["--catalogue", catalogue.to_str().unwrap()]);
+    let balancer =
+        Balancer::start_with(&list, &["--policy", "round-robin", "--catalogue", catalogue.to_str().unwrap()]);
     for server in [&corrupt, &right] {
         balancer.wait_for_state(&server.authority(), "up");
     }
     let metalink = balancer.get("/large.iso.meta4").text();
     assert!(metalink.contains(&format!("<pieces length=\"{PIECE}\" type=\"sha-256\">")), "{metalink}");
-    // A repeated request is redirected to the other server, so both are the first one.
+    // Round robin makes each server the first one of a download.
     let sent = |server: &Nginx| server.sent("/large.iso");
     for path in ["/large.iso", "/large.iso", "/large.iso.meta4"] {
         let before = sent(&corrupt) + sent(&right);

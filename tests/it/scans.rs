@@ -71,7 +71,7 @@ fn clients_are_sent_only_to_servers_whose_listing_has_the_file() {
     let endless = Script::prompt().sends_forever("Transfer-Encoding: chunked", chunk.as_bytes()).start();
     let lines =
         [scanned(full, ""), scanned(partial, ""), format!("{} scan={}", hostile.authority, endless.url("/"))];
-    let network = Network::start(&lines, &with_sizes());
+    let network = Network::start_random(&lines, &with_sizes());
     network.wait_for_coverage(full, 100.0);
     network.wait_for_coverage(partial, 50.0);
     network.wait_for_error(hostile, "the page has more than 16 MiB");
