@@ -27,8 +27,8 @@ struct Fault {
     end: fn(&mut Engine),
     /// The time from the begin to the end, in seconds.
     seconds: u64,
-    /// Whether the engine cannot be used meanwhile.
-    is_loss: bool,
+    /// A part of the reason that balancers show, if they lose the engine.
+    loss: Option<&'static str>,
 }
 
 const FAULTS: [Fault; 8] = [
@@ -37,21 +37,21 @@ const FAULTS: [Fault; 8] = [
         begin: Engine::kill,
         end: Engine::restart,
         seconds: 60,
-        is_loss: true,
+        loss: Some(""),
     },
     Fault {
         name: "restarted with old data",
         begin: store_and_kill,
         end: restart_with_old_data,
         seconds: 10,
-        is_loss: true,
+        loss: Some(""),
     },
-    Fault { name: "SIGSTOP", begin: pause, end: resume, seconds: 30, is_loss: true },
-    Fault { name: "wiped", begin: wipe, end: |_| (), seconds: 5, is_loss: false },
-    Fault { name: "memory full", begin: fill_memory, end: free_memory, seconds: 10, is_loss: true },
-    Fault { name: "foreign types", begin: store_foreign_types, end: |_| (), seconds: 5, is_loss: false },
-    Fault { name: "garbage", begin: store_garbage, end: |_| (), seconds: 5, is_loss: false },
-    Fault { name: "another password", begin: lock, end: unlock, seconds: 10, is_loss: true },
+    Fault { name: "SIGSTOP", begin: pause, end: resume, seconds: 30, loss: Some("") },
+    Fault { name: "wiped", begin: wipe, end: |_| (), seconds: 5, loss: None },
+    Fault { name: "memory full", begin: fill_memory, end: free_memory, seconds: 10, loss: Some("") },
+    Fault { name: "foreign types", begin: store_foreign_types, end: |_| (), seconds: 5, loss: None },
+    Fault { name: "garbage", begin: store_garbage, end: |_| (), seconds: 5, loss: None },
+    Fault { name: "another password", begin: lock, end: unlock, seconds: 10, loss: Some("denied access") },
 ];
 
 fn store_and_kill(engine: &mut Engine) {
@@ -168,9 +168,13 @@ impl Machines {
         let loads: Vec<_> = self.balancers.iter().map(load).collect();
         let begun_at = Instant::now();
         (fault.begin)(&mut self.engine);
-        if fault.is_loss {
+        if let Some(reason) = fault.loss {
+            let is_lost = |balancer: &Balancer| {
+                let engine = fleet_of(balancer)["engine"].to_string();
+                engine != "\"up\"" && engine.contains(reason)
+            };
             wait_until(&format!("the loss of the engine: {}", fault.name), || {
-                self.balancers.iter().all(|balancer| fleet_of(balancer)["engine"] != "up")
+                self.balancers.iter().all(is_lost)
             });
         }
         command(&self.balancers[1], &["weight", &self.servers[0].authority, &weight.to_string()]);

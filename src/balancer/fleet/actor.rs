@@ -219,6 +219,10 @@ impl FleetTask {
             (Ok(()), Err(reason)) => {
                 tracing::warn!(reason, "the engine of the fleet does not work; this balancer works alone");
             }
+            // After a lost connection, only the next attempt shows the cause, such as another password.
+            (Err(before), Err(reason)) if before != reason => {
+                tracing::warn!(reason, "the engine of the fleet still does not work");
+            }
             _ => {}
         }
         self.condition = condition;
