@@ -23,13 +23,29 @@ pub(crate) fn avoided(headers: &HeaderMap) -> Avoid {
 
 /// Adds the backends that the query names, with or without a port. The query stays in the `Location`.
 pub(super) fn add_wanted(avoid: &mut Avoid, target: &Target<'_>, table: &RoutingTable) {
-    for value in target.parameters("avoid") {
-        for name in value.split(',').filter(|name| !name.is_empty()).take(MOST_AVOIDED) {
-            let name = name.to_ascii_lowercase();
-            let named = |it: &&BackendEntry| name == it.backend.host() || name == it.backend.id().authority();
-            table.entries.iter().filter(named).for_each(|entry| avoid.add(entry.load.identity()));
-        }
+    let (authorities, hosts): (Vec<_>, Vec<_>) = wanted(target).into_iter().partition(|name| has_port(name));
+    authorities.iter().for_each(|authority| avoid.add(identity(authority)));
+    if !hosts.is_empty() {
+        let is_named = |entry: &&BackendEntry| hosts.iter().any(|host| host == entry.backend.host());
+        table.entries.iter().filter(is_named).for_each(|entry| avoid.add(entry.load.identity()));
     }
+}
+
+/// The names in the query, in lower case. A query with more than [`MOST_AVOIDED`] of them must not cost more time, so the others
+/// are ignored.
+fn wanted(target: &Target<'_>) -> Vec<String> {
+    let mut names = Vec::new();
+    for value in target.parameters("avoid") {
+        let rest = MOST_AVOIDED - names.len();
+        names
+            .extend(value.split(',').filter(|name| !name.is_empty()).take(rest).map(str::to_ascii_lowercase));
+    }
+    names
+}
+
+/// Whether a name has a port. An IPv6 address without one has several colons, or ends with a bracket.
+fn has_port(name: &str) -> bool {
+    name.rsplit_once(':').is_some_and(|(host, _)| host.ends_with(']') || !host.contains(':'))
 }
 
 #[cfg(test)]
@@ -60,5 +76,14 @@ mod tests {
     #[test]
     fn the_number_of_names_is_limited() {
         check(&["h:1,h:2,h:3,h:4,h:5,h:6,h:7,h:8,h:9"], &[]);
+        let text = format!("/?avoid=A:1,,b&x=c{}", "&avoid=d,e".repeat(1000));
+        let names = wanted(&Target::parse(text.as_bytes()).unwrap());
+        assert_eq!(names, ["a:1", "b", "d", "e", "d", "e", "d", "e"]);
+    }
+
+    #[test]
+    fn a_name_with_a_port_differs_from_an_address() {
+        let names = ["a:1", "[::1]:4", "a", "127.0.0.1", "::1", "[::1]"];
+        assert_eq!(names.map(has_port), [true, true, false, false, false, false]);
     }
 }
