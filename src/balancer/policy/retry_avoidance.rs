@@ -98,6 +98,12 @@ impl RetryAvoidance {
         Self { slots: (0..SLOTS).map(|_| Slot::default()).collect(), failures: FailureMemory::new(replaced) }
     }
 
+    /// Whether a failure of a network has ever been recorded.
+    #[inline]
+    pub(crate) fn has_failures(&self) -> bool {
+        self.failures.is_used()
+    }
+
     /// The identities of the backends that the clients of a network cannot use, each with the longest time since the latest
     /// failure. `network` is a hash of the network.
     pub(crate) fn failures(&self, network: u64, now: Timestamp) -> impl Iterator<Item = (u32, Duration)> {

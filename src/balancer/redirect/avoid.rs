@@ -24,7 +24,9 @@ pub(crate) fn avoided(headers: &HeaderMap) -> Avoid {
 /// Adds the backends that the query names, with or without a port. The query stays in the `Location`.
 pub(super) fn add_wanted(avoid: &mut Avoid, target: &Target<'_>, table: &RoutingTable) {
     let (authorities, hosts): (Vec<_>, Vec<_>) = wanted(target).into_iter().partition(|name| has_port(name));
-    authorities.iter().for_each(|authority| avoid.add(identity(authority)));
+    for authority in &authorities {
+        avoid.add(identity(authority));
+    }
     if !hosts.is_empty() {
         let is_named = |entry: &&BackendEntry| hosts.iter().any(|host| host == entry.backend.host());
         table.entries.iter().filter(is_named).for_each(|entry| avoid.add(entry.load.identity()));

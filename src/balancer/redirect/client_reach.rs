@@ -82,7 +82,8 @@ pub(super) fn failed_for<'t>(
     table: &'t RoutingTable,
     now: Timestamp,
 ) -> impl Iterator<Item = &'t BackendEntry> {
-    let failures = memory.zip(client.network()).map(|(memory, network)| memory.failures(network, now));
+    let memory = memory.filter(|memory| memory.has_failures());
+    let failures = memory.and_then(|memory| Some(memory.failures(client.network()?, now)));
     failures.into_iter().flatten().filter_map(|(identity, age)| {
         let entry = table.entries.iter().find(|entry| entry.load.identity() == identity)?;
         // The server may have been down at the time of the failure.
@@ -123,8 +124,13 @@ impl AnswerPlan {
         if let Some(visit) = &choice.visit {
             memory.record(visit, choice.visited);
         }
+        let failed = choice.failed();
+        // Nearly always, and then the network of the client is not needed.
+        if failed.is_none() && wanted.avoid.is_empty() && !memory.has_failures() {
+            return;
+        }
         let Some(network) = wanted.client.network() else { return };
-        if let Some(failed) = choice.failed() {
+        if let Some(failed) = failed {
             memory.record_failure(network, failed.identity, FailureEvidence::Retry, now);
         }
         if !wanted.avoid.is_empty() {

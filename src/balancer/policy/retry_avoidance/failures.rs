@@ -94,6 +94,12 @@ impl FailureMemory {
         Self { groups, is_used: AtomicBool::new(false), replaced }
     }
 
+    /// Whether a failure has ever been recorded.
+    #[inline]
+    pub(super) fn is_used(&self) -> bool {
+        self.is_used.load(Relaxed)
+    }
+
     /// The group of a network, and its tag in it, which is not 0.
     fn group(&self, network: u64) -> Option<(&FailureGroup, u64)> {
         let hash = mix(network);
@@ -102,7 +108,7 @@ impl FailureMemory {
 
     /// The servers that the network cannot use, each with the longest time since its latest failure.
     pub(super) fn of(&self, network: u64, now: Timestamp) -> impl Iterator<Item = (u32, Duration)> {
-        let group = self.is_used.load(Relaxed).then(|| self.group(network)).flatten();
+        let group = self.group(network);
         let now = units(now);
         group.into_iter().flat_map(move |(group, tag)| {
             let failures = group.0.iter().map(|word| NetworkFailure::of(word.load(Relaxed)));
@@ -146,9 +152,6 @@ impl FailureMemory {
 
     /// Records a redirect of a client of the network to a server that may have failed before.
     pub(super) fn redirected(&self, network: u64, identity: u32) {
-        if !self.is_used.load(Relaxed) {
-            return;
-        }
         let Some((group, tag)) = self.group(network) else { return };
         for word in &group.0 {
             let failure = NetworkFailure::of(word.load(Relaxed));
