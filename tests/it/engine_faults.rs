@@ -252,3 +252,19 @@ fn a_server_renews_its_lease_while_the_memory_of_the_engine_is_full() {
     wait_until("most of a lease to pass", || left(&engine) < 7_500);
     wait_at_most(Duration::from_secs(4), "a renewal", || (left(&engine) > 8_500).then_some(()));
 }
+
+#[test]
+fn an_order_is_stored_although_its_key_has_a_foreign_type() {
+    let Some(engine) = Engine::start(&[]) else { return };
+    let (server, url, key) = (Server::start(&engine, &[]), engine.url(), "{fingerpost}:1:orders");
+    let balancer = Balancer::start_with("", &["--backends", &url, "--fleet", &url]);
+    balancer.wait_for_state(&server.authority, "up");
+    wait_until("the engine", || fleet_of(&balancer)["engine"] == "up");
+    engine.command::<()>(&["DEL", key]);
+    engine.command::<()>(&["SADD", key, "garbage"]);
+    command(&balancer, &["weight", &server.authority, "7"]);
+    wait_until("the order in the engine", || {
+        engine.command::<String>(&["TYPE", key]) == "hash" && engine.command::<u64>(&["HLEN", key]) == 1
+    });
+    wait_until("the engine to work", || fleet_of(&balancer)["engine"] == "up");
+}

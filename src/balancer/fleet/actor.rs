@@ -357,14 +357,21 @@ impl FleetTask {
         Ok(())
     }
 
-    /// Stores the registers that are newer than those in the engine.
+    /// Stores the registers that are newer than those in the engine. A key of another type is removed; the next comparison then
+    /// stores all.
     async fn store_orders(&mut self, registers: &[OrderRegister]) -> Result<(), EngineError> {
         let key = self.engine.key("orders");
         for step in registers.chunks(REGISTERS_PER_STEP) {
             let fields: Vec<String> =
                 step.iter().flat_map(|register| [register.field(), register.value()]).collect();
             let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
-            self.engine.eval::<()>(STORE_NEWER, &[&key], &fields).await?;
+            let mut stored = self.engine.eval::<()>(STORE_NEWER, &[&key], &fields).await;
+            if stored.as_ref().is_err_and(is_wrong_type) {
+                self.engine.run::<()>(redis::cmd("DEL").arg(&key)).await?;
+                self.compared = None;
+                stored = self.engine.eval(STORE_NEWER, &[&key], &fields).await;
+            }
+            stored?;
         }
         Ok(())
     }
@@ -403,7 +410,7 @@ impl FleetTask {
             step.arg(key).arg(cursor).arg("COUNT").arg(REGISTERS_PER_STEP);
             let found: Result<(u64, Vec<Vec<u8>>), _> = self.engine.run(&step).await;
             let (next, fields) = match found {
-                Err(EngineError::Refused(text)) if text.contains("WRONGTYPE") => {
+                Err(error) if is_wrong_type(&error) => {
                     self.engine.run::<()>(redis::cmd("DEL").arg(key)).await?;
                     return Ok(Vec::new());
                 }
@@ -425,6 +432,11 @@ impl FleetTask {
         }
         Err(EngineError::TooManyKeys)
     }
+}
+
+/// Whether a key has another type than this program gives it.
+fn is_wrong_type(error: &EngineError) -> bool {
+    matches!(error, EngineError::Refused(text) if text.contains("WRONGTYPE"))
 }
 
 /// The command that sets the time to live of a key.
