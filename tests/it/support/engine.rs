@@ -67,8 +67,13 @@ impl Engine {
     /// Carries out a command without arguments in quotes, and returns the answer.
     #[track_caller]
     pub fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        self.try_command(words).unwrap()
+    }
+
+    /// The same for an engine that may end the connection.
+    pub fn try_command<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
         let mut command = redis::cmd(words[0]);
-        command.arg(&words[1..]).query(&mut self.connection()).unwrap()
+        command.arg(&words[1..]).query(&mut self.connection())
     }
 
     fn connection(&self) -> redis::Connection {
