@@ -36,6 +36,7 @@
 // - `builder`: a balancer in any actix program; `program`: `fingerpost balancer`, with listeners and signals.
 // - `metrics`: the metrics. `admin`: their display, the status API, fault injection.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -45,7 +46,7 @@ use actix_http::header::HeaderValue;
 use arc_swap::ArcSwap;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub(crate) mod admin;
@@ -200,6 +201,21 @@ impl FleetPlan {
 /// It has no listener and handles no signal. See the [module](self) for an example.
 pub struct Balancer(Arc<BalancerState>);
 
+/// The longest wait for the end of the actors.
+const LONGEST_END: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// Dropped when the thread of an arbiter ends, after all its tasks.
+    static END_OF_THREAD: RefCell<Option<watch::Sender<()>>> = const { RefCell::new(None) };
+}
+
+/// Starts the arbiter of a balancer. The receiver is closed once its thread has ended.
+fn start_arbiter() -> (Arbiter, watch::Receiver<()>) {
+    let (arbiter, (sender, ended)) = (Arbiter::new(), watch::channel(()));
+    arbiter.spawn_fn(move || drop(END_OF_THREAD.replace(Some(sender))));
+    (arbiter, ended)
+}
+
 fn probe_resources(resolver: &Resolver, metrics: &BalancerMetrics) -> ProbeResources {
     let (reports, results_lost) = (metrics.reports.clone(), metrics.ranking.results_lost.clone());
     ProbeResources { resolver: resolver.clone(), reports, results_lost }
@@ -264,7 +280,7 @@ impl Balancer {
         };
         let locator = geography.map(of);
         let (budget, interval) = (settings.ranking.probe_budget, metrics.ranking.probe_interval.clone());
-        let arbiter = Arbiter::new();
+        let (arbiter, arbiter_ended) = start_arbiter();
         if let Some(folder) = state.clone() {
             let (tables, failures) = (Arc::clone(&publisher), metrics.state_writes_failed.clone());
             arbiter.spawn(saving::keep(folder, tables, sources_report.clone(), clock, failures));
@@ -310,6 +326,7 @@ impl Balancer {
             metrics: Arc::new(metrics),
             statistics,
             arbiter,
+            arbiter_ended,
         }))
     }
 
@@ -375,6 +392,13 @@ impl Balancer {
     /// Writes the statistics, if the balancer has a folder for them.
     pub(crate) async fn save_statistics(&self) {
         self.0.statistics.save().await;
+    }
+
+    /// Ends the actors, and waits for their end for a limited time. A child process of a scan ends with them; it would outlive a
+    /// program that ended first.
+    pub(crate) async fn end(&self) {
+        self.0.arbiter.stop();
+        let _ = tokio::time::timeout(LONGEST_END, self.0.arbiter_ended.clone().changed()).await;
     }
 
     /// The orders and the state, for a new process.

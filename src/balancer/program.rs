@@ -167,6 +167,7 @@ impl BalancerProgram {
         if let Some(log) = log {
             log.written().await;
         }
+        balancer.end().await;
         ended
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Arbiter, Context, Handler, Supervised};
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::balancer::metrics::BalancerMetrics;
 use crate::balancer::orders::store::Orders;
@@ -65,6 +65,8 @@ pub(in crate::balancer) struct BalancerState {
     pub(in crate::balancer) metrics: Arc<BalancerMetrics>,
     pub(in crate::balancer) statistics: Arc<Statistics>,
     pub(in crate::balancer) arbiter: Arbiter,
+    /// Closed once the thread of the arbiter has ended.
+    pub(in crate::balancer) arbiter_ended: watch::Receiver<()>,
 }
 
 impl Drop for BalancerState {
